@@ -1,0 +1,204 @@
+"""Every error the library raises: what was refused, which id, what to do next.
+
+Three families by fault: `UsageError` (the embedder), `ChannelError` (the platform or
+its adapter), `StoreError` (the disk or the database). Facts are fields; the text is
+made from them; all of them pickle. The catalogue is `specs/errors.md`.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class TurnfoldError(Exception):
+    """The base of them all. `code` is stable; fields are keyword-only facts."""
+
+    code: ClassVar[str] = "turnfold"
+    template: ClassVar[str] = "{self.code}"
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__()
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def __str__(self) -> str:
+        return self.template.format(**self.facts)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (_rebuild, (type(self), self.facts))
+
+
+def _rebuild(cls: type[TurnfoldError], facts: dict[str, Any]) -> TurnfoldError:
+    return cls(**facts)
+
+
+class UsageError(TurnfoldError):
+    """The caller asked for something that cannot be done as asked."""
+
+    code = "usage"
+
+
+class ChannelError(TurnfoldError):
+    """An adapter broke its contract."""
+
+    code = "channel"
+
+
+class StoreError(TurnfoldError):
+    """The store could not do what was asked. Nothing was half done."""
+
+    code = "store"
+
+
+class InvalidInputError(UsageError):
+    code = "usage.invalid_input"
+    template = "{field}: {problem}"
+    field: str
+    problem: str
+
+
+class IllegalTransitionError(UsageError):
+    code = "machine.illegal_transition"
+    template = "{event} cannot follow {phase} in {stream}; legal here: {legal}"
+    stream: str
+    phase: str
+    event: str
+    legal: str
+
+
+class RuleBrokenError(UsageError):
+    """A guard of the transition table said no; `rule` is its name in guards.py."""
+
+    code = "machine.rule_broken"
+    template = "{stream}: rule {rule} forbids this: {why}"
+    stream: str
+    rule: str
+    why: str
+
+
+class NotFoundError(UsageError):
+    code = "usage.not_found"
+    template = "there is no {what} {id}; `turnfold list` shows what there is"
+    what: str
+    id: str
+
+
+class StaleRunError(UsageError):
+    """The run was aborted or replaced; whatever it computes is no longer wanted."""
+
+    code = "turn.stale_run"
+    template = "run {run} of turn {turn} is over ({why}); stop and return"
+    turn: str
+    run: int
+    why: str
+
+
+class NotOpenError(UsageError):
+    code = "kernel.not_open"
+    template = "the kernel is {state}; use it inside `async with kernel:`"
+    state: str
+
+
+class BackPressureError(UsageError):
+    """More is waiting than `limits` allows. Nothing was written; try again later."""
+
+    code = "kernel.back_pressure"
+    template = "{waiting} {what} are waiting (limit {limit}); try again later"
+    what: str
+    waiting: int
+    limit: int
+
+
+class ContractError(ChannelError):
+    """What was attached as a channel is not one."""
+
+    code = "channel.contract"
+    template = "channel {channel}: {problem}"
+    channel: str
+    problem: str
+
+
+class ConflictError(StoreError):
+    """Somebody else appended to the stream first. Read again and decide again."""
+
+    code = "store.conflict"
+    template = "{stream} is at version {actual}, not {expected}; decide again"
+    stream: str
+    expected: int
+    actual: int
+
+
+class BusyError(StoreError):
+    code = "store.busy"
+    template = "{path} stayed locked by another process for {waited_ms} ms; try again"
+    path: str
+    waited_ms: int
+
+
+class CorruptLogError(StoreError):
+    """A stored row cannot be what was written. The rest of the log still works."""
+
+    code = "store.corrupt"
+    template = "position {position} of the log, {stream}: {problem}"
+    position: int
+    stream: str
+    problem: str
+
+
+class NewerSchemaError(StoreError):
+    code = "store.newer_schema"
+    template = (
+        "{path} has schema {found}, this turnfold knows up to {known}; upgrade turnfold"
+    )
+    path: str
+    found: int
+    known: int
+
+
+class NotAStoreError(StoreError):
+    code = "store.not_a_store"
+    template = "{path} is not a turnfold store: {problem}"
+    path: str
+    problem: str
+
+
+class UnsafeStoreError(StoreError):
+    """The place or its settings cannot keep the promise (network disk, no fsync)."""
+
+    code = "store.unsafe"
+    template = "{path} cannot hold a store safely: {problem}"
+    path: str
+    problem: str
+
+
+class DiskError(StoreError):
+    """Full, read-only or failing disk. What was not confirmed was not written."""
+
+    code = "store.disk"
+    template = "{path}: {problem}; nothing of this call was stored"
+    path: str
+    problem: str
+
+
+class FateUnknownError(StoreError):
+    """A COMMIT failed in a way that may or may not have reached the disk."""
+
+    code = "store.fate_unknown"
+    template = "{path}: the fate of a commit is unknown ({problem}); reopen and read"
+    path: str
+    problem: str
+
+
+class OwnedError(StoreError):
+    """Another process or kernel is the worker of this store."""
+
+    code = "store.owned"
+    template = "{path} has a worker: {owner}"
+    path: str
+    owner: str
+
+
+class MissingBodyError(StoreError):
+    code = "store.missing_body"
+    template = "the body {digest} is not in the store (erased, or lost from disk)"
+    digest: str

@@ -1,0 +1,189 @@
+"""What goes in and out: inbound messages, routes and payloads.
+
+Validated when made, so that a wrong type or a lone surrogate is refused at the call
+that brought it, with the field named, before anything is decided or written.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from turnfold.errors import InvalidInputError
+from turnfold.words import Format
+
+Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+
+
+def _utf8(value: str, name: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(field=name, problem="lone surrogate in text") from exc
+    return value
+
+
+def text(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: exactly a str that UTF-8 can carry."""
+    if type(value) is not str:
+        problem = f"expected str, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    _utf8(value, attribute.name)
+
+
+def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: a non-empty id of at most 512 characters, no control ones."""
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    if not value or len(value) > 512:
+        problem = f"expected 1 to 512 characters, got {len(value)}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    if any(ord(c) < 32 for c in value):
+        raise InvalidInputError(field=attribute.name, problem="control character")
+
+
+def optional_identifier(
+    _: object, attribute: "Attribute[str | None]", value: object
+) -> None:
+    if value is not None:
+        identifier(_, attribute, value)  # type: ignore[arg-type]  # same attribute name
+
+
+def json_value(value: object, name: str) -> None:
+    """Refuse what canonical JSON cannot carry: floats, huge integers, odd keys."""
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        _utf8(value, name)
+    elif isinstance(value, int):
+        if abs(value) >= 2**53:
+            raise InvalidInputError(field=name, problem="integer of 2^53 or more")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidInputError(field=name, problem="object key is not text")
+            json_value(key, name)
+            json_value(item, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            json_value(item, f"{name}[{index}]")
+    else:
+        problem = f"{type(value).__name__} has no place in canonical JSON"
+        raise InvalidInputError(field=name, problem=problem)
+
+
+def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if not isinstance(value, Mapping):
+        problem = f"expected a mapping, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    json_value(value, attribute.name)
+
+
+def _freeze(value: Any) -> Any:
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+
+
+@frozen(kw_only=True)
+class Route:
+    """Where a payload goes. `thread=None` means the root of the conversation."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier)
+    conversation: str = field(validator=identifier)
+    thread: str | None = field(default=None, validator=optional_identifier)
+    reply_to: str | None = field(default=None, validator=optional_identifier)
+
+    @property
+    def lane(self) -> str:
+        """The name of the ordered queue that this route belongs to."""
+        parts = (self.channel, self.account, self.conversation, self.thread)
+        return "/".join("" if p is None else _escape(p) for p in parts)
+
+
+def _escape(part: str) -> str:
+    return part.replace("%", "%25").replace("/", "%2F")
+
+
+@frozen
+class Text:
+    """Text, split into parts by the channel if it is too long for one."""
+
+    text: str = field(validator=text)
+    format: Format = field(default=Format.PLAIN, converter=Format, kw_only=True)
+
+
+@frozen
+class File:
+    """A file. Its bytes are copied when it is enqueued; the path may then vanish."""
+
+    path: str | Path | None = None
+    data: bytes | None = field(default=None, kw_only=True, repr=False)
+    name: str = field(default="", validator=text, kw_only=True)
+    mime: str = field(
+        default="application/octet-stream", validator=text, kw_only=True
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise InvalidInputError(field="path", problem="give a path or data")
+        if self.data is not None and type(self.data) is not bytes:
+            raise InvalidInputError(field="data", problem="expected bytes")
+
+
+@frozen
+class Native:
+    """What only one platform understands, kept as given (buttons, cards, blocks)."""
+
+    body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
+
+
+Payload = Text | File | Native
+
+
+@frozen
+class Inbound:
+    """A message as it came in. Its dedupe key is (channel, account, conversation,
+    message_id, event): the same five again are the same message."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier, kw_only=True)
+    conversation: str = field(validator=identifier, kw_only=True)
+    message_id: str = field(validator=identifier, kw_only=True)
+    event: str = field(default="message", validator=identifier, kw_only=True)
+    thread: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    body: Mapping[str, Any] = field(
+        factory=dict, validator=_body, converter=_freeze, kw_only=True
+    )
+    control: bool = field(default=False, kw_only=True)
+
+    @property
+    def text(self) -> str:
+        """`body["text"]`, or nothing when the message has none."""
+        value = self.body.get("text", "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def route(self) -> Route:
+        """Where an answer to this message goes."""
+        return Route(
+            channel=self.channel,
+            account=self.account,
+            conversation=self.conversation,
+            thread=self.thread,
+            reply_to=self.message_id,
+        )
+
+    @property
+    def dedupe_key(self) -> str:
+        parts = (
+            self.channel,
+            self.account,
+            self.conversation,
+            self.message_id,
+            self.event,
+        )
+        return "/".join(_escape(part) for part in parts)

@@ -1,0 +1,191 @@
+"""The adapter contract, version 2: what a channel is to the kernel (design 11).
+
+Only `send` is required. What an adapter does not declare counts as not offered: an
+undeclared delivery class is `blind`. The kernel looks each optional method up once,
+when the channel is attached, and refuses claims without a method behind them.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from turnfold.payloads import Inbound, Payload, Route
+from turnfold.words import DeliveryClass, FailureClass, GateScope, Kind
+
+
+@frozen(kw_only=True)
+class Receipt:
+    """The platform's proof of acceptance. `ids` may be empty only if the adapter
+    declares `gives_ids=False`."""
+
+    ids: tuple[str, ...] = ()
+    thread: str | None = None
+
+
+@frozen(kw_only=True)
+class Accepted:
+    """The platform took the part. `deduplicated`: it had it already."""
+
+    receipt: Receipt
+    deduplicated: bool = False
+
+
+@frozen(kw_only=True)
+class Rejected:
+    """Proven not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED;
+    `target` is the new conversation of TARGET_MOVED."""
+
+    failure: FailureClass
+    detail: str = ""
+    retry_after_ms: int | None = None
+    scope: GateScope = GateScope.CONVERSATION
+    target: str | None = None
+
+
+@frozen(kw_only=True)
+class Unknown:
+    """The part may or may not have been accepted."""
+
+    cause: str
+    detail: str = ""
+
+
+Outcome = Accepted | Rejected | Unknown
+
+
+@frozen(kw_only=True)
+class Found:
+    """A look-up found the part on the platform."""
+
+    receipt: Receipt
+
+
+@frozen(kw_only=True)
+class Absent:
+    """A look-up proved that the part is not there and, once `settle_ms` has passed
+    since the sender fell silent, never will be."""
+
+
+@frozen(kw_only=True)
+class CannotTell:
+    """A look-up that could not find out. It never counts as Absent."""
+
+    detail: str = ""
+
+
+Verdict = Found | Absent | CannotTell
+
+
+@frozen(kw_only=True)
+class PartClass:
+    """What the platform gives for one kind of part, best first.
+
+    `classes`: what to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
+    end. `key_window_ms`: how long the platform honours a key (None: for ever).
+    `settle_ms`: after how long a request whose sender is gone lands or never will.
+    """
+
+    classes: tuple[DeliveryClass, ...] = ()
+    key_window_ms: int | None = None
+    settle_ms: int = 120_000
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What an adapter declares, by kind of part ("text", "file", "native").
+
+    `key_length` and `key_alphabet` bound the idempotency key. `limit` is the largest
+    text part in `unit`s ("chars", "utf16", "bytes"). `gives_ids=False` says that the
+    platform gives no message ids, so that an empty receipt is still an acceptance.
+    `connected=False` says that the adapter calls `kernel.connected()` by itself before
+    anything may be sent.
+    """
+
+    parts: Mapping[str, PartClass] = field(factory=dict)
+    key_length: int = 32
+    key_alphabet: str = "0123456789abcdefghijklmnopqrstuvwxyz"
+    limit: int | None = None
+    unit: str = "chars"
+    gives_ids: bool = True
+    connected: bool = True
+
+    def of(self, kind: str) -> PartClass:
+        return self.parts.get(kind, PartClass())
+
+
+@frozen(kw_only=True)
+class PlannedPart:
+    """One visible platform call that `plan` decided on. `payload` is what is stored
+    and later handed to `send`, byte for byte."""
+
+    payload: Payload
+    kind: str  # "text", "file" or "native"
+
+
+@frozen(kw_only=True)
+class PlanContext:
+    """What a plan may look at besides payload and route."""
+
+    entry_id: str
+    kind: Kind
+
+
+@frozen(kw_only=True)
+class Part:
+    """A part as frozen by the plan, ready for the wire."""
+
+    entry_id: str
+    index: int  # from 0
+    count: int
+    kind: str
+    payload: Payload
+    key: str
+    route: Route  # with the effective target and thread
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """The envelope of one attempt, as logged in `attempted`."""
+
+    number: int  # from 1, per part, never reused
+    at_ms: int  # wall time of the attempt: the time to sign with
+    marked: bool = False  # show "may be a duplicate" to the reader
+    prepared: Any = None  # what prepare() gave back, this time
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """The least a channel is."""
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """Make exactly one visible platform call, the client's own retries off."""
+
+
+class FullChannel(Channel, Protocol):
+    """Every optional method, for reading; implement what the platform offers."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """Split a payload into parts, once. Pure and quick. Nothing = suppressed."""
+
+    async def prepare(self, part: Part) -> Any:
+        """Upload, open, fetch a token: repeatable and invisible to the reader."""
+
+    async def reconcile(self, part: Part, since_ms: int) -> Verdict:
+        """Was the part accepted by an attempt made since this wall time?"""
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """What an exception of `send` means; None = not known here."""
+
+
+class Source(Protocol):
+    """Where inbound messages come from: pairs of (message or none, cursor)."""
+
+    def __call__(
+        self, cursor: str | None
+    ) -> AsyncIterator[tuple[Inbound | None, str]]: ...

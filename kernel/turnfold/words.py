@@ -1,0 +1,158 @@
+"""The words of design 3 as closed sets. Every log, query and error uses these."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What people and queries see of an outbox entry: a projection of its phase."""
+
+    QUEUED = "queued"
+    ATTEMPTED = "attempted"
+    DELIVERED = "delivered"
+    FAILED_RETRYABLE = "failed_retryable"
+    FAILED_TERMINAL = "failed_terminal"
+    ABORTED = "aborted"
+
+
+class Phase(StrEnum):
+    """What the transition table of an entry is keyed by (design 4)."""
+
+    Q = "Q"  # queued
+    A = "A"  # attempted, not dispatched
+    D = "D"  # attempted, dispatched: a request may be on the wire
+    U = "U"  # attempted, in doubt, nobody sending
+    P = "P"  # attempted, parked
+    R = "R"  # failed_retryable
+    OK = "OK"  # delivered
+    F = "F"  # failed_terminal
+    X = "X"  # aborted
+
+    @property
+    def status(self) -> Status:
+        return _STATUS[self]
+
+    @property
+    def closed(self) -> bool:
+        return self in CLOSED
+
+
+_STATUS = {
+    Phase.Q: Status.QUEUED,
+    Phase.A: Status.ATTEMPTED,
+    Phase.D: Status.ATTEMPTED,
+    Phase.U: Status.ATTEMPTED,
+    Phase.P: Status.ATTEMPTED,
+    Phase.R: Status.FAILED_RETRYABLE,
+    Phase.OK: Status.DELIVERED,
+    Phase.F: Status.FAILED_TERMINAL,
+    Phase.X: Status.ABORTED,
+}
+CLOSED = frozenset({Phase.OK, Phase.F, Phase.X})
+
+
+class TurnPhase(StrEnum):
+    """Where a turn stands (design 5)."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    ANSWERED = "answered"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def closed(self) -> bool:
+        return self in (TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED)
+
+
+class TurnOutcome(StrEnum):
+    """How a turn ended; derived from its final entries (INV-10)."""
+
+    REPLIED = "replied"
+    PARTIALLY_REPLIED = "partially_replied"
+    SILENT = "silent"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+
+
+class Kind(StrEnum):
+    """What an outbox entry is to its turn."""
+
+    TOOL = "tool"
+    BLOCK = "block"
+    FINAL = "final"
+    NOTICE = "notice"
+
+
+class DeliveryClass(StrEnum):
+    """What a platform offers for one kind of part (design 2)."""
+
+    KEYED = "keyed"  # honours an idempotency key inside a window
+    LOOKUP = "lookup"  # a sent part can be read back
+    BLIND = "blind"  # neither
+
+
+class BlindPolicy(StrEnum):
+    """What a route does with a blind part whose outcome is unknown."""
+
+    HOLD = "hold"  # park it and tell someone
+    RESEND_MARKED = "resend_marked"  # send again, visibly marked
+    RESEND = "resend"
+    DROP = "drop"
+
+
+class FailureClass(StrEnum):
+    """Why the platform did not take a part; typed by the adapter, never guessed."""
+
+    TRANSIENT = "transient"
+    RATE_LIMITED = "rate_limited"
+    NOT_CONNECTED = "not_connected"
+    AUTH = "auth"
+    PERMISSION = "permission"
+    TARGET_GONE = "target_gone"
+    TARGET_MOVED = "target_moved"
+    TOO_LONG = "too_long"
+    INVALID_PAYLOAD = "invalid_payload"
+    CANCELLED = "cancelled"
+    OWNER_DIED = "owner_died"  # the process died before the wire was touched
+    DRAIN = "drain"  # shutdown before the wire was touched
+    ABSENT = "absent"  # a look-up proved that nothing arrived
+    NOT_SENT = "not_sent"  # an operator or policy says so
+
+
+class GateScope(StrEnum):
+    """How much of the world a closed gate holds."""
+
+    ACCOUNT = "account"
+    CONVERSATION = "conversation"
+    ROUTE = "route"
+
+
+class Reason(StrEnum):
+    """Why an entry ended without delivery."""
+
+    PERMANENT = "permanent"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    QUARANTINED = "quarantined"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+
+
+class AbortReason(StrEnum):
+    """Why an entry was aborted."""
+
+    USER = "user"
+    SUPERSEDED = "superseded"
+    RERUN = "rerun"
+    SUPPRESSED = "suppressed"
+
+
+class Format(StrEnum):
+    """How the text of a payload is to be read."""
+
+    PLAIN = "plain"
+    MARKDOWN = "markdown"
+    HTML = "html"
