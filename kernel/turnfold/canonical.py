@@ -1,0 +1,59 @@
+"""Canonical JSON and the hashes over it: the bytes that a log is made of.
+
+UTF-8, keys sorted, no white space, no floats, integers under 2^53, no duplicate keys,
+no BOM. One value has one encoding, so bytes can be compared and hashed.
+"""
+
+import json
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Any
+
+from turnfold.errors import InvalidInputError
+
+EMPTY_HEAD = bytes(32)  # the running head before the first event
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+).encode
+
+
+def dumps(value: Any) -> bytes:
+    """The one encoding of a value made of dict, list, str, int, bool and None."""
+    return _encode(value).encode("utf-8")
+
+
+def loads(data: bytes) -> Any:
+    """Decode, and refuse anything that is not the canonical encoding of its value.
+
+    Encoding again and comparing is what catches duplicate keys, `-0`, white space, a
+    BOM and escaped surrogates, which every decoder lets pass.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), parse_float=_no_float)
+        again = dumps(value)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidInputError(field="json", problem=str(exc)) from exc
+    if again != data:
+        raise InvalidInputError(field="json", problem="not in canonical form")
+    return value
+
+
+def _no_float(literal: str) -> None:
+    msg = f"floating point number {literal}"
+    raise ValueError(msg)
+
+
+def event_hash(envelope: bytes) -> bytes:
+    """The hash of one event: over its canonical envelope, 32 bytes."""
+    return sha256(envelope).digest()
+
+
+def next_head(head: bytes, event: bytes) -> bytes:
+    """The running head after one more event, 32 bytes."""
+    return sha256(head + event).digest()
+
+
+def body_digest(salt: bytes, data: bytes) -> str:
+    """The name of a body: salted, so that it tells nothing once the body is erased."""
+    return urlsafe_b64encode(sha256(salt + data).digest()).rstrip(b"=").decode()

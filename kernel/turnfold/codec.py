@@ -1,0 +1,163 @@
+"""Events to stored records and back: exact types, unknown fields refused.
+
+The envelope `{"at","data","kind","schema","stream","version"}` in canonical JSON is
+what the event's hash covers. A record that cannot be read becomes CorruptLogError with
+its position; nothing else ever comes out of here. Format: specs/log-format.md.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import cache
+from typing import Any, cast, get_origin
+
+import attrs
+from attrs import frozen
+from cattrs import Converter, transform_error
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+
+from turnfold import canonical
+from turnfold.errors import CorruptLogError, InvalidInputError
+from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
+from turnfold.upcasters import upcast
+
+
+@frozen
+class Record:
+    """One stored event. `data` is canonical JSON; `hash` covers the envelope."""
+
+    position: int
+    stream: str
+    version: int  # from 1, without gaps
+    kind: str
+    schema: int
+    at: int
+    data: bytes
+    hash: bytes
+
+
+def envelope(
+    stream: str, version: int, kind: str, schema: int, at: int, data: bytes
+) -> bytes:
+    """The bytes that an event's hash covers."""
+    name = canonical.dumps(stream)
+    head = b'{"at":%d,"data":%b,"kind":"%b","schema":%d,"stream":%b,"version":%d}'
+    return head % (at, data, kind.encode(), schema, name, version)
+
+
+def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
+    kind = NAMES[type(event)]
+    schema = SCHEMAS[kind]
+    data = canonical.dumps(_unstructurer(type(event))(event))
+    envelope_bytes = envelope(stream, version, kind, schema, at, data)
+    digest = canonical.event_hash(envelope_bytes)
+    return Record(position, stream, version, kind, schema, at, data, digest)
+
+
+def decode(record: Record) -> Event:
+    """The event in a record. Its hash is the audit's business, not checked here."""
+    try:
+        value = canonical.loads(record.data)
+        if not isinstance(value, dict):
+            raise InvalidInputError(field="data", problem="not an object")  # noqa: TRY301  one place turns all into CorruptLogError
+        value = upcast(record.kind, record.schema, value)
+        return _structurer(CLASSES[record.kind])(value)
+    except Exception as exc:
+        raise CorruptLogError(
+            position=record.position, stream=record.stream, problem=_problem(exc)
+        ) from exc
+
+
+def verify(record: Record) -> bool:
+    """True if the stored hash is the hash of what is stored."""
+    r = record
+    data = envelope(r.stream, r.version, r.kind, r.schema, r.at, r.data)
+    return canonical.event_hash(data) == r.hash
+
+
+def _problem(exc: Exception) -> str:
+    if isinstance(exc, KeyError):
+        return f"unknown event kind {exc}"
+    if isinstance(exc, InvalidInputError):
+        return str(exc)
+    return "; ".join(transform_error(exc))
+
+
+# --- cattrs, one converter for this boundary alone -------------------------------
+
+
+def _exact(cls: type) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not cls:
+            msg = f"expected {cls.__name__}, got {type(value).__name__}"
+            raise TypeError(msg)
+        return value
+
+    return structure
+
+
+def _integer(value: Any, _: Any) -> int:
+    if type(value) is not int or abs(value) >= 2**53:
+        msg = f"expected int under 2^53, got {value!r:.40}"
+        raise TypeError(msg)
+    return value
+
+
+def _enum(value: Any, cls: type[StrEnum]) -> StrEnum:
+    if type(value) is not str:
+        msg = f"expected str, got {type(value).__name__}"
+        raise TypeError(msg)
+    return cls(value)
+
+
+def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
+    def factory(cls: Any) -> Callable[[Any, Any], Any]:
+        item = cls.__args__[0]
+
+        def structure(value: Any, _: Any) -> Any:
+            if type(value) is not list:  # a string is a sequence too
+                msg = f"expected list, got {type(value).__name__}"
+                raise TypeError(msg)
+            return tuple(converter.structure(v, item) for v in value)
+
+        return structure
+
+    return factory
+
+
+@cache
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, omit_if_default=True)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _exact(str))
+    converter.register_structure_hook(bool, _exact(bool))
+    converter.register_structure_hook_func(
+        lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum), _enum
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: get_origin(cls) is tuple, _array(converter)
+    )
+    converter.register_unstructure_hook_func(
+        lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum),
+        lambda value: value.value,
+    )
+    converter.register_unstructure_hook_factory(
+        attrs.has,
+        lambda cls: make_dict_unstructure_fn(
+            cls, converter, _cattrs_omit_if_default=True
+        ),
+    )
+    return converter
+
+
+# Hooks are built when a class is first used: importing the library stays quick.
+@cache
+def _structurer(cls: type[Event]) -> Callable[[Any], Event]:
+    hook = make_dict_structure_fn(
+        cast("type[Any]", cls), _converter(), _cattrs_forbid_extra_keys=True
+    )
+    return lambda value: hook(value, cls)
+
+
+@cache
+def _unstructurer(cls: type[Event]) -> Callable[[Event], dict[str, Any]]:
+    return cast("Callable[[Event], dict[str, Any]]", _converter().get_unstructure_hook(cls))

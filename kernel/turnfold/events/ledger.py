@@ -1,0 +1,41 @@
+"""The events of gates, cursors and the store itself (design 7)."""
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class GateClosed:
+    """Nothing in this scope is attempted until then, or until it is opened."""
+
+    reason: str
+    until: int | None = None
+
+
+@frozen(kw_only=True)
+class GateOpened:
+    reason: str
+
+
+@frozen(kw_only=True)
+class CursorAdvanced:
+    """A source got on without bringing a message."""
+
+    cursor: str
+
+
+@frozen(kw_only=True)
+class StoreCreated:
+    store: str  # a random id, so that two stores are never mistaken
+
+
+@frozen(kw_only=True)
+class WorkerStarted:
+    """Written with the first event that a worker decides, not when it starts."""
+
+    epoch: int
+    owner: str
+
+
+GateEvent = GateClosed | GateOpened
+CursorEvent = CursorAdvanced
+StoreEvent = StoreCreated | WorkerStarted

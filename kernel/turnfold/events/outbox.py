@@ -1,0 +1,276 @@
+"""The events of an outbox entry (design 4), one class each, past tense.
+
+Every field is text, an integer, a boolean, none, or a tuple of such records: what the
+canonical log can carry. Fields at their default are left out of the stored bytes.
+Free text (error messages, reasons given by people) is never here: `detail` and `why`
+are digests of bodies beside the log. Wall times are milliseconds UTC.
+"""
+
+from attrs import frozen
+
+from turnfold.words import (
+    AbortReason,
+    BlindPolicy,
+    DeliveryClass,
+    FailureClass,
+    Kind,
+    Reason,
+)
+
+
+@frozen(kw_only=True)
+class PlannedPart:
+    """One visible platform call, frozen: its bytes, its key, what may be relied on."""
+
+    kind: str
+    body: str
+    key: str
+    classes: tuple[DeliveryClass, ...] = ()
+    key_window_ms: int | None = None
+    settle_ms: int = 120_000
+
+
+@frozen(kw_only=True)
+class Queued:
+    kind: Kind
+    channel: str
+    account: str
+    conversation: str
+    lane: str
+    body: tuple[str, ...]
+    expires_at: int
+    turn: str | None = None
+    run: int | None = None
+    key: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    policy: BlindPolicy = BlindPolicy.HOLD
+    not_before: int | None = None
+
+
+@frozen(kw_only=True)
+class Planned:
+    parts: tuple[PlannedPart, ...]
+    budget: int
+    thread: str | None = None  # the effective thread
+    ids: bool = True  # the platform gives message ids
+
+
+@frozen(kw_only=True)
+class Attempted:
+    part: int
+    attempt: int
+    owner: str
+    fence: int
+    on_wire: bool = False  # no prepare: this commit is also the dispatch
+    marked: bool = False  # shown as a possible duplicate
+    target: str | None = None  # effective conversation, where it moved
+
+
+@frozen(kw_only=True)
+class Dispatched:
+    part: int
+    attempt: int
+
+
+@frozen(kw_only=True)
+class PartDelivered:
+    """A part before the last one is settled: by a receipt, or suppressed."""
+
+    part: int
+    attempt: int
+    receipt: tuple[str, ...] = ()
+    thread: str | None = None
+    deduplicated: bool = False
+    looked_up: bool = False
+    suppressed: str | None = None
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class Delivered:
+    """The last part is settled, and with it the entry."""
+
+    part: int
+    attempt: int
+    receipt: tuple[str, ...] = ()
+    thread: str | None = None
+    deduplicated: bool = False
+    looked_up: bool = False
+    suppressed: str | None = None
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class Deferred:
+    """Proven not accepted and nobody's fault: the budget gets its unit back."""
+
+    part: int
+    attempt: int
+    failure: FailureClass
+    due: int | None = None
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class FailedRetryable:
+    part: int
+    attempt: int
+    failure: FailureClass
+    due: int
+    target: str | None = None  # where the conversation has moved to
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class OutcomeUnknown:
+    """Stored as `outbox.unknown`."""
+
+    part: int
+    attempt: int
+    cause: str
+    due: int
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Reconciled:
+    """A look-up answered: proven absent, or it could not tell."""
+
+    part: int
+    absent: bool
+    due: int
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Parked:
+    reason: str
+
+
+@frozen(kw_only=True)
+class Resolved:
+    """Doubt ended by policy or an operator: not sent, or send again all the same."""
+
+    resend: bool
+    by: str
+    marked: bool = False
+    why: str | None = None
+
+
+@frozen(kw_only=True)
+class FailedTerminal:
+    reason: Reason
+    failure: FailureClass | None = None
+    by: str | None = None
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class AbortRequested:
+    reason: AbortReason
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class Aborted:
+    reason: AbortReason
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class LateReceipt:
+    part: int
+    attempt: int
+    receipt: tuple[str, ...] = ()
+    thread: str | None = None
+
+
+@frozen(kw_only=True)
+class Rescheduled:
+    due: int
+    by: str
+
+
+@frozen(kw_only=True)
+class Redriven:
+    budget: int
+    expires_at: int
+    by: str
+    accept_duplicate: bool = False
+
+
+@frozen(kw_only=True)
+class Acknowledged:
+    by: str
+
+
+@frozen(kw_only=True)
+class Bounced:
+    part: int
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Imported:
+    """An entry of another system's queue. `phase` is Q, P or F; what came over in
+    doubt is never Q."""
+
+    kind: Kind
+    channel: str
+    account: str
+    conversation: str
+    lane: str
+    body: tuple[str, ...]
+    expires_at: int
+    phase: str
+    origin: str
+    key: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    policy: BlindPolicy = BlindPolicy.HOLD
+
+
+@frozen(kw_only=True)
+class Doubted:
+    """The store was restored from a backup: what was open may have been sent."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class LaneYielded:
+    reason: str
+
+
+@frozen(kw_only=True)
+class Redacted:
+    by: str
+
+
+OutboxEvent = (
+    Queued
+    | Planned
+    | Attempted
+    | Dispatched
+    | PartDelivered
+    | Delivered
+    | Deferred
+    | FailedRetryable
+    | OutcomeUnknown
+    | Reconciled
+    | Parked
+    | Resolved
+    | FailedTerminal
+    | AbortRequested
+    | Aborted
+    | LateReceipt
+    | Rescheduled
+    | Redriven
+    | Acknowledged
+    | Bounced
+    | Imported
+    | Doubted
+    | LaneYielded
+    | Redacted
+)

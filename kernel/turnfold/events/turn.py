@@ -1,0 +1,147 @@
+"""The events of a turn (design 5). The same rules as for the events of an entry."""
+
+from attrs import frozen
+
+from turnfold.words import AbortReason, FailureClass, TurnOutcome
+
+
+@frozen(kw_only=True)
+class Accepted:
+    channel: str
+    account: str
+    conversation: str
+    message_id: str
+    body: str
+    lane: str
+    event: str = "message"
+    thread: str | None = None
+    control: bool = False
+    cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class Joined:
+    """A further inbound message merged into this turn; its key stays its own."""
+
+    message_id: str
+    body: str
+    event: str = "message"
+    cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class Started:
+    run: int
+    owner: str
+    fence: int
+
+
+@frozen(kw_only=True)
+class StepStarted:
+    run: int
+    key: str
+
+
+@frozen(kw_only=True)
+class StepDone:
+    run: int
+    key: str
+    result: str
+
+
+@frozen(kw_only=True)
+class Released:
+    """The run stopped for our own reasons and is not counted."""
+
+    run: int
+    reason: str
+
+
+@frozen(kw_only=True)
+class RunFailed:
+    run: int
+    failure: FailureClass
+    due: int
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Answered:
+    """The reply is owned by the outbox: its final entries, or why there are none."""
+
+    run: int
+    finals: tuple[str, ...] = ()
+    silent: str | None = None
+
+
+@frozen(kw_only=True)
+class Completed:
+    outcome: TurnOutcome
+
+
+@frozen(kw_only=True)
+class Failed:
+    outcome: TurnOutcome
+    reason: str
+    notice: str | None = None  # the entry that tells the user
+
+
+@frozen(kw_only=True)
+class TurnAbortRequested:
+    reason: AbortReason
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class TurnAborted:
+    outcome: TurnOutcome
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class Amended:
+    """What happened to a final entry after the turn was over."""
+
+    outcome: TurnOutcome
+    entry: str
+
+
+@frozen(kw_only=True)
+class Held:
+    reason: str
+
+
+@frozen(kw_only=True)
+class Unheld:
+    by: str
+
+
+@frozen(kw_only=True)
+class Resubmitted:
+    by: str
+
+
+@frozen(kw_only=True)
+class TurnRedacted:
+    by: str
+
+
+TurnEvent = (
+    Accepted
+    | Joined
+    | Started
+    | StepStarted
+    | StepDone
+    | Released
+    | RunFailed
+    | Answered
+    | Completed
+    | Failed
+    | TurnAbortRequested
+    | TurnAborted
+    | Amended
+    | Held
+    | Unheld
+    | Resubmitted
+    | TurnRedacted
+)
