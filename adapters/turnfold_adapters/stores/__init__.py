@@ -1,0 +1,1 @@
+"""Stores that ship with turnfold; each passes `turnfold_model.check_store`."""

@@ -1,0 +1,113 @@
+"""Who is the worker of a disk in memory, and the bell that wakes it.
+
+A `Room` holds what ends with the processes: the lock, those who wait for it, those who
+listen. A fork of the disk gets an empty room, as a machine after a crash would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from turnfold.ports.store import Owner
+
+if TYPE_CHECKING:
+    from turnfold_adapters.stores.memory import MemoryDisk
+
+_Call = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
+
+
+@define(eq=False)
+class Room:
+    """The living around one disk."""
+
+    holder: MemoryOwnership | None = None
+    record: Owner | None = None  # stays when the holder dies: it only explains
+    waiting: list[_Call] = field(factory=list)
+    listening: list[_Call] = field(factory=list)
+    lock: threading.Lock = field(factory=threading.Lock)
+
+
+class MemoryOwnership:
+    """One handle's claim to be the worker of a `MemoryDisk`."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+
+    def take(self) -> Owner | None:
+        """Become the owner, or None while another handle is, or this one already is."""
+        room = self._disk.room
+        with room.lock:
+            if room.holder is not None:
+                return None
+            self._disk.generation += 1
+            number = self._disk.generation
+            owner = Owner(
+                id=f"m{number}", boot="memory", pid=number, started=0, host="memory"
+            )
+            room.holder, room.record = self, owner
+            return owner
+
+    def current(self) -> Owner | None:
+        return self._disk.room.record
+
+    def release(self) -> None:
+        """Let go, if held; those who wait are woken."""
+        room = self._disk.room
+        with room.lock:
+            if room.holder is not self:
+                return
+            room.holder = None
+            waiting, room.waiting = room.waiting, []
+        _call(waiting)
+
+    async def wait(self) -> None:
+        room = self._disk.room
+        loop = asyncio.get_running_loop()
+        free = asyncio.Event()
+        call = (loop, free.set)
+        with room.lock:
+            if room.holder is None:
+                return
+            room.waiting.append(call)
+        try:
+            await free.wait()
+        finally:
+            with room.lock:
+                if call in room.waiting:
+                    room.waiting.remove(call)
+
+
+class MemoryDoorbell:
+    """Wakes every listener in the same room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def ring(self) -> None:
+        with self._room.lock:
+            listening = self._room.listening.copy()
+        _call(listening)
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        call = (asyncio.get_running_loop(), wake)
+        with self._room.lock:
+            self._room.listening.append(call)
+
+        def stop() -> None:
+            with self._room.lock:
+                if call in self._room.listening:
+                    self._room.listening.remove(call)
+
+        return stop
+
+
+def _call(calls: list[_Call]) -> None:
+    for loop, function in calls:
+        if loop.is_closed():
+            continue  # its process is over; nobody is there to wake
+        loop.call_soon_threadsafe(function)
