@@ -134,7 +134,7 @@ def _converter() -> Converter:
         lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum), _enum
     )
     converter.register_structure_hook_factory(
-        lambda cls: get_origin(cls) is tuple, _array(converter)
+        lambda cls: get_origin(cls) in (tuple,), _array(converter)
     )
     converter.register_unstructure_hook_func(
         lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum),
@@ -151,13 +151,11 @@ def _converter() -> Converter:
 
 # Hooks are built when a class is first used: importing the library stays quick.
 @cache
-def _structurer(cls: type[Event]) -> Callable[[Any], Event]:
-    hook = make_dict_structure_fn(
-        cast("type[Any]", cls), _converter(), _cattrs_forbid_extra_keys=True
-    )
+def _structurer(cls: Any) -> Callable[[Any], Event]:
+    hook = make_dict_structure_fn(cls, _converter(), _cattrs_forbid_extra_keys=True)
     return lambda value: hook(value, cls)
 
 
 @cache
-def _unstructurer(cls: type[Event]) -> Callable[[Event], dict[str, Any]]:
+def _unstructurer(cls: Any) -> Callable[[Event], dict[str, Any]]:
     return cast("Callable[[Event], dict[str, Any]]", _converter().get_unstructure_hook(cls))

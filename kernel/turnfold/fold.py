@@ -1,0 +1,178 @@
+"""One fold for every kind of stream, and the projection of its state.
+
+A stream is named `<family>:<id>`; the family says which machine its events belong to.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from turnfold.codec import Record, decode
+from turnfold.errors import CorruptLogError, UsageError
+from turnfold.events import Event
+from turnfold.machines import entry as entry_machine
+from turnfold.machines import turn as turn_machine
+from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import (
+    Cursor,
+    Gate,
+    StoreState,
+    evolve_cursor,
+    evolve_gate,
+    evolve_store,
+)
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Summary
+
+State = Entry | Turn | Gate | Cursor | StoreState
+STORE = "store"  # the one stream without an id
+
+_EVOLVE: dict[str, Any] = {
+    "entry": entry_machine.evolve,
+    "turn": turn_machine.evolve,
+    "gate": evolve_gate,
+    "cursor": evolve_cursor,
+    "store": evolve_store,
+}
+
+
+def family(stream: str) -> str:
+    return stream.partition(":")[0]
+
+
+def evolve(
+    state: State | None, event: Event, stream: str, at: int, position: int
+) -> State:
+    """The state of any stream after one more event."""
+    after: State = _EVOLVE[family(stream)](state, event, stream, at, position)
+    return after
+
+
+def fold(records: Iterable[Record]) -> State | None:
+    """The state that a stream's records add up to.
+
+    Raises CorruptLogError where a record is unreadable, missing or illegal.
+    """
+    state: State | None = None
+    for record in records:
+        state = apply(state, record)
+    return state
+
+
+def apply(state: State | None, record: Record) -> State:
+    """One stored record on top of a state, checked for gaps and legality."""
+    expected = state.version + 1 if state else 1
+    if record.version != expected:
+        problem = f"version {record.version} where {expected} belongs"
+        raise CorruptLogError(
+            position=record.position, stream=record.stream, problem=problem
+        )
+    event = decode(record)
+    try:
+        return evolve(state, event, record.stream, record.at, record.position)
+    except (UsageError, KeyError, AttributeError, TypeError, IndexError) as exc:
+        raise CorruptLogError(
+            position=record.position, stream=record.stream, problem=repr(exc)
+        ) from exc
+
+
+def summarize(state: State) -> Summary:
+    """The projection of a stream's state: what the store keeps beside the log."""
+    match state:
+        case Entry():
+            return _entry(state)
+        case Turn():
+            return _turn(state)
+        case Gate():
+            phase = "closed" if state.closed else "open"
+            return _plain(state, phase, due=state.until, reason=state.reason)
+        case Cursor():
+            return _plain(state, "at", due=None, reason=state.value)
+        case StoreState():
+            return _plain(state, "epoch", due=state.epoch, reason=state.owner)
+
+
+def _entry(e: Entry) -> Summary:
+    return Summary(
+        stream=e.stream,
+        version=e.version,
+        open=e.open,
+        phase=e.phase,
+        order=e.order,
+        created=e.created,
+        updated=e.updated,
+        lane=e.lane,
+        parent=e.turn,
+        kind=e.kind,
+        due=e.due,
+        expires=e.expires_at,
+        reason=e.reason,
+    )
+
+
+def _turn(t: Turn) -> Summary:
+    return Summary(
+        stream=t.stream,
+        version=t.version,
+        open=t.open,
+        phase=t.phase,
+        order=t.order,
+        created=t.created,
+        updated=t.updated,
+        lane=t.lane,
+        kind="control" if t.control else "turn",
+        due=t.due,
+        reason=t.outcome or t.reason,
+    )
+
+
+def _plain(
+    state: Gate | Cursor | StoreState, phase: str, due: int | None, reason: str | None
+) -> Summary:
+    return Summary(
+        stream=state.stream,
+        version=state.version,
+        open=isinstance(state, Gate) and state.closed,
+        phase=phase,
+        order=state.order,
+        created=state.created,
+        updated=state.updated,
+        due=due,
+        reason=reason,
+    )
+
+
+def restore(summary: Summary) -> Gate | Cursor | StoreState:
+    """The state of a gate, cursor or store stream: its last event says it all, so its
+    summary does too, and a gate that flapped a million times opens as fast as new."""
+    s = summary
+    match family(s.stream):
+        case "gate":
+            return Gate(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                closed=s.phase == "closed",
+                reason=s.reason,
+                until=s.due,
+            )
+        case "cursor":
+            return Cursor(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                value=s.reason,
+            )
+        case _:
+            return StoreState(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                epoch=s.due or 0,
+                owner=s.reason,
+            )

@@ -1,0 +1,125 @@
+"""The rules of the transition tables, one named function each (design 4 and 5).
+
+A guard answers one question and decides nothing else. Decisions call it through this
+module, so that a test can take one guard out and show that something breaks without
+it: each guard is a mutant (specs/guarantees.md).
+"""
+
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import DeliveryClass, Phase, TurnPhase
+
+
+def not_expired(entry: Entry, now: int) -> bool:
+    """INV-12: at `expires_at` it is too late."""
+    return now < entry.expires_at
+
+
+def not_aborted(entry: Entry) -> bool:
+    """INV-11: a requested abort forbids any later attempt."""
+    return entry.abort is None
+
+
+def budget_left(entry: Entry) -> bool:
+    """INV-6: the budget is a counter of its own."""
+    return entry.used < entry.budget
+
+
+def not_quarantined(entry: Entry, limit: int) -> bool:
+    """An entry that took its process down `limit` times is not tried again."""
+    return entry.deaths < limit
+
+
+def not_settled(entry: Entry, part: int) -> bool:
+    """INV-4: a receipt for a part forbids any later dispatch of it."""
+    return part == entry.part and entry.phase is not Phase.OK
+
+
+def key_window_open(entry: Entry, now: int) -> bool:
+    """The platform still honours the key. Half of its window is kept as a margin for
+    a wall clock that was set back across a restart (design 2)."""
+    if DeliveryClass.KEYED not in entry.classes or entry.first_at is None:
+        return False
+    window = entry.current.key_window_ms
+    return window is None or (now - entry.first_at) * 2 < window
+
+
+def resend_allowed(entry: Entry, now: int) -> bool:
+    """INV-2: what is in doubt goes out again only under the same key inside its
+    window, or when a policy or a person said so in the log."""
+    return not entry.doubt or entry.resend or key_window_open(entry, now)
+
+
+def may_look_up(entry: Entry) -> bool:
+    return DeliveryClass.LOOKUP in entry.classes
+
+
+def absence_proven(unsettled_ms: int) -> bool:
+    """INV-2: "not there" counts only once the old request can no longer land."""
+    return unsettled_ms <= 0
+
+
+def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> bool:
+    """INV-5: an outcome belongs to exactly one attempt of one worker."""
+    return (
+        entry.phase in (Phase.A, Phase.D)
+        and entry.fence == fence
+        and entry.part == part
+        and entry.attempt == attempt
+    )
+
+
+def sender_is_dead(entry: Entry, fence: int) -> bool:
+    """An attempt of an earlier epoch: the lock says that its process is gone."""
+    return entry.phase in (Phase.A, Phase.D) and entry.fence != fence
+
+
+def no_doubt(entry: Entry) -> bool:
+    """Doubt is sticky: a refusal of this attempt says nothing of an older one."""
+    return not entry.doubt
+
+
+def receipt_given(ids: tuple[str, ...], *, gives_ids: bool) -> bool:
+    """No receipt is no delivery, unless the adapter said that there are none."""
+    return not gives_ids or (bool(ids) and all(ids))
+
+
+def head_of_lane(entry_stream: str, head: str | None) -> bool:
+    """INV-8: only the first entry that has not yielded is attempted."""
+    return entry_stream == head
+
+
+def run_is_current(turn: Turn, fence: int, run: int) -> bool:
+    """INV-9: only the run that is under way may speak for its turn."""
+    return (
+        turn.phase in (TurnPhase.RUNNING, TurnPhase.ANSWERED)
+        and turn.fence == fence
+        and turn.run == run
+        and turn.abort is None
+    )
+
+
+def not_answered(turn: Turn) -> bool:
+    """INV-9: an answer that the outbox owns is never computed again."""
+    return turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+
+
+def runner_is_dead(turn: Turn, fence: int) -> bool:
+    return turn.phase is TurnPhase.RUNNING and turn.fence != fence
+
+
+def runs_left(turn: Turn, limit: int) -> bool:
+    return turn.failed_runs < limit
+
+
+def abortable_as_unsent(entry: Entry) -> bool:
+    """INV-11: only what is surely unsent becomes `aborted`."""
+    return entry.phase in (Phase.Q, Phase.R) and not entry.doubt
+
+
+def nothing_seen(entry: Entry) -> bool:
+    """Nobody can have seen anything of this entry."""
+    unsent = entry.phase in (Phase.Q, Phase.R, Phase.X, Phase.A) or (
+        entry.phase is Phase.F and not entry.doubt
+    )
+    return unsent and not any(entry.receipts) and entry.part == 0

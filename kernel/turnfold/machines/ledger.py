@@ -1,0 +1,85 @@
+"""Gates, cursors and the worker's epoch: streams where the last event is the state."""
+
+import attrs
+from attrs import frozen
+
+from turnfold.events import ledger as g
+
+
+@frozen(kw_only=True)
+class Gate:
+    """A scope that is held. Closed with `until`, it opens by itself at that time."""
+
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    closed: bool = False
+    reason: str | None = None
+    until: int | None = None
+
+    def holds(self, now: int) -> bool:
+        return self.closed and (self.until is None or now < self.until)
+
+
+@frozen(kw_only=True)
+class Cursor:
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    value: str | None = None
+
+
+@frozen(kw_only=True)
+class StoreState:
+    """The `store` stream. `epoch` is the fence of the latest worker that wrote."""
+
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    epoch: int = 0
+    owner: str | None = None
+
+
+def evolve_gate(
+    gate: Gate | None, event: g.GateEvent, stream: str, at: int, position: int
+) -> Gate:
+    before = gate or Gate(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    return attrs.evolve(
+        before,
+        version=before.version + 1,
+        updated=at,
+        closed=isinstance(event, g.GateClosed),
+        reason=event.reason,
+        until=event.until if isinstance(event, g.GateClosed) else None,
+    )
+
+
+def evolve_cursor(
+    cursor: Cursor | None, event: g.CursorEvent, stream: str, at: int, position: int
+) -> Cursor:
+    before = cursor or Cursor(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    return attrs.evolve(
+        before, version=before.version + 1, updated=at, value=event.cursor
+    )
+
+
+def evolve_store(
+    store: StoreState | None, event: g.StoreEvent, stream: str, at: int, position: int
+) -> StoreState:
+    before = store or StoreState(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    after = attrs.evolve(before, version=before.version + 1, updated=at)
+    if isinstance(event, g.StoreCreated):
+        return after
+    return attrs.evolve(after, epoch=event.epoch, owner=event.owner)

@@ -1,0 +1,215 @@
+"""The state machine of a turn (design 5): table, state, fold. Rules as in entry.py."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+from attrs import frozen
+
+from turnfold.events import turn as t
+from turnfold.machines.table import Row, illegal, targets
+from turnfold.words import AbortReason, TurnOutcome, TurnPhase
+
+ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
+COMPLETED, FAILED, ABORTED = TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED
+
+
+def _to(*phases: TurnPhase) -> frozenset[TurnPhase]:
+    return frozenset(phases)
+
+
+_CLOSED: Row = {t.Amended: _to(COMPLETED, FAILED)}
+TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
+    {
+        None: {t.Accepted: _to(ACCEPTED)},
+        ACCEPTED: {
+            t.Joined: _to(ACCEPTED),
+            t.Started: _to(RUNNING),
+            t.Failed: _to(FAILED),
+            t.TurnAbortRequested: _to(ACCEPTED),
+            t.TurnAborted: _to(ABORTED),
+            t.Held: _to(ACCEPTED),
+            t.Unheld: _to(ACCEPTED),
+        },
+        RUNNING: {
+            t.StepStarted: _to(RUNNING),
+            t.StepDone: _to(RUNNING),
+            t.Released: _to(ACCEPTED),
+            t.RunFailed: _to(ACCEPTED),
+            t.Answered: _to(ANSWERED),
+            t.Failed: _to(FAILED),
+            t.TurnAbortRequested: _to(RUNNING),
+            t.TurnAborted: _to(ABORTED),
+            t.Held: _to(ACCEPTED),
+        },
+        ANSWERED: {
+            t.Completed: _to(COMPLETED),
+            t.Failed: _to(FAILED),
+            t.TurnAbortRequested: _to(ANSWERED),
+            t.TurnAborted: _to(ABORTED),
+        },
+        COMPLETED: {**_CLOSED, t.TurnRedacted: _to(COMPLETED)},
+        FAILED: {
+            **_CLOSED,
+            t.Resubmitted: _to(ACCEPTED),
+            t.TurnRedacted: _to(FAILED),
+        },
+        ABORTED: {**_CLOSED, t.TurnRedacted: _to(ABORTED)},
+    }
+)
+_GOOD = frozenset(
+    {TurnOutcome.REPLIED, TurnOutcome.PARTIALLY_REPLIED, TurnOutcome.SILENT}
+)
+
+
+@frozen(kw_only=True)
+class Turn:
+    """The fold of a turn's log. `failed_runs` counts against the limit of runs."""
+
+    stream: str
+    version: int
+    phase: TurnPhase
+    order: int
+    created: int
+    updated: int
+    channel: str
+    account: str
+    conversation: str
+    message_id: str
+    event: str
+    lane: str
+    body: str
+    thread: str | None = None
+    control: bool = False
+    joined: tuple[str, ...] = ()  # bodies of merged messages
+    run: int = 0
+    failed_runs: int = 0
+    fence: int = 0
+    owner: str | None = None
+    due: int | None = None
+    steps: tuple[tuple[str, str | None], ...] = ()  # key, result (none: in doubt)
+    finals: tuple[str, ...] = ()
+    silent: str | None = None
+    outcome: TurnOutcome | None = None
+    reason: str | None = None
+    notice: str | None = None
+    abort: AbortReason | None = None
+    abort_by: str | None = None
+    held: bool = False
+    resubmitted: bool = False
+
+    @property
+    def open(self) -> bool:
+        return not self.phase.closed
+
+
+def evolve(
+    turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
+) -> Turn:
+    """The state after one more event. Raises off the table and changes nothing."""
+    phase = turn.phase if turn else None
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    if turn is None:
+        after = _born(event, stream, at, position)
+    else:
+        after = attrs.evolve(
+            _moved(turn, event), version=turn.version + 1, updated=at
+        )
+    if after.phase not in allowed:
+        raise illegal(TRANSITIONS, phase, type(event), stream)
+    return after
+
+
+def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
+    assert isinstance(event, t.Accepted)  # noqa: S101  by the table
+    return Turn(
+        stream=stream,
+        version=1,
+        phase=ACCEPTED,
+        order=position,
+        created=at,
+        updated=at,
+        channel=event.channel,
+        account=event.account,
+        conversation=event.conversation,
+        message_id=event.message_id,
+        event=event.event,
+        lane=event.lane,
+        body=event.body,
+        thread=event.thread,
+        control=event.control,
+    )
+
+
+def _moved(turn: Turn, event: t.TurnEvent) -> Turn:
+    match event:
+        case t.Accepted():
+            return turn  # the table does not let it get here
+        case t.Joined():
+            return attrs.evolve(turn, joined=(*turn.joined, event.body))
+        case t.Started():
+            return attrs.evolve(
+                turn,
+                phase=RUNNING,
+                run=event.run,
+                fence=event.fence,
+                owner=event.owner,
+                due=None,
+            )
+        case t.StepStarted():
+            return attrs.evolve(turn, steps=_step(turn, event.key, None))
+        case t.StepDone():
+            return attrs.evolve(turn, steps=_step(turn, event.key, event.result))
+        case t.Released():
+            return attrs.evolve(turn, phase=ACCEPTED, reason=event.reason)
+        case t.RunFailed():
+            return attrs.evolve(
+                turn,
+                phase=ACCEPTED,
+                failed_runs=turn.failed_runs + 1,
+                due=event.due,
+                reason=event.failure,
+            )
+        case t.Answered():
+            return attrs.evolve(
+                turn, phase=ANSWERED, finals=event.finals, silent=event.silent
+            )
+        case t.Completed():
+            return attrs.evolve(turn, phase=COMPLETED, outcome=event.outcome)
+        case t.Failed():
+            return attrs.evolve(
+                turn,
+                phase=FAILED,
+                outcome=event.outcome,
+                reason=event.reason,
+                notice=event.notice,
+            )
+        case t.TurnAbortRequested():
+            return attrs.evolve(turn, abort=event.reason, abort_by=event.by)
+        case t.TurnAborted():
+            return attrs.evolve(turn, phase=ABORTED, outcome=event.outcome)
+        case t.Amended():
+            phase = COMPLETED if event.outcome in _GOOD else FAILED
+            return attrs.evolve(turn, phase=phase, outcome=event.outcome)
+        case t.Held():
+            return attrs.evolve(turn, phase=ACCEPTED, held=True, reason=event.reason)
+        case t.Unheld():
+            return attrs.evolve(turn, held=False)
+        case t.Resubmitted():
+            return attrs.evolve(
+                turn,
+                phase=ACCEPTED,
+                failed_runs=0,
+                due=None,
+                outcome=None,
+                resubmitted=True,
+            )
+        case t.TurnRedacted():
+            return turn
+
+
+def _step(
+    turn: Turn, key: str, result: str | None
+) -> tuple[tuple[str, str | None], ...]:
+    others = tuple(step for step in turn.steps if step[0] != key)
+    return (*others, (key, result))

@@ -1,0 +1,61 @@
+"""The limits and waits of a kernel (design 10), with their defaults.
+
+All durations are milliseconds. A setting decides what happens next; it never changes
+what a log means.
+"""
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from turnfold.errors import InvalidInputError
+from turnfold.words import BlindPolicy, Kind
+
+HOUR = 3_600_000
+
+
+def _positive(_: object, attribute: object, value: object) -> None:
+    if type(value) is not int or value < 0:
+        name = getattr(attribute, "name", "setting")
+        raise InvalidInputError(field=name, problem=f"expected an int >= 0: {value!r}")
+
+
+def _ms(default: int) -> int:
+    value: int = field(default=default, validator=_positive)
+    return value
+
+
+@frozen(kw_only=True)
+class Settings:
+    attempts: int = _ms(8)  # per part
+    backoff_base_ms: int = _ms(1_000)
+    backoff_cap_ms: int = _ms(900_000)
+    attempt_deadline_ms: int = _ms(60_000)
+    settle_ms: int = _ms(120_000)
+    final_ttl_ms: int = _ms(24 * HOUR)
+    short_ttl_ms: int = _ms(600_000)  # blocks and tools
+    runs: int = _ms(3)  # per turn
+    drain_ms: int = _ms(10_000)
+    deaths: int = _ms(5)  # process deaths before quarantine
+    asks: int = _ms(8)  # look-ups that cannot tell, before parking
+    probe_ms: int = _ms(30_000)  # not connected: how long before one tries again
+    rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
+    blind: BlindPolicy = BlindPolicy.HOLD
+    yield_retryable: bool = False  # a head that waits for its retry lets others pass
+    yield_closed: bool = True  # a parked or terminal head does
+    concurrent_runs: int = _ms(100)
+    concurrent_sends: int = _ms(1_000)
+    waiting: int = _ms(1_000_000)  # open entries before enqueue says no
+    notices: Mapping[str, str] = field(
+        factory=lambda: {
+            "runs_exhausted": "Something went wrong and there is no answer. "
+            "Please try again.",
+            "interrupted": "The answer was interrupted and may be incomplete.",
+            "undeliverable": "An answer could not be delivered.",
+        }
+    )
+
+    def ttl_ms(self, kind: Kind) -> int:
+        """How long an entry of this kind may wait before it expires."""
+        long = kind in (Kind.FINAL, Kind.NOTICE)
+        return self.final_ttl_ms if long else self.short_ttl_ms
