@@ -1,0 +1,319 @@
+"""Outbound webhooks: one signed POST per part.
+
+Signed as Standard Webhooks say (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
+The id is our idempotency key, the same on every attempt of a part, and is also sent as
+`Idempotency-Key`. What the receiver makes of that key only the embedder knows, so the
+delivery classes are arguments; without them a webhook is `blind`.
+
+One `send` is one request: no retries, no redirects, no second try on another connection.
+The shapes of requests and answers are documented in `webhook_wire`, what an exception
+proves in `webhook_errors`, and the table of statuses stands in `webhook_wire` too:
+
+    2xx with an id     accepted         2xx without id, or {"ok": false}   unknown
+    400 422 other 4xx  invalid_payload  401 407   auth     402 403 451     permission
+    404 405 421 423 425 307  transient  410 301 308   target_gone   413     too_long
+    429, 503 + Retry-After   rate_limited
+    409                unknown (in progress); invalid_payload if it says key_reused
+    408 499 5xx, other 3xx, anything lost after the connect   unknown
+"""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from turnfold.errors import ContractError, InvalidInputError
+from turnfold.payloads import File
+from turnfold.ports.channel import (
+    Absent,
+    Attempt,
+    CannotTell,
+    Capabilities,
+    Found,
+    Outcome,
+    Part,
+    PartClass,
+    Receipt,
+    Rejected,
+    Verdict,
+)
+from turnfold.words import DeliveryClass, FailureClass, GateScope
+from turnfold_adapters.channels import webhook_errors, webhook_wire
+from turnfold_adapters.channels.webhook_wire import Reply, ReplyRules
+
+if TYPE_CHECKING:
+    import httpx
+
+KINDS = ("text", "file", "native")
+
+# An answer is an id and a few flags; more than this is not ours to keep in memory.
+REPLY_BYTES = 256 * 1024
+
+
+class WebhookChannel:
+    """Sends parts as JSON to one URL.
+
+    `secret`: Standard Webhooks secret ("whsec_" and base64, or plain base64); None
+    sends unsigned. `classes`, `key_window_ms`, `settle_ms`: what the receiver is known
+    to do, see `PartClass`; LOOKUP needs `lookup_url`, asked as GET `lookup_url`?key=...
+    `gives_ids=False`: the receiver gives no ids and any 2xx counts as accepted.
+    `id_header`: where the id is if the body has none. `headers`: sent with every request
+    (authorisation). `connect_timeout_ms` and `timeout_ms` (the whole request) bound one
+    attempt; keep the second under the kernel's attempt deadline (60 s by default).
+    `client`: an httpx.AsyncClient to use instead of our own; it is not closed by us.
+
+    Raises InvalidInputError for arguments that contradict each other and ContractError
+    when the extra `turnfold[webhook]` is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secret: str | None = None,
+        classes: Iterable[DeliveryClass | str] = (),
+        key_window_ms: int | None = None,
+        settle_ms: int = 120_000,
+        lookup_url: str | None = None,
+        gives_ids: bool = True,
+        id_header: str = webhook_wire.ID_HEADER,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_ms: int = 10_000,
+        timeout_ms: int = 45_000,
+        retry_default_ms: int = webhook_wire.RETRY_DEFAULT_MS,
+        retry_cap_ms: int = webhook_wire.RETRY_CAP_MS,
+        rate_scope: GateScope = GateScope.ACCOUNT,
+        client: "httpx.AsyncClient | None" = None,
+    ) -> None:
+        self._httpx = _load_httpx()
+        self._url = self._checked_url(url, "url")
+        self._lookup_url = lookup_url and self._checked_url(lookup_url, "lookup_url")
+        self._signer = signer(secret)
+        self._headers = {n.lower(): v for n, v in (headers or {}).items()}
+        self._timeout_s = timeout_ms / 1000
+        self._rules = ReplyRules(
+            gives_ids=gives_ids,
+            id_header=id_header,
+            retry_default_ms=retry_default_ms,
+            retry_cap_ms=retry_cap_ms,
+            rate_scope=rate_scope,
+        )
+        offered = self._checked_classes(classes)
+        self._capabilities = Capabilities(
+            parts=dict.fromkeys(
+                KINDS,
+                PartClass(
+                    classes=offered, key_window_ms=key_window_ms, settle_ms=settle_ms
+                ),
+            ),
+            gives_ids=gives_ids,
+        )
+        self._owned = client is None
+        self._client = client or self._own_client(connect_timeout_ms, reuse=offered)
+
+    def _checked_url(self, url: str, name: str) -> str:
+        try:
+            parsed = self._httpx.URL(url)
+        except (self._httpx.InvalidURL, TypeError) as exc:
+            raise InvalidInputError(field=name, problem=str(exc)) from exc
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise InvalidInputError(field=name, problem="expected an http(s) URL")
+        return url
+
+    def _checked_classes(
+        self, classes: Iterable[DeliveryClass | str]
+    ) -> tuple[DeliveryClass, ...]:
+        try:
+            offered = tuple(dict.fromkeys(DeliveryClass(c) for c in classes))
+        except ValueError as exc:
+            raise InvalidInputError(field="classes", problem=str(exc)) from exc
+        if DeliveryClass.LOOKUP in offered and not self._lookup_url:
+            problem = "the class lookup needs a lookup_url to ask"
+            raise InvalidInputError(field="classes", problem=problem)
+        return offered
+
+    def _own_client(
+        self, connect_ms: int, *, reuse: tuple[DeliveryClass, ...]
+    ) -> "httpx.AsyncClient":
+        # A kept connection that the receiver closes just as we write to it makes an
+        # unknown. That costs a look-up or a repeat where there is a class, but a parked
+        # message where there is none: a blind receiver gets a fresh connection each time.
+        limits = (
+            self._httpx.Limits()
+            if reuse
+            else self._httpx.Limits(max_keepalive_connections=0)
+        )
+        client: httpx.AsyncClient = self._httpx.AsyncClient(
+            limits=limits,
+            follow_redirects=False,
+            timeout=self._httpx.Timeout(self._timeout_s, connect=connect_ms / 1000),
+        )
+        return client
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """POST the part once. Cancellation passes through; whether the part was taken
+        is then unknown, as it is for every failure after the connect."""
+        try:
+            body = await self._body(part, key, attempt)
+        except OSError as exc:
+            # Only a File given by path gets here: its bytes are gone, and stay gone.
+            detail = f"file {part.payload!r}: {exc}"
+            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
+        headers = self._signed(body, key, attempt)
+        try:
+            reply = await self._request("POST", self._url, headers, content=body)
+        except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
+            outcome = self.classify(exc)
+            if outcome is None:
+                raise
+            return outcome
+        return webhook_wire.outcome_of(reply, self._rules, now_ms=_now_ms())
+
+    async def reconcile(self, part: Part, since_ms: int) -> Verdict:
+        """Ask `lookup_url` for the key of the part.
+
+        200 with an id is Found; a 404 or 200 whose JSON says `"found": false` is
+        Absent; anything else is CannotTell, also a 404 that does not say so, because
+        proxies and half-deployed receivers answer 404 for things that exist. The key
+        names one part exactly, so `since_ms` is not needed to tell parts apart.
+        """
+        del since_ms
+        if not self._lookup_url:
+            return CannotTell(detail="no lookup_url")
+        url = self._httpx.URL(self._lookup_url).copy_merge_params({"key": part.key})
+        try:
+            reply = await self._request("GET", url, self._headers)
+        except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
+            return CannotTell(detail=f"{type(exc).__name__}: {exc}")
+        return _verdict(reply, part)
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """See `webhook_errors.classify`."""
+        return webhook_errors.classify(exception)
+
+    async def aclose(self) -> None:
+        """Close the connections. May be called twice."""
+        if self._owned:
+            await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _body(self, part: Part, key: str, attempt: Attempt) -> bytes:
+        if isinstance(part.payload, File):  # reading and base64 would block the loop
+            return await asyncio.to_thread(
+                webhook_wire.request_body, part, key, attempt
+            )
+        return webhook_wire.request_body(part, key, attempt)
+
+    def _signed(self, body: bytes, key: str, attempt: Attempt) -> dict[str, str]:
+        headers = {
+            **self._headers,
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "idempotency-key": key,
+            "webhook-id": key,
+            "webhook-timestamp": str(attempt.at_ms // 1000),
+        }
+        if self._signer is not None:
+            when = datetime.fromtimestamp(attempt.at_ms // 1000, UTC)
+            headers["webhook-signature"] = self._signer.sign(key, when, body.decode())
+        return headers
+
+    async def _request(
+        self,
+        method: str,
+        url: "httpx.URL | str",
+        headers: Mapping[str, str],
+        *,
+        content: bytes | None = None,
+    ) -> Reply:
+        request = self._client.build_request(
+            method, url, headers=dict(headers), content=content
+        )
+        # httpx bounds each read, so a receiver that drips could hold us for ever.
+        async with asyncio.timeout(self._timeout_s):
+            response = await self._client.send(
+                request, stream=True, follow_redirects=False
+            )
+            try:
+                body = await _bounded(response)
+            finally:
+                await response.aclose()
+        headers_low = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(status=response.status_code, headers=headers_low, body=body)
+
+
+async def _bounded(response: "httpx.Response") -> bytes | None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        return None  # we asked for none, and unpacking has no bound
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > REPLY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _verdict(reply: Reply, part: Part) -> Verdict:
+    shape = webhook_wire.json_object(reply.body)
+    about = {"key": part.key, "conversation": part.route.conversation}
+    if any(shape.get(name, value) != value for name, value in about.items()):
+        return CannotTell(detail="the look-up answered about another message")
+    if shape.get("found") is False and reply.status in (200, 404):
+        return Absent()
+    receipt_id = webhook_wire.normal_id(shape.get("id"))
+    if reply.status == 200 and receipt_id is not None:
+        thread = webhook_wire.normal_id(shape.get("thread"))
+        return Found(receipt=Receipt(ids=(receipt_id,), thread=thread))
+    return CannotTell(detail=f"HTTP {reply.status} without a clear answer")
+
+
+def signer(secret: str | None) -> Any:
+    """A `standardwebhooks.Webhook` for the secret; None stays None.
+
+    Raises InvalidInputError for a secret that is not base64, which the library would
+    quietly read as another secret, and ContractError without the extra.
+    """
+    if secret is None:
+        return None
+    try:
+        from standardwebhooks import Webhook  # noqa: PLC0415  an extra
+    except ImportError as exc:
+        raise _missing("standardwebhooks") from exc
+    encoded = secret.removeprefix("whsec_")
+    try:
+        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidInputError(field="secret", problem="not base64") from exc
+    if not raw:
+        raise InvalidInputError(field="secret", problem="empty")
+    return Webhook(raw)
+
+
+def _load_httpx() -> Any:
+    try:
+        import httpx  # noqa: PLC0415  an extra: this module imports without it
+    except ImportError as exc:
+        raise _missing("httpx") from exc
+    return httpx
+
+
+def _missing(package: str) -> ContractError:
+    problem = f"needs {package}; pip install 'turnfold[webhook]'"
+    return ContractError(channel="webhook", problem=problem)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,290 @@
+"""What a webhook looks like on the wire and what its answers mean. Pure: no I/O.
+
+The body of a request is one JSON object (canonical: sorted keys, UTF-8), the same bytes
+on every attempt of a part unless the attempt is marked, so that a receiver that keys on
+`Idempotency-Key` can compare them:
+
+    {"key": str, "kind": "text" | "file" | "native", "account": str,
+     "conversation": str, "thread": str | null, "reply_to": str | null,
+     "index": int from 0, "count": int,
+     "text": str, "format": "plain" | "markdown" | "html"      (kind "text")
+     "file": {"name": str, "mime": str, "data": base64 text}   (kind "file")
+     "native": object                                          (kind "native")
+     "duplicate": true}                                        (only when marked)
+
+The answer of the receiver is a status and, in the 2xx range, a JSON object with `id`
+(text or integer), optionally `thread` (where the part really landed) and
+`deduplicated`. Nothing else in it is read as an id.
+
+Sources: Standard Webhooks spec (ids, signature, 410), RFC 9110 (statuses, Retry-After),
+draft-ietf-httpapi-idempotency-key-header (409 in progress, 422 key reused).
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from turnfold.payloads import File, Native, Text
+from turnfold.ports.channel import (
+    Accepted,
+    Attempt,
+    Outcome,
+    Part,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+from turnfold.words import FailureClass, GateScope
+
+ID_HEADER = "x-message-id"
+REPLAYED_HEADER = "idempotent-replayed"
+
+# A receipt id is stored as an identifier of the log, which takes 512 characters.
+ID_LENGTH = 512
+DETAIL_LENGTH = 300
+
+# Deferrals give the attempt back, so `Retry-After: 0` must not become a busy loop.
+RETRY_LEAST_MS = 1_000
+RETRY_DEFAULT_MS = 30_000
+RETRY_CAP_MS = 24 * 3_600_000
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+_REFUSALS: Mapping[int, FailureClass] = {
+    301: FailureClass.TARGET_GONE,  # a redirect is configuration: say so, do not follow
+    307: FailureClass.TRANSIENT,
+    308: FailureClass.TARGET_GONE,
+    400: FailureClass.INVALID_PAYLOAD,
+    401: FailureClass.AUTH,
+    402: FailureClass.PERMISSION,
+    403: FailureClass.PERMISSION,
+    # A receiver that is being deployed answers 404 for a while, and one URL serves every
+    # conversation, so 404 proves "not taken" but not "gone": 410 is the word for that.
+    404: FailureClass.TRANSIENT,
+    405: FailureClass.TRANSIENT,
+    407: FailureClass.AUTH,
+    410: FailureClass.TARGET_GONE,
+    413: FailureClass.TOO_LONG,
+    421: FailureClass.TRANSIENT,
+    422: FailureClass.INVALID_PAYLOAD,
+    423: FailureClass.TRANSIENT,
+    425: FailureClass.TRANSIENT,
+    451: FailureClass.PERMISSION,
+}
+
+# 4xx that do not prove anything: 408 and 499 are also made by proxies that gave up
+# waiting for a receiver which may well have the request.
+_DOUBTFUL = frozenset({408, 499})
+
+# What a receiver may put into `error` of a 409 to say that the key belongs to another
+# payload. Any other 409 means "the first request with this key is still in progress".
+KEY_REUSED = "key_reused"
+
+
+@frozen(kw_only=True)
+class Reply:
+    """An HTTP answer. `body` is None when it was too large or encoded: unreadable.
+    Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes | None = b""
+
+
+@frozen(kw_only=True)
+class ReplyRules:
+    """How the answers of one receiver are read. Times are milliseconds."""
+
+    gives_ids: bool = True
+    id_header: str = ID_HEADER
+    retry_default_ms: int = RETRY_DEFAULT_MS
+    retry_cap_ms: int = RETRY_CAP_MS
+    rate_scope: GateScope = GateScope.ACCOUNT
+
+
+def request_body(part: Part, key: str, attempt: Attempt) -> bytes:
+    """The JSON body of a part. Reads the file if it is still given by path.
+
+    Raises OSError when that file cannot be read.
+    """
+    route = part.route
+    shape: dict[str, Any] = {
+        "key": key,
+        "kind": part.kind,
+        "account": route.account,
+        "conversation": route.conversation,
+        "thread": route.thread,
+        "reply_to": route.reply_to,
+        "index": part.index,
+        "count": part.count,
+        **_content(part.payload),
+    }
+    if attempt.marked:
+        shape["duplicate"] = True
+    text = json.dumps(
+        shape,
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+        default=_plain,
+    )
+    return text.encode()
+
+
+def _content(payload: Text | File | Native) -> dict[str, Any]:
+    match payload:
+        case Text():
+            return {"text": payload.text, "format": payload.format.value}
+        case File():
+            return {"file": _file(payload)}
+        case Native():
+            return {"native": payload.body}
+
+
+def _file(payload: File) -> dict[str, str]:
+    name = payload.name
+    if payload.data is not None:
+        data = payload.data
+    else:
+        assert payload.path is not None  # noqa: S101  File holds one of the two
+        path = Path(payload.path)
+        data, name = path.read_bytes(), name or path.name
+    encoded = base64.b64encode(data).decode("ascii")
+    return {"name": name, "mime": payload.mime, "data": encoded}
+
+
+def _plain(value: object) -> dict[str, Any]:
+    """Native bodies are frozen mappings, which json does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
+    """What the receiver's answer says about the part. `now_ms`: wall time."""
+    status = reply.status
+    if 200 <= status < 300:
+        return _taken(reply, rules)
+    if status == 429 or (status == 503 and "retry-after" in reply.headers):
+        return Rejected(
+            failure=FailureClass.RATE_LIMITED,
+            detail=_detail(reply),
+            retry_after_ms=_wait_ms(reply, rules, now_ms),
+            scope=rules.rate_scope,
+        )
+    if status == 409:
+        return _conflict(reply)
+    if status in _REFUSALS:
+        return Rejected(failure=_REFUSALS[status], detail=_detail(reply))
+    if 400 <= status < 500 and status not in _DOUBTFUL:
+        return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
+    # 5xx may come from a proxy in front of a receiver that has the part; 302 and 303
+    # are how web frameworks answer a POST that they did take.
+    cause = "server_error" if status >= 500 else "unexpected_status"
+    return Unknown(cause=cause, detail=_detail(reply))
+
+
+def _taken(reply: Reply, rules: ReplyRules) -> Outcome:
+    shape = json_object(reply.body)
+    if shape.get("ok") is False:
+        return Unknown(cause="refused_in_2xx", detail=_detail(reply))
+    receipt_id = normal_id(shape.get("id")) or normal_id(
+        reply.headers.get(rules.id_header.lower())
+    )
+    if receipt_id is None and rules.gives_ids:
+        return Unknown(cause="no_receipt", detail=_detail(reply))
+    replayed = reply.headers.get(REPLAYED_HEADER, "").strip().lower() == "true"
+    return Accepted(
+        receipt=Receipt(
+            ids=() if receipt_id is None else (receipt_id,),
+            thread=normal_id(shape.get("thread")),
+        ),
+        deduplicated=replayed or shape.get("deduplicated") is True,
+    )
+
+
+def _conflict(reply: Reply) -> Outcome:
+    if json_object(reply.body).get("error") == KEY_REUSED:
+        return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
+    return Unknown(cause="in_progress", detail=_detail(reply))
+
+
+def json_object(body: bytes | None) -> Mapping[str, Any]:
+    """The body as a JSON object; empty when it is anything else, however broken."""
+    try:
+        value = json.loads(body or b"null")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def normal_id(value: object) -> str | None:
+    """An id as text, or None for what cannot be one (empty, bool, object, too long).
+
+    >>> normal_id(42), normal_id(" m1 "), normal_id(True), normal_id("")
+    ('42', 'm1', None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    if isinstance(value, int):
+        return str(value) if abs(value) < 2**63 else None
+    text = value.strip()
+    if not 0 < len(text) <= ID_LENGTH or not text.isprintable():
+        return None  # not printable: control characters and lone surrogates
+    return text
+
+
+def _wait_ms(reply: Reply, rules: ReplyRules, now_ms: int) -> int:
+    # The date is meant by the server's clock, so its own Date header, if there, is
+    # the better "now": a skew between the two machines then does not matter.
+    server_now = _date_ms(reply.headers.get("date", ""))
+    wait = retry_after_ms(
+        reply.headers.get("retry-after", ""),
+        now_ms=now_ms if server_now is None else server_now,
+    )
+    wanted = rules.retry_default_ms if wait is None else wait
+    return min(max(wanted, RETRY_LEAST_MS), rules.retry_cap_ms)
+
+
+def retry_after_ms(value: str, *, now_ms: int) -> int | None:
+    """Retry-After (seconds or an HTTP date) as milliseconds from now, never negative;
+    None when it cannot be read.
+
+    >>> retry_after_ms("1.5", now_ms=0), retry_after_ms("soon", now_ms=0)
+    (1500, None)
+    >>> retry_after_ms("Thu, 01 Jan 1970 00:00:10 GMT", now_ms=4000)
+    6000
+    """
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        # So many digits that float() says infinity mean "not in this life".
+        return int(min(float(value), 1e9) * 1000)
+    at_ms = _date_ms(value)
+    return None if at_ms is None else max(at_ms - now_ms, 0)
+
+
+def _date_ms(value: str) -> int | None:
+    try:
+        when = parsedate_to_datetime(value)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return int((when - datetime.fromtimestamp(0, UTC)).total_seconds()) * 1000
+    except (ValueError, OverflowError):
+        return None
+
+
+def _detail(reply: Reply) -> str:
+    """For people: the status and the start of the answer, made printable."""
+    said = (reply.body or b"")[:DETAIL_LENGTH].decode("utf-8", "replace")
+    place = reply.headers.get("location", "")
+    text = f"HTTP {reply.status} {place} {said}".encode("utf-8", "replace").decode()
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:DETAIL_LENGTH]

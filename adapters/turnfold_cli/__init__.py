@@ -1,0 +1,1 @@
+"""The command line: composition root, may import all, nothing imports it."""
