@@ -47,7 +47,8 @@ def envelope(
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
     kind = NAMES[type(event)]
     schema = SCHEMAS[kind]
-    data = canonical.dumps(_unstructurer(type(event))(event))
+    cls: Any = type(event)
+    data = canonical.dumps(_unstructurer(cls)(event))
     envelope_bytes = envelope(stream, version, kind, schema, at, data)
     digest = canonical.event_hash(envelope_bytes)
     return Record(position, stream, version, kind, schema, at, data, digest)
@@ -60,7 +61,8 @@ def decode(record: Record) -> Event:
         if not isinstance(value, dict):
             raise InvalidInputError(field="data", problem="not an object")  # noqa: TRY301  one place turns all into CorruptLogError
         value = upcast(record.kind, record.schema, value)
-        return _structurer(CLASSES[record.kind])(value)
+        cls: Any = CLASSES[record.kind]
+        return _structurer(cls)(value)
     except Exception as exc:
         raise CorruptLogError(
             position=record.position, stream=record.stream, problem=_problem(exc)
@@ -134,7 +136,7 @@ def _converter() -> Converter:
         lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum), _enum
     )
     converter.register_structure_hook_factory(
-        lambda cls: get_origin(cls) in (tuple,), _array(converter)
+        lambda cls: str(get_origin(cls)) == str(tuple), _array(converter)
     )
     converter.register_unstructure_hook_func(
         lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum),

@@ -98,8 +98,8 @@ class Capabilities:
     `key_length` and `key_alphabet` bound the idempotency key. `limit` is the largest
     text part in `unit`s ("chars", "utf16", "bytes"). `gives_ids=False` says that the
     platform gives no message ids, so that an empty receipt is still an acceptance.
-    `connected=False` says that the adapter calls `kernel.connected()` by itself before
-    anything may be sent.
+    `prepares` names the kinds of part that `prepare` is needed for (None: all, if the
+    method is there); the others save a commit.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -108,7 +108,7 @@ class Capabilities:
     limit: int | None = None
     unit: str = "chars"
     gives_ids: bool = True
-    connected: bool = True
+    prepares: tuple[str, ...] | None = None
 
     def of(self, kind: str) -> PartClass:
         return self.parts.get(kind, PartClass())

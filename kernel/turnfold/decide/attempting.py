@@ -1,0 +1,193 @@
+"""Which entry of a lane goes next, and the write-ahead of its attempt.
+
+`next_step` is the scheduler's brain: a pure look at a lane that says what is to be
+done now, or when to look again. The lane program does what it says, one step at a
+time, and so does every decision that fuses the next attempt into its own commit.
+"""
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from attrs import frozen
+
+from turnfold import guards
+from turnfold.decide.draft import Draft
+from turnfold.errors import RuleBrokenError
+from turnfold.events import outbox as o
+from turnfold.machines.entry import Entry
+from turnfold.names import gates_of
+from turnfold.words import Phase
+
+
+class Act(Enum):
+    """What a lane needs next."""
+
+    WAIT = auto()  # nothing before `until`
+    PLAN = auto()  # freeze the parts with the channel's plan
+    ATTEMPT = auto()  # write the attempt ahead
+    CARRY = auto()  # ours and durable: prepare if need be, dispatch, send
+    RECOVER = auto()  # the process that attempted it is dead
+    ASK = auto()  # look up what became of it
+    SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy speaks
+    EXPIRE = auto()
+    GIVE_UP = auto()  # budget or quarantine
+    ABORT = auto()  # an abort was requested and nothing is on the wire
+
+
+@frozen
+class Step:
+    act: Act
+    entry: str = ""
+    until: int | None = None
+
+
+def next_step(draft: Draft, lane: str) -> Step:
+    """What to do in a lane now. Yielded entries are passed by while they wait; the
+    first entry that has not yielded holds the rest back."""
+    waits: list[int] = []
+    for stream in draft.lane(lane):
+        entry = draft.entry(stream)
+        step = step_of(draft, entry)
+        if step.act is not Act.WAIT:
+            return step
+        if step.until is not None:
+            waits.append(step.until)
+        if entry.phase in (Phase.A, Phase.D) or not entry.yielded:
+            break  # one send at a time, and nobody overtakes the head
+    return Step(Act.WAIT, until=min(waits, default=None))
+
+
+def step_of(draft: Draft, entry: Entry) -> Step:
+    """What one entry needs, were it the first of its lane."""
+    if entry.phase in (Phase.A, Phase.D):
+        return _in_flight(draft, entry)
+    if not guards.not_expired(entry, draft.now):
+        return Step(Act.EXPIRE, entry.stream)
+    if entry.abort is not None and entry.phase in (Phase.Q, Phase.R):
+        return Step(Act.ABORT, entry.stream)
+    if entry.phase is Phase.P:
+        return Step(Act.WAIT, until=entry.expires_at)
+    if entry.due is not None and draft.now < entry.due:
+        return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
+    if entry.phase is Phase.U:
+        return _in_doubt(draft, entry)
+    return _ready(draft, entry)
+
+
+def _in_flight(draft: Draft, entry: Entry) -> Step:
+    fence = draft.context.fence
+    if fence is None:
+        return Step(Act.WAIT)
+    dead = guards.sender_is_dead(entry, fence.epoch)
+    return Step(Act.RECOVER if dead else Act.CARRY, entry.stream)
+
+
+def _ready(draft: Draft, entry: Entry) -> Step:
+    here = (entry.channel, entry.account) in draft.context.desks
+    if not here or draft.context.draining:
+        return Step(Act.WAIT, until=entry.expires_at)
+    if not entry.planned:
+        return Step(Act.PLAN, entry.stream)
+    if _hopeless(draft, entry):
+        return Step(Act.GIVE_UP, entry.stream)
+    return _unless_gated(draft, entry, Act.ATTEMPT)
+
+
+def _hopeless(draft: Draft, entry: Entry) -> bool:
+    alive = guards.not_quarantined(entry, draft.settings.deaths)
+    return not (alive and guards.budget_left(entry))
+
+
+def _in_doubt(draft: Draft, entry: Entry) -> Step:
+    here = (entry.channel, entry.account) in draft.context.desks
+    if draft.context.draining:
+        return Step(Act.WAIT, until=entry.expires_at)
+    resend = guards.not_aborted(entry) and guards.resend_allowed(entry, draft.now)
+    if resend and not _hopeless(draft, entry):
+        if not here:
+            return Step(Act.WAIT, until=entry.expires_at)
+        return _unless_gated(draft, entry, Act.ATTEMPT)
+    if guards.may_look_up(entry) and entry.asks < draft.settings.asks:
+        if not here:
+            return Step(Act.WAIT, until=entry.expires_at)
+        return _unless_gated(draft, entry, Act.ASK)
+    return Step(Act.SETTLE_DOUBT, entry.stream)
+
+
+def _unless_gated(draft: Draft, entry: Entry, act: Act) -> Step:
+    """Gates are looked at before anything is attempted, so waiting costs nothing."""
+    until: list[int] = [entry.expires_at]
+    held = False
+    for name in gates_of(entry.lane):
+        gate = draft.gate(name)
+        if gate is not None and gate.holds(draft.now):
+            held = True
+            if gate.until is not None:
+                until.append(gate.until)
+    return Step(Act.WAIT, until=min(until)) if held else Step(act, entry.stream)
+
+
+def attempt(draft: Draft, stream: str) -> None:
+    """Write one attempt ahead. Every rule of the `attempted` row is asked here."""
+    entry = draft.entry(stream)
+    fence = draft.fence()
+    for rule, holds in _rules(draft, entry):
+        if not holds:
+            raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
+    desk = draft.context.desks[entry.channel, entry.account]
+    draft.emit(
+        stream,
+        o.Attempted(
+            part=entry.part,
+            attempt=entry.attempt + 1,
+            owner=fence.owner,
+            fence=fence.epoch,
+            on_wire=not desk.prepares(entry.current.kind),
+            marked=entry.marked,
+            target=entry.target,
+        ),
+    )
+
+
+def _rules(draft: Draft, entry: Entry) -> Iterator[tuple[str, bool]]:
+    now = draft.now
+    yield "not_expired", guards.not_expired(entry, now)
+    yield "not_aborted", guards.not_aborted(entry)
+    yield "budget_left", guards.budget_left(entry)
+    yield "not_quarantined", guards.not_quarantined(entry, draft.settings.deaths)
+    yield "resend_allowed", guards.resend_allowed(entry, now)
+    yield "head_of_lane", guards.head_of_lane(entry.stream, _turn_to_send(draft, entry))
+
+
+def _turn_to_send(draft: Draft, entry: Entry) -> str | None:
+    """The entry itself if it may go now, else the one that holds it back."""
+    for stream in draft.lane(entry.lane):
+        other = draft.entry(stream)
+        if stream == entry.stream:
+            return stream
+        if other.phase in (Phase.A, Phase.D) or not other.yielded:
+            return stream
+    return None
+
+
+def attempt_if_free(draft: Draft, lane: str) -> None:
+    """Fuse the next attempt of a lane into this commit, if there is one to make."""
+    if draft.context.fence is None or draft.context.draining:
+        return
+    step = next_step(draft, lane)
+    if step.act is Act.ATTEMPT:
+        attempt(draft, step.entry)
+
+
+def dispatch(draft: Draft, stream: str, part: int, number: int) -> bool:
+    """The last word before the wire; False if the entry may not go out after all."""
+    entry = draft.entry(stream)
+    fence = draft.fence()
+    if entry.phase is not Phase.A or not guards.outcome_is_current(
+        entry, fence.epoch, part, number
+    ):
+        return entry.phase is Phase.D and entry.attempt == number
+    if not guards.not_aborted(entry) or not guards.not_expired(entry, draft.now):
+        return False
+    draft.emit(stream, o.Dispatched(part=part, attempt=number))
+    return True

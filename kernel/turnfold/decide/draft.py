@@ -1,0 +1,242 @@
+"""What a decision works on: the folded state it may read, the events it makes.
+
+A Draft lies over a View (the book, or another Draft: those of one commit lie over one
+another) and keeps what is emitted to itself until it is merged. So the decisions of
+one commit see each other's results, and a refused one disappears without a trace.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, cast
+
+from attrs import define, field, frozen
+
+from turnfold.canonical import body_digest
+from turnfold.errors import NotFoundError
+from turnfold.events import Event
+from turnfold.events.ledger import WorkerStarted
+from turnfold.fold import STORE, State, evolve, family
+from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import Cursor, Gate, StoreState
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Body
+from turnfold.settings import Settings
+
+
+class View(Protocol):
+    """Folded state, ready to be read."""
+
+    @property
+    def position(self) -> int: ...
+
+    def state(self, stream: str) -> State | None: ...
+
+    def lookup(self, key: str) -> str | None:
+        """The stream that a dedupe key belongs to."""
+
+    def lane(self, lane: str) -> Iterator[str]:
+        """The open entries of a lane, in the order of their queueing."""
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        """The accepted and running turns of a lane, in order."""
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        """All entries of a turn, closed ones too, in order."""
+
+    def salt(self, digest: str) -> bytes:
+        """The salt of a stored body."""
+
+    @property
+    def open_count(self) -> int: ...
+
+
+@frozen(kw_only=True)
+class Fence:
+    """The right of one worker: its epoch and its id."""
+
+    epoch: int
+    owner: str
+
+
+@frozen(kw_only=True)
+class Desk:
+    """What the kernel knows of one attached channel when it decides."""
+
+    prepares: Callable[[str], bool]  # does a part of this kind need prepare()?
+
+
+@frozen(kw_only=True)
+class Context:
+    """What a decision may know besides state. `fence` is None outside the worker."""
+
+    now: int
+    settings: Settings
+    fence: Fence | None = None
+    desks: Mapping[tuple[str, str], Desk] = field(factory=dict)
+    jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
+    salt: Callable[[], bytes] = lambda: bytes(16)
+    runs: bool = True  # a handler is registered and may start now
+    resumes: bool = False  # the handler takes up what an earlier run began
+    draining: bool = False
+
+
+@frozen
+class Emitted:
+    stream: str
+    event: Event
+    version: int
+
+
+@define
+class Draft:
+    """See the module. `at` and `position` belong to the commit it will be part of."""
+
+    below: View
+    context: Context
+    emitted: list[Emitted] = field(factory=list)
+    bodies: list[Body] = field(factory=list)
+    keys: dict[str, str] = field(factory=dict)
+    _states: dict[str, State] = field(factory=dict)
+    _born: list[str] = field(factory=list)
+    _base: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._base = self.below.position
+
+    # --- reading ---
+
+    @property
+    def now(self) -> int:
+        return self.context.now
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
+    @property
+    def position(self) -> int:
+        return self._base + len(self.emitted)
+
+    @property
+    def open_count(self) -> int:
+        return self.below.open_count + len(self._born)
+
+    def state(self, stream: str) -> State | None:
+        mine = self._states.get(stream)
+        return mine if mine is not None else self.below.state(stream)
+
+    def find_entry(self, stream: str) -> Entry | None:
+        return cast("Entry | None", self.state(stream))
+
+    def entry(self, stream: str) -> Entry:
+        found = self.state(stream) if family(stream) == "entry" else None
+        if found is None:
+            raise NotFoundError(what="entry", id=stream)
+        return cast("Entry", found)
+
+    def find_turn(self, stream: str) -> Turn | None:
+        return cast("Turn | None", self.state(stream))
+
+    def turn(self, stream: str) -> Turn:
+        found = self.state(stream) if family(stream) == "turn" else None
+        if found is None:
+            raise NotFoundError(what="turn", id=stream)
+        return cast("Turn", found)
+
+    def gate(self, stream: str) -> Gate | None:
+        return cast("Gate | None", self.state(stream))
+
+    def cursor(self, stream: str) -> Cursor | None:
+        return cast("Cursor | None", self.state(stream))
+
+    def lookup(self, key: str) -> str | None:
+        return self.keys.get(key) or self.below.lookup(key)
+
+    def lane(self, lane: str) -> Iterator[str]:
+        for stream in self.below.lane(lane):
+            if self.entry(stream).open:
+                yield stream
+        for stream in self._born:
+            if family(stream) == "entry":
+                entry = self.entry(stream)
+                if entry.lane == lane and entry.open:
+                    yield stream
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        for stream in self.below.turn_lane(lane):
+            if self.turn(stream).open:
+                yield stream
+        for stream in self._born:
+            if family(stream) == "turn":
+                turn = self.turn(stream)
+                if turn.lane == lane and turn.open and not turn.control:
+                    yield stream
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        born = [
+            s
+            for s in self._born
+            if family(s) == "entry" and self.entry(s).turn == turn
+        ]
+        return [*self.below.entries_of(turn), *born]
+
+    def salt(self, digest: str) -> bytes:
+        for body in self.bodies:
+            if body.digest == digest:
+                return body.salt
+        return self.below.salt(digest)
+
+    # --- writing ---
+
+    def emit(self, stream: str, event: Event) -> State:
+        """Apply an event; raises if it is illegal here, and then nothing changed."""
+        before = self.state(stream)
+        at = self.context.now
+        after = evolve(before, event, stream, at, self.position + 1)
+        if before is None:
+            self._born.append(stream)
+        self._states[stream] = after
+        self.emitted.append(Emitted(stream, event, after.version))
+        return after
+
+    def body(self, data: bytes) -> str:
+        """Store bytes beside the log; returns their digest."""
+        salt = self.context.salt()
+        digest = body_digest(salt, data)
+        self.bodies.append(Body(digest=digest, salt=salt, data=data))
+        return digest
+
+    def text(self, value: str) -> str | None:
+        """Free text as a body, cut at 4 KiB; nothing for no text."""
+        return self.body(value.encode("utf-8", "replace")[:4096]) if value else None
+
+    def key(self, name: str, stream: str) -> None:
+        self.keys[name] = stream
+
+    def fence(self) -> Fence:
+        """The worker's right. The first use by an epoch is written to the log: a
+        worker that never decides anything leaves the store as it was."""
+        fence = self.context.fence
+        if fence is None:
+            raise NotFoundError(what="worker", id="here")
+        worker = cast("StoreState | None", self.state(STORE))
+        if worker is None or worker.epoch != fence.epoch:
+            self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
+        return fence
+
+    # --- merging ---
+
+    @property
+    def touched(self) -> Mapping[str, State]:
+        return self._states
+
+    @property
+    def born(self) -> Sequence[str]:
+        return self._born
+
+    def merge(self, child: "Draft") -> None:
+        """Take over what a draft above this one made."""
+        self.emitted += child.emitted
+        self.bodies += child.bodies
+        self.keys.update(child.keys)
+        self._states.update(child._states)
+        self._born += child._born

@@ -1,0 +1,64 @@
+"""Enqueueing: once per key, planned here or later, attempted at once if it can be."""
+
+from attrs import frozen
+
+from turnfold import packing
+from turnfold.decide.attempting import attempt_if_free
+from turnfold.decide.closing import after_close
+from turnfold.decide.draft import Draft
+from turnfold.decide.queueing import Intent, freeze, queue
+from turnfold.errors import BackPressureError
+from turnfold.machines.entry import Entry
+from turnfold.names import outbound_key
+from turnfold.planning import Plan
+from turnfold.words import Status
+
+
+@frozen(kw_only=True)
+class Enqueued:
+    """`new` is false when the key (or the entry) was there before; `differs` says that
+    this call brought other bytes than the first one, which stand."""
+
+    entry_id: str
+    status: Status
+    new: bool
+    differs: bool = False
+
+
+def enqueue(draft: Draft, intent: Intent) -> Enqueued:
+    known = draft.find_entry(intent.entry)
+    if known is None and intent.key is not None and intent.turn is None:
+        stream = draft.lookup(outbound_key(intent.key))
+        known = draft.find_entry(stream) if stream else None
+    if known is not None:
+        return _known(draft, known, intent)
+    limit = draft.settings.waiting
+    if draft.open_count >= limit:
+        raise BackPressureError(
+            what="open entries", waiting=draft.open_count, limit=limit
+        )
+    entry = queue(draft, intent)
+    if intent.key is not None and intent.turn is None:
+        draft.key(outbound_key(intent.key), intent.entry)
+    attempt_if_free(draft, entry.lane)
+    status = draft.entry(intent.entry).status
+    return Enqueued(entry_id=intent.entry, status=status, new=True)
+
+
+def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
+    same = len(entry.body) == len(intent.packed) and all(
+        packing.same(packed, digest, draft.salt)
+        for packed, digest in zip(intent.packed, entry.body, strict=True)
+    )
+    return Enqueued(
+        entry_id=entry.stream, status=entry.status, new=False, differs=not same
+    )
+
+
+def plan(draft: Draft, stream: str, made: Plan) -> None:
+    """Freeze the parts of an entry that was queued where its channel was not."""
+    entry = draft.entry(stream)
+    if not entry.planned and entry.open:
+        freeze(draft, stream, made, {})
+        if not draft.entry(stream).open:
+            after_close(draft, stream)

@@ -1,0 +1,93 @@
+"""What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
+
+from turnfold import guards
+from turnfold.decide.attempting import attempt_if_free
+from turnfold.decide.closing import after_close
+from turnfold.decide.draft import Draft
+from turnfold.decide.settling import accepted, fail_entry
+from turnfold.errors import RuleBrokenError
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.machines.entry import Entry
+from turnfold.ports.channel import Receipt
+from turnfold.words import Phase, Reason
+
+
+def redrive(
+    draft: Draft, stream: str, by: str, accept_duplicate: bool = False
+) -> None:
+    """Send a dead letter again: from its first unsettled part, with a new budget."""
+    entry = draft.entry(stream)
+    if entry.phase is Phase.F and entry.doubt and not accept_duplicate:
+        raise RuleBrokenError(
+            stream=stream,
+            rule="no_doubt",
+            why="it may have arrived; say accept_duplicate to send it again",
+        )
+    expires = draft.now + draft.settings.ttl_ms(entry.kind)
+    draft.emit(
+        stream,
+        o.Redriven(
+            budget=draft.settings.attempts,
+            expires_at=expires,
+            by=by,
+            accept_duplicate=accept_duplicate,
+        ),
+    )
+    attempt_if_free(draft, entry.lane)
+
+
+def resolve(
+    draft: Draft, stream: str, verdict: str, by: str, why: str = "", marked: bool = True
+) -> None:
+    """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.U, Phase.P):
+        raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
+    match verdict:
+        case "delivered":
+            accepted(draft, entry, entry.attempt, Receipt(), by=by)
+        case "not_sent" | "resend":
+            resend = verdict == "resend"
+            event = o.Resolved(
+                resend=resend, by=by, why=draft.text(why), marked=marked and resend
+            )
+            draft.emit(stream, event)
+            _stop_if_aborted(draft, draft.entry(stream))
+        case "give_up":
+            fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+        case _:
+            raise RuleBrokenError(stream=stream, rule="verdict", why=verdict)
+    attempt_if_free(draft, entry.lane)
+
+
+def _stop_if_aborted(draft: Draft, entry: Entry) -> None:
+    if entry.abort is not None and guards.abortable_as_unsent(entry):
+        draft.emit(entry.stream, o.Aborted(reason=entry.abort, by=entry.abort_by))
+        after_close(draft, entry.stream)
+
+
+def reschedule(draft: Draft, stream: str, due: int, by: str) -> None:
+    entry = draft.entry(stream)
+    draft.emit(stream, o.Rescheduled(due=due, by=by))
+    attempt_if_free(draft, entry.lane)
+
+
+def acknowledge(draft: Draft, stream: str, by: str) -> None:
+    """A person has seen a dead letter."""
+    draft.entry(stream)
+    draft.emit(stream, o.Acknowledged(by=by))
+
+
+def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
+    """The platform refused afterwards what it had accepted (B20)."""
+    draft.emit(stream, o.Bounced(part=part, detail=draft.text(detail)))
+
+
+def resubmit(draft: Draft, stream: str, by: str) -> None:
+    """Run a failed turn again, once."""
+    turn = draft.turn(stream)
+    if turn.resubmitted:
+        raise RuleBrokenError(stream=stream, rule="resubmit_once", why="done before")
+    draft.emit(stream, t.Resubmitted(by=by))
+

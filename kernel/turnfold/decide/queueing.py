@@ -1,0 +1,88 @@
+"""How an entry is born: `queued`, and `planned` with it where its channel is attached."""
+
+from attrs import frozen
+
+from turnfold import canonical, packing
+from turnfold.decide.draft import Draft
+from turnfold.events import outbox as o
+from turnfold.machines.entry import Entry
+from turnfold.packing import Packed
+from turnfold.payloads import Route
+from turnfold.planning import Plan
+from turnfold.words import AbortReason, BlindPolicy, Kind
+
+_Identity = tuple[bytes, bytes | None]
+
+
+@frozen(kw_only=True)
+class Intent:
+    """What is to be sent. `entry` is its stream, fixed before anything is decided, so
+    that deciding twice queues once. `plan` is none if the channel is not here."""
+
+    entry: str
+    route: Route
+    kind: Kind
+    packed: tuple[Packed, ...]
+    plan: Plan | None = None
+    turn: str | None = None
+    run: int | None = None
+    key: str | None = None  # the caller's idempotency key
+    policy: BlindPolicy | None = None
+    not_before: int | None = None
+    expires_at: int | None = None
+
+
+
+def queue(draft: Draft, intent: Intent) -> Entry:
+    """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
+    route, settings = intent.route, draft.settings
+    stored = {_identity(p): packing.store(draft, p) for p in intent.packed}
+    expires = intent.expires_at or draft.now + settings.ttl_ms(intent.kind)
+    draft.emit(
+        intent.entry,
+        o.Queued(
+            kind=intent.kind,
+            channel=route.channel,
+            account=route.account,
+            conversation=route.conversation,
+            thread=route.thread,
+            reply_to=route.reply_to,
+            lane=route.lane,
+            body=tuple(stored[_identity(p)] for p in intent.packed),
+            turn=intent.turn,
+            run=intent.run,
+            key=intent.key,
+            policy=intent.policy or settings.blind,
+            not_before=intent.not_before,
+            expires_at=expires,
+        ),
+    )
+    if intent.plan is not None:
+        freeze(draft, intent.entry, intent.plan, stored)
+    return draft.entry(intent.entry)
+
+
+def freeze(
+    draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]
+) -> None:
+    if not made.parts:
+        draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
+        return
+    parts = tuple(
+        o.PlannedPart(
+            kind=part.packed.kind,
+            # a part that is the whole payload shares its body
+            body=stored.get(_identity(part.packed)) or packing.store(draft, part.packed),
+            key=part.key,
+            classes=part.offer.classes,
+            key_window_ms=part.offer.key_window_ms,
+            settle_ms=part.offer.settle_ms,
+        )
+        for part in made.parts
+    )
+    budget = draft.settings.attempts
+    draft.emit(stream, o.Planned(parts=parts, budget=budget, ids=made.ids))
+
+
+def _identity(packed: Packed) -> _Identity:
+    return canonical.dumps(dict(packed.head)), packed.content

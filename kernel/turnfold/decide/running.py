@@ -1,0 +1,221 @@
+"""The runs of a turn: started, answered, released, failed, and orphaned by a death."""
+
+from enum import Enum, auto
+
+from attrs import frozen
+
+from turnfold import guards
+from turnfold.decide.attempting import attempt_if_free
+from turnfold.decide.closing import conclude, fail
+from turnfold.decide.draft import Draft
+from turnfold.decide.enqueuing import Enqueued, enqueue
+from turnfold.decide.queueing import Intent
+from turnfold.errors import StaleRunError
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.failures import backoff_ms
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import (
+    AbortReason,
+    FailureClass,
+    Kind,
+    TurnOutcome,
+    TurnPhase,
+)
+
+
+class TurnAct(Enum):
+    WAIT = auto()
+    START = auto()
+    ORPHAN = auto()  # running, but the process that ran it is dead
+
+
+@frozen
+class TurnStep:
+    act: TurnAct
+    turn: str = ""
+    until: int | None = None
+
+
+def next_turn(draft: Draft, lane: str) -> TurnStep:
+    """What the turns of a lane need now. One runs at a time, from its start to its
+    answer; a turn that waits for its next run holds the later ones back."""
+    for stream in draft.turn_lane(lane):
+        turn = draft.turn(stream)
+        if turn.phase is TurnPhase.ANSWERED:
+            continue
+        return turn_step(draft, turn)
+    return TurnStep(TurnAct.WAIT)
+
+
+def turn_step(draft: Draft, turn: Turn) -> TurnStep:
+    fence = draft.context.fence
+    if fence is None or draft.context.draining or turn.held:
+        return TurnStep(TurnAct.WAIT)
+    if turn.phase is TurnPhase.RUNNING:
+        dead = guards.runner_is_dead(turn, fence.epoch)
+        return TurnStep(TurnAct.ORPHAN if dead else TurnAct.WAIT, turn.stream)
+    if turn.phase is not TurnPhase.ACCEPTED:
+        return TurnStep(TurnAct.WAIT)
+    if turn.due is not None and draft.now < turn.due:
+        return TurnStep(TurnAct.WAIT, until=turn.due)
+    return TurnStep(TurnAct.START, turn.stream)
+
+
+def start_if_free(draft: Draft, stream: str) -> None:
+    """Fuse the start into the commit that accepted the turn, if its lane is free."""
+    if draft.context.fence is None or not draft.context.runs:
+        return
+    turn = draft.turn(stream)
+    step = (
+        turn_step(draft, turn) if turn.control else next_turn(draft, turn.lane)
+    )
+    if step.act is TurnAct.START and step.turn == stream:
+        start(draft, stream)
+
+
+def start(draft: Draft, stream: str) -> None:
+    """Begin the next run. What an earlier run left unsent will not be sent."""
+    turn = draft.turn(stream)
+    if turn_step(draft, turn).act is not TurnAct.START:
+        return
+    fence = draft.fence()
+    if turn.run:
+        _drop_unsent(draft, turn)
+    draft.emit(
+        stream, t.Started(run=turn.run + 1, owner=fence.owner, fence=fence.epoch)
+    )
+
+
+def _drop_unsent(draft: Draft, turn: Turn) -> None:
+    for name in draft.entries_of(turn.stream):
+        entry = draft.entry(name)
+        stale = entry.run is not None and entry.run <= turn.run
+        if stale and guards.abortable_as_unsent(entry):
+            draft.emit(name, o.Aborted(reason=AbortReason.RERUN))
+
+
+def check_run(draft: Draft, stream: str, run: int) -> Turn:
+    """Raises StaleRunError if this run may no longer speak for its turn."""
+    turn = draft.turn(stream)
+    epoch = draft.context.fence.epoch if draft.context.fence else -1
+    if not guards.run_is_current(turn, epoch, run):
+        why = turn.abort or turn.outcome or f"turn is {turn.phase}, run {turn.run}"
+        raise StaleRunError(turn=stream, run=run, why=str(why))
+    return turn
+
+
+def reply(draft: Draft, stream: str, run: int, intent: Intent) -> Enqueued:
+    """The final: queued, planned, attempted and `answered` in one commit, once."""
+    turn = check_run(draft, stream, run)
+    owned = enqueue(draft, intent)
+    if guards.not_answered(turn):
+        draft.emit(stream, t.Answered(run=run, finals=(intent.entry,)))
+        conclude(draft, stream)
+    return owned
+
+
+def say(draft: Draft, stream: str, run: int, intent: Intent) -> Enqueued:
+    """A block or a tool's message, committed at once."""
+    check_run(draft, stream, run)
+    return enqueue(draft, intent)
+
+
+def silence(draft: Draft, stream: str, run: int, reason: str) -> None:
+    """The handler says that no reply is meant."""
+    turn = check_run(draft, stream, run)
+    if guards.not_answered(turn):
+        draft.emit(stream, t.Answered(run=run, silent=reason))
+        conclude(draft, stream)
+
+
+def returned(draft: Draft, stream: str, run: int) -> None:
+    """The handler came back. Without a reply its last block is the final."""
+    turn = draft.turn(stream)
+    epoch = draft.context.fence.epoch if draft.context.fence else -1
+    current = guards.run_is_current(turn, epoch, run)
+    if not current or not guards.not_answered(turn):
+        return
+    blocks = [
+        name
+        for name in draft.entries_of(stream)
+        if (entry := draft.entry(name)).run == run and entry.kind is Kind.BLOCK
+    ]
+    if blocks:
+        draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
+    else:
+        draft.emit(stream, t.Answered(run=run, silent="unstated"))
+    conclude(draft, stream)
+
+
+def released(draft: Draft, stream: str, run: int, reason: str) -> None:
+    """Stopped for our own reasons: not counted, taken up again later."""
+    turn = draft.turn(stream)
+    if turn.phase is TurnPhase.RUNNING and turn.run == run:
+        draft.emit(stream, t.Released(run=run, reason=reason))
+
+
+def run_failed(
+    draft: Draft, stream: str, run: int, failure: FailureClass, detail: str = ""
+) -> None:
+    """The handler raised, or its process died. Again, unless too often, or unless
+    somebody may have seen the beginning of an answer that would be told twice."""
+    turn = draft.turn(stream)
+    if turn.phase is not TurnPhase.RUNNING or turn.run != run:
+        return
+    seen = _may_have_been_seen(draft, turn)
+    if seen and not draft.context.resumes:
+        end = TurnOutcome.PARTIALLY_REPLIED
+        _drop_unsent(draft, turn)
+        fail(draft, stream, end, "interrupted", "interrupted")
+    elif turn.failed_runs + 1 >= draft.settings.runs:
+        _drop_unsent(draft, turn)
+        fail(draft, stream, TurnOutcome.FAILED, "runs_exhausted", "runs_exhausted")
+    else:
+        _again(draft, turn, failure, detail)
+    _wake_lanes(draft, stream)
+
+
+def _again(draft: Draft, turn: Turn, failure: FailureClass, detail: str) -> None:
+    wait = 0
+    if failure is not FailureClass.OWNER_DIED or turn.failed_runs:
+        jitter = draft.context.jitter()
+        wait = backoff_ms(draft.settings, turn.failed_runs + 1, jitter)
+    draft.emit(
+        turn.stream,
+        t.RunFailed(
+            run=turn.run,
+            failure=failure,
+            due=draft.now + wait,
+            detail=draft.text(detail),
+        ),
+    )
+
+
+def _may_have_been_seen(draft: Draft, turn: Turn) -> bool:
+    return any(
+        not guards.nothing_seen(draft.entry(name))
+        for name in draft.entries_of(turn.stream)
+    )
+
+
+def _wake_lanes(draft: Draft, stream: str) -> None:
+    """A notice may be able to go out with this very commit."""
+    turn = draft.turn(stream)
+    if turn.notice:
+        attempt_if_free(draft, draft.entry(turn.notice).lane)
+
+
+def orphaned(draft: Draft, stream: str) -> None:
+    """A turn that was running in a process that died, found by its successor."""
+    turn = draft.turn(stream)
+    if guards.runner_is_dead(turn, draft.fence().epoch):
+        run_failed(draft, stream, turn.run, FailureClass.OWNER_DIED)
+
+
+def previous_entries(draft: Draft, stream: str) -> list[Entry]:
+    """What earlier runs of a turn left behind, for a handler that resumes."""
+    run = draft.turn(stream).run
+    entries = [draft.entry(name) for name in draft.entries_of(stream)]
+    return [e for e in entries if e.run is not None and e.run < run]

@@ -1,0 +1,322 @@
+"""What an outcome, a look-up or the death of a sender means for an entry.
+
+Evidence wins over authority: a success is recorded whoever brings it and however late,
+a failure only by the one worker, part and attempt that it belongs to.
+"""
+
+from turnfold import guards
+from turnfold.decide.attempting import attempt_if_free
+from turnfold.decide.closing import after_close
+from turnfold.decide.draft import Draft
+from turnfold.decide.gating import close_gate
+from turnfold.events import outbox as o
+from turnfold.failures import RULES, backoff_ms
+from turnfold.machines.entry import Entry
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    CannotTell,
+    Found,
+    Outcome,
+    Receipt,
+    Rejected,
+    Unknown,
+    Verdict,
+)
+from turnfold.words import (
+    AbortReason,
+    BlindPolicy,
+    DeliveryClass,
+    FailureClass,
+    Phase,
+    Reason,
+)
+
+
+def settle(
+    draft: Draft, stream: str, part: int, number: int, outcome: Outcome
+) -> bool:
+    """Record what an attempt came to. False if it was no longer the current one and
+    brought nothing new."""
+    entry = draft.entry(stream)
+    epoch = draft.context.fence.epoch if draft.context.fence else -1
+    if not guards.outcome_is_current(entry, epoch, part, number):
+        return _late(draft, entry, part, number, outcome)
+    match outcome:
+        case Accepted():
+            accepted(draft, entry, number, outcome.receipt, outcome.deduplicated)
+        case Rejected():
+            _rejected(draft, entry, outcome)
+        case Unknown():
+            _unknown(draft, entry, outcome.cause, outcome.detail)
+    attempt_if_free(draft, entry.lane)
+    return True
+
+
+def _late(
+    draft: Draft, entry: Entry, part: int, number: int, outcome: Outcome
+) -> bool:
+    if not isinstance(outcome, Accepted) or not guards.not_settled(entry, part):
+        return False
+    receipt = outcome.receipt
+    draft.emit(
+        entry.stream,
+        o.LateReceipt(
+            part=part, attempt=number, receipt=receipt.ids, thread=receipt.thread
+        ),
+    )
+    _go_on(draft, entry.stream)
+    return True
+
+
+def _go_on(draft: Draft, stream: str) -> None:
+    """After a settled part: the abort, the end, or the next part of this lane."""
+    entry = draft.entry(stream)
+    if entry.abort is not None and guards.abortable_as_unsent(entry):
+        draft.emit(stream, o.Aborted(reason=entry.abort, by=entry.abort_by))
+    if draft.entry(stream).phase in (Phase.P, Phase.OK, Phase.F, Phase.X):
+        after_close(draft, stream)
+
+
+def accepted(
+    draft: Draft,
+    entry: Entry,
+    number: int,
+    receipt: Receipt,
+    deduplicated: bool = False,
+    looked_up: bool = False,
+    by: str | None = None,
+) -> None:
+    """Settle the current part by a receipt; the last part closes the entry."""
+    event = o.Delivered if entry.last else o.PartDelivered
+    draft.emit(
+        entry.stream,
+        event(
+            part=entry.part,
+            attempt=number,
+            receipt=receipt.ids,
+            thread=receipt.thread,
+            deduplicated=deduplicated,
+            looked_up=looked_up,
+            by=by,
+        ),
+    )
+    _go_on(draft, entry.stream)
+
+
+def _rejected(draft: Draft, entry: Entry, outcome: Rejected) -> None:
+    rule = RULES[outcome.failure]
+    if rule.gate is not None:
+        close_gate(draft, entry.lane, outcome)
+    if not guards.no_doubt(entry):
+        _refused_in_doubt(draft, entry, outcome)
+    elif rule.ends:
+        fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
+    elif not rule.counts:
+        _defer(draft, entry, outcome)
+    else:
+        _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
+
+
+def _refused_in_doubt(draft: Draft, entry: Entry, outcome: Rejected) -> None:
+    """This attempt surely failed, but an older one may have been accepted."""
+    if RULES[outcome.failure].ends and not guards.may_look_up(entry):
+        reason = Reason.OUTCOME_UNKNOWN
+        fail_entry(draft, entry, reason, outcome.failure, outcome.detail)
+    else:
+        _unknown(draft, entry, outcome.failure, outcome.detail)
+
+
+def _defer(draft: Draft, entry: Entry, outcome: Rejected) -> None:
+    draft.emit(
+        entry.stream,
+        o.Deferred(
+            part=entry.part,
+            attempt=entry.attempt,
+            failure=outcome.failure,
+            detail=draft.text(outcome.detail),
+        ),
+    )
+    _go_on(draft, entry.stream)
+
+
+def _retry(
+    draft: Draft,
+    entry: Entry,
+    failure: FailureClass,
+    detail: str = "",
+    target: str | None = None,
+) -> None:
+    """Proven not accepted: again later, unless that was the last unit."""
+    if not guards.budget_left(entry) and entry.abort is None:
+        fail_entry(draft, entry, Reason.ATTEMPTS_EXHAUSTED, failure, detail)
+        return
+    draft.emit(
+        entry.stream,
+        o.FailedRetryable(
+            part=entry.part,
+            attempt=entry.attempt,
+            failure=failure,
+            due=_again(draft, entry, failure),
+            target=target,
+            detail=draft.text(detail),
+        ),
+    )
+    _go_on(draft, entry.stream)
+
+
+def _again(draft: Draft, entry: Entry, cause: str) -> int:
+    """When to try again. The first death of a process is no reason to wait; more of
+    them are, so that the rest of the lanes goes out before a poisonous entry does."""
+    used = entry.used
+    if cause == FailureClass.OWNER_DIED:
+        if entry.deaths == 0:
+            return draft.now
+        used = entry.deaths
+    return draft.now + backoff_ms(draft.settings, used, draft.context.jitter())
+
+
+def _unknown(draft: Draft, entry: Entry, cause: str, detail: str = "") -> None:
+    ask = guards.may_look_up(entry) and DeliveryClass.KEYED not in entry.classes
+    draft.emit(
+        entry.stream,
+        o.OutcomeUnknown(
+            part=entry.part,
+            attempt=entry.attempt,
+            cause=cause,
+            due=draft.now if ask else _again(draft, entry, cause),
+            detail=draft.text(detail),
+        ),
+    )
+
+
+def fail_entry(
+    draft: Draft,
+    entry: Entry,
+    reason: Reason,
+    failure: FailureClass | None = None,
+    detail: str = "",
+) -> None:
+    """End an entry. What may have arrived is never called undelivered (INV-12)."""
+    if not guards.no_doubt(entry):
+        reason = Reason.OUTCOME_UNKNOWN
+    draft.emit(
+        entry.stream,
+        o.FailedTerminal(reason=reason, failure=failure, detail=draft.text(detail)),
+    )
+    after_close(draft, entry.stream)
+
+
+# --- recovery, timers and doubt: what the lane program decides by itself ----------
+
+
+def recover(draft: Draft, stream: str) -> None:
+    """The process that attempted this entry is dead. Before the dispatch nothing can
+    have been sent; after it nobody knows."""
+    entry = draft.entry(stream)
+    if not guards.sender_is_dead(entry, draft.fence().epoch):
+        return
+    if entry.phase is Phase.D:
+        _unknown(draft, entry, FailureClass.OWNER_DIED)
+    elif guards.no_doubt(entry):
+        _retry(draft, entry, FailureClass.OWNER_DIED)
+    else:
+        _unknown(draft, entry, FailureClass.OWNER_DIED)
+    attempt_if_free(draft, entry.lane)
+
+
+def expire(draft: Draft, stream: str) -> None:
+    """INV-12: `now >= expires_at`, and nothing is being sent."""
+    entry = draft.entry(stream)
+    in_flight = entry.phase in (Phase.A, Phase.D)
+    if not entry.open or in_flight or guards.not_expired(entry, draft.now):
+        return
+    fail_entry(draft, entry, Reason.EXPIRED)
+    attempt_if_free(draft, entry.lane)
+
+
+def give_up(draft: Draft, stream: str) -> None:
+    """The budget is spent, or the entry has killed too many processes."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.Q, Phase.R, Phase.U):
+        return
+    reason = Reason.ATTEMPTS_EXHAUSTED if _alive(draft, entry) else Reason.QUARANTINED
+    fail_entry(draft, entry, reason, entry.failure)
+    attempt_if_free(draft, entry.lane)
+
+
+def abort_now(draft: Draft, stream: str) -> None:
+    """An abort was requested while a part was out; now nothing is."""
+    entry = draft.entry(stream)
+    if entry.abort is None or not guards.abortable_as_unsent(entry):
+        return
+    _go_on(draft, stream)
+    attempt_if_free(draft, entry.lane)
+
+
+def withdraw(draft: Draft, stream: str, part: int, number: int) -> None:
+    """Attempted but never dispatched, and now it may not go out: an abort came, or
+    its time is over."""
+    entry = draft.entry(stream)
+    if entry.phase is not Phase.A or (entry.part, entry.attempt) != (part, number):
+        return
+    if not guards.not_expired(entry, draft.now):
+        fail_entry(draft, entry, Reason.EXPIRED)
+    elif guards.no_doubt(entry):
+        _retry(draft, entry, FailureClass.CANCELLED)
+    else:
+        _unknown(draft, entry, FailureClass.CANCELLED)
+    attempt_if_free(draft, entry.lane)
+
+
+def look_up(draft: Draft, stream: str, verdict: Verdict, unsettled_ms: int) -> None:
+    """Record the answer of a look-up; absence counts only when it is final."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.U, Phase.P):
+        return
+    match verdict:
+        case Found(receipt=receipt):
+            accepted(draft, entry, entry.attempt, receipt, looked_up=True)
+        case Absent() if guards.absence_proven(unsettled_ms):
+            _reconciled(draft, entry, draft.now, absent=True)
+            _go_on(draft, stream)
+        case Absent():
+            _reconciled(draft, entry, draft.now + unsettled_ms)
+        case CannotTell(detail=detail):
+            wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
+            _reconciled(draft, entry, draft.now + wait, detail=detail)
+    attempt_if_free(draft, entry.lane)
+
+
+def _reconciled(
+    draft: Draft, entry: Entry, due: int, absent: bool = False, detail: str = ""
+) -> None:
+    event = o.Reconciled(
+        part=entry.part, absent=absent, due=due, detail=draft.text(detail)
+    )
+    draft.emit(entry.stream, event)
+
+
+def settle_doubt(draft: Draft, stream: str) -> None:
+    """Nothing can be asked and no key helps: the route's policy decides, in the log.
+    An entry that a person aborted is not sent again to find out."""
+    entry = draft.entry(stream)
+    if entry.phase is not Phase.U:
+        return
+    # A look-up that cannot tell, ever, is for a person: its class promised to ask.
+    policy = BlindPolicy.HOLD if guards.may_look_up(entry) else entry.policy
+    if entry.abort is not None or not _alive(draft, entry):
+        fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+    elif policy is BlindPolicy.HOLD:
+        draft.emit(stream, o.Parked(reason=entry.reason or "unknown"))
+        after_close(draft, stream)
+    elif policy is BlindPolicy.DROP or not guards.budget_left(entry):
+        fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+    else:
+        marked = policy is BlindPolicy.RESEND_MARKED
+        draft.emit(stream, o.Resolved(resend=True, by=f"policy:{policy}", marked=marked))
+    attempt_if_free(draft, entry.lane)
+
+
+def _alive(draft: Draft, entry: Entry) -> bool:
+    return guards.not_quarantined(entry, draft.settings.deaths)

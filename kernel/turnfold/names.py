@@ -1,0 +1,78 @@
+"""How streams, keys and gates are named. Ids are text everywhere."""
+
+from base64 import b32hexencode
+from collections.abc import Iterator
+from hashlib import sha256
+
+from turnfold.payloads import Inbound
+from turnfold.words import GateScope, Kind
+
+ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
+
+
+def time_id(now_ms: int, random: bytes) -> str:
+    """A new id: 26 characters, sorts by time, 80 random bits from the caller."""
+    value = (now_ms & (2**48 - 1)) << 80 | int.from_bytes(random[:10], "big")
+    return b32hexencode(value.to_bytes(16, "big")).decode().rstrip("=").lower()
+
+
+def inbound_key(inbound: Inbound) -> str:
+    return f"in:{inbound.dedupe_key}"
+
+
+def outbound_key(key: str) -> str:
+    return f"out:{key}"
+
+
+def short_id(stream: str) -> str:
+    return stream.partition(":")[2]
+
+
+def reply_entry(turn: str, kind: Kind, run: int, key: str) -> str:
+    """The one entry that a key of a turn can ever name; finals and notices are once
+    per turn, blocks and tools once per run."""
+    base = short_id(turn)
+    if kind in (Kind.FINAL, Kind.NOTICE):
+        return f"{ENTRY}{base}.{kind}"
+    return f"{ENTRY}{base}.{run}.{kind}.{_safe(key)}"
+
+
+def _safe(key: str) -> str:
+    if len(key) <= 40 and key.isascii() and key.replace("-", "").isalnum():
+        return key
+    return f"~{sha256(key.encode()).hexdigest()[:32]}"
+
+
+def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
+    """The idempotency key of a part in the platform's alphabet: the same for ever,
+    since it is a hash of names that never change."""
+    digest = sha256(f"{entry}#{index}".encode()).digest()
+    value, out = int.from_bytes(digest, "big"), ""
+    while len(out) < length and value:
+        value, digit = divmod(value, len(alphabet))
+        out += alphabet[digit]
+    return out
+
+
+def gates_of(lane: str) -> Iterator[str]:
+    """The gates that hold a lane, widest first. A lane is
+    channel/account/conversation/thread with the parts escaped."""
+    channel, account, conversation, _ = lane.split("/")
+    yield f"{GATE}{channel}/{account}"
+    yield f"{GATE}{channel}/{account}/{conversation}"
+    yield f"{GATE}{lane}"
+
+
+def gate_for(lane: str, scope: GateScope) -> str:
+    account, conversation, route = gates_of(lane)
+    match scope:
+        case GateScope.ACCOUNT:
+            return account
+        case GateScope.CONVERSATION:
+            return conversation
+        case GateScope.ROUTE:
+            return route
+
+
+def cursor_of(channel: str, account: str, name: str = "") -> str:
+    return f"{CURSOR}{channel}/{account}" + (f"/{name}" if name else "")

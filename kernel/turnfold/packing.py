@@ -1,0 +1,108 @@
+"""Payloads to stored bytes and back.
+
+A payload's body is canonical JSON; the content of a file is a body of its own, named
+in it by digest, so that the queue owns a copy and the file on disk may vanish.
+"""
+
+import mimetypes
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from turnfold import canonical
+from turnfold.decide.draft import Draft
+from turnfold.errors import InvalidInputError
+from turnfold.payloads import File, Inbound, Native, Payload, Text
+from turnfold.words import Format
+
+_OCTETS = "application/octet-stream"
+
+
+@frozen
+class Packed:
+    """A payload ready to be stored. `content` is the content of a file."""
+
+    kind: str  # "text", "file" or "native"
+    head: Mapping[str, Any]
+    content: bytes | None = None
+
+
+def pack(payload: Payload) -> Packed:
+    """Reads the file of a File; raises InvalidInputError if it cannot be read."""
+    match payload:
+        case Text():
+            head = {"type": "text", "text": payload.text, "format": payload.format}
+            return Packed("text", head)
+        case Native():
+            return Packed("native", {"type": "native", "body": _thaw(payload.body)})
+        case File():
+            return _pack_file(payload)
+
+
+def _pack_file(payload: File) -> Packed:
+    path = Path(payload.path) if payload.path is not None else None
+    name = payload.name or (path.name if path else "file")
+    content = payload.data if payload.data is not None else _read(path)
+    mime = payload.mime
+    if mime == _OCTETS:
+        mime = mimetypes.guess_type(name)[0] or _OCTETS
+    return Packed("file", {"type": "file", "name": name, "mime": mime}, content)
+
+
+def _read(path: Path | None) -> bytes:
+    try:
+        return path.read_bytes() if path else b""
+    except OSError as exc:
+        raise InvalidInputError(field="path", problem=str(exc)) from exc
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_thaw(item) for item in value]
+    return value
+
+
+def store(draft: Draft, packed: Packed) -> str:
+    """Put a packed payload beside the log; returns its digest."""
+    head = dict(packed.head)
+    if packed.content is not None:
+        head["content"] = draft.body(packed.content)
+    return draft.body(canonical.dumps(head))
+
+
+def same(packed: Packed, digest: str, salt: Callable[[str], bytes]) -> bool:
+    """True if a stored body holds just this payload. Files compare by their name and
+    type alone: their content has a salt of its own."""
+    head = dict(packed.head)
+    if packed.content is not None:
+        return True
+    data = canonical.dumps(head)
+    return canonical.body_digest(salt(digest), data) == digest
+
+
+def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
+    """The payload in stored bytes; `body` fetches a file's content by digest."""
+    head = canonical.loads(data)
+    match head:
+        case {"type": "text", "text": str(text), "format": str(form)}:
+            return Text(text, format=Format(form))
+        case {"type": "native", "body": dict(native)}:
+            return Native(native)
+        case {
+            "type": "file",
+            "name": str(name),
+            "mime": str(mime),
+            "content": str(digest),
+        }:
+            return File(data=body(digest), name=name, mime=mime)
+        case _:
+            raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+def pack_inbound(inbound: Inbound) -> bytes:
+    """The body of an accepted message; its ids stand in the event."""
+    return canonical.dumps(_thaw(inbound.body))

@@ -1,0 +1,135 @@
+"""From payloads to the frozen list of parts (INV-7): what will be sent, in which order,
+under which keys, with which guarantee. Runs the adapter's own `plan`, or a plain one
+that gives every payload a part and splits text at the adapter's limit.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from turnfold.errors import ContractError
+from turnfold.names import part_key
+from turnfold.packing import Packed, pack
+from turnfold.payloads import File, Payload, Route, Text
+from turnfold.ports.channel import (
+    Capabilities,
+    PartClass,
+    PlanContext,
+    PlannedPart,
+)
+from turnfold.words import Kind
+
+
+@frozen
+class PlanPart:
+    packed: Packed
+    key: str
+    offer: PartClass
+
+
+@frozen
+class Plan:
+    """What `planned` will freeze. No parts: suppressed by the channel."""
+
+    parts: tuple[PlanPart, ...]
+    ids: bool = True
+
+
+def make_plan(
+    channel: Any,
+    capabilities: Capabilities,
+    payloads: Sequence[Payload],
+    route: Route,
+    kind: Kind,
+    entry: str,
+) -> Plan:
+    """Raises ContractError if the adapter's plan is not one."""
+    planner: Callable[..., Sequence[PlannedPart]] | None = getattr(
+        channel, "plan", None
+    )
+    context = PlanContext(entry_id=entry, kind=kind)
+    pieces: list[PlannedPart] = []
+    for payload in payloads:
+        if planner is None:
+            pieces += default_plan(payload, capabilities)
+        else:
+            pieces += _checked(planner(payload, route, kind, context), route)
+    parts = tuple(
+        _part(piece, capabilities, entry, index) for index, piece in enumerate(pieces)
+    )
+    return Plan(parts, capabilities.gives_ids)
+
+
+def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
+    good = isinstance(pieces, list | tuple) and all(
+        isinstance(piece, PlannedPart) for piece in pieces
+    )
+    if not good:
+        problem = f"plan() must return a list of PlannedPart, got {pieces!r:.80}"
+        raise ContractError(channel=route.channel, problem=problem)
+    return pieces  # type: ignore[return-value]  # just checked
+
+
+def _part(
+    piece: PlannedPart, capabilities: Capabilities, entry: str, index: int
+) -> PlanPart:
+    c = capabilities
+    key = part_key(entry, index, c.key_alphabet, c.key_length)
+    return PlanPart(pack(piece.payload), key, c.of(piece.kind))
+
+
+def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:
+    """One part for a payload; text without visible characters is nothing to send."""
+    if isinstance(payload, Text):
+        if not payload.text.strip():
+            return []
+        chunks = split_text(payload.text, capabilities.limit, capabilities.unit)
+        return [
+            PlannedPart(payload=evolve(payload, text=chunk), kind="text")
+            for chunk in chunks
+        ]
+    kind = "file" if isinstance(payload, File) else "native"
+    return [PlannedPart(payload=payload, kind=kind)]
+
+
+_MEASURES: dict[str, Callable[[str], int]] = {
+    "chars": len,
+    "utf16": lambda s: len(s.encode("utf-16-le")) // 2,
+    "bytes": lambda s: len(s.encode()),
+}
+
+
+def split_text(text: str, limit: int | None, unit: str = "chars") -> Iterator[str]:
+    """Chunks of at most `limit` units, cut at a line end, else a space, else anywhere.
+    Nothing but the white space at a cut is lost.
+
+    >>> list(split_text("one two three", 8))
+    ['one two', 'three']
+    """
+    measure = _MEASURES[unit]
+    while limit is not None and measure(text) > limit:
+        end = _longest(text, limit, measure)
+        cut = max(text.rfind(mark, 0, end + 1) for mark in "\n ")
+        cut = max(text.rfind("\n", 0, end + 1), 0) or max(cut, 0)
+        head = text[:cut].rstrip() if cut else ""
+        if head:
+            yield head
+            text = text[cut:].lstrip()
+        else:
+            yield text[:end]
+            text = text[end:]
+    if text.strip():
+        yield text
+
+
+def _longest(text: str, limit: int, measure: Callable[[str], int]) -> int:
+    """The largest number of characters that fits; at least one."""
+    low, high = 1, min(len(text), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if measure(text[:middle]) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
