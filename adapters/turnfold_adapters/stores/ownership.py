@@ -1,0 +1,226 @@
+"""One worker per store: a POSIX record lock on `<db>.worker`.
+
+The lock ends with its process, however that ends, and a forked child does not have it.
+Two holes are closed here: any close of the file drops the process's lock and a second
+take would silently succeed, so a registry is asked before the file is opened; and a
+file that was unlinked defeats any lock, so the file that was locked is compared with
+the one that now has the name, and with the one that the last owner locked.
+
+The record in the database explains who the owner is. The lock alone decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+from turnfold.errors import DiskError
+from turnfold.ports.store import Owner
+from turnfold_adapters.stores.processes import is_alive, start_time, this_process
+
+POLL_S = 0.25
+_PAUSE_S = 0.02  # the owner is dead but its successor has not left a record yet
+_TRIES = 8  # against a file that is unlinked again and again
+
+_Key = tuple[int, int, int]  # device, inode, process
+
+
+@frozen(kw_only=True)
+class Claim:
+    """What the database keeps of an owner: also which files it spoke of."""
+
+    owner: Owner
+    store: str  # device:inode of the database, for a copy takes the record along
+    lock: str  # device:inode of the lock file
+
+
+class Book(Protocol):
+    """Where claims are kept."""
+
+    def claim(self) -> Claim | None: ...
+
+    def record_claim(self, claim: Claim) -> None: ...
+
+
+class _Registry:
+    """The lock files that this process has open; a file is never opened twice."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open: dict[_Key, int] = {}
+        self.stranded: list[int] = []  # closing these would drop a lock
+        self.released: set[str] = set()
+
+
+_registry = _Registry()
+
+
+class FileOwnership:
+    """The ownership of one store by one handle."""
+
+    def __init__(self, path: str, book: Book) -> None:
+        self._path = path
+        self._file = f"{path}.worker"
+        self._book = book
+        self._held: tuple[_Key, Owner] | None = None
+
+    def take(self) -> Owner | None:
+        """Become the owner; None while another process or handle is.
+
+        Raises DiskError if the lock file cannot be opened, BusyError or another
+        StoreError if the record cannot be written; then nothing is held.
+        """
+        last = self._book.claim()  # also refuses a store that is not open
+        with _registry.lock:
+            key = self._lock()
+            if key is None:
+                return None
+            try:
+                owner = self._claim(last, key)
+            except BaseException:
+                _unlock(key)
+                raise
+            if owner is None:
+                _unlock(key)
+                return None
+            self._held = (key, owner)
+            return owner
+
+    def _claim(self, last: Claim | None, key: _Key) -> Owner | None:
+        store, lock = file_id(self._path), f"{key[0]}:{key[1]}"
+        if last is not None and last.store == store and last.lock != lock:
+            # The lock file was replaced: the last owner may still hold the old one.
+            gone = last.owner.id in _registry.released or not is_alive(last.owner)
+            if not gone:
+                return None
+        owner = this_process()
+        self._book.record_claim(Claim(owner=owner, store=store, lock=lock))
+        return owner
+
+    def current(self) -> Owner | None:
+        claim = self._book.claim()
+        return None if claim is None else claim.owner
+
+    def release(self) -> None:
+        """Let go, if held. In a forked child there is nothing to let go."""
+        held, self._held = self._held, None
+        if held is None or held[0][2] != os.getpid():
+            return
+        with _registry.lock:
+            _registry.released.add(held[1].id)
+            _unlock(held[0])
+
+    @property
+    def held(self) -> bool:
+        """True while this process has the lock, and on the file that has the name."""
+        if self._held is None or self._held[0][2] != os.getpid():
+            return False
+        return _key_of(self._file) == self._held[0]
+
+    async def wait(self) -> None:
+        """Return when the owner died, or after `POLL_S` in any case."""
+        owner = self.current()
+        watch = None if owner is None else _watch(owner)
+        if watch is None:
+            await asyncio.sleep(POLL_S)
+        elif watch < 0:
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            await _readable(watch)
+
+    def _lock(self) -> _Key | None:
+        for _ in range(_TRIES):
+            if _key_of(self._file) in _registry.open:
+                return None
+            descriptor = self._open()
+            key = _key(os.fstat(descriptor))
+            if key in _registry.open:  # renamed in between; see `stranded`
+                _registry.stranded.append(descriptor)
+                return None
+            if not _try_lock(descriptor, self._file):
+                os.close(descriptor)
+                return None
+            if _key_of(self._file) == key:
+                _registry.open[key] = descriptor
+                return key
+            os.close(descriptor)  # locked a file that has lost its name
+        return None
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self._file, flags, 0o644)
+        except OSError as exc:
+            raise DiskError(path=self._file, problem=str(exc)) from exc
+
+
+def _try_lock(descriptor: int, path: str) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        os.close(descriptor)
+        raise DiskError(path=path, problem=str(exc)) from exc
+    return True
+
+
+def _unlock(key: _Key) -> None:
+    os.close(_registry.open.pop(key))  # drops the lock, too
+
+
+def file_id(path: str) -> str:
+    """Device and inode of a file, empty if it is gone."""
+    key = _key_of(path)
+    return "" if key is None else f"{key[0]}:{key[1]}"
+
+
+def _key_of(path: str) -> _Key | None:
+    try:
+        return _key(Path(path).stat())
+    except FileNotFoundError:
+        return None
+
+
+def _key(status: os.stat_result) -> _Key:
+    return status.st_dev, status.st_ino, os.getpid()
+
+
+def _watch(owner: Owner) -> int | None:
+    """A descriptor that becomes readable when the owner dies; negative if it is dead;
+    None where there is no such thing."""
+    if not is_alive(owner):
+        return -1
+    if not hasattr(os, "pidfd_open"):  # macOS: the poll alone
+        return None
+    try:
+        descriptor = os.pidfd_open(owner.pid)
+    except ProcessLookupError:
+        return -1
+    except OSError:  # forbidden or unknown to this kernel: the poll alone
+        return None
+    if start_time(owner.pid) != owner.started:  # reused since it was looked at
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(POLL_S):
+            await ended.wait()
+    except TimeoutError:
+        return  # the poll behind it
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Who a process is, so that a reused process id is never mistaken for it.
+
+A process is its id, the time it started and the boot it lives in. Where the system
+does not tell (no /proc), the start time is 0 and the doubt is on the side of "alive".
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from pathlib import Path
+
+from turnfold.ports.store import Owner
+
+_PROC = Path("/proc")
+UNKNOWN = 0  # a start time that the system does not tell
+
+
+def this_process() -> Owner:
+    """This process under a new id."""
+    pid = os.getpid()
+    return Owner(
+        id=secrets.token_hex(4),
+        boot=boot_id(),
+        pid=pid,
+        started=start_time(pid) or UNKNOWN,
+        host=platform.node(),
+    )
+
+
+def boot_id() -> str:
+    """The system's name for its current boot, empty where it has none."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks since boot, `UNKNOWN` if hidden, None if there is no such process."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return UNKNOWN if _exists(pid) else None
+    except PermissionError:
+        return UNKNOWN
+    # The name in parentheses may hold anything, so count from its end.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def is_alive(owner: Owner) -> bool:
+    """True if this very process lives on this host, or if that cannot be ruled out."""
+    if owner.host != platform.node() or owner.boot != boot_id():
+        return False
+    started = start_time(owner.pid)
+    if started is None:
+        return False
+    return UNKNOWN in (started, owner.started) or started == owner.started
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process is a process
+        return True
+    return True

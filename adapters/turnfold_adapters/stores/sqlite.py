@@ -1,0 +1,333 @@
+"""The default store: one SQLite file through apsw, WAL, `synchronous=FULL`.
+
+One connection writes, in IMMEDIATE transactions; another reads and never blocks it.
+Nothing is confirmed before COMMIT returned. After a COMMIT that failed in a way that
+may have reached the disk, the store refuses everything until it is opened again.
+
+Figures are in specs/decisions (sqlite layout); the rest of the layout is in
+sqlite_schema.
+"""
+
+from __future__ import annotations  # `list` is a method of the port, too
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from turnfold.codec import Record
+from turnfold.errors import (
+    DiskError,
+    FateUnknownError,
+    NotAStoreError,
+    NotOpenError,
+    StoreError,
+    UnsafeStoreError,
+)
+from turnfold.ports.store import Head, Listing, Summary
+from turnfold_adapters.stores import sqlite_schema
+from turnfold_adapters.stores.doorbell import SocketDoorbell
+from turnfold_adapters.stores.ownership import Claim, FileOwnership
+from turnfold_adapters.stores.sqlite_bodies import BodyFolder
+from turnfold_adapters.stores.sqlite_connection import (
+    BusyWait,
+    Settings,
+    Synchronous,
+    open_read_only,
+    open_reader,
+    open_writer,
+    problem_of,
+    rollback,
+    typed,
+    typed_error,
+)
+from turnfold_adapters.stores.sqlite_place import check_place, resolve
+from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
+from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
+from turnfold_adapters.stores.sqlite_tx import SqliteTx
+from turnfold_adapters.stores.sqlite_wal import Wal
+
+_MIB = 1024 * 1024
+
+
+class SqliteStore:
+    """The store port over one file, resolved to an absolute path at construction.
+
+    `synchronous`: anything weaker than FULL loses confirmed data when power fails.
+    `busy_ms`: how long to wait for another process's transaction before BusyError.
+    `wal_bytes`: the size its log is grown to by the first write, 0 for not at all.
+    `wal_cap_pages`: a log of this many pages is moved even while busy.
+    `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory:
+    for tests with a simulated disk.
+
+    Python's own `sqlite3` must not open the file in the same process: closing it there
+    drops the locks of this one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_ms: int = 2000,
+        wal_bytes: int = 4 * _MIB,
+        wal_cap_pages: int = 8192,
+        vfs: str | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        self.path = resolve(path)
+        self.wait = BusyWait(busy_ms)
+        self._settings = Settings(
+            path=self.path,
+            synchronous=synchronous,
+            busy_ms=busy_ms,
+            vfs=vfs,
+            exclusive=exclusive,
+        )
+        self._wal_bytes = 0 if vfs else wal_bytes
+        self._wal_cap_pages = wal_cap_pages
+        self._folder = BodyFolder(self.path)
+        self._state = "not open"
+        self._writer: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
+        self._reads: SqliteReads | None = None
+        self._wal: Wal | None = None
+        self._immutable = False
+        self._version = 0
+        self._kinds: dict[str, int] = {}
+        self._ownership = FileOwnership(self.path, self)
+
+    @property
+    def address(self) -> str:
+        return self.path
+
+    # --- opening and closing ---------------------------------------------------------
+
+    def open(self, *, read_only: bool = False) -> None:
+        """Opening twice is opening once; nothing of an existing store changes.
+
+        `read_only` creates, locks and writes nothing at all, not even a -shm file.
+        Raises NotAStoreError, NewerSchemaError, UnsafeStoreError, BusyError, DiskError.
+        """
+        if self._reads is not None:
+            return
+        try:
+            if read_only:
+                self._open_read_only()
+            else:
+                self._open()
+        except (apsw.Error, StoreError) as exc:
+            self._close_connections()
+            if isinstance(exc, StoreError):
+                raise
+            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+        self._state = "open for reading only" if read_only else "open"
+
+    def _open(self) -> None:
+        check_place(self.path)
+        if not Path(self.path).parent.is_dir():
+            raise DiskError(path=self.path, problem="its folder does not exist")
+        self._writer = open_writer(self._settings, self.wait)
+        if self._settings.exclusive:
+            self._reader = self._writer
+        else:
+            self._reader = open_reader(self._settings, self.wait)
+        self._reads = self._reads_on(self._reader)
+        self._wal = Wal(
+            self._writer,
+            self.path,
+            grow_bytes=self._wal_bytes,
+            cap_pages=self._wal_cap_pages,
+        )
+        self._version = self._writer.pragma("data_version")
+
+    def _open_read_only(self) -> None:
+        if not Path(self.path).exists():
+            raise NotAStoreError(path=self.path, problem="it does not exist")
+        self._immutable = not self._has_wal()
+        if not self._immutable:
+            check_place(self.path)
+        self._reader = open_read_only(
+            self._settings, self.wait, immutable=self._immutable
+        )
+        sqlite_schema.check(self._reader, self.path, read_only=True)
+        self._reads = self._reads_on(self._reader)
+        self._version = self._reader.pragma("data_version")
+
+    def _has_wal(self) -> bool:
+        wal, shm = Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
+        if not wal.exists() or (wal.stat().st_size == 0 and not shm.exists()):
+            return False
+        if not shm.exists():
+            problem = "it has a -wal but no -shm; open it once for writing"
+            raise UnsafeStoreError(path=self.path, problem=problem)
+        return True
+
+    def _reads_on(self, conn: apsw.Connection) -> SqliteReads:
+        return SqliteReads(conn, self.path, self.wait, self._folder)
+
+    def close(self) -> None:
+        """Gives up ownership, too. Harmless when closed."""
+        self._ownership.release()
+        self._close_connections()
+        self._state = "closed"
+
+    def _close_connections(self) -> None:
+        self._reads = self._wal = None
+        self._kinds.clear()
+        connections = [self._reader, self._writer]  # the last one empties the log
+        self._reader = self._writer = None
+        for conn in connections:
+            if conn is not None:
+                conn.close()
+
+    def _doubt(self, exc: BaseException) -> None:
+        """What is in memory no longer tells what is on disk: reopen to go on."""
+        try:
+            self._close_connections()
+        except apsw.Error as second:
+            exc.add_note(f"closing failed too: {problem_of(second)}")
+        self._state = "in doubt after a failed commit; close, open and read"
+
+    # --- reading ---------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        return self._read().head
+
+    def read(self, stream: str) -> Sequence[Record]:
+        return self._read().read(stream)
+
+    def since(self, position: int) -> Sequence[Record]:
+        return self._read().since(position)
+
+    def log(self, after: int = 0) -> Iterator[Record]:
+        return stream_log(self._read(), after)
+
+    def lookup(self, key: str) -> str | None:
+        return self._read().lookup(key)
+
+    def summary(self, stream: str) -> Summary | None:
+        return self._read().summary(stream)
+
+    def list(self, listing: Listing) -> Sequence[Summary]:
+        return self._read().list(listing)
+
+    def open_streams(self) -> Iterator[Summary]:
+        return stream_open(self._read())
+
+    def body(self, digest: str) -> bytes:
+        return self._read().body(digest)
+
+    def salt(self, digest: str) -> bytes:
+        return self._read().salt(digest)
+
+    @typed
+    def changed(self) -> bool:
+        """Changes by this handle's own writes do not count."""
+        self._read()
+        conn = self._writer or self._reader
+        if conn is None:
+            return False
+        version, self._version = self._version, conn.pragma("data_version")
+        return version != self._version
+
+    def _read(self) -> SqliteReads:
+        if self._reads is None:
+            raise NotOpenError(state=self._state)
+        if self._immutable and self._has_wal():  # a writer came: look through its log
+            self._close_connections()
+            self._state = "not open"
+            self.open(read_only=True)
+            self._version = -1
+        return self._reads
+
+    # --- writing ---------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[SqliteTx]:
+        conn, wal = self._begin()
+        tx: SqliteTx | None = None
+        try:
+            wal.grow()
+            tx = SqliteTx(self._reads_on(conn), self._folder, self._kinds)
+            yield tx
+            tx.flush()
+        except BaseException as exc:
+            self._undo(conn, tx, exc)
+            if isinstance(exc, apsw.Error | OSError) and tx is None:
+                raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+            raise
+        finally:
+            if tx is not None:
+                tx.over = True
+        self._commit(conn, tx)
+
+    def _begin(self) -> tuple[apsw.Connection, Wal]:
+        conn, wal = self._writer, self._wal
+        if conn is None or wal is None:
+            raise NotOpenError(state=self._state)
+        wal.relieve()
+        try:
+            conn.execute("BEGIN IMMEDIATE")
+        except apsw.Error as exc:
+            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+        return conn, wal
+
+    def _undo(
+        self, conn: apsw.Connection, tx: SqliteTx | None, cause: BaseException
+    ) -> None:
+        self._kinds.clear()
+        if not rollback(conn, cause):
+            self._doubt(cause)
+        elif tx is not None:
+            self._folder.remove(tx.files, cause)
+
+    def _commit(self, conn: apsw.Connection, tx: SqliteTx) -> None:
+        try:
+            conn.execute("COMMIT")
+        except (apsw.BusyError, apsw.FullError) as exc:
+            # The frame that would commit was not written whole: surely not stored.
+            self._undo(conn, tx, exc)
+            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+        except apsw.Error as exc:
+            problem = problem_of(exc)
+            self._doubt(exc)
+            raise FateUnknownError(path=self.path, problem=problem) from exc
+
+    def rebuild(self, summaries: Iterable[Summary]) -> None:
+        with self.write() as tx:
+            replace_summaries(tx, summaries)
+
+    def checkpoint(self) -> bool:
+        """Move the log into the main file; call it when idle. True if all was moved.
+
+        Never raises for a disk that fails: what is confirmed stays in the log, and
+        `checkpoint_failure` says what happened.
+        """
+        if self._wal is None:
+            raise NotOpenError(state=self._state)
+        return self._wal.checkpoint()
+
+    @property
+    def checkpoint_failure(self) -> StoreError | None:
+        return None if self._wal is None else self._wal.failure
+
+    # --- the worker ------------------------------------------------------------------
+
+    def ownership(self) -> FileOwnership:
+        return self._ownership
+
+    def doorbell(self) -> SocketDoorbell:
+        return SocketDoorbell(self.path)
+
+    def claim(self) -> Claim | None:
+        """The last worker's record."""
+        return self._read().claim()
+
+    def record_claim(self, claim: Claim) -> None:
+        """Replace the worker's record; it explains and decides nothing."""
+        with self.write() as tx:
+            tx.record_claim(claim)

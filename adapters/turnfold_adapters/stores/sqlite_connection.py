@@ -1,0 +1,209 @@
+"""Connections to a SQLite file: settings that are checked, errors that are typed.
+
+Every setting that a promise rests on is read back after it was set, because SQLite
+answers a setting it cannot honour with silence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
+
+import apsw
+from attrs import frozen
+
+from turnfold.errors import (
+    BusyError,
+    CorruptLogError,
+    DiskError,
+    NotAStoreError,
+    StoreError,
+    UnsafeStoreError,
+)
+from turnfold_adapters.stores import sqlite_schema
+
+Synchronous = Literal["EXTRA", "FULL", "NORMAL", "OFF"]
+
+_LEVELS = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
+_PAUSE_S = 50e-6  # SQLite's own timeout backs off to 100 ms: measured stalls of seconds
+
+
+@frozen(kw_only=True)
+class Settings:
+    """How a store's connections are to be opened; `SqliteStore` documents them."""
+
+    path: str
+    synchronous: Synchronous = "FULL"
+    busy_ms: int = 2000
+    vfs: str | None = None
+    exclusive: bool = False
+
+
+class BusyWait:
+    """A busy handler: short even pauses until the budget is used up.
+
+    `waited_ms` tells how long the last wait took.
+    """
+
+    def __init__(self, budget_ms: int) -> None:
+        self._budget_s = budget_ms / 1000
+        self._since = 0.0
+        self.waited_ms = 0
+
+    def __call__(self, prior: int) -> bool:
+        now = time.monotonic()
+        if prior == 0:
+            self._since = now
+        waited_s = now - self._since
+        self.waited_ms = int(waited_s * 1000)
+        if waited_s >= self._budget_s:
+            return False
+        time.sleep(_PAUSE_S)
+        return True
+
+
+def open_writer(settings: Settings, wait: BusyWait) -> apsw.Connection:
+    """The one connection that writes; creates the file if there is none.
+
+    Raises UnsafeStoreError if WAL or the synchronous level is not to be had.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    try:
+        conn.set_busy_handler(wait)  # before journal_mode, which can itself be busy
+        if settings.exclusive:
+            conn.pragma("locking_mode", "EXCLUSIVE")
+        _restrain(conn)
+        blank = sqlite_schema.is_blank(conn)
+        if not blank:  # a foreign file is left as it is
+            sqlite_schema.check(conn, settings.path, read_only=False)
+        _require_wal(conn, settings.path)
+        _require_synchronous(conn, settings)
+        conn.pragma("wal_autocheckpoint", 0)  # never in the middle of work
+        if blank:
+            sqlite_schema.create(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def open_reader(settings: Settings, wait: BusyWait) -> apsw.Connection:
+    """A connection that cannot write, beside a writer of this process."""
+    flags = apsw.SQLITE_OPEN_READWRITE
+    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    conn.set_busy_handler(wait)
+    _restrain(conn)
+    conn.pragma("query_only", 1)
+    return conn
+
+
+def open_read_only(
+    settings: Settings, wait: BusyWait, *, immutable: bool
+) -> apsw.Connection:
+    """A connection that creates, changes and locks nothing, not even the -shm file.
+
+    `immutable`: for a file without -wal, which nobody has open; SQLite then takes no
+    lock at all and does not look for other files.
+    """
+    mode = "immutable=1" if immutable else "readonly_shm=1"
+    uri = f"file:{quote(settings.path)}?mode=ro&{mode}"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    conn = apsw.Connection(uri, flags=flags, vfs=settings.vfs)
+    conn.set_busy_handler(wait)
+    _restrain(conn)
+    return conn
+
+
+def _restrain(conn: apsw.Connection) -> None:
+    conn.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    conn.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+    conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+
+
+def _require_wal(conn: apsw.Connection, path: str) -> None:
+    mode = conn.pragma("journal_mode", "WAL")
+    if mode != "wal":
+        problem = f"its file system has no shared memory, WAL is refused ({mode})"
+        raise UnsafeStoreError(path=path, problem=problem)
+
+
+def _require_synchronous(conn: apsw.Connection, settings: Settings) -> None:
+    conn.pragma("synchronous", settings.synchronous)
+    # macOS only, elsewhere without effect: fsync there does not reach the platter.
+    conn.pragma("fullfsync", 1 if settings.synchronous in ("FULL", "EXTRA") else 0)
+    level = conn.pragma("synchronous")
+    if level != _LEVELS[settings.synchronous]:
+        problem = f"synchronous is {level}, not {settings.synchronous}"
+        raise UnsafeStoreError(path=settings.path, problem=problem)
+
+
+def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
+    """What an error of the database outside a COMMIT means to the caller."""
+    if isinstance(exc, apsw.BusyError | apsw.LockedError):
+        return BusyError(path=path, waited_ms=waited_ms)
+    if isinstance(exc, apsw.NotADBError):
+        return NotAStoreError(path=path, problem="not a database, or a damaged one")
+    if isinstance(exc, apsw.CorruptError | apsw.ConstraintError):
+        return CorruptLogError(position=0, stream=path, problem=str(exc))
+    return DiskError(path=path, problem=problem_of(exc))
+
+
+def problem_of(exc: Exception) -> str:
+    """One line with the name of SQLite's extended code, where there is one."""
+    code = getattr(exc, "extendedresult", None)
+    name = apsw.mapping_extended_result_codes.get(code) if code is not None else None
+    return f"{exc} ({name})" if name else str(exc)
+
+
+class _HasPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def wait(self) -> BusyWait: ...
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=_HasPath)
+
+
+def typed(
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], T]:
+    """Turns errors of the database into those of the port, in a method that reads."""
+
+    @wraps(method)
+    def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except apsw.Error as exc:
+            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+
+    return wrapper
+
+
+def rollback(conn: apsw.Connection, cause: BaseException) -> bool:
+    """Ends an open transaction without masking its cause; False if that failed too.
+
+    A full disk may have ended it already.
+    """
+    if not conn.in_transaction:
+        return True
+    try:
+        conn.execute("ROLLBACK")
+    except apsw.Error as exc:
+        cause.add_note(f"rolling back failed too: {problem_of(exc)}")
+        return False
+    return True
+
+
+def row_of(conn: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+    """The first row as a tuple, or None; leaves no cursor open."""
+    rows = conn.execute(sql, bindings).fetchall()
+    return rows[0] if rows else None

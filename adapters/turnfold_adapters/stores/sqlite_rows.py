@@ -1,0 +1,220 @@
+"""Reading a SQLite store: rows to records and summaries, over any one connection.
+
+A row that was tampered with, or whose stream or kind is gone, still becomes a record
+with its position; decoding that record then says what is wrong. So one bad row never
+hides the others.
+"""
+
+from __future__ import annotations  # `list` is a method of the port, too
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from turnfold.canonical import body_digest
+from turnfold.codec import Record
+from turnfold.errors import CorruptLogError, InvalidInputError, MissingBodyError
+from turnfold.ports.store import Head, Listing, Owner, Summary
+from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.sqlite_bodies import BodyFolder
+from turnfold_adapters.stores.sqlite_connection import BusyWait, row_of, typed
+
+CHUNK = 1000  # rows read at once: no cursor stays open across a checkpoint
+
+_LOG = """
+    SELECT l.position, s.name, l.version, k.name, l.schema, l.at, l.data, l.hash
+    FROM log AS l LEFT JOIN stream AS s ON s.id = l.stream
+    LEFT JOIN kind AS k ON k.id = l.kind
+"""
+_OF_STREAM = "l.stream = (SELECT id FROM stream WHERE name = ?)"
+_STREAM = f"{_LOG} WHERE {_OF_STREAM} ORDER BY l.version"
+_SINCE = f"{_LOG} WHERE l.position > ? ORDER BY l.position LIMIT ?"
+_SUMMARY = """
+    SELECT s.id, s.name, s.version, s.open, s.phase, s.created, s.updated, s.lane,
+           p.name, s.kind, s.due, s.expires, s.reason
+    FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
+"""
+_ONE = f"{_SUMMARY} WHERE s.name = ? AND s.phase IS NOT NULL"
+_OPEN = f"{_SUMMARY} WHERE s.open = 1 AND s.id > ? ORDER BY s.id LIMIT ?"
+_KEY = """
+    SELECT s.name FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
+    WHERE d.key = ?
+"""
+
+
+class SqliteReads:
+    """The reading half of the port on one connection, committed or in a transaction."""
+
+    def __init__(
+        self, conn: apsw.Connection, path: str, wait: BusyWait, folder: BodyFolder
+    ) -> None:
+        self.conn = conn
+        self.path = path
+        self.wait = wait
+        self._folder = folder
+
+    @property
+    @typed
+    def head(self) -> Head:
+        row = row_of(self.conn, "SELECT position, hash FROM head")
+        if row is None:
+            raise CorruptLogError(position=0, stream=self.path, problem="has no head")
+        return Head(*row)
+
+    @typed
+    def read(self, stream: str) -> Sequence[Record]:
+        return self._records(_STREAM, (stream,))
+
+    @typed
+    def since(self, position: int, limit: int = -1) -> Sequence[Record]:
+        return self._records(_SINCE, (position, limit))
+
+    @typed
+    def lookup(self, key: str) -> str | None:
+        row = row_of(self.conn, _KEY, (key,))
+        return None if row is None else row[0] or "?"
+
+    @typed
+    def summary(self, stream: str) -> Summary | None:
+        row = row_of(self.conn, _ONE, (stream,))
+        return None if row is None else summary_of(row)
+
+    @typed
+    def list(self, listing: Listing) -> Sequence[Summary]:
+        sql, bindings = _listing(listing)
+        return [summary_of(row) for row in self.conn.execute(sql, bindings)]
+
+    @typed
+    def open_after(self, order: int) -> Sequence[Summary]:
+        rows = self.conn.execute(_OPEN, (order, CHUNK)).fetchall()
+        return [summary_of(row) for row in rows]
+
+    def body(self, digest: str) -> bytes:
+        """Raises CorruptLogError if the bytes are not those that the digest names."""
+        salt, data = self._body(digest)
+        if data is None:
+            data = self._folder.read(digest, raw_digest(digest))
+        if body_digest(salt, data) != digest:
+            problem = "its bytes are not those that its digest names"
+            raise CorruptLogError(position=0, stream=f"body {digest}", problem=problem)
+        return data
+
+    def salt(self, digest: str) -> bytes:
+        return self._body(digest)[0]
+
+    @typed
+    def claim(self) -> Claim | None:
+        sql = "SELECT name, boot, pid, started, host, store, lock FROM owner"
+        row = row_of(self.conn, sql)
+        if row is None:
+            return None
+        name, boot, pid, started, host, store, lock = row
+        owner = Owner(id=name, boot=boot, pid=pid, started=started, host=host)
+        return Claim(owner=owner, store=store, lock=lock)
+
+    @typed
+    def _body(self, digest: str) -> tuple[bytes, bytes | None]:
+        sql = "SELECT salt, data FROM body WHERE digest = ?"
+        row = row_of(self.conn, sql, (raw_digest(digest),))
+        if row is None:
+            raise MissingBodyError(digest=digest)
+        return row[0], row[1]
+
+    def _records(self, sql: str, bindings: tuple[Any, ...]) -> Sequence[Record]:
+        try:
+            return [_record(row) for row in self.conn.execute(sql, bindings)]
+        except UnicodeDecodeError:  # a damaged name: go again, row by row
+            return list_damaged(self.conn, sql, bindings)
+
+
+def stream_log(reads: SqliteReads, after: int) -> Iterator[Record]:
+    """Every record after a position, `CHUNK` at a time."""
+    while records := reads.since(after, CHUNK):
+        yield from records
+        after = records[-1].position
+
+
+def stream_open(reads: SqliteReads) -> Iterator[Summary]:
+    """The summaries of all open streams by order, `CHUNK` at a time."""
+    order = -1
+    while rows := reads.open_after(order):
+        yield from rows
+        order = rows[-1].order
+
+
+def list_damaged(
+    conn: apsw.Connection, sql: str, bindings: tuple[Any, ...]
+) -> Sequence[Record]:
+    """As the query, with names that are not UTF-8 shown as well as can be."""
+    sql = sql.replace("s.name, l", "CAST(s.name AS BLOB), l", 1)
+    sql = sql.replace("k.name", "CAST(k.name AS BLOB)", 1)
+    rows = conn.execute(sql, bindings).fetchall()
+    return [_record(tuple(map(_shown, row, range(8)))) for row in rows]
+
+
+def _shown(value: Any, column: int) -> Any:
+    if column in (1, 3) and isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    position, stream, version, kind, schema, at, data, digest = row
+    if stream is None or kind is None or type(data) is not bytes:
+        stream = "?" if stream is None else stream
+        kind = "?" if kind is None else kind
+        data = data if isinstance(data, bytes) else repr(data).encode()
+    return Record(position, stream, version, kind, schema, at, data, digest)
+
+
+def summary_of(row: tuple[Any, ...]) -> Summary:
+    return Summary(
+        order=row[0],
+        stream=row[1],
+        version=row[2],
+        open=bool(row[3]),
+        phase=row[4],
+        created=row[5],
+        updated=row[6],
+        lane=row[7],
+        parent=row[8],
+        kind=row[9],
+        due=row[10],
+        expires=row[11],
+        reason=row[12],
+    )
+
+
+def _listing(want: Listing) -> tuple[str, dict[str, Any]]:
+    marks = {f"phase{i}": phase for i, phase in enumerate(want.phases)}
+    phases = ", ".join(f":{name}" for name in marks)
+    tests = [
+        ("substr(s.name, 1, length(:prefix)) = :prefix", want.prefix),
+        (f"s.phase IN ({phases})", want.phases or None),
+        ("s.open = 1" if want.open else "s.open = 0", want.open),
+        ("s.lane = :lane", want.lane),
+        ("s.parent = (SELECT id FROM stream WHERE name = :parent)", want.parent),
+        ("s.created >= :since", want.since),
+        ("s.created < :until", want.until),
+        ("s.id < :before", want.before),
+    ]
+    used = " AND ".join(sql for sql, value in tests if value is not None)
+    names = ("prefix", "lane", "parent", "since", "until", "before", "limit")
+    bindings = {name: getattr(want, name) for name in names} | marks
+    sql = f"{_SUMMARY} WHERE s.phase IS NOT NULL AND {used} ORDER BY s.id DESC LIMIT :limit"
+    return sql, bindings
+
+
+def raw_digest(digest: str) -> bytes:
+    """The 32 bytes that a digest's text stands for. Raises InvalidInputError."""
+    try:
+        raw = urlsafe_b64decode(f"{digest}=")
+        same = urlsafe_b64encode(raw).rstrip(b"=").decode() == digest
+    except ValueError:
+        raw, same = b"", False
+    if len(raw) != 32 or not same:
+        problem = f"{digest!r:.60} is no digest of canonical.body_digest"
+        raise InvalidInputError(field="body.digest", problem=problem)
+    return raw

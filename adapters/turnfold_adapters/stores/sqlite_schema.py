@@ -1,0 +1,128 @@
+"""The tables of a SQLite store, and how to tell a store from any other file.
+
+`stream` has one row per stream and doubles as the projection: its id is the position of
+the stream's first event, so that "by order" is "by row". Names and kinds stand once;
+the log refers to them by number. Figures behind the layout: docs of `SqliteStore`.
+"""
+
+import apsw
+
+from turnfold.canonical import EMPTY_HEAD
+from turnfold.errors import NewerSchemaError, NotAStoreError
+
+APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
+SCHEMA = 1  # the layout below; in the file's header as user_version
+
+# The oldest layout whose readers understand this one. A newer turnfold that only adds
+# to the layout leaves it alone, and an older one may then still read its stores.
+READABLE_BY = 1
+
+_TABLES = (
+    """CREATE TABLE stream (
+        id INTEGER PRIMARY KEY,  -- position of its first event
+        name TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL,
+        open INTEGER NOT NULL DEFAULT 0,
+        phase TEXT,  -- null: the stream has no summary
+        created INTEGER,
+        updated INTEGER,
+        lane TEXT,
+        parent INTEGER,  -- a stream's id
+        kind TEXT,
+        due INTEGER,
+        expires INTEGER,
+        reason TEXT
+    ) STRICT""",
+    "CREATE INDEX stream_open ON stream (id) WHERE open = 1",
+    "CREATE INDEX stream_parent ON stream (parent) WHERE parent IS NOT NULL",
+    "CREATE TABLE kind (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    """CREATE TABLE log (
+        position INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        schema INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        hash BLOB NOT NULL,
+        UNIQUE (stream, version)
+    ) STRICT""",
+    """CREATE TABLE body (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        salt BLOB NOT NULL,
+        data BLOB  -- null: in a file of the folder beside the database
+    ) STRICT""",
+    """CREATE TABLE dedupe (
+        key TEXT PRIMARY KEY,
+        stream INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE head (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        position INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        readable_by INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE owner (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        name TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started INTEGER NOT NULL,
+        host TEXT NOT NULL,
+        store TEXT NOT NULL,
+        lock TEXT NOT NULL
+    ) STRICT""",
+)
+
+
+def create(conn: apsw.Connection) -> None:
+    """All tables in one transaction, unless another process was quicker."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        if is_blank(conn):
+            _create(conn)
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
+def _create(conn: apsw.Connection) -> None:
+    for table in _TABLES:
+        conn.execute(table)
+    conn.execute(
+        "INSERT INTO head (id, position, hash, readable_by) VALUES (1, 0, ?, ?)",
+        (EMPTY_HEAD, READABLE_BY),
+    )
+    conn.pragma("application_id", APPLICATION_ID)
+    conn.pragma("user_version", SCHEMA)
+
+
+def is_blank(conn: apsw.Connection) -> bool:
+    """True for a database that nobody has put anything into yet."""
+    marks = conn.pragma("application_id"), conn.pragma("user_version")
+    tables: int = conn.execute("SELECT count(*) FROM sqlite_schema").get
+    return marks == (0, 0) and tables == 0
+
+
+def check(conn: apsw.Connection, path: str, *, read_only: bool) -> None:
+    """Raises NotAStoreError or NewerSchemaError unless this layout can be used."""
+    if conn.pragma("application_id") != APPLICATION_ID:
+        problem = "it is empty" if is_blank(conn) else "another program's database"
+        raise NotAStoreError(path=path, problem=problem)
+    found = conn.pragma("user_version")
+    if found <= SCHEMA:
+        return
+    if read_only and _readable_by(conn) <= SCHEMA:
+        return
+    raise NewerSchemaError(path=path, found=found, known=SCHEMA)
+
+
+def _readable_by(conn: apsw.Connection) -> int:
+    try:
+        value = conn.execute("SELECT readable_by FROM head").get
+    except apsw.SQLError:  # the newer layout keeps it elsewhere: not for us
+        return SCHEMA + 1
+    return value if isinstance(value, int) else SCHEMA + 1

@@ -1,0 +1,295 @@
+"""The write transaction of a SQLite store.
+
+An append is checked against the database and against what this transaction already
+took; only then it is noted. Rows go in with few large statements just before the COMMIT
+or the next read, so a refused append costs no savepoint and leaves no trace.
+"""
+
+from __future__ import annotations  # `list` is a method of the port, too
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+from attrs import define
+
+from turnfold.codec import Record
+from turnfold.errors import ConflictError, NotOpenError, StoreError
+from turnfold.ports.store import Append, Body, Head, Listing, Summary
+from turnfold_adapters.stores.checking import (
+    advance,
+    check_projection,
+    check_shape,
+    no_stream,
+)
+from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.sqlite_bodies import INLINE_MAX, BodyFolder
+from turnfold_adapters.stores.sqlite_connection import row_of, typed, typed_error
+from turnfold_adapters.stores.sqlite_rows import SqliteReads, raw_digest
+
+_NEW = """
+    INSERT INTO stream (id, name, version, open, phase, created, updated, lane, parent,
+                        kind, due, expires, reason)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+"""
+CHANGED = """
+    UPDATE stream SET version = ?3, open = ?4, phase = ?5, created = ?6, updated = ?7,
+           lane = ?8, parent = ?9, kind = ?10, due = ?11, expires = ?12, reason = ?13
+    WHERE id = ?1
+"""
+_GROWN = "UPDATE stream SET version = ? WHERE id = ?"
+_LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_BODY = "INSERT OR IGNORE INTO body (digest, salt, data) VALUES (?, ?, ?)"
+_KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
+_HEAD = "UPDATE head SET position = ?, hash = ?"
+_CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
+_BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
+
+_Row = tuple[Any, ...]
+
+
+@define
+class Known:
+    """A stream as this transaction sees it; version 0 is one that is not there."""
+
+    id: int
+    version: int
+
+
+class SqliteTx:
+    """The `Tx` of the port. `flush` before COMMIT; `bodies` lists files written."""
+
+    def __init__(
+        self, reads: SqliteReads, folder: BodyFolder, kinds: dict[str, int]
+    ) -> None:
+        self._reads = reads
+        self.conn: apsw.Connection = reads.conn
+        self._folder = folder
+        self._kinds = kinds
+        self.path, self.wait = reads.path, reads.wait
+        self.files: list[bytes] = []
+        self.over = False
+        self.failure: StoreError | None = None
+        self._base = self._head = reads.head
+        self._streams: dict[str, Known] = {}
+        self._taken: dict[str, str] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._new: dict[int, _Row] = {}  # by id; whole rows
+        self._changed: dict[int, _Row] = {}
+        self._grown: dict[int, int] = {}
+        self._log: list[_Row] = []
+        self._bodies: list[tuple[bytes, Body]] = []
+        self._keys: list[tuple[str, int]] = []
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    def read(self, stream: str) -> Sequence[Record]:
+        self.flush()
+        return self._reads.read(stream)
+
+    def since(self, position: int) -> Sequence[Record]:
+        if position >= self._head.position:
+            return ()
+        self.flush()
+        return self._reads.since(position)
+
+    def lookup(self, key: str) -> str | None:
+        return self._taken.get(key) or self._reads.lookup(key)
+
+    def summary(self, stream: str) -> Summary | None:
+        self.flush()
+        return self._reads.summary(stream)
+
+    def list(self, listing: Listing) -> Sequence[Summary]:
+        self.flush()
+        return self._reads.list(listing)
+
+    @typed
+    def append(self, append: Append) -> None:
+        """All checks come first, so a refused append leaves no trace."""
+        if self.over:
+            raise NotOpenError(state="past the end of this transaction")
+        check_shape(append)
+        bodies = [(raw_digest(body.digest), body) for body in append.bodies]
+        versions, head = advance(append.records, self._head, self._version)
+        fresh = self._fresh(append.records, versions)
+        self._check_keys(append.keys, fresh)
+        self._check_summaries(append.summaries, fresh)
+        kinds = [self._kind(record.kind) for record in append.records]
+        self._note_streams(append.summaries, fresh)
+        for r, kind in zip(append.records, kinds, strict=True):
+            identity = fresh[r.stream].id
+            self._log.append(
+                (r.position, identity, r.version, kind, r.schema, r.at, r.data, r.hash)
+            )
+        for key, stream in append.keys:
+            self._taken[key] = stream
+            self._keys.append((key, self._streams[stream].id))
+        self._bodies.extend(bodies)
+        self._head = head
+
+    @typed
+    def record_claim(self, claim: Claim) -> None:
+        o = claim.owner
+        row = (o.id, o.boot, o.pid, o.started, o.host, claim.store, claim.lock)
+        self.conn.execute(_CLAIM, row)
+
+    def _version(self, stream: str) -> int:
+        return self.known(stream).version
+
+    def known(self, stream: str) -> Known:
+        known = self._streams.get(stream)
+        if known is None:
+            sql = "SELECT id, version FROM stream WHERE name = ?"
+            row = row_of(self.conn, sql, (stream,))
+            known = Known(*row) if row else Known(0, 0)
+            self._streams[stream] = known
+        return known
+
+    def _fresh(
+        self, records: Sequence[Record], versions: dict[str, int]
+    ) -> dict[str, Known]:
+        """The streams of these records as they are after them."""
+        fresh: dict[str, Known] = {}
+        for record in records:
+            stream = record.stream
+            if stream not in fresh:
+                identity = self.known(stream).id or record.position
+                fresh[stream] = Known(identity, versions[stream])
+        return fresh
+
+    def _check_keys(
+        self, keys: Sequence[tuple[str, str]], fresh: dict[str, Known]
+    ) -> None:
+        own: set[str] = set()
+        for key, stream in keys:
+            holder = stream if key in own else self.lookup(key)
+            if holder is not None:
+                known = fresh.get(holder) or self.known(holder)
+                raise ConflictError(stream=holder, expected=0, actual=known.version)
+            if stream not in fresh and not self.known(stream).version:
+                raise no_stream("key.stream", stream)
+            own.add(key)
+
+    def _check_summaries(
+        self, summaries: Sequence[Summary], fresh: dict[str, Known]
+    ) -> None:
+        for summary in summaries:
+            known = fresh.get(summary.stream) or self.known(summary.stream)
+            if not known.version:
+                raise no_stream("summary.stream", summary.stream)
+            check_projection(summary, known.version, known.id)
+            parent = summary.parent
+            if parent and parent not in fresh and not self.known(parent).version:
+                raise no_stream("summary.parent", parent)
+
+    def _note_streams(
+        self, summaries: Sequence[Summary], fresh: dict[str, Known]
+    ) -> None:
+        for name, known in fresh.items():
+            self._note_version(name, known)
+        self._streams.update(fresh)
+        for summary in summaries:
+            self._note_summary(summary)
+
+    def _note_version(self, name: str, known: Known) -> None:
+        identity, version = known.id, known.version
+        pending = self._new.get(identity) or self._changed.get(identity)
+        if not self._streams[name].version:
+            self._new[identity] = (identity, name, version, *_BARE)
+        elif pending:
+            pending_rows = self._new if identity in self._new else self._changed
+            pending_rows[identity] = (identity, name, version, *pending[3:])
+        else:
+            self._grown[identity] = version
+
+    def _note_summary(self, summary: Summary) -> None:
+        parent = None if summary.parent is None else self._streams[summary.parent].id
+        row = summary_row(summary, parent)
+        if summary.order in self._new:
+            self._new[summary.order] = row
+        else:
+            self._changed[summary.order] = row
+            self._grown.pop(summary.order, None)
+
+    def _kind(self, name: str) -> int:
+        number = self._kinds.get(name)
+        if number is None:
+            sql = "SELECT id FROM kind WHERE name = ?"
+            row = row_of(self.conn, sql, (name,))
+            if row is None:
+                self.conn.execute("INSERT INTO kind (name) VALUES (?)", (name,))
+                row = (self.conn.last_insert_rowid(),)
+            number = self._kinds[name] = row[0]
+        return number
+
+    def flush(self) -> None:
+        """Write what was noted. Once it failed, the transaction can only roll back."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            self._write()
+        except StoreError as exc:
+            self.failure = exc
+            raise
+        except apsw.Error as exc:
+            self.failure = typed_error(exc, self.path, self.wait.waited_ms)
+            raise self.failure from exc
+
+    def _write(self) -> None:
+        conn = self.conn
+        if self._new:
+            conn.executemany(_NEW, self._new.values())
+        if self._grown:
+            conn.executemany(_GROWN, [(v, i) for i, v in self._grown.items()])
+        if self._changed:
+            conn.executemany(CHANGED, self._changed.values())
+        if self._log:
+            conn.executemany(_LOG, self._log)
+        if self._bodies:
+            conn.executemany(_BODY, self._body_rows())  # large ones to their files
+        if self._keys:
+            conn.executemany(_KEY, self._keys)
+        if self._head is not self._base:
+            conn.execute(_HEAD, (self._head.position, self._head.hash))
+            self._base = self._head
+        self._forget()
+
+    def _body_rows(self) -> Sequence[_Row]:
+        rows = []
+        for digest, body in self._bodies:
+            data: bytes | None = body.data
+            if len(body.data) > INLINE_MAX:
+                data = None
+                if not self._has_body(digest) and digest not in self.files:
+                    self._folder.write(digest, body.data)
+                    self.files.append(digest)
+            rows.append((digest, body.salt, data))
+        return rows
+
+    def _has_body(self, digest: bytes) -> bool:
+        sql = "SELECT 1 FROM body WHERE digest = ?"
+        return row_of(self.conn, sql, (digest,)) is not None
+
+
+def summary_row(s: Summary, parent: int | None) -> _Row:
+    """The row of table `stream` that a summary makes."""
+    return (
+        s.order,
+        s.stream,
+        s.version,
+        int(s.open),
+        s.phase,
+        s.created,
+        s.updated,
+        s.lane,
+        parent,
+        s.kind,
+        s.due,
+        s.expires,
+        s.reason,
+    )
