@@ -51,7 +51,9 @@ def next_turn(draft: Draft, lane: str) -> TurnStep:
 
 def turn_step(draft: Draft, turn: Turn) -> TurnStep:
     fence = draft.context.fence
-    if fence is None or draft.context.draining or turn.held:
+    if fence is None or draft.context.draining or not draft.context.runs:
+        return TurnStep(TurnAct.WAIT)
+    if turn.held:
         return TurnStep(TurnAct.WAIT)
     if turn.phase is TurnPhase.RUNNING:
         dead = guards.runner_is_dead(turn, fence.epoch)

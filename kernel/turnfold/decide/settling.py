@@ -254,6 +254,14 @@ def abort_now(draft: Draft, stream: str) -> None:
     attempt_if_free(draft, entry.lane)
 
 
+def refuse_plan(draft: Draft, stream: str, outcome: Rejected) -> None:
+    """The payload cannot be planned: its body is gone, or the adapter's plan broke."""
+    entry = draft.entry(stream)
+    if entry.phase is Phase.Q and not entry.planned:
+        fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)
+        attempt_if_free(draft, entry.lane)
+
+
 def withdraw(draft: Draft, stream: str, part: int, number: int) -> None:
     """Attempted but never dispatched, and now it may not go out: an abort came, or
     its time is over."""

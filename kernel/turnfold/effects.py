@@ -1,0 +1,112 @@
+"""Everything a program can want from the world. Programs yield these; a driver answers.
+
+A driver may stop before an effect, or after it happened but before the program learns
+of it. Those two are every crash there is, which is why nothing else has effects.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from attrs import frozen
+
+from turnfold.decide.draft import Draft
+from turnfold.words import Phase
+
+Decision = Callable[[Draft], Any]
+
+
+@frozen(kw_only=True)
+class Leg:
+    """One attempt of one part: what is carried to the wire."""
+
+    entry: str
+    part: int
+    attempt: int
+    phase: Phase
+
+
+@frozen
+class Append:
+    """Decide and commit. Answer: what the decision returned. Raises what it raised."""
+
+    decision: Decision
+
+
+@frozen
+class Look:
+    """Ask folded state, outside a transaction. Answer: what the question returned."""
+
+    question: Decision
+
+
+@frozen
+class MakePlan:
+    """Run the channel's plan for a queued entry. Answer: Plan, or Rejected."""
+
+    entry: str
+
+
+@frozen
+class Prepare:
+    """Upload, open, fetch a token. Answer: Prepared, or Rejected."""
+
+    leg: Leg
+
+
+@frozen
+class Prepared:
+    value: Any = None
+
+
+@frozen
+class Send:
+    """The one visible platform call of an attempt. Answer: an Outcome, always."""
+
+    leg: Leg
+    prepared: Any = None
+
+
+@frozen
+class Reconcile:
+    """Look a part up. Answer: Asked."""
+
+    leg: Leg
+
+
+@frozen
+class Asked:
+    """`unsettled_ms`: how long an old request may still land; 0 when it cannot."""
+
+    verdict: Any
+    unsettled_ms: int = 0
+
+
+@frozen
+class CallHandler:
+    """Run the embedder's handler. Answer: RunEnd."""
+
+    turn: str
+    run: int
+
+
+@frozen
+class RunEnd:
+    """`how`: "returned", "raised" or "stopped"."""
+
+    how: str
+    detail: str = ""
+
+
+@frozen
+class Wait:
+    """Let time pass. `trouble`: the error that made waiting necessary, to be told."""
+
+    ms: int
+    trouble: Exception | None = None
+    where: str = ""
+
+
+Effect = (
+    Append | Look | MakePlan | Prepare | Send | Reconcile | CallHandler | Wait
+)
+Program = Generator[Effect, Any, Any]

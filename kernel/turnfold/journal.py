@@ -1,0 +1,161 @@
+"""Where decisions become commits: many of them in one, each on its own.
+
+Inside the write transaction the journal first reads what others appended, then lets
+each decision work on a draft over the drafts before it. A refused decision leaves no
+trace; a failing one does not fail its neighbours. Nobody learns a result before the
+COMMIT of everything it was decided on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+
+from turnfold.book import Book
+from turnfold.codec import encode
+from turnfold.decide.draft import Context, Draft, Emitted
+from turnfold.errors import ConflictError, FateUnknownError, StoreError
+from turnfold.events.ledger import StoreCreated
+from turnfold.fold import STORE, State, summarize
+from turnfold.ports.store import Append, Store, Tx
+
+Decision = Callable[[Draft], Any]
+
+
+@frozen
+class Decided:
+    """What became of one decision: a value, or the error it was refused with."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@define
+class Commit:
+    """What one commit did. `moved`: every stream that changed, by us or by others."""
+
+    results: list[Decided]
+    moved: dict[str, State] = field(factory=dict)
+    emitted: list[Emitted] = field(factory=list)
+
+
+class Journal:
+    """The one way to write. `context` is asked once per commit."""
+
+    def __init__(
+        self, store: Store, book: Book, context: Callable[[], Context]
+    ) -> None:
+        self.store = store
+        self.book = book
+        self.context = context
+        self._news: dict[str, State] = {}  # read from others, not yet reported
+
+    def commit(self, decisions: Sequence[Decision]) -> Commit:
+        """Decide and store. Never raises for a decision: its error is its result."""
+        try:
+            return self._transact(decisions)
+        except FateUnknownError as exc:
+            return self._after_unknown_fate(decisions, exc)
+        except StoreError as exc:
+            return self._one_by_one(decisions, exc)
+        except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
+            return self._one_by_one(decisions, exc)
+
+    def _one_by_one(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
+        """Find the culprit: the others must not fail for it."""
+        if len(decisions) <= 1:
+            return Commit([Decided(error=exc) for _ in decisions])
+        return _joined([self.commit([decision]) for decision in decisions])
+
+    def _after_unknown_fate(
+        self, decisions: Sequence[Decision], exc: FateUnknownError
+    ) -> Commit:
+        """The COMMIT may have reached the disk: read, then decide on what is there."""
+        try:
+            self.reopen()
+            return self._transact(decisions)
+        except StoreError as again:
+            again.__context__ = exc
+            return Commit([Decided(error=again) for _ in decisions])
+
+    def reopen(self) -> None:
+        """Forget everything that was folded and read it again."""
+        self.store.close()
+        self.store.open()
+        self.book.load()
+
+    def refresh(self) -> dict[str, State]:
+        """Read what others appended, outside a transaction."""
+        moved, self._news = {**self._news, **self.book.catch_up(self.store)}, {}
+        return moved
+
+    def _transact(self, decisions: Sequence[Decision]) -> Commit:
+        with self.store.write() as tx:
+            self.book.reads = tx
+            try:
+                self._news.update(self.book.catch_up(tx))
+                batch, results = self._decide(tx, decisions)
+            finally:
+                self.book.reads = self.store
+        self.book.absorb(batch.touched, batch.position)
+        moved, self._news = {**self._news, **batch.touched}, {}
+        return Commit(results, moved, batch.emitted)
+
+    def _decide(
+        self, tx: Tx, decisions: Sequence[Decision]
+    ) -> tuple[Draft, list[Decided]]:
+        batch = Draft(self.book, self.context())
+        results = []
+        for decision in decisions:
+            draft = Draft(batch, batch.context)
+            try:
+                value = decision(draft)
+            except Exception as exc:  # noqa: BLE001  the result of this decision alone
+                results.append(Decided(error=exc))
+                continue
+            if draft.emitted or draft.bodies:
+                try:
+                    tx.append(_append(draft))
+                except ConflictError as exc:  # anything else fails the transaction
+                    results.append(Decided(error=exc))
+                    continue
+            batch.merge(draft)
+            results.append(Decided(value=value))
+        return batch, results
+
+
+def _joined(commits: Sequence[Commit]) -> Commit:
+    whole = Commit([])
+    for commit in commits:
+        whole.results += commit.results
+        whole.moved.update(commit.moved)
+        whole.emitted += commit.emitted
+    return whole
+
+
+def _append(draft: Draft) -> Append:
+    first = draft.position - len(draft.emitted) + 1
+    at = draft.now
+    records = [
+        encode(e.event, e.stream, e.version, at, first + index)
+        for index, e in enumerate(draft.emitted)
+    ]
+    return Append(
+        records=records,
+        summaries=[summarize(state) for state in draft.touched.values()],
+        bodies=draft.bodies,
+        keys=list(draft.keys.items()),
+    )
+
+
+def created(draft: Draft, store_id: str) -> None:
+    """The first event of a new store."""
+    if draft.state(STORE) is None:
+        draft.emit(STORE, StoreCreated(store=store_id))
+
+

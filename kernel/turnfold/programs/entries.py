@@ -1,0 +1,120 @@
+"""The program of a lane: its worker, its recovery and its timer in one."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from turnfold.decide import attempting, enqueuing, settling
+from turnfold.decide.attempting import Act, Step
+from turnfold.decide.draft import Draft
+from turnfold.effects import (
+    Append,
+    Asked,
+    Leg,
+    Look,
+    MakePlan,
+    Prepare,
+    Prepared,
+    Program,
+    Reconcile,
+    Send,
+)
+from turnfold.errors import StoreError, UsageError
+from turnfold.planning import Plan
+from turnfold.ports.channel import Outcome, Rejected
+from turnfold.programs.patience import insist, rest
+from turnfold.words import Phase
+
+
+def lane(name: str) -> Program:
+    """Do what the lane needs until it needs nothing now."""
+    while True:
+        step: Step = yield Look(partial(attempting.next_step, lane=name))
+        if step.act is Act.WAIT:
+            return step.until
+        try:
+            yield from _DOES[step.act](step.entry)
+        except (StoreError, UsageError) as exc:
+            # Decided on a state that has moved, or a store that cannot write: look
+            # again in a while, and say so.
+            yield from rest(exc, name)
+
+
+def expiry(entry: str) -> Program:
+    """An entry whose time is over, wherever it stands in its lane."""
+    yield from insist(partial(settling.expire, stream=entry))
+
+
+def _decided(decision: Callable[..., None]) -> Callable[[str], Program]:
+    def act(entry: str) -> Program:
+        yield Append(partial(decision, stream=entry))
+
+    return act
+
+
+def _plan(entry: str) -> Program:
+    made: Plan | Rejected = yield MakePlan(entry)
+    if isinstance(made, Rejected):
+        decision = partial(settling.refuse_plan, stream=entry, outcome=made)
+        yield Append(decision)
+    else:
+        yield Append(partial(enqueuing.plan, stream=entry, made=made))
+
+
+def _carry(entry: str) -> Program:
+    """Ours and durable: exactly one Send for this attempt, and its outcome kept until
+    it is recorded."""
+    leg: Leg = yield Look(partial(leg_of, stream=entry))
+    prepared = Prepared()
+    if leg.phase is Phase.A:
+        ready: Prepared | Rejected = yield Prepare(leg)
+        if isinstance(ready, Rejected):
+            yield from _record(leg, ready)
+            return
+        prepared = ready
+        if not (yield from insist(_at(leg, attempting.dispatch))):
+            yield from insist(_at(leg, settling.withdraw))
+            return
+    outcome: Outcome = yield Send(leg, prepared.value)
+    yield from _record(leg, outcome)
+
+
+def _at(leg: Leg, decision: Callable[..., object]) -> Callable[[Draft], object]:
+    return partial(decision, stream=leg.entry, part=leg.part, number=leg.attempt)
+
+
+def _record(leg: Leg, outcome: Outcome) -> Program:
+    yield from insist(partial(_at(leg, settling.settle), outcome=outcome))
+
+
+def _ask(entry: str) -> Program:
+    leg: Leg = yield Look(partial(leg_of, stream=entry))
+    asked: Asked = yield Reconcile(leg)
+    yield Append(
+        partial(
+            settling.look_up,
+            stream=entry,
+            verdict=asked.verdict,
+            unsettled_ms=asked.unsettled_ms,
+        )
+    )
+
+
+def leg_of(draft: Draft, stream: str) -> Leg:
+    e = draft.entry(stream)
+    return Leg(entry=stream, part=e.part, attempt=e.attempt, phase=e.phase)
+
+
+_DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
+    {
+        Act.PLAN: _plan,
+        Act.ATTEMPT: _decided(attempting.attempt),
+        Act.CARRY: _carry,
+        Act.RECOVER: _decided(settling.recover),
+        Act.ASK: _ask,
+        Act.SETTLE_DOUBT: _decided(settling.settle_doubt),
+        Act.EXPIRE: _decided(settling.expire),
+        Act.GIVE_UP: _decided(settling.give_up),
+        Act.ABORT: _decided(settling.abort_now),
+    }
+)
