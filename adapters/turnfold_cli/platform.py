@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._post_message()
         elif path == "/faults":
             self._post_faults()
-        else:
+        elif self._body() is not None:  # unread, it would be taken for a request
             self._answer(404, {"error": "not_found"})
 
     def do_GET(self) -> None:
@@ -263,8 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes | None:
         length = self.headers.get("content-length", "")
         if not length.isdecimal() or int(length) > BODY_BYTES:
-            self.close_connection = True
-            self._answer(413 if length else 411, {"error": "length"})
+            close = {"Connection": "close"}  # which the base class obeys as well
+            self._answer(413 if length else 411, {"error": "length"}, close)
             return None
         return self.rfile.read(int(length))
 

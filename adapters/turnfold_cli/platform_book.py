@@ -90,7 +90,7 @@ class Book:
         journal: str | Path | None = None,
     ) -> None:
         self.mode = mode
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified on every acceptance
         self._messages: list[Message] = []
         self._by_key: dict[str, Message] = {}  # the first of each key
         self._requests: list[dict[str, Any]] = []
@@ -151,6 +151,7 @@ class Book:
     def _remember(self, message: Message) -> None:
         self._messages.append(message)
         self._by_key.setdefault(message.key, message)
+        self._lock.notify_all()
 
     def _message(self, key: str, digest: str, shape: Mapping[str, Any]) -> Message:
         n = len(self._messages) + 1
@@ -184,6 +185,13 @@ class Book:
         with self._lock:
             return list(self._messages)
 
+    def wait(self, count: int, *, timeout_ms: int = 10_000) -> bool:
+        """Block until `count` messages were accepted; False if that took too long."""
+        with self._lock:
+            return self._lock.wait_for(
+                lambda: len(self._messages) >= count, timeout_ms / 1000
+            )
+
     def requests(self) -> list[dict[str, Any]]:
         """Every request to POST /messages, accepted or not, in order of arrival."""
         with self._lock:
@@ -207,8 +215,9 @@ class Book:
         # A last line without its end was never confirmed to anybody: cut it off.
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._remember(Message(**json.loads(line)))
+        with self._lock:
+            for line in whole.splitlines():
+                self._remember(Message(**json.loads(line)))
         journal = path.open("ab", buffering=0)
         os.truncate(path, len(whole))
         return journal

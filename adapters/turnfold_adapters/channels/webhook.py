@@ -59,6 +59,7 @@ class WebhookChannel:
     `secret`: Standard Webhooks secret ("whsec_" and base64, or plain base64); None
     sends unsigned. `classes`, `key_window_ms`, `settle_ms`: what the receiver is known
     to do, see `PartClass`; LOOKUP needs `lookup_url`, asked as GET `lookup_url`?key=...
+    `limit`: the longest text that it takes, in characters; longer ones are split.
     `gives_ids=False`: the receiver gives no ids and any 2xx counts as accepted.
     `id_header`: where the id is if the body has none. `headers`: sent with every request
     (authorisation). `connect_timeout_ms` and `timeout_ms` (the whole request) bound one
@@ -78,6 +79,7 @@ class WebhookChannel:
         key_window_ms: int | None = None,
         settle_ms: int = 120_000,
         lookup_url: str | None = None,
+        limit: int | None = None,
         gives_ids: bool = True,
         id_header: str = webhook_wire.ID_HEADER,
         headers: Mapping[str, str] | None = None,
@@ -109,6 +111,7 @@ class WebhookChannel:
                     classes=offered, key_window_ms=key_window_ms, settle_ms=settle_ms
                 ),
             ),
+            limit=limit,
             gives_ids=gives_ids,
         )
         self._owned = client is None
