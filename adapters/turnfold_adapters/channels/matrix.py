@@ -1,0 +1,242 @@
+"""Matrix: exactly once, because homeservers honour a transaction id (our key).
+
+Needs the extra `turnfold[matrix]`; this module imports without it.
+
+What is relied on, and where it comes from:
+
+- A PUT with the same transaction id, room and device is answered with the first
+  event's id. The specification gives the scope (device and endpoint) but no time;
+  Synapse remembers 24 h. Hence `key_window_ms`; give less for a server that forgets
+  sooner. The device id is the caller's to pin: a new device is a new scope.
+- Each event carries the key in its content (`io.turnfold.part`), so after the window
+  it can be looked up in the room's history.
+- Event: at most 65,536 bytes in all.
+
+Not done: end-to-end encryption. A room that is encrypted is refused before anything
+is sent, unless the caller allows clear text in it.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from turnfold.errors import ContractError, InvalidInputError
+from turnfold.payloads import File, Inbound
+from turnfold.ports.channel import (
+    Attempt,
+    Capabilities,
+    Outcome,
+    Part,
+    PartClass,
+    Rejected,
+    Verdict,
+)
+from turnfold.words import DeliveryClass, FailureClass
+from turnfold_adapters.channels.matrix_content import (
+    MESSAGE,
+    TEXT_MAX_BYTES,
+    Markdown,
+    event_for,
+)
+from turnfold_adapters.channels.matrix_outcomes import refused, sent
+
+if TYPE_CHECKING:
+    from turnfold_adapters.channels.matrix_client import MatrixClient
+
+V = TypeVar("V")
+HOUR_MS = 3600 * 1000
+# Rooms can be encrypted later, never the other way round; so "no" is asked again.
+_IN_CLEAR_MS = 10 * 60 * 1000
+_REMEMBERED = 256  # uploads and rooms held in memory, to spare requests
+
+
+class MatrixChannel:
+    """A Matrix bot as a channel and as a source of messages.
+
+    `device_id` stays the same for the life of the store. Give a `token` of that
+    device, or a `password` with which the channel logs in as that device. All times
+    in ms. `markdown` turns Markdown into HTML for `Format.MARKDOWN`; without it such
+    text is sent as it is. Raises ContractError when the extra is not installed.
+    """
+
+    def __init__(
+        self,
+        homeserver: str,
+        *,
+        user_id: str,
+        device_id: str,
+        token: str | None = None,
+        password: str | None = None,
+        name: str = "matrix",
+        account: str = "default",
+        key_window_ms: int | None = 23 * HOUR_MS,
+        settle_ms: int = 120_000,
+        skew_ms: int = HOUR_MS // 4,
+        request_timeout_ms: int = 45_000,
+        upload_timeout_ms: int = 300_000,
+        event_types: tuple[str, ...] = (MESSAGE,),
+        auto_join: bool = False,
+        clear_text_in_encrypted_rooms: bool = False,
+        markdown: Markdown | None = None,
+    ) -> None:
+        _check(user_id, device_id, token, password)
+        self._client = _client_class()(
+            homeserver=homeserver,
+            user_id=user_id,
+            device_id=device_id,
+            token=token,
+            password=password,
+            timeout_ms=request_timeout_ms,
+        )
+        self.capabilities = _capabilities(key_window_ms, settle_ms)
+        self._name = name
+        self._account = account
+        self._skew_ms = skew_ms
+        self._upload_timeout_ms = upload_timeout_ms
+        self._event_types = event_types
+        self._auto_join = auto_join
+        self._encrypted_too = clear_text_in_encrypted_rooms
+        self._markdown = markdown
+        self._in_clear: OrderedDict[str, float] = OrderedDict()  # room: until when
+        self._uploads: OrderedDict[str, str] = OrderedDict()  # key: mxc address
+
+    async def close(self) -> None:
+        """Give the connections back. The channel may be used again afterwards."""
+        await self._client.close()
+
+    async def prepare(self, part: Part) -> str | None:
+        """Log in, refuse an encrypted room, upload a file (its mxc address).
+
+        Raises RefusedError, which `classify` reads as its `Rejected`, or a transport
+        error. An upload is unseen until an event points to it; the server drops or
+        keeps orphans by its own rules.
+        """
+        await self._client.ready()
+        await self._refuse_encrypted(part.route.conversation)
+        if not isinstance(part.payload, File):
+            return None
+        return await self._upload(part.key, part.payload)
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """One PUT of one event. Raises transport errors; see `classify`."""
+        uri = attempt.prepared if isinstance(attempt.prepared, str) else None
+        if isinstance(part.payload, File) and not uri:
+            detail = "the file was not uploaded: prepare() comes first"
+            return Rejected(failure=FailureClass.TRANSIENT, detail=detail)
+        event = event_for(part, marked=attempt.marked, uri=uri, markdown=self._markdown)
+        answer = await self._client.put_event(
+            part.route.conversation, event.type, event.content, key
+        )
+        return sent(answer, part.route.thread)
+
+    async def reconcile(self, part: Part, since_ms: int) -> Verdict:
+        """Search the room's history back to `since_ms` minus the skew margin."""
+        from turnfold_adapters.channels.matrix_history import (  # noqa: PLC0415  needs the extra
+            look_up,
+        )
+
+        return await look_up(self._client, part, since_ms - self._skew_ms)
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """Rejected only if no request can have left; see `matrix_client.classify`."""
+        from turnfold_adapters.channels.matrix_client import (  # noqa: PLC0415  needs the extra
+            classify,
+        )
+
+        return classify(exception)
+
+    def source(
+        self, cursor: str | None
+    ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
+        """Inbound messages since `cursor` (a sync token; None: from now on)."""
+        from turnfold_adapters.channels.matrix_source import (  # noqa: PLC0415  needs the extra
+            Listening,
+            listen,
+        )
+
+        how = Listening(
+            channel=self._name,
+            account=self._account,
+            event_types=self._event_types,
+            auto_join=self._auto_join,
+        )
+        return listen(self._client, how, cursor)
+
+    async def _upload(self, key: str, file: File) -> str:
+        known = self._uploads.get(key)
+        if known is not None:
+            return known
+        uri = await self._client.upload(
+            file.name,
+            await _bytes_of(file),
+            file.mime,
+            timeout_ms=self._upload_timeout_ms,
+        )
+        _remember(self._uploads, key, uri)
+        return uri
+
+    async def _refuse_encrypted(self, room_id: str) -> None:
+        now = time.monotonic()
+        if self._encrypted_too or self._in_clear.get(room_id, now) > now:
+            return
+        if not await self._client.is_encrypted(room_id):
+            _remember(self._in_clear, room_id, now + _IN_CLEAR_MS / 1000)
+            return
+        detail = f"{room_id} is encrypted, and this channel cannot encrypt"
+        raise refused("send", FailureClass.PERMISSION, detail)
+
+
+def _capabilities(key_window_ms: int | None, settle_ms: int) -> Capabilities:
+    both = PartClass(
+        classes=(DeliveryClass.KEYED, DeliveryClass.LOOKUP),
+        key_window_ms=key_window_ms,
+        settle_ms=settle_ms,
+    )
+    parts = MappingProxyType(dict.fromkeys(("text", "file", "native"), both))
+    return Capabilities(parts=parts, limit=TEXT_MAX_BYTES, unit="bytes")
+
+
+def _check(
+    user_id: str, device_id: str, token: str | None, password: str | None
+) -> None:
+    if not user_id.startswith("@") or ":" not in user_id:
+        problem = "expected a full Matrix id such as @bot:example.org"
+        raise InvalidInputError(field="user_id", problem=problem)
+    if not device_id:
+        problem = "pin it: the server counts keys per device"
+        raise InvalidInputError(field="device_id", problem=problem)
+    if bool(token) == bool(password):
+        problem = "give either a token or a password"
+        raise InvalidInputError(field="token", problem=problem)
+
+
+async def _bytes_of(file: File) -> bytes:
+    if file.data is not None:
+        return file.data
+    assert file.path is not None  # noqa: S101  File has one of the two
+    try:
+        return await asyncio.to_thread(Path(file.path).read_bytes)
+    except FileNotFoundError as exc:
+        missing = refused("upload", FailureClass.INVALID_PAYLOAD, str(exc))
+        raise missing from exc
+
+
+def _remember(memory: OrderedDict[str, V], key: str, value: V) -> None:
+    memory[key] = value
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _client_class() -> "type[MatrixClient]":
+    try:
+        from turnfold_adapters.channels.matrix_client import (  # noqa: PLC0415  an extra
+            MatrixClient,
+        )
+    except ImportError as exc:
+        problem = "needs matrix-nio; pip install 'turnfold[matrix]'"
+        raise ContractError(channel="matrix", problem=problem) from exc
+    return MatrixClient

@@ -1,0 +1,84 @@
+"""Real servers. Without the network to install them the tests skip, and say so; with
+`TURNFOLD_REAL=required` (as in CI) they fail instead."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from turnfold_adapters.channels.matrix import MatrixChannel
+
+from .cutting_proxy import CuttingProxy
+from .matrix_scene import MakeChannel
+from .synapse import CannotInstallError, Synapse, User, synapse_python
+
+
+@pytest.fixture(scope="session")
+def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
+    """A running homeserver with the users bot, alice and root (an admin)."""
+    try:
+        python = synapse_python()
+    except CannotInstallError as exc:
+        if os.environ.get("TURNFOLD_REAL") == "required":
+            raise
+        pytest.skip(f"matrix-synapse cannot be installed here: {exc}")
+    server = Synapse(tmp_path_factory.mktemp("synapse"), python)
+    try:
+        server.start()
+        for name in ("bot", "alice"):
+            server.register(name)
+        server.register("root", admin=True)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def alice(synapse: Synapse) -> User:
+    return synapse.login("alice", "ALICE")
+
+
+@pytest.fixture(scope="session")
+def bot(synapse: Synapse) -> User:
+    """The bot's own session. Its token is what a channel (or a subprocess) gets."""
+    return synapse.login("bot", "BOT")
+
+
+@pytest.fixture(scope="session")
+def root(synapse: Synapse) -> User:
+    return synapse.login("root", "ROOT")
+
+
+@pytest.fixture
+def room_id(alice: User, bot: User) -> str:
+    """A fresh room with alice and the bot in it."""
+    room = alice.create_room(bot.user_id)
+    bot.join(room)
+    return room
+
+
+@pytest.fixture
+async def proxy(synapse: Synapse) -> AsyncIterator[CuttingProxy]:
+    """A lossy way to the homeserver."""
+    async with CuttingProxy(synapse.port) as between:
+        yield between
+
+
+@pytest.fixture
+async def make_channel(synapse: Synapse, bot: User) -> AsyncIterator[MakeChannel]:
+    """Makes channels of the bot (or `user=`), straight to the server or through a
+    given address, and closes them."""
+    made: list[MatrixChannel] = []
+
+    def make(base_url: str = "", *, user: User = bot, **more: Any) -> MatrixChannel:
+        login = {"device_id": user.device_id, "token": user.token, **more}
+        channel = MatrixChannel(
+            base_url or synapse.base_url, user_id=user.user_id, **login
+        )
+        made.append(channel)
+        return channel
+
+    yield make
+    for channel in made:
+        await channel.close()
