@@ -16,11 +16,25 @@ _INT_LIMIT = 2**63
 
 
 def check_shape(append: Append) -> None:
-    """Raises InvalidInputError for a value that not every store could keep as it is."""
-    for record in append.records:
-        _check_record(record)
+    """Raises InvalidInputError for a value that not every store could keep as it is.
+
+    One look at all fields passes what is right (0.5 us a record); only what is not is
+    gone through again to say what is wrong.
+    """
+    for r in append.records:
+        plain = (
+            type(r.version) is type(r.schema) is type(r.at) is int
+            and type(r.data) is type(r.hash) is bytes
+            and _plain(r.stream)
+            and _plain(r.kind)
+            and -_INT_LIMIT <= r.at < _INT_LIMIT
+            and -_INT_LIMIT <= r.schema < _INT_LIMIT
+        )
+        if not plain or type(r.position) is not int:
+            _check_record(r)
     for summary in append.summaries:
-        check_summary(summary)
+        if not _plain_summary(summary):
+            check_summary(summary)
     for body in append.bodies:
         check_text("body.digest", body.digest)
         check_bytes("body.salt", body.salt)
@@ -28,6 +42,31 @@ def check_shape(append: Append) -> None:
     for key, stream in append.keys:
         check_text("key", key)
         check_text("key.stream", stream)
+
+
+def _plain(text: object) -> bool:
+    return type(text) is str and text.isascii() and "\0" not in text
+
+
+def _plain_summary(s: Summary) -> bool:
+    return (
+        type(s.open) is bool
+        and type(s.version) is type(s.order) is int
+        and _small(s.created)
+        and _small(s.updated)
+        and (s.due is None or _small(s.due))
+        and (s.expires is None or _small(s.expires))
+        and _plain(s.stream)
+        and _plain(s.phase)
+        and (s.lane is None or _plain(s.lane))
+        and (s.parent is None or _plain(s.parent))
+        and (s.kind is None or _plain(s.kind))
+        and (s.reason is None or _plain(s.reason))
+    )
+
+
+def _small(value: object) -> bool:
+    return type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT
 
 
 def advance(

@@ -123,6 +123,10 @@ class MemoryStore:
         self._ownership.release()
         self._state = "closed"
 
+    def reopen(self) -> None:
+        """As if the connection to a database had been lost and made again."""
+        self.open(read_only=self._state == "open for reading only")
+
     @property
     def head(self) -> Head:
         return self._disk().head

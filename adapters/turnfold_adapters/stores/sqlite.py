@@ -57,8 +57,8 @@ class SqliteStore:
 
     `synchronous`: anything weaker than FULL loses confirmed data when power fails.
     `busy_ms`: how long to wait for another process's transaction before BusyError.
-    `wal_bytes`: the size its log is grown to by the first write, 0 for not at all.
-    `wal_cap_pages`: a log of this many pages is moved even while busy.
+    `wal_bytes`: what the log may grow to before it is moved even while busy; its file
+    is filled up ahead of use to spare the file system's journal.
     `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory:
     for tests with a simulated disk.
 
@@ -72,8 +72,7 @@ class SqliteStore:
         *,
         synchronous: Synchronous = "FULL",
         busy_ms: int = 2000,
-        wal_bytes: int = 4 * _MIB,
-        wal_cap_pages: int = 8192,
+        wal_bytes: int = 16 * _MIB,
         vfs: str | None = None,
         exclusive: bool = False,
     ) -> None:
@@ -86,8 +85,7 @@ class SqliteStore:
             vfs=vfs,
             exclusive=exclusive,
         )
-        self._wal_bytes = 0 if vfs else wal_bytes
-        self._wal_cap_pages = wal_cap_pages
+        self._wal_bytes = wal_bytes
         self._folder = BodyFolder(self.path)
         self._state = "not open"
         self._writer: apsw.Connection | None = None
@@ -138,8 +136,8 @@ class SqliteStore:
         self._wal = Wal(
             self._writer,
             self.path,
-            grow_bytes=self._wal_bytes,
-            cap_pages=self._wal_cap_pages,
+            max_bytes=self._wal_bytes,
+            ahead=self._settings.vfs is None,
         )
         self._version = self._writer.pragma("data_version")
 
@@ -173,6 +171,11 @@ class SqliteStore:
         self._ownership.release()
         self._close_connections()
         self._state = "closed"
+
+    def reopen(self) -> None:
+        """After a COMMIT of unknown fate: new connections, the same ownership."""
+        self._close_connections()
+        self.open(read_only=self._state == "open for reading only")
 
     def _close_connections(self) -> None:
         self._reads = self._wal = None

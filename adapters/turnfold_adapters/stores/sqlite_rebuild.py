@@ -17,9 +17,10 @@ from turnfold_adapters.stores.sqlite_tx import CHANGED, SqliteTx, summary_row
 _CLEAR = """
     UPDATE stream SET open = 0, phase = NULL, created = NULL, updated = NULL,
            lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL,
-           reason = NULL,
-           version = coalesce(
-               (SELECT max(version) FROM log WHERE stream = stream.id), version)
+           reason = NULL, version = whole.version, last = whole.last
+    FROM (SELECT stream, max(version) AS version, max(position) AS last
+          FROM log GROUP BY stream) AS whole
+    WHERE whole.stream = stream.id
 """
 
 
@@ -39,4 +40,4 @@ def _rows(tx: SqliteTx, summaries: Iterable[Summary]) -> Iterator[tuple[Any, ...
         parent = None if summary.parent is None else tx.known(summary.parent)
         if parent is not None and not parent.version:
             raise no_stream("summary.parent", str(summary.parent))
-        yield summary_row(summary, None if parent is None else parent.id)
+        yield summary_row(summary, known.last, None if parent is None else parent.id)

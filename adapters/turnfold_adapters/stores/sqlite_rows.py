@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from turnfold.canonical import body_digest
+from turnfold.canonical import EMPTY_HEAD, body_digest
 from turnfold.codec import Record
 from turnfold.errors import CorruptLogError, InvalidInputError, MissingBodyError
 from turnfold.ports.store import Head, Listing, Owner, Summary
@@ -28,8 +28,18 @@ _LOG = """
     FROM log AS l LEFT JOIN stream AS s ON s.id = l.stream
     LEFT JOIN kind AS k ON k.id = l.kind
 """
-_OF_STREAM = "l.stream = (SELECT id FROM stream WHERE name = ?)"
-_STREAM = f"{_LOG} WHERE {_OF_STREAM} ORDER BY l.version"
+_CHAIN = """
+    WITH RECURSIVE chain (position) AS (
+        SELECT last FROM stream WHERE name = ?
+        UNION ALL
+        SELECT log.prev FROM chain JOIN log ON log.position = chain.position
+        WHERE log.prev < log.position
+    )
+"""
+_STREAM = f"{_CHAIN} {_LOG} WHERE l.position IN chain ORDER BY l.version"
+_NAMED = "l.stream = (SELECT id FROM stream WHERE name = ?)"
+_STREAM_SLOWLY = f"{_LOG} WHERE {_NAMED} ORDER BY l.version"
+_HEAD = "SELECT position, head FROM log ORDER BY position DESC LIMIT 1"
 _SINCE = f"{_LOG} WHERE l.position > ? ORDER BY l.position LIMIT ?"
 _SUMMARY = """
     SELECT s.id, s.name, s.version, s.open, s.phase, s.created, s.updated, s.lane,
@@ -58,14 +68,21 @@ class SqliteReads:
     @property
     @typed
     def head(self) -> Head:
-        row = row_of(self.conn, "SELECT position, hash FROM head")
+        """Raises CorruptLogError if the last row is not the end of a transaction."""
+        row = row_of(self.conn, _HEAD)
         if row is None:
-            raise CorruptLogError(position=0, stream=self.path, problem="has no head")
+            return Head(0, EMPTY_HEAD)
+        if row[1] is None:
+            problem = "the log ends inside a transaction: its tail is gone"
+            raise CorruptLogError(position=row[0], stream=self.path, problem=problem)
         return Head(*row)
 
     @typed
     def read(self, stream: str) -> Sequence[Record]:
-        return self._records(_STREAM, (stream,))
+        records = self._records(_STREAM, (stream,))
+        if [r.version for r in records] == list(range(1, len(records) + 1)):
+            return records
+        return self._records(_STREAM_SLOWLY, (stream,))  # a damaged link
 
     @typed
     def since(self, position: int, limit: int = -1) -> Sequence[Record]:

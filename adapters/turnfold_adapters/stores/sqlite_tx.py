@@ -28,20 +28,21 @@ from turnfold_adapters.stores.sqlite_connection import row_of, typed, typed_erro
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, raw_digest
 
 _NEW = """
-    INSERT INTO stream (id, name, version, open, phase, created, updated, lane, parent,
-                        kind, due, expires, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+    INSERT INTO stream (id, name, version, last, open, phase, created, updated, lane,
+                        parent, kind, due, expires, reason)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 """
 CHANGED = """
-    UPDATE stream SET version = ?3, open = ?4, phase = ?5, created = ?6, updated = ?7,
-           lane = ?8, parent = ?9, kind = ?10, due = ?11, expires = ?12, reason = ?13
+    UPDATE stream SET version = ?3, last = ?4, open = ?5, phase = ?6, created = ?7,
+           updated = ?8, lane = ?9, parent = ?10, kind = ?11, due = ?12, expires = ?13,
+           reason = ?14
     WHERE id = ?1
 """
-_GROWN = "UPDATE stream SET version = ? WHERE id = ?"
-_LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_GROWN = "UPDATE stream SET version = ?, last = ? WHERE id = ?"
+_LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BODY = "INSERT OR IGNORE INTO body (digest, salt, data) VALUES (?, ?, ?)"
 _KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
-_HEAD = "UPDATE head SET position = ?, hash = ?"
+_HEAD = "UPDATE log SET head = ? WHERE position = ?"
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
 _BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
 
@@ -54,6 +55,7 @@ class Known:
 
     id: int
     version: int
+    last: int  # position
 
 
 class SqliteTx:
@@ -78,7 +80,7 @@ class SqliteTx:
     def _forget(self) -> None:
         self._new: dict[int, _Row] = {}  # by id; whole rows
         self._changed: dict[int, _Row] = {}
-        self._grown: dict[int, int] = {}
+        self._grown: dict[int, tuple[int, int]] = {}
         self._log: list[_Row] = []
         self._bodies: list[tuple[bytes, Body]] = []
         self._keys: list[tuple[str, int]] = []
@@ -120,12 +122,8 @@ class SqliteTx:
         self._check_keys(append.keys, fresh)
         self._check_summaries(append.summaries, fresh)
         kinds = [self._kind(record.kind) for record in append.records]
+        self._note_records(append.records, kinds, fresh)
         self._note_streams(append.summaries, fresh)
-        for r, kind in zip(append.records, kinds, strict=True):
-            identity = fresh[r.stream].id
-            self._log.append(
-                (r.position, identity, r.version, kind, r.schema, r.at, r.data, r.hash)
-            )
         for key, stream in append.keys:
             self._taken[key] = stream
             self._keys.append((key, self._streams[stream].id))
@@ -144,9 +142,9 @@ class SqliteTx:
     def known(self, stream: str) -> Known:
         known = self._streams.get(stream)
         if known is None:
-            sql = "SELECT id, version FROM stream WHERE name = ?"
+            sql = "SELECT id, version, last FROM stream WHERE name = ?"
             row = row_of(self.conn, sql, (stream,))
-            known = Known(*row) if row else Known(0, 0)
+            known = Known(*row) if row else Known(0, 0, 0)
             self._streams[stream] = known
         return known
 
@@ -157,9 +155,12 @@ class SqliteTx:
         fresh: dict[str, Known] = {}
         for record in records:
             stream = record.stream
-            if stream not in fresh:
+            known = fresh.get(stream)
+            if known is None:
                 identity = self.known(stream).id or record.position
-                fresh[stream] = Known(identity, versions[stream])
+                fresh[stream] = Known(identity, versions[stream], record.position)
+            else:
+                known.last = record.position
         return fresh
 
     def _check_keys(
@@ -187,6 +188,16 @@ class SqliteTx:
             if parent and parent not in fresh and not self.known(parent).version:
                 raise no_stream("summary.parent", parent)
 
+    def _note_records(
+        self, records: Sequence[Record], kinds: Sequence[int], fresh: dict[str, Known]
+    ) -> None:
+        last = {name: self.known(name).last or None for name in fresh}
+        for r, kind in zip(records, kinds, strict=True):
+            stream, at, position = r.stream, r.at, r.position
+            identity, prev, last[stream] = fresh[stream].id, last[stream], position
+            row = (position, identity, r.version, kind, r.schema, at, r.data, r.hash)
+            self._log.append((*row, prev, None))
+
     def _note_streams(
         self, summaries: Sequence[Summary], fresh: dict[str, Known]
     ) -> None:
@@ -197,19 +208,19 @@ class SqliteTx:
             self._note_summary(summary)
 
     def _note_version(self, name: str, known: Known) -> None:
-        identity, version = known.id, known.version
+        identity, version, last = known.id, known.version, known.last
         pending = self._new.get(identity) or self._changed.get(identity)
         if not self._streams[name].version:
-            self._new[identity] = (identity, name, version, *_BARE)
+            self._new[identity] = (identity, name, version, last, *_BARE)
         elif pending:
             pending_rows = self._new if identity in self._new else self._changed
-            pending_rows[identity] = (identity, name, version, *pending[3:])
+            pending_rows[identity] = (identity, name, version, last, *pending[4:])
         else:
-            self._grown[identity] = version
+            self._grown[identity] = (version, last)
 
     def _note_summary(self, summary: Summary) -> None:
         parent = None if summary.parent is None else self._streams[summary.parent].id
-        row = summary_row(summary, parent)
+        row = summary_row(summary, self._streams[summary.stream].last, parent)
         if summary.order in self._new:
             self._new[summary.order] = row
         else:
@@ -245,7 +256,7 @@ class SqliteTx:
         if self._new:
             conn.executemany(_NEW, self._new.values())
         if self._grown:
-            conn.executemany(_GROWN, [(v, i) for i, v in self._grown.items()])
+            conn.executemany(_GROWN, [(v, p, i) for i, (v, p) in self._grown.items()])
         if self._changed:
             conn.executemany(CHANGED, self._changed.values())
         if self._log:
@@ -255,7 +266,7 @@ class SqliteTx:
         if self._keys:
             conn.executemany(_KEY, self._keys)
         if self._head is not self._base:
-            conn.execute(_HEAD, (self._head.position, self._head.hash))
+            conn.execute(_HEAD, (self._head.hash, self._head.position))
             self._base = self._head
         self._forget()
 
@@ -276,12 +287,13 @@ class SqliteTx:
         return row_of(self.conn, sql, (digest,)) is not None
 
 
-def summary_row(s: Summary, parent: int | None) -> _Row:
+def summary_row(s: Summary, last: int, parent: int | None) -> _Row:
     """The row of table `stream` that a summary makes."""
     return (
         s.order,
         s.stream,
         s.version,
+        last,
         int(s.open),
         s.phase,
         s.created,

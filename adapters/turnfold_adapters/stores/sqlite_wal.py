@@ -16,19 +16,24 @@ import apsw
 from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite_connection import typed_error
 
-_STEP = bytes(64 * 1024)
+_FRAME = 4096 + 24  # bytes of a page in the log
+_AHEAD = 256 * 1024  # what one transaction may need
+_STEP = 2 * 1024 * 1024
 
 
 class Wal:
     """The log behind one writer connection. `pages` is what a checkpoint would move."""
 
     def __init__(
-        self, conn: apsw.Connection, path: str, *, grow_bytes: int, cap_pages: int
+        self, conn: apsw.Connection, path: str, *, max_bytes: int, ahead: bool = True
     ) -> None:
         self._conn = conn
         self._path = path
-        self._grow_bytes = grow_bytes
-        self._cap_pages = self._limit = cap_pages
+        self._max = max_bytes
+        self._size = (
+            0 if ahead else max_bytes
+        )  # of the file, as far as it was grown here
+        self._cap_pages = self._limit = max(max_bytes, _STEP) // _FRAME
         self.pages = 0
         self.failure: StoreError | None = None  # of the last checkpoint, for health
         conn.set_wal_hook(self._committed)
@@ -64,19 +69,22 @@ class Wal:
         return self.pages == 0
 
     def grow(self) -> None:
-        """Fill the log's file up with zeros, once; only inside a write transaction.
+        """Fill the log's file up with zeros ahead of use; only in a write transaction.
 
         The write lock is what makes it safe: nobody else appends meanwhile. Zeros end
         the log for every reader. On a disk that is nearly full it is left out.
         """
-        target, self._grow_bytes = self._grow_bytes, 0
+        if self._size >= self._max or self.pages * _FRAME + _AHEAD < self._size:
+            return
         path = Path(f"{self._path}-wal")
-        if not target or _free_bytes(path.parent) < 16 * target:
+        if _free_bytes(path.parent) < 16 * self._max:
+            self._size = self._max  # do not ask again
             return
         with path.open("r+b") as file:  # no lock of SQLite is on this file
             size = file.seek(0, os.SEEK_END)
-            for _ in range(size, target, len(_STEP)):
-                file.write(_STEP)
+            target = min(size + _STEP, self._max)
+            file.write(bytes(max(0, target - size)))
+        self._size = max(size, target)
 
 
 def _free_bytes(folder: Path) -> int:
