@@ -93,6 +93,19 @@ class StaleRunError(UsageError):
     why: str
 
 
+class StepInDoubtError(UsageError):
+    """An earlier run began this step and died; only the embedder knows if it is safe
+    to do it again."""
+
+    code = "turn.step_in_doubt"
+    template = (
+        "step {key} of turn {turn} was begun by an earlier run and may have happened; "
+        "pass repeat=True if doing it twice is harmless"
+    )
+    turn: str
+    key: str
+
+
 class NotOpenError(UsageError):
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"

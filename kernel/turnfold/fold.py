@@ -96,16 +96,16 @@ def _entry(e: Entry) -> Summary:
         stream=e.stream,
         version=e.version,
         open=e.open,
-        phase=e.phase,
+        phase=e.phase.value,
         order=e.order,
         created=e.created,
         updated=e.updated,
         lane=e.lane,
         parent=e.turn,
-        kind=e.kind,
+        kind=e.kind.value,
         due=e.due,
         expires=e.expires_at,
-        reason=e.reason,
+        reason=_text(e.reason),
     )
 
 
@@ -114,15 +114,20 @@ def _turn(t: Turn) -> Summary:
         stream=t.stream,
         version=t.version,
         open=t.open,
-        phase=t.phase,
+        phase=t.phase.value,
         order=t.order,
         created=t.created,
         updated=t.updated,
         lane=t.lane,
         kind="control" if t.control else "turn",
         due=t.due,
-        reason=t.outcome or t.reason,
+        reason=_text(t.outcome or t.reason),
     )
+
+
+def _text(word: str | None) -> str | None:
+    """An enumerated word as the plain text that a store keeps."""
+    return None if word is None else str(word)
 
 
 def _plain(
@@ -137,7 +142,7 @@ def _plain(
         created=state.created,
         updated=state.updated,
         due=due,
-        reason=reason,
+        reason=_text(reason),
     )
 
 

@@ -85,8 +85,7 @@ class Journal:
 
     def reopen(self) -> None:
         """Forget everything that was folded and read it again."""
-        self.store.close()
-        self.store.open()
+        self.store.reopen()
         self.book.load()
 
     def refresh(self) -> dict[str, State]:

@@ -50,7 +50,7 @@ def _plain(text: object) -> bool:
 
 def _plain_summary(s: Summary) -> bool:
     return (
-        type(s.open) is bool
+        _flag(s.open)
         and type(s.version) is type(s.order) is int
         and _small(s.created)
         and _small(s.updated)
@@ -63,6 +63,10 @@ def _plain_summary(s: Summary) -> bool:
         and (s.kind is None or _plain(s.kind))
         and (s.reason is None or _plain(s.reason))
     )
+
+
+def _flag(value: object) -> bool:
+    return type(value) is bool
 
 
 def _small(value: object) -> bool:

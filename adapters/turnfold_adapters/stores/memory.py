@@ -99,7 +99,7 @@ class MemoryStore:
         self._address = address
         self._state = "not open"
         self._seen = 0
-        self._ownership = MemoryOwnership(self.disk)
+        self._ownership = MemoryOwnership(self.disk, self._writable)
 
     @property
     def address(self) -> str:

@@ -35,11 +35,13 @@ class Room:
 class MemoryOwnership:
     """One handle's claim to be the worker of a `MemoryDisk`."""
 
-    def __init__(self, disk: MemoryDisk) -> None:
+    def __init__(self, disk: MemoryDisk, check: Callable[[], object]) -> None:
         self._disk = disk
+        self._check = check  # raises NotOpenError unless the store may be written
 
     def take(self) -> Owner | None:
         """Become the owner, or None while another handle is, or this one already is."""
+        self._check()
         room = self._disk.room
         with room.lock:
             if room.holder is not None:

@@ -126,7 +126,12 @@ class Store(Reads, Protocol):
     def open(self, *, read_only: bool = False) -> None:
         """Raises NewerSchemaError, NotAStoreError, UnsafeStoreError, DiskError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends everything this handle has, its ownership too."""
+
+    def reopen(self) -> None:
+        """Forget every connection and open anew; ownership stays. For use after
+        FateUnknownError."""
 
     def write(self) -> AbstractContextManager[Tx]:
         """BEGIN on entering, COMMIT on leaving, ROLLBACK when an exception passes.

@@ -84,7 +84,15 @@ def _at(leg: Leg, decision: Callable[..., object]) -> Callable[[Draft], object]:
 
 
 def _record(leg: Leg, outcome: Outcome) -> Program:
-    yield from insist(partial(_at(leg, settling.settle), outcome=outcome))
+    yield from insist(
+        partial(
+            settling.settle,
+            stream=leg.entry,
+            part=leg.part,
+            number=leg.attempt,
+            outcome=outcome,
+        )
+    )
 
 
 def _ask(entry: str) -> Program:

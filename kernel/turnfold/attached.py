@@ -1,0 +1,165 @@
+"""A channel as attached: its methods found once, its answers held to the contract.
+
+Whatever an adapter does - raise anything, cancel itself, return nothing, return a
+"success" without a receipt - comes out of here as one of three outcomes, and only what
+is proven counts as proven.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from turnfold import guards
+from turnfold.effects import Prepared
+from turnfold.errors import ContractError
+from turnfold.payloads import Payload, Route
+from turnfold.planning import Plan, make_plan
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    Attempt,
+    CannotTell,
+    Capabilities,
+    Found,
+    Outcome,
+    Part,
+    Receipt,
+    Rejected,
+    Unknown,
+    Verdict,
+)
+from turnfold.words import DeliveryClass, FailureClass, Kind
+
+
+class Attached:
+    """One channel under one name and account. Raises ContractError if it is none."""
+
+    def __init__(self, name: str, account: str, channel: object) -> None:
+        self.name, self.account, self.channel = name, account, channel
+        self._send = self._method("send", required=True)
+        self._prepare = self._method("prepare")
+        self._reconcile = self._method("reconcile")
+        self._classify = getattr(channel, "classify", None)
+        self.capabilities = self._declared()
+
+    def _method(self, name: str, *, required: bool = False) -> Any:
+        method = getattr(self.channel, name, None)
+        if method is None and not required:
+            return None
+        if not inspect.iscoroutinefunction(method):
+            problem = f"{name}() must be an `async def` method"
+            raise ContractError(channel=self.name, problem=problem)
+        return method
+
+    def _declared(self) -> Capabilities:
+        declared = getattr(self.channel, "capabilities", None)
+        if declared is None:
+            return Capabilities()
+        if not isinstance(declared, Capabilities):
+            problem = f"capabilities must be Capabilities, not {type(declared)}"
+            raise ContractError(channel=self.name, problem=problem)
+        claims = {c for offer in declared.parts.values() for c in offer.classes}
+        if DeliveryClass.LOOKUP in claims and self._reconcile is None:
+            problem = "claims class lookup but has no reconcile()"
+            raise ContractError(channel=self.name, problem=problem)
+        if declared.prepares is not None and self._prepare is None:
+            problem = "names kinds to prepare but has no prepare()"
+            raise ContractError(channel=self.name, problem=problem)
+        return declared
+
+    def prepares(self, kind: str) -> bool:
+        """Does a part of this kind need prepare()?"""
+        kinds = self.capabilities.prepares
+        return self._prepare is not None and (kinds is None or kind in kinds)
+
+    def plan(
+        self, payloads: Sequence[Payload], route: Route, kind: Kind, entry: str
+    ) -> Plan:
+        """Raises what the adapter's plan raises, and ContractError."""
+        capabilities = self.capabilities
+        return make_plan(self.channel, capabilities, payloads, route, kind, entry)
+
+    def calling_prepare(self, part: Part) -> Coroutine[Any, Any, Any]:
+        return _contained(self._prepare(part))
+
+    def calling_send(self, part: Part, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+        return _contained(self._send(part, part.key, attempt))
+
+    def calling_reconcile(self, part: Part, since: int) -> Coroutine[Any, Any, Any]:
+        return _contained(self._reconcile(part, since))
+
+    # What the finished task of such a call means. A task that was cancelled without
+    # our asking was cancelled by the adapter itself (L07): an error like any other.
+
+    def prepared(self, task: asyncio.Task[Any]) -> Prepared | Rejected:
+        """Whatever went wrong here, nothing was sent."""
+        error = _error(task)
+        if error is None:
+            return Prepared(task.result())
+        meant = self._meaning(error)
+        if isinstance(meant, Rejected):
+            return meant
+        return Rejected(failure=FailureClass.TRANSIENT, detail=_told(error))
+
+    def outcome(self, task: asyncio.Task[Any]) -> Outcome:
+        error = _error(task)
+        if error is None:
+            return self._held_to_contract(task.result())
+        return self._meaning(error) or Unknown(cause="raised", detail=_told(error))
+
+    def verdict(self, task: asyncio.Task[Any]) -> Verdict:
+        """A look-up that fails, or answers nonsense, could not tell."""
+        error = _error(task)
+        if error is not None:
+            return CannotTell(detail=_told(error))
+        verdict = task.result()
+        if isinstance(verdict, Found | Absent | CannotTell):
+            return verdict
+        return CannotTell(detail=f"reconcile() gave {verdict!r:.200}")
+
+    def _meaning(self, exc: BaseException) -> Outcome | None:
+        if self._classify is None or isinstance(exc, asyncio.CancelledError):
+            return None
+        try:
+            meant = self._classify(exc)
+        except Exception:  # noqa: BLE001  a broken classifier knows nothing
+            return None
+        return meant if isinstance(meant, Accepted | Rejected | Unknown) else None
+
+    def _held_to_contract(self, answer: object) -> Outcome:
+        if isinstance(answer, Rejected | Unknown):
+            return answer
+        if not isinstance(answer, Accepted) or not isinstance(answer.receipt, Receipt):
+            return Unknown(cause="no_receipt", detail=f"send() gave {answer!r:.200}")
+        given_ids: tuple[Any, ...] = answer.receipt.ids
+        ids = tuple(str(i) if type(i) is int else i for i in given_ids)
+        texts = all(type(i) is str for i in ids)
+        given = guards.receipt_given(ids, gives_ids=self.capabilities.gives_ids)
+        if not texts or not given:
+            return Unknown(cause="no_receipt", detail=f"receipt {ids!r:.200}")
+        receipt = Receipt(ids=ids, thread=answer.receipt.thread)
+        return Accepted(receipt=receipt, deduplicated=answer.deduplicated)
+
+
+class AdapterExitError(Exception):
+    """The adapter called sys.exit() or the like; the process goes on."""
+
+
+async def _contained(call: Coroutine[Any, Any, Any]) -> Any:
+    # asyncio lets SystemExit stop the whole loop, wherever it is raised.
+    try:
+        return await call
+    except SystemExit as exc:
+        raise AdapterExitError(str(exc)) from exc
+
+
+def _error(task: asyncio.Task[Any]) -> BaseException | None:
+    if task.cancelled():
+        return asyncio.CancelledError("cancelled")
+    return task.exception()
+
+
+def _told(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"[:1000]
+

@@ -1,0 +1,1 @@
+"""Drivers answer the effects of programs. One in production, one that crashes."""

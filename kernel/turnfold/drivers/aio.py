@@ -1,0 +1,357 @@
+"""The production driver: programs on asyncio, one shared commit per loop tick.
+
+A program is a task while it has something to do and nothing at all while it waits:
+lanes that wait for a time stand in one heap. Everything that is appended in one tick
+of the loop goes into one transaction; results are handed out after its COMMIT.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from turnfold.attached import Attached
+from turnfold.clock import Clock
+from turnfold.decide.draft import Context, Draft
+from turnfold.decide.settling import settle
+from turnfold.drivers import agenda
+from turnfold.drivers.agenda import Key
+from turnfold.drivers.legs import Legs
+from turnfold.effects import (
+    Append,
+    Asked,
+    CallHandler,
+    Decision,
+    Effect,
+    Leg,
+    Look,
+    MakePlan,
+    Prepare,
+    Program,
+    Reconcile,
+    RunEnd,
+    Send,
+    Wait,
+)
+from turnfold.errors import StoreError, UsageError
+from turnfold.fold import State
+from turnfold.journal import Commit, Journal
+from turnfold.machines.entry import Entry
+from turnfold.packing import unpack
+from turnfold.payloads import Route
+from turnfold.planning import Plan
+from turnfold.ports.channel import Accepted, CannotTell, Rejected
+from turnfold.settings import Settings
+from turnfold.words import FailureClass
+
+_LOG = logging.getLogger("turnfold")
+_LONGEST_MS = 60_000  # timers look again at least this often, for clocks that jump
+_SICK_MS = 5_000  # how long a program that broke is left alone
+
+Hook = Callable[[str, Effect], None]
+Watch = Callable[[Commit], None]
+
+
+class AioDriver:
+    """`run_handler` calls the embedder; `watch` is told of every commit; `probe` is
+    called before and after each effect (tests stop the process there)."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        settings: Settings,
+        desks: Mapping[tuple[str, str], Attached],
+        run_handler: Callable[[str, int], Awaitable[RunEnd]],
+        watch: Watch,
+        probe: Hook | None = None,
+    ) -> None:
+        self.journal, self.book, self.clock = journal, journal.book, clock
+        self.settings, self.desks = settings, desks
+        self._run_handler, self._watch, self._probe = run_handler, watch, probe
+        self.legs = Legs(journal.store, clock, settings, self.entry, self._late)
+        self.epoch = 0  # 0: not the worker
+        self.draining = False
+        self.troubles = 0
+        self.live: dict[Key, asyncio.Task[None]] = {}
+        self._again: set[Key] = set()
+        self._timers: list[tuple[int, int, Key]] = []
+        self._due: dict[Key, int] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._queue: list[tuple[Decision, asyncio.Future[Any]]] = []
+        self._sends = asyncio.Semaphore(settings.concurrent_sends)
+        self._runs = asyncio.Semaphore(settings.concurrent_runs)
+
+    # --- appends: one commit per tick ---
+
+    def submit(self, decision: Decision) -> asyncio.Future[Any]:
+        """The future resolves after COMMIT. Cancelling it does not undo the append."""
+        loop = asyncio.get_running_loop()
+        if not self._queue:
+            loop.call_soon(self._flush)
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((decision, future))
+        return future
+
+    def _flush(self) -> None:
+        queue, self._queue = self._queue, []
+        commit = self.journal.commit([decision for decision, _ in queue])
+        for (_, future), decided in zip(queue, commit.results, strict=True):
+            if future.done():
+                continue  # its caller was cancelled; the append stands all the same
+            if decided.error is not None:
+                future.set_exception(decided.error)
+            else:
+                future.set_result(decided.value)
+        self.moved(commit.moved, commit)
+
+    def moved(self, moved: Mapping[str, State], commit: Commit | None = None) -> None:
+        """Give every program that has something to do now a chance to do it."""
+        for state in moved.values():
+            if isinstance(state, Entry):
+                self.legs.forget(state)
+        if self.epoch:
+            self.start(agenda.after(moved.values(), self.book, self.epoch))
+            self._set_alarm()
+        self._watch(commit or Commit([], dict(moved)))
+
+    def refresh(self) -> None:
+        """Take in what other processes appended."""
+        moved = self.journal.refresh()
+        if moved:
+            self.moved(moved)
+
+    # --- programs ---
+
+    def start(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key in self.live:
+                self._again.add(key)
+            else:
+                self.live[key] = asyncio.create_task(self._live(key))
+
+    async def _live(self, key: Key) -> None:
+        until: int | None = None
+        try:
+            until = await self.perform(agenda.program_of(key))
+        except Exception:
+            self.troubles += 1
+            _LOG.exception("program %s %s broke; trying again later", *_named(key))
+            until = self.clock.now() + _SICK_MS
+        finally:
+            self.live.pop(key, None)
+        if key in self._again and not self.draining:
+            self._again.discard(key)
+            if key.what != "run":
+                self.start([key])
+        elif until is not None and key.what != "run":
+            self._wake_at(key, until)
+
+    async def perform(self, program: Program) -> Any:
+        """Run a program to its end, answering its effects."""
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = program.throw(error) if error else program.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            answer, error = None, None
+            try:
+                answer = await self._answer(effect)
+            except (StoreError, UsageError) as exc:
+                error = exc
+
+    async def _answer(self, effect: Effect) -> Any:
+        if self._probe is None:
+            return await self._effect(effect)
+        self._probe("before", effect)
+        answer = await self._effect(effect)
+        self._probe("after", effect)
+        return answer
+
+    async def _effect(self, effect: Effect) -> Any:
+        match effect:
+            case Append(decision=decision):
+                return await asyncio.shield(self.submit(decision))
+            case Look(question=question):
+                return self.look(question)
+            case MakePlan(entry=entry):
+                return self._plan(entry)
+            case Prepare(leg=leg):
+                return await self._prepare(leg)
+            case Send(leg=leg, prepared=prepared):
+                return await self._send_in_turn(leg, prepared)
+            case Reconcile(leg=leg):
+                return await self._reconcile(leg)
+            case CallHandler(turn=turn, run=run):
+                async with self._runs:
+                    return await self._run_handler(turn, run)
+            case Wait():
+                return await self._rest(effect)
+
+    def look(self, question: Callable[[Draft], Any]) -> Any:
+        """Ask folded state; nothing that the question emits is kept."""
+        return question(Draft(self.book, self.context()))
+
+    def context(self) -> Context:
+        return self.journal.context()
+
+    def entry(self, stream: str) -> Entry:
+        found: Entry = self.look(lambda draft: draft.entry(stream))
+        return found
+
+    async def _rest(self, wait: Wait) -> None:
+        if wait.trouble is not None:
+            self.troubles += 1
+            _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)
+        await asyncio.sleep(wait.ms / 1000)
+
+    # --- channels ---
+
+    def _desk(self, entry: Entry) -> Attached | None:
+        return self.desks.get((entry.channel, entry.account))
+
+    def _plan(self, stream: str) -> Plan | Rejected:
+        entry = self.entry(stream)
+        desk = self._desk(entry)
+        if desk is None:
+            return _detached(entry)
+        try:
+            body = self.journal.store.body
+            payloads = [unpack(body(digest), body) for digest in entry.body]
+            return desk.plan(payloads, _route(entry), entry.kind, stream)
+        except StoreError:
+            raise
+        except Exception as exc:  # noqa: BLE001  an adapter's plan may raise anything
+            detail = f"plan: {type(exc).__name__}: {exc}"
+            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
+
+    async def _prepare(self, leg: Leg) -> Any:
+        entry = self.entry(leg.entry)
+        desk = self._desk(entry)
+        if desk is None or self.draining:
+            return _detached(entry) if desk is None else _DRAIN
+        return await self.legs.prepare(desk, leg)
+
+    async def _send_in_turn(self, leg: Leg, prepared: Any) -> Any:
+        try:
+            await self._sends.acquire()
+        except asyncio.CancelledError:
+            return _DRAIN  # still in our hands: proven not sent
+        try:
+            return await self._send(leg, prepared)
+        finally:
+            self._sends.release()
+
+    async def _send(self, leg: Leg, prepared: Any) -> Any:
+        entry = self.entry(leg.entry)
+        desk = self._desk(entry)
+        return _detached(entry) if desk is None else await self.legs.send(
+            desk, leg, prepared
+        )
+
+    async def _reconcile(self, leg: Leg) -> Asked:
+        desk = self._desk(self.entry(leg.entry))
+        if desk is None:
+            return Asked(CannotTell(detail="channel is not attached"), _SICK_MS)
+        return await self.legs.reconcile(desk, leg)
+
+    def _late(self, leg: Leg, outcome: Accepted) -> None:
+        """A call that was given up has succeeded after all: that is evidence."""
+        if self.epoch:
+            future = self.submit(
+                lambda draft: settle(
+                    draft, leg.entry, leg.part, leg.attempt, outcome
+                )
+            )
+            future.add_done_callback(_log_failure)
+
+    # --- time ---
+
+    def _wake_at(self, key: Key, until: int) -> None:
+        self._due[key] = until
+        heapq.heappush(self._timers, (until, id(key), key))
+        if len(self._timers) > 2 * len(self._due) + 1_000:
+            self._timers = [(at, id(k), k) for k, at in self._due.items()]
+            heapq.heapify(self._timers)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due = [self._timers[0][0]] if self._timers else []
+        deadline = self.book.next_deadline()
+        if deadline is not None:
+            due.append(deadline)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if due and not self.draining:
+            wait = min(max(min(due) - self.clock.now(), 0), _LONGEST_MS)
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(wait / 1000, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        now = self.clock.now()
+        while self._timers and self._timers[0][0] <= now:
+            until, _, key = heapq.heappop(self._timers)
+            if self._due.get(key) == until:
+                del self._due[key]
+                self.start([key])
+        self.start(Key("expiry", stream) for stream in self.book.overdue(now))
+        self._set_alarm()
+
+    # --- beginning and end ---
+
+    def begin(self, epoch: int) -> None:
+        """Become the worker: take up everything that is open."""
+        self.epoch = epoch
+        self.start(agenda.at_start(self.book))
+        self._set_alarm()
+
+    async def drain(self, timeout_ms: int) -> None:
+        """Start nothing new; let what is on the wire end; then cut it off."""
+        self.draining = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        tasks = set(self.live.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_ms / 1000)
+        self.legs.stopping = True
+        while tasks := {task for task in self.live.values() if not task.done()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
+        while self._queue:
+            await asyncio.sleep(0)
+        self.epoch = 0
+
+
+_DRAIN = Rejected(failure=FailureClass.DRAIN)
+
+
+def _detached(entry: Entry) -> Rejected:
+    detail = f"channel {entry.channel}/{entry.account} is not attached"
+    return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
+
+
+def _route(entry: Entry) -> Route:
+    return Route(
+        channel=entry.channel,
+        account=entry.account,
+        conversation=entry.conversation,
+        thread=entry.thread,
+        reply_to=entry.reply_to,
+    )
+
+
+def _named(key: Key) -> tuple[str, str]:
+    return key.what, key.name
+
+
+def _log_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        _LOG.error("a late success could not be stored: %s", future.exception())
+
+
