@@ -43,7 +43,7 @@ from turnfold_adapters.stores.sqlite_connection import (
     typed,
     typed_error,
 )
-from turnfold_adapters.stores.sqlite_place import check_place, resolve
+from turnfold_adapters.stores.sqlite_place import check_disk, check_file, resolve
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
 from turnfold_adapters.stores.sqlite_tx import SqliteTx
@@ -111,6 +111,7 @@ class SqliteStore:
         """
         if self._reads is not None:
             return
+        check_file(self.path)
         try:
             if read_only:
                 self._open_read_only()
@@ -124,7 +125,7 @@ class SqliteStore:
         self._state = "open for reading only" if read_only else "open"
 
     def _open(self) -> None:
-        check_place(self.path)
+        check_disk(self.path)
         if not Path(self.path).parent.is_dir():
             raise DiskError(path=self.path, problem="its folder does not exist")
         self._writer = open_writer(self._settings, self.wait)
@@ -146,7 +147,7 @@ class SqliteStore:
             raise NotAStoreError(path=self.path, problem="it does not exist")
         self._immutable = not self._has_wal()
         if not self._immutable:
-            check_place(self.path)
+            check_disk(self.path)
         self._reader = open_read_only(
             self._settings, self.wait, immutable=self._immutable
         )

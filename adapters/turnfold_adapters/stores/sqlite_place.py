@@ -52,10 +52,14 @@ def resolve(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(Path(text).expanduser())
 
 
-def check_place(path: str) -> None:
-    """Raises NotAStoreError for a folder, UnsafeStoreError for a network disk."""
+def check_file(path: str) -> None:
+    """Raises NotAStoreError for a folder."""
     if Path(path).is_dir():
         raise NotAStoreError(path=path, problem="it is a folder")
+
+
+def check_disk(path: str) -> None:
+    """Raises UnsafeStoreError for a network disk."""
     kind = file_system(path)
     if kind in _NETWORK:
         problem = f"{kind} is a network file system; locks do not hold there"

@@ -80,7 +80,9 @@ class SqliteReads:
     @typed
     def read(self, stream: str) -> Sequence[Record]:
         records = self._records(_STREAM, (stream,))
-        if [r.version for r in records] == list(range(1, len(records) + 1)):
+        found = [(r.stream, r.version) for r in records]
+        row = row_of(self.conn, "SELECT version FROM stream WHERE name = ?", (stream,))
+        if found == [(stream, version + 1) for version in range(row[0] if row else 0)]:
             return records
         return self._records(_STREAM_SLOWLY, (stream,))  # a damaged link
 
