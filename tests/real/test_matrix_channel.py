@@ -28,6 +28,17 @@ async def test_the_same_key_twice_is_one_event_with_one_id(
     assert event["content"][KEY_FIELD] == part.key
 
 
+@pytest.mark.case("E03")
+async def test_the_same_key_eight_times_at_once_is_one_event(
+    make_channel: MakeChannel, bot: User, room_id: str
+) -> None:
+    channel = make_channel()
+    part = a_part(room_id)
+    outcomes = await asyncio.gather(*(deliver(channel, part) for _ in range(8)))
+    assert len({id_of(outcome) for outcome in outcomes}) == 1
+    assert len(bot.events(room_id, bot.user_id)) == 1
+
+
 @pytest.mark.case("A04", "B06", "D17")
 async def test_a_cut_after_the_request_is_unknown_and_the_same_key_again_is_one_event(
     make_channel: MakeChannel, bot: User, room_id: str, proxy: CuttingProxy

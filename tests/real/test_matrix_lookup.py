@@ -31,6 +31,20 @@ async def test_a_part_whose_answer_was_lost_is_found_by_its_key(
     assert verdict.receipt.ids == (event["event_id"],)
 
 
+@pytest.mark.case("B02")
+async def test_another_device_of_the_bot_finds_it_too(
+    make_channel: MakeChannel, room_id: str
+) -> None:
+    """The server shows transaction ids to the sending device only; our key is ours."""
+    since = now_ms()
+    part = a_part(room_id)
+    sent = await deliver(make_channel(), part)
+    other = make_channel(token=None, password="bot", device_id="SECOND")
+    verdict = await other.reconcile(part, since)
+    assert isinstance(verdict, Found)
+    assert verdict.receipt.ids == (id_of(sent),)
+
+
 @pytest.mark.case("B16")
 async def test_a_part_that_never_arrived_is_absent_even_beside_its_twin(
     make_channel: MakeChannel, room_id: str, proxy: CuttingProxy
