@@ -129,9 +129,10 @@ def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
 @cache
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, omit_if_default=True)
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(str, _exact(str))
-    converter.register_structure_hook(bool, _exact(bool))
+    # By identity: a hook for `str` would be taken for its subclasses, the enums, too.
+    converter.register_structure_hook_func(lambda cls: cls is int, _integer)
+    converter.register_structure_hook_func(lambda cls: cls is str, _exact(str))
+    converter.register_structure_hook_func(lambda cls: cls is bool, _exact(bool))
     converter.register_structure_hook_func(
         lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum), _enum
     )

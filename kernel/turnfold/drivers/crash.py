@@ -1,0 +1,230 @@
+"""The synchronous driver: one life of a process, stepped by hand, ended anywhere.
+
+It runs the same programs as production, one effect at a time in an order that the
+caller chooses, and tells `stop` before each effect and after it happened but before
+the program learns of it. Whatever the caller copies or ends there is a crash: every
+crash there is. What channels and handlers do is the caller's too.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from attrs import define, frozen
+
+from turnfold.decide.draft import Draft
+from turnfold.drivers import agenda
+from turnfold.drivers.agenda import Key
+from turnfold.effects import (
+    Append,
+    CallHandler,
+    Decision,
+    Effect,
+    Look,
+    MakePlan,
+    Prepare,
+    Program,
+    Reconcile,
+    RunEnd,
+    Send,
+    Wait,
+)
+from turnfold.errors import StoreError, UsageError
+from turnfold.fold import State
+from turnfold.journal import Journal
+
+
+class Surroundings(Protocol):
+    """The world as one process meets it. Each answers an effect at once, but `send`:
+    that starts a request, and `answer` collects what came back."""
+
+    def now(self) -> int: ...
+
+    def plan(self, effect: MakePlan) -> Any: ...
+
+    def prepare(self, effect: Prepare) -> Any: ...
+
+    def send(self, effect: Send) -> None: ...
+
+    def answer(self, effect: Send) -> Any: ...
+
+    def reconcile(self, effect: Reconcile) -> Any: ...
+
+    def handler(self, effect: CallHandler) -> Program: ...
+
+    def stop(self, when: str, effect: object) -> None:
+        """Called around each effect; raising ends this life."""
+
+
+@frozen
+class Act:
+    """An effect of the surroundings' own programs, such as acknowledging a message."""
+
+    does: Callable[[], Any]
+
+
+@define
+class Live:
+    """A program and what it is to be given next."""
+
+    key: object
+    program: Program
+    answer: Any = None
+    error: Exception | None = None
+    in_flight: Send | None = None
+    until: int | None = None  # resting until then
+
+
+class CrashDriver:
+    """One life. `alive` holds its programs in the order they became so."""
+
+    def __init__(self, journal: Journal, around: Surroundings, epoch: int) -> None:
+        self.journal, self.book, self.around = journal, journal.book, around
+        self.epoch = epoch  # 0: a client, which never works
+        self.alive: dict[object, Live] = {}
+        self.timers: dict[Key, int] = {}
+        self._again: set[object] = set()
+        self.effects = 0
+
+    def begin(self) -> None:
+        if self.epoch:
+            self.start(agenda.at_start(self.book))
+
+    def start(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.timers.pop(key, None)
+            if key in self.alive:
+                self._again.add(key)
+            else:
+                self.alive[key] = Live(key, agenda.program_of(key))
+
+    def add(self, key: object, program: Program) -> None:
+        """A program of the surroundings: a message that comes in, an abort."""
+        self.alive[key] = Live(key, program)
+
+    def ready(self) -> list[Live]:
+        """The programs that could take a step now."""
+        now = self.around.now()
+        return [p for p in self.alive.values() if p.until is None or p.until <= now]
+
+    def next_time(self) -> int | None:
+        """When something is due, if nothing is ready."""
+        due = [p.until for p in self.alive.values() if p.until is not None]
+        due += self.timers.values()
+        deadline = self.book.next_deadline()
+        if self.epoch and deadline is not None:
+            due.append(deadline)
+        return min(due, default=None)
+
+    def tick(self) -> None:
+        """Time has moved: wake what is due."""
+        now = self.around.now()
+        self.start([key for key, due in self.timers.items() if due <= now])
+        if self.epoch:
+            self.start(Key("expiry", s) for s in self.book.overdue(now))
+
+    def step(self, live: Live) -> None:
+        """Let one program go as far as its next effect, and do that effect."""
+        live.until = None
+        if live.in_flight is not None:
+            self._collect(live)
+            return
+        try:
+            effect = self._resume(live)
+        except StopIteration as ended:
+            self._ended(live, ended.value)
+            return
+        self._do(live, effect)
+
+    def _resume(self, live: Live) -> Effect | Act:
+        error, answer = live.error, live.answer
+        live.error, live.answer = None, None
+        if error is not None:
+            return live.program.throw(error)
+        return live.program.send(answer)
+
+    def _do(self, live: Live, effect: Effect | Act) -> None:
+        if isinstance(effect, Look):  # folded state is no effect on the world
+            live.answer = effect.question(Draft(self.book, self.journal.context()))
+            self.step(live)
+            return
+        self.effects += 1
+        self.around.stop("before", effect)
+        try:
+            live.answer = self._perform(live, effect)
+        except (StoreError, UsageError) as exc:
+            live.error = exc
+        self.around.stop("after", effect)
+
+    def _perform(self, live: Live, effect: Effect | Act) -> Any:
+        match effect:
+            case Append(decision=decision):
+                return self.append(decision)
+            case MakePlan():
+                return self.around.plan(effect)
+            case Prepare():
+                return self.around.prepare(effect)
+            case Send():
+                live.in_flight = effect
+                return self.around.send(effect)
+            case Reconcile():
+                return self.around.reconcile(effect)
+            case CallHandler():
+                live.program = _nested(self.around.handler(effect), live.program)
+                return None
+            case Wait(ms=ms):
+                live.until = self.around.now() + ms
+                return None
+            case Act(does=does):
+                return does()
+            case Look():
+                raise AssertionError  # answered above
+
+    def _collect(self, live: Live) -> None:
+        assert live.in_flight is not None  # noqa: S101  asked by step()
+        effect, live.in_flight = live.in_flight, None
+        live.answer = self.around.answer(effect)
+        self.around.stop("answered", effect)
+
+    def append(self, decision: Decision) -> Any:
+        commit = self.journal.commit([decision])
+        self.moved(commit.moved)
+        return commit.results[0].get()
+
+    def refresh(self) -> None:
+        """Read what another process appended."""
+        self.moved(self.journal.refresh())
+
+    def moved(self, moved: dict[str, State]) -> None:
+        if self.epoch:
+            self.start(agenda.after(moved.values(), self.book, self.epoch))
+
+    def _ended(self, live: Live, until: object) -> None:
+        key = live.key
+        del self.alive[key]
+        again = key in self._again
+        self._again.discard(key)
+        if not isinstance(key, Key) or key.what == "run":
+            return
+        if again:
+            self.start([key])
+        elif isinstance(until, int):
+            self.timers[key] = until
+
+
+def _nested(inner: Program, outer: Program) -> Program:
+    """Run a handler's program, then go on with the run that called it."""
+    try:
+        answer = yield from inner
+    except UsageError as exc:  # StaleRunError: the turn is over without it
+        answer = RunEnd("stopped", exc.code)
+    try:
+        effect = outer.send(answer)
+        while True:
+            try:
+                answer = yield effect
+            except Exception as exc:  # noqa: BLE001  it belongs to the outer program
+                effect = outer.throw(exc)
+            else:
+                effect = outer.send(answer)
+    except StopIteration as ended:
+        return ended.value
