@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turnfold.errors import ConflictError, InvalidInputError, NotOpenError
+from turnfold.errors import BusyError, ConflictError, InvalidInputError, NotOpenError
 from turnfold.ports.store import Append
 from turnfold_model.store_kit import (
     MANY,
@@ -182,6 +182,15 @@ def a_finished_transaction_takes_nothing(place: Place) -> None:
     same(store.head.position, 0, "head")
 
 
+def a_transaction_inside_another_is_refused(place: Place) -> None:
+    store = place.store()
+    with store.write() as tx:
+        with refused(BusyError, what="a second one on the same handle"), store.write():
+            pass
+        tx.append(Append(records=[record(1, "entry:a", 1)]))
+    same(store.head.position, 1, "head: the first one is not touched")
+
+
 def the_head_is_the_running_hash(place: Place) -> None:
     store = place.store()
     records = []
@@ -220,6 +229,7 @@ CHECKS = (
     a_transaction_sees_its_own_appends,
     an_exception_rolls_everything_back,
     a_finished_transaction_takes_nothing,
+    a_transaction_inside_another_is_refused,
     the_head_is_the_running_hash,
     a_long_log_is_streamed_whole,
 )

@@ -99,6 +99,7 @@ class MemoryStore:
         self._address = address
         self._state = "not open"
         self._seen = 0
+        self._writing = False
         self._ownership = MemoryOwnership(self.disk, self._writable)
 
     @property
@@ -163,13 +164,18 @@ class MemoryStore:
     @contextmanager
     def write(self) -> Iterator[MemoryTx]:
         disk = self._writable()
+        if self._writing:  # by this very handle
+            raise BusyError(path=self._address, waited_ms=0)
         if not disk.lock.acquire(timeout=_BUSY_S):
             raise BusyError(path=self._address, waited_ms=int(_BUSY_S * 1000))
+        self._writing = True
+        tx = MemoryTx(disk)
         try:
-            tx = MemoryTx(disk)
             yield tx
             tx.commit()
         finally:
+            tx.over = True
+            self._writing = False
             disk.lock.release()
 
     def rebuild(self, summaries: Iterable[Summary]) -> None:
@@ -219,7 +225,7 @@ class MemoryTx:
 
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk
-        self._over = False
+        self.over = False
         self._head = disk.head
         self._log: list[Record] = []
         self._streams: dict[str, tuple[Record, ...]] = {}
@@ -255,7 +261,7 @@ class MemoryTx:
 
     def append(self, append: Append) -> None:
         """All checks come first, so a refused append leaves no trace."""
-        if self._over:
+        if self.over:
             raise NotOpenError(state="past the end of this transaction")
         check_shape(append)
         versions, head = advance(append.records, self._head, self._version)
@@ -280,7 +286,7 @@ class MemoryTx:
 
     def commit(self) -> None:
         """Merge; the head comes last, so that a reader never sees it run ahead."""
-        self._over = True
+        self.over = True
         disk = self._disk
         disk.bodies.update(self._bodies)
         disk.keys.update(self._keys)

@@ -19,6 +19,7 @@ import apsw
 
 from turnfold.codec import Record
 from turnfold.errors import (
+    BusyError,
     DiskError,
     FateUnknownError,
     NotAStoreError,
@@ -90,7 +91,9 @@ class SqliteStore:
         self._state = "not open"
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
-        self._reads: SqliteReads | None = None
+        self._reads: SqliteReads | None = None  # what is committed
+        self._own: SqliteReads | None = None  # on the writer, inside a transaction
+        self._pid = 0
         self._wal: Wal | None = None
         self._immutable = False
         self._version = 0
@@ -123,6 +126,7 @@ class SqliteStore:
                 raise
             raise typed_error(exc, self.path, self.wait.waited_ms) from exc
         self._state = "open for reading only" if read_only else "open"
+        self._pid = os.getpid()
 
     def _open(self) -> None:
         check_disk(self.path)
@@ -134,6 +138,7 @@ class SqliteStore:
         else:
             self._reader = open_reader(self._settings, self.wait)
         self._reads = self._reads_on(self._reader)
+        self._own = self._reads_on(self._writer)
         self._wal = Wal(
             self._writer,
             self.path,
@@ -179,7 +184,7 @@ class SqliteStore:
         self.open(read_only=self._state == "open for reading only")
 
     def _close_connections(self) -> None:
-        self._reads = self._wal = None
+        self._reads = self._own = self._wal = None
         self._kinds.clear()
         connections = [self._reader, self._writer]  # the last one empties the log
         self._reader = self._writer = None
@@ -241,6 +246,7 @@ class SqliteStore:
     def _read(self) -> SqliteReads:
         if self._reads is None:
             raise NotOpenError(state=self._state)
+        self._check_process()
         if self._immutable and self._has_wal():  # a writer came: look through its log
             self._close_connections()
             self._state = "not open"
@@ -252,11 +258,12 @@ class SqliteStore:
 
     @contextmanager
     def write(self) -> Iterator[SqliteTx]:
-        conn, wal = self._begin()
+        own, wal = self._begin()
+        conn = own.conn
         tx: SqliteTx | None = None
         try:
             wal.grow()
-            tx = SqliteTx(self._reads_on(conn), self._folder, self._kinds)
+            tx = SqliteTx(own, self._folder, self._kinds)
             yield tx
             tx.flush()
         except BaseException as exc:
@@ -269,16 +276,24 @@ class SqliteStore:
                 tx.over = True
         self._commit(conn, tx)
 
-    def _begin(self) -> tuple[apsw.Connection, Wal]:
-        conn, wal = self._writer, self._wal
-        if conn is None or wal is None:
+    def _begin(self) -> tuple[SqliteReads, Wal]:
+        own, wal = self._own, self._wal
+        if own is None or wal is None:
             raise NotOpenError(state=self._state)
+        self._check_process()
+        if own.conn.in_transaction:  # of this very handle
+            raise BusyError(path=self.path, waited_ms=0)
         wal.relieve()
         try:
-            conn.execute("BEGIN IMMEDIATE")
+            own.conn.execute("BEGIN IMMEDIATE")
         except apsw.Error as exc:
             raise typed_error(exc, self.path, self.wait.waited_ms) from exc
-        return conn, wal
+        return own, wal
+
+    def _check_process(self) -> None:
+        # SQLite forbids it, and a child that goes on anyway can damage the file.
+        if self._pid != os.getpid():
+            raise NotOpenError(state="the one of the process that forked this one")
 
     def _undo(
         self, conn: apsw.Connection, tx: SqliteTx | None, cause: BaseException
