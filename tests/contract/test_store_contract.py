@@ -32,7 +32,7 @@ def sqlite_exclusive(folder: Path) -> Place:
     return Place(handle=lambda: SqliteStore(path, exclusive=True), several=False)
 
 
-@pytest.mark.case("Q06", "F10")
+@pytest.mark.case("Q06")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("make", [memory, sqlite, sqlite_exclusive])
 def test_a_store_keeps_its_contract(make, check: Check, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ One connection writes, in IMMEDIATE transactions; another reads and never blocks
 Nothing is confirmed before COMMIT returned. After a COMMIT that failed in a way that
 may have reached the disk, the store refuses everything until it is opened again.
 
-Figures are in specs/decisions (sqlite layout); the rest of the layout is in
-sqlite_schema.
+The layout and the figures behind it: specs/decisions/0010-sqlite-layout.md.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
@@ -315,6 +314,10 @@ class SqliteStore:
             problem = problem_of(exc)
             self._doubt(exc)
             raise FateUnknownError(path=self.path, problem=problem) from exc
+        except BaseException as exc:  # interrupted, before or after it was done
+            if conn.in_transaction:
+                self._undo(conn, tx, exc)
+            raise
 
     def rebuild(self, summaries: Iterable[Summary]) -> None:
         with self.write() as tx:
@@ -329,6 +332,16 @@ class SqliteStore:
         if self._wal is None:
             raise NotOpenError(state=self._state)
         return self._wal.checkpoint()
+
+    def sweep(self) -> int:
+        """Remove body files that no body names, left by a crash; returns how many.
+
+        The write lock is held meanwhile, so no other process is just about to name one.
+        """
+        with self.write() as tx:
+            stray = [name for name in self._folder.names() if not tx.has_file(name)]
+            self._folder.discard(stray)
+        return len(stray)
 
     @property
     def checkpoint_failure(self) -> StoreError | None:

@@ -56,6 +56,20 @@ class BodyFolder:
             except OSError as exc:
                 cause.add_note(f"a body file stays behind: {exc}")
 
+    def names(self) -> list[str]:
+        """The files that are there, whoever wrote them."""
+        if not self._path.is_dir():
+            return []
+        return sorted(file.name for file in self._path.iterdir())
+
+    def discard(self, names: list[str]) -> None:
+        """Raises DiskError at the first that cannot be removed."""
+        try:
+            for name in names:
+                (self._path / name).unlink(missing_ok=True)
+        except OSError as exc:
+            raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
     def _make(self) -> None:
         if not self._path.is_dir():
             self._path.mkdir(exist_ok=True)

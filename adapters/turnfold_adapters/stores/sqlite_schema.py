@@ -5,7 +5,7 @@ the stream's first event, so that "by order" is "by row". Names and kinds stand 
 the log refers to them by number. A stream is read backwards from `last` along `prev`,
 and the head stands in the log itself: an index and a table less, that is two pages
 less to write and sync in every commit. The reasons with figures:
-specs/decisions/sqlite-layout.md.
+specs/decisions/0010-sqlite-layout.md.
 """
 
 import apsw

@@ -282,6 +282,16 @@ class SqliteTx:
             rows.append((digest, body.salt, data))
         return rows
 
+    @typed
+    def has_file(self, name: str) -> bool:
+        """True if a file of the body folder holds a body of the store."""
+        try:
+            digest = bytes.fromhex(name)
+        except ValueError:  # a temporary one
+            return False
+        sql = "SELECT 1 FROM body WHERE digest = ? AND data IS NULL"
+        return row_of(self.conn, sql, (digest,)) is not None
+
     def _has_body(self, digest: bytes) -> bool:
         sql = "SELECT 1 FROM body WHERE digest = ?"
         return row_of(self.conn, sql, (digest,)) is not None
