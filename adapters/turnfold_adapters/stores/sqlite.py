@@ -72,7 +72,7 @@ class SqliteStore:
         *,
         synchronous: Synchronous = "FULL",
         busy_ms: int = 2000,
-        wal_bytes: int = 16 * _MIB,
+        wal_bytes: int = 32 * _MIB,
         vfs: str | None = None,
         exclusive: bool = False,
     ) -> None:
@@ -81,7 +81,6 @@ class SqliteStore:
         self._settings = Settings(
             path=self.path,
             synchronous=synchronous,
-            busy_ms=busy_ms,
             vfs=vfs,
             exclusive=exclusive,
         )

@@ -37,7 +37,6 @@ class Settings:
 
     path: str
     synchronous: Synchronous = "FULL"
-    busy_ms: int = 2000
     vfs: str | None = None
     exclusive: bool = False
 
