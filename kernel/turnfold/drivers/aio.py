@@ -291,6 +291,11 @@ class AioDriver:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(wait / 1000, self._ring)
 
+    def look_again(self) -> None:
+        """The clock was moved by hand: what is due by now starts now."""
+        if self.epoch:
+            self._ring()
+
     def _ring(self) -> None:
         self._alarm = None
         now = self.clock.now()

@@ -1,0 +1,205 @@
+"""A gateway for tests: kernels that follow one another on one disk, and crashes.
+
+`crash()` ends a kernel as SIGKILL would: nothing is drained, nothing more is written,
+no call of it reaches the platform. What was committed is what the next one finds.
+"""
+# ruff: noqa: SLF001  a crash has no public name: it goes behind the kernel's back
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from turnfold import codec
+from turnfold.drivers.aio import AioDriver
+from turnfold.events import NAMES, Event
+from turnfold.kernel import Kernel
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.payloads import Inbound, Route
+from turnfold.ports.store import Store
+from turnfold.settings import Settings
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.clock import FakeClock
+from turnfold_model.platform import Platform, PlatformChannel
+
+Handler = Callable[[Any], Any]
+
+
+class NoJitter(random.Random):
+    """Back-off without dice: always the whole of it."""
+
+    def randint(self, a: int, b: int) -> int:  # noqa: ARG002  the signature of Random
+        return b
+
+
+def in_memory() -> Callable[[], Store]:
+    """Handles on one new disk in memory."""
+    disk = MemoryDisk()
+    return lambda: MemoryStore(disk)
+
+
+def in_file(path: Path) -> Callable[[], Store]:
+    """Handles on one SQLite file."""
+    return lambda: SqliteStore(path)
+
+
+async def spin(turns: int = 60) -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Wait for a condition; TimeoutError if it never holds."""
+    async with asyncio.timeout(seconds):
+        for turn in range(1_000_000):
+            if condition():
+                return
+            await asyncio.sleep(0 if turn < 1_000 else 0.001)
+
+
+@define(eq=False)
+class Gateway:
+    """Kernels on one disk, one after the other or several at once, with one clock and
+    one platform. `channels` are attached as (name, account) to each of them."""
+
+    store: Callable[[], Store] = field(factory=in_memory)
+    platform: Platform = field(factory=Platform)
+    settings: Settings = field(factory=Settings)
+    clock: FakeClock = field(factory=FakeClock)
+    channels: dict[tuple[str, str], object] = field(factory=dict)
+    handler: Handler | None = None
+    resume: bool = False
+    alive: list[Kernel] = field(factory=list)
+
+    async def start(
+        self, *, work: bool = True, wrap: Callable[[Store], Store] | None = None
+    ) -> Kernel:
+        """A new kernel, open. `wrap`: puts a faulty store between it and the disk."""
+        store = wrap(self.store()) if wrap else self.store()
+        kernel = Kernel(
+            store,
+            settings=self.settings,
+            clock=self.clock,
+            work=work,
+            entropy=NoJitter(),
+        )
+        channels = self.channels or {
+            ("t", "default"): PlatformChannel(self.platform)
+        }
+        for (name, account), channel in channels.items():
+            kernel.attach(name, channel, account=account)
+        if self.handler is not None:
+            kernel.on_turn(resume=self.resume)(self.handler)
+        await kernel.open()
+        self.alive.append(kernel)
+        await spin()
+        return kernel
+
+    async def crash(self, kernel: Kernel) -> None:
+        """SIGKILL. The next kernel has a monotonic clock of its own."""
+        self.alive.remove(kernel)
+        await crash(kernel)
+        self.clock = self.clock.after_boot()
+
+    async def restart(self, kernel: Kernel) -> Kernel:
+        await self.crash(kernel)
+        return await self.start()
+
+    async def advance(self, ms: int) -> None:
+        """Time passes, and every kernel looks at its timers."""
+        self.clock.pass_ms(ms)
+        await self.look_again()
+
+    async def look_again(self) -> None:
+        for kernel in self.alive:
+            driver_of(kernel).look_again()
+        await spin()
+
+    async def end(self) -> None:
+        for kernel in self.alive:
+            await kernel.close()
+        self.alive.clear()
+
+
+def driver_of(kernel: Kernel) -> AioDriver:
+    driver = kernel._driver
+    if driver is None:
+        message = "the kernel is not open"
+        raise AssertionError(message)
+    return driver
+
+
+async def crash(kernel: Kernel) -> None:
+    """End a kernel where it stands."""
+    driver, worker = driver_of(kernel), kernel._worker
+    kernel._state = "closed"
+    kernel.store.close()  # from here on nothing can be written
+    driver.epoch, driver.draining = 0, True
+    driver._queue.clear()
+    driver.legs.stopping = True
+    if driver._alarm is not None:
+        driver._alarm.cancel()
+    tasks = [*driver.live.values(), *kernel._sources._tasks]
+    tasks += [*kernel._handlers._running.values(), *driver.legs.hung.values()]
+    if worker is not None:
+        tasks += worker._tasks
+        if worker._silence is not None:
+            worker._silence()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=0.05) if tasks else None
+    kernel._wake_all()
+
+
+def route(conversation: str = "42", channel: str = "t", **more: Any) -> Route:
+    return Route(channel=channel, conversation=conversation, **more)
+
+
+def inbound(
+    message_id: str = "1",
+    conversation: str = "42",
+    text: str = "hello",
+    channel: str = "t",
+    **more: Any,
+) -> Inbound:
+    return Inbound(
+        channel,
+        conversation=conversation,
+        message_id=message_id,
+        body={"text": text},
+        **more,
+    )
+
+
+def entry(kernel: Kernel, stream: str) -> Entry:
+    found: Entry = kernel.look(lambda draft: draft.entry(stream))
+    return found
+
+
+def turn(kernel: Kernel, stream: str) -> Turn:
+    found: Turn = kernel.look(lambda draft: draft.turn(stream))
+    return found
+
+
+def events(kernel: Kernel, stream: str) -> list[Event]:
+    """The log of one stream, decoded."""
+    return [codec.decode(record) for record in kernel.store.read(stream)]
+
+
+def story(kernel: Kernel, stream: str) -> list[str]:
+    """The log of one stream as names, without their family."""
+    return [NAMES[type(e)].partition(".")[2] for e in events(kernel, stream)]
+
+
+def commits(kernel: Kernel) -> Mapping[str, int]:
+    """How often each event stands in the log."""
+    counts: dict[str, int] = {}
+    for record in kernel.store.log():
+        counts[record.kind] = counts.get(record.kind, 0) + 1
+    return counts
