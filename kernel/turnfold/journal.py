@@ -12,9 +12,16 @@ from typing import Any
 from attrs import define, field, frozen
 
 from turnfold.book import Book
-from turnfold.codec import encode
+from turnfold.codec import Record, decode, encode
 from turnfold.decide.draft import Context, Draft, Emitted
-from turnfold.errors import ConflictError, FateUnknownError, StoreError
+from turnfold.errors import (
+    BusyError,
+    ConflictError,
+    CorruptLogError,
+    FateUnknownError,
+    NotOpenError,
+    StoreError,
+)
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
 from turnfold.ports.store import Append, Store, Tx
@@ -54,13 +61,20 @@ class Journal:
         self.book = book
         self.context = context
         self._news: dict[str, State] = {}  # read from others, not yet reported
+        self._found: list[Emitted] = []  # the same for commits of unknown fate
+        self._lost = False  # a COMMIT failed: nothing is true before it is read again
 
     def commit(self, decisions: Sequence[Decision]) -> Commit:
         """Decide and store. Never raises for a decision: its error is its result."""
         try:
+            if self._lost:
+                self.reopen()
             return self._transact(decisions)
         except FateUnknownError as exc:
+            self._lost = True
             return self._after_unknown_fate(decisions, exc)
+        except (BusyError, NotOpenError) as exc:  # no smaller commit fares better
+            return _refused(decisions, exc)
         except StoreError as exc:
             return self._one_by_one(decisions, exc)
         except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
@@ -69,7 +83,7 @@ class Journal:
     def _one_by_one(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
         """Find the culprit: the others must not fail for it."""
         if len(decisions) <= 1:
-            return Commit([Decided(error=exc) for _ in decisions])
+            return _refused(decisions, exc)
         return _joined([self.commit([decision]) for decision in decisions])
 
     def _after_unknown_fate(
@@ -79,14 +93,30 @@ class Journal:
         try:
             self.reopen()
             return self._transact(decisions)
-        except StoreError as again:
+        except (StoreError, NotOpenError) as again:
+            self._lost = isinstance(again, FateUnknownError) or self._lost
             again.__context__ = exc
-            return Commit([Decided(error=again) for _ in decisions])
+            return _refused(decisions, again)
 
     def reopen(self) -> None:
-        """Forget everything that was folded and read it again."""
+        """Forget everything that was folded and read it again. What is there and was
+        not known yet is news, even if we wrote it ourselves."""
+        known = self.book.position
         self.store.reopen()
         self.book.load()
+        for record in self.store.since(known):
+            self._rediscover(record)
+        self._lost = False
+
+    def _rediscover(self, record: Record) -> None:
+        try:
+            state = self.book.state(record.stream)
+            event = decode(record)
+        except CorruptLogError:
+            return  # set aside, shown by health
+        if state is not None:
+            self._news[record.stream] = state
+            self._found.append(Emitted(record.stream, event, record.version))
 
     def refresh(self) -> dict[str, State]:
         """Read what others appended, outside a transaction."""
@@ -103,7 +133,8 @@ class Journal:
                 self.book.reads = self.store
         self.book.absorb(batch.touched, batch.position)
         moved, self._news = {**self._news, **batch.touched}, {}
-        return Commit(results, moved, batch.emitted)
+        emitted, self._found = [*self._found, *batch.emitted], []
+        return Commit(results, moved, emitted)
 
     def _decide(
         self, tx: Tx, decisions: Sequence[Decision]
@@ -126,6 +157,10 @@ class Journal:
             batch.merge(draft)
             results.append(Decided(value=value))
         return batch, results
+
+
+def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:
+    return Commit([Decided(error=exc) for _ in decisions])
 
 
 def _joined(commits: Sequence[Commit]) -> Commit:
