@@ -26,7 +26,7 @@ from turnfold.ports.channel import (
 )
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
-from turnfold.words import FailureClass
+from turnfold.words import FailureClass, Phase
 
 _GRACE_S = 1.0  # how long a cancelled call may take to end
 _SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
@@ -45,16 +45,23 @@ class Legs:
     ) -> None:
         self._store, self._clock, self._settings = store, clock, settings
         self._find, self._late = find, late
-        self._born = clock.mono_ms()
+        self._began = clock.mono_ms()
         self._sent: dict[str, tuple[Leg, Outcome | None]] = {}
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self.hung: dict[str, asyncio.Task[Any]] = {}
         self._timed_out: set[str] = set()
         self.stopping = False
 
+    def begin(self) -> None:
+        """We are the worker from now on: an older one may have sent until just now,
+        however long this process has been standing by."""
+        self._began = self._clock.mono_ms()
+
     async def prepare(self, desk: Attached, leg: Leg) -> Prepared | Rejected:
         """Repeatable, and invisible to the reader: a failure is always "not sent"."""
         entry = self._find(leg.entry)
+        if not _stands(entry, leg):
+            return Rejected(failure=FailureClass.CANCELLED, detail="overtaken")
         try:
             part = self.part(entry)
         except TurnfoldError as exc:
@@ -69,9 +76,11 @@ class Legs:
     async def send(self, desk: Attached, leg: Leg, prepared: Any) -> Outcome:
         """Exactly one call for a leg in the life of this process, whatever happens."""
         before = self._sent.get(leg.entry)
-        if before is not None and before[0] == leg:
+        if before is not None and _same(before[0], leg):
             return before[1] or Unknown(cause="sent_before")
         entry = self._find(leg.entry)
+        if not _stands(entry, leg):  # a late receipt came first (INV-4)
+            return Unknown(cause="overtaken")
         try:
             part = self.part(entry)
         except TurnfoldError as exc:
@@ -120,12 +129,12 @@ class Legs:
 
     def _unsettled(self, entry: Entry) -> int:
         """How long an old request may still land. Counted from the end of our own
-        call, or from our own start if another process made it, on a monotonic clock
+        call, or from when we became the worker if another process made it, on a monotonic clock
         and never by the wall. Taken before the question is asked."""
         settle = entry.current.settle_ms
         if entry.stream in self.hung:
             return max(settle, 1_000)
-        quiet = self._quiet.get(entry.stream, self._born)
+        quiet = self._quiet.get(entry.stream, self._began)
         return max(0, quiet + settle - self._clock.mono_ms())
 
     def forget(self, entry: Entry) -> None:
@@ -202,6 +211,21 @@ class Legs:
                 task.exception()
 
         task.add_done_callback(ended)
+
+
+def _same(one: Leg, other: Leg) -> bool:
+    """One attempt, whether it was seen before its dispatch or after it."""
+    return (one.entry, one.part, one.attempt) == (
+        other.entry,
+        other.part,
+        other.attempt,
+    )
+
+
+def _stands(entry: Entry, leg: Leg) -> bool:
+    """This attempt is still the one that the log announces."""
+    in_flight = entry.phase in (Phase.A, Phase.D)
+    return in_flight and (entry.part, entry.attempt) == (leg.part, leg.attempt)
 
 
 def _unreadable(exc: TurnfoldError) -> Rejected:
