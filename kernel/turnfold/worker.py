@@ -13,7 +13,7 @@ from turnfold.decide.draft import Fence
 from turnfold.errors import StoreError
 from turnfold.fold import STORE
 from turnfold.machines.ledger import StoreState
-from turnfold.ports.store import Doorbell, Ownership, Store
+from turnfold.ports.store import Doorbell, Owner, Ownership, Store
 
 _LOG = logging.getLogger("turnfold")
 _POLL_S = 0.25  # behind the doorbell, for rings that were lost
@@ -49,13 +49,21 @@ class Worker:
         owner = self._ownership.take()
         if owner is None:
             return False
+        try:
+            self._begin(owner)
+        except BaseException:
+            self._quieten()
+            self.release()  # or nobody could ever work on this store again
+            raise
+        return True
+
+    def _begin(self, owner: Owner) -> None:
         self._silence = self._doorbell.listen(self._rung)
-        self._book.catch_up(self._store)
+        self._refresh()  # who waits here for an end learns of it
         state = self._book.state(STORE)
         epoch = state.epoch if isinstance(state, StoreState) else 0
         self.fence = Fence(epoch=epoch + 1, owner=owner.id)
         self._promote(self.fence)
-        return True
 
     async def _stand_by(self) -> None:
         while True:
@@ -89,6 +97,9 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._quieten()
+
+    def _quieten(self) -> None:
         if self._silence is not None:
             self._silence()
             self._silence = None
