@@ -11,6 +11,7 @@ from turnfold.effects import RunEnd
 from turnfold.errors import ContractError, InvalidInputError, StaleRunError
 from turnfold.machines.turn import Turn
 from turnfold.turns import TurnHandle, inbound_of
+from turnfold.words import TurnPhase
 
 if TYPE_CHECKING:
     from turnfold.kernel import Kernel
@@ -47,6 +48,8 @@ class Handlers:
         if self._handler is None:
             return RunEnd("stopped", "no handler")
         try:
+            if not self._wanted(stream, run):
+                return RunEnd("stopped", "stale")
             handle = self._handle(stream)
         except Exception as exc:
             _LOG.exception("turn %s cannot be read", stream)
@@ -73,7 +76,7 @@ class Handlers:
         error = task.exception()
         if error is None:
             return RunEnd("returned")
-        if isinstance(error, StaleRunError):
+        if isinstance(error, StaleRunError) and not self._wanted(stream, run):
             return RunEnd("stopped", "stale")
         _LOG.error("turn %s, run %d: the handler raised", stream, run, exc_info=error)
         return RunEnd("raised", _told(error))
@@ -84,6 +87,11 @@ class Handlers:
         if task is not None and not task.done():
             self._unwanted.add(stream)
             task.cancel()
+
+    def _wanted(self, stream: str, run: int) -> bool:
+        """An abort may have come while the run waited for its place."""
+        turn: Turn = self._kernel.look(lambda draft: draft.turn(stream))
+        return turn.phase is TurnPhase.RUNNING and turn.run == run
 
     def _handle(self, stream: str) -> TurnHandle:
         turn: Turn = self._kernel.look(lambda draft: draft.turn(stream))

@@ -186,10 +186,19 @@ class AioDriver:
             case Reconcile(leg=leg):
                 return await self._reconcile(leg)
             case CallHandler(turn=turn, run=run):
-                async with self._runs:
-                    return await self._run_handler(turn, run)
+                return await self._run_in_turn(turn, run)
             case Wait():
                 return await self._rest(effect)
+
+    async def _run_in_turn(self, turn: str, run: int) -> RunEnd:
+        try:
+            await self._runs.acquire()
+        except asyncio.CancelledError:
+            return RunEnd("stopped", "shutdown")  # never called: not its failure
+        try:
+            return await self._run_handler(turn, run)
+        finally:
+            self._runs.release()
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask folded state; nothing that the question emits is kept."""
@@ -312,6 +321,7 @@ class AioDriver:
     def begin(self, epoch: int) -> None:
         """Become the worker: take up everything that is open."""
         self.epoch = epoch
+        self.legs.begin()
         self.start(agenda.at_start(self.book))
         self._set_alarm()
 
