@@ -152,7 +152,7 @@ class Book:
         """Open entries whose time is over, each once."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, stream = heapq.heappop(self._deadlines)
-            if stream in self._open:
+            if stream in self._open and stream not in self.corrupt:
                 yield stream
 
     def next_deadline(self) -> int | None:
