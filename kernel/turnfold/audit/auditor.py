@@ -1,0 +1,212 @@
+"""The audit itself: one pass over the records of a log, whatever they come from.
+
+A stream that cannot be read on is set aside with its finding; the chain goes on, and so
+does everything else.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+
+from turnfold.audit import entries
+from turnfold.audit.beside import Bodies, Keys, Projections
+from turnfold.audit.chain import Chain
+from turnfold.audit.entries import Moment
+from turnfold.audit.findings import Findings, Report, Rule
+from turnfold.audit.lanes import EntryLanes, TurnLanes
+from turnfold.audit.states import States
+from turnfold.audit.turns import Turns
+from turnfold.audit.witness import Acceptance, Witness
+from turnfold.codec import Record, decode
+from turnfold.errors import CorruptLogError, StoreError, UsageError
+from turnfold.events import Event, outbox, turn
+from turnfold.events.ledger import WorkerStarted
+from turnfold.fold import STORE, State, evolve
+from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import StoreState
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Head, Store
+
+_UNREADABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
+
+
+class Auditor:
+    """Feed it every record in order, then ask for the `report`.
+
+    `store`: also hold the bodies, keys and projections of this store against the log.
+    `marks`: heads that the log must contain. `witness`: what the platform accepted, on
+    the channels of `channels` (none: on all of them).
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store | None = None,
+        bodies: bool = True,
+        marks: Iterable[Head] = (),
+        witness: Iterable[Acceptance] | None = None,
+        channels: Collection[str] | None = None,
+        limit: int = 100,
+    ) -> None:
+        self.findings = Findings(limit)
+        self.chain = Chain(self.findings, marks)
+        self._store = store
+        self._beside(store, bodies=bodies)
+        self._witness = None
+        if witness is not None:
+            self._witness = Witness(self.findings, witness, channels)
+        self._lanes, self._turn_lanes = EntryLanes(), TurnLanes()
+        self._turns = Turns(lambda name: self.states.entry(name, self._position))
+        self._aside: set[str] = set()
+        self._position = 0
+        self._epoch, self._owner = 0, None
+
+    _owner: str | None
+
+    def _beside(self, store: Store | None, *, bodies: bool) -> None:
+        self._bodies: Bodies | None = None
+        self._keys: Keys | None = None
+        self._projections: Projections | None = None
+        self.states = States()
+        if store is not None:
+            self._bodies = Bodies(self.findings, store) if bodies else None
+            self._keys = Keys(self.findings, store)
+            self._projections = Projections(self.findings, store)
+            self.states = States(store, self._projections.last)
+
+    # --- record by record ---
+
+    def feed(self, record: Record) -> None:
+        self.chain.feed(record)
+        self._position = record.position
+        if record.stream in self._aside:
+            return
+        try:
+            before = self.states.before(record)
+            event = decode(record)
+        except CorruptLogError as exc:
+            self._set_aside(record, Rule.DECODE, str(exc.problem))
+            return
+        expected = before.version + 1 if before is not None else 1
+        if record.version != expected:
+            text = f"version {record.version} where {expected} belongs"
+            self._set_aside(record, Rule.VERSION, text)
+            return
+        self._judge(record, before, event)
+
+    def _set_aside(self, record: Record, rule: Rule, text: str) -> None:
+        self.findings.add(rule, text, record.position, record.stream)
+        self._aside.add(record.stream)
+
+    def _judge(self, record: Record, before: State | None, event: Event) -> None:
+        stream, position = record.stream, record.position
+        now = Moment(record.at, self._epoch, self._owner)
+        try:
+            broken = list(self._broken(stream, before, event, now, position))
+            after = evolve(before, event, stream, record.at, position)
+        except _UNREADABLE as exc:
+            text = str(exc) if isinstance(exc, UsageError) else repr(exc)
+            self._set_aside(record, Rule.TRANSITION, text)
+            return
+        self.findings.add_all(broken, position, stream)
+        self._moved(before, event, after, position)
+
+    def _broken(
+        self,
+        stream: str,
+        before: State | None,
+        event: Event,
+        now: Moment,
+        position: int,
+    ) -> Iterable[tuple[Rule, str]]:
+        match event:
+            case outbox.Queued():
+                yield from self._turns.queued(stream, event, position)
+            case turn.Started() if isinstance(before, Turn):
+                yield from self._turn_lanes.overtakes(before)
+            case outbox.Attempted() if isinstance(before, Entry):
+                yield from self._lanes.overtakes(before)
+            case WorkerStarted() if event.epoch <= self._epoch:
+                text = f"epoch {event.epoch} begins after epoch {self._epoch}"
+                yield Rule.FENCE, text
+            case _:
+                pass
+        if isinstance(before, Entry):
+            yield from entries.broken_by(before, event, now)  # type: ignore[arg-type]  # a stream's family has its events, or evolve refuses
+        elif stream.startswith("turn:"):
+            known = before if isinstance(before, Turn) else None
+            yield from self._turns.broken_by(known, stream, event, now)  # type: ignore[arg-type]  # as above
+
+    def _moved(
+        self, before: State | None, event: Event, after: State, position: int
+    ) -> None:
+        stream = after.stream
+        if self._keys is not None:
+            self._keys.feed(stream, before, event, position)
+        if self._bodies is not None:
+            self._bodies.feed(stream, event, position)
+        match after:
+            case Entry():
+                known = before if isinstance(before, Entry) else None
+                self._lanes.moved(known, after)
+                if self._witness is not None and known is not None:
+                    self._witness.feed(known, event, position)  # type: ignore[arg-type]  # as above
+            case Turn():
+                self._turn_lanes.moved(
+                    before if isinstance(before, Turn) else None, after
+                )
+            case StoreState() if stream == STORE:
+                self._epoch, self._owner = after.epoch, after.owner
+            case _:
+                pass
+        self.states.put(after)
+
+    # --- the end ---
+
+    def report(self) -> Report:
+        """Call once, after the last record."""
+        self.chain.end()
+        for rule, text, position, stream in self._turns.end():
+            self.findings.add(rule, text, position, stream)
+        if self._bodies is not None:
+            self._bodies.end()
+        self._project()
+        if self._witness is not None:
+            self._witness.end()
+        return Report(
+            findings=tuple(self.findings.kept),
+            found=self.findings.count,
+            events=self.chain.events,
+            streams=self.states.count,
+            witnessed=None if self._witness is None else self._witness.total,
+            head=self.chain.head,
+        )
+
+    def _project(self) -> None:
+        if self._projections is None or self._store is None:
+            return
+        for state in self.states:
+            further = not self._projections.last(state)
+            if further and state.stream not in self._aside and self._whole():
+                text = "its projection is ahead of the log"
+                self.findings.add(Rule.PROJECTION, text, None, state.stream)
+        if self._whole():
+            self._projections.strays(self.states.find, self._aside)
+
+    def _whole(self) -> bool:
+        """True if the store holds nothing yet that this audit has not seen."""
+        try:
+            return self._store is None or not self._store.since(self.chain.position)
+        except StoreError:
+            return False
+
+
+def run(
+    auditor: Auditor,
+    records: Iterable[Record],
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Feed all records; `progress` is told the position now and then."""
+    for record in records:
+        auditor.feed(record)
+        if progress is not None and record.position % 1_000 == 0:
+            progress(record.position)
+    return auditor.report()

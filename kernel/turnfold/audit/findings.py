@@ -1,0 +1,132 @@
+"""What an audit says: rules with stable ids, findings, and the report of them all."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from attrs import define, field, frozen
+
+from turnfold.canonical import EMPTY_HEAD
+from turnfold.ports.store import Head
+
+
+class Rule(StrEnum):
+    """Every rule that an audit can find broken. The id is stable; `RULES` says what it
+    demands. INV ids are those of the design."""
+
+    HASH = "chain.hash"
+    POSITION = "chain.position"
+    VERSION = "chain.version"
+    HEAD = "chain.head"
+    DECODE = "log.decode"
+    TRANSITION = "log.transition"
+    TIME = "log.time"
+    NO_LOSS = "INV-1"
+    NO_DOUBLE = "INV-2"
+    WRITE_AHEAD = "INV-3"
+    EVIDENCE = "INV-4"
+    FENCE = "INV-5"
+    ATTEMPTS = "INV-6"
+    FROZEN_PLAN = "INV-7"
+    LANE_ORDER = "INV-8"
+    ONE_TURN = "INV-9"
+    TURN_TRUTH = "INV-10"
+    ABORT = "INV-11"
+    EXPIRY = "INV-12"
+    PROJECTION = "INV-13"
+    TURN_LANE = "turn.lane"
+    NOTICE = "turn.notice"
+    KEY = "store.key"
+    BODY = "store.body"
+
+
+RULES = {
+    Rule.HASH: "an event's hash is the hash of its stored bytes",
+    Rule.POSITION: "positions run from 1 without a gap",
+    Rule.VERSION: "the versions of a stream run from 1 without a gap",
+    Rule.HEAD: "the running hash of the log is the head that was noted for it",
+    Rule.DECODE: "every event can be decoded",
+    Rule.TRANSITION: "every event is legal where it stands in its stream",
+    Rule.TIME: "the time of an event is never before that of the event before it",
+    Rule.NO_LOSS: "delivered means: accepted by the platform, with its receipt",
+    Rule.NO_DOUBLE: "what is in doubt is sent again only if class or policy allows it",
+    Rule.WRITE_AHEAD: "nothing reaches a platform that the log did not announce",
+    Rule.EVIDENCE: "a part with a receipt is never attempted again",
+    Rule.FENCE: "epochs only grow, and an outcome belongs to the last attempt",
+    Rule.ATTEMPTS: "attempts are numbered without gap or repeat, within the budget",
+    Rule.FROZEN_PLAN: "parts are frozen once and sent in their order",
+    Rule.LANE_ORDER: "a lane is sent in order, unless the head has yielded",
+    Rule.ONE_TURN: "one turn per inbound message, one run of it at a time",
+    Rule.TURN_TRUTH: "a turn ends when no reply is owed, and as its finals ended",
+    Rule.ABORT: "nothing goes out after an abort; what may be out is never `aborted`",
+    Rule.EXPIRY: "no attempt at or after expiry; doubt never ends as `not delivered`",
+    Rule.PROJECTION: "the projections are the fold of the log",
+    Rule.TURN_LANE: "a lane of turns runs one at a time, in order",
+    Rule.NOTICE: "a turn has one notice at most, and it is a notice",
+    Rule.KEY: "every dedupe key is kept and points to its stream",
+    Rule.BODY: "the bodies that events name are there, unless redacted",
+}
+
+
+@frozen(kw_only=True)
+class Finding:
+    """One broken rule. `position` is none for what no single event broke."""
+
+    rule: Rule
+    text: str
+    position: int | None = None
+    stream: str | None = None
+
+    def __str__(self) -> str:
+        at = "" if self.position is None else f"position {self.position}, "
+        where = "" if self.stream is None else f"{self.stream}: "
+        return f"{self.rule} {at}{where}{self.text}"
+
+
+@frozen(kw_only=True)
+class Report:
+    """The result of an audit. `findings` are in the order of the log, at most as many
+    as were asked for; `found` counts them all."""
+
+    findings: tuple[Finding, ...] = ()
+    found: int = 0
+    events: int = 0
+    streams: int = 0
+    witnessed: int | None = None  # entries of the platform's list; none: no list given
+    head: Head = field(factory=lambda: Head(0, EMPTY_HEAD))
+
+    @property
+    def passed(self) -> bool:
+        return not self.found
+
+    @property
+    def first(self) -> Finding | None:
+        """The first broken rule."""
+        return self.findings[0] if self.findings else None
+
+
+@define
+class Findings:
+    """Collects findings, and no more than `limit` of them: a log with one event lost
+    can break rules by the million."""
+
+    limit: int = 100
+    kept: list[Finding] = field(factory=list)
+    count: int = 0
+
+    def add(
+        self,
+        rule: Rule,
+        text: str,
+        position: int | None = None,
+        stream: str | None = None,
+    ) -> None:
+        self.count += 1
+        if len(self.kept) < self.limit:
+            finding = Finding(rule=rule, text=text, position=position, stream=stream)
+            self.kept.append(finding)
+
+    def add_all(
+        self, broken: Iterable[tuple[Rule, str]], position: int, stream: str
+    ) -> None:
+        for rule, text in broken:
+            self.add(rule, text, position, stream)

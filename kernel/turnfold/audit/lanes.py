@@ -1,0 +1,78 @@
+"""Who may go first in a lane: the order of queueing, unless the head has yielded."""
+
+from collections.abc import Iterator
+
+from turnfold.audit.findings import Rule
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import TurnPhase
+
+_WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+
+
+class Lanes:
+    """Per lane, in order, the streams that hold later ones back.
+
+    What was reopened by hand (redriven, resubmitted) neither holds nor is held: its
+    old place in the lane is long gone.
+    """
+
+    def __init__(self) -> None:
+        self._holding: dict[str, dict[str, int]] = {}
+        self._free: set[str] = set()
+
+    def ahead_of(self, stream: str, lane: str, order: int) -> str | None:
+        """The stream that should have gone before this one."""
+        if stream in self._free:
+            return None
+        first = next(iter(self._holding.get(lane, {}).items()), None)
+        return first[0] if first is not None and first[1] < order else None
+
+    def join(self, stream: str, lane: str, order: int) -> None:
+        self._holding.setdefault(lane, {})[stream] = order
+
+    def leave(self, stream: str, lane: str) -> None:
+        row = self._holding.get(lane)
+        if row is not None and row.pop(stream, None) is not None and not row:
+            del self._holding[lane]
+
+    def free(self, stream: str) -> None:
+        self._free.add(stream)
+
+    def close(self, stream: str, lane: str) -> None:
+        self._free.discard(stream)
+        self.leave(stream, lane)
+
+
+class EntryLanes(Lanes):
+    def overtakes(self, entry: Entry) -> Iterator[tuple[Rule, str]]:
+        head = self.ahead_of(entry.stream, entry.lane, entry.order)
+        if head is not None:
+            yield Rule.LANE_ORDER, f"attempted before {head}, which has not yielded"
+
+    def moved(self, before: Entry | None, after: Entry) -> None:
+        if before is None and after.open and not after.yielded:
+            self.join(after.stream, after.lane, after.order)
+        elif before is not None and after.open and not before.open:
+            self.free(after.stream)
+        elif not after.open:
+            self.close(after.stream, after.lane)
+        elif after.yielded:
+            self.leave(after.stream, after.lane)
+
+
+class TurnLanes(Lanes):
+    def overtakes(self, turn: Turn) -> Iterator[tuple[Rule, str]]:
+        head = self.ahead_of(turn.stream, turn.lane, turn.order)
+        if head is not None and not turn.control:
+            yield Rule.TURN_LANE, f"started before {head} was answered"
+
+    def moved(self, before: Turn | None, after: Turn) -> None:
+        if after.control:
+            return
+        if before is None:
+            self.join(after.stream, after.lane, after.order)
+        elif after.phase not in _WAITING:
+            self.close(after.stream, after.lane)
+        elif not before.open:
+            self.free(after.stream)

@@ -1,0 +1,69 @@
+"""The folded streams that an audit has to keep in hand: the open ones."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from turnfold.codec import Record
+from turnfold.fold import State, family, fold
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Store
+
+_LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
+
+
+class States:
+    """With a store, a closed stream is dropped once `settled` says that nothing more
+    of it will come, and folded again should that turn out wrong. Without one (a file)
+    every stream is kept."""
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        settled: Callable[[State], bool] = lambda _: False,
+    ) -> None:
+        self._store = store
+        self._settled = settled
+        self._states: dict[str, State] = {}
+        self._closed: deque[str] = deque()
+        self.count = 0  # streams there ever were
+
+    def before(self, record: Record) -> State | None:
+        """The state that a record comes on top of. Raises CorruptLogError."""
+        known = self._states.get(record.stream)
+        if known is None and record.version > 1 and self._store is not None:
+            return self._fold(record.stream, record.position)
+        return known
+
+    def entry(self, stream: str, position: int) -> Entry | None:
+        """An entry as it stands just before `position`."""
+        known = self._states.get(stream)
+        if known is None and self._store is not None and family(stream) == "entry":
+            known = self._fold(stream, position)
+        return known if isinstance(known, Entry) else None
+
+    def _fold(self, stream: str, position: int) -> State | None:
+        store = cast("Store", self._store)
+        return fold(r for r in store.read(stream) if r.position < position)
+
+    def put(self, state: State) -> None:
+        if state.version == 1:
+            self.count += 1
+        self._states[state.stream] = state
+        closed = isinstance(state, Entry | Turn) and not state.open
+        if closed and self._store is not None:
+            self._closed.append(state.stream)
+            if len(self._closed) > _LATE:
+                self._drop(self._closed.popleft())
+
+    def _drop(self, stream: str) -> None:
+        state = self._states.get(stream)
+        if isinstance(state, Entry | Turn) and not state.open and self._settled(state):
+            del self._states[stream]
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self._states.values())
+
+    def find(self, stream: str) -> State | None:
+        return self._states.get(stream)

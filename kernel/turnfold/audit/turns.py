@@ -1,0 +1,151 @@
+"""The rules of a turn and of what belongs to it (INV-9, INV-10, notices)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from turnfold.audit.entries import Moment
+from turnfold.audit.findings import Rule
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import AbortReason, Kind, Phase, Reason, TurnOutcome, TurnPhase
+
+Broken = Iterator[tuple[Rule, str]]
+FindEntry = Callable[[str], Entry | None]
+
+
+class Turns:
+    """Remembers which messages became turns, and which answers wait to be owned."""
+
+    def __init__(self, find: FindEntry) -> None:
+        self._find = find
+        self._inbound: set[str] = set()
+        self._notices: dict[str, str] = {}
+        self._finals: dict[str, tuple[str, int]] = {}  # not yet named by `answered`
+
+    # --- what entries mean for their turn ---
+
+    def queued(self, stream: str, event: o.Queued, position: int) -> Broken:
+        turn = event.turn
+        if turn is None:
+            return
+        if event.kind is Kind.FINAL:
+            self._finals[turn] = (stream, position)
+        elif event.kind is Kind.NOTICE:
+            first = self._notices.setdefault(turn, stream)
+            if first != stream:
+                yield Rule.NOTICE, f"a second notice of {turn}, after {first}"
+
+    # --- turns ---
+
+    def broken_by(
+        self, before: Turn | None, stream: str, event: t.TurnEvent, now: Moment
+    ) -> Broken:
+        match event:
+            case t.Accepted():
+                yield from self._once(inbound_key(event, event))
+            case t.Joined() if before is not None:
+                yield from self._once(inbound_key(before, event))
+            case t.Started() if before is not None:
+                yield from _started(before, event, now)
+            case t.StepStarted() | t.StepDone() | t.Released() | t.RunFailed():
+                yield from _same_run(before, event.run)
+            case t.Answered():
+                yield from _same_run(before, event.run)
+                yield from self._answered(stream, event)
+            case t.Completed() | t.TurnAborted() if before is not None:
+                yield from self._over(before, event.outcome)
+            case t.Failed() if before is not None:
+                yield from self._over(before, event.outcome)
+                yield from self._told(stream, event.notice)
+            case t.Amended() if before is not None:
+                yield from self._as_finals(before, event.outcome)
+            case _:
+                pass
+
+    def _once(self, key: str) -> Broken:
+        if key in self._inbound:
+            yield Rule.ONE_TURN, f"the message {key} was accepted before"
+        self._inbound.add(key)
+
+    def _answered(self, stream: str, event: t.Answered) -> Broken:
+        self._finals.pop(stream, None)
+        if bool(event.finals) == (event.silent is not None):
+            yield Rule.TURN_TRUTH, "answered needs finals, or the reason of its silence"
+        for name in event.finals:
+            entry = self._find(name)
+            if entry is None or entry.turn != stream:
+                yield Rule.TURN_TRUTH, f"its final {name} is no entry of this turn"
+
+    def _over(self, before: Turn, outcome: TurnOutcome) -> Broken:
+        if before.phase is not TurnPhase.ANSWERED:
+            return
+        for name in before.finals:
+            entry = self._find(name)
+            if entry is None or entry.open:
+                phase = "missing" if entry is None else entry.status
+                yield Rule.TURN_TRUTH, f"over while its final {name} is {phase}"
+                return
+        yield from self._as_finals(before, outcome)
+
+    def _as_finals(self, before: Turn, outcome: TurnOutcome) -> Broken:
+        entries = [e for name in before.finals if (e := self._find(name)) is not None]
+        wanted = outcome_of(entries)
+        if outcome is not wanted:
+            yield Rule.TURN_TRUTH, f"ended as {outcome}; its finals say {wanted}"
+
+    def _told(self, stream: str, notice: str | None) -> Broken:
+        if notice is None:
+            return
+        entry = self._find(notice)
+        if entry is None or entry.turn != stream or entry.kind is not Kind.NOTICE:
+            yield Rule.NOTICE, f"its notice {notice} is no notice of this turn"
+
+    def end(self) -> Iterator[tuple[Rule, str, int, str]]:
+        """A reply and `answered` are one commit: a final without it was split off."""
+        for turn, (stream, position) in self._finals.items():
+            text = f"queued as the final of {turn}, which was never answered"
+            yield Rule.TURN_TRUTH, text, position, stream
+
+
+def _started(before: Turn, event: t.Started, now: Moment) -> Broken:
+    if event.run != before.run + 1:
+        yield Rule.ONE_TURN, f"run {event.run} follows run {before.run}"
+    if (event.fence, event.owner) != (now.epoch, now.owner):
+        text = f"started by {event.owner} with fence {event.fence}"
+        yield Rule.FENCE, f"{text}, but the worker is {now.owner} of epoch {now.epoch}"
+
+
+def _same_run(before: Turn | None, run: int) -> Broken:
+    if before is not None and run != before.run:
+        yield Rule.ONE_TURN, f"said by run {run}, but run {before.run} is under way"
+
+
+def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
+    """How a turn ends by its finals, all of them closed (INV-10)."""
+    phases = [entry.phase for entry in finals]
+    if not finals:
+        return TurnOutcome.SILENT
+    if set(phases) == {Phase.OK}:
+        return TurnOutcome.REPLIED
+    if any(entry.receipts for entry in finals):
+        return TurnOutcome.PARTIALLY_REPLIED
+    if Phase.F in phases:
+        expired = all(entry.reason == Reason.EXPIRED for entry in finals)
+        return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
+    reasons = {entry.reason for entry in finals}
+    if AbortReason.SUPERSEDED in reasons:
+        return TurnOutcome.SUPERSEDED
+    return TurnOutcome.ABORTED if AbortReason.USER in reasons else TurnOutcome.SILENT
+
+
+def inbound_key(place: t.Accepted | Turn, message: t.Accepted | t.Joined) -> str:
+    """The dedupe key of a message, as the log format writes it."""
+    parts = (
+        place.channel,
+        place.account,
+        place.conversation,
+        message.message_id,
+        message.event,
+    )
+    return "/".join(p.replace("%", "%25").replace("/", "%2F") for p in parts)

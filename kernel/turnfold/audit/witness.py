@@ -1,0 +1,150 @@
+"""The witness join: what the platform says it accepted, held against the log.
+
+A log alone cannot show a send that it never announced. The platform's own list can:
+one entry per accepted part with its `key`, and the `id` it was given if there is one.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from turnfold.audit.findings import Findings, Rule
+from turnfold.errors import InvalidInputError
+from turnfold.events import outbox as o
+from turnfold.machines.entry import Entry
+
+
+@frozen
+class Acceptance:
+    """One part that a platform accepted."""
+
+    key: str
+    id: str | None = None
+
+
+def read_witness(data: bytes) -> list[Acceptance]:
+    """A platform's list: JSON lines, a JSON array, or `{"messages": [...]}`; further
+    fields are ignored. Raises InvalidInputError."""
+    try:
+        rows = _rows(data.decode("utf-8"))
+        return [_acceptance(row) for row in rows]
+    except ValueError as exc:
+        raise InvalidInputError(field="witness", problem=str(exc)) from exc
+
+
+def _rows(text: str) -> Sequence[Any]:
+    try:
+        whole = json.loads(text)
+    except ValueError:  # not one value: a value per line
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(whole, dict) and isinstance(whole.get("messages"), list):
+        return list(whole["messages"])
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _acceptance(row: object) -> Acceptance:
+    match row:
+        case {"key": str(key), "id": str(identity)}:
+            return Acceptance(key, identity)
+        case {"key": str(key)}:
+            return Acceptance(key)
+        case _:
+            msg = f"an entry without a key: {row!r:.80}"
+            raise ValueError(msg)
+
+
+class Witness:
+    """Fed with the events of entries; `end` says what the list and the log disagree on.
+
+    `channels`: the channels that this list speaks of; none: all of them. A part in
+    doubt may be on the list or not: that is what doubt means.
+    """
+
+    def __init__(
+        self,
+        findings: Findings,
+        accepted: Iterable[Acceptance],
+        channels: Collection[str] | None = None,
+    ) -> None:
+        self._findings = findings
+        self._channels = channels
+        self._count: Counter[str] = Counter()
+        self._ids: dict[str, set[str]] = {}
+        self._announced: dict[str, tuple[str, int]] = {}
+        self._granted: Counter[str] = Counter()
+        for item in accepted:
+            self._count[item.key] += 1
+            if item.id is not None:
+                self._ids.setdefault(item.key, set()).add(item.id)
+
+    @property
+    def total(self) -> int:
+        return self._count.total()
+
+    def feed(self, before: Entry, event: o.OutboxEvent, position: int) -> None:
+        if self._channels is not None and before.channel not in self._channels:
+            return
+        match event:
+            case o.Attempted() if event.on_wire:
+                self._sent(before, event.part, position)
+            case o.Dispatched():
+                self._sent(before, event.part, position)
+            case o.PartDelivered() | o.Delivered():
+                if event.suppressed is None and event.by is None:
+                    self._accepted(before, event.part, event.receipt, position)
+            case o.LateReceipt():
+                self._accepted(before, event.part, event.receipt, position)
+            case o.Resolved():
+                self._grant(before)
+            case o.Redriven() if event.accept_duplicate:
+                self._grant(before)
+            case _:
+                pass
+
+    def _key(self, entry: Entry, part: int) -> str | None:
+        return entry.parts[part].key if 0 <= part < len(entry.parts) else None
+
+    def _sent(self, entry: Entry, part: int, position: int) -> None:
+        key = self._key(entry, part)
+        if key is not None and key in self._count:
+            self._announced.setdefault(key, (entry.stream, position))
+
+    def _grant(self, entry: Entry) -> None:
+        """A logged word of a policy or a person allows one more acceptance."""
+        key = self._key(entry, entry.part)
+        if key is not None and key in self._count:
+            self._granted[key] += 1
+
+    def _accepted(
+        self, entry: Entry, part: int, receipt: tuple[str, ...], position: int
+    ) -> None:
+        key = self._key(entry, part)
+        if key is None:
+            return
+        if key not in self._count:
+            text = f"part {part} is called delivered; the platform never accepted it"
+            self._findings.add(Rule.NO_LOSS, text, position, entry.stream)
+            return
+        known = self._ids.get(key)
+        if receipt and known and not known.intersection(receipt):
+            given = ", ".join(sorted(known))
+            text = f"its receipt is {', '.join(receipt)}; the platform gave {given}"
+            self._findings.add(Rule.EVIDENCE, text, position, entry.stream)
+
+    def end(self) -> None:
+        for rule, text, key in self._unannounced():
+            stream, position = self._announced.get(key, (None, None))
+            self._findings.add(rule, text, position, stream)
+
+    def _unannounced(self) -> Iterator[tuple[Rule, str, str]]:
+        for key, count in self._count.items():
+            if key not in self._announced:
+                text = f"the platform accepted key {key}, which the log never announced"
+                yield Rule.WRITE_AHEAD, text, key
+            elif count > 1 + self._granted[key]:
+                text = f"the platform accepted key {key} {count} times"
+                allowed = f"the log allows {1 + self._granted[key]}"
+                yield Rule.NO_DOUBLE, f"{text}, {allowed}", key
