@@ -138,6 +138,9 @@ def test_a_second_take_in_the_same_process_is_refused(
     other = SqliteStore(tmp_path / way)
     other.open()
     assert other.ownership().take() is None
+    before = _descriptors()
+    assert [other.ownership().take() for _ in range(5)] == [None] * 5
+    assert _descriptors() == before, "the lock file was opened again"
     other.close()
     with Worker(store.path) as worker:
         assert worker.owner == "none", "closing the other handle dropped the lock"
