@@ -94,6 +94,7 @@ def two_handles_see_each_other(place: Place) -> None:
     records = put(one, "entry:a")
     same(list(two.log()), records, "what the other sees")
     same((two.changed(), two.changed()), (True, False), "changed, for the other")
+    same(one.changed(), False, "changed, by its own append")
     records += put(two, "entry:b")
     with one.write() as tx:
         same(list(tx.since(1)), records[1:], "since, inside a transaction")

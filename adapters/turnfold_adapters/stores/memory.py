@@ -170,9 +170,12 @@ class MemoryStore:
             raise BusyError(path=self._address, waited_ms=int(_BUSY_S * 1000))
         self._writing = True
         tx = MemoryTx(disk)
+        alone = self._seen == disk.head.position
         try:
             yield tx
             tx.commit()
+            if alone:  # then the change is this handle's own
+                self._seen = disk.head.position
         finally:
             tx.over = True
             self._writing = False
