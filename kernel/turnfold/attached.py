@@ -10,21 +10,19 @@ import inspect
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from turnfold import guards
+from turnfold.answers import outcome_of, verdict_of
 from turnfold.effects import Prepared
 from turnfold.errors import ContractError
 from turnfold.payloads import Payload, Route
-from turnfold.planning import Plan, make_plan
+from turnfold.planning import MEASURES, Plan, make_plan
 from turnfold.ports.channel import (
-    Absent,
     Accepted,
     Attempt,
     CannotTell,
     Capabilities,
-    Found,
     Outcome,
     Part,
-    Receipt,
+    PartClass,
     Rejected,
     Unknown,
     Verdict,
@@ -58,6 +56,9 @@ class Attached:
             return Capabilities()
         if not isinstance(declared, Capabilities):
             problem = f"capabilities must be Capabilities, not {type(declared)}"
+            raise ContractError(channel=self.name, problem=problem)
+        problem = capabilities_problem(declared)
+        if problem:
             raise ContractError(channel=self.name, problem=problem)
         claims = {c for offer in declared.parts.values() for c in offer.classes}
         if DeliveryClass.LOOKUP in claims and self._reconcile is None:
@@ -105,7 +106,7 @@ class Attached:
     def outcome(self, task: asyncio.Task[Any]) -> Outcome:
         error = _error(task)
         if error is None:
-            return self._held_to_contract(task.result())
+            return self._held(task.result())
         return self._meaning(error) or Unknown(cause="raised", detail=_told(error))
 
     def verdict(self, task: asyncio.Task[Any]) -> Verdict:
@@ -113,10 +114,7 @@ class Attached:
         error = _error(task)
         if error is not None:
             return CannotTell(detail=_told(error))
-        verdict = task.result()
-        if isinstance(verdict, Found | Absent | CannotTell):
-            return verdict
-        return CannotTell(detail=f"reconcile() gave {verdict!r:.200}")
+        return verdict_of(task.result(), gives_ids=self.capabilities.gives_ids)
 
     def _meaning(self, exc: BaseException) -> Outcome | None:
         if self._classify is None or isinstance(exc, asyncio.CancelledError):
@@ -125,21 +123,39 @@ class Attached:
             meant = self._classify(exc)
         except Exception:  # noqa: BLE001  a broken classifier knows nothing
             return None
-        return meant if isinstance(meant, Accepted | Rejected | Unknown) else None
+        given = isinstance(meant, Accepted | Rejected | Unknown)
+        return self._held(meant) if given else None
 
-    def _held_to_contract(self, answer: object) -> Outcome:
-        if isinstance(answer, Rejected | Unknown):
-            return answer
-        if not isinstance(answer, Accepted) or not isinstance(answer.receipt, Receipt):
-            return Unknown(cause="no_receipt", detail=f"send() gave {answer!r:.200}")
-        given_ids: tuple[Any, ...] = answer.receipt.ids
-        ids = tuple(str(i) if type(i) is int else i for i in given_ids)
-        texts = all(type(i) is str for i in ids)
-        given = guards.receipt_given(ids, gives_ids=self.capabilities.gives_ids)
-        if not texts or not given:
-            return Unknown(cause="no_receipt", detail=f"receipt {ids!r:.200}")
-        receipt = Receipt(ids=ids, thread=answer.receipt.thread)
-        return Accepted(receipt=receipt, deduplicated=answer.deduplicated)
+    def _held(self, answer: object) -> Outcome:
+        return outcome_of(answer, gives_ids=self.capabilities.gives_ids)
+
+
+_KEY_SPACE = 2**64  # fewer keys than this would meet by chance
+
+
+def capabilities_problem(declared: Capabilities) -> str:
+    """What a plan or the log could not live with; nothing if all is well."""
+    c = declared
+    if c.unit not in MEASURES:
+        return f"unit {c.unit!r} is none of {', '.join(MEASURES)}"
+    if c.limit is not None and (type(c.limit) is not int or c.limit < 1):
+        return f"limit {c.limit!r} is no positive number"
+    if len(set(c.key_alphabet)) != len(c.key_alphabet):
+        return "key_alphabet has a character twice"
+    if len(c.key_alphabet) < 2 or len(c.key_alphabet) ** c.key_length < _KEY_SPACE:
+        return "key_alphabet and key_length leave too few keys to be unique"
+    return next(filter(None, map(_offer_problem, c.parts.values())), "")
+
+
+def _offer_problem(offer: PartClass) -> str:
+    if not all(isinstance(c, DeliveryClass) for c in offer.classes):
+        return f"classes {offer.classes!r} are no delivery classes"
+    window, settle = offer.key_window_ms, offer.settle_ms
+    if window is not None and (type(window) is not int or window < 0):
+        return f"key_window_ms {window!r} is no time"
+    if type(settle) is not int or settle < 0:
+        return f"settle_ms {settle!r} is no time"
+    return ""
 
 
 class AdapterExitError(Exception):
@@ -162,4 +178,3 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 def _told(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {exc}"[:1000]
-

@@ -37,11 +37,26 @@ def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
     """attrs validator: a non-empty id of at most 512 characters, no control ones."""
     text(_, attribute, value)
     assert isinstance(value, str)  # noqa: S101  narrowed by text() above
-    if not value or len(value) > 512:
-        problem = f"expected 1 to 512 characters, got {len(value)}"
+    problem = identifier_problem(value)
+    if problem:
         raise InvalidInputError(field=attribute.name, problem=problem)
-    if any(ord(c) < 32 for c in value):
-        raise InvalidInputError(field=attribute.name, problem="control character")
+
+
+def identifier_problem(value: str) -> str:
+    """What keeps a text from being an id; nothing if it may be one."""
+    if not value or len(value) > 512:
+        return f"expected 1 to 512 characters, got {len(value)}"
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        return "control character"
+    return "" if _is_utf8(value) else "lone surrogate in text"
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def optional_identifier(
@@ -121,9 +136,7 @@ class File:
     path: str | Path | None = None
     data: bytes | None = field(default=None, kw_only=True, repr=False)
     name: str = field(default="", validator=text, kw_only=True)
-    mime: str = field(
-        default="application/octet-stream", validator=text, kw_only=True
-    )
+    mime: str = field(default="application/octet-stream", validator=text, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.data is None):

@@ -63,7 +63,8 @@ def make_plan(
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
     good = isinstance(pieces, list | tuple) and all(
-        isinstance(piece, PlannedPart) for piece in pieces
+        isinstance(piece, PlannedPart) and isinstance(piece.payload, Payload)
+        for piece in pieces
     )
     if not good:
         problem = f"plan() must return a list of PlannedPart, got {pieces!r:.80}"
@@ -93,7 +94,7 @@ def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPa
     return [PlannedPart(payload=payload, kind=kind)]
 
 
-_MEASURES: dict[str, Callable[[str], int]] = {
+MEASURES: dict[str, Callable[[str], int]] = {
     "chars": len,
     "utf16": lambda s: len(s.encode("utf-16-le")) // 2,
     "bytes": lambda s: len(s.encode()),
@@ -107,28 +108,41 @@ def split_text(text: str, limit: int | None, unit: str = "chars") -> Iterator[st
     >>> list(split_text("one two three", 8))
     ['one two', 'three']
     """
-    measure = _MEASURES[unit]
-    while limit is not None and measure(text) > limit:
-        end = _longest(text, limit, measure)
-        cut = max(text.rfind(mark, 0, end + 1) for mark in "\n ")
-        cut = max(text.rfind("\n", 0, end + 1), 0) or max(cut, 0)
-        head = text[:cut].rstrip() if cut else ""
-        if head:
-            yield head
-            text = text[cut:].lstrip()
-        else:
-            yield text[:end]
-            text = text[end:]
-    if text.strip():
-        yield text
+    measure, start, size = MEASURES[unit], 0, len(text)
+    while start < size:
+        end = size if limit is None else _longest(text, start, limit, measure)
+        cut = size if end == size else _cut(text, start, end)
+        chunk = text[start:cut]
+        if cut < size and text[cut].isspace():
+            chunk = chunk.rstrip()
+            cut = _past_space(text, cut)
+        if chunk.strip():
+            yield chunk
+        start = cut
 
 
-def _longest(text: str, limit: int, measure: Callable[[str], int]) -> int:
-    """The largest number of characters that fits; at least one."""
-    low, high = 1, min(len(text), limit)
+def _cut(text: str, start: int, end: int) -> int:
+    """Where to cut a piece that may go up to `end`: before white space, if there is
+    something to read before it."""
+    for mark in "\n ":
+        cut = text.rfind(mark, start, end + 1)
+        if cut > start and not text[start:cut].isspace():
+            return cut
+    return end
+
+
+def _past_space(text: str, index: int) -> int:
+    while index < len(text) and text[index].isspace():
+        index += 1
+    return index
+
+
+def _longest(text: str, start: int, limit: int, measure: Callable[[str], int]) -> int:
+    """The end of the longest piece from `start` that fits; at least one character."""
+    low, high = start + 1, min(len(text), start + limit)
     while low < high:
         middle = (low + high + 1) // 2
-        if measure(text[:middle]) <= limit:
+        if measure(text[start:middle]) <= limit:
             low = middle
         else:
             high = middle - 1
