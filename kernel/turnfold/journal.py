@@ -19,9 +19,11 @@ from turnfold.errors import (
     ConflictError,
     CorruptLogError,
     FateUnknownError,
+    InvalidInputError,
     NotOpenError,
     StoreError,
 )
+from turnfold.events import NAMES
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
 from turnfold.ports.store import Append, Store, Tx
@@ -145,12 +147,13 @@ class Journal:
             draft = Draft(batch, batch.context)
             try:
                 value = decision(draft)
+                append = _append(draft)
             except Exception as exc:  # noqa: BLE001  the result of this decision alone
                 results.append(Decided(error=exc))
                 continue
             if draft.emitted or draft.bodies:
                 try:
-                    tx.append(_append(draft))
+                    tx.append(append)
                 except ConflictError as exc:  # anything else fails the transaction
                     results.append(Decided(error=exc))
                     continue
@@ -174,10 +177,9 @@ def _joined(commits: Sequence[Commit]) -> Commit:
 
 def _append(draft: Draft) -> Append:
     first = draft.position - len(draft.emitted) + 1
-    at = draft.now
     records = [
-        encode(e.event, e.stream, e.version, at, first + index)
-        for index, e in enumerate(draft.emitted)
+        _record(emitted, draft.now, first + index)
+        for index, emitted in enumerate(draft.emitted)
     ]
     return Append(
         records=records,
@@ -185,6 +187,18 @@ def _append(draft: Draft) -> Append:
         bodies=draft.bodies,
         keys=list(draft.keys.items()),
     )
+
+
+def _record(emitted: Emitted, at: int, position: int) -> Record:
+    """Read back before it is written: what got past every check with a wrong type must
+    fail its own call, never the stream that it would make unreadable for ever."""
+    event = emitted.event
+    try:
+        record = encode(event, emitted.stream, emitted.version, at, position)
+        decode(record)
+    except (CorruptLogError, ValueError, TypeError) as exc:
+        raise InvalidInputError(field=NAMES[type(event)], problem=str(exc)) from exc
+    return record
 
 
 def created(draft: Draft, store_id: str) -> None:
