@@ -1,0 +1,134 @@
+"""The gateway of `turnfold demo`: a small but real one, in a process of its own.
+
+Messages come in over HTTP through a WebhookInbox, answers go out over HTTP through a
+WebhookChannel, and in between stands a Kernel. It can be told where to kill itself.
+It ends when its standard input does, so it never outlives whoever started it.
+
+    python -m turnfold_cli.demo_gateway --store g.db --platform http://127.0.0.1:8080
+
+Standard output: {"port": N} once it listens, {"stopped": point} just before it dies.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from turnfold.kernel import Kernel
+from turnfold.payloads import File, Payload, Text
+from turnfold.settings import Settings
+from turnfold.stores import store_at
+from turnfold.turns import TurnHandle
+from turnfold.words import DeliveryClass, Kind, Status
+from turnfold_adapters.channels.webhook import WebhookChannel
+from turnfold_adapters.channels.webhook_inbound import WebhookInbox
+from turnfold_model.failpoints import Failpoints, Stop
+
+# The demo kills on purpose and more often than any process dies by itself: what would
+# rightly give up after the 3rd or 5th death has to go on here, and without long waits.
+SETTINGS = Settings(
+    runs=1_000,
+    deaths=1_000,
+    attempts=1_000,
+    asks=1_000,
+    backoff_base_ms=20,
+    backoff_cap_ms=200,
+)
+# Loopback to a stand-in that takes a request in as soon as it has read it: what a dead
+# gateway has sent lands within this time, also on a machine that is busy.
+SETTLE_MS = 1_000
+
+
+async def answer(turn: TurnHandle) -> None:
+    """Do as the message says: so many blocks, some thinking, a reply of many parts.
+
+    It may be run again after a death (`resume`), and then goes on behind the blocks
+    that are not surely unsent.
+    """
+    order = turn.inbound.body
+    said = [
+        block
+        for block in await turn.previous()
+        if block.kind is Kind.BLOCK and block.status is not Status.ABORTED
+    ]
+    for number in range(len(said) + 1, order["blocks"] + 1):
+        await turn.block(block_text(order["name"], number), key=str(number))
+        await asyncio.sleep(order["think_ms"] / 1000)
+    await asyncio.sleep(order["think_ms"] / 1000)
+    await turn.reply(*_payloads(order))
+
+
+def block_text(name: str, number: int) -> str:
+    return f"{name}: thinking, {number}"
+
+
+def part_text(name: str, number: int) -> str:
+    return f"{name}: answer, {number}"
+
+
+def _payloads(order: Any) -> list[Payload]:
+    name = order["name"]
+    texts = [Text(part_text(name, n + 1)) for n in range(order["texts"])]
+    if not order["file"]:
+        return [*texts]
+    data = (name * 200).encode()
+    return [*texts, File(data=data, name=f"{name}.txt", mime="text/plain")]
+
+
+async def serve(given: argparse.Namespace) -> None:
+    """Work until standard input ends."""
+    stop = Stop(given.nth, given.stop) if given.nth else None
+    points = Failpoints(stop, told=lambda name: _say(stopped=name))
+    store = points.watch(store_at(given.store))
+    kernel = Kernel(store, settings=SETTINGS, probe=points.probe)
+    kernel.attach("webhook", _channel(given.platform, given.mode))
+    kernel.on_turn(resume=True)(answer)
+    async with kernel, WebhookInbox(kernel.accept) as inbox:
+        _say(port=inbox.port)
+        await _end_of_input()
+
+
+def _channel(platform: str, mode: str) -> WebhookChannel:
+    wanted = DeliveryClass(mode)
+    asks = wanted is DeliveryClass.LOOKUP
+    return WebhookChannel(
+        f"{platform}/messages",
+        classes=[] if wanted is DeliveryClass.BLIND else [wanted],
+        lookup_url=f"{platform}/messages" if asks else None,
+        settle_ms=SETTLE_MS,
+        timeout_ms=10_000,
+    )
+
+
+async def _end_of_input() -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.connect_read_pipe(lambda: protocol, sys.stdin)
+    try:
+        await reader.read()
+    finally:
+        transport.close()
+
+
+def _say(**what: object) -> None:
+    print(json.dumps(what), flush=True)  # noqa: T201  the contract with who started us
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m turnfold_cli.demo_gateway")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--platform", required=True, help="its base URL")
+    classes = [c.value for c in DeliveryClass]
+    parser.add_argument("--class", dest="mode", default="keyed", choices=classes)
+    parser.add_argument("--stop", default="", help="failpoint to die at")
+    parser.add_argument("--nth", type=int, default=0, help="at which coming by")
+    given = parser.parse_args(None if argv is None else list(argv))
+    asyncio.run(serve(given))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The two processes that a demo runs: the platform, and the gateway in its many lives."""
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+from turnfold_cli.demo_plan import Class, Kill
+
+_STARTS_WITHIN_S = 30.0
+_ENDS_WITHIN_S = 20.0
+
+
+class DemoError(Exception):
+    """The demo itself could not go on; says nothing about turnfold."""
+
+
+async def _first_line(process: Process, what: str) -> bytes:
+    assert process.stdout is not None  # noqa: S101  we asked for a pipe
+    async with asyncio.timeout(_STARTS_WITHIN_S):
+        line = await process.stdout.readline()
+    if not line:
+        raise DemoError(f"{what} ended before it listened")
+    return line
+
+
+@asynccontextmanager
+async def platform(
+    mode: Class, seed: int, cuts: int, among: int, folder: Path
+) -> AsyncIterator[str]:
+    """The stand-in platform in a process of its own; gives its base URL."""
+    options = {
+        "class": mode,
+        "seed": seed,
+        "cuts": cuts,
+        "among": among,
+        "journal": folder / "platform.jsonl",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    module = "turnfold_cli.platform"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *flags, stdout=PIPE
+    )
+    try:
+        yield str(json.loads(await _first_line(process, "the platform"))["url"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+class Gateway:
+    """One gateway to the outside, many processes one after the other. `url` is where
+    it listens now, or where it last did."""
+
+    def __init__(self, store: Path, platform: str, mode: Class, log: IO[bytes]) -> None:
+        self._flags = [f"--store={store}", f"--platform={platform}", f"--class={mode}"]
+        self._log = log
+        self._process: Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._listens = asyncio.Event()
+        self.url = ""
+        self.starts = 0
+        self.stops: list[str] = []  # the failpoints that it died at
+
+    async def start(self, kill: Kill | None = None) -> None:
+        """Begin a life. Returns before it listens."""
+        flags: Sequence[str] = self._flags
+        if kill is not None and kill.stop is not None:
+            flags = [*flags, f"--stop={kill.stop.name}", f"--nth={kill.stop.nth}"]
+        module = "turnfold_cli.demo_gateway"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            *flags,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=self._log,
+        )
+        self.starts += 1
+        self._watch = asyncio.create_task(self._read(self._process))
+
+    async def _read(self, process: Process) -> None:
+        assert process.stdout is not None  # noqa: S101  we asked for a pipe
+        async for line in process.stdout:
+            said = json.loads(line)
+            if "port" in said:
+                self.url = f"http://127.0.0.1:{said['port']}/"
+                self._listens.set()
+            else:
+                self.stops.append(said["stopped"])
+        self._listens.clear()
+
+    async def listening(self) -> str:
+        """Wait until it listens; where."""
+        async with asyncio.timeout(_STARTS_WITHIN_S):
+            await self._listens.wait()
+        return self.url
+
+    async def die(self, after_s: float) -> None:
+        """Wait until it has killed itself, or kill it `after_s` after it listens."""
+        process, watch = self._alive()
+        ready = asyncio.create_task(self._listens.wait())
+        async with asyncio.timeout(_STARTS_WITHIN_S):
+            await asyncio.wait({ready, watch}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        await asyncio.wait({watch}, timeout=after_s)
+        if process.returncode is None and not watch.done():
+            process.kill()
+        await watch
+        status = await process.wait()
+        if status != -signal.SIGKILL:
+            raise DemoError(f"the gateway ended by itself with {status}; see its log")
+
+    async def end(self) -> None:
+        """Close its input and wait until it has drained. A clean end is exit code 0."""
+        process, watch = self._alive()
+        assert process.stdin is not None  # noqa: S101  we asked for a pipe
+        process.stdin.close()
+        async with asyncio.timeout(_ENDS_WITHIN_S):
+            status = await process.wait()
+        await watch
+        if status != 0:
+            raise DemoError(f"the gateway ended with {status}; see its log")
+
+    async def abandon(self) -> None:
+        """Leave no process behind, whatever happened."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        if self._watch is not None:
+            await asyncio.wait({self._watch})
+
+    def _alive(self) -> tuple[Process, asyncio.Task[None]]:
+        if self._process is None or self._watch is None:
+            raise DemoError("the gateway was not started")
+        return self._process, self._watch

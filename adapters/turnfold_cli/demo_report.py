@@ -1,0 +1,203 @@
+"""The judgement of a demo: what became of every message, and does the log tell it.
+
+Three lists are held against each other: what was posted, what the gateway's log says
+and what the platform accepted. The audit joins the last two; what only the demo can
+know - which texts belong to which message - is checked here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from rich.table import Table
+
+from turnfold.audit import Report as Audit
+from turnfold.audit import Rule, audit_store, read_witness
+from turnfold.errors import CorruptLogError
+from turnfold.fold import State, apply
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Store
+from turnfold.words import Kind, Phase
+from turnfold_cli.demo_plan import Class, Message, Plan
+from turnfold_cli.demo_run import STORE, WITNESS, Evidence, reading
+
+PASSED = "passed"
+
+
+@frozen(kw_only=True)
+class Report:
+    """The figures of a demo. `breaches` says in words what did not hold."""
+
+    delivery: str
+    seed: int
+    messages: int
+    turns: int
+    delivered: int
+    parked: int
+    pending: int
+    lost: int
+    doubled: int
+    redelivered: int
+    kills: int
+    restarts: int
+    cuts: int
+    audit: str
+    seconds: float
+    breaches: Sequence[str] = ()
+
+    @property
+    def good(self) -> bool:
+        whole = self.audit == PASSED and not self.breaches
+        return whole and not (self.lost or self.doubled or self.pending)
+
+
+@define
+class _Log:
+    """The folded log: every stream, turns by message, entries by turn."""
+
+    states: dict[str, State] = field(factory=dict)
+    turns: dict[str, Turn] = field(factory=dict)
+    entries: dict[str, list[Entry]] = field(factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> "_Log":
+        log = cls()
+        for record in store.log():
+            try:
+                state = apply(log.states.get(record.stream), record)
+            except CorruptLogError:
+                continue  # the audit names it; its message will count as lost
+            log.states[record.stream] = state
+        for state in log.states.values():
+            if isinstance(state, Turn):
+                log.turns[state.message_id] = state
+            elif isinstance(state, Entry) and state.turn:
+                log.entries.setdefault(state.turn, []).append(state)
+        return log
+
+
+def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
+    """Read the store that the gateway left and hold it against the other lists."""
+    witness = read_witness((evidence.folder / WITNESS).read_bytes())
+    with reading(evidence.folder / STORE) as store:
+        audit = audit_store(store, witness=witness)
+        log = _Log.of(store)
+    breaches = [str(finding) for finding in audit.findings]
+    breaches += [f"{Rule.ONE_TURN} {text}" for text in _once(plan, evidence)]
+    if mode is not Class.BLIND:
+        breaches += [f"{Rule.LANE_ORDER} {text}" for text in _overtaken(log, evidence)]
+    fates = {m.name: _fate(m, log, evidence) for m in plan.messages}
+    breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in _BAD]
+    became = Counter(fates.values())
+    faults = evidence.stats["faults_fired"]
+    return Report(
+        delivery=mode.value,
+        seed=seed,
+        messages=len(plan.messages),
+        turns=len(log.turns),
+        delivered=became["delivered"],
+        parked=became["parked"],
+        pending=became["pending"],
+        lost=became["lost"],
+        doubled=_doubled(evidence),
+        redelivered=sum(len(got) - 1 for got in evidence.accepted.values()),
+        kills=evidence.kills,
+        restarts=evidence.starts - 1,
+        cuts=faults.get("cut_after", 0) + faults.get("cut_before", 0),
+        audit=_verdict(audit),
+        seconds=round(evidence.seconds, 1),
+        breaches=tuple(breaches),
+    )
+
+
+_BAD = ("lost", "pending")
+
+
+def _verdict(audit: Audit) -> str:
+    return PASSED if audit.first is None else str(audit.first.rule)
+
+
+def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
+    """One message is one turn with one answer, however often the message came."""
+    for message in plan.messages:
+        got = evidence.accepted.get(message.name, ())
+        if len({posted.turn for posted in got}) > 1:
+            yield f"{message.name} has become several turns"
+        elif sum(posted.new for posted in got) > 1:
+            yield f"{message.name} was called new twice"
+    for text in _same_text(evidence.witness):
+        yield f"{text!r} arrived under two keys"
+
+
+def _same_text(witness: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Texts that arrived under several keys; each is meant for the platform once."""
+    keys: dict[str, set[str]] = {}
+    for message in witness:
+        if message["text"] is not None:
+            keys.setdefault(message["text"], set()).add(message["key"])
+    return [text for text, of in keys.items() if len(of) > 1]
+
+
+def _doubled(evidence: Evidence) -> int:
+    """As the platform saw it, whatever the log thinks."""
+    counts = Counter(message["key"] for message in evidence.witness)
+    again = sum(count - 1 for count in counts.values())
+    return again + len(_same_text(evidence.witness))
+
+
+def _overtaken(log: _Log, evidence: Evidence) -> Iterator[str]:
+    """The parts of a lane arrive in the order in which they were queued. Not asked of
+    a blind platform, where a parked head lets the others pass."""
+    place = {
+        part.key: (entry.lane, (entry.order, index))
+        for entry in log.states.values()
+        if isinstance(entry, Entry)
+        for index, part in enumerate(entry.parts)
+    }
+    latest: dict[str, tuple[int, int]] = {}
+    for key in dict.fromkeys(m["key"] for m in evidence.witness if m["key"] in place):
+        lane, order = place[key]
+        if order < latest.get(lane, order):
+            yield f"{key} was overtaken in {lane}"
+        latest[lane] = max(latest.get(lane, order), order)
+
+
+def _fate(message: Message, log: _Log, evidence: Evidence) -> str:
+    """Every piece of the answer has to be somewhere; what is parked is in plain sight."""
+    turn = log.turns.get(message.name)
+    if turn is None:
+        return "lost"
+    entries = log.entries.get(turn.stream, [])
+    wanted = [entry for entry in entries if entry.phase is not Phase.X]
+    if any(entry.phase is Phase.P for entry in wanted):
+        return "parked"
+    if turn.open or any(entry.open for entry in wanted):
+        return "pending"
+    whole = _arrived(message, wanted, evidence.witness)
+    delivered = all(entry.phase is Phase.OK for entry in wanted)
+    return "delivered" if delivered and whole else "lost"
+
+
+def _arrived(
+    message: Message, entries: list[Entry], witness: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Has the platform every text of the answer, and its file?"""
+    texts = {m["text"] for m in witness}
+    files = {m["key"] for m in witness if m["kind"] == "file"}
+    finals = [entry for entry in entries if entry.kind is Kind.FINAL]
+    mine = {part.key for entry in finals for part in entry.parts}
+    return texts.issuperset(message.pieces) and len(mine & files) == message.file
+
+
+def table(report: Report) -> Table:
+    """For people. Eight columns are what fits into 80 characters."""
+    shown = Table(title=f"turnfold demo, {report.delivery}, seed {report.seed}")
+    shown.add_column("in", justify="right")
+    row = [str(report.messages)]
+    for name in ("turns", "delivered", "lost", "doubled", "parked", "kills", "cuts"):
+        shown.add_column(name, justify="right")
+        row.append(str(getattr(report, name)))
+    shown.add_row(*row)
+    return shown

@@ -1,0 +1,185 @@
+"""One run of the demo: post, kill, restart, wait for the end, ask the platform."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from attrs import define, field, frozen
+
+from turnfold.fold import family
+from turnfold.ports.store import Store, Summary
+from turnfold.stores import store_at
+from turnfold.words import Phase, TurnPhase
+from turnfold_cli.demo_plan import Again, Class, Message, Plan
+from turnfold_cli.demo_processes import Gateway, platform
+
+STORE, WITNESS, LOG = "gateway.db", "witness.json", "gateway.log"
+
+_APART_S = (0.005, 0.03)
+_POST_WITHIN_S = 10.0
+_SETTLES_WITHIN_S = 30.0
+_POLL_S = 0.1
+
+
+@define
+class Progress:
+    """What can be seen while it runs."""
+
+    posted: int = 0  # messages that got their 200
+    redelivered: int = 0
+    kills: int = 0
+    stage: str = "starting"
+
+
+@frozen(kw_only=True)
+class Posted:
+    """A 200 of the gateway: this message is in its hands."""
+
+    turn: str
+    new: bool
+
+
+@define
+class Evidence:
+    """What a run leaves behind to be judged."""
+
+    folder: Path
+    accepted: dict[str, list[Posted]] = field(factory=dict)  # message -> its 200s
+    witness: list[dict[str, Any]] = field(factory=list)
+    stats: dict[str, Any] = field(factory=dict)
+    stops: list[str] = field(factory=list)
+    kills: int = 0
+    starts: int = 0
+    settled: bool = False
+    seconds: float = 0.0
+
+
+@define
+class _Poster:
+    """The sending half of the platform: at least once, under one id, until a 200."""
+
+    client: httpx.AsyncClient
+    gateway: Gateway
+    evidence: Evidence
+    progress: Progress
+    rng: random.Random
+    _pace: asyncio.Lock = field(factory=asyncio.Lock)
+
+    async def post(self, message: Message) -> None:
+        await self._until_taken(message)
+        self.progress.posted += 1
+        if message.again is Again.AT_ONCE:
+            await self.repeat(message)
+
+    async def repeat(self, message: Message) -> None:
+        await self._until_taken(message)
+        self.progress.redelivered += 1
+
+    async def _until_taken(self, message: Message) -> None:
+        while True:
+            async with self._pace:  # people do not all write at once
+                await asyncio.sleep(self.rng.uniform(*_APART_S))
+                url = await self.gateway.listening()
+            try:
+                answer = await self.client.post(url, json=message.request)
+            except httpx.TransportError:
+                continue  # killed under our hands: it may have it or not
+            if answer.status_code == 200:
+                got = answer.json()
+                posted = Posted(turn=got["turn_id"], new=got["new"])
+                self.evidence.accepted.setdefault(message.name, []).append(posted)
+                return
+            if answer.status_code != 503:
+                answer.raise_for_status()
+
+
+async def run(
+    plan: Plan, mode: Class, seed: int, folder: Path, progress: Progress
+) -> Evidence:
+    """Do as the plan says. Raises DemoError if the demo itself cannot go on."""
+    began = time.monotonic()
+    evidence = Evidence(folder)
+    among = max(plan.parts * 2 // 3, plan.cuts)
+    async with platform(mode, seed, plan.cuts, among, folder) as url:
+        with (folder / LOG).open("ab") as log:
+            gateway = Gateway(folder / STORE, url, mode, log)
+            try:
+                async with httpx.AsyncClient(timeout=_POST_WITHIN_S) as client:
+                    rng = random.Random(seed)  # noqa: S311  repeatable on purpose
+                    poster = _Poster(client, gateway, evidence, progress, rng)
+                    await _lives(plan, gateway, poster)
+                    evidence.settled = await _settle(folder / STORE, progress)
+                    await gateway.end()
+                    await _ask(client, url, evidence)
+            finally:
+                await gateway.abandon()
+    evidence.kills, evidence.starts = progress.kills, gateway.starts
+    evidence.stops, evidence.seconds = gateway.stops, time.monotonic() - began
+    return evidence
+
+
+async def _lives(plan: Plan, gateway: Gateway, poster: _Poster) -> None:
+    """Every life gets its share of the messages, and all but the last end in a kill."""
+    kills = [*plan.kills, None]
+    late: list[Message] = []
+    async with asyncio.TaskGroup() as posts:
+        for batch, kill in zip(plan.batches(), kills, strict=True):
+            poster.progress.stage = str(kill.stop.name if kill and kill.stop else "any")
+            await gateway.start(kill)
+            for message in late:
+                posts.create_task(poster.repeat(message))
+            for message in batch:
+                posts.create_task(poster.post(message))
+            late = [m for m in batch if m.again is Again.LATER]
+            if kill is not None:
+                await gateway.die(kill.after_s)
+                poster.progress.kills += 1
+        for message in late:
+            posts.create_task(poster.repeat(message))
+
+
+async def _settle(path: Path, progress: Progress) -> bool:
+    """Wait until nothing moves any more: all is over, or waits for a person."""
+    progress.stage = "settling"
+    with reading(path) as store:
+        end = time.monotonic() + _SETTLES_WITHIN_S
+        while time.monotonic() < end:
+            if _quiet(list(store.open_streams())):
+                return True
+            await asyncio.sleep(_POLL_S)
+    return False
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Store]:
+    """The gateway's store, as any other process may read it."""
+    store = store_at(f"sqlite:{path}")
+    store.open(read_only=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _quiet(rows: Sequence[Summary]) -> bool:
+    entries = [row for row in rows if family(row.stream) == "entry"]
+    turns = [row for row in rows if family(row.stream) == "turn"]
+    parked = {row.parent for row in entries if row.phase == Phase.P}
+    held = all(
+        row.phase == TurnPhase.ANSWERED and row.stream in parked for row in turns
+    )
+    return held and all(row.phase == Phase.P for row in entries)
+
+
+async def _ask(client: httpx.AsyncClient, url: str, evidence: Evidence) -> None:
+    witness = (await client.get(f"{url}/witness")).json()
+    evidence.witness = witness["messages"]
+    evidence.stats = (await client.get(f"{url}/stats")).json()
+    path = evidence.folder / WITNESS
+    path.write_text(json.dumps(witness, indent=1), encoding="utf-8")
