@@ -67,9 +67,7 @@ class Book:
         else:
             self._join(self._turn_lanes, stream, lane)
 
-    def _join(
-        self, lanes: dict[str, dict[str, None]], stream: str, lane: str
-    ) -> None:
+    def _join(self, lanes: dict[str, dict[str, None]], stream: str, lane: str) -> None:
         self._open[stream] = lane
         lanes.setdefault(lane, {})[stream] = None
 
@@ -237,4 +235,3 @@ class Book:
         except CorruptLogError as exc:
             self.corrupt[record.stream] = exc
             return None
-

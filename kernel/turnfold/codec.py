@@ -161,4 +161,6 @@ def _structurer(cls: Any) -> Callable[[Any], Event]:
 
 @cache
 def _unstructurer(cls: Any) -> Callable[[Event], dict[str, Any]]:
-    return cast("Callable[[Event], dict[str, Any]]", _converter().get_unstructure_hook(cls))
+    return cast(
+        "Callable[[Event], dict[str, Any]]", _converter().get_unstructure_hook(cls)
+    )

@@ -106,7 +106,5 @@ class Wait:
     where: str = ""
 
 
-Effect = (
-    Append | Look | MakePlan | Prepare | Send | Reconcile | CallHandler | Wait
-)
+Effect = Append | Look | MakePlan | Prepare | Send | Reconcile | CallHandler | Wait
 Program = Generator[Effect, Any, Any]

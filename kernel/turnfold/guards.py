@@ -119,7 +119,5 @@ def abortable_as_unsent(entry: Entry) -> bool:
 
 def nothing_seen(entry: Entry) -> bool:
     """Nobody can have seen anything of this entry."""
-    unsent = entry.phase in (Phase.Q, Phase.R, Phase.X, Phase.A) or (
-        entry.phase is Phase.F and not entry.doubt
-    )
-    return unsent and not any(entry.receipts) and entry.part == 0
+    unsent = entry.phase in (Phase.Q, Phase.R, Phase.X, Phase.A, Phase.F)
+    return unsent and not entry.doubt and entry.part == 0

@@ -51,7 +51,7 @@ class Handlers:
             if not self._wanted(stream, run):
                 return RunEnd("stopped", "stale")
             handle = self._handle(stream)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)
             return RunEnd("raised", _told(exc))
         task = asyncio.ensure_future(self._handler(handle))

@@ -60,5 +60,5 @@ class Hooks:
         for hook in hooks:
             try:
                 hook(state)
-            except Exception:
+            except Exception:  # noqa: BLE001  a hook may raise anything
                 _LOG.exception("a hook failed; the entry is not affected")

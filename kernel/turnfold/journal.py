@@ -205,5 +205,3 @@ def created(draft: Draft, store_id: str) -> None:
     """The first event of a new store."""
     if draft.state(STORE) is None:
         draft.emit(STORE, StoreCreated(store=store_id))
-
-

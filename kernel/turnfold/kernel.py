@@ -7,7 +7,7 @@ nothing in common but the rule that one store has one worker.
 import asyncio
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, overload
@@ -15,12 +15,9 @@ from typing import Any, Self, overload
 from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
-from turnfold.decide import aborting, accepting, enqueuing, gating, operating
-from turnfold.decide.aborting import Abortion
-from turnfold.decide.accepting import Acceptance, SourceCursor
+from turnfold.commands import Commands
+from turnfold.decide.accepting import Acceptance
 from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.decide.enqueuing import Enqueued
-from turnfold.decide.queueing import Intent
 from turnfold.drivers import agenda
 from turnfold.drivers.aio import AioDriver, Hook
 from turnfold.effects import Decision
@@ -29,19 +26,17 @@ from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.journal import Commit, Journal, created
 from turnfold.machines.turn import Turn
-from turnfold.names import ENTRY, TURN, time_id
-from turnfold.packing import pack
-from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.names import account_scope, time_id
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
 from turnfold.sources import Sources
 from turnfold.stores import store_at
 from turnfold.turns import AcceptedTurn
-from turnfold.words import AbortReason, BlindPolicy, Kind, TurnOutcome
+from turnfold.words import TurnOutcome, TurnPhase
 from turnfold.worker import Worker
 
 
-class Kernel:
+class Kernel(Commands):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. Everything else has its default."""
 
@@ -74,9 +69,7 @@ class Kernel:
 
     # --- what is attached ---
 
-    def attach(
-        self, name: str, channel: object, *, account: str = "default"
-    ) -> None:
+    def attach(self, name: str, channel: object, *, account: str = "default") -> None:
         """A channel under a name and one of its accounts. Raises ContractError if it
         is not a channel, InvalidInputError if the place is taken."""
         key = (name, account)
@@ -86,7 +79,7 @@ class Kernel:
         self._desks[key] = desk
         self._views[key] = Desk(prepares=desk.prepares)
         if self._driver is not None and self._driver.epoch:
-            self._driver.start(agenda.behind(f"{name}/{account}", self._driver.book))
+            self._driver.start(agenda.behind(account_scope(name, account), self._driver.book))
 
     def source(
         self, name: str, stream: Callable[..., Any], *, account: str = "default"
@@ -131,6 +124,7 @@ class Kernel:
         try:
             self._assemble(store)
         except BaseException:
+            self._state = "not open"
             store.close()
             raise
 
@@ -175,7 +169,9 @@ class Kernel:
         self._wake_all()
 
     async def _close_channels(self) -> None:
-        for channel in {id(d.channel): d.channel for d in self._desks.values()}.values():
+        for channel in {
+            id(d.channel): d.channel for d in self._desks.values()
+        }.values():
             close = getattr(channel, "aclose", None)
             if close is not None:
                 await close()
@@ -200,159 +196,7 @@ class Kernel:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    # --- commands ---
-
-    async def accept(
-        self, inbound: Inbound, *, cursor: SourceCursor | None = None
-    ) -> AcceptedTurn:
-        """Take a message in. When this returns it is durable: acknowledge it now."""
-        turn = f"{TURN}{self._new_id()}"
-        done: Acceptance = await self.append(
-            partial(accepting.accept, turn=turn, inbound=inbound, cursor=cursor)
-        )
-        return AcceptedTurn(
-            turn_id=done.turn_id, status=done.status, new=done.new, kernel=self
-        )
-
-    async def advance(self, cursor: SourceCursor) -> None:
-        """A source got on without bringing a message."""
-        await self.append(partial(accepting.advance, cursor=cursor))
-
-    async def enqueue(
-        self,
-        route: Route,
-        *payloads: Payload | str,
-        key: str | None = None,
-        kind: Kind = Kind.NOTICE,
-        policy: BlindPolicy | None = None,
-        ttl_ms: int | None = None,
-        not_before: int | None = None,
-    ) -> Enqueued:
-        """Send something without a turn: a notice, a reminder, a tool's result. The
-        same `key` again returns the first entry. If this raises, nothing is queued
-        and nothing will be sent."""
-        intent = await self.intend(
-            entry=f"{ENTRY}{self._new_id()}",
-            route=route,
-            kind=kind,
-            payloads=[Text(p) if isinstance(p, str) else p for p in payloads],
-            key=key,
-            policy=policy,
-            ttl_ms=ttl_ms,
-            not_before=not_before,
-        )
-        done: Enqueued = await self.append(partial(enqueuing.enqueue, intent=intent))
-        return done
-
-    async def intend(
-        self,
-        *,
-        entry: str,
-        route: Route,
-        kind: Kind,
-        payloads: Sequence[Payload],
-        turn: str | None = None,
-        run: int | None = None,
-        key: str | None = None,
-        policy: BlindPolicy | None = None,
-        ttl_ms: int | None = None,
-        not_before: int | None = None,
-    ) -> Intent:
-        """Read files, run the channel's plan: all that comes before the decision."""
-        if not payloads:
-            raise InvalidInputError(field="payloads", problem="nothing to send")
-        payloads = [await _held(payload) for payload in payloads]
-        desk = self._desks.get((route.channel, route.account))
-        plan = desk.plan(payloads, route, kind, entry) if desk else None
-        expires = None if ttl_ms is None else self._clock.now() + ttl_ms
-        return Intent(
-            entry=entry,
-            route=route,
-            kind=kind,
-            packed=tuple(pack(payload) for payload in payloads),
-            plan=plan,
-            turn=turn,
-            run=run,
-            key=key,
-            policy=policy,
-            not_before=not_before,
-            expires_at=expires,
-        )
-
-    async def abort(self, stream: str, *, by: str | None = None) -> Abortion:
-        """Stop a turn or an entry. Says honestly if it is too late."""
-        return await self._stop(stream, AbortReason.USER, by)
-
-    async def supersede(self, turn: str, *, by: str | None = None) -> Abortion:
-        """Stop a turn because something newer replaces it."""
-        return await self._stop(turn, AbortReason.SUPERSEDED, by)
-
-    async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
-        turn = stream.startswith(TURN)
-        decision = aborting.abort_turn if turn else aborting.abort_entry
-        done: Abortion = await self.append(
-            partial(decision, stream=stream, reason=reason, by=by)
-        )
-        return done
-
-    async def connected(self, channel: str, *, account: str = "default") -> None:
-        """The account works: what waited for it goes now, back-off or not."""
-        await self.append(
-            partial(gating.connected, channel=channel, account=account)
-        )
-
-    async def disconnected(self, channel: str, *, account: str = "default") -> None:
-        """The account cannot send: hold it and spend no attempts until connected()."""
-        await self.append(
-            partial(gating.disconnected, channel=channel, account=account)
-        )
-
-    async def redrive(
-        self, entry: str, *, by: str, accept_duplicate: bool = False
-    ) -> None:
-        """Send a dead letter again, from its first part that is not delivered."""
-        await self.append(
-            partial(
-                operating.redrive,
-                stream=entry,
-                by=by,
-                accept_duplicate=accept_duplicate,
-            )
-        )
-
-    async def resolve(
-        self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
-    ) -> None:
-        """End a doubt: "delivered", "not_sent", "resend" or "give_up"."""
-        await self.append(
-            partial(
-                operating.resolve,
-                stream=entry,
-                verdict=verdict,
-                by=by,
-                why=why,
-                marked=marked,
-            )
-        )
-
-    async def acknowledge(self, entry: str, *, by: str) -> None:
-        """A person has seen a dead letter."""
-        await self.append(partial(operating.acknowledge, stream=entry, by=by))
-
-    async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
-        await self.append(
-            partial(operating.reschedule, stream=entry, due=due_ms, by=by)
-        )
-
-    async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
-        """The platform refused afterwards what it had accepted."""
-        await self.append(
-            partial(operating.bounce, stream=entry, part=part, detail=detail)
-        )
-
-    async def resubmit(self, turn: str, *, by: str) -> None:
-        """Run a failed turn again, once."""
-        await self.append(partial(operating.resubmit, stream=turn, by=by))
+    # --- commands: the rest is in commands.py ---
 
     async def append(self, decision: Decision) -> Any:
         """Decide and commit; the answer is durable. A cancelled caller does not take
@@ -420,13 +264,18 @@ class Kernel:
             draining=driver.draining,
         )
 
+    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+        return AcceptedTurn(
+            turn_id=done.turn_id, status=done.status, new=done.new, kernel=self
+        )
+
     def _new_id(self) -> str:
         return time_id(self._clock.now(), os.urandom(10))
 
     def _saw(self, commit: Commit) -> None:
         """After every commit, ours or another process's."""
         for stream, state in commit.moved.items():
-            if isinstance(state, Turn) and not state.open:
+            if isinstance(state, Turn) and _unwanted(state):
                 self._handlers.stop(stream)
             for waiter in self._waiters.pop(stream, ()):
                 if not waiter.done():
@@ -454,15 +303,7 @@ class Kernel:
         }
 
 
-async def _held(payload: Payload) -> Payload:
-    """A file's content in hand: from here on the queue owns a copy."""
-    if isinstance(payload, File) and payload.data is None and payload.path is not None:
-        packed = await asyncio.to_thread(pack, payload)
-        head = packed.head
-        return File(data=packed.content, name=head["name"], mime=head["mime"])
-    if not isinstance(payload, Payload):
-        problem = f"expected Text, File or Native, got {type(payload).__name__}"
-        raise InvalidInputError(field="payloads", problem=problem)
-    return payload
-
-
+def _unwanted(turn: Turn) -> bool:
+    """Nobody wants what the handler still does. A handler whose reply has just been
+    delivered is not stopped: it may have work of its own left."""
+    return turn.abort is not None or turn.phase is TurnPhase.ABORTED

@@ -4,7 +4,7 @@ from base64 import b32hexencode
 from collections.abc import Iterator
 from hashlib import sha256
 
-from turnfold.payloads import Inbound
+from turnfold.payloads import Inbound, escape
 from turnfold.words import GateScope, Kind
 
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
@@ -54,6 +54,11 @@ def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     return out
 
 
+def account_scope(channel: str, account: str) -> str:
+    """The beginning of every lane of an account, as its gate and cursors are named."""
+    return f"{escape(channel)}/{escape(account)}"
+
+
 def gates_of(lane: str) -> Iterator[str]:
     """The gates that hold a lane, widest first. A lane is
     channel/account/conversation/thread with the parts escaped."""
@@ -75,4 +80,5 @@ def gate_for(lane: str, scope: GateScope) -> str:
 
 
 def cursor_of(channel: str, account: str, name: str = "") -> str:
-    return f"{CURSOR}{channel}/{account}" + (f"/{name}" if name else "")
+    scope = account_scope(channel, account)
+    return f"{CURSOR}{scope}" + (f"/{escape(name)}" if name else "")

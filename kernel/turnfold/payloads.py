@@ -114,10 +114,11 @@ class Route:
     def lane(self) -> str:
         """The name of the ordered queue that this route belongs to."""
         parts = (self.channel, self.account, self.conversation, self.thread)
-        return "/".join("" if p is None else _escape(p) for p in parts)
+        return "/".join("" if p is None else escape(p) for p in parts)
 
 
-def _escape(part: str) -> str:
+def escape(part: str) -> str:
+    """An id as a part of a name whose parts are told apart by slashes."""
     return part.replace("%", "%25").replace("/", "%2F")
 
 
@@ -199,4 +200,4 @@ class Inbound:
             self.message_id,
             self.event,
         )
-        return "/".join(_escape(part) for part in parts)
+        return "/".join(escape(part) for part in parts)

@@ -36,13 +36,11 @@ class Sources:
     def _run(self, name: str, account: str, stream: Callable[..., Any]) -> None:
         self._tasks.append(asyncio.create_task(self._pull(name, account, stream)))
 
-    async def _pull(
-        self, name: str, account: str, stream: Callable[..., Any]
-    ) -> None:
+    async def _pull(self, name: str, account: str, stream: Callable[..., Any]) -> None:
         while True:
             try:
                 await self._drain_once(name, account, stream)
-            except Exception:
+            except Exception:  # noqa: BLE001  a source may raise anything
                 _LOG.exception("source %s/%s broke; starting it again", name, account)
             await asyncio.sleep(_AGAIN_S)
 
@@ -57,9 +55,7 @@ class Sources:
                 await self._kernel.accept(inbound, cursor=cursor)
 
     def _cursor(self, name: str, account: str) -> str | None:
-        state = self._kernel.look(
-            lambda draft: draft.cursor(cursor_of(name, account))
-        )
+        state = self._kernel.look(lambda draft: draft.cursor(cursor_of(name, account)))
         return state.value if isinstance(state, Cursor) else None
 
     async def stop(self) -> None:

@@ -82,8 +82,7 @@ def _abort_answered(
 
 def _cascade(draft: Draft, turn: Turn, reason: AbortReason, by: str | None) -> None:
     lanes = set()
-    for name in draft.entries_of(turn.stream):
-        entry = draft.entry(name)
+    for entry in list(draft.entries(turn.stream)):
         if entry.open and entry.abort is None:
             _stop(draft, entry, reason, by)
             lanes.add(entry.lane)

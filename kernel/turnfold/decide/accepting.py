@@ -42,7 +42,9 @@ def accept(
     key = inbound_key(inbound)
     known = draft.lookup(key)
     if known is not None:
-        return Acceptance(turn_id=known, status=draft.turn(known).phase, new=False)
+        # Ours already: an earlier COMMIT of this very call did reach the disk.
+        status, new = draft.turn(known).phase, known == turn
+        return Acceptance(turn_id=known, status=status, new=new)
     draft.emit(
         turn,
         t.Accepted(

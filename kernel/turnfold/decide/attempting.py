@@ -172,11 +172,17 @@ def _turn_to_send(draft: Draft, entry: Entry) -> str | None:
 
 def attempt_if_free(draft: Draft, lane: str) -> None:
     """Fuse the next attempt of a lane into this commit, if there is one to make."""
-    if draft.context.fence is None or draft.context.draining:
+    if draft.context.fence is None or draft.context.draining or draft.fence_lost:
         return
     step = next_step(draft, lane)
     if step.act is Act.ATTEMPT:
         attempt(draft, step.entry)
+
+
+def attempt_now(draft: Draft, stream: str) -> None:
+    """The same for the lane of an entry that seemed ready: inside the transaction it
+    may turn out that something else comes first."""
+    attempt_if_free(draft, draft.entry(stream).lane)
 
 
 def dispatch(draft: Draft, stream: str, part: int, number: int) -> bool:

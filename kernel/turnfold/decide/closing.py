@@ -24,7 +24,10 @@ from turnfold.words import (
 
 # What the user is told, by why the reply was not delivered. What may have arrived is
 # never called undelivered, and where the conversation is gone nobody would read it.
-_NOTICE = {Reason.PERMANENT: "undeliverable", Reason.ATTEMPTS_EXHAUSTED: "undeliverable"}
+_NOTICE = {
+    Reason.PERMANENT: "undeliverable",
+    Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
+}
 _NO_ONE_THERE = ("permission", "target_gone")
 
 
@@ -56,7 +59,7 @@ def conclude(draft: Draft, stream: str) -> None:
     finals = [draft.entry(name) for name in turn.finals]
     if turn.phase is not TurnPhase.ANSWERED or any(e.open for e in finals):
         return
-    outcome = outcome_of(turn, finals)
+    outcome = outcome_of(finals)
     match outcome:
         case TurnOutcome.FAILED | TurnOutcome.EXPIRED:
             reason = next((e.reason for e in finals if e.reason), "failed")
@@ -67,7 +70,7 @@ def conclude(draft: Draft, stream: str) -> None:
             draft.emit(stream, t.Completed(outcome=outcome))
 
 
-def outcome_of(turn: Turn, finals: list[Entry]) -> TurnOutcome:
+def outcome_of(finals: list[Entry]) -> TurnOutcome:
     """INV-10: how a turn ended follows from its final entries alone."""
     if not finals:
         return TurnOutcome.SILENT
@@ -96,7 +99,7 @@ def _notice_for(finals: list[Entry]) -> str | None:
 
 def amend(draft: Draft, turn: Turn, stream: str) -> None:
     """A final entry of a turn that was over has changed."""
-    outcome = outcome_of(turn, [draft.entry(name) for name in turn.finals])
+    outcome = outcome_of([draft.entry(name) for name in turn.finals])
     if outcome is not turn.outcome:
         draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
 

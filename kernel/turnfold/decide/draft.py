@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from attrs import define, field, frozen
 
 from turnfold.canonical import body_digest
-from turnfold.errors import NotFoundError
+from turnfold.errors import CorruptLogError, NotFoundError, OwnedError
 from turnfold.events import Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.fold import STORE, State, evolve, family
@@ -173,11 +173,17 @@ class Draft:
 
     def entries_of(self, turn: str) -> Sequence[str]:
         born = [
-            s
-            for s in self._born
-            if family(s) == "entry" and self.entry(s).turn == turn
+            s for s in self._born if family(s) == "entry" and self.entry(s).turn == turn
         ]
         return [*self.below.entries_of(turn), *born]
+
+    def entries(self, turn: str) -> Iterator[Entry]:
+        """The entries of a turn that can be read; the others are set aside."""
+        for stream in self.entries_of(turn):
+            try:
+                yield self.entry(stream)
+            except CorruptLogError:
+                continue  # shown by health
 
     def salt(self, digest: str) -> bytes:
         for body in self.bodies:
@@ -219,9 +225,19 @@ class Draft:
         if fence is None:
             raise NotFoundError(what="worker", id="here")
         worker = cast("StoreState | None", self.state(STORE))
+        if self.fence_lost:
+            owner = worker.owner if worker else None
+            raise OwnedError(path="the store", owner=f"{owner}; ours is over")
         if worker is None or worker.epoch != fence.epoch:
             self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
         return fence
+
+    @property
+    def fence_lost(self) -> bool:
+        """A later worker has written: we are not the one any more (INV-5)."""
+        fence = self.context.fence
+        worker = cast("StoreState | None", self.state(STORE)) if fence else None
+        return bool(fence and worker and worker.epoch > fence.epoch)
 
     # --- merging ---
 
@@ -238,5 +254,5 @@ class Draft:
         self.emitted += child.emitted
         self.bodies += child.bodies
         self.keys.update(child.keys)
-        self._states.update(child._states)
-        self._born += child._born
+        self._states.update(child.touched)
+        self._born += child.born

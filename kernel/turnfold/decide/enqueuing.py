@@ -50,8 +50,14 @@ def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
         packing.same(packed, digest, draft.salt)
         for packed, digest in zip(intent.packed, entry.body, strict=True)
     )
+    # Without a turn the stream is fresh for every call: then this call made it, in a
+    # COMMIT that reached the disk though it seemed to fail.
+    ours = intent.turn is None and entry.stream == intent.entry
     return Enqueued(
-        entry_id=entry.stream, status=entry.status, new=False, differs=not same
+        entry_id=entry.stream,
+        status=entry.status,
+        new=ours,
+        differs=not same and not ours,
     )
 
 

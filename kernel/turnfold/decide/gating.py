@@ -3,9 +3,12 @@
 from turnfold.decide.draft import Draft
 from turnfold.events.ledger import GateClosed, GateOpened
 from turnfold.failures import RULES
-from turnfold.names import GATE, gate_for
+from turnfold.names import GATE, account_scope, gate_for
 from turnfold.ports.channel import Rejected
 from turnfold.words import FailureClass, GateScope
+
+
+_SHORTEST_MS = 100
 
 
 def close_gate(draft: Draft, lane: str, outcome: Rejected) -> None:
@@ -25,7 +28,8 @@ def close_gate(draft: Draft, lane: str, outcome: Rejected) -> None:
 
 def _wait(draft: Draft, outcome: Rejected) -> int:
     if outcome.retry_after_ms is not None:
-        return max(outcome.retry_after_ms, 0)
+        # What is deferred costs nothing, so it must not come round without a pause.
+        return max(outcome.retry_after_ms, _SHORTEST_MS)
     if outcome.failure is FailureClass.RATE_LIMITED:
         return draft.settings.rate_limit_ms
     return draft.settings.probe_ms
@@ -37,7 +41,7 @@ def _longer(held: int | None, asked: int | None) -> bool:
 
 def connected(draft: Draft, channel: str, account: str) -> None:
     """The embedder says that an account works again: nothing waits any longer."""
-    name = f"{GATE}{channel}/{account}"
+    name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if gate is not None and gate.closed:
         draft.emit(name, GateOpened(reason="connected"))
@@ -45,7 +49,7 @@ def connected(draft: Draft, channel: str, account: str) -> None:
 
 def disconnected(draft: Draft, channel: str, account: str) -> None:
     """The embedder knows that an account cannot send: hold it, spend nothing."""
-    name = f"{GATE}{channel}/{account}"
+    name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if gate is None or not gate.holds(draft.now) or gate.until is not None:
         draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))

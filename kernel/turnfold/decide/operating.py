@@ -13,9 +13,7 @@ from turnfold.ports.channel import Receipt
 from turnfold.words import Phase, Reason
 
 
-def redrive(
-    draft: Draft, stream: str, by: str, accept_duplicate: bool = False
-) -> None:
+def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
     if entry.phase is Phase.F and entry.doubt and not accept_duplicate:
@@ -89,5 +87,7 @@ def resubmit(draft: Draft, stream: str, by: str) -> None:
     turn = draft.turn(stream)
     if turn.resubmitted:
         raise RuleBrokenError(stream=stream, rule="resubmit_once", why="done before")
+    if turn.finals:
+        why = f"the outbox owns its answer; redrive {', '.join(turn.finals)}"
+        raise RuleBrokenError(stream=stream, rule="not_answered", why=why)
     draft.emit(stream, t.Resubmitted(by=by))
-

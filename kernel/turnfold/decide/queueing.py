@@ -32,7 +32,6 @@ class Intent:
     expires_at: int | None = None
 
 
-
 def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
@@ -62,9 +61,7 @@ def queue(draft: Draft, intent: Intent) -> Entry:
     return draft.entry(intent.entry)
 
 
-def freeze(
-    draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]
-) -> None:
+def freeze(draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]) -> None:
     if not made.parts:
         draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
         return
@@ -72,7 +69,8 @@ def freeze(
         o.PlannedPart(
             kind=part.packed.kind,
             # a part that is the whole payload shares its body
-            body=stored.get(_identity(part.packed)) or packing.store(draft, part.packed),
+            body=stored.get(_identity(part.packed))
+            or packing.store(draft, part.packed),
             key=part.key,
             classes=part.offer.classes,
             key_window_ms=part.offer.key_window_ms,

@@ -20,6 +20,7 @@ from turnfold.words import (
     AbortReason,
     FailureClass,
     Kind,
+    Phase,
     TurnOutcome,
     TurnPhase,
 )
@@ -70,9 +71,7 @@ def start_if_free(draft: Draft, stream: str) -> None:
     if draft.context.fence is None or not draft.context.runs:
         return
     turn = draft.turn(stream)
-    step = (
-        turn_step(draft, turn) if turn.control else next_turn(draft, turn.lane)
-    )
+    step = turn_step(draft, turn) if turn.control else next_turn(draft, turn.lane)
     if step.act is TurnAct.START and step.turn == stream:
         start(draft, stream)
 
@@ -85,17 +84,24 @@ def start(draft: Draft, stream: str) -> None:
     fence = draft.fence()
     if turn.run:
         _drop_unsent(draft, turn)
+        if _told_twice(draft, turn):
+            _interrupted(draft, turn)
+            return
     draft.emit(
         stream, t.Started(run=turn.run + 1, owner=fence.owner, fence=fence.epoch)
     )
 
 
 def _drop_unsent(draft: Draft, turn: Turn) -> None:
-    for name in draft.entries_of(turn.stream):
-        entry = draft.entry(name)
-        stale = entry.run is not None and entry.run <= turn.run
-        if stale and guards.abortable_as_unsent(entry):
-            draft.emit(name, o.Aborted(reason=AbortReason.RERUN))
+    """What earlier runs have queued and nobody has seen is not wanted any more, from
+    the commit on that ends the run: sent later, it would be said twice."""
+    for entry in list(draft.entries(turn.stream)):
+        if entry.run is None or entry.run > turn.run:
+            continue
+        if guards.abortable_as_unsent(entry):
+            draft.emit(entry.stream, o.Aborted(reason=AbortReason.RERUN))
+        elif entry.phase is Phase.A and guards.no_doubt(entry) and not entry.abort:
+            draft.emit(entry.stream, o.AbortRequested(reason=AbortReason.RERUN))
 
 
 def check_run(draft: Draft, stream: str, run: int) -> Turn:
@@ -110,12 +116,18 @@ def check_run(draft: Draft, stream: str, run: int) -> Turn:
 
 def reply(draft: Draft, stream: str, run: int, intent: Intent) -> Enqueued:
     """The final: queued, planned, attempted and `answered` in one commit, once."""
+    if _replied(draft.turn(stream), run, intent):
+        return enqueue(draft, intent)  # the first one stands, delivered or not
     turn = check_run(draft, stream, run)
     owned = enqueue(draft, intent)
     if guards.not_answered(turn):
         draft.emit(stream, t.Answered(run=run, finals=(intent.entry,)))
         conclude(draft, stream)
     return owned
+
+
+def _replied(turn: Turn, run: int, intent: Intent) -> bool:
+    return turn.run == run and intent.entry in turn.finals
 
 
 def say(draft: Draft, stream: str, run: int, intent: Intent) -> Enqueued:
@@ -140,9 +152,9 @@ def returned(draft: Draft, stream: str, run: int) -> None:
     if not current or not guards.not_answered(turn):
         return
     blocks = [
-        name
-        for name in draft.entries_of(stream)
-        if (entry := draft.entry(name)).run == run and entry.kind is Kind.BLOCK
+        entry.stream
+        for entry in draft.entries(stream)
+        if entry.run == run and entry.kind is Kind.BLOCK
     ]
     if blocks:
         draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
@@ -166,17 +178,21 @@ def run_failed(
     turn = draft.turn(stream)
     if turn.phase is not TurnPhase.RUNNING or turn.run != run:
         return
-    seen = _may_have_been_seen(draft, turn)
-    if seen and not draft.context.resumes:
-        end = TurnOutcome.PARTIALLY_REPLIED
-        _drop_unsent(draft, turn)
-        fail(draft, stream, end, "interrupted", "interrupted")
-    elif turn.failed_runs + 1 >= draft.settings.runs:
-        _drop_unsent(draft, turn)
-        fail(draft, stream, TurnOutcome.FAILED, "runs_exhausted", "runs_exhausted")
-    else:
+    _drop_unsent(draft, turn)
+    if _told_twice(draft, turn):
+        _interrupted(draft, turn)
+        return
+    if guards.runs_left(turn, draft.settings.runs - 1):  # this one counts, too
         _again(draft, turn, failure, detail)
+    else:
+        fail(draft, stream, TurnOutcome.FAILED, "runs_exhausted", "runs_exhausted")
     _wake_lanes(draft, stream)
+
+
+def _interrupted(draft: Draft, turn: Turn) -> None:
+    end = TurnOutcome.PARTIALLY_REPLIED
+    fail(draft, turn.stream, end, "interrupted", "interrupted")
+    _wake_lanes(draft, turn.stream)
 
 
 def _again(draft: Draft, turn: Turn, failure: FailureClass, detail: str) -> None:
@@ -195,10 +211,16 @@ def _again(draft: Draft, turn: Turn, failure: FailureClass, detail: str) -> None
     )
 
 
-def _may_have_been_seen(draft: Draft, turn: Turn) -> bool:
+def _told_twice(draft: Draft, turn: Turn) -> bool:
+    """Would another run repeat what somebody may have seen, with nobody to mind?"""
+    if draft.context.resumes:
+        return False
+    entries = list(draft.entries(turn.stream))
+    if len(entries) < len(draft.entries_of(turn.stream)):
+        return True  # who knows what the unreadable one has shown
     return any(
-        not guards.nothing_seen(draft.entry(name))
-        for name in draft.entries_of(turn.stream)
+        e.run is not None and e.run > turn.forgiven and not guards.nothing_seen(e)
+        for e in entries
     )
 
 
@@ -219,5 +241,4 @@ def orphaned(draft: Draft, stream: str) -> None:
 def previous_entries(draft: Draft, stream: str) -> list[Entry]:
     """What earlier runs of a turn left behind, for a handler that resumes."""
     run = draft.turn(stream).run
-    entries = [draft.entry(name) for name in draft.entries_of(stream)]
-    return [e for e in entries if e.run is not None and e.run < run]
+    return [e for e in draft.entries(stream) if e.run is not None and e.run < run]

@@ -24,7 +24,6 @@ from turnfold.ports.channel import (
     Verdict,
 )
 from turnfold.words import (
-    AbortReason,
     BlindPolicy,
     DeliveryClass,
     FailureClass,
@@ -33,9 +32,7 @@ from turnfold.words import (
 )
 
 
-def settle(
-    draft: Draft, stream: str, part: int, number: int, outcome: Outcome
-) -> bool:
+def settle(draft: Draft, stream: str, part: int, number: int, outcome: Outcome) -> bool:
     """Record what an attempt came to. False if it was no longer the current one and
     brought nothing new."""
     entry = draft.entry(stream)
@@ -53,9 +50,7 @@ def settle(
     return True
 
 
-def _late(
-    draft: Draft, entry: Entry, part: int, number: int, outcome: Outcome
-) -> bool:
+def _late(draft: Draft, entry: Entry, part: int, number: int, outcome: Outcome) -> bool:
     if not isinstance(outcome, Accepted) or not guards.not_settled(entry, part):
         return False
     receipt = outcome.receipt
@@ -322,7 +317,9 @@ def settle_doubt(draft: Draft, stream: str) -> None:
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     else:
         marked = policy is BlindPolicy.RESEND_MARKED
-        draft.emit(stream, o.Resolved(resend=True, by=f"policy:{policy}", marked=marked))
+        draft.emit(
+            stream, o.Resolved(resend=True, by=f"policy:{policy}", marked=marked)
+        )
     attempt_if_free(draft, entry.lane)
 
 

@@ -40,12 +40,13 @@ def program_of(key: Key) -> Program:
 
 def at_start(book: Book) -> Iterator[Key]:
     """Everything that is open, once: the worker's recovery is its ordinary work."""
-    for lane in book.lanes():
-        yield Key("lane", lane)
+    # Turns first: what a dead run left unsent is dropped before a lane sends it.
     for lane in book.turn_lanes():
         yield Key("turns", lane)
     for turn in book.controls():
         yield Key("control", turn)
+    for lane in book.lanes():
+        yield Key("lane", lane)
 
 
 def after(moved: Iterable[State], book: Book, epoch: int) -> Iterator[Key]:

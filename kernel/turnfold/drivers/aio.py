@@ -135,7 +135,7 @@ class AioDriver:
         until: int | None = None
         try:
             until = await self.perform(agenda.program_of(key))
-        except Exception:
+        except Exception:  # noqa: BLE001  a broken program must not stop the others
             self.troubles += 1
             _LOG.exception("program %s %s broke; trying again later", *_named(key))
             until = self.clock.now() + _SICK_MS
@@ -257,8 +257,10 @@ class AioDriver:
     async def _send(self, leg: Leg, prepared: Any) -> Any:
         entry = self.entry(leg.entry)
         desk = self._desk(entry)
-        return _detached(entry) if desk is None else await self.legs.send(
-            desk, leg, prepared
+        return (
+            _detached(entry)
+            if desk is None
+            else await self.legs.send(desk, leg, prepared)
         )
 
     async def _reconcile(self, leg: Leg) -> Asked:
@@ -271,9 +273,7 @@ class AioDriver:
         """A call that was given up has succeeded after all: that is evidence."""
         if self.epoch:
             future = self.submit(
-                lambda draft: settle(
-                    draft, leg.entry, leg.part, leg.attempt, outcome
-                )
+                lambda draft: settle(draft, leg.entry, leg.part, leg.attempt, outcome)
             )
             future.add_done_callback(_log_failure)
 
@@ -339,7 +339,7 @@ class AioDriver:
                 task.cancel()
             await asyncio.wait(tasks, timeout=1)
         while self._queue:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC110  the flush runs in this very loop
         self.epoch = 0
 
 
@@ -368,5 +368,3 @@ def _named(key: Key) -> tuple[str, str]:
 def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and future.exception() is not None:
         _LOG.error("a late success could not be stored: %s", future.exception())
-
-

@@ -23,7 +23,6 @@ from turnfold.words import (
     FailureClass,
     Kind,
     Phase,
-    Reason,
     Status,
 )
 
@@ -281,10 +280,20 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
         case o.Resolved():
             if event.resend:
                 return attrs.evolve(
-                    e, phase=U, resend=True, marked=event.marked, due=at
+                    e,
+                    phase=U,
+                    resend=True,
+                    marked=event.marked,
+                    due=at,
+                    used=_one_more(e),
                 )
             return attrs.evolve(
-                e, phase=R, doubt=False, due=at, failure=FailureClass.NOT_SENT
+                e,
+                phase=R,
+                doubt=False,
+                due=at,
+                failure=FailureClass.NOT_SENT,
+                used=_one_more(e),
             )
         case o.FailedTerminal():
             return attrs.evolve(
@@ -310,6 +319,11 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
             return attrs.evolve(e, yielded=True)
         case o.Redacted():
             return e
+
+
+def _one_more(e: Entry) -> int:
+    """A person's word to send is worth one attempt, though the budget be spent."""
+    return min(e.used, max(e.budget - 1, 0))
 
 
 def _attempted(e: Entry, event: o.Attempted, at: int) -> Entry:

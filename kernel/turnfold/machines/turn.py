@@ -97,6 +97,7 @@ class Turn:
     abort_by: str | None = None
     held: bool = False
     resubmitted: bool = False
+    forgiven: int = 0  # what runs up to this one have shown does not count any more
 
     @property
     def open(self) -> bool:
@@ -112,9 +113,7 @@ def evolve(
     if turn is None:
         after = _born(event, stream, at, position)
     else:
-        after = attrs.evolve(
-            _moved(turn, event), version=turn.version + 1, updated=at
-        )
+        after = attrs.evolve(_moved(turn, event), version=turn.version + 1, updated=at)
     if after.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
     return after
@@ -203,6 +202,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> Turn:
                 due=None,
                 outcome=None,
                 resubmitted=True,
+                forgiven=turn.run,
             )
         case t.TurnRedacted():
             return turn

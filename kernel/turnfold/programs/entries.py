@@ -19,7 +19,7 @@ from turnfold.effects import (
     Reconcile,
     Send,
 )
-from turnfold.errors import StoreError, UsageError
+from turnfold.errors import CorruptLogError, StoreError, UsageError
 from turnfold.planning import Plan
 from turnfold.ports.channel import Outcome, Rejected
 from turnfold.programs.patience import insist, rest
@@ -42,7 +42,10 @@ def lane(name: str) -> Program:
 
 def expiry(entry: str) -> Program:
     """An entry whose time is over, wherever it stands in its lane."""
-    yield from insist(partial(settling.expire, stream=entry))
+    try:
+        yield from insist(partial(settling.expire, stream=entry))
+    except CorruptLogError:
+        return  # set aside in the book, shown by health
 
 
 def _decided(decision: Callable[..., None]) -> Callable[[str], Program]:
@@ -116,7 +119,7 @@ def leg_of(draft: Draft, stream: str) -> Leg:
 _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
     {
         Act.PLAN: _plan,
-        Act.ATTEMPT: _decided(attempting.attempt),
+        Act.ATTEMPT: _decided(attempting.attempt_now),
         Act.CARRY: _carry,
         Act.RECOVER: _decided(settling.recover),
         Act.ASK: _ask,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from turnfold.effects import Append, Decision, Program, Wait
-from turnfold.errors import StoreError
+from turnfold.errors import CorruptLogError, StoreError
 
 REST_MS = 250  # short, since a store that works again should be used again
 
@@ -14,6 +14,8 @@ def insist(decision: Decision) -> Program:
     while True:
         try:
             answer: Any = yield Append(decision)
+        except CorruptLogError:
+            raise  # no patience makes it readable
         except StoreError as exc:
             yield from rest(exc, "outcome")
         else:

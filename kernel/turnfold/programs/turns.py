@@ -59,6 +59,4 @@ def _ending(end: RunEnd, turn: str, number: int) -> Decision:
                 detail=end.detail,
             )
         case _:
-            return partial(
-                running.released, stream=turn, run=number, reason=end.detail
-            )
+            return partial(running.released, stream=turn, run=number, reason=end.detail)

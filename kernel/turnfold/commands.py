@@ -1,0 +1,201 @@
+"""What may be told to a kernel: one method per command, each one commit.
+
+When a command returns, what it says is durable. When it raises, nothing of it is.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from turnfold.attached import Attached
+from turnfold.clock import Clock
+from turnfold.decide import aborting, accepting, enqueuing, gating, operating
+from turnfold.decide.aborting import Abortion
+from turnfold.decide.accepting import Acceptance, SourceCursor
+from turnfold.decide.enqueuing import Enqueued
+from turnfold.decide.queueing import Intent
+from turnfold.effects import Decision
+from turnfold.errors import InvalidInputError
+from turnfold.names import ENTRY, TURN
+from turnfold.packing import pack
+from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.turns import AcceptedTurn
+from turnfold.words import AbortReason, BlindPolicy, Kind
+
+
+class Commands:
+    """The commands of a Kernel; it brings the means."""
+
+    _clock: Clock
+    _desks: dict[tuple[str, str], Attached]
+
+    async def append(self, decision: Decision) -> Any:
+        """Decide and commit; the answer is durable."""
+        raise NotImplementedError
+
+    def _new_id(self) -> str:
+        raise NotImplementedError
+
+    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+        raise NotImplementedError
+
+    async def accept(
+        self, inbound: Inbound, *, cursor: SourceCursor | None = None
+    ) -> AcceptedTurn:
+        """Take a message in. When this returns it is durable: acknowledge it now."""
+        turn = f"{TURN}{self._new_id()}"
+        done: Acceptance = await self.append(
+            partial(accepting.accept, turn=turn, inbound=inbound, cursor=cursor)
+        )
+        return self._accepted(done)
+
+    async def advance(self, cursor: SourceCursor) -> None:
+        """A source got on without bringing a message."""
+        await self.append(partial(accepting.advance, cursor=cursor))
+
+    async def enqueue(
+        self,
+        route: Route,
+        *payloads: Payload | str,
+        key: str | None = None,
+        kind: Kind = Kind.NOTICE,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> Enqueued:
+        """Send something without a turn: a notice, a reminder, a tool's result. The
+        same `key` again returns the first entry. If this raises, nothing is queued
+        and nothing will be sent."""
+        intent = await self.intend(
+            entry=f"{ENTRY}{self._new_id()}",
+            route=route,
+            kind=kind,
+            payloads=[Text(p) if isinstance(p, str) else p for p in payloads],
+            key=key,
+            policy=policy,
+            ttl_ms=ttl_ms,
+            not_before=not_before,
+        )
+        done: Enqueued = await self.append(partial(enqueuing.enqueue, intent=intent))
+        return done
+
+    async def intend(
+        self,
+        *,
+        entry: str,
+        route: Route,
+        kind: Kind,
+        payloads: Sequence[Payload],
+        turn: str | None = None,
+        run: int | None = None,
+        key: str | None = None,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> Intent:
+        """Read files, run the channel's plan: all that comes before the decision."""
+        if not payloads:
+            raise InvalidInputError(field="payloads", problem="nothing to send")
+        payloads = [await _held(payload) for payload in payloads]
+        desk = self._desks.get((route.channel, route.account))
+        plan = desk.plan(payloads, route, kind, entry) if desk else None
+        expires = None if ttl_ms is None else self._clock.now() + ttl_ms
+        return Intent(
+            entry=entry,
+            route=route,
+            kind=kind,
+            packed=tuple(pack(payload) for payload in payloads),
+            plan=plan,
+            turn=turn,
+            run=run,
+            key=key,
+            policy=policy,
+            not_before=not_before,
+            expires_at=expires,
+        )
+
+    async def abort(self, stream: str, *, by: str | None = None) -> Abortion:
+        """Stop a turn or an entry. Says honestly if it is too late."""
+        return await self._stop(stream, AbortReason.USER, by)
+
+    async def supersede(self, turn: str, *, by: str | None = None) -> Abortion:
+        """Stop a turn because something newer replaces it."""
+        return await self._stop(turn, AbortReason.SUPERSEDED, by)
+
+    async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
+        turn = stream.startswith(TURN)
+        decision = aborting.abort_turn if turn else aborting.abort_entry
+        done: Abortion = await self.append(
+            partial(decision, stream=stream, reason=reason, by=by)
+        )
+        return done
+
+    async def connected(self, channel: str, *, account: str = "default") -> None:
+        """The account works: what waited for it goes now, back-off or not."""
+        await self.append(partial(gating.connected, channel=channel, account=account))
+
+    async def disconnected(self, channel: str, *, account: str = "default") -> None:
+        """The account cannot send: hold it and spend no attempts until connected()."""
+        await self.append(
+            partial(gating.disconnected, channel=channel, account=account)
+        )
+
+    async def redrive(
+        self, entry: str, *, by: str, accept_duplicate: bool = False
+    ) -> None:
+        """Send a dead letter again, from its first part that is not delivered."""
+        await self.append(
+            partial(
+                operating.redrive,
+                stream=entry,
+                by=by,
+                accept_duplicate=accept_duplicate,
+            )
+        )
+
+    async def resolve(
+        self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
+    ) -> None:
+        """End a doubt: "delivered", "not_sent", "resend" or "give_up"."""
+        await self.append(
+            partial(
+                operating.resolve,
+                stream=entry,
+                verdict=verdict,
+                by=by,
+                why=why,
+                marked=marked,
+            )
+        )
+
+    async def acknowledge(self, entry: str, *, by: str) -> None:
+        """A person has seen a dead letter."""
+        await self.append(partial(operating.acknowledge, stream=entry, by=by))
+
+    async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
+        await self.append(
+            partial(operating.reschedule, stream=entry, due=due_ms, by=by)
+        )
+
+    async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
+        """The platform refused afterwards what it had accepted."""
+        await self.append(
+            partial(operating.bounce, stream=entry, part=part, detail=detail)
+        )
+
+    async def resubmit(self, turn: str, *, by: str) -> None:
+        """Run a failed turn again, once."""
+        await self.append(partial(operating.resubmit, stream=turn, by=by))
+
+
+async def _held(payload: Payload) -> Payload:
+    """A file's content in hand: from here on the queue owns a copy."""
+    if isinstance(payload, File) and payload.data is None and payload.path is not None:
+        packed = await asyncio.to_thread(pack, payload)
+        head = packed.head
+        return File(data=packed.content, name=head["name"], mime=head["mime"])
+    if not isinstance(payload, Payload):
+        problem = f"expected Text, File or Native, got {type(payload).__name__}"
+        raise InvalidInputError(field="payloads", problem=problem)
+    return payload
