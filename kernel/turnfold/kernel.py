@@ -24,6 +24,7 @@ from turnfold.effects import Decision
 from turnfold.errors import InvalidInputError, NotFoundError, NotOpenError
 from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
+from turnfold.inspect import Inspect
 from turnfold.journal import Commit, Journal, created
 from turnfold.machines.turn import Turn
 from turnfold.names import account_scope, time_id
@@ -220,6 +221,17 @@ class Kernel(Commands):
     def working(self) -> bool:
         """True while this kernel is the worker of its store."""
         return self._worker is not None and self._worker.fence is not None
+
+    @property
+    def inspect(self) -> Inspect:
+        """Typed queries: what happened to a message, and what happens next."""
+        return Inspect(
+            self.store,
+            now=self._clock.now,
+            settings=self.settings,
+            desks=self._views,
+            alive=lambda: True if self.working else None,
+        )
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask the folded state."""

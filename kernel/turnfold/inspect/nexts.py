@@ -1,0 +1,190 @@
+"""What happens next with an entry or a turn, when, and whether a person is needed.
+
+The kernel's own scheduler is asked (`decide.attempting.step_of`,
+`decide.running.turn_step`), so that the answer is what the worker would do.
+"""
+
+from attrs import evolve
+
+from turnfold.decide.attempting import Act, step_of
+from turnfold.decide.draft import Draft
+from turnfold.decide.running import TurnAct, turn_step
+from turnfold.inspect.tell import part
+from turnfold.inspect.views import Next
+from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import Cursor, Gate, StoreState
+from turnfold.machines.turn import Turn
+from turnfold.names import gates_of
+from turnfold.words import BlindPolicy, Phase, TurnPhase
+
+_IN_FLIGHT = (Phase.A, Phase.D)
+_NOBODY = "; no worker is running now"
+
+
+def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
+    """`alive`: does a worker live? None: that is not known here."""
+    if not entry.open:
+        return _closed(entry)
+    if entry.phase in _IN_FLIGHT:
+        return _in_flight(draft, entry, alive)
+    ahead = _ahead(draft, entry)
+    if ahead is not None and entry.phase is not Phase.P:
+        return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
+    found = _step(draft, entry)
+    if alive is False and not found.person:
+        return evolve(found, text=found.text + _NOBODY)
+    return found
+
+
+def _closed(entry: Entry) -> Next:
+    match entry.phase:
+        case Phase.OK if entry.bounced:
+            return Next(text="nothing: delivered, but the platform refused it later")
+        case Phase.OK:
+            return Next(text="nothing: delivered")
+        case Phase.X:
+            return Next(text=f"nothing: aborted ({entry.reason})")
+        case _ if entry.acknowledged:
+            return Next(
+                text=f"nothing: failed ({entry.reason}), and somebody has seen it"
+            )
+        case _:
+            text = f"nothing by itself: failed ({entry.reason}); redrive or acknowledge"
+            return Next(text=text, person=True)
+
+
+def _in_flight(draft: Draft, entry: Entry, alive: bool | None) -> Next:
+    fence = draft.fence()
+    what = f"{part(entry.part)}, attempt {entry.attempt},"
+    if entry.fence != fence.epoch or alive is False:
+        tail = "" if alive is not False else _NOBODY
+        wire = entry.phase is Phase.D
+        then = "looks into what became of it" if wire else "tries again"
+        text = f"{what} was under way when its process died; the worker {then}{tail}"
+        return Next(text=text)
+    return Next(text=f"{what} is under way; its outcome is awaited")
+
+
+def _ahead(draft: Draft, entry: Entry) -> str | None:
+    for stream in draft.lane(entry.lane):
+        if stream == entry.stream:
+            return None
+        other = draft.entry(stream)
+        if other.phase in _IN_FLIGHT or not other.yielded:
+            return stream
+    return None
+
+
+def _step(draft: Draft, entry: Entry) -> Next:
+    here = part(entry.part)
+    match step_of(draft, entry).act:
+        case Act.WAIT:
+            return _waits(draft, entry)
+        case Act.PLAN:
+            return Next(text="its parts are planned as soon as the worker gets to it")
+        case Act.ATTEMPT:
+            text = f"{here}, attempt {entry.attempt + 1}, goes out now"
+            return Next(text=text, at=draft.now)
+        case Act.ASK:
+            return Next(text=f"the platform is asked about {here} now", at=draft.now)
+        case Act.SETTLE_DOUBT:
+            return Next(text=_policy(entry), at=draft.now)
+        case Act.EXPIRE:
+            return Next(text="its time is over; it is closed now", at=entry.expires_at)
+        case Act.GIVE_UP:
+            return Next(text="no attempt is left; it is closed now", at=draft.now)
+        case Act.ABORT:
+            return Next(text="it is aborted now", at=draft.now)
+        case Act.CARRY | Act.RECOVER:
+            return Next(text="its outcome is awaited")
+
+
+def _policy(entry: Entry) -> str:
+    match entry.policy:
+        case BlindPolicy.HOLD:
+            return "it may have arrived and nothing can tell: it is parked for a person"
+        case BlindPolicy.DROP:
+            return "it may have arrived and nothing can tell: it is closed"
+        case BlindPolicy.RESEND | BlindPolicy.RESEND_MARKED:
+            marked = entry.policy is BlindPolicy.RESEND_MARKED
+            how = ", marked as a possible duplicate" if marked else ""
+            return f"it may have arrived and nothing can tell: it is sent again{how}"
+
+
+def _waits(draft: Draft, entry: Entry) -> Next:
+    if entry.phase is Phase.P:
+        text = f"parked ({entry.reason}): somebody must say if it arrived (resolve)"
+        text += "; else it ends as outcome_unknown"
+        return Next(text=text, at=entry.expires_at, person=True)
+    if entry.due is not None and draft.now < entry.due:
+        return Next(text=_when_due(entry), at=entry.due)
+    if (entry.channel, entry.account) not in draft.context.desks:
+        text = f"waits: {entry.channel}/{entry.account} is not attached here"
+        return Next(text=text, at=entry.expires_at, person=True)
+    if draft.context.draining:
+        return Next(text="waits: this worker is shutting down", at=entry.expires_at)
+    return _gated(draft, entry)
+
+
+def _when_due(entry: Entry) -> str:
+    if entry.phase is Phase.U:
+        return f"in doubt; {part(entry.part)} is looked into again"
+    if not entry.attempt and not entry.part:
+        return "is not to be sent before then"
+    return f"{part(entry.part)}, attempt {entry.attempt + 1}, after a wait"
+
+
+def _gated(draft: Draft, entry: Entry) -> Next:
+    for name in gates_of(entry.lane):
+        gate = draft.gate(name)
+        if gate is not None and gate.holds(draft.now):
+            text = f"waits: {name} is closed ({gate.reason})"
+            person = gate.until is None
+            return Next(text=text, at=gate.until, person=person)
+    return Next(text="waits", at=entry.expires_at)
+
+
+# --- turns and the rest ------------------------------------------------------------
+
+
+def next_of_turn(
+    draft: Draft, turn: Turn, alive: bool | None, finals: list[tuple[str, Next]]
+) -> Next:
+    """`finals`: what happens next with the final entries that are still open."""
+    if not turn.open:
+        return Next(text="nothing: it is over")
+    if turn.phase is TurnPhase.ANSWERED:
+        if not finals:
+            return Next(text="it is closed with its final entries")
+        name, what = finals[0]
+        return evolve(what, text=f"{name} {what.text}")
+    if turn.held:
+        return Next(text=f"held ({turn.reason}): somebody must let it go", person=True)
+    found = _run_next(draft, turn, alive)
+    return evolve(found, text=found.text + _NOBODY) if alive is False else found
+
+
+def _run_next(draft: Draft, turn: Turn, alive: bool | None) -> Next:
+    if turn.phase is TurnPhase.RUNNING:
+        dead = turn.fence != draft.fence().epoch or alive is False
+        if not dead:
+            return Next(text=f"run {turn.run} is under way; its answer is awaited")
+        text = f"run {turn.run} died with its process; the worker takes the turn up"
+        return Next(text=text)
+    for stream in draft.turn_lane(turn.lane):
+        if stream == turn.stream or turn.control:
+            break
+        if draft.turn(stream).phase is not TurnPhase.ANSWERED:
+            return Next(text=f"waits for {stream}, which came first")
+    step = turn_step(draft, turn)
+    if step.act is TurnAct.WAIT and step.until is not None:
+        return Next(text=f"run {turn.run + 1}, after a wait", at=step.until)
+    return Next(text=f"run {turn.run + 1} starts as soon as a handler is free")
+
+
+def next_of_ledger(state: Gate | Cursor | StoreState, now: int) -> Next:
+    if isinstance(state, Gate) and state.holds(now):
+        if state.until is None:
+            return Next(text="stays closed until somebody opens it", person=True)
+        return Next(text="opens by itself", at=state.until)
+    return Next(text="nothing")

@@ -1,0 +1,74 @@
+"""Folded state straight from a store, for questions: nothing is kept, nothing written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from turnfold.decide.draft import Desk
+from turnfold.errors import CorruptLogError
+from turnfold.fold import STORE, State, family, fold, restore
+from turnfold.ports.store import Listing, Store
+
+_MANY = 1_000_000
+
+
+class StoreView:
+    """The View of `decide` over a store that nobody has loaded."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def position(self) -> int:
+        return self._store.head.position
+
+    @property
+    def open_count(self) -> int:
+        return 0  # limits are for those who write
+
+    def state(self, stream: str) -> State | None:
+        if family(stream) in ("gate", "cursor", STORE):
+            summary = self._store.summary(stream)
+            return restore(summary) if summary is not None else None
+        return fold(self._store.read(stream))
+
+    def lookup(self, key: str) -> str | None:
+        return self._store.lookup(key)
+
+    def lane(self, lane: str) -> Iterator[str]:
+        return self._open("entry:", lane)
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        return self._open("turn:", lane)
+
+    def _open(self, prefix: str, lane: str) -> Iterator[str]:
+        listing = Listing(prefix=prefix, lane=lane, open=True, limit=_MANY)
+        for row in reversed(self._store.list(listing)):
+            if row.kind == "control":
+                continue  # takes no lane
+            try:
+                self.state(row.stream)
+            except CorruptLogError:
+                continue  # set aside by the worker, too
+            yield row.stream
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        rows = self._store.list(Listing(prefix="entry:", parent=turn, limit=_MANY))
+        return [row.stream for row in reversed(rows)]
+
+    def salt(self, digest: str) -> bytes:
+        return self._store.salt(digest)
+
+
+class AnyDesk(Mapping[tuple[str, str], Desk]):
+    """Who asks from outside cannot know what is attached, and assumes that all is."""
+
+    def __getitem__(self, key: tuple[str, str]) -> Desk:
+        return Desk(prepares=lambda _: False)
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

@@ -1,0 +1,184 @@
+"""What the queries of `Inspect` give back: plain typed facts, for people and programs.
+
+Times are wall milliseconds UTC, ids are whole stream names, and nothing in here is free
+text of a handler or platform but `text`, `detail` and `why`, which can be erased.
+"""
+
+from attrs import field, frozen
+
+from turnfold.words import (
+    BlindPolicy,
+    DeliveryClass,
+    Kind,
+    Phase,
+    Status,
+    TurnOutcome,
+    TurnPhase,
+)
+
+
+@frozen(kw_only=True)
+class Happening:
+    """One event in plain words."""
+
+    position: int
+    at: int
+    stream: str
+    kind: str
+    text: str
+
+
+@frozen(kw_only=True)
+class Next:
+    """What will happen next, and when (`at`; none: nobody knows, or at once).
+    `person`: it will not go on before somebody does something."""
+
+    text: str
+    at: int | None = None
+    person: bool = False
+
+
+@frozen(kw_only=True)
+class AttemptView:
+    number: int
+    at: int
+    owner: str
+    fence: int
+    dispatched_at: int | None = None
+    outcome: str | None = None  # none: not known yet
+    outcome_at: int | None = None
+    detail: str | None = None
+    marked: bool = False
+    target: str | None = None
+
+
+@frozen(kw_only=True)
+class PartView:
+    """`settled`: delivered, looked up, said to be delivered, suppressed; or not yet."""
+
+    index: int
+    kind: str
+    key: str
+    classes: tuple[DeliveryClass, ...]
+    text: str | None
+    settled: str | None = None
+    settled_at: int | None = None
+    receipt: tuple[str, ...] = ()
+    attempts: tuple[AttemptView, ...] = ()
+
+
+@frozen(kw_only=True)
+class EntryView:
+    id: str
+    turn: str | None
+    run: int | None
+    key: str | None
+    kind: Kind
+    status: Status
+    phase: Phase
+    channel: str
+    account: str
+    conversation: str
+    thread: str | None
+    lane: str
+    policy: BlindPolicy
+    created: int
+    updated: int
+    expires_at: int
+    due: int | None
+    reason: str | None
+    doubt: bool
+    delivered: int  # parts
+    parts: tuple[PartView, ...]
+    next: Next
+    happened: tuple[Happening, ...] = field(repr=False)
+
+
+@frozen(kw_only=True)
+class InboundView:
+    channel: str
+    account: str
+    conversation: str
+    thread: str | None
+    message_id: str
+    event: str
+    at: int
+    text: str | None
+
+
+@frozen(kw_only=True)
+class RunView:
+    number: int
+    at: int
+    owner: str
+    fence: int
+    ended: str | None = None
+    ended_at: int | None = None
+    detail: str | None = None
+    entries: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class TurnView:
+    """`verdict`: what to tell somebody who wrote and waits for an answer."""
+
+    id: str
+    phase: TurnPhase
+    outcome: TurnOutcome | None
+    reason: str | None
+    lane: str
+    control: bool
+    created: int
+    updated: int
+    inbound: tuple[InboundView, ...]
+    runs: tuple[RunView, ...]
+    finals: tuple[str, ...]
+    notice: str | None
+    entries: tuple[EntryView, ...]
+    verdict: str
+    next: Next
+    happened: tuple[Happening, ...] = field(repr=False)
+
+
+@frozen(kw_only=True)
+class LedgerView:
+    """A gate, a cursor or the store's own stream."""
+
+    id: str
+    state: str
+    reason: str | None
+    until: int | None
+    created: int
+    updated: int
+    next: Next
+    happened: tuple[Happening, ...] = field(repr=False)
+
+
+@frozen(kw_only=True)
+class Row:
+    """One turn or entry in a list. `status` of a turn is its phase."""
+
+    id: str
+    what: str  # "turn" or "entry"
+    kind: str | None
+    status: str
+    open: bool
+    channel: str
+    account: str
+    conversation: str
+    thread: str | None
+    reason: str | None
+    created: int
+    updated: int
+    due: int | None
+    expires: int | None
+    turn: str | None
+
+
+@frozen(kw_only=True)
+class Answer:
+    """Why somebody who wrote has no answer, or has one. `turn` is none if the message
+    never arrived here."""
+
+    text: str
+    turn: TurnView | None = None
