@@ -2,18 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from turnfold.decide.accepting import SourceCursor
 from turnfold.machines.ledger import Cursor
 from turnfold.names import cursor_of
+from turnfold.payloads import Inbound
 
 if TYPE_CHECKING:
     from turnfold.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
-_AGAIN_S = 1.0
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
+
+
+def pause_s(broken: int) -> float:
+    """How long to leave a source alone that broke so often without bringing anything.
+
+    >>> [pause_s(times) for times in (0, 1, 2, 3, 7, 2_000)]
+    [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]
+    """
+    return min(_PAUSE_S * 2.0 ** min(max(broken, 1) - 1, 30), _PAUSE_MAX_S)
 
 
 class Sources:
@@ -34,32 +46,63 @@ class Sources:
             self._run(name, account, stream)
 
     def _run(self, name: str, account: str, stream: Callable[..., Any]) -> None:
-        self._tasks.append(asyncio.create_task(self._pull(name, account, stream)))
-
-    async def _pull(self, name: str, account: str, stream: Callable[..., Any]) -> None:
-        while True:
-            try:
-                await self._drain_once(name, account, stream)
-            except Exception:  # noqa: BLE001  a source may raise anything
-                _LOG.exception("source %s/%s broke; starting it again", name, account)
-            await asyncio.sleep(_AGAIN_S)
-
-    async def _drain_once(
-        self, name: str, account: str, stream: Callable[..., Any]
-    ) -> None:
-        async for inbound, value in stream(self._cursor(name, account)):
-            cursor = SourceCursor(channel=name, account=account, value=value)
-            if inbound is None:
-                await self._kernel.advance(cursor)
-            else:
-                await self._kernel.accept(inbound, cursor=cursor)
-
-    def _cursor(self, name: str, account: str) -> str | None:
-        state = self._kernel.look(lambda draft: draft.cursor(cursor_of(name, account)))
-        return state.value if isinstance(state, Cursor) else None
+        pull = _Pull(self._kernel, name, account, stream)
+        self._tasks.append(asyncio.create_task(pull.forever()))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+
+
+class _Pull:
+    """One source, started again whenever it ends or breaks."""
+
+    def __init__(
+        self, kernel: "Kernel", name: str, account: str, stream: Callable[..., Any]
+    ) -> None:
+        self._kernel, self._stream = kernel, stream
+        self._name, self._account = name, account
+        self._broken = 0  # times in a row, without having brought anything
+
+    async def forever(self) -> None:
+        while True:
+            try:
+                await self._once()
+            except Exception:  # noqa: BLE001  a source may raise anything
+                self._broken += 1
+                pause = pause_s(self._broken)
+                where = (self._name, self._account, pause)
+                _LOG.exception("source %s/%s broke; again in %d s", *where)
+            await asyncio.sleep(pause_s(self._broken))
+
+    async def _once(self) -> None:
+        async with _closing(self._stream(self._cursor())) as pairs:
+            async for inbound, value in pairs:
+                await self._take(inbound, value)
+                self._broken = 0
+
+    async def _take(self, inbound: Inbound | None, value: str) -> None:
+        cursor = SourceCursor(channel=self._name, account=self._account, value=value)
+        if inbound is None:
+            await self._kernel.advance(cursor)
+        else:
+            await self._kernel.accept(inbound, cursor=cursor)
+
+    def _cursor(self) -> str | None:
+        name = cursor_of(self._name, self._account)
+        state = self._kernel.look(lambda draft: draft.cursor(name))
+        return state.value if isinstance(state, Cursor) else None
+
+
+@asynccontextmanager
+async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    """Ends a generator here and now, connections and all, and not when it is
+    collected. An iterator of another kind need not have aclose()."""
+    try:
+        yield pairs
+    finally:
+        close = getattr(pairs, "aclose", None)
+        if close is not None:
+            await close()
