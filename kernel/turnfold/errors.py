@@ -106,6 +106,15 @@ class StepInDoubtError(UsageError):
     key: str
 
 
+class MissingExtraError(UsageError):
+    """An optional part of turnfold was asked for that is not installed."""
+
+    code = "usage.missing_extra"
+    template = "{package} is not installed; pip install 'turnfold[{extra}]'"
+    extra: str
+    package: str
+
+
 class NotOpenError(UsageError):
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"

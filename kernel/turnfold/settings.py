@@ -38,7 +38,7 @@ class Settings:
     drain_ms: int = _ms(10_000)
     deaths: int = _ms(5)  # process deaths before quarantine
     asks: int = _ms(8)  # look-ups that cannot tell, before parking
-    probe_ms: int = _ms(30_000)  # not connected: how long before one tries again
+    probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
     blind: BlindPolicy = BlindPolicy.HOLD
     yield_retryable: bool = False  # a head that waits for its retry lets others pass

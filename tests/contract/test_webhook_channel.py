@@ -157,7 +157,7 @@ async def test_a_refused_connection_is_not_sent() -> None:
         async with WebhookChannel(url) as channel:
             outcome = await channel.send(part(), "k1", attempt())
     assert isinstance(outcome, Rejected)
-    assert outcome.failure is FailureClass.TRANSIENT
+    assert outcome.failure is FailureClass.NOT_CONNECTED
 
 
 @pytest.mark.case("B06")
@@ -165,7 +165,7 @@ async def test_a_host_that_does_not_exist_is_not_sent() -> None:
     async with WebhookChannel("http://nobody.invalid/") as channel:
         outcome = await channel.send(part(), "k1", attempt())
     assert isinstance(outcome, Rejected)
-    assert outcome.failure is FailureClass.TRANSIENT
+    assert outcome.failure is FailureClass.NOT_CONNECTED
 
 
 @pytest.mark.case("B07")
@@ -178,7 +178,7 @@ async def test_a_connect_that_takes_too_long_is_not_sent() -> None:
         async with WebhookChannel(url, connect_timeout_ms=150) as channel:
             outcome = await channel.send(part(), "k1", attempt())
     assert isinstance(outcome, Rejected)
-    assert outcome.failure is FailureClass.TRANSIENT
+    assert outcome.failure is FailureClass.NOT_CONNECTED
     assert "ConnectTimeout" in outcome.detail
 
 

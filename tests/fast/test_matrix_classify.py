@@ -11,7 +11,7 @@ import aiohttp
 import nio  # type: ignore[import-untyped]
 import pytest
 
-from turnfold.errors import ContractError, InvalidInputError
+from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.ports.channel import Accepted, Rejected, Unknown
 from turnfold.words import DeliveryClass, FailureClass, GateScope
 from turnfold_adapters.channels.matrix import MatrixChannel
@@ -242,18 +242,18 @@ def test_the_module_imports_without_nio_and_names_the_extra() -> None:
     code = """
 import sys
 sys.modules["nio"] = None
-from turnfold.errors import ContractError
+from turnfold.errors import MissingExtraError
 from turnfold_adapters.channels.matrix import MatrixChannel
 try:
     MatrixChannel("http://x", user_id="@b:x", device_id="D", token="t")
-except ContractError as exc:
+except MissingExtraError as exc:
     print(exc)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "turnfold[matrix]" in done.stdout
-    assert issubclass(ContractError, Exception)
+    assert MissingExtraError.code == "usage.missing_extra"
 
 
 @pytest.mark.parametrize(
@@ -282,4 +282,4 @@ async def test_every_kind_of_part_is_keyed_first_and_looked_up_later() -> None:
         assert given.classes == (DeliveryClass.KEYED, DeliveryClass.LOOKUP)
         assert given.key_window_ms is not None
         assert given.key_window_ms < 24 * 3600 * 1000
-    await channel.close()
+    await channel.aclose()

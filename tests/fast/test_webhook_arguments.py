@@ -10,7 +10,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from turnfold.errors import ContractError, InvalidInputError
+from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.payloads import Route, Text
 from turnfold.ports.channel import Accepted, Attempt, CannotTell, Part
 from turnfold.words import DeliveryClass
@@ -141,7 +141,7 @@ def test_without_the_extra_the_error_names_it(
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ContractError, match=r"turnfold\[webhook\]"):
+    with pytest.raises(MissingExtraError, match=r"turnfold\[webhook\]"):
         WebhookChannel(URL, secret=SECRET)
 
 

@@ -28,7 +28,7 @@ def in_context(outer: BaseException, inner: BaseException) -> BaseException:
 
 def not_sent(exception: BaseException) -> bool:
     outcome = classify(exception)
-    return type(outcome) is Rejected and outcome.failure is FailureClass.TRANSIENT
+    return type(outcome) is Rejected and outcome.failure is FailureClass.NOT_CONNECTED
 
 
 @pytest.mark.case("B06")

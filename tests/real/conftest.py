@@ -81,4 +81,4 @@ async def make_channel(synapse: Synapse, bot: User) -> AsyncIterator[MakeChannel
 
     yield make
     for channel in made:
-        await channel.close()
+        await channel.aclose()

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from turnfold.errors import ContractError, InvalidInputError
+from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.payloads import File, Inbound
 from turnfold.ports.channel import (
     Attempt,
@@ -60,7 +60,7 @@ class MatrixChannel:
     `device_id` stays the same for the life of the store. Give a `token` of that
     device, or a `password` with which the channel logs in as that device. All times
     in ms. `markdown` turns Markdown into HTML for `Format.MARKDOWN`; without it such
-    text is sent as it is. Raises ContractError when the extra is not installed.
+    text is sent as it is. Raises MissingExtraError when the extra is not installed.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class MatrixChannel:
         self._in_clear: OrderedDict[str, float] = OrderedDict()  # room: until when
         self._uploads: OrderedDict[str, str] = OrderedDict()  # key: mxc address
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Give the connections back. The channel may be used again afterwards."""
         await self._client.close()
 
@@ -237,6 +237,5 @@ def _client_class() -> "type[MatrixClient]":
             MatrixClient,
         )
     except ImportError as exc:
-        problem = "needs matrix-nio; pip install 'turnfold[matrix]'"
-        raise ContractError(channel="matrix", problem=problem) from exc
+        raise MissingExtraError(extra="matrix", package="matrix-nio") from exc
     return MatrixClient

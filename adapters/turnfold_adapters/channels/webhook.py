@@ -15,6 +15,7 @@ proves in `webhook_errors`, and the table of statuses stands in `webhook_wire` t
     429, 503 + Retry-After   rate_limited
     409                unknown (in progress); invalid_payload if it says key_reused
     408 499 5xx, other 3xx, anything lost after the connect   unknown
+    no connection              not_connected
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from turnfold.errors import ContractError, InvalidInputError
+from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.payloads import File
 from turnfold.ports.channel import (
     Absent,
@@ -66,8 +67,8 @@ class WebhookChannel:
     attempt; keep the second under the kernel's attempt deadline (60 s by default).
     `client`: an httpx.AsyncClient to use instead of our own; it is not closed by us.
 
-    Raises InvalidInputError for arguments that contradict each other and ContractError
-    when the extra `turnfold[webhook]` is not installed.
+    Raises InvalidInputError for arguments that contradict each other and
+    MissingExtraError when the extra `turnfold[webhook]` is not installed.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ def signer(secret: str | None) -> Any:
     """A `standardwebhooks.Webhook` for the secret; None stays None.
 
     Raises InvalidInputError for a secret that is not base64, which the library would
-    quietly read as another secret, and ContractError without the extra.
+    quietly read as another secret, and MissingExtraError without the extra.
     """
     if secret is None:
         return None
@@ -313,9 +314,8 @@ def _load_httpx() -> Any:
     return httpx
 
 
-def _missing(package: str) -> ContractError:
-    problem = f"needs {package}; pip install 'turnfold[webhook]'"
-    return ContractError(channel="webhook", problem=problem)
+def _missing(package: str) -> MissingExtraError:
+    return MissingExtraError(extra="webhook", package=package)
 
 
 def _now_ms() -> int:

@@ -43,9 +43,9 @@ def _types() -> tuple[Types, Types, Types]:
 def classify(exception: BaseException) -> Outcome | None:
     """The outcome that an exception of a send stands for.
 
-    Rejected(TRANSIENT) only for proven connect-phase failures; Unknown for whatever
-    else a client or the network raises; None for what is not ours to judge, such as a
-    cancellation or a programming error.
+    Rejected(NOT_CONNECTED) only for proven connect-phase failures: an outage spends no
+    budget. Unknown for whatever else a client or the network raises; None for what is
+    not ours to judge, such as a cancellation or a programming error.
     """
     if not isinstance(exception, Exception):
         return None
@@ -55,7 +55,7 @@ def classify(exception: BaseException) -> Outcome | None:
     if any(isinstance(e, after) for e in seen):
         return Unknown(cause="no_answer", detail=detail)
     if _proves(exception, connect):
-        return Rejected(failure=FailureClass.TRANSIENT, detail=detail)
+        return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
     if any(isinstance(e, TimeoutError) for e in seen):
         return Unknown(cause="deadline", detail=detail)
     if any(isinstance(e, (*client, OSError)) for e in seen):

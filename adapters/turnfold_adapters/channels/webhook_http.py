@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from turnfold.errors import ContractError
+from turnfold.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import h11
@@ -270,8 +270,7 @@ def _request(head: "h11.Request", body: bytes) -> Request:
 
 def _load_h11() -> Any:
     try:
-        import h11  # noqa: PLC0415  an extra (httpx brings it)
+        import h11  # noqa: PLC0415  an extra: this module imports without it
     except ImportError as exc:
-        problem = "needs h11; pip install 'turnfold[webhook]'"
-        raise ContractError(channel="webhook", problem=problem) from exc
+        raise MissingExtraError(extra="webhook", package="h11") from exc
     return h11

@@ -182,6 +182,10 @@ class FullChannel(Channel, Protocol):
     def classify(self, exception: BaseException) -> Outcome | None:
         """What an exception of `send` means; None = not known here."""
 
+    async def aclose(self) -> None:
+        """Give connections back. Called once, when the kernel that it is attached to
+        closes: after the last call of the other methods and the last log entry."""
+
 
 class Source(Protocol):
     """Where inbound messages come from: pairs of (message or none, cursor)."""
