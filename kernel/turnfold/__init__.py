@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from turnfold.blocking import BlockingKernel
     from turnfold.decide.accepting import SourceCursor
     from turnfold.errors import TurnfoldError
     from turnfold.kernel import Kernel
@@ -29,6 +30,7 @@ _HOMES = {
     "Absent": "ports.channel",
     "Accepted": "ports.channel",
     "BlindPolicy": "words",
+    "BlockingKernel": "blocking",
     "CannotTell": "ports.channel",
     "Capabilities": "ports.channel",
     "DeliveryClass": "words",
@@ -54,6 +56,7 @@ __all__ = [
     "Absent",
     "Accepted",
     "BlindPolicy",
+    "BlockingKernel",
     "CannotTell",
     "Capabilities",
     "DeliveryClass",
