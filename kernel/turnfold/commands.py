@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from turnfold.arguments import a_text, a_time, a_word
 from turnfold.attached import Attached
 from turnfold.clock import Clock
 from turnfold.decide import aborting, accepting, enqueuing, gating, operating
@@ -95,12 +96,19 @@ class Commands:
         not_before: int | None = None,
     ) -> Intent:
         """Read files, run the channel's plan: all that comes before the decision."""
+        if not isinstance(route, Route):
+            problem = f"expected Route, got {type(route).__name__}"
+            raise InvalidInputError(field="route", problem=problem)
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
+        kind = a_word("kind", kind, Kind)
         payloads = [await _held(payload) for payload in payloads]
         desk = self._desks.get((route.channel, route.account))
         plan = desk.plan(payloads, route, kind, entry) if desk else None
-        expires = None if ttl_ms is None else self._clock.now() + ttl_ms
+        now = self._clock.now()
+        expires = None
+        if ttl_ms is not None:
+            expires = a_time("ttl_ms", now + a_time("ttl_ms", ttl_ms, least=1))
         return Intent(
             entry=entry,
             route=route,
@@ -109,9 +117,9 @@ class Commands:
             plan=plan,
             turn=turn,
             run=run,
-            key=key,
-            policy=policy,
-            not_before=not_before,
+            key=None if key is None else a_text("key", key, empty=False),
+            policy=None if policy is None else a_word("policy", policy, BlindPolicy),
+            not_before=None if not_before is None else a_time("not_before", not_before),
             expires_at=expires,
         )
 
@@ -124,7 +132,7 @@ class Commands:
         return await self._stop(turn, AbortReason.SUPERSEDED, by)
 
     async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
-        turn = stream.startswith(TURN)
+        turn = a_text("stream", stream).startswith(TURN)
         decision = aborting.abort_turn if turn else aborting.abort_entry
         done: Abortion = await self.append(
             partial(decision, stream=stream, reason=reason, by=by)
@@ -164,7 +172,7 @@ class Commands:
                 stream=entry,
                 verdict=verdict,
                 by=by,
-                why=why,
+                why=a_text("why", why),
                 marked=marked,
             )
         )
@@ -175,13 +183,20 @@ class Commands:
 
     async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
         await self.append(
-            partial(operating.reschedule, stream=entry, due=due_ms, by=by)
+            partial(
+                operating.reschedule, stream=entry, due=a_time("due_ms", due_ms), by=by
+            )
         )
 
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
         """The platform refused afterwards what it had accepted."""
         await self.append(
-            partial(operating.bounce, stream=entry, part=part, detail=detail)
+            partial(
+                operating.bounce,
+                stream=entry,
+                part=part,
+                detail=a_text("detail", detail),
+            )
         )
 
     async def resubmit(self, turn: str, *, by: str) -> None:

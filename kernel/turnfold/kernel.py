@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, overload
 
+from turnfold.arguments import a_text
 from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
@@ -26,6 +27,7 @@ from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.inspect import Inspect
 from turnfold.journal import Commit, Journal, created
+from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.names import account_scope, time_id
 from turnfold.ports.store import Store
@@ -241,12 +243,13 @@ class Kernel(Commands):
         self, stream: str, timeout_ms: int | None = None
     ) -> TurnOutcome | None:
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
+        a_text("stream", stream)
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
             while True:
                 if self._state not in ("open", "draining"):
                     raise NotOpenError(state=self._state)
                 state = self.look(lambda draft: draft.state(stream))
-                if state is None:
+                if not isinstance(state, Entry | Turn):
                     raise NotFoundError(what="turn or entry", id=stream)
                 if not state.open:
                     return state.outcome if isinstance(state, Turn) else None

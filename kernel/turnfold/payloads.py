@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from turnfold.arguments import a_word
 from turnfold.errors import InvalidInputError
 from turnfold.words import Format
 
@@ -66,8 +67,14 @@ def optional_identifier(
         identifier(_, attribute, value)  # type: ignore[arg-type]  # same attribute name
 
 
-def json_value(value: object, name: str) -> None:
+_DEEPEST = 64  # json itself gives up at about a thousand
+
+
+def json_value(value: object, name: str, depth: int = 0) -> None:
     """Refuse what canonical JSON cannot carry: floats, huge integers, odd keys."""
+    if depth > _DEEPEST:
+        problem = f"nested deeper than {_DEEPEST}"
+        raise InvalidInputError(field=name[:80], problem=problem)
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
@@ -80,10 +87,10 @@ def json_value(value: object, name: str) -> None:
             if type(key) is not str:
                 raise InvalidInputError(field=name, problem="object key is not text")
             json_value(key, name)
-            json_value(item, f"{name}.{key}")
+            json_value(item, f"{name}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            json_value(item, f"{name}[{index}]")
+            json_value(item, f"{name}[{index}]", depth + 1)
     else:
         problem = f"{type(value).__name__} has no place in canonical JSON"
         raise InvalidInputError(field=name, problem=problem)
@@ -94,6 +101,16 @@ def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
         problem = f"expected a mapping, got {type(value).__name__}"
         raise InvalidInputError(field=attribute.name, problem=problem)
     json_value(value, attribute.name)
+
+
+def _flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
+    if type(value) is not bool:
+        problem = f"expected bool, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def _format(value: Any) -> Format:
+    return a_word("format", value, Format)
 
 
 def _freeze(value: Any) -> Any:
@@ -127,7 +144,7 @@ class Text:
     """Text, split into parts by the channel if it is too long for one."""
 
     text: str = field(validator=text)
-    format: Format = field(default=Format.PLAIN, converter=Format, kw_only=True)
+    format: Format = field(default=Format.PLAIN, converter=_format, kw_only=True)
 
 
 @frozen
@@ -142,6 +159,8 @@ class File:
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.data is None):
             raise InvalidInputError(field="path", problem="give a path or data")
+        if self.path is not None and not isinstance(self.path, str | Path):
+            raise InvalidInputError(field="path", problem="expected str or Path")
         if self.data is not None and type(self.data) is not bytes:
             raise InvalidInputError(field="data", problem="expected bytes")
 
@@ -172,7 +191,7 @@ class Inbound:
     body: Mapping[str, Any] = field(
         factory=dict, validator=_body, converter=_freeze, kw_only=True
     )
-    control: bool = field(default=False, kw_only=True)
+    control: bool = field(default=False, validator=_flag, kw_only=True)
 
     @property
     def text(self) -> str:
