@@ -1,0 +1,101 @@
+"""What all tests share: which cases they cover, and gateways to attack."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from turnfold.audit import audit_store
+from turnfold.audit.witness import Acceptance
+from turnfold.drivers import legs
+from turnfold.programs import patience
+from turnfold_model.gateway import Gateway, in_file, in_memory
+
+HERE = Path(__file__).parent
+COVERED = pytest.StashKey[set[str]]()
+REQUIRED = HERE / "cases.txt"  # what must be covered, one id per word
+_MARK = re.compile(r"\bcase\(([^)]*)\)")
+
+
+def marked_in_files() -> set[str]:
+    """The ids that any test file marks, collected in this session or not."""
+    found: set[str] = set()
+    for path in HERE.rglob("test_*.py"):
+        for arguments in _MARK.findall(path.read_text()):
+            found |= set(re.findall(r"[A-Z]\d\d", arguments))
+    return found
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    marks = (mark for item in items for mark in item.iter_markers("case"))
+    config.stash[COVERED] = {str(case) for mark in marks for case in mark.args}
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    covered = config.stash.get(COVERED, set())
+    if covered:
+        terminalreporter.write_line(f"cases covered: {' '.join(sorted(covered))}")
+
+
+@pytest.fixture
+def required_cases() -> set[str]:
+    return set(REQUIRED.read_text().split())
+
+
+@pytest.fixture
+def marked_cases() -> set[str]:
+    return marked_in_files()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two waits of the real clock, made short."""
+    monkeypatch.setattr(patience, "REST_MS", 2)
+    monkeypatch.setattr(legs, "_GRACE_S", 0.02)
+
+
+def audited(gateway: Gateway) -> None:
+    """The log of a test keeps every rule, judged by the platform's own list too."""
+    store = gateway.store()
+    store.open()
+    try:
+        witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
+        report = audit_store(store, witness=witness)
+    finally:
+        store.close()
+    assert report.passed, report.first
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def gateway(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Gateway]:
+    """A gateway on either store; its log is audited when the test is over."""
+    memory = request.param == "memory"
+    made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db"))
+    yield made
+    await made.end()
+    audited(made)
+
+
+@pytest.fixture
+async def lone() -> AsyncIterator[Gateway]:
+    """A gateway in memory, for what no store can change. Audited, too."""
+    made = Gateway()
+    yield made
+    await made.end()
+    audited(made)
+
+
+@pytest.fixture
+async def wild() -> AsyncIterator[Gateway]:
+    """A gateway in memory whose log a test damages or whose platform doubles by
+    permission; not audited."""
+    made = Gateway()
+    yield made
+    await made.end()
