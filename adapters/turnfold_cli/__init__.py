@@ -1,1 +1,87 @@
-"""The command line: composition root, may import all, nothing imports it."""
+"""The command line: composition root, may import all, nothing imports it.
+
+`main` is always installed. It knows every command by name and loads only the one that
+is asked for; without the extra `cli` it lists them and names what is missing.
+
+Exit codes: 0 all is well, 1 something was found (a broken rule, a loss), 2 used wrongly
+or an extra is missing, 3 the store cannot be opened.
+"""
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+FOUND, USAGE, NO_STORE = 1, 2, 3
+
+# Name -> (module, function, one line). A command is a function that typer understands.
+COMMANDS = MappingProxyType(
+    {
+        "demo": ("demo", "demo", "Kill a real gateway over and over, and count."),
+        "show": (
+            "show",
+            "show",
+            "What happened to a message, turn or entry; what next.",
+        ),
+        "list": ("list_", "list_", "Turns and entries, newest first."),
+        "tail": ("tail", "tail", "Follow new events in plain words."),
+        "log": ("log", "log", "The log as NDJSON, one event a line."),
+        "audit": ("audit", "audit", "Check a log against every rule it must keep."),
+        "head": ("head", "head", "Where the log ends; keep it to check the log later."),
+    }
+)
+_NEEDS = ("typer", "rich")
+_ABOUT = """Look into a turnfold store. Nothing here changes one.
+
+Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
+3 the store cannot be opened. `turnfold COMMAND --help` has the options."""
+
+
+def main() -> None:
+    """The script `turnfold`."""
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(_without(missing))
+        sys.exit(USAGE)
+    app(sys.argv[1:])()
+
+
+def _without(missing: list[str]) -> str:
+    width = max(map(len, COMMANDS))
+    rows = (f"  turnfold {name:{width}}  {row[2]}\n" for name, row in COMMANDS.items())
+    return (
+        f"{''.join(rows)}\nThe command line needs the extra 'cli' "
+        f"(missing: {', '.join(missing)}):\n  pip install 'turnfold[cli]'\n"
+    )
+
+
+def app(arguments: list[str]) -> "typer.Typer":
+    """The application with the asked command in full and the others by name only."""
+    import typer  # noqa: PLC0415  may be missing, see main
+
+    whole = typer.Typer(name="turnfold", no_args_is_help=True, help=_ABOUT)
+    whole.callback()(_version_only)
+    asked = arguments[0] if arguments else None
+    completing = "_TURNFOLD_COMPLETE" in os.environ
+    for name, (module, function, about) in COMMANDS.items():
+        if find_spec(f"turnfold_cli.{module}") is None:
+            continue  # a distribution may leave a command out
+        if completing or name == asked:
+            command = getattr(import_module(f"turnfold_cli.{module}"), function)
+            whole.command(name, short_help=about)(command)
+        else:
+            whole.command(name, help=about)(_stub)
+    return whole
+
+
+def _version_only() -> None:
+    """Look into a turnfold store."""
+
+
+def _stub() -> None:
+    """Stands for a command that was not asked for."""

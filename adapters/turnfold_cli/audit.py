@@ -1,0 +1,194 @@
+"""`turnfold audit`: every rule that can be read from a log, a store and a witness."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from attrs import frozen
+from rich.progress import Progress
+from rich.table import Table
+
+from turnfold import ndjson
+from turnfold.audit import (
+    RULES,
+    Acceptance,
+    Report,
+    audit_log,
+    audit_store,
+    read_witness,
+)
+from turnfold.errors import CorruptLogError
+from turnfold.ports.store import Head, Store
+from turnfold_cli import FOUND
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    StorePath,
+    answering,
+    opened,
+    read_file,
+)
+from turnfold_cli.head import read_head
+from turnfold_cli.output import clean, console, plain, say_json
+
+_SQLITE = b"SQLite format 3\0"
+Source = Annotated[
+    str | None,
+    typer.Argument(help="A store, an export of `turnfold log`, or - for stdin."),
+]
+WitnessFile = Annotated[
+    Path | None,
+    typer.Option(help="What the platform accepted: JSON with `key`, maybe `id`."),
+]
+Channels = Annotated[
+    list[str] | None,
+    typer.Option("--channel", help="The channels that the witness list speaks of."),
+]
+Heads = Annotated[
+    list[Path] | None,
+    typer.Option("--head", help="A head that the log must contain (`turnfold head`)."),
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Findings to show.")]
+NoBodies = Annotated[bool, typer.Option("--no-bodies", help="Leave bodies unread.")]
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """What is to be checked besides the log itself."""
+
+    marks: tuple[Head, ...]
+    witness: list[Acceptance] | None
+    channels: frozenset[str] | None
+    bodies: bool
+    limit: int
+
+
+def audit(
+    source: Source = None,
+    store: StorePath = STORE,
+    witness: WitnessFile = None,
+    channel: Channels = None,
+    head: Heads = None,
+    no_bodies: NoBodies = False,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Check a log: its chain, its projections, and every rule it must keep.
+
+    Exit code 1 with the id of the first broken rule. With --witness also what the
+    platform says it accepted is held against the log. Take the witness list first and
+    the log after it, or stop the gateway: what is sent in between is not on both.
+    """
+    with answering(as_json=as_json):
+        wanted = Wanted(
+            marks=tuple(read_head(read_file(path)) for path in head or ()),
+            witness=None if witness is None else read_witness(read_file(witness)),
+            channels=frozenset(channel) if channel else None,
+            bodies=not no_bodies,
+            limit=limit,
+        )
+        began = time.monotonic()
+        report = _audited(source if source is not None else store, wanted)
+        seconds = round(time.monotonic() - began, 3)
+        _print(source or store, report, seconds, as_json=as_json)
+    if not report.passed:
+        raise typer.Exit(FOUND)
+
+
+def _audited(source: str, wanted: Wanted) -> Report:
+    if source == "-":
+        return _of_lines(sys.stdin.buffer, wanted)
+    path = Path(source)
+    if path.is_file() and not _is_store(path):
+        with path.open("rb") as lines:
+            return _of_lines(lines, wanted)
+    return _of_store(source, wanted)
+
+
+def _is_store(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(len(_SQLITE))
+    return start == _SQLITE or not start.startswith(b"{")
+
+
+def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
+    records = ndjson.read(lines)
+    with _progress(None) as tell:
+        return audit_log(
+            records,
+            marks=wanted.marks,
+            witness=wanted.witness,
+            channels=wanted.channels,
+            limit=wanted.limit,
+            progress=tell,
+        )
+
+
+def _of_store(address: str, wanted: Wanted) -> Report:
+    with opened(address) as store, _progress(_end(store)) as tell:
+        return audit_store(
+            store,
+            marks=wanted.marks,
+            witness=wanted.witness,
+            channels=wanted.channels,
+            bodies=wanted.bodies,
+            limit=wanted.limit,
+            progress=tell,
+        )
+
+
+def _end(store: Store) -> int | None:
+    try:
+        return store.head.position
+    except CorruptLogError:
+        return None  # the audit says what is wrong with it
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr, if somebody is looking at it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("events", total=total)
+        yield lambda position: bar.update(task, completed=position)
+
+
+def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        first = report.first
+        verdict = "passed" if first is None else first.rule
+        shape = {"audit": verdict, "source": source, "seconds": seconds}
+        say_json(shape | {"passed": report.passed} | plain(report))
+        return
+    screen = console()
+    seen = f"{report.events} events, {report.streams} streams"
+    if report.witnessed is not None:
+        seen += f", {report.witnessed} parts that the platform accepted"
+    head = f"head {report.head.position} {report.head.hash.hex()}"
+    if report.first is None:
+        screen.print(f"passed: {seen}", style="green")
+    else:
+        rule = report.first.rule
+        screen.print(f"broken: {rule}: {RULES[rule]}", style="bold red")
+        screen.print(_table(report))
+        if report.found > len(report.findings):
+            screen.print(f"and {report.found - len(report.findings)} more", style="dim")
+        screen.print(seen)
+    screen.print(head, soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("rule", "position", "what is wrong"):
+        table.add_column(name, overflow="fold")
+    for finding in report.findings:
+        where = "" if finding.stream is None else f"{clean(finding.stream)}: "
+        position = "" if finding.position is None else str(finding.position)
+        table.add_row(finding.rule, position, where + clean(finding.text))
+    return table
