@@ -1,0 +1,160 @@
+"""The words of the world model: configurations, columns, jobs.
+
+A *column* is one inbound message with its turn, its one reply entry, the requests that
+are on the wire for it and what the platform has taken: everything that belongs to one
+lane position. A world has one or two of them. What a worker holds in memory about a
+column is its *job*; a crash loses it.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+
+class Ph(IntEnum):
+    """Phases of an entry; NONE is not queued yet."""
+
+    NONE = 0
+    Q = 1
+    A = 2
+    D = 3
+    U = 4
+    P = 5
+    R = 6
+    OK = 7
+    F = 8
+    X = 9
+
+
+class Tp(IntEnum):
+    """Phases of a turn; BARE is an entry that has no turn."""
+
+    NONE = 0
+    ACCEPTED = 1
+    RUNNING = 2
+    ANSWERED = 3
+    COMPLETED = 4
+    FAILED = 5
+    ABORTED = 6
+    BARE = 7
+
+
+class Stage(IntEnum):
+    """What a worker is doing with a column, and knows but has not logged yet."""
+
+    IDLE = 0
+    PREPARING = 1
+    READY = 2  # the dispatch is committed, the wire is not touched
+    SENT = 3
+    ACCEPTED = 4
+    REFUSED = 5
+    ENDED = 6  # refused for good
+    DEFERRED = 7
+    LOST = 8  # no answer will come
+    FOUND = 9
+    ABSENT = 10
+    RUNNING = 11  # the handler
+    REPLIED = 12
+
+
+CLOSED: Final = frozenset({Ph.OK, Ph.F, Ph.X})
+TURN_OVER: Final = frozenset({Tp.COMPLETED, Tp.FAILED, Tp.ABORTED})
+DEAD, HUNG = 2, 3  # tags of requests nobody waits for; 0 and 1 are worker slots
+
+
+class Request(NamedTuple):
+    """A request on the wire. `tag`: the worker that waits, DEAD or HUNG."""
+
+    part: int
+    attempt: int
+    tag: int
+
+
+class Job(NamedTuple):
+    """What a worker does with a column, and for which attempt."""
+
+    stage: Stage = Stage.IDLE
+    part: int = 0
+    attempt: int = 0
+
+
+class Facts(NamedTuple):
+    """What the log says of a column."""
+
+    turn: Tp = Tp.BARE
+    runs: int = 0
+    note: bool = False  # the entry is the notice of a failed turn
+    phase: Ph = Ph.NONE
+    settled: int = 0
+    attempts: int = 0  # of the part at hand
+    used: int = 0
+    doubt: bool = False
+    abort: bool = False
+    grant: bool = False
+    passed: bool = False  # later entries of the lane need not wait
+    unknown: bool = False  # ended as outcome_unknown
+    again: bool = False  # redriven: its turn is over, and will be amended
+    excused: tuple[bool, ...] = ()  # per part: a policy event allows a second send
+
+
+class Column(NamedTuple):
+    """The log of one column, and the world around it that no log shows."""
+
+    log: Facts
+    wire: tuple[Request, ...] = ()
+    taken: tuple[int, ...] = ()  # per part: how often the user sees it
+    age: int = 0  # of the key: 0 young, 1 past half of its window, 2 past it
+    lag: int = 0  # how much of that the wall clock lost
+    restarted: bool = False  # since the first attempt of the part at hand
+    before: Facts | None = None  # the log before the last commit, where it can be lost
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """Those of design 2, and one that the model found; each may be dropped."""
+
+    fsync: bool = True  # what was committed stays
+    key: bool = True  # the platform honours the key inside its window
+    clock: bool = True  # a restart loses at most half of a key's window
+    settle: bool = True  # a dead sender's request lands before the look-up, or never
+    hung: bool = True  # a hung call in our own process counts as alive
+    lock: bool = True  # a living worker is not replaced
+    prompt: bool = True  # a keyed request lands inside the window it was sent for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One bounded world. The budgets bound what may go wrong, not when."""
+
+    name: str
+    cls: str = "keyed"
+    policy: str = "hold"
+    columns: int = 1
+    parts: int = 1
+    prepare: bool = False
+    turns: bool = False
+    one_lane: bool = True
+    supersede: bool = False
+    gates: bool = False
+    hung: bool = False
+    ages: bool = False
+    budget: int = 2
+    runs: int = 2
+    crashes: int = 1
+    faults: int = 1
+    hands: int = 0  # things people do: abort, expire, resolve, redrive
+    pauses: int = 0
+    assume: Assumptions = Assumptions()
+    without: str = ""  # a guard of the protocol that is taken out, to see it bite
+
+
+class Step(NamedTuple):
+    """One thing that may happen to a column, and what it costs."""
+
+    label: str
+    column: Column
+    job: Job
+    fault: int = 0
+    hand: int = 0
+    gate: bool = False  # closes the gate
+    broken: str = ""  # the invariant that this very step breaks
