@@ -178,7 +178,7 @@ def _unknown(draft: Draft, entry: Entry, cause: str, detail: str = "") -> None:
         o.OutcomeUnknown(
             part=entry.part,
             attempt=entry.attempt,
-            cause=cause,
+            cause=str(cause),  # a failure class is a word like any other here
             due=draft.now if ask else _again(draft, entry, cause),
             detail=draft.text(detail),
         ),
