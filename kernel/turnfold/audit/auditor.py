@@ -100,13 +100,14 @@ class Auditor:
         stream, position = record.stream, record.position
         now = Moment(record.at, self._epoch, self._owner)
         try:
-            broken = list(self._broken(stream, before, event, now, position))
+            # What it breaks says more than that it is illegal, so it comes first.
+            broken = self._broken(stream, before, event, now, position)
+            self.findings.add_all(broken, position, stream)
             after = evolve(before, event, stream, record.at, position)
         except _UNREADABLE as exc:
             text = str(exc) if isinstance(exc, UsageError) else repr(exc)
             self._set_aside(record, Rule.TRANSITION, text)
             return
-        self.findings.add_all(broken, position, stream)
         self._moved(before, event, after, position)
 
     def _broken(

@@ -1,0 +1,133 @@
+"""Logs written event by event, good ones and broken ones, for the tests of the audit."""
+
+from collections.abc import Sequence
+
+from turnfold.codec import Record, encode
+from turnfold.events import Event
+from turnfold.events import ledger as g
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.words import DeliveryClass, Kind
+
+T0 = 1_000_000
+Step = tuple[str, Event] | tuple[str, Event, int]
+E, F, T, U = "entry:e", "entry:f", "turn:t", "turn:u"
+FINAL = "entry:t.final"
+LANE = "t/default/42/"
+KEYED, LOOKUP = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
+START: list[Step] = [
+    ("store", g.StoreCreated(store="s")),
+    ("store", g.WorkerStarted(epoch=1, owner="w1")),
+]
+
+
+def records(steps: Sequence[Step]) -> list[Record]:
+    """The log of these events; a time is given as an offset, else it runs on by 1 ms."""
+    made: list[Record] = []
+    versions: dict[str, int] = {}
+    at = T0
+    for position, (stream, event, *when) in enumerate(steps, 1):
+        at = T0 + when[0] if when else at + 1
+        versions[stream] = versions.get(stream, 0) + 1
+        made.append(encode(event, stream, versions[stream], at, position))
+    return made
+
+
+def queued(**more: object) -> o.Queued:
+    facts: dict[str, object] = {
+        "kind": Kind.NOTICE,
+        "channel": "t",
+        "account": "default",
+        "conversation": "42",
+        "lane": LANE,
+        "body": ("b",),
+        "expires_at": T0 + 60_000,
+    }
+    return o.Queued(**(facts | more))  # type: ignore[arg-type]  # a test's shorthand
+
+
+def planned(
+    parts: int = 1,
+    classes: tuple[DeliveryClass, ...] = (),
+    window: int | None = None,
+    budget: int = 8,
+    *,
+    name: str = "e",
+    ids: bool = True,
+) -> o.Planned:
+    made = tuple(
+        o.PlannedPart(
+            kind="text",
+            body="b",
+            key=f"{name}{index}",
+            classes=classes,
+            key_window_ms=window,
+        )
+        for index in range(parts)
+    )
+    return o.Planned(parts=made, budget=budget, ids=ids)
+
+
+def attempted(attempt: int = 1, part: int = 0, **more: object) -> o.Attempted:
+    facts: dict[str, object] = {
+        "part": part,
+        "attempt": attempt,
+        "owner": "w1",
+        "fence": 1,
+        "on_wire": True,
+    }
+    return o.Attempted(**(facts | more))  # type: ignore[arg-type]  # as above
+
+
+def delivered(attempt: int = 1, part: int = 0, **more: object) -> o.Delivered:
+    facts: dict[str, object] = {"part": part, "attempt": attempt, "receipt": ("m",)}
+    return o.Delivered(**(facts | more))  # type: ignore[arg-type]  # as above
+
+
+def part_delivered(attempt: int = 1, part: int = 0) -> o.PartDelivered:
+    return o.PartDelivered(part=part, attempt=attempt, receipt=("m",))
+
+
+def unknown(attempt: int = 1, part: int = 0, cause: str = "cut") -> o.OutcomeUnknown:
+    return o.OutcomeUnknown(part=part, attempt=attempt, cause=cause, due=T0)
+
+
+def accepted(message_id: str = "1", **more: object) -> t.Accepted:
+    facts: dict[str, object] = {
+        "channel": "t",
+        "account": "default",
+        "conversation": "42",
+        "message_id": message_id,
+        "body": "b",
+        "lane": LANE,
+    }
+    return t.Accepted(**(facts | more))  # type: ignore[arg-type]  # as above
+
+
+def started(run: int = 1, fence: int = 1, owner: str = "w1") -> t.Started:
+    return t.Started(run=run, owner=owner, fence=fence)
+
+
+def in_doubt(
+    classes: tuple[DeliveryClass, ...] = (), window: int | None = None
+) -> list[Step]:
+    """An entry with one part whose first attempt nobody knows the outcome of."""
+    plan = planned(classes=classes, window=window)
+    return [*START, (E, queued()), (E, plan), (E, attempted()), (E, unknown())]
+
+
+def on_wire(**more: object) -> list[Step]:
+    return [*START, (E, queued(**more)), (E, planned()), (E, attempted())]
+
+
+def answered() -> list[Step]:
+    """A turn with its answer queued, planned and attempted."""
+    return [
+        *START,
+        (T, accepted()),
+        (T, started()),
+        (FINAL, queued(kind=Kind.FINAL, turn=T, run=1)),
+        (FINAL, planned(name="t")),
+        (FINAL, attempted()),
+        (T, t.Answered(run=1, finals=(FINAL,))),
+    ]
