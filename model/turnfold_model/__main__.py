@@ -1,0 +1,84 @@
+"""`python -m turnfold_model <command>`: every check of the model, for people and CI.
+
+A command is a module with `HELP`, `configure(parser)` and `run(options, say)`, which
+returns the object that `--json` prints and whether all is well. Add a row to COMMANDS;
+modules are imported when they are asked for, since some need packages of an extra.
+Progress goes to standard error, the result to standard output. Exit code: 0 all is
+well, 1 something broke, 2 wrong usage or a missing extra.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final
+
+COMMANDS: Final = {
+    "explore": "turnfold_model.explore_command",
+    "tlc": "turnfold_model.tlc_command",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    name = words[0] if words else ""
+    if name not in COMMANDS:
+        return _usage(asked=name in ("-h", "--help"))
+    try:
+        module = import_module(COMMANDS[name])
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("turnfold"):
+            raise
+        _say(f"{name} needs {exc.name}: pip install 'turnfold[model,formal]'")
+        return 2
+    options = _parser(name, module).parse_args(words[1:])
+    began = time.monotonic()
+    result, well = module.run(options, _say)
+    _say(f"{name}: {'well' if well else 'BROKEN'} in {time.monotonic() - began:.1f} s")
+    _print(result, as_json=options.json)
+    return 0 if well else 1
+
+
+def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m turnfold_model {name}", description=module.HELP
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="stop after about N seconds"
+    )
+    module.configure(parser)
+    return parser
+
+
+def _usage(*, asked: bool) -> int:
+    lines = ["usage: python -m turnfold_model <command> [--json] [--seconds N]"]
+    for name, where in COMMANDS.items():
+        try:
+            text = import_module(where).HELP
+        except ModuleNotFoundError as exc:
+            text = f"(needs {exc.name})"
+        lines.append(f"  {name:12} {text}")
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  progress for people
+
+
+def _print(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))  # noqa: T201  the result is the output
+        return
+    for key, value in result.items():
+        if not isinstance(value, (list, dict)):
+            print(f"{key}: {value}")  # noqa: T201  the result is the output
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Every configuration of the matrix, exhaustively: over a million distinct states."""
+
+import pytest
+
+from turnfold_model import world_matrix
+from turnfold_model.explorer import Result, always_ends, explore
+
+DONE: dict[str, Result] = {}
+STEPS = {
+    "abort",
+    "aborted",
+    "accepted",
+    "answer lost",
+    "answered",
+    "ask",
+    "attempted",
+    "computed",
+    "conflict",
+    "crash",
+    "deferred",
+    "delivered",
+    "dispatched",
+    "exhausted",
+    "expired",
+    "failed",
+    "failed_retryable",
+    "failed_terminal",
+    "gate opens",
+    "gave up",
+    "held back",
+    "hung",
+    "inbound",
+    "lands late",
+    "late receipt",
+    "late request",
+    "never lands",
+    "owner died",
+    "parked",
+    "prepare failed",
+    "reconciled",
+    "redriven",
+    "refused",
+    "refused for good",
+    "request lost",
+    "resolved",
+    "resolved not sent",
+    "resolved resend",
+    "resolved sent",
+    "run_failed",
+    "send",
+    "stale",
+    "stale run",
+    "started",
+    "starts",
+    "stopped",
+    "takes over",
+    "time passes",
+    "unknown",
+    "wakes",
+}
+
+
+@pytest.mark.parametrize("config", world_matrix.MATRIX, ids=lambda config: config.name)
+def test_every_state_holds(config):
+    DONE[config.name] = result = explore(config)
+    assert (result.broken, result.complete) == ("", True), "\n".join(result.trace)
+
+
+def test_the_matrix_is_large_and_every_step_was_taken():
+    if len(DONE) < len(world_matrix.MATRIX):
+        pytest.skip("needs the whole matrix in this process")
+    assert sum(result.distinct for result in DONE.values()) >= 1_000_000
+    taken: set[str] = set().union(*(result.labels for result in DONE.values()))
+    assert taken == STEPS
+
+
+@pytest.mark.parametrize(
+    "config",
+    [c for c in world_matrix.MATRIX if "lane" in c.name or "turns" in c.name][:12],
+    ids=lambda config: config.name,
+)
+def test_without_further_faults_everything_comes_to_rest(config):
+    assert always_ends(config)
