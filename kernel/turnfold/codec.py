@@ -8,17 +8,17 @@ its position; nothing else ever comes out of here. Format: specs/log-format.md.
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
-from typing import Any, cast, get_origin
+from typing import Any, get_origin
 
-import attrs
 from attrs import frozen
 from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
+from cattrs.gen import make_dict_structure_fn
 
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
 from turnfold.upcasters import upcast
+from turnfold.writing import write
 
 
 @frozen
@@ -47,8 +47,7 @@ def envelope(
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
     kind = NAMES[type(event)]
     schema = SCHEMAS[kind]
-    cls: Any = type(event)
-    data = canonical.dumps(_unstructurer(cls)(event))
+    data = canonical.dumps(write(event))
     envelope_bytes = envelope(stream, version, kind, schema, at, data)
     digest = canonical.event_hash(envelope_bytes)
     return Record(position, stream, version, kind, schema, at, data, digest)
@@ -139,16 +138,6 @@ def _converter() -> Converter:
     converter.register_structure_hook_factory(
         lambda cls: str(get_origin(cls)) == str(tuple), _array(converter)
     )
-    converter.register_unstructure_hook_func(
-        lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum),
-        lambda value: value.value,
-    )
-    converter.register_unstructure_hook_factory(
-        attrs.has,
-        lambda cls: make_dict_unstructure_fn(
-            cls, converter, _cattrs_omit_if_default=True
-        ),
-    )
     return converter
 
 
@@ -157,10 +146,3 @@ def _converter() -> Converter:
 def _structurer(cls: Any) -> Callable[[Any], Event]:
     hook = make_dict_structure_fn(cls, _converter(), _cattrs_forbid_extra_keys=True)
     return lambda value: hook(value, cls)
-
-
-@cache
-def _unstructurer(cls: Any) -> Callable[[Event], dict[str, Any]]:
-    return cast(
-        "Callable[[Event], dict[str, Any]]", _converter().get_unstructure_hook(cls)
-    )

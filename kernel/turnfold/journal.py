@@ -190,15 +190,13 @@ def _append(draft: Draft) -> Append:
 
 
 def _record(emitted: Emitted, at: int, position: int) -> Record:
-    """Read back before it is written: what got past every check with a wrong type must
-    fail its own call, never the stream that it would make unreadable for ever."""
+    """What got past every check with a wrong type must fail its own call, never the
+    stream that it would make unreadable for ever."""
     event = emitted.event
     try:
-        record = encode(event, emitted.stream, emitted.version, at, position)
-        decode(record)
-    except (CorruptLogError, ValueError, TypeError) as exc:
+        return encode(event, emitted.stream, emitted.version, at, position)
+    except (ValueError, TypeError) as exc:
         raise InvalidInputError(field=NAMES[type(event)], problem=str(exc)) from exc
-    return record
 
 
 def created(draft: Draft, store_id: str) -> None:

@@ -10,8 +10,8 @@ receipt, a proven absence) or by a person's or policy's word, never by time.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
-import attrs
 from attrs import frozen
 
 from turnfold.events import outbox as o
@@ -108,7 +108,9 @@ TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
 )
 
 
-@frozen(kw_only=True)
+# No slots: the fold makes a new state from the dict of the old one, three times as fast
+# as copying 40 fields one by one, and the fold is on the path of every message.
+@frozen(kw_only=True, slots=False)
 class Entry:
     """The fold of an entry's log. `part` is the first part that is not settled;
     `attempt`, `used`, `doubt`, `first_at` and `asks` speak of that part."""
@@ -190,9 +192,9 @@ def evolve(
     if entry is None:
         born = _born(event, stream, at, position)
     else:
-        born = attrs.evolve(
-            _moved(entry, event, at), version=entry.version + 1, updated=at
-        )
+        changes = _moved(entry, event, at)
+        changes["version"], changes["updated"] = entry.version + 1, at
+        born = Entry(**{**entry.__dict__, **changes})
     if born.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
     return born
@@ -227,14 +229,14 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
 
 
 # One case per event and no wildcard: mypy's exhaustive-match finds a forgotten one.
-def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
+def _moved(e: Entry, event: o.OutboxEvent, at: int) -> dict[str, Any]:
+    """The fields that an event changes."""
     match event:
         case o.Queued() | o.Imported():
-            return e  # the table lets neither get here
+            return {}  # the table lets neither get here
         case o.Planned():
             thread = event.thread if event.thread is not None else e.thread
-            return attrs.evolve(
-                e,
+            return dict(
                 planned=True,
                 parts=event.parts,
                 budget=event.budget,
@@ -244,16 +246,13 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
         case o.Attempted():
             return _attempted(e, event, at)
         case o.Dispatched():
-            return attrs.evolve(e, phase=D)
+            return dict(phase=D)
         case o.PartDelivered() | o.Delivered():
             return _settled(e, event.receipt, event.thread)
         case o.Deferred():
-            return attrs.evolve(
-                e, phase=Q, used=e.used - 1, due=event.due, failure=event.failure
-            )
+            return dict(phase=Q, used=e.used - 1, due=event.due, failure=event.failure)
         case o.FailedRetryable():
-            return attrs.evolve(
-                e,
+            return dict(
                 phase=R,
                 due=event.due,
                 failure=event.failure,
@@ -261,8 +260,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
                 deaths=e.deaths + (event.failure is FailureClass.OWNER_DIED),
             )
         case o.OutcomeUnknown():
-            return attrs.evolve(
-                e,
+            return dict(
                 phase=U,
                 doubt=True,
                 due=event.due,
@@ -271,24 +269,22 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
             )
         case o.Reconciled():
             if not event.absent:
-                return attrs.evolve(e, due=event.due, asks=e.asks + 1)
-            return attrs.evolve(
-                e, phase=R, doubt=False, due=event.due, failure=FailureClass.ABSENT
+                return dict(due=event.due, asks=e.asks + 1)
+            return dict(
+                phase=R, doubt=False, due=event.due, failure=FailureClass.ABSENT
             )
         case o.Parked():
-            return attrs.evolve(e, phase=P, due=None, reason=event.reason)
+            return dict(phase=P, due=None, reason=event.reason)
         case o.Resolved():
             if event.resend:
-                return attrs.evolve(
-                    e,
+                return dict(
                     phase=U,
                     resend=True,
                     marked=event.marked,
                     due=at,
                     used=_one_more(e),
                 )
-            return attrs.evolve(
-                e,
+            return dict(
                 phase=R,
                 doubt=False,
                 due=at,
@@ -296,29 +292,27 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> Entry:
                 used=_one_more(e),
             )
         case o.FailedTerminal():
-            return attrs.evolve(
-                e, phase=F, due=None, reason=event.reason, failure=event.failure
-            )
+            return dict(phase=F, due=None, reason=event.reason, failure=event.failure)
         case o.AbortRequested():
-            return attrs.evolve(e, abort=event.reason, abort_by=event.by)
+            return dict(abort=event.reason, abort_by=event.by)
         case o.Aborted():
-            return attrs.evolve(e, phase=X, due=None, reason=event.reason)
+            return dict(phase=X, due=None, reason=event.reason)
         case o.LateReceipt():
             return _late(e, event)
         case o.Rescheduled():
-            return attrs.evolve(e, due=event.due)
+            return dict(due=event.due)
         case o.Redriven():
-            return _redriven(e, event)
+            return _redriven(event)
         case o.Acknowledged():
-            return attrs.evolve(e, acknowledged=True)
+            return dict(acknowledged=True)
         case o.Bounced():
-            return attrs.evolve(e, bounced=True)
+            return dict(bounced=True)
         case o.Doubted():
-            return attrs.evolve(e, phase=P, doubt=True, due=None, reason=event.reason)
+            return dict(phase=P, doubt=True, due=None, reason=event.reason)
         case o.LaneYielded():
-            return attrs.evolve(e, yielded=True)
+            return dict(yielded=True)
         case o.Redacted():
-            return e
+            return {}
 
 
 def _one_more(e: Entry) -> int:
@@ -326,9 +320,8 @@ def _one_more(e: Entry) -> int:
     return min(e.used, max(e.budget - 1, 0))
 
 
-def _attempted(e: Entry, event: o.Attempted, at: int) -> Entry:
-    return attrs.evolve(
-        e,
+def _attempted(e: Entry, event: o.Attempted, at: int) -> dict[str, Any]:
+    return dict(
         phase=D if event.on_wire else A,
         attempt=event.attempt,
         used=e.used + 1,
@@ -342,10 +335,9 @@ def _attempted(e: Entry, event: o.Attempted, at: int) -> Entry:
     )
 
 
-def _settled(e: Entry, receipt: tuple[str, ...], thread: str | None) -> Entry:
+def _settled(e: Entry, receipt: tuple[str, ...], thread: str | None) -> dict[str, Any]:
     """The current part is done: on to the next one, or delivered."""
-    return attrs.evolve(
-        e,
+    return dict(
         phase=OK if e.last else Q,
         part=e.part + 1,
         receipts=(*e.receipts, receipt),
@@ -364,20 +356,19 @@ def _settled(e: Entry, receipt: tuple[str, ...], thread: str | None) -> Entry:
     )
 
 
-def _late(e: Entry, event: o.LateReceipt) -> Entry:
+def _late(e: Entry, event: o.LateReceipt) -> dict[str, Any]:
     """Evidence for one part. It can settle the current part of an open entry, and
     close a closed one only when nothing is left to send."""
     if event.part != e.part or e.phase is OK:
-        return e
+        return {}
     if e.open or e.last:
         return _settled(e, event.receipt, event.thread)
     settled = _settled(e, event.receipt, event.thread)
-    return attrs.evolve(settled, phase=e.phase, reason=e.reason)
+    return {**settled, "phase": e.phase, "reason": e.reason}
 
 
-def _redriven(e: Entry, event: o.Redriven) -> Entry:
-    return attrs.evolve(
-        e,
+def _redriven(event: o.Redriven) -> dict[str, Any]:
+    return dict(
         phase=Q,
         budget=event.budget,
         expires_at=event.expires_at,

@@ -1,0 +1,106 @@
+"""Events to plain values, exactly typed: the writing half of the codec.
+
+Generated once per class from its attrs fields. A field at its default is left out; a
+value of any other type than the declared one is refused, so that what is written can
+be read. (Reading is cattrs; this half is on the path of every message, and an event
+written without being read back costs a fifth. See specs/decisions/0011.)
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import attrs
+
+from turnfold.errors import InvalidInputError
+
+_Writer = Callable[[Any], Any]
+_LIMIT = 2**53
+
+
+class _WrongTypeError(Exception):
+    pass
+
+
+def write(event: object) -> dict[str, Any]:
+    """The data of an event. Raises InvalidInputError that names class and field."""
+    out = {}
+    cls: Any = type(event)
+    for name, default, writer in _fields(cls):
+        value = getattr(event, name)
+        if value is default or (value == default and type(value) is type(default)):
+            continue
+        try:
+            out[name] = writer(value)
+        except _WrongTypeError:
+            field = f"{cls.__name__}.{name}"
+            problem = f"cannot be stored: {value!r:.80}"
+            raise InvalidInputError(field=field, problem=problem) from None
+    return out
+
+
+@cache
+def _fields(cls: Any) -> tuple[tuple[str, Any, _Writer], ...]:
+    hints = get_type_hints(cls)
+    return tuple((a.name, a.default, _writer(hints[a.name])) for a in attrs.fields(cls))
+
+
+def _writer(hint: Any) -> _Writer:
+    if get_origin(hint) is UnionType:
+        (other,) = (arg for arg in get_args(hint) if arg is not NoneType)
+        return _optional(_writer(other))
+    if get_origin(hint) is tuple:
+        return _many(_writer(get_args(hint)[0]))
+    if attrs.has(hint):
+        return _record(hint)
+    if issubclass(hint, StrEnum):
+        return _word(hint)
+    return _integer if hint is int else _exact(hint)
+
+
+def _exact(cls: type) -> _Writer:
+    def writer(value: Any) -> Any:
+        if type(value) is not cls:
+            raise _WrongTypeError
+        return value
+
+    return writer
+
+
+def _integer(value: Any) -> Any:
+    if type(value) is not int or not -_LIMIT < value < _LIMIT:
+        raise _WrongTypeError
+    return value
+
+
+def _word(cls: type[StrEnum]) -> _Writer:
+    def writer(value: Any) -> Any:
+        if type(value) is not cls:
+            raise _WrongTypeError
+        return value.value
+
+    return writer
+
+
+def _optional(inner: _Writer) -> _Writer:
+    return lambda value: None if value is None else inner(value)
+
+
+def _many(inner: _Writer) -> _Writer:
+    def writer(value: Any) -> Any:
+        if type(value) is not tuple:
+            raise _WrongTypeError
+        return [inner(item) for item in value]
+
+    return writer
+
+
+def _record(cls: type) -> _Writer:
+    def writer(value: Any) -> Any:
+        if type(value) is not cls:
+            raise _WrongTypeError
+        return write(value)
+
+    return writer
