@@ -32,6 +32,8 @@ from turnfold.errors import StoreError, UsageError
 from turnfold.fold import State
 from turnfold.journal import Journal
 
+SICK_MS = 5_000  # when a program that broke is started again
+
 
 class Surroundings(Protocol):
     """The world as one process meets it. Each answers an effect at once, but `send`:
@@ -84,6 +86,7 @@ class CrashDriver:
         self.timers: dict[Key, int] = {}
         self._again: set[object] = set()
         self.effects = 0
+        self.broken = 0  # programs that an error ended
 
     def begin(self) -> None:
         if self.epoch:
@@ -133,6 +136,10 @@ class CrashDriver:
         except StopIteration as ended:
             self._ended(live, ended.value)
             return
+        except (StoreError, UsageError):  # broken: again in a while, as in production
+            self.broken += 1
+            self._ended(live, self.around.now() + SICK_MS)
+            return
         self._do(live, effect)
 
     def _resume(self, live: Live) -> Effect | Act:
@@ -144,7 +151,7 @@ class CrashDriver:
 
     def _do(self, live: Live, effect: Effect | Act) -> None:
         if isinstance(effect, Look):  # folded state is no effect on the world
-            live.answer = effect.question(Draft(self.book, self.journal.context()))
+            self._look(live, effect)
             self.step(live)
             return
         self.effects += 1
@@ -154,6 +161,12 @@ class CrashDriver:
         except (StoreError, UsageError) as exc:
             live.error = exc
         self.around.stop("after", effect)
+
+    def _look(self, live: Live, effect: Look) -> None:
+        try:
+            live.answer = effect.question(Draft(self.book, self.journal.context()))
+        except (StoreError, UsageError) as exc:  # as in production
+            live.error = exc
 
     def _perform(self, live: Live, effect: Effect | Act) -> Any:
         match effect:

@@ -5,37 +5,47 @@ could die, and the copy is booted later. Worlds with the same future are booted 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 
 from attrs import define, field, frozen
 
-from turnfold_model.crash.life import Life, StuckError, Tape
+from turnfold.errors import TurnfoldError
+from turnfold_model.crash.life import Life, MergedError, StuckError, Tape
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.verdict import broken
 from turnfold_model.crash.world import World
+
+# Reproduces an execution: the tape of each life, and which of its images it died into.
+Path = tuple[tuple[tuple[int, ...], int], ...]
 
 
 @frozen
 class Violation:
     scenario: str
     rule: str
-    path: tuple[tuple[int, ...], ...]  # the tape of each life: reproduces it
+    path: Path
 
 
 @define
 class Explored:
+    """`complete`: every execution there is was made. `merged`: those that ended where
+    an earlier one had been."""
+
     scenario: str
     executions: int = 0
+    merged: int = 0
     worlds: int = 0  # distinct images that were booted
     effects: int = 0
     violations: list[Violation] = field(factory=list)
     complete: bool = True
+    moments: set[Hashable] = field(factory=set, repr=False)
 
 
 @frozen
 class _Boot:
     world: World
-    path: tuple[tuple[int, ...], ...]
+    path: Path
 
 
 def explore(
@@ -50,52 +60,35 @@ def explore(
     until = None if seconds is None else time.monotonic() + seconds
     stack = [_Boot(World.new(scenario), ())]
     seen: set[object] = set()
-    while stack:
-        if len(done.violations) >= most or (until and time.monotonic() > until):
-            done.complete = False
-            break
+    while stack and done.complete:
         boot = stack.pop()
         done.worlds += 1
-        for image, path in _lives(boot, done, check):
-            identity = image.identity()
-            if identity not in seen:
-                seen.add(identity)
-                stack.append(_Boot(image, path))
+        for tape, images in _lives(boot, done, check):
+            for number, image in enumerate(images):
+                identity = image.identity()
+                if identity not in seen:
+                    seen.add(identity)
+                    stack.append(_Boot(image, (*boot.path, (tape, number))))
+            if len(done.violations) >= most or (until and time.monotonic() > until):
+                done.complete = False
+                break
     return done
 
 
 def _lives(
     boot: _Boot, done: Explored, check: Callable[[World], list[str]]
-) -> Iterator[tuple[World, tuple[tuple[int, ...], ...]]]:
+) -> Iterator[tuple[tuple[int, ...], list[World]]]:
     """All lives that begin with this image; yields the images they may crash into."""
     tapes: list[tuple[int, ...]] = [()]
     while tapes:
         tape = Tape(tapes.pop())
         images: list[World] = []
-        world = _reborn(boot.world)
-        rules = _live(world, tape, images, done, check)
-        path = (*boot.path, tape.given)
+        path = (*boot.path, (tape.given, -1))
+        rules = _live(boot.world.copy(), tape, images, done, check)
         done.violations += [Violation(done.scenario, rule, path) for rule in rules]
         done.executions += 1
         tapes += tape.siblings()
-        for image in images:
-            yield image, path
-
-
-def _reborn(world: World) -> World:
-    twin = World(
-        world.scenario,
-        world.disk.fork(),
-        world.platform.copy(),
-        now=world.now,
-        ids=world.ids,
-        acked=world.acked,
-        aborted=world.aborted,
-        enqueued=world.enqueued,
-        crashes=world.crashes,
-        faults=world.faults,
-    )
-    return twin
+        yield tape.given, images
 
 
 def _live(
@@ -105,11 +98,35 @@ def _live(
     done: Explored,
     check: Callable[[World], list[str]],
 ) -> list[str]:
-    life = Life(world, tape, lambda here: images.extend(here.crashed()))
     try:
+        life = Life(world, tape, partial(_collect, images), done.moments)
         life.run()
+    except MergedError:
+        done.merged += 1
+        return []
     except StuckError:
         return ["INV-14 a life that never rests"]
-    finally:
-        done.effects += life.driver.effects
+    except TurnfoldError as exc:  # no program may let one pass
+        return [f"a program ended with {exc!r}: {exc}"]
+    done.effects += life.effects
     return check(world)
+
+
+def replay(scenario: Scenario, path: Path) -> World:
+    """The world at the end of a violation's path, lived again."""
+    world = World.new(scenario)
+    for tape, number in path:
+        images: list[World] = []
+        world = world.copy()
+        life = Life(world, Tape(tape), partial(_collect, images))
+        try:
+            life.run()
+        except StuckError:
+            return world
+        if number >= 0:
+            world = images[number]
+    return world
+
+
+def _collect(images: list[World], here: World) -> None:
+    images.extend(here.crashed())

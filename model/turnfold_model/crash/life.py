@@ -1,71 +1,32 @@
-"""One life of a gateway process in a world, from its boot to its crash or its rest."""
+"""One life of a machine in a world: a worker, and perhaps a client or a zombie, from
+boot to crash or rest. Every choice is on a tape."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import cast
 
 from attrs import define, field
 
-from turnfold.attached import Attached
-from turnfold.book import Book
-from turnfold.decide import accepting, running
-from turnfold.decide.aborting import abort_turn
-from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.decide.queueing import Intent
-from turnfold.drivers.crash import Act, CrashDriver
-from turnfold.effects import (
-    Append,
-    Asked,
-    CallHandler,
-    MakePlan,
-    Prepare,
-    Prepared,
-    Program,
-    Reconcile,
-    RunEnd,
-    Send,
-)
-from turnfold.fold import STORE
-from turnfold.journal import Journal, created
-from turnfold.machines.entry import Entry
-from turnfold.machines.ledger import StoreState
-from turnfold.names import TURN, reply_entry
-from turnfold.packing import pack, unpack
-from turnfold.payloads import File, Inbound, Payload, Route, Text
-from turnfold.ports.channel import (
-    Absent,
-    Accepted,
-    Attempt,
-    Found,
-    Outcome,
-    Part,
-    Receipt,
-    Rejected,
-    Unknown,
-)
-from turnfold.words import AbortReason, FailureClass, Kind
-from turnfold_adapters.stores.memory import MemoryStore
-from turnfold_model.crash.world import Request, World
+from turnfold.drivers.crash import Live
+from turnfold.effects import Program
+from turnfold.errors import DiskError, FateUnknownError
+from turnfold.ports.store import Store
+from turnfold_adapters.stores.memory import MemoryStore, MemoryTx
+from turnfold_model.crash import scripts
+from turnfold_model.crash.process import Choose, Process
+from turnfold_model.crash.world import World
 
-CHANNEL = "model"
-_STEPS = 3_000  # far more than any life needs
+STEPS = 3_000  # far more than any life needs
+_AFTERLIFE = 8  # steps that a worker takes after it has lost its place
+_REST_MS = 3_600_000
 
 
 class StuckError(Exception):
     """A life that neither rests nor ends."""
 
 
-class _Channel:
-    """What a kernel is told about the platform; it is never awaited here."""
-
-    def __init__(self, world: World) -> None:
-        self.capabilities = world.scenario.capabilities
-
-    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
-        raise AssertionError
-
-    async def reconcile(self, part: Part, since_ms: int) -> Any:
-        raise AssertionError
+class MergedError(Exception):
+    """From here on everything would go as in an execution that was made before."""
 
 
 @define
@@ -80,6 +41,11 @@ class Tape:
         self.arities.append(options)
         return self.given[index] if index < len(self.given) else 0
 
+    @property
+    def spent(self) -> bool:
+        """The given prefix is behind: what comes now was not seen before."""
+        return len(self.arities) >= len(self.given)
+
     def siblings(self) -> list[tuple[int, ...]]:
         """The executions that differ first behind the given prefix."""
         taken = [*self.given, *[0] * (len(self.arities) - len(self.given))]
@@ -90,202 +56,198 @@ class Tape:
         ]
 
 
+class ShakyStore(MemoryStore):
+    """A store whose commits fail when the world says so: surely not stored, or of
+    unknown fate."""
+
+    def __init__(self, world: World, choose: Choose) -> None:
+        super().__init__(world.disk)
+        self._world, self._choose = world, choose
+
+    @contextmanager
+    def write(self) -> Iterator[MemoryTx]:
+        before, fate = self.disk.head.position, 0
+        with super().write() as tx:
+            yield tx
+            if self._world.store_faults and tx.head.position > before:
+                fate = self._choose(4)
+            self._world.store_faults -= fate > 0
+            if fate == 1:
+                raise DiskError(path="memory:", problem="full")
+            if fate == 2:
+                self._doubt()
+        if fate == 3:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        self._state = "in doubt"
+        raise FateUnknownError(path="memory:", problem="injected")
+
+    def reopen(self) -> None:
+        self._state = "open"
+        super().reopen()
+
+
 class Life:
-    """`crash` is called with the world wherever the process may die."""
+    """`crash` is called with the world wherever the machine may die and the parent of
+    this execution was not asked before. `seen`: moments that others have been through.
+    """
 
     def __init__(
-        self, world: World, tape: Tape, crash: Callable[[World], None]
+        self,
+        world: World,
+        tape: Tape,
+        crash: Callable[[World], None],
+        seen: set[Hashable] | None = None,
     ) -> None:
-        self.world, self.tape, self._crash = world, tape, crash
+        self.world, self.tape, self._crash, self._seen = world, tape, crash, seen
         self.scenario = world.scenario
-        self.store = MemoryStore(world.disk)
-        self.store.open()
-        self._owner = self.store.ownership().take()
-        self._born = world.now
-        self._quiet: dict[str, int] = {}
-        self._fates: dict[str, str] = {}
-        channel = Attached(CHANNEL, "default", _Channel(world))
-        self._desk = channel
-        prepares = world.scenario.prepares
-        self._desks = {(CHANNEL, "default"): Desk(prepares=lambda _: prepares)}
-        self.book = Book(self.store)
-        self.book.load()
-        self._fence: Fence | None = None
-        journal = Journal(self.store, self.book, self._context)
-        if self.store.head.position == 0:
-            journal.commit([partial(created, store_id="s")])
-        state = self.book.state(STORE)
-        epoch = state.epoch + 1 if isinstance(state, StoreState) else 1
-        owner = self._owner.id if self._owner else ""
-        self._fence = Fence(epoch=epoch, owner=owner)
-        self.driver = CrashDriver(journal, self, epoch)
+        self.worker = self._process()
+        self.client: Process | None = None
+        self._zombie: tuple[Process, int] | None = None
+        self._rang = 0
 
-    def _context(self) -> Context:
-        return Context(
-            now=max(self.world.now, self.book.last_at),
-            settings=self.scenario.settings,
-            fence=self._fence,
-            desks=self._desks,
-            jitter=lambda: 0,
-            salt=self._salt,
-            resumes=self.scenario.resumes,
-        )
+    def _process(self, epoch: int | None = None) -> Process:
+        store = self._store()
+        store.open()
+        return Process(self.world, store, self.tape.choose, self._died, epoch)
 
-    def _salt(self) -> bytes:
-        return bytes(16)
+    def _store(self) -> Store:
+        if self.world.store_faults:
+            return cast("Store", ShakyStore(self.world, self.tape.choose))
+        return self.world.handle()
 
-    # --- the process ---
+    def _died(self) -> None:
+        if self.world.crashes and self.tape.spent:
+            self._crash(self.world)
+
+    @property
+    def effects(self) -> int:
+        return self.worker.driver.effects
+
+    # --- the machine ---
 
     def run(self) -> None:
-        """Live until nothing is left to do. Raises StuckError."""
-        self.driver.begin()
+        """Live until nothing is left to do. Raises StuckError, MergedError."""
+        world = self.world
+        self.worker.driver.begin()
         for number in range(self.scenario.messages):
-            if f"in{number}" not in self.world.acked:
-                self.driver.add(f"in{number}", self._inbound(number))
-        for _ in range(_STEPS):
+            if f"in{number}" not in world.acked:
+                world.ids += 1
+                decision = scripts.accept(self.scenario, number, world.ids)
+                self.worker.add(f"in{number}", decision, ack=True)
+        if self.scenario.client:
+            self._start_client()
+        for _ in range(STEPS):
             if not self._step():
-                self.store.close()
+                self.worker.store.close()
                 return
         raise StuckError(self.scenario.name)
 
+    def _start_client(self) -> None:
+        self.client = self._process(epoch=0)
+        if "out0" not in self.world.acked:
+            self.client.add("out0", scripts.enqueue(0), ack=True)
+        if self.scenario.abort and not self.world.aborted:
+            self.client.driver.add("abort", self._client_abort())
+
+    def _client_abort(self) -> Program:
+        yield from scripts.until_stored(scripts.abort_first)
+        self.world.aborted = True
+
+    def _meet_others(self) -> None:
+        if self._seen is None or not self.tape.spent:
+            return
+        zombie = self._zombie and (self._zombie[0].moment(), self._zombie[1])
+        flying = frozenset(self.world.flying.items())
+        people = tuple(process.moment() for process in self._processes())
+        moment = self.world.identity(), flying, people, zombie, self._rang
+        if moment in self._seen:
+            raise MergedError
+        self._seen.add(moment)
+
     def _step(self) -> bool:
+        self._meet_others()
         self._maybe_abort()
-        ready = self.driver.ready()
-        if not ready:
-            return self._pass_time()
-        index = self.tape.choose(len(ready)) if self.scenario.interleave else 0
-        live = ready[index]
-        self.driver.step(live)
-        if live.key in self.driver.alive:  # the others come first next time
-            self.driver.alive[live.key] = self.driver.alive.pop(live.key)
+        self._maybe_lose_place()
+        self._maybe_refresh()
+        options = self._options()
+        if not options:
+            return self._rested()
+        choice = self.tape.choose(len(options)) if len(options) > 1 else 0
+        process, live = options[choice]
+        alive = process.driver.alive
+        process.driver.step(live)
+        if live.key in alive:  # the others come first next time
+            alive[live.key] = alive.pop(live.key)
         return True
 
-    def _pass_time(self) -> bool:
-        due = self.driver.next_time()
-        if due is None or due - self.world.now > 3_600_000:
+    def _options(self) -> list[tuple[Process, Live]]:
+        """Who may take the next step."""
+        out = []
+        for process in self._processes():
+            ready = process.driver.ready()
+            chosen = ready if self.scenario.interleave else ready[:1]
+            out += [(process, live) for live in chosen]
+        if self._zombie is not None:
+            process, left = self._zombie
+            out += [(process, live) for live in process.driver.ready()[:1] if left]
+        return out
+
+    def _processes(self) -> list[Process]:
+        return [self.worker, self.client] if self.client else [self.worker]
+
+    def _rested(self) -> bool:
+        """Nobody is ready: what others wrote is read, or time passes."""
+        if self.worker.behind:
+            self.worker.driver.refresh()
+            return True
+        dues = [process.driver.next_time() for process in self._processes()]
+        due = min((d for d in dues if d is not None), default=None)
+        if due is None or due - self.world.now > self._patience:
             return False  # at rest: what waits an hour or more is parked
         self.world.now = max(due, self.world.now + 1)
         self.world.platform.land(self.world.now)
-        self.driver.tick()
+        for process in self._processes():
+            process.driver.tick()
         return True
 
+    @property
+    def _patience(self) -> int:
+        return max(_REST_MS, 2 * self.scenario.ttl_ms) if self._mortal else _REST_MS
+
+    @property
+    def _mortal(self) -> bool:
+        return self.scenario.ttl_ms < _REST_MS
+
+    # --- what may happen at any step ---
+
     def _maybe_abort(self) -> None:
-        world = self.world
-        if not self.scenario.abort or world.aborted or not self.book.turn_lanes():
+        asked = self.scenario.abort and not self.scenario.client
+        if not asked or self.world.aborted or not self.worker.book.turn_lanes():
             return
         if self.tape.choose(2):
-            world.aborted = True
-            self.driver.add("abort", self._abort())
+            self.world.aborted = True
+            self.worker.add("abort", scripts.abort_first, ack=False)
 
-    def _abort(self) -> Program:
-        key = f"in:{_message(0).dedupe_key}"
-        stream = self.book.lookup(key)
-        if stream is not None:
-            yield Append(partial(abort_turn, stream=stream, reason=AbortReason.USER))
+    def _maybe_refresh(self) -> None:
+        """The client's ring is heard at once, or not before the next commit or rest."""
+        if not self.client or not self.worker.behind:
+            return
+        position = self.client.book.position
+        if position != self._rang:
+            self._rang = position
+            if self.tape.choose(2) == 0:
+                self.worker.driver.refresh()
 
-    def _inbound(self, number: int) -> Program:
-        """A message that the platform repeats until it is acknowledged."""
-        self.world.ids += 1
-        turn = f"{TURN}{self.world.ids:06}"
-        message = _message(number % self.scenario.lanes, number)
-        yield Append(partial(accepting.accept, turn=turn, inbound=message))
-        yield Act(partial(self._ack, f"in{number}"))  # type: ignore[misc]  # ours alone
-
-    def _ack(self, name: str) -> None:
-        self.world.acked |= {name}
-
-    # --- Surroundings ---
-
-    def now(self) -> int:
-        return self.world.now
-
-    def stop(self, when: str, effect: object) -> None:
-        if self.world.crashes:
-            self._crash(self.world)
-
-    def plan(self, effect: MakePlan) -> Any:
-        entry = self._entry(effect.entry)
-        payloads = [unpack(self.store.body(d), self.store.body) for d in entry.body]
-        route = Route(channel=entry.channel, conversation=entry.conversation)
-        return self._desk.plan(payloads, route, entry.kind, entry.stream)
-
-    def prepare(self, effect: Prepare) -> Any:
-        if self.world.faults and self.tape.choose(2):
-            self.world.faults -= 1
-            return Rejected(failure=FailureClass.TRANSIENT)
-        return Prepared("upload")
-
-    def send(self, effect: Send) -> None:
-        entry = self._entry(effect.leg.entry)
-        request = Request(
-            entry.current.key, entry.stream, effect.leg.part, entry.lane
-        )
-        self.world.flying[entry.stream] = request
-
-    def answer(self, effect: Send) -> Outcome:
-        """The request has met its fate; the first one is that all goes well."""
-        world, stream = self.world, effect.leg.entry
-        request = world.flying.pop(stream)
-        self._quiet[stream] = world.now
-        fates = ("well", "landed", "lost", "late", "refused", "limited")
-        fate = fates[self.tape.choose(len(fates))] if world.faults else "well"
-        world.faults -= fate != "well"
-        if fate == "well":
-            number, again = world.platform.accept(request)
-            return Accepted(receipt=Receipt(ids=(number,)), deduplicated=again)
-        if fate == "refused":
-            return Rejected(failure=FailureClass.TRANSIENT)
-        if fate == "limited":
-            return Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=1_000)
-        world.meet(fate, request)
-        return Unknown(cause="timeout")
-
-    def reconcile(self, effect: Reconcile) -> Asked:
-        entry = self._entry(effect.leg.entry)
-        quiet = self._quiet.get(entry.stream, self._born)
-        unsettled = max(0, quiet + entry.current.settle_ms - self.world.now)
-        found = self.world.platform.find(entry.current.key)
-        if found is None:
-            return Asked(Absent(), unsettled)
-        return Asked(Found(receipt=Receipt(ids=(found,))), unsettled)
-
-    def handler(self, effect: CallHandler) -> Program:
-        turn = self._look(lambda draft: draft.turn(effect.turn))
-        route = Route(channel=CHANNEL, conversation=turn.conversation)
-        for number in range(self.scenario.blocks):
-            block = self._intent(turn.stream, effect.run, route, Kind.BLOCK, number)
-            yield Append(partial(running.say, stream=effect.turn, run=effect.run, intent=block))
-        final = self._intent(turn.stream, effect.run, route, Kind.FINAL)
-        yield Append(partial(running.reply, stream=effect.turn, run=effect.run, intent=final))
-        return RunEnd("returned")
-
-    def _intent(
-        self, turn: str, run: int, route: Route, kind: Kind, number: int = 0
-    ) -> Intent:
-        name = reply_entry(turn, kind, run, str(number))
-        payloads: list[Payload] = [
-            File(data=b"x", name="f") if index % 3 == 2 else Text(f"part {index}")
-            for index in range(self.scenario.parts if kind is Kind.FINAL else 1)
-        ]
-        return Intent(
-            entry=name,
-            route=route,
-            kind=kind,
-            packed=tuple(pack(p) for p in payloads),
-            plan=self._desk.plan(payloads, route, kind, name),
-            turn=turn,
-            run=run,
-            key=str(number),
-        )
-
-    def _entry(self, stream: str) -> Entry:
-        entry: Entry = self._look(lambda draft: draft.entry(stream))
-        return entry
-
-    def _look(self, question: Callable[[Draft], Any]) -> Any:
-        return question(Draft(self.book, self._context()))
-
-
-def _message(lane: int, number: int = 0) -> Inbound:
-    return Inbound(CHANNEL, conversation=f"c{lane}", message_id=str(number))
-
+    def _maybe_lose_place(self) -> None:
+        """The lock failed: another worker begins while this one lives on a while."""
+        if self._zombie is not None:
+            process, left = self._zombie
+            self._zombie = process, max(0, left - 1)
+        elif self.world.zombies and self.worker.driver.alive and self.tape.choose(2):
+            self.world.zombies -= 1
+            self._zombie = self.worker, _AFTERLIFE
+            later = self.worker.driver.epoch + 1
+            self.worker = self._process(epoch=max(later, self.worker.next_epoch()))
+            self.worker.driver.begin()

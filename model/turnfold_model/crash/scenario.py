@@ -1,6 +1,8 @@
 """What is explored: one delivery class, a few messages, and what may go wrong."""
 
-from attrs import frozen
+from functools import cached_property
+
+from attrs import define
 
 from turnfold.ports.channel import Capabilities, PartClass
 from turnfold.settings import Settings
@@ -8,12 +10,19 @@ from turnfold.words import BlindPolicy, DeliveryClass
 
 SETTLE_MS = 5_000
 WINDOW_MS = 3_600_000
+HOUR = 3_600_000
+# What may become of a request, besides that all goes well.
+FATES = ("landed", "lost", "late", "refused", "limited")
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, slots=False, eq=False)
 class Scenario:
-    """`faults`: how many answers of the platform go wrong. `abort`: a user stops the
-    first turn at some step, any step. `parts`: of each reply. `blocks` before it."""
+    """Read only. `faults`: how many answers of the platform go wrong, each in one of
+    `fates`. `store_faults`: how many commits fail, before or after they are durable.
+    `abort`: a user stops the first turn at some step, any step. `parts`: of each
+    reply. `blocks` before it. `silent`: the handler says nothing. `down_ms`: how long
+    a crashed process stays away. `client`: a second process enqueues, and makes the
+    abort. `zombies`: how often a worker loses its place to another and lives on."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
@@ -21,32 +30,56 @@ class Scenario:
     messages: int = 1
     parts: int = 1
     blocks: int = 0
+    silent: bool = False
     prepares: bool = False
     abort: bool = False
     resumes: bool = True
     crashes: int = 1
     faults: int = 0
+    fates: tuple[str, ...] = FATES
+    store_faults: int = 0
     interleave: bool = False
-    client: bool = False  # a second process enqueues, too
+    client: bool = False
+    zombies: int = 0
     lanes: int = 1
     attempts: int = 8
+    deaths: int = 100
+    runs: int = 100
+    window_ms: int = WINDOW_MS
+    ttl_ms: int = 24 * HOUR
+    down_ms: int = 1
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         offer = PartClass(
-            classes=self.classes, key_window_ms=WINDOW_MS, settle_ms=SETTLE_MS
+            classes=self.classes, key_window_ms=self.window_ms, settle_ms=SETTLE_MS
         )
         kinds = ("text", "file", "native")
         return Capabilities(parts=dict.fromkeys(kinds, offer))
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
-        return Settings(blind=self.policy, attempts=self.attempts, deaths=100, runs=100)
+        return Settings(
+            blind=self.policy,
+            attempts=self.attempts,
+            deaths=self.deaths,
+            runs=self.runs,
+            final_ttl_ms=self.ttl_ms,
+            short_ttl_ms=self.ttl_ms,
+        )
 
     @property
     def safe(self) -> bool:
         """True if the class promises that nothing is ever accepted twice."""
-        return bool(self.classes) or self.policy in (
-            BlindPolicy.HOLD,
-            BlindPolicy.DROP,
-        )
+        hold = self.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
+        return (bool(self.classes) or hold) and not self.zombies
+
+    @property
+    def certain(self) -> bool:
+        """True if every reply must arrive: the class allows it, nothing cuts it short."""
+        limited = self.abort or self.ttl_ms < HOUR or self.attempts < 8
+        unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
+        short = self.deaths < 100 or self.runs < 100 or not self.resumes
+        keyed_only = self.classes == (DeliveryClass.KEYED,)
+        windowed = keyed_only and self.window_ms < WINDOW_MS
+        return bool(self.classes) and not (limited or unlucky or short or windowed)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from itertools import product
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from turnfold.audit import Acceptance
+from turnfold.ports.store import Store
 from turnfold.words import DeliveryClass
-from turnfold_adapters.stores.memory import MemoryDisk
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.crash.scenario import SETTLE_MS, Scenario
 
 
@@ -23,18 +25,22 @@ class Request:
 @define
 class Platform:
     """Its own list of what it accepted: the witness. `pending`: requests of a dead
-    sender that will still land, at their time."""
+    sender that will still land, at their time. It honours a key for `window_ms`."""
 
     keyed: bool
+    window_ms: int
     accepted: list[Request] = field(factory=list)
+    times: list[int] = field(factory=list)
     pending: list[tuple[int, Request]] = field(factory=list)
 
-    def accept(self, request: Request) -> tuple[str, bool]:
+    def accept(self, request: Request, now: int) -> tuple[str, bool]:
         """The id it answers with, and whether it had the message already."""
         for number, known in enumerate(self.accepted):
-            if self.keyed and known.key == request.key:
+            fresh = now - self.times[number] < self.window_ms
+            if self.keyed and fresh and known.key == request.key:
                 return f"m{number}", True
         self.accepted.append(request)
+        self.times.append(now)
         return f"m{len(self.accepted) - 1}", False
 
     def find(self, key: str) -> str | None:
@@ -44,13 +50,22 @@ class Platform:
         return None
 
     def land(self, now: int) -> None:
-        due = [request for at, request in self.pending if at <= now]
+        due = [(at, request) for at, request in self.pending if at <= now]
         self.pending = [(at, r) for at, r in self.pending if at > now]
-        for request in due:
-            self.accept(request)
+        for at, request in due:
+            self.accept(request, at)
+
+    def witness(self) -> list[Acceptance]:
+        return [Acceptance(r.key, f"m{n}") for n, r in enumerate(self.accepted)]
 
     def copy(self) -> "Platform":
-        return Platform(self.keyed, list(self.accepted), list(self.pending))
+        return Platform(
+            self.keyed,
+            self.window_ms,
+            list(self.accepted),
+            list(self.times),
+            list(self.pending),
+        )
 
 
 @define
@@ -60,11 +75,12 @@ class World:
     platform: Platform
     now: int = 1_000_000
     ids: int = 0
-    acked: frozenset[str] = frozenset()  # inbound messages the platform stops repeating
+    acked: frozenset[str] = frozenset()  # what somebody was told is done
     aborted: bool = False
-    enqueued: int = 0
     crashes: int = 0  # left
     faults: int = 0  # left
+    store_faults: int = 0  # left
+    zombies: int = 0  # left
     flying: dict[str, Request] = field(factory=dict)
 
     @classmethod
@@ -73,35 +89,37 @@ class World:
         return cls(
             scenario,
             MemoryDisk(),
-            Platform(keyed),
+            Platform(keyed, scenario.window_ms),
             crashes=scenario.crashes,
             faults=scenario.faults,
+            store_faults=scenario.store_faults,
+            zombies=scenario.zombies,
         )
+
+    def handle(self) -> Store:
+        """A new process's handle on the disk, not open."""
+        return MemoryStore(self.disk)
+
+    def copy(self) -> "World":
+        disk, platform = self.disk.fork(), self.platform.copy()
+        return evolve(self, disk=disk, platform=platform, flying={})
 
     def crashed(self) -> Iterator["World"]:
         """Every world that a crash here may leave behind: each request under way has
         landed, is lost, or lands at the latest moment that its class allows."""
         fates = product(("landed", "lost", "late"), repeat=len(self.flying))
         for fate in fates:
-            world = World(
-                self.scenario,
-                self.disk.fork(),
-                self.platform.copy(),
-                now=self.now + 1,
-                ids=self.ids,
-                acked=self.acked,
-                aborted=self.aborted,
-                enqueued=self.enqueued,
-                crashes=self.crashes - 1,
-                faults=self.faults,
-            )
+            world = self.copy()
             for how, request in zip(fate, self.flying.values(), strict=True):
                 world.meet(how, request)
+            world.crashes -= 1
+            world.now += self.scenario.down_ms
+            world.platform.land(world.now)
             yield world
 
     def meet(self, fate: str, request: Request) -> None:
         if fate == "landed":
-            self.platform.accept(request)
+            self.platform.accept(request, self.now)
         elif fate == "late":
             self.platform.pending.append((self.now + SETTLE_MS - 1, request))
 
@@ -110,12 +128,13 @@ class World:
         platform = self.platform
         return (
             self.disk.head.hash,
-            self.disk.head.position,
+            self.now,
             tuple(platform.accepted),
             tuple(platform.pending),
             self.acked,
             self.aborted,
-            self.enqueued,
             self.crashes,
             self.faults,
+            self.store_faults,
+            self.zombies,
         )

@@ -1,0 +1,229 @@
+"""One process of a gateway at a store: its memory, its programs, its surroundings.
+
+A worker has a fence and does everything; a client only accepts, enqueues and aborts.
+Whatever could go this way or that asks `choose`, so the same process serves exhaustive
+search, random search and a recorded life on a real disk.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+from turnfold.attached import Attached
+from turnfold.book import Book
+from turnfold.decide.draft import Context, Desk, Draft, Fence
+from turnfold.drivers.crash import Act
+from turnfold.effects import (
+    Asked,
+    CallHandler,
+    MakePlan,
+    Prepare,
+    Prepared,
+    Program,
+    Reconcile,
+    Send,
+)
+from turnfold.errors import FateUnknownError, NotOpenError, StoreError
+from turnfold.fold import STORE
+from turnfold.journal import Journal, created
+from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import StoreState
+from turnfold.packing import unpack
+from turnfold.payloads import Route
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    Attempt,
+    CannotTell,
+    Found,
+    Outcome,
+    Part,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+from turnfold.ports.store import Store
+from turnfold.words import FailureClass
+from turnfold_model.crash import scripts
+from turnfold_model.crash.scripts import CHANNEL
+from turnfold_model.crash.traced import TracedDriver
+from turnfold_model.crash.world import Request, World
+
+Choose = Callable[[int], int]
+_REFUSALS = {
+    "refused": Rejected(failure=FailureClass.TRANSIENT),
+    "limited": Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=1_000),
+    "offline": Rejected(failure=FailureClass.NOT_CONNECTED),
+    "auth": Rejected(failure=FailureClass.AUTH),
+    "barred": Rejected(failure=FailureClass.INVALID_PAYLOAD),
+    "gone": Rejected(failure=FailureClass.TARGET_GONE),
+}
+
+
+class _Channel:
+    """What a kernel is told about the platform; it is never awaited here."""
+
+    def __init__(self, world: World) -> None:
+        self.capabilities = world.scenario.capabilities
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        del part, key, attempt
+        raise AssertionError
+
+    async def reconcile(self, part: Part, since_ms: int) -> Any:
+        del part, since_ms
+        raise AssertionError
+
+
+class Process:
+    """`died` is called around each effect; raising, or copying the world, is a crash.
+    `epoch`: 0 for a client, none for the next worker of the log."""
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        choose: Choose,
+        died: Callable[[], None] = lambda: None,
+        epoch: int | None = None,
+    ) -> None:
+        self.world, self.store, self.choose, self._died = world, store, choose, died
+        self.scenario = world.scenario
+        self.born = world.now
+        self._quiet: dict[str, int] = {}
+        self._desk = Attached(CHANNEL, "default", _Channel(world))
+        self.book = Book(store)
+        self.book.load()
+        self._fence: Fence | None = None
+        journal = Journal(store, self.book, self.context)
+        if store.head.position == 0:
+            _create(journal)
+        epoch = self.next_epoch() if epoch is None else epoch
+        if epoch:
+            self._fence = Fence(epoch=epoch, owner=f"w{epoch}")
+        self.driver = TracedDriver(journal, self, epoch)
+
+    def next_epoch(self) -> int:
+        state = self.book.state(STORE)
+        return state.epoch + 1 if isinstance(state, StoreState) else 1
+
+    @property
+    def behind(self) -> bool:
+        """Others have written what this process has not read. A store that is in doubt
+        shows nothing until a commit has opened it again."""
+        try:
+            return self.book.position < self.store.head.position
+        except NotOpenError:
+            return False
+
+    def context(self) -> Context:
+        prepares = self.scenario.prepares
+        desk = Desk(prepares=lambda _: prepares)
+        return Context(
+            now=max(self.now(), self.book.last_at),
+            settings=self.scenario.settings,
+            fence=self._fence,
+            desks={(CHANNEL, "default"): desk} if self._fence else {},
+            salt=lambda: bytes(16),
+            resumes=self.scenario.resumes,
+        )
+
+    def add(self, name: str, decision: Callable[[Draft], Any], *, ack: bool) -> None:
+        """A command of the embedder, repeated until the store has it."""
+        self.driver.add(name, self._command(name, decision, ack=ack))
+
+    def _command(
+        self, name: str, decision: Callable[[Draft], Any], *, ack: bool
+    ) -> Program:
+        yield from scripts.until_stored(decision)
+        if ack:
+            yield Act(partial(self.acknowledge, name))  # type: ignore[misc]  # ours alone
+
+    def acknowledge(self, name: str) -> None:
+        self.world.acked |= {name}
+
+    def moment(self) -> Hashable:
+        """Two equal moments in equal worlds have the same future."""
+        return self.driver.moment(), self.born, frozenset(self._quiet.items())
+
+    # --- Surroundings ---
+
+    def now(self) -> int:
+        return self.world.now
+
+    def stop(self, when: str, effect: object) -> None:
+        del when, effect  # this process dies anywhere
+        self._died()
+
+    def plan(self, effect: MakePlan) -> Any:
+        entry = self.entry(effect.entry)
+        body = self.store.body
+        payloads = [unpack(body(digest), body) for digest in entry.body]
+        route = Route(channel=entry.channel, conversation=entry.conversation)
+        return self._desk.plan(payloads, route, entry.kind, entry.stream)
+
+    def prepare(self, effect: Prepare) -> Any:
+        del effect
+        if self.world.faults and self.choose(2):
+            self.world.faults -= 1
+            return Rejected(failure=FailureClass.TRANSIENT)
+        return Prepared("upload")
+
+    def send(self, effect: Send) -> None:
+        entry = self.entry(effect.leg.entry)
+        key = entry.parts[effect.leg.part].key
+        request = Request(key, entry.stream, effect.leg.part, entry.lane)
+        self.world.flying[self._flight(effect)] = request
+
+    def _flight(self, effect: Send) -> str:
+        return f"{effect.leg.entry}#{self.driver.epoch}"
+
+    def answer(self, effect: Send) -> Outcome:
+        """The request has met its fate; the first one is that all goes well."""
+        world = self.world
+        request = world.flying.pop(self._flight(effect))
+        self._quiet[effect.leg.entry] = world.now
+        fates = ("well", *self.scenario.fates)
+        fate = fates[self.choose(len(fates))] if world.faults else "well"
+        world.faults -= fate != "well"
+        if fate == "well":
+            number, again = world.platform.accept(request, world.now)
+            return Accepted(receipt=Receipt(ids=(number,)), deduplicated=again)
+        if fate in _REFUSALS:
+            return _REFUSALS[fate]
+        world.meet(fate, request)
+        return Unknown(cause="timeout")
+
+    def reconcile(self, effect: Reconcile) -> Asked:
+        entry = self.entry(effect.leg.entry)
+        quiet = self._quiet.get(entry.stream, self.born)
+        unsettled = max(0, quiet + entry.current.settle_ms - self.world.now)
+        if "blurred" in self.scenario.fates and self.world.faults and self.choose(2):
+            self.world.faults -= 1
+            return Asked(CannotTell(), unsettled)
+        found = self.world.platform.find(entry.current.key)
+        if found is None:
+            return Asked(Absent(), unsettled)
+        return Asked(Found(receipt=Receipt(ids=(found,))), unsettled)
+
+    def handler(self, effect: CallHandler) -> Program:
+        turn = self.look(lambda draft: draft.turn(effect.turn))
+        return scripts.handler(self.scenario, self._desk, turn, effect)
+
+    def entry(self, stream: str) -> Entry:
+        entry: Entry = self.look(lambda draft: draft.entry(stream))
+        return entry
+
+    def look(self, question: Callable[[Draft], Any]) -> Any:
+        return question(Draft(self.book, self.context()))
+
+
+def _create(journal: Journal) -> None:
+    """A new store's first event; a disk that fails is tried again, as an operator
+    would start the process again."""
+    while True:
+        try:
+            journal.commit([partial(created, store_id="s")]).results[0].get()
+        except (StoreError, FateUnknownError):
+            continue
+        return

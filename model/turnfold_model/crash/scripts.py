@@ -1,0 +1,101 @@
+"""What the embedder of the explored gateway does: commands, and the handler."""
+
+from functools import partial
+
+from turnfold.attached import Attached
+from turnfold.decide import accepting, enqueuing, running
+from turnfold.decide.aborting import abort_turn
+from turnfold.decide.draft import Draft
+from turnfold.decide.queueing import Intent
+from turnfold.effects import Append, CallHandler, Decision, Program, RunEnd, Wait
+from turnfold.errors import NotOpenError, StoreError
+from turnfold.machines.turn import Turn
+from turnfold.names import ENTRY, TURN, reply_entry
+from turnfold.packing import pack
+from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.words import AbortReason, Kind
+from turnfold_model.crash.scenario import Scenario
+
+CHANNEL = "model"
+_PAUSE_MS = 100
+
+
+def until_stored(decision: Decision) -> Program:
+    """What an embedder does with a StoreError: the same again, a little later."""
+    while True:
+        try:
+            yield Append(decision)
+        except (StoreError, NotOpenError):
+            yield Wait(_PAUSE_MS)
+        else:
+            return None
+
+
+def message(lane: int, number: int = 0) -> Inbound:
+    return Inbound(CHANNEL, conversation=f"c{lane}", message_id=str(number))
+
+
+def accept(scenario: Scenario, number: int, identity: int) -> Decision:
+    turn = f"{TURN}{identity:06}"
+    inbound = message(number % scenario.lanes, number)
+    return partial(accepting.accept, turn=turn, inbound=inbound)
+
+
+def abort_first(draft: Draft) -> None:
+    """A user stops what became of the first message."""
+    stream = draft.lookup(f"in:{message(0).dedupe_key}")
+    if stream is not None:
+        abort_turn(draft, stream=stream, reason=AbortReason.USER)
+
+
+def enqueue(number: int) -> Decision:
+    """From a process that has no channel: the worker makes the plan."""
+    intent = Intent(
+        entry=f"{ENTRY}client{number}",
+        route=Route(channel=CHANNEL, conversation="c0"),
+        kind=Kind.NOTICE,
+        packed=(pack(Text("from a client")),),
+        key=f"k{number}",
+    )
+    return partial(enqueuing.enqueue, intent=intent)
+
+
+def handler(
+    scenario: Scenario, desk: Attached, turn: Turn, call: CallHandler
+) -> Program:
+    """Blocks, then the reply; a store that fails is an exception of the handler."""
+
+    def intent(kind: Kind, number: int = 0) -> Intent:
+        return _intent(scenario, desk, turn, call.run, kind, number)
+
+    spoken = partial(running.say, stream=call.turn, run=call.run)
+    final = partial(running.reply, stream=call.turn, run=call.run)
+    try:
+        for number in range(scenario.blocks):
+            yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
+        if not scenario.silent:
+            yield Append(partial(final, intent=intent(Kind.FINAL)))
+    except StoreError as exc:
+        return RunEnd("raised", exc.code)
+    return RunEnd("returned")
+
+
+def _intent(
+    scenario: Scenario, desk: Attached, turn: Turn, run: int, kind: Kind, number: int
+) -> Intent:
+    name = reply_entry(turn.stream, kind, run, str(number))
+    route = Route(channel=CHANNEL, conversation=turn.conversation)
+    payloads: list[Payload] = [
+        File(data=b"x", name="f") if index % 3 == 2 else Text(f"part {index}")
+        for index in range(scenario.parts if kind is Kind.FINAL else 1)
+    ]
+    return Intent(
+        entry=name,
+        route=route,
+        kind=kind,
+        packed=tuple(pack(p) for p in payloads),
+        plan=desk.plan(payloads, route, kind, name),
+        turn=turn.stream,
+        run=run,
+        key=str(number),
+    )
