@@ -37,6 +37,7 @@ class Book:
         self._lanes: dict[str, dict[str, None]] = {}
         self._turn_lanes: dict[str, dict[str, None]] = {}
         self._controls: dict[str, None] = {}
+        self._closed_gates: dict[str, Gate] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._entries = 0
 
@@ -58,6 +59,8 @@ class Book:
                 self._deadline(row.expires or 0, row.stream)
             case "turn" if row.phase != TurnPhase.ANSWERED:
                 self._list_turn(row.stream, row.lane or "", row.kind == "control")
+            case "gate":
+                self._absorb(restore(row))
             case _:
                 pass
 
@@ -114,6 +117,9 @@ class Book:
     def lookup(self, key: str) -> str | None:
         return self.reads.lookup(key)
 
+    def holding(self, gate: str) -> Gate | None:
+        return self._closed_gates.get(gate)
+
     def lane(self, lane: str) -> Iterator[str]:
         return self._readable(self._lanes.get(lane, ()))
 
@@ -132,8 +138,8 @@ class Book:
         rows = self.reads.list(Listing(parent=turn, limit=_MANY))
         return [row.stream for row in reversed(rows)]
 
-    def salt(self, digest: str) -> bytes:
-        return self.store.salt(digest)
+    def stored(self, digest: str) -> bytes:
+        return self.store.body(digest)
 
     # --- what the scheduler asks ---
 
@@ -186,8 +192,16 @@ class Book:
                 self._absorb_entry(state, before)
             case Turn():
                 self._absorb_turn(state)
-            case Gate() | Cursor() | StoreState():
+            case Gate():
+                self._absorb_gate(state)
+            case Cursor() | StoreState():
                 pass
+
+    def _absorb_gate(self, gate: Gate) -> None:
+        if gate.closed:
+            self._closed_gates[gate.stream] = gate
+        else:
+            self._closed_gates.pop(gate.stream, None)
 
     def _absorb_entry(self, entry: Entry, before: State | None) -> None:
         stream, listed = entry.stream, entry.stream in self._open

@@ -74,14 +74,13 @@ def store(draft: Draft, packed: Packed) -> str:
     return draft.body(canonical.dumps(head))
 
 
-def same(packed: Packed, digest: str, salt: Callable[[str], bytes]) -> bool:
-    """True if a stored body holds just this payload. Files compare by their name and
-    type alone: their content has a salt of its own."""
-    head = dict(packed.head)
-    if packed.content is not None:
-        return True
-    data = canonical.dumps(head)
-    return canonical.body_digest(salt(digest), data) == digest
+def same(packed: Packed, digest: str, body: Callable[[str], bytes]) -> bool:
+    """True if a stored body holds just this payload. `body` reads a stored one."""
+    stored = canonical.loads(body(digest))
+    content = stored.pop("content", None)
+    if stored != dict(packed.head) or (content is None) != (packed.content is None):
+        return False
+    return content is None or body(content) == packed.content
 
 
 def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:

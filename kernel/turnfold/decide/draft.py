@@ -33,6 +33,9 @@ class View(Protocol):
     def lookup(self, key: str) -> str | None:
         """The stream that a dedupe key belongs to."""
 
+    def holding(self, gate: str) -> Gate | None:
+        """A gate, if it is closed (its time may be over). Asked for every attempt."""
+
     def lane(self, lane: str) -> Iterator[str]:
         """The open entries of a lane, in the order of their queueing."""
 
@@ -42,8 +45,8 @@ class View(Protocol):
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
 
-    def salt(self, digest: str) -> bytes:
-        """The salt of a stored body."""
+    def stored(self, digest: str) -> bytes:
+        """A body beside the log."""
 
     @property
     def open_count(self) -> int: ...
@@ -77,6 +80,7 @@ class Context:
     runs: bool = True  # a handler is registered and may start now
     resumes: bool = False  # the handler takes up what an earlier run began
     draining: bool = False
+    again: bool = False  # decided before, in a commit of unknown fate
 
 
 @frozen
@@ -97,6 +101,9 @@ class Draft:
     keys: dict[str, str] = field(factory=dict)
     _states: dict[str, State] = field(factory=dict)
     _born: list[str] = field(factory=list)
+    _lanes: dict[str, list[str]] = field(factory=dict)
+    _turn_lanes: dict[str, list[str]] = field(factory=dict)
+    _absent: set[str] = field(factory=set)
     _base: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -122,7 +129,21 @@ class Draft:
 
     def state(self, stream: str) -> State | None:
         mine = self._states.get(stream)
-        return mine if mine is not None else self.below.state(stream)
+        if mine is not None:
+            return mine
+        return None if stream in self._absent else self.below.state(stream)
+
+    def fresh(self, stream: str) -> None:
+        """The caller has just made this name: nothing needs to be looked up for it.
+        Were that wrong, the append would be refused as a conflict."""
+        if not self.context.again:
+            self._absent.add(stream)
+
+    def holding(self, gate: str) -> Gate | None:
+        mine = self._states.get(gate)
+        if isinstance(mine, Gate):
+            return mine if mine.closed else None
+        return self.below.holding(gate)
 
     def find_entry(self, stream: str) -> Entry | None:
         return cast("Entry | None", self.state(stream))
@@ -155,21 +176,17 @@ class Draft:
         for stream in self.below.lane(lane):
             if self.entry(stream).open:
                 yield stream
-        for stream in self._born:
-            if family(stream) == "entry":
-                entry = self.entry(stream)
-                if entry.lane == lane and entry.open:
-                    yield stream
+        for stream in self._lanes.get(lane, ()):
+            if self.entry(stream).open:
+                yield stream
 
     def turn_lane(self, lane: str) -> Iterator[str]:
         for stream in self.below.turn_lane(lane):
             if self.turn(stream).open:
                 yield stream
-        for stream in self._born:
-            if family(stream) == "turn":
-                turn = self.turn(stream)
-                if turn.lane == lane and turn.open and not turn.control:
-                    yield stream
+        for stream in self._turn_lanes.get(lane, ()):
+            if self.turn(stream).open:
+                yield stream
 
     def entries_of(self, turn: str) -> Sequence[str]:
         born = [
@@ -185,11 +202,11 @@ class Draft:
             except CorruptLogError:
                 continue  # shown by health
 
-    def salt(self, digest: str) -> bytes:
+    def stored(self, digest: str) -> bytes:
         for body in self.bodies:
             if body.digest == digest:
-                return body.salt
-        return self.below.salt(digest)
+                return body.data
+        return self.below.stored(digest)
 
     # --- writing ---
 
@@ -198,11 +215,18 @@ class Draft:
         before = self.state(stream)
         at = self.context.now
         after = evolve(before, event, stream, at, self.position + 1)
-        if before is None:
-            self._born.append(stream)
         self._states[stream] = after
+        if before is None:
+            self._bear(stream, after)
         self.emitted.append(Emitted(stream, event, after.version))
         return after
+
+    def _bear(self, stream: str, state: State) -> None:
+        self._born.append(stream)
+        if isinstance(state, Entry):
+            self._lanes.setdefault(state.lane, []).append(stream)
+        elif isinstance(state, Turn) and not state.control:
+            self._turn_lanes.setdefault(state.lane, []).append(stream)
 
     def body(self, data: bytes) -> str:
         """Store bytes beside the log; returns their digest."""
@@ -255,4 +279,5 @@ class Draft:
         self.bodies += child.bodies
         self.keys.update(child.keys)
         self._states.update(child.touched)
-        self._born += child.born
+        for stream in child.born:
+            self._bear(stream, child.touched[stream])

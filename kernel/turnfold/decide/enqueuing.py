@@ -26,6 +26,8 @@ class Enqueued:
 
 
 def enqueue(draft: Draft, intent: Intent) -> Enqueued:
+    if intent.fresh:
+        draft.fresh(intent.entry)
     known = draft.find_entry(intent.entry)
     if known is None and intent.key is not None and intent.turn is None:
         stream = draft.lookup(outbound_key(intent.key))
@@ -47,7 +49,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
 
 def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
     same = len(entry.body) == len(intent.packed) and all(
-        packing.same(packed, digest, draft.salt)
+        packing.same(packed, digest, draft.stored)
         for packed, digest in zip(intent.packed, entry.body, strict=True)
     )
     # Without a turn the stream is fresh for every call: then this call made it, in a

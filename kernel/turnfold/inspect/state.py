@@ -54,8 +54,8 @@ class StoreView:
         rows = self._store.list(Listing(prefix="entry:", parent=turn, limit=_MANY))
         return [row.stream for row in reversed(rows)]
 
-    def salt(self, digest: str) -> bytes:
-        return self._store.salt(digest)
+    def stored(self, digest: str) -> bytes:
+        return self._store.body(digest)
 
 
 class AnyDesk(Mapping[tuple[str, str], Desk]):
