@@ -57,7 +57,18 @@ def _writer(hint: Any) -> _Writer:
         return _record(hint)
     if issubclass(hint, StrEnum):
         return _word(hint)
+    if hint is str:
+        return _text
     return _integer if hint is int else _exact(hint)
+
+
+def _text(value: Any) -> Any:
+    """Text; a word of a closed set is text wherever any text may stand."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if type(value) is not str:
+        raise _WrongTypeError
+    return value
 
 
 def _exact(cls: type) -> _Writer:
