@@ -113,6 +113,7 @@ class Commands:
             entry=entry,
             route=route,
             kind=kind,
+            fresh=turn is None,
             packed=tuple(pack(payload) for payload in payloads),
             plan=plan,
             turn=turn,

@@ -167,6 +167,17 @@ class CorruptLogError(StoreError):
     problem: str
 
 
+class DamagedError(CorruptLogError):
+    """A page or a body is not what was written; what it held cannot be placed in the
+    log. Everything that lies elsewhere still works."""
+
+    code = "store.damaged"
+    template = "{path} is damaged: {problem}; audit it, or restore a backup"
+    path: str
+    position = 0
+    stream = ""
+
+
 class NewerSchemaError(StoreError):
     code = "store.newer_schema"
     template = (
@@ -200,6 +211,14 @@ class DiskError(StoreError):
     template = "{path}: {problem}; nothing of this call was stored"
     path: str
     problem: str
+
+
+class ReadOnlyError(StoreError):
+    """The store was opened for reading only."""
+
+    code = "store.read_only"
+    template = "{path} is open for reading only; open it for writing to change it"
+    path: str
 
 
 class FateUnknownError(StoreError):

@@ -9,6 +9,7 @@ COMMIT of everything it was decided on.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from attrs import define, field, frozen
 
 from turnfold.book import Book
@@ -71,7 +72,7 @@ class Journal:
         try:
             if self._lost:
                 self.reopen()
-            return self._transact(decisions)
+            return self._transact(decisions, again=True)
         except FateUnknownError as exc:
             self._lost = True
             return self._after_unknown_fate(decisions, exc)
@@ -125,12 +126,14 @@ class Journal:
         moved, self._news = {**self._news, **self.book.catch_up(self.store)}, {}
         return moved
 
-    def _transact(self, decisions: Sequence[Decision]) -> Commit:
+    def _transact(
+        self, decisions: Sequence[Decision], *, again: bool = False
+    ) -> Commit:
         with self.store.write() as tx:
             self.book.reads = tx
             try:
                 self._news.update(self.book.catch_up(tx))
-                batch, results = self._decide(tx, decisions)
+                batch, results = self._decide(tx, decisions, again=again)
             finally:
                 self.book.reads = self.store
         self.book.absorb(batch.touched, batch.position)
@@ -139,9 +142,12 @@ class Journal:
         return Commit(results, moved, emitted)
 
     def _decide(
-        self, tx: Tx, decisions: Sequence[Decision]
+        self, tx: Tx, decisions: Sequence[Decision], *, again: bool
     ) -> tuple[Draft, list[Decided]]:
-        batch = Draft(self.book, self.context())
+        context = self.context()
+        batch = Draft(
+            self.book, attrs.evolve(context, again=True) if again else context
+        )
         results = []
         for decision in decisions:
             draft = Draft(batch, batch.context)

@@ -23,6 +23,7 @@ from turnfold.drivers import agenda
 from turnfold.drivers.aio import AioDriver, Hook
 from turnfold.effects import Decision
 from turnfold.errors import InvalidInputError, NotFoundError, NotOpenError
+from turnfold.fold import State
 from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.inspect import Inspect
@@ -68,7 +69,7 @@ class Kernel(Commands):
         self._store: Store | None = None
         self._driver: AioDriver | None = None
         self._worker: Worker | None = None
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
     # --- what is attached ---
 
@@ -82,7 +83,9 @@ class Kernel(Commands):
         self._desks[key] = desk
         self._views[key] = Desk(prepares=desk.prepares)
         if self._driver is not None and self._driver.epoch:
-            self._driver.start(agenda.behind(account_scope(name, account), self._driver.book))
+            self._driver.start(
+                agenda.behind(account_scope(name, account), self._driver.book)
+            )
 
     def source(
         self, name: str, stream: Callable[..., Any], *, account: str = "default"
@@ -245,17 +248,17 @@ class Kernel(Commands):
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
         a_text("stream", stream)
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
+            state = self.look(lambda draft: draft.state(stream))
             while True:
                 if self._state not in ("open", "draining"):
                     raise NotOpenError(state=self._state)
-                state = self.look(lambda draft: draft.state(stream))
                 if not isinstance(state, Entry | Turn):
                     raise NotFoundError(what="turn or entry", id=stream)
                 if not state.open:
                     return state.outcome if isinstance(state, Turn) else None
                 moved = asyncio.get_running_loop().create_future()
                 self._waiters.setdefault(stream, []).append(moved)
-                await moved
+                state = await moved
 
     # --- inside ---
 
@@ -294,7 +297,7 @@ class Kernel(Commands):
                 self._handlers.stop(stream)
             for waiter in self._waiters.pop(stream, ()):
                 if not waiter.done():
-                    waiter.set_result(None)
+                    waiter.set_result(state)
         self.hooks.tell(commit)
 
     def _wake_all(self) -> None:

@@ -45,6 +45,7 @@ def accept(
         # Ours already: an earlier COMMIT of this very call did reach the disk.
         status, new = draft.turn(known).phase, known == turn
         return Acceptance(turn_id=known, status=status, new=new)
+    draft.fresh(turn)
     draft.emit(
         turn,
         t.Accepted(

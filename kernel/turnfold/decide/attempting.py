@@ -119,7 +119,7 @@ def _unless_gated(draft: Draft, entry: Entry, act: Act) -> Step:
     until: list[int] = [entry.expires_at]
     held = False
     for name in gates_of(entry.lane):
-        gate = draft.gate(name)
+        gate = draft.holding(name)
         if gate is not None and gate.holds(draft.now):
             held = True
             if gate.until is not None:

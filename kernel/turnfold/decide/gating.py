@@ -7,7 +7,6 @@ from turnfold.names import GATE, account_scope, gate_for
 from turnfold.ports.channel import Rejected
 from turnfold.words import FailureClass, GateScope
 
-
 _SHORTEST_MS = 100
 
 

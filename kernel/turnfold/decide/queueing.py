@@ -30,6 +30,7 @@ class Intent:
     policy: BlindPolicy | None = None
     not_before: int | None = None
     expires_at: int | None = None
+    fresh: bool = False  # `entry` was made for this intent alone
 
 
 def queue(draft: Draft, intent: Intent) -> Entry:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from turnfold.decide.draft import Desk
 from turnfold.errors import CorruptLogError
 from turnfold.fold import STORE, State, family, fold, restore
+from turnfold.machines.ledger import Gate
 from turnfold.ports.store import Listing, Store
 
 _MANY = 1_000_000
@@ -32,6 +33,10 @@ class StoreView:
 
     def lookup(self, key: str) -> str | None:
         return self._store.lookup(key)
+
+    def holding(self, gate: str) -> Gate | None:
+        state = self.state(gate)
+        return state if isinstance(state, Gate) and state.closed else None
 
     def lane(self, lane: str) -> Iterator[str]:
         return self._open("entry:", lane)

@@ -55,17 +55,28 @@ class Body:
 
 
 @frozen(kw_only=True)
+class Mark:
+    """How far a log had got, noted outside of it. `store`: the id in its first event."""
+
+    store: str
+    head: Head
+
+
+@frozen(kw_only=True)
 class Append:
     """All or nothing: records of any number of streams with what belongs to them.
 
     The records of one stream follow its current version without a gap; positions
-    follow `Tx.head`. `keys`: (dedupe key, stream), each new.
+    follow `Tx.head`. `keys`: (dedupe key, stream), each new. `erase`: digests of bodies
+    that are gone for good after the COMMIT, their salts too; one that is not there is
+    no error.
     """
 
     records: Sequence[Record] = ()
     summaries: Sequence[Summary] = ()
     bodies: Sequence[Body] = ()
     keys: Sequence[tuple[str, str]] = ()
+    erase: Sequence[str] = ()
 
 
 @frozen(kw_only=True)
@@ -138,7 +149,7 @@ class Store(Reads, Protocol):
 
         Raises BusyError before anything was read; DiskError when surely nothing was
         stored; FateUnknownError when COMMIT itself failed and may have reached the
-        disk (then close, open and read).
+        disk (then close, open and read). ReadOnlyError if it was opened so.
         """
 
     def log(self, after: int = 0) -> Iterator[Record]:
@@ -158,6 +169,24 @@ class Store(Reads, Protocol):
 
     def changed(self) -> bool:
         """True if another process may have appended since the last call; cheap."""
+
+    def checkpoint(self) -> bool:
+        """Work that can wait for an idle moment, such as moving what was written to
+        its final place. True if none is left; and then nothing is left of what was
+        erased. Never raises for a disk that fails: it is tried again later."""
+
+    def sweep(self) -> int:
+        """Remove what a crash left behind and nothing names; how much that was."""
+
+    def mark(self, store: str) -> None:
+        """Note the head outside the log, so that an older copy put in its place is
+        noticed. May lag behind; is never ahead of what is durable. DiskError."""
+
+    def marked(self) -> Mark | None:
+        """What was noted last, if it can be read."""
+
+    def had(self, head: Head) -> bool:
+        """True if a transaction of this log ended with just this head."""
 
     def ownership(self) -> "Ownership":
         """The right to be the worker of this store."""
@@ -187,6 +216,11 @@ class Ownership(Protocol):
         """The last known owner's record, alive or not."""
 
     def release(self) -> None: ...
+
+    @property
+    def held(self) -> bool:
+        """True while this handle is the owner and nobody else could become it: false
+        when the lock was taken away under it."""
 
     async def wait(self) -> None:
         """Return when it may be worth trying `take` again."""
