@@ -60,6 +60,7 @@ class Act:
     answer: Any = None
     error: BaseException | None = None
     hold: asyncio.Event | None = None  # nothing happens before this
+    cut: bool = False  # the request is taken at once; it is the answer that waits
     deaf: bool = False  # does not end when it is cancelled
     honest: bool = True  # the answer is the receipt of what landed
 
@@ -92,7 +93,7 @@ def answers(value: object, *, lands: bool = False) -> Act:
 
 def hang(*, lands: bool = False) -> Act:
     """Never answers, but ends when it is cancelled."""
-    return Act(lands=lands, hold=asyncio.Event())
+    return Act(lands=lands, hold=asyncio.Event(), cut=True)
 
 
 def wait_for(event: asyncio.Event, *, deaf: bool = False) -> Act:
@@ -154,8 +155,11 @@ class Platform:
         """One request."""
         self.calls.append((part.entry_id, part.index, attempt.number))
         act = self._next(part.route.conversation)
-        await _hold(act)
+        if not act.cut:
+            await _hold(act)
         outcome = self._land(part, key, attempt) if act.lands else None
+        if act.cut:
+            await _hold(act)
         if act.error is not None:
             raise act.error
         if act.honest:

@@ -1,0 +1,463 @@
+"""What happens when nobody knows: classes, windows, settle times, policies."""
+
+import asyncio
+
+import pytest
+
+from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
+from turnfold.ports.channel import CannotTell, Found, Receipt
+from turnfold.words import Phase
+from turnfold_model.gateway import (
+    Gateway,
+    driver_of,
+    entry,
+    route,
+    spin,
+    story,
+    until,
+)
+from turnfold_model.platform import (
+    Platform,
+    PlatformChannel,
+    hang,
+    raises,
+    reject,
+    unknown,
+    wait_for,
+)
+
+KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
+HOUR = 3_600_000
+
+
+def attached(gateway: Gateway, *classes: DeliveryClass, **more) -> None:
+    gateway.platform.keyed = KEYED in classes
+    gateway.channels = {
+        ("t", "default"): PlatformChannel(gateway.platform, *classes, **more)
+    }
+
+
+async def sent(gateway: Gateway, *acts, **more):
+    """A kernel, and the id of one entry whose first attempt met these acts."""
+    gateway.platform.plays(*acts)
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "hi", **more)
+    await spin()
+    return kernel, done.entry_id
+
+
+# --- A: write-ahead and crash windows ---
+
+
+@pytest.mark.case("A02")
+async def test_what_was_queued_and_not_attempted_is_sent_once_plainly(
+    gateway: Gateway,
+) -> None:
+    client = await gateway.start(work=False)
+    done = await client.enqueue(route(), "hi")
+    assert entry(client, done.entry_id).attempt == 0
+    await gateway.crash(client)
+    kernel = await gateway.start()
+    await kernel.settled(done.entry_id, 1000)
+    assert gateway.platform.messages[0].marked is False
+    assert gateway.platform.calls == [(done.entry_id, 0, 1)]
+
+
+@pytest.mark.case("A03")
+async def test_an_attempt_that_never_reached_the_wire_is_simply_tried_again(
+    gateway: Gateway,
+) -> None:
+    attached(gateway, prepares=True)
+    gateway.platform.preparing.append(hang())
+    kernel, name = await sent(gateway)
+    assert entry(kernel, name).phase is Phase.A
+    kernel = await gateway.restart(kernel)
+    await kernel.settled(name, 1000)
+    assert len(gateway.platform.messages) == 1
+    assert story(kernel, name)[:6] == [
+        "queued",
+        "planned",
+        "attempted",
+        "failed_retryable",
+        "attempted",
+        "dispatched",
+    ]
+
+
+@pytest.mark.case("A04", "B01")
+@pytest.mark.parametrize("lands", [True, False])
+async def test_blind_after_a_crash_on_the_wire_is_parked_and_never_sent_again(
+    gateway: Gateway, lands: bool
+) -> None:
+    kernel, name = await sent(gateway, hang(lands=lands))
+    assert entry(kernel, name).phase is Phase.D
+    for _ in range(3):
+        kernel = await gateway.restart(kernel)
+        await gateway.advance(60_000)
+        assert entry(kernel, name).phase is Phase.P
+    assert len(gateway.platform.calls) == 1
+
+
+@pytest.mark.case("A04")
+@pytest.mark.parametrize("landed", [True, False])
+async def test_keyed_after_a_crash_on_the_wire_is_sent_under_the_same_key(
+    gateway: Gateway, landed: bool
+) -> None:
+    attached(gateway, KEYED)
+    go = asyncio.Event()
+    kernel, name = await sent(gateway, unknown(lands=landed), wait_for(go))
+    await gateway.advance(1_000)
+    kernel = await gateway.restart(kernel)
+    go.set()
+    await gateway.advance(60_000)
+    await kernel.settled(name, 1000)
+    assert len(gateway.platform.messages) == 1
+    assert not gateway.platform.doubled
+
+
+@pytest.mark.case("A04", "B02")
+@pytest.mark.parametrize("landed", [True, False])
+async def test_lookup_after_a_crash_asks_before_it_sends(
+    gateway: Gateway, landed: bool
+) -> None:
+    attached(gateway, LOOKUP)
+    kernel, name = await sent(gateway, unknown(lands=landed))
+    await kernel.settled(name, 1000)
+    assert gateway.platform.asked == [(name, 0)]
+    assert len(gateway.platform.messages) == 1
+    assert len(gateway.platform.calls) == (1 if landed else 2)
+
+
+@pytest.mark.case("A05")
+async def test_a_delivered_entry_is_not_touched_by_restarts(gateway: Gateway) -> None:
+    kernel, name = await sent(gateway)
+    await kernel.settled(name, 1000)
+    before = kernel.store.head
+    for _ in range(2):
+        kernel = await gateway.restart(kernel)
+        await gateway.advance(HOUR)
+    assert kernel.store.head == before  # opening a store changes nothing
+    assert len(gateway.platform.calls) == 1
+
+
+@pytest.mark.case("A07")
+async def test_an_old_attempt_is_found_by_ownership_not_by_age(
+    gateway: Gateway,
+) -> None:
+    kernel, name = await sent(gateway, hang())
+    kernel = await gateway.restart(kernel)  # not a millisecond later
+    await spin()
+    assert entry(kernel, name).phase is Phase.P
+
+
+@pytest.mark.case("A11", "D08")
+async def test_back_off_and_attempts_survive_crashes(gateway: Gateway) -> None:
+    failing = [reject(FailureClass.TRANSIENT)] * 3
+    kernel, name = await sent(gateway, *failing)
+    for used, wait in ((1, 1_000), (2, 2_000), (3, 4_000)):
+        kernel = await gateway.restart(kernel)
+        assert entry(kernel, name).used == used
+        await gateway.advance(wait - 1)
+        assert len(gateway.platform.calls) == used
+        await gateway.advance(1)
+    await kernel.settled(name, 1000)
+    assert [attempt for _, _, attempt in gateway.platform.calls] == [1, 2, 3, 4]
+
+
+@pytest.mark.case("A10")
+async def test_a_hook_that_raises_disturbs_nothing(lone: Gateway) -> None:
+    seen: list[str] = []
+
+    def broken(found) -> None:
+        seen.append(found.stream)
+        raise RuntimeError("hook")
+
+    lone.platform.plays(reject(FailureClass.PERMISSION), unknown())
+    kernel = await lone.start()
+    for register in (
+        kernel.hooks.on_terminal,
+        kernel.hooks.on_parked,
+        kernel.hooks.on_bounced,
+    ):
+        register(broken)
+    first = await kernel.enqueue(route(), "1")
+    second = await kernel.enqueue(route(), "2")
+    await kernel.settled(first.entry_id, 1000)
+    await spin()
+    await lone.advance(1_000)
+    third = await kernel.enqueue(route(), "3")
+    await kernel.settled(third.entry_id, 1000)
+    await kernel.bounced(third.entry_id)
+    assert seen == [first.entry_id, second.entry_id, third.entry_id]
+    assert entry(kernel, second.entry_id).phase is Phase.P
+    assert len(lone.platform.calls) == 3
+
+
+# --- B: unknown outcomes ---
+
+
+@pytest.mark.case("B01")
+@pytest.mark.parametrize(
+    ("policy", "calls", "phase"),
+    [
+        (BlindPolicy.HOLD, 1, Phase.P),
+        (BlindPolicy.RESEND, 2, Phase.OK),
+        (BlindPolicy.RESEND_MARKED, 2, Phase.OK),
+        (BlindPolicy.DROP, 1, Phase.F),
+    ],
+)
+async def test_each_blind_policy_does_what_it_says(
+    lone: Gateway, policy: BlindPolicy, calls: int, phase: Phase
+) -> None:
+    kernel, name = await sent(lone, unknown(), policy=policy)
+    await lone.advance(1_000)
+    found = entry(kernel, name)
+    assert (len(lone.platform.calls), found.phase) == (calls, phase)
+    if phase is Phase.F:
+        assert found.reason == "outcome_unknown"
+    marked = [message.marked for message in lone.platform.messages]
+    assert marked == ([policy is BlindPolicy.RESEND_MARKED] if calls == 2 else [])
+
+
+async def test_a_resend_by_policy_is_in_the_log_before_it_happens(
+    lone: Gateway,
+) -> None:
+    kernel, name = await sent(lone, unknown(), policy=BlindPolicy.RESEND)
+    await lone.advance(1_000)
+    told = story(kernel, name)
+    assert told.index("resolved") < told.index("attempted", 3)
+
+
+async def test_a_resend_policy_ends_with_the_budget(lone: Gateway) -> None:
+    lone.settings = Settings(attempts=3)
+    kernel, name = await sent(lone, *[unknown()] * 9, policy=BlindPolicy.RESEND)
+    for _ in range(9):
+        await lone.advance(60_000)
+    assert len(lone.platform.calls) == 3
+    assert entry(kernel, name).reason == "outcome_unknown"
+
+
+@pytest.mark.case("B04")
+@pytest.mark.parametrize(
+    "answer", [RuntimeError("down"), CannotTell(), None, "absent", True]
+)
+async def test_a_look_up_that_cannot_tell_never_sends_again(
+    lone: Gateway, answer
+) -> None:
+    attached(lone, LOOKUP)
+    lone.platform.verdicts.extend([answer] * 20)
+    kernel, name = await sent(lone, unknown())
+    for _ in range(30):
+        await lone.advance(900_000)
+    assert entry(kernel, name).phase is Phase.P
+    assert len(lone.platform.calls) == 1
+    assert len(lone.platform.asked) == lone.settings.asks
+
+
+@pytest.mark.case("L05", "B09")
+@pytest.mark.parametrize("ids", [(), ("",), None, (None,), ("a\0b",), ("\ud800",)])
+async def test_a_look_up_without_a_receipt_settles_nothing(lone: Gateway, ids) -> None:
+    attached(lone, LOOKUP)
+    receipt = Receipt(ids=ids) if ids is not None else None
+    lone.platform.verdicts.append(Found(receipt=receipt))
+    kernel, name = await sent(lone, unknown(lands=True))
+    assert entry(kernel, name).phase is Phase.U
+    await lone.advance(1_000)  # the next look-up tells the truth
+    assert entry(kernel, name).phase is Phase.OK
+
+
+@pytest.mark.case("B05")
+async def test_a_look_up_waits_for_its_adapter_and_spends_nothing(
+    gateway: Gateway,
+) -> None:
+    attached(gateway, LOOKUP)
+    kernel, name = await sent(gateway, hang(lands=True))
+    channels, gateway.channels = (
+        gateway.channels,
+        {("other", "default"): PlatformChannel(Platform())},
+    )
+    kernel = await gateway.restart(kernel)
+    for _ in range(20):
+        await gateway.advance(60_000)
+    found = entry(kernel, name)
+    assert (found.phase, found.asks) == (Phase.U, 0)
+    kernel.attach("t", channels["t", "default"])
+    await kernel.settled(name, 1000)
+    assert len(gateway.platform.calls) == 1
+
+
+@pytest.mark.case("B06", "D18")
+async def test_a_call_beyond_its_deadline_is_unknown_not_failed(
+    lone: Gateway,
+) -> None:
+    lone.settings = Settings(attempt_deadline_ms=10)
+    kernel, name = await sent(lone, hang())
+    await until(lambda: entry(kernel, name).phase is Phase.U)
+    assert entry(kernel, name).reason == "deadline"
+
+
+@pytest.mark.case("D18")
+async def test_a_hanging_adapter_blocks_its_own_lane_only(
+    lone: Gateway, impatient: None
+) -> None:
+    lone.settings = Settings(attempt_deadline_ms=20)
+    go = asyncio.Event()
+    lone.platform.plays(wait_for(go, deaf=True), conversation="42")
+    kernel, name = await sent(lone)
+    other = await kernel.enqueue(route("43"), "other")
+    await kernel.settled(other.entry_id, 1000)
+    await until(lambda: entry(kernel, name).phase is Phase.U)
+    assert kernel.health()["hung_calls"] == 1
+    await lone.advance(1_000)
+    assert entry(kernel, name).phase is Phase.P
+    go.set()  # it did succeed, long after we gave it up: that is evidence
+    await until(lambda: entry(kernel, name).phase is Phase.OK)
+    assert story(kernel, name)[-1] == "late_receipt"
+    assert kernel.health()["hung_calls"] == 0
+
+
+async def test_while_a_call_hangs_absence_is_never_believed(
+    lone: Gateway, impatient: None
+) -> None:
+    lone.settings = Settings(attempt_deadline_ms=10)
+    attached(lone, LOOKUP)
+    go = asyncio.Event()
+    kernel, name = await sent(lone, wait_for(go, deaf=True))
+    await until(lambda: lone.platform.asked)
+    for _ in range(4):
+        await lone.advance(2_000)
+    assert len(lone.platform.calls) == 1
+    go.set()
+    await until(lambda: entry(kernel, name).phase is Phase.OK)
+    assert not lone.platform.doubled
+
+
+async def test_doubt_is_sticky_through_definite_refusals(lone: Gateway) -> None:
+    attached(lone, KEYED)
+    refusals = [reject(FailureClass.TRANSIENT), reject(FailureClass.RATE_LIMITED)]
+    kernel, name = await sent(lone, unknown(), *refusals)
+    for _ in range(2):
+        await lone.advance(10_000)
+        assert entry(kernel, name).phase is Phase.U
+        assert entry(kernel, name).doubt
+    await lone.advance(60_000)
+    assert entry(kernel, name).phase is Phase.OK
+
+
+async def test_a_refusal_for_good_of_a_doubtful_part_is_not_called_undelivered(
+    lone: Gateway,
+) -> None:
+    attached(lone, KEYED)
+    kernel, name = await sent(lone, unknown(lands=True), reject(FailureClass.TOO_LONG))
+    await lone.advance(1_000)
+    assert entry(kernel, name).reason == "outcome_unknown"
+
+
+async def test_a_key_is_used_only_inside_half_of_its_window(lone: Gateway) -> None:
+    attached(lone, KEYED, key_window_ms=10_000)
+    kernel, name = await sent(lone, *[unknown()] * 9)
+    await lone.advance(1_000)  # the second attempt, at 1 s
+    await lone.advance(2_000)  # the third, at 3 s
+    assert len(lone.platform.calls) == 3
+    await lone.advance(4_000)  # 7 s: a clock set back could be past 10 s
+    assert len(lone.platform.calls) == 3
+    assert entry(kernel, name).phase is Phase.P
+
+
+async def test_a_key_out_of_its_window_falls_back_to_asking(lone: Gateway) -> None:
+    attached(lone, KEYED, LOOKUP, key_window_ms=1_000)
+    kernel, name = await sent(lone, unknown(lands=True))
+    await lone.advance(1_000)
+    assert entry(kernel, name).phase is Phase.OK
+    assert len(lone.platform.calls) == 1
+    assert lone.platform.asked == [(name, 0)]
+
+
+async def test_absence_counts_only_after_the_settle_time(gateway: Gateway) -> None:
+    attached(gateway, LOOKUP, settle_ms=30_000)
+    kernel, name = await sent(gateway, unknown())
+    await gateway.advance(29_999)
+    assert len(gateway.platform.calls) == 1
+    await gateway.advance(1)
+    await kernel.settled(name, 1000)
+    assert len(gateway.platform.calls) == 2
+
+
+async def test_settle_time_is_monotonic_and_begins_again_with_the_process(
+    gateway: Gateway,
+) -> None:
+    attached(gateway, LOOKUP, settle_ms=30_000)
+    kernel, name = await sent(gateway, hang())
+    gateway.clock.jump_ms(HOUR)  # the wall says that an hour is over
+    kernel = await gateway.restart(kernel)
+    await gateway.advance(29_000)
+    assert len(gateway.platform.calls) == 1
+    await gateway.advance(1_000)
+    await kernel.settled(name, 1000)
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_settle_time_counts_from_the_takeover_of_a_standby(
+    gateway: Gateway,
+) -> None:
+    attached(gateway, LOOKUP, settle_ms=30_000)
+    first = await gateway.start()
+    second = await gateway.start()  # stands by for a long time
+    await gateway.advance(HOUR)
+    gateway.platform.plays(hang())
+    name = (await first.enqueue(route(), "hi")).entry_id
+    await until(lambda: gateway.platform.calls)
+    clock = gateway.clock
+    await gateway.crash(first)
+    gateway.clock = clock
+    await until(lambda: second.working)
+    await gateway.advance(29_000)
+    assert len(gateway.platform.calls) == 1  # it may still land
+    await gateway.advance(1_000)
+    await until(lambda: entry(second, name).phase is Phase.OK)
+    assert len(gateway.platform.messages) == 1
+
+
+@pytest.mark.case("B18")
+async def test_a_receipt_that_comes_before_the_next_send_stops_it(
+    lone: Gateway, impatient: None
+) -> None:
+    """INV-4, in the moment between the dispatch and the wire."""
+    lone.settings = Settings(attempt_deadline_ms=10, concurrent_sends=1)
+    attached(lone, KEYED, prepares=True)
+    first, block = asyncio.Event(), asyncio.Event()
+    kernel, name = await sent(lone, wait_for(first, deaf=True))
+    await until(lambda: entry(kernel, name).phase is Phase.U)
+    lone.platform.plays(wait_for(block), conversation="43")
+    driver_of(kernel).legs._settings = Settings()
+    other = await kernel.enqueue(route("43"), "other")  # takes the only place
+    await lone.advance(1_000)
+    await until(lambda: entry(kernel, name).phase is Phase.D)
+    first.set()
+    await until(lambda: entry(kernel, name).phase is Phase.OK)
+    block.set()
+    await kernel.settled(other.entry_id, 1000)
+    await spin()
+    assert [call for call in lone.platform.calls if call[0] == name] == [(name, 0, 1)]
+
+
+@pytest.mark.case("B07", "B06")
+async def test_only_what_the_adapter_classifies_as_unsent_is_unsent(
+    lone: Gateway,
+) -> None:
+    def classify(exc):
+        from turnfold import Rejected
+
+        cause = exc.__cause__ or exc
+        refused = isinstance(cause, ConnectionRefusedError)
+        return Rejected(failure=FailureClass.TRANSIENT) if refused else None
+
+    attached(lone, classify=classify)
+    wrapped = TimeoutError("generic")
+    wrapped.__cause__ = ConnectionRefusedError()
+    lone.platform.plays(raises(ConnectionResetError(), lands=True), conversation="43")
+    kernel, name = await sent(lone, raises(wrapped))
+    assert entry(kernel, name).phase is Phase.R
+    other = await kernel.enqueue(route("43"), "other")
+    await spin()
+    assert entry(kernel, other.entry_id).phase is Phase.U
