@@ -1,0 +1,375 @@
+"""The typed queries: what happened to a message, and what happens next."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
+from turnfold.errors import InvalidInputError, NotFoundError
+from turnfold.inspect import EntryView, Filter, Inspect, LedgerView, TurnView
+from turnfold.words import Phase, Status, TurnOutcome, TurnPhase
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.platform import PlatformChannel, hang, reject, unknown
+
+HOUR = 3_600_000
+RETRY = FailureClass.TRANSIENT
+
+
+async def reply(turn) -> None:
+    await turn.block("thinking")
+    await turn.reply("one", "two")
+
+
+async def asked(gateway: Gateway, handler=reply):
+    """A kernel that has taken one message in, and the turn of it."""
+    gateway.handler = handler
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await spin()
+    return kernel, turn
+
+
+async def queued(gateway: Gateway, *acts, **more):
+    gateway.platform.plays(*acts)
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "hi", **more)
+    await spin()
+    return kernel, done.entry_id
+
+
+# --- by inbound message -------------------------------------------------------------------
+
+
+@pytest.mark.case("N08", "N01")
+async def test_an_inbound_message_leads_to_runs_entries_attempts_and_receipts(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(reject(RETRY, detail="busy"))
+    kernel, turn = await asked(gateway)
+    await gateway.advance(10_000)
+    await turn.settled(5_000)
+    found = kernel.inspect.inbound("t", conversation="42", message_id="1")
+    assert found is not None
+    assert (found.id, found.outcome) == (turn.turn_id, TurnOutcome.REPLIED)
+    assert [m.text for m in found.inbound] == ["hello"]
+    assert [(run.number, run.ended, len(run.entries)) for run in found.runs] == [
+        (1, "answered", 2)
+    ]
+    block, final = found.entries
+    assert [a.outcome for a in block.parts[0].attempts] == [
+        "not accepted (transient)",
+        "accepted",
+    ]
+    assert block.parts[0].attempts[0].detail == "busy"
+    assert [(p.text, p.settled, p.receipt) for p in final.parts] == [
+        ("one", "delivered", ("m2",)),
+        ("two", "delivered", ("m3",)),
+    ]
+    assert found.verdict.startswith("answered: the platform accepted all 2 part(s)")
+
+
+@pytest.mark.case("N08")
+async def test_a_message_that_never_came_is_said_to_have_never_come(
+    gateway: Gateway,
+) -> None:
+    kernel, _ = await asked(gateway)
+    inspect = kernel.inspect
+    assert inspect.inbound("t", conversation="42", message_id="2") is None
+    answer = inspect.answer_to("t", conversation="42", message_id="2")
+    assert answer.turn is None
+    assert "never handed message 2" in answer.text
+
+
+async def silent(turn) -> None:
+    await turn.silent("NO_REPLY")
+
+
+async def says_nothing(_) -> None:
+    pass
+
+
+async def breaks(_) -> None:
+    message = "boom"
+    raise ValueError(message)
+
+
+async def waits(_) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.case("I07")
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (reply, "answered: the platform accepted all 2"),
+        (silent, "no answer was meant (NO_REPLY)"),
+        (says_nothing, "no answer was meant (unstated)"),
+        (waits, "has no answer yet: run 1 is under way"),
+        (breaks, "has no answer yet: run 2, after a wait"),
+        (None, "has no answer yet: run 1 starts"),
+    ],
+)
+async def test_i_wrote_and_got_no_answer(gateway: Gateway, handler, words) -> None:
+    kernel, _ = await asked(gateway, handler)
+    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    assert words in answer.text
+
+
+async def test_an_answer_that_waits_is_told_with_what_it_waits_for(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(*[reject(FailureClass.AUTH)] * 2)
+    kernel, _ = await asked(gateway)
+    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    assert "there is an answer, but it is not through" in answer.text
+    assert answer.turn is not None
+    assert answer.turn.phase is TurnPhase.ANSWERED
+
+
+async def test_an_answer_that_failed_is_told_with_the_users_notice(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(reject(FailureClass.TOO_LONG), reject(FailureClass.TOO_LONG))
+    kernel, turn = await asked(gateway)
+    await turn.settled(5_000)
+    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    assert "did not get through (permanent); the user's notice is" in answer.text
+
+
+# --- what happens next -----------------------------------------------------------------------
+
+
+async def test_an_entry_on_the_wire_waits_for_its_outcome(gateway: Gateway) -> None:
+    kernel, entry = await queued(gateway, hang())
+    shown = kernel.inspect.show(entry)
+    assert isinstance(shown, EntryView)
+    assert shown.phase is Phase.D
+    assert shown.next.text == "part 1, attempt 1, is under way; its outcome is awaited"
+
+
+async def test_a_retry_says_when(gateway: Gateway) -> None:
+    kernel, entry = await queued(gateway, reject(RETRY))
+    shown = kernel.inspect.show(entry)
+    assert shown.next.text == "part 1, attempt 2, after a wait"
+    assert shown.next.at == gateway.clock.now() + 1_000
+
+
+async def test_a_parked_entry_asks_for_a_person(gateway: Gateway) -> None:
+    kernel, entry = await queued(gateway, unknown())
+    await gateway.advance(10_000)
+    shown = kernel.inspect.show(entry)
+    assert shown.phase is Phase.P
+    assert shown.next.person
+    assert "somebody must say if it arrived" in shown.next.text
+    assert shown.next.at == shown.expires_at
+
+
+async def test_a_closed_gate_is_named(gateway: Gateway) -> None:
+    limit = reject(FailureClass.RATE_LIMITED, retry_after_ms=7_000)
+    kernel, entry = await queued(gateway, limit)
+    shown = kernel.inspect.show(entry)
+    assert shown.next.text == "waits: gate:t/default/42 is closed (rate_limited)"
+    assert shown.next.at == gateway.clock.now() + 7_000
+    gate = kernel.inspect.show("gate:t/default/42")
+    assert isinstance(gate, LedgerView)
+    assert (gate.state, gate.next.text) == ("closed", "opens by itself")
+
+
+async def test_a_channel_that_is_not_attached_is_named(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(channel="other"), "hi")
+    shown = kernel.inspect.show(done.entry_id)
+    assert shown.next.text == "waits: other/default is not attached here"
+    assert shown.next.person
+    outside = Inspect(kernel.store, now=gateway.clock.now).show(done.entry_id)
+    assert "not attached" not in outside.next.text
+
+
+async def test_a_later_entry_names_the_one_before_it(gateway: Gateway) -> None:
+    kernel, first = await queued(gateway, reject(RETRY))
+    second = await kernel.enqueue(route(), "me too")
+    shown = kernel.inspect.show(second.entry_id)
+    assert shown.next.text == f"waits behind {first} in its lane"
+
+
+async def test_a_policy_is_told_before_it_acts(gateway: Gateway) -> None:
+    policy = BlindPolicy.RESEND_MARKED
+    kernel, entry = await queued(gateway, unknown(), policy=policy)
+    later = Inspect(kernel.store, now=lambda: gateway.clock.now() + 5_000).show(entry)
+    assert "sent again, marked as a possible duplicate" in later.next.text
+
+
+async def test_a_dead_letter_asks_for_a_person_until_it_is_acknowledged(
+    gateway: Gateway,
+) -> None:
+    kernel, entry = await queued(gateway, reject(FailureClass.PERMISSION))
+    assert kernel.inspect.show(entry).next.person
+    await kernel.acknowledge(entry, by="me")
+    assert not kernel.inspect.show(entry).next.person
+
+
+async def test_a_lookup_is_announced(gateway: Gateway) -> None:
+    channel = PlatformChannel(gateway.platform, DeliveryClass.LOOKUP, settle_ms=60_000)
+    gateway.channels = {("t", "default"): channel}
+    kernel, entry = await queued(gateway, unknown())
+    await gateway.advance(1)
+    shown = kernel.inspect.show(entry)
+    assert shown.phase in (Phase.U, Phase.R, Phase.D)
+    assert shown.doubt or shown.phase is not Phase.U
+
+
+async def test_without_a_worker_the_next_step_says_so(gateway: Gateway) -> None:
+    client = await gateway.start(work=False)
+    done = await client.enqueue(route(), "hi")
+    inspect = Inspect(client.store, now=gateway.clock.now, alive=lambda: False)
+    assert inspect.show(done.entry_id).next.text.endswith("; no worker is running now")
+
+
+async def test_an_attempt_of_a_dead_process_is_told_as_such(gateway: Gateway) -> None:
+    kernel, entry = await queued(gateway, hang())
+    inspect = Inspect(kernel.store, now=gateway.clock.now, alive=lambda: False)
+    assert "was under way when its process died" in inspect.show(entry).next.text
+
+
+# --- finding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.case("N08")
+async def test_an_id_may_be_given_in_full_or_in_part_or_as_a_message(
+    gateway: Gateway,
+) -> None:
+    kernel, turn = await asked(gateway)
+    bare = turn.turn_id.removeprefix("turn:")
+    for wanted in (turn.turn_id, bare, bare[:8], turn.turn_id[:12], "1"):
+        shown = kernel.inspect.show(wanted)
+        assert isinstance(shown, TurnView)
+        assert shown.id == turn.turn_id
+    final = kernel.inspect.show(f"{bare}.f")
+    assert isinstance(final, EntryView)
+    assert final.id == f"entry:{bare}.final"
+
+
+async def test_an_id_that_fits_nothing_or_several_is_refused(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    for conversation in ("a", "b"):
+        await kernel.enqueue(route(conversation), "hi")
+    with pytest.raises(NotFoundError, match="turnfold list"):
+        kernel.inspect.show("zzz")
+    with pytest.raises(InvalidInputError, match="fits several"):
+        kernel.inspect.show("entry:0")
+    with pytest.raises(InvalidInputError, match="empty"):
+        kernel.inspect.show("")
+
+
+async def test_a_message_id_in_two_conversations_is_not_guessed(
+    gateway: Gateway,
+) -> None:
+    kernel = await gateway.start()
+    for conversation in ("a", "b"):
+        await kernel.accept(inbound("same", conversation))
+    with pytest.raises(InvalidInputError, match="fits several: turn:"):
+        kernel.inspect.show("same")
+
+
+@pytest.mark.case("N08")
+async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
+    gateway: Gateway,
+) -> None:
+    gateway.settings = Settings(attempts=1)
+    refused = reject(FailureClass.PERMISSION)
+    gateway.platform.plays(refused, conversation="dead")
+    gateway.platform.plays(unknown(), conversation="parked")
+    kernel = await gateway.start()
+    ids = {}
+    for name in ("dead", "parked", "fine", "a/b"):
+        ids[name] = (await kernel.enqueue(route(name), "hi")).entry_id
+        await spin()
+        await gateway.advance(10_000)
+
+    def listed(**want) -> set[str]:
+        rows = kernel.inspect.list(Filter(**want))
+        return {name for name, value in ids.items() if value in {r.id for r in rows}}
+
+    assert listed() == set(ids)
+    assert listed(status=("failed_terminal",)) == {"dead"}
+    assert listed(status=("parked",)) == listed(status=("attempted",)) == {"parked"}
+    assert listed(status=(Status.DELIVERED, "parked")) == {"parked", "fine", "a/b"}
+    assert listed(conversation="a/b") == {"a/b"}
+    assert listed(channel="x") == set()
+    assert listed(channel="t", account="default") == set(ids)
+    assert listed(reason=("permanent",)) == {"dead"}
+    assert listed(kind=("final",)) == set()
+    assert listed(open=True) == {"parked"}
+    assert listed(what="turn") == set()
+    assert listed(lane="t/default/fine/") == {"fine"}
+    start = gateway.clock.now() - 40_000
+    assert listed(until=start + 10_000) == {"dead"}
+    assert listed(since=start + 25_000) == {"a/b"}
+    assert len(kernel.inspect.list(Filter(limit=2))) == 2
+
+
+async def test_a_list_goes_on_over_many_pages(gateway: Gateway, monkeypatch) -> None:
+    from turnfold.inspect import find
+
+    monkeypatch.setattr(find, "_PAGE", 2)
+    kernel = await gateway.start()
+    for number in range(7):
+        await kernel.enqueue(route(f"c{number}"), "hi")
+    await spin()
+    rows = kernel.inspect.list(Filter(conversation="c1"))
+    assert [row.conversation for row in rows] == ["c1"]
+    newest = kernel.inspect.list(Filter(limit=5))
+    assert [row.conversation for row in newest] == ["c6", "c5", "c4", "c3", "c2"]
+
+
+async def test_every_event_is_told_in_words(gateway: Gateway) -> None:
+    kernel, turn = await asked(gateway)
+    await turn.settled(5_000)
+    texts = [event.text for event in kernel.inspect.events()]
+    assert "message 1 accepted" in texts
+    assert "over: replied" in texts
+    assert len(texts) == kernel.store.head.position
+
+
+# --- read only -----------------------------------------------------------------------------------
+
+
+@pytest.mark.case("N10")
+async def test_a_store_is_inspected_without_a_kernel_beside_one_that_works(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    kernel, turn = await asked(gateway)
+    store = SqliteStore(path)
+    store.open(read_only=True)
+    shown = Inspect(store, now=gateway.clock.now).show(turn.turn_id)
+    assert shown.verdict == kernel.inspect.show(turn.turn_id).verdict
+    more = await kernel.enqueue(route("later"), "hi")
+    assert Inspect(store).show(more.entry_id).id == more.entry_id
+    store.close()
+    assert kernel.working
+    await gateway.end()
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.iterdir()}
+
+
+@pytest.mark.case("N10")
+async def test_inspecting_a_store_at_rest_changes_nothing_on_disk(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    _, turn = await asked(gateway)
+    await gateway.end()
+    before = contents(tmp_path)
+    store = SqliteStore(path)
+    store.open(read_only=True)
+    Inspect(store).show(turn.turn_id)
+    Inspect(store).list()
+    store.close()
+    assert contents(tmp_path) == before
