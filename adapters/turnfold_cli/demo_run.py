@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 from attrs import define, field, frozen
 
-from turnfold.fold import family
-from turnfold.ports.store import Store, Summary
+from turnfold.ports.store import Store
 from turnfold.stores import store_at
-from turnfold.words import Phase, TurnPhase
 from turnfold_cli.demo_plan import Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
+from turnfold_model.quiet import quiet
 
 STORE, WITNESS, LOG = "gateway.db", "witness.json", "gateway.log"
 
@@ -150,7 +149,7 @@ async def _settle(path: Path, progress: Progress) -> bool:
     with reading(path) as store:
         end = time.monotonic() + _SETTLES_WITHIN_S
         while time.monotonic() < end:
-            if _quiet(list(store.open_streams())):
+            if quiet(store.open_streams()):
                 return True
             await asyncio.sleep(_POLL_S)
     return False
@@ -165,16 +164,6 @@ def reading(path: Path) -> Iterator[Store]:
         yield store
     finally:
         store.close()
-
-
-def _quiet(rows: Sequence[Summary]) -> bool:
-    entries = [row for row in rows if family(row.stream) == "entry"]
-    turns = [row for row in rows if family(row.stream) == "turn"]
-    parked = {row.parent for row in entries if row.phase == Phase.P}
-    held = all(
-        row.phase == TurnPhase.ANSWERED and row.stream in parked for row in turns
-    )
-    return held and all(row.phase == Phase.P for row in entries)
 
 
 async def _ask(client: httpx.AsyncClient, url: str, evidence: Evidence) -> None:

@@ -1,0 +1,57 @@
+"""`turnfold demo` as people run it: processes, sockets, SIGKILL."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnfold_cli.demo_plan import Class, make_plan
+
+FIELDS = {"messages", "turns", "delivered", "lost", "doubled", "parked", "kills"}
+FIELDS |= {"restarts", "cuts", "audit", "seconds"}
+
+
+def demo(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "turnfold_cli.demo", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("delivery", list(Class))
+def test_a_small_demo_loses_nothing_and_doubles_nothing(
+    delivery: Class, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    sizes = ("--messages=16", "--kills=3", "--seed=3")
+    done = demo(*sizes, f"--class={delivery}", "--json", f"--keep={kept}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told.keys() >= FIELDS
+    assert (told["lost"], told["doubled"], told["audit"]) == (0, 0, "passed")
+    assert told["kills"] == told["restarts"] == 3
+    assert told["delivered"] + told["parked"] == told["turns"] == 16
+    if delivery is not Class.BLIND:
+        assert told["parked"] == 0
+    names = {path.name for path in kept.iterdir()}
+    assert names >= {"gateway.db", "witness.json", "platform.jsonl", "gateway.log"}
+
+
+def test_a_folder_that_holds_a_store_already_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gateway.db").touch()
+    done = demo(f"--keep={tmp_path}")
+    assert done.returncode == 2
+    assert "gateway.db" in done.stderr
+
+
+def test_the_same_seed_is_the_same_plan() -> None:
+    assert make_plan(50, 9, 7, Class.KEYED) == make_plan(50, 9, 7, Class.KEYED)
+    assert make_plan(50, 9, 7, Class.KEYED) != make_plan(50, 9, 8, Class.KEYED)
+
+
+def test_every_message_has_its_place_in_one_life() -> None:
+    plan = make_plan(50, 9, 7, Class.KEYED)
+    batches = plan.batches()
+    assert len(batches) == 10
+    assert [m for batch in batches for m in batch] == plan.messages
