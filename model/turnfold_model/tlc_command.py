@@ -1,0 +1,84 @@
+"""`tlc`: TLC on every module, its figures beside those of the Python twins."""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from turnfold_model import tlc, tlc_tasks
+from turnfold_model.twin import TWINS, count
+
+HELP: Final = "TLC on the modules of specs/; its figures beside the Python twins'"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options beside `--json` and `--seconds`."""
+    parser.add_argument("--small", action="store_true", help="the small worlds only")
+    parser.add_argument("--seed", type=int, help="taken for symmetry; not needed here")
+
+
+def run(
+    options: argparse.Namespace, say: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
+    """Checks every task; equal means equal to the last state."""
+    end = None if options.seconds is None else time.monotonic() + options.seconds
+    tasks = tlc_tasks.SOUND + ([] if options.small else tlc_tasks.LARGE)
+    rows: list[dict[str, Any]] = []
+    fired: dict[str, set[str]] = {name: set() for name in TWINS}
+    for task in tasks:
+        if end is not None and time.monotonic() > end:
+            say(f"{task.name}: time is up")
+            continue
+        rows.append(_row(task, fired))
+        say("{name:70} TLC {distinct:8} twin {twin:8} {said}".format(**rows[-1]))
+    silent = sorted(
+        f"{module}.{action}"
+        for module, twin in TWINS.items()
+        for action in twin.actions - fired[module]
+    )
+    broken = [_broken(task, say) for task in tlc_tasks.BROKEN]
+    broken += [_unfair(task, say) for task in tlc_tasks.UNFAIR]
+    equal = all(row["equal"] for row in rows)
+    report = {
+        "distinct": sum(row["distinct"] for row in rows),
+        "twin": sum(row["twin"] for row in rows),
+        "equal": equal,
+        "configurations": len(rows),
+        "violations": sum(bool(row["broken"]) for row in rows),
+        "actions": sum(len(actions) for actions in fired.values()),
+        "silent_actions": silent,
+        "dropped": len(broken),
+        "dropped_unnoticed": broken.count(False),
+        "rows": rows,
+    }
+    well = equal and not report["violations"] and not silent and all(broken)
+    return report, well
+
+
+def _row(task: tlc.Task, fired: dict[str, set[str]]) -> dict[str, Any]:
+    theirs, ours = tlc.run(task), count(task.module, task.constants)
+    taken = {name for name, times in theirs.fired.items() if times}
+    fired[task.module] |= taken & ours.fired
+    equal = theirs.distinct == ours.distinct and not theirs.broken and not ours.broken
+    return {
+        "name": task.name,
+        "distinct": theirs.distinct,
+        "twin": ours.distinct,
+        "equal": equal,
+        "broken": theirs.broken or ours.broken,
+        "said": theirs.broken or ours.broken or ("equal" if equal else "DIFFERENT"),
+    }
+
+
+def _broken(task: tlc.Task, say: Callable[[str], None]) -> bool:
+    theirs, ours = tlc.run(task), count(task.module, task.constants)
+    say(
+        f"{task.name}: TLC {theirs.broken or 'nothing'}, twin {ours.broken or 'nothing'}"
+    )
+    return bool(theirs.broken and ours.broken)
+
+
+def _unfair(task: tlc.Task, say: Callable[[str], None]) -> bool:
+    said = tlc.run(task).broken
+    say(f"{task.name} without fairness: TLC {said or 'nothing'}")
+    return said == "liveness"

@@ -1,0 +1,215 @@
+------------------------------- MODULE Entry -------------------------------
+(* An outbox entry and its parts (design 4), one step per commit of its log, with the
+   wire and what the user sees beside it. One worker at a time: a dead owner is known
+   to be dead. There is no clock: expiry and time-outs may come at any time.
+   `turnfold_model.twin_entry` is the same by hand; both have the same number of
+   distinct states. Redrive, bounce, live replies and operators are in the Python world
+   model only. *)
+EXTENDS Integers, FiniteSets
+
+CONSTANTS
+  Parts,       \* how many parts, sent in order
+  Budget,      \* attempts per part
+  Faults,      \* how much may go wrong: crashes, refusals, lost answers, deferrals
+  Class,       \* "keyed", "lookup" or "blind"
+  HonoursKey,  \* assumption: the platform honours the key
+  Settles      \* assumption: a look-up comes after everything old has landed
+
+VARIABLES
+  phase, part, att, used, doubt, abort,  \* the log
+  reason,  \* why F: "none", "no" (not delivered) or "unknown"
+  owner,   \* a living worker holds the attempt
+  wire,    \* requests on their way: <<part, attempt>>
+  taken,   \* per part: how often the user sees it
+  left     \* what may still go wrong
+
+vars == <<phase, part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+log == <<phase, part, att, used, doubt, abort, reason>>
+
+Open == {"Q", "R", "A", "D", "U", "P"}
+Closed == {"OK", "F", "X"}
+Request == <<part, att>>
+
+TypeOK ==
+  /\ phase \in Open \cup Closed
+  /\ part \in 0..Parts /\ att \in 0..(Budget + Faults) /\ used \in 0..Budget
+  /\ doubt \in BOOLEAN /\ abort \in BOOLEAN /\ owner \in BOOLEAN
+  /\ reason \in {"none", "no", "unknown"}
+  /\ taken \in [0..(Parts - 1) -> 0..2] /\ left \in 0..Faults
+
+Init ==
+  /\ phase = "Q" /\ part = 0 /\ att = 0 /\ used = 0
+  /\ doubt = FALSE /\ abort = FALSE /\ reason = "none"
+  /\ owner = FALSE /\ wire = {} /\ taken = [p \in 0..(Parts - 1) |-> 0]
+  /\ left = Faults
+
+(* ---- towards the wire ---- *)
+
+MayResend == phase = "U" /\ Class = "keyed"
+
+Attempted ==
+  /\ phase \in {"Q", "R"} \/ MayResend
+  /\ ~abort /\ used < Budget
+  /\ phase' = "A" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
+  /\ UNCHANGED <<part, doubt, abort, reason, wire, taken, left>>
+
+\* The commit comes before the send; a crash between the two is a request that is lost.
+Dispatched ==
+  /\ phase = "A" /\ owner /\ ~abort
+  /\ phase' = "D" /\ wire' = wire \cup {Request}
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, taken, left>>
+
+(* ---- the platform ---- *)
+
+Shown(p) == IF Class = "keyed" /\ HonoursKey /\ taken[p] > 0 THEN taken[p]
+            ELSE IF taken[p] = 2 THEN 2 ELSE taken[p] + 1
+
+Lands ==
+  \E r \in wire :
+    /\ wire' = wire \ {r}
+    /\ taken' = [taken EXCEPT ![r[1]] = Shown(r[1])]
+    /\ UNCHANGED <<log, owner, left>>
+
+Vanishes ==
+  \E r \in wire : wire' = wire \ {r} /\ UNCHANGED <<log, owner, taken, left>>
+
+(* ---- outcomes ---- *)
+
+\* The part at hand is over; the last one closes the entry.
+Past ==
+  /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ doubt' = FALSE
+  /\ phase' = IF part + 1 = Parts THEN "OK" ELSE IF phase = "F" THEN "F" ELSE "Q"
+  /\ reason' = IF part + 1 = Parts THEN "none" ELSE reason
+  /\ owner' = FALSE
+  /\ UNCHANGED <<abort, wire, taken, left>>
+
+Delivered == phase = "D" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
+
+\* Proven not accepted. With an older attempt in doubt that proves nothing.
+NotAccepted(to, refund) ==
+  /\ phase' = IF doubt THEN "U" ELSE to
+  /\ used' = IF doubt THEN used ELSE used - refund
+  /\ owner' = FALSE /\ left' = left - 1
+  /\ UNCHANGED <<part, att, doubt, abort, reason, taken>>
+
+Refused(to, refund) ==
+  /\ owner
+  /\ \/ phase = "A" /\ UNCHANGED wire
+     \/ phase = "D" /\ Request \in wire /\ wire' = wire \ {Request}
+  /\ NotAccepted(to, refund)
+
+FailedRetryable == left > 0 /\ Refused("R", 0)
+Deferred == left > 0 /\ Refused("Q", 1)
+
+FailedPermanent ==
+  /\ phase = "D" /\ owner /\ left > 0 /\ Request \in wire /\ ~doubt
+  /\ wire' = wire \ {Request} /\ phase' = "F" /\ reason' = "no"
+  /\ owner' = FALSE /\ left' = left - 1
+  /\ UNCHANGED <<part, att, used, doubt, abort, taken>>
+
+Unknown(lost) ==
+  /\ phase = "D"
+  /\ phase' = "U" /\ doubt' = TRUE /\ owner' = FALSE
+  /\ left' = left - lost
+  /\ UNCHANGED <<part, att, used, abort, reason, wire, taken>>
+
+AnswerLost == owner /\ left > 0 /\ Unknown(1)
+
+(* ---- crash and recovery ---- *)
+
+Crash ==
+  /\ owner /\ left > 0
+  /\ owner' = FALSE /\ left' = left - 1
+  /\ UNCHANGED <<log, wire, taken>>
+
+OwnerDiedBefore ==
+  /\ phase = "A" /\ ~owner
+  /\ phase' = IF doubt THEN "U" ELSE "R"
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+
+OwnerDiedAfter == ~owner /\ Unknown(0)
+
+(* An abort that comes between `attempted` and `dispatched` ends the attempt. *)
+AbortedAttempt ==
+  /\ phase = "A" /\ owner /\ abort
+  /\ phase' = IF doubt THEN "U" ELSE "Q"
+  /\ used' = IF doubt THEN used ELSE used - 1
+  /\ owner' = FALSE
+  /\ UNCHANGED <<part, att, doubt, abort, reason, wire, taken, left>>
+
+(* ---- doubt ---- *)
+
+Quiet == Settles => \A r \in wire : r[1] # part
+
+Found == phase = "U" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
+
+Absent ==
+  /\ phase = "U" /\ Class = "lookup" /\ Quiet /\ taken[part] = 0
+  /\ phase' = "R" /\ doubt' = FALSE
+  /\ UNCHANGED <<part, att, used, abort, reason, owner, wire, taken, left>>
+
+Parked ==
+  /\ phase = "U" /\ Class = "blind"
+  /\ phase' = "P"
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+
+\* Evidence that nobody asked for any more.
+LateReceipt == phase \in {"U", "P", "F"} /\ doubt /\ taken[part] > 0 /\ Past
+
+(* ---- ends ---- *)
+
+Ends(why) ==
+  /\ phase' = "F" /\ reason' = why
+  /\ UNCHANGED <<part, att, used, doubt, abort, owner, wire, taken, left>>
+
+Exhausted ==
+  \/ phase \in {"Q", "R"} /\ used = Budget /\ Ends("no")
+  \/ phase = "U" /\ Class = "keyed" /\ (used = Budget \/ abort) /\ Ends("unknown")
+
+Expired ==
+  \/ phase \in {"Q", "R"} /\ Ends("no")
+  \/ phase \in {"U", "P"} /\ Ends("unknown")
+
+AbortRequested ==
+  /\ phase \in Open /\ ~abort /\ abort' = TRUE
+  /\ UNCHANGED <<phase, part, att, used, doubt, reason, owner, wire, taken, left>>
+
+Aborted ==
+  /\ phase \in {"Q", "R"} /\ abort /\ phase' = "X"
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+
+(* What must happen at last; the rest may. *)
+Progress ==
+  Attempted \/ Dispatched \/ Lands \/ Delivered \/ OwnerDiedBefore \/ OwnerDiedAfter
+  \/ AbortedAttempt \/ Found \/ Absent \/ Parked \/ Exhausted \/ Aborted
+Trouble ==
+  Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ AnswerLost \/ Crash
+  \/ LateReceipt \/ Expired \/ AbortRequested
+\* A worker whose request has vanished hears of it at last.
+NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0)
+
+Next == Progress \/ Trouble \/ NoAnswer
+Spec == Init /\ [][Next]_vars /\ WF_vars(Progress) /\ WF_vars(NoAnswer)
+Unfair == Init /\ [][Next]_vars  \* liveness must fail here
+
+(* ---- safety ---- *)
+
+NoDoubleSend == \A p \in 0..(Parts - 1) : taken[p] < 2                        \* INV-2
+WriteAhead == \A r \in wire : r[1] < part \/ (r[1] = part /\ r[2] <= att)    \* INV-3
+Proven == \A p \in 0..(Parts - 1) : p < part => taken[p] > 0                  \* INV-4
+InOrder == \A p \in 0..(Parts - 1) : taken[p] > 0 => p <= part                \* INV-7
+Counted == used <= att                                                        \* INV-6
+SaysNo == phase \in {"Q", "R", "X"} \/ (phase = "F" /\ reason = "no")
+Truthful ==                                                            \* INV-11, INV-12
+  SaysNo /\ part < Parts =>
+    ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
+Whole == phase = "OK" => part = Parts                                          \* INV-1
+
+NumbersGrow == [][part' > part \/ att' >= att]_vars                            \* INV-6
+AfterAbort == [][abort => wire' \subseteq wire]_vars                          \* INV-11
+
+(* ---- liveness ---- *)
+
+Rests == phase \in Closed \cup {"P"}
+Settled == <>[]Rests                                                          \* INV-14
+=============================================================================
