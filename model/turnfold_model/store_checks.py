@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from turnfold_model import store_life_checks, store_log_checks, store_side_checks
+from turnfold_model import (
+    store_life_checks,
+    store_log_checks,
+    store_side_checks,
+    store_upkeep_checks,
+)
 from turnfold_model.store_kit import CheckFailedError, Place
 
 Check = Callable[[Place], None]
@@ -19,6 +24,7 @@ Check = Callable[[Place], None]
 CHECKS: tuple[Check, ...] = (
     *store_log_checks.CHECKS,
     *store_side_checks.CHECKS,
+    *store_upkeep_checks.CHECKS,
     *store_life_checks.CHECKS,
 )
 

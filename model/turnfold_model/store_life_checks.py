@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from turnfold.canonical import EMPTY_HEAD
 from turnfold.errors import (
     InvalidInputError,
     MissingBodyError,
     NotAStoreError,
     NotOpenError,
+    ReadOnlyError,
 )
-from turnfold.ports.store import Append, Listing, Store
+from turnfold.ports.store import Append, Head, Listing, Store
 from turnfold_model.store_kit import (
     Place,
     body,
@@ -78,12 +80,19 @@ def a_read_only_store_takes_no_write(place: Place) -> None:
     same([s.order for s in store.open_streams()], [1], "open streams")
     with refused(MissingBodyError, what="a missing body"):
         store.body(body(b"").digest)
-    with refused(NotOpenError, what="a write"), store.write():
+    with refused(ReadOnlyError, what="a write"), store.write():
         pass
-    with refused(NotOpenError, what="a rebuild"):
-        store.rebuild([])
-    with refused(NotOpenError, what="becoming the worker"):
-        store.ownership().take()
+    writes: dict[str, Callable[[], object]] = {
+        "a rebuild": lambda: store.rebuild([]),
+        "a checkpoint": store.checkpoint,
+        "a sweep": store.sweep,
+        "a mark": lambda: store.mark("id"),
+        "becoming the worker": lambda: store.ownership().take(),
+    }
+    for what, call in writes.items():
+        with refused(ReadOnlyError, what=what):
+            call()
+    same((store.marked(), store.had(store.head)), (None, True), "the mark")
 
 
 def two_handles_see_each_other(place: Place) -> None:
@@ -121,18 +130,21 @@ def only_one_handle_is_the_worker(place: Place) -> None:
     same(ownership.current(), None, "owner of a new store")
     owner = ownership.take()
     true(owner is not None, "the first one gets it")
+    same(ownership.held, True, "held, by the owner")
     same(ownership.current(), owner, "the record")
     same(ownership.take(), None, "a second take")
     if place.several:
         other = place.store()
         same(other.ownership().take(), None, "a take of another handle")
         same(other.ownership().current(), owner, "the record, for another handle")
+        same(other.ownership().held, False, "held, by another handle")
         same(store.head.position, 0, "head: being the worker is no event")
         ownership.release()
         true(other.ownership().take() is not None, "a take after the release")
         other.close()
     ownership.release()
     ownership.release()
+    same(ownership.held, False, "held, after the release")
     again = place.reopened(store).ownership().take()
     true(again is not None, "a take after reopening")
     true(owner is None or again is None or owner.id != again.id, "ids are never reused")
@@ -158,6 +170,11 @@ def _all_refused(store: Store, when: str) -> None:
         "body": lambda: store.body(body(b"").digest),
         "salt": lambda: store.salt(body(b"").digest),
         "changed": store.changed,
+        "checkpoint": store.checkpoint,
+        "sweep": store.sweep,
+        "mark": lambda: store.mark("id"),
+        "marked": store.marked,
+        "had": lambda: store.had(Head(0, EMPTY_HEAD)),
         "rebuild": lambda: store.rebuild([]),
         "write": lambda: store.write().__enter__(),
         "take": lambda: store.ownership().take(),

@@ -12,7 +12,7 @@ from turnfold.errors import (
     DiskError,
     NewerSchemaError,
     NotAStoreError,
-    NotOpenError,
+    ReadOnlyError,
     UnsafeStoreError,
 )
 from turnfold_adapters.stores import sqlite_schema
@@ -202,7 +202,7 @@ def test_a_reader_that_came_first_sees_a_later_writer(path: Path) -> None:
     put(writer, "entry:b")
     assert len(list(reader.log())) == 2
     assert reader.changed()
-    with pytest.raises(NotOpenError), reader.write():
+    with pytest.raises(ReadOnlyError), reader.write():
         pass
     writer.close()
     reader.close()

@@ -42,6 +42,8 @@ def check_shape(append: Append) -> None:
     for key, stream in append.keys:
         check_text("key", key)
         check_text("key.stream", stream)
+    for digest in append.erase:
+        check_text("erase", digest)
 
 
 def _plain(text: object) -> bool:

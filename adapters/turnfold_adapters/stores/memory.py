@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import nlargest
 
-from turnfold.canonical import EMPTY_HEAD
+from turnfold.canonical import EMPTY_HEAD, next_head
 from turnfold.codec import Record
 from turnfold.errors import (
     BusyError,
@@ -21,8 +21,9 @@ from turnfold.errors import (
     MissingBodyError,
     NotAStoreError,
     NotOpenError,
+    ReadOnlyError,
 )
-from turnfold.ports.store import Append, Body, Head, Listing, Summary
+from turnfold.ports.store import Append, Body, Head, Listing, Mark, Summary
 from turnfold_adapters.stores.checking import (
     advance,
     check_projection,
@@ -50,6 +51,7 @@ class MemoryDisk:
         "keys",
         "lock",
         "log",
+        "mark",
         "room",
         "streams",
         "summaries",
@@ -64,6 +66,7 @@ class MemoryDisk:
         self.summaries: dict[str, Summary] = {}
         self.bodies: dict[str, Body] = {}
         self.keys: dict[str, str] = {}
+        self.mark: Mark | None = None
         self.lock = threading.Lock()
         self.room = Room()
 
@@ -81,6 +84,7 @@ class MemoryDisk:
         new.summaries = self.summaries.copy()
         new.bodies = self.bodies.copy()
         new.keys = self.keys.copy()
+        new.mark = self.mark
         new.room.record = self.room.record
         return new
 
@@ -200,6 +204,32 @@ class MemoryStore:
         self._seen = position
         return changed
 
+    def checkpoint(self) -> bool:
+        """There is nothing to move in memory."""
+        self._writable()
+        return True
+
+    def sweep(self) -> int:
+        """There is nothing that a crash could leave behind."""
+        self._writable()
+        return 0
+
+    def mark(self, store: str) -> None:
+        disk = self._writable()
+        disk.mark = Mark(store=store, head=disk.head)
+
+    def marked(self) -> Mark | None:
+        return self._disk().mark
+
+    def had(self, head: Head) -> bool:
+        log = self._disk().log
+        if head.position > len(log):
+            return False
+        digest = EMPTY_HEAD
+        for record in log[: head.position]:
+            digest = next_head(digest, record.hash)
+        return digest == head.hash
+
     def ownership(self) -> MemoryOwnership:
         return self._ownership
 
@@ -212,9 +242,10 @@ class MemoryStore:
         return self.disk
 
     def _writable(self) -> MemoryDisk:
+        disk = self._disk()
         if self._state != "open":
-            raise NotOpenError(state=self._state)
-        return self.disk
+            raise ReadOnlyError(path=self._address)
+        return disk
 
     def _body(self, digest: str) -> Body:
         body = self._disk().bodies.get(digest)
@@ -233,7 +264,7 @@ class MemoryTx:
         self._log: list[Record] = []
         self._streams: dict[str, tuple[Record, ...]] = {}
         self._summaries: dict[str, Summary] = {}
-        self._bodies: dict[str, Body] = {}
+        self._bodies: dict[str, Body | None] = {}  # none: erased
         self._keys: dict[str, str] = {}
 
     @property
@@ -285,13 +316,18 @@ class MemoryTx:
         self._streams.update(streams)
         self._summaries.update((s.stream, s) for s in append.summaries)
         self._bodies.update((b.digest, b) for b in append.bodies)
+        self._bodies.update(dict.fromkeys(append.erase))
         self._keys.update(keys)
 
     def commit(self) -> None:
         """Merge; the head comes last, so that a reader never sees it run ahead."""
         self.over = True
         disk = self._disk
-        disk.bodies.update(self._bodies)
+        for digest, body in self._bodies.items():
+            if body is not None:
+                disk.bodies[digest] = body
+            else:
+                disk.bodies.pop(digest, None)
         disk.keys.update(self._keys)
         disk.streams.update(self._streams)
         disk.summaries.update(self._summaries)

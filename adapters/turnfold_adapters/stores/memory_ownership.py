@@ -67,6 +67,10 @@ class MemoryOwnership:
             waiting, room.waiting = room.waiting, []
         _call(waiting)
 
+    @property
+    def held(self) -> bool:
+        return self._disk.room.holder is self
+
     async def wait(self) -> None:
         room = self._disk.room
         loop = asyncio.get_running_loop()

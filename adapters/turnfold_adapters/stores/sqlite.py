@@ -23,10 +23,11 @@ from turnfold.errors import (
     FateUnknownError,
     NotAStoreError,
     NotOpenError,
+    ReadOnlyError,
     StoreError,
     UnsafeStoreError,
 )
-from turnfold.ports.store import Head, Listing, Summary
+from turnfold.ports.store import Head, Listing, Mark, Summary
 from turnfold_adapters.stores import sqlite_schema
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
@@ -43,11 +44,12 @@ from turnfold_adapters.stores.sqlite_connection import (
     typed,
     typed_error,
 )
+from turnfold_adapters.stores.sqlite_mark import MarkFile
 from turnfold_adapters.stores.sqlite_place import check_disk, check_file, resolve
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
 from turnfold_adapters.stores.sqlite_tx import SqliteTx
-from turnfold_adapters.stores.sqlite_wal import Wal
+from turnfold_adapters.stores.sqlite_wal import Wal, has_log
 
 _MIB = 1024 * 1024
 
@@ -86,6 +88,7 @@ class SqliteStore:
         )
         self._wal_bytes = wal_bytes
         self._folder = BodyFolder(self.path)
+        self._mark = MarkFile(self.path)
         self._state = "not open"
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
@@ -130,6 +133,7 @@ class SqliteStore:
         check_disk(self.path)
         if not Path(self.path).parent.is_dir():
             raise DiskError(path=self.path, problem="its folder does not exist")
+        found = has_log(self.path)
         self._writer = open_writer(self._settings, self.wait)
         if self._settings.exclusive:
             self._reader = self._writer
@@ -140,8 +144,10 @@ class SqliteStore:
         self._wal = Wal(
             self._writer,
             self.path,
+            self.wait,
             max_bytes=self._wal_bytes,
             ahead=self._settings.vfs is None,
+            found=found,
         )
         self._version = self._writer.pragma("data_version")
 
@@ -273,11 +279,14 @@ class SqliteStore:
             if tx is not None:
                 tx.over = True
         self._commit(conn, tx)
+        if tx.erased:
+            self._folder.doom(tx.doomed)
+            wal.truncate(wait=True)
 
     def _begin(self) -> tuple[SqliteReads, Wal]:
         own, wal = self._own, self._wal
         if own is None or wal is None:
-            raise NotOpenError(state=self._state)
+            raise self._not_writable()
         self._check_process()
         if own.conn.in_transaction:  # of this very handle
             raise BusyError(path=self.path, waited_ms=0)
@@ -287,6 +296,11 @@ class SqliteStore:
         except apsw.Error as exc:
             raise typed_error(exc, self.path, self.wait.waited_ms) from exc
         return own, wal
+
+    def _not_writable(self) -> StoreError | NotOpenError:
+        if self._reads is not None:
+            return ReadOnlyError(path=self.path)
+        return NotOpenError(state=self._state)
 
     def _check_process(self) -> None:
         # SQLite forbids it, and a child that goes on anyway can damage the file.
@@ -322,29 +336,49 @@ class SqliteStore:
         with self.write() as tx:
             replace_summaries(tx, summaries)
 
+    # --- what can wait for an idle moment -------------------------------------------
+
     def checkpoint(self) -> bool:
-        """Move the log into the main file; call it when idle. True if all was moved.
-
-        Never raises for a disk that fails: what is confirmed stays in the log, and
-        `checkpoint_failure` says what happened.
-        """
+        """Move the log into the main file, and end what an erasing could not. What
+        stood in the way is `checkpoint_failure`."""
         if self._wal is None:
-            raise NotOpenError(state=self._state)
-        return self._wal.checkpoint()
-
-    def sweep(self) -> int:
-        """Remove body files that no body names, left by a crash; returns how many.
-
-        The write lock is held meanwhile, so no other process is just about to name one.
-        """
-        with self.write() as tx:
-            stray = [name for name in self._folder.names() if not tx.has_file(name)]
-            self._folder.discard(stray)
-        return len(stray)
+            raise self._not_writable()
+        gone = self._folder.doom([])
+        return self._wal.checkpoint() and gone
 
     @property
     def checkpoint_failure(self) -> StoreError | None:
-        return None if self._wal is None else self._wal.failure
+        return self._folder.failure or (self._wal.failure if self._wal else None)
+
+    def sweep(self) -> int:
+        """Remove body files that no body names. The write lock is held meanwhile, so
+        no other process is just about to name one; without such files nothing is."""
+        reads, own = self._read(), self._own
+        if own is None:
+            raise self._not_writable()
+        if all(reads.has_file(name) for name in self._folder.names()):
+            return 0
+        with self.write():
+            stray = [name for name in self._folder.names() if not own.has_file(name)]
+            self._folder.discard(stray)
+        return len(stray)
+
+    def mark(self, store: str) -> None:
+        """Skipped while `synchronous` leaves open what is durable."""
+        head = self.head
+        if self._wal is None:
+            raise self._not_writable()
+        level = self._settings.synchronous
+        if level == "OFF" or (level == "NORMAL" and not self._wal.settled):
+            return
+        self._mark.write(Mark(store=store, head=head))
+
+    def marked(self) -> Mark | None:
+        self._read()
+        return self._mark.read()
+
+    def had(self, head: Head) -> bool:
+        return self._read().had(head)
 
     # --- the worker ------------------------------------------------------------------
 

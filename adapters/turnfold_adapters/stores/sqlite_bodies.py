@@ -21,6 +21,8 @@ class BodyFolder:
 
     def __init__(self, path: str) -> None:
         self._path = Path(f"{path}.bodies")
+        self._doomed: list[str] = []
+        self.failure: DiskError | None = None  # why a doomed file is still there
 
     def write(self, digest: bytes, data: bytes) -> None:
         """Durable when it returns. Raises DiskError; then no such file is there."""
@@ -29,7 +31,7 @@ class BodyFolder:
         try:
             self._make()
             try:
-                _write_synced(temporary, data)
+                write_synced(temporary, data)
                 temporary.replace(target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -63,12 +65,28 @@ class BodyFolder:
         return sorted(file.name for file in self._path.iterdir())
 
     def discard(self, names: list[str]) -> None:
-        """Raises DiskError at the first that cannot be removed."""
+        """Remove files for good: durable when it returns. What the disk itself keeps
+        of them is its own affair. Raises DiskError at the first that cannot go."""
         try:
             for name in names:
                 (self._path / name).unlink(missing_ok=True)
+            if names:
+                sync_folder(self._path)
         except OSError as exc:
             raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
+    def doom(self, digests: list[bytes]) -> bool:
+        """Remove the files of bodies that are erased already; what cannot go now is
+        tried again with the next. True if none is left."""
+        self._doomed += [digest.hex() for digest in digests]
+        try:
+            self.discard(self._doomed)
+        except DiskError as exc:
+            self.failure = exc
+            return False
+        self._doomed.clear()
+        self.failure = None
+        return True
 
     def _make(self) -> None:
         if not self._path.is_dir():
@@ -85,7 +103,8 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and make its bytes durable; its name is not yet."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from turnfold.errors import (
     BusyError,
-    CorruptLogError,
+    DamagedError,
     DiskError,
     NotAStoreError,
     StoreError,
@@ -82,6 +82,7 @@ def open_writer(settings: Settings, wait: BusyWait) -> apsw.Connection:
         _require_wal(conn, settings.path)
         _require_synchronous(conn, settings)
         conn.pragma("wal_autocheckpoint", 0)  # never in the middle of work
+        _require_secure_delete(conn, settings.path)
         if blank:
             sqlite_schema.create(conn)
     except BaseException:
@@ -141,6 +142,13 @@ def _require_synchronous(conn: apsw.Connection, settings: Settings) -> None:
         raise UnsafeStoreError(path=settings.path, problem=problem)
 
 
+def _require_secure_delete(conn: apsw.Connection, path: str) -> None:
+    """Always, not only while erasing: what is moved inside a file leaves no copy."""
+    if conn.pragma("secure_delete", 1) != 1:
+        problem = "this SQLite cannot erase for good (secure_delete is refused)"
+        raise UnsafeStoreError(path=path, problem=problem)
+
+
 def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
     """What an error of the database outside a COMMIT means to the caller."""
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
@@ -148,7 +156,7 @@ def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
     if isinstance(exc, apsw.NotADBError):
         return NotAStoreError(path=path, problem="not a database, or a damaged one")
     if isinstance(exc, apsw.CorruptError | apsw.ConstraintError):
-        return CorruptLogError(position=0, stream=path, problem=str(exc))
+        return DamagedError(path=path, problem=problem_of(exc))
     return DiskError(path=path, problem=problem_of(exc))
 
 

@@ -15,7 +15,12 @@ import apsw
 
 from turnfold.canonical import EMPTY_HEAD, body_digest
 from turnfold.codec import Record
-from turnfold.errors import CorruptLogError, InvalidInputError, MissingBodyError
+from turnfold.errors import (
+    CorruptLogError,
+    DamagedError,
+    InvalidInputError,
+    MissingBodyError,
+)
 from turnfold.ports.store import Head, Listing, Owner, Summary
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import BodyFolder
@@ -48,6 +53,12 @@ _SUMMARY = """
 """
 _ONE = f"{_SUMMARY} WHERE s.name = ? AND s.phase IS NOT NULL"
 _OPEN = f"{_SUMMARY} WHERE s.open = 1 AND s.id > ? ORDER BY s.id LIMIT ?"
+# An erased body leaves its row, emptied: a row that shrinks moves none of its
+# neighbours, and what never moved can be erased later without leaving a copy.
+BODY = """
+    SELECT salt, data FROM body
+    WHERE digest = ? AND (salt, data) IS NOT (x'', x'')
+"""
 _KEY = """
     SELECT s.name FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
     WHERE d.key = ?
@@ -111,17 +122,34 @@ class SqliteReads:
         return [summary_of(row) for row in rows]
 
     def body(self, digest: str) -> bytes:
-        """Raises CorruptLogError if the bytes are not those that the digest names."""
+        """Raises DamagedError if the bytes are not those that the digest names."""
         salt, data = self._body(digest)
         if data is None:
             data = self._folder.read(digest, raw_digest(digest))
         if body_digest(salt, data) != digest:
-            problem = "its bytes are not those that its digest names"
-            raise CorruptLogError(position=0, stream=f"body {digest}", problem=problem)
+            problem = f"the bytes of body {digest} are not those that its digest names"
+            raise DamagedError(path=self.path, problem=problem)
         return data
 
     def salt(self, digest: str) -> bytes:
         return self._body(digest)[0]
+
+    @typed
+    def has_file(self, name: str) -> bool:
+        """True if a file of the body folder holds a body of the store."""
+        try:
+            digest = bytes.fromhex(name)
+        except ValueError:  # a temporary one
+            return False
+        sql = "SELECT 1 FROM body WHERE digest = ? AND data IS NULL"
+        return row_of(self.conn, sql, (digest,)) is not None
+
+    @typed
+    def had(self, head: Head) -> bool:
+        if not head.position:
+            return head.hash == EMPTY_HEAD
+        sql = "SELECT 1 FROM log WHERE position = ? AND head = ?"
+        return row_of(self.conn, sql, (head.position, head.hash)) is not None
 
     @typed
     def claim(self) -> Claim | None:
@@ -135,8 +163,7 @@ class SqliteReads:
 
     @typed
     def _body(self, digest: str) -> tuple[bytes, bytes | None]:
-        sql = "SELECT salt, data FROM body WHERE digest = ?"
-        row = row_of(self.conn, sql, (raw_digest(digest),))
+        row = row_of(self.conn, BODY, (raw_digest(digest),))
         if row is None:
             raise MissingBodyError(digest=digest)
         return row[0], row[1]

@@ -7,7 +7,8 @@ or the next read, so a refused append costs no savepoint and leaves no trace.
 
 from __future__ import annotations  # `list` is a method of the port, too
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -25,7 +26,7 @@ from turnfold_adapters.stores.checking import (
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import INLINE_MAX, BodyFolder
 from turnfold_adapters.stores.sqlite_connection import row_of, typed, typed_error
-from turnfold_adapters.stores.sqlite_rows import SqliteReads, raw_digest
+from turnfold_adapters.stores.sqlite_rows import BODY, SqliteReads, raw_digest
 
 _NEW = """
     INSERT INTO stream (id, name, version, last, open, phase, created, updated, lane,
@@ -40,7 +41,12 @@ CHANGED = """
 """
 _GROWN = "UPDATE stream SET version = ?, last = ? WHERE id = ?"
 _LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_BODY = "INSERT OR IGNORE INTO body (digest, salt, data) VALUES (?, ?, ?)"
+_BODY = """
+    INSERT INTO body (digest, salt, data) VALUES (?, ?, ?)
+    ON CONFLICT (digest) DO UPDATE SET salt = excluded.salt, data = excluded.data
+    WHERE (body.salt, body.data) IS (x'', x'')
+"""
+_ERASE = "UPDATE body SET salt = x'', data = x'' WHERE digest = ?"
 _KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
 _HEAD = "UPDATE log SET head = ? WHERE position = ?"
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
@@ -59,7 +65,8 @@ class Known:
 
 
 class SqliteTx:
-    """The `Tx` of the port. `flush` before COMMIT; `bodies` lists files written."""
+    """The `Tx` of the port. `flush` before COMMIT; `files` are those written here,
+    `doomed` those to remove after it, `erased` tells that bodies were emptied."""
 
     def __init__(
         self, reads: SqliteReads, folder: BodyFolder, kinds: dict[str, int]
@@ -70,6 +77,8 @@ class SqliteTx:
         self._kinds = kinds
         self.path, self.wait = reads.path, reads.wait
         self.files: list[bytes] = []
+        self.doomed: list[bytes] = []
+        self.erased = False
         self.over = False
         self.failure: StoreError | None = None
         self._base = self._head = reads.head
@@ -117,6 +126,7 @@ class SqliteTx:
             raise NotOpenError(state="past the end of this transaction")
         check_shape(append)
         bodies = [(raw_digest(body.digest), body) for body in append.bodies]
+        erase = [raw_digest(digest) for digest in append.erase]
         versions, head = advance(append.records, self._head, self._version)
         fresh = self._fresh(append.records, versions)
         self._check_keys(append.keys, fresh)
@@ -129,6 +139,8 @@ class SqliteTx:
             self._keys.append((key, self._streams[stream].id))
         self._bodies.extend(bodies)
         self._head = head
+        if erase:
+            self._run(partial(self._erase, erase))
 
     @typed
     def record_claim(self, claim: Claim) -> None:
@@ -239,11 +251,15 @@ class SqliteTx:
         return number
 
     def flush(self) -> None:
-        """Write what was noted. Once it failed, the transaction can only roll back."""
+        """Write what was noted."""
+        self._run(self._write)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Once this failed, the transaction can only roll back."""
         if self.failure is not None:
             raise self.failure
         try:
-            self._write()
+            work()
         except StoreError as exc:
             self.failure = exc
             raise
@@ -270,31 +286,33 @@ class SqliteTx:
             self._base = self._head
         self._forget()
 
+    def _erase(self, digests: Sequence[bytes]) -> None:
+        self._write()  # what came before
+        for digest in digests:
+            row = row_of(self.conn, BODY, (digest,))
+            if row is None:
+                continue
+            self.conn.execute(_ERASE, (digest,))
+            self.erased = True
+            if row[1] is None:
+                self.doomed.append(digest)
+
     def _body_rows(self) -> Sequence[_Row]:
         rows = []
         for digest, body in self._bodies:
             data: bytes | None = body.data
             if len(body.data) > INLINE_MAX:
                 data = None
-                if not self._has_body(digest) and digest not in self.files:
+                if digest in self.doomed:  # erased just now and there again
+                    self.doomed.remove(digest)
+                elif not self._has_body(digest) and digest not in self.files:
                     self._folder.write(digest, body.data)
                     self.files.append(digest)
             rows.append((digest, body.salt, data))
         return rows
 
-    @typed
-    def has_file(self, name: str) -> bool:
-        """True if a file of the body folder holds a body of the store."""
-        try:
-            digest = bytes.fromhex(name)
-        except ValueError:  # a temporary one
-            return False
-        sql = "SELECT 1 FROM body WHERE digest = ? AND data IS NULL"
-        return row_of(self.conn, sql, (digest,)) is not None
-
     def _has_body(self, digest: bytes) -> bool:
-        sql = "SELECT 1 FROM body WHERE digest = ?"
-        return row_of(self.conn, sql, (digest,)) is not None
+        return row_of(self.conn, BODY, (digest,)) is not None
 
 
 def summary_row(s: Summary, last: int, parent: int | None) -> _Row:

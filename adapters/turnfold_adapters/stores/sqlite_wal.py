@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 
 from turnfold.errors import StoreError
-from turnfold_adapters.stores.sqlite_connection import typed_error
+from turnfold_adapters.stores.sqlite_connection import BusyWait, typed_error
 
 _FRAME = 4096 + 24  # bytes of a page in the log
 _AHEAD = 256 * 1024  # what one transaction may need
@@ -22,17 +22,30 @@ _STEP = 2 * 1024 * 1024
 
 
 class Wal:
-    """The log behind one writer connection. `pages` is what a checkpoint would move."""
+    """The log behind one writer connection. `pages` is what a checkpoint would move.
+
+    `erased`: bytes that were erased may still stand in the file, so the next checkpoint
+    has to cut it off. `found`: it was there before it was opened; its writer may have
+    died just after it erased something.
+    """
 
     def __init__(
-        self, conn: apsw.Connection, path: str, *, max_bytes: int, ahead: bool = True
+        self,
+        conn: apsw.Connection,
+        path: str,
+        wait: BusyWait,
+        *,
+        max_bytes: int,
+        ahead: bool = True,
+        found: bool = False,
     ) -> None:
         self._conn = conn
         self._path = path
+        self._wait = wait
         self._max = max_bytes
-        self._size = (
-            0 if ahead else max_bytes
-        )  # of the file, as far as it was grown here
+        self.erased = found
+        self._unused = 0 if ahead else max_bytes
+        self._size = self._unused  # of the file, as far as it was grown here
         self._cap_pages = self._limit = max(max_bytes, _STEP) // _FRAME
         self.pages = 0
         self.failure: StoreError | None = None  # of the last checkpoint, for health
@@ -53,14 +66,37 @@ class Wal:
             failed = self.failure is not None or self.pages >= self._limit
             self._limit = self.pages + self._cap_pages if failed else self._cap_pages
 
+    @property
+    def settled(self) -> bool:
+        """True if everything that was committed here stands in the main file."""
+        return not self.pages and not self.erased
+
     def checkpoint(self) -> bool:
         """Move all pages that no reader still needs; True if none is left."""
-        if not self.pages:
+        if self.settled:
             return True
+        if self.erased:
+            return self.truncate(wait=False)
+        return self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def truncate(self, *, wait: bool) -> bool:
+        """Move all pages and cut the file off; True if that was done. `wait`: for who
+        is reading; else it is put off to the next checkpoint."""
+        self.erased = True
+        if not wait:
+            self._conn.set_busy_handler(None)
         try:
-            total, moved = self._conn.wal_checkpoint(
-                mode=apsw.SQLITE_CHECKPOINT_PASSIVE
-            )
+            done = self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            self._conn.set_busy_handler(self._wait)
+        if done:
+            self.erased = False
+            self._size = self._unused
+        return done
+
+    def _checkpoint(self, mode: int) -> bool:
+        try:
+            total, moved = self._conn.wal_checkpoint(mode=mode)
         except apsw.Error as exc:
             self.failure = typed_error(exc, self._path)
             return False
@@ -85,6 +121,14 @@ class Wal:
             target = min(size + _STEP, self._max)
             file.write(bytes(max(0, target - size)))
         self._size = max(size, target)
+
+
+def has_log(path: str) -> bool:
+    """True if a store that is closed has left a log with something in it."""
+    try:
+        return Path(f"{path}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _free_bytes(folder: Path) -> int:
