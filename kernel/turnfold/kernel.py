@@ -66,6 +66,8 @@ class Kernel(Commands):
         self._sources = Sources(self)
         self.hooks = Hooks()
         self._state = "not open"
+        self._facts: tuple[object, ...] = ()
+        self._known: Context | None = None
         self._store: Store | None = None
         self._driver: AioDriver | None = None
         self._worker: Worker | None = None
@@ -209,7 +211,7 @@ class Kernel(Commands):
         its append back."""
         if self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
-        answer = await asyncio.shield(self._open_driver().submit(decision))
+        answer = await self._open_driver().submit(decision)
         if self._worker is not None:
             self._worker.ring()
         return answer
@@ -268,12 +270,20 @@ class Kernel(Commands):
         return self._driver
 
     def _context(self) -> Context:
+        """What decisions may know now; made anew when any of it has changed."""
         driver = self._open_driver()
-        worker = self._worker
+        now = max(self._clock.now(), driver.book.last_at)
+        fence = self._worker.fence if self._worker else None
+        facts = (now, fence, self._handlers.present, driver.draining)
+        if facts != self._facts or self._known is None:
+            self._facts, self._known = facts, self._context_at(now, fence, driver)
+        return self._known
+
+    def _context_at(self, now: int, fence: Fence | None, driver: AioDriver) -> Context:
         return Context(
-            now=max(self._clock.now(), driver.book.last_at),
+            now=now,
             settings=self.settings,
-            fence=worker.fence if worker else None,
+            fence=fence,
             desks=self._views,
             jitter=lambda: self._entropy.randint(0, 1000),
             salt=partial(os.urandom, 16),

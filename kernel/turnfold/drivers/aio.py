@@ -79,6 +79,7 @@ class AioDriver:
         self._timers: list[tuple[int, int, Key]] = []
         self._due: dict[Key, int] = {}
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
         self._queue: list[tuple[Decision, asyncio.Future[Any]]] = []
         self._sends = asyncio.Semaphore(settings.concurrent_sends)
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
@@ -174,7 +175,7 @@ class AioDriver:
     async def _effect(self, effect: Effect) -> Any:
         match effect:
             case Append(decision=decision):
-                return await asyncio.shield(self.submit(decision))
+                return await self.submit(decision)
             case Look(question=question):
                 return self.look(question)
             case MakePlan(entry=entry):
@@ -292,13 +293,17 @@ class AioDriver:
         deadline = self.book.next_deadline()
         if deadline is not None:
             due.append(deadline)
+        if not due or self.draining:
+            return
+        now = self.clock.now()
+        at = min(max(min(due), now), now + _LONGEST_MS)
         if self._alarm is not None:
+            if self._alarm_at <= at:
+                return  # one that rings early looks again; most never ring
             self._alarm.cancel()
-            self._alarm = None
-        if due and not self.draining:
-            wait = min(max(min(due) - self.clock.now(), 0), _LONGEST_MS)
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(wait / 1000, self._ring)
+        self._alarm_at = at
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later((at - now) / 1000, self._ring)
 
     def look_again(self) -> None:
         """The clock was moved by hand: what is due by now starts now."""
@@ -338,8 +343,8 @@ class AioDriver:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=1)
-        while self._queue:
-            await asyncio.sleep(0)  # noqa: ASYNC110  the flush runs in this very loop
+        while self._queue:  # noqa: ASYNC110  the flush runs in this very loop
+            await asyncio.sleep(0)
         self.epoch = 0
 
 
