@@ -22,7 +22,7 @@ def log(
     store: StorePath = STORE,
     first: After = 1,
     bodies: Bodies = False,
-    as_json: AsJson = True,
+    as_json: AsJson = False,
 ) -> None:
     """Print the log as NDJSON: the canonical envelope of each event, with its position
     and hash. The format is specs/log-format.md; it is JSON with or without --json."""

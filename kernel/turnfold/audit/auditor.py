@@ -54,8 +54,8 @@ class Auditor:
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
         self._lanes, self._turn_lanes = EntryLanes(), TurnLanes()
-        self._turns = Turns(lambda name: self.states.entry(name, self._position))
         self._aside: set[str] = set()
+        self._turns = Turns(self._entry, self._aside)
         self._position = 0
         self._epoch, self._owner = 0, None
 
@@ -71,6 +71,9 @@ class Auditor:
             self._keys = Keys(self.findings, store)
             self._projections = Projections(self.findings, store)
             self.states = States(store, self._projections.last)
+
+    def _entry(self, stream: str) -> Entry | None:
+        return self.states.entry(stream, self._position)
 
     # --- record by record ---
 

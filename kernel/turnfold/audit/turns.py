@@ -1,6 +1,6 @@
 """The rules of a turn and of what belongs to it (INV-9, INV-10, notices)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from turnfold.audit.entries import Moment
 from turnfold.audit.findings import Rule
@@ -15,10 +15,14 @@ FindEntry = Callable[[str], Entry | None]
 
 
 class Turns:
-    """Remembers which messages became turns, and which answers wait to be owned."""
+    """Remembers which messages became turns, and which answers wait to be owned.
 
-    def __init__(self, find: FindEntry) -> None:
+    `aside`: streams that cannot be read; a turn is not blamed for its entry's damage.
+    """
+
+    def __init__(self, find: FindEntry, aside: Collection[str]) -> None:
         self._find = find
+        self._aside = aside
         self._inbound: set[str] = set()
         self._notices: dict[str, str] = {}
         self._finals: dict[str, tuple[str, int]] = {}  # not yet named by `answered`
@@ -73,12 +77,14 @@ class Turns:
         if bool(event.finals) == (event.silent is not None):
             yield Rule.TURN_TRUTH, "answered needs finals, or the reason of its silence"
         for name in event.finals:
+            if name in self._aside:
+                continue
             entry = self._find(name)
             if entry is None or entry.turn != stream:
                 yield Rule.TURN_TRUTH, f"its final {name} is no entry of this turn"
 
     def _over(self, before: Turn, outcome: TurnOutcome) -> Broken:
-        if before.phase is not TurnPhase.ANSWERED:
+        if before.phase is not TurnPhase.ANSWERED or self._damaged(before):
             return
         for name in before.finals:
             entry = self._find(name)
@@ -88,14 +94,19 @@ class Turns:
                 return
         yield from self._as_finals(before, outcome)
 
+    def _damaged(self, turn: Turn) -> bool:
+        return any(name in self._aside for name in turn.finals)
+
     def _as_finals(self, before: Turn, outcome: TurnOutcome) -> Broken:
+        if self._damaged(before):
+            return
         entries = [e for name in before.finals if (e := self._find(name)) is not None]
         wanted = outcome_of(entries)
         if outcome is not wanted:
             yield Rule.TURN_TRUTH, f"ended as {outcome}; its finals say {wanted}"
 
     def _told(self, stream: str, notice: str | None) -> Broken:
-        if notice is None:
+        if notice is None or notice in self._aside:
             return
         entry = self._find(notice)
         if entry is None or entry.turn != stream or entry.kind is not Kind.NOTICE:
