@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from turnfold import codec
 from turnfold.drivers.aio import AioDriver
@@ -123,6 +123,7 @@ class Gateway:
 
     async def end(self) -> None:
         for kernel in self.alive:
+            kernel.settings = evolve(kernel.settings, drain_ms=0)
             await kernel.close()
         self.alive.clear()
 

@@ -1,0 +1,705 @@
+"""Runs, aborts, shutdown: what becomes of a turn when things stop half way."""
+
+import asyncio
+
+import pytest
+
+from turnfold import FailureClass, Settings
+from turnfold.errors import (
+    BackPressureError,
+    IllegalTransitionError,
+    InvalidInputError,
+    NotOpenError,
+    RuleBrokenError,
+    StaleRunError,
+    StepInDoubtError,
+)
+from turnfold.words import Phase, TurnOutcome, TurnPhase
+from turnfold_model.gateway import (
+    Gateway,
+    commits,
+    entry,
+    inbound,
+    route,
+    spin,
+    story,
+    turn,
+    until,
+)
+from turnfold_model.platform import (
+    PlatformChannel,
+    accept,
+    hang,
+    reject,
+    unknown,
+    wait_for,
+)
+
+PERMISSION, TRANSIENT = FailureClass.PERMISSION, FailureClass.TRANSIENT
+
+
+async def stuck(handle) -> None:
+    await asyncio.Event().wait()
+
+
+# --- runs ---
+
+
+@pytest.mark.case("I01")
+async def test_an_orphan_runs_again_and_is_limited_with_one_notice(
+    gateway: Gateway,
+) -> None:
+    gateway.handler = stuck
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    for _ in range(3):
+        assert turn(kernel, done.turn_id).phase is TurnPhase.RUNNING
+        kernel = await gateway.restart(kernel)
+        await gateway.advance(60_000)
+    assert await kernel.settled(done.turn_id, 1000) is TurnOutcome.FAILED
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert len(gateway.platform.messages) == 1
+    assert "no answer" in gateway.platform.contents[0]
+    assert turn(kernel, done.turn_id).run == 3
+
+
+async def test_a_handler_that_raises_is_limited_and_the_user_told_once(
+    lone: Gateway,
+) -> None:
+    async def broken(handle) -> None:
+        raise RuntimeError("boom")
+
+    lone.handler = broken
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    for _ in range(5):
+        await lone.advance(60_000)
+    assert await done.settled(1000) is TurnOutcome.FAILED
+    await spin()
+    assert len(lone.platform.messages) == 1
+    assert commits(kernel)["turn.started"] == 3
+
+
+async def test_a_notice_that_fails_causes_no_notice(lone: Gateway) -> None:
+    async def broken(handle) -> None:
+        raise RuntimeError("boom")
+
+    lone.settings = Settings(runs=1)
+    lone.handler = broken
+    lone.platform.plays(reject(PERMISSION))
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.FAILED
+    await spin()
+    assert len(lone.platform.calls) == 1
+
+
+@pytest.mark.case("A01", "I12", "I06")
+async def test_an_owned_answer_is_never_computed_again(gateway: Gateway) -> None:
+    ran: list[int] = []
+
+    async def answer(handle) -> None:
+        ran.append(handle.run)
+        await handle.reply("answer")
+
+    gateway.handler = answer
+    gateway.platform.plays(reject(TRANSIENT))
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    kernel = await gateway.restart(kernel)
+    await gateway.advance(1_000)
+    assert await kernel.settled(done.turn_id, 1000) is TurnOutcome.REPLIED
+    assert ran == [1]
+    assert gateway.platform.messages[0].conversation == "42"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_what_somebody_has_seen_is_said_again_only_by_who_resumes(
+    gateway: Gateway, resume: bool
+) -> None:
+    previous = []
+
+    async def answer(handle) -> None:
+        previous.append([said.delivered_parts for said in await handle.previous()])
+        if handle.run > 1:
+            await handle.reply("the rest")
+            return
+        await handle.block("beginning")
+        await asyncio.Event().wait()
+
+    gateway.handler, gateway.resume = answer, resume
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.messages)
+    await spin()
+    kernel = await gateway.restart(kernel)
+    outcome = await kernel.settled(done.turn_id, 1000)
+    await spin()
+    if resume:
+        assert outcome is TurnOutcome.REPLIED
+        assert gateway.platform.contents == ["beginning", "the rest"]
+        assert previous == [[], [1]]
+    else:
+        assert outcome is TurnOutcome.PARTIALLY_REPLIED
+        assert "interrupted" in gateway.platform.contents[1]
+
+
+async def test_a_shutdown_after_something_was_seen_is_no_reason_to_repeat_it(
+    gateway: Gateway,
+) -> None:
+    async def answer(handle) -> None:
+        await handle.block("beginning")
+        await asyncio.Event().wait()
+
+    gateway.handler = answer
+    gateway.settings = Settings(drain_ms=0)
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.messages)
+    gateway.alive.remove(kernel)
+    await kernel.close()
+    kernel = await gateway.start()
+    outcome = await kernel.settled(done.turn_id, 1000)
+    assert outcome is TurnOutcome.PARTIALLY_REPLIED
+    await spin()
+    assert gateway.platform.contents.count("beginning") == 1
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+async def test_unsent_blocks_of_a_failed_run_are_never_sent(
+    gateway: Gateway, prepares: bool
+) -> None:
+    """Sent after the failure, they would be said again by the next run."""
+    channel = PlatformChannel(gateway.platform, prepares=prepares)
+    gateway.channels = {("t", "default"): channel}
+    slow = hang()
+    if prepares:
+        gateway.platform.preparing.append(slow)
+    else:
+        gateway.platform.plays(reject(TRANSIENT))
+
+    async def answer(handle) -> None:
+        await handle.block("draft")
+        await spin(5)
+        if handle.run == 1:
+            raise RuntimeError("boom")
+        await handle.reply("final")
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    assert slow.hold
+    slow.hold.set()
+    await gateway.advance(1_000)
+    await gateway.advance(1_000)
+    assert await kernel.settled(done.turn_id, 1000) is TurnOutcome.REPLIED
+    assert gateway.platform.contents == ["draft", "final"]
+    assert turn(kernel, done.turn_id).run == 2
+
+
+async def test_a_block_queued_when_the_process_died_is_not_sent_by_recovery(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(reject(TRANSIENT))
+
+    async def answer(handle) -> None:
+        if handle.run > 1:
+            await handle.reply("final")
+            return
+        await handle.block("draft")
+        await asyncio.Event().wait()
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    gateway.clock.pass_ms(60_000)  # due in the very moment of the restart
+    kernel = await gateway.restart(kernel)
+    assert await kernel.settled(done.turn_id, 1000) is TurnOutcome.REPLIED
+    assert gateway.platform.contents == ["final"]
+
+
+@pytest.mark.case("K02")
+async def test_without_a_reply_the_last_block_is_the_answer(lone: Gateway) -> None:
+    async def blocks(handle) -> None:
+        await handle.block("1")
+        await handle.block("2")
+
+    lone.handler = blocks
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.REPLIED
+
+
+async def test_a_second_reply_gets_the_first_one_even_after_its_delivery(
+    lone: Gateway,
+) -> None:
+    said = []
+
+    async def twice(handle) -> None:
+        said.append(await handle.reply("a"))
+        await spin()
+        said.append(await handle.reply("b"))
+        said.append("and went on")
+
+    lone.handler = twice
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await done.settled(1000)
+    await spin(200)
+    assert [s.new for s in said[:2]] == [True, False]
+    assert said[1].differs
+    assert said[2] == "and went on"  # a delivered reply does not stop its handler
+    assert lone.platform.contents == ["a"]
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+async def test_a_step_is_done_once_and_its_doubt_is_told(
+    gateway: Gateway, repeat: bool
+) -> None:
+    calls: list[str] = []
+    raised: list[Exception] = []
+
+    async def mail() -> str:
+        calls.append("mail")
+        return "sent"
+
+    async def pay() -> None:
+        calls.append("pay")
+        await asyncio.Event().wait()
+
+    async def answer(handle) -> None:
+        assert await handle.step("mail", mail) == "sent"
+        if handle.run == 1:
+            await handle.step("pay", pay)
+        try:
+            await handle.step("pay", mail, repeat=repeat)
+        except StepInDoubtError as exc:
+            raised.append(exc)
+        await handle.reply("done")
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await until(lambda: "pay" in calls)
+    kernel = await gateway.restart(kernel)
+    assert await kernel.settled(done.turn_id, 1000) is TurnOutcome.REPLIED
+    assert calls == ["mail", "pay", *(["mail"] if repeat else [])]
+    assert len(raised) == (0 if repeat else 1)
+
+
+@pytest.mark.case("G06")
+async def test_control_input_takes_no_lane(lone: Gateway) -> None:
+    async def answer(handle) -> None:
+        if handle.inbound.control:
+            await handle.reply("reset")
+            return
+        await asyncio.Event().wait()
+
+    lone.handler = answer
+    kernel = await lone.start()
+    await kernel.accept(inbound("1"))
+    done = await kernel.accept(inbound("2", control=True))
+    assert await done.settled(1000) is TurnOutcome.REPLIED
+
+
+async def test_back_pressure_refuses_loudly_and_leaves_nothing(lone: Gateway) -> None:
+    lone.settings = Settings(waiting=1)
+    lone.platform.plays(hang())
+    kernel = await lone.start()
+    await kernel.enqueue(route(), "1")
+    with pytest.raises(BackPressureError):
+        await kernel.enqueue(route(), "2")
+    assert commits(kernel)["outbox.queued"] == 1
+
+
+# --- abort and supersede ---
+
+
+@pytest.mark.case("J01", "J07")
+async def test_an_abort_before_any_attempt_holds_for_ever(gateway: Gateway) -> None:
+    gateway.platform.plays(reject(FailureClass.NOT_CONNECTED))
+
+    async def answer(handle) -> None:
+        await handle.reply("a")
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    ended = await kernel.abort(done.turn_id, by="user")
+    assert ended.aborted
+    kernel = await gateway.restart(kernel)
+    await gateway.advance(3_600_000)
+    assert len(gateway.platform.calls) == 1
+    assert turn(kernel, done.turn_id).outcome is TurnOutcome.ABORTED
+
+
+@pytest.mark.case("J07", "J09", "J10")
+@pytest.mark.parametrize("supersede", [False, True])
+async def test_an_abort_stops_the_run_and_its_late_words(
+    lone: Gateway, supersede: bool
+) -> None:
+    late: list[BaseException] = []
+
+    async def stubborn(handle) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            late.append(exc)
+        for say in (handle.reply, handle.block, handle.tool, handle.silent):
+            try:
+                await say("late")
+            except StaleRunError as exc:
+                late.append(exc)
+
+    lone.handler = stubborn
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    stop = kernel.supersede if supersede else kernel.abort
+    assert (await stop(done.turn_id)).aborted
+    await until(lambda: len(late) == 5)
+    outcome = TurnOutcome.SUPERSEDED if supersede else TurnOutcome.ABORTED
+    assert turn(kernel, done.turn_id).outcome is outcome
+    assert lone.platform.calls == []
+
+
+async def test_a_run_that_waits_for_its_place_is_not_begun_after_an_abort(
+    lone: Gateway,
+) -> None:
+    ran: list[str] = []
+
+    async def slow(handle) -> None:
+        ran.append(handle.inbound.text)
+        await asyncio.Event().wait()
+
+    lone.handler = slow
+    lone.settings = Settings(concurrent_runs=1, drain_ms=0)
+    kernel = await lone.start()
+    first = await kernel.accept(inbound("1", "42", "first"))
+    second = await kernel.accept(inbound("2", "43", "second"))
+    third = await kernel.accept(inbound("3", "44", "third"))
+    await spin()
+    await kernel.abort(second.turn_id)
+    await kernel.abort(first.turn_id)
+    await spin()
+    assert ran == ["first", "third"]
+    fourth = await kernel.accept(inbound("4", "45", "fourth"))
+    await spin()
+    lone.alive.remove(kernel)
+    await kernel.close()
+    kernel = await lone.start()
+    for done in (third, fourth):
+        assert turn(kernel, done.turn_id).failed_runs == 0
+
+
+@pytest.mark.case("J03")
+@pytest.mark.parametrize(
+    ("act", "aborted", "outcome"),
+    [
+        (accept(), False, TurnOutcome.REPLIED),
+        (reject(TRANSIENT), True, TurnOutcome.ABORTED),
+        (reject(FailureClass.RATE_LIMITED), True, TurnOutcome.ABORTED),
+        (unknown(lands=True), False, TurnOutcome.FAILED),
+    ],
+)
+async def test_an_abort_on_the_wire_keeps_the_truth(
+    lone: Gateway, act, aborted: bool, outcome: TurnOutcome
+) -> None:
+    async def answer(handle) -> None:
+        await handle.reply("a")
+
+    go = asyncio.Event()
+    lone.handler = answer
+
+    class Waits(PlatformChannel):
+        async def send(self, part, key, attempt):
+            await go.wait()
+            return await super().send(part, key, attempt)
+
+    lone.channels = {("t", "default"): Waits(lone.platform)}
+    lone.platform.plays(act)
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    said = await kernel.abort(done.turn_id)
+    assert not said.aborted  # too early to say
+    go.set()
+    await spin()
+    await lone.advance(1_000)
+    assert await done.settled(1000) is outcome
+    assert len(lone.platform.calls) == 1
+
+
+async def test_an_abort_between_parts_stops_the_rest(lone: Gateway) -> None:
+    go = asyncio.Event()
+    lone.platform.plays(wait_for(go))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1", "2", "3")
+    await spin()
+    await kernel.abort(done.entry_id)
+    go.set()
+    await spin()
+    found = entry(kernel, done.entry_id)
+    assert (found.phase, len(found.receipts)) == (Phase.X, 1)
+    assert lone.platform.contents == ["1"]
+
+
+async def test_an_abort_in_prepare_keeps_it_off_the_wire(lone: Gateway) -> None:
+    lone.channels = {("t", "default"): PlatformChannel(lone.platform, prepares=True)}
+    slow = hang()
+    lone.platform.preparing.append(slow)
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    await kernel.abort(done.entry_id)
+    assert slow.hold
+    slow.hold.set()
+    await spin()
+    assert entry(kernel, done.entry_id).phase is Phase.X
+    assert lone.platform.calls == []
+
+
+async def test_an_abort_of_a_parked_entry_is_the_end_of_an_unknown(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(unknown())
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    await lone.advance(1_000)
+    said = await kernel.abort(done.entry_id)
+    assert not said.aborted
+    assert entry(kernel, done.entry_id).reason == "outcome_unknown"
+
+
+# --- shutdown ---
+
+
+@pytest.mark.case("A19", "J08")
+async def test_a_shutdown_without_time_loses_nothing(gateway: Gateway) -> None:
+    gateway.settings = Settings(drain_ms=0)
+    gateway.platform.plays(reject(TRANSIENT))
+    kernel = await gateway.start()
+    names = [(await kernel.enqueue(route(), str(n))).entry_id for n in range(12)]
+    await spin()
+    gateway.alive.remove(kernel)
+    await kernel.close()
+    assert commits(await gateway.start(work=False)).get("outbox.aborted") is None
+    kernel = await gateway.start()
+    await gateway.advance(2_000)
+    for name in names:
+        await kernel.settled(name, 1000)
+    assert gateway.platform.contents == [str(n) for n in range(12)]
+
+
+@pytest.mark.case("A19", "H16")
+async def test_draining_finishes_the_wire_and_still_accepts(lone: Gateway) -> None:
+    go = asyncio.Event()
+    lone.platform.plays(wait_for(go))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    after = await kernel.enqueue(route(), "2")
+    await spin()
+    draining = asyncio.ensure_future(kernel.drain(5_000))
+    await spin()
+    taken = await kernel.accept(inbound())
+    assert taken.status is TurnPhase.ACCEPTED
+    go.set()
+    await draining
+    assert entry(kernel, done.entry_id).phase is Phase.OK
+    assert entry(kernel, after.entry_id).attempt == 0
+
+
+@pytest.mark.case("J08", "L07")
+@pytest.mark.parametrize("lands", [False, True])
+async def test_a_send_that_shutdown_cuts_is_unknown_not_failed(
+    gateway: Gateway, lands: bool
+) -> None:
+    gateway.settings = Settings(drain_ms=0)
+    gateway.platform.plays(hang(lands=lands))
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    gateway.alive.remove(kernel)
+    await kernel.close()
+    kernel = await gateway.start()
+    await gateway.advance(1_000)
+    found = entry(kernel, done.entry_id)
+    assert (found.phase, found.reason) == (Phase.P, "shutdown")
+
+
+@pytest.mark.case("L07")
+async def test_a_shutdown_in_prepare_defers_and_refunds(gateway: Gateway) -> None:
+    gateway.settings = Settings(drain_ms=0)
+    channel = PlatformChannel(gateway.platform, prepares=True)
+    gateway.channels = {("t", "default"): channel}
+    gateway.platform.preparing.append(hang())
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    gateway.alive.remove(kernel)
+    await kernel.close()
+    kernel = await gateway.start()
+    await kernel.settled(done.entry_id, 1000)
+    assert "deferred" in story(kernel, done.entry_id)
+
+
+@pytest.mark.case("A18")
+async def test_the_end_of_an_entry_and_of_its_turn_are_one_commit(
+    gateway: Gateway,
+) -> None:
+    async def answer(handle) -> None:
+        await handle.reply("a")
+
+    gateway.handler = answer
+    gateway.platform.plays(reject(PERMISSION))
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.FAILED
+    log = [(r.kind, r.at) for r in kernel.store.log()]
+    ended = [kind for kind, _ in log].index("outbox.failed_terminal")
+    assert [kind for kind, _ in log[ended:]][:3] == [
+        "outbox.failed_terminal",
+        "outbox.lane_yielded",
+        "turn.failed",
+    ]
+
+
+async def test_a_closed_kernel_says_so(lone: Gateway) -> None:
+    kernel = await lone.start()
+    waiting = asyncio.ensure_future(
+        kernel.settled((await kernel.accept(inbound())).turn_id)
+    )
+    await spin()
+    lone.alive.remove(kernel)
+    await kernel.close()
+    with pytest.raises(NotOpenError):
+        await waiting
+    with pytest.raises(NotOpenError):
+        await kernel.accept(inbound("2"))
+
+
+# --- operators ---
+
+
+@pytest.mark.case("N02")
+async def test_a_dead_letter_is_redriven_and_amends_its_turn(gateway: Gateway) -> None:
+    async def answer(handle) -> None:
+        await handle.reply("a")
+
+    gateway.handler = answer
+    gateway.platform.plays(reject(PERMISSION))
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.FAILED
+    final = turn(kernel, done.turn_id).finals[0]
+    await kernel.acknowledge(final, by="op")
+    await kernel.redrive(final, by="op")
+    await kernel.settled(final, 1000)
+    assert turn(kernel, done.turn_id).outcome is TurnOutcome.REPLIED
+    with pytest.raises(IllegalTransitionError):
+        await kernel.redrive(final, by="op")
+
+
+async def test_a_doubtful_dead_letter_is_redriven_only_by_name(lone: Gateway) -> None:
+    lone.platform.plays(unknown())
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1", policy="drop")
+    await spin()
+    await lone.advance(1_000)
+    with pytest.raises(RuleBrokenError, match="accept_duplicate"):
+        await kernel.redrive(done.entry_id, by="op")
+    await kernel.redrive(done.entry_id, by="op", accept_duplicate=True)
+    await kernel.settled(done.entry_id, 1000)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "phase", "calls"),
+    [
+        ("delivered", Phase.OK, 1),
+        ("not_sent", Phase.OK, 2),
+        ("resend", Phase.OK, 2),
+        ("give_up", Phase.F, 1),
+    ],
+)
+async def test_a_person_ends_a_doubt_even_when_the_budget_is_spent(
+    gateway: Gateway, verdict: str, phase: Phase, calls: int
+) -> None:
+    gateway.settings = Settings(attempts=1)
+    gateway.platform.plays(unknown())
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    await gateway.advance(1_000)
+    await kernel.resolve(done.entry_id, verdict, by="op", why="asked them")
+    await spin()
+    assert entry(kernel, done.entry_id).phase is phase
+    assert len(gateway.platform.calls) == calls
+
+
+@pytest.mark.case("H14")
+async def test_a_failed_turn_is_resubmitted_once(lone: Gateway) -> None:
+    async def answer(handle) -> None:
+        if handle.run == 1:
+            await handle.block("beginning")
+            await spin()
+            raise RuntimeError("boom")
+        await handle.reply("answer")
+
+    lone.handler = answer
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.PARTIALLY_REPLIED
+    await kernel.resubmit(done.turn_id, by="op")
+    assert await done.settled(1000) is TurnOutcome.REPLIED
+    with pytest.raises((RuleBrokenError, IllegalTransitionError)):
+        await kernel.resubmit(done.turn_id, by="op")
+
+
+async def test_a_turn_whose_answer_is_owned_is_not_resubmitted(lone: Gateway) -> None:
+    async def answer(handle) -> None:
+        await handle.reply("a")
+
+    lone.handler = answer
+    lone.platform.plays(reject(PERMISSION))
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await done.settled(1000)
+    with pytest.raises(RuleBrokenError, match="redrive"):
+        await kernel.resubmit(done.turn_id, by="op")
+
+
+@pytest.mark.parametrize("bad", [None, 5, "\ud800"])
+async def test_operators_must_say_who_they_are(lone: Gateway, bad: object) -> None:
+    lone.platform.plays(unknown())
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    await lone.advance(1_000)
+    calls = (
+        kernel.resolve(done.entry_id, "give_up", by="op", why=bad),
+        kernel.resolve(done.entry_id, "resend", by=bad),
+        kernel.bounced(done.entry_id, detail=bad),
+        kernel.reschedule(done.entry_id, bad, by="op"),
+    )
+    before = kernel.store.head
+    for call in calls:
+        with pytest.raises((InvalidInputError, IllegalTransitionError)):
+            await call
+    assert kernel.store.head == before
+
+
+async def test_rescheduling_brings_a_retry_forward(lone: Gateway) -> None:
+    lone.platform.plays(*[reject(TRANSIENT)] * 5)
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    await lone.advance(15_000)
+    before = len(lone.platform.calls)
+    await kernel.reschedule(done.entry_id, 0, by="op")
+    await spin()
+    assert len(lone.platform.calls) == before + 1
