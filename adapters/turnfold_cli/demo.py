@@ -9,18 +9,19 @@ platform is asked what it has seen. Also as `python -m turnfold_cli.demo`.
 import asyncio
 import json
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from attrs import asdict
 from rich.console import Console
 
-from turnfold_cli.demo_plan import Class, make_plan
+from turnfold_cli.demo_plan import STORE, Class, make_plan
 from turnfold_cli.demo_processes import DemoError
-from turnfold_cli.demo_report import Report, judge, table
-from turnfold_cli.demo_run import STORE, Progress, run
-from turnfold_cli.demo_screen import watching
+
+if TYPE_CHECKING:
+    from turnfold_cli.demo_report import Report
 
 Messages = Annotated[int, typer.Option(min=1, help="How many messages to post.")]
 Kills = Annotated[int, typer.Option(min=0, help="How often to kill the gateway.")]
@@ -37,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, no table.
 _SHOWN = 20
 
 
-def demo(  # noqa: PLR0917  typer takes its options by position
+def demo(
     messages: Messages = 200,
     kills: Kills = 20,
     seed: Seed = 1,
@@ -50,6 +51,8 @@ def demo(  # noqa: PLR0917  typer takes its options by position
     Exit code 1: something was lost, doubled or left in the air, or the log does not
     pass; 2: the demo could not be run.
     """
+    if find_spec("httpx") is None:
+        _refuse("needs httpx; pip install 'turnfold[cli,webhook]'")
     if keep is not None and (keep / STORE).exists():
         _refuse(f"{keep / STORE} exists; give a folder without a store")
     with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
@@ -61,7 +64,12 @@ def demo(  # noqa: PLR0917  typer takes its options by position
         raise typer.Exit(1)
 
 
-def _run(messages: int, kills: int, seed: int, mode: Class, folder: Path) -> Report:
+def _run(messages: int, kills: int, seed: int, mode: Class, folder: Path) -> "Report":
+    # Only here, so that the help is there without the extra `webhook`.
+    from turnfold_cli.demo_report import judge  # noqa: PLC0415
+    from turnfold_cli.demo_run import Progress, run  # noqa: PLC0415
+    from turnfold_cli.demo_screen import watching  # noqa: PLC0415
+
     plan = make_plan(messages, kills, seed, mode)
     progress = Progress()
     try:
@@ -72,14 +80,14 @@ def _run(messages: int, kills: int, seed: int, mode: Class, folder: Path) -> Rep
     return judge(plan, mode, seed, evidence)
 
 
-def _show(report: Report, keep: Path | None, *, as_json: bool) -> None:
+def _show(report: "Report", keep: Path | None, *, as_json: bool) -> None:
     if as_json:
         shape = asdict(report)
         shape["class"] = shape.pop("delivery")
         typer.echo(json.dumps(shape))
         return
     console = Console()
-    console.print(table(report))
+    console.print(report.table())
     console.print(f"audit with the platform's list as witness: {report.audit}")
     console.print(f"{report.restarts} restarts, {report.seconds} s", highlight=False)
     for breach in report.breaches[:_SHOWN]:

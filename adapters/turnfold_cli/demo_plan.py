@@ -10,6 +10,8 @@ from attrs import frozen
 from turnfold_cli.demo_gateway import block_text, part_text
 from turnfold_model.failpoints import Stop
 
+STORE = "gateway.db"  # in the folder of a demo
+
 
 class Class(StrEnum):
     """What the platform offers; as DeliveryClass, for the command line."""
@@ -90,7 +92,7 @@ class Plan:
         return sum(len(m.pieces) + m.file for m in self.messages)
 
 
-_PATH = (
+PATH = (
     "commit turn.accepted",
     "CallHandler",
     "commit outbox.queued",
@@ -102,8 +104,8 @@ _PATH = (
     "commit turn.completed",
     "Append returned",
 )
-_RECOVERY = {
-    Class.KEYED: ("Append recover", "Append attempt", "Append orphaned"),
+RECOVERY = {
+    Class.KEYED: ("Append recover", "Append attempt_now", "Append orphaned"),
     Class.LOOKUP: ("Append recover", "Reconcile", "Append look_up", "Append orphaned"),
     Class.BLIND: ("Append recover", "Append settle_doubt", "Append orphaned"),
 }
@@ -135,8 +137,8 @@ def _message(rng: random.Random, number: int, conversations: int) -> Message:
 
 def _kills(rng: random.Random, count: int, mode: Class) -> Iterator[Kill]:
     """In turn: a point on the path, a point of the recovery from that, any moment."""
-    path = cycle(_shuffled(rng, _PATH))
-    recovery = cycle(_shuffled(rng, _RECOVERY[mode]))
+    path = cycle(_shuffled(rng, PATH))
+    recovery = cycle(_shuffled(rng, RECOVERY[mode]))
     for number in range(count):
         match number % 3:
             case 0:

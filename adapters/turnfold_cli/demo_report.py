@@ -20,8 +20,8 @@ from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Store
 from turnfold.words import Kind, Phase
-from turnfold_cli.demo_plan import Class, Message, Plan
-from turnfold_cli.demo_run import STORE, WITNESS, Evidence, reading
+from turnfold_cli.demo_plan import STORE, Class, Message, Plan
+from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
 PASSED = "passed"
 
@@ -51,6 +51,18 @@ class Report:
     def good(self) -> bool:
         whole = self.audit == PASSED and not self.breaches
         return whole and not (self.lost or self.doubled or self.pending)
+
+    def table(self) -> Table:
+        """For people. Eight columns are what fits into 80 characters."""
+        shown = Table(title=f"turnfold demo, {self.delivery}, seed {self.seed}")
+        shown.add_column("in", justify="right")
+        row = [str(self.messages)]
+        names = ("turns", "delivered", "lost", "doubled", "parked", "kills", "cuts")
+        for name in names:
+            shown.add_column(name, justify="right")
+            row.append(str(getattr(self, name)))
+        shown.add_row(*row)
+        return shown
 
 
 @define
@@ -189,15 +201,3 @@ def _arrived(
     finals = [entry for entry in entries if entry.kind is Kind.FINAL]
     mine = {part.key for entry in finals for part in entry.parts}
     return texts.issuperset(message.pieces) and len(mine & files) == message.file
-
-
-def table(report: Report) -> Table:
-    """For people. Eight columns are what fits into 80 characters."""
-    shown = Table(title=f"turnfold demo, {report.delivery}, seed {report.seed}")
-    shown.add_column("in", justify="right")
-    row = [str(report.messages)]
-    for name in ("turns", "delivered", "lost", "doubled", "parked", "kills", "cuts"):
-        shown.add_column(name, justify="right")
-        row.append(str(getattr(report, name)))
-    shown.add_row(*row)
-    return shown

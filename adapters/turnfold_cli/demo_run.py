@@ -14,11 +14,11 @@ from attrs import define, field, frozen
 
 from turnfold.ports.store import Store
 from turnfold.stores import store_at
-from turnfold_cli.demo_plan import Again, Class, Message, Plan
+from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
 from turnfold_model.quiet import quiet
 
-STORE, WITNESS, LOG = "gateway.db", "witness.json", "gateway.log"
+WITNESS, LOG = "witness.json", "gateway.log"
 
 _APART_S = (0.005, 0.03)
 _POST_WITHIN_S = 10.0

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 COMMANDS: Final = {
     "explore": "turnfold_model.explore_command",
+    "kill9": "turnfold_model.kill9_command",
     "tlc": "turnfold_model.tlc_command",
 }
 

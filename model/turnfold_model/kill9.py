@@ -6,14 +6,11 @@ and another one takes over, which may die as well. Then platform, log and audit 
 agree that nothing was lost and nothing doubled.
 
 This sees what a dead process leaves behind, not what a disk forgets: power loss is
-another harness. As a command: `python -m turnfold_model.kill9 --long`.
+another harness. As a command: `python -m turnfold_model kill9 --long`.
 """
 
-import argparse
 import asyncio
-import json
 import random
-import sys
 import threading
 import time
 from collections import Counter
@@ -139,53 +136,16 @@ def full(delivery: DeliveryClass) -> Iterator[Verdict]:
     yield from every_client_point(beside(delivery))
 
 
-def run(verdicts: Iterable[Verdict]) -> Report:
-    """Play them all. Refuses to fork from a process that has threads."""
+def play_all(verdicts: Iterable[Verdict], seconds: float | None = None) -> Report:
+    """Play them all, or as many as begin within `seconds`. Refuses to fork from a
+    process that has threads."""
     if threading.active_count() > 1:
         raise RuntimeError("a process with threads cannot be forked safely")
     asyncio.run(warm_up())
     report, began = Report(), time.monotonic()
     for verdict in verdicts:
         report.add(verdict)
-    report.seconds = time.monotonic() - began
+        report.seconds = time.monotonic() - began
+        if seconds is not None and report.seconds > seconds:
+            break
     return report
-
-
-def main(argv: Iterable[str] | None = None) -> int:
-    """Exit code 1 if anything was lost, doubled or not as the log says."""
-    parser = argparse.ArgumentParser(prog="python -m turnfold_model.kill9")
-    classes = [c.value for c in DeliveryClass]
-    parser.add_argument("--class", dest="chosen", choices=classes, action="append")
-    parser.add_argument("--seed", type=int, default=1, help="of what is sampled")
-    parser.add_argument("--long", action="store_true", help="every pair of points")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(None if argv is None else list(argv))
-    failed = False
-    for name in given.chosen or classes:
-        delivery = DeliveryClass(name)
-        report = run(full(delivery) if given.long else quick(delivery, given.seed))
-        _print(name, report, as_json=given.json)
-        failed = failed or bool(report.breaches)
-    return int(failed)
-
-
-def _print(name: str, report: Report, *, as_json: bool) -> None:
-    if as_json:
-        facts = {
-            "class": name,
-            "runs": report.runs,
-            "kills": report.kills,
-            "points": dict(sorted(report.points.items())),
-            "troubles": report.troubles,
-            "breaches": report.breaches,
-            "seconds": round(report.seconds, 1),
-        }
-        print(json.dumps(facts), flush=True)  # noqa: T201  a command line
-        return
-    print(f"{name}: {report}", flush=True)  # noqa: T201  a command line
-    for breach in report.breaches:
-        print(f"  {breach}")  # noqa: T201  a command line
-
-
-if __name__ == "__main__":
-    sys.exit(main())

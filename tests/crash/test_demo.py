@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from turnfold_cli.demo_plan import Class, make_plan
+from turnfold import effects
+from turnfold.decide import attempting, running, settling
+from turnfold.events import CLASSES
+from turnfold_cli.demo_plan import PATH, RECOVERY, Class, make_plan
 
 FIELDS = {"messages", "turns", "delivered", "lost", "doubled", "parked", "kills"}
 FIELDS |= {"restarts", "cuts", "audit", "seconds"}
@@ -55,3 +58,16 @@ def test_every_message_has_its_place_in_one_life() -> None:
     batches = plan.batches()
     assert len(batches) == 10
     assert [m for batch in batches for m in batch] == plan.messages
+
+
+def test_every_point_that_a_plan_names_is_one_that_exists() -> None:
+    modules = (attempting, running, settling)
+    for point in {*PATH, *(name for names in RECOVERY.values() for name in names)}:
+        what, _, which = point.partition(" ")
+        match what:
+            case "commit":
+                assert which in CLASSES
+            case "Append":
+                assert any(hasattr(module, which) for module in modules), point
+            case _:
+                assert hasattr(effects, what)
