@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from turnfold import guards
-from turnfold.payloads import identifier_problem
+from turnfold.arguments import identifier_problem
 from turnfold.ports.channel import (
     Absent,
     Accepted,

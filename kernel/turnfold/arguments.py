@@ -23,6 +23,38 @@ def a_text(field: str, value: Any, *, empty: bool = True) -> str:
     return value
 
 
+def identifier_problem(value: str) -> str:
+    """What keeps a text from being an id; nothing if it may be one. Control characters
+    (NUL, DEL and the C1 block, too) are in no platform's ids, and some databases and
+    most terminals cannot take them."""
+    if not value or len(value) > 512:
+        return f"expected 1 to 512 characters, got {len(value)}"
+    return control_problem(value)
+
+
+def control_problem(value: str) -> str:
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        return "control character"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return "lone surrogate in text"
+    return ""
+
+
+def a_name(field: str, value: Any) -> str:
+    """An id: what `identifier_problem` finds nothing wrong with."""
+    name = a_text(field, value)
+    problem = identifier_problem(name)
+    if problem:
+        raise InvalidInputError(field=field, problem=problem)
+    return name
+
+
+def a_name_or_none(field: str, value: Any) -> str | None:
+    return None if value is None else a_name(field, value)
+
+
 def a_time(field: str, value: Any, *, least: int = 0) -> int:
     """Milliseconds, as a plain int; a bool is none."""
     if type(value) is not int:

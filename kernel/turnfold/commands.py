@@ -4,11 +4,11 @@ When a command returns, what it says is durable. When it raises, nothing of it i
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from turnfold.arguments import a_text, a_time, a_word
+from turnfold.arguments import a_name, a_name_or_none, a_text, a_time, a_word
 from turnfold.attached import Attached
 from turnfold.clock import Clock
 from turnfold.decide import aborting, accepting, enqueuing, gating, operating
@@ -118,7 +118,7 @@ class Commands:
             plan=plan,
             turn=turn,
             run=run,
-            key=None if key is None else a_text("key", key, empty=False),
+            key=a_name_or_none("key", key),
             policy=None if policy is None else a_word("policy", policy, BlindPolicy),
             not_before=None if not_before is None else a_time("not_before", not_before),
             expires_at=expires,
@@ -133,8 +133,9 @@ class Commands:
         return await self._stop(turn, AbortReason.SUPERSEDED, by)
 
     async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
-        turn = a_text("stream", stream).startswith(TURN)
+        turn = a_name("stream", stream).startswith(TURN)
         decision = aborting.abort_turn if turn else aborting.abort_entry
+        by = a_name_or_none("by", by)
         done: Abortion = await self.append(
             partial(decision, stream=stream, reason=reason, by=by)
         )
@@ -142,12 +143,21 @@ class Commands:
 
     async def connected(self, channel: str, *, account: str = "default") -> None:
         """The account works: what waited for it goes now, back-off or not."""
-        await self.append(partial(gating.connected, channel=channel, account=account))
+        await self._gate(gating.connected, channel, account)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
         """The account cannot send: hold it and spend no attempts until connected()."""
+        await self._gate(gating.disconnected, channel, account)
+
+    async def _gate(
+        self, decision: Callable[..., None], channel: str, account: str
+    ) -> None:
         await self.append(
-            partial(gating.disconnected, channel=channel, account=account)
+            partial(
+                decision,
+                channel=a_name("channel", channel),
+                account=a_name("account", account),
+            )
         )
 
     async def redrive(
@@ -157,8 +167,8 @@ class Commands:
         await self.append(
             partial(
                 operating.redrive,
-                stream=entry,
-                by=by,
+                stream=a_name("entry", entry),
+                by=a_name("by", by),
                 accept_duplicate=accept_duplicate,
             )
         )
@@ -170,9 +180,9 @@ class Commands:
         await self.append(
             partial(
                 operating.resolve,
-                stream=entry,
+                stream=a_name("entry", entry),
                 verdict=verdict,
-                by=by,
+                by=a_name("by", by),
                 why=a_text("why", why),
                 marked=marked,
             )
@@ -180,12 +190,15 @@ class Commands:
 
     async def acknowledge(self, entry: str, *, by: str) -> None:
         """A person has seen a dead letter."""
-        await self.append(partial(operating.acknowledge, stream=entry, by=by))
+        await self._operate(operating.acknowledge, "entry", entry, by)
 
     async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
         await self.append(
             partial(
-                operating.reschedule, stream=entry, due=a_time("due_ms", due_ms), by=by
+                operating.reschedule,
+                stream=a_name("entry", entry),
+                due=a_time("due_ms", due_ms),
+                by=a_name("by", by),
             )
         )
 
@@ -194,7 +207,7 @@ class Commands:
         await self.append(
             partial(
                 operating.bounce,
-                stream=entry,
+                stream=a_name("entry", entry),
                 part=part,
                 detail=a_text("detail", detail),
             )
@@ -202,7 +215,14 @@ class Commands:
 
     async def resubmit(self, turn: str, *, by: str) -> None:
         """Run a failed turn again, once."""
-        await self.append(partial(operating.resubmit, stream=turn, by=by))
+        await self._operate(operating.resubmit, "turn", turn, by)
+
+    async def _operate(
+        self, decision: Callable[..., Any], what: str, stream: str, by: str
+    ) -> Any:
+        return await self.append(
+            partial(decision, stream=a_name(what, stream), by=a_name("by", by))
+        )
 
 
 async def _held(payload: Payload) -> Payload:

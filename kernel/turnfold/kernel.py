@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, overload
 
-from turnfold.arguments import a_text
+from turnfold.arguments import a_name, a_text
 from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
@@ -78,7 +78,7 @@ class Kernel(Commands):
     def attach(self, name: str, channel: object, *, account: str = "default") -> None:
         """A channel under a name and one of its accounts. Raises ContractError if it
         is not a channel, InvalidInputError if the place is taken."""
-        key = (name, account)
+        key = (a_name("name", name), a_name("account", account))
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
         desk = Attached(name, account, channel)
@@ -94,7 +94,7 @@ class Kernel(Commands):
     ) -> None:
         """Accept what a Source brings, in order, while this kernel is the worker; its
         cursor moves in the commit of what it has passed."""
-        self._sources.add(name, account, stream)
+        self._sources.add(a_name("name", name), a_name("account", account), stream)
 
     @overload
     def on_turn(self, handler: Handler, /) -> Handler: ...

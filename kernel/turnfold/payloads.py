@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from turnfold.arguments import a_word
+from turnfold.arguments import a_word, control_problem, identifier_problem
 from turnfold.errors import InvalidInputError
 from turnfold.words import Format
 
@@ -43,21 +43,16 @@ def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
-def identifier_problem(value: str) -> str:
-    """What keeps a text from being an id; nothing if it may be one."""
-    if not value or len(value) > 512:
-        return f"expected 1 to 512 characters, got {len(value)}"
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
-        return "control character"
-    return "" if _is_utf8(value) else "lone surrogate in text"
-
-
-def _is_utf8(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def token(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: what a platform hands out to be given back, at most 4096
+    characters; it may be empty."""
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    problem = control_problem(value)
+    if len(value) > 4096:
+        problem = f"expected at most 4096 characters, got {len(value)}"
+    if problem:
+        raise InvalidInputError(field=attribute.name, problem=problem)
 
 
 def optional_identifier(

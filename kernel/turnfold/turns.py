@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from turnfold import canonical
+from turnfold.arguments import a_name
 from turnfold.decide import running, stepping
 from turnfold.decide.enqueuing import Enqueued
 from turnfold.errors import StepInDoubtError
@@ -104,7 +105,7 @@ class TurnHandle:
 
     def _key(self, key: str | None) -> str:
         self._blocks += 1
-        return key if key is not None else str(self._blocks)
+        return a_name("key", key) if key is not None else str(self._blocks)
 
     async def _say(
         self,
@@ -133,6 +134,7 @@ class TurnHandle:
 
     async def silent(self, reason: str) -> None:
         """No reply is meant, and why: a short code, such as "not_addressed"."""
+        a_name("reason", reason)
         await self._kernel.append(
             partial(running.silence, stream=self.id, run=self.run, reason=reason)
         )
@@ -143,6 +145,7 @@ class TurnHandle:
         """Do something outside once, over all runs of the turn, and remember its
         result (anything canonical JSON can carry). Raises StepInDoubtError if an
         earlier run began it and died, unless `repeat`."""
+        a_name("key", key)
         begin = partial(stepping.begin_step, stream=self.id, run=self.run, key=key)
         state: stepping.StepState = await self._kernel.append(begin)
         if state.done and state.result is not None:

@@ -1,6 +1,6 @@
 """Taking a message in: once, durably, with its cursor, and started if its lane is free."""
 
-from attrs import frozen
+from attrs import field, frozen
 
 from turnfold import canonical
 from turnfold.decide.draft import Draft
@@ -9,7 +9,7 @@ from turnfold.events import turn as t
 from turnfold.events.ledger import CursorAdvanced
 from turnfold.names import cursor_of, inbound_key
 from turnfold.packing import pack_inbound
-from turnfold.payloads import Inbound
+from turnfold.payloads import Inbound, identifier, token
 from turnfold.words import TurnPhase
 
 
@@ -27,10 +27,10 @@ class Acceptance:
 class SourceCursor:
     """How far a source has got, under a name of its own."""
 
-    channel: str
-    account: str
-    value: str
-    name: str = ""
+    channel: str = field(validator=identifier)
+    account: str = field(validator=identifier)
+    value: str = field(validator=token)
+    name: str = field(default="", validator=token)
 
 
 def accept(
