@@ -72,7 +72,7 @@ class Journal:
         try:
             if self._lost:
                 self.reopen()
-            return self._transact(decisions, again=True)
+            return self._transact(decisions)
         except FateUnknownError as exc:
             self._lost = True
             return self._after_unknown_fate(decisions, exc)
@@ -95,7 +95,7 @@ class Journal:
         """The COMMIT may have reached the disk: read, then decide on what is there."""
         try:
             self.reopen()
-            return self._transact(decisions)
+            return self._transact(decisions, again=True)
         except (StoreError, NotOpenError) as again:
             self._lost = isinstance(again, FateUnknownError) or self._lost
             again.__context__ = exc
