@@ -25,7 +25,6 @@ from turnfold.errors import (
     NotOpenError,
     ReadOnlyError,
     StoreError,
-    UnsafeStoreError,
 )
 from turnfold.ports.store import Head, Listing, Mark, Summary
 from turnfold_adapters.stores import sqlite_schema
@@ -45,7 +44,13 @@ from turnfold_adapters.stores.sqlite_connection import (
     typed_error,
 )
 from turnfold_adapters.stores.sqlite_mark import MarkFile
-from turnfold_adapters.stores.sqlite_place import check_disk, check_file, resolve
+from turnfold_adapters.stores.sqlite_place import (
+    check_disk,
+    check_file,
+    has_wal,
+    resolve,
+    stamp,
+)
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
 from turnfold_adapters.stores.sqlite_tx import SqliteTx
@@ -97,6 +102,9 @@ class SqliteStore:
         self._pid = 0
         self._wal: Wal | None = None
         self._immutable = False
+        self._stamp: tuple[
+            int, ...
+        ] = ()  # of the file, when it was opened as immutable
         self._version = 0
         self._kinds: dict[str, int] = {}
         self._ownership = FileOwnership(self.path, self)
@@ -154,7 +162,8 @@ class SqliteStore:
     def _open_read_only(self) -> None:
         if not Path(self.path).exists():
             raise NotAStoreError(path=self.path, problem="it does not exist")
-        self._immutable = not self._has_wal()
+        self._stamp = stamp(self.path)
+        self._immutable = not has_wal(self.path)
         if not self._immutable:
             check_disk(self.path)
         self._reader = open_read_only(
@@ -163,15 +172,6 @@ class SqliteStore:
         sqlite_schema.check(self._reader, self.path, read_only=True)
         self._reads = self._reads_on(self._reader)
         self._version = self._reader.pragma("data_version")
-
-    def _has_wal(self) -> bool:
-        wal, shm = Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
-        if not wal.exists() or (wal.stat().st_size == 0 and not shm.exists()):
-            return False
-        if not shm.exists():
-            problem = "it has a -wal but no -shm; open it once for writing"
-            raise UnsafeStoreError(path=self.path, problem=problem)
-        return True
 
     def _reads_on(self, conn: apsw.Connection) -> SqliteReads:
         return SqliteReads(conn, self.path, self.wait, self._folder)
@@ -217,7 +217,7 @@ class SqliteStore:
         return self._read().since(position)
 
     def log(self, after: int = 0) -> Iterator[Record]:
-        return stream_log(self._read(), after)
+        return stream_log(self._read, after)
 
     def lookup(self, key: str) -> str | None:
         return self._read().lookup(key)
@@ -251,7 +251,9 @@ class SqliteStore:
         if self._reads is None:
             raise NotOpenError(state=self._state)
         self._check_process()
-        if self._immutable and self._has_wal():  # a writer came: look through its log
+        if self._immutable and (
+            has_wal(self.path) or stamp(self.path) != self._stamp
+        ):  # a writer came, and may have left again
             self._close_connections()
             self._state = "not open"
             self.open(read_only=True)

@@ -91,3 +91,23 @@ def _unescaped(point: str) -> str:
     for code, char in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         point = point.replace("\\" + code, char)
     return point
+
+
+def has_wal(path: str) -> bool:
+    """True if a store must be read through its write-ahead log.
+
+    Raises UnsafeStoreError if there is one that cannot be read without writing.
+    """
+    wal, shm = Path(f"{path}-wal"), Path(f"{path}-shm")
+    if not wal.exists() or (wal.stat().st_size == 0 and not shm.exists()):
+        return False
+    if not shm.exists():
+        problem = "it has a -wal but no -shm; open it once for writing"
+        raise UnsafeStoreError(path=path, problem=problem)
+    return True
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """Changes when a writer has been here, even if it left no log behind."""
+    status = Path(path).stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

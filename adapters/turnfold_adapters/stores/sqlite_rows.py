@@ -8,7 +8,7 @@ hides the others.
 from __future__ import annotations  # `list` is a method of the port, too
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -175,9 +175,10 @@ class SqliteReads:
             return list_damaged(self.conn, sql, bindings)
 
 
-def stream_log(reads: SqliteReads, after: int) -> Iterator[Record]:
-    """Every record after a position, `CHUNK` at a time."""
-    while records := reads.since(after, CHUNK):
+def stream_log(reads: Callable[[], SqliteReads], after: int) -> Iterator[Record]:
+    """Every record after a position, `CHUNK` at a time, each from the connection that
+    is the right one by then."""
+    while records := reads().since(after, CHUNK):
         yield from records
         after = records[-1].position
 
