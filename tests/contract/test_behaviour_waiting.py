@@ -197,7 +197,7 @@ async def test_a_longer_gate_is_not_shortened_by_a_later_limit(lone: Gateway) ->
 
 @pytest.mark.case("D15")
 async def test_a_waiting_head_holds_its_own_lane_only(lone: Gateway) -> None:
-    kernel, head = await queued(lone, reject(TRANSIENT))
+    kernel, _ = await queued(lone, reject(TRANSIENT))
     behind = await kernel.enqueue(route(), "behind")
     other = await kernel.enqueue(route("43"), "other")
     await kernel.settled(other.entry_id, 1000)
@@ -393,11 +393,9 @@ async def test_a_backward_jump_over_a_restart_stretches_no_key_window(
     lone: Gateway,
 ) -> None:
     lone.platform.keyed = True
-    channel = PlatformChannel(
-        lone.platform, DeliveryClass.KEYED, key_window_ms=10_000
-    )
+    channel = PlatformChannel(lone.platform, DeliveryClass.KEYED, key_window_ms=10_000)
     lone.channels = {("t", "default"): channel}
-    kernel, name = await queued(lone, unknown(), unknown())
+    await queued(lone, unknown(), unknown())
     await lone.advance(1_000)
     await lone.advance(3_999)
     assert len(lone.platform.calls) == 3
