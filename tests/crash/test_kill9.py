@@ -55,3 +55,35 @@ def test_a_gateway_is_killed_on_the_whole_path_and_in_its_recovery(
     assert [name for name in wanted if name not in reached] == []
     recovery = ("Append recover", "Append orphaned", "Reconcile", "Append settle_doubt")
     assert any(name.endswith(recovery) for name in report["points"])
+
+
+MUTANT = """
+import time
+from turnfold import guards
+from turnfold.decide import accepting
+from turnfold.words import DeliveryClass
+from turnfold_model.kill9 import Scene, every_point
+{mutation}
+for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
+    if any(text.startswith("{rule}") for text in verdict.breaches):
+        print(verdict.breaches)
+        break
+"""
+
+
+@pytest.mark.parametrize(
+    ("mutation", "delivery", "rule"),
+    [
+        ("guards.resend_allowed = lambda *_: True", "blind", "INV-2"),
+        ("guards.may_look_up = lambda *_: False", "lookup", "INV-1"),
+        ("accepting.inbound_key = lambda _: f'{time.time_ns()}'", "keyed", "INV-9"),
+    ],
+    ids=["blind resend", "no look-up", "no dedupe"],
+)
+def test_a_kernel_that_lacks_a_rule_is_caught(
+    mutation: str, delivery: str, rule: str
+) -> None:
+    script = MUTANT.format(mutation=mutation, delivery=delivery, rule=rule)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert rule in done.stdout, done.stderr
