@@ -236,7 +236,8 @@ async def test_one_bad_append_does_not_fail_its_neighbours_of_one_tick(
     gateway: Gateway,
 ) -> None:
     kernel = await gateway.start()
-    bad = SourceCursor(channel="t", account="default", value="\ud800")
+    bad = SourceCursor(channel="t", account="default", value="7")
+    object.__setattr__(bad, "value", "\ud800")  # past the check at the door
     results = await asyncio.gather(
         kernel.accept(inbound("1")),
         kernel.accept(inbound("2"), cursor=bad),
