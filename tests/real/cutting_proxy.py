@@ -51,7 +51,10 @@ class CuttingProxy:
     seen: list[Seen] = field(default_factory=list)
     _plans: list[_Plan] = field(default_factory=list)
     _server: asyncio.Server | None = None
-    _links: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
+    # Each connection of a client, with the ends that it has open: both sides of us.
+    _links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = field(
+        default_factory=dict
+    )
     _refusing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
@@ -68,6 +71,16 @@ class CuttingProxy:
     def count(self, method: str) -> int:
         """How many requests of a method came in."""
         return sum(one.method == method for one in self.seen)
+
+    @property
+    def sends(self) -> int:
+        """How many requests to send a Matrix event came in."""
+        return sum("/send/" in one.path for one in self.seen)
+
+    @property
+    def planned(self) -> int:
+        """How many faults are still to come."""
+        return sum(plan.times for plan in self._plans)
 
     def plan(
         self,
@@ -93,8 +106,9 @@ class CuttingProxy:
             self._server.close()
             self._server = None
         self._refusing.set()
-        for writer in self._links.values():
-            writer.transport.abort()
+        for writers in self._links.values():
+            for writer in writers:
+                writer.transport.abort()
         await asyncio.gather(*self._links)
 
     async def hold(self, seconds: float) -> None:
@@ -107,9 +121,9 @@ class CuttingProxy:
     ) -> None:
         link = asyncio.current_task()
         assert link is not None
-        self._links[link] = writer
+        ends = self._links[link] = [writer]
         try:
-            await _Link(self, reader, writer).run()
+            await _Link(self, reader, writer, ends).run()
         except (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, which is this proxy's trade
         finally:
@@ -134,11 +148,13 @@ class _Link:
     proxy: CuttingProxy
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    ends: list[asyncio.StreamWriter]
 
     async def run(self) -> None:
         up_reader, up_writer = await asyncio.open_connection(
             "127.0.0.1", self.proxy.upstream_port, limit=1 << 20
         )
+        self.ends.append(up_writer)
         try:
             while await self._exchange(up_reader, up_writer):
                 pass

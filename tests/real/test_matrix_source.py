@@ -70,10 +70,10 @@ async def test_messages_beyond_a_limited_timeline_are_fetched_in_order(
     channel = make_channel()
     alice.say(room_id, "before")
     cursor = await now(channel)
-    said = [f"m{number}" for number in range(330)]
+    said = [f"m{number}" for number in range(220)]
     for text in said:
         alice.say(room_id, text)
-    seen = await pairs(channel.source(cursor), lambda seen: len(texts(seen)) >= 330)
+    seen = await pairs(channel.source(cursor), lambda seen: len(texts(seen)) >= 220)
     assert texts(seen) == said
 
 
