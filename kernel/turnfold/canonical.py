@@ -18,6 +18,15 @@ _encode = json.JSONEncoder(
 ).encode
 
 
+def _no_float(literal: str) -> None:
+    msg = f"floating point number {literal}"
+    raise ValueError(msg)
+
+
+# Made once: json.loads with a hook would make a decoder for every call.
+_decode = json.JSONDecoder(parse_float=_no_float).decode
+
+
 def dumps(value: Any) -> bytes:
     """The one encoding of a value made of dict, list, str, int, bool and None."""
     return _encode(value).encode("utf-8")
@@ -30,18 +39,13 @@ def loads(data: bytes) -> Any:
     BOM and escaped surrogates, which every decoder lets pass.
     """
     try:
-        value = json.loads(data.decode("utf-8"), parse_float=_no_float)
+        value = _decode(data.decode("utf-8"))
         again = dumps(value)
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(field="json", problem=str(exc)) from exc
     if again != data:
         raise InvalidInputError(field="json", problem="not in canonical form")
     return value
-
-
-def _no_float(literal: str) -> None:
-    msg = f"floating point number {literal}"
-    raise ValueError(msg)
 
 
 def event_hash(envelope: bytes) -> bytes:
