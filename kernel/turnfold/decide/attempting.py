@@ -42,19 +42,29 @@ class Step:
 
 
 def next_step(draft: Draft, lane: str) -> Step:
-    """What to do in a lane now. Yielded entries are passed by while they wait; the
-    first entry that has not yielded holds the rest back."""
-    waits: list[int] = []
-    for stream in draft.lane(lane):
-        entry = draft.entry(stream)
+    """What to do in a lane now. What is on its way comes before all else: one send at
+    a time. Yielded entries are passed by while they wait; the first entry that has not
+    yielded holds the rest back."""
+    steps: list[Step] = []
+    for entry in _front(draft, lane):
         step = step_of(draft, entry)
+        if entry.phase in (Phase.A, Phase.D):
+            return step
+        steps.append(step)
+    for step in steps:
         if step.act is not Act.WAIT:
             return step
-        if step.until is not None:
-            waits.append(step.until)
-        if entry.phase in (Phase.A, Phase.D) or not entry.yielded:
-            break  # one send at a time, and nobody overtakes the head
+    waits = [step.until for step in steps if step.until is not None]
     return Step(Act.WAIT, until=min(waits, default=None))
+
+
+def _front(draft: Draft, lane: str) -> Iterator[Entry]:
+    """The entries that a lane may be busy with: those that have yielded, and the head."""
+    for stream in draft.lane(lane):
+        entry = draft.entry(stream)
+        yield entry
+        if not entry.yielded:
+            return
 
 
 def step_of(draft: Draft, entry: Entry) -> Step:
@@ -161,13 +171,12 @@ def _rules(draft: Draft, entry: Entry) -> Iterator[tuple[str, bool]]:
 
 def _turn_to_send(draft: Draft, entry: Entry) -> str | None:
     """The entry itself if it may go now, else the one that holds it back."""
-    for stream in draft.lane(entry.lane):
-        other = draft.entry(stream)
-        if stream == entry.stream:
-            return stream
-        if other.phase in (Phase.A, Phase.D) or not other.yielded:
-            return stream
-    return None
+    front = list(_front(draft, entry.lane))
+    for other in front:
+        if other.phase in (Phase.A, Phase.D):
+            return other.stream
+    mine = any(other.stream == entry.stream for other in front)
+    return entry.stream if mine else None
 
 
 def attempt_if_free(draft: Draft, lane: str) -> None:
