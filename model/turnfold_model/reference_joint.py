@@ -40,7 +40,7 @@ class Moment:
         elif kind in _CLOSING or kind == "outbox.late_receipt":
             self.closed.add(name)
         elif kind == "turn.answered":
-            self.answered.add(stream)
+            self.answered.add(name)
 
 
 def outcome_follows(

@@ -39,6 +39,7 @@ class Log:
         self._horizon_ms = horizon_ms
         self._versions: dict[str, int] = {}
         self._position = 0
+        self._at = 0
         self._broken: set[str] = set()
         self._lanes: dict[str, _Lane] = {}
         self._turn_lanes: dict[str, str] = {}
@@ -82,10 +83,13 @@ class Log:
         return store.epoch if isinstance(store, Ledger) else 0
 
     def _placed(self, event: Record, stream: str, position: Any) -> None:
-        """Positions grow; versions of a stream grow by one, from one."""
+        """Positions grow, times never fall, versions grow by one, from one."""
         grows = isinstance(position, int) and position > self._position
         need(grows, "order", f"position {position} after {self._position}")
         self._position = position
+        at = whole(event, "at")
+        need(at >= self._at, "order", f"time {at} after {self._at}")
+        self._at = at
         version, last = whole(event, "version", 1), self._versions.get(stream, 0)
         self._versions[stream] = version
         need(version == last + 1, "order", f"version {version} after {last}")
@@ -166,10 +170,13 @@ class Log:
         kind = event["kind"]
         if kind in ("outbox.attempted", "turn.started"):
             fence, epoch = data["fence"], self._epoch()
-            current = moment.epoch <= fence <= epoch or epoch == 0
+            known = "store" in self.streams  # pruned, or a log without workers
+            current = moment.epoch <= fence <= epoch or not known
             need(current, "INV-5", f"fence {fence}, but the epoch is {epoch}")
         if isinstance(state, Entry) and kind == "outbox.queued" and state.turn:
             need(self._turn(state.turn) is not None, "INV-9", f"no {state.turn}")
+            owned = state.kind != "final" or _bare(state.turn) in moment.answered
+            need(owned, "INV-10", "a final was queued without answered")
         if not isinstance(state, Turn):
             return
         finals = [self._entry(name) for name in state.finals]
@@ -188,7 +195,7 @@ class Log:
         if kind == "turn.completed":
             closing = {_bare(name) for name in moment.closed}
             joined = any(_bare(name) in closing for name in state.finals)
-            silent = stream in moment.answered
+            silent = _bare(stream) in moment.answered
             need(joined or silent, "INV-10", "not in the commit that closed a final")
 
     def _finals_queued(self, turn: Turn, stream: str, moment: Moment) -> None:
@@ -261,6 +268,16 @@ def audit(events: Iterable[Record], **options: Any) -> Iterator[Violation]:
     for event in events:
         yield from log.feed(event)
     yield from log.finish()
+
+
+def as_event(record: Any) -> Record:
+    """A stored record, with its fields as attributes and `data` as JSON bytes, as the
+    line that an export has for it."""
+    event = {
+        name: getattr(record, name)
+        for name in ("position", "stream", "version", "kind", "schema", "at")
+    }
+    return {**event, "data": json.loads(record.data)}
 
 
 def read_ndjson(lines: Iterable[str]) -> Iterator[Record]:

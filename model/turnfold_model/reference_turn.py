@@ -133,9 +133,8 @@ def unheld(turn: Turn, data: Record) -> Turn:
 def resubmitted(turn: Turn, data: Record) -> Turn:
     words(data, "by")
     need(not turn.resubmitted, "once", "a turn is resubmitted once")
-    return replace(
-        turn, phase="accepted", resubmitted=True, finals=(), silent=False, outcome=None
-    )
+    need(not turn.finals, "INV-9", "the outbox owns its answer: redrive that")
+    return replace(turn, phase="accepted", resubmitted=True, silent=False, outcome=None)
 
 
 def redacted(turn: Turn, data: Record) -> Turn:
