@@ -22,7 +22,7 @@ class TurnfoldError(Exception):
             setattr(self, name, value)
 
     def __str__(self) -> str:
-        return self.template.format(**self.facts)
+        return self.template.format(self=self, **self.facts)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return (_rebuild, (type(self), self.facts))
