@@ -1,0 +1,134 @@
+"""Every pair of phase and event of a turn, against a table written by hand from
+design 5."""
+
+import pytest
+
+from turnfold.errors import IllegalTransitionError
+from turnfold.events import NAMES, turn
+from turnfold.machines.turn import TRANSITIONS, Turn, evolve
+from turnfold.words import AbortReason, FailureClass, TurnOutcome, TurnPhase
+
+TABLE: dict[str, dict[str, str]] = {
+    "none": {"accepted": "accepted"},
+    "accepted": {
+        "joined": "accepted",
+        "started": "running",
+        "failed": "failed",
+        "abort_requested": "accepted",
+        "aborted": "aborted",
+        "held": "accepted",
+        "unheld": "accepted",
+    },
+    "running": {
+        "step_started": "running",
+        "step_done": "running",
+        "released": "accepted",
+        "run_failed": "accepted",
+        "answered": "answered",
+        "failed": "failed",
+        "abort_requested": "running",
+        "aborted": "aborted",
+        "held": "accepted",
+    },
+    "answered": {
+        "completed": "completed",
+        "failed": "failed",
+        "abort_requested": "answered",
+        "aborted": "aborted",
+    },
+    "completed": {"amended": "completed failed", "redacted": "completed"},
+    "failed": {
+        "amended": "completed failed",
+        "resubmitted": "accepted",
+        "redacted": "failed",
+    },
+    "aborted": {"amended": "completed failed", "redacted": "aborted"},
+}
+t = turn
+RUN = {"run": 1}
+SAMPLES: list[turn.TurnEvent] = [
+    t.Accepted(
+        channel="t",
+        account="a",
+        conversation="42",
+        message_id="1",
+        body="d",
+        lane="t/a/42/",
+    ),
+    t.Joined(message_id="2", body="e"),
+    t.Started(run=1, owner="o", fence=1),
+    t.StepStarted(**RUN, key="k"),
+    t.StepDone(**RUN, key="k", result="d"),
+    t.Released(**RUN, reason="shutdown"),
+    t.RunFailed(**RUN, failure=FailureClass.TRANSIENT, due=5),
+    t.Answered(**RUN, finals=("entry:e",)),
+    t.Completed(outcome=TurnOutcome.REPLIED),
+    t.Failed(outcome=TurnOutcome.FAILED, reason="x"),
+    t.TurnAbortRequested(reason=AbortReason.USER),
+    t.TurnAborted(outcome=TurnOutcome.ABORTED),
+    *(
+        t.Amended(outcome=outcome, entry="entry:e")
+        for outcome in (TurnOutcome.REPLIED, TurnOutcome.FAILED)
+    ),
+    t.Held(reason="restored"),
+    t.Unheld(by="op"),
+    t.Resubmitted(by="op"),
+    t.TurnRedacted(by="op"),
+]
+ACCEPTED, STARTED, ANSWERED = SAMPLES[0], SAMPLES[2], SAMPLES[7]
+PATHS: dict[str, list[turn.TurnEvent]] = {
+    "accepted": [ACCEPTED],
+    "running": [ACCEPTED, STARTED],
+    "answered": [ACCEPTED, STARTED, ANSWERED],
+    "completed": [ACCEPTED, STARTED, ANSWERED, SAMPLES[8]],
+    "failed": [ACCEPTED, STARTED, SAMPLES[9]],
+    "aborted": [ACCEPTED, SAMPLES[11]],
+}
+
+
+def folded(events: list[turn.TurnEvent]) -> Turn | None:
+    state: Turn | None = None
+    for position, event in enumerate(events, 1):
+        state = evolve(state, event, "turn:t", 1000 + position, position)
+    return state
+
+
+def name_of(event: turn.TurnEvent) -> str:
+    return NAMES[type(event)].partition(".")[2]
+
+
+ALL = sorted({(phase, name_of(event)) for phase in TABLE for event in SAMPLES})
+
+
+def test_the_samples_are_all_events_there_are() -> None:
+    names = {name.partition(".")[2] for name in NAMES.values() if "turn." in name}
+    assert {name_of(event) for event in SAMPLES} == names
+    assert set(TRANSITIONS) == {None, *TurnPhase}
+
+
+@pytest.mark.parametrize(("phase", "name"), ALL)
+def test_each_event_leads_where_the_design_says(phase: str, name: str) -> None:
+    wanted = TABLE[phase].get(name)
+    found = set()
+    for event in (e for e in SAMPLES if name_of(e) == name):
+        state, twin = folded(PATHS.get(phase, [])), folded(PATHS.get(phase, []))
+        if wanted is not None:
+            found.add(str(evolve(state, event, "turn:t", 2000, 9).phase))
+            continue
+        with pytest.raises(IllegalTransitionError) as caught:
+            evolve(state, event, "turn:t", 2000, 9)
+        legal = {f"turn.{known}" for known in TABLE[phase]}
+        assert set(caught.value.legal.split(", ")) == legal
+        assert state == twin
+    assert found == set((wanted or "").split())
+
+
+def test_a_resubmitted_turn_begins_its_count_again() -> None:
+    failed = t.RunFailed(**RUN, failure=FailureClass.TRANSIENT, due=5)
+    again = t.Started(run=2, owner="o", fence=1)
+    ended = t.Failed(outcome=TurnOutcome.FAILED, reason="x")
+    path = [ACCEPTED, STARTED, failed, again, ended, t.Resubmitted(by="op")]
+    state = folded(path)
+    assert state is not None
+    assert (state.failed_runs, state.run, state.resubmitted) == (0, 2, True)
+    assert state.outcome is None
