@@ -6,7 +6,6 @@ its position; nothing else ever comes out of here. Format: specs/log-format.md.
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 from functools import cache
 from typing import Any, get_origin
 
@@ -103,11 +102,12 @@ def _integer(value: Any, _: Any) -> int:
     return value
 
 
-def _enum(value: Any, cls: type[StrEnum]) -> StrEnum:
+def _string(value: Any, cls: type[str]) -> str:
+    """A hook for `str` is asked for its subclasses, the enums, too."""
     if type(value) is not str:
         msg = f"expected str, got {type(value).__name__}"
         raise TypeError(msg)
-    return cls(value)
+    return value if cls is str else cls(value)
 
 
 def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
@@ -128,13 +128,10 @@ def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
 @cache
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, omit_if_default=True)
-    # By identity: a hook for `str` would be taken for its subclasses, the enums, too.
-    converter.register_structure_hook_func(lambda cls: cls is int, _integer)
-    converter.register_structure_hook_func(lambda cls: cls is str, _exact(str))
-    converter.register_structure_hook_func(lambda cls: cls is bool, _exact(bool))
-    converter.register_structure_hook_func(
-        lambda cls: isinstance(cls, type) and issubclass(cls, StrEnum), _enum
-    )
+    # By class: cattrs asks its own coercing hooks for primitives before any predicate.
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(bool, _exact(bool))
     converter.register_structure_hook_factory(
         lambda cls: str(get_origin(cls)) == str(tuple), _array(converter)
     )
