@@ -241,8 +241,11 @@ def parked(entry: Entry, data: Record, at: int) -> Entry:
 
 
 def resolved(entry: Entry, data: Record, at: int) -> Entry:
+    """Ends a doubt. Who says "send it" means it: one attempt more than the budget had
+    left, if it had none."""
     del at
     words(data, "by")
+    entry = replace(entry, used=max(0, min(entry.used, entry.budget - 1)))
     if data.get("resend"):
         marked = bool(data.get("marked"))
         return replace(entry, phase="U", grant=True, marked=marked)

@@ -56,7 +56,8 @@ def outcome_follows(
         case "replied":
             follows = bool(phases) and all(phase == "OK" for phase in phases)
         case "silent":
-            follows = not phases
+            unseen = {e.reason if e is not None else None for e in finals}
+            follows = set(phases) <= {"X"} and unseen <= {"suppressed"}
         case "partially_replied":
             follows = seen
         case "failed":

@@ -42,6 +42,7 @@ class Log:
         self._at = 0
         self._broken: set[str] = set()
         self._lanes: dict[str, _Lane] = {}
+        self._passed_by: set[str] = set()
         self._turn_lanes: dict[str, str] = {}
         self._keys: dict[tuple[str, ...], int] = {}
         self._entries_of: dict[str, list[str]] = {}
@@ -107,6 +108,8 @@ class Log:
         self.streams[stream] = after
         if before is None and isinstance(after, Entry):
             self._enqueued(stream, after)
+        if isinstance(after, Entry) and (not after.open or after.yielded):
+            self._passed_by.add(stream)  # for good: its old place is long gone
         if isinstance(after, Turn):
             self._turn_lane(stream, before, after)
         self._moment.saw(event, stream)
@@ -135,10 +138,7 @@ class Log:
 
     def _passed(self, stream: str) -> bool:
         """Later entries of the lane need not wait for this one."""
-        entry = self.streams[stream]
-        if not isinstance(entry, Entry) or stream in self._broken:
-            return True
-        return entry.phase in ("OK", "X") or entry.yielded
+        return stream in self._passed_by or stream in self._broken
 
     def _new_key(self, event: Record, turn: State) -> None:
         """INV-9: one turn per inbound message, within the horizon."""

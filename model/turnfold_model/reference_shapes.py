@@ -101,7 +101,7 @@ class Turn:
     place: tuple[str, str, str] = ("", "", "")
     runs: int = 0
     fence: int = 0
-    steps: frozenset[str] = frozenset()  # begun in this run
+    steps: frozenset[str] = frozenset()  # begun; without done they are in doubt
     done: frozenset[str] = frozenset()  # remembered for ever
     finals: tuple[str, ...] = ()
     silent: bool = False

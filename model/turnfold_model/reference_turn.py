@@ -37,7 +37,7 @@ def started(turn: Turn, data: Record) -> Turn:
     need(not turn.abort, "INV-11", "started after an abort was requested")
     need(run == turn.runs + 1, "INV-6", f"run {run} is not the next")
     need(fence >= turn.fence, "INV-5", f"fence {fence} is older than {turn.fence}")
-    return replace(turn, phase="running", runs=run, fence=fence, steps=frozenset())
+    return replace(turn, phase="running", runs=run, fence=fence)
 
 
 def _current(turn: Turn, data: Record) -> None:
@@ -56,7 +56,7 @@ def step_done(turn: Turn, data: Record) -> Turn:
     _current(turn, data)
     key = words(data, "key")
     words(data, "result")
-    need(key in turn.steps, "steps", f"step {key} was not started in this run")
+    need(key in turn.steps, "steps", f"step {key} was never started")
     need(key not in turn.done, "steps", f"step {key} is done already")
     return replace(turn, done=turn.done | {key})
 
@@ -85,7 +85,8 @@ def answered(turn: Turn, data: Record) -> Turn:
 
 def completed(turn: Turn, data: Record) -> Turn:
     outcome = one_of(data, "outcome", OUTCOMES)
-    need((outcome == "silent") == turn.silent, "INV-10", f"{outcome} does not follow")
+    unsaid = turn.silent and outcome != "silent"
+    need(not unsaid, "INV-10", f"{outcome}, but the turn chose silence")
     return replace(turn, phase="completed", outcome=outcome)
 
 

@@ -88,10 +88,15 @@ def excused(log: Facts) -> Facts:
     return log._replace(excused=tuple(marks))
 
 
+def one_more(config: Config, column: Column, log: Facts) -> Column:
+    """Who resolves a doubt means it: there is at least one attempt left."""
+    return commit(config, column, log._replace(used=min(log.used, config.budget - 1)))
+
+
 def granted(config: Config, column: Column) -> Column:
     """resolved(resend)."""
     log = excused(column.log)._replace(phase=Ph.U, grant=True)
-    return commit(config, column, log)
+    return one_more(config, column, log)
 
 
 def abort(config: Config, column: Column) -> Column:

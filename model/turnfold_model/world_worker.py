@@ -220,9 +220,11 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
         yield Step("expired", facts.given_up(config, column), IDLE, hand=1)
     if log.phase == Ph.P:
         excused = column._replace(log=facts.excused(log))
+        unsent = facts.absent(config, excused)
+        unsent = facts.one_more(config, unsent, unsent.log)
         resent = facts.granted(config, column)
         yield Step("resolved resend", resent, IDLE, hand=1)
-        yield Step("resolved not sent", facts.absent(config, excused), IDLE, hand=1)
+        yield Step("resolved not sent", unsent, IDLE, hand=1)
         yield Step("resolved sent", facts.settled(config, excused), IDLE, hand=1)
     if log.phase == Ph.F:
         careful = config.without != "consent"

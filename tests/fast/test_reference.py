@@ -146,6 +146,17 @@ GOOD = {
     .out("abort_requested", "t.final", reason="user")
     .out("aborted", "t.final", reason="user")
     .turn("aborted", outcome="aborted"),
+    "a person ends a doubt": doubtful(classes=[], budget=1)
+    .out("resolved", resend=False, by="me")
+    .attempt(attempt=2),
+    "nothing to see": Story()
+    .accept()
+    .run()
+    .queue("t.final", turn="turn:t")
+    .out("aborted", "t.final", reason="suppressed")
+    .turn("answered", run=1, finals=["entry:t.final"])
+    .turn("completed", outcome="silent"),
+    "a failed head": failed().queue("f").plan("f").attempt("f"),
     "redriven": failed().out("redriven", budget=1, expires_at=HOUR, by="me"),
     "gates": begun()
     .say("gate:c/a", "gate.closed", reason="auth")
@@ -267,9 +278,26 @@ BAD = {
         begun().say("gate:c/a", "gate.closed", reason="auth").attempt(),
     ),
     "lane overtaken": ("INV-8", begun().queue("f").plan("f").attempt("f")),
-    "a failed head that did not yield": (
+    "a parked head that did not yield": (
         "INV-8",
-        failed().queue("f").plan("f").attempt("f"),
+        doubtful(classes=[])
+        .out("parked", reason="hold")
+        .queue("f")
+        .plan("f")
+        .attempt("f"),
+    ),
+    "step never started": (
+        "steps",
+        Story().accept().run().turn("step_done", run=1, key="k", result="r"),
+    ),
+    "silence does not follow": (
+        "INV-10",
+        Story()
+        .accept()
+        .run()
+        .answer()
+        .out("aborted", "t.final", reason="user")
+        .turn("completed", outcome="silent"),
     ),
     "stale epoch": (
         "INV-5",

@@ -12,7 +12,7 @@ from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import World
 from turnfold_model.reference import as_event, audit
 
-SECONDS = 0.8
+SECONDS = 0.5
 KEYED, LOOKUP = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 SCENARIOS = [
     Scenario(name="keyed", messages=2, parts=2, blocks=1, faults=1, abort=True),
