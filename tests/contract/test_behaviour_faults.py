@@ -9,6 +9,7 @@ from turnfold.errors import (
     ContractError,
     CorruptLogError,
     DiskError,
+    NotFoundError,
     OwnedError,
     StoreError,
 )
@@ -20,6 +21,7 @@ from turnfold_model.gateway import (
     commits,
     driver_of,
     entry,
+    events,
     inbound,
     route,
     spin,
@@ -500,7 +502,9 @@ async def test_a_worker_that_is_not_the_one_any_more_sends_nothing(
     assert len(lone.platform.calls) == calls + 1
     epochs = [r for r in new.store.log() if r.kind == "store.worker_started"]
     assert len(epochs) == 2
-    with pytest.raises(OwnedError):
+    await until(lambda: not old.working)  # its watch has seen it
+    assert old.health()["fences_lost"] == 1
+    with pytest.raises((OwnedError, NotFoundError)):
         await old.append(lambda draft: draft.fence())
 
 
@@ -547,3 +551,38 @@ async def test_doubt_survives_a_second_death_before_the_wire(gateway: Gateway) -
     outcome = await kernel.settled(done.turn_id, 1000)
     assert outcome is TurnOutcome.PARTIALLY_REPLIED  # never run again
     assert "aborted" not in story(kernel, name)
+
+
+@pytest.mark.case("Q04")
+async def test_a_failure_that_could_not_be_stored_at_first_keeps_its_own_reason(
+    gateway: Gateway, impatient: None
+) -> None:
+    kernel, store = await faulty(gateway)
+    gateway.platform.plays(
+        answers(Rejected(failure=FailureClass.PERMISSION, detail="kicked out"))
+    )
+    store.fails("", "full", "busy", "lost", "lost", "full")
+    done = await kernel.enqueue(route(), "hi")
+    await kernel.settled(done.entry_id, 2000)
+    failed = events(kernel, done.entry_id)[-2]
+    assert failed.failure is FailureClass.PERMISSION
+    assert kernel.store.body(failed.detail) == b"kicked out"
+
+
+@pytest.mark.case("Q04")
+async def test_a_run_that_fails_while_the_store_does_keeps_its_own_error(
+    lone: Gateway, impatient: None
+) -> None:
+    stores: list[FaultyStore] = []
+
+    async def broken(handle) -> None:
+        stores[0].fails("full", "full", "lost", "lost")
+        raise RuntimeError("original")
+
+    lone.handler = broken
+    kernel, store = await faulty(lone)
+    stores.append(store)
+    done = await kernel.accept(inbound())
+    await until(lambda: turn(kernel, done.turn_id).failed_runs == 1)
+    failed = events(kernel, done.turn_id)[-1]
+    assert kernel.store.body(failed.detail) == b"RuntimeError: original"

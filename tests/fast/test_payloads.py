@@ -1,0 +1,104 @@
+"""Payloads and routes refuse at the call what could not be kept or sent."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnfold import File, Native, Route, Text, canonical
+from turnfold.errors import InvalidInputError
+from turnfold.packing import pack, unpack
+from turnfold.payloads import Payload
+
+WRONG = [None, 5, 1.5, True, b"x", ["x"], {"x": 1}, object()]
+SOLID = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | SOLID,
+    lambda inner: st.lists(inner) | st.dictionaries(SOLID, inner),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize("value", [*WRONG, "\ud800", "a\udfffb"])
+def test_text_is_text_that_can_be_encoded(value: object) -> None:
+    with pytest.raises(InvalidInputError):
+        Text(value)
+
+
+@pytest.mark.parametrize("value", ["bold", None, 5])
+def test_a_format_is_one_that_there_is(value: object) -> None:
+    with pytest.raises(InvalidInputError):
+        Text("x", format=value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"path": "x", "data": b"x"},
+        {"data": "text"},
+        {"data": bytearray(b"x")},
+        {"path": 5},
+        {"data": b"x", "name": None},
+        {"data": b"x", "name": "\ud800"},
+        {"data": b"x", "mime": 5},
+    ],
+)
+def test_a_file_has_a_path_or_bytes_and_a_name_that_can_be_kept(arguments) -> None:
+    with pytest.raises(InvalidInputError):
+        File(**arguments)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *WRONG[:6],
+        {"x": 1.5},
+        {"x": float("nan")},
+        {"x": 2**53},
+        {"x": -(2**53)},
+        {1: "x"},
+        {"x": {"y": b"z"}},
+        {"x": ["\ud800"]},
+        {"\ud800": 1},
+        {"x": {1, 2}},
+    ],
+)
+def test_native_bodies_are_what_canonical_json_can_carry(body: object) -> None:
+    with pytest.raises(InvalidInputError):
+        Native(body)
+
+
+@given(st.dictionaries(SOLID, JSON))
+def test_a_native_body_comes_back_as_it_went_in(body) -> None:
+    packed = pack(Native(body))
+    again = unpack(canonical.dumps(dict(packed.head)), lambda _: b"")
+    assert isinstance(again, Native)
+    assert dict(again.body) == body
+
+
+@given(SOLID)
+def test_text_with_any_character_comes_back(value: str) -> None:
+    """NUL and control characters too: what a reader typed is not ours to change."""
+    head = canonical.dumps(dict(pack(Text(value)).head))
+    assert unpack(head, lambda _: b"") == Text(value)
+
+
+@pytest.mark.parametrize("field", ["channel", "account", "conversation", "thread"])
+@pytest.mark.parametrize(
+    "value", ["", 5, b"x", "x" * 513, "a\0", "a\n", "\x7f", "\x85", "\ud800"]
+)
+def test_ids_are_short_visible_text(field: str, value: object) -> None:
+    good = {"channel": "t", "account": "a", "conversation": "42"}
+    with pytest.raises(InvalidInputError) as caught:
+        Route(**{**good, field: value})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("payload", [Text(""), File(data=b""), Native({})])
+def test_empty_payloads_are_payloads(payload: Payload) -> None:
+    assert pack(payload).kind in {"text", "file", "native"}
+
+
+def test_large_payloads_are_payloads() -> None:
+    assert len(pack(File(data=b"x" * 10_000_000)).content or b"") == 10_000_000
+    assert len(pack(Text("x" * 10_000_000)).head["text"]) == 10_000_000
