@@ -6,6 +6,8 @@ A stream is named `<family>:<id>`; the family says which machine its events belo
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
 from turnfold.codec import Record, decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
@@ -88,7 +90,8 @@ def summarize(state: State) -> Summary:
         case Cursor():
             return _plain(state, "at", due=None, reason=state.value)
         case StoreState():
-            return _plain(state, "epoch", due=state.epoch, reason=state.owner)
+            row = _plain(state, "epoch", due=state.epoch, reason=state.owner)
+            return attrs.evolve(row, kind=state.id, expires=state.restored or None)
 
 
 def _entry(e: Entry) -> Summary:
@@ -180,4 +183,6 @@ def restore(summary: Summary) -> Gate | Cursor | StoreState:
                 updated=s.updated,
                 epoch=s.due or 0,
                 owner=s.reason,
+                id=s.kind,
+                restored=s.expires or 0,
             )

@@ -71,6 +71,7 @@ class Kernel(Commands):
         self._store: Store | None = None
         self._driver: AioDriver | None = None
         self._worker: Worker | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
     # --- what is attached ---
@@ -153,12 +154,16 @@ class Kernel(Commands):
         self._store, self._driver, self._state = store, driver, "open"
         if store.head.position == 0:
             journal.commit([partial(created, store_id=self._new_id())])
-        self._worker = Worker(store, book, self._promote, driver.refresh)
+        self._worker = Worker(store, book, self._promote, self._depose, driver.refresh)
         self._worker.start(work=self._work)
 
     def _promote(self, fence: Fence) -> None:
         self._open_driver().begin(fence.epoch)
         self._sources.start()
+
+    def _depose(self) -> None:
+        self._open_driver().stand_down()
+        self._leaving = asyncio.create_task(self._sources.stop())
 
     async def close(self) -> None:
         """Drain, then let go of the store. What was promised is durable already."""
@@ -167,6 +172,8 @@ class Kernel(Commands):
         driver, worker = self._open_driver(), self._worker
         self._state = "draining"
         await self._sources.stop()
+        if self._leaving is not None:
+            await self._leaving
         await driver.drain(self.settings.drain_ms)
         if worker is not None:
             await worker.stop()
@@ -319,10 +326,13 @@ class Kernel(Commands):
 
     def health(self) -> Mapping[str, Any]:
         """Facts for a health endpoint, from state and not from counters of events."""
-        driver = self._open_driver()
+        driver, worker = self._open_driver(), self._worker
+        trouble = worker.upkeep.trouble if worker else None
         return {
             "state": self._state,
             "working": self.working,
+            "fences_lost": worker.fences_lost if worker else 0,
+            "upkeep": None if trouble is None else str(trouble),
             "open_entries": driver.book.open_count,
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.legs.hung),

@@ -14,6 +14,7 @@ from turnfold.errors import StoreError
 from turnfold.fold import STORE
 from turnfold.machines.ledger import StoreState
 from turnfold.ports.store import Doorbell, Owner, Ownership, Store
+from turnfold.upkeep import Upkeep
 
 _LOG = logging.getLogger("turnfold")
 _POLL_S = 0.25  # behind the doorbell, for rings that were lost
@@ -21,23 +22,26 @@ _CLIENT_POLL_S = 0.05  # a client that waits for an end has no doorbell
 
 
 class Worker:
-    """`promote(fence)` is called once, when this kernel becomes the worker;
-    `refresh()` whenever others may have appended."""
+    """`promote(fence)` is called once, when this kernel becomes the worker; `depose()`
+    when it has lost that right; `refresh()` whenever others may have appended."""
 
     def __init__(
         self,
         store: Store,
         book: Book,
         promote: Callable[[Fence], None],
+        depose: Callable[[], None],
         refresh: Callable[[], None],
     ) -> None:
         self._store, self._book = store, book
-        self._promote, self._refresh = promote, refresh
+        self._promote, self._depose, self._refresh = promote, depose, refresh
+        self.upkeep = Upkeep(store, self._store_id)
         self._ownership: Ownership = store.ownership()
         self._doorbell: Doorbell = store.doorbell()
         self._tasks: list[asyncio.Task[None]] = []
         self._silence: Callable[[], None] | None = None
         self.fence: Fence | None = None
+        self.fences_lost = 0
 
     def start(self, *, work: bool) -> None:
         """Take the lock now if it is free, else stand by (`work`), or only watch."""
@@ -60,10 +64,16 @@ class Worker:
     def _begin(self, owner: Owner) -> None:
         self._silence = self._doorbell.listen(self._rung)
         self._refresh()  # who waits here for an end learns of it
-        state = self._book.state(STORE)
-        epoch = state.epoch if isinstance(state, StoreState) else 0
-        self.fence = Fence(epoch=epoch + 1, owner=owner.id)
+        self.fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         self._promote(self.fence)
+
+    def _epoch(self) -> int:
+        state = self._book.state(STORE)
+        return state.epoch if isinstance(state, StoreState) else 0
+
+    def _store_id(self) -> str | None:
+        state = self._book.state(STORE)
+        return state.id if isinstance(state, StoreState) else None
 
     async def _stand_by(self) -> None:
         while True:
@@ -79,6 +89,28 @@ class Worker:
         while True:
             await asyncio.sleep(_POLL_S if self.fence else _CLIENT_POLL_S)
             self._rung(always=False)
+            self.check_seat()
+            now, position = asyncio.get_running_loop().time(), self._book.position
+            self.upkeep.look(now, position, worker=self.fence is not None)
+
+    def check_seat(self) -> None:
+        """Stop working if somebody else might, or does. It is not taken up again: what
+        took it away needs a person, and `health` says so."""
+        fence = self.fence
+        if fence is None:
+            return
+        if not self._ownership.held:
+            why = "the lock is not ours any more (was its file removed?)"
+        elif self._epoch() > fence.epoch:
+            why = f"a worker of epoch {self._epoch()} has written"
+        else:
+            return
+        self.fence = None
+        self.fences_lost += 1
+        self._quieten()
+        address = self._store.address
+        _LOG.error("no longer the worker of %s: %s; restart it", address, why)
+        self._depose()
 
     def _rung(self, *, always: bool = True) -> None:
         try:
@@ -106,5 +138,7 @@ class Worker:
 
     def release(self) -> None:
         """After the last append: the next worker may begin."""
+        if self.fence is not None:
+            self.upkeep.mark()
         self.fence = None
         self._ownership.release()

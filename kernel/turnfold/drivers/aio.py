@@ -73,6 +73,7 @@ class AioDriver:
         self.legs = Legs(journal.store, clock, settings, self.entry, self._late)
         self.epoch = 0  # 0: not the worker
         self.draining = False
+        self.deposed = False
         self.troubles = 0
         self.live: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
@@ -272,7 +273,7 @@ class AioDriver:
 
     def _late(self, leg: Leg, outcome: Accepted) -> None:
         """A call that was given up has succeeded after all: that is evidence."""
-        if self.epoch:
+        if self.epoch or self.deposed:
             future = self.submit(
                 lambda draft: settle(draft, leg.entry, leg.part, leg.attempt, outcome)
             )
@@ -329,6 +330,13 @@ class AioDriver:
         self.legs.begin()
         self.start(agenda.at_start(self.book))
         self._set_alarm()
+
+    def stand_down(self) -> None:
+        """The right to work is lost: attempt nothing more. What is on the wire ends by
+        itself; a success of it is evidence and is recorded, a failure is not ours to."""
+        self.epoch, self.deposed, self.draining = 0, True, True
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     async def drain(self, timeout_ms: int) -> None:
         """Start nothing new; let what is on the wire end; then cut it off."""

@@ -64,6 +64,7 @@ NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
         ledger.CursorAdvanced: "cursor.advanced",
         ledger.StoreCreated: "store.created",
         ledger.WorkerStarted: "store.worker_started",
+        ledger.Restored: "store.restored",
     }
 )
 CLASSES: MappingProxyType[str, type[Event]] = MappingProxyType(

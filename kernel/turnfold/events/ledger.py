@@ -36,6 +36,17 @@ class WorkerStarted:
     owner: str
 
 
+@frozen(kw_only=True)
+class Restored:
+    """The log was found to be older than it had been: a copy was put in its place.
+    `position_seen` and `hash` are where it had got to by the mark beside it,
+    `position_found` is where it ended when that was noticed."""
+
+    position_seen: int
+    position_found: int
+    hash: str
+
+
 GateEvent = GateClosed | GateOpened
 CursorEvent = CursorAdvanced
-StoreEvent = StoreCreated | WorkerStarted
+StoreEvent = StoreCreated | WorkerStarted | Restored

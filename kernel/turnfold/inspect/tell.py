@@ -48,14 +48,19 @@ def _entry(event: Event) -> str | None:
         case o.OutcomeUnknown():
             return f"{part(event.part)}: nobody knows if it arrived ({event.cause})"
         case o.Reconciled():
-            found = "is proven absent" if event.absent else "cannot be told from it"
-            return f"looked up: {part(event.part)} {found}"
+            return f"looked up: {part(event.part)} {_answer(event)}"
         case o.Parked():
             return f"parked ({event.reason}); a person must decide"
         case o.FailedTerminal():
             return f"ended without delivery ({event.reason}){by(event.by)}"
         case _:
             return None
+
+
+def _answer(event: o.Reconciled) -> str:
+    if event.absent:
+        return "is proven absent"
+    return "is not there yet" if event.early else "cannot be told from it"
 
 
 def _attempted(event: o.Attempted) -> str:
@@ -166,5 +171,8 @@ def _ledger(event: Event) -> str:
             return f"store {event.store} created"
         case g.WorkerStarted():
             return f"worker {event.owner} began epoch {event.epoch}"
+        case g.Restored():
+            lost = f"{event.position_seen}, found at {event.position_found}"
+            return f"an older copy was put in its place: it had got to {lost}"
         case _:
             return type(event).__name__

@@ -35,7 +35,8 @@ class Cursor:
 
 @frozen(kw_only=True)
 class StoreState:
-    """The `store` stream. `epoch` is the fence of the latest worker that wrote."""
+    """The `store` stream. `epoch` is the fence of the latest worker that wrote;
+    `restored` the position at which the store was last found to be an older copy."""
 
     stream: str
     version: int
@@ -44,6 +45,8 @@ class StoreState:
     updated: int
     epoch: int = 0
     owner: str | None = None
+    id: str | None = None
+    restored: int = 0
 
 
 def evolve_gate(
@@ -80,6 +83,10 @@ def evolve_store(
         stream=stream, version=0, order=position, created=at, updated=at
     )
     after = attrs.evolve(before, version=before.version + 1, updated=at)
-    if isinstance(event, g.StoreCreated):
-        return after
-    return attrs.evolve(after, epoch=event.epoch, owner=event.owner)
+    match event:
+        case g.StoreCreated():
+            return attrs.evolve(after, id=event.store)
+        case g.WorkerStarted():
+            return attrs.evolve(after, epoch=event.epoch, owner=event.owner)
+        case g.Restored():
+            return attrs.evolve(after, restored=position)
