@@ -461,3 +461,22 @@ async def test_only_what_the_adapter_classifies_as_unsent_is_unsent(
     other = await kernel.enqueue(route("43"), "other")
     await spin()
     assert entry(kernel, other.entry_id).phase is Phase.U
+
+
+@pytest.mark.case("B18")
+async def test_a_late_success_of_a_settled_part_changes_and_logs_nothing(
+    lone: Gateway, impatient: None
+) -> None:
+    lone.settings = Settings(attempt_deadline_ms=10)
+    attached(lone, KEYED)
+    go = asyncio.Event()
+    kernel, name = await sent(lone, wait_for(go, deaf=True))
+    await until(lambda: entry(kernel, name).phase is Phase.U)
+    await lone.advance(1_000)
+    await until(lambda: entry(kernel, name).phase is Phase.OK)
+    before = kernel.store.head
+    go.set()
+    await until(lambda: kernel.health()["hung_calls"] == 0)
+    await spin()
+    assert kernel.store.head == before
+    assert not lone.platform.doubled

@@ -1,0 +1,181 @@
+"""Each guard at its boundary: what it lets pass and what it stops."""
+
+import pytest
+from attrs import evolve
+
+from turnfold import guards
+from turnfold.events.outbox import PlannedPart
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import AbortReason, DeliveryClass, Kind, Phase, TurnPhase
+
+KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
+PART = PlannedPart(
+    kind="text", body="d", key="k", classes=(KEYED, LOOKUP), key_window_ms=100
+)
+ENTRY = Entry(
+    stream="entry:e",
+    version=3,
+    phase=Phase.D,
+    order=1,
+    created=0,
+    updated=0,
+    kind=Kind.FINAL,
+    channel="t",
+    account="a",
+    conversation="42",
+    lane="t/a/42/",
+    body=("d",),
+    expires_at=1000,
+    parts=(PART, PART),
+    planned=True,
+    budget=8,
+    attempt=1,
+    used=1,
+    fence=5,
+    first_at=500,
+)
+TURN = Turn(
+    stream="turn:t",
+    version=2,
+    phase=TurnPhase.RUNNING,
+    order=1,
+    created=0,
+    updated=0,
+    channel="t",
+    account="a",
+    conversation="42",
+    message_id="1",
+    event="message",
+    lane="t/a/42/",
+    body="d",
+    run=2,
+    fence=5,
+)
+
+
+@pytest.mark.parametrize(("now", "passes"), [(999, True), (1000, False)])
+def test_at_its_expiry_it_is_too_late(now: int, passes: bool) -> None:
+    assert guards.not_expired(ENTRY, now) is passes
+
+
+@pytest.mark.parametrize(("used", "passes"), [(0, True), (7, True), (8, False)])
+def test_the_budget_is_used_up_at_its_size(used: int, passes: bool) -> None:
+    assert guards.budget_left(evolve(ENTRY, used=used)) is passes
+
+
+@pytest.mark.parametrize(("deaths", "passes"), [(4, True), (5, False)])
+def test_the_fifth_death_is_the_last(deaths: int, passes: bool) -> None:
+    assert guards.not_quarantined(evolve(ENTRY, deaths=deaths), 5) is passes
+
+
+def test_a_requested_abort_forbids_attempts() -> None:
+    assert guards.not_aborted(ENTRY)
+    assert not guards.not_aborted(evolve(ENTRY, abort=AbortReason.USER))
+
+
+@pytest.mark.parametrize(("now", "passes"), [(549, True), (550, False)])
+def test_half_of_a_window_is_kept(now: int, passes: bool) -> None:
+    assert guards.key_window_open(ENTRY, now) is passes
+    doubtful = evolve(ENTRY, doubt=True)
+    assert guards.resend_allowed(doubtful, now) is passes
+
+
+def test_a_key_for_ever_has_no_window_and_no_key_has_none() -> None:
+    forever = evolve(PART, key_window_ms=None)
+    assert guards.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12)
+    keyless = evolve(PART, classes=(LOOKUP,))
+    assert not guards.key_window_open(evolve(ENTRY, parts=(keyless,)), 501)
+    assert not guards.key_window_open(evolve(ENTRY, first_at=None), 501)
+
+
+def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
+    blind = evolve(ENTRY, parts=(evolve(PART, classes=()),), doubt=True)
+    assert not guards.resend_allowed(blind, 501)
+    assert guards.resend_allowed(evolve(blind, resend=True), 501)
+    assert guards.resend_allowed(evolve(blind, doubt=False), 501)
+    assert guards.no_doubt(ENTRY)
+    assert not guards.no_doubt(blind)
+    assert not guards.may_look_up(blind)
+    assert guards.may_look_up(ENTRY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fence": 6}, {"part": 1}, {"attempt": 2}, {"phase": Phase.U}, {"phase": Phase.Q}],
+)
+def test_an_outcome_belongs_to_one_attempt(change: dict[str, object]) -> None:
+    assert guards.outcome_is_current(ENTRY, 5, 0, 1)
+    assert not guards.outcome_is_current(evolve(ENTRY, **change), 5, 0, 1)
+
+
+def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
+    assert guards.sender_is_dead(ENTRY, 6)
+    assert not guards.sender_is_dead(ENTRY, 5)
+    assert not guards.sender_is_dead(evolve(ENTRY, phase=Phase.U), 6)
+    assert guards.runner_is_dead(TURN, 6)
+    assert not guards.runner_is_dead(TURN, 5)
+    assert not guards.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
+
+
+def test_a_settled_part_is_settled() -> None:
+    assert guards.not_settled(ENTRY, 0)
+    assert not guards.not_settled(evolve(ENTRY, part=1), 0)
+    assert not guards.not_settled(evolve(ENTRY, phase=Phase.OK), 0)
+
+
+@pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])
+def test_absence_is_proven_when_nothing_can_land(unsettled: int, proven: bool) -> None:
+    assert guards.absence_proven(unsettled) is proven
+
+
+@pytest.mark.parametrize(
+    ("ids", "gives", "given"),
+    [
+        (("a",), True, True),
+        ((), True, False),
+        (("",), True, False),
+        (("a", ""), True, False),
+        ((), False, True),
+    ],
+)
+def test_a_receipt_has_ids_unless_there_are_none(
+    ids: tuple[str, ...], gives: bool, given: bool
+) -> None:
+    assert guards.receipt_given(ids, gives_ids=gives) is given
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": TurnPhase.ACCEPTED},
+        {"phase": TurnPhase.FAILED},
+        {"fence": 6},
+        {"run": 3},
+        {"abort": AbortReason.USER},
+    ],
+)
+def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:
+    assert guards.run_is_current(TURN, 5, 2)
+    assert not guards.run_is_current(evolve(TURN, **change), 5, 2)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("doubt", [False, True])
+def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
+    entry = evolve(ENTRY, phase=phase, doubt=doubt)
+    unsent = phase in (Phase.Q, Phase.R) and not doubt
+    assert guards.abortable_as_unsent(entry) is unsent
+    hidden = phase in (Phase.Q, Phase.R, Phase.X, Phase.A, Phase.F) and not doubt
+    assert guards.nothing_seen(entry) is hidden
+    assert not guards.nothing_seen(evolve(entry, part=1))
+
+
+def test_the_rest() -> None:
+    assert guards.head_of_lane("entry:e", "entry:e")
+    assert not guards.head_of_lane("entry:e", "entry:f")
+    assert not guards.head_of_lane("entry:e", None)
+    assert guards.not_answered(TURN)
+    assert not guards.not_answered(evolve(TURN, phase=TurnPhase.ANSWERED))
+    assert guards.runs_left(evolve(TURN, failed_runs=1), 2)
+    assert not guards.runs_left(evolve(TURN, failed_runs=2), 2)
