@@ -44,8 +44,8 @@ async def platform(
     flags = [f"--{name}={value}" for name, value in options.items()]
     module = "turnfold_cli.platform"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *flags, stdout=PIPE
-    )
+        sys.executable, "-m", module, *flags, "--until-eof", stdin=PIPE, stdout=PIPE
+    )  # it ends when we do, even if we are killed
     try:
         yield str(json.loads(await _first_line(process, "the platform"))["url"])
     finally:

@@ -316,11 +316,19 @@ def _arguments(argv: Iterable[str] | None) -> argparse.Namespace:
         "--among", type=int, help="cut among the first N requests (default 2 x cuts)"
     )
     parser.add_argument("--journal", help="JSONL file that survives a restart")
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end when stdin does, too"
+    )
     return parser.parse_args(None if argv is None else list(argv))
 
 
+def _until_eof(done: threading.Event) -> None:
+    sys.stdin.read()
+    done.set()
+
+
 def main(argv: Iterable[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT, or until whoever started us is gone."""
     given = _arguments(argv)
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -335,6 +343,8 @@ def main(argv: Iterable[str] | None = None) -> int:
     ) as platform:
         line = json.dumps({"port": platform.port, "url": platform.url})
         print(line, flush=True)  # noqa: T201  the contract with whoever started us
+        if given.until_eof:
+            threading.Thread(target=_until_eof, args=(done,), daemon=True).start()
         done.wait()
     return 0
 

@@ -25,4 +25,8 @@ def store_at(address: str | Path) -> Store:
         problem = "no store is installed for it; install turnfold as a package"
         raise InvalidInputError(field="address", problem=problem)
     factory = known[scheme].load()
-    return cast("Store", factory(rest) if rest else factory())
+    try:
+        return cast("Store", factory(rest) if rest else factory())
+    except TypeError as exc:
+        problem = f"not an address of a {scheme} store: {address}"
+        raise InvalidInputError(field="address", problem=problem) from exc

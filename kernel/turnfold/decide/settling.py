@@ -281,23 +281,23 @@ def look_up(draft: Draft, stream: str, verdict: Verdict, unsettled_ms: int) -> N
         case Found(receipt=receipt):
             accepted(draft, entry, entry.attempt, receipt, looked_up=True)
         case Absent() if guards.absence_proven(unsettled_ms):
-            _reconciled(draft, entry, draft.now, absent=True)
+            event = o.Reconciled(part=entry.part, absent=True, due=draft.now)
+            draft.emit(stream, event)
             _go_on(draft, stream)
-        case Absent():
-            _reconciled(draft, entry, draft.now + unsettled_ms)
+        case Absent():  # says nothing yet, and so spends none of the look-ups
+            due = draft.now + unsettled_ms
+            event = o.Reconciled(part=entry.part, absent=False, due=due, early=True)
+            draft.emit(stream, event)
         case CannotTell(detail=detail):
-            wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
-            _reconciled(draft, entry, draft.now + wait, detail=detail)
+            draft.emit(stream, _cannot_tell(draft, entry, detail))
     attempt_if_free(draft, entry.lane)
 
 
-def _reconciled(
-    draft: Draft, entry: Entry, due: int, absent: bool = False, detail: str = ""
-) -> None:
-    event = o.Reconciled(
-        part=entry.part, absent=absent, due=due, detail=draft.text(detail)
-    )
-    draft.emit(entry.stream, event)
+def _cannot_tell(draft: Draft, entry: Entry, detail: str) -> o.Reconciled:
+    wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
+    due = draft.now + wait
+    told = draft.text(detail)
+    return o.Reconciled(part=entry.part, absent=False, due=due, detail=told)
 
 
 def settle_doubt(draft: Draft, stream: str) -> None:

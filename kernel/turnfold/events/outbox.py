@@ -135,11 +135,13 @@ class OutcomeUnknown:
 
 @frozen(kw_only=True)
 class Reconciled:
-    """A look-up answered: proven absent, or it could not tell."""
+    """A look-up answered: proven absent, or it could not tell. `early`: it is not
+    there, but an old request may still land."""
 
     part: int
     absent: bool
     due: int
+    early: bool = False
     detail: str | None = None
 
 

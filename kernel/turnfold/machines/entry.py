@@ -269,7 +269,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> dict[str, Any]:
             )
         case o.Reconciled():
             if not event.absent:
-                return dict(due=event.due, asks=e.asks + 1)
+                return dict(due=event.due, asks=e.asks + (not event.early))
             return dict(
                 phase=R, doubt=False, due=event.due, failure=FailureClass.ABSENT
             )
