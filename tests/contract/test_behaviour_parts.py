@@ -242,6 +242,7 @@ async def test_the_same_key_with_other_bytes_is_flagged_and_the_first_stands(
 ) -> None:
     kernel = await gateway.start()
     first = await kernel.enqueue(route(), "a", key="k")
+    await kernel.settled(first.entry_id, 1000)
     kernel = await gateway.restart(kernel)
     same = await kernel.enqueue(route(), "a", key="k")
     other = await kernel.enqueue(route(), "b", key="k")
