@@ -187,17 +187,24 @@ def _doubt_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
             yield Step("ask", column, Job(stage, log.settled, log.attempts))
     elif config.without == "blind":
         yield _attempt(config, column)
-    elif log.abort or spent:
-        yield Step("gave up", facts.given_up(config, column), IDLE)
-    elif log.grant or (config.cls == "keyed" and _in_window(column)):
+    elif not (log.abort or spent) and _may_resend(config, column):
         if around.free and around.gate:
             yield _attempt(config, column)
-    elif config.policy == "resend":
-        yield Step("resolved", facts.granted(config, column), IDLE)
-    elif config.policy == "drop":
-        yield Step("gave up", facts.given_up(config, column), IDLE)
     else:
-        yield Step("parked", facts.parked(config, column), IDLE)
+        yield _by_policy(config, column, may=not (log.abort or spent))
+
+
+def _may_resend(config: Config, column: Column) -> bool:
+    return column.log.grant or (config.cls == "keyed" and _in_window(column))
+
+
+def _by_policy(config: Config, column: Column, *, may: bool) -> Step:
+    """Neither the platform nor the log allows a second send: the route decides."""
+    if config.policy == "resend" and may:
+        return Step("resolved", facts.granted(config, column), IDLE)
+    if config.policy == "hold" and (may or config.cls == "blind"):
+        return Step("parked", facts.parked(config, column), IDLE)
+    return Step("gave up", facts.given_up(config, column), IDLE)
 
 
 def _in_window(column: Column) -> bool:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from turnfold_model.reference import Log, audit, legal, read_ndjson
+from turnfold_model.reference import Log, as_event, audit, legal, read_ndjson
 
 HOUR = 3_600_000
 PLACE = {"channel": "c", "account": "a", "conversation": "1"}
@@ -475,3 +475,11 @@ def test_it_reads_lines():
 )
 def test_nonsense_is_a_violation_and_no_crash(event):
     assert legal(None, event).rule in ("field", "table")
+
+
+def test_a_damaged_row_is_a_violation():
+    class Row:
+        position, version, schema, at = 1, 1, 1, 1
+        stream, kind, data = "entry:e", "outbox.queued", b"{"
+
+    assert [v.rule for v in audit([as_event(Row())])] == ["field"]
