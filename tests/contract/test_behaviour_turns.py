@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from turnfold import FailureClass, Settings
+from turnfold.decide.attempting import attempt
 from turnfold.errors import (
     BackPressureError,
     IllegalTransitionError,
@@ -18,6 +19,7 @@ from turnfold.words import Phase, TurnOutcome, TurnPhase
 from turnfold_model.gateway import (
     Gateway,
     commits,
+    driver_of,
     entry,
     inbound,
     route,
@@ -703,3 +705,37 @@ async def test_rescheduling_brings_a_retry_forward(lone: Gateway) -> None:
     await kernel.reschedule(done.entry_id, 0, by="op")
     await spin()
     assert len(lone.platform.calls) == before + 1
+
+
+async def test_silence_and_return_after_a_reply_leave_the_answer_alone(
+    lone: Gateway,
+) -> None:
+    said: list[str] = []
+
+    async def answer(handle) -> None:
+        await handle.reply("a")
+        await handle.silent("changed_my_mind")
+        said.append("done")
+
+    lone.handler = answer
+    go = asyncio.Event()
+    lone.platform.plays(wait_for(go))
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await until(lambda: said)
+    await spin()
+    assert driver_of(kernel).troubles == 0
+    assert turn(kernel, done.turn_id).silent is None
+    go.set()
+    assert await done.settled(1000) is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("G02")
+async def test_an_attempt_out_of_turn_is_refused_by_its_rule(lone: Gateway) -> None:
+    lone.platform.plays(hang())
+    kernel = await lone.start()
+    await kernel.enqueue(route(), "1")
+    second = await kernel.enqueue(route(), "2")
+    with pytest.raises(RuleBrokenError) as caught:
+        await kernel.append(lambda draft: attempt(draft, second.entry_id))
+    assert caught.value.rule == "head_of_lane"
