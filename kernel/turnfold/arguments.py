@@ -33,6 +33,8 @@ def identifier_problem(value: str) -> str:
 
 
 def control_problem(value: str) -> str:
+    if value.isascii() and value.isprintable():  # nearly all, at once
+        return ""
     if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
         return "control character"
     try:

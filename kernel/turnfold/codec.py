@@ -7,6 +7,7 @@ its position; nothing else ever comes out of here. Format: specs/log-format.md.
 
 from collections.abc import Callable
 from functools import cache
+from json.encoder import encode_basestring
 from typing import Any, get_origin
 
 from attrs import frozen
@@ -38,15 +39,15 @@ def envelope(
     stream: str, version: int, kind: str, schema: int, at: int, data: bytes
 ) -> bytes:
     """The bytes that an event's hash covers."""
-    name = canonical.dumps(stream)
-    head = b'{"at":%d,"data":%b,"kind":"%b","schema":%d,"stream":%b,"version":%d}'
-    return head % (at, data, kind.encode(), schema, name, version)
+    name = encode_basestring(stream)
+    tail = f'"kind":"{kind}","schema":{schema},"stream":{name},"version":{version}}}'
+    return b'{"at":%d,"data":%b,%b' % (at, data, tail.encode())
 
 
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
     kind = NAMES[type(event)]
     schema = SCHEMAS[kind]
-    data = canonical.dumps(write(event))
+    data = write(event).encode()
     envelope_bytes = envelope(stream, version, kind, schema, at, data)
     digest = canonical.event_hash(envelope_bytes)
     return Record(position, stream, version, kind, schema, at, data, digest)

@@ -2,7 +2,9 @@
 
 from base64 import b32hexencode
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import sha256
+from itertools import product
 
 from turnfold.payloads import Inbound, escape
 from turnfold.words import GateScope, Kind
@@ -48,10 +50,20 @@ def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     since it is a hash of names that never change."""
     digest = sha256(f"{entry}#{index}".encode()).digest()
     value, out = int.from_bytes(digest, "big"), ""
+    pairs = _pairs(alphabet)
+    while len(out) < length and value >= len(pairs):
+        value, digits = divmod(value, len(pairs))
+        out += pairs[digits]
     while len(out) < length and value:
         value, digit = divmod(value, len(alphabet))
         out += alphabet[digit]
-    return out
+    return out[:length]
+
+
+@lru_cache(maxsize=16)
+def _pairs(alphabet: str) -> tuple[str, ...]:
+    """Two digits at once, the lower one first: half of the divisions."""
+    return tuple(low + high for high, low in product(alphabet, alphabet))
 
 
 def account_scope(channel: str, account: str) -> str:

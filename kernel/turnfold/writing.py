@@ -1,14 +1,16 @@
-"""Events to plain values, exactly typed: the writing half of the codec.
+"""Events to canonical JSON, exactly typed: the writing half of the codec.
 
-Generated once per class from its attrs fields. A field at its default is left out; a
-value of any other type than the declared one is refused, so that what is written can
-be read. (Reading is cattrs; this half is on the path of every message, and an event
-written without being read back costs a fifth. See specs/decisions/0011.)
+Generated once per class from its attrs fields, in the order of canonical JSON. A field
+at its default is left out; a value of any other type than the declared one is refused,
+so that what is written can be read. (Reading is cattrs; this half is on the path of
+every message, and an event written without being read back costs a fifth. See
+specs/decisions/0011 and 0012.)
 """
 
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
+from json.encoder import encode_basestring
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,7 +18,7 @@ import attrs
 
 from turnfold.errors import InvalidInputError
 
-_Writer = Callable[[Any], Any]
+_Writer = Callable[[Any], str]
 _LIMIT = 2**53
 
 
@@ -24,27 +26,30 @@ class _WrongTypeError(Exception):
     pass
 
 
-def write(event: object) -> dict[str, Any]:
+def write(event: object) -> str:
     """The data of an event. Raises InvalidInputError that names class and field."""
-    out = {}
+    out = []
     cls: Any = type(event)
-    for name, default, writer in _fields(cls):
+    for name, head, default, writer in _fields(cls):
         value = getattr(event, name)
         if value is default or (value == default and type(value) is type(default)):
             continue
         try:
-            out[name] = writer(value)
+            out.append(head + writer(value))
         except _WrongTypeError:
             field = f"{cls.__name__}.{name}"
             problem = f"cannot be stored: {value!r:.80}"
             raise InvalidInputError(field=field, problem=problem) from None
-    return out
+    return "{" + ",".join(out) + "}"
 
 
 @cache
-def _fields(cls: Any) -> tuple[tuple[str, Any, _Writer], ...]:
+def _fields(cls: Any) -> tuple[tuple[str, str, Any, _Writer], ...]:
     hints = get_type_hints(cls)
-    return tuple((a.name, a.default, _writer(hints[a.name])) for a in attrs.fields(cls))
+    fields = sorted(attrs.fields(cls), key=lambda field: field.name)
+    return tuple(
+        (a.name, f'"{a.name}":', a.default, _writer(hints[a.name])) for a in fields
+    )
 
 
 def _writer(hint: Any) -> _Writer:
@@ -59,57 +64,57 @@ def _writer(hint: Any) -> _Writer:
         return _word(hint)
     if hint is str:
         return _text
-    return _integer if hint is int else _exact(hint)
+    if hint is int:
+        return _integer
+    assert hint is bool, hint  # noqa: S101  no event has any other field
+    return _flag
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any) -> str:
     """Text; a word of a closed set is text wherever any text may stand."""
     if isinstance(value, StrEnum):
-        return value.value
+        return encode_basestring(value.value)
     if type(value) is not str:
         raise _WrongTypeError
-    return value
+    return encode_basestring(value)
 
 
-def _exact(cls: type) -> _Writer:
-    def writer(value: Any) -> Any:
-        if type(value) is not cls:
-            raise _WrongTypeError
-        return value
-
-    return writer
+def _flag(value: Any) -> str:
+    if type(value) is not bool:
+        raise _WrongTypeError
+    return "true" if value else "false"
 
 
-def _integer(value: Any) -> Any:
+def _integer(value: Any) -> str:
     if type(value) is not int or not -_LIMIT < value < _LIMIT:
         raise _WrongTypeError
-    return value
+    return str(value)
 
 
 def _word(cls: type[StrEnum]) -> _Writer:
-    def writer(value: Any) -> Any:
+    def writer(value: Any) -> str:
         if type(value) is not cls:
             raise _WrongTypeError
-        return value.value
+        return encode_basestring(value.value)
 
     return writer
 
 
 def _optional(inner: _Writer) -> _Writer:
-    return lambda value: None if value is None else inner(value)
+    return lambda value: "null" if value is None else inner(value)
 
 
 def _many(inner: _Writer) -> _Writer:
-    def writer(value: Any) -> Any:
+    def writer(value: Any) -> str:
         if type(value) is not tuple:
             raise _WrongTypeError
-        return [inner(item) for item in value]
+        return "[" + ",".join([inner(item) for item in value]) + "]"
 
     return writer
 
 
 def _record(cls: type) -> _Writer:
-    def writer(value: Any) -> Any:
+    def writer(value: Any) -> str:
         if type(value) is not cls:
             raise _WrongTypeError
         return write(value)
