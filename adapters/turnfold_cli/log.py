@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from turnfold import ndjson
-from turnfold.audit.beside import digests_of
+from turnfold.bodies import digests_of
 from turnfold.codec import Record, decode
 from turnfold.errors import CorruptLogError, MissingBodyError
 from turnfold.ports.store import Body, Store

@@ -8,8 +8,9 @@ of its lane goes on (Q01).
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from turnfold.codec import Record
+from turnfold.codec import Record, decode
 from turnfold.errors import CorruptLogError
+from turnfold.events import Event
 from turnfold.fold import STORE, State, apply, family, fold, restore
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
@@ -140,6 +141,9 @@ class Book:
 
     def stored(self, digest: str) -> bytes:
         return self.store.body(digest)
+
+    def history(self, stream: str) -> Sequence[Event]:
+        return [decode(record) for record in self.reads.read(stream)]
 
     # --- what the scheduler asks ---
 

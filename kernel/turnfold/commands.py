@@ -104,7 +104,8 @@ class Commands:
         kind = a_word("kind", kind, Kind)
         payloads = [await _held(payload) for payload in payloads]
         desk = self._desks.get((route.channel, route.account))
-        plan = desk.plan(payloads, route, kind, entry) if desk else None
+        packed = tuple([pack(payload) for payload in payloads])
+        plan = desk.plan(payloads, route, kind, entry, packed) if desk else None
         now = self._clock.now()
         expires = None
         if ttl_ms is not None:
@@ -114,7 +115,7 @@ class Commands:
             route=route,
             kind=kind,
             fresh=turn is None,
-            packed=tuple(pack(payload) for payload in payloads),
+            packed=packed,
             plan=plan,
             turn=turn,
             run=run,
@@ -216,6 +217,20 @@ class Commands:
     async def resubmit(self, turn: str, *, by: str) -> None:
         """Run a failed turn again, once."""
         await self._operate(operating.resubmit, "turn", turn, by)
+
+    async def redact(self, stream: str, *, by: str) -> bool:
+        """Erase for good what a turn or an entry has stored: payloads, files, texts of
+        errors. Its events stay, with their ids and times. A turn takes its entries with
+        it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
+
+        True: no file of the store holds any of it. False: somebody is reading an older
+        state just now; it is gone as soon as that is over and the kernel is idle.
+        """
+        await self._operate(operating.redact, "stream", stream, by)
+        return self._erased()
+
+    def _erased(self) -> bool:
+        raise NotImplementedError
 
     async def _operate(
         self, decision: Callable[..., Any], what: str, stream: str, by: str

@@ -115,6 +115,15 @@ class MissingExtraError(UsageError):
     package: str
 
 
+class StillOpenError(UsageError):
+    """What is asked for can be done only to what is over."""
+
+    code = "usage.still_open"
+    template = "{stream} is {phase}; wait for its end, or abort or resolve it first"
+    stream: str
+    phase: str
+
+
 class NotOpenError(UsageError):
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"

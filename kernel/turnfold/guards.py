@@ -117,6 +117,11 @@ def abortable_as_unsent(entry: Entry) -> bool:
     return entry.phase in (Phase.Q, Phase.R) and not entry.doubt
 
 
+def bodies_kept(state: Entry | Turn) -> bool:
+    """INV-7: what was erased can be neither sent nor run again."""
+    return not state.redacted
+
+
 def nothing_seen(entry: Entry) -> bool:
     """Nobody can have seen anything of this entry."""
     unsent = entry.phase in (Phase.Q, Phase.R, Phase.X, Phase.A, Phase.F)

@@ -22,6 +22,7 @@ from turnfold.errors import (
     FateUnknownError,
     InvalidInputError,
     NotOpenError,
+    ReadOnlyError,
     StoreError,
 )
 from turnfold.events import NAMES
@@ -76,7 +77,7 @@ class Journal:
         except FateUnknownError as exc:
             self._lost = True
             return self._after_unknown_fate(decisions, exc)
-        except (BusyError, NotOpenError) as exc:  # no smaller commit fares better
+        except (BusyError, NotOpenError, ReadOnlyError) as exc:  # no smaller commit fares better
             return _refused(decisions, exc)
         except StoreError as exc:
             return self._one_by_one(decisions, exc)
@@ -192,6 +193,7 @@ def _append(draft: Draft) -> Append:
         summaries=[summarize(state) for state in draft.touched.values()],
         bodies=draft.bodies,
         keys=list(draft.keys.items()),
+        erase=draft.erased,
     )
 
 

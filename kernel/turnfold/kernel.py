@@ -223,6 +223,12 @@ class Kernel(Commands):
             self._worker.ring()
         return answer
 
+    def _erased(self) -> bool:
+        done = self.store.checkpoint()
+        if not done and self._worker is not None:
+            self._worker.upkeep.owe()
+        return done
+
     # --- reading ---
 
     @property

@@ -28,7 +28,7 @@ class Upkeep:
         self._marked = float("-inf")
         self._swept = False
         self._rested = False
-        self.owing = False  # something was erased, but a reader still needed it
+        self.owing = False
         self.trouble: Exception | None = None
 
     def look(self, now: float, position: int, *, worker: bool) -> None:
@@ -41,6 +41,10 @@ class Upkeep:
         elif not self._rested and now - self._since >= IDLE_S:
             self._since = now  # what is not done now waits for another such time
             self._rested = self._rest(worker=worker)
+
+    def owe(self) -> None:
+        """Something was erased, but a reader still needs it: try again when idle."""
+        self.owing, self._rested = True, False
 
     def _rest(self, *, worker: bool) -> bool:
         """True if everything is done until the next append."""

@@ -1,10 +1,11 @@
 """What a store keeps beside its log, held against the log: bodies, keys, projections."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 from turnfold import canonical
 from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.turns import inbound_key
+from turnfold.bodies import content_of, digests_of
 from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
 from turnfold.events import Event
 from turnfold.events import outbox as o
@@ -13,25 +14,6 @@ from turnfold.fold import State, summarize
 from turnfold.machines.turn import Turn
 from turnfold.names import outbound_key
 from turnfold.ports.store import Store, Summary
-
-
-def digests_of(event: Event) -> Iterator[str]:
-    """The bodies that an event names."""
-    match event:
-        case o.Queued() | o.Imported():
-            yield from event.body
-        case o.Planned():
-            yield from (part.body for part in event.parts)
-        case t.Accepted() | t.Joined():
-            yield event.body
-        case t.StepDone():
-            yield event.result
-        case o.Resolved() if event.why is not None:
-            yield event.why
-        case _:
-            detail = getattr(event, "detail", None)
-            if detail is not None:
-                yield detail
 
 
 class Bodies:
@@ -47,11 +29,11 @@ class Bodies:
         if isinstance(event, o.Redacted | t.TurnRedacted):
             self._missing.pop(stream, None)
             return
-        payload = isinstance(event, o.Queued | o.Planned | o.Imported)
         for digest in digests_of(event):
             data = self._check(stream, digest, position)
-            if payload and data is not None and data.startswith(b'{"content":'):
-                self._check(stream, _content(data), position)
+            content = None if data is None else content_of(event, data)
+            if content is not None:
+                self._check(stream, content, position)
 
     def _check(self, stream: str, digest: str, position: int) -> bytes | None:
         try:
@@ -69,14 +51,6 @@ class Bodies:
         gone = [(p, s, text) for s, rows in self._missing.items() for p, text in rows]
         for position, stream, text in sorted(gone):
             self._findings.add(Rule.BODY, text, position, stream)
-
-
-def _content(data: bytes) -> str:
-    """The digest of a file's content, out of the stored payload."""
-    try:
-        return str(canonical.loads(data).get("content"))
-    except InvalidInputError as exc:
-        return str(exc)
 
 
 class Keys:

@@ -11,7 +11,12 @@ from typing import Protocol, cast
 from attrs import define, field, frozen
 
 from turnfold.canonical import body_digest
-from turnfold.errors import CorruptLogError, NotFoundError, OwnedError
+from turnfold.errors import (
+    CorruptLogError,
+    MissingBodyError,
+    NotFoundError,
+    OwnedError,
+)
 from turnfold.events import Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.fold import STORE, State, evolve, family
@@ -46,7 +51,10 @@ class View(Protocol):
         """All entries of a turn, closed ones too, in order."""
 
     def stored(self, digest: str) -> bytes:
-        """A body beside the log."""
+        """A body beside the log. Raises MissingBodyError."""
+
+    def history(self, stream: str) -> Sequence[Event]:
+        """All events of a stream."""
 
     @property
     def open_count(self) -> int: ...
@@ -98,6 +106,7 @@ class Draft:
     context: Context
     emitted: list[Emitted] = field(factory=list)
     bodies: list[Body] = field(factory=list)
+    erased: list[str] = field(factory=list)
     keys: dict[str, str] = field(factory=dict)
     _states: dict[str, State] = field(factory=dict)
     _born: list[str] = field(factory=list)
@@ -203,10 +212,16 @@ class Draft:
                 continue  # shown by health
 
     def stored(self, digest: str) -> bytes:
+        if digest in self.erased:
+            raise MissingBodyError(digest=digest)
         for body in self.bodies:
             if body.digest == digest:
                 return body.data
         return self.below.stored(digest)
+
+    def history(self, stream: str) -> Sequence[Event]:
+        mine = [e.event for e in self.emitted if e.stream == stream]
+        return [*self.below.history(stream), *mine]
 
     # --- writing ---
 
@@ -238,6 +253,10 @@ class Draft:
     def text(self, value: str) -> str | None:
         """Free text as a body, cut at 4 KiB; nothing for no text."""
         return self.body(value.encode("utf-8", "replace")[:4096]) if value else None
+
+    def erase(self, digests: Sequence[str]) -> None:
+        """Bodies to be gone for good after the COMMIT."""
+        self.erased += digests
 
     def key(self, name: str, stream: str) -> None:
         self.keys[name] = stream
@@ -277,6 +296,7 @@ class Draft:
         """Take over what a draft above this one made."""
         self.emitted += child.emitted
         self.bodies += child.bodies
+        self.erased += child.erased
         self.keys.update(child.keys)
         self._states.update(child.touched)
         for stream in child.born:

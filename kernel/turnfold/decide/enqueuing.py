@@ -48,10 +48,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
 
 
 def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
-    same = len(entry.body) == len(intent.packed) and all(
-        packing.same(packed, digest, draft.stored)
-        for packed, digest in zip(intent.packed, entry.body, strict=True)
-    )
+    same = entry.redacted or _same(draft, entry, intent)  # erased: nobody can tell
     # Without a turn the stream is fresh for every call: then this call made it, in a
     # COMMIT that reached the disk though it seemed to fail.
     ours = intent.turn is None and entry.stream == intent.entry
@@ -60,6 +57,13 @@ def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
         status=entry.status,
         new=ours,
         differs=not same and not ours,
+    )
+
+
+def _same(draft: Draft, entry: Entry, intent: Intent) -> bool:
+    return len(entry.body) == len(intent.packed) and all(
+        packing.same(packed, digest, draft.stored)
+        for packed, digest in zip(intent.packed, entry.body, strict=True)
     )
 
 

@@ -1,14 +1,17 @@
 """What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
 
 from turnfold import guards
+from turnfold.bodies import left_of
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
 from turnfold.decide.draft import Draft
 from turnfold.decide.settling import accepted, fail_entry
-from turnfold.errors import RuleBrokenError
+from turnfold.errors import RuleBrokenError, StillOpenError
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.fold import family
 from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
 from turnfold.ports.channel import Receipt
 from turnfold.words import Phase, Reason
 
@@ -22,6 +25,7 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
             rule="no_doubt",
             why="it may have arrived; say accept_duplicate to send it again",
         )
+    _must_have_bodies(entry)
     expires = draft.now + draft.settings.ttl_ms(entry.kind)
     draft.emit(
         stream,
@@ -33,6 +37,12 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
         ),
     )
     attempt_if_free(draft, entry.lane)
+
+
+def _must_have_bodies(state: Entry | Turn) -> None:
+    if not guards.bodies_kept(state):
+        why = "its content was erased; send it anew"
+        raise RuleBrokenError(stream=state.stream, rule="bodies_kept", why=why)
 
 
 def resolve(
@@ -82,11 +92,47 @@ def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
     draft.emit(stream, o.Bounced(part=part, detail=draft.text(detail)))
 
 
+def redact(draft: Draft, stream: str, by: str) -> None:
+    """Erase the bodies of what is over; a turn takes its entries with it. What was
+    erased before is left alone, unless something has come since."""
+    if family(stream) != "turn":
+        _redact(draft, draft.entry(stream), o.Redacted(by=by))
+        return
+    turn = draft.turn(stream)
+    _over(turn)
+    entries = [draft.entry(name) for name in draft.entries_of(stream)]
+    for entry in entries:
+        _over(entry)
+    for entry in entries:
+        _redact(draft, entry, o.Redacted(by=by))
+    _redact(draft, turn, t.TurnRedacted(by=by))
+
+
+def _redact(
+    draft: Draft, state: Entry | Turn, event: o.Redacted | t.TurnRedacted
+) -> None:
+    _over(state)
+    left = left_of(draft.history(state.stream), draft.stored)
+    if left or not state.redacted:
+        draft.emit(state.stream, event)
+        draft.erase(left)
+
+
+def _over(state: Entry | Turn) -> None:
+    if state.open:
+        raise StillOpenError(stream=state.stream, phase=_named(state))
+
+
+def _named(state: Entry | Turn) -> str:
+    return str(state.status if isinstance(state, Entry) else state.phase)
+
+
 def resubmit(draft: Draft, stream: str, by: str) -> None:
     """Run a failed turn again, once."""
     turn = draft.turn(stream)
     if turn.resubmitted:
         raise RuleBrokenError(stream=stream, rule="resubmit_once", why="done before")
+    _must_have_bodies(turn)
     if turn.finals:
         why = f"the outbox owns its answer; redrive {', '.join(turn.finals)}"
         raise RuleBrokenError(stream=stream, rule="not_answered", why=why)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from turnfold.codec import decode
 from turnfold.decide.draft import Desk
 from turnfold.errors import CorruptLogError
+from turnfold.events import Event
 from turnfold.fold import STORE, State, family, fold, restore
 from turnfold.machines.ledger import Gate
 from turnfold.ports.store import Listing, Store
@@ -61,6 +63,9 @@ class StoreView:
 
     def stored(self, digest: str) -> bytes:
         return self._store.body(digest)
+
+    def history(self, stream: str) -> Sequence[Event]:
+        return [decode(record) for record in self._store.read(stream)]
 
 
 class AnyDesk(Mapping[tuple[str, str], Desk]):

@@ -98,6 +98,7 @@ class Turn:
     held: bool = False
     resubmitted: bool = False
     forgiven: int = 0  # what runs up to this one have shown does not count any more
+    redacted: bool = False  # its bodies are erased
 
     @property
     def open(self) -> bool:
@@ -202,7 +203,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> dict[str, Any]:
                 forgiven=turn.run,
             )
         case t.TurnRedacted():
-            return {}
+            return dict(redacted=True)
 
 
 def _step(

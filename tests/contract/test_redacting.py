@@ -1,0 +1,278 @@
+"""Erasing what a turn or an entry has stored, through the kernel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from turnfold import File, Kernel, Text
+from turnfold.bodies import digests_of
+from turnfold.errors import MissingBodyError, RuleBrokenError, StillOpenError
+from turnfold.events import CLASSES, NAMES
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.ports.channel import Rejected
+from turnfold.words import FailureClass, Phase, TurnOutcome
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.gateway import (
+    Gateway,
+    entry,
+    events,
+    in_file,
+    inbound,
+    route,
+    spin,
+    story,
+    turn,
+    until,
+)
+from turnfold_model.platform import answers
+
+SECRETS = ("asked-Aq3", "block-Bq3", "final-Cq3", "step-Dq3", "file-Eq3", "error-Fq3")
+
+
+def _bodies(kernel: Kernel, stream: str) -> list[str]:
+    return [digest for e in events(kernel, stream) for digest in digests_of(e)]
+
+
+def _gone(kernel: Kernel, digests: Sequence[str]) -> bool:
+    for digest in digests:
+        try:
+            kernel.store.body(digest)
+        except MissingBodyError:
+            continue
+        return False
+    return True
+
+
+async def _talk(handle: Any) -> None:
+    async def effect() -> str:
+        return "step-Dq3"
+
+    await handle.step("s", effect)
+    await handle.block("block-Bq3", key="b")
+    await handle.reply("final-Cq3", File(data=b"file-Eq3" * 20_000, name="a.bin"))
+
+
+async def _over(gateway: Gateway) -> tuple[Kernel, str]:
+    """A turn that said much, with a failure whose text is kept, and is over."""
+    gateway.handler = _talk
+    gateway.platform.plays(
+        answers(Rejected(failure=FailureClass.TRANSIENT, detail="error-Fq3"))
+    )
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound(text="asked-Aq3"))
+    await spin(200)
+    await gateway.advance(5_000)
+    await kernel.settled(done.turn_id, 5_000)
+    await kernel.settled(f"{_entry(done.turn_id)}.1.block.b", 5_000)
+    return kernel, done.turn_id
+
+
+def _entry(turn_id: str) -> str:
+    return turn_id.replace("turn:", "entry:")
+
+
+@pytest.mark.case("N03")
+async def test_a_turn_takes_the_bodies_of_its_entries_with_it(gateway: Gateway) -> None:
+    kernel, name = await _over(gateway)
+    other = await kernel.accept(inbound("2", text="kept"))
+    await kernel.settled(other.turn_id, 5_000)
+    entries = kernel.look(lambda draft: draft.entries_of(name))
+    assert len(entries) == 2
+    digests = [d for stream in (name, *entries) for d in _bodies(kernel, stream)]
+    assert len(set(digests)) >= 6
+    before = kernel.store.head.position
+    assert await kernel.redact(name, by="me")
+    assert _gone(kernel, digests)
+    assert [story(kernel, s)[-1] for s in (name, *entries)] == ["redacted"] * 3
+    assert kernel.store.head.position == before + 3
+    assert turn(kernel, name).redacted
+    assert turn(kernel, name).outcome is TurnOutcome.REPLIED
+    (asked,) = _bodies(kernel, other.turn_id)[:1]
+    assert b"kept" in kernel.store.body(asked)
+
+
+@pytest.mark.case("N03")
+async def test_no_file_of_the_store_holds_any_of_it(tmp_path: Path) -> None:
+    gateway = Gateway(store=in_file(tmp_path / "g.db"))
+    kernel, name = await _over(gateway)
+    assert all(_found(tmp_path, secret) for secret in SECRETS)
+    assert await kernel.redact(name, by="me")
+    assert [secret for secret in SECRETS if _found(tmp_path, secret)] == []
+    await gateway.end()
+    assert [secret for secret in SECRETS if _found(tmp_path, secret)] == []
+
+
+def _found(folder: Path, secret: str) -> list[str]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return [file.name for file in files if secret.encode() in file.read_bytes()]
+
+
+async def test_redacting_again_is_harmless_and_takes_what_has_come_since(
+    gateway: Gateway,
+) -> None:
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "text")
+    await kernel.settled(done.entry_id, 5_000)
+    await kernel.redact(done.entry_id, by="me")
+    head = kernel.store.head
+    for _ in range(2):
+        assert await kernel.redact(done.entry_id, by="me")
+        assert kernel.store.head == head
+    await kernel.bounced(done.entry_id, detail="who wrote back")
+    digests = _bodies(kernel, done.entry_id)
+    assert not _gone(kernel, digests)
+    await kernel.redact(done.entry_id, by="me")
+    assert _gone(kernel, digests)
+    assert story(kernel, done.entry_id)[-3:] == ["redacted", "bounced", "redacted"]
+
+
+async def test_what_is_not_over_is_not_redacted(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    waiting = await kernel.enqueue(route(), "text")
+    accepted = await kernel.accept(inbound())
+    for stream in (waiting.entry_id, accepted.turn_id):
+        head = kernel.store.head
+        with pytest.raises(StillOpenError) as caught:
+            await kernel.redact(stream, by="me")
+        assert caught.value.stream == stream
+        assert kernel.store.head == head
+    assert not _gone(kernel, _bodies(kernel, waiting.entry_id))
+
+
+async def test_a_turn_with_an_entry_that_is_open_is_not_redacted_by_half(
+    gateway: Gateway,
+) -> None:
+    async def handler(handle: Any) -> None:
+        await handle.block("waits", key="b")
+        await handle.silent("nothing_to_say")
+
+    gateway.handler = handler
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    done = await kernel.accept(inbound())
+    await kernel.settled(done.turn_id, 5_000)
+    block = f"{_entry(done.turn_id)}.1.block.b"
+    with pytest.raises(StillOpenError) as caught:
+        await kernel.redact(done.turn_id, by="me")
+    assert caught.value.stream == block
+    assert not turn(kernel, done.turn_id).redacted
+    await kernel.abort(block)
+    await kernel.redact(done.turn_id, by="me")
+    assert entry(kernel, block).redacted
+
+
+async def test_what_was_erased_is_neither_sent_nor_run_again(gateway: Gateway) -> None:
+    async def handler(handle: Any) -> None:
+        raise ValueError("no")
+
+    gateway.handler = handler
+    gateway.settings = attrs.evolve(gateway.settings, runs=1, notices={})
+    gateway.platform.plays(answers(Rejected(failure=FailureClass.PERMISSION)))
+    kernel = await gateway.start()
+    letter = await kernel.enqueue(route(), "text")
+    await kernel.settled(letter.entry_id, 5_000)
+    failed = await kernel.accept(inbound())
+    await kernel.settled(failed.turn_id, 5_000)
+    await kernel.redact(letter.entry_id, by="me")
+    await kernel.redact(failed.turn_id, by="me")
+    for call in (
+        lambda: kernel.redrive(letter.entry_id, by="me"),
+        lambda: kernel.resubmit(failed.turn_id, by="me"),
+    ):
+        with pytest.raises(RuleBrokenError) as caught:
+            await call()
+        assert caught.value.rule == "bodies_kept"
+    await kernel.acknowledge(letter.entry_id, by="me")
+    assert entry(kernel, letter.entry_id).phase is Phase.F
+
+
+@pytest.mark.case("N04")
+async def test_erasing_keeps_the_keys(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    first = await kernel.enqueue(route(), "text", key="k")
+    await kernel.settled(first.entry_id, 5_000)
+    await kernel.redact(first.entry_id, by="me")
+    again = await kernel.enqueue(route(), "text", key="k")
+    assert (again.entry_id, again.new, again.differs) == (first.entry_id, False, False)
+
+
+async def test_a_message_cannot_name_a_body_that_is_not_its_own(
+    gateway: Gateway,
+) -> None:
+    """A message that looks like the payload of a file is not one."""
+
+    async def handler(handle: Any) -> None:
+        async def effect() -> Any:
+            return {"content": digest, "mime": "", "name": "", "type": "file"}
+
+        await handle.step("s", effect)
+        await handle.silent("nothing_to_say")
+
+    gateway.handler = handler
+    kernel = await gateway.start()
+    kept = await kernel.enqueue(route(), "kept")
+    await kernel.settled(kept.entry_id, 5_000)
+    digest = _bodies(kernel, kept.entry_id)[0]
+    message = attrs.evolve(inbound(), body={"content": digest, "type": "file"})
+    done = await kernel.accept(message)
+    await kernel.settled(done.turn_id, 5_000)
+    await kernel.redact(done.turn_id, by="me")
+    assert b"kept" in kernel.store.body(digest)
+
+
+async def test_redacting_from_another_process_works_too(tmp_path: Path) -> None:
+    gateway = Gateway(store=in_file(tmp_path / "g.db"))
+    kernel = await gateway.start()
+    client = await gateway.start(work=False)
+    done = await kernel.enqueue(route(), Text("secret-Zq9"))
+    await kernel.settled(done.entry_id, 5_000)
+    assert await client.redact(done.entry_id, by="me")
+    assert _found(tmp_path, "secret-Zq9") == []
+    await until(lambda: entry(kernel, done.entry_id).redacted)
+    await gateway.end()
+
+
+async def test_an_erasing_that_must_wait_is_finished_when_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnfold.worker._CLIENT_POLL_S", 0.005)
+    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.02)
+    gateway = Gateway(store=in_file(tmp_path / "g.db"))
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), Text("secret-Zq9"))
+    await kernel.settled(done.entry_id, 5_000)
+    client = await gateway.start(work=False)
+    store = client.store
+    assert isinstance(store, SqliteStore)
+    assert store._wal is not None
+    assert kernel.store._reader is not None
+    reading = kernel.store._reader.execute("SELECT * FROM body")
+    next(reading)
+    store.wait._budget_s = 0.05
+    assert not await client.redact(done.entry_id, by="me")
+    await spin()
+    reading.close()
+    await until(lambda: not _found(tmp_path, "secret-Zq9"))
+    await gateway.end()
+
+
+def test_every_field_that_names_a_body_is_known() -> None:
+    """By their names: `body`, `detail`, `why`, `result`, and the parts of a plan."""
+    naming = {"body", "detail", "why", "result"}
+    part = o.PlannedPart(kind="text", body="D", key="k")
+    for cls in CLASSES.values():
+        fields = {a.name for a in attrs.fields(cls)}
+        for name in naming & fields:
+            value: Any = ("D",) if cls in (o.Queued, o.Imported) else "D"
+            event = object.__new__(cls)
+            for other in fields:
+                object.__setattr__(event, other, value if other == name else None)
+            assert list(digests_of(event)) == ["D"], f"{NAMES[cls]}.{name}"
+        if "parts" in fields:
+            assert list(digests_of(o.Planned(parts=(part,), budget=1))) == ["D"]
+    assert list(digests_of(t.Completed(outcome=TurnOutcome.REPLIED))) == []
