@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any, Final
 
 COMMANDS: Final = {
+    "crash": "turnfold_model.crash_command",
+    "powerloss": "turnfold_model.powerloss_command",
     "explore": "turnfold_model.explore_command",
     "kill9": "turnfold_model.kill9_command",
     "tlc": "turnfold_model.tlc_command",

@@ -177,8 +177,9 @@ class CrashDriver:
             case Prepare():
                 return self.around.prepare(effect)
             case Send():
+                self.around.send(effect)
                 live.in_flight = effect
-                return self.around.send(effect)
+                return None
             case Reconcile():
                 return self.around.reconcile(effect)
             case CallHandler():

@@ -140,7 +140,6 @@ class Life:
             self._start_client()
         for _ in range(STEPS):
             if not self._step():
-                self.worker.store.close()
                 return
         raise StuckError(self.scenario.name)
 
@@ -224,11 +223,16 @@ class Life:
 
     def _maybe_abort(self) -> None:
         asked = self.scenario.abort and not self.scenario.client
-        if not asked or self.world.aborted or not self.worker.book.turn_lanes():
+        if not asked or self.world.aborted or not self._wanted():
             return
         if self.tape.choose(2):
             self.world.aborted = True
             self.worker.add("abort", scripts.abort_first, ack=False)
+
+    def _wanted(self) -> bool:
+        """The first message is there, and its turn is not over."""
+        question = scripts.first_turn_is_open
+        return bool(self.worker.readable and self.worker.look(question))
 
     def _maybe_refresh(self) -> None:
         """The client's ring is heard at once, or not before the next commit or rest."""

@@ -109,10 +109,14 @@ class Process:
 
     @property
     def behind(self) -> bool:
-        """Others have written what this process has not read. A store that is in doubt
-        shows nothing until a commit has opened it again."""
+        """Others have written what this process has not read."""
+        return self.readable and self.book.position < self.store.head.position
+
+    @property
+    def readable(self) -> bool:
+        """A store in doubt shows nothing until a commit has opened it again."""
         try:
-            return self.book.position < self.store.head.position
+            return self.store.head.position >= 0
         except NotOpenError:
             return False
 

@@ -41,6 +41,11 @@ def accept(scenario: Scenario, number: int, identity: int) -> Decision:
     return partial(accepting.accept, turn=turn, inbound=inbound)
 
 
+def first_turn_is_open(draft: Draft) -> bool:
+    stream = draft.lookup(f"in:{message(0).dedupe_key}")
+    return stream is not None and draft.turn(stream).open
+
+
 def abort_first(draft: Draft) -> None:
     """A user stops what became of the first message."""
     stream = draft.lookup(f"in:{message(0).dedupe_key}")

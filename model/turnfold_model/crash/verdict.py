@@ -69,7 +69,8 @@ def _audit(world: World, store: Store) -> list[str]:
     """The log as an auditor sees it, with the platform's own list where nobody was
     allowed to send twice."""
     witness = None if world.scenario.zombies else world.platform.witness()
-    report = audit_store(store, witness=witness)
+    marks = [world.confirmed] if world.confirmed else []
+    report = audit_store(store, marks=marks, witness=witness)
     return [f"audit {finding}" for finding in report.findings]
 
 

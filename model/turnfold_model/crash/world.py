@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Self
 
 from attrs import define, evolve, field, frozen
 
 from turnfold.audit import Acceptance
-from turnfold.ports.store import Store
+from turnfold.ports.store import Head, Store
 from turnfold.words import DeliveryClass
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.crash.scenario import SETTLE_MS, Scenario
@@ -81,10 +82,11 @@ class World:
     faults: int = 0  # left
     store_faults: int = 0  # left
     zombies: int = 0  # left
+    confirmed: Head | None = None  # what the log must contain from now on
     flying: dict[str, Request] = field(factory=dict)
 
     @classmethod
-    def new(cls, scenario: Scenario) -> "World":
+    def new(cls, scenario: Scenario) -> Self:
         keyed = DeliveryClass.KEYED in scenario.classes
         return cls(
             scenario,
@@ -100,11 +102,11 @@ class World:
         """A new process's handle on the disk, not open."""
         return MemoryStore(self.disk)
 
-    def copy(self) -> "World":
+    def copy(self) -> Self:
         disk, platform = self.disk.fork(), self.platform.copy()
         return evolve(self, disk=disk, platform=platform, flying={})
 
-    def crashed(self) -> Iterator["World"]:
+    def crashed(self) -> Iterator[Self]:
         """Every world that a crash here may leave behind: each request under way has
         landed, is lost, or lands at the latest moment that its class allows."""
         fates = product(("landed", "lost", "late"), repeat=len(self.flying))

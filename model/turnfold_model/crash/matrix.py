@@ -1,0 +1,105 @@
+"""The matrix: what is explored, each row exhaustively unless it says otherwise."""
+
+from typing import Final
+
+from turnfold.words import BlindPolicy, DeliveryClass
+from turnfold_model.crash.scenario import Scenario
+
+_K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
+_KL = (*_K, *_L)
+_HOLD, _DROP = BlindPolicy.HOLD, BlindPolicy.DROP
+_RESEND, _MARKED = BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED
+_WEIRD = ("barred", "gone", "offline")
+
+# Small ones: seconds each, and together they kill every mutant of the programs.
+SMALL: Final = (
+    Scenario(name="one", crashes=1),
+    Scenario(name="keyed", parts=2, crashes=2),
+    Scenario(name="lookup", classes=_L, parts=2, crashes=2),
+    Scenario(name="both", classes=_KL, parts=2, crashes=1, faults=1),
+    Scenario(name="blind-hold", classes=(), parts=2, crashes=2),
+    Scenario(name="blind-drop", classes=(), policy=_DROP, parts=2, crashes=2),
+    Scenario(name="blind-resend", classes=(), policy=_RESEND, parts=2, crashes=2),
+    Scenario(name="blind-marked", classes=(), policy=_MARKED, crashes=2),
+    Scenario(name="keyed-fault", parts=2, crashes=1, faults=1),
+    Scenario(name="lookup-fault", classes=_L, parts=2, crashes=1, faults=1),
+    Scenario(name="blind-fault", classes=(), parts=2, crashes=1, faults=1),
+    Scenario(name="lookup-two-faults", classes=_L, crashes=0, faults=2),
+    Scenario(name="lookup-blurred", classes=_L, faults=2, fates=("late", "blurred")),
+    Scenario(name="prepare", prepares=True, crashes=2),
+    Scenario(name="prepare-fault", prepares=True, crashes=1, faults=1),
+    Scenario(name="abort", parts=2, abort=True),
+    Scenario(name="abort-lookup", classes=_L, parts=2, abort=True),
+    Scenario(name="abort-blind", classes=(), parts=2, abort=True),
+    Scenario(name="abort-prepare", parts=2, prepares=True, abort=True),
+    Scenario(name="abort-fault", parts=2, abort=True, faults=1, crashes=0),
+    Scenario(name="two", messages=2, crashes=1),
+    Scenario(name="two-blocks", messages=2, blocks=1, crashes=1),
+    Scenario(name="two-faults", messages=2, crashes=0, faults=1),
+    Scenario(name="hold-two", classes=(), messages=2, crashes=1, faults=1),
+    Scenario(name="silent", silent=True, blocks=1, crashes=2),
+    Scenario(name="speechless", silent=True, crashes=2),
+    Scenario(name="not-resumed", resumes=False, blocks=1, crashes=2),
+    Scenario(name="few-runs", runs=1, blocks=1, crashes=2),
+    Scenario(name="store", parts=2, store_faults=1, crashes=1),
+    Scenario(name="store-lookup", classes=_L, store_faults=2, crashes=0),
+    Scenario(name="store-prepare", classes=(), prepares=True, store_faults=1),
+    Scenario(name="expiry", ttl_ms=3_000, faults=2, fates=("refused", "landed")),
+    Scenario(name="expired-while-down", ttl_ms=3_000, down_ms=4_000),
+    Scenario(name="expired-prepared", ttl_ms=3_000, down_ms=4_000, prepares=True),
+    Scenario(name="window", window_ms=1_500, faults=2, down_ms=2_000),
+    Scenario(name="window-lookup", classes=_KL, window_ms=1_500, down_ms=2_000),
+    Scenario(name="budget", attempts=2, faults=3, fates=("refused", "lost"), crashes=0),
+    Scenario(name="budget-crash", attempts=2, crashes=3, prepares=True),
+    Scenario(name="resend-budget", classes=(), policy=_RESEND, attempts=2, crashes=3),
+    Scenario(name="deaths", deaths=2, crashes=3, prepares=True),
+    Scenario(name="refused", faults=1, fates=_WEIRD, messages=2),
+    Scenario(name="zombie", zombies=1, crashes=0),
+    Scenario(name="zombie-fault", classes=(), zombies=1, crashes=0, faults=1),
+    Scenario(name="client", client=True, crashes=0),
+    Scenario(name="client-abort", client=True, abort=True, crashes=0),
+)
+# Larger ones: more crashes, more messages, every order of the programs.
+LARGE: Final = (
+    Scenario(name="keyed-three-crashes", parts=3, crashes=3, faults=1),
+    Scenario(name="lookup-three-crashes", classes=_L, parts=3, crashes=3, faults=1),
+    Scenario(name="blind-three-crashes", classes=(), parts=3, crashes=3, faults=1),
+    Scenario(name="both-three-crashes", classes=_KL, parts=2, crashes=3, faults=1),
+    Scenario(name="resend-three", classes=(), policy=_RESEND, crashes=3, faults=1),
+    Scenario(name="marked-three", classes=(), policy=_MARKED, crashes=3, faults=1),
+    Scenario(name="drop-three", classes=(), policy=_DROP, parts=2, crashes=3, faults=1),
+    Scenario(name="prepare-three", parts=2, prepares=True, crashes=3, faults=1),
+    Scenario(name="prepare-lookup", classes=_L, prepares=True, crashes=3, faults=1),
+    Scenario(name="abort-two", parts=2, abort=True, crashes=2, faults=1),
+    Scenario(name="abort-lookup-two", classes=_L, abort=True, crashes=2, faults=1),
+    Scenario(name="abort-prepare-two", prepares=True, abort=True, crashes=2, faults=1),
+    Scenario(name="abort-blind-two", classes=(), abort=True, crashes=2, faults=1),
+    Scenario(name="messages", messages=2, parts=2, crashes=2),
+    Scenario(name="messages-blocks", messages=2, blocks=1, crashes=2),
+    Scenario(name="messages-lookup", classes=_L, messages=2, crashes=2, faults=1),
+    Scenario(name="messages-blind", classes=(), messages=2, crashes=2, faults=1),
+    Scenario(name="not-resumed-fault", resumes=False, blocks=1, crashes=2, faults=1),
+    Scenario(name="store-crash", parts=2, store_faults=2, crashes=2),
+    Scenario(name="store-blind", classes=(), parts=2, store_faults=2, crashes=1),
+    Scenario(name="store-fault", classes=_L, store_faults=1, crashes=1, faults=1),
+    Scenario(name="expiry-lookup", classes=_L, ttl_ms=3_000, faults=2, crashes=2),
+    Scenario(name="expiry-blind", classes=(), ttl_ms=3_000, faults=2, crashes=2),
+    Scenario(name="window-crash", window_ms=1_500, crashes=2, faults=2),
+    Scenario(name="budget-lookup", classes=_L, attempts=2, faults=3, crashes=1),
+    Scenario(name="orders", messages=2, lanes=2, interleave=True, crashes=0),
+    Scenario(name="orders-crash", messages=2, lanes=2, interleave=True, crashes=1),
+    Scenario(name="orders-blocks", blocks=2, interleave=True, crashes=1),
+    Scenario(name="orders-abort", blocks=1, interleave=True, abort=True, crashes=0),
+    Scenario(name="client-crash", client=True, crashes=1),
+    Scenario(name="client-abort-crash", client=True, abort=True, crashes=1),
+    Scenario(name="client-orders", client=True, blocks=1, interleave=True, crashes=0),
+    Scenario(name="client-fault", client=True, abort=True, faults=1, crashes=0),
+    Scenario(name="zombie-lookup", classes=_L, zombies=1, crashes=0, faults=1),
+    Scenario(name="zombie-prepare", zombies=1, prepares=True, crashes=0),
+)
+MATRIX: Final = (*SMALL, *LARGE)
+
+
+def named(name: str) -> Scenario:
+    """A row of the matrix."""
+    return next(scenario for scenario in MATRIX if scenario.name == name)
