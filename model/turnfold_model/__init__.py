@@ -8,15 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from turnfold_model.channel_checks import check_channel as check_channel
     from turnfold_model.store_checks import check_store as check_store
     from turnfold_model.store_kit import Place as Place
 
 _WHERE = {
     "Place": "store_kit",
+    "check_channel": "channel_checks",
     "check_store": "store_checks",
 }
 
-__all__ = ["Place", "check_store"]
+__all__ = ["Place", "check_channel", "check_store"]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,6 +93,10 @@ class CuttingProxy:
     ) -> None:
         self._plans.append(_Plan(fault, method, path, times, delay_s))
 
+    def forget(self) -> None:
+        """No fault that is still to come will."""
+        self._plans.clear()
+
     async def accept(self) -> None:
         self._refusing.clear()
         self._server = await asyncio.start_server(

@@ -97,7 +97,7 @@ async def live(order: dict[str, Any]) -> None:
     kernel.source("matrix", source)
     kernel.on_turn(answer)
     async with kernel:
-        while not over(kernel, order["turns"]):  # noqa: ASYNC110  asked of the log alone
+        while not over(kernel, order["turns"]):
             await asyncio.sleep(0.01)
     say("done", points=points.reached)
 
