@@ -3,6 +3,7 @@
 Only `send` is required. What an adapter does not declare counts as not offered: an
 undeclared delivery class is `blind`. The kernel looks each optional method up once,
 when the channel is attached, and refuses claims without a method behind them.
+`turnfold_model.check_channel` is its test.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
