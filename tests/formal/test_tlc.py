@@ -1,5 +1,7 @@
 """TLC and the Python twins find the same number of distinct states, to the last one."""
 
+from pathlib import Path
+
 import pytest
 
 from turnfold_model import tlc, tlc_tasks
@@ -9,6 +11,8 @@ pytestmark = [
     pytest.mark.skipif(bool(tlc.missing()), reason=f"NO TLC HERE: {tlc.missing()}"),
     pytest.mark.timeout(300),
 ]
+GUARANTEES = Path(__file__).parents[2] / "specs" / "guarantees.md"
+COUNTED: dict[str, int] = {}
 FIRED: dict[str, set[str]] = {name: set() for name in TWINS}
 
 
@@ -22,6 +26,7 @@ def test_tlc_and_the_twin_agree(task):
     taken = {name for name, times in theirs.fired.items() if times}
     assert taken & TWINS[task.module].actions == ours.fired
     FIRED[task.module] |= taken
+    COUNTED[task.name] = theirs.distinct
 
 
 @pytest.mark.parametrize("module", list(TWINS))
@@ -29,6 +34,13 @@ def test_tlc_took_every_action(module):
     if not FIRED[module]:
         pytest.skip("needs the runs of this module in this process")
     assert TWINS[module].actions <= FIRED[module]
+
+
+def test_the_figures_that_are_told_are_true():
+    if len(COUNTED) < len(tlc_tasks.SOUND + tlc_tasks.LARGE):
+        pytest.skip("needs every run in this process")
+    said = f"{sum(COUNTED.values()):,} distinct states"
+    assert said in GUARANTEES.read_text(encoding="utf-8"), said
 
 
 @pytest.mark.parametrize("task", tlc_tasks.BROKEN, ids=lambda task: task.name)
