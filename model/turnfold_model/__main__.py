@@ -16,6 +16,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
+from turnfold_model.commands import UnavailableError
+
 COMMANDS: Final = {
     "crash": "turnfold_model.crash_command",
     "powerloss": "turnfold_model.powerloss_command",
@@ -40,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = _parser(name, module).parse_args(words[1:])
     began = time.monotonic()
-    result, well = module.run(options, _say)
+    try:
+        result, well = module.run(options, _say)
+    except UnavailableError as exc:
+        _say(f"{name}: {exc}")
+        return 2
     _say(f"{name}: {'well' if well else 'BROKEN'} in {time.monotonic() - began:.1f} s")
     _print(result, as_json=options.json)
     return 0 if well else 1

@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from turnfold_model.commands import UnavailableError
+
 SPECS: Final = Path(__file__).parents[2] / "specs"
 _DISTINCT: Final = re.compile(r"([\d,]+) distinct states found, 0 states left")
 _ACTION: Final = re.compile(r"^<(\w+) line [^>]*>: (\d+):(\d+)", re.MULTILINE)
@@ -24,7 +26,7 @@ _BROKEN: Final = re.compile(
 )
 
 
-class TlcMissingError(RuntimeError):
+class TlcMissingError(UnavailableError):
     """Java or the jar is not here."""
 
 

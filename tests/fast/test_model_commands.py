@@ -1,0 +1,51 @@
+"""`python -m turnfold_model`: one JSON object, exit codes, and what is missing is said."""
+
+import json
+
+import pytest
+
+from turnfold_model.__main__ import main
+
+
+def test_no_command_is_wrong_usage(capsys):
+    assert main([]) == 2
+    assert "explore" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "tlc" in capsys.readouterr().out
+
+
+def test_explore_prints_one_object_and_its_progress_elsewhere(capsys):
+    assert main(["explore", "--only", "clock", "--json"]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["distinct"] > 1000
+    assert report["configurations"] == 1
+    assert report["violations"] == 0
+    assert report["dropped"] == 1
+    assert "without-clock" in err
+
+
+def test_explore_without_time_is_honest(capsys):
+    assert main(["explore", "--only", "alone", "--json", "--seconds", "0"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["complete"] < report["configurations"]
+
+
+def test_explore_tells_the_way_to_a_violation(capsys):
+    assert main(["explore", "--only", "without-key", "--traces"]) == 0
+    out, err = capsys.readouterr()
+    assert "violations: 0" in out
+    assert "accepted: slots" in err
+
+
+def test_without_java_or_jar_tlc_says_so(capsys, monkeypatch):
+    monkeypatch.setenv("TLA2TOOLS_JAR", "/nowhere")
+    assert main(["tlc", "--small"]) == 2
+    assert "tla2tools.jar" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["explore", "--sideways"])
+    assert refused.value.code == 2
+    assert "--sideways" in capsys.readouterr().err
