@@ -153,6 +153,10 @@ class Book:
     def turn_lanes(self) -> list[str]:
         return list(self._turn_lanes)
 
+    def open_streams(self) -> list[str]:
+        """Every entry that is open and every turn that is not answered yet."""
+        return [*self._open, *self._controls]
+
     def controls(self) -> list[str]:
         return list(self._controls)
 

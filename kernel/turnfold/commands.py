@@ -11,7 +11,7 @@ from typing import Any
 from turnfold.arguments import a_name, a_name_or_none, a_text, a_time, a_word
 from turnfold.attached import Attached
 from turnfold.clock import Clock
-from turnfold.decide import aborting, accepting, enqueuing, gating, operating
+from turnfold.decide import aborting, accepting, enqueuing, gating, operating, restoring
 from turnfold.decide.aborting import Abortion
 from turnfold.decide.accepting import Acceptance, SourceCursor
 from turnfold.decide.enqueuing import Enqueued
@@ -217,6 +217,11 @@ class Commands:
     async def resubmit(self, turn: str, *, by: str) -> None:
         """Run a failed turn again, once."""
         await self._operate(operating.resubmit, "turn", turn, by)
+
+    async def unhold(self, turn: str, *, by: str) -> None:
+        """Let a turn run that is held because the store was restored from a copy: a
+        person has seen that it was not answered in the history that is gone."""
+        await self._operate(restoring.unhold, "turn", turn, by)
 
     async def redact(self, stream: str, *, by: str) -> bool:
         """Erase for good what a turn or an entry has stored: payloads, files, texts of

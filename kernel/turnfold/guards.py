@@ -117,6 +117,12 @@ def abortable_as_unsent(entry: Entry) -> bool:
     return entry.phase in (Phase.Q, Phase.R) and not entry.doubt
 
 
+def history_is_whole(entry: Entry, restored_at: int) -> bool:
+    """INV-2: what came after a part in doubt is known, unless the entry is older than
+    the copy that the store was restored from."""
+    return not entry.doubt or entry.order > restored_at
+
+
 def bodies_kept(state: Entry | Turn) -> bool:
     """INV-7: what was erased can be neither sent nor run again."""
     return not state.redacted

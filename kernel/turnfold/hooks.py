@@ -5,24 +5,33 @@ and goes no further (A10). The same news goes to the logger `turnfold`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.events.ledger import Restored
 from turnfold.fold import State
 from turnfold.journal import Commit
 from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
 
 _LOG = logging.getLogger("turnfold")
+Told = TypeVar("Told")
 Hook = Callable[[Entry], None]
+HeldHook = Callable[[Turn], None]
+RestoredHook = Callable[[Restored], None]
 
 
 class Hooks:
-    """Lists of plain functions that get the folded Entry."""
+    """Lists of plain functions that get the folded Entry, the Turn or the event."""
 
     def __init__(self) -> None:
         self.terminal: list[Hook] = []
         self.parked: list[Hook] = []
         self.bounced: list[Hook] = []
+        self.held: list[HeldHook] = []
+        self.restored: list[RestoredHook] = []
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
@@ -39,6 +48,16 @@ class Hooks:
         self.bounced.append(hook)
         return hook
 
+    def on_held(self, hook: HeldHook) -> HeldHook:
+        """A turn waits for a person: nobody knows if it was answered."""
+        self.held.append(hook)
+        return hook
+
+    def on_restored(self, hook: RestoredHook) -> RestoredHook:
+        """The store was found to be an older copy of itself."""
+        self.restored.append(hook)
+        return hook
+
     def tell(self, commit: Commit) -> None:
         for emitted in commit.emitted:
             state = commit.moved.get(emitted.stream)
@@ -47,6 +66,12 @@ class Hooks:
                     self._call(self.terminal, state, f"ended undelivered: {reason}")
                 case o.Parked(reason=reason):
                     self._call(self.parked, state, f"is parked, in doubt: {reason}")
+                case o.Doubted(reason=reason):
+                    self._call(self.parked, state, f"is parked, in doubt: {reason}")
+                case t.Held(reason=reason):
+                    self._call_held(state, reason)
+                case Restored():
+                    self._call_restored(emitted.event)
                 case o.Bounced():
                     self._call(self.bounced, state, "bounced")
                 case _:
@@ -57,8 +82,26 @@ class Hooks:
         if not isinstance(state, Entry):
             return
         _LOG.warning("%s to %s %s", state.stream, state.lane, news)
-        for hook in hooks:
-            try:
-                hook(state)
-            except Exception:  # noqa: BLE001  a hook may raise anything
-                _LOG.exception("a hook failed; the entry is not affected")
+        _tell(hooks, state)
+
+    def _call_held(self, state: State | None, reason: str) -> None:
+        if isinstance(state, Turn):
+            _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
+            _tell(self.held, state)
+
+    def _call_restored(self, event: Restored) -> None:
+        _LOG.error(
+            "the store is an older copy of itself: it ends at position %s and had got "
+            "to %s; what is open in it waits for a person",
+            event.position_found,
+            event.position_seen,
+        )
+        _tell(self.restored, event)
+
+
+def _tell(hooks: Sequence[Callable[[Told], None]], what: Told) -> None:
+    for hook in hooks:
+        try:
+            hook(what)
+        except Exception:  # noqa: BLE001  a hook may raise anything
+            _LOG.exception("a hook failed; what it was told of is not affected")

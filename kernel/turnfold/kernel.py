@@ -17,6 +17,7 @@ from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
 from turnfold.commands import Commands
+from turnfold.decide import restoring
 from turnfold.decide.accepting import Acceptance
 from turnfold.decide.draft import Context, Desk, Draft, Fence
 from turnfold.drivers import agenda
@@ -158,8 +159,26 @@ class Kernel(Commands):
         self._worker.start(work=self._work)
 
     def _promote(self, fence: Fence) -> None:
+        self._doubt_if_restored()
         self._open_driver().begin(fence.epoch)
         self._sources.start()
+
+    def _doubt_if_restored(self) -> None:
+        """Before anything is attempted. A crash in here repeats it: the mark stands
+        until the commit does, and the commit is not made twice for one mark."""
+        driver, worker = self._open_driver(), self._worker
+        if worker is None:
+            return
+        mark = worker.upkeep.lost_history()
+        if mark is not None:
+            streams = driver.book.open_streams()
+            decision = partial(restoring.restored, mark=mark, streams=streams)
+            commit = driver.journal.commit([decision])
+            commit.results[0].get()
+            driver.moved(commit.moved, commit)
+        worker.upkeep.trust()
+        if mark is not None:
+            worker.upkeep.mark()
 
     def _depose(self) -> None:
         self._open_driver().stand_down()

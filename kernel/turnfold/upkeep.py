@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from turnfold.errors import NotOpenError, StoreError
-from turnfold.ports.store import Store
+from turnfold.ports.store import Mark, Store
 
 IDLE_S = 1.0
 MARK_S = 5.0  # while busy: a file written and synced, which some message waits for
@@ -27,6 +27,7 @@ class Upkeep:
         self._since = 0.0
         self._marked = float("-inf")
         self._swept = False
+        self._trusted = False
         self._rested = False
         self.owing = False
         self.trouble: Exception | None = None
@@ -57,9 +58,26 @@ class Upkeep:
     def mark(self) -> bool:
         """Note outside the log how far it has got; also the last thing of a worker."""
         store_id = self._store_id()
-        if store_id is None:
+        if store_id is None or not self._trusted:
             return True
         return self._does(lambda: self._store.mark(store_id))
+
+    def lost_history(self) -> Mark | None:
+        """The mark, if the log that it speaks of is not the one that is here: then an
+        older copy was put in its place. Raises StoreError.
+
+        A mark of another store is a leftover. A copy that was made together with its
+        mark cannot be told from the original.
+        """
+        mark, store_id = self._store.marked(), self._store_id()
+        if mark is None or mark.store != store_id or self._store.had(mark.head):
+            return None
+        return mark
+
+    def trust(self) -> None:
+        """The log is the one that the mark speaks of, or what follows from the
+        difference is stored: only now may the mark be replaced."""
+        self._trusted = True
 
     def _checkpoint(self) -> bool:
         left: list[bool] = []

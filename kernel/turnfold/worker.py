@@ -138,7 +138,9 @@ class Worker:
 
     def release(self) -> None:
         """After the last append: the next worker may begin."""
-        if self.fence is not None:
-            self.upkeep.mark()
-        self.fence = None
-        self._ownership.release()
+        try:
+            if self.fence is not None:
+                self.upkeep.mark()
+        finally:
+            self.fence = None
+            self._ownership.release()

@@ -74,6 +74,7 @@ def notes() -> Notes:
 def look(notes: Notes) -> Callable[..., list[str]]:
     store: Any = notes
     upkeep = Upkeep(store, lambda: "id")
+    upkeep.trust()
 
     def look(now: float, position: int, *, worker: bool = True) -> list[str]:
         upkeep.look(now, position, worker=worker)
@@ -138,10 +139,17 @@ def test_a_client_keeps_nothing_up_but_its_own_erasing(look, notes) -> None:
     assert not look.upkeep.owing
 
 
-def test_a_store_without_a_known_id_is_not_marked(notes) -> None:
-    upkeep = Upkeep(notes, lambda: None)
-    assert upkeep.mark()
+def test_no_mark_is_written_without_an_id_or_before_the_old_one_was_judged(
+    notes,
+) -> None:
+    nameless, early = Upkeep(notes, lambda: None), Upkeep(notes, lambda: "id")
+    nameless.trust()
+    assert nameless.mark()
+    assert early.mark()
     assert notes.told() == []
+    early.trust()
+    early.mark()
+    assert notes.told() == ["mark id"]
 
 
 async def test_an_idle_worker_moves_the_log_and_marks_how_far_it_got(

@@ -282,6 +282,12 @@ class Draft:
         worker = cast("StoreState | None", self.state(STORE)) if fence else None
         return bool(fence and worker and worker.epoch > fence.epoch)
 
+    @property
+    def restored_at(self) -> int:
+        """Where the log was last found to be an older copy of itself; 0: nowhere."""
+        store = cast("StoreState | None", self.state(STORE))
+        return store.restored if store else 0
+
     # --- merging ---
 
     @property

@@ -100,11 +100,8 @@ def redact(draft: Draft, stream: str, by: str) -> None:
         return
     turn = draft.turn(stream)
     _over(turn)
-    entries = [draft.entry(name) for name in draft.entries_of(stream)]
-    for entry in entries:
-        _over(entry)
-    for entry in entries:
-        _redact(draft, entry, o.Redacted(by=by))
+    for name in draft.entries_of(stream):
+        _redact(draft, draft.entry(name), o.Redacted(by=by))
     _redact(draft, turn, t.TurnRedacted(by=by))
 
 

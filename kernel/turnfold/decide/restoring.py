@@ -1,0 +1,93 @@
+"""The store is an older copy of itself: what is open in it may be over already.
+
+Between the copy and now there was a history that nobody here knows. Whatever the copy
+calls open may have been sent, answered or run in it, so all of it is called doubtful or
+held, in the first commit of the first worker that finds out, before anything is tried.
+"""
+
+from collections.abc import Iterable
+
+from turnfold.decide.closing import after_close
+from turnfold.decide.draft import Draft
+from turnfold.decide.running import start_if_free
+from turnfold.errors import CorruptLogError, RuleBrokenError
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.events.ledger import Restored
+from turnfold.fold import STORE
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Mark
+from turnfold.words import Phase, TurnPhase
+
+REASON = "restored"
+
+
+def restored(draft: Draft, mark: Mark, streams: Iterable[str]) -> bool:
+    """`mark` tells of the history that is gone; `streams` are all that are open. False
+    if this was done before, and only the mark was not rewritten since."""
+    event = Restored(
+        position_seen=mark.head.position,
+        position_found=draft.position,
+        hash=mark.head.hash.hex(),
+    )
+    if any(_same(event, known) for known in draft.history(STORE)):
+        return False
+    draft.fence()
+    draft.emit(STORE, event)
+    for stream in streams:
+        _suspect(draft, stream)
+    return True
+
+
+def _same(event: Restored, known: object) -> bool:
+    return (
+        isinstance(known, Restored)
+        and known.position_seen == event.position_seen
+        and known.hash == event.hash
+    )
+
+
+def _suspect(draft: Draft, stream: str) -> None:
+    try:
+        state = draft.state(stream)
+    except CorruptLogError:
+        return  # set aside: nothing is done with it
+    match state:
+        case Entry():
+            _doubt(draft, state)
+        case Turn():
+            _hold(draft, state)
+        case _:
+            pass
+
+
+def _doubt(draft: Draft, entry: Entry) -> None:
+    """An attempt that was under way is in doubt even where it had not reached the wire:
+    it may have gone on. What is in doubt or parked already stays so."""
+    match entry.phase:
+        case Phase.Q | Phase.R:
+            draft.emit(entry.stream, o.Doubted(reason=REASON))
+            after_close(draft, entry.stream)
+        case Phase.A | Phase.D:
+            unknown = o.OutcomeUnknown(
+                part=entry.part, attempt=entry.attempt, cause=REASON, due=draft.now
+            )
+            draft.emit(entry.stream, unknown)
+        case _:
+            pass
+
+
+def _hold(draft: Draft, turn: Turn) -> None:
+    runs = turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+    if runs and not turn.held:
+        draft.emit(turn.stream, t.Held(reason=REASON))
+
+
+def unhold(draft: Draft, stream: str, by: str) -> None:
+    """A person says that a turn has not been answered: it runs."""
+    turn = draft.turn(stream)
+    if not turn.held:
+        raise RuleBrokenError(stream=stream, rule="held", why=f"it is {turn.phase}")
+    draft.emit(stream, t.Unheld(by=by))
+    start_if_free(draft, stream)
