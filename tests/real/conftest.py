@@ -51,11 +51,12 @@ def root(synapse: Synapse) -> User:
 
 
 @pytest.fixture
-def room_id(alice: User, bot: User) -> str:
+def room_id(alice: User, bot: User) -> Iterator[str]:
     """A fresh room with alice and the bot in it."""
     room = alice.create_room(bot.user_id)
     bot.join(room)
-    return room
+    yield room
+    bot.leave_all()
 
 
 @pytest.fixture

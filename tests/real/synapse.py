@@ -250,6 +250,11 @@ class User:
     def leave(self, room_id: str) -> None:
         self.post(f"/v3/rooms/{quote(room_id)}/leave", {})
 
+    def leave_all(self) -> None:
+        """Leave every room: a first sync takes as long as there are rooms."""
+        for room_id in self.call("GET", "/v3/joined_rooms")["joined_rooms"]:
+            self.leave(room_id)
+
     def say(self, room_id: str, text: str, **content: object) -> str:
         return self.put_event(
             room_id, "m.room.message", {"msgtype": "m.text", "body": text, **content}

@@ -84,6 +84,7 @@ async def room(
     async with CuttingProxy(synapse.port) as proxy:
         route = Route(channel="matrix", conversation=room_id)
         yield Room(bot, alice, proxy, route, window_ms)
+    bot.leave_all()
 
 
 # With a key that is worth nothing the crash matrix has to rely on look-ups alone.

@@ -42,6 +42,7 @@ async def stages(
             )
             made.append(stage)
         yield made
+    bot.leave_all()
 
 
 @pytest.fixture
