@@ -10,7 +10,7 @@ from turnfold.decide.closing import conclude, fail
 from turnfold.decide.draft import Draft
 from turnfold.decide.enqueuing import Enqueued, enqueue
 from turnfold.decide.queueing import Intent
-from turnfold.errors import BackPressureError, StaleRunError
+from turnfold.errors import StaleRunError
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.failures import backoff_ms
@@ -167,9 +167,7 @@ def released(draft: Draft, stream: str, run: int, reason: str) -> None:
     """Stopped for our own reasons: not counted, taken up again later."""
     turn = draft.turn(stream)
     if turn.phase is TurnPhase.RUNNING and turn.run == run:
-        full = reason == BackPressureError.code  # it will not be empty at once
-        due = draft.now + draft.settings.backoff_base_ms if full else None
-        draft.emit(stream, t.Released(run=run, reason=reason, due=due))
+        draft.emit(stream, t.Released(run=run, reason=reason))
 
 
 def run_failed(
