@@ -29,6 +29,7 @@ from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.inspect import Inspect
 from turnfold.journal import Commit, Journal, created
+from turnfold.leaving import close_channels
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.names import account_scope, time_id
@@ -198,17 +199,9 @@ class Kernel(Commands):
             await worker.stop()
             worker.release()
         self._state = "closed"
-        await self._close_channels()
+        await close_channels(self._desks.values())
         self.store.close()
         self._wake_all()
-
-    async def _close_channels(self) -> None:
-        for channel in {
-            id(d.channel): d.channel for d in self._desks.values()
-        }.values():
-            close = getattr(channel, "aclose", None)
-            if close is not None:
-                await close()
 
     async def drain(self, timeout_ms: int | None = None) -> None:
         """Send nothing new; wait for what is on the wire. Accepting goes on."""
