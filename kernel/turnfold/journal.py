@@ -122,8 +122,17 @@ class Journal:
             self._news[record.stream] = state
             self._found.append(Emitted(record.stream, event, record.version))
 
+    @property
+    def lost(self) -> bool:
+        """The last COMMIT has an unknown fate, and nobody could read what it did."""
+        return self._lost
+
     def refresh(self) -> dict[str, State]:
-        """Read what others appended, outside a transaction."""
+        """Read what others appended, outside a transaction. If a commit of unknown
+        fate could not be read yet, that is tried again: programs that only look would
+        otherwise wait for somebody to append."""
+        if self._lost:
+            self.reopen()
         moved, self._news = {**self._news, **self.book.catch_up(self.store)}, {}
         return moved
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from turnfold.book import Book
 from turnfold.decide.draft import Fence
-from turnfold.errors import StoreError
+from turnfold.errors import NotOpenError, StoreError
 from turnfold.fold import STORE
 from turnfold.machines.ledger import StoreState
 from turnfold.ports.store import Doorbell, Owner, Ownership, Store
@@ -112,11 +112,17 @@ class Worker:
         _LOG.error("no longer the worker of %s: %s; restart it", address, why)
         self._depose()
 
+    def _changed(self) -> bool:
+        try:
+            return self._store.changed()
+        except NotOpenError:  # in doubt after a failed commit: a refresh opens it again
+            return True
+
     def _rung(self, *, always: bool = True) -> None:
         try:
-            if always or self._store.changed():
+            if always or self._changed():
                 self._refresh()
-        except StoreError as exc:
+        except (StoreError, NotOpenError) as exc:
             _LOG.warning("cannot read %s: %s", self._store.address, exc)
 
     def ring(self) -> None:

@@ -119,7 +119,12 @@ class CrashDriver:
         return min(due, default=None)
 
     def tick(self) -> None:
-        """Time has moved: wake what is due."""
+        """Time has moved: wake what is due, and read a store that was in doubt."""
+        if self.journal.lost:
+            try:
+                self.refresh()
+            except StoreError:
+                return  # still failing; the next tick tries again
         now = self.around.now()
         self.start([key for key, due in self.timers.items() if due <= now])
         if self.epoch:
