@@ -4,6 +4,7 @@ All of it in the commit that closed the entry (INV-10), so that no crash can com
 between the end of a reply and the end of its turn (A18).
 """
 
+from turnfold import guards
 from turnfold.decide.draft import Draft
 from turnfold.decide.queueing import Intent, queue
 from turnfold.events import outbox as o
@@ -27,6 +28,10 @@ from turnfold.words import (
 _NOTICE = {
     Reason.PERMANENT: "undeliverable",
     Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
+}
+_WHY = {
+    TurnOutcome.ABORTED: AbortReason.USER,
+    TurnOutcome.SUPERSEDED: AbortReason.SUPERSEDED,
 }
 _NO_ONE_THERE = ("permission", "target_gone")
 
@@ -66,8 +71,22 @@ def conclude(draft: Draft, stream: str) -> None:
             fail(draft, stream, outcome, reason, _notice_for(finals))
         case TurnOutcome.ABORTED | TurnOutcome.SUPERSEDED:
             draft.emit(stream, t.TurnAborted(outcome=outcome, by=turn.abort_by))
+            _stop_the_rest(draft, turn, _WHY[outcome])
         case _:
             draft.emit(stream, t.Completed(outcome=outcome))
+
+
+def _stop_the_rest(draft: Draft, turn: Turn, reason: AbortReason) -> None:
+    """Nothing more of an aborted turn goes out: its blocks and tools stop, too, also
+    when it was its reply alone that a user stopped (INV-11)."""
+    for name in draft.entries_of(turn.stream):
+        entry = draft.entry(name)
+        if not entry.open or entry.abort is not None:
+            continue
+        if guards.abortable_as_unsent(entry):
+            draft.emit(name, o.Aborted(reason=reason, by=turn.abort_by))
+        else:
+            draft.emit(name, o.AbortRequested(reason=reason, by=turn.abort_by))
 
 
 def outcome_of(finals: list[Entry]) -> TurnOutcome:
