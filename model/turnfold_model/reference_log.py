@@ -130,7 +130,10 @@ class Log:
         lane = self._lanes[entry.lane]
         while lane.first < len(lane.entries) and self._passed(lane.entries[lane.first]):
             lane.first += 1
-        for ahead in lane.entries[lane.first :]:
+        waiting = lane.entries[lane.first :]
+        if stream not in waiting:
+            return  # it was passed once, and came back by a redrive
+        for ahead in waiting:
             if ahead == stream:
                 return
             passed = self._passed(ahead)
