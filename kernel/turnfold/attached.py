@@ -13,6 +13,7 @@ from typing import Any
 from turnfold.answers import outcome_of, verdict_of
 from turnfold.effects import Prepared
 from turnfold.errors import ContractError
+from turnfold.packing import Packed
 from turnfold.payloads import Payload, Route
 from turnfold.planning import MEASURES, Plan, make_plan
 from turnfold.ports.channel import (
@@ -75,11 +76,16 @@ class Attached:
         return self._prepare is not None and (kinds is None or kind in kinds)
 
     def plan(
-        self, payloads: Sequence[Payload], route: Route, kind: Kind, entry: str
+        self,
+        payloads: Sequence[Payload],
+        route: Route,
+        kind: Kind,
+        entry: str,
+        packed: Sequence[Packed] = (),
     ) -> Plan:
         """Raises what the adapter's plan raises, and ContractError."""
-        capabilities = self.capabilities
-        return make_plan(self.channel, capabilities, payloads, route, kind, entry)
+        offers = self.capabilities
+        return make_plan(self.channel, offers, payloads, route, kind, entry, packed)
 
     def calling_prepare(self, part: Part) -> Coroutine[Any, Any, Any]:
         return _contained(self._prepare(part))

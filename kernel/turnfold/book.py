@@ -128,11 +128,13 @@ class Book:
         return self._readable(self._turn_lanes.get(lane, ()))
 
     def _readable(self, streams: Iterable[str]) -> Iterator[str]:
-        for stream in list(streams):
-            try:
-                self.state(stream)
-            except CorruptLogError:
-                continue  # set aside in self.corrupt, shown by health
+        # Not a copy: a lane may be long, and who asks stops at its first entries.
+        for stream in streams:
+            if stream not in self._states:
+                try:
+                    self.state(stream)
+                except CorruptLogError:
+                    continue  # set aside in self.corrupt, shown by health
             yield stream
 
     def entries_of(self, turn: str) -> Sequence[str]:

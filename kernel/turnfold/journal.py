@@ -77,7 +77,11 @@ class Journal:
         except FateUnknownError as exc:
             self._lost = True
             return self._after_unknown_fate(decisions, exc)
-        except (BusyError, NotOpenError, ReadOnlyError) as exc:  # no smaller commit fares better
+        except (
+            BusyError,
+            NotOpenError,
+            ReadOnlyError,
+        ) as exc:  # no smaller commit fares better
             return _refused(decisions, exc)
         except StoreError as exc:
             return self._one_by_one(decisions, exc)
@@ -160,7 +164,8 @@ class Journal:
         )
         results = []
         for decision in decisions:
-            draft = Draft(batch, batch.context)
+            # Alone it has no neighbours whose results it could see or spoil.
+            draft = Draft(batch if len(decisions) > 1 else self.book, batch.context)
             try:
                 value = decision(draft)
                 append = _append(draft)
@@ -173,7 +178,10 @@ class Journal:
                 except ConflictError as exc:  # anything else fails the transaction
                     results.append(Decided(error=exc))
                     continue
-            batch.merge(draft)
+            if len(decisions) > 1:
+                batch.merge(draft)
+            else:
+                batch = draft
             results.append(Decided(value=value))
         return batch, results
 
@@ -193,9 +201,10 @@ def _joined(commits: Sequence[Commit]) -> Commit:
 
 def _append(draft: Draft) -> Append:
     first = draft.position - len(draft.emitted) + 1
+    now = draft.now
     records = [
-        _record(emitted, draft.now, first + index)
-        for index, emitted in enumerate(draft.emitted)
+        _record(emitted, now, position)
+        for position, emitted in enumerate(draft.emitted, first)
     ]
     return Append(
         records=records,

@@ -275,7 +275,7 @@ class Kernel(Commands):
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
         a_text("stream", stream)
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-            state = self.look(lambda draft: draft.state(stream))
+            state = self._open_driver().book.state(stream)
             while True:
                 if self._state not in ("open", "draining"):
                     raise NotOpenError(state=self._state)

@@ -1,7 +1,6 @@
 """How streams, keys and gates are named. Ids are text everywhere."""
 
 from base64 import b32hexencode
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from itertools import product
@@ -71,13 +70,13 @@ def account_scope(channel: str, account: str) -> str:
     return f"{escape(channel)}/{escape(account)}"
 
 
-def gates_of(lane: str) -> Iterator[str]:
+@lru_cache(maxsize=4096)
+def gates_of(lane: str) -> tuple[str, str, str]:
     """The gates that hold a lane, widest first. A lane is
     channel/account/conversation/thread with the parts escaped."""
     channel, account, conversation, _ = lane.split("/")
-    yield f"{GATE}{channel}/{account}"
-    yield f"{GATE}{channel}/{account}/{conversation}"
-    yield f"{GATE}{lane}"
+    wide = f"{GATE}{channel}/{account}"
+    return wide, f"{wide}/{conversation}", f"{GATE}{lane}"
 
 
 def gate_for(lane: str, scope: GateScope) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from turnfold import canonical
 from turnfold.decide.draft import Draft
@@ -27,6 +27,16 @@ class Packed:
     kind: str  # "text", "file" or "native"
     head: Mapping[str, Any]
     content: bytes | None = None
+    encoded: bytes = field(init=False, eq=False, repr=False)  # the head, once
+
+    @encoded.default
+    def _encode(self) -> bytes:
+        return canonical.dumps(self.head)
+
+    @property
+    def identity(self) -> tuple[bytes, bytes | None]:
+        """The same for the same payload; what a part is shared by."""
+        return self.encoded, self.content
 
 
 def pack(payload: Payload) -> Packed:
@@ -68,9 +78,9 @@ def _thaw(value: Any) -> Any:
 
 def store(draft: Draft, packed: Packed) -> str:
     """Put a packed payload beside the log; returns its digest."""
-    head = dict(packed.head)
-    if packed.content is not None:
-        head["content"] = draft.body(packed.content)
+    if packed.content is None:
+        return draft.body(packed.encoded)
+    head = {**packed.head, "content": draft.body(packed.content)}
     return draft.body(canonical.dumps(head))
 
 

@@ -43,8 +43,10 @@ def make_plan(
     route: Route,
     kind: Kind,
     entry: str,
+    packed: Sequence[Packed] = (),
 ) -> Plan:
-    """Raises ContractError if the adapter's plan is not one."""
+    """Raises ContractError if the adapter's plan is not one. `packed`: the payloads
+    as they were packed already; a part that is a whole payload shares it."""
     planner: Callable[..., Sequence[PlannedPart]] | None = getattr(
         channel, "plan", None
     )
@@ -55,10 +57,12 @@ def make_plan(
             pieces += default_plan(payload, capabilities)
         else:
             pieces += _checked(planner(payload, route, kind, context), route)
-    parts = tuple(
-        _part(piece, capabilities, entry, index) for index, piece in enumerate(pieces)
-    )
-    return Plan(parts, capabilities.gives_ids)
+    ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
+    parts = [
+        _part(piece, ready.get(id(piece.payload)), capabilities, entry, index)
+        for index, piece in enumerate(pieces)
+    ]
+    return Plan(tuple(parts), capabilities.gives_ids)
 
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
@@ -73,11 +77,15 @@ def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
 
 
 def _part(
-    piece: PlannedPart, capabilities: Capabilities, entry: str, index: int
+    piece: PlannedPart,
+    packed: Packed | None,
+    capabilities: Capabilities,
+    entry: str,
+    index: int,
 ) -> PlanPart:
     c = capabilities
     key = part_key(entry, index, c.key_alphabet, c.key_length)
-    return PlanPart(pack(piece.payload), key, c.of(piece.kind))
+    return PlanPart(packed or pack(piece.payload), key, c.of(piece.kind))
 
 
 def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:
@@ -87,7 +95,12 @@ def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPa
             return []
         chunks = split_text(payload.text, capabilities.limit, capabilities.unit)
         return [
-            PlannedPart(payload=evolve(payload, text=chunk), kind="text")
+            PlannedPart(
+                payload=payload
+                if chunk == payload.text
+                else evolve(payload, text=chunk),
+                kind="text",
+            )
             for chunk in chunks
         ]
     kind = "file" if isinstance(payload, File) else "native"

@@ -89,9 +89,7 @@ class Gateway:
             work=work,
             entropy=NoJitter(),
         )
-        channels = self.channels or {
-            ("t", "default"): PlatformChannel(self.platform)
-        }
+        channels = self.channels or {("t", "default"): PlatformChannel(self.platform)}
         for (name, account), channel in channels.items():
             kernel.attach(name, channel, account=account)
         if self.handler is not None:
@@ -144,8 +142,7 @@ async def crash(kernel: Kernel) -> None:
     driver.epoch, driver.draining = 0, True
     driver._queue.clear()
     driver.legs.stopping = True
-    if driver._alarm is not None:
-        driver._alarm.cancel()
+    driver._timers.silence()
     tasks = [*driver.live.values(), *kernel._sources._tasks]
     tasks += [*kernel._handlers._running.values(), *driver.legs.hung.values()]
     if worker is not None:

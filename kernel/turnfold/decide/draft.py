@@ -23,6 +23,7 @@ from turnfold.fold import STORE, State, evolve, family
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
+from turnfold.names import ENTRY
 from turnfold.ports.store import Body
 from turnfold.settings import Settings
 
@@ -158,10 +159,12 @@ class Draft:
         return cast("Entry | None", self.state(stream))
 
     def entry(self, stream: str) -> Entry:
-        found = self.state(stream) if family(stream) == "entry" else None
-        if found is None:
+        mine = self._states.get(stream)
+        if mine is None and stream.startswith(ENTRY) and stream not in self._absent:
+            mine = self.below.state(stream)
+        if not isinstance(mine, Entry):
             raise NotFoundError(what="entry", id=stream)
-        return cast("Entry", found)
+        return mine
 
     def find_turn(self, stream: str) -> Turn | None:
         return cast("Turn | None", self.state(stream))
@@ -182,8 +185,9 @@ class Draft:
         return self.keys.get(key) or self.below.lookup(key)
 
     def lane(self, lane: str) -> Iterator[str]:
+        mine = self._states
         for stream in self.below.lane(lane):
-            if self.entry(stream).open:
+            if stream not in mine or self.entry(stream).open:
                 yield stream
         for stream in self._lanes.get(lane, ()):
             if self.entry(stream).open:
@@ -228,8 +232,8 @@ class Draft:
     def emit(self, stream: str, event: Event) -> State:
         """Apply an event; raises if it is illegal here, and then nothing changed."""
         before = self.state(stream)
-        at = self.context.now
-        after = evolve(before, event, stream, at, self.position + 1)
+        position = self._base + len(self.emitted) + 1
+        after = evolve(before, event, stream, self.context.now, position)
         self._states[stream] = after
         if before is None:
             self._bear(stream, after)

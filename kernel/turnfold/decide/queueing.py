@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from turnfold import canonical, packing
+from turnfold import packing
 from turnfold.decide.draft import Draft
 from turnfold.events import outbox as o
 from turnfold.machines.entry import Entry
@@ -36,7 +36,7 @@ class Intent:
 def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
-    stored = {_identity(p): packing.store(draft, p) for p in intent.packed}
+    stored = {p.identity: packing.store(draft, p) for p in intent.packed}
     expires = intent.expires_at or draft.now + settings.ttl_ms(intent.kind)
     draft.emit(
         intent.entry,
@@ -48,7 +48,7 @@ def queue(draft: Draft, intent: Intent) -> Entry:
             thread=route.thread,
             reply_to=route.reply_to,
             lane=route.lane,
-            body=tuple(stored[_identity(p)] for p in intent.packed),
+            body=tuple([stored[p.identity] for p in intent.packed]),
             turn=intent.turn,
             run=intent.run,
             key=intent.key,
@@ -70,8 +70,7 @@ def freeze(draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]) 
         o.PlannedPart(
             kind=part.packed.kind,
             # a part that is the whole payload shares its body
-            body=stored.get(_identity(part.packed))
-            or packing.store(draft, part.packed),
+            body=stored.get(part.packed.identity) or packing.store(draft, part.packed),
             key=part.key,
             classes=part.offer.classes,
             key_window_ms=part.offer.key_window_ms,
@@ -81,7 +80,3 @@ def freeze(draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]) 
     )
     budget = draft.settings.attempts
     draft.emit(stream, o.Planned(parts=parts, budget=budget, ids=made.ids))
-
-
-def _identity(packed: Packed) -> _Identity:
-    return canonical.dumps(dict(packed.head)), packed.content

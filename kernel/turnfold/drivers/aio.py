@@ -6,7 +6,6 @@ of the loop goes into one transaction; results are handed out after its COMMIT.
 """
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -17,7 +16,8 @@ from turnfold.decide.draft import Context, Draft
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
-from turnfold.drivers.legs import Legs
+from turnfold.drivers.legs import Legs, route_of
+from turnfold.drivers.timers import Timers
 from turnfold.effects import (
     Append,
     Asked,
@@ -34,19 +34,17 @@ from turnfold.effects import (
     Send,
     Wait,
 )
-from turnfold.errors import StoreError, UsageError
+from turnfold.errors import NotFoundError, StoreError, UsageError
 from turnfold.fold import State
 from turnfold.journal import Commit, Journal
 from turnfold.machines.entry import Entry
 from turnfold.packing import unpack
-from turnfold.payloads import Route
 from turnfold.planning import Plan
 from turnfold.ports.channel import Accepted, CannotTell, Rejected
 from turnfold.settings import Settings
 from turnfold.words import FailureClass
 
 _LOG = logging.getLogger("turnfold")
-_LONGEST_MS = 60_000  # timers look again at least this often, for clocks that jump
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
@@ -77,10 +75,7 @@ class AioDriver:
         self.troubles = 0
         self.live: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
-        self._timers: list[tuple[int, int, Key]] = []
-        self._due: dict[Key, int] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0
+        self._timers = Timers(clock, self._ring)
         self._queue: list[tuple[Decision, asyncio.Future[Any]]] = []
         self._sends = asyncio.Semaphore(settings.concurrent_sends)
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
@@ -131,18 +126,39 @@ class AioDriver:
             if key in self.live:
                 self._again.add(key)
             else:
-                self.live[key] = asyncio.create_task(self._live(key))
+                self._set_out(key)
 
-    async def _live(self, key: Key) -> None:
+    def _set_out(self, key: Key) -> None:
+        """As far as it goes without waiting. Most programs look around and have
+        nothing to do: they need no task."""
+        program = agenda.program_of(key)
+        try:
+            effect = self._looking(key, program)
+        except StopIteration as stop:
+            self._ended(key, stop.value)
+        except Exception:  # noqa: BLE001  a broken program must not stop the others
+            self._ended(key, self._broke(key))
+        else:
+            task = asyncio.create_task(self._live(key, program, effect))
+            self.live[key] = task
+
+    async def _live(self, key: Key, program: Program, effect: Effect) -> None:
         until: int | None = None
         try:
-            until = await self.perform(agenda.program_of(key))
+            until = await self._perform(key, program, effect)
         except Exception:  # noqa: BLE001  a broken program must not stop the others
-            self.troubles += 1
-            _LOG.exception("program %s %s broke; trying again later", *_named(key))
-            until = self.clock.now() + _SICK_MS
+            until = self._broke(key)
         finally:
             self.live.pop(key, None)
+        self._ended(key, until)
+
+    def _broke(self, key: Key) -> int:
+        """Call where its error is at hand. When to try again."""
+        self.troubles += 1
+        _LOG.exception("program %s %s broke; trying again later", *_named(key))
+        return self.clock.now() + _SICK_MS
+
+    def _ended(self, key: Key, until: int | None) -> None:
         if key in self._again and not self.draining:
             self._again.discard(key)
             if key.what != "run":
@@ -150,27 +166,51 @@ class AioDriver:
         elif until is not None and key.what != "run":
             self._wake_at(key, until)
 
-    async def perform(self, program: Program) -> Any:
+    async def _perform(self, key: Key, program: Program, effect: Effect) -> Any:
         """Run a program to its end, answering its effects."""
-        answer: Any = None
-        error: Exception | None = None
         while True:
-            try:
-                effect = program.throw(error) if error else program.send(answer)
-            except StopIteration as stop:
-                return stop.value
-            answer, error = None, None
+            answer: Any = None
+            error: Exception | None = None
             try:
                 answer = await self._answer(effect)
             except (StoreError, UsageError) as exc:
                 error = exc
+            try:
+                effect = self._looking(key, program, answer, error)
+            except StopIteration as stop:
+                return stop.value
+
+    def _looking(
+        self,
+        key: Key,
+        program: Program,
+        answer: Any = None,
+        error: Exception | None = None,
+    ) -> Effect:
+        """Let a program go on to the next effect that is not a look. What happened
+        before a look has been seen by it, so it is no reason to start again."""
+        while True:
+            effect = program.throw(error) if error else program.send(answer)
+            if not isinstance(effect, Look):
+                return effect
+            self._again.discard(key)
+            answer, error = None, None
+            self._tell_probe("before", effect)
+            try:
+                answer = self.look(effect.question)
+            except (StoreError, UsageError) as exc:
+                error = exc
+            else:
+                self._tell_probe("after", effect)
+
+    def _tell_probe(self, when: str, effect: Effect) -> None:
+        if self._probe is not None:
+            self._probe(when, effect)
 
     async def _answer(self, effect: Effect) -> Any:
-        if self._probe is None:
-            return await self._effect(effect)
-        self._probe("before", effect)
+        self._tell_probe("before", effect)
         answer = await self._effect(effect)
-        self._probe("after", effect)
+        self._tell_probe("after", effect)
         return answer
 
     async def _effect(self, effect: Effect) -> Any:
@@ -210,7 +250,9 @@ class AioDriver:
         return self.journal.context()
 
     def entry(self, stream: str) -> Entry:
-        found: Entry = self.look(lambda draft: draft.entry(stream))
+        found = self.book.state(stream)
+        if not isinstance(found, Entry):
+            raise NotFoundError(what="entry", id=stream)
         return found
 
     async def _rest(self, wait: Wait) -> None:
@@ -232,7 +274,7 @@ class AioDriver:
         try:
             body = self.journal.store.body
             payloads = [unpack(body(digest), body) for digest in entry.body]
-            return desk.plan(payloads, _route(entry), entry.kind, stream)
+            return desk.plan(payloads, route_of(entry), entry.kind, stream)
         except StoreError:
             raise
         except Exception as exc:  # noqa: BLE001  an adapter's plan may raise anything
@@ -282,29 +324,12 @@ class AioDriver:
     # --- time ---
 
     def _wake_at(self, key: Key, until: int) -> None:
-        self._due[key] = until
-        heapq.heappush(self._timers, (until, id(key), key))
-        if len(self._timers) > 2 * len(self._due) + 1_000:
-            self._timers = [(at, id(k), k) for k, at in self._due.items()]
-            heapq.heapify(self._timers)
+        self._timers.add(key, until)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        due = [self._timers[0][0]] if self._timers else []
-        deadline = self.book.next_deadline()
-        if deadline is not None:
-            due.append(deadline)
-        if not due or self.draining:
-            return
-        now = self.clock.now()
-        at = min(max(min(due), now), now + _LONGEST_MS)
-        if self._alarm is not None:
-            if self._alarm_at <= at:
-                return  # one that rings early looks again; most never ring
-            self._alarm.cancel()
-        self._alarm_at = at
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later((at - now) / 1000, self._ring)
+        if not self.draining:
+            self._timers.set_alarm(self.book.next_deadline())
 
     def look_again(self) -> None:
         """The clock was moved by hand: what is due by now starts now."""
@@ -312,13 +337,8 @@ class AioDriver:
             self._ring()
 
     def _ring(self) -> None:
-        self._alarm = None
         now = self.clock.now()
-        while self._timers and self._timers[0][0] <= now:
-            until, _, key = heapq.heappop(self._timers)
-            if self._due.get(key) == until:
-                del self._due[key]
-                self.start([key])
+        self.start(list(self._timers.due(now)))
         self.start(Key("expiry", stream) for stream in self.book.overdue(now))
         self._set_alarm()
 
@@ -335,14 +355,12 @@ class AioDriver:
         """The right to work is lost: attempt nothing more. What is on the wire ends by
         itself; a success of it is evidence and is recorded, a failure is not ours to."""
         self.epoch, self.deposed, self.draining = 0, True, True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._timers.silence()
 
     async def drain(self, timeout_ms: int) -> None:
         """Start nothing new; let what is on the wire end; then cut it off."""
         self.draining = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._timers.silence()
         tasks = set(self.live.values())
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_ms / 1000)
@@ -362,16 +380,6 @@ _DRAIN = Rejected(failure=FailureClass.DRAIN)
 def _detached(entry: Entry) -> Rejected:
     detail = f"channel {entry.channel}/{entry.account} is not attached"
     return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
-
-
-def _route(entry: Entry) -> Route:
-    return Route(
-        channel=entry.channel,
-        account=entry.account,
-        conversation=entry.conversation,
-        thread=entry.thread,
-        reply_to=entry.reply_to,
-    )
 
 
 def _named(key: Key) -> tuple[str, str]:

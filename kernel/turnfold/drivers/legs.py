@@ -158,13 +158,7 @@ class Legs:
             kind=planned.kind,
             payload=unpack(body(planned.body), body),
             key=planned.key,
-            route=Route(
-                channel=entry.channel,
-                account=entry.account,
-                conversation=entry.target or entry.conversation,
-                thread=entry.thread,
-                reply_to=entry.reply_to,
-            ),
+            route=route_of(entry, entry.target),
         )
 
     async def _call(
@@ -179,13 +173,13 @@ class Legs:
         self._timed_out.discard(leg.entry)
         task = asyncio.ensure_future(call)
         try:
-            await asyncio.wait({task}, timeout=self._settings.attempt_deadline_ms / 1e3)
+            await _ended(task, self._settings.attempt_deadline_ms / 1e3)
         except asyncio.CancelledError:
             self.stopping = True  # only a shutdown cancels a program
         if not task.done():
             self._timed_out.add(leg.entry)
             task.cancel()
-            await asyncio.wait({task}, timeout=_GRACE_S)
+            await _ended(task, _GRACE_S)
         if not task.done():
             self._hang(task, leg, late)
             return None
@@ -211,6 +205,35 @@ class Legs:
                 task.exception()
 
         task.add_done_callback(ended)
+
+
+def route_of(entry: Entry, target: str | None = None) -> Route:
+    """Where an entry goes; `target`: where its conversation has moved to."""
+    return Route(
+        channel=entry.channel,
+        account=entry.account,
+        conversation=target or entry.conversation,
+        thread=entry.thread,
+        reply_to=entry.reply_to,
+    )
+
+
+async def _ended(task: asyncio.Task[Any], timeout_s: float) -> None:
+    """`asyncio.wait` for just one task, in half of its time."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    alarm = loop.call_later(timeout_s, wake)
+    try:
+        await waiter
+    finally:
+        alarm.cancel()
+        task.remove_done_callback(wake)
 
 
 def _same(one: Leg, other: Leg) -> bool:
