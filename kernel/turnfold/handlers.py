@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from turnfold import canonical
 from turnfold.effects import RunEnd
-from turnfold.errors import ContractError, InvalidInputError, StaleRunError
+from turnfold.errors import (
+    BackPressureError,
+    ContractError,
+    InvalidInputError,
+    StaleRunError,
+)
 from turnfold.machines.turn import Turn
 from turnfold.turns import TurnHandle, inbound_of
 from turnfold.words import TurnPhase
@@ -78,6 +83,8 @@ class Handlers:
             return RunEnd("returned")
         if isinstance(error, StaleRunError) and not self._wanted(stream, run):
             return RunEnd("stopped", "stale")
+        if isinstance(error, BackPressureError):
+            return RunEnd("stopped", error.code)
         _LOG.error("turn %s, run %d: the handler raised", stream, run, exc_info=error)
         return RunEnd("raised", _told(error))
 

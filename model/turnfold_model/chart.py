@@ -95,7 +95,7 @@ ENTRY_EDGES: Final[list[TransitionConfigDict]] = [
     _go("redriven", ["F"], "Q"),
     _go("acknowledged", ["F"], STAY),
     _go("bounced", ["OK"], STAY),
-    _go("lane_yielded", ["P", "R", "F"], STAY),
+    _go("lane_yielded", ["Q", "P", "R", "F"], STAY),
     _go("redacted", ["OK", "F", "X"], STAY),
 ]
 

@@ -54,7 +54,7 @@ ENTRY: Final = _table(
         ("bounced", "OK", "same"),
         ("imported", "-", "Q P F"),
         ("doubted", "Q R", "P"),
-        ("lane_yielded", "P R F", "same"),
+        ("lane_yielded", "Q P R F", "same"),
         ("redacted", "OK F X", "same"),
     ],
     "Q A D U P R OK F X",

@@ -282,7 +282,7 @@ async def test_what_proves_nothing_is_unknown(lone: Gateway, answer: object) -> 
     kernel = await lone.start()
     done = await kernel.enqueue(route(), "hi")
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.U
+    assert entry(kernel, done.entry_id).doubt
     kernel = await lone.restart(kernel)
     await lone.advance(60_000)
     assert entry(kernel, done.entry_id).phase is Phase.P
@@ -364,7 +364,7 @@ async def test_whatever_an_adapter_raises_is_unknown_and_no_more(
     done = await kernel.enqueue(route(), "hi")
     other = await kernel.enqueue(route("43"), "other")
     await kernel.settled(other.entry_id, 1000)
-    assert entry(kernel, done.entry_id).phase is Phase.U
+    assert entry(kernel, done.entry_id).doubt
     assert driver_of(kernel).troubles == 0
 
 

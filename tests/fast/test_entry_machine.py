@@ -35,6 +35,7 @@ TABLE: dict[str, dict[str, str]] = {
         "late_receipt": "Q OK",
         "rescheduled": "Q",
         "doubted": "P",
+        "lane_yielded": "Q",
     },
     "A": {
         **SENDING,

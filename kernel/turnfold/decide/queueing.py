@@ -57,6 +57,9 @@ def queue(draft: Draft, intent: Intent) -> Entry:
             expires_at=expires,
         ),
     )
+    if intent.not_before is not None and intent.not_before > draft.now:
+        # A reminder for tomorrow must not hold back today's replies.
+        draft.emit(intent.entry, o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
         freeze(draft, intent.entry, intent.plan, stored)
     return draft.entry(intent.entry)

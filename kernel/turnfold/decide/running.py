@@ -10,7 +10,7 @@ from turnfold.decide.closing import conclude, fail
 from turnfold.decide.draft import Draft
 from turnfold.decide.enqueuing import Enqueued, enqueue
 from turnfold.decide.queueing import Intent
-from turnfold.errors import StaleRunError
+from turnfold.errors import BackPressureError, StaleRunError
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.failures import backoff_ms
@@ -46,8 +46,16 @@ def next_turn(draft: Draft, lane: str) -> TurnStep:
         turn = draft.turn(stream)
         if turn.phase is TurnPhase.ANSWERED or turn.held:
             continue  # what waits for a person holds nobody back
+        if turn.passed and (other := _running(draft, lane)) is not None:
+            turn = other
         return turn_step(draft, turn)
     return TurnStep(TurnAct.WAIT)
+
+
+def _running(draft: Draft, lane: str) -> Turn | None:
+    """The turn of a lane that runs, wherever it stands: it may have passed others."""
+    turns = (draft.turn(stream) for stream in draft.turn_lane(lane))
+    return next((t for t in turns if t.phase is TurnPhase.RUNNING), None)
 
 
 def turn_step(draft: Draft, turn: Turn) -> TurnStep:
@@ -167,7 +175,9 @@ def released(draft: Draft, stream: str, run: int, reason: str) -> None:
     """Stopped for our own reasons: not counted, taken up again later."""
     turn = draft.turn(stream)
     if turn.phase is TurnPhase.RUNNING and turn.run == run:
-        draft.emit(stream, t.Released(run=run, reason=reason))
+        full = reason == BackPressureError.code  # it will not be empty at once
+        due = draft.now + draft.settings.backoff_base_ms if full else None
+        draft.emit(stream, t.Released(run=run, reason=reason, due=due))
 
 
 def run_failed(

@@ -170,6 +170,8 @@ def _retry(
         ),
     )
     _go_on(draft, entry.stream)
+    if draft.settings.yield_retryable and draft.entry(entry.stream).phase is Phase.R:
+        draft.emit(entry.stream, o.LaneYielded(reason=str(failure)))
 
 
 def _again(draft: Draft, entry: Entry, cause: str) -> int:
@@ -184,17 +186,22 @@ def _again(draft: Draft, entry: Entry, cause: str) -> int:
 
 
 def _unknown(draft: Draft, entry: Entry, cause: str, detail: str = "") -> None:
-    ask = guards.may_look_up(entry) and DeliveryClass.KEYED not in entry.classes
+    keyed = DeliveryClass.KEYED in entry.classes
+    waiting_helps = keyed or not (_holds(entry) or guards.may_look_up(entry))
     draft.emit(
         entry.stream,
         o.OutcomeUnknown(
             part=entry.part,
             attempt=entry.attempt,
             cause=str(cause),  # a failure class is a word like any other here
-            due=draft.now if ask else _again(draft, entry, cause),
+            due=_again(draft, entry, cause) if waiting_helps else draft.now,
             detail=draft.text(detail),
         ),
     )
+
+
+def _holds(entry: Entry) -> bool:
+    return entry.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
 
 
 def fail_entry(

@@ -55,6 +55,7 @@ class Released:
 
     run: int
     reason: str
+    due: int | None = None
 
 
 @frozen(kw_only=True)

@@ -54,6 +54,7 @@ TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
             o.LateReceipt: _to(Q, OK),
             o.Rescheduled: _to(Q),
             o.Doubted: _to(P),
+            o.LaneYielded: _to(Q),
         },
         A: {
             **_SENDING,

@@ -96,6 +96,7 @@ class Turn:
     abort: AbortReason | None = None
     abort_by: str | None = None
     held: bool = False
+    passed: bool = False  # was held, and later turns of its lane did not wait for it
     resubmitted: bool = False
     forgiven: int = 0  # what runs up to this one have shown does not count any more
     redacted: bool = False  # its bodies are erased
@@ -163,7 +164,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> dict[str, Any]:
         case t.StepDone():
             return dict(steps=_step(turn, event.key, event.result))
         case t.Released():
-            return dict(phase=ACCEPTED, reason=event.reason)
+            return dict(phase=ACCEPTED, reason=event.reason, due=event.due)
         case t.RunFailed():
             return dict(
                 phase=ACCEPTED,
@@ -190,7 +191,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> dict[str, Any]:
             phase = COMPLETED if event.outcome in _GOOD else FAILED
             return dict(phase=phase, outcome=event.outcome)
         case t.Held():
-            return dict(phase=ACCEPTED, held=True, reason=event.reason)
+            return dict(phase=ACCEPTED, held=True, passed=True, reason=event.reason)
         case t.Unheld():
             return dict(held=False)
         case t.Resubmitted():
