@@ -178,6 +178,13 @@ def worker_started(store: Ledger | None, data: Record) -> Ledger:
     return replace(store, epoch=epoch)
 
 
+def store_restored(store: Ledger | None, data: Record) -> Ledger:
+    whole(data, "position_seen", 1)
+    whole(data, "position_found", 0)
+    words(data, "hash")
+    return store or Ledger(phase="created")  # the first segment was pruned
+
+
 FIRST: Final = "turn.accepted"
 _RULES: tuple[Callable[..., Any], ...] = (
     joined,
@@ -208,6 +215,7 @@ LEDGERS: Final[Mapping[str, Callable[[Ledger | None, Record], Ledger]]] = (
             "cursor.advanced": cursor_advanced,
             "store.created": store_created,
             "store.worker_started": worker_started,
+            "store.restored": store_restored,
         }
     )
 )

@@ -15,6 +15,7 @@ import pytest
 from attrs import define, field
 
 from turnfold import Kernel
+from turnfold.audit import audit_store
 from turnfold.decide import restoring
 from turnfold.errors import BusyError, RuleBrokenError
 from turnfold.events.ledger import Restored
@@ -24,6 +25,7 @@ from turnfold.upkeep import Upkeep
 from turnfold.words import DeliveryClass, FailureClass, Phase, TurnPhase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model import reference
 from turnfold_model.gateway import (
     Gateway,
     entry,
@@ -95,6 +97,19 @@ async def play(backups: Backups) -> Any:
     gateway = Gateway(store=backups.store)
     yield gateway
     await gateway.end()
+    _judged(backups.store())
+
+
+def _judged(store: Store) -> None:
+    """What is written after it keeps every rule, by both readers of logs."""
+    store.open()
+    try:
+        report = audit_store(store)
+        breaches = list(reference.audit(map(reference.as_event, store.log())))
+    finally:
+        store.close()
+    assert report.passed, report.first
+    assert breaches == []
 
 
 Change = Callable[[Kernel], Any]
@@ -272,6 +287,35 @@ async def test_a_turn_of_the_copy_is_held_until_a_person_lets_it_go(
     with pytest.raises(RuleBrokenError) as caught:
         await kernel.unhold(name, by="me")
     assert caught.value.rule == "held"
+
+
+async def test_a_turn_that_is_let_go_waits_for_the_one_that_passed_it(
+    play: Gateway, backups: Backups
+) -> None:
+    go, runs = asyncio.Event(), []
+
+    async def answer(handle: Any) -> None:
+        runs.append(handle.inbound.text)
+        if handle.inbound.text == "second":
+            await go.wait()
+        await handle.reply(handle.inbound.text)
+
+    async def before(kernel: Kernel) -> str:
+        return (await kernel.accept(inbound(text="first"))).turn_id
+
+    name = await _until_copy(play, backups, before)
+    await _lost(play, backups)
+    play.handler = answer
+    kernel = await play.start()
+    later = await kernel.accept(inbound("2", text="second"))
+    await spin()
+    await kernel.unhold(name, by="me")
+    await spin()
+    assert runs == ["second"]
+    go.set()
+    await later.settled(5_000)
+    await kernel.settled(name, 5_000)
+    assert runs == ["second", "first"]
 
 
 async def test_a_held_turn_can_be_aborted(play: Gateway, backups: Backups) -> None:

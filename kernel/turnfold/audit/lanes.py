@@ -13,8 +13,8 @@ _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 class Lanes:
     """Per lane, in order, the streams that hold later ones back.
 
-    What was reopened by hand (redriven, resubmitted) neither holds nor is held: its
-    old place in the lane is long gone.
+    What was reopened or let go by hand (redriven, resubmitted, unheld) neither holds
+    nor is held: its old place in the lane is long gone.
     """
 
     def __init__(self) -> None:
@@ -74,5 +74,7 @@ class TurnLanes(Lanes):
             self.join(after.stream, after.lane, after.order)
         elif after.phase not in _WAITING:
             self.close(after.stream, after.lane)
-        elif not before.open:
+        elif after.held:
+            self.leave(after.stream, after.lane)
+        elif before.held or not before.open:
             self.free(after.stream)

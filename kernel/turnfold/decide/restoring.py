@@ -18,7 +18,7 @@ from turnfold.fold import STORE
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Mark
-from turnfold.words import Phase, TurnPhase
+from turnfold.words import FailureClass, Phase, TurnPhase
 
 REASON = "restored"
 
@@ -71,7 +71,10 @@ def _doubt(draft: Draft, entry: Entry) -> None:
             after_close(draft, entry.stream)
         case Phase.A | Phase.D:
             unknown = o.OutcomeUnknown(
-                part=entry.part, attempt=entry.attempt, cause=REASON, due=draft.now
+                part=entry.part,
+                attempt=entry.attempt,
+                cause=FailureClass.OWNER_DIED,
+                due=draft.now,
             )
             draft.emit(entry.stream, unknown)
         case _:
