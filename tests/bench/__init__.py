@@ -1,0 +1,1 @@
+"""Benchmarks through the public API: `python -m tests.bench` (see __main__)."""
