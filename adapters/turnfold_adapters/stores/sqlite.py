@@ -53,7 +53,7 @@ from turnfold_adapters.stores.sqlite_place import (
 )
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
-from turnfold_adapters.stores.sqlite_tx import SqliteTx
+from turnfold_adapters.stores.sqlite_tx import Remembered, SqliteTx
 from turnfold_adapters.stores.sqlite_wal import Wal, has_log
 
 _MIB = 1024 * 1024
@@ -86,10 +86,7 @@ class SqliteStore:
         self.path = resolve(path)
         self.wait = BusyWait(busy_ms)
         self._settings = Settings(
-            path=self.path,
-            synchronous=synchronous,
-            vfs=vfs,
-            exclusive=exclusive,
+            path=self.path, synchronous=synchronous, vfs=vfs, exclusive=exclusive
         )
         self._wal_bytes = wal_bytes
         self._folder = BodyFolder(self.path)
@@ -102,11 +99,10 @@ class SqliteStore:
         self._pid = 0
         self._wal: Wal | None = None
         self._immutable = False
-        self._stamp: tuple[
-            int, ...
-        ] = ()  # of the file, when it was opened as immutable
+        # of the file, when it was opened as immutable
+        self._stamp: tuple[int, ...] = ()
         self._version = 0
-        self._kinds: dict[str, int] = {}
+        self._known = Remembered()
         self._ownership = FileOwnership(self.path, self)
 
     @property
@@ -189,7 +185,7 @@ class SqliteStore:
 
     def _close_connections(self) -> None:
         self._reads = self._own = self._wal = None
-        self._kinds.clear()
+        self._known.forget()
         connections = [self._reader, self._writer]  # the last one empties the log
         self._reader = self._writer = None
         for conn in connections:
@@ -251,9 +247,8 @@ class SqliteStore:
         if self._reads is None:
             raise NotOpenError(state=self._state)
         self._check_process()
-        if self._immutable and (
-            has_wal(self.path) or stamp(self.path) != self._stamp
-        ):  # a writer came, and may have left again
+        # a writer came, and may have left again
+        if self._immutable and (has_wal(self.path) or stamp(self.path) != self._stamp):
             self._close_connections()
             self._state = "not open"
             self.open(read_only=True)
@@ -269,7 +264,8 @@ class SqliteStore:
         tx: SqliteTx | None = None
         try:
             wal.grow()
-            tx = SqliteTx(own, self._folder, self._kinds)
+            self._known.check(conn)
+            tx = SqliteTx(own, self._folder, self._known)
             yield tx
             tx.flush()
         except BaseException as exc:
@@ -281,6 +277,7 @@ class SqliteStore:
             if tx is not None:
                 tx.over = True
         self._commit(conn, tx)
+        self._known.keep(conn, tx.head)
         if tx.erased:
             self._folder.doom(tx.doomed)
             wal.truncate(wait=True)
@@ -312,7 +309,7 @@ class SqliteStore:
     def _undo(
         self, conn: apsw.Connection, tx: SqliteTx | None, cause: BaseException
     ) -> None:
-        self._kinds.clear()
+        self._known.forget()
         if not rollback(conn, cause):
             self._doubt(cause)
         elif tx is not None:
@@ -337,6 +334,7 @@ class SqliteStore:
     def rebuild(self, summaries: Iterable[Summary]) -> None:
         with self.write() as tx:
             replace_summaries(tx, summaries)
+        self._known.forget()  # it may have mended versions
 
     # --- what can wait for an idle moment -------------------------------------------
 

@@ -26,6 +26,7 @@ _CLEAR = """
 
 def replace_summaries(tx: SqliteTx, summaries: Iterable[Summary]) -> None:
     """Inside a write transaction, before it did anything else."""
+    tx.forget_streams()
     tx.conn.execute(_CLEAR)
     tx.conn.executemany(CHANGED, _rows(tx, summaries))
 

@@ -48,9 +48,10 @@ _BODY = """
 """
 _ERASE = "UPDATE body SET salt = x'', data = x'' WHERE digest = ?"
 _KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
-_HEAD = "UPDATE log SET head = ? WHERE position = ?"
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
 _BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
+
+_REMEMBERED = 10_000  # streams
 
 _Row = tuple[Any, ...]
 
@@ -64,25 +65,55 @@ class Known:
     last: int  # position
 
 
+class Remembered:
+    """What a writer knows after its own commit: true until somebody else commits,
+    which SQLite's data version tells without a statement. It spares the look at the
+    head and, for each stream that moves again, the one at its row."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, int] = {}
+        self.streams: dict[str, Known] = {}
+        self.head: Head | None = None
+        self._version = -1
+
+    def check(self, conn: apsw.Connection) -> None:
+        """Right after BEGIN IMMEDIATE: forget all if another connection has written."""
+        if conn.data_version() != self._version:
+            self.forget()
+
+    def keep(self, conn: apsw.Connection, head: Head) -> None:
+        """Right after COMMIT."""
+        self.head, self._version = head, conn.data_version()
+        if len(self.streams) > _REMEMBERED:
+            self.streams.clear()
+
+    def forget(self) -> None:
+        """After a rollback too: nothing of it may stay."""
+        self.kinds.clear()
+        self.streams.clear()
+        self.head = None
+        self._version = -1
+
+
 class SqliteTx:
     """The `Tx` of the port. `flush` before COMMIT; `files` are those written here,
     `doomed` those to remove after it, `erased` tells that bodies were emptied."""
 
     def __init__(
-        self, reads: SqliteReads, folder: BodyFolder, kinds: dict[str, int]
+        self, reads: SqliteReads, folder: BodyFolder, known: Remembered
     ) -> None:
         self._reads = reads
         self.conn: apsw.Connection = reads.conn
         self._folder = folder
-        self._kinds = kinds
+        self._kinds = known.kinds
         self.path, self.wait = reads.path, reads.wait
         self.files: list[bytes] = []
         self.doomed: list[bytes] = []
         self.erased = False
         self.over = False
         self.failure: StoreError | None = None
-        self._base = self._head = reads.head
-        self._streams: dict[str, Known] = {}
+        self._head = known.head or reads.head
+        self._streams = known.streams
         self._taken: dict[str, str] = {}
         self._forget()
 
@@ -151,6 +182,10 @@ class SqliteTx:
     def _version(self, stream: str) -> int:
         return self.known(stream).version
 
+    def forget_streams(self) -> None:
+        """Look at every row anew: somebody is about to mend them."""
+        self._streams.clear()
+
     def known(self, stream: str) -> Known:
         known = self._streams.get(stream)
         if known is None:
@@ -208,7 +243,7 @@ class SqliteTx:
             stream, at, position = r.stream, r.at, r.position
             identity, prev, last[stream] = fresh[stream].id, last[stream], position
             row = (position, identity, r.version, kind, r.schema, at, r.data, r.hash)
-            self._log.append((*row, prev, None))
+            self._log.append((*row, prev, None))  # the head: see _write
 
     def _note_streams(
         self, summaries: Sequence[Summary], fresh: dict[str, Known]
@@ -276,14 +311,12 @@ class SqliteTx:
         if self._changed:
             conn.executemany(CHANGED, self._changed.values())
         if self._log:
+            self._log[-1] = (*self._log[-1][:-1], self._head.hash)
             conn.executemany(_LOG, self._log)
         if self._bodies:
             conn.executemany(_BODY, self._body_rows())  # large ones to their files
         if self._keys:
             conn.executemany(_KEY, self._keys)
-        if self._head is not self._base:
-            conn.execute(_HEAD, (self._head.hash, self._head.position))
-            self._base = self._head
         self._forget()
 
     def _erase(self, digests: Sequence[bytes]) -> None:

@@ -7,7 +7,8 @@ of the loop goes into one transaction; results are handed out after its COMMIT.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from turnfold.attached import Attached
@@ -45,6 +46,7 @@ from turnfold.settings import Settings
 from turnfold.words import FailureClass
 
 _LOG = logging.getLogger("turnfold")
+_AT_ONCE = 100  # lanes that are looked at in one turn of the loop, at the beginning
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
@@ -348,7 +350,14 @@ class AioDriver:
         """Become the worker: take up everything that is open."""
         self.epoch = epoch
         self.legs.begin()
-        self.start(agenda.at_start(self.book))
+        self._take_up(iter(list(agenda.at_start(self.book))))
+
+    def _take_up(self, keys: Iterator[Key]) -> None:
+        """Some at a time: the first lane sends before the last one is folded."""
+        some = list(islice(keys, _AT_ONCE))
+        if some and self.epoch and not self.draining:
+            self.start(some)
+            asyncio.get_running_loop().call_soon(self._take_up, keys)
         self._set_alarm()
 
     def stand_down(self) -> None:
