@@ -10,6 +10,7 @@ from turnfold.audit import audit_store
 from turnfold.audit.witness import Acceptance
 from turnfold.drivers import legs
 from turnfold.programs import patience
+from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
 HERE = Path(__file__).parent
@@ -60,15 +61,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def audited(gateway: Gateway) -> None:
-    """The log of a test keeps every rule, judged by the platform's own list too."""
+    """The log of a test keeps every rule, by both readers and the platform's list."""
     store = gateway.store()
     store.open()
     try:
         witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
         report = audit_store(store, witness=witness)
+        breaches = list(reference.audit(map(reference.as_event, store.log())))
     finally:
         store.close()
     assert report.passed, report.first
+    assert not breaches, breaches[0]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -261,7 +261,7 @@ async def test_a_look_up_without_a_receipt_settles_nothing(lone: Gateway, ids) -
     receipt = Receipt(ids=ids) if ids is not None else None
     lone.platform.verdicts.append(Found(receipt=receipt))
     kernel, name = await sent(lone, unknown(lands=True))
-    assert entry(kernel, name).phase is Phase.U
+    assert entry(kernel, name).doubt
     await lone.advance(1_000)  # the next look-up tells the truth
     assert entry(kernel, name).phase is Phase.OK
 
@@ -292,7 +292,7 @@ async def test_a_call_beyond_its_deadline_is_unknown_not_failed(
 ) -> None:
     lone.settings = Settings(attempt_deadline_ms=10)
     kernel, name = await sent(lone, hang())
-    await until(lambda: entry(kernel, name).phase is Phase.U)
+    await until(lambda: entry(kernel, name).doubt)
     assert entry(kernel, name).reason == "deadline"
 
 
@@ -306,7 +306,7 @@ async def test_a_hanging_adapter_blocks_its_own_lane_only(
     kernel, name = await sent(lone)
     other = await kernel.enqueue(route("43"), "other")
     await kernel.settled(other.entry_id, 1000)
-    await until(lambda: entry(kernel, name).phase is Phase.U)
+    await until(lambda: entry(kernel, name).doubt)
     assert kernel.health()["hung_calls"] == 1
     await lone.advance(1_000)
     assert entry(kernel, name).phase is Phase.P
@@ -338,7 +338,7 @@ async def test_doubt_is_sticky_through_definite_refusals(lone: Gateway) -> None:
     kernel, name = await sent(lone, unknown(), *refusals)
     for _ in range(2):
         await lone.advance(10_000)
-        assert entry(kernel, name).phase is Phase.U
+        assert entry(kernel, name).doubt
         assert entry(kernel, name).doubt
     await lone.advance(60_000)
     assert entry(kernel, name).phase is Phase.OK
@@ -427,7 +427,7 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     attached(lone, KEYED, prepares=True)
     first, block = asyncio.Event(), asyncio.Event()
     kernel, name = await sent(lone, wait_for(first, deaf=True))
-    await until(lambda: entry(kernel, name).phase is Phase.U)
+    await until(lambda: entry(kernel, name).doubt)
     lone.platform.plays(wait_for(block), conversation="43")
     driver_of(kernel).legs._settings = Settings()
     other = await kernel.enqueue(route("43"), "other")  # takes the only place
@@ -460,7 +460,7 @@ async def test_only_what_the_adapter_classifies_as_unsent_is_unsent(
     assert entry(kernel, name).phase is Phase.R
     other = await kernel.enqueue(route("43"), "other")
     await spin()
-    assert entry(kernel, other.entry_id).phase is Phase.U
+    assert entry(kernel, other.entry_id).doubt
 
 
 @pytest.mark.case("B18")
@@ -471,7 +471,7 @@ async def test_a_late_success_of_a_settled_part_changes_and_logs_nothing(
     attached(lone, KEYED)
     go = asyncio.Event()
     kernel, name = await sent(lone, wait_for(go, deaf=True))
-    await until(lambda: entry(kernel, name).phase is Phase.U)
+    await until(lambda: entry(kernel, name).doubt)
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.OK)
     before = kernel.store.head
