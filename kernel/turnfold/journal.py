@@ -28,7 +28,7 @@ from turnfold.errors import (
 from turnfold.events import NAMES
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
-from turnfold.ports.store import Append, Store, Tx
+from turnfold.ports.store import Append, Body, Store, Tx
 
 Decision = Callable[[Draft], Any]
 
@@ -53,6 +53,7 @@ class Commit:
     results: list[Decided]
     moved: dict[str, State] = field(factory=dict)
     emitted: list[Emitted] = field(factory=list)
+    bodies: list[Body] = field(factory=list)
 
 
 class Journal:
@@ -153,19 +154,19 @@ class Journal:
         self.book.absorb(batch.touched, batch.position)
         moved, self._news = {**self._news, **batch.touched}, {}
         emitted, self._found = [*self._found, *batch.emitted], []
-        return Commit(results, moved, emitted)
+        return Commit(results, moved, emitted, batch.bodies)
 
     def _decide(
         self, tx: Tx, decisions: Sequence[Decision], *, again: bool
     ) -> tuple[Draft, list[Decided]]:
         context = self.context()
-        batch = Draft(
-            self.book, attrs.evolve(context, again=True) if again else context
-        )
+        if again:
+            context = attrs.evolve(context, again=True)
+        batch = Draft(self.book, context)
         results = []
         for decision in decisions:
             # Alone it has no neighbours whose results it could see or spoil.
-            draft = Draft(batch if len(decisions) > 1 else self.book, batch.context)
+            draft = Draft(batch if len(decisions) > 1 else self.book, context)
             try:
                 value = decision(draft)
                 append = _append(draft)
@@ -196,6 +197,7 @@ def _joined(commits: Sequence[Commit]) -> Commit:
         whole.results += commit.results
         whole.moved.update(commit.moved)
         whole.emitted += commit.emitted
+        whole.bodies += commit.bodies
     return whole
 
 

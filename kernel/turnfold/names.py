@@ -50,13 +50,16 @@ def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     digest = sha256(f"{entry}#{index}".encode()).digest()
     value, out = int.from_bytes(digest, "big"), ""
     pairs = _pairs(alphabet)
-    while len(out) < length and value >= len(pairs):
-        value, digits = divmod(value, len(pairs))
+    base = len(pairs)
+    for _ in range(length // 2):
+        if value < base:
+            break
+        value, digits = divmod(value, base)
         out += pairs[digits]
     while len(out) < length and value:
         value, digit = divmod(value, len(alphabet))
         out += alphabet[digit]
-    return out[:length]
+    return out
 
 
 @lru_cache(maxsize=16)

@@ -27,6 +27,8 @@ class Phase(StrEnum):
     F = "F"  # failed_terminal
     X = "X"  # aborted
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and asked often
+
     @property
     def status(self) -> Status:
         return _STATUS[self]

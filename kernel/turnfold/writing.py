@@ -30,9 +30,11 @@ def write(event: object) -> str:
     """The data of an event. Raises InvalidInputError that names class and field."""
     out = []
     cls: Any = type(event)
-    for name, head, default, writer in _fields(cls):
+    for name, head, default, alike, writer in _fields(cls):
         value = getattr(event, name)
-        if value is default or (value == default and type(value) is type(default)):
+        if value is default:
+            continue
+        if alike and value == default and type(value) is type(default):
             continue
         try:
             out.append(head + writer(value))
@@ -44,11 +46,19 @@ def write(event: object) -> str:
 
 
 @cache
-def _fields(cls: Any) -> tuple[tuple[str, str, Any, _Writer], ...]:
+def _fields(cls: Any) -> tuple[tuple[str, str, Any, bool, _Writer], ...]:
+    """Name, how it begins, default, may an equal value be another object, writer."""
     hints = get_type_hints(cls)
     fields = sorted(attrs.fields(cls), key=lambda field: field.name)
     return tuple(
-        (a.name, f'"{a.name}":', a.default, _writer(hints[a.name])) for a in fields
+        (
+            a.name,
+            f'"{a.name}":',
+            a.default,
+            type(a.default) in (int, str, tuple),
+            _writer(hints[a.name]),
+        )
+        for a in fields
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.clock import Clock
-from turnfold.decide.draft import Context, Draft
+from turnfold.decide.draft import Draft
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
@@ -111,6 +111,8 @@ class AioDriver:
             if isinstance(state, Entry):
                 self.legs.forget(state)
         if self.epoch:
+            if commit is not None:
+                self.legs.keep(commit.bodies)
             self.start(agenda.after(moved.values(), self.book, self.epoch))
             self._set_alarm()
         self._watch(commit or Commit([], dict(moved)))
@@ -246,10 +248,7 @@ class AioDriver:
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask folded state; nothing that the question emits is kept."""
-        return question(Draft(self.book, self.context()))
-
-    def context(self) -> Context:
-        return self.journal.context()
+        return question(Draft(self.book, self.journal.context()))
 
     def entry(self, stream: str) -> Entry:
         found = self.book.state(stream)

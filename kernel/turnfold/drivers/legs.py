@@ -5,7 +5,8 @@ is cancelled still counts as alive, so nothing may be concluded from its silence
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import lru_cache
 from typing import Any
 
 from turnfold.attached import Attached
@@ -24,10 +25,11 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.ports.store import Store
+from turnfold.ports.store import Body, Store
 from turnfold.settings import Settings
 from turnfold.words import FailureClass, Phase
 
+_ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
 _GRACE_S = 1.0  # how long a cancelled call may take to end
 _SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
 
@@ -48,6 +50,8 @@ class Legs:
         self._began = clock.mono_ms()
         self._sent: dict[str, tuple[Leg, Outcome | None]] = {}
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
+        self._at_hand: dict[str, bytes] = {}  # bodies just stored, by digest
+        self._room = _ROOM
         self.hung: dict[str, asyncio.Task[Any]] = {}
         self._timed_out: set[str] = set()
         self.stopping = False
@@ -150,7 +154,7 @@ class Legs:
     def part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
         planned = entry.current
-        body = self._store.body
+        body = self._body
         return Part(
             entry_id=entry.stream,
             index=entry.part,
@@ -160,6 +164,22 @@ class Legs:
             key=planned.key,
             route=route_of(entry, entry.target),
         )
+
+    def keep(self, bodies: Sequence[Body]) -> None:
+        """What was just stored is mostly sent at once: it need not be read back."""
+        for body in bodies:
+            self._at_hand[body.digest] = body.data
+            self._room -= len(body.data)
+        if self._room < 0:
+            self._at_hand.clear()
+            self._room = _ROOM
+
+    def _body(self, digest: str) -> bytes:
+        data = self._at_hand.pop(digest, None)
+        if data is None:
+            return self._store.body(digest)
+        self._room += len(data)
+        return data
 
     async def _call(
         self,
@@ -209,12 +229,25 @@ class Legs:
 
 def route_of(entry: Entry, target: str | None = None) -> Route:
     """Where an entry goes; `target`: where its conversation has moved to."""
+    e = entry
+    place = target or e.conversation
+    return _route(e.channel, e.account, place, e.thread, e.reply_to)
+
+
+@lru_cache(maxsize=1024)  # conversations come again, and a route checks its texts
+def _route(
+    channel: str,
+    account: str,
+    conversation: str,
+    thread: str | None,
+    reply_to: str | None,
+) -> Route:
     return Route(
-        channel=entry.channel,
-        account=entry.account,
-        conversation=target or entry.conversation,
-        thread=entry.thread,
-        reply_to=entry.reply_to,
+        channel=channel,
+        account=account,
+        conversation=conversation,
+        thread=thread,
+        reply_to=reply_to,
     )
 
 
