@@ -104,7 +104,8 @@ class Commands:
         kind = a_word("kind", kind, Kind)
         payloads = [await _held(payload) for payload in payloads]
         desk = self._desks.get((route.channel, route.account))
-        plan = desk.plan(payloads, route, kind, entry) if desk else None
+        packed = tuple([pack(payload) for payload in payloads])
+        plan = desk.plan(payloads, route, kind, entry, packed) if desk else None
         now = self._clock.now()
         expires = None
         if ttl_ms is not None:
@@ -114,7 +115,7 @@ class Commands:
             route=route,
             kind=kind,
             fresh=turn is None,
-            packed=tuple(pack(payload) for payload in payloads),
+            packed=packed,
             plan=plan,
             turn=turn,
             run=run,

@@ -77,18 +77,23 @@ def json_value(value: object, name: str, depth: int = 0) -> None:
     elif isinstance(value, int):
         if abs(value) >= 2**53:
             raise InvalidInputError(field=name, problem="integer of 2^53 or more")
+    elif isinstance(value, Mapping | list | tuple):
+        _json_items(value, name, depth + 1)
+    else:
+        problem = f"{type(value).__name__} has no place in canonical JSON"
+        raise InvalidInputError(field=name, problem=problem)
+
+
+def _json_items(value: object, name: str, depth: int) -> None:
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            json_value(item, f"{name}[{index}]", depth)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if type(key) is not str:
                 raise InvalidInputError(field=name, problem="object key is not text")
             json_value(key, name)
-            json_value(item, f"{name}.{key}", depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            json_value(item, f"{name}[{index}]", depth + 1)
-    else:
-        problem = f"{type(value).__name__} has no place in canonical JSON"
-        raise InvalidInputError(field=name, problem=problem)
+            json_value(item, f"{name}.{key}", depth)
 
 
 def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:

@@ -10,7 +10,9 @@ from turnfold.settings import Settings
 from turnfold.words import FailureClass
 
 PAGE = Path(__file__).parents[2] / "specs" / "failures.md"
-ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (\S+) \| (.+?) \| (\w+) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| `(\w+)` \| (\w+) \| (\w+) \| (\S+) \| (.+?) \| (\w+) \|$", re.MULTILINE
+)
 ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE.read_text())}
 
 
