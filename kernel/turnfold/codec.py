@@ -17,6 +17,7 @@ from cattrs.gen import make_dict_structure_fn
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
+from turnfold.reading import read
 from turnfold.upcasters import upcast
 from turnfold.writing import write
 
@@ -55,6 +56,15 @@ def encode(event: Event, stream: str, version: int, at: int, position: int) -> R
 
 def decode(record: Record) -> Event:
     """The event in a record. Its hash is the audit's business, not checked here."""
+    if SCHEMAS.get(record.kind) == record.schema:
+        event = read(CLASSES[record.kind], record.data)
+        if event is not None:
+            return event
+    return _strictly(record)
+
+
+def _strictly(record: Record) -> Event:
+    """Old schemas, and everything that is not just what we would write."""
     try:
         value = canonical.loads(record.data)
         if not isinstance(value, dict):
