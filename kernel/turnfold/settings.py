@@ -42,7 +42,7 @@ class Settings:
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
     blind: BlindPolicy = BlindPolicy.HOLD
     yield_retryable: bool = False  # a head that waits for its retry lets others pass
-    yield_closed: bool = True  # a parked or terminal head does
+    yield_closed: bool = True  # a parked head does; a terminal one has left the lane
     concurrent_runs: int = _ms(100)
     concurrent_sends: int = _ms(1_000)
     waiting: int = _ms(1_000_000)  # open entries before enqueue says no
