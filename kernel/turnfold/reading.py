@@ -4,7 +4,7 @@ Events that this library wrote come out of it; whatever is unusual in any way - 
 type, an unknown field, a default that was spelled out, bytes that are not canonical -
 comes out as nothing, and the strict reader of the codec says what it is. Comparing what
 was written with what was stored proves types and canonical form in one go, so nothing
-is checked twice. See specs/decisions/0012.
+is checked twice. See specs/decisions/0013.
 """
 
 import json

@@ -4,7 +4,7 @@ Generated once per class from its attrs fields, in the order of canonical JSON. 
 at its default is left out; a value of any other type than the declared one is refused,
 so that what is written can be read. (Reading is cattrs; this half is on the path of
 every message, and an event written without being read back costs a fifth. See
-specs/decisions/0011 and 0012.)
+specs/decisions/0011 and 0013.)
 """
 
 from collections.abc import Callable

@@ -50,7 +50,7 @@ def _rows(folder: Path, *, quick: bool, told: Callable[[str], None]) -> dict[str
 
 def measure(*, quick: bool, only: str, told: Callable[[str], None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:
         for row, run in _rows(Path(name), quick=quick, told=told).items():
             if only and row not in only.split(","):
                 continue

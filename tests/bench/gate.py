@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _broken() -> list[str]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:
         folder = Path(name)
         found = figures.against_raw(folder, _ROUNDS, _SECONDS)
         found |= figures.syncs(folder)
