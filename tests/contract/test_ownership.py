@@ -362,3 +362,19 @@ def _descriptors() -> int:
 def _id(path: str) -> str:
     status = Path(path).stat()
     return f"{status.st_dev}:{status.st_ino}"
+
+
+def test_a_lock_that_cannot_be_looked_at_is_not_held(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ownership = store.ownership()
+    assert ownership.take() is not None
+    assert ownership.held
+
+    def unreachable(_: Path) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", unreachable)
+        assert not ownership.held
+    assert ownership.held

@@ -122,7 +122,10 @@ class FileOwnership:
         """True while this process has the lock, and on the file that has the name."""
         if self._held is None or self._held[0][2] != os.getpid():
             return False
-        return _key_of(self._file) == self._held[0]
+        try:
+            return _key_of(self._file) == self._held[0]
+        except OSError:  # its folder is out of reach: nobody can say that it is ours
+            return False
 
     async def wait(self) -> None:
         """Return when the owner died, or after `POLL_S` in any case."""
