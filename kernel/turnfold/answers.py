@@ -76,14 +76,16 @@ def receipt_of(receipt: object, *, gives_ids: bool) -> Receipt | None:
     given: Any = receipt.ids
     if not isinstance(given, tuple | list):
         return None
-    ids = tuple(_id(item) for item in given)
-    kept = tuple(item for item in ids if item is not None)
+    ids = [_id(item) for item in given]
+    kept = tuple([item for item in ids if item is not None])
     if len(kept) < len(ids) or not guards.receipt_given(kept, gives_ids=gives_ids):
         return None
     return Receipt(ids=kept, thread=_id(receipt.thread) or None)
 
 
 def _id(value: object) -> str | None:
+    if type(value) is str and value.isascii() and value.isprintable():
+        return value  # nearly all
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or "\0" in text:
         return None

@@ -48,6 +48,11 @@ def loads(data: bytes) -> Any:
     return value
 
 
+def plain(data: bytes) -> Any:
+    """Decode what `dumps` has just made."""
+    return _decode(data.decode("utf-8"))
+
+
 def event_hash(envelope: bytes) -> bytes:
     """The hash of one event: over its canonical envelope, 32 bytes."""
     return sha256(envelope).digest()

@@ -93,9 +93,10 @@ def same(packed: Packed, digest: str, body: Callable[[str], bytes]) -> bool:
     return content is None or body(content) == packed.content
 
 
-def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
-    """The payload in stored bytes; `body` fetches a file's content by digest."""
-    head = canonical.loads(data)
+def unpack(data: bytes, body: Callable[[str], bytes], *, own: bool = False) -> Payload:
+    """The payload in stored bytes; `body` fetches a file's content by digest. `own`:
+    this process has just packed them, so their form needs no check."""
+    head = canonical.plain(data) if own else canonical.loads(data)
     match head:
         case {"type": "text", "text": str(text), "format": str(form)}:
             return Text(text, format=Format(form))

@@ -121,9 +121,13 @@ def split_text(text: str, limit: int | None, unit: str = "chars") -> Iterator[st
     >>> list(split_text("one two three", 8))
     ['one two', 'three']
     """
+    if limit is None:
+        if text.strip():
+            yield text
+        return
     measure, start, size = MEASURES[unit], 0, len(text)
     while start < size:
-        end = size if limit is None else _longest(text, start, limit, measure)
+        end = _longest(text, start, limit, measure)
         cut = size if end == size else _cut(text, start, end)
         chunk = text[start:cut]
         if cut < size and text[cut].isspace():

@@ -15,7 +15,7 @@ from turnfold.names import GATE
 from turnfold.words import TurnPhase
 
 
-@frozen
+@frozen(cache_hash=True)  # asked for at every turn
 class Key:
     """The name of a program: at most one of each is alive."""
 

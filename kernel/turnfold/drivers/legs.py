@@ -154,13 +154,14 @@ class Legs:
     def part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
         planned = entry.current
+        own = planned.body in self._at_hand
         body = self._body
         return Part(
             entry_id=entry.stream,
             index=entry.part,
             count=len(entry.parts),
             kind=planned.kind,
-            payload=unpack(body(planned.body), body),
+            payload=unpack(body(planned.body), body, own=own),
             key=planned.key,
             route=route_of(entry, entry.target),
         )
