@@ -272,6 +272,10 @@ class PlatformChannel:
         return f"prepared:{part.index}"
 
     def _plan(
-        self, payload: Payload, route: Route, kind: Kind, context: PlanContext  # noqa: ARG002  the contract's signature
+        self,
+        payload: Payload,
+        route: Route,
+        kind: Kind,
+        context: PlanContext,  # noqa: ARG002  the contract's signature
     ) -> Sequence[PlannedPart]:
         return self._planner(payload)
