@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from turnfold.payloads import File, Native, Payload, Route, Text
+from turnfold.payloads import File, Native, Payload, Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -22,14 +22,13 @@ from turnfold.ports.channel import (
     Outcome,
     Part,
     PartClass,
-    PlanContext,
     PlannedPart,
     Receipt,
     Rejected,
     Unknown,
     Verdict,
 )
-from turnfold.words import DeliveryClass, FailureClass, Kind
+from turnfold.words import DeliveryClass, FailureClass
 
 KINDS = ("text", "file", "native")
 Planner = Callable[[Payload], Sequence[PlannedPart]]
@@ -271,11 +270,5 @@ class PlatformChannel:
                 raise act.error
         return f"prepared:{part.index}"
 
-    def _plan(
-        self,
-        payload: Payload,
-        route: Route,
-        kind: Kind,
-        context: PlanContext,  # noqa: ARG002  the contract's signature
-    ) -> Sequence[PlannedPart]:
+    def _plan(self, payload: Payload, *_: object) -> Sequence[PlannedPart]:
         return self._planner(payload)
