@@ -70,7 +70,7 @@ def side_by_side(
 
     async def us(kernel: Kernel) -> None:
         for count in senders:
-            run = await ours.closed_loop(kernel, count, seconds)
+            run = await ours.closed_loop(kernel, count, seconds * min(count, 4))
             note(f"turnfold, {count}", run.rate)
             note(f"turnfold, {count}, p99 ms", run.at(0.99))
             note(f"turnfold, {count}, cpu us", run.cpu_us)
@@ -81,7 +81,7 @@ def side_by_side(
         kernel = runner.run(gateway.__aenter__())
         runner.run(ours.closed_loop(kernel, 10, 0.2))  # warm
         for _ in range(rounds):
-            note(raw.name, _slice(raw.once, seconds / 2))
+            note(raw.name, _slice(raw.once, seconds))
             for peer in peers:
                 note(peer.name, _slice(peer.once, seconds))
             runner.run(us(kernel))

@@ -46,7 +46,7 @@ from turnfold.settings import Settings
 from turnfold.words import FailureClass
 
 _LOG = logging.getLogger("turnfold")
-_AT_ONCE = 100  # lanes that are looked at in one turn of the loop, at the beginning
+_AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
