@@ -20,9 +20,10 @@ from turnfold_model.commands import UnavailableError
 
 COMMANDS: Final = {
     "crash": "turnfold_model.crash_command",
-    "powerloss": "turnfold_model.powerloss_command",
     "explore": "turnfold_model.explore_command",
     "kill9": "turnfold_model.kill9_command",
+    "mutants": "turnfold_model.mutants_command",
+    "powerloss": "turnfold_model.powerloss_command",
     "tlc": "turnfold_model.tlc_command",
 }
 

@@ -30,7 +30,7 @@ from turnfold_model.powerloss_disk import Image, Op, Surface
 from turnfold_model.powerloss_vfs import SimulatedDisk
 
 PATH = str(Path(tempfile.gettempdir()).resolve() / "turnfold-simulated.db")
-_VFS = "turnfold-simulated"
+VFS = "turnfold-simulated"
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 SCENARIOS = (
     Scenario(name="keyed", classes=_K, parts=2, faults=1),
@@ -76,7 +76,7 @@ class DiskWorld(World):
     handles: list[SqliteStore] = field(factory=list)
 
     def handle(self) -> Store:
-        store = SqliteStore(PATH, vfs=_VFS, exclusive=True, synchronous=self.level)
+        store = SqliteStore(PATH, vfs=VFS, exclusive=True, synchronous=self.level)
         self.handles.append(store)
         return cast("Store", store)
 
@@ -146,7 +146,7 @@ class Harness:
     def __init__(
         self, *, level: Level = "FULL", until: Callable[[], bool] = lambda: False
     ) -> None:
-        self.disk = SimulatedDisk(_VFS)
+        self.disk = SimulatedDisk(VFS)
         self.level, self.until = level, until
         self.found = Losses()
         self._seen: set[object] = set()

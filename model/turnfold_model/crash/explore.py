@@ -109,7 +109,8 @@ def _live(
     except TurnfoldError as exc:  # no program may let one pass
         return [f"a program ended with {exc!r}: {exc}"]
     done.effects += life.effects
-    return check(world)
+    ended = [f"{life.broken} programs were ended by an error"] if life.broken else []
+    return [*ended, *check(world)]
 
 
 def replay(scenario: Scenario, path: Path) -> World:

@@ -14,6 +14,7 @@ from turnfold.ports.store import Store
 from turnfold_adapters.stores.memory import MemoryStore, MemoryTx
 from turnfold_model.crash import scripts
 from turnfold_model.crash.process import Choose, Process
+from turnfold_model.crash.scenario import SETTLE_MS
 from turnfold_model.crash.world import World
 
 STEPS = 3_000  # far more than any life needs
@@ -106,6 +107,7 @@ class Life:
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
         self._rang = 0
+        self._mine: set[Hashable] = set()  # moments that this life was the first in
 
     def _process(self, epoch: int | None = None) -> Process:
         store = self._store()
@@ -124,6 +126,12 @@ class Life:
     @property
     def effects(self) -> int:
         return self.worker.driver.effects
+
+    @property
+    def broken(self) -> int:
+        """Programs that an error ended, where none should come."""
+        expected = self.scenario.store_faults or self.scenario.zombies
+        return 0 if expected else self.worker.driver.broken
 
     # --- the machine ---
 
@@ -161,8 +169,11 @@ class Life:
         flying = frozenset(self.world.flying.items())
         people = tuple(process.moment() for process in self._processes())
         moment = self.world.identity(), flying, people, zombie, self._rang
+        if moment in self._mine:  # it goes in circles
+            raise StuckError(self.scenario.name)
         if moment in self._seen:
             raise MergedError
+        self._mine.add(moment)
         self._seen.add(moment)
 
     def _step(self) -> bool:
@@ -201,12 +212,14 @@ class Life:
         if self.worker.behind:
             self.worker.driver.refresh()
             return True
+        world = self.world
         dues = [process.driver.next_time() for process in self._processes()]
         due = min((d for d in dues if d is not None), default=None)
-        if due is None or due - self.world.now > self._patience:
+        if due is None or due - world.now > self._patience:
+            world.platform.land(world.now + SETTLE_MS)  # what is late comes, too
             return False  # at rest: what waits an hour or more is parked
-        self.world.now = max(due, self.world.now + 1)
-        self.world.platform.land(self.world.now)
+        world.now = max(due, world.now + 1)
+        world.platform.land(world.now)
         for process in self._processes():
             process.driver.tick()
         return True
@@ -227,7 +240,9 @@ class Life:
             return
         if self.tape.choose(2):
             self.world.aborted = True
-            self.worker.add("abort", scripts.abort_first, ack=False)
+            alone = self.scenario.abort_reply
+            stop = scripts.abort_reply if alone else scripts.abort_first
+            self.worker.add("abort", stop, ack=False)
 
     def _wanted(self) -> bool:
         """The first message is there, and its turn is not over."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.book import Book
+from turnfold.clock import Clock
 from turnfold.decide.draft import Context, Desk, Draft, Fence
 from turnfold.drivers.crash import Act
 from turnfold.effects import (
@@ -28,6 +29,7 @@ from turnfold.fold import STORE
 from turnfold.journal import Journal, created
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import StoreState
+from turnfold.names import reply_entry
 from turnfold.packing import unpack
 from turnfold.payloads import Route
 from turnfold.ports.channel import (
@@ -43,7 +45,7 @@ from turnfold.ports.channel import (
     Unknown,
 )
 from turnfold.ports.store import Store
-from turnfold.words import FailureClass
+from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
@@ -94,6 +96,8 @@ class Process:
         self._desk = Attached(CHANNEL, "default", _Channel(world))
         self.book = Book(store)
         self.book.load()
+        self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
+        self.clock.at_least(self.book.last_at)
         self._fence: Fence | None = None
         journal = Journal(store, self.book, self.context)
         if store.head.position == 0:
@@ -128,9 +132,13 @@ class Process:
             settings=self.scenario.settings,
             fence=self._fence,
             desks={(CHANNEL, "default"): desk} if self._fence else {},
-            salt=lambda: bytes(16),
+            salt=self.salt,
             resumes=self.scenario.resumes,
         )
+
+    def salt(self) -> bytes:
+        """The same for all bodies here, so that equal histories have equal logs."""
+        return bytes(16)
 
     def add(self, name: str, decision: Callable[[Draft], Any], *, ack: bool) -> None:
         """A command of the embedder, repeated until the store has it."""
@@ -153,7 +161,7 @@ class Process:
     # --- Surroundings ---
 
     def now(self) -> int:
-        return self.world.now
+        return self.clock.now()
 
     def stop(self, when: str, effect: object) -> None:
         del when, effect  # this process dies anywhere
@@ -168,6 +176,7 @@ class Process:
 
     def prepare(self, effect: Prepare) -> Any:
         del effect
+        self.world.now += self.scenario.prepare_ms
         if self.world.faults and self.choose(2):
             self.world.faults -= 1
             return Rejected(failure=FailureClass.TRANSIENT)
@@ -175,9 +184,17 @@ class Process:
 
     def send(self, effect: Send) -> None:
         entry = self.entry(effect.leg.entry)
+        if self.scenario.prepares and effect.prepared != "upload":
+            self._wrong(f"{entry.stream} was sent without what prepare() gave")
+        announced = entry.phase is Phase.D and entry.attempt == effect.leg.attempt
+        if not announced and not self.scenario.zombies:
+            self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[effect.leg.part].key
         request = Request(key, entry.stream, effect.leg.part, entry.lane)
         self.world.flying[self._flight(effect)] = request
+
+    def _wrong(self, what: str) -> None:
+        self.world.wrongs |= {what}
 
     def _flight(self, effect: Send) -> str:
         return f"{effect.leg.entry}#{self.driver.epoch}"
@@ -212,6 +229,10 @@ class Process:
 
     def handler(self, effect: CallHandler) -> Program:
         turn = self.look(lambda draft: draft.turn(effect.turn))
+        final = reply_entry(turn.stream, Kind.FINAL, effect.run, "")
+        owned = self.look(lambda draft: draft.find_entry(final)) is not None
+        if owned and not self.scenario.zombies:
+            self._wrong(f"INV-9 the answer of {turn.stream} was computed again")
         return scripts.handler(self.scenario, self._desk, turn, effect)
 
     def entry(self, stream: str) -> Entry:

@@ -15,7 +15,7 @@ HOUR = 3_600_000
 FATES = ("landed", "lost", "late", "refused", "limited")
 
 
-@define(kw_only=True, slots=False, eq=False)
+@define(kw_only=True, slots=False, eq=False, repr=False)
 class Scenario:
     """Read only. `faults`: how many answers of the platform go wrong, each in one of
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
@@ -32,7 +32,9 @@ class Scenario:
     blocks: int = 0
     silent: bool = False
     prepares: bool = False
+    prepare_ms: int = 0
     abort: bool = False
+    abort_reply: bool = False  # it stops the reply alone, not its turn
     resumes: bool = True
     crashes: int = 1
     faults: int = 0
@@ -48,6 +50,9 @@ class Scenario:
     window_ms: int = WINDOW_MS
     ttl_ms: int = 24 * HOUR
     down_ms: int = 1
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
 
     @cached_property
     def capabilities(self) -> Capabilities:

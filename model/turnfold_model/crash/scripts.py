@@ -4,7 +4,7 @@ from functools import partial
 
 from turnfold.attached import Attached
 from turnfold.decide import accepting, enqueuing, running
-from turnfold.decide.aborting import abort_turn
+from turnfold.decide.aborting import abort_entry, abort_turn
 from turnfold.decide.draft import Draft
 from turnfold.decide.queueing import Intent
 from turnfold.effects import Append, CallHandler, Decision, Program, RunEnd, Wait
@@ -51,6 +51,14 @@ def abort_first(draft: Draft) -> None:
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     if stream is not None:
         abort_turn(draft, stream=stream, reason=AbortReason.USER)
+
+
+def abort_reply(draft: Draft) -> None:
+    """A user stops the reply to the first message, and nothing else of it."""
+    stream = draft.lookup(f"in:{message(0).dedupe_key}")
+    finals = draft.turn(stream).finals if stream else ()
+    for name in finals:
+        abort_entry(draft, stream=name, reason=AbortReason.USER)
 
 
 def enqueue(number: int) -> Decision:

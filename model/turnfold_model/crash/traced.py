@@ -41,6 +41,7 @@ class TracedDriver(CrashDriver):
         return (
             self.epoch,
             self.book.position,
+            self.broken,
             tuple(self._where(live) for live in self.alive.values()),
             frozenset(self.timers.items()),
             frozenset(self._again),

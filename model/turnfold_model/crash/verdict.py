@@ -1,8 +1,9 @@
 """What must hold when a machine has come to rest, whatever happened before."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import pairwise
 
 from turnfold.audit import audit_store
 from turnfold.codec import Record
@@ -11,7 +12,7 @@ from turnfold.fold import State, apply, family, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Store
-from turnfold.words import Phase, TurnPhase
+from turnfold.words import Kind, Phase, TurnPhase
 from turnfold_model.crash.world import World
 
 
@@ -44,7 +45,9 @@ def _broken(world: World, store: Store) -> list[str]:
         *_doubles(world, entries),
         *_losses(world, entries, turns),
         *_order(world, entries),
-        *_turns(turns, {e.stream: e for e in entries}),
+        *_turns(world, turns, {e.stream: e for e in entries}),
+        *_runs(world, streams, entries),
+        *(wrong for e in entries for wrong in _attempts(world, streams, e)),
         *_audit(world, store),
     ]
 
@@ -54,6 +57,61 @@ def _fold(records: tuple[Record, ...]) -> State:
     """Executions share most of their logs, so most folds were made before."""
     before = _fold(records[:-1]) if len(records) > 1 else None
     return apply(before, records[-1])
+
+
+def forget() -> None:
+    """Drop the folds that are kept; for a kernel that was changed meanwhile."""
+    _fold.cache_clear()
+
+
+def _runs(
+    world: World, streams: Mapping[str, list[Record]], entries: list[Entry]
+) -> Iterator[str]:
+    """What was noticed on the way; INV-9: what an older run queued but did not send
+    stays unsent."""
+    yield from world.wrongs
+    for entry in entries:
+        if entry.turn is None or entry.run is None or entry.kind is not Kind.BLOCK:
+            continue
+        of_turn = streams[entry.turn]
+        starts = [r.position for r in of_turn if r.kind == "turn.started"]
+        if len(starts) > entry.run:
+            later = starts[entry.run]
+            yield from _outlived(world, entry, streams[entry.stream], later)
+
+
+def _outlived(
+    world: World, entry: Entry, records: list[Record], later: int
+) -> Iterator[str]:
+    """What became of a block whose turn was run again from position `later` on."""
+    for before, record in pairwise(records):
+        fresh = before.kind in ("outbox.planned", "outbox.failed_retryable")
+        if fresh and record.kind == "outbox.attempted" and record.position > later:
+            yield f"INV-9 {entry.stream} of run {entry.run} was sent in a later one"
+    seen = any(r.kind.endswith("delivered") and r.position < later for r in records)
+    if seen and not world.scenario.resumes:
+        yield f"INV-9 {entry.stream} was seen, and its turn was run again"
+
+
+def _attempts(
+    world: World, streams: Mapping[str, list[Record]], entry: Entry
+) -> Iterator[str]:
+    """Nothing goes out after its turn was aborted, after its time, or once it has taken
+    too many processes down."""
+    records, deaths = streams[entry.stream], 0
+    turn = streams.get(entry.turn or "", [])
+    aborts = [r.position for r in turn if "abort" in r.kind]
+    for record in records:
+        tries = record.kind in ("outbox.attempted", "outbox.dispatched")
+        if tries and aborts and record.position > aborts[0] and entry.kind != "notice":
+            yield f"INV-11 {entry.stream} went out after its turn was aborted"
+        if tries and record.at >= entry.expires_at:
+            yield f"INV-12 {entry.stream} went out after its time"
+        if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
+            yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
+        if record.kind.endswith("delivered"):
+            deaths = 0
+        deaths += b'"owner_died"' in record.data
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
@@ -140,9 +198,13 @@ def _order(world: World, entries: list[Entry]) -> list[str]:
     return out
 
 
-def _turns(turns: list[Turn], entries: dict[str, Entry]) -> list[str]:
+def _turns(world: World, turns: list[Turn], entries: dict[str, Entry]) -> list[str]:
     out = []
     for turn in turns:
+        if turn.failed_runs >= world.scenario.runs:
+            out.append(f"INV-14 {turn.stream} has failed {turn.failed_runs} times")
+        if turn.phase is TurnPhase.FAILED and world.scenario.certain:
+            out.append(f"INV-1 {turn.stream} failed: {turn.reason}")
         parked = any(entries[f].phase is Phase.P for f in turn.finals)
         if turn.open and not (turn.phase is TurnPhase.ANSWERED and parked):
             out.append(f"INV-14 {turn.stream} rests in {turn.phase}")

@@ -71,10 +71,13 @@ class Platform:
 
 @define
 class World:
+    """`now` is the time of the universe; wall clocks may show it with a `skew`."""
+
     scenario: Scenario
     disk: MemoryDisk
     platform: Platform
     now: int = 1_000_000
+    skew: int = 0
     ids: int = 0
     acked: frozenset[str] = frozenset()  # what somebody was told is done
     aborted: bool = False
@@ -82,6 +85,7 @@ class World:
     faults: int = 0  # left
     store_faults: int = 0  # left
     zombies: int = 0  # left
+    wrongs: frozenset[str] = frozenset()  # what was seen to go wrong on the way
     confirmed: Head | None = None  # what the log must contain from now on
     flying: dict[str, Request] = field(factory=dict)
 
@@ -135,6 +139,7 @@ class World:
             tuple(platform.pending),
             self.acked,
             self.aborted,
+            self.wrongs,
             self.crashes,
             self.faults,
             self.store_faults,

@@ -1,0 +1,267 @@
+"""A gateway on a real SQLite file, stepped by hand and killed between any two effects.
+
+It is what the Hypothesis machine plays with: commands are decisions appended at once,
+the worker's programs take a step when they are told to, a crash is the number of the
+moment at which the process ends. Beside it run the reference and the chart.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+from attrs import evolve
+
+from turnfold.audit import audit_store
+from turnfold.decide import running, stepping
+from turnfold.drivers.crash import Live
+from turnfold.effects import Append, CallHandler, Program, RunEnd
+from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
+from turnfold.fold import family, fold
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.ports.store import Store
+from turnfold_adapters.stores.memory import MemoryDisk
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.chart import edges, entry_chart, turn_chart
+from turnfold_model.crash import scripts
+from turnfold_model.crash.process import Process
+from turnfold_model.crash.scenario import Scenario
+from turnfold_model.crash.world import Platform, World
+from turnfold_model.quiet import quiet
+from turnfold_model.reference import Log, as_event
+
+EFFECTS = 4_000  # what a gateway may need to come to rest, and far more
+_CHARTS = {"outbox": entry_chart, "turn": turn_chart}
+_EDGES = {
+    f"{area}.{event}": targets
+    for area, chart in _CHARTS.items()
+    for event, targets in (
+        (name, {(a, b) for a, e, b in edges(chart()) if e == name})
+        for name in {e for _, e, _ in edges(chart())}
+    )
+}
+
+
+class DiedError(BaseException):
+    """The process ends here; nothing may catch it."""
+
+
+class Dice:
+    """Choices as data: a list that was drawn before, then always the first option."""
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def choose(self, options: int) -> int:
+        return self.drawn.pop(0) % options if self.drawn else 0
+
+
+class Talker(Process):
+    """A process whose handler does something else for every message."""
+
+    def salt(self) -> bytes:
+        """Another for each body: erasing one must not erase its equals."""
+        self.world.ids += 1
+        return self.world.ids.to_bytes(16, "big")
+
+    def handler(self, effect: CallHandler) -> Program:
+        turn: Turn = self.look(lambda draft: draft.turn(effect.turn))
+        style = int(turn.message_id) % 6
+        talk = evolve(
+            self.scenario,
+            blocks=(0, 1, 2, 0, 1, 0)[style],
+            silent=style in (2, 3),
+            parts=(1, 3, 1, 1, 2, 1)[style],
+        )
+        told = scripts.handler(talk, self._desk, turn, effect)
+        return _moody(style, effect, told)
+
+
+def _moody(style: int, call: CallHandler, told: Program) -> Program:
+    """Styles 4 and 5 remember a step; 5 fails in its first run, 3 is released in it."""
+    if style >= 4:
+        step = partial(stepping.begin_step, stream=call.turn, run=call.run, key="s")
+        state = yield Append(step)
+        if not state.done:
+            end = partial(stepping.end_step, stream=call.turn, run=call.run, key="s")
+            yield Append(partial(end, result=1))
+    if call.run == 1 and style in (3, 5):
+        return RunEnd("raised" if style == 5 else "stopped", "on purpose")
+    return (yield from told)
+
+
+class StatefulGateway:
+    """`seen`: the (phase, event) pairs that this gateway went through."""
+
+    def __init__(self, scenario: Scenario, path: str) -> None:
+        platform = Platform("keyed" in scenario.classes, scenario.window_ms)
+        self.world = World(scenario, MemoryDisk(), platform)
+        self.path, self.dice = path, Dice()
+        self.seen: set[tuple[str, str]] = set()
+        self._log, self._phases = Log(), dict[str, str]()
+        self._left: int | None = None  # moments to live
+        self._read = 0
+        self.process = self._boot()
+
+    # --- lives ---
+
+    def _boot(self) -> Process:
+        store = SqliteStore(self.path)
+        store.open()
+        owner = store.ownership().take()
+        if owner is None:
+            message = "the lock of a dead worker still holds"
+            raise AssertionError(message)
+        process = Talker(
+            self.world, cast("Store", store), self.dice.choose, self._moment
+        )
+        process.driver.begin()
+        return process
+
+    def _moment(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise DiedError
+
+    def live(self, steps: int, dies_at: int | None, drawn: Sequence[int]) -> bool:
+        """Take steps; False if the process died in them and was started again."""
+        self._left, self.dice.drawn = dies_at, list(drawn)
+        try:
+            for _ in range(steps):
+                if not self.step():
+                    break
+        except DiedError:
+            self._left = None
+            self.restart()
+            return False
+        finally:
+            self._left, self.dice.drawn = None, []
+        return True
+
+    def restart(self) -> None:
+        """The requests that were under way are lost, land, or land late."""
+        for request in list(self.world.flying.values()):
+            self.world.meet(("lost", "landed", "late")[self.dice.choose(3)], request)
+        self.world.flying.clear()
+        self.process.store.close()
+        self.world.now += 1
+        self.process = self._boot()
+
+    def step(self) -> bool:
+        """One step of one program, chosen by the dice; time passes if none is ready."""
+        driver = self.process.driver
+        ready: list[Live] = driver.ready()
+        if not ready:
+            due = driver.next_time()
+            if due is None:
+                return False
+            self.pass_time(max(1, due - self.process.now()))
+            return True
+        self._tick()
+        live = ready[self.dice.choose(len(ready))]
+        driver.step(live)
+        if live.key in driver.alive:
+            driver.alive[live.key] = driver.alive.pop(live.key)
+        return True
+
+    def _tick(self) -> None:
+        """No two commits at one time: that is how the reference tells them apart."""
+        self.world.now += 1
+
+    def pass_time(self, ms: int) -> None:
+        self.world.now += ms
+        self.world.platform.land(self.world.now)
+        self.process.driver.tick()
+
+    # --- people ---
+
+    def tell(self, decision: Callable[..., Any], **arguments: Any) -> Any:
+        """A command; one that is refused changes nothing and is no finding."""
+        self._tick()
+        try:
+            return self.process.driver.append(partial(decision, **arguments))
+        except (RuleBrokenError, UsageError, StepInDoubtError) as exc:
+            return exc
+
+    def accept(self, number: int) -> None:
+        self._tick()
+        self.world.ids += 1
+        decision = scripts.accept(self.world.scenario, number, self.world.ids)
+        self.process.driver.append(decision)
+        self.world.acked |= {str(number)}
+
+    def previous(self, turn: str) -> Any:
+        return self.process.look(partial(running.previous_entries, stream=turn))
+
+    def enqueue(self, number: int) -> None:
+        self._tick()
+        self.process.driver.append(scripts.enqueue(number))
+
+    def entries(self) -> list[Entry]:
+        found = (self._state(s) for s in self._phases if family(s) == "entry")
+        return [e for e in found if isinstance(e, Entry)]
+
+    def turns(self) -> list[Turn]:
+        found = (self._state(s) for s in self._phases if family(s) == "turn")
+        return [t for t in found if isinstance(t, Turn)]
+
+    def _state(self, stream: str) -> Any:
+        return self.process.book.state(stream)
+
+    # --- what runs beside ---
+
+    def compare(self) -> None:
+        """Every new event is legal for reference and chart, and all agree on where it
+        leads; what the process remembers is what the log adds up to."""
+        store, moved = self.process.store, set[str]()
+        for record in store.since(self._read):
+            self._read = record.position
+            found = [str(v) for v in self._log.feed(as_event(record))]
+            assert not found, found  # noqa: S101  a finding
+            self._follow(record.stream, record.kind)
+            moved.add(record.stream)
+        for stream in moved:
+            state = fold(store.read(stream))
+            assert state == self._state(stream), stream  # noqa: S101  a finding
+            if isinstance(state, Entry | Turn):
+                assert state.phase == self._phases[stream]  # noqa: S101  a finding
+
+    def _follow(self, stream: str, kind: str) -> None:
+        state: Any = self._log.streams[stream]
+        if kind not in _EDGES:
+            return
+        before, after = self._phases.get(stream, "none"), state.phase
+        assert (before, after) in _EDGES[kind], (before, kind, after)  # noqa: S101  as above
+        self.seen.add((before, kind))
+        self._phases[stream] = after
+
+    # --- the end ---
+
+    def settle(self) -> None:
+        """Without faults and with every channel connected, all comes to rest soon."""
+        self.dice.drawn, self.world.faults = [], 0
+        for _ in range(EFFECTS):
+            if not self.step() or self._rests():
+                break
+        self.compare()
+        assert self._rests(), [  # noqa: S101  a finding
+            (row.stream, row.phase, row.due)
+            for row in self.process.store.open_streams()
+        ]
+
+    def _rests(self) -> bool:
+        return quiet(self.process.store.open_streams())
+
+    def judge(self) -> None:
+        """The whole log, with the platform's own list; nothing acknowledged is lost."""
+        found = [str(v) for v in self._log.finish()]
+        assert not found, found  # noqa: S101  a finding
+        witness = self.world.platform.witness()
+        report = audit_store(self.process.store, witness=witness)
+        assert report.passed, report.findings  # noqa: S101  a finding
+        known = {turn.message_id for turn in self.turns()}
+        assert known >= self.world.acked, self.world.acked - known  # noqa: S101  as above
+
+    def close(self) -> None:
+        self.process.store.close()
