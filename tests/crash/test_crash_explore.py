@@ -1,0 +1,86 @@
+"""The kernel's own programs under every crash and fault of small scenarios.
+
+TURNFOLD_LONG=1 takes the whole matrix, each row for as long as it needs.
+"""
+
+import os
+
+import pytest
+
+from turnfold_model import crash_command
+from turnfold_model.__main__ import main
+from turnfold_model.crash.explore import explore, replay
+from turnfold_model.crash.matrix import LARGE, MATRIX, SMALL, named
+from turnfold_model.crash.scenario import Scenario
+from turnfold_model.crash.verdict import broken
+from turnfold_model.crash.world import World
+from turnfold_model.mutants_code import applied
+from turnfold_model.mutants_table import MUTANTS
+
+LONG = bool(os.environ.get("TURNFOLD_LONG"))
+pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
+SLOW = {"zombie-fault", "client", "client-abort", "abort-reply", "stale-blocks"}
+ROWS = MATRIX if LONG else [row for row in SMALL if row.name not in SLOW]
+
+
+@pytest.mark.case("A01", "A02", "A03", "A04", "A05", "A06", "A18")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_no_crash_and_no_fault_breaks_a_rule(row: Scenario) -> None:
+    done = explore(row, seconds=600 if LONG else 20)
+    assert not done.violations
+    assert done.complete or row in LARGE
+
+
+def test_a_violation_comes_with_tapes_that_reproduce_it() -> None:
+    mutant = next(m for m in MUTANTS if m.name == "resend_allowed is always True")
+    with applied(mutant):
+        found = explore(named("blind-hold"), most=1).violations[0]
+        assert found.rule in broken(replay(named("blind-hold"), found.path))
+
+
+def test_a_life_that_goes_in_circles_is_a_violation() -> None:
+    mutant = next(m for m in MUTANTS if m.name == "abortable_as_unsent is always False")
+    with applied(mutant):
+        found = explore(named("abort-reply"), most=1).violations
+    assert "INV-14 a life that never rests" in [v.rule for v in found]
+
+
+def test_what_two_executions_share_is_lived_through_once() -> None:
+    done = explore(named("zombie"))
+    assert done.complete
+    assert done.merged > done.executions // 2
+
+
+def test_a_world_and_its_copy_have_one_future_and_go_apart_in_it() -> None:
+    world = World.new(named("one"))
+    twin = world.copy()
+    assert twin.identity() == world.identity()
+    twin.acked |= {"in0"}
+    twin.platform.pending.append((1, None))
+    assert twin.identity() != world.identity()
+    assert world.platform.pending == []
+
+
+def test_names_in_the_matrix_are_unique() -> None:
+    names = [row.name for row in MATRIX]
+    assert len(set(names)) == len(names)
+
+
+def test_the_command_says_how_much_it_explored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = main(["crash", "--json", "--only", "lookup-two-faults", "--jobs", "1"])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert '"executions": ' in shown.out
+    assert '"violations": 0' in shown.out
+    assert "complete" in shown.err
+
+
+def test_the_command_stops_when_its_time_is_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["crash", "--json", "--only", "three", "--jobs", "1", "--seconds", "1"]
+    assert main(words) == 0
+    assert '"complete": 0' in capsys.readouterr().out
+    assert crash_command.HELP
