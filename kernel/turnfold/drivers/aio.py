@@ -35,7 +35,7 @@ from turnfold.effects import (
     Send,
     Wait,
 )
-from turnfold.errors import NotFoundError, StoreError, UsageError
+from turnfold.errors import MissingBodyError, NotFoundError, StoreError, UsageError
 from turnfold.fold import State
 from turnfold.journal import Commit, Journal
 from turnfold.machines.entry import Entry
@@ -276,9 +276,9 @@ class AioDriver:
             body = self.journal.store.body
             payloads = [unpack(body(digest), body) for digest in entry.body]
             return desk.plan(payloads, route_of(entry), entry.kind, stream)
-        except StoreError:
-            raise
-        except Exception as exc:  # noqa: BLE001  an adapter's plan may raise anything
+        except Exception as exc:  # an adapter's plan may raise anything
+            if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
+                raise  # a disk may recover; a body that is gone stays gone
             detail = f"plan: {type(exc).__name__}: {exc}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
 
