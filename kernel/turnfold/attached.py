@@ -161,7 +161,21 @@ def _offer_problem(offer: PartClass) -> str:
         return f"key_window_ms {window!r} is no time"
     if type(settle) is not int or settle < 0:
         return f"settle_ms {settle!r} is no time"
+    if DeliveryClass.KEYED in offer.classes and window is not None:
+        return _window_problem(window, settle)
     return ""
+
+
+def _window_problem(window: int, settle: int) -> str:
+    """A key is used again for half of its window, and each such request must land in
+    the other half. What lands later meets a platform that forgot the key."""
+    if window >= 2 * settle:
+        return ""
+    return (
+        f"key_window_ms {window} is shorter than twice settle_ms {settle}: a late "
+        "request may land when its key is forgotten. Give the real settle_ms, or "
+        "leave out the class keyed"
+    )
 
 
 class AdapterExitError(Exception):

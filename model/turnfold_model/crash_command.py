@@ -17,11 +17,13 @@ _SHARE = 40.0  # seconds for one scenario, if nobody says otherwise
 
 @frozen
 class _Task:
-    """`share`: seconds for this scenario. `until`: wall time for all."""
+    """`share`: the most seconds for this scenario. `until`: wall time for all, and
+    `lines`: how many scenarios still have to share it, for each process."""
 
     name: str
     share: float
     until: float | None
+    lines: float
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,10 @@ def run(
     word = options.only or ""
     until = None if options.seconds is None else time.time() + options.seconds
     names = [scenario.name for scenario in MATRIX if word in scenario.name]
-    tasks = [_Task(name, options.share, until) for name in names]
+    tasks = [
+        _Task(name, options.share, until, (len(names) - done) / options.jobs)
+        for done, name in enumerate(names)
+    ]
     results = []
     for done in spread(_explore, tasks, options.jobs):
         results.append(done)
@@ -56,9 +61,9 @@ def run(
 
 def _explore(task: _Task) -> Explored:
     left = task.share
-    if task.until is not None:
-        left = min(left, max(0.05, task.until - time.time()))
-    done = explore(named(task.name), seconds=left)
+    if task.until is not None:  # small ones end early and leave their time to others
+        left = min(left, (task.until - time.time()) / max(1.0, task.lines))
+    done = explore(named(task.name), seconds=max(0.05, left))
     done.moments.clear()  # large, and of no use to anybody else
     return done
 

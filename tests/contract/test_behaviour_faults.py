@@ -390,6 +390,21 @@ async def test_capabilities_that_nobody_could_live_with_are_refused(
         kernel.attach("u", PlatformChannel(lone.platform, **declared))
 
 
+async def test_a_key_that_is_forgotten_before_a_request_lands_is_refused(
+    lone: Gateway,
+) -> None:
+    kernel = await lone.start()
+    short = PlatformChannel(
+        lone.platform, DeliveryClass.KEYED, key_window_ms=1_999, settle_ms=1_000
+    )
+    with pytest.raises(ContractError, match="shorter than twice settle_ms"):
+        kernel.attach("u", short)
+    long = PlatformChannel(
+        lone.platform, DeliveryClass.KEYED, key_window_ms=2_000, settle_ms=1_000
+    )
+    kernel.attach("u", long)
+
+
 def test_claims_without_a_method_are_refused(tmp_path) -> None:
     from turnfold import Capabilities, Kernel, PartClass
 

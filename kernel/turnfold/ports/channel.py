@@ -84,7 +84,9 @@ class PartClass:
 
     `classes`: what to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
     end. `key_window_ms`: how long the platform honours a key (None: for ever).
-    `settle_ms`: after how long a request whose sender is gone lands or never will.
+    `settle_ms`: after how long a request whose sender is gone lands or never will. A
+    window must be at least twice that: a key is used again for its first half, and
+    the last such request must land before the platform forgets it.
     """
 
     classes: tuple[DeliveryClass, ...] = ()

@@ -228,6 +228,13 @@ class Process:
         return Asked(Found(receipt=Receipt(ids=(found,))), unsettled)
 
     def handler(self, effect: CallHandler) -> Program:
+        """As in production, a turn that cannot be read just now is a run that raised."""
+        try:
+            return self._run(effect)
+        except (StoreError, NotOpenError) as exc:
+            return scripts.unread(exc)
+
+    def _run(self, effect: CallHandler) -> Program:
         turn = self.look(lambda draft: draft.turn(effect.turn))
         final = reply_entry(turn.stream, Kind.FINAL, effect.run, "")
         owned = self.look(lambda draft: draft.find_entry(final)) is not None

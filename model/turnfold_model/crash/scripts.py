@@ -93,6 +93,12 @@ def handler(
     return RunEnd("returned")
 
 
+def unread(trouble: StoreError | NotOpenError) -> Program:
+    """The handler was not called: the store could not show its turn."""
+    return RunEnd("raised", trouble.code)
+    yield  # a program, if a short one
+
+
 def _intent(
     scenario: Scenario, desk: Attached, turn: Turn, run: int, kind: Kind, number: int
 ) -> Intent:
