@@ -10,13 +10,13 @@ from functools import cache
 from json.encoder import encode_basestring
 from typing import Any, get_origin
 
-from attrs import frozen
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
+from turnfold.frozen import frozen
 from turnfold.reading import read
 from turnfold.upcasters import upcast
 from turnfold.writing import write

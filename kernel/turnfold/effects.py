@@ -7,9 +7,8 @@ of it. Those two are every crash there is, which is why nothing else has effects
 from collections.abc import Callable, Generator
 from typing import Any
 
-from attrs import frozen
-
 from turnfold.decide.draft import Draft
+from turnfold.frozen import frozen
 from turnfold.words import Phase
 
 Decision = Callable[[Draft], Any]

@@ -6,18 +6,19 @@ trace; a failing one does not fail its neighbours. Nobody learns a result before
 COMMIT of everything it was decided on.
 """
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
-from attrs import define, field, frozen
+from attrs import define, field
 
 from turnfold.book import Book
 from turnfold.codec import Record, decode, encode
 from turnfold.decide.draft import Context, Draft, Emitted
 from turnfold.errors import (
     BusyError,
-    ConflictError,
     CorruptLogError,
     FateUnknownError,
     InvalidInputError,
@@ -28,6 +29,7 @@ from turnfold.errors import (
 from turnfold.events import NAMES
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
+from turnfold.frozen import frozen
 from turnfold.ports.store import Append, Body, Store, Tx
 
 Decision = Callable[[Draft], Any]
@@ -72,22 +74,20 @@ class Journal:
     def commit(self, decisions: Sequence[Decision]) -> Commit:
         """Decide and store. Never raises for a decision: its error is its result."""
         try:
-            if self._lost:
-                self.reopen()
             return self._transact(decisions)
-        except FateUnknownError as exc:
-            self._lost = True
-            return self._after_unknown_fate(decisions, exc)
-        except (
-            BusyError,
-            NotOpenError,
-            ReadOnlyError,
-        ) as exc:  # no smaller commit fares better
-            return _refused(decisions, exc)
-        except StoreError as exc:
-            return self._one_by_one(decisions, exc)
         except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
-            return self._one_by_one(decisions, exc)
+            return self.failed(decisions, exc)
+
+    def failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
+        """What to do when a transaction raised."""
+        match exc:
+            case FateUnknownError():
+                self._lost = True
+                return self._after_unknown_fate(decisions, exc)
+            case BusyError() | NotOpenError() | ReadOnlyError():
+                return _refused(decisions, exc)  # no smaller commit fares better
+            case _:
+                return self._one_by_one(decisions, exc)
 
     def _one_by_one(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
         """Find the culprit: the others must not fail for it."""
@@ -141,50 +141,100 @@ class Journal:
         moved, self._news = {**self._news, **self.book.catch_up(self.store)}, {}
         return moved
 
+    # --- one transaction: begun, decided, written, taken over ---
+
     def _transact(
         self, decisions: Sequence[Decision], *, again: bool = False
     ) -> Commit:
-        with self.store.write() as tx:
+        begun = self.begin(decisions, again=again)
+        begun.write()
+        return self.finish(begun)
+
+    def begin(self, decisions: Sequence[Decision], *, again: bool = False) -> "Begun":
+        """Decide everything inside a transaction that is still open."""
+        if self._lost:
+            self.reopen()
+        transaction = self.store.write()
+        tx = transaction.__enter__()
+        try:
             self.book.reads = tx
-            try:
-                self._news.update(self.book.catch_up(tx))
-                batch, results = self._decide(tx, decisions, again=again)
-            finally:
-                self.book.reads = self.store
-        self.book.absorb(batch.touched, batch.position)
-        moved, self._news = {**self._news, **batch.touched}, {}
-        emitted, self._found = [*self._found, *batch.emitted], []
-        return Commit(results, moved, emitted, batch.bodies)
+            self._news.update(self.book.catch_up(tx))
+            draft, results = self._decide(tx, decisions, again=again)
+        except BaseException:
+            transaction.__exit__(*sys.exc_info())
+            raise
+        finally:
+            self.book.reads = self.store
+        return Begun(transaction, draft, results)
+
+    def finish(self, begun: "Begun") -> Commit:
+        """Take over what is durable now."""
+        draft = begun.draft
+        self.book.absorb(draft.touched, draft.position)
+        moved, self._news = {**self._news, **draft.touched}, {}
+        emitted, self._found = [*self._found, *draft.emitted], []
+        return Commit(begun.results, moved, emitted, draft.bodies)
 
     def _decide(
         self, tx: Tx, decisions: Sequence[Decision], *, again: bool
     ) -> tuple[Draft, list[Decided]]:
+        """Each on top of the others. One that failed when it had made something is
+        left out, and the others are decided anew: that is rare, and a way back out
+        of every draft is not."""
         context = self.context()
         if again:
             context = attrs.evolve(context, again=True)
-        batch = Draft(self.book, context)
-        results = []
-        for decision in decisions:
-            # Alone it has no neighbours whose results it could see or spoil.
-            draft = Draft(batch if len(decisions) > 1 else self.book, context)
-            try:
-                value = decision(draft)
-                append = _append(draft)
-            except Exception as exc:  # noqa: BLE001  the result of this decision alone
-                results.append(Decided(error=exc))
-                continue
-            if draft.emitted or draft.bodies:
-                try:
-                    tx.append(append)
-                except ConflictError as exc:  # anything else fails the transaction
-                    results.append(Decided(error=exc))
-                    continue
-            if len(decisions) > 1:
-                batch.merge(draft)
-            else:
-                batch = draft
-            results.append(Decided(value=value))
-        return batch, results
+        failed: dict[int, Exception] = {}
+        while True:
+            draft, left = Draft(self.book, context), len(failed)
+            records: list[Record] = []
+            results = [
+                _one(draft, decision, records, failed, number)
+                for number, decision in enumerate(decisions)
+            ]
+            if len(failed) == left:
+                break
+        if draft.made:
+            tx.append(_append(draft, records))
+        return draft, results
+
+
+@frozen
+class Begun:
+    """A transaction with everything in it but its COMMIT. `write` may run in another
+    thread: it touches the store's writing connection and nothing else."""
+
+    transaction: AbstractContextManager[Tx]
+    draft: Draft
+    results: list[Decided]
+
+    def write(self) -> None:
+        """COMMIT. Raises like the store's `write()`."""
+        self.transaction.__exit__(None, None, None)
+
+
+def _one(
+    draft: Draft,
+    decision: Decision,
+    records: list[Record],
+    failed: dict[int, Exception],
+    number: int,
+) -> Decided:
+    """One decision and its records. What it raises is its own result."""
+    if number in failed:
+        return Decided(error=failed[number])
+    before, known = draft.made, len(draft.emitted)
+    try:
+        value = decision(draft)
+        position = draft.position - len(draft.emitted)
+        for index in range(known, len(draft.emitted)):
+            emitted = draft.emitted[index]
+            records.append(_record(emitted, draft.now, position + index + 1))
+    except Exception as exc:  # noqa: BLE001  the result of this decision alone
+        if draft.made != before:
+            failed[number] = exc
+        return Decided(error=exc)
+    return Decided(value)
 
 
 def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:
@@ -201,13 +251,7 @@ def _joined(commits: Sequence[Commit]) -> Commit:
     return whole
 
 
-def _append(draft: Draft) -> Append:
-    first = draft.position - len(draft.emitted) + 1
-    now = draft.now
-    records = [
-        _record(emitted, now, position)
-        for position, emitted in enumerate(draft.emitted, first)
-    ]
+def _append(draft: Draft, records: Sequence[Record]) -> Append:
     return Append(
         records=records,
         summaries=[summarize(state) for state in draft.touched.values()],

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from turnfold import canonical
 from turnfold.decide.draft import Draft
 from turnfold.errors import InvalidInputError
+from turnfold.frozen import frozen
 from turnfold.payloads import File, Inbound, Native, Payload, Text
 from turnfold.words import Format
 

@@ -6,9 +6,10 @@ that gives every payload a part and splits text at the adapter's limit.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from turnfold.errors import ContractError
+from turnfold.frozen import frozen
 from turnfold.names import part_key
 from turnfold.packing import Packed, pack
 from turnfold.payloads import File, Payload, Route, Text

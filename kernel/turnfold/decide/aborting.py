@@ -4,8 +4,6 @@ What is surely unsent is aborted in the same commit as the request. What is on t
 or in doubt keeps its truth: it can still turn out delivered (INV-11).
 """
 
-from attrs import frozen
-
 from turnfold import guards
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close, conclude
@@ -13,6 +11,7 @@ from turnfold.decide.draft import Draft
 from turnfold.decide.settling import fail_entry
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.words import AbortReason, Phase, Reason, TurnOutcome, TurnPhase

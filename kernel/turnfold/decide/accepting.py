@@ -1,12 +1,13 @@
 """Taking a message in: once, durably, with its cursor, and started if its lane is free."""
 
-from attrs import field, frozen
+from attrs import field
 
 from turnfold import canonical
 from turnfold.decide.draft import Draft
 from turnfold.decide.running import start_if_free
 from turnfold.events import turn as t
 from turnfold.events.ledger import CursorAdvanced
+from turnfold.frozen import frozen
 from turnfold.names import cursor_of, inbound_key
 from turnfold.packing import pack_inbound
 from turnfold.payloads import Inbound, identifier, token

@@ -8,12 +8,11 @@ time, and so does every decision that fuses the next attempt into its own commit
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from attrs import frozen
-
 from turnfold import guards
 from turnfold.decide.draft import Draft
 from turnfold.errors import RuleBrokenError
 from turnfold.events import outbox as o
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.names import gates_of
 from turnfold.words import Phase

@@ -1,14 +1,14 @@
 """What a decision works on: the folded state it may read, the events it makes.
 
-A Draft lies over a View (the book, or another Draft: those of one commit lie over one
-another) and keeps what is emitted to itself until it is merged. So the decisions of
-one commit see each other's results, and a refused one disappears without a trace.
+A Draft lies over a View, mostly the book, and keeps what is emitted to itself until the
+commit is done. The decisions of one commit share it, so they see each other's results;
+one that fails half-way makes the journal decide the others anew (journal.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
-from attrs import define, field, frozen
+from attrs import field
 
 from turnfold.canonical import body_digest
 from turnfold.errors import (
@@ -20,6 +20,7 @@ from turnfold.errors import (
 from turnfold.events import Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.fold import STORE, State, evolve, family
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
@@ -99,46 +100,41 @@ class Emitted:
     version: int
 
 
-@define
 class Draft:
-    """See the module. `at` and `position` belong to the commit it will be part of."""
+    """See the module. All decisions of one commit share one."""
 
-    below: View
-    context: Context
-    emitted: list[Emitted] = field(factory=list)
-    bodies: list[Body] = field(factory=list)
-    erased: list[str] = field(factory=list)
-    keys: dict[str, str] = field(factory=dict)
-    _states: dict[str, State] = field(factory=dict)
-    _born: list[str] = field(factory=list)
-    _lanes: dict[str, list[str]] = field(factory=dict)
-    _turn_lanes: dict[str, list[str]] = field(factory=dict)
-    _absent: set[str] = field(factory=set)
-    _base: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self._base = self.below.position
+    def __init__(self, below: View, context: Context) -> None:
+        self.below, self.context = below, context
+        self.now = context.now
+        self.settings = context.settings
+        self.emitted: list[Emitted] = []
+        self.bodies: list[Body] = []
+        self.erased: list[str] = []
+        self.keys: dict[str, str] = {}
+        self.touched: dict[str, State] = {}
+        self._base = below.position
+        self._born: list[str] = []
+        self._lanes: dict[str, list[str]] = {}
+        self._turn_lanes: dict[str, list[str]] = {}
+        self._absent: set[str] = set()
 
     # --- reading ---
-
-    @property
-    def now(self) -> int:
-        return self.context.now
-
-    @property
-    def settings(self) -> Settings:
-        return self.context.settings
 
     @property
     def position(self) -> int:
         return self._base + len(self.emitted)
 
     @property
+    def made(self) -> int:
+        """Grows with everything that a decision makes."""
+        return len(self.emitted) + len(self.bodies) + len(self.keys) + len(self.erased)
+
+    @property
     def open_count(self) -> int:
         return self.below.open_count + len(self._born)
 
     def state(self, stream: str) -> State | None:
-        mine = self._states.get(stream)
+        mine = self.touched.get(stream)
         if mine is not None:
             return mine
         return None if stream in self._absent else self.below.state(stream)
@@ -150,7 +146,7 @@ class Draft:
             self._absent.add(stream)
 
     def holding(self, gate: str) -> Gate | None:
-        mine = self._states.get(gate)
+        mine = self.touched.get(gate)
         if isinstance(mine, Gate):
             return mine if mine.closed else None
         return self.below.holding(gate)
@@ -159,7 +155,7 @@ class Draft:
         return cast("Entry | None", self.state(stream))
 
     def entry(self, stream: str) -> Entry:
-        mine = self._states.get(stream)
+        mine = self.touched.get(stream)
         if mine is None and stream.startswith(ENTRY) and stream not in self._absent:
             mine = self.below.state(stream)
         if not isinstance(mine, Entry):
@@ -185,7 +181,7 @@ class Draft:
         return self.keys.get(key) or self.below.lookup(key)
 
     def lane(self, lane: str) -> Iterator[str]:
-        mine = self._states
+        mine = self.touched
         for stream in self.below.lane(lane):
             if stream not in mine or self.entry(stream).open:
                 yield stream
@@ -233,8 +229,8 @@ class Draft:
         """Apply an event; raises if it is illegal here, and then nothing changed."""
         before = self.state(stream)
         position = self._base + len(self.emitted) + 1
-        after = evolve(before, event, stream, self.context.now, position)
-        self._states[stream] = after
+        after = evolve(before, event, stream, self.now, position)
+        self.touched[stream] = after
         if before is None:
             self._bear(stream, after)
         self.emitted.append(Emitted(stream, event, after.version))
@@ -291,23 +287,3 @@ class Draft:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
         store = cast("StoreState | None", self.state(STORE))
         return store.restored if store else 0
-
-    # --- merging ---
-
-    @property
-    def touched(self) -> Mapping[str, State]:
-        return self._states
-
-    @property
-    def born(self) -> Sequence[str]:
-        return self._born
-
-    def merge(self, child: "Draft") -> None:
-        """Take over what a draft above this one made."""
-        self.emitted += child.emitted
-        self.bodies += child.bodies
-        self.erased += child.erased
-        self.keys.update(child.keys)
-        self._states.update(child.touched)
-        for stream in child.born:
-            self._bear(stream, child.touched[stream])

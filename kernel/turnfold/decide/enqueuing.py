@@ -1,13 +1,12 @@
 """Enqueueing: once per key, planned here or later, attempted at once if it can be."""
 
-from attrs import frozen
-
 from turnfold import packing
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
 from turnfold.decide.draft import Draft
 from turnfold.decide.queueing import Intent, freeze, queue
 from turnfold.errors import BackPressureError
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.names import outbound_key
 from turnfold.planning import Plan

@@ -1,10 +1,9 @@
 """How an entry is born: `queued`, and `planned` with it where its channel is attached."""
 
-from attrs import frozen
-
 from turnfold import packing
 from turnfold.decide.draft import Draft
 from turnfold.events import outbox as o
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.packing import Packed
 from turnfold.payloads import Route

@@ -2,8 +2,6 @@
 
 from enum import Enum, auto
 
-from attrs import frozen
-
 from turnfold import guards
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import conclude, fail
@@ -14,6 +12,7 @@ from turnfold.errors import BackPressureError, StaleRunError
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.failures import backoff_ms
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.words import (

@@ -1,11 +1,10 @@
 """Side effects that a handler remembers, so that a later run does not repeat them."""
 
-from attrs import frozen
-
 from turnfold import canonical
 from turnfold.decide.draft import Draft
 from turnfold.decide.running import check_run
 from turnfold.events import turn as t
+from turnfold.frozen import frozen
 
 
 @frozen

@@ -9,7 +9,7 @@ crash there is. What channels and handlers do is the caller's too.
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from attrs import define, frozen
+from attrs import define
 
 from turnfold.decide.draft import Draft
 from turnfold.drivers import agenda
@@ -30,6 +30,7 @@ from turnfold.effects import (
 )
 from turnfold.errors import StoreError, UsageError
 from turnfold.fold import State
+from turnfold.frozen import frozen
 from turnfold.journal import Journal
 
 SICK_MS = 5_000  # when a program that broke is started again

@@ -1,6 +1,6 @@
 """The events of gates, cursors and the store itself (design 7)."""
 
-from attrs import frozen
+from turnfold.frozen import frozen
 
 
 @frozen(kw_only=True)

@@ -6,8 +6,7 @@ Free text (error messages, reasons given by people) is never here: `detail` and 
 are digests of bodies beside the log. Wall times are milliseconds UTC.
 """
 
-from attrs import frozen
-
+from turnfold.frozen import frozen
 from turnfold.words import (
     AbortReason,
     BlindPolicy,

@@ -1,7 +1,6 @@
 """The events of a turn (design 5). The same rules as for the events of an entry."""
 
-from attrs import frozen
-
+from turnfold.frozen import frozen
 from turnfold.words import AbortReason, FailureClass, TurnOutcome
 
 

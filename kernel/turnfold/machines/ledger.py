@@ -1,9 +1,9 @@
 """Gates, cursors and the worker's epoch: streams where the last event is the state."""
 
 import attrs
-from attrs import frozen
 
 from turnfold.events import ledger as g
+from turnfold.frozen import frozen
 
 
 @frozen(kw_only=True)

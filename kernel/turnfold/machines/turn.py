@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from attrs import frozen
-
 from turnfold.events import turn as t
+from turnfold.frozen import frozen
 from turnfold.machines.table import Row, illegal, targets
 from turnfold.words import AbortReason, TurnOutcome, TurnPhase
 

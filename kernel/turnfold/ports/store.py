@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from attrs import frozen
-
 from turnfold.codec import Record
+from turnfold.frozen import frozen
 
 
 @frozen
