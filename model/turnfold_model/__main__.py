@@ -20,6 +20,7 @@ from turnfold_model.commands import UnavailableError
 
 COMMANDS: Final = {
     "crash": "turnfold_model.crash_command",
+    "edges": "turnfold_model.edges_command",
     "explore": "turnfold_model.explore_command",
     "kill9": "turnfold_model.kill9_command",
     "mutants": "turnfold_model.mutants_command",

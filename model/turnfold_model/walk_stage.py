@@ -1,0 +1,423 @@
+"""A stage on which a kernel is walked along the edges of its machines, word by word.
+
+Every call to the platform and every run of the handler waits until a word says what
+comes of it, the clock stands still, and the account's gate is open only while the word
+`go` lets something start: so between two words nothing moves. What a word does goes
+through the kernel's public commands and the platform's answers, nothing else.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from attrs import define, evolve, field, frozen
+
+from turnfold.drivers import legs
+from turnfold.kernel import Kernel
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    Attempt,
+    CannotTell,
+    Capabilities,
+    Found,
+    Part,
+    PartClass,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+from turnfold.ports.store import Store
+from turnfold.settings import Settings
+from turnfold.words import DeliveryClass, FailureClass
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
+from turnfold_model import reference
+from turnfold_model.gateway import (
+    Gateway,
+    driver_of,
+    entry,
+    inbound,
+    route,
+    spin,
+    turn,
+    until,
+)
+from turnfold_model.reference_kinds import Record
+
+_DAY_MS: Final = 24 * 3_600_000
+_PATIENCE_MS: Final = 40_000  # more than any back-off on the way
+_SHORT_MS: Final = 5  # the deadline of a call that is to hang
+_KEYED, _LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
+_CLASSES: Final = {"keyed": (_KEYED,), "lookup": (_LOOKUP,), "blind": ()}
+
+
+@frozen
+class Walk:
+    """`words` are methods of Stage. `kind` of channel: keyed, lookup or blind. `hangs`:
+    the first send outlives its deadline and ends when the word `late` says so."""
+
+    words: str
+    kind: str = "keyed"
+    parts: int = 1
+    prepares: bool = False
+    hangs: bool = False
+    runs: int = 3
+    yields: bool = False  # a head that waits for its retry lets others pass
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(runs=self.runs, yield_retryable=self.yields)
+
+    @property
+    def name(self) -> str:
+        marks = [self.kind, f"{self.parts}p"]
+        marks += ["prepares"] * self.prepares + ["yields"] * self.yields
+        return f"{' '.join(marks)}: {self.words}"
+
+
+Ask = tuple[str, "asyncio.Future[Any]"]
+
+
+@define(eq=False)
+class _Wire:
+    """A channel whose calls wait in `asked`. `deaf`: a call that is given up goes on."""
+
+    deaf: bool
+    asked: list[Ask] = field(factory=list)
+    over: bool = False
+
+    async def wait(self, what: str) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked.append((what, answer))
+        while not answer.done():
+            try:
+                await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                if self.over or not self.deaf:
+                    raise
+        return answer.result()
+
+    def latest(self) -> Ask | None:
+        waiting = (ask for ask in reversed(self.asked) if not ask[1].done())
+        return next(waiting, None)
+
+    def waits_for(self, what: str) -> bool:
+        """The newest call is one of these."""
+        latest = self.latest()
+        return latest is not None and latest[0] == what
+
+    def give(self, answer: Any) -> None:
+        """Answer the newest call; what prepare() is refused with, it raises."""
+        latest = self.latest()
+        if latest is None:
+            raise AssertionError
+        what, future = latest
+        if what == "prepare" and isinstance(answer, Rejected):
+            future.set_exception(_RefusedError(answer))
+        else:
+            future.set_result(answer)
+
+    def end(self) -> None:
+        self.over, self.deaf = True, False
+        for _, future in self.asked:
+            future.cancel()
+
+
+class _RefusedError(Exception):
+    """What a client library would raise; `classify` knows what it means."""
+
+
+def _classify(exc: BaseException) -> Any:
+    refused = exc.__cause__ if isinstance(exc.__cause__, _RefusedError) else exc
+    return refused.args[0] if isinstance(refused, _RefusedError) else None
+
+
+class _Channel:
+    """The adapter of a walk; it has the optional methods only if they are needed."""
+
+    def __init__(self, wire: _Wire, walk: Walk) -> None:
+        offer = PartClass(classes=_CLASSES[walk.kind], settle_ms=0)
+        kinds = ("text", "file", "native")
+        self.capabilities = Capabilities(parts=dict.fromkeys(kinds, offer))
+        self.classify = _classify
+        self._wire = wire
+        if walk.prepares:
+            self.prepare = self._prepare
+        if walk.kind == "lookup":
+            self.reconcile = self._reconcile
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
+        del part, key, attempt
+        return await self._wire.wait("send")
+
+    async def _prepare(self, part: Part) -> Any:
+        del part
+        return await self._wire.wait("prepare")
+
+    async def _reconcile(self, part: Part, since_ms: int) -> Any:
+        del part, since_ms
+        return await self._wire.wait("reconcile")
+
+
+class Stage:
+    """One walk. Words are its methods; `records` is the log that they made."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.disk, self._kept = MemoryDisk(), MemoryDisk()
+        self.wire = _Wire(deaf=walk.hangs)
+        self.gateway = Gateway(store=self._store, settings=walk.settings)
+        channel = _Channel(self.wire, walk)
+        self.gateway.channels = {("t", "default"): channel}
+        self._receipts = 0
+        self._entry = self._turn = ""
+        self._runs: list[tuple[Any, asyncio.Future[Any]]] = []
+
+    def _store(self) -> Store:
+        return MemoryStore(self.disk)
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.gateway.alive[-1]
+
+    @property
+    def entry(self) -> Entry:
+        """The entry that is walked: the one that was queued, or the turn's final."""
+        if not self._entry:
+            self._entry = self.turn.finals[0]
+        return entry(self.kernel, self._entry)
+
+    @property
+    def turn(self) -> Turn:
+        return turn(self.kernel, self._turn)
+
+    async def play(self) -> list[Record]:
+        """Say every word; gives the log, as an export has it."""
+        self.gateway.handler = self._handle
+        await self.gateway.start()
+        await self.kernel.disconnected("t")
+        self._hurry(hanging=self.walk.hangs and not self.walk.prepares)
+        try:
+            for word in self.walk.words.split():
+                self.gateway.clock.pass_ms(1)  # each word has a moment of its own
+                await getattr(self, word)()
+                await spin()
+            return [reference.as_event(r) for r in self.kernel.store.log()]
+        finally:
+            self.wire.end()
+            for _, end in self._runs:
+                end.cancel()
+            await self.gateway.end()
+
+    def _hurry(self, *, hanging: bool) -> None:
+        """From the next call on a deadline is short, or what it usually is."""
+        carrier = driver_of(self.kernel).legs
+        short = evolve(self.walk.settings, attempt_deadline_ms=_SHORT_MS)
+        carrier._settings = short if hanging else self.walk.settings  # noqa: SLF001  per call
+
+    async def _handle(self, handle: Any) -> None:
+        end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._runs.append((handle, end))
+        await end
+
+    # --- towards the wire ---
+
+    async def queue(self) -> None:
+        done = await self.kernel.enqueue(route(), *["x"] * self.walk.parts)
+        self._entry = done.entry_id
+
+    async def remind(self) -> None:
+        """Queued for later."""
+        later = self.gateway.clock.now() + 1_000
+        done = await self.kernel.enqueue(route(), "x", not_before=later)
+        self._entry = done.entry_id
+
+    async def go(self) -> None:
+        """Everything that was due goes; then the gate is shut again."""
+        before = len(self.wire.asked)
+        await self.gateway.advance(_PATIENCE_MS)
+        await self.kernel.connected("t")
+        await until(lambda: len(self.wire.asked) > before)
+        await self.kernel.disconnected("t")
+
+    async def dispatch(self) -> None:
+        self._hurry(hanging=self.walk.hangs and not self.entry.doubt)
+        self.wire.give("prepared")
+        await until(lambda: self.wire.waits_for("send"))
+
+    # --- what the platform says ---
+
+    def _receipt(self) -> Receipt:
+        self._receipts += 1
+        return Receipt(ids=(f"m{self._receipts}",))
+
+    async def accept(self) -> None:
+        self.wire.give(Accepted(receipt=self._receipt()))
+
+    async def lose(self) -> None:
+        self.wire.give(Unknown(cause="cut"))
+
+    async def refuse(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.TRANSIENT))
+
+    async def limit(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.NOT_CONNECTED))
+
+    async def bar(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.INVALID_PAYLOAD))
+
+    async def find(self) -> None:
+        self.wire.give(Found(receipt=self._receipt()))
+
+    async def miss(self) -> None:
+        self.wire.give(Absent())
+
+    async def shrug(self) -> None:
+        self.wire.give(CannotTell())
+
+    async def hang(self) -> None:
+        """The deadline of the call passes; it goes on all the same."""
+        await until(lambda: self.entry.doubt)
+        self._hurry(hanging=False)
+
+    async def late(self) -> None:
+        """The call that hung ends well after all."""
+        sends = [future for what, future in self.wire.asked if what == "send"]
+        sends[0].set_result(Accepted(receipt=self._receipt()))
+        parts = self.entry.part
+        await until(lambda: self.entry.part > parts)
+
+    # --- time, and what people decide ---
+
+    async def expire(self) -> None:
+        await self.gateway.advance(_DAY_MS)
+
+    async def abort(self) -> None:
+        await self.kernel.abort(self._turn or self._entry)
+
+    async def abort_reply(self) -> None:
+        await self.kernel.abort(self.entry.stream)
+
+    async def delivered(self) -> None:
+        await self.kernel.resolve(self.entry.stream, "delivered", by="me")
+
+    async def not_sent(self) -> None:
+        await self.kernel.resolve(self.entry.stream, "not_sent", by="me")
+
+    async def resend(self) -> None:
+        await self.kernel.resolve(self.entry.stream, "resend", by="me")
+
+    async def give_up(self) -> None:
+        await self.kernel.resolve(self.entry.stream, "give_up", by="me")
+
+    async def redrive(self) -> None:
+        await self.kernel.redrive(self.entry.stream, by="me", accept_duplicate=True)
+
+    async def reschedule(self) -> None:
+        due = self.gateway.clock.now() + 500
+        await self.kernel.reschedule(self.entry.stream, due, by="me")
+
+    async def acknowledge(self) -> None:
+        await self.kernel.acknowledge(self.entry.stream, by="me")
+
+    async def bounce(self) -> None:
+        await self.kernel.bounced(self.entry.stream)
+
+    async def redact(self) -> None:
+        await self.kernel.redact(self._turn or self._entry, by="me")
+
+    # --- deaths ---
+
+    async def crash(self) -> None:
+        """SIGKILL, and the next process."""
+        await self.gateway.restart(self.kernel)
+
+    async def restore(self) -> None:
+        """A copy is put back, beside the mark of what went on after it."""
+        await self.gateway.crash(self.kernel)
+        self._kept = self.disk.fork()
+        handler, self.gateway.handler = self.gateway.handler, None
+        kernel = await self.gateway.start()
+        for number in range(9):
+            await kernel.enqueue(route("elsewhere"), f"{number}")
+        await self.gateway.end()
+        newest, self.disk = self.disk.mark, self._kept.fork()
+        self.disk.mark = newest
+        self.gateway.handler = handler
+        await self.gateway.start()
+
+    async def shut(self) -> None:
+        """A shutdown without time to drain, and the next process."""
+        await self.gateway.end()
+        await self.gateway.start()
+
+    # --- turns ---
+
+    async def ask(self) -> None:
+        """A message comes in; its run begins at once."""
+        self._turn = (await self.kernel.accept(inbound())).turn_id
+        await until(lambda: self._runs)
+
+    async def ask_nobody(self) -> None:
+        """A message comes in where no handler is."""
+        await self.gateway.end()
+        self.gateway.handler = None
+        await self.gateway.start()
+        self._turn = (await self.kernel.accept(inbound())).turn_id
+
+    async def reply(self) -> None:
+        await self._runs[-1][0].reply(*["x"] * self.walk.parts)
+
+    async def block(self) -> None:
+        await self._runs[-1][0].block("b")
+
+    async def silent(self) -> None:
+        await self._runs[-1][0].silent("not_addressed")
+
+    async def step(self) -> None:
+        await self._runs[-1][0].step("s", _nothing)
+
+    async def stop(self) -> None:
+        """The handler comes back."""
+        self._runs[-1][1].set_result(None)
+
+    async def fail(self) -> None:
+        """The handler raises."""
+        self._runs[-1][1].set_exception(ValueError("no"))
+
+    async def run_again(self) -> None:
+        """Time passes until the next run."""
+        before = len(self._runs)
+        await self.gateway.advance(_PATIENCE_MS)
+        await until(lambda: len(self._runs) > before)
+
+    async def unhold(self) -> None:
+        await self.kernel.unhold(self._turn, by="me")
+
+    async def resubmit(self) -> None:
+        await self.kernel.resubmit(self._turn, by="me")
+
+
+async def _nothing() -> str:
+    return "done"
+
+
+def logs(walks: Iterable[Walk]) -> Iterator[tuple[Walk, list[Record]]]:
+    """The log of each walk, each in an event loop of its own."""
+    for walk in walks:
+        with _impatient():
+            log = asyncio.run(Stage(walk).play())
+        yield walk, log
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """What hangs on purpose need not be waited for."""
+    usual, legs._GRACE_S = legs._GRACE_S, 0.02  # noqa: SLF001  no setting: nobody else hangs on purpose
+    try:
+        yield
+    finally:
+        legs._GRACE_S = usual  # noqa: SLF001  as above
