@@ -4,6 +4,9 @@ Never loaded by itself. It brings a clock that stands still, a scripted platform
 list of what it accepted, and an audit of every log that a test makes: each store that a
 Kernel opened is judged when the test is over, by that list too if the test used it. A
 test that damages its log on purpose says so: `@pytest.mark.turnfold_no_audit("why")`.
+
+`--turnfold-edges` ends the session with the edges of the two machines that no log of it
+has taken: what the tests have not tried.
 """
 
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,15 +20,57 @@ from turnfold.audit.witness import Acceptance
 from turnfold.kernel import Kernel
 from turnfold.ports.store import Store
 from turnfold_model.clock import FakeClock
+from turnfold_model.edges import Edge, taken
 from turnfold_model.platform import Platform
+from turnfold_model.reference import as_event
 
 _MARK = "turnfold_no_audit"
+_EDGES = pytest.StashKey[set[Edge]]()
+_SENT = "turnfold_edges"  # what a process of pytest-xdist hands over
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("turnfold")
+    group.addoption(
+        "--turnfold-edges",
+        action="store_true",
+        help="list the edges of entries and turns that no log of this session took",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{_MARK}(reason): the log of this test is broken on purpose"
     )
+    config.stash[_EDGES] = set[Edge]()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    sent = getattr(session.config, "workeroutput", None)
+    if sent is not None:
+        sent[_SENT] = [tuple(edge) for edge in session.config.stash[_EDGES]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    sent = getattr(node, "workeroutput", {}).get(_SENT, ())
+    node.config.stash[_EDGES] |= {Edge(*edge) for edge in sent}
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not config.getoption("--turnfold-edges"):
+        return
+    from turnfold_model.edges_command import told  # noqa: PLC0415  for this option only
+
+    seen = config.stash[_EDGES]
+    report = told(dict.fromkeys(seen, 1))
+    terminalreporter.section("edges that no log took")
+    for line in report["missing"]:
+        terminalreporter.write_line(line)
+    count = report["edges"] - report["never"]
+    terminalreporter.write_line(f"{report['taken']} of {count} edges were taken")
 
 
 @define
@@ -61,7 +106,7 @@ def _turnfold_audit(
     if request.node.get_closest_marker(_MARK) is None:
         witness = _witness(platform)
         for store in seen.stores:
-            _judge(store, witness)
+            request.config.stash[_EDGES] |= _judge(store, witness)
 
 
 def _noting(
@@ -88,14 +133,17 @@ def _witness(platform: Platform | None) -> list[Acceptance] | None:
     return [Acceptance(m.key, m.id) for m in platform.messages]
 
 
-def _judge(store: Store, witness: list[Acceptance] | None) -> None:
+def _judge(store: Store, witness: list[Acceptance] | None) -> set[Edge]:
+    """Fails the test if a rule is broken; gives the edges that were taken."""
     store.close()  # whatever is left of a kernel must not write any more
     store.open(read_only=True)
     try:
         report = audit_store(store, witness=witness)
+        edges = set(taken(map(as_event, store.log())))
     finally:
         store.close()
     if not report.passed:
         pytest.fail(
             f"the log of this test breaks a rule: {report.first}", pytrace=False
         )
+    return edges

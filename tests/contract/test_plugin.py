@@ -61,3 +61,17 @@ def test_a_test_whose_log_breaks_a_rule_fails_unless_it_says_why(
     done = _pytest(f"--rootdir={tmp_path}", "-c", "/dev/null", cwd=tmp_path)
     assert done.returncode == code, done.stdout + done.stderr
     assert said in done.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_the_edges_that_no_test_has_taken_are_listed(
+    tmp_path: Path, workers: str
+) -> None:
+    honest = BROKEN.replace("        await super().send(part, key, attempt)\n", "")
+    (tmp_path / "test_honest.py").write_text(honest)
+    options = ("--turnfold-edges", "-n", workers)
+    done = _pytest(f"--rootdir={tmp_path}", "-c", "/dev/null", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "outbox.delivered: U -> OK" in done.stdout
+    assert "outbox.delivered: D -> OK" not in done.stdout
+    assert "4 of 96 edges were taken" in done.stdout
