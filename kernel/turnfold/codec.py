@@ -46,12 +46,13 @@ def envelope(
 
 
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
-    kind = NAMES[type(event)]
-    schema = SCHEMAS[kind]
+    kind, schema = _STORED_AS[type(event)]
     data = write(event).encode()
-    envelope_bytes = envelope(stream, version, kind, schema, at, data)
-    digest = canonical.event_hash(envelope_bytes)
+    digest = canonical.event_hash(envelope(stream, version, kind, schema, at, data))
     return Record(position, stream, version, kind, schema, at, data, digest)
+
+
+_STORED_AS = {cls: (name, SCHEMAS[name]) for cls, name in NAMES.items()}
 
 
 def decode(record: Record) -> Event:

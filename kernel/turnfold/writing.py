@@ -1,13 +1,13 @@
 """Events to canonical JSON, exactly typed: the writing half of the codec.
 
-Generated once per class from its attrs fields, in the order of canonical JSON. A field
-at its default is left out; a value of any other type than the declared one is refused,
-so that what is written can be read. (Reading is cattrs; this half is on the path of
-every message, and an event written without being read back costs a fifth. See
+A writer is generated once per class from its attrs fields, as attrs generates its own
+methods: straight code, in the order of canonical JSON. A field at its default is left
+out; a value of any other type than the declared one is refused, so that what is written
+can be read. (Reading is cattrs; this half is on the path of every message. See
 specs/decisions/0011 and 0013.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import cache
 from json.encoder import encode_basestring
@@ -28,38 +28,69 @@ class _WrongTypeError(Exception):
 
 def write(event: object) -> str:
     """The data of an event. Raises InvalidInputError that names class and field."""
-    out = []
     cls: Any = type(event)
-    for name, head, default, alike, writer in _fields(cls):
-        value = getattr(event, name)
-        if value is default:
-            continue
-        if alike and value == default and type(value) is type(default):
-            continue
-        try:
-            out.append(head + writer(value))
-        except _WrongTypeError:
-            field = f"{cls.__name__}.{name}"
-            problem = f"cannot be stored: {value!r:.80}"
-            raise InvalidInputError(field=field, problem=problem) from None
-    return "{" + ",".join(out) + "}"
+    return writer_of(cls)(event)
 
 
 @cache
-def _fields(cls: Any) -> tuple[tuple[str, str, Any, bool, _Writer], ...]:
-    """Name, how it begins, default, may an equal value be another object, writer."""
-    hints = get_type_hints(cls)
+def writer_of(cls: Any) -> _Writer:
+    """What writes the events, or the parts of events, of one class."""
     fields = sorted(attrs.fields(cls), key=lambda field: field.name)
-    return tuple(
-        (
-            a.name,
-            f'"{a.name}":',
-            a.default,
-            type(a.default) in (int, str, tuple),
-            _writer(hints[a.name]),
-        )
-        for a in fields
-    )
+    hints = get_type_hints(cls)
+    names: dict[str, Any] = {"encode": encode_basestring, "refused": _refused}
+    names |= {"text": _text, "integer": _integer, "Wrong": _WrongTypeError}
+    body = [
+        line for a in fields for line in _field(cls.__name__, a, hints[a.name], names)
+    ]
+    source = "\n".join([*_HEAD, *body, *_TAIL])
+    exec(source, names)  # noqa: S102  names of our own classes, nothing from outside
+    writer: _Writer = names["writer"]
+    return writer
+
+
+_HEAD = (
+    "def writer(event):",
+    "    out = []",
+    "    try:",
+)
+_TAIL = (
+    "    except Wrong:",
+    "        raise refused(field, value) from None",
+    "    return '{' + ','.join(out) + '}'",
+)
+
+
+def _field(owner: str, a: Any, hint: Any, names: dict[str, Any]) -> Iterator[str]:
+    """The lines that write one field, unless it is at its default."""
+    default = names[f"default_{a.name}"] = a.default
+    yield f"        field, value = '{owner}.{a.name}', event.{a.name}"
+    test = f"value is not default_{a.name}"
+    if type(default) in (int, str, tuple):  # an equal value may be another object
+        kind = type(default).__name__
+        test += f" and (value != default_{a.name} or type(value) is not {kind})"
+    yield f"        if {test}:"
+    written = _inline(hint, default)
+    if written is None:
+        names[f"write_{a.name}"] = _writer(hint)
+        written = f"write_{a.name}(value)"
+    yield f"            out.append('\"{a.name}\":' + ({written}))"
+
+
+def _inline(hint: Any, default: object) -> str | None:
+    """An expression for the types that most fields have. They call a function only
+    for what is unusual, mostly to have it refused."""
+    if default is None and get_origin(hint) is UnionType:
+        (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
+    if hint is str:
+        return "encode(value) if type(value) is str else text(value)"
+    if hint is int:
+        fits = f"type(value) is int and -{_LIMIT} < value < {_LIMIT}"
+        return f"str(value) if {fits} else integer(value)"
+    return None
+
+
+def _refused(field: str, value: object) -> InvalidInputError:
+    return InvalidInputError(field=field, problem=f"cannot be stored: {value!r:.80}")
 
 
 def _writer(hint: Any) -> _Writer:
@@ -102,10 +133,12 @@ def _integer(value: Any) -> str:
 
 
 def _word(cls: type[StrEnum]) -> _Writer:
+    words = {word: encode_basestring(word.value) for word in cls}
+
     def writer(value: Any) -> str:
-        if type(value) is not cls:
+        if type(value) is not cls:  # it would equal a plain text
             raise _WrongTypeError
-        return encode_basestring(value.value)
+        return words[value]
 
     return writer
 
@@ -124,9 +157,11 @@ def _many(inner: _Writer) -> _Writer:
 
 
 def _record(cls: type) -> _Writer:
+    written = writer_of(cls)
+
     def writer(value: Any) -> str:
         if type(value) is not cls:
             raise _WrongTypeError
-        return write(value)
+        return written(value)
 
     return writer

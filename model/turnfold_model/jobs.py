@@ -11,15 +11,24 @@ Result = TypeVar("Result")
 
 
 def spread(
-    work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    jobs: int,
+    *,
+    fresh: bool = False,
 ) -> Iterator[Result]:
     """`work` must be importable and both sides of it must pickle. With one job it is
-    done here, so that a debugger can follow."""
+    done here, so that a debugger can follow. `fresh`: each task in a process of its
+    own, for work that may leave something behind."""
     if jobs <= 1:
         yield from map(work, tasks)
         return
-    # Fresh processes: a fork would inherit threads and open stores of ours.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    # Never a fork of this process: it would inherit threads and open stores of ours.
+    context = get_context("forkserver" if fresh else "spawn")
+    if fresh:
+        context.set_forkserver_preload([work.__module__])
+    most = 1 if fresh else None
+    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=most) as pool:
         pending = [pool.submit(work, task) for task in tasks]
         for done in as_completed(pending):
             yield done.result()

@@ -1,19 +1,24 @@
-"""The checkers that kill mutants, each a function that says what it found.
+"""The checkers of mutants: each looks at the kernel as it is now and says what it found.
 
 `crash:<scenario>` explores a row of the crash matrix, `power:<scenario>` loses power in
 a life of the real store, `disk:<scenario>` makes its disk fail, `store` is the contract
 of stores, `refused` what a store says of a commit that failed, `stateful` the
-Hypothesis machine, `answers` what counts as an answer, `test:<file>` a file of tests.
+Hypothesis machine, `answers` what counts as an answer, `test:<file>::<word>` the tests
+of a file with this word in their name.
+
+`world:<switch>` is not about the kernel: it searches the world model without the same
+rule, which must break, too. It confirms that a mutant is worth killing.
 """
 
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -21,34 +26,90 @@ from turnfold.answers import outcome_of
 from turnfold.errors import DiskError, StoreError
 from turnfold.ports.channel import Accepted, Receipt, Unknown
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model import explorer, world_matrix
+from turnfold_model.commands import UnavailableError
 from turnfold_model.crash import verdict
 from turnfold_model.crash.explore import explore
-from turnfold_model.crash.matrix import named
+from turnfold_model.crash.matrix import MATRIX
 from turnfold_model.powerloss import PATH, SCENARIOS, VFS, Harness
 from turnfold_model.store_checks import CHECKS, Place, run_check
 from turnfold_model.store_kit import put
 
 _SECONDS = 30.0  # for one scenario; a healthy one needs fewer
+_PATIENCE_S = 90  # a checker without an end has noticed something, too
+_TESTS = Path(__file__).parents[2] / "tests"
+# Cheapest first: a mutant is dead at the first that notices it.
+_PRICES: Final = (
+    *("answers", "refused", "crash", "store"),
+    *("test", "power", "stateful", "disk"),
+)
+
+
+class NoCheckerError(Exception):
+    """The name of a checker means nothing here: no kill, but a hole in the table."""
+
+
+class _EndlessError(BaseException):
+    """Nothing in between may take this for an error of its own."""
+
+
+def price(name: str) -> int:
+    """For sorting."""
+    return _PRICES.index(name.partition(":")[0])
 
 
 def check(name: str) -> str | None:
-    """What the checker found, or none if all looks well to it."""
+    """What the checker found, or none if all looks well to it. Raises NoCheckerError."""
     kind, _, what = name.partition(":")
-    look = _KINDS[kind]
-    if kind == "crash":
-        named(what)  # a name that is not there is no kill
+    if kind not in _KINDS:
+        raise NoCheckerError(name)
+    return _told(partial(_KINDS[kind], what))
+
+
+def _told(look: Callable[[], str | None]) -> str | None:
     verdict.forget()
     try:
-        return look(what)
+        with _patience():
+            return look()
+    except (NoCheckerError, UnavailableError):
+        raise
+    except _EndlessError:
+        return f"no end after {_PATIENCE_S} s"
     except Exception as exc:  # noqa: BLE001  whatever a broken kernel raises is a find
         return f"{type(exc).__name__}: {exc}"[:300]
     finally:
         verdict.forget()
 
 
+@contextmanager
+def _patience() -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise _EndlessError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(_PATIENCE_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _one_of(rows: Any, what: str, kind: str) -> Any:
+    for row in rows:
+        if row.name == what:
+            return row
+    raise NoCheckerError(f"{kind}:{what}")
+
+
 def _crash(what: str) -> str | None:
-    done = explore(named(what), seconds=_SECONDS, most=1)
+    done = explore(_one_of(MATRIX, what, "crash"), seconds=_SECONDS, most=1)
     return done.violations[0].rule if done.violations else None
+
+
+def _world(what: str) -> str | None:
+    config = _one_of(world_matrix.unguarded(), f"unguarded-{what}", "world")
+    return explorer.explore(config).broken or None
 
 
 def _power(what: str) -> str | None:
@@ -60,7 +121,7 @@ def _disk(what: str) -> str | None:
 
 
 def _harness(what: str, how: str) -> str | None:
-    scenario = next(s for s in SCENARIOS if s.name == what)
+    scenario = _one_of(SCENARIOS, what, how)
     harness = Harness()
     harness.until = lambda: bool(harness.found.violations)
     try:
@@ -123,15 +184,27 @@ def _refusal(harness: Harness, at: int) -> str | None:
 
 
 def _test(what: str) -> str | None:
-    """A file of the test suite, in this process, for it is the one that is broken."""
+    """Tests of the suite, in this process, for it is the one that is broken."""
     import pytest  # noqa: PLC0415  as for hypothesis
 
-    root = Path(__file__).parents[2]
-    words = ["-q", "-x", "-p", "no:cacheprovider", f"--rootdir={root}"]
-    words += ["-c", str(root / "pyproject.toml"), str(root / "tests" / what)]
-    with redirect_stdout(StringIO()):
-        code = pytest.main(words)
-    return None if code == pytest.ExitCode.OK else f"{what}: {code!r}"
+    file, _, word = what.partition("::")
+    if not _TESTS.is_dir():
+        raise UnavailableError("the mutants need a checkout with its tests")
+    root = _TESTS.parent
+    words = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={_PATIENCE_S // 3}"]
+    words += [f"--rootdir={root}", "-c", str(root / "pyproject.toml")]
+    with redirect_stdout(StringIO()) as told:
+        code = pytest.main(
+            [*words, str(_TESTS / file), *(["-k", word] if word else [])]
+        )
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise NoCheckerError(f"test:{what}: {code!r}: {told.getvalue()[-200:]}")
+    return _failures(told.getvalue()) if code else None
+
+
+def _failures(told: str) -> str:
+    lines = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return "; ".join(lines)[:300] or told[-300:]
 
 
 def _stateful(_: str) -> str | None:
@@ -158,4 +231,5 @@ _KINDS: Final[dict[str, Callable[[str], str | None]]] = {
     "answers": _answers,
     "refused": _refused,
     "test": _test,
+    "world": _world,
 }

@@ -1,19 +1,26 @@
-"""`mutants`: the product is broken on purpose, and each break must be noticed."""
+"""`mutants`: the product is broken on purpose, and each break must be noticed.
+
+A mutant is held against its checkers, cheapest first, until one notices it; with
+`--full` against all there are. Before that every checker that is used must have nothing
+to say of the healthy product. A mutant that does not fit the code any more is an error.
+"""
 
 import argparse
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
-from turnfold_model.crash.matrix import SMALL
 from turnfold_model.jobs import processors, spread
-from turnfold_model.mutants_checks import check
-from turnfold_model.mutants_code import applied
+from turnfold_model.mutants_checks import check, price
+from turnfold_model.mutants_code import Mutant, StaleMutantError, applied
+from turnfold_model.mutants_matrix import Found, checkers, survey, table
 from turnfold_model.mutants_table import MUTANTS
 
 HELP: Final = "each guard and promise broken once; some checker must notice"
+Say = Callable[[str], None]
 
 
 @frozen
@@ -22,17 +29,30 @@ class _Task:
     complain of. `until`: wall time."""
 
     mutant: int | None
-    checker: str
+    checkers: tuple[str, ...]
+    full: bool
     until: float | None
 
 
 @frozen
 class _Done:
-    """`found`: what the checker said; none: nothing. `late`: there was no time."""
+    """`found`: what each checker that was asked said. `late`: there was no time.
+    `stale`: what was looked for in vain."""
 
     task: _Task
-    found: str | None
+    found: list[tuple[str, Found]] = field(factory=list)
     late: bool = False
+    stale: str = ""
+    seconds: float = 0.0
+
+    @property
+    def mutant(self) -> Mutant:
+        return MUTANTS[self.task.mutant or 0]
+
+    @property
+    def kills(self) -> list[tuple[str, Found]]:
+        """The world model speaks of the protocol, not of this kernel."""
+        return [cell for cell in self.found if cell[1] and "world" not in cell[1]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,84 +60,115 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="WORD", help="mutants with this word")
     parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
     parser.add_argument(
-        "--matrix", action="store_true", help="every small crash scenario, too"
+        "--full", action="store_true", help="each against all checkers: takes hours"
     )
     parser.add_argument(
         "--seed", type=int, help="taken for symmetry; nothing here is left to chance"
     )
 
 
-def run(
-    options: argparse.Namespace, say: Callable[[str], None]
-) -> tuple[dict[str, Any], bool]:
-    """Every mutant against the checkers that it names, and they against none."""
+def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
+    """All mutants, and the checkers they need against the healthy product."""
     until = None if options.seconds is None else time.time() + options.seconds
-    tasks = _tasks(options.only or "", until, matrix=options.matrix)
-    rows: dict[int, dict[str, str | None]] = {
-        t.mutant: {} for t in tasks if t.mutant is not None
-    }
+    tasks = _tasks(options.only or "", until, full=options.full)
+    dead: dict[int, _Done] = {}
     alarms: list[str] = []
     late = 0
-    for done in spread(_work, tasks, options.jobs):
+    for number, done in enumerate(spread(_work, tasks, options.jobs, fresh=True), 1):
         late += done.late
         if done.task.mutant is not None:
-            rows[done.task.mutant][done.task.checker] = done.found
-            say(_line(done))
-        elif done.found:
-            alarms.append(f"{done.task.checker}: {done.found}")
+            dead[done.task.mutant] = done
+            say(f"{number:3}/{len(tasks)} {_line(done)}")
+        elif done.kills:
+            alarms.append(_what(done))
             say(f"FALSE ALARM {alarms[-1]}")
+    rows = [dead[index] for index in sorted(dead)]
+    if options.full:
+        say("\n".join(table((row.mutant, row.found) for row in rows)))
     report = _report(rows, alarms, late)
-    return report, report["killed"] == report["total"] and not alarms and not late
+    well = report["killed"] == report["total"] and not (alarms or late)
+    return report, bool(well and report["total"])
 
 
-def _tasks(word: str, until: float | None, *, matrix: bool) -> list[_Task]:
+def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
+    """The longest ones first, so that no processor is left alone at the end."""
     chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
-    wide = [f"crash:{scenario.name}" for scenario in SMALL] if matrix else []
-    out: list[_Task] = []
-    for index, mutant in chosen:
-        checkers = dict.fromkeys([*mutant.killers, *wide])
-        out += [_Task(index, checker, until) for checker in checkers]
-    healthy = dict.fromkeys(k for _, mutant in chosen for k in mutant.killers)
-    return [*(_Task(None, checker, until) for checker in healthy), *out]
+    cheap = {i: sorted(m.killers, key=price) for i, m in chosen}
+    asked = {i: tuple(checkers(m) if full else cheap[i]) for i, m in chosen}
+    healthy = {
+        name for names in asked.values() for name in names[: None if full else 1]
+    }
+    real = [name for name in healthy if not name.startswith("world:")]
+    tasks = [_Task(None, (name,), full, until) for name in sorted(real)]
+    tasks += [_Task(i, names, full, until) for i, names in asked.items()]
+    return sorted(tasks, key=lambda task: -price(task.checkers[0]))
 
 
 def _work(task: _Task) -> _Done:
     if task.until is not None and time.time() > task.until:
-        return _Done(task, None, late=True)
+        return _Done(task, late=True)
+    began = time.monotonic()
     if task.mutant is None:
-        return _Done(task, check(task.checker))
-    with applied(MUTANTS[task.mutant]):
-        return _Done(task, check(task.checker))
+        return _Done(task, _ask(task))
+    try:
+        with applied(MUTANTS[task.mutant]):
+            found = _ask(task)
+    except StaleMutantError as exc:
+        return _Done(task, stale=str(exc))
+    return _Done(task, found, seconds=time.monotonic() - began)
+
+
+def _ask(task: _Task) -> list[tuple[str, Found]]:
+    if task.full:
+        return [(name, survey(name)) for name in task.checkers]
+    out: list[tuple[str, Found]] = []
+    for name in task.checkers:
+        text = check(name)
+        out.append((name, {name.partition(":")[0]: text} if text else {}))
+        if text:
+            break
+    return out
 
 
 def _line(done: _Done) -> str:
-    mutant = MUTANTS[done.task.mutant or 0]
-    verdict = "late    " if done.late else "killed  " if done.found else "SURVIVES"
-    found = (done.found or "").splitlines()[:1]
-    return f"{verdict} {mutant.name} | {done.task.checker} | {''.join(found)[:120]}"
+    if done.stale:
+        return f"STALE    {done.mutant.name} | {done.stale}"
+    verdict = "killed  " if done.kills else "late    " if done.late else "SURVIVES"
+    return f"{verdict} {done.seconds:5.1f} s  {done.mutant.name} | {_what(done)}"
 
 
-def _report(
-    rows: dict[int, dict[str, str | None]], alarms: list[str], late: int
-) -> dict[str, Any]:
-    """A named checker that does not kill is a hole in the table, even if another does."""
-    table = []
-    for index, found in rows.items():
-        mutant = MUTANTS[index]
-        named = [found.get(checker) for checker in mutant.killers]
-        table.append(
-            {
-                "name": mutant.name,
-                "area": mutant.area,
-                "killed": all(named),
-                "killers": [checker for checker, text in found.items() if text],
-            }
-        )
+def _what(done: _Done) -> str:
+    if not done.kills:
+        return ", ".join(done.task.checkers)
+    name, found = done.kills[0]
+    return f"{name} | {' '.join(next(iter(found.values())).split())[:120]}"
+
+
+def _report(rows: list[_Done], alarms: list[str], late: int) -> dict[str, Any]:
+    killers = [row.kills[0][0].partition(":")[0] for row in rows if row.kills]
     return {
-        "total": len(table),
-        "killed": sum(bool(row["killed"]) for row in table),
-        "survivors": [row["name"] for row in table if not row["killed"]],
-        "false_alarms": alarms,
+        "total": len(rows),
+        "killed": len(killers),
+        "survivors": [
+            r.mutant.name for r in rows if not (r.kills or r.late or r.stale)
+        ],
+        "stale": [f"{row.mutant.name}: {row.stale}" for row in rows if row.stale],
         "late": late,
-        "rows": table,
+        "false_alarms": alarms,
+        "areas": _counted(row.mutant.area for row in rows),
+        "killed_by": _counted(killers),
+        "rows": [_row(row) for row in rows],
+    }
+
+
+def _counted(words: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
+
+
+def _row(done: _Done) -> dict[str, Any]:
+    return {
+        "name": done.mutant.name,
+        "area": done.mutant.area,
+        "killed_by": {name: dict(found) for name, found in done.kills},
+        "seconds": round(done.seconds, 1),
     }

@@ -1,19 +1,25 @@
-"""One mutant for each guard of the kernel, in each direction that could do harm."""
+"""Mutants of `turnfold.guards`: each guard taken out, in each direction that could do
+harm. A guard that others back up is left to tests that ask it alone."""
 
 from typing import Final
 
 from turnfold_model.mutants_code import Edit, Mutant, one
 
 _G = "turnfold.guards"
-_TEST = (
-    "test:fast/test_guards.py"  # what no execution can show, since others prevent it
-)
+_ALONE = "test:fast/test_guards.py"
+_TURNS = "test:contract/test_behaviour_turns.py"
+_RESTORED = "test:contract/test_restored.py"
 
 
-def _says(guard: str, answer: bool, *killers: str) -> Mutant:
+def _says(guard: str, answer: bool, *killers: str, world: str = "") -> Mutant:
     """A guard that always says the same."""
     edit = Edit(f"{_G}:{guard}", "", f"return {answer}")
-    return Mutant(f"{guard} is always {answer}", "guard", (edit,), killers)
+    name = f"{guard} is always {answer}"
+    return Mutant(name, "guard", (edit,), killers, world)
+
+
+def _without(name: str, guard: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "guard", f"{_G}:{guard}", old, new, *killers)
 
 
 GUARDS: Final = (
@@ -21,7 +27,7 @@ GUARDS: Final = (
     _says("not_aborted", True, "crash:abort-prepare", "crash:abort"),
     _says("budget_left", True, "crash:budget"),
     _says("not_quarantined", True, "crash:deaths"),
-    _says("not_settled", True, _TEST),
+    _says("not_settled", True, _ALONE),
     _says("resend_allowed", True, "crash:blind-hold", "crash:lookup"),
     _says("resend_allowed", False, "crash:keyed"),
     _says("may_look_up", False, "crash:lookup"),
@@ -30,38 +36,67 @@ GUARDS: Final = (
     _says("sender_is_dead", True, "crash:one"),
     _says("sender_is_dead", False, "crash:blind-hold"),
     _says("no_doubt", True, "crash:budget"),
-    _says("receipt_given", True, "answers"),
-    _says("run_is_current", True, "crash:abort", "crash:zombie"),
+    _says("receipt_given", True, "answers", world="proof"),
+    _says("head_of_lane", True, f"{_TURNS}::an_attempt_out_of_turn"),
+    _says("run_is_current", True, "crash:abort", "crash:zombie", world="stale_run"),
     _says("not_answered", True, "crash:one"),
     _says("runner_is_dead", False, "crash:one"),
     _says("runner_is_dead", True, "crash:one"),
     _says("runs_left", True, "crash:few-runs"),
     _says("runs_left", False, "crash:one"),
-    _says("abortable_as_unsent", True, "crash:abort"),
+    _says("abortable_as_unsent", True, "crash:abort", world="abort"),
     _says("abortable_as_unsent", False, "crash:abort-reply"),
     _says("nothing_seen", True, "crash:not-resumed"),
-    one(
+    _says("history_is_whole", True, f"{_RESTORED}::a_later_part"),
+    _says("history_is_whole", False, "crash:lookup"),
+    _says("bodies_kept", True, "test:contract/test_redacting.py::what_was_erased"),
+    _without(
         "a key counts outside its window",
-        "guard",
-        f"{_G}:key_window_open",
-        "return window is None or (now - entry.first_at) * 2 < window",
-        "return True",
+        "key_window_open",
+        "(now - entry.first_at) * 2 < window",
+        "True",
         "crash:window",
     ),
-    one(
-        "no fence: an outcome of any worker counts",
-        "guard",
-        f"{_G}:outcome_is_current",
-        "and entry.fence == fence",
-        "",
-        _TEST,
+    _without(
+        "the whole window of a key is used, with no margin for the clock",
+        "key_window_open",
+        "(now - entry.first_at) * 2 < window",
+        "now - entry.first_at < window",
+        "crash:window",
     ),
-    one(
+    _without(
+        "no fence: an outcome of any worker counts",
+        "outcome_is_current",
+        "entry.fence == fence",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "an outcome of any part counts",
+        "outcome_is_current",
+        "entry.part == part",
+        "True",
+        _ALONE,
+    ),
+    _without(
         "an outcome of any attempt counts",
-        "guard",
-        f"{_G}:outcome_is_current",
-        "and entry.attempt == attempt",
-        "",
-        _TEST,
+        "outcome_is_current",
+        "entry.attempt == attempt",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "a run of an older worker may speak",
+        "run_is_current",
+        "turn.fence == fence",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "an older run may speak",
+        "run_is_current",
+        "turn.run == run",
+        "True",
+        _ALONE,
     ),
 )

@@ -1,27 +1,33 @@
-"""The mutants: each guard taken out (mutants_guards), each promise of a program broken.
+"""The mutants of what is decided and of what the programs do.
 
-A mutant names the checkers that must kill it, cheapest first. `python -m turnfold_model
-mutants` runs them; a mutant that no longer fits the source is an error, not a pass.
+Guards, recovery and store have their own files; MUTANTS are all of them. A mutant names
+the checkers that notice it. `python -m turnfold_model mutants` runs them; a mutant that
+no longer fits the code is an error, not a pass.
 """
 
 from typing import Final
 
 from turnfold_model.mutants_code import Edit, Mutant, one
 from turnfold_model.mutants_guards import GUARDS
+from turnfold_model.mutants_shell import RECOVERY
+from turnfold_model.mutants_store import STORE
 
 _D = "turnfold.decide"
 _P = "turnfold.programs"
-_S = "turnfold_adapters.stores"
+_DOUBT = "test:contract/test_behaviour_doubt.py"
+_FAULTS = "test:contract/test_behaviour_faults.py"
+_TURNS = "test:contract/test_behaviour_turns.py"
+_WAITING = "test:contract/test_behaviour_waiting.py"
 
 
 _SENT_FIRST = """if step.act is Act.ATTEMPT:
-                leg = yield Look(partial(leg_of, stream=step.entry))
-                outcome = yield Send(leg)
-                yield from _DOES[step.act](step.entry)
-                leg = yield Look(partial(leg_of, stream=step.entry))
-                yield from _record(leg, outcome)
-                continue
-            yield from _DOES[step.act](step.entry)"""
+    leg = yield Look(partial(leg_of, stream=step.entry))
+    outcome = yield Send(leg)
+    yield from _DOES[step.act](step.entry)
+    leg = yield Look(partial(leg_of, stream=step.entry))
+    yield from _record(leg, outcome)
+    continue
+yield from _DOES[step.act](step.entry)"""
 
 PROGRAMS: Final = (
     Mutant(
@@ -41,12 +47,13 @@ PROGRAMS: Final = (
             ),
         ),
         ("crash:one",),
+        world="write_ahead",
     ),
     one(
         "an outcome is dropped when the store cannot take it",
         "program",
         f"{_P}.patience:insist",
-        'yield from rest(exc, "outcome")',
+        "yield from rest(exc, 'outcome')",
         "return None",
         "crash:store-lookup",
     ),
@@ -54,25 +61,24 @@ PROGRAMS: Final = (
         "an abort before the dispatch does not stop the send",
         "program",
         f"{_P}.entries:_carry",
-        "if not (yield from insist(_at(leg, attempting.dispatch))):",
-        "if (yield from insist(_at(leg, attempting.dispatch))) is None:",
+        "not (yield from insist(_at(leg, attempting.dispatch)))",
+        "(yield from insist(_at(leg, attempting.dispatch))) is None",
         "crash:abort-prepare",
     ),
     one(
         "a refused prepare is followed by the send",
         "program",
         f"{_P}.entries:_carry",
-        "yield from _record(leg, ready)\n            return",
-        "ready = Prepared()",
+        "if isinstance(ready, Rejected):",
+        "if False:",
         "crash:prepare-fault",
     ),
     one(
         "the part is sent twice in a row",
         "program",
         f"{_P}.entries:_carry",
-        "outcome: Outcome = yield Send(leg, prepared.value)",
-        "outcome = yield Send(leg, prepared.value)\n"
-        "    outcome = yield Send(leg, prepared.value)",
+        "yield Send(leg, prepared.value)",
+        "((yield Send(leg, prepared.value)), (yield Send(leg, prepared.value)))[1]",
         "crash:blind-hold",
     ),
     one(
@@ -80,7 +86,7 @@ PROGRAMS: Final = (
         "program",
         f"{_P}.turns:run",
         "yield from insist(_ending(end, turn, number))",
-        "yield from ()",
+        "pass",
         "crash:speechless",
     ),
 )
@@ -93,6 +99,7 @@ DECISIONS: Final = (
         "_retry(draft, entry, FailureClass.TRANSIENT)",
         "crash:blind-fault",
         "crash:lookup-fault",
+        world="timeout",
     ),
     one(
         "doubt is forgotten when the next attempt is refused",
@@ -101,6 +108,7 @@ DECISIONS: Final = (
         "if not guards.no_doubt(entry):",
         "if False:",
         "crash:keyed-two-faults",
+        world="doubt",
     ),
     one(
         "what may have arrived is called undelivered",
@@ -109,22 +117,24 @@ DECISIONS: Final = (
         "if not guards.no_doubt(entry):",
         "if False:",
         "crash:expiry",
+        world="honesty",
     ),
     one(
         "a look-up too early proves absence",
         "decision",
         f"{_D}.settling:look_up",
-        "case Absent() if guards.absence_proven(unsettled_ms):",
-        "case Absent() if unsettled_ms >= 0:",
+        "guards.absence_proven(unsettled_ms)",
+        "True",
         "crash:lookup",
     ),
     one(
         "a doubtful part is sent again whatever the policy says",
         "decision",
         f"{_D}.settling:settle_doubt",
-        "elif policy is BlindPolicy.HOLD:",
-        "elif False:",
+        "policy is BlindPolicy.HOLD",
+        "False",
         "crash:blind-hold",
+        world="blind",
     ),
     one(
         "late evidence is dropped",
@@ -132,15 +142,42 @@ DECISIONS: Final = (
         f"{_D}.settling:_late",
         "",
         "return False",
+        "crash:zombie-fault",
         "stateful",
+    ),
+    one(
+        "a deferral spends a unit of the budget",
+        "decision",
+        f"{_D}.settling:_rejected",
+        "not rule.counts",
+        "False",
+        f"{_WAITING}::a_deferral_never",
+    ),
+    one(
+        "the first of several parts counts as the last",
+        "decision",
+        "turnfold.machines.entry:Entry.last",
+        "",
+        "return True",
+        "crash:keyed",
+        world="parts",
+    ),
+    one(
+        "an illegal transition is made all the same",
+        "decision",
+        "turnfold.machines.table:targets",
+        "",
+        "return frozenset(table)",
+        "test:fast/test_entry_machine.py",
     ),
     one(
         "early finalisation: a turn ends while a reply is owed",
         "decision",
         f"{_D}.closing:conclude",
-        "or any(e.open for e in finals)",
-        "",
+        "any(e.open for e in finals)",
+        "False",
         "crash:one",
+        world="owed",
     ),
     one(
         "the end of a reply does not end its turn",
@@ -149,6 +186,14 @@ DECISIONS: Final = (
         "conclude(draft, turn.stream)",
         "pass",
         "crash:one",
+    ),
+    one(
+        "a reply of which some parts arrived counts as whole",
+        "decision",
+        f"{_D}.closing:outcome_of",
+        "return TurnOutcome.PARTIALLY_REPLIED",
+        "return TurnOutcome.REPLIED",
+        "crash:abort-lookup",
     ),
     one(
         "a parked head never lets its lane go on",
@@ -191,12 +236,28 @@ DECISIONS: Final = (
         "crash:one",
     ),
     one(
+        "a message whose commit landed unseen is not new to its caller",
+        "decision",
+        f"{_D}.accepting:accept",
+        "known == turn",
+        "False",
+        f"{_FAULTS}::a_commit_that_landed",
+    ),
+    one(
+        "a cursor does not move",
+        "decision",
+        f"{_D}.accepting:advance",
+        "",
+        "return",
+        "test:contract/test_behaviour_accept.py::a_cursor_moves",
+    ),
+    one(
         "the key of an enqueue is not kept",
         "decision",
         f"{_D}.enqueuing:enqueue",
         "draft.key(outbound_key(intent.key), intent.entry)",
         "pass",
-        "stateful",
+        "crash:client",
     ),
     one(
         "the reply is queued in one commit, answered in the next",
@@ -205,6 +266,7 @@ DECISIONS: Final = (
         "if guards.not_answered(turn):",
         "if draft.find_entry(intent.entry) is None:",
         "crash:one",
+        world="one_commit",
     ),
     one(
         "an older run's blocks stay queued",
@@ -220,8 +282,16 @@ DECISIONS: Final = (
         f"{_D}.running:next_turn",
         "return turn_step(draft, turn)",
         "if turn_step(draft, turn).act is not TurnAct.WAIT:\n"
-        "            return turn_step(draft, turn)",
+        "    return turn_step(draft, turn)",
         "crash:two",
+    ),
+    one(
+        "a step that is done is done again",
+        "decision",
+        f"{_D}.stepping:begin_step",
+        "if known.get(key) is not None:",
+        "if False:",
+        f"{_TURNS}::a_step_is_done_once",
     ),
     one(
         "a lane does not wait for its head",
@@ -230,6 +300,7 @@ DECISIONS: Final = (
         "if not entry.yielded:",
         "if False:",
         "crash:two-faults",
+        world="lane",
     ),
     one(
         "closed gates are ignored",
@@ -237,23 +308,49 @@ DECISIONS: Final = (
         f"{_D}.attempting:_unless_gated",
         "held = True",
         "pass",
+        f"{_WAITING}::connected_opens",
         "stateful",
+    ),
+    one(
+        "a shorter limit opens a longer gate",
+        "decision",
+        f"{_D}.gating:_longer",
+        "",
+        "return False",
+        f"{_WAITING}::a_longer_gate",
     ),
     one(
         "a dispatch does not ask for an abort",
         "decision",
         f"{_D}.attempting:dispatch",
-        "not guards.not_aborted(entry) or",
-        "",
+        "not guards.not_aborted(entry)",
+        "False",
         "crash:abort-prepare",
     ),
     one(
         "a dispatch does not look at the clock",
         "decision",
         f"{_D}.attempting:dispatch",
-        "or not guards.not_expired(entry, draft.now)",
-        "",
+        "not guards.not_expired(entry, draft.now)",
+        "False",
         "crash:expires-in-prepare",
+    ),
+    one(
+        "a dead letter in doubt is sent again without a word for it",
+        "decision",
+        f"{_D}.operating:redrive",
+        "entry.doubt",
+        "False",
+        f"{_TURNS}::a_doubtful_dead_letter",
+        world="consent",
+    ),
+    one(
+        "a failed turn is run again more than once",
+        "decision",
+        f"{_D}.operating:resubmit",
+        "if turn.resubmitted:",
+        "if False:",
+        f"{_TURNS}::a_failed_turn_is_resubmitted_once",
     ),
     one(
         "a stale worker may still write",
@@ -262,132 +359,6 @@ DECISIONS: Final = (
         "if self.fence_lost:",
         "if False:",
         "crash:zombie",
-    ),
-)
-RECOVERY: Final = (
-    one(
-        "blind retry: what a dead process had on the wire was never sent",
-        "recovery",
-        f"{_D}.settling:recover",
-        "if entry.phase is Phase.D:",
-        "if False:",
-        "crash:blind-hold",
-        "crash:lookup",
-    ),
-    one(
-        "nothing is taken up at the start",
-        "recovery",
-        "turnfold.drivers.agenda:at_start",
-        "for lane in book.lanes():",
-        "for lane in ():",
-        "crash:one",
-    ),
-    one(
-        "orphans are not looked for",
-        "recovery",
-        "turnfold.drivers.agenda:at_start",
-        "for lane in book.turn_lanes():",
-        "for lane in ():",
-        "crash:one",
-    ),
-    one(
-        "the next worker keeps the epoch of the last",
-        "recovery",
-        "turnfold_model.crash.process:Process.next_epoch",
-        "state.epoch + 1",
-        "max(1, state.epoch)",
-        "crash:blind-hold",
-    ),
-    one(
-        "a commit of unknown fate counts as done",
-        "recovery",
-        "turnfold.journal:Journal._after_unknown_fate",
-        "",
-        "self.store.reopen()\nreturn Commit([Decided() for _ in decisions])",
-        "crash:store",
-    ),
-    one(
-        "a store in doubt is not read again by the poll",
-        "recovery",
-        "turnfold.journal:Journal.refresh",
-        "if self._lost:",
-        "if False:",
-        "crash:store-twice",
-    ),
-    one(
-        "what others wrote is not read before deciding",
-        "recovery",
-        "turnfold.journal:Journal._transact",
-        "self._news.update(self.book.catch_up(tx))",
-        "pass",
-        "crash:client",
-    ),
-)
-STORE: Final = (
-    Mutant(
-        "two workers may have one store",
-        "store",
-        (
-            Edit(
-                f"{_S}.ownership:FileOwnership._lock",
-                "if _key_of(self._file) in _registry.open:",
-                "if False:",
-            ),
-            Edit(
-                f"{_S}.ownership:FileOwnership._lock",
-                "if key in _registry.open:",
-                "if False:",
-            ),
-        ),
-        ("store",),
-    ),
-    one(
-        "bodies are not written",
-        "store",
-        f"{_S}.sqlite_tx:SqliteTx._write",
-        "if self._bodies:",
-        "if False:",
-        "store",
-    ),
-    one(
-        "synchronous is NORMAL",
-        "store",
-        f"{_S}.sqlite_connection:_require_synchronous",
-        "",
-        'conn.pragma("synchronous", "NORMAL")\nreturn',
-        "power:blind",
-    ),
-    one(
-        "no conflict check",
-        "store",
-        f"{_S}.checking:advance",
-        "if record.version != actual + 1:",
-        "if False:",
-        "store",
-    ),
-    one(
-        "a dedupe key may be taken twice",
-        "store",
-        f"{_S}.sqlite_tx:SqliteTx._check_keys",
-        "if holder is not None:",
-        "if False:",
-        "store",
-    ),
-    one(
-        "a failed commit counts as surely not stored",
-        "store",
-        f"{_S}.sqlite:SqliteStore._commit",
-        "except (apsw.BusyError, apsw.FullError) as exc:",
-        "except (apsw.BusyError, apsw.FullError, apsw.IOError) as exc:",
-        "refused",
-    ),
-    one(
-        "the journal mode is not asked for",
-        "store",
-        f"{_S}.sqlite_connection:_require_wal",
-        "",
-        "return",
-        "store",
     ),
 )
 MUTANTS: Final = (*GUARDS, *PROGRAMS, *DECISIONS, *RECOVERY, *STORE)

@@ -6,6 +6,7 @@ the same things. Nothing here touches a disk.
 """
 
 from collections.abc import Callable, Sequence
+from types import NoneType
 
 from turnfold.canonical import next_head
 from turnfold.codec import Record
@@ -50,25 +51,22 @@ def _plain(text: object) -> bool:
     return type(text) is str and text.isascii() and "\0" not in text
 
 
+_TEXTS = {str, NoneType}
+
+
 def _plain_summary(s: Summary) -> bool:
+    texts = (s.stream, s.phase, s.lane, s.parent, s.kind, s.reason)
     return (
-        _flag(s.open)
+        set(map(type, texts)) <= _TEXTS
+        and _plain("".join(filter(None, texts)))
+        and type(s.stream) is type(s.phase) is str
+        and type(s.open) is bool
         and type(s.version) is type(s.order) is int
         and _small(s.created)
         and _small(s.updated)
         and (s.due is None or _small(s.due))
         and (s.expires is None or _small(s.expires))
-        and _plain(s.stream)
-        and _plain(s.phase)
-        and (s.lane is None or _plain(s.lane))
-        and (s.parent is None or _plain(s.parent))
-        and (s.kind is None or _plain(s.kind))
-        and (s.reason is None or _plain(s.reason))
     )
-
-
-def _flag(value: object) -> bool:
-    return type(value) is bool
 
 
 def _small(value: object) -> bool:
@@ -89,16 +87,23 @@ def advance(
         stream = record.stream
         actual = versions[stream] if stream in versions else version_of(stream)
         if record.version != actual + 1:
-            raise ConflictError(
-                stream=stream, expected=record.version - 1, actual=actual
-            )
+            raise out_of_turn(record, actual)
         position += 1
         if record.position != position:
-            problem = f"{record.position} does not follow the head, {position - 1}"
-            raise InvalidInputError(field="record.position", problem=problem)
+            raise off_the_head(record, position)
         versions[stream] = record.version
         digest = next_head(digest, record.hash)
     return versions, Head(position, digest)
+
+
+def out_of_turn(record: Record, actual: int) -> ConflictError:
+    expected = record.version - 1
+    return ConflictError(stream=record.stream, expected=expected, actual=actual)
+
+
+def off_the_head(record: Record, position: int) -> InvalidInputError:
+    problem = f"{record.position} does not follow the head, {position - 1}"
+    return InvalidInputError(field="record.position", problem=problem)
 
 
 def check_projection(summary: Summary, version: int, order: int) -> None:

@@ -14,14 +14,16 @@ from typing import Any
 import apsw
 from attrs import define
 
+from turnfold.canonical import next_head
 from turnfold.codec import Record
 from turnfold.errors import ConflictError, NotOpenError, StoreError
 from turnfold.ports.store import Append, Body, Head, Listing, Summary
 from turnfold_adapters.stores.checking import (
-    advance,
     check_projection,
     check_shape,
     no_stream,
+    off_the_head,
+    out_of_turn,
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import INLINE_MAX, BodyFolder
@@ -54,6 +56,7 @@ _BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
 _REMEMBERED = 10_000  # streams
 
 _Row = tuple[Any, ...]
+_Links = list[tuple[int, int]]  # stream, position before; `list` is a method below
 
 
 @define
@@ -158,12 +161,10 @@ class SqliteTx:
         check_shape(append)
         bodies = [(raw_digest(body.digest), body) for body in append.bodies]
         erase = [raw_digest(digest) for digest in append.erase]
-        versions, head = advance(append.records, self._head, self._version)
-        fresh = self._fresh(append.records, versions)
+        fresh, links, head = self._follow(append.records)
         self._check_keys(append.keys, fresh)
         self._check_summaries(append.summaries, fresh)
-        kinds = [self._kind(record.kind) for record in append.records]
-        self._note_records(append.records, kinds, fresh)
+        self._note_records(append.records, links)
         self._note_streams(append.summaries, fresh)
         for key, stream in append.keys:
             self._taken[key] = stream
@@ -179,9 +180,6 @@ class SqliteTx:
         row = (o.id, o.boot, o.pid, o.started, o.host, claim.store, claim.lock)
         self.conn.execute(_CLAIM, row)
 
-    def _version(self, stream: str) -> int:
-        return self.known(stream).version
-
     def forget_streams(self) -> None:
         """Look at every row anew: somebody is about to mend them."""
         self._streams.clear()
@@ -195,20 +193,32 @@ class SqliteTx:
             self._streams[stream] = known
         return known
 
-    def _fresh(
-        self, records: Sequence[Record], versions: dict[str, int]
-    ) -> dict[str, Known]:
-        """The streams of these records as they are after them."""
+    def _follow(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, Known], _Links, Head]:
+        """The streams as they are after these records, each record's stream and the
+        position of the one before it there, and the new head."""
         fresh: dict[str, Known] = {}
+        links: _Links = []
+        position, digest = self._head.position, self._head.hash
         for record in records:
             stream = record.stream
             known = fresh.get(stream)
             if known is None:
-                identity = self.known(stream).id or record.position
-                fresh[stream] = Known(identity, versions[stream], record.position)
-            else:
-                known.last = record.position
-        return fresh
+                known = fresh[stream] = self._moving(stream, record.position)
+            if record.version != known.version + 1:
+                raise out_of_turn(record, known.version)
+            position += 1
+            if record.position != position:
+                raise off_the_head(record, position)
+            links.append((known.id, known.last))
+            known.version, known.last = record.version, position
+            digest = next_head(digest, record.hash)
+        return fresh, links, Head(position, digest)
+
+    def _moving(self, stream: str, position: int) -> Known:
+        known = self._streams.get(stream) or self.known(stream)
+        return Known(known.id or position, known.version, known.last)
 
     def _check_keys(
         self, keys: Sequence[tuple[str, str]], fresh: dict[str, Known]
@@ -236,20 +246,23 @@ class SqliteTx:
                 raise no_stream("summary.parent", parent)
 
     def _note_records(
-        self, records: Sequence[Record], kinds: Sequence[int], fresh: dict[str, Known]
+        self, records: Sequence[Record], links: Sequence[tuple[int, int]]
     ) -> None:
-        last = {name: self.known(name).last or None for name in fresh}
-        for r, kind in zip(records, kinds, strict=True):
-            stream, at, position = r.stream, r.at, r.position
-            identity, prev, last[stream] = fresh[stream].id, last[stream], position
-            row = (position, identity, r.version, kind, r.schema, at, r.data, r.hash)
-            self._log.append((*row, prev, None))  # the head: see _write
+        kinds, note = self._kinds, self._log.append
+        for r, (stream, last) in zip(records, links, strict=True):
+            kind = kinds.get(r.kind) or self._kind(r.kind)
+            row = (r.position, stream, r.version, kind, r.schema, r.at, r.data, r.hash)
+            note((*row, last or None, None))  # the head: see _write
 
     def _note_streams(
         self, summaries: Sequence[Summary], fresh: dict[str, Known]
     ) -> None:
+        named = {summary.stream for summary in summaries}
         for name, known in fresh.items():
-            self._note_version(name, known)
+            if name not in named:
+                self._note_version(name, known)
+            elif not self._streams[name].version:
+                self._new[known.id] = ()  # its row follows
         self._streams.update(fresh)
         for summary in summaries:
             self._note_summary(summary)
