@@ -7,13 +7,12 @@ through the kernel's public commands and the platform's answers, nothing else.
 """
 
 import asyncio
+import selectors
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
-from turnfold.drivers import legs
 from turnfold.kernel import Kernel
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
@@ -37,7 +36,6 @@ from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model import reference
 from turnfold_model.gateway import (
     Gateway,
-    driver_of,
     entry,
     inbound,
     route,
@@ -49,7 +47,7 @@ from turnfold_model.reference_kinds import Record
 
 _DAY_MS: Final = 24 * 3_600_000
 _PATIENCE_MS: Final = 40_000  # more than any back-off on the way
-_SHORT_MS: Final = 5  # the deadline of a call that is to hang
+_DEADLINE_S: Final = 70  # a call is cancelled after a minute, and then has a second
 _KEYED, _LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 _CLASSES: Final = {"keyed": (_KEYED,), "lookup": (_LOOKUP,), "blind": ()}
 
@@ -199,7 +197,6 @@ class Stage:
         self.gateway.handler = self._handle
         await self.gateway.start()
         await self.kernel.disconnected("t")
-        self._hurry(hanging=self.walk.hangs and not self.walk.prepares)
         try:
             for word in self.walk.words.split():
                 self.gateway.clock.pass_ms(1)  # each word has a moment of its own
@@ -211,12 +208,6 @@ class Stage:
             for _, end in self._runs:
                 end.cancel()
             await self.gateway.end()
-
-    def _hurry(self, *, hanging: bool) -> None:
-        """From the next call on a deadline is short, or what it usually is."""
-        carrier = driver_of(self.kernel).legs
-        short = evolve(self.walk.settings, attempt_deadline_ms=_SHORT_MS)
-        carrier._settings = short if hanging else self.walk.settings  # noqa: SLF001  per call
 
     async def _handle(self, handle: Any) -> None:
         end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -244,7 +235,6 @@ class Stage:
         await self.kernel.disconnected("t")
 
     async def dispatch(self) -> None:
-        self._hurry(hanging=self.walk.hangs and not self.entry.doubt)
         self.wire.give("prepared")
         await until(lambda: self.wire.waits_for("send"))
 
@@ -280,8 +270,8 @@ class Stage:
 
     async def hang(self) -> None:
         """The deadline of the call passes; it goes on all the same."""
+        await asyncio.sleep(_DEADLINE_S)
         await until(lambda: self.entry.doubt)
-        self._hurry(hanging=False)
 
     async def late(self) -> None:
         """The call that hung ends well after all."""
@@ -406,18 +396,32 @@ async def _nothing() -> str:
 
 
 def logs(walks: Iterable[Walk]) -> Iterator[tuple[Walk, list[Record]]]:
-    """The log of each walk, each in an event loop of its own."""
+    """The log of each walk, each in an event loop of its own whose time passes only
+    when nothing else is left to do."""
     for walk in walks:
-        with _impatient():
-            log = asyncio.run(Stage(walk).play())
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            log = runner.run(Stage(walk).play())
         yield walk, log
 
 
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """What hangs on purpose need not be waited for."""
-    usual, legs._GRACE_S = legs._GRACE_S, 0.02  # noqa: SLF001  no setting: nobody else hangs on purpose
-    try:
-        yield
-    finally:
-        legs._GRACE_S = usual  # noqa: SLF001  as above
+class _Loop(asyncio.SelectorEventLoop):
+    """Who sleeps wakes up at once if nobody else has anything to do meanwhile."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+class _Jumping(selectors.DefaultSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        found = super().select(0 if timeout else timeout)
+        if not found and timeout:
+            self.now += timeout
+        return found
