@@ -2,8 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
+from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -11,27 +18,59 @@ Result = TypeVar("Result")
 
 
 def spread(
-    work: Callable[[Task], Result],
-    tasks: Iterable[Task],
-    jobs: int,
-    *,
-    fresh: bool = False,
+    work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
 ) -> Iterator[Result]:
     """`work` must be importable and both sides of it must pickle. With one job it is
-    done here, so that a debugger can follow. `fresh`: each task in a process of its
-    own, for work that may leave something behind."""
+    done here, so that a debugger can follow."""
     if jobs <= 1:
         yield from map(work, tasks)
         return
-    # Never a fork of this process: it would inherit threads and open stores of ours.
-    context = get_context("forkserver" if fresh else "spawn")
-    if fresh:
-        context.set_forkserver_preload([work.__module__])
-    most = 1 if fresh else None
-    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=most) as pool:
+    # Fresh processes: a fork would inherit threads and open stores of ours.
+    yield from _all(ProcessPoolExecutor(jobs, get_context("spawn")), work, tasks)
+
+
+def isolate(
+    work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
+) -> Iterator[Result]:
+    """The same with a process for each task, for work that leaves something behind.
+    A process that dies is a ChildDiedError."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([work.__module__])
+    # Not a pool that renews its processes: that of Python 3.11 can stand still.
+    yield from _all(ThreadPoolExecutor(jobs), partial(_apart, work), tasks)
+
+
+class ChildDiedError(RuntimeError):
+    """A process ended without a result."""
+
+
+def _all(
+    pool: Executor, work: Callable[[Task], Result], tasks: Iterable[Task]
+) -> Iterator[Result]:
+    with pool:
         pending = [pool.submit(work, task) for task in tasks]
         for done in as_completed(pending):
             yield done.result()
+
+
+def _apart(work: Callable[[Task], Result], task: Task) -> Result:
+    ours, theirs = get_context("forkserver").Pipe(duplex=False)
+    child = get_context("forkserver").Process(target=_child, args=(theirs, work, task))
+    child.start()
+    theirs.close()
+    try:
+        result: Result = ours.recv()
+    except EOFError:
+        child.join()
+        raise ChildDiedError(f"{task} ended with {child.exitcode}") from None
+    child.join()
+    return result
+
+
+def _child(
+    there: Connection, work: Callable[[Task], Result], task: Task
+) -> None:  # pragma: no cover  in a process of its own
+    there.send(work(task))
 
 
 def processors() -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from turnfold_model.jobs import processors, spread
+from turnfold_model.jobs import isolate, processors
 from turnfold_model.mutants_checks import check, price
 from turnfold_model.mutants_code import Mutant, StaleMutantError, applied
 from turnfold_model.mutants_matrix import Found, checkers, survey, table
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     dead: dict[int, _Done] = {}
     alarms: list[str] = []
     late = 0
-    for number, done in enumerate(spread(_work, tasks, options.jobs, fresh=True), 1):
+    for number, done in enumerate(isolate(_work, tasks, options.jobs), 1):
         late += done.late
         if done.task.mutant is not None:
             dead[done.task.mutant] = done

@@ -1,0 +1,187 @@
+"""The mutants of recovery and of what stands around the kernel's core: the journal, the
+clock, calls to channels, the worker's seat, the mark beside the store."""
+
+from typing import Final
+
+from turnfold_model.mutants_code import Mutant, one
+
+_LEGS = "turnfold.drivers.legs:Legs"
+_JOURNAL = "turnfold.journal:Journal"
+_DOUBT = "test:contract/test_behaviour_doubt.py"
+_FAULTS = "test:contract/test_behaviour_faults.py"
+_UPKEEP = "test:contract/test_upkeep.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "recovery", where, old, new, *killers)
+
+
+RECOVERY: Final = (
+    one(
+        "blind retry: what a dead process had on the wire was never sent",
+        "recovery",
+        "turnfold.decide.settling:recover",
+        "if entry.phase is Phase.D:",
+        "if False:",
+        "crash:blind-hold",
+        "crash:lookup",
+        world="orphan",
+    ),
+    one(
+        "what was attempted and not dispatched is left alone",
+        "recovery",
+        "turnfold.decide.settling:recover",
+        "not guards.sender_is_dead(entry, draft.fence().epoch)",
+        "entry.phase is Phase.A",
+        "crash:prepare",
+        world="recovery",
+    ),
+    _broken(
+        "nothing is taken up at the start",
+        "turnfold.drivers.agenda:at_start",
+        "for lane in book.lanes():",
+        "for lane in ():",
+        "crash:one",
+    ),
+    _broken(
+        "orphans are not looked for",
+        "turnfold.drivers.agenda:at_start",
+        "for lane in book.turn_lanes():",
+        "for lane in ():",
+        "crash:one",
+    ),
+    _broken(
+        "the next worker keeps the epoch of the last",
+        "turnfold.worker:Worker._begin",
+        "self._epoch() + 1",
+        "max(1, self._epoch())",
+        f"{_DOUBT}::blind_after_a_crash",
+    ),
+    _broken(
+        "a commit of unknown fate counts as done",
+        f"{_JOURNAL}._after_unknown_fate",
+        "",
+        "self.store.reopen()\nreturn Commit([Decided() for _ in decisions])",
+        "crash:store",
+    ),
+    _broken(
+        "after a commit of unknown fate memory is trusted",
+        f"{_JOURNAL}.reopen",
+        "self.book.load()",
+        "pass",
+        "crash:store",
+    ),
+    _broken(
+        "a store in doubt is not read again by the poll",
+        f"{_JOURNAL}.refresh",
+        "if self._lost:",
+        "if False:",
+        "crash:store-twice",
+    ),
+    _broken(
+        "what others wrote is not read before deciding",
+        f"{_JOURNAL}._transact",
+        "self._news.update(self.book.catch_up(tx))",
+        "pass",
+        "crash:client",
+    ),
+    _broken(
+        "one bad decision fails all of its commit",
+        f"{_JOURNAL}._one_by_one",
+        "",
+        "return _refused(decisions, exc)",
+        "test:contract/test_behaviour_accept.py::one_bad_append",
+    ),
+    _broken(
+        "the clock follows a backward jump",
+        "turnfold.clock:Clock.now",
+        "max(self._wall_ms(), self._anchor_wall + mono - self._anchor_mono)",
+        "self._wall_ms()",
+        "test:fast/test_clock.py",
+    ),
+    _broken(
+        "after a restart the clock may be behind the log",
+        "turnfold.clock:Clock.at_least",
+        "",
+        "return",
+        "test:fast/test_clock.py",
+    ),
+    _broken(
+        "no settle time: a look-up counts at once",
+        f"{_LEGS}._unsettled",
+        "",
+        "return 0",
+        f"{_DOUBT}::absence_counts",
+    ),
+    _broken(
+        "a call that hangs counts as over",
+        f"{_LEGS}._unsettled",
+        "if entry.stream in self.hung:",
+        "if False:",
+        f"{_DOUBT}::while_a_call_hangs",
+    ),
+    _broken(
+        "a standby's settle time began with its process",
+        f"{_LEGS}.begin",
+        "",
+        "return",
+        f"{_DOUBT}::settle_time_counts_from",
+    ),
+    _broken(
+        "a call beyond its deadline was not sent",
+        f"{_LEGS}._send",
+        "if task is None:",
+        "if task is None or leg.entry in self._timed_out:\n"
+        "    return Rejected(failure=FailureClass.TRANSIENT)\nif False:",
+        f"{_DOUBT}::a_call_beyond",
+    ),
+    _broken(
+        "a late receipt does not stop the send that it makes needless",
+        f"{_LEGS}.send",
+        "not _stands(entry, leg)",
+        "False",
+        f"{_DOUBT}::a_receipt_that_comes",
+    ),
+    _broken(
+        "an exception of an adapter proves that nothing was sent",
+        "turnfold.attached:Attached.outcome",
+        "Unknown(cause='raised', detail=_told(error))",
+        "Rejected(failure=FailureClass.TRANSIENT)",
+        f"{_FAULTS}::whatever_an_adapter_raises",
+    ),
+    _broken(
+        "a key may be forgotten before its last request lands",
+        "turnfold.attached:_window_problem",
+        "",
+        "return ''",
+        f"{_FAULTS}::a_key_that_is_forgotten",
+    ),
+    _broken(
+        "a worker goes on without its lock",
+        "turnfold.worker:Worker.check_seat",
+        "not self._ownership.held",
+        "False",
+        f"{_UPKEEP}::a_lock_file_removed",
+    ),
+    _broken(
+        "an older copy of the store is taken for the original",
+        "turnfold.upkeep:Upkeep.lost_history",
+        "",
+        "return None",
+        "test:contract/test_restored.py::what_was_queued",
+    ),
+    _broken(
+        "a restored turn is run at once",
+        "turnfold.decide.restoring:_hold",
+        "",
+        "return",
+        "test:contract/test_restored.py::a_turn_of_the_copy",
+    ),
+    _broken(
+        "the mark is replaced before it was judged",
+        "turnfold.upkeep:Upkeep.mark",
+        "not self._trusted",
+        "False",
+        f"{_UPKEEP}::no_mark_is_written",
+    ),
+)
