@@ -17,7 +17,7 @@ from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
 from turnfold.frozen import frozen
-from turnfold.reading import read
+from turnfold.reading import reader
 from turnfold.upcasters import upcast
 from turnfold.writing import write
 
@@ -58,7 +58,8 @@ _STORED_AS = {cls: (name, SCHEMAS[name]) for cls, name in NAMES.items()}
 def decode(record: Record) -> Event:
     """The event in a record. Its hash is the audit's business, not checked here."""
     if SCHEMAS.get(record.kind) == record.schema:
-        event = read(CLASSES[record.kind], record.data)
+        kind: Any = CLASSES[record.kind]
+        event: Event | None = reader(kind)(record.data)
         if event is not None:
             return event
     return _strictly(record)
