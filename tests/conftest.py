@@ -8,7 +8,7 @@ import pytest
 
 from turnfold.audit import audit_store
 from turnfold.audit.witness import Acceptance
-from turnfold.drivers import legs
+from turnfold.drivers import calls
 from turnfold.programs import patience
 from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
@@ -57,7 +57,7 @@ def marked_cases() -> set[str]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two waits of the real clock, made short."""
     monkeypatch.setattr(patience, "REST_MS", 2)
-    monkeypatch.setattr(legs, "_GRACE_S", 0.02)
+    monkeypatch.setattr(calls, "GRACE_S", 0.02)
 
 
 def audited(gateway: Gateway) -> None:

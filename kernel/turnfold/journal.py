@@ -40,7 +40,7 @@ class Decided:
     """What became of one decision: a value, or the error it was refused with."""
 
     value: Any = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
     def get(self) -> Any:
         if self.error is not None:

@@ -139,12 +139,8 @@ async def crash(kernel: Kernel) -> None:
     driver, worker = driver_of(kernel), kernel._worker
     kernel._state = "closed"
     kernel.store.close()  # from here on nothing can be written
-    driver.epoch, driver.draining = 0, True
-    driver._queue.clear()
-    driver.legs.stopping = True
-    driver._timers.silence()
-    tasks = [*driver.live.values(), *kernel._sources._tasks]
-    tasks += [*kernel._handlers._running.values(), *driver.legs.hung.values()]
+    tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
+    tasks += kernel._handlers._running.values()
     if worker is not None:
         tasks += worker._tasks
         if worker._silence is not None:

@@ -411,6 +411,7 @@ async def test_settle_time_counts_from_the_takeover_of_a_standby(
     await gateway.crash(first)
     gateway.clock = clock
     await until(lambda: second.working)
+    await spin()  # its first look-up is answered: too early to count
     await gateway.advance(29_000)
     assert len(gateway.platform.calls) == 1  # it may still land
     await gateway.advance(1_000)
@@ -429,7 +430,7 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     kernel, name = await sent(lone, wait_for(first, deaf=True))
     await until(lambda: entry(kernel, name).doubt)
     lone.platform.plays(wait_for(block), conversation="43")
-    driver_of(kernel).legs._settings = Settings()
+    driver_of(kernel).legs.calls.settings = Settings()
     other = await kernel.enqueue(route("43"), "other")  # takes the only place
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.D)

@@ -51,22 +51,27 @@ def _plain(text: object) -> bool:
     return type(text) is str and text.isascii() and "\0" not in text
 
 
-_TEXTS = {str, NoneType}
+_TEXTS = frozenset({str, NoneType})
 
 
 def _plain_summary(s: Summary) -> bool:
-    texts = (s.stream, s.phase, s.lane, s.parent, s.kind, s.reason)
+    texts = (s.lane, s.parent, s.kind, s.reason)
     return (
-        set(map(type, texts)) <= _TEXTS
+        _plain(s.stream)
+        and _plain(s.phase)
+        and _TEXTS.issuperset(map(type, texts))
         and _plain("".join(filter(None, texts)))
-        and type(s.stream) is type(s.phase) is str
-        and type(s.open) is bool
+        and _flag(s.open)
         and type(s.version) is type(s.order) is int
         and _small(s.created)
         and _small(s.updated)
         and (s.due is None or _small(s.due))
         and (s.expires is None or _small(s.expires))
     )
+
+
+def _flag(value: object) -> bool:
+    return type(value) is bool
 
 
 def _small(value: object) -> bool:

@@ -1,13 +1,16 @@
 """The production driver: programs on asyncio, one shared commit per loop tick.
 
-A program is a task while it has something to do and nothing at all while it waits:
-lanes that wait for a time stand in one heap. Everything that is appended in one tick
-of the loop goes into one transaction; results are handed out after its COMMIT.
+A program that waits is a suspended generator and nothing else: only a call of an adapter
+or a handler is a task, and lanes that wait for a time stand in one heap. Everything
+that is appended in one tick of the loop goes into one transaction; results are handed
+out after its COMMIT.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,11 +20,12 @@ from turnfold.decide.draft import Draft
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
-from turnfold.drivers.legs import Legs, route_of
+from turnfold.drivers.carrier import Carrier
+from turnfold.drivers.legs import DRAIN, Legs
+from turnfold.drivers.running import Places, Running
 from turnfold.drivers.timers import Timers
 from turnfold.effects import (
     Append,
-    Asked,
     CallHandler,
     Decision,
     Effect,
@@ -29,21 +33,17 @@ from turnfold.effects import (
     Look,
     MakePlan,
     Prepare,
-    Program,
     Reconcile,
     RunEnd,
     Send,
     Wait,
 )
-from turnfold.errors import MissingBodyError, NotFoundError, StoreError, UsageError
+from turnfold.errors import NotFoundError, StoreError, UsageError
 from turnfold.fold import State
-from turnfold.journal import Commit, Journal
+from turnfold.journal import Commit, Decided, Journal
 from turnfold.machines.entry import Entry
-from turnfold.packing import unpack
-from turnfold.planning import Plan
-from turnfold.ports.channel import Accepted, CannotTell, Rejected
+from turnfold.ports.channel import Accepted
 from turnfold.settings import Settings
-from turnfold.words import FailureClass
 
 _LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
@@ -51,11 +51,12 @@ _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
 Watch = Callable[[Commit], None]
+Tell = Callable[[Decided], None]
 
 
 class AioDriver:
-    """`run_handler` calls the embedder; `watch` is told of every commit; `probe` is
-    called before and after each effect (tests stop the process there)."""
+    """`run_handler` calls the embedder and never raises; `watch` is told of every
+    commit; `probe` is called before and after each effect (tests stop there)."""
 
     def __init__(
         self,
@@ -68,42 +69,40 @@ class AioDriver:
         probe: Hook | None = None,
     ) -> None:
         self.journal, self.book, self.clock = journal, journal.book, clock
-        self.settings, self.desks = settings, desks
         self._run_handler, self._watch, self._probe = run_handler, watch, probe
         self.legs = Legs(journal.store, clock, settings, self.entry, self._late)
         self.epoch = 0  # 0: not the worker
         self.draining = False
         self.deposed = False
         self.troubles = 0
-        self.live: dict[Key, asyncio.Task[None]] = {}
+        self.live: dict[Key, Running] = {}
         self._again: set[Key] = set()
+        self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
-        self._queue: list[tuple[Decision, asyncio.Future[Any]]] = []
-        self._sends = asyncio.Semaphore(settings.concurrent_sends)
-        self._runs = asyncio.Semaphore(settings.concurrent_runs)
+        self._queue: list[tuple[Decision, Tell]] = []
+        many = settings.concurrent_sends
+        self._carrier = Carrier(journal.store, self.entry, desks, self.legs, many)
+        self._runs = Places(settings.concurrent_runs)
 
     # --- appends: one commit per tick ---
 
     def submit(self, decision: Decision) -> asyncio.Future[Any]:
         """The future resolves after COMMIT. Cancelling it does not undo the append."""
-        loop = asyncio.get_running_loop()
-        if not self._queue:
-            loop.call_soon(self._flush)
-        future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((decision, future))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._append(decision, partial(_resolve, future))
         return future
+
+    def _append(self, decision: Decision, tell: Tell) -> None:
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._queue.append((decision, tell))
 
     def _flush(self) -> None:
         queue, self._queue = self._queue, []
         commit = self.journal.commit([decision for decision, _ in queue])
-        for (_, future), decided in zip(queue, commit.results, strict=True):
-            if future.done():
-                continue  # its caller was cancelled; the append stands all the same
-            if decided.error is not None:
-                future.set_exception(decided.error)
-            else:
-                future.set_result(decided.value)
         self.moved(commit.moved, commit)
+        for (_, tell), decided in zip(queue, commit.results, strict=True):
+            tell(decided)
 
     def moved(self, moved: Mapping[str, State], commit: Commit | None = None) -> None:
         """Give every program that has something to do now a chance to do it."""
@@ -130,31 +129,86 @@ class AioDriver:
             if key in self.live:
                 self._again.add(key)
             else:
-                self._set_out(key)
+                self.live[key] = run = Running(key, agenda.program_of(key))
+                self._go_on(run)
 
-    def _set_out(self, key: Key) -> None:
-        """As far as it goes without waiting. Most programs look around and have
-        nothing to do: they need no task."""
-        program = agenda.program_of(key)
+    def _go_on(
+        self, run: Running, answer: Any = None, error: Exception | None = None
+    ) -> None:
+        """Let a program take its steps until it has to wait or is done."""
+        run.waits = None
+        program = run.program
         try:
-            effect = self._looking(key, program)
+            while True:
+                effect = program.throw(error) if error else program.send(answer)
+                answer, error = None, None
+                try:
+                    if not isinstance(effect, Look | MakePlan):
+                        self._set_out(run, effect)
+                        return
+                    answer = self._at_once(run.key, effect)
+                except (StoreError, UsageError) as exc:
+                    error = exc
         except StopIteration as stop:
-            self._ended(key, stop.value)
+            self._ended(run, stop.value)
+        except asyncio.CancelledError:  # ended from outside, where it stands
+            self._ended(run, None)
         except Exception:  # noqa: BLE001  a broken program must not stop the others
-            self._ended(key, self._broke(key))
-        else:
-            task = asyncio.create_task(self._live(key, program, effect))
-            self.live[key] = task
+            self._ended(run, self._broke(run.key))
 
-    async def _live(self, key: Key, program: Program, effect: Effect) -> None:
-        until: int | None = None
+    def _at_once(self, key: Key, effect: Look | MakePlan) -> Any:
+        """What needs no waiting. What happened before a look has been seen by it, so
+        it is no reason to start again."""
+        self._tell_probe("before", effect)
+        if isinstance(effect, Look):
+            self._again.discard(key)
+            answer = self.look(effect.question)
+        else:
+            answer = self._carrier.plan(effect.entry)
+        self._tell_probe("after", effect)
+        return answer
+
+    def _set_out(self, run: Running, effect: Effect) -> None:
+        """Begin an effect that takes time; `_answered` goes on from there."""
+        self._tell_probe("before", effect)
+        tell = partial(self._answered, run, effect)
+        match effect:
+            case Append(decision=decision):
+                self._append(decision, partial(self._decided, run, effect))
+            case Send():
+                self._carrier.send(run, effect, tell, partial(self._failed, run))
+            case Prepare(leg=leg):
+                self._carrier.prepare(run, leg, tell)
+            case Reconcile(leg=leg):
+                self._carrier.reconcile(run, leg, tell)
+            case CallHandler():
+                self._runs.enter(run, partial(self._call_handler, run, effect, tell))
+            case Wait():
+                self._rest(run, effect, tell)
+            case Look() | MakePlan():
+                raise AssertionError  # answered at once
+
+    def _answered(self, run: Running, effect: Effect, answer: Any) -> None:
+        if self._probe is None:
+            self._go_on(run, answer)
+            return
         try:
-            until = await self._perform(key, program, effect)
-        except Exception:  # noqa: BLE001  a broken program must not stop the others
-            until = self._broke(key)
-        finally:
-            self.live.pop(key, None)
-        self._ended(key, until)
+            self._probe("after", effect)
+        except Exception as exc:  # noqa: BLE001  as if the effect had raised it
+            self._go_on(run, error=exc)
+        except asyncio.CancelledError:
+            self._ended(run, None)
+        else:
+            self._go_on(run, answer)
+
+    def _decided(self, run: Running, effect: Effect, decided: Decided) -> None:
+        if decided.error is None:
+            self._answered(run, effect, decided.value)
+        else:
+            self._failed(run, decided.error)
+
+    def _failed(self, run: Running, error: Exception) -> None:
+        self._go_on(run, error=error)
 
     def _broke(self, key: Key) -> int:
         """Call where its error is at hand. When to try again."""
@@ -162,7 +216,11 @@ class AioDriver:
         _LOG.exception("program %s %s broke; trying again later", *_named(key))
         return self.clock.now() + _SICK_MS
 
-    def _ended(self, key: Key, until: int | None) -> None:
+    def _ended(self, run: Running, until: int | None) -> None:
+        key = run.key
+        self.live.pop(key, None)
+        if not self.live:
+            self._at_rest.set()
         if key in self._again and not self.draining:
             self._again.discard(key)
             if key.what != "run":
@@ -170,81 +228,28 @@ class AioDriver:
         elif until is not None and key.what != "run":
             self._wake_at(key, until)
 
-    async def _perform(self, key: Key, program: Program, effect: Effect) -> Any:
-        """Run a program to its end, answering its effects."""
-        while True:
-            answer: Any = None
-            error: Exception | None = None
-            try:
-                answer = await self._answer(effect)
-            except (StoreError, UsageError) as exc:
-                error = exc
-            try:
-                effect = self._looking(key, program, answer, error)
-            except StopIteration as stop:
-                return stop.value
-
-    def _looking(
-        self,
-        key: Key,
-        program: Program,
-        answer: Any = None,
-        error: Exception | None = None,
-    ) -> Effect:
-        """Let a program go on to the next effect that is not a look. What happened
-        before a look has been seen by it, so it is no reason to start again."""
-        while True:
-            effect = program.throw(error) if error else program.send(answer)
-            if not isinstance(effect, Look):
-                return effect
-            self._again.discard(key)
-            answer, error = None, None
-            self._tell_probe("before", effect)
-            try:
-                answer = self.look(effect.question)
-            except (StoreError, UsageError) as exc:
-                error = exc
-            else:
-                self._tell_probe("after", effect)
-
     def _tell_probe(self, when: str, effect: Effect) -> None:
         if self._probe is not None:
             self._probe(when, effect)
 
-    async def _answer(self, effect: Effect) -> Any:
-        self._tell_probe("before", effect)
-        answer = await self._effect(effect)
-        self._tell_probe("after", effect)
-        return answer
+    # --- handlers and rest ---
 
-    async def _effect(self, effect: Effect) -> Any:
-        match effect:
-            case Append(decision=decision):
-                return await self.submit(decision)
-            case Look(question=question):
-                return self.look(question)
-            case MakePlan(entry=entry):
-                return self._plan(entry)
-            case Prepare(leg=leg):
-                return await self._prepare(leg)
-            case Send(leg=leg, prepared=prepared):
-                return await self._send_in_turn(leg, prepared)
-            case Reconcile(leg=leg):
-                return await self._reconcile(leg)
-            case CallHandler(turn=turn, run=run):
-                return await self._run_in_turn(turn, run)
-            case Wait():
-                return await self._rest(effect)
+    def _call_handler(self, run: Running, effect: CallHandler, tell: Any) -> None:
+        loop = asyncio.get_running_loop()
+        run.waits = task = loop.create_task(_run(self._run_handler, effect))
 
-    async def _run_in_turn(self, turn: str, run: int) -> RunEnd:
-        try:
-            await self._runs.acquire()
-        except asyncio.CancelledError:
-            return RunEnd("stopped", "shutdown")  # never called: not its failure
-        try:
-            return await self._run_handler(turn, run)
-        finally:
-            self._runs.release()
+        def ended(task: asyncio.Task[RunEnd]) -> None:
+            self._runs.leave()
+            tell(_NEVER_CALLED if task.cancelled() else task.result())
+
+        task.add_done_callback(ended)
+
+    def _rest(self, run: Running, wait: Wait, tell: Callable[[None], None]) -> None:
+        if wait.trouble is not None:
+            self.troubles += 1
+            _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)
+        loop = asyncio.get_running_loop()
+        run.waits = loop.call_later(wait.ms / 1000, tell, None)
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask folded state; nothing that the question emits is kept."""
@@ -255,64 +260,6 @@ class AioDriver:
         if not isinstance(found, Entry):
             raise NotFoundError(what="entry", id=stream)
         return found
-
-    async def _rest(self, wait: Wait) -> None:
-        if wait.trouble is not None:
-            self.troubles += 1
-            _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)
-        await asyncio.sleep(wait.ms / 1000)
-
-    # --- channels ---
-
-    def _desk(self, entry: Entry) -> Attached | None:
-        return self.desks.get((entry.channel, entry.account))
-
-    def _plan(self, stream: str) -> Plan | Rejected:
-        entry = self.entry(stream)
-        desk = self._desk(entry)
-        if desk is None:
-            return _detached(entry)
-        try:
-            body = self.journal.store.body
-            payloads = [unpack(body(digest), body) for digest in entry.body]
-            return desk.plan(payloads, route_of(entry), entry.kind, stream)
-        except Exception as exc:  # an adapter's plan may raise anything
-            if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
-                raise  # a disk may recover; a body that is gone stays gone
-            detail = f"plan: {type(exc).__name__}: {exc}"
-            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
-
-    async def _prepare(self, leg: Leg) -> Any:
-        entry = self.entry(leg.entry)
-        desk = self._desk(entry)
-        if desk is None or self.draining:
-            return _detached(entry) if desk is None else _DRAIN
-        return await self.legs.prepare(desk, leg)
-
-    async def _send_in_turn(self, leg: Leg, prepared: Any) -> Any:
-        try:
-            await self._sends.acquire()
-        except asyncio.CancelledError:
-            return _DRAIN  # still in our hands: proven not sent
-        try:
-            return await self._send(leg, prepared)
-        finally:
-            self._sends.release()
-
-    async def _send(self, leg: Leg, prepared: Any) -> Any:
-        entry = self.entry(leg.entry)
-        desk = self._desk(entry)
-        return (
-            _detached(entry)
-            if desk is None
-            else await self.legs.send(desk, leg, prepared)
-        )
-
-    async def _reconcile(self, leg: Leg) -> Asked:
-        desk = self._desk(self.entry(leg.entry))
-        if desk is None:
-            return Asked(CannotTell(detail="channel is not attached"), _SICK_MS)
-        return await self.legs.reconcile(desk, leg)
 
     def _late(self, leg: Leg, outcome: Accepted) -> None:
         """A call that was given up has succeeded after all: that is evidence."""
@@ -362,32 +309,74 @@ class AioDriver:
     def stand_down(self) -> None:
         """The right to work is lost: attempt nothing more. What is on the wire ends by
         itself; a success of it is evidence and is recorded, a failure is not ours to."""
-        self.epoch, self.deposed, self.draining = 0, True, True
+        self.epoch, self.deposed = 0, True
+        self.draining = self._carrier.draining = True
         self._timers.silence()
 
     async def drain(self, timeout_ms: int) -> None:
         """Start nothing new; let what is on the wire end; then cut it off."""
-        self.draining = True
+        self.draining = self._carrier.draining = True
         self._timers.silence()
-        tasks = set(self.live.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_ms / 1000)
+        await self._rested(timeout_ms / 1000)
         self.legs.stopping = True
-        while tasks := {task for task in self.live.values() if not task.done()}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=1)
+        while self.live:
+            for run in list(self.live.values()):
+                self._cut_off(run)
+            await self._rested(1)
         while self._queue:  # noqa: ASYNC110  the flush runs in this very loop
             await asyncio.sleep(0)
         self.epoch = 0
 
+    def abandon(self) -> list[asyncio.Task[Any]]:
+        """End everything where it stands, as a crash does; returns the tasks of calls
+        that were cancelled. For tests: the process goes on, and the log must not."""
+        self.stand_down()
+        self._queue.clear()
+        self.legs.stopping = True
+        for run in self.live.values():
+            run.program.close()
+            if run.waits is not None:
+                run.waits.cancel()
+        return [*self.legs.calls.tasks(), *self.legs.hung.values()]
 
-_DRAIN = Rejected(failure=FailureClass.DRAIN)
+    async def _rested(self, timeout_s: float) -> None:
+        """Until no program is under way, or the time is up."""
+        if not self.live:
+            return
+        self._at_rest.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._at_rest.wait()
+
+    def _cut_off(self, run: Running) -> None:
+        """What it waits for ends now. An append that is being stored is waited for."""
+        if self._carrier.places.give_up(run):
+            self._go_on(run, DRAIN)  # still in our hands: proven not sent
+        elif self._runs.give_up(run):
+            self._go_on(run, _NEVER_CALLED)
+        elif isinstance(run.waits, asyncio.TimerHandle):
+            run.waits.cancel()
+            self._ended(run, None)
+        elif run.waits is not None:
+            run.waits.cancel()
 
 
-def _detached(entry: Entry) -> Rejected:
-    detail = f"channel {entry.channel}/{entry.account} is not attached"
-    return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
+_NEVER_CALLED = RunEnd("stopped", "shutdown")  # not its failure
+
+
+async def _run(
+    handler: Callable[[str, int], Awaitable[RunEnd]], effect: CallHandler
+) -> RunEnd:
+    return await handler(effect.turn, effect.run)
+
+
+def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
+    if future.done():
+        return  # its caller was cancelled; the append stands all the same
+    if decided.error is not None:
+        future.set_exception(decided.error)
+    else:
+        future.set_result(decided.value)
 
 
 def _named(key: Key) -> tuple[str, str]:

@@ -1,16 +1,16 @@
-"""Carrying one leg to the wire and back, under a deadline, at most once.
+"""Carrying one leg to the wire and back, at most once in the life of a process.
 
-This is where a hung adapter is told from a dead one: a call that does not end when it
-is cancelled still counts as alive, so nothing may be concluded from its silence.
+What was sent, what came back, and since when a platform has been quiet is kept here for
+as long as it matters; the calls themselves are made in calls.py.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.clock import Clock
+from turnfold.drivers.calls import Call, Calls, Task
 from turnfold.effects import Asked, Leg, Prepared
 from turnfold.errors import MissingBodyError, TurnfoldError, UsageError
 from turnfold.machines.entry import Entry
@@ -30,12 +30,16 @@ from turnfold.settings import Settings
 from turnfold.words import FailureClass, Phase
 
 _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
-_GRACE_S = 1.0  # how long a cancelled call may take to end
 _SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
+DRAIN = Rejected(failure=FailureClass.DRAIN)
+
+Ended = Callable[[Call, Task | None], None]
 
 
 class Legs:
-    """`find` gives the folded entry; `late` is told of successes after the deadline."""
+    """`find` gives the folded entry; `late` is told of successes after the deadline.
+    `prepare`, `send` and `reconcile` tell `tell` what came of it, once; each returns
+    the call that is under way, or none if it told at once."""
 
     def __init__(
         self,
@@ -45,15 +49,15 @@ class Legs:
         find: Callable[[str], Entry],
         late: Callable[[Leg, Accepted], None],
     ) -> None:
-        self._store, self._clock, self._settings = store, clock, settings
+        self._store, self._clock = store, clock
         self._find, self._late = find, late
+        self.calls = Calls(settings)
         self._began = clock.mono_ms()
         self._sent: dict[str, tuple[Leg, Outcome | None]] = {}
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self._at_hand: dict[str, bytes] = {}  # bodies just stored, by digest
         self._room = _ROOM
-        self.hung: dict[str, asyncio.Task[Any]] = {}
-        self._timed_out: set[str] = set()
+        self.hung: dict[str, Task] = {}
         self.stopping = False
 
     def begin(self) -> None:
@@ -61,34 +65,43 @@ class Legs:
         however long this process has been standing by."""
         self._began = self._clock.mono_ms()
 
-    async def prepare(self, desk: Attached, leg: Leg) -> Prepared | Rejected:
+    def prepare(
+        self, desk: Attached, leg: Leg, tell: Callable[[Prepared | Rejected], None]
+    ) -> Call | None:
         """Repeatable, and invisible to the reader: a failure is always "not sent"."""
         entry = self._find(leg.entry)
         if not _stands(entry, leg):
-            return Rejected(failure=FailureClass.CANCELLED, detail="overtaken")
+            tell(Rejected(failure=FailureClass.CANCELLED, detail="overtaken"))
+            return None
         try:
             part = self.part(entry)
         except TurnfoldError as exc:
-            return _unreadable(exc)
-        task = await self._call(desk.calling_prepare(part), leg)
-        if self.stopping and (task is None or task.cancelled()):
-            return Rejected(failure=FailureClass.DRAIN)
-        if task is None:
-            return Rejected(failure=FailureClass.TRANSIENT, detail="deadline")
-        return desk.prepared(task)
+            tell(_unreadable(exc))
+            return None
 
-    async def send(self, desk: Attached, leg: Leg, prepared: Any) -> Outcome:
+        def ended(_: Call, task: Task | None) -> None:
+            if self.stopping and (task is None or task.cancelled()):
+                tell(DRAIN)
+            elif task is None:
+                tell(Rejected(failure=FailureClass.TRANSIENT, detail="deadline"))
+            else:
+                tell(desk.prepared(task))
+
+        return self._call(desk.calling_prepare(part), leg, ended)
+
+    def send(
+        self,
+        desk: Attached,
+        leg: Leg,
+        prepared: Any,
+        tell: Callable[[Outcome], None],
+    ) -> Call | None:
         """Exactly one call for a leg in the life of this process, whatever happens."""
-        before = self._sent.get(leg.entry)
-        if before is not None and _same(before[0], leg):
-            return before[1] or Unknown(cause="sent_before")
+        part = self._ready(leg)
+        if not isinstance(part, Part):
+            tell(part)
+            return None
         entry = self._find(leg.entry)
-        if not _stands(entry, leg):  # a late receipt came first (INV-4)
-            return Unknown(cause="overtaken")
-        try:
-            part = self.part(entry)
-        except TurnfoldError as exc:
-            return _unreadable(exc)
         attempt = Attempt(
             number=leg.attempt,
             at_ms=entry.last_at or self._clock.now(),
@@ -96,40 +109,62 @@ class Legs:
             prepared=prepared,
         )
         self._sent[leg.entry] = (leg, None)
-        outcome = await self._send(desk, leg, part, attempt)
-        self._sent[leg.entry] = (leg, outcome)
-        return outcome
 
-    async def _send(
-        self, desk: Attached, leg: Leg, part: Part, attempt: Attempt
-    ) -> Outcome:
-        def late(task: asyncio.Task[Any]) -> None:
+        def ended(call: Call, task: Task | None) -> None:
+            outcome = self._outcome(desk, call, task)
+            self._sent[leg.entry] = (leg, outcome)
+            tell(outcome)
+
+        def late(task: Task) -> None:
             outcome = desk.outcome(task)
             if isinstance(outcome, Accepted):
                 self._late(leg, outcome)
 
-        task = await self._call(desk.calling_send(part, attempt), leg, late)
+        return self._call(desk.calling_send(part, attempt), leg, ended, late)
+
+    def _ready(self, leg: Leg) -> Part | Outcome:
+        """The part that may go to the wire now, or what is known without sending."""
+        before = self._sent.get(leg.entry)
+        if before is not None and _same(before[0], leg):
+            return before[1] or Unknown(cause="sent_before")
+        if self.stopping:
+            return DRAIN  # still in our hands: proven not sent
+        entry = self._find(leg.entry)
+        if not _stands(entry, leg):  # a late receipt came first (INV-4)
+            return Unknown(cause="overtaken")
+        try:
+            return self.part(entry)
+        except TurnfoldError as exc:
+            return _unreadable(exc)
+
+    def _outcome(self, desk: Attached, call: Call, task: Task | None) -> Outcome:
         if task is None:
+            return Unknown(cause="deadline")
+        if task.cancelled() and call.timed_out:
             return Unknown(cause="deadline")
         if task.cancelled() and self.stopping:
             return Unknown(cause="shutdown")
-        if task.cancelled() and leg.entry in self._timed_out:
-            return Unknown(cause="deadline")
         return desk.outcome(task)
 
-    async def reconcile(self, desk: Attached, leg: Leg) -> Asked:
+    def reconcile(
+        self, desk: Attached, leg: Leg, tell: Callable[[Asked], None]
+    ) -> Call | None:
+        """Ask the platform what became of a part."""
         entry = self._find(leg.entry)
         unsettled = self._unsettled(entry)
         try:
             part = self.part(entry)
         except TurnfoldError as exc:
-            return Asked(CannotTell(detail=str(exc)), unsettled)
+            tell(Asked(CannotTell(detail=str(exc)), unsettled))
+            return None
+
+        def ended(_: Call, task: Task | None) -> None:
+            silent = CannotTell(detail="deadline")
+            tell(Asked(silent if task is None else desk.verdict(task), unsettled))
+
         since = (entry.first_at or entry.created) - _SKEW_MS
         call = desk.calling_reconcile(part, since)
-        task = await self._call(call, leg, asks=True)
-        if task is None:
-            return Asked(CannotTell(detail="deadline"), unsettled)
-        return Asked(desk.verdict(task), unsettled)
+        return self._call(call, leg, ended, asks=True)
 
     def _unsettled(self, entry: Entry) -> int:
         """How long an old request may still land. Counted from the end of our own
@@ -182,41 +217,23 @@ class Legs:
         self._room += len(data)
         return data
 
-    async def _call(
+    def _call(
         self,
-        call: Coroutine[Any, Any, Any],
+        coroutine: Coroutine[Any, Any, Any],
         leg: Leg,
-        late: Callable[[asyncio.Task[Any]], None] | None = None,
+        ended: Ended,
+        late: Callable[[Task], None] | None = None,
         *,
         asks: bool = False,
-    ) -> asyncio.Task[Any] | None:
-        """The finished task, or none if it did not end even when cancelled."""
-        self._timed_out.discard(leg.entry)
-        task = asyncio.ensure_future(call)
-        try:
-            await _ended(task, self._settings.attempt_deadline_ms / 1e3)
-        except asyncio.CancelledError:
-            self.stopping = True  # only a shutdown cancels a program
-        if not task.done():
-            self._timed_out.add(leg.entry)
-            task.cancel()
-            await _ended(task, _GRACE_S)
-        if not task.done():
-            self._hang(task, leg, late)
-            return None
-        if not asks:
-            self._quiet[leg.entry] = self._clock.mono_ms()
-        return task
+    ) -> Call:
+        def over(call: Call, task: Task | None) -> None:
+            if task is None:
+                self.hung[leg.entry] = call.task
+            elif not asks:
+                self._quiet[leg.entry] = self._clock.mono_ms()
+            ended(call, task)
 
-    def _hang(
-        self,
-        task: asyncio.Task[Any],
-        leg: Leg,
-        late: Callable[[asyncio.Task[Any]], None] | None,
-    ) -> None:
-        self.hung[leg.entry] = task
-
-        def ended(task: asyncio.Task[Any]) -> None:
+        def came_late(task: Task) -> None:
             if self.hung.get(leg.entry) is task:
                 del self.hung[leg.entry]
             self._quiet[leg.entry] = self._clock.mono_ms()
@@ -225,7 +242,7 @@ class Legs:
             elif not task.cancelled():
                 task.exception()
 
-        task.add_done_callback(ended)
+        return self.calls.begin(coroutine, over, came_late)
 
 
 def route_of(entry: Entry, target: str | None = None) -> Route:
@@ -250,24 +267,6 @@ def _route(
         thread=thread,
         reply_to=reply_to,
     )
-
-
-async def _ended(task: asyncio.Task[Any], timeout_s: float) -> None:
-    """`asyncio.wait` for just one task, in half of its time."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(wake)
-    alarm = loop.call_later(timeout_s, wake)
-    try:
-        await waiter
-    finally:
-        alarm.cancel()
-        task.remove_done_callback(wake)
 
 
 def _same(one: Leg, other: Leg) -> bool:
