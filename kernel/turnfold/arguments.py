@@ -68,6 +68,8 @@ def a_time(field: str, value: Any, *, least: int = 0) -> int:
 
 def a_word(field: str, value: Any, words: type[Word]) -> Word:
     """One of a closed set of words, given as itself or as its text."""
+    if type(value) is words:
+        return value
     try:
         return words(value)
     except ValueError as exc:

@@ -5,7 +5,7 @@ no BOM. One value has one encoding, so bytes can be compared and hashed.
 """
 
 import json
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from hashlib import sha256
 from typing import Any
 
@@ -48,11 +48,6 @@ def loads(data: bytes) -> Any:
     return value
 
 
-def plain(data: bytes) -> Any:
-    """Decode what `dumps` has just made."""
-    return _decode(data.decode("utf-8"))
-
-
 def event_hash(envelope: bytes) -> bytes:
     """The hash of one event: over its canonical envelope, 32 bytes."""
     return sha256(envelope).digest()
@@ -65,4 +60,12 @@ def next_head(head: bytes, event: bytes) -> bytes:
 
 def body_digest(salt: bytes, data: bytes) -> str:
     """The name of a body: salted, so that it tells nothing once the body is erased."""
-    return urlsafe_b64encode(sha256(salt + data).digest()).rstrip(b"=").decode()
+    return digest_text(sha256(salt + data).digest())
+
+
+def digest_text(digest: bytes) -> str:
+    """32 bytes as 43 characters of base64 for file names and addresses."""
+    return b2a_base64(digest, newline=False)[:43].translate(_URL_SAFE).decode()
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")

@@ -23,6 +23,9 @@ HeldHook = Callable[[Turn], None]
 RestoredHook = Callable[[Restored], None]
 
 
+_NEWS = {o.FailedTerminal, o.Parked, o.Doubted, o.Bounced, t.Held, Restored}
+
+
 class Hooks:
     """Lists of plain functions that get the folded Entry, the Turn or the event."""
 
@@ -60,6 +63,8 @@ class Hooks:
 
     def tell(self, commit: Commit) -> None:
         for emitted in commit.emitted:
+            if type(emitted.event) not in _NEWS:
+                continue
             state = commit.moved.get(emitted.stream)
             match emitted.event:
                 case o.FailedTerminal(reason=reason):

@@ -274,18 +274,23 @@ class Kernel(Commands):
     ) -> TurnOutcome | None:
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
         a_text("stream", stream)
-        async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-            state = self._open_driver().book.state(stream)
-            while True:
-                if self._state not in ("open", "draining"):
-                    raise NotOpenError(state=self._state)
-                if not isinstance(state, Entry | Turn):
-                    raise NotFoundError(what="turn or entry", id=stream)
-                if not state.open:
-                    return state.outcome if isinstance(state, Turn) else None
-                moved = asyncio.get_running_loop().create_future()
-                self._waiters.setdefault(stream, []).append(moved)
-                state = await moved
+        if timeout_ms is None:
+            return await self._closed(stream)
+        async with asyncio.timeout(timeout_ms / 1000):
+            return await self._closed(stream)
+
+    async def _closed(self, stream: str) -> TurnOutcome | None:
+        state = self._open_driver().book.state(stream)
+        while True:
+            if self._state not in ("open", "draining"):
+                raise NotOpenError(state=self._state)
+            if not isinstance(state, Entry | Turn):
+                raise NotFoundError(what="turn or entry", id=stream)
+            if not state.open:
+                return state.outcome if isinstance(state, Turn) else None
+            moved = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(stream, []).append(moved)
+            state = await moved
 
     # --- inside ---
 

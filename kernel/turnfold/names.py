@@ -1,22 +1,30 @@
 """How streams, keys and gates are named. Ids are text everywhere."""
 
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import sha256, shake_128
 from itertools import product
 
 from turnfold.payloads import Inbound, escape
 from turnfold.words import GateScope, Kind
 
-_SHIFTS = range(120, -10, -10)
+_TIME_SHIFTS, _RANDOM_SHIFTS = range(40, -10, -10), range(70, -10, -10)
 _TWO_DIGITS = tuple(map("".join, product("0123456789abcdefghijklmnopqrstuv", repeat=2)))
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
 
 
 def time_id(now_ms: int, random: bytes) -> str:
     """A new id: 26 characters, sorts by time, 80 random bits from the caller."""
-    value = (now_ms & (2**48 - 1)) << 80 | int.from_bytes(random[:10], "big")
-    value <<= 2  # 26 digits of base 32 hold 130 bits
-    return "".join([_TWO_DIGITS[value >> shift & 1023] for shift in _SHIFTS])
+    value = int.from_bytes(random[:10], "big")
+    return _time_digits(now_ms) + "".join(
+        [_TWO_DIGITS[value >> shift & 1023] for shift in _RANDOM_SHIFTS]
+    )
+
+
+@lru_cache(maxsize=16)
+def _time_digits(now_ms: int) -> str:
+    """Ten digits of base 32 for 48 bits: the same for all ids of a millisecond."""
+    value = now_ms & (2**48 - 1)
+    return "".join([_TWO_DIGITS[value >> shift & 1023] for shift in _TIME_SHIFTS])
 
 
 def inbound_key(inbound: Inbound) -> str:
@@ -49,25 +57,14 @@ def _safe(key: str) -> str:
 def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     """The idempotency key of a part in the platform's alphabet: the same for ever,
     since it is a hash of names that never change."""
-    digest = sha256(f"{entry}#{index}".encode()).digest()
-    value, out = int.from_bytes(digest, "big"), ""
-    pairs = _pairs(alphabet)
-    base = len(pairs)
-    for _ in range(length // 2):
-        if value < base:
-            break
-        value, digits = divmod(value, base)
-        out += pairs[digits]
-    while len(out) < length and value:
-        value, digit = divmod(value, len(alphabet))
-        out += alphabet[digit]
-    return out
+    noise = shake_128(f"{entry}#{index}".encode()).digest(length)
+    return noise.decode("latin-1").translate(_letters(alphabet))
 
 
 @lru_cache(maxsize=16)
-def _pairs(alphabet: str) -> tuple[str, ...]:
-    """Two digits at once, the lower one first: half of the divisions."""
-    return tuple(low + high for high, low in product(alphabet, alphabet))
+def _letters(alphabet: str) -> dict[int, str]:
+    """A letter for each byte; nearly the same number of bytes for each letter."""
+    return {byte: alphabet[byte % len(alphabet)] for byte in range(256)}
 
 
 def account_scope(channel: str, account: str) -> str:

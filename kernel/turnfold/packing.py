@@ -28,6 +28,7 @@ class Packed:
     kind: str  # "text", "file" or "native"
     head: Mapping[str, Any]
     content: bytes | None = None
+    origin: Payload | None = field(default=None, eq=False, repr=False)  # if unchanging
     encoded: bytes = field(init=False, eq=False, repr=False)  # the head, once
 
     @encoded.default
@@ -45,7 +46,7 @@ def pack(payload: Payload) -> Packed:
     match payload:
         case Text():
             head = {"type": "text", "text": payload.text, "format": payload.format}
-            return Packed("text", head)
+            return Packed("text", head, origin=payload)
         case Native():
             return Packed("native", {"type": "native", "body": _thaw(payload.body)})
         case File():
@@ -80,7 +81,7 @@ def _thaw(value: Any) -> Any:
 def store(draft: Draft, packed: Packed) -> str:
     """Put a packed payload beside the log; returns its digest."""
     if packed.content is None:
-        return draft.body(packed.encoded)
+        return draft.body(packed.encoded, packed.origin)
     head = {**packed.head, "content": draft.body(packed.content)}
     return draft.body(canonical.dumps(head))
 
@@ -94,11 +95,9 @@ def same(packed: Packed, digest: str, body: Callable[[str], bytes]) -> bool:
     return content is None or body(content) == packed.content
 
 
-def unpack(data: bytes, body: Callable[[str], bytes], *, own: bool = False) -> Payload:
-    """The payload in stored bytes; `body` fetches a file's content by digest. `own`:
-    this process has just packed them, so their form needs no check."""
-    head = canonical.plain(data) if own else canonical.loads(data)
-    match head:
+def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
+    """The payload in stored bytes; `body` fetches a file's content by digest."""
+    match canonical.loads(data):
         case {"type": "text", "text": str(text), "format": str(form)}:
             return Text(text, format=Format(form))
         case {"type": "native", "body": dict(native)}:

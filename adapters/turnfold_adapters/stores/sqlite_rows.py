@@ -7,13 +7,13 @@ hides the others.
 
 from __future__ import annotations  # `list` is a method of the port, too
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apsw
 
-from turnfold.canonical import EMPTY_HEAD, body_digest
+from turnfold.canonical import EMPTY_HEAD, body_digest, digest_text
 from turnfold.codec import Record
 from turnfold.errors import (
     CorruptLogError,
@@ -254,11 +254,14 @@ def _listing(want: Listing) -> tuple[str, dict[str, Any]]:
     return sql, bindings
 
 
+_BASE64 = str.maketrans("-_", "+/")
+
+
 def raw_digest(digest: str) -> bytes:
     """The 32 bytes that a digest's text stands for. Raises InvalidInputError."""
     try:
-        raw = urlsafe_b64decode(f"{digest}=")
-        same = urlsafe_b64encode(raw).rstrip(b"=").decode() == digest
+        raw = a2b_base64(digest.translate(_BASE64) + "=")
+        same = digest_text(raw) == digest
     except ValueError:
         raw, same = b"", False
     if len(raw) != 32 or not same:

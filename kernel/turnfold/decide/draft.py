@@ -243,11 +243,12 @@ class Draft:
         elif isinstance(state, Turn) and not state.control:
             self._turn_lanes.setdefault(state.lane, []).append(stream)
 
-    def body(self, data: bytes) -> str:
-        """Store bytes beside the log; returns their digest."""
+    def body(self, data: bytes, origin: object = None) -> str:
+        """Store bytes beside the log; returns their digest. `origin`: what they were
+        made of, if it cannot change."""
         salt = self.context.salt()
         digest = body_digest(salt, data)
-        self.bodies.append(Body(digest=digest, salt=salt, data=data))
+        self.bodies.append(Body(digest=digest, salt=salt, data=data, origin=origin))
         return digest
 
     def text(self, value: str) -> str | None:

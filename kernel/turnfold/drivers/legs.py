@@ -15,7 +15,7 @@ from turnfold.effects import Asked, Leg, Prepared
 from turnfold.errors import MissingBodyError, TurnfoldError, UsageError
 from turnfold.machines.entry import Entry
 from turnfold.packing import unpack
-from turnfold.payloads import Route
+from turnfold.payloads import Payload, Route, Text
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -55,7 +55,7 @@ class Legs:
         self._began = clock.mono_ms()
         self._sent: dict[str, tuple[Leg, Outcome | None]] = {}
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
-        self._at_hand: dict[str, bytes] = {}  # bodies just stored, by digest
+        self._at_hand: dict[str, Body] = {}  # bodies just stored, by digest
         self._room = _ROOM
         self.hung: dict[str, Task] = {}
         self.stopping = False
@@ -189,14 +189,12 @@ class Legs:
     def part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
         planned = entry.current
-        own = planned.body in self._at_hand
-        body = self._body
         return Part(
             entry_id=entry.stream,
             index=entry.part,
             count=len(entry.parts),
             kind=planned.kind,
-            payload=unpack(body(planned.body), body, own=own),
+            payload=self._payload(planned.body),
             key=planned.key,
             route=route_of(entry, entry.target),
         )
@@ -204,18 +202,29 @@ class Legs:
     def keep(self, bodies: Sequence[Body]) -> None:
         """What was just stored is mostly sent at once: it need not be read back."""
         for body in bodies:
-            self._at_hand[body.digest] = body.data
+            self._at_hand[body.digest] = body
             self._room -= len(body.data)
         if self._room < 0:
             self._at_hand.clear()
             self._room = _ROOM
 
+    def _payload(self, digest: str) -> Payload:
+        own = self._taken(digest)
+        if own is not None and isinstance(own.origin, Text):
+            return own.origin
+        data = own.data if own is not None else self._store.body(digest)
+        return unpack(data, self._body)
+
     def _body(self, digest: str) -> bytes:
-        data = self._at_hand.pop(digest, None)
-        if data is None:
-            return self._store.body(digest)
-        self._room += len(data)
-        return data
+        own = self._taken(digest)
+        return self._store.body(digest) if own is None else own.data
+
+    def _taken(self, digest: str) -> Body | None:
+        """What is at hand is given away once."""
+        own = self._at_hand.pop(digest, None)
+        if own is not None:
+            self._room += len(own.data)
+        return own
 
     def _call(
         self,

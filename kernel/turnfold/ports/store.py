@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from attrs import field
+
 from turnfold.codec import Record
 from turnfold.frozen import frozen
 
@@ -46,11 +48,13 @@ class Summary:
 
 @frozen(kw_only=True)
 class Body:
-    """Bytes beside the log under their salted digest (canonical.body_digest)."""
+    """Bytes beside the log under their salted digest (canonical.body_digest). Not for
+    stores is `origin`, what the bytes were made of."""
 
     digest: str
     salt: bytes
     data: bytes
+    origin: object = field(default=None, eq=False, repr=False)
 
 
 @frozen(kw_only=True)
