@@ -6,7 +6,7 @@ from typing import Any
 
 from turnfold.events import turn as t
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, illegal, targets
+from turnfold.machines.table import Row, assign, copier, illegal, targets
 from turnfold.words import AbortReason, TurnOutcome, TurnPhase
 
 ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
@@ -61,7 +61,7 @@ _GOOD = frozenset(
 )
 
 
-@frozen(kw_only=True, slots=False)  # as Entry
+@frozen(kw_only=True)
 class Turn:
     """The fold of a turn's log. `failed_runs` counts against the limit of runs."""
 
@@ -109,17 +109,27 @@ def evolve(
     turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
 ) -> Turn:
     """The state after one more event. Raises off the table and changes nothing."""
+    copy = None if turn is None else copier(Turn)(turn)
+    return advance(copy, event, stream, at, position)
+
+
+def advance(
+    turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
+) -> Turn:
+    """As `evolve`, in place: for a state that nobody else holds. What is left of it
+    when this raises must not be used."""
     phase = turn.phase if turn else None
     allowed = targets(TRANSITIONS, phase, type(event), stream)
     if turn is None:
-        after = _born(event, stream, at, position)
+        turn = _born(event, stream, at, position)
     else:
-        changes = _moved(turn, event)
-        changes["version"], changes["updated"] = turn.version + 1, at
-        after = Turn(**{**turn.__dict__, **changes})
-    if after.phase not in allowed:
+        to: Any = turn  # frozen for everybody else
+        _moved(turn, to, event)
+        to.version += 1
+        to.updated = at
+    if turn.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
-    return after
+    return turn
 
 
 def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
@@ -143,58 +153,65 @@ def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
     )
 
 
-def _moved(turn: Turn, event: t.TurnEvent) -> dict[str, Any]:
-    """The fields that an event changes."""
+def _moved(turn: Turn, to: Any, event: t.TurnEvent) -> None:
+    """Set the fields that an event changes. `to` is `turn`, to be written."""
     match event:
         case t.Accepted():
-            return {}  # the table does not let it get here
+            pass  # the table does not let it get here
         case t.Joined():
-            return dict(joined=(*turn.joined, event.body))
+            to.joined = (*turn.joined, event.body)
         case t.Started():
-            return dict(
-                phase=RUNNING,
-                run=event.run,
-                fence=event.fence,
-                owner=event.owner,
-                due=None,
-            )
+            to.phase = RUNNING
+            to.run = event.run
+            to.fence = event.fence
+            to.owner = event.owner
+            to.due = None
         case t.StepStarted():
-            return dict(steps=_step(turn, event.key, None))
+            to.steps = _step(turn, event.key, None)
         case t.StepDone():
-            return dict(steps=_step(turn, event.key, event.result))
+            to.steps = _step(turn, event.key, event.result)
         case t.Released():
-            return dict(phase=ACCEPTED, reason=event.reason, due=event.due)
+            assign(to, phase=ACCEPTED, reason=event.reason, due=event.due)
         case t.RunFailed():
-            return dict(
+            assign(
+                to,
                 phase=ACCEPTED,
                 failed_runs=turn.failed_runs + 1,
                 due=event.due,
                 reason=event.failure,
             )
         case t.Answered():
-            return dict(phase=ANSWERED, finals=event.finals, silent=event.silent)
+            to.phase = ANSWERED
+            to.finals = event.finals
+            to.silent = event.silent
         case t.Completed():
-            return dict(phase=COMPLETED, outcome=event.outcome)
+            to.phase = COMPLETED
+            to.outcome = event.outcome
         case t.Failed():
-            return dict(
+            assign(
+                to,
                 phase=FAILED,
                 outcome=event.outcome,
                 reason=event.reason,
                 notice=event.notice,
             )
         case t.TurnAbortRequested():
-            return dict(abort=event.reason, abort_by=event.by)
+            assign(to, abort=event.reason, abort_by=event.by)
         case t.TurnAborted():
-            return dict(phase=ABORTED, outcome=event.outcome)
+            assign(to, phase=ABORTED, outcome=event.outcome)
         case t.Amended():
-            phase = COMPLETED if event.outcome in _GOOD else FAILED
-            return dict(phase=phase, outcome=event.outcome)
+            assign(
+                to,
+                phase=COMPLETED if event.outcome in _GOOD else FAILED,
+                outcome=event.outcome,
+            )
         case t.Held():
-            return dict(phase=ACCEPTED, held=True, passed=True, reason=event.reason)
+            assign(to, phase=ACCEPTED, held=True, passed=True, reason=event.reason)
         case t.Unheld():
-            return dict(held=False)
+            to.held = False
         case t.Resubmitted():
-            return dict(
+            assign(
+                to,
                 phase=ACCEPTED,
                 failed_runs=0,
                 due=None,
@@ -203,7 +220,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> dict[str, Any]:
                 forgiven=turn.run,
             )
         case t.TurnRedacted():
-            return dict(redacted=True)
+            to.redacted = True
 
 
 def _step(
