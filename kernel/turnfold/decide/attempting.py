@@ -40,27 +40,33 @@ class Step:
     until: int | None = None
 
 
+_NOTHING = Step(Act.WAIT)
+
+
 def next_step(draft: Draft, lane: str) -> Step:
     """What to do in a lane now. What is on its way comes before all else: one send at
     a time. Yielded entries are passed by while they wait; the first entry that has not
     yielded holds the rest back."""
-    steps: list[Step] = []
+    first = _NOTHING
     for entry in _front(draft, lane):
         step = step_of(draft, entry)
         if entry.phase in (Phase.A, Phase.D):
             return step
-        steps.append(step)
-    for step in steps:
-        if step.act is not Act.WAIT:
-            return step
-    waits = [step.until for step in steps if step.until is not None]
-    return Step(Act.WAIT, until=min(waits, default=None))
+        if first.act is Act.WAIT:
+            first = step if step.act is not Act.WAIT else _earlier(first, step)
+    return first
+
+
+def _earlier(one: Step, other: Step) -> Step:
+    """Of two waits the one that ends first; one without an end never does."""
+    if one.until is None or (other.until is not None and other.until < one.until):
+        return other
+    return one
 
 
 def _front(draft: Draft, lane: str) -> Iterator[Entry]:
     """The entries that a lane may be busy with: those that have yielded, and the head."""
-    for stream in draft.lane(lane):
-        entry = draft.entry(stream)
+    for entry in draft.lane(lane):
         yield entry
         if not entry.yielded:
             return
@@ -140,9 +146,9 @@ def attempt(draft: Draft, stream: str) -> None:
     """Write one attempt ahead. Every rule of the `attempted` row is asked here."""
     entry = draft.entry(stream)
     fence = draft.fence()
-    for rule, holds in _rules(draft, entry):
-        if not holds:
-            raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
+    rule = _broken_rule(draft, entry)
+    if rule is not None:
+        raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
     draft.emit(
         stream,
@@ -158,24 +164,33 @@ def attempt(draft: Draft, stream: str) -> None:
     )
 
 
-def _rules(draft: Draft, entry: Entry) -> Iterator[tuple[str, bool]]:
+def _broken_rule(draft: Draft, entry: Entry) -> str | None:
+    """The first rule of the `attempted` row that does not hold."""
     now = draft.now
-    yield "not_expired", guards.not_expired(entry, now)
-    yield "not_aborted", guards.not_aborted(entry)
-    yield "budget_left", guards.budget_left(entry)
-    yield "not_quarantined", guards.not_quarantined(entry, draft.settings.deaths)
-    yield "resend_allowed", guards.resend_allowed(entry, now)
-    yield "head_of_lane", guards.head_of_lane(entry.stream, _turn_to_send(draft, entry))
+    if not guards.not_expired(entry, now):
+        return "not_expired"
+    if not guards.not_aborted(entry):
+        return "not_aborted"
+    if not guards.budget_left(entry):
+        return "budget_left"
+    if not guards.not_quarantined(entry, draft.settings.deaths):
+        return "not_quarantined"
+    if not guards.resend_allowed(entry, now):
+        return "resend_allowed"
+    if not guards.head_of_lane(entry.stream, _turn_to_send(draft, entry)):
+        return "head_of_lane"
+    return None
 
 
 def _turn_to_send(draft: Draft, entry: Entry) -> str | None:
     """The entry itself if it may go now, else the one that holds it back."""
-    front = list(_front(draft, entry.lane))
-    for other in front:
+    mine = None
+    for other in _front(draft, entry.lane):
         if other.phase in (Phase.A, Phase.D):
             return other.stream
-    mine = any(other.stream == entry.stream for other in front)
-    return entry.stream if mine else None
+        if other.stream == entry.stream:
+            mine = other.stream
+    return mine
 
 
 def attempt_if_free(draft: Draft, lane: str) -> None:

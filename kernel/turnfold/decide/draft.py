@@ -180,14 +180,17 @@ class Draft:
     def lookup(self, key: str) -> str | None:
         return self.keys.get(key) or self.below.lookup(key)
 
-    def lane(self, lane: str) -> Iterator[str]:
+    def lane(self, lane: str) -> Iterator[Entry]:
+        """The open entries of a lane, in the order of their queueing."""
         mine = self.touched
         for stream in self.below.lane(lane):
-            if stream not in mine or self.entry(stream).open:
-                yield stream
+            entry = self.entry(stream)
+            if stream not in mine or entry.open:
+                yield entry
         for stream in self._lanes.get(lane, ()):
-            if self.entry(stream).open:
-                yield stream
+            entry = self.entry(stream)
+            if entry.open:
+                yield entry
 
     def turn_lane(self, lane: str) -> Iterator[str]:
         for stream in self.below.turn_lane(lane):

@@ -66,12 +66,11 @@ def _in_flight(draft: Draft, entry: Entry, alive: bool | None) -> Next:
 
 
 def _ahead(draft: Draft, entry: Entry) -> str | None:
-    for stream in draft.lane(entry.lane):
-        if stream == entry.stream:
+    for other in draft.lane(entry.lane):
+        if other.stream == entry.stream:
             return None
-        other = draft.entry(stream)
         if other.phase in _IN_FLIGHT or not other.yielded:
-            return stream
+            return other.stream
     return None
 
 
