@@ -156,7 +156,14 @@ class Kernel(Commands):
         self._store, self._driver, self._state = store, driver, "open"
         if store.head.position == 0:
             journal.commit([partial(created, store_id=self._new_id())])
-        self._worker = Worker(store, book, self._promote, self._depose, driver.refresh)
+        self._worker = Worker(
+            store,
+            book,
+            self._promote,
+            self._depose,
+            driver.refresh,
+            driver.flusher.land,
+        )
         self._worker.start(work=self._work)
 
     def _promote(self, fence: Fence) -> None:
@@ -199,6 +206,7 @@ class Kernel(Commands):
             await worker.stop()
             worker.release()
         self._state = "closed"
+        driver.flusher.close()
         await close_channels(self._desks.values())
         self.store.close()
         self._wake_all()
@@ -236,6 +244,7 @@ class Kernel(Commands):
         return answer
 
     def _erased(self) -> bool:
+        self._open_driver().flusher.land()
         done = self.store.checkpoint()
         if not done and self._worker is not None:
             self._worker.upkeep.owe()
@@ -360,6 +369,8 @@ class Kernel(Commands):
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.legs.hung),
             "troubles": driver.troubles,
+            "flush": "thread" if driver.flusher.threaded else "loop",
+            "disk_wait_ms": round(driver.flusher.wait_ms, 3),
             "position": driver.book.position,
         }
 

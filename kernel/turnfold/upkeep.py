@@ -18,10 +18,16 @@ _LOG = logging.getLogger("turnfold")
 
 
 class Upkeep:
-    """`store_id` names the store in its mark; none: it cannot be read, so no mark."""
+    """`store_id` names the store in its mark; none: it cannot be read, so no mark.
+    `land` waits for a transaction that is being written."""
 
-    def __init__(self, store: Store, store_id: Callable[[], str | None]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        store_id: Callable[[], str | None],
+        land: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store, self._land = store, land
         self._store_id = store_id
         self._seen = -1
         self._since = 0.0
@@ -94,6 +100,7 @@ class Upkeep:
 
     def _does(self, work: Callable[[], object]) -> bool:
         try:
+            self._land()
             work()
         except (StoreError, NotOpenError) as exc:
             if str(exc) != str(self.trouble):

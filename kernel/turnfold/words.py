@@ -105,6 +105,14 @@ class BlindPolicy(StrEnum):
     DROP = "drop"
 
 
+class Flush(StrEnum):
+    """Where transactions are written."""
+
+    AUTO = "auto"  # on the loop while the disk is quick, else in a thread
+    LOOP = "loop"
+    THREAD = "thread"
+
+
 class FailureClass(StrEnum):
     """Why the platform did not take a part; typed by the adapter, never guessed."""
 

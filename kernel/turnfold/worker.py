@@ -23,7 +23,8 @@ _CLIENT_POLL_S = 0.05  # a client that waits for an end has no doorbell
 
 class Worker:
     """`promote(fence)` is called once, when this kernel becomes the worker; `depose()`
-    when it has lost that right; `refresh()` whenever others may have appended."""
+    when it has lost that right; `refresh()` whenever others may have appended; `land()`
+    before the writing side of the store is used: a transaction may be on its way."""
 
     def __init__(
         self,
@@ -32,10 +33,11 @@ class Worker:
         promote: Callable[[Fence], None],
         depose: Callable[[], None],
         refresh: Callable[[], None],
+        land: Callable[[], None],
     ) -> None:
-        self._store, self._book = store, book
+        self._store, self._book, self._land = store, book, land
         self._promote, self._depose, self._refresh = promote, depose, refresh
-        self.upkeep = Upkeep(store, self._store_id)
+        self.upkeep = Upkeep(store, self._store_id, land)
         self._ownership: Ownership = store.ownership()
         self._doorbell: Doorbell = store.doorbell()
         self._tasks: list[asyncio.Task[None]] = []
@@ -50,6 +52,7 @@ class Worker:
         self._tasks.append(asyncio.create_task(self._watch()))
 
     def _try(self) -> bool:
+        self._land()
         owner = self._ownership.take()
         if owner is None:
             return False
@@ -113,6 +116,7 @@ class Worker:
         self._depose()
 
     def _changed(self) -> bool:
+        self._land()
         try:
             return self._store.changed()
         except NotOpenError:  # in doubt after a failed commit: a refresh opens it again

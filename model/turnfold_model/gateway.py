@@ -138,8 +138,8 @@ async def crash(kernel: Kernel) -> None:
     """End a kernel where it stands."""
     driver, worker = driver_of(kernel), kernel._worker
     kernel._state = "closed"
-    kernel.store.close()  # from here on nothing can be written
     tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
+    kernel.store.close()  # from here on nothing can be written
     tasks += kernel._handlers._running.values()
     if worker is not None:
         tasks += worker._tasks

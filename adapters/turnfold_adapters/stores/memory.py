@@ -114,6 +114,11 @@ class MemoryStore:
         """A handle, not open, on a fork of the disk."""
         return MemoryStore(self.disk.fork(), address=self._address)
 
+    @property
+    def reads_while_writing(self) -> bool:
+        """A commit changes what others read, step by step."""
+        return False
+
     def open(self, *, read_only: bool = False) -> None:
         """Opening twice is opening once. Raises NotAStoreError for an empty disk that
         may not be written."""

@@ -109,6 +109,11 @@ class SqliteStore:
     def address(self) -> str:
         return self.path
 
+    @property
+    def reads_while_writing(self) -> bool:
+        """There is a connection for each."""
+        return not self._settings.exclusive
+
     # --- opening and closing ---------------------------------------------------------
 
     def open(self, *, read_only: bool = False) -> None:

@@ -21,6 +21,7 @@ from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
 from turnfold.drivers.carrier import Carrier
+from turnfold.drivers.flushing import Flusher
 from turnfold.drivers.legs import DRAIN, Legs
 from turnfold.drivers.running import Places, Running
 from turnfold.drivers.timers import Timers
@@ -51,7 +52,6 @@ _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
 Watch = Callable[[Commit], None]
-Tell = Callable[[Decided], None]
 
 
 class AioDriver:
@@ -79,7 +79,7 @@ class AioDriver:
         self._again: set[Key] = set()
         self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
-        self._queue: list[tuple[Decision, Tell]] = []
+        self.flusher = Flusher(journal, settings.flush, self._stored)
         many = settings.concurrent_sends
         self._carrier = Carrier(journal.store, self.entry, desks, self.legs, many)
         self._runs = Places(settings.concurrent_runs)
@@ -89,20 +89,11 @@ class AioDriver:
     def submit(self, decision: Decision) -> asyncio.Future[Any]:
         """The future resolves after COMMIT. Cancelling it does not undo the append."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._append(decision, partial(_resolve, future))
+        self.flusher.append(decision, partial(_resolve, future))
         return future
 
-    def _append(self, decision: Decision, tell: Tell) -> None:
-        if not self._queue:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._queue.append((decision, tell))
-
-    def _flush(self) -> None:
-        queue, self._queue = self._queue, []
-        commit = self.journal.commit([decision for decision, _ in queue])
+    def _stored(self, commit: Commit) -> None:
         self.moved(commit.moved, commit)
-        for (_, tell), decided in zip(queue, commit.results, strict=True):
-            tell(decided)
 
     def moved(self, moved: Mapping[str, State], commit: Commit | None = None) -> None:
         """Give every program that has something to do now a chance to do it."""
@@ -118,6 +109,9 @@ class AioDriver:
 
     def refresh(self) -> None:
         """Take in what other processes appended."""
+        self.flusher.after(self._refresh)
+
+    def _refresh(self) -> None:
         moved = self.journal.refresh()
         if moved:
             self.moved(moved)
@@ -174,7 +168,7 @@ class AioDriver:
         tell = partial(self._answered, run, effect)
         match effect:
             case Append(decision=decision):
-                self._append(decision, partial(self._decided, run, effect))
+                self.flusher.append(decision, partial(self._decided, run, effect))
             case Send():
                 self._carrier.send(run, effect, tell, partial(self._failed, run))
             case Prepare(leg=leg):
@@ -323,15 +317,14 @@ class AioDriver:
             for run in list(self.live.values()):
                 self._cut_off(run)
             await self._rested(1)
-        while self._queue:  # noqa: ASYNC110  the flush runs in this very loop
-            await asyncio.sleep(0)
+        await self.flusher.rested()
         self.epoch = 0
 
     def abandon(self) -> list[asyncio.Task[Any]]:
         """End everything where it stands, as a crash does; returns the tasks of calls
         that were cancelled. For tests: the process goes on, and the log must not."""
         self.stand_down()
-        self._queue.clear()
+        self.flusher.close()
         self.legs.stopping = True
         for run in self.live.values():
             run.program.close()

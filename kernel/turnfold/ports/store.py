@@ -137,6 +137,10 @@ class Store(Reads, Protocol):
     def address(self) -> str:
         """What a person calls this store: a path or an address without secrets."""
 
+    @property
+    def reads_while_writing(self) -> bool:
+        """One thread may read while another one ends a transaction."""
+
     def open(self, *, read_only: bool = False) -> None:
         """Raises NewerSchemaError, NotAStoreError, UnsafeStoreError, DiskError."""
 
