@@ -10,6 +10,7 @@ from turnfold.audit import audit_store
 from turnfold.audit.witness import Acceptance
 from turnfold.drivers import calls
 from turnfold.programs import patience
+from turnfold.words import Flush
 from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
@@ -74,13 +75,15 @@ def audited(gateway: Gateway) -> None:
     assert not breaches, breaches[0]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "thread"])
 async def gateway(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Gateway]:
-    """A gateway on either store; its log is audited when the test is over."""
+    """A gateway on either store, and with its commits written in a thread; its log is
+    audited when the test is over."""
     memory = request.param == "memory"
     made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db"))
+    made.flush = Flush.THREAD if request.param == "thread" else Flush.LOOP
     yield made
     await made.end()
     audited(made)

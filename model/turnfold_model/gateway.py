@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from attrs import define, evolve, field
 
@@ -22,6 +23,7 @@ from turnfold.machines.turn import Turn
 from turnfold.payloads import Inbound, Route
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
+from turnfold.words import Flush
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.clock import FakeClock
@@ -48,10 +50,17 @@ def in_file(path: Path) -> Callable[[], Store]:
     return lambda: SqliteStore(path)
 
 
+_OPEN: "WeakSet[Kernel]" = WeakSet()
+
+
 async def spin(turns: int = 60) -> None:
-    """Let everything run that can run without time passing."""
+    """Let everything run that can run without time passing, in other threads too."""
     for _ in range(turns):
         await asyncio.sleep(0)
+        for kernel in list(_OPEN):
+            driver = kernel._driver
+            if driver is not None and driver.flusher.busy:
+                await driver.flusher.rested()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5) -> None:
@@ -73,6 +82,7 @@ class Gateway:
     settings: Settings = field(factory=Settings)
     clock: FakeClock = field(factory=FakeClock)
     channels: dict[tuple[str, str], object] = field(factory=dict)
+    flush: Flush = Flush.AUTO
     handler: Handler | None = None
     resume: bool = False
     alive: list[Kernel] = field(factory=list)
@@ -84,7 +94,7 @@ class Gateway:
         store = wrap(self.store()) if wrap else self.store()
         kernel = Kernel(
             store,
-            settings=self.settings,
+            settings=evolve(self.settings, flush=self.flush),
             clock=self.clock,
             work=work,
             entropy=NoJitter(),
@@ -96,6 +106,7 @@ class Gateway:
             kernel.on_turn(resume=self.resume)(self.handler)
         await kernel.open()
         self.alive.append(kernel)
+        _OPEN.add(kernel)
         await spin()
         return kernel
 
