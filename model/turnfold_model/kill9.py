@@ -19,7 +19,7 @@ from itertools import count
 
 from attrs import define, evolve, field
 
-from turnfold.words import DeliveryClass
+from turnfold.words import DeliveryClass, Flush
 from turnfold_model.kill9_child import Command, warm_up
 from turnfold_model.kill9_stage import Scene
 from turnfold_model.kill9_verdict import Verdict, play
@@ -114,10 +114,17 @@ def beside(delivery: DeliveryClass) -> Scene:
     return Scene(delivery=delivery, commands=_BESIDE, client=True, standby=True)
 
 
+def in_thread(scene: Scene) -> Scene:
+    """The same with its transactions written in a thread."""
+    return evolve(scene, flush=Flush.THREAD)
+
+
 def quick(delivery: DeliveryClass, seed: int = 1) -> Iterator[Verdict]:
-    """Every point once, some pairs, a lost answer, and two processes at some points."""
+    """Every point with either flush, each followed by another one by chance; a lost
+    answer, and two processes at some points."""
     scene = Scene(delivery=delivery)
-    yield from sampled(scene, seed, share=0.2)
+    yield from sampled(scene, seed, share=1)
+    yield from sampled(in_thread(scene), seed + 1, share=1)
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     yield play(evolve(scene, lose=rng.randint(1, _ANSWERS)))
     for number in rng.sample(range(1, 60), 8):
@@ -125,10 +132,12 @@ def quick(delivery: DeliveryClass, seed: int = 1) -> Iterator[Verdict]:
 
 
 def full(delivery: DeliveryClass) -> Iterator[Verdict]:
-    """Every pair of points; every point with every lost answer; two processes at every
-    point of either."""
+    """Every pair of points, with either flush; every point with every lost answer; two
+    processes at every point of either."""
     scene = Scene(delivery=delivery)
     yield from nested(scene)
+    yield from nested(in_thread(scene))
+    yield from every_point(in_thread(beside(delivery)))
     for lose in range(1, _ANSWERS + 1):
         yield from every_point(evolve(scene, lose=lose))
     yield from every_point(evolve(scene, standby=True))

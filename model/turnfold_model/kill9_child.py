@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from turnfold.kernel import Kernel
 from turnfold.payloads import File, Inbound, Route, Text
@@ -27,7 +27,7 @@ from turnfold.ports.channel import (
 )
 from turnfold.settings import Settings
 from turnfold.turns import TurnHandle
-from turnfold.words import DeliveryClass, Kind, Status
+from turnfold.words import DeliveryClass, Flush, Kind, Status
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.failpoints import Failpoints, Stop
@@ -68,6 +68,7 @@ class Role:
     commands: Sequence[Command] = ()
     works: bool = True
     die: int = 0
+    flush: Flush = Flush.LOOP
 
 
 def child(sock: socket.socket, role: Role) -> NoReturn:
@@ -99,7 +100,8 @@ async def _live(sock: socket.socket, role: Role) -> None:
     stop = Stop(role.die) if role.die else None
     points = Failpoints(stop, told=lambda name: link.say("stopped", point=name))
     store = points.watch(SqliteStore(role.store, wal_bytes=_WAL_BYTES))
-    kernel = Kernel(store, settings=SETTINGS, work=role.works, probe=points.probe)
+    settings = evolve(SETTINGS, flush=role.flush)
+    kernel = Kernel(store, settings=settings, work=role.works, probe=points.probe)
     kernel.attach(CHANNEL, WireChannel(link, role.delivery))
     if role.works:
         kernel.on_turn(resume=True)(answer)

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from turnfold.words import DeliveryClass
+from turnfold.words import DeliveryClass, Flush
 from turnfold_model.kill9_child import Command, Role, child
 from turnfold_model.kill9_link import Lines, write_line
 
@@ -39,11 +39,13 @@ class Scene:
     client: bool = False
     client_dies: int = 0
     standby: bool = False
+    flush: Flush = Flush.LOOP
 
     def __str__(self) -> str:
         named = {"deaths": self.deaths, "lose": self.lose, "client": self.client_dies}
         facts = [f"{name}={value}" for name, value in named.items() if value]
         flags = ["client"] * self.client + ["standby"] * self.standby
+        flags += ["thread"] * (self.flush is Flush.THREAD)
         return " ".join([self.delivery.value, *facts, *flags])
 
 
@@ -180,6 +182,7 @@ class Stage:
             commands=commands,
             works=works,
             die=die,
+            flush=self.scene.flush,
         )
 
     def _unconfirmed(self) -> tuple[Command, ...]:
