@@ -37,6 +37,10 @@ _EVOLVE: dict[str, Any] = {
 }
 
 
+# In place, for a state that nobody else holds.
+_ADVANCE = _EVOLVE | {"entry": entry_machine.advance, "turn": turn_machine.advance}
+
+
 def family(stream: str) -> str:
     return stream.partition(":")[0]
 
@@ -46,6 +50,15 @@ def evolve(
 ) -> State:
     """The state of any stream after one more event."""
     after: State = _EVOLVE[family(stream)](state, event, stream, at, position)
+    return after
+
+
+def advance(
+    state: State | None, event: Event, stream: str, at: int, position: int
+) -> State:
+    """As `evolve`; what it was given may be what it gives back, changed. What is left
+    of that when this raises must not be used."""
+    after: State = _ADVANCE[family(stream)](state, event, stream, at, position)
     return after
 
 

@@ -170,9 +170,13 @@ class SqliteReads:
 
     def _records(self, sql: str, bindings: tuple[Any, ...]) -> Sequence[Record]:
         try:
-            return [_record(row) for row in self.conn.execute(sql, bindings)]
+            rows: Sequence[Any] = self.conn.execute(sql, bindings).fetchall()
         except UnicodeDecodeError:  # a damaged name: go again, row by row
             return list_damaged(self.conn, sql, bindings)
+        return [
+            Record(*row) if None not in row and type(row[6]) is bytes else _record(row)
+            for row in rows
+        ]
 
 
 def stream_log(reads: Callable[[], SqliteReads], after: int) -> Iterator[Record]:
@@ -209,10 +213,9 @@ def _shown(value: Any, column: int) -> Any:
 
 def _record(row: tuple[Any, ...]) -> Record:
     position, stream, version, kind, schema, at, data, digest = row
-    if stream is None or kind is None or type(data) is not bytes:
-        stream = "?" if stream is None else stream
-        kind = "?" if kind is None else kind
-        data = data if isinstance(data, bytes) else repr(data).encode()
+    stream = "?" if stream is None else stream
+    kind = "?" if kind is None else kind
+    data = data if isinstance(data, bytes) else repr(data).encode()
     return Record(position, stream, version, kind, schema, at, data, digest)
 
 

@@ -60,10 +60,9 @@ class Keys:
         self._findings = findings
         self._store = store
 
-    def feed(
-        self, stream: str, before: State | None, event: Event, position: int
-    ) -> None:
-        key = _key_of(before, event)
+    def feed(self, state: State, event: Event, position: int) -> None:
+        """`state`: after the event; what a key is made of never changes."""
+        key, stream = _key_of(state, event), state.stream
         if key is None:
             return
         holder = self._store.lookup(key)
@@ -72,12 +71,12 @@ class Keys:
             self._findings.add(Rule.KEY, f"the key {key} {where}", position, stream)
 
 
-def _key_of(before: State | None, event: Event) -> str | None:
+def _key_of(state: State, event: Event) -> str | None:
     match event:
         case t.Accepted():
             return f"in:{inbound_key(event, event)}"
-        case t.Joined() if isinstance(before, Turn):
-            return f"in:{inbound_key(before, event)}"
+        case t.Joined() if isinstance(state, Turn):
+            return f"in:{inbound_key(state, event)}"
         case o.Queued() if event.key is not None and event.turn is None:
             return outbound_key(event.key)
         case _:

@@ -5,12 +5,12 @@ that is wrong there is found here. Each function yields what an event breaks, gi
 entry as it was before the event.
 """
 
-from collections.abc import Iterator
-
-from attrs import frozen
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from turnfold.audit.findings import Rule
 from turnfold.events import outbox as o
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.words import DeliveryClass, FailureClass, Phase, Reason
 
@@ -35,8 +35,18 @@ class Moment:
     owner: str | None
 
 
-def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
+def broken_by(
+    before: Entry, event: o.OutboxEvent, now: Moment
+) -> Iterable[tuple[Rule, str]]:
     """What `event` breaks; legality by the transition table is not looked at."""
+    usual = _USUAL.get(type(event))
+    if usual is not None and usual(before, event, now):
+        return ()
+    return broken_by_rules(before, event, now)
+
+
+def broken_by_rules(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
+    """The same without a look at what is usual."""
     match event:
         case o.Attempted():
             return _attempted(before, event, now)
@@ -54,6 +64,49 @@ def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
             return _looked_up(before, event)
         case _:
             return _changed(before, event)
+
+
+# What nearly every message does is looked at in one go: if all is as usual, none of the
+# rules below has anything to say (a test holds that). They alone say what is broken.
+
+
+def _usual_plan(before: Entry, _event: o.Planned, _now: Moment) -> bool:
+    return not before.planned
+
+
+def _usual_attempt(before: Entry, event: o.Attempted, now: Moment) -> bool:
+    return (
+        event.part == before.part
+        and event.attempt == before.attempt + 1
+        and event.fence == now.epoch
+        and event.owner == now.owner
+        and before.planned
+        and before.used < before.budget
+        and now.at < before.expires_at
+        and before.abort is None
+        and not before.doubt
+    )
+
+
+def _usual_end(
+    before: Entry, event: o.PartDelivered | o.Delivered, now: Moment
+) -> bool:
+    return (
+        event.part == before.part
+        and event.attempt == before.attempt
+        and before.fence == now.epoch
+        and before.phase in _IN_FLIGHT
+        and event.receipt != ()
+        and all(event.receipt)
+    )
+
+
+_USUAL: dict[type, Callable[[Entry, Any, Moment], bool]] = {
+    o.Planned: _usual_plan,
+    o.Attempted: _usual_attempt,
+    o.PartDelivered: _usual_end,
+    o.Delivered: _usual_end,
+}
 
 
 def _changed(before: Entry, event: o.OutboxEvent) -> Broken:

@@ -1,11 +1,11 @@
 """Who may go first in a lane: the order of queueing, unless the head has yielded."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from turnfold.audit.findings import Rule
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.words import TurnPhase
+from turnfold.words import CLOSED, Phase, TurnPhase
 
 _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 
@@ -45,36 +45,40 @@ class Lanes:
 
 
 class EntryLanes(Lanes):
-    def overtakes(self, entry: Entry) -> Iterator[tuple[Rule, str]]:
+    def overtakes(self, entry: Entry) -> Sequence[tuple[Rule, str]]:
         head = self.ahead_of(entry.stream, entry.lane, entry.order)
-        if head is not None:
-            yield Rule.LANE_ORDER, f"attempted before {head}, which has not yielded"
+        if head is None:
+            return ()
+        return [(Rule.LANE_ORDER, f"attempted before {head}, which has not yielded")]
 
-    def moved(self, before: Entry | None, after: Entry) -> None:
-        if before is None and after.open and not after.yielded:
-            self.join(after.stream, after.lane, after.order)
-        elif before is not None and after.open and not before.open:
-            self.free(after.stream)
-        elif not after.open:
+    def moved(self, was: Phase | None, after: Entry) -> None:
+        """`was`: its phase before; none for a new one."""
+        if after.phase in CLOSED:
             self.close(after.stream, after.lane)
+        elif was is not None and was in CLOSED:
+            self.free(after.stream)
         elif after.yielded:
             self.leave(after.stream, after.lane)
+        elif was is None:
+            self.join(after.stream, after.lane, after.order)
 
 
 class TurnLanes(Lanes):
-    def overtakes(self, turn: Turn) -> Iterator[tuple[Rule, str]]:
+    def overtakes(self, turn: Turn) -> Sequence[tuple[Rule, str]]:
         head = self.ahead_of(turn.stream, turn.lane, turn.order)
-        if head is not None and not turn.control:
-            yield Rule.TURN_LANE, f"started before {head} was answered"
+        if head is None or turn.control:
+            return ()
+        return [(Rule.TURN_LANE, f"started before {head} was answered")]
 
-    def moved(self, before: Turn | None, after: Turn) -> None:
+    def moved(self, was: TurnPhase | None, after: Turn, *, held: bool) -> None:
+        """`was`: its phase before, none for a new one; `held`: was it held?"""
         if after.control:
             return
-        if before is None:
+        if was is None:
             self.join(after.stream, after.lane, after.order)
         elif after.phase not in _WAITING:
             self.close(after.stream, after.lane)
         elif after.held:
             self.leave(after.stream, after.lane)
-        elif before.held or not before.open:
+        elif held or was.closed:
             self.free(after.stream)

@@ -48,14 +48,19 @@ class States:
         return fold(r for r in store.read(stream) if r.position < position)
 
     def put(self, state: State) -> None:
+        """Keep a state that is new here, or has moved on."""
         if state.version == 1:
             self.count += 1
         self._states[state.stream] = state
-        closed = isinstance(state, Entry | Turn) and not state.open
-        if closed and self._store is not None:
-            self._closed.append(state.stream)
-            if len(self._closed) > _LATE:
-                self._drop(self._closed.popleft())
+        if self._store is not None and isinstance(state, Entry | Turn):
+            self._settle(state)
+
+    def _settle(self, state: Entry | Turn) -> None:
+        if state.open:
+            return
+        self._closed.append(state.stream)
+        if len(self._closed) > _LATE:
+            self._drop(self._closed.popleft())
 
     def _drop(self, stream: str) -> None:
         state = self._states.get(stream)

@@ -29,16 +29,19 @@ class Turns:
 
     # --- what entries mean for their turn ---
 
-    def queued(self, stream: str, event: o.Queued, position: int) -> Broken:
+    def queued(
+        self, stream: str, event: o.Queued, position: int
+    ) -> Sequence[tuple[Rule, str]]:
         turn = event.turn
         if turn is None:
-            return
+            return ()
         if event.kind is Kind.FINAL:
             self._finals[turn] = (stream, position)
         elif event.kind is Kind.NOTICE:
             first = self._notices.setdefault(turn, stream)
             if first != stream:
-                yield Rule.NOTICE, f"a second notice of {turn}, after {first}"
+                return [(Rule.NOTICE, f"a second notice of {turn}, after {first}")]
+        return ()
 
     # --- turns ---
 

@@ -84,23 +84,24 @@ class Witness:
     def total(self) -> int:
         return self._count.total()
 
-    def feed(self, before: Entry, event: o.OutboxEvent, position: int) -> None:
-        if self._channels is not None and before.channel not in self._channels:
+    def feed(self, entry: Entry, event: o.OutboxEvent, position: int) -> None:
+        """`entry`: after the event; its parts and their keys are frozen by then."""
+        if self._channels is not None and entry.channel not in self._channels:
             return
         match event:
             case o.Attempted() if event.on_wire:
-                self._sent(before, event.part, position)
+                self._sent(entry, event.part, position)
             case o.Dispatched():
-                self._sent(before, event.part, position)
+                self._sent(entry, event.part, position)
             case o.PartDelivered() | o.Delivered():
                 if event.suppressed is None and event.by is None:
-                    self._accepted(before, event.part, event.receipt, position)
+                    self._accepted(entry, event.part, event.receipt, position)
             case o.LateReceipt():
-                self._accepted(before, event.part, event.receipt, position)
+                self._accepted(entry, event.part, event.receipt, position)
             case o.Resolved():
-                self._grant(before)
+                self._grant(entry)
             case o.Redriven() if event.accept_duplicate:
-                self._grant(before)
+                self._grant(entry)
             case _:
                 pass
 

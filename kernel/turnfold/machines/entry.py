@@ -186,8 +186,7 @@ def evolve(
     entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
 ) -> Entry:
     """The state after one more event. Raises off the table and changes nothing."""
-    copy = None if entry is None else copier(Entry)(entry)
-    return advance(copy, event, stream, at, position)
+    return advance(entry and copier(Entry)(entry), event, stream, at, position)
 
 
 def advance(
@@ -197,21 +196,22 @@ def advance(
     when this raises must not be used."""
     phase = entry.phase if entry else None
     allowed = targets(TRANSITIONS, phase, type(event), stream)
+    after: Any = entry  # frozen for everybody else
     if entry is None:
-        entry = _born(event, stream, at, position)
+        after = _born(event, stream, at, position)
     else:
-        to: Any = entry  # frozen for everybody else
-        _moved(entry, to, event, at)
-        to.version += 1
-        to.updated = at
-    if entry.phase not in allowed:
+        _moved(entry, after, event, at)
+        after.updated = at
+    if after.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
-    return entry
+    after.version += 1
+    moved: Entry = after
+    return moved
 
 
 # fmt: off
 _BLANK = Entry(
-    stream="", version=1, phase=Q, order=0, created=0, updated=0, kind=Kind.NOTICE,
+    stream="", version=0, phase=Q, order=0, created=0, updated=0, kind=Kind.NOTICE,
     channel="", account="", conversation="", lane="", body=(), expires_at=0,
 )
 # fmt: on

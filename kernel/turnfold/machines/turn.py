@@ -109,8 +109,7 @@ def evolve(
     turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
 ) -> Turn:
     """The state after one more event. Raises off the table and changes nothing."""
-    copy = None if turn is None else copier(Turn)(turn)
-    return advance(copy, event, stream, at, position)
+    return advance(turn and copier(Turn)(turn), event, stream, at, position)
 
 
 def advance(
@@ -120,23 +119,24 @@ def advance(
     when this raises must not be used."""
     phase = turn.phase if turn else None
     allowed = targets(TRANSITIONS, phase, type(event), stream)
+    after: Any = turn  # frozen for everybody else
     if turn is None:
-        turn = _born(event, stream, at, position)
+        after = _born(event, stream, at, position)
     else:
-        to: Any = turn  # frozen for everybody else
-        _moved(turn, to, event)
-        to.version += 1
-        to.updated = at
-    if turn.phase not in allowed:
+        _moved(turn, after, event)
+        after.updated = at
+    if after.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
-    return turn
+    after.version += 1
+    moved: Turn = after
+    return moved
 
 
 def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
     assert isinstance(event, t.Accepted)  # noqa: S101  by the table
     return Turn(
         stream=stream,
-        version=1,
+        version=0,
         phase=ACCEPTED,
         order=position,
         created=at,

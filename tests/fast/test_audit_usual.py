@@ -1,0 +1,95 @@
+"""What the audit takes for usual at one look breaks none of its rules."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from turnfold.audit import entries
+from turnfold.audit.entries import Moment, broken_by_rules
+from turnfold.events import outbox as o
+from turnfold.machines.entry import Entry
+from turnfold.machines.entry import evolve as fold
+from turnfold.words import AbortReason, DeliveryClass, Phase
+
+from .audit_logs import E, planned, queued
+
+NOW = Moment(at=5, epoch=1, owner="w1")
+READY = evolve(
+    fold(fold(None, queued(), E, 1, 1), planned(2), E, 1, 2),
+    expires_at=10,
+    part=1,
+    attempt=1,
+    used=1,
+    fence=1,
+    first_at=1,
+    owner="w1",
+    phase=Phase.D,
+)
+KEYED = evolve(READY.parts[0], classes=(DeliveryClass.KEYED,), key_window_ms=4)
+ATTEMPTED = o.Attempted(part=1, attempt=2, owner="w1", fence=1)
+EVENTS: dict[str, tuple[o.OutboxEvent, Entry]] = {
+    "planned": (planned(), evolve(READY, planned=False, parts=())),
+    "attempted": (ATTEMPTED, READY),
+    "part_delivered": (o.PartDelivered(part=1, attempt=1, receipt=("m",)), READY),
+    "delivered": (o.Delivered(part=1, attempt=1, receipt=("m",)), READY),
+}
+OF_ENTRY: dict[str, tuple[Any, ...]] = {
+    "phase": tuple(Phase),
+    "planned": (True, False),
+    "parts": ((), (KEYED, KEYED)),
+    "expires_at": (4, 5, 6),
+    "first_at": (None, 2, 4),
+    "owner": (None, "w2"),
+    "abort": (AbortReason.USER,),
+    "budget": (0, 1, 2),
+    **dict.fromkeys(("used", "part", "attempt", "fence"), (0, 1, 2, 3)),
+    **dict.fromkeys(("ids", "doubt", "resend", "marked"), (True, False)),
+}
+OF_EVENT: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("part", "attempt", "fence"), (0, 1, 2, 3)),
+    **dict.fromkeys(("on_wire", "marked", "looked_up"), (True, False)),
+    "owner": ("w2",),
+    "receipt": ((), ("",), ("m", "")),
+    "suppressed": ("x",),
+    "by": ("me",),
+}
+OF_NOW: dict[str, tuple[Any, ...]] = {"at": (9, 10), "epoch": (0, 2), "owner": (None,)}
+Change = tuple[int, str, Any]
+
+
+def changes(event: o.OutboxEvent) -> list[Change]:
+    return [
+        (which, name, value)
+        for which, fields in enumerate((OF_ENTRY, OF_EVENT, OF_NOW))
+        for name, values in fields.items()
+        for value in values
+        if which != 1 or hasattr(event, name)
+    ]
+
+
+def cases(name: str) -> Iterator[tuple[Any, ...]]:
+    """All is as usual, but for up to two fields."""
+    event, before = EVENTS[name]
+    every = changes(event)
+    for some in [(), *combinations(every, 1), *combinations(every, 2)]:
+        made: list[Any] = [before, event, NOW]
+        for which, field, value in some:
+            made[which] = evolve(made[which], **{field: value})
+        yield tuple(made)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_what_is_usual_breaks_no_rule(name: str) -> None:
+    usual = 0
+    for before, event, now in cases(name):
+        if entries._USUAL[type(event)](before, event, now):
+            usual += 1
+            assert not list(broken_by_rules(before, event, now))
+    assert usual > 1
+
+
+def test_all_quick_looks_are_tested() -> None:
+    assert {type(event) for event, _ in EVENTS.values()} == set(entries._USUAL)
