@@ -11,7 +11,7 @@ from concurrent.futures import (
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -59,18 +59,21 @@ def _apart(work: Callable[[Task], Result], task: Task) -> Result:
     child.start()
     theirs.close()
     try:
-        result: Result = ours.recv()
+        well, result = ours.recv()
     except EOFError:
         child.join()
         raise ChildDiedError(f"{task} ended with {child.exitcode}") from None
     child.join()
-    return result
+    if not well:
+        raise result
+    return cast("Result", result)
 
 
-def _child(
-    there: Connection, work: Callable[[Task], Result], task: Task
-) -> None:  # pragma: no cover  in a process of its own
-    there.send(work(task))
+def _child(there: Connection, work: Callable[[Task], Result], task: Task) -> None:
+    try:
+        there.send((True, work(task)))
+    except Exception as exc:  # noqa: BLE001  it is raised on the other side
+        there.send((False, exc))
 
 
 def processors() -> int:

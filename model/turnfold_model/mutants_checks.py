@@ -10,6 +10,7 @@ of a file with this word in their name.
 rule, which must break, too. It confirms that a mutant is worth killing.
 """
 
+import os
 import shutil
 import signal
 import tempfile
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from io import StringIO
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
@@ -184,27 +187,45 @@ def _refusal(harness: Harness, at: int) -> str | None:
 
 
 def _test(what: str) -> str | None:
-    """Tests of the suite, in this process, for it is the one that is broken."""
-    import pytest  # noqa: PLC0415  as for hypothesis
-
-    file, _, word = what.partition("::")
+    """Tests of the suite in a fork of this process, for it is the one that is broken:
+    a test that failed may hang in its teardown."""
     if not _TESTS.is_dir():
         raise UnavailableError("the mutants need a checkout with its tests")
+    fork = get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    child = fork.Process(target=_run_tests, args=(what, theirs))
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(_PATIENCE_S):
+            raise _EndlessError
+        code, told = ours.recv()
+    except EOFError:
+        return "its process died"
+    finally:
+        child.kill()
+        child.join()
+    if code not in (0, 1):
+        raise NoCheckerError(f"test:{what}: {told}")
+    return f"{told} failed" if code else None
+
+
+def _run_tests(what: str, there: Connection) -> None:
+    import pytest  # noqa: PLC0415  as for hypothesis
+
+    class Tell:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed:
+                there.send((1, report.nodeid.rpartition("::")[2]))
+                os._exit(1)
+
+    file, _, word = what.partition("::")
     root = _TESTS.parent
-    words = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={_PATIENCE_S // 3}"]
-    words += [f"--rootdir={root}", "-c", str(root / "pyproject.toml")]
+    words = ["-q", "-p", "no:cacheprovider", f"--rootdir={root}"]
+    words += ["-c", str(root / "pyproject.toml"), str(_TESTS / file)]
     with redirect_stdout(StringIO()) as told:
-        code = pytest.main(
-            [*words, str(_TESTS / file), *(["-k", word] if word else [])]
-        )
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise NoCheckerError(f"test:{what}: {code!r}: {told.getvalue()[-200:]}")
-    return _failures(told.getvalue()) if code else None
-
-
-def _failures(told: str) -> str:
-    lines = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "; ".join(lines)[:300] or told[-300:]
+        code = pytest.main([*words, *(["-k", word] if word else [])], [Tell()])
+    there.send((int(code), f"{code!r} {told.getvalue()[-200:]}"))
 
 
 def _stateful(_: str) -> str | None:

@@ -124,7 +124,7 @@ class _Piece(ast.NodeTransformer):
 
     def __init__(self, edit: Edit) -> None:
         self.found = 0
-        self._old, self._new = _parsed(edit.old), _parsed(edit.new)
+        self._old, self._new = _parsed(edit.old, edit.new)
         self._header = _is_header(self._old[0])
         self._looks = self._shape(self._old[0])
 
@@ -145,13 +145,14 @@ class _Piece(ast.NodeTransformer):
         return node
 
 
-def _parsed(text: str) -> list[ast.AST]:
-    """One expression, or statements; a first line gets `...` for its block."""
-    block = f"{text} ..." if text.rstrip().endswith(":") else text
-    body = ast.parse(textwrap.dedent(block)).body
-    if len(body) == 1 and isinstance(body[0], ast.Expr):
-        return [body[0].value]
-    return cast("list[ast.AST]", body)
+def _parsed(*texts: str) -> list[list[ast.AST]]:
+    """Each as one expression if all are, else as statements; a first line gets `...`
+    for its block."""
+    blocks = [f"{text} ..." if text.rstrip().endswith(":") else text for text in texts]
+    bodies = [ast.parse(textwrap.dedent(block)).body for block in blocks]
+    if all(len(body) == 1 and isinstance(body[0], ast.Expr) for body in bodies):
+        return [[cast("ast.Expr", body[0]).value] for body in bodies]
+    return cast("list[list[ast.AST]]", bodies)
 
 
 def _is_header(node: ast.AST) -> bool:

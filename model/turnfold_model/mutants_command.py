@@ -9,12 +9,13 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, Final
 
 from attrs import field, frozen
 
 from turnfold_model.jobs import isolate, processors
-from turnfold_model.mutants_checks import check, price
+from turnfold_model.mutants_checks import NoCheckerError, check, price
 from turnfold_model.mutants_code import Mutant, StaleMutantError, applied
 from turnfold_model.mutants_matrix import Found, checkers, survey, table
 from turnfold_model.mutants_table import MUTANTS
@@ -37,7 +38,7 @@ class _Task:
 @frozen
 class _Done:
     """`found`: what each checker that was asked said. `late`: there was no time.
-    `stale`: what was looked for in vain."""
+    `stale`: what was looked for in vain, in the code or among the checkers."""
 
     task: _Task
     found: list[tuple[str, Found]] = field(factory=list)
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
         if done.task.mutant is not None:
             dead[done.task.mutant] = done
             say(f"{number:3}/{len(tasks)} {_line(done)}")
-        elif done.kills:
+        elif done.kills or done.stale:
             alarms.append(_what(done))
             say(f"FALSE ALARM {alarms[-1]}")
     rows = [dead[index] for index in sorted(dead)]
@@ -108,12 +109,11 @@ def _work(task: _Task) -> _Done:
     if task.until is not None and time.time() > task.until:
         return _Done(task, late=True)
     began = time.monotonic()
-    if task.mutant is None:
-        return _Done(task, _ask(task))
+    mutant = nullcontext() if task.mutant is None else applied(MUTANTS[task.mutant])
     try:
-        with applied(MUTANTS[task.mutant]):
+        with mutant:
             found = _ask(task)
-    except StaleMutantError as exc:
+    except (StaleMutantError, NoCheckerError) as exc:
         return _Done(task, stale=str(exc))
     return _Done(task, found, seconds=time.monotonic() - began)
 
@@ -132,12 +132,14 @@ def _ask(task: _Task) -> list[tuple[str, Found]]:
 
 def _line(done: _Done) -> str:
     if done.stale:
-        return f"STALE    {done.mutant.name} | {done.stale}"
+        return f"STALE            {done.mutant.name} | {done.stale}"
     verdict = "killed  " if done.kills else "late    " if done.late else "SURVIVES"
     return f"{verdict} {done.seconds:5.1f} s  {done.mutant.name} | {_what(done)}"
 
 
 def _what(done: _Done) -> str:
+    if done.stale:
+        return done.stale
     if not done.kills:
         return ", ".join(done.task.checkers)
     name, found = done.kills[0]

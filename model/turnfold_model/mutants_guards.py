@@ -62,7 +62,7 @@ GUARDS: Final = (
         "key_window_open",
         "(now - entry.first_at) * 2 < window",
         "now - entry.first_at < window",
-        "crash:window",
+        _ALONE,
     ),
     _without(
         "no fence: an outcome of any worker counts",

@@ -65,13 +65,6 @@ RECOVERY: Final = (
         "crash:store",
     ),
     _broken(
-        "after a commit of unknown fate memory is trusted",
-        f"{_JOURNAL}.reopen",
-        "self.book.load()",
-        "pass",
-        "crash:store",
-    ),
-    _broken(
         "a store in doubt is not read again by the poll",
         f"{_JOURNAL}.refresh",
         "if self._lost:",
@@ -80,7 +73,7 @@ RECOVERY: Final = (
     ),
     _broken(
         "what others wrote is not read before deciding",
-        f"{_JOURNAL}._transact",
+        f"{_JOURNAL}.begin",
         "self._news.update(self.book.catch_up(tx))",
         "pass",
         "crash:client",
@@ -90,7 +83,7 @@ RECOVERY: Final = (
         f"{_JOURNAL}._one_by_one",
         "",
         "return _refused(decisions, exc)",
-        "test:contract/test_behaviour_accept.py::one_bad_append",
+        "test:contract/test_behaviour_accept.py::what_the_store_refuses",
     ),
     _broken(
         "the clock follows a backward jump",
@@ -129,18 +122,25 @@ RECOVERY: Final = (
     ),
     _broken(
         "a call beyond its deadline was not sent",
-        f"{_LEGS}._send",
-        "if task is None:",
-        "if task is None or leg.entry in self._timed_out:\n"
-        "    return Rejected(failure=FailureClass.TRANSIENT)\nif False:",
+        f"{_LEGS}._outcome",
+        "",
+        "if task is None or task.cancelled():\n"
+        "    return Rejected(failure=FailureClass.TRANSIENT)",
         f"{_DOUBT}::a_call_beyond",
     ),
     _broken(
         "a late receipt does not stop the send that it makes needless",
-        f"{_LEGS}.send",
+        f"{_LEGS}._ready",
         "not _stands(entry, leg)",
         "False",
         f"{_DOUBT}::a_receipt_that_comes",
+    ),
+    _broken(
+        "an attempt may be sent again by the process that sent it",
+        f"{_LEGS}._ready",
+        "_same(before[0], leg)",
+        "False",
+        f"{_DOUBT}::a_leg_goes",
     ),
     _broken(
         "an exception of an adapter proves that nothing was sent",

@@ -101,8 +101,8 @@ STORE: Final = (
     ),
     _broken(
         "no conflict check",
-        f"{_S}.checking:advance",
-        "if record.version != actual + 1:",
+        f"{_S}.sqlite_tx:SqliteTx._follow",
+        "if record.version != known.version + 1:",
         "if False:",
         "store",
     ),

@@ -142,7 +142,6 @@ DECISIONS: Final = (
         f"{_D}.settling:_late",
         "",
         "return False",
-        "crash:zombie-fault",
         "stateful",
     ),
     one(
@@ -350,7 +349,7 @@ DECISIONS: Final = (
         f"{_D}.operating:resubmit",
         "if turn.resubmitted:",
         "if False:",
-        f"{_TURNS}::a_failed_turn_is_resubmitted_once",
+        f"{_TURNS}::a_turn_that_fails_again",
     ),
     one(
         "a stale worker may still write",

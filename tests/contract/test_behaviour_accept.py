@@ -255,6 +255,22 @@ async def test_one_bad_append_does_not_fail_its_neighbours_of_one_tick(
     assert driver_of(kernel).troubles == 0
 
 
+async def test_what_the_store_refuses_does_not_fail_its_neighbours_of_one_tick(
+    gateway: Gateway,
+) -> None:
+    kernel = await gateway.start()
+    first, refused, second = await asyncio.gather(
+        kernel.accept(inbound("1")),
+        kernel.append(lambda draft: draft.key("in:x", "turn:nobody")),
+        kernel.accept(inbound("2")),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, InvalidInputError)
+    assert first.new
+    assert second.new
+    assert commits(kernel)["turn.accepted"] == 2
+
+
 @pytest.mark.parametrize(
     "fields",
     [

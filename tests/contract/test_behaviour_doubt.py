@@ -1,11 +1,14 @@
 """What happens when nobody knows: classes, windows, settle times, policies."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
-from turnfold.ports.channel import CannotTell, Found, Receipt
+from turnfold.attached import Attached
+from turnfold.ports.channel import CannotTell, Found, Receipt, Unknown
+from turnfold.programs.entries import leg_of
 from turnfold.words import Phase
 from turnfold_model.gateway import (
     Gateway,
@@ -440,6 +443,24 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     await kernel.settled(other.entry_id, 1000)
     await spin()
     assert [call for call in lone.platform.calls if call[0] == name] == [(name, 0, 1)]
+
+
+async def test_a_leg_goes_to_the_wire_once_in_the_life_of_a_process(
+    lone: Gateway,
+) -> None:
+    """Should its program ever be started again, for whatever reason."""
+    go = asyncio.Event()
+    kernel, name = await sent(lone, wait_for(go))
+    await until(lambda: lone.platform.calls)
+    driver = driver_of(kernel)
+    leg = driver.look(partial(leg_of, stream=name))
+    told: list[object] = []
+    desk = Attached("t", "default", PlatformChannel(lone.platform))
+    driver.legs.send(desk, leg, None, told.append)
+    assert told == [Unknown(cause="sent_before")]
+    go.set()
+    await kernel.settled(name, 1000)
+    assert len(lone.platform.calls) == 1
 
 
 @pytest.mark.case("B07", "B06")

@@ -663,6 +663,20 @@ async def test_a_failed_turn_is_resubmitted_once(lone: Gateway) -> None:
         await kernel.resubmit(done.turn_id, by="op")
 
 
+async def test_a_turn_that_fails_again_is_not_resubmitted_again(lone: Gateway) -> None:
+    async def answer(handle) -> None:
+        raise RuntimeError("boom")
+
+    lone.handler, lone.settings = answer, Settings(runs=1)
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(1000) is TurnOutcome.FAILED
+    await kernel.resubmit(done.turn_id, by="op")
+    await until(lambda: turn(kernel, done.turn_id).phase is TurnPhase.FAILED)
+    with pytest.raises(RuleBrokenError, match="resubmit_once"):
+        await kernel.resubmit(done.turn_id, by="op")
+
+
 async def test_a_turn_whose_answer_is_owned_is_not_resubmitted(lone: Gateway) -> None:
     async def answer(handle) -> None:
         await handle.reply("a")

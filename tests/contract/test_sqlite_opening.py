@@ -17,6 +17,7 @@ from turnfold.errors import (
 )
 from turnfold_adapters.stores import sqlite_schema
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_adapters.stores.sqlite_connection import Settings, _require_synchronous
 from turnfold_adapters.stores.sqlite_place import file_system_in
 from turnfold_model.store_kit import put
 
@@ -276,6 +277,18 @@ def test_power_settings_are_what_was_asked_for(path: Path) -> None:
         store.close()
     default = SqliteStore(path)
     assert default._settings.synchronous == "FULL"
+
+
+def test_a_level_that_is_not_granted_is_refused() -> None:
+    """SQLite answers a setting that it does not honour with silence."""
+
+    class Deaf:
+        def pragma(self, name: str, value: object = None) -> int:
+            del name, value
+            return 1
+
+    with pytest.raises(UnsafeStoreError, match="synchronous is 1, not FULL"):
+        _require_synchronous(Deaf(), Settings(path="x"))  # type: ignore[arg-type]
 
 
 def test_a_disk_without_shared_memory_is_refused(tmp_path: Path) -> None:

@@ -164,9 +164,10 @@ def _losses(world: World, entries: list[Entry], turns: list[Turn]) -> list[str]:
 
 
 def _loss(world: World, e: Entry, seen: set[tuple[str, int]]) -> list[str]:
+    whole = len(e.parts) if e.phase is Phase.OK else e.part
     out = [
         f"INV-1 {e.stream} part {part} counts as delivered"
-        for part in range(e.part)
+        for part in range(whole)
         if (e.stream, part) not in seen
     ]
     if e.phase not in (Phase.OK, Phase.F, Phase.X, Phase.P):
