@@ -19,6 +19,7 @@ from turnfold.ports.store import Listing, Reads, Store, Summary
 from turnfold.words import TurnPhase
 
 _MANY = 1_000_000
+_CLOSABLE = (Entry, Turn)
 
 
 class Book:
@@ -113,7 +114,7 @@ class Book:
 
     @staticmethod
     def _keeps(state: State) -> bool:
-        return not isinstance(state, Entry | Turn) or state.open
+        return not isinstance(state, _CLOSABLE) or state.open
 
     def lookup(self, key: str) -> str | None:
         return self.reads.lookup(key)

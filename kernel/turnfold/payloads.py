@@ -5,6 +5,7 @@ that brought it, with the field named, before anything is decided or written.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -137,8 +138,12 @@ class Route:
     @property
     def lane(self) -> str:
         """The name of the ordered queue that this route belongs to."""
-        parts = (self.channel, self.account, self.conversation, self.thread)
-        return "/".join("" if p is None else escape(p) for p in parts)
+        return _lane(self.channel, self.account, self.conversation, self.thread)
+
+
+@lru_cache(maxsize=4096)  # conversations come again
+def _lane(*parts: str | None) -> str:
+    return "/".join("" if p is None else escape(p) for p in parts)
 
 
 def escape(part: str) -> str:

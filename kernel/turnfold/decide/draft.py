@@ -272,11 +272,12 @@ class Draft:
         if fence is None:
             raise NotFoundError(what="worker", id="here")
         worker = cast("StoreState | None", self.state(STORE))
+        if worker is not None and worker.epoch == fence.epoch:
+            return fence
         if self.fence_lost:
             owner = worker.owner if worker else None
             raise OwnedError(path="the store", owner=f"{owner}; ours is over")
-        if worker is None or worker.epoch != fence.epoch:
-            self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
+        self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
         return fence
 
     @property

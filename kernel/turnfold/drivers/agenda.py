@@ -1,8 +1,7 @@
 """Which programs should be alive, from what just moved. Shared by every driver."""
 
 from collections.abc import Iterable, Iterator
-
-from attrs import frozen
+from typing import NamedTuple
 
 from turnfold import programs
 from turnfold.book import Book
@@ -15,8 +14,7 @@ from turnfold.names import GATE
 from turnfold.words import TurnPhase
 
 
-@frozen(cache_hash=True)  # asked for at every turn
-class Key:
+class Key(NamedTuple):
     """The name of a program: at most one of each is alive."""
 
     what: str  # "lane", "turns", "control", "run" or "expiry"

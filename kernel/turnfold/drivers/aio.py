@@ -48,6 +48,7 @@ from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
+_SWIFT = (Look, MakePlan)  # effects that need no waiting
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
@@ -137,7 +138,7 @@ class AioDriver:
                 effect = program.throw(error) if error else program.send(answer)
                 answer, error = None, None
                 try:
-                    if not isinstance(effect, Look | MakePlan):
+                    if not isinstance(effect, _SWIFT):
                         self._set_out(run, effect)
                         return
                     answer = self._at_once(run.key, effect)
