@@ -47,6 +47,7 @@ ROWS = (
     _row("marked", classes=(), policy=BlindPolicy.RESEND_MARKED, prepares=True),
     _row("drop", classes=(), policy=BlindPolicy.DROP),
 )
+_USER = AbortReason.USER
 SEEN: set[tuple[str, str]] = set()  # by all examples of this process
 _WAITS = (1, 250, 1_000, 6_000, 60_000, 2 * HOUR, 25 * HOUR)
 _numbers = st.integers(0, 11)
@@ -115,9 +116,7 @@ class GatewayMachine(RuleBasedStateMachine):
             self.gateway.enqueue(number)
         self._live(steps, None, drawn, faults)
 
-    @rule(
-        pick=_pick, reason=st.sampled_from([AbortReason.USER, AbortReason.SUPERSEDED])
-    )
+    @rule(pick=_pick, reason=st.sampled_from([_USER, AbortReason.SUPERSEDED]))
     def stop_turn(self, pick: int, reason: AbortReason) -> None:
         turn = _one(self.gateway.turns(), pick)
         if turn:
@@ -132,11 +131,11 @@ class GatewayMachine(RuleBasedStateMachine):
         pick=_pick,
     )
     def operate(self, what: str, pick: int) -> None:
-        """On any entry that this can be done to."""
+        """On an entry that this can be done to; if there is none, on any: refused."""
         entries, tell = self.gateway.entries(), self.gateway.tell
         match what:
             case "stop":
-                self._operate(pick, aborting.abort_entry, reason=AbortReason.USER)
+                self._operate(pick, "QADUR", aborting.abort_entry, reason=_USER)
             case "redrive" | "risk":
                 failed = _one([e for e in entries if e.phase == "F"], pick)
                 if failed:
@@ -145,11 +144,11 @@ class GatewayMachine(RuleBasedStateMachine):
             case "late":
                 self._evidence(pick)
             case "acknowledge":
-                self._operate(pick, operating.acknowledge, by="test")
+                self._operate(pick, "F", operating.acknowledge, by="test")
             case "bounce":
-                self._operate(pick, operating.bounce, part=0, detail="mailbox full")
+                self._operate(pick, ("OK",), operating.bounce, part=0, detail="full")
             case _:
-                self._operate(pick, operating.redact, by="test")
+                self._operate(pick, ("OK", "F", "X"), operating.redact, by="test")
 
     @rule(pick=_pick, verdict=st.sampled_from(["not_sent", "resend", "give_up"]))
     def resolve(self, pick: int, verdict: str) -> None:
@@ -166,7 +165,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(pick=_pick, wait=st.sampled_from(_WAITS))
     def reschedule(self, pick: int, wait: int) -> None:
         due = self.gateway.process.now() + wait
-        self._operate(pick, operating.reschedule, due=due, by="test")
+        self._operate(pick, "QRU", operating.reschedule, due=due, by="test")
 
     @rule(pick=_pick)
     def resubmit(self, pick: int) -> None:
@@ -186,8 +185,11 @@ class GatewayMachine(RuleBasedStateMachine):
             taken = tell(settling.settle, stream=stream, outcome=outcome, **at)
             assert taken is True, taken  # noqa: S101  INV-4: evidence wins
 
-    def _operate(self, pick: int, decision: Any, **more: Any) -> None:
-        entry = _one(self.gateway.entries(), pick)
+    def _operate(
+        self, pick: int, phases: Sequence[str], decision: Any, **more: Any
+    ) -> None:
+        entries = self.gateway.entries()
+        entry = _one([e for e in entries if e.phase in phases] or entries, pick)
         if entry:
             self.gateway.tell(decision, stream=entry.stream, **more)
 
@@ -214,6 +216,8 @@ class GatewayMachine(RuleBasedStateMachine):
         a process lives."""
         if up is not None:
             self._connect(up=up)
+        if jump:
+            self.gateway.seen.add(("clock", "forward" if jump > 0 else "back"))
         self.gateway.world.skew += jump
         self.gateway.pass_time(wait)
 

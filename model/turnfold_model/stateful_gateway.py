@@ -5,6 +5,7 @@ the worker's programs take a step when they are told to, a crash is the number o
 moment at which the process ends. Beside it run the reference and the chart.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -12,7 +13,8 @@ from typing import Any, cast
 from attrs import evolve
 
 from turnfold.audit import audit_store
-from turnfold.decide import running, stepping
+from turnfold.codec import Record
+from turnfold.decide import stepping
 from turnfold.drivers.crash import Live
 from turnfold.effects import Append, CallHandler, Program, RunEnd
 from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
@@ -91,7 +93,8 @@ def _moody(style: int, call: CallHandler, told: Program) -> Program:
 
 
 class StatefulGateway:
-    """`seen`: the (phase, event) pairs that this gateway went through."""
+    """`seen`: what this gateway went through: (phase, event), for an event with an
+    outcome or a reason (event, that), and what happened to it from outside."""
 
     def __init__(self, scenario: Scenario, path: str) -> None:
         platform = Platform("keyed" in scenario.classes, scenario.window_ms)
@@ -140,7 +143,9 @@ class StatefulGateway:
         return True
 
     def restart(self) -> None:
-        """The requests that were under way are lost, land, or land late."""
+        """Its file is opened again. The requests that were under way are lost, land, or
+        land late."""
+        self.seen.add(("process", "killed"))
         for request in list(self.world.flying.values()):
             self.world.meet(("lost", "landed", "late")[self.dice.choose(3)], request)
         self.world.flying.clear()
@@ -188,11 +193,9 @@ class StatefulGateway:
         self._tick()
         self.world.ids += 1
         decision = scripts.accept(self.world.scenario, number, self.world.ids)
-        self.process.driver.append(decision)
+        taken = self.process.driver.append(decision)
+        self.seen.add(("message", "new" if taken.new else "delivered again"))
         self.world.acked |= {str(number)}
-
-    def previous(self, turn: str) -> Any:
-        return self.process.look(partial(running.previous_entries, stream=turn))
 
     def enqueue(self, number: int) -> None:
         self._tick()
@@ -220,6 +223,7 @@ class StatefulGateway:
             found = [str(v) for v in self._log.feed(as_event(record))]
             assert not found, found  # noqa: S101  a finding
             self._follow(record.stream, record.kind)
+            self._note_why(record)
             moved.add(record.stream)
         for stream in moved:
             state = fold(store.read(stream))
@@ -229,12 +233,19 @@ class StatefulGateway:
 
     def _follow(self, stream: str, kind: str) -> None:
         state: Any = self._log.streams[stream]
-        if kind not in _EDGES:
+        if kind not in _EDGES:  # of the store, a gate or a cursor
+            self.seen.add(("", kind))
             return
         before, after = self._phases.get(stream, "none"), state.phase
         assert (before, after) in _EDGES[kind], (before, kind, after)  # noqa: S101  as above
         self.seen.add((before, kind))
         self._phases[stream] = after
+
+    def _note_why(self, record: Record) -> None:
+        told = json.loads(record.data)
+        for field in ("outcome", "reason"):
+            if isinstance(told.get(field), str):
+                self.seen.add((record.kind, told[field]))
 
     # --- the end ---
 
