@@ -101,9 +101,12 @@ Refused(to, refund) ==
 FailedRetryable == left > 0 /\ Refused("R", 0)
 Deferred == left > 0 /\ Refused("Q", 1)
 
+\* By the platform, or before the wire by what had to be prepared.
 FailedPermanent ==
-  /\ phase = "D" /\ owner /\ left > 0 /\ Request \in wire /\ ~doubt
-  /\ wire' = wire \ {Request} /\ phase' = "F" /\ reason' = "no"
+  /\ owner /\ left > 0 /\ ~doubt
+  /\ \/ phase = "A" /\ UNCHANGED wire
+     \/ phase = "D" /\ Request \in wire /\ wire' = wire \ {Request}
+  /\ phase' = "F" /\ reason' = "no"
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<part, att, used, doubt, abort, taken>>
 
@@ -132,10 +135,9 @@ OwnerDiedAfter == ~owner /\ Unknown(0)
 (* An abort that comes between `attempted` and `dispatched` ends the attempt. *)
 AbortedAttempt ==
   /\ phase = "A" /\ owner /\ abort
-  /\ phase' = IF doubt THEN "U" ELSE "Q"
-  /\ used' = IF doubt THEN used ELSE used - 1
+  /\ phase' = IF doubt THEN "U" ELSE "R"
   /\ owner' = FALSE
-  /\ UNCHANGED <<part, att, doubt, abort, reason, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, wire, taken, left>>
 
 (* ---- doubt ---- *)
 
@@ -153,8 +155,15 @@ Parked ==
   /\ phase' = "P"
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 
-\* Evidence that nobody asked for any more.
-LateReceipt == phase \in {"U", "P", "F"} /\ doubt /\ taken[part] > 0 /\ Past
+\* The key's window is over, or no look-up can tell, ever: as if there were neither.
+OutOfMeans ==
+  /\ phase = "U" /\ Class # "blind"
+  /\ phase' = "P"
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+
+\* Evidence that nobody asked for any more; also while the next attempt is under way.
+LateReceipt ==
+  phase \in {"A", "D", "U", "P", "F"} /\ doubt /\ taken[part] > 0 /\ Past
 
 (* ---- ends ---- *)
 
@@ -184,7 +193,7 @@ Progress ==
   \/ AbortedAttempt \/ Found \/ Absent \/ Parked \/ Exhausted \/ Aborted
 Trouble ==
   Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ AnswerLost \/ Crash
-  \/ LateReceipt \/ Expired \/ AbortRequested
+  \/ LateReceipt \/ OutOfMeans \/ Expired \/ AbortRequested
 \* A worker whose request has vanished hears of it at last.
 NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0)
 

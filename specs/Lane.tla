@@ -65,8 +65,9 @@ Becomes(e, from, to) ==
   /\ phase[e] \in from /\ phase' = [phase EXCEPT ![e] = to]
   /\ UNCHANGED <<queued, first, sent, alive, crashes>>
 
+\* From U and P by evidence that came late.
 Delivered(e) ==
-  alive /\ Becomes(e, {"D"}, "OK") /\ UNCHANGED <<yielded, gate, account, left>>
+  alive /\ Becomes(e, {"D", "U", "P"}, "OK") /\ UNCHANGED <<yielded, gate, account, left>>
 
 Spend == left > 0 /\ left' = left - 1
 
@@ -88,7 +89,8 @@ Doubted(e) ==
 \* Parked, or failed for good: the head yields in the same commit.
 Yields(e) == yielded' = [yielded EXCEPT ![e] = TRUE] /\ UNCHANGED <<gate, account>>
 Parked(e) == alive /\ Becomes(e, {"U"}, "P") /\ Yields(e) /\ UNCHANGED left
-Failed(e) == alive /\ Spend /\ Becomes(e, {"D", "R"}, "F") /\ Yields(e)
+Failed(e) ==
+  alive /\ Spend /\ Becomes(e, {"Q", "D", "U", "R", "P"}, "F") /\ Yields(e)
 
 \* A retry that takes long may let the others pass.
 LaneYielded(e) ==

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,25 +84,41 @@ def _jar() -> Path | None:
 
 def run(task: Task, *, seconds: float | None = None) -> Run:
     """All states of one task: safety, liveness and the coverage of actions."""
+    with tempfile.TemporaryDirectory(prefix="turnfold-tlc-") as folder:
+        place = Path(folder)
+        copy(task.module, place)
+        text = config(
+            task.constants,
+            specification=task.specification,
+            invariants=task.invariants,
+            properties=task.properties,
+        )
+        (place / f"{task.module}.cfg").write_text(text, encoding="utf-8")
+        return run_in(place, task.module, seconds=seconds)
+
+
+def copy(module: str, place: Path) -> None:
+    """Put one of our modules into a folder."""
     why = missing()
     if why:
         raise TlcMissingError(why)
-    with tempfile.TemporaryDirectory(prefix="turnfold-tlc-") as folder:
-        place = Path(folder)
-        shutil.copy(SPECS / f"{task.module}.tla", place)
-        (place / f"{task.module}.cfg").write_text(_config(task), encoding="utf-8")
-        done = subprocess.run(  # noqa: S603  our own jar, fixed arguments
-            _command(task, place),
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+    shutil.copy(SPECS / f"{module}.tla", place)
+
+
+def run_in(place: Path, module: str, *, seconds: float | None = None) -> Run:
+    """TLC on a module and its configuration in a folder."""
+    done = subprocess.run(  # noqa: S603  our own jar, fixed arguments
+        _command(module, place),
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
     return _read(done.stdout + done.stderr)
 
 
-def _command(task: Task, place: Path) -> list[str]:
+def _command(module: str, place: Path) -> list[str]:
     java, jar = shutil.which("java"), _jar()
     return [
         str(java),
@@ -112,21 +128,31 @@ def _command(task: Task, place: Path) -> list[str]:
         "tlc2.TLC",
         *("-workers", "1", "-deadlock", "-coverage", "60"),
         *("-metadir", str(place / "states")),
-        task.module,
+        module,
     ]
 
 
-def _config(task: Task) -> str:
-    lines = [f"SPECIFICATION {task.specification}", "CONSTANTS"]
-    lines += [f"  {name} = {_literal(v)}" for name, v in task.constants.items()]
-    lines += [f"INVARIANT {name}" for name in task.invariants]
-    lines += [f"PROPERTY {name}" for name in task.properties]
+def config(
+    constants: Mapping[str, Any],
+    *,
+    specification: str,
+    invariants: Sequence[str] = (),
+    properties: Sequence[str] = (),
+) -> str:
+    """The text of a configuration."""
+    lines = [f"SPECIFICATION {specification}", "CONSTANTS"]
+    lines += [f"  {name} = {literal(v)}" for name, v in constants.items()]
+    lines += [f"INVARIANT {name}" for name in invariants]
+    lines += [f"PROPERTY {name}" for name in properties]
     return "\n".join(lines) + "\n"
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value as TLA+ writes it."""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
+    if isinstance(value, tuple):
+        return f"<<{', '.join(map(literal, value))}>>"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from turnfold_model import tlc, tlc_tasks
+from turnfold_model import tlc, tlc_tasks, tlc_traces, trace_batch
 from turnfold_model.twin import TWINS, count
 
 HELP: Final = "TLC on the modules of specs/; its figures beside the Python twins'"
@@ -14,13 +14,38 @@ HELP: Final = "TLC on the modules of specs/; its figures beside the Python twins
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options beside `--json` and `--seconds`."""
     parser.add_argument("--small", action="store_true", help="the small worlds only")
+    parser.add_argument(
+        "--traces", action="store_true", help="the kernel's logs as behaviours only"
+    )
     parser.add_argument("--seed", type=int, help="taken for symmetry; not needed here")
 
 
 def run(
     options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], bool]:
-    """Checks every task; equal means equal to the last state."""
+    """Checks every task; equal means equal to the last state. Then the traces, if
+    there is time for them."""
+    if options.traces:
+        traces = _traces(say)
+        return {"traces": traces}, _followed(traces)
+    return _modules(options, say)
+
+
+def _traces(say: Callable[[str], None]) -> dict[str, Any]:
+    report = tlc_traces.told(trace_batch.batch())
+    for line in report["refused"]:
+        say(f"no behaviour: {line}")
+    say("{accepted} of {distinct} traces of {logs} logs accepted".format(**report))
+    return report
+
+
+def _followed(report: dict[str, Any]) -> bool:
+    return not report["refused"] and not report["wrong_accepted"]
+
+
+def _modules(
+    options: argparse.Namespace, say: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
     end = None if options.seconds is None else time.monotonic() + options.seconds
     tasks = tlc_tasks.SOUND + ([] if options.small else tlc_tasks.LARGE)
     rows: list[dict[str, Any]] = []
@@ -38,6 +63,8 @@ def run(
     )
     broken = [_broken(task, say) for task in tlc_tasks.BROKEN]
     broken += [_unfair(task, say) for task in tlc_tasks.UNFAIR]
+    late = end is not None and time.monotonic() > end
+    traces = None if late or options.small else _traces(say)
     equal = all(row["equal"] for row in rows)
     report = {
         "distinct": sum(row["distinct"] for row in rows),
@@ -50,10 +77,12 @@ def run(
         "silent_actions": silent,
         "dropped": len(broken),
         "dropped_unnoticed": broken.count(False),
+        "traces": traces,
         "rows": rows,
     }
+    well = traces is None or _followed(traces)
     seen = not silent or len(rows) < len(tasks)  # too little time is no defect
-    return report, equal and not report["violations"] and seen and all(broken)
+    return report, equal and not report["violations"] and seen and all(broken) and well
 
 
 def _row(task: tlc.Task, fired: dict[str, set[str]]) -> dict[str, Any]:

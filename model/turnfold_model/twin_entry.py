@@ -25,6 +25,7 @@ ACTIONS: Final = frozenset(
         "Absent",
         "Parked",
         "LateReceipt",
+        "OutOfMeans",
         "Exhausted",
         "Expired",
         "AbortRequested",
@@ -64,7 +65,7 @@ def steps(constants: Constants, s: Entry) -> Steps:
     yield from _platform(constants, s)
     yield from _outcomes(constants, s)
     yield from _recovery(s)
-    if s.phase in ("U", "P", "F"):
+    if s.phase in ("A", "D", "U", "P", "F"):
         yield from _doubt(constants, s)
     yield from _ends(constants, s)
 
@@ -130,7 +131,7 @@ def _outcomes(constants: Constants, s: Entry) -> Steps:
         refused = spent._replace(wire=s.wire - {request})
         yield "FailedRetryable", _not_accepted(refused, "R", 0)
         yield "Deferred", _not_accepted(refused, "Q", 1)
-        if s.phase == "D" and not s.doubt:
+        if not s.doubt:
             ended = refused._replace(phase="F", reason="no", owner=False)
             yield "FailedPermanent", ended
     if s.phase == "D":
@@ -144,7 +145,7 @@ def _recovery(s: Entry) -> Steps:
     if s.phase == "D" and not s.owner:
         yield "OwnerDiedAfter", s._replace(phase="U", doubt=True)
     if s.phase == "A" and s.owner and s.abort:
-        yield "AbortedAttempt", _not_accepted(s, "Q", 1)
+        yield "AbortedAttempt", _not_accepted(s, "R", 0)
 
 
 def _doubt(constants: Constants, s: Entry) -> Steps:
@@ -159,8 +160,7 @@ def _doubt(constants: Constants, s: Entry) -> Steps:
             yield "Found", _past(constants, s)
         elif quiet:
             yield "Absent", s._replace(phase="R", doubt=False)
-    if kind == "blind":
-        yield "Parked", s._replace(phase="P")
+    yield "Parked" if kind == "blind" else "OutOfMeans", s._replace(phase="P")
 
 
 def _ends(constants: Constants, s: Entry) -> Steps:

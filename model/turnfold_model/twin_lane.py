@@ -93,16 +93,16 @@ def _yields(s: Lanes, entry: int) -> Lanes:
 def _outcomes(constants: Constants, s: Lanes, entry: int) -> Steps:
     if not s.alive:
         return
-    if s.phase[entry] == "D":
+    if s.phase[entry] in ("D", "U", "P"):
         yield "Delivered", _to(s, entry, "OK")
-        if s.left:
-            yield "FailedRetryable", _to(s, entry, "R", spend=1)
-            again = _to(s, entry, "Q", spend=1)
-            gate = _at(s.gate, _lane(constants, entry), False)
-            yield "DeferredByRoute", again._replace(gate=gate)
-            yield "DeferredByAccount", again._replace(account=False)
-            yield "Doubted", _to(s, entry, "U", spend=1)
-    if s.phase[entry] in ("D", "R") and s.left:
+    if s.phase[entry] == "D" and s.left:
+        yield "FailedRetryable", _to(s, entry, "R", spend=1)
+        again = _to(s, entry, "Q", spend=1)
+        gate = _at(s.gate, _lane(constants, entry), False)
+        yield "DeferredByRoute", again._replace(gate=gate)
+        yield "DeferredByAccount", again._replace(account=False)
+        yield "Doubted", _to(s, entry, "U", spend=1)
+    if s.phase[entry] in ("Q", "D", "U", "R", "P") and s.left:
         yield "Failed", _yields(_to(s, entry, "F", spend=1), entry)
     if s.phase[entry] == "U":
         yield "Parked", _yields(_to(s, entry, "P"), entry)

@@ -7,8 +7,10 @@ through the kernel's public commands and the platform's answers, nothing else.
 """
 
 import asyncio
+import logging
 import selectors
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -399,9 +401,20 @@ def logs(walks: Iterable[Walk]) -> Iterator[tuple[Walk, list[Record]]]:
     """The log of each walk, each in an event loop of its own whose time passes only
     when nothing else is left to do."""
     for walk in walks:
-        with asyncio.Runner(loop_factory=_Loop) as runner:
+        with _hushed(), asyncio.Runner(loop_factory=_Loop) as runner:
             log = runner.run(Stage(walk).play())
         yield walk, log
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What fails and parks here is meant to; standard error need not hear of it."""
+    deaf, told = logging.NullHandler(), logging.getLogger("turnfold")
+    told.addHandler(deaf)
+    try:
+        yield
+    finally:
+        told.removeHandler(deaf)
 
 
 class _Loop(asyncio.SelectorEventLoop):

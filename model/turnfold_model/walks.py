@@ -93,6 +93,7 @@ WALKS: Final = (
     Walk("ask reply expire redrive go accept"),
     Walk("ask reply go accept go bar redrive go accept", parts=2),
     Walk("ask reply go hang not_sent abort late", hangs=True),
+    Walk("ask reply go hang expire late", kind="blind", hangs=True),
 )
 
 _NO_CODE: Final = "the kernel has no code for it yet"

@@ -1,0 +1,44 @@
+"""What a trace is: the log variables of a module after each event of a stream."""
+
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+
+class Step(NamedTuple):
+    """An event, and the module's log variables after it."""
+
+    event: str
+    log: NamedTuple
+
+
+class Trace(NamedTuple):
+    """`constants` of the module, but for its faults: see `TROUBLE` of a projection."""
+
+    module: str
+    constants: tuple[tuple[str, object], ...]
+    steps: tuple[Step, ...]
+
+
+class OutsideError(Exception):
+    """This log is not of what the module is about; `args` say why."""
+
+
+# Steps that nothing can do without: a log in which one is missing is wrong.
+_BONES: Final = MappingProxyType(
+    {
+        "Entry": frozenset({"attempted", "unknown", "owner_died"}),
+        "Turn": frozenset({"accepted", "started", "answered"}),
+        "Lane": frozenset({"queued"}),
+    }
+)
+
+
+def without_a_bone(trace: Trace) -> list[Trace]:
+    """The same with one step left out, so that no behaviour has it any more."""
+    steps, bones = trace.steps, _BONES[trace.module]
+    return [
+        trace._replace(steps=(*steps[:index], *steps[index + 1 :]))
+        for index, (step, later) in enumerate(pairwise(steps))
+        if step.event in bones and later.event != "late_receipt"  # needs no attempt
+    ]

@@ -1,0 +1,29 @@
+"""The batch of logs that TLC is asked about: the kernel's walks over every edge, and all
+executions of the small crash scenarios with one worker."""
+
+from turnfold_model.crash.explore import explore
+from turnfold_model.crash.matrix import SMALL
+from turnfold_model.crash.world import World
+from turnfold_model.reference import as_event
+from turnfold_model.trace_log import Traces
+from turnfold_model.walk_stage import logs
+from turnfold_model.walks import WALKS
+
+
+def batch() -> Traces:
+    """The same traces each time: nothing here has chance or a clock in it."""
+    traces = Traces()
+    for _, log in logs(WALKS):
+        traces.add(log)
+
+    def take(world: World) -> list[str]:
+        store = world.handle()
+        store.open()
+        traces.add([as_event(record) for record in store.log()])
+        store.close()
+        return []  # what must hold is judged elsewhere
+
+    for scenario in SMALL:
+        if not scenario.zombies:  # the modules know of no two owners of one attempt
+            explore(scenario, check=take)
+    return traces

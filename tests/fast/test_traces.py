@@ -1,0 +1,72 @@
+"""How a log becomes traces for TLC: the words, the states, and what stays outside."""
+
+from turnfold_model.trace import Trace, without_a_bone
+from turnfold_model.trace_log import Traces
+from turnfold_model.walk_stage import Walk, logs
+
+
+def of(*walks: Walk) -> Traces:
+    traces = Traces()
+    for _, log in logs(walks):
+        traces.add(log)
+    return traces
+
+
+def only(traces: Traces, module: str) -> Trace:
+    return next(trace for trace in traces.found if trace.module == module)
+
+
+def words(trace: Trace) -> list[str]:
+    return [step.event for step in trace.steps]
+
+
+def test_an_attempt_that_goes_on_the_wire_at_once_is_two_steps() -> None:
+    entry = only(of(Walk("queue go accept")), "Entry")
+    assert words(entry) == ["attempted", "dispatched", "delivered"]
+    assert [step.log[0] for step in entry.steps] == ["A", "D", "OK"]
+    assert entry.constants == (("Parts", 1), ("Budget", 8), ("Class", "keyed"))
+
+
+def test_the_death_of_an_owner_is_told_from_an_answer_that_was_lost() -> None:
+    traces = of(Walk("queue go crash"), Walk("queue go lose"))
+    found = [words(t)[-1] for t in traces.found if t.module == "Entry"]
+    assert sorted(found) == ["owner_died", "unknown"]
+
+
+def test_a_turn_ends_in_one_step_with_its_final() -> None:
+    turn = only(of(Walk("ask reply go accept")), "Turn")
+    assert words(turn) == ["accepted", "started", "answered", "completed"]
+    assert [step.log[5] for step in turn.steps] == ["none", "none", "owed", "OK"]
+
+
+def test_an_abort_of_a_run_is_a_request_and_its_end() -> None:
+    turn = only(of(Walk("ask abort")), "Turn")
+    assert words(turn)[-2:] == ["abort_requested", "aborted"]
+
+
+def test_a_lane_notices_what_is_under_way_and_no_more() -> None:
+    lane = only(of(Walk("queue go lose", kind="blind")), "Lane")
+    assert words(lane) == ["queued", "attempted", "parked"]
+    assert lane.steps[-1].log == (1, ("P",), (True,))
+
+
+def test_what_a_module_does_not_know_is_counted_and_not_forced() -> None:
+    traces = of(
+        Walk("queue go lose resend", kind="blind"),
+        Walk("ask silent stop"),
+        Walk("queue go accept go accept", parts=2),
+        Walk("ask reply expire redrive go accept"),
+        Walk("remind"),
+    )
+    later = "an entry that is not to go before its time"
+    outside = {"resolved", "silent", "part_delivered", "redriven", "final redriven"}
+    assert set(traces.outside) == {*outside, later}
+    assert traces.logs == 5
+    assert traces.found.total() + traces.outside.total() == 10
+
+
+def test_a_step_that_later_ones_rest_on_can_be_left_out() -> None:
+    entry = only(of(Walk("queue go accept")), "Entry")
+    assert [words(wrong) for wrong in without_a_bone(entry)] == [
+        ["dispatched", "delivered"]
+    ]

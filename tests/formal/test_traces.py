@@ -1,0 +1,93 @@
+"""Logs of the kernel are behaviours of the TLA+ modules, and wrong ones are not."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnfold_model import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
+from turnfold_model.trace import Step, Trace
+
+if tlc.missing():
+    pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)
+pytestmark = pytest.mark.timeout(400)
+GUARANTEES = Path(__file__).parents[2] / "specs" / "guarantees.md"
+
+
+@cache
+def report() -> dict[str, Any]:
+    return tlc_traces.told(trace_batch.batch())
+
+
+def test_every_trace_of_the_kernel_is_a_behaviour_of_its_module() -> None:
+    assert report()["refused"] == []
+    assert report()["accepted"] == report()["distinct"] > 400
+
+
+def test_no_trace_is_accepted_with_a_step_left_out() -> None:
+    assert report()["wrong"] > 400
+    assert report()["wrong_accepted"] == 0
+
+
+def test_the_traces_take_every_action_that_leaves_something_in_a_log() -> None:
+    assert report()["actions_unseen"] == ["Turn.Sleeps", "Turn.Wakes"]
+
+
+def test_the_figures_that_are_told_are_true() -> None:
+    text = " ".join(GUARANTEES.read_text(encoding="utf-8").split())
+    said = "{actions_covered} of the {actions_total} actions".format(**report())
+    assert said in text
+    assert "more than 3,000 logs with more than 40,000 events" in text
+    assert report()["logs"] > 3_000
+    assert report()["events"] > 40_000
+
+
+ATTEMPTED = Step("attempted", trace_entry.Log("A", 0, 1, 1))
+DISPATCHED = Step("dispatched", trace_entry.Log("D", 0, 1, 1))
+UNKNOWN = Step("unknown", trace_entry.Log("U", 0, 1, 1, doubt=True))
+AGAIN = Step("attempted", trace_entry.Log("A", 0, 2, 2, doubt=True))
+ABORTING = Step("abort_requested", trace_entry.Log("Q", abort=True))
+AFTER_ABORT = Step("attempted", trace_entry.Log("A", 0, 1, 1, abort=True))
+
+
+def of_entry(kind: str, *steps: Step) -> Trace:
+    constants = ("Parts", 1), ("Budget", 8), ("Class", kind)
+    return Trace("Entry", constants, steps)
+
+
+def of_lane(*sent: int) -> Trace:
+    """Two entries, attempted in this order."""
+    rows = [("Q", "none"), ("Q", "Q")]
+    for entry in sent:
+        last = rows[-1]
+        rows.append(("D", last[1]) if entry == 0 else (last[0], "D"))
+    steps = [
+        Step(
+            "queued" if number < 2 else "attempted",
+            trace_lane.Log(min(number + 1, 2), row, (False, False)),
+        )
+        for number, row in enumerate(rows)
+    ]
+    constants = ("Entries", 2), ("Lanes", 1), ("Ordered", True)
+    return Trace("Lane", constants, tuple(steps))
+
+
+@pytest.mark.parametrize(
+    ("trace", "accepted"),
+    [
+        (of_entry("keyed", ATTEMPTED, DISPATCHED, UNKNOWN, AGAIN), True),
+        (of_entry("blind", ATTEMPTED, DISPATCHED, UNKNOWN, AGAIN), False),
+        (of_entry("keyed", ATTEMPTED, DISPATCHED, AGAIN), False),
+        (of_entry("keyed", ABORTING), True),
+        (of_entry("keyed", ABORTING, AFTER_ABORT), False),
+        (of_lane(0), True),
+        (of_lane(1), False),
+        (of_lane(0, 1), False),
+    ],
+    ids=lambda value: (
+        str(value) if isinstance(value, bool) else tlc_traces.shown(value)
+    ),
+)
+def test_a_trace_that_breaks_a_rule_is_refused(trace: Trace, accepted: bool) -> None:
+    assert tlc_traces.check([trace]).accepted == accepted
