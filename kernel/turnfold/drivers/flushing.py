@@ -40,7 +40,7 @@ class Flusher:
         self._then: Callable[[], None] | None = None
         self._unwatched = 0  # commits until the next one that is timed
         self.wait_ms = 0.0  # for the disk, per COMMIT, smoothed
-        self.threaded = flush is Flush.THREAD
+        self.threaded = self._mode is Flush.THREAD
 
     def append(self, decision: Decision, tell: Tell) -> None:
         if not self._queue:
