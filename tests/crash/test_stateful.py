@@ -24,7 +24,6 @@ MUST = {
     ("clock", "back"),
     ("gate.closed", "rate_limited"),
     ("gate.closed", "not_connected"),
-    ("gate.closed", "auth"),
     ("gate.opened", "connected"),
     ("none", "turn.accepted"),
     ("running", "turn.answered"),
