@@ -8,12 +8,11 @@ through the kernel's public commands and the platform's answers, nothing else.
 
 import asyncio
 import logging
-import selectors
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from turnfold.kernel import Kernel
 from turnfold.machines.entry import Entry
@@ -21,19 +20,15 @@ from turnfold.machines.turn import Turn
 from turnfold.ports.channel import (
     Absent,
     Accepted,
-    Attempt,
     CannotTell,
-    Capabilities,
     Found,
-    Part,
-    PartClass,
     Receipt,
     Rejected,
     Unknown,
 )
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
-from turnfold.words import DeliveryClass, FailureClass
+from turnfold.words import FailureClass
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model import reference
 from turnfold_model.gateway import (
@@ -46,12 +41,11 @@ from turnfold_model.gateway import (
     until,
 )
 from turnfold_model.reference_kinds import Record
+from turnfold_model.walk_wire import Channel, Loop, Wire
 
 _DAY_MS: Final = 24 * 3_600_000
 _PATIENCE_MS: Final = 40_000  # more than any back-off on the way
 _DEADLINE_S: Final = 70  # a call is cancelled after a minute, and then has a second
-_KEYED, _LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
-_CLASSES: Final = {"keyed": (_KEYED,), "lookup": (_LOOKUP,), "blind": ()}
 
 
 @frozen
@@ -78,99 +72,15 @@ class Walk:
         return f"{' '.join(marks)}: {self.words}"
 
 
-Ask = tuple[str, "asyncio.Future[Any]"]
-
-
-@define(eq=False)
-class _Wire:
-    """A channel whose calls wait in `asked`. `deaf`: a call that is given up goes on."""
-
-    deaf: bool
-    asked: list[Ask] = field(factory=list)
-    over: bool = False
-
-    async def wait(self, what: str) -> Any:
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.asked.append((what, answer))
-        while not answer.done():
-            try:
-                await asyncio.shield(answer)
-            except asyncio.CancelledError:
-                if self.over or not self.deaf:
-                    raise
-        return answer.result()
-
-    def latest(self) -> Ask | None:
-        waiting = (ask for ask in reversed(self.asked) if not ask[1].done())
-        return next(waiting, None)
-
-    def waits_for(self, what: str) -> bool:
-        """The newest call is one of these."""
-        latest = self.latest()
-        return latest is not None and latest[0] == what
-
-    def give(self, answer: Any) -> None:
-        """Answer the newest call; what prepare() is refused with, it raises."""
-        latest = self.latest()
-        if latest is None:
-            raise AssertionError
-        what, future = latest
-        if what == "prepare" and isinstance(answer, Rejected):
-            future.set_exception(_RefusedError(answer))
-        else:
-            future.set_result(answer)
-
-    def end(self) -> None:
-        self.over, self.deaf = True, False
-        for _, future in self.asked:
-            future.cancel()
-
-
-class _RefusedError(Exception):
-    """What a client library would raise; `classify` knows what it means."""
-
-
-def _classify(exc: BaseException) -> Any:
-    refused = exc.__cause__ if isinstance(exc.__cause__, _RefusedError) else exc
-    return refused.args[0] if isinstance(refused, _RefusedError) else None
-
-
-class _Channel:
-    """The adapter of a walk; it has the optional methods only if they are needed."""
-
-    def __init__(self, wire: _Wire, walk: Walk) -> None:
-        offer = PartClass(classes=_CLASSES[walk.kind], settle_ms=0)
-        kinds = ("text", "file", "native")
-        self.capabilities = Capabilities(parts=dict.fromkeys(kinds, offer))
-        self.classify = _classify
-        self._wire = wire
-        if walk.prepares:
-            self.prepare = self._prepare
-        if walk.kind == "lookup":
-            self.reconcile = self._reconcile
-
-    async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
-        del part, key, attempt
-        return await self._wire.wait("send")
-
-    async def _prepare(self, part: Part) -> Any:
-        del part
-        return await self._wire.wait("prepare")
-
-    async def _reconcile(self, part: Part, since_ms: int) -> Any:
-        del part, since_ms
-        return await self._wire.wait("reconcile")
-
-
 class Stage:
     """One walk. Words are its methods; `records` is the log that they made."""
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.disk, self._kept = MemoryDisk(), MemoryDisk()
-        self.wire = _Wire(deaf=walk.hangs)
+        self.wire = Wire(deaf=walk.hangs)
         self.gateway = Gateway(store=self._store, settings=walk.settings)
-        channel = _Channel(self.wire, walk)
+        channel = Channel(self.wire, walk.kind, prepares=walk.prepares)
         self.gateway.channels = {("t", "default"): channel}
         self._receipts = 0
         self._entry = self._turn = ""
@@ -401,7 +311,7 @@ def logs(walks: Iterable[Walk]) -> Iterator[tuple[Walk, list[Record]]]:
     """The log of each walk, each in an event loop of its own whose time passes only
     when nothing else is left to do."""
     for walk in walks:
-        with _hushed(), asyncio.Runner(loop_factory=_Loop) as runner:
+        with _hushed(), asyncio.Runner(loop_factory=Loop) as runner:
             log = runner.run(Stage(walk).play())
         yield walk, log
 
@@ -415,26 +325,3 @@ def _hushed() -> Iterator[None]:
         yield
     finally:
         told.removeHandler(deaf)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Who sleeps wakes up at once if nobody else has anything to do meanwhile."""
-
-    def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
-
-
-class _Jumping(selectors.DefaultSelector):
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0 if timeout else timeout)
-        if not found and timeout:
-            self.now += timeout
-        return found
