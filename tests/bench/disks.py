@@ -1,14 +1,19 @@
-"""A disk under SQLite that counts its syncs, and can make each of them slow.
+"""Disks for measuring: one that counts its syncs, one whose commits are slow.
 
-Python's VFS layer has no shared memory, so a store on it is opened exclusively. It is
-used where syncs are counted or slowed down, never where speed is compared.
+Python's VFS layer has no shared memory, so a store on the counting one is opened
+exclusively, and it is never used where speed is compared.
 """
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apsw
+
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_adapters.stores.sqlite_tx import SqliteTx
 
 _numbers = itertools.count()
 
@@ -16,9 +21,9 @@ _numbers = itertools.count()
 class Disk(apsw.VFS):
     """Pass `vfs=disk.name, exclusive=True` to a SqliteStore. `syncs` counts xSync."""
 
-    def __init__(self, delay_ms: float = 0) -> None:
+    def __init__(self) -> None:
         self.name = f"bench-{next(_numbers)}"
-        self.delay_ms, self.syncs = delay_ms, 0
+        self.syncs = 0
         super().__init__(self.name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
@@ -32,6 +37,20 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:
         self._disk.syncs += 1
-        if self._disk.delay_ms:
-            time.sleep(self._disk.delay_ms / 1000)
         super().xSync(flags)
+
+
+class SlowStore:
+    """A store whose COMMIT waits so much longer, with nothing held but its thread."""
+
+    def __init__(self, store: SqliteStore, delay_ms: float) -> None:
+        self._store, self._delay_s = store, delay_ms / 1000
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[SqliteTx]:
+        with self._store.write() as tx:
+            yield tx
+            time.sleep(self._delay_s)

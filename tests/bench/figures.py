@@ -7,15 +7,19 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
+from typing import cast
 
 import apsw
 from tests.bench import ours
-from tests.bench.disks import Disk
+from tests.bench.disks import Disk, SlowStore
 from tests.bench.peers import opened
 
-from turnfold import Kernel, Route
+from turnfold import Kernel, Route, Settings
 from turnfold.audit import audit_store
+from turnfold.ports.store import Store
+from turnfold.words import Flush
 from turnfold_adapters.stores.sqlite import SqliteStore
 
 Figures = dict[str, float]
@@ -160,24 +164,28 @@ def syncs(folder: Path) -> Figures:
 
 
 def slow_disk(folder: Path, delays_ms: tuple[float, ...]) -> Figures:
-    """Lifecycles a second with 1 and 100 senders when every sync takes so long, and
-    the longest time that the event loop stood still."""
+    """Lifecycles a second with 1 and 100 senders when every COMMIT takes so long, and
+    the longest time that the event loop stood still with 10; with the flush on the loop
+    and in a thread."""
 
-    async def go(delay: float) -> Figures:
-        disk = Disk(delay)
-        path = folder / f"slow-{delay:g}.db"
-        store = SqliteStore(path, vfs=disk.name, exclusive=True)
-        async with ours.gateway(store) as kernel:
+    async def go(delay: float, flush: Flush) -> Figures:
+        path, name = folder / f"slow-{delay:g}-{flush}.db", f"{delay:g} ms, {flush}"
+        store = SlowStore(ours.sqlite(path), delay)
+        async with ours.gateway(cast("Store", store), Settings(flush=flush)) as kernel:
             one = await ours.closed_loop(kernel, 1, 0.5)
-            stall = asyncio.create_task(_longest_stall(0.9))
             many = await ours.closed_loop(kernel, 100, 1)
+            stall = asyncio.create_task(_longest_stall(0.4))
+            await ours.closed_loop(kernel, 10, 0.5)
             return {
-                f"{delay:g} ms, 1 sender": one.rate,
-                f"{delay:g} ms, 100 senders": many.rate,
-                f"{delay:g} ms, loop blocked ms": await stall,
+                f"{name}, 1 sender": one.rate,
+                f"{name}, 100 senders": many.rate,
+                f"{name}, loop blocked ms": await stall,
             }
 
-    return {k: v for delay in delays_ms for k, v in asyncio.run(go(delay)).items()}
+    found: Figures = {}
+    for delay, flush in product(delays_ms, (Flush.LOOP, Flush.THREAD)):
+        found |= asyncio.run(go(delay, flush))
+    return found
 
 
 async def _longest_stall(seconds: float) -> float:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from attrs import define, field
 
-from turnfold import Accepted, Kernel, Receipt, Route
+from turnfold import Accepted, Kernel, Receipt, Route, Settings
+from turnfold.ports.store import Store
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite_connection import Synchronous
 
@@ -58,8 +59,10 @@ def _measured(run: Run) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def gateway(store: SqliteStore | Path) -> AsyncIterator[Kernel]:
-    kernel = Kernel(store)
+async def gateway(
+    store: Store | Path, settings: Settings | None = None
+) -> AsyncIterator[Kernel]:
+    kernel = Kernel(store, settings=settings)
     kernel.attach("t", Instant())
     async with kernel:
         yield kernel
