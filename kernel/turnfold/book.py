@@ -15,6 +15,7 @@ from turnfold.fold import STORE, State, apply, family, fold, restore
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
+from turnfold.names import ENTRY
 from turnfold.ports.store import Listing, Reads, Store, Summary
 from turnfold.words import TurnPhase
 
@@ -47,18 +48,20 @@ class Book:
         """Read what is open: one row per open stream, and not a single fold."""
         self._reset()
         head = self.store.head
-        for summary in self.store.open_streams():
-            self._list(summary)
+        for row in self.store.open_streams():
+            if row.stream.startswith(ENTRY):  # nearly all, so at once
+                self._join(self._lanes, row.stream, row.lane or "")
+                self._deadlines.append((row.expires or 0, row.stream))
+            else:
+                self._list(row)
+        self._entries = len(self._deadlines)
+        heapq.heapify(self._deadlines)
         for record in self.store.since(max(head.position - 1, 0)):
             self.last_at = max(self.last_at, record.at)
         self.position = head.position
 
     def _list(self, row: Summary) -> None:
         match family(row.stream):
-            case "entry":
-                self._join(self._lanes, row.stream, row.lane or "")
-                self._entries += 1
-                self._deadline(row.expires or 0, row.stream)
             case "turn" if row.phase != TurnPhase.ANSWERED:
                 self._list_turn(row.stream, row.lane or "", row.kind == "control")
             case "gate":
@@ -74,7 +77,10 @@ class Book:
 
     def _join(self, lanes: dict[str, dict[str, None]], stream: str, lane: str) -> None:
         self._open[stream] = lane
-        lanes.setdefault(lane, {})[stream] = None
+        row = lanes.get(lane)
+        if row is None:
+            row = lanes[lane] = {}
+        row[stream] = None
 
     def _leave(self, lanes: dict[str, dict[str, None]], stream: str) -> None:
         lane = self._open.pop(stream, None)

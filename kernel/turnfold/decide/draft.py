@@ -155,12 +155,12 @@ class Draft:
         return cast("Entry | None", self.state(stream))
 
     def entry(self, stream: str) -> Entry:
-        mine = self.touched.get(stream)
-        if mine is None and stream.startswith(ENTRY) and stream not in self._absent:
-            mine = self.below.state(stream)
-        if not isinstance(mine, Entry):
+        found = self.touched.get(stream)
+        if found is None and stream.startswith(ENTRY) and stream not in self._absent:
+            found = self.below.state(stream)
+        if type(found) is not Entry:
             raise NotFoundError(what="entry", id=stream)
-        return mine
+        return found
 
     def find_turn(self, stream: str) -> Turn | None:
         return cast("Turn | None", self.state(stream))
@@ -182,10 +182,9 @@ class Draft:
 
     def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
-        mine = self.touched
         for stream in self.below.lane(lane):
             entry = self.entry(stream)
-            if stream not in mine or entry.open:
+            if entry.open:
                 yield entry
         for stream in self._lanes.get(lane, ()):
             entry = self.entry(stream)
