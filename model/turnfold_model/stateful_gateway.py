@@ -265,7 +265,8 @@ class StatefulGateway:
         return quiet(self.process.store.open_streams())
 
     def judge(self) -> None:
-        """The whole log, with the platform's own list; nothing acknowledged is lost."""
+        """The whole log, with the platform's own list; nothing acknowledged is lost, and
+        nothing was sent or run that should not have been."""
         found = [str(v) for v in self._log.finish()]
         assert not found, found  # noqa: S101  a finding
         witness = self.world.platform.witness()
@@ -273,6 +274,7 @@ class StatefulGateway:
         assert report.passed, report.findings  # noqa: S101  a finding
         known = {turn.message_id for turn in self.turns()}
         assert known >= self.world.acked, self.world.acked - known  # noqa: S101  as above
+        assert not self.world.wrongs, self.world.wrongs  # noqa: S101  as above
 
     def close(self) -> None:
         self.process.store.close()
