@@ -44,6 +44,8 @@ def outcome_of(answer: object, *, gives_ids: bool) -> Outcome:
             held = receipt_of(receipt, gives_ids=gives_ids)
             if held is None:
                 return Unknown(cause="no_receipt", detail=f"{receipt!r:.200}")
+            if held is receipt and type(answer.deduplicated) is bool:
+                return answer
             return Accepted(receipt=held, deduplicated=answer.deduplicated is True)
         case Rejected():
             return _rejected(answer)

@@ -94,6 +94,8 @@ def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPa
     if isinstance(payload, Text):
         if not payload.text.strip():
             return []
+        if capabilities.limit is None:
+            return [PlannedPart(payload=payload, kind="text")]
         chunks = split_text(payload.text, capabilities.limit, capabilities.unit)
         return [
             PlannedPart(

@@ -77,6 +77,7 @@ class AioDriver:
         self.deposed = False
         self.troubles = 0
         self.live: dict[Key, Running] = {}
+        self._glance: Draft | None = None  # a draft that nothing was made in
         self._again: set[Key] = set()
         self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
@@ -154,18 +155,21 @@ class AioDriver:
     def _at_once(self, key: Key, effect: Look | MakePlan) -> Any:
         """What needs no waiting. What happened before a look has been seen by it, so
         it is no reason to start again."""
-        self._tell_probe("before", effect)
+        if self._probe is not None:
+            self._probe("before", effect)
         if isinstance(effect, Look):
             self._again.discard(key)
             answer = self.look(effect.question)
         else:
             answer = self._carrier.plan(effect.entry)
-        self._tell_probe("after", effect)
+        if self._probe is not None:
+            self._probe("after", effect)
         return answer
 
     def _set_out(self, run: Running, effect: Effect) -> None:
         """Begin an effect that takes time; `_answered` goes on from there."""
-        self._tell_probe("before", effect)
+        if self._probe is not None:
+            self._probe("before", effect)
         tell = partial(self._answered, run, effect)
         match effect:
             case Append(decision=decision):
@@ -223,10 +227,6 @@ class AioDriver:
         elif until is not None and key.what != "run":
             self._wake_at(key, until)
 
-    def _tell_probe(self, when: str, effect: Effect) -> None:
-        if self._probe is not None:
-            self._probe(when, effect)
-
     # --- handlers and rest ---
 
     def _call_handler(self, run: Running, effect: CallHandler, tell: Any) -> None:
@@ -248,7 +248,10 @@ class AioDriver:
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask folded state; nothing that the question emits is kept."""
-        return question(Draft(self.book, self.journal.context()))
+        context, draft = self.journal.context(), self._glance
+        if draft is None or draft.context is not context or draft.made:
+            draft = self._glance = Draft(self.book, context)
+        return question(draft)
 
     def entry(self, stream: str) -> Entry:
         found = self.book.state(stream)
