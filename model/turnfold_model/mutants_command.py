@@ -37,8 +37,8 @@ class _Task:
 
 @frozen
 class _Done:
-    """`found`: what each checker that was asked said. `late`: there was no time.
-    `stale`: what was looked for in vain, in the code or among the checkers."""
+    """`found`: what each checker that was asked said. `late`: there was no time to ask
+    them all. `stale`: what was looked for in vain, in the code or among the checkers."""
 
     task: _Task
     found: list[tuple[str, Found]] = field(factory=list)
@@ -106,7 +106,7 @@ def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
 
 
 def _work(task: _Task) -> _Done:
-    if task.until is not None and time.time() > task.until:
+    if _over(task):
         return _Done(task, late=True)
     began = time.monotonic()
     mutant = nullcontext() if task.mutant is None else applied(MUTANTS[task.mutant])
@@ -115,19 +115,28 @@ def _work(task: _Task) -> _Done:
             found = _ask(task)
     except (StaleMutantError, NoCheckerError) as exc:
         return _Done(task, stale=str(exc))
-    return _Done(task, found, seconds=time.monotonic() - began)
+    cut = _over(task) and len(found) < len(task.checkers)
+    late = cut and (task.full or not found[-1][1])
+    return _Done(task, found, late, seconds=time.monotonic() - began)
 
 
 def _ask(task: _Task) -> list[tuple[str, Found]]:
-    if task.full:
-        return [(name, survey(name)) for name in task.checkers]
+    """Until one checker has found something; with `full` all of them."""
     out: list[tuple[str, Found]] = []
     for name in task.checkers:
-        text = check(name)
-        out.append((name, {name.partition(":")[0]: text} if text else {}))
-        if text:
+        out.append((name, survey(name) if task.full else _asked(name)))
+        if (out[-1][1] and not task.full) or _over(task):
             break
     return out
+
+
+def _asked(name: str) -> Found:
+    text = check(name)
+    return {name.partition(":")[0]: text} if text else {}
+
+
+def _over(task: _Task) -> bool:
+    return task.until is not None and time.time() > task.until
 
 
 def _line(done: _Done) -> str:
