@@ -17,7 +17,7 @@ from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
 from turnfold.frozen import frozen
-from turnfold.reading import reader
+from turnfold.reading import Reader, reader
 from turnfold.upcasters import upcast
 from turnfold.writing import write
 
@@ -57,12 +57,22 @@ _STORED_AS = {cls: (name, SCHEMAS[name]) for cls, name in NAMES.items()}
 
 def decode(record: Record) -> Event:
     """The event in a record. Its hash is the audit's business, not checked here."""
-    if SCHEMAS.get(record.kind) == record.schema:
-        kind: Any = CLASSES[record.kind]
-        event: Event | None = reader(kind)(record.data)
+    schema, quick = _QUICK.get(record.kind) or _quick(record.kind)
+    if record.schema == schema:
+        event: Event | None = quick(record.data)
         if event is not None:
             return event
     return _strictly(record)
+
+
+_QUICK: dict[str, tuple[int, Reader]] = {}  # kinds seen: newest schema and its reader
+
+
+def _quick(kind: str) -> tuple[int, Reader]:
+    cls: Any = CLASSES.get(kind)
+    if cls is None:  # the strict reader says so
+        return -1, bytes
+    return _QUICK.setdefault(kind, (SCHEMAS[kind], reader(cls)))
 
 
 def _strictly(record: Record) -> Event:

@@ -174,7 +174,9 @@ class SqliteReads:
         except UnicodeDecodeError:  # a damaged name: go again, row by row
             return list_damaged(self.conn, sql, bindings)
         return [
-            Record(*row) if None not in row and type(row[6]) is bytes else _record(row)
+            Record(*row)
+            if row[1] is not None and row[3] is not None and type(row[6]) is bytes
+            else _record(row)
             for row in rows
         ]
 

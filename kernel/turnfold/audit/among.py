@@ -1,86 +1,98 @@
-"""What an event breaks, in its stream and among streams: lanes, workers, finals."""
+"""One event after the other, each on top of its stream: what it breaks there and among
+streams (lanes, workers, finals), and the state after it."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 from turnfold.audit import entries
 from turnfold.audit.entries import Moment
-from turnfold.audit.findings import Rule
+from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.lanes import EntryLanes, TurnLanes
 from turnfold.audit.turns import FindEntry, Turns
-from turnfold.events import Event
+from turnfold.codec import Record
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.events.ledger import WorkerStarted
-from turnfold.fold import STORE, State
+from turnfold.fold import STORE, State, advance, family
+from turnfold.machines import entry as entry_machine
+from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
 
-_Broken = Sequence[tuple[Rule, str]]
-_First = Callable[[str, State | None, Any, int], _Broken]
+_Broken = Iterable[tuple[Rule, str]]
+_Step = Callable[[Record, Any, Any], State]
+
+
+def _plainly(record: Record, before: State | None, event: Any) -> State:
+    return advance(before, event, record.stream, record.at, record.position)
 
 
 class Among:
-    """Asked what an event breaks before it is folded in, told the state after it."""
+    """`step` notes what an event breaks, which says more than that it is illegal, and
+    folds it in. One way for each family of streams, since that is asked only once."""
 
-    def __init__(self, find: FindEntry, aside: Collection[str]) -> None:
+    def __init__(
+        self, findings: Findings, find: FindEntry, aside: Collection[str]
+    ) -> None:
+        self._findings = findings
         self._lanes, self._turn_lanes = EntryLanes(), TurnLanes()
         self._turns = Turns(find, aside)
         self._now = Moment(-1, 0, None)
-        self._first: dict[type, _First] = {
-            o.Queued: self._queued,
-            o.Attempted: self._attempted,
-            t.Started: self._started,
-            WorkerStarted: self._worker,
+        self._steps: dict[str, _Step] = {
+            "entry": self._entry,
+            "turn": self._turn,
+            "store": self._worker,
         }
 
-    def broken_by(
-        self, stream: str, before: State | None, event: Any, at: int, position: int
-    ) -> Iterable[tuple[Rule, str]]:
-        """An empty sequence, or something that knows more when it is iterated."""
-        if at != self._now.at:  # the events of a commit share theirs
-            self._now = Moment(at, self._now.epoch, self._now.owner)
-        rest: Iterable[tuple[Rule, str]] = ()
-        if isinstance(before, Entry):
-            rest = entries.broken_by(before, event, self._now)
-        elif stream.startswith("turn:"):
-            known = before if isinstance(before, Turn) else None
-            rest = self._turns.broken_by(known, stream, event, self._now)
-        look = self._first.get(type(event))
-        if look is None:
-            return rest
-        first = look(stream, before, event, position)
-        return chain(first, rest) if first else rest
+    def step(self, record: Record, before: State | None, event: Any) -> State:
+        """The state after the event. `before` moves on in place. Raises off the table,
+        and what may be raised for events of another family."""
+        if record.at != self._now.at:  # the events of a commit share theirs
+            self._now = Moment(record.at, self._now.epoch, self._now.owner)
+        if type(before) is Entry:  # most of all
+            return self._entry(record, before, event)
+        way: _Step = self._steps.get(family(record.stream), _plainly)
+        return way(record, before, event)
 
-    def _queued(
-        self, stream: str, _: State | None, event: o.Queued, position: int
-    ) -> _Broken:
-        return self._turns.queued(stream, event, position)
+    def _entry(self, record: Record, before: Entry | None, event: Any) -> Entry:
+        stream, position = record.stream, record.position
+        kind, was = type(event), None
+        broken: _Broken = ()
+        if before is not None:
+            was = before.phase
+            broken = entries.broken_by(before, event, self._now)
+            if kind is o.Attempted and (first := self._lanes.overtakes(before)):
+                broken = chain(first, broken)
+        elif kind is o.Queued:
+            broken = self._turns.queued(stream, event, position)
+        if broken:
+            self._findings.add_all(broken, position, stream)
+        after = entry_machine.advance(before, event, stream, record.at, position)
+        self._lanes.moved(was, after)
+        return after
 
-    def _attempted(self, _s: str, before: State | None, _e: Event, _p: int) -> _Broken:
-        return self._lanes.overtakes(before) if isinstance(before, Entry) else ()
+    def _turn(self, record: Record, before: Turn | None, event: Any) -> Turn:
+        stream, position = record.stream, record.position
+        was = None if before is None else before.phase
+        held = before is not None and before.held
+        broken: _Broken = self._turns.broken_by(before, stream, event, self._now)
+        if before is not None and type(event) is t.Started:
+            broken = chain(self._turn_lanes.overtakes(before), broken)
+        self._findings.add_all(broken, position, stream)
+        after = turn_machine.advance(before, event, stream, record.at, position)
+        self._turn_lanes.moved(was, after, held=held)
+        return after
 
-    def _started(self, _s: str, before: State | None, _e: Event, _p: int) -> _Broken:
-        return self._turn_lanes.overtakes(before) if isinstance(before, Turn) else ()
-
-    def _worker(
-        self, _s: str, _b: State | None, event: WorkerStarted, _p: int
-    ) -> _Broken:
-        if event.epoch > self._now.epoch:
-            return ()
-        text = f"epoch {event.epoch} begins after epoch {self._now.epoch}"
-        return [(Rule.FENCE, text)]
-
-    def moved(self, was: Any, after: State, *, held: bool) -> None:
-        """`was`: the phase before, none for a new stream; `held`: was the turn held?"""
-        if isinstance(after, Entry):
-            self._lanes.moved(was, after)
-        elif isinstance(after, Turn):
-            self._turn_lanes.moved(was, after, held=held)
-        elif isinstance(after, StoreState) and after.stream == STORE:
-            self._now = Moment(self._now.at, after.epoch, after.owner)
+    def _worker(self, record: Record, before: State | None, event: Any) -> State:
+        if isinstance(event, WorkerStarted) and event.epoch <= self._now.epoch:
+            text = f"epoch {event.epoch} begins after epoch {self._now.epoch}"
+            self._findings.add(Rule.FENCE, text, record.position, record.stream)
+        after = _plainly(record, before, event)
+        if isinstance(after, StoreState) and after.stream == STORE:
+            self._now = Moment(record.at, after.epoch, after.owner)
+        return after
 
     def end(self) -> Iterator[tuple[Rule, str, int, str]]:
         return self._turns.end()

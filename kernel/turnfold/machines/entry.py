@@ -251,16 +251,16 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
 def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
     """Set the fields that an event changes. `to` is `e`, to be written."""
     match event:
-        case o.Queued() | o.Imported():
-            pass  # the table lets neither get here
-        case o.Planned():
-            _planned(to, event)
         case o.Attempted():
             _attempted(e, to, event, at)
+        case o.Delivered() | o.PartDelivered():
+            _settled(e, to, event.receipt, event.thread)
+        case o.Planned():
+            _planned(to, event)
         case o.Dispatched():
             to.phase = D
-        case o.PartDelivered() | o.Delivered():
-            _settled(e, to, event.receipt, event.thread)
+        case o.Queued() | o.Imported():
+            pass  # the table lets neither get here
         case o.Deferred():
             assign(to, phase=Q, used=e.used - 1, due=event.due, failure=event.failure)
         case o.FailedRetryable():
