@@ -120,7 +120,10 @@ class Attached:
         error = _error(task)
         if error is not None:
             return CannotTell(detail=_told(error))
-        return verdict_of(task.result(), gives_ids=self.capabilities.gives_ids)
+        try:
+            return verdict_of(task.result(), gives_ids=self.capabilities.gives_ids)
+        except Exception as exc:  # noqa: BLE001  an answer that cannot even be shown
+            return CannotTell(detail=_told(exc))
 
     def _meaning(self, exc: BaseException) -> Outcome | None:
         if self._classify is None or isinstance(exc, asyncio.CancelledError):
@@ -133,7 +136,10 @@ class Attached:
         return self._held(meant) if given else None
 
     def _held(self, answer: object) -> Outcome:
-        return outcome_of(answer, gives_ids=self.capabilities.gives_ids)
+        try:
+            return outcome_of(answer, gives_ids=self.capabilities.gives_ids)
+        except Exception as exc:  # noqa: BLE001  an answer that cannot even be shown
+            return Unknown(cause="no_receipt", detail=_told(exc))
 
 
 _KEY_SPACE = 2**64  # fewer keys than this would meet by chance
@@ -197,4 +203,7 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 
 def _told(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"[:1000]
+    try:
+        return f"{type(exc).__name__}: {exc}"[:1000]
+    except Exception:  # noqa: BLE001  an error that cannot even be shown
+        return type(exc).__name__

@@ -601,3 +601,27 @@ async def test_a_run_that_fails_while_the_store_does_keeps_its_own_error(
     await until(lambda: turn(kernel, done.turn_id).failed_runs == 1)
     failed = events(kernel, done.turn_id)[-1]
     assert kernel.store.body(failed.detail) == b"RuntimeError: original"
+
+
+class UnspeakableError(Exception):
+    """Neither this error nor this answer can be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+@pytest.mark.case("L07")
+@pytest.mark.parametrize(
+    "play", [answers(UnspeakableError()), raises(UnspeakableError())]
+)
+async def test_what_cannot_even_be_shown_is_unknown_and_holds_up_nothing(
+    lone: Gateway, play
+) -> None:
+    lone.platform.plays(play)
+    kernel = await lone.start()
+    first = await kernel.enqueue(route(), "x")
+    await until(lambda: entry(kernel, first.entry_id).phase is Phase.P)
+    second = await kernel.enqueue(route(), "y")
+    await kernel.settled(second.entry_id, 1_000)

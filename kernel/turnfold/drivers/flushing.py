@@ -73,9 +73,11 @@ class Flusher:
         self._saw(_timed(begun))
 
     def _hand_out(self, queue: _Queue, commit: Commit) -> None:
-        self._stored(commit)
-        for (_, tell), decided in zip(queue, commit.results, strict=True):
-            tell(decided)
+        try:
+            self._stored(commit)
+        finally:  # whoever waits learns what is durable, whatever else goes wrong
+            for (_, tell), decided in zip(queue, commit.results, strict=True):
+                tell(decided)
 
     # --- in a thread ---
 
