@@ -61,6 +61,40 @@ def test_a_world_and_its_copy_have_one_future_and_go_apart_in_it() -> None:
     assert world.platform.pending == []
 
 
+def test_a_worker_that_slept_wakes_up_before_and_after_all_was_over() -> None:
+    """Its late success is evidence for what its successor had parked by then, and
+    nothing is ever sent twice in a class that never sends again by itself."""
+    seen: set[str] = set()
+
+    def check(world: World) -> list[str]:
+        store = world.handle()
+        store.open()
+        kinds = [r.kind for r in store.log() if r.kind.startswith("outbox.")]
+        seen.add(" ".join(kind.removeprefix("outbox.") for kind in kinds))
+        store.close()
+        return broken(world)
+
+    done = explore(named("paused-blind"), check=check, seconds=60)
+    assert done.complete
+    assert not done.violations
+    began = "queued planned attempted"
+    assert f"{began} unknown parked lane_yielded late_receipt" in seen
+    assert f"{began} unknown late_receipt" in seen
+    assert f"{began} unknown parked lane_yielded" in seen  # it never woke up
+    assert f"{began} delivered" in seen
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="settle() asks for the entry's fence, and not whether the epoch is over",
+)
+def test_who_is_not_the_worker_any_more_records_no_outcome_of_its_own() -> None:
+    """INV-5, where leases decide: its success is a late receipt, its failure nothing.
+    Once this holds, the row belongs into the matrix."""
+    row = Scenario(name="zombie-two", messages=2, zombies=1, crashes=0)
+    assert not explore(row, seconds=60, most=1).violations
+
+
 def test_names_in_the_matrix_are_unique() -> None:
     names = [row.name for row in MATRIX]
     assert len(set(names)) == len(names)

@@ -18,7 +18,7 @@ from turnfold_model.crash.scenario import SETTLE_MS
 from turnfold_model.crash.world import World
 
 STEPS = 3_000  # far more than any life needs
-_AFTERLIFE = 8  # steps that a worker takes after it has lost its place
+_AFTERLIFE = 8  # steps after a worker has lost its place; its own, if it slept first
 _REST_MS = 3_600_000
 
 
@@ -106,6 +106,7 @@ class Life:
         self.worker = self._process()
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
+        self._asleep: Process | None = None
         self._rang = 0
         self._mine: set[Hashable] = set()  # moments that this life was the first in
 
@@ -166,9 +167,10 @@ class Life:
         if self._seen is None or not self.tape.spent:
             return
         zombie = self._zombie and (self._zombie[0].moment(), self._zombie[1])
+        asleep = self._asleep and self._asleep.moment()
         flying = frozenset(self.world.flying.items())
         people = tuple(process.moment() for process in self._processes())
-        moment = self.world.identity(), flying, people, zombie, self._rang
+        moment = self.world.identity(), flying, people, zombie, asleep, self._rang
         if moment in self._mine:  # it goes in circles
             raise StuckError(self.scenario.name)
         if moment in self._seen:
@@ -180,6 +182,7 @@ class Life:
         self._meet_others()
         self._maybe_abort()
         self._maybe_lose_place()
+        self._maybe_wake()
         self._maybe_refresh()
         options = self._options()
         if not options:
@@ -188,6 +191,7 @@ class Life:
         process, live = options[choice]
         alive = process.driver.alive
         process.driver.step(live)
+        self._grow_older(process)
         if live.key in alive:  # the others come first next time
             alive[live.key] = alive.pop(live.key)
         return True
@@ -260,13 +264,34 @@ class Life:
                 self.worker.driver.refresh()
 
     def _maybe_lose_place(self) -> None:
-        """The lock failed: another worker begins while this one lives on a while."""
+        """The lock failed: another worker begins while this one lives on a while, or
+        is asleep."""
         if self._zombie is not None:
             process, left = self._zombie
-            self._zombie = process, max(0, left - 1)
-        elif self.world.zombies and self.worker.driver.alive and self.tape.choose(2):
+            if not self.scenario.pauses:
+                self._zombie = process, max(0, left - 1)
+        elif self._may_lose_place and self.tape.choose(2):
             self.world.zombies -= 1
-            self._zombie = self.worker, _AFTERLIFE
+            if self.scenario.pauses:
+                self._asleep = self.worker
+            else:
+                self._zombie = self.worker, _AFTERLIFE
             later = self.worker.driver.epoch + 1
             self.worker = self._process(epoch=max(later, self.worker.next_epoch()))
             self.worker.driver.begin()
+
+    @property
+    def _may_lose_place(self) -> bool:
+        free = self._asleep is None and self.world.zombies
+        return bool(free and self.worker.driver.alive)
+
+    def _maybe_wake(self) -> None:
+        """Who was stopped goes on where it was, as if no time had passed."""
+        if self._asleep is not None and self.tape.choose(2):
+            self._zombie, self._asleep = (self._asleep, _AFTERLIFE), None
+            self._zombie[0].driver.tick()
+
+    def _grow_older(self, process: Process) -> None:
+        if self._zombie is not None and self.scenario.pauses:
+            zombie, left = self._zombie
+            self._zombie = zombie, left - (process is zombie)

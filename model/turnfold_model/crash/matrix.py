@@ -1,6 +1,6 @@
 """The matrix: what is explored, each row exhaustively unless it says otherwise."""
 
-from typing import Final
+from typing import Any, Final
 
 from turnfold.words import BlindPolicy, DeliveryClass
 from turnfold_model.crash.scenario import Scenario
@@ -13,6 +13,12 @@ _WEIRD = ("barred", "gone", "offline")
 
 # Key windows are at least twice SETTLE_MS: `attach` refuses shorter ones, and the world
 # model shows why (assumption `prompt` in specs/guarantees.md).
+
+
+def _paused(name: str, *, crashes: int = 0, **more: Any) -> Scenario:
+    """A worker that is stopped at any step, replaced, and goes on at any later one."""
+    return Scenario(name=name, zombies=1, pauses=True, crashes=crashes, **more)
+
 
 # Small ones: seconds each, and together they kill every mutant of the programs.
 SMALL: Final = (
@@ -118,6 +124,14 @@ LARGE: Final = (
     Scenario(name="client-fault", client=True, abort=True, faults=1, crashes=0),
     Scenario(name="zombie-lookup", classes=_L, zombies=1, crashes=0, faults=1),
     Scenario(name="zombie-prepare", zombies=1, prepares=True, crashes=0),
+    _paused("paused"),
+    _paused("paused-lookup", classes=_L),
+    _paused("paused-blind", classes=()),
+    _paused("paused-prepare", prepares=True),
+    _paused("paused-abort", abort=True),
+    _paused("paused-crash", crashes=1),
+    _paused("paused-fault", faults=1),
+    _paused("paused-blind-fault", classes=(), faults=1),
 )
 MATRIX: Final = (*SMALL, *LARGE)
 

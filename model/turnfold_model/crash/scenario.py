@@ -22,7 +22,9 @@ class Scenario:
     `abort`: a user stops the first turn at some step, any step. `parts`: of each
     reply. `blocks` before it. `silent`: the handler says nothing. `down_ms`: how long
     a crashed process stays away. `client`: a second process enqueues, and makes the
-    abort. `zombies`: how often a worker loses its place to another and lives on."""
+    abort. `zombies`: how often a worker loses its place to another and lives on, as it
+    may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
+    step, when its successor has done anything, or all."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
@@ -43,6 +45,7 @@ class Scenario:
     interleave: bool = False
     client: bool = False
     zombies: int = 0
+    pauses: bool = False
     lanes: int = 1
     attempts: int = 8
     deaths: int = 100
@@ -75,9 +78,12 @@ class Scenario:
 
     @property
     def safe(self) -> bool:
-        """True if the class promises that nothing is ever accepted twice."""
-        hold = self.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
-        return (bool(self.classes) or hold) and not self.zombies
+        """True if the class promises that nothing is ever accepted twice. Of a sender
+        that lives on, an answer to a look-up proves nothing; a key does, and who never
+        sends again needs no proof."""
+        if self.classes:
+            return not (self.zombies and DeliveryClass.LOOKUP in self.classes)
+        return self.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
 
     @property
     def certain(self) -> bool:
