@@ -6,6 +6,7 @@ in it by digest, so that the queue owns a copy and the file on disk may vanish.
 
 import mimetypes
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,20 @@ class Packed:
 
     @encoded.default
     def _encode(self) -> bytes:
+        if isinstance(self.origin, Text):  # most are: no encoder need be made
+            return _encoded(self.origin)
         return canonical.dumps(self.head)
 
     @property
     def identity(self) -> tuple[bytes, bytes | None]:
         """The same for the same payload; what a part is shared by."""
         return self.encoded, self.content
+
+
+def _encoded(payload: Text) -> bytes:
+    """What canonical.dumps would make of it."""
+    form, text = encode_basestring(payload.format), encode_basestring(payload.text)
+    return f'{{"format":{form},"text":{text},"type":"text"}}'.encode()
 
 
 def pack(payload: Payload) -> Packed:

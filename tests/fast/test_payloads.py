@@ -8,6 +8,7 @@ from turnfold import File, Native, Route, Text, canonical
 from turnfold.errors import InvalidInputError
 from turnfold.packing import pack, unpack
 from turnfold.payloads import Payload
+from turnfold.words import Format
 
 WRONG = [None, 5, 1.5, True, b"x", ["x"], {"x": 1}, object()]
 SOLID = st.text(st.characters(exclude_categories=["Cs"]))
@@ -102,3 +103,11 @@ def test_empty_payloads_are_payloads(payload: Payload) -> None:
 def test_large_payloads_are_payloads() -> None:
     assert len(pack(File(data=b"x" * 10_000_000)).content or b"") == 10_000_000
     assert len(pack(Text("x" * 10_000_000)).head["text"]) == 10_000_000
+
+
+@given(text=SOLID, form=st.sampled_from(Format))
+def test_a_text_is_packed_as_canonical_json(text: str, form: Format) -> None:
+    """Written straight, since most payloads are texts."""
+    packed = pack(Text(text, format=form))
+    assert packed.encoded == canonical.dumps(packed.head)
+    assert unpack(packed.encoded, lambda _: b"") == Text(text, format=form)
