@@ -15,6 +15,10 @@ from turnfold.machines.turn import Turn
 from turnfold.names import outbound_key
 from turnfold.ports.store import Store, Summary
 
+_SOUND = 10_000
+# Most events name no body, and have no field that could.
+_BODILESS = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
+
 
 class Bodies:
     """Every body that an event names is there and is what its digest says, unless its
@@ -24,16 +28,30 @@ class Bodies:
         self._findings = findings
         self._store = store
         self._missing: dict[str, list[tuple[int, str]]] = {}
+        self._sound: set[str] = set()  # payloads, with their content
 
     def feed(self, stream: str, event: Event, position: int) -> None:
-        if isinstance(event, o.Redacted | t.TurnRedacted):
+        if isinstance(event, (o.Redacted, t.TurnRedacted)):
             self._missing.pop(stream, None)
-            return
-        for digest in digests_of(event):
-            data = self._check(stream, digest, position)
-            content = None if data is None else content_of(event, data)
-            if content is not None:
-                self._check(stream, content, position)
+        elif isinstance(event, (o.Queued, o.Planned, o.Imported)):
+            for digest in digests_of(event):
+                if digest not in self._sound:
+                    self._payload(stream, event, digest, position)
+        elif not isinstance(event, _BODILESS):
+            for digest in digests_of(event):
+                self._check(stream, digest, position)
+
+    def _payload(self, stream: str, event: Event, digest: str, position: int) -> None:
+        """A part is mostly the payload as it was queued: what was just found sound is
+        not read again."""
+        data = self._check(stream, digest, position)
+        content = None if data is None else content_of(event, data)
+        if content is not None:
+            self._check(stream, content, position)
+        if stream not in self._missing:
+            if len(self._sound) >= _SOUND:
+                self._sound.clear()
+            self._sound.add(digest)
 
     def _check(self, stream: str, digest: str, position: int) -> bytes | None:
         try:
@@ -62,6 +80,8 @@ class Keys:
 
     def feed(self, state: State, event: Event, position: int) -> None:
         """`state`: after the event; what a key is made of never changes."""
+        if not isinstance(event, (o.Queued, t.Accepted, t.Joined)):
+            return
         key, stream = _key_of(state, event), state.stream
         if key is None:
             return
