@@ -99,6 +99,11 @@ def run_is_current(turn: Turn, fence: int, run: int) -> bool:
     )
 
 
+def run_is_ours(turn: Turn, fence: int, run: int) -> bool:
+    """INV-5: only who runs a turn says how its run ended, aborted or not."""
+    return turn.phase is TurnPhase.RUNNING and turn.fence == fence and turn.run == run
+
+
 def not_answered(turn: Turn) -> bool:
     """INV-9: an answer that the outbox owns is never computed again."""
     return turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)

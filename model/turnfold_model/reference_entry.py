@@ -332,7 +332,7 @@ def acknowledged(entry: Entry, data: Record, at: int) -> Entry:
 def bounced(entry: Entry, data: Record, at: int) -> Entry:
     del at
     need(whole(data, "part") < entry.settled, "INV-4", "this part was never accepted")
-    return entry
+    return replace(entry, bounced=True)
 
 
 def doubted(entry: Entry, data: Record, at: int) -> Entry:

@@ -52,16 +52,18 @@ def outcome_follows(
     """
     phases = [entry.phase if entry is not None else None for entry in finals]
     reasons = {entry.reason for entry in finals if entry is not None}
+    bounced = any(entry.bounced for entry in finals if entry is not None)
     match outcome:
         case "replied":
-            follows = bool(phases) and all(phase == "OK" for phase in phases)
+            arrived = all(phase == "OK" for phase in phases)
+            follows = bool(phases) and arrived and not bounced
         case "silent":
             unseen = {e.reason if e is not None else None for e in finals}
             follows = set(phases) <= {"X"} and unseen <= {"suppressed"}
         case "partially_replied":
             follows = seen
         case "failed":
-            follows = "F" in phases
+            follows = "F" in phases or bounced
         case "expired":
             follows = "expired" in reasons
         case "aborted" | "superseded":

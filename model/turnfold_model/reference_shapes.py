@@ -78,6 +78,7 @@ class Entry:
     yielded: bool = False
     reason: str | None = None
     redacted: bool = False
+    bounced: bool = False
 
     @property
     def open(self) -> bool:

@@ -91,6 +91,8 @@ WALKS: Final = (
     Walk("ask restore unhold"),
     Walk("ask_nobody restore unhold"),
     Walk("ask reply expire redrive go accept"),
+    Walk("ask reply expire redrive go bar"),  # another reason than before
+    Walk("ask reply go accept bounce"),
     Walk("ask reply go accept go bar redrive go accept", parts=2),
     Walk("ask reply go hang not_sent abort late", hangs=True),
     Walk("ask reply go hang expire late", kind="blind", hangs=True),
@@ -138,14 +140,6 @@ UNTAKEN: Final = MappingProxyType(
             (
                 _all("turn", "amended", "aborted", to="failed"),
                 "what was aborted is unsent, and can only turn out delivered",
-            ),
-            (
-                _all("turn", "amended", "completed", to="failed"),
-                f"{_NO_CODE}: a bounce does not amend its turn",
-            ),
-            (
-                _all("turn", "amended", "failed"),
-                f"{_NO_CODE}: a second failure for another reason amends nothing",
             ),
         )
         for edge in edges

@@ -84,17 +84,6 @@ def test_a_worker_that_slept_wakes_up_before_and_after_all_was_over() -> None:
     assert f"{began} delivered" in seen
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="settle() asks for the entry's fence, and not whether the epoch is over",
-)
-def test_who_is_not_the_worker_any_more_records_no_outcome_of_its_own() -> None:
-    """INV-5, where leases decide: its success is a late receipt, its failure nothing.
-    Once this holds, the row belongs into the matrix."""
-    row = Scenario(name="zombie-two", messages=2, zombies=1, crashes=0)
-    assert not explore(row, seconds=60, most=1).violations
-
-
 def test_names_in_the_matrix_are_unique() -> None:
     names = [row.name for row in MATRIX]
     assert len(set(names)) == len(names)

@@ -47,7 +47,7 @@ def after_close(draft: Draft, stream: str) -> None:
         return
     if turn.phase is TurnPhase.ANSWERED:
         conclude(draft, turn.stream)
-    elif turn.phase.closed and entry.phase is Phase.OK:
+    elif turn.phase.closed and entry.phase.closed:
         amend(draft, turn, stream)
 
 
@@ -117,9 +117,10 @@ def _notice_for(finals: list[Entry]) -> str | None:
 
 
 def amend(draft: Draft, turn: Turn, stream: str) -> None:
-    """A final entry of a turn that was over has changed."""
+    """A final entry of a turn that was over has changed. What was aborted after a
+    redrive leaves the turn as it had ended."""
     outcome = outcome_of([draft.entry(name) for name in turn.finals])
-    if outcome is not turn.outcome:
+    if outcome is not turn.outcome and outcome not in _WHY:
         draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
 
 

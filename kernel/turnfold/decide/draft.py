@@ -287,6 +287,13 @@ class Draft:
         return bool(fence and worker and worker.epoch > fence.epoch)
 
     @property
+    def authority(self) -> int:
+        """Our epoch; -1 for who is not the worker, or not any more: it may bring
+        evidence, and speaks for no attempt and no run (INV-5)."""
+        fence = self.context.fence
+        return -1 if fence is None or self.fence_lost else fence.epoch
+
+    @property
     def restored_at(self) -> int:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
         store = cast("StoreState | None", self.state(STORE))

@@ -88,8 +88,10 @@ def acknowledge(draft: Draft, stream: str, by: str) -> None:
 
 
 def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
-    """The platform refused afterwards what it had accepted (B20)."""
+    """The platform refused afterwards what it had accepted (B20): a turn whose final
+    it was is amended."""
     draft.emit(stream, o.Bounced(part=part, detail=draft.text(detail)))
+    after_close(draft, stream)
 
 
 def redact(draft: Draft, stream: str, by: str) -> None:

@@ -114,8 +114,7 @@ def _drop_unsent(draft: Draft, turn: Turn) -> None:
 def check_run(draft: Draft, stream: str, run: int) -> Turn:
     """Raises StaleRunError if this run may no longer speak for its turn."""
     turn = draft.turn(stream)
-    epoch = draft.context.fence.epoch if draft.context.fence else -1
-    if not guards.run_is_current(turn, epoch, run):
+    if not guards.run_is_current(turn, draft.authority, run):
         why = turn.abort or turn.outcome or f"turn is {turn.phase}, run {turn.run}"
         raise StaleRunError(turn=stream, run=run, why=str(why))
     return turn
@@ -154,8 +153,7 @@ def silence(draft: Draft, stream: str, run: int, reason: str) -> None:
 def returned(draft: Draft, stream: str, run: int) -> None:
     """The handler came back. Without a reply its last block is the final."""
     turn = draft.turn(stream)
-    epoch = draft.context.fence.epoch if draft.context.fence else -1
-    current = guards.run_is_current(turn, epoch, run)
+    current = guards.run_is_current(turn, draft.authority, run)
     if not current or not guards.not_answered(turn):
         return
     blocks = [
@@ -173,7 +171,7 @@ def returned(draft: Draft, stream: str, run: int) -> None:
 def released(draft: Draft, stream: str, run: int, reason: str) -> None:
     """Stopped for our own reasons: not counted, taken up again later."""
     turn = draft.turn(stream)
-    if turn.phase is TurnPhase.RUNNING and turn.run == run:
+    if guards.run_is_ours(turn, draft.authority, run):
         full = reason == BackPressureError.code  # it will not be empty at once
         due = draft.now + draft.settings.backoff_base_ms if full else None
         draft.emit(stream, t.Released(run=run, reason=reason, due=due))
@@ -182,11 +180,15 @@ def released(draft: Draft, stream: str, run: int, reason: str) -> None:
 def run_failed(
     draft: Draft, stream: str, run: int, failure: FailureClass, detail: str = ""
 ) -> None:
-    """The handler raised, or its process died. Again, unless too often, or unless
-    somebody may have seen the beginning of an answer that would be told twice."""
+    """The handler raised."""
     turn = draft.turn(stream)
-    if turn.phase is not TurnPhase.RUNNING or turn.run != run:
-        return
+    if guards.run_is_ours(turn, draft.authority, run):
+        _failed(draft, turn, failure, detail)
+
+
+def _failed(draft: Draft, turn: Turn, failure: FailureClass, detail: str = "") -> None:
+    """Again, unless too often, or unless somebody may have seen the beginning of an
+    answer that would be told twice."""
     _drop_unsent(draft, turn)
     if _told_twice(draft, turn):
         _interrupted(draft, turn)
@@ -194,8 +196,9 @@ def run_failed(
     if guards.runs_left(turn, draft.settings.runs - 1):  # this one counts, too
         _again(draft, turn, failure, detail)
     else:
-        fail(draft, stream, TurnOutcome.FAILED, "runs_exhausted", "runs_exhausted")
-    _wake_lanes(draft, stream)
+        why = "runs_exhausted"
+        fail(draft, turn.stream, TurnOutcome.FAILED, why, why)
+    _wake_lanes(draft, turn.stream)
 
 
 def _interrupted(draft: Draft, turn: Turn) -> None:
@@ -244,7 +247,7 @@ def orphaned(draft: Draft, stream: str) -> None:
     """A turn that was running in a process that died, found by its successor."""
     turn = draft.turn(stream)
     if guards.runner_is_dead(turn, draft.fence().epoch):
-        run_failed(draft, stream, turn.run, FailureClass.OWNER_DIED)
+        _failed(draft, turn, FailureClass.OWNER_DIED)
 
 
 def previous_entries(draft: Draft, stream: str) -> list[Entry]:

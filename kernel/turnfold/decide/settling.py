@@ -36,8 +36,7 @@ def settle(draft: Draft, stream: str, part: int, number: int, outcome: Outcome) 
     """Record what an attempt came to. False if it was no longer the current one and
     brought nothing new."""
     entry = draft.entry(stream)
-    epoch = draft.context.fence.epoch if draft.context.fence else -1
-    if not guards.outcome_is_current(entry, epoch, part, number):
+    if not guards.outcome_is_current(entry, draft.authority, part, number):
         return _late(draft, entry, part, number, outcome)
     match outcome:
         case Accepted():
