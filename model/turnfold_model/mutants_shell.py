@@ -6,6 +6,8 @@ from typing import Final
 from turnfold_model.mutants_code import Mutant, one
 
 _LEGS = "turnfold.drivers.legs:Legs"
+_FLUSHER = "turnfold.drivers.flushing:Flusher"
+_FLUSHING = "test:contract/test_flushing.py"
 _JOURNAL = "turnfold.journal:Journal"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
@@ -56,6 +58,41 @@ RECOVERY: Final = (
         "self._epoch() + 1",
         "max(1, self._epoch())",
         f"{_DOUBT}::blind_after_a_crash",
+    ),
+    _broken(
+        "who is not the worker any more speaks as before",
+        "turnfold.decide.draft:Draft.authority",
+        "fence is None or self.fence_lost",
+        "fence is None",
+        "crash:zombie-two",
+    ),
+    _broken(
+        "callers learn of a commit in a thread before it is made",
+        f"{_FLUSHER}._take_off",
+        "",
+        "self._hand_out(queue, self._journal.finish(begun))",
+        f"{_FLUSHING}::nothing_moves_before",
+    ),
+    _broken(
+        "a transaction begins while another one is in the air",
+        f"{_FLUSHER}._flush",
+        "self._flight is not None or not self._queue",
+        "not self._queue",
+        f"{_FLUSHING}::what_comes_meanwhile",
+    ),
+    _broken(
+        "who needs the writing side does not wait for what is in the air",
+        f"{_FLUSHER}.land",
+        "self._flight is not None",
+        "False",
+        f"{_FLUSHING}::who_needs_the_writing_side",
+    ),
+    _broken(
+        "a decision that failed half-way keeps what it made",
+        "turnfold.journal:_one",
+        "draft.made != before",
+        "False",
+        f"{_FAULTS}::leaves_nothing_behind",
     ),
     _broken(
         "a commit of unknown fate counts as done",

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected, Settings
+from turnfold.decide.draft import Draft
 from turnfold.errors import (
     ContractError,
     CorruptLogError,
@@ -13,6 +14,7 @@ from turnfold.errors import (
     OwnedError,
     StoreError,
 )
+from turnfold.events.ledger import GateClosed
 from turnfold.ports.channel import Unknown
 from turnfold.words import Phase, TurnOutcome
 from turnfold_model.faulty import FaultyStore
@@ -625,3 +627,26 @@ async def test_what_cannot_even_be_shown_is_unknown_and_holds_up_nothing(
     await until(lambda: entry(kernel, first.entry_id).phase is Phase.P)
     second = await kernel.enqueue(route(), "y")
     await kernel.settled(second.entry_id, 1_000)
+
+
+async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
+    gateway: Gateway,
+) -> None:
+    """In one commit with others: they stand, on top of one another."""
+    kernel = await gateway.start()
+    driver = driver_of(kernel)
+
+    def half(draft: Draft) -> None:
+        draft.emit("gate:t/default", GateClosed(reason="disconnected"))
+        draft.key("out:half", "gate:t/default")
+        raise NotFoundError(what="the other half", id="x")
+
+    first = kernel.accept(inbound("1"))
+    broken = driver.submit(half)
+    second = kernel.accept(inbound("2"))
+    answers = await asyncio.gather(first, broken, second, return_exceptions=True)
+    assert isinstance(answers[1], NotFoundError)
+    assert driver.book.holding("gate:t/default") is None
+    assert "gate.closed" not in commits(kernel)
+    assert commits(kernel)["turn.accepted"] == 2
+    assert kernel.store.lookup("out:half") is None
