@@ -92,7 +92,8 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
 
 
 def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
-    """The longest ones first, so that no processor is left alone at the end."""
+    """The longest ones first, so that no processor is left alone at the end; of the
+    whole table the mutants first, since each is a row that somebody waits for."""
     chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
     cheap = {i: sorted(m.killers, key=price) for i, m in chosen}
     asked = {i: tuple(checkers(m) if full else cheap[i]) for i, m in chosen}
@@ -102,7 +103,8 @@ def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
     real = [name for name in healthy if not name.startswith("world:")]
     tasks = [_Task(None, (name,), full, until) for name in sorted(real)]
     tasks += [_Task(i, names, full, until) for i, names in asked.items()]
-    return sorted(tasks, key=lambda task: -price(task.checkers[0]))
+    longest = sorted(tasks, key=lambda task: -price(task.checkers[0]))
+    return sorted(longest, key=lambda task: full and task.mutant is None)
 
 
 def _work(task: _Task) -> _Done:

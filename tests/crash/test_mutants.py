@@ -173,6 +173,25 @@ def test_the_command_reports_and_fails_if_its_time_is_up(
     assert json.loads(capsys.readouterr().out)["late"] == 2
 
 
+def test_the_whole_table_asks_every_sort_of_checker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from turnfold_model import mutants_command as command
+
+    asked: set[str] = set()
+
+    def answer(name: str) -> dict[str, str]:
+        asked.add(name.partition(":")[0])
+        return {"crash": "found"} if name == "crash:expiry" else {}
+
+    monkeypatch.setattr(command, "survey", answer)
+    monkeypatch.setattr(command, "isolate", lambda work, tasks, _: map(work, tasks))
+    words = ["mutants", "--full", "--only", "called undelivered"]
+    assert main(words) == 1  # for it said the same of the product
+    assert asked >= {"world", "crash", "power", "disk", "store", "stateful", "test"}
+    assert "FALSE ALARM crash:expiry" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not LONG, reason="minutes")
 def test_the_command_kills_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mutants", "--json"]) == 0
