@@ -57,6 +57,7 @@ from turnfold_adapters.stores.sqlite_tx import Remembered, SqliteTx
 from turnfold_adapters.stores.sqlite_wal import Wal, has_log
 
 _MIB = 1024 * 1024
+_DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
 
 
 class SqliteStore:
@@ -99,8 +100,7 @@ class SqliteStore:
         self._pid = 0
         self._wal: Wal | None = None
         self._immutable = False
-        # of the file, when it was opened as immutable
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: tuple[int, ...] = ()  # of the file that was opened as immutable
         self._version = 0
         self._known = Remembered()
         self._ownership = FileOwnership(self.path, self)
@@ -193,9 +193,8 @@ class SqliteStore:
         self._known.forget()
         connections = [self._reader, self._writer]  # the last one empties the log
         self._reader = self._writer = None
-        for conn in connections:
-            if conn is not None:
-                conn.close()
+        for conn in filter(None, connections):
+            conn.close()
 
     def _doubt(self, exc: BaseException) -> None:
         """What is in memory no longer tells what is on disk: reopen to go on."""
@@ -370,13 +369,11 @@ class SqliteStore:
 
     def mark(self, store: str) -> None:
         """Skipped while `synchronous` leaves open what is durable."""
-        head = self.head
+        head, level = self.head, self._settings.synchronous
         if self._wal is None:
             raise self._not_writable()
-        level = self._settings.synchronous
-        if level == "OFF" or (level == "NORMAL" and not self._wal.settled):
-            return
-        self._mark.write(Mark(store=store, head=head))
+        if level in _DURABLE or (level == "NORMAL" and self._wal.settled):
+            self._mark.write(Mark(store=store, head=head))
 
     def marked(self) -> Mark | None:
         self._read()
