@@ -129,7 +129,8 @@ class Book:
         return self._closed_gates.get(gate)
 
     def lane(self, lane: str) -> Iterator[str]:
-        return self._readable(self._lanes.get(lane, ()))
+        streams = self._lanes.get(lane)
+        return iter(()) if streams is None else self._readable(streams)
 
     def turn_lane(self, lane: str) -> Iterator[str]:
         return self._readable(self._turn_lanes.get(lane, ()))

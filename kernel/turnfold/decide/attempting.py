@@ -5,7 +5,7 @@ done now, or when to look again. The lane program does what it says, one step at
 time, and so does every decision that fuses the next attempt into its own commit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from turnfold import guards
@@ -47,8 +47,12 @@ def next_step(draft: Draft, lane: str) -> Step:
     """What to do in a lane now. What is on its way comes before all else: one send at
     a time. Yielded entries are passed by while they wait; the first entry that has not
     yielded holds the rest back."""
+    return _next(draft, draft.front(lane))
+
+
+def _next(draft: Draft, front: Sequence[Entry]) -> Step:
     first = _NOTHING
-    for entry in _front(draft, lane):
+    for entry in front:
         step = step_of(draft, entry)
         if entry.phase in (Phase.A, Phase.D):
             return step
@@ -62,14 +66,6 @@ def _earlier(one: Step, other: Step) -> Step:
     if one.until is None or (other.until is not None and other.until < one.until):
         return other
     return one
-
-
-def _front(draft: Draft, lane: str) -> Iterator[Entry]:
-    """The entries that a lane may be busy with: those that have yielded, and the head."""
-    for entry in draft.lane(lane):
-        yield entry
-        if not entry.yielded:
-            return
 
 
 def step_of(draft: Draft, entry: Entry) -> Step:
@@ -142,11 +138,12 @@ def _unless_gated(draft: Draft, entry: Entry, act: Act) -> Step:
     return Step(Act.WAIT, until=min(until)) if held else Step(act, entry.stream)
 
 
-def attempt(draft: Draft, stream: str) -> None:
-    """Write one attempt ahead. Every rule of the `attempted` row is asked here."""
+def attempt(draft: Draft, stream: str, front: Sequence[Entry] | None = None) -> None:
+    """Write one attempt ahead. Every rule of the `attempted` row is asked here.
+    `front`: that of its lane, if it is at hand."""
     entry = draft.entry(stream)
     fence = draft.fence()
-    rule = _broken_rule(draft, entry)
+    rule = _broken_rule(draft, entry, front or draft.front(entry.lane))
     if rule is not None:
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
@@ -164,7 +161,7 @@ def attempt(draft: Draft, stream: str) -> None:
     )
 
 
-def _broken_rule(draft: Draft, entry: Entry) -> str | None:
+def _broken_rule(draft: Draft, entry: Entry, front: Sequence[Entry]) -> str | None:
     """The first rule of the `attempted` row that does not hold."""
     now = draft.now
     if not guards.not_expired(entry, now):
@@ -177,15 +174,15 @@ def _broken_rule(draft: Draft, entry: Entry) -> str | None:
         return "not_quarantined"
     if not guards.resend_allowed(entry, now):
         return "resend_allowed"
-    if not guards.head_of_lane(entry.stream, _turn_to_send(draft, entry)):
+    if not guards.head_of_lane(entry.stream, _turn_to_send(entry, front)):
         return "head_of_lane"
     return None
 
 
-def _turn_to_send(draft: Draft, entry: Entry) -> str | None:
+def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
     """The entry itself if it may go now, else the one that holds it back."""
     mine = None
-    for other in _front(draft, entry.lane):
+    for other in front:
         if other.phase in (Phase.A, Phase.D):
             return other.stream
         if other.stream == entry.stream:
@@ -197,9 +194,10 @@ def attempt_if_free(draft: Draft, lane: str) -> None:
     """Fuse the next attempt of a lane into this commit, if there is one to make."""
     if draft.context.fence is None or draft.context.draining or draft.fence_lost:
         return
-    step = next_step(draft, lane)
+    front = draft.front(lane)
+    step = _next(draft, front)
     if step.act is Act.ATTEMPT:
-        attempt(draft, step.entry)
+        attempt(draft, step.entry, front)
 
 
 def attempt_now(draft: Draft, stream: str) -> None:

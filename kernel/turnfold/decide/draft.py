@@ -27,6 +27,7 @@ from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
 from turnfold.ports.store import Body
 from turnfold.settings import Settings
+from turnfold.words import CLOSED
 
 
 class View(Protocol):
@@ -184,12 +185,21 @@ class Draft:
         """The open entries of a lane, in the order of their queueing."""
         for stream in self.below.lane(lane):
             entry = self.entry(stream)
-            if entry.open:
+            if entry.phase not in CLOSED:
                 yield entry
         for stream in self._lanes.get(lane, ()):
             entry = self.entry(stream)
-            if entry.open:
+            if entry.phase not in CLOSED:
                 yield entry
+
+    def front(self, lane: str) -> list[Entry]:
+        """Those that a lane may be busy with: all that have yielded, and the head."""
+        front = []
+        for entry in self.lane(lane):
+            front.append(entry)
+            if not entry.yielded:
+                break
+        return front
 
     def turn_lane(self, lane: str) -> Iterator[str]:
         for stream in self.below.turn_lane(lane):

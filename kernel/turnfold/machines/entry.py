@@ -16,6 +16,7 @@ from turnfold.events import outbox as o
 from turnfold.frozen import frozen
 from turnfold.machines.table import Row, assign, copier, illegal, targets
 from turnfold.words import (
+    CLOSED,
     AbortReason,
     BlindPolicy,
     DeliveryClass,
@@ -166,7 +167,7 @@ class Entry:
 
     @property
     def open(self) -> bool:
-        return not self.phase.closed
+        return self.phase not in CLOSED
 
     @property
     def current(self) -> o.PlannedPart:
