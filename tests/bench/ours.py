@@ -117,7 +117,7 @@ async def open_loop(kernel: Kernel, rate: int, seconds: float, lanes: int = 100)
         for number in range(int(rate * seconds)):
             due = began + number / rate
             while (left := due - time.perf_counter()) > 0:
-                await asyncio.sleep(left if left > 0.002 else 0)
+                await asyncio.sleep(left - 0.002 if left > 0.002 else 0)  # not too long
             tasks.add(asyncio.create_task(one(number, due)))
         await asyncio.gather(*tasks)
     return run
