@@ -235,7 +235,7 @@ class AioDriver:
 
         def ended(task: asyncio.Task[RunEnd]) -> None:
             self._runs.leave()
-            tell(_NEVER_CALLED if task.cancelled() else task.result())
+            tell(_NEVER_CALLED if task.cancelled() else _end_of(task))
 
         task.add_done_callback(ended)
 
@@ -359,6 +359,12 @@ class AioDriver:
 
 
 _NEVER_CALLED = RunEnd("stopped", "shutdown")  # not its failure
+
+
+def _end_of(task: asyncio.Task[RunEnd]) -> RunEnd:
+    """A run ends in one way or another, or its turn would wait for ever."""
+    error = task.exception()
+    return task.result() if error is None else RunEnd("raised", repr(error)[:1000])
 
 
 async def _run(
