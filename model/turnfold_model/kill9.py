@@ -99,13 +99,14 @@ def nested(scene: Scene) -> Iterator[Verdict]:
             yield from every_point(verdict.scene)
 
 
-def sampled(scene: Scene, seed: int, share: float) -> Iterator[Verdict]:
-    """Two deaths, at some pairs of points."""
+def sampled(scene: Scene, seed: int, many: int) -> Iterator[Verdict]:
+    """Every point, and so many second deaths after each, by chance."""
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     for verdict in every_point(scene):
         yield verdict
-        if verdict.all_died and rng.random() < share:
-            second = rng.randint(1, 12)
+        if not verdict.all_died:
+            return
+        for second in rng.sample(range(1, 13), many):
             yield play(evolve(verdict.scene, deaths=(*verdict.scene.deaths, second)))
 
 
@@ -119,12 +120,12 @@ def in_thread(scene: Scene) -> Scene:
     return evolve(scene, flush=Flush.THREAD)
 
 
-def quick(delivery: DeliveryClass, seed: int = 1) -> Iterator[Verdict]:
-    """Every point with either flush, each followed by another one by chance; a lost
-    answer, and two processes at some points."""
+def quick(delivery: DeliveryClass, seed: int = 1, again: int = 2) -> Iterator[Verdict]:
+    """Every point with either flush, each followed by others by chance; a lost answer,
+    and two processes at some points."""
     scene = Scene(delivery=delivery)
-    yield from sampled(scene, seed, share=1)
-    yield from sampled(in_thread(scene), seed + 1, share=1)
+    yield from sampled(scene, seed, again)
+    yield from sampled(in_thread(scene), seed + 1, again)
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     yield play(evolve(scene, lose=rng.randint(1, _ANSWERS)))
     for number in rng.sample(range(1, 60), 8):

@@ -22,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="delivery class; may be given again (default: all)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of what is sampled")
+    parser.add_argument(
+        "--again", type=int, default=2, metavar="N", help="second deaths after each"
+    )
     parser.add_argument("--long", action="store_true", help="every pair of points")
 
 
@@ -34,7 +37,8 @@ def run(
     reports = {}
     for name in names:
         delivery = DeliveryClass(name)
-        verdicts = full(delivery) if options.long else quick(delivery, options.seed)
+        some = quick(delivery, options.seed, options.again)
+        verdicts = full(delivery) if options.long else some
         reports[name] = play_all(verdicts, share)
         say(f"{name}: {reports[name]}")
         for breach in reports[name].breaches:
@@ -47,8 +51,8 @@ def _result(reports: dict[str, Report]) -> dict[str, Any]:
     seconds = sum(report.seconds for report in reports.values())
     return {
         "runs": sum(report.runs for report in reports.values()),
-        "kills": kills,
+        "points": kills,
         "points_a_second": round(kills / seconds, 1) if seconds else 0,
-        "broken": sum(len(report.breaches) for report in reports.values()),
+        "violations": sum(len(report.breaches) for report in reports.values()),
         "classes": {name: asdict(report) for name, report in reports.items()},
     }

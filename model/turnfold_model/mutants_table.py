@@ -295,7 +295,7 @@ DECISIONS: Final = (
     one(
         "a lane does not wait for its head",
         "decision",
-        f"{_D}.attempting:_front",
+        f"{_D}.draft:Draft.front",
         "if not entry.yielded:",
         "if False:",
         "crash:two-faults",

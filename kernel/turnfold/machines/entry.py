@@ -16,7 +16,6 @@ from turnfold.events import outbox as o
 from turnfold.frozen import frozen
 from turnfold.machines.table import Row, assign, copier, illegal, targets
 from turnfold.words import (
-    CLOSED,
     AbortReason,
     BlindPolicy,
     DeliveryClass,
@@ -167,7 +166,7 @@ class Entry:
 
     @property
     def open(self) -> bool:
-        return self.phase not in CLOSED
+        return not self.phase.closed
 
     @property
     def current(self) -> o.PlannedPart:
