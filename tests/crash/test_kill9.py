@@ -27,7 +27,7 @@ EFFECTS = ("CallHandler", "Prepare", "Append dispatch", "Send", "Append settle")
 @pytest.fixture(scope="module", params=["keyed", "lookup", "blind"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     command = [sys.executable, "-m", "turnfold_model", "kill9", "--json"]
-    command += [f"--class={request.param}", "--again=0", *["--long"] * LONG]
+    command += [f"--class={request.param}", "--again=1", *["--long"] * LONG]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     print(done.stderr)  # noqa: T201  points a second, shown with -rP
