@@ -11,8 +11,9 @@ from turnfold_model.edges import Edge, steps
 from turnfold_model.reference_kinds import Record
 from turnfold_model.trace import OutsideError, Trace
 
-# What becomes of an entry by the word of a person: the turn's module knows none.
-_BY_PEOPLE: Final = frozenset({"resolved", "redriven"})
+# What becomes of an entry by the word of a person, or of a platform that takes its own
+# back: the turn's module knows none of it.
+_UNKNOWN: Final = frozenset({"resolved", "redriven", "bounced"})
 
 
 @define
@@ -42,7 +43,7 @@ class Traces:
                 phases[stream] = edge.target
                 lane = lane_of.setdefault(stream, str(event["data"].get("lane")))
                 lanes.setdefault(lane, []).append((edge, event))
-                if edge.event in _BY_PEOPLE:
+                if edge.event in _UNKNOWN:
                     judged[stream] = edge.event
                 continue
             if edge.event == "answered":
