@@ -175,7 +175,7 @@ def _offer_problem(offer: PartClass) -> str:
 def _window_problem(window: int, settle: int) -> str:
     """A key is used again for half of its window, and each such request must land in
     the other half. What lands later meets a platform that forgot the key."""
-    if window >= 2 * settle:
+    if window == 0 or window >= 2 * settle:  # 0: it is never used again
         return ""
     return (
         f"key_window_ms {window} is shorter than twice settle_ms {settle}: a late "

@@ -405,6 +405,10 @@ async def test_a_key_that_is_forgotten_before_a_request_lands_is_refused(
         lone.platform, DeliveryClass.KEYED, key_window_ms=2_000, settle_ms=1_000
     )
     kernel.attach("u", long)
+    none = PlatformChannel(
+        lone.platform, DeliveryClass.KEYED, key_window_ms=0, settle_ms=1_000
+    )
+    kernel.attach("v", none)  # its key is never used again
 
 
 def test_claims_without_a_method_are_refused(tmp_path) -> None:

@@ -83,7 +83,8 @@ class PartClass:
     """What the platform gives for one kind of part, best first.
 
     `classes`: what to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
-    end. `key_window_ms`: how long the platform honours a key (None: for ever).
+    end. `key_window_ms`: how long the platform honours a key (None: for ever,
+    0: not at all, so that the next class is relied on).
     `settle_ms`: after how long a request whose sender is gone lands or never will. A
     window must be at least twice that: a key is used again for its first half, and
     the last such request must land before the platform forgets it.
