@@ -1,9 +1,9 @@
 """Where decisions become commits: many of them in one, each on its own.
 
 Inside the write transaction the journal first reads what others appended, then lets
-each decision work on a draft over the drafts before it. A refused decision leaves no
-trace; a failing one does not fail its neighbours. Nobody learns a result before the
-COMMIT of everything it was decided on.
+each decision work on the one draft of the commit. A refused decision leaves no trace; a
+failing one does not fail its neighbours. Nobody learns a result before the COMMIT of
+everything it was decided on.
 """
 
 import sys
