@@ -1,6 +1,7 @@
 """Stores that fail, rows that cannot be read, adapters that lie, several processes."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -654,3 +655,26 @@ async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
     assert "gate.closed" not in commits(kernel)
     assert commits(kernel)["turn.accepted"] == 2
     assert kernel.store.lookup("out:half") is None
+
+
+async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
+    wild: Gateway, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Python warns of one that was never awaited, in whatever runs when it notices."""
+    kernel = await wild.start()
+    begun: list[int] = []
+    legs = driver_of(kernel).legs
+    begin = legs.calls.begin
+
+    def cut(*args):
+        call = begin(*args)
+        call.task.cancel()
+        begun.append(1)
+        return call
+
+    legs.calls.begin = cut
+    await kernel.enqueue(route(), "x")
+    await spin()
+    gc.collect()
+    assert begun
+    assert not [str(warning.message) for warning in recwarn]

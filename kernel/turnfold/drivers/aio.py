@@ -82,8 +82,14 @@ class AioDriver:
         self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
         self.flusher = Flusher(journal, settings.flush, self._stored)
-        many = settings.concurrent_sends
-        self._carrier = Carrier(journal.store, self.entry, desks, self.legs, many)
+        self._carrier = Carrier(
+            journal.store,
+            self.entry,
+            desks,
+            self.legs,
+            settings.concurrent_sends,
+            lambda: self.draining,
+        )
         self._runs = Places(settings.concurrent_runs)
 
     # --- appends: one commit per tick ---
@@ -175,7 +181,7 @@ class AioDriver:
             case Append(decision=decision):
                 self.flusher.append(decision, partial(self._decided, run, effect))
             case Send():
-                self._carrier.send(run, effect, tell, partial(self._failed, run))
+                self._carrier.send(run, effect, tell, partial(self._go_on, run, None))
             case Prepare(leg=leg):
                 self._carrier.prepare(run, leg, tell)
             case Reconcile(leg=leg):
@@ -204,15 +210,12 @@ class AioDriver:
         if decided.error is None:
             self._answered(run, effect, decided.value)
         else:
-            self._failed(run, decided.error)
-
-    def _failed(self, run: Running, error: Exception) -> None:
-        self._go_on(run, error=error)
+            self._go_on(run, error=decided.error)
 
     def _broke(self, key: Key) -> int:
         """Call where its error is at hand. When to try again."""
         self.troubles += 1
-        _LOG.exception("program %s %s broke; trying again later", *_named(key))
+        _LOG.exception("program %s %s broke; trying again", key.what, key.name)
         return self.clock.now() + _SICK_MS
 
     def _ended(self, run: Running, until: int | None) -> None:
@@ -308,12 +311,12 @@ class AioDriver:
         """The right to work is lost: attempt nothing more. What is on the wire ends by
         itself; a success of it is evidence and is recorded, a failure is not ours to."""
         self.epoch, self.deposed = 0, True
-        self.draining = self._carrier.draining = True
+        self.draining = True
         self._timers.silence()
 
     async def drain(self, timeout_ms: int) -> None:
         """Start nothing new; let what is on the wire end; then cut it off."""
-        self.draining = self._carrier.draining = True
+        self.draining = True
         self._timers.silence()
         await self._rested(timeout_ms / 1000)
         self.legs.stopping = True
@@ -380,10 +383,6 @@ def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
         future.set_exception(decided.error)
     else:
         future.set_result(decided.value)
-
-
-def _named(key: Key) -> tuple[str, str]:
-    return key.what, key.name
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

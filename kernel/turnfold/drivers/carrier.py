@@ -36,10 +36,11 @@ class Carrier:
         desks: Mapping[tuple[str, str], Attached],
         legs: Legs,
         at_once: int,
+        draining: Callable[[], bool],
     ) -> None:
         self._store, self._find, self._desks, self._legs = store, find, desks, legs
         self.places = Places(at_once)
-        self.draining = False
+        self._draining = draining
 
     def plan(self, stream: str) -> Plan | Rejected:
         entry = self._find(stream)
@@ -59,7 +60,7 @@ class Carrier:
     def prepare(self, run: Running, leg: Leg, tell: Tell) -> None:
         entry = self._find(leg.entry)
         desk = self._desk(entry)
-        if desk is None or self.draining:
+        if desk is None or self._draining():
             tell(_detached(entry) if desk is None else DRAIN)
         else:
             _wait_for(run, self._legs.prepare(desk, leg, tell))
