@@ -160,6 +160,9 @@ class Book:
     def lanes(self) -> list[str]:
         return list(self._lanes)
 
+    def has_open(self, lane: str) -> bool:
+        return lane in self._lanes
+
     def turn_lanes(self) -> list[str]:
         return list(self._turn_lanes)
 

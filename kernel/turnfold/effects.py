@@ -7,21 +7,13 @@ of it. Those two are every crash there is, which is why nothing else has effects
 from collections.abc import Callable, Generator
 from typing import Any
 
+from turnfold.decide.attempting import Leg
 from turnfold.decide.draft import Draft
 from turnfold.frozen import frozen
-from turnfold.words import Phase
+
+__all__ = ["Leg"]
 
 Decision = Callable[[Draft], Any]
-
-
-@frozen(kw_only=True)
-class Leg:
-    """One attempt of one part: what is carried to the wire."""
-
-    entry: str
-    part: int
-    attempt: int
-    phase: Phase
 
 
 @frozen

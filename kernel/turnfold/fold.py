@@ -37,6 +37,15 @@ _EVOLVE: dict[str, Any] = {
 }
 
 
+# The same by the state that is there already.
+_ONWARD: dict[type, Any] = {
+    Entry: entry_machine.evolve,
+    Turn: turn_machine.evolve,
+    Gate: evolve_gate,
+    Cursor: evolve_cursor,
+    StoreState: evolve_store,
+}
+
 # In place, for a state that nobody else holds.
 _ADVANCE = _EVOLVE | {"entry": entry_machine.advance, "turn": turn_machine.advance}
 
@@ -49,7 +58,8 @@ def evolve(
     state: State | None, event: Event, stream: str, at: int, position: int
 ) -> State:
     """The state of any stream after one more event."""
-    after: State = _EVOLVE[family(stream)](state, event, stream, at, position)
+    machine = _EVOLVE[family(stream)] if state is None else _ONWARD[type(state)]
+    after: State = machine(state, event, stream, at, position)
     return after
 
 

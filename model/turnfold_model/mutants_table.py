@@ -21,10 +21,10 @@ _WAITING = "test:contract/test_behaviour_waiting.py"
 
 
 _SENT_FIRST = """if step.act is Act.ATTEMPT:
-    leg = yield Look(partial(leg_of, stream=step.entry))
+    leg = yield Look(partial(attempting.leg_of, stream=step.entry))
     outcome = yield Send(leg)
     yield from _DOES[step.act](step.entry)
-    leg = yield Look(partial(leg_of, stream=step.entry))
+    leg = yield Look(partial(attempting.leg_of, stream=step.entry))
     yield from _record(leg, outcome)
     continue
 yield from _DOES[step.act](step.entry)"""

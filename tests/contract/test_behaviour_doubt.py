@@ -7,8 +7,8 @@ import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
 from turnfold.attached import Attached
+from turnfold.decide.attempting import leg_of
 from turnfold.ports.channel import CannotTell, Found, Receipt, Unknown
-from turnfold.programs.entries import leg_of
 from turnfold.words import Phase
 from turnfold_model.gateway import (
     Gateway,

@@ -45,11 +45,10 @@ def abort_entry(
 def _stop(draft: Draft, entry: Entry, reason: AbortReason, by: str | None) -> None:
     stream = entry.stream
     if guards.abortable_as_unsent(entry):
-        draft.emit(stream, o.Aborted(reason=reason, by=by))
-        after_close(draft, stream)
+        after_close(draft, draft.emit(stream, o.Aborted(reason=reason, by=by)))
         return
     after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))
-    if isinstance(after, Entry) and after.phase is Phase.P:
+    if after.phase is Phase.P:
         fail_entry(draft, after, Reason.OUTCOME_UNKNOWN)
 
 

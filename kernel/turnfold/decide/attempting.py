@@ -34,10 +34,21 @@ class Act(Enum):
 
 
 @frozen
+class Leg:
+    """One attempt of one part: what is carried to the wire."""
+
+    entry: str
+    part: int
+    attempt: int
+    phase: Phase
+
+
+@frozen
 class Step:
     act: Act
     entry: str = ""
     until: int | None = None
+    leg: Leg | None = None  # of CARRY
 
 
 _NOTHING = Step(Act.WAIT)
@@ -89,8 +100,18 @@ def _in_flight(draft: Draft, entry: Entry) -> Step:
     fence = draft.context.fence
     if fence is None:
         return Step(Act.WAIT)
-    dead = guards.sender_is_dead(entry, fence.epoch)
-    return Step(Act.RECOVER if dead else Act.CARRY, entry.stream)
+    if guards.sender_is_dead(entry, fence.epoch):
+        return Step(Act.RECOVER, entry.stream)
+    return Step(Act.CARRY, entry.stream, leg=_leg(entry))
+
+
+def leg_of(draft: Draft, stream: str) -> Leg:
+    """The attempt that an entry is at."""
+    return _leg(draft.entry(stream))
+
+
+def _leg(entry: Entry) -> Leg:
+    return Leg(entry.stream, entry.part, entry.attempt, entry.phase)
 
 
 def _ready(draft: Draft, entry: Entry) -> Step:

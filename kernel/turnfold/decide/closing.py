@@ -36,12 +36,12 @@ _WHY = {
 _NO_ONE_THERE = ("permission", "target_gone")
 
 
-def after_close(draft: Draft, stream: str) -> None:
+def after_close(draft: Draft, entry: Entry) -> None:
     """Call when an entry has reached P, F, OK or X in this draft."""
-    entry = draft.entry(stream)
     let_pass(draft, entry)
     if entry.turn is None:
         return
+    stream = entry.stream
     turn = draft.find_turn(entry.turn)
     if turn is None or stream not in turn.finals:
         return

@@ -6,7 +6,8 @@ one that fails half-way makes the journal decide the others anew (journal.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, cast
+from itertools import chain
+from typing import Protocol, cast, overload
 
 from attrs import field
 
@@ -19,6 +20,7 @@ from turnfold.errors import (
 )
 from turnfold.events import Event
 from turnfold.events.ledger import WorkerStarted
+from turnfold.events.outbox import OutboxEvent
 from turnfold.fold import STORE, State, evolve, family
 from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
@@ -118,6 +120,8 @@ class Draft:
         self._lanes: dict[str, list[str]] = {}
         self._turn_lanes: dict[str, list[str]] = {}
         self._absent: set[str] = set()
+        store = below.state(STORE)
+        self._worker = store if type(store) is StoreState else None
 
     # --- reading ---
 
@@ -153,7 +157,8 @@ class Draft:
         return self.below.holding(gate)
 
     def find_entry(self, stream: str) -> Entry | None:
-        return cast("Entry | None", self.state(stream))
+        found = self.state(stream)
+        return found if type(found) is Entry else None
 
     def entry(self, stream: str) -> Entry:
         found = self.touched.get(stream)
@@ -162,6 +167,11 @@ class Draft:
         if type(found) is not Entry:
             raise NotFoundError(what="entry", id=stream)
         return found
+
+    def latest(self, entry: Entry) -> Entry:
+        """An entry as it is by now."""
+        found = self.touched.get(entry.stream)
+        return found if type(found) is Entry else entry
 
     def find_turn(self, stream: str) -> Turn | None:
         return cast("Turn | None", self.state(stream))
@@ -183,11 +193,7 @@ class Draft:
 
     def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
-        for stream in self.below.lane(lane):
-            entry = self.entry(stream)
-            if entry.phase not in CLOSED:
-                yield entry
-        for stream in self._lanes.get(lane, ()):
+        for stream in chain(self.below.lane(lane), self._lanes.get(lane, ())):
             entry = self.entry(stream)
             if entry.phase not in CLOSED:
                 yield entry
@@ -195,10 +201,12 @@ class Draft:
     def front(self, lane: str) -> list[Entry]:
         """Those that a lane may be busy with: all that have yielded, and the head."""
         front = []
-        for entry in self.lane(lane):
-            front.append(entry)
-            if not entry.yielded:
-                break
+        for stream in chain(self.below.lane(lane), self._lanes.get(lane, ())):
+            entry = self.touched.get(stream) or self.below.state(stream)
+            if type(entry) is Entry and entry.phase not in CLOSED:
+                front.append(entry)
+                if not entry.yielded:
+                    break
         return front
 
     def turn_lane(self, lane: str) -> Iterator[str]:
@@ -237,14 +245,24 @@ class Draft:
 
     # --- writing ---
 
+    @overload
+    def emit(self, stream: str, event: OutboxEvent) -> Entry: ...
+
+    @overload
+    def emit(self, stream: str, event: Event) -> State: ...
+
     def emit(self, stream: str, event: Event) -> State:
         """Apply an event; raises if it is illegal here, and then nothing changed."""
-        before = self.state(stream)
+        before = self.touched.get(stream)
+        if before is None and stream not in self._absent:
+            before = self.below.state(stream)
         position = self._base + len(self.emitted) + 1
         after = evolve(before, event, stream, self.now, position)
         self.touched[stream] = after
         if before is None:
             self._bear(stream, after)
+        if type(after) is StoreState:
+            self._worker = after
         self.emitted.append(Emitted(stream, event, after.version))
         return after
 
@@ -277,10 +295,9 @@ class Draft:
     def fence(self) -> Fence:
         """The worker's right. The first use by an epoch is written to the log: a
         worker that never decides anything leaves the store as it was."""
-        fence = self.context.fence
+        fence, worker = self.context.fence, self._worker
         if fence is None:
             raise NotFoundError(what="worker", id="here")
-        worker = cast("StoreState | None", self.state(STORE))
         if worker is not None and worker.epoch == fence.epoch:
             return fence
         if self.fence_lost:
@@ -292,9 +309,8 @@ class Draft:
     @property
     def fence_lost(self) -> bool:
         """A later worker has written: we are not the one any more (INV-5)."""
-        fence = self.context.fence
-        worker = cast("StoreState | None", self.state(STORE)) if fence else None
-        return bool(fence and worker and worker.epoch > fence.epoch)
+        fence, worker = self.context.fence, self._worker
+        return fence is not None and worker is not None and worker.epoch > fence.epoch
 
     @property
     def authority(self) -> int:
@@ -306,5 +322,4 @@ class Draft:
     @property
     def restored_at(self) -> int:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
-        store = cast("StoreState | None", self.state(STORE))
-        return store.restored if store else 0
+        return self._worker.restored if self._worker else 0

@@ -42,7 +42,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
     if intent.key is not None and intent.turn is None:
         draft.key(outbound_key(intent.key), intent.entry)
     attempt_if_free(draft, entry.lane)
-    status = draft.entry(intent.entry).status
+    status = draft.latest(entry).phase.status
     return Enqueued(entry_id=intent.entry, status=status, new=True)
 
 
@@ -70,6 +70,6 @@ def plan(draft: Draft, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        freeze(draft, stream, made, {})
-        if not draft.entry(stream).open:
-            after_close(draft, stream)
+        entry = freeze(draft, stream, made, {})
+        if not entry.open:
+            after_close(draft, entry)

@@ -71,8 +71,8 @@ def resolve(
 
 def _stop_if_aborted(draft: Draft, entry: Entry) -> None:
     if entry.abort is not None and guards.abortable_as_unsent(entry):
-        draft.emit(entry.stream, o.Aborted(reason=entry.abort, by=entry.abort_by))
-        after_close(draft, entry.stream)
+        event = o.Aborted(reason=entry.abort, by=entry.abort_by)
+        after_close(draft, draft.emit(entry.stream, event))
 
 
 def reschedule(draft: Draft, stream: str, due: int, by: str) -> None:
@@ -90,8 +90,8 @@ def acknowledge(draft: Draft, stream: str, by: str) -> None:
 def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
     """The platform refused afterwards what it had accepted (B20): a turn whose final
     it was is amended."""
-    draft.emit(stream, o.Bounced(part=part, detail=draft.text(detail)))
-    after_close(draft, stream)
+    event = o.Bounced(part=part, detail=draft.text(detail))
+    after_close(draft, draft.emit(stream, event))
 
 
 def redact(draft: Draft, stream: str, by: str) -> None:

@@ -36,38 +36,36 @@ def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
     stored = {p.identity: packing.store(draft, p) for p in intent.packed}
-    expires = intent.expires_at or draft.now + settings.ttl_ms(intent.kind)
-    draft.emit(
-        intent.entry,
-        o.Queued(
-            kind=intent.kind,
-            channel=route.channel,
-            account=route.account,
-            conversation=route.conversation,
-            thread=route.thread,
-            reply_to=route.reply_to,
-            lane=route.lane,
-            body=tuple([stored[p.identity] for p in intent.packed]),
-            turn=intent.turn,
-            run=intent.run,
-            key=intent.key,
-            policy=intent.policy or settings.blind,
-            not_before=intent.not_before,
-            expires_at=expires,
-        ),
+    queued = o.Queued(
+        kind=intent.kind,
+        channel=route.channel,
+        account=route.account,
+        conversation=route.conversation,
+        thread=route.thread,
+        reply_to=route.reply_to,
+        lane=route.lane,
+        body=tuple([stored[p.identity] for p in intent.packed]),
+        turn=intent.turn,
+        run=intent.run,
+        key=intent.key,
+        policy=intent.policy or settings.blind,
+        not_before=intent.not_before,
+        expires_at=intent.expires_at or draft.now + settings.ttl_ms(intent.kind),
     )
+    entry = draft.emit(intent.entry, queued)
     if intent.not_before is not None and intent.not_before > draft.now:
         # A reminder for tomorrow must not hold back today's replies.
-        draft.emit(intent.entry, o.LaneYielded(reason="not_before"))
+        entry = draft.emit(intent.entry, o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
-        freeze(draft, intent.entry, intent.plan, stored)
-    return draft.entry(intent.entry)
+        entry = freeze(draft, intent.entry, intent.plan, stored)
+    return entry
 
 
-def freeze(draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]) -> None:
+def freeze(
+    draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]
+) -> Entry:
     if not made.parts:
-        draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
-        return
+        return draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
     parts = tuple(
         o.PlannedPart(
             kind=part.packed.kind,
@@ -81,4 +79,4 @@ def freeze(draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]) 
         for part in made.parts
     )
     budget = draft.settings.attempts
-    draft.emit(stream, o.Planned(parts=parts, budget=budget, ids=made.ids))
+    return draft.emit(stream, o.Planned(parts=parts, budget=budget, ids=made.ids))

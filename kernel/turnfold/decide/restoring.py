@@ -67,8 +67,8 @@ def _doubt(draft: Draft, entry: Entry) -> None:
     it may have gone on. What is in doubt or parked already stays so."""
     match entry.phase:
         case Phase.Q | Phase.R:
-            draft.emit(entry.stream, o.Doubted(reason=REASON))
-            after_close(draft, entry.stream)
+            event = o.Doubted(reason=REASON)
+            after_close(draft, draft.emit(entry.stream, event))
         case Phase.A | Phase.D:
             unknown = o.OutcomeUnknown(
                 part=entry.part,

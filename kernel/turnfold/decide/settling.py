@@ -31,6 +31,8 @@ from turnfold.words import (
     Reason,
 )
 
+_STOPPED = frozenset({Phase.P, Phase.OK, Phase.F, Phase.X})
+
 
 def settle(draft: Draft, stream: str, part: int, number: int, outcome: Outcome) -> bool:
     """Record what an attempt came to. False if it was no longer the current one and
@@ -53,34 +55,38 @@ def _late(draft: Draft, entry: Entry, part: int, number: int, outcome: Outcome) 
     if not isinstance(outcome, Accepted) or not guards.not_settled(entry, part):
         return False
     receipt = outcome.receipt
-    draft.emit(
-        entry.stream,
-        o.LateReceipt(
-            part=part, attempt=number, receipt=receipt.ids, thread=receipt.thread
-        ),
+    event = o.LateReceipt(
+        part=part, attempt=number, receipt=receipt.ids, thread=receipt.thread
     )
-    _doubt_next(draft, entry)
-    _go_on(draft, entry.stream)
+    _part_settled(draft, entry, event)
     return True
 
 
-def _doubt_next(draft: Draft, before: Entry) -> None:
-    """In a store that was restored from a copy: a part that was in doubt was sent, so
-    the next one may have been sent, too, in the history that is gone."""
-    entry = draft.entry(before.stream)
-    if guards.history_is_whole(before, draft.restored_at):
-        return
-    if entry.phase is Phase.Q and entry.part > before.part:
-        draft.emit(entry.stream, o.Doubted(reason="restored"))
+def _part_settled(
+    draft: Draft, before: Entry, event: o.LateReceipt | o.Delivered | o.PartDelivered
+) -> None:
+    """Record what settles a part, and what follows from it."""
+    entry = draft.emit(before.stream, event)
+    if not guards.history_is_whole(before, draft.restored_at):
+        entry = _doubted(draft, before, entry)
+    _go_on(draft, entry)
 
 
-def _go_on(draft: Draft, stream: str) -> None:
+def _doubted(draft: Draft, before: Entry, entry: Entry) -> Entry:
+    """A part that was in doubt was sent, so the next one may have been sent, too, in
+    the history that is gone."""
+    if entry.phase is not Phase.Q or entry.part == before.part:
+        return entry
+    return draft.emit(entry.stream, o.Doubted(reason="restored"))
+
+
+def _go_on(draft: Draft, entry: Entry) -> None:
     """After a settled part: the abort, the end, or the next part of this lane."""
-    entry = draft.entry(stream)
     if entry.abort is not None and guards.abortable_as_unsent(entry):
-        draft.emit(stream, o.Aborted(reason=entry.abort, by=entry.abort_by))
-    if draft.entry(stream).phase in (Phase.P, Phase.OK, Phase.F, Phase.X):
-        after_close(draft, stream)
+        event = o.Aborted(reason=entry.abort, by=entry.abort_by)
+        entry = draft.emit(entry.stream, event)
+    if entry.phase in _STOPPED:
+        after_close(draft, entry)
 
 
 def accepted(
@@ -94,20 +100,16 @@ def accepted(
 ) -> None:
     """Settle the current part by a receipt; the last part closes the entry."""
     event = o.Delivered if entry.last else o.PartDelivered
-    draft.emit(
-        entry.stream,
-        event(
-            part=entry.part,
-            attempt=number,
-            receipt=receipt.ids,
-            thread=receipt.thread,
-            deduplicated=deduplicated,
-            looked_up=looked_up,
-            by=by,
-        ),
+    settled = event(
+        part=entry.part,
+        attempt=number,
+        receipt=receipt.ids,
+        thread=receipt.thread,
+        deduplicated=deduplicated,
+        looked_up=looked_up,
+        by=by,
     )
-    _doubt_next(draft, entry)
-    _go_on(draft, entry.stream)
+    _part_settled(draft, entry, settled)
 
 
 def _rejected(draft: Draft, entry: Entry, outcome: Rejected) -> None:
@@ -134,16 +136,13 @@ def _refused_in_doubt(draft: Draft, entry: Entry, outcome: Rejected) -> None:
 
 
 def _defer(draft: Draft, entry: Entry, outcome: Rejected) -> None:
-    draft.emit(
-        entry.stream,
-        o.Deferred(
-            part=entry.part,
-            attempt=entry.attempt,
-            failure=outcome.failure,
-            detail=draft.text(outcome.detail),
-        ),
+    event = o.Deferred(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=outcome.failure,
+        detail=draft.text(outcome.detail),
     )
-    _go_on(draft, entry.stream)
+    _go_on(draft, draft.emit(entry.stream, event))
 
 
 def _retry(
@@ -157,18 +156,15 @@ def _retry(
     if not guards.budget_left(entry) and entry.abort is None:
         fail_entry(draft, entry, Reason.ATTEMPTS_EXHAUSTED, failure, detail)
         return
-    draft.emit(
-        entry.stream,
-        o.FailedRetryable(
-            part=entry.part,
-            attempt=entry.attempt,
-            failure=failure,
-            due=_again(draft, entry, failure),
-            target=target,
-            detail=draft.text(detail),
-        ),
+    event = o.FailedRetryable(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=failure,
+        due=_again(draft, entry, failure),
+        target=target,
+        detail=draft.text(detail),
     )
-    _go_on(draft, entry.stream)
+    _go_on(draft, draft.emit(entry.stream, event))
     if draft.settings.yield_retryable and draft.entry(entry.stream).phase is Phase.R:
         draft.emit(entry.stream, o.LaneYielded(reason=str(failure)))
 
@@ -213,11 +209,9 @@ def fail_entry(
     """End an entry. What may have arrived is never called undelivered (INV-12)."""
     if not guards.no_doubt(entry):
         reason = Reason.OUTCOME_UNKNOWN
-    draft.emit(
-        entry.stream,
-        o.FailedTerminal(reason=reason, failure=failure, detail=draft.text(detail)),
-    )
-    after_close(draft, entry.stream)
+    told = draft.text(detail)
+    event = o.FailedTerminal(reason=reason, failure=failure, detail=told)
+    after_close(draft, draft.emit(entry.stream, event))
 
 
 # --- recovery, timers and doubt: what the lane program decides by itself ----------
@@ -263,7 +257,7 @@ def abort_now(draft: Draft, stream: str) -> None:
     entry = draft.entry(stream)
     if entry.abort is None or not guards.abortable_as_unsent(entry):
         return
-    _go_on(draft, stream)
+    _go_on(draft, entry)
     attempt_if_free(draft, entry.lane)
 
 
@@ -300,8 +294,7 @@ def look_up(draft: Draft, stream: str, verdict: Verdict, unsettled_ms: int) -> N
             accepted(draft, entry, entry.attempt, receipt, looked_up=True)
         case Absent() if guards.absence_proven(unsettled_ms):
             event = o.Reconciled(part=entry.part, absent=True, due=draft.now)
-            draft.emit(stream, event)
-            _go_on(draft, stream)
+            _go_on(draft, draft.emit(stream, event))
         case Absent():  # says nothing yet, and so spends none of the look-ups
             due = draft.now + unsettled_ms
             event = o.Reconciled(part=entry.part, absent=False, due=due, early=True)
@@ -329,8 +322,8 @@ def settle_doubt(draft: Draft, stream: str) -> None:
     if entry.abort is not None or not _alive(draft, entry):
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     elif policy is BlindPolicy.HOLD:
-        draft.emit(stream, o.Parked(reason=entry.reason or "unknown"))
-        after_close(draft, stream)
+        event = o.Parked(reason=entry.reason or "unknown")
+        after_close(draft, draft.emit(stream, event))
     elif policy is BlindPolicy.DROP or not guards.budget_left(entry):
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     else:

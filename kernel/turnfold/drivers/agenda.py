@@ -48,11 +48,12 @@ def at_start(book: Book) -> Iterator[Key]:
 
 
 def after(moved: Iterable[State], book: Book, epoch: int) -> Iterator[Key]:
-    """The programs that these changes give something to do."""
+    """The programs that these changes may give something to do."""
     for state in moved:
         match state:
             case Entry():
-                yield Key("lane", state.lane)
+                if book.has_open(state.lane):
+                    yield Key("lane", state.lane)
             case Turn():
                 yield from _turn(state, epoch)
             case Gate() if not state.closed:

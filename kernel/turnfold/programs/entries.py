@@ -28,16 +28,23 @@ from turnfold.words import Phase
 
 def lane(name: str) -> Program:
     """Do what the lane needs until it needs nothing now."""
+    question = Look(partial(attempting.next_step, lane=name))
     while True:
-        step: Step = yield Look(partial(attempting.next_step, lane=name))
+        step: Step = yield question
         if step.act is Act.WAIT:
             return step.until
         try:
-            yield from _DOES[step.act](step.entry)
+            if step.leg is None:
+                yield from _DOES[step.act](step.entry)
+            elif (yield from _carry(step.leg)):
+                return None  # the lane has moved, and is started again if need be
         except (StoreError, UsageError) as exc:
             # Decided on a state that has moved, or a store that cannot write: look
             # again in a while, and say so.
             yield from rest(exc, name)
+
+
+_NOTHING = Prepared()
 
 
 def expiry(entry: str) -> Program:
@@ -64,22 +71,20 @@ def _plan(entry: str) -> Program:
         yield Append(partial(enqueuing.plan, stream=entry, made=made))
 
 
-def _carry(entry: str) -> Program:
+def _carry(leg: Leg) -> Program:
     """Ours and durable: exactly one Send for this attempt, and its outcome kept until
-    it is recorded."""
-    leg: Leg = yield Look(partial(leg_of, stream=entry))
-    prepared = Prepared()
+    it is recorded. True if the log has moved by it."""
+    prepared = _NOTHING
     if leg.phase is Phase.A:
         ready: Prepared | Rejected = yield Prepare(leg)
         if isinstance(ready, Rejected):
-            yield from _record(leg, ready)
-            return
+            return (yield from _record(leg, ready))
         prepared = ready
         if not (yield from insist(_at(leg, attempting.dispatch))):
             yield from insist(_at(leg, settling.withdraw))
-            return
+            return False
     outcome: Outcome = yield Send(leg, prepared.value)
-    yield from _record(leg, outcome)
+    return (yield from _record(leg, outcome))
 
 
 def _at(leg: Leg, decision: Callable[..., object]) -> Callable[[Draft], object]:
@@ -87,7 +92,7 @@ def _at(leg: Leg, decision: Callable[..., object]) -> Callable[[Draft], object]:
 
 
 def _record(leg: Leg, outcome: Outcome) -> Program:
-    yield from insist(
+    return insist(
         partial(
             settling.settle,
             stream=leg.entry,
@@ -99,7 +104,7 @@ def _record(leg: Leg, outcome: Outcome) -> Program:
 
 
 def _ask(entry: str) -> Program:
-    leg: Leg = yield Look(partial(leg_of, stream=entry))
+    leg: Leg = yield Look(partial(attempting.leg_of, stream=entry))
     asked: Asked = yield Reconcile(leg)
     yield Append(
         partial(
@@ -111,16 +116,10 @@ def _ask(entry: str) -> Program:
     )
 
 
-def leg_of(draft: Draft, stream: str) -> Leg:
-    e = draft.entry(stream)
-    return Leg(entry=stream, part=e.part, attempt=e.attempt, phase=e.phase)
-
-
 _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
     {
         Act.PLAN: _plan,
         Act.ATTEMPT: _decided(attempting.attempt_now),
-        Act.CARRY: _carry,
         Act.RECOVER: _decided(settling.recover),
         Act.ASK: _ask,
         Act.SETTLE_DOUBT: _decided(settling.settle_doubt),
