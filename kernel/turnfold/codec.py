@@ -19,7 +19,7 @@ from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
 from turnfold.frozen import frozen
 from turnfold.reading import Reader, reader
 from turnfold.upcasters import upcast
-from turnfold.writing import write
+from turnfold.writing import writer_of
 
 
 @frozen
@@ -46,13 +46,32 @@ def envelope(
 
 
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
-    kind, schema = _STORED_AS[type(event)]
-    data = write(event).encode()
-    digest = canonical.event_hash(envelope(stream, version, kind, schema, at, data))
-    return Record(position, stream, version, kind, schema, at, data, digest)
+    """An event as it is stored. Raises InvalidInputError for what cannot be written."""
+    kind, schema, writer, middle = _STORED_AS[type(event)]
+    data = writer(event)
+    name = encode_basestring(stream)
+    # as `envelope`, in one piece
+    whole = f'{{"at":{at},"data":{data}{middle}{name},"version":{version}}}'.encode()
+    digest = canonical.event_hash(whole)
+    return Record(position, stream, version, kind, schema, at, data.encode(), digest)
 
 
-_STORED_AS = {cls: (name, SCHEMAS[name]) for cls, name in NAMES.items()}
+_Form = tuple[str, int, Callable[[Any], str], str]
+
+
+class _StoredAs(dict[Any, _Form]):
+    """Name, schema, writer and the middle of its envelope, by class; made on first
+    use, as all that is generated: importing the library stays quick."""
+
+    def __missing__(self, cls: Any) -> _Form:
+        kind = NAMES[cls]
+        schema = SCHEMAS[kind]
+        middle = f',"kind":"{kind}","schema":{schema},"stream":'
+        made = self[cls] = (kind, schema, writer_of(cls), middle)
+        return made
+
+
+_STORED_AS = _StoredAs()
 
 
 def decode(record: Record) -> Event:

@@ -15,18 +15,16 @@ import attrs
 from attrs import define, field
 
 from turnfold.book import Book
-from turnfold.codec import Record, decode, encode
+from turnfold.codec import Record, decode
 from turnfold.decide.draft import Context, Draft, Emitted
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
     FateUnknownError,
-    InvalidInputError,
     NotOpenError,
     ReadOnlyError,
     StoreError,
 )
-from turnfold.events import NAMES
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
 from turnfold.frozen import frozen
@@ -187,15 +185,14 @@ class Journal:
         failed: dict[int, Exception] = {}
         while True:
             draft, left = Draft(self.book, context), len(failed)
-            records: list[Record] = []
             results = [
-                _one(draft, decision, records, failed, number)
+                _one(draft, decision, failed, number)
                 for number, decision in enumerate(decisions)
             ]
             if len(failed) == left:
                 break
         if draft.made:
-            tx.append(_append(draft, records))
+            tx.append(_append(draft))
         return draft, results
 
 
@@ -214,27 +211,18 @@ class Begun:
 
 
 def _one(
-    draft: Draft,
-    decision: Decision,
-    records: list[Record],
-    failed: dict[int, Exception],
-    number: int,
+    draft: Draft, decision: Decision, failed: dict[int, Exception], number: int
 ) -> Decided:
-    """One decision and its records. What it raises is its own result."""
+    """One decision. What it raises is its own result."""
     if number in failed:
         return Decided(error=failed[number])
-    before, known = draft.made, len(draft.emitted)
+    before = draft.made
     try:
-        value = decision(draft)
-        position = draft.position - len(draft.emitted)
-        for index in range(known, len(draft.emitted)):
-            emitted = draft.emitted[index]
-            records.append(_record(emitted, draft.now, position + index + 1))
+        return Decided(decision(draft))
     except Exception as exc:  # noqa: BLE001  the result of this decision alone
         if draft.made != before:
             failed[number] = exc
         return Decided(error=exc)
-    return Decided(value)
 
 
 def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:
@@ -251,24 +239,14 @@ def _joined(commits: Sequence[Commit]) -> Commit:
     return whole
 
 
-def _append(draft: Draft, records: Sequence[Record]) -> Append:
+def _append(draft: Draft) -> Append:
     return Append(
-        records=records,
+        records=draft.records,
         summaries=[summarize(state) for state in draft.touched.values()],
         bodies=draft.bodies,
         keys=list(draft.keys.items()),
         erase=draft.erased,
     )
-
-
-def _record(emitted: Emitted, at: int, position: int) -> Record:
-    """What got past every check with a wrong type must fail its own call, never the
-    stream that it would make unreadable for ever."""
-    event = emitted.event
-    try:
-        return encode(event, emitted.stream, emitted.version, at, position)
-    except (ValueError, TypeError) as exc:
-        raise InvalidInputError(field=NAMES[type(event)], problem=str(exc)) from exc
 
 
 def created(draft: Draft, store_id: str) -> None:

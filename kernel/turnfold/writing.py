@@ -35,62 +35,90 @@ def write(event: object) -> str:
 @cache
 def writer_of(cls: Any) -> _Writer:
     """What writes the events, or the parts of events, of one class."""
-    fields = sorted(attrs.fields(cls), key=lambda field: field.name)
-    hints = get_type_hints(cls)
-    names: dict[str, Any] = {"encode": encode_basestring, "refused": _refused}
-    names |= {"text": _text, "integer": _integer, "Wrong": _WrongTypeError}
-    body = [
-        line for a in fields for line in _field(cls.__name__, a, hints[a.name], names)
-    ]
-    source = "\n".join([*_HEAD, *body, *_TAIL])
-    exec(source, names)  # noqa: S102  names of our own classes, nothing from outside
+    names: dict[str, Any] = {
+        "encode": encode_basestring,
+        "text": _text,
+        "texts": _texts,
+        "integer": _integer,
+        "wrong": _wrong,
+        "Wrong": _WrongTypeError,
+        "refused": _refused,
+    }
+    body = [line for a, hint in _fields(cls) for line in _field(a, hint, names)]
+    exec("\n".join([*_HEAD, *body, *_TAIL]), names)  # noqa: S102  names of our own classes, nothing from outside
     writer: _Writer = names["writer"]
     return writer
 
 
+def _fields(cls: Any) -> list[tuple[Any, Any]]:
+    """The attributes of a class and their types, in the order of canonical JSON."""
+    hints = get_type_hints(cls)
+    fields = sorted(attrs.fields(cls), key=lambda field: field.name)
+    return [(field, hints[field.name]) for field in fields]
+
+
 _HEAD = (
     "def writer(event):",
-    "    out = []",
+    "    out = ''",
     "    try:",
 )
 _TAIL = (
     "    except Wrong:",
-    "        raise refused(field, value) from None",
-    "    return '{' + ','.join(out) + '}'",
+    "        raise refused(event) from None",
+    "    return '{' + out[1:] + '}'",
 )
 
 
-def _field(owner: str, a: Any, hint: Any, names: dict[str, Any]) -> Iterator[str]:
+def _field(a: Any, hint: Any, names: dict[str, Any]) -> Iterator[str]:
     """The lines that write one field, unless it is at its default."""
     default = names[f"default_{a.name}"] = a.default
-    yield f"        field, value = '{owner}.{a.name}', event.{a.name}"
+    yield f"        value = event.{a.name}"
     test = f"value is not default_{a.name}"
     if type(default) in (int, str, tuple):  # an equal value may be another object
         kind = type(default).__name__
         test += f" and (value != default_{a.name} or type(value) is not {kind})"
     yield f"        if {test}:"
-    written = _inline(hint, default)
-    if written is None:
-        names[f"write_{a.name}"] = _writer(hint)
-        written = f"write_{a.name}(value)"
-    yield f"            out.append('\"{a.name}\":' + ({written}))"
+    yield f"            out += ',\"{a.name}\":' + ({_inline(a, hint, names)})"
 
 
-def _inline(hint: Any, default: object) -> str | None:
+def _inline(a: Any, hint: Any, names: dict[str, Any]) -> str:
     """An expression for the types that most fields have. They call a function only
     for what is unusual, mostly to have it refused."""
-    if default is None and get_origin(hint) is UnionType:
+    if a.default is None and get_origin(hint) is UnionType:
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
     if hint is str:
         return "encode(value) if type(value) is str else text(value)"
     if hint is int:
         fits = f"type(value) is int and -{_LIMIT} < value < {_LIMIT}"
         return f"str(value) if {fits} else integer(value)"
-    return None
+    if hint is bool:
+        return "'true' if value is True else 'false' if value is False else wrong()"
+    if hint == tuple[str, ...]:
+        return "texts(value)"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        names[f"cls_{a.name}"], names[f"words_{a.name}"] = hint, _words(hint)
+        # it would equal a plain text
+        return f"words_{a.name}[value] if type(value) is cls_{a.name} else wrong()"
+    names[f"write_{a.name}"] = _writer(hint)
+    return f"write_{a.name}(value)"
 
 
-def _refused(field: str, value: object) -> InvalidInputError:
-    return InvalidInputError(field=field, problem=f"cannot be stored: {value!r:.80}")
+def _wrong() -> str:
+    raise _WrongTypeError
+
+
+def _refused(event: Any) -> InvalidInputError:
+    """The error that names the first field that cannot be written."""
+    for a, hint in _fields(type(event)):
+        value = getattr(event, a.name)
+        try:
+            _writer(hint)(value)
+        except _WrongTypeError:
+            name = f"{type(event).__name__}.{a.name}"
+            return InvalidInputError(
+                field=name, problem=f"cannot be stored: {value!r:.80}"
+            )
+    raise AssertionError(event)
 
 
 def _writer(hint: Any) -> _Writer:
@@ -120,6 +148,14 @@ def _text(value: Any) -> str:
     return encode_basestring(value)
 
 
+def _texts(value: Any) -> str:
+    if type(value) is not tuple:
+        raise _WrongTypeError
+    if len(value) == 1 and type(value[0]) is str:  # nearly all
+        return f"[{encode_basestring(value[0])}]"
+    return "[" + ",".join([_text(item) for item in value]) + "]"
+
+
 def _flag(value: Any) -> str:
     if type(value) is not bool:
         raise _WrongTypeError
@@ -132,8 +168,12 @@ def _integer(value: Any) -> str:
     return str(value)
 
 
+def _words(cls: type[StrEnum]) -> dict[StrEnum, str]:
+    return {word: encode_basestring(word.value) for word in cls}
+
+
 def _word(cls: type[StrEnum]) -> _Writer:
-    words = {word: encode_basestring(word.value) for word in cls}
+    words = _words(cls)
 
     def writer(value: Any) -> str:
         if type(value) is not cls:  # it would equal a plain text

@@ -12,13 +12,15 @@ from typing import Protocol, cast, overload
 from attrs import field
 
 from turnfold.canonical import body_digest
+from turnfold.codec import Record, encode
 from turnfold.errors import (
     CorruptLogError,
+    InvalidInputError,
     MissingBodyError,
     NotFoundError,
     OwnedError,
 )
-from turnfold.events import Event
+from turnfold.events import NAMES, Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.events.outbox import OutboxEvent
 from turnfold.fold import STORE, State, evolve, family
@@ -111,6 +113,7 @@ class Draft:
         self.now = context.now
         self.settings = context.settings
         self.emitted: list[Emitted] = []
+        self.records: list[Record] = []  # the same, as they are stored
         self.bodies: list[Body] = []
         self.erased: list[str] = []
         self.keys: dict[str, str] = {}
@@ -132,7 +135,7 @@ class Draft:
     @property
     def made(self) -> int:
         """Grows with everything that a decision makes."""
-        return len(self.emitted) + len(self.bodies) + len(self.keys) + len(self.erased)
+        return len(self.records) + len(self.bodies) + len(self.keys) + len(self.erased)
 
     @property
     def open_count(self) -> int:
@@ -252,12 +255,14 @@ class Draft:
     def emit(self, stream: str, event: Event) -> State: ...
 
     def emit(self, stream: str, event: Event) -> State:
-        """Apply an event; raises if it is illegal here, and then nothing changed."""
+        """Apply and write an event; raises if it is illegal here or cannot be stored,
+        and then nothing changed."""
         before = self.touched.get(stream)
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
         position = self._base + len(self.emitted) + 1
         after = evolve(before, event, stream, self.now, position)
+        self.records.append(_written(event, stream, after.version, self.now, position))
         self.touched[stream] = after
         if before is None:
             self._bear(stream, after)
@@ -323,3 +328,12 @@ class Draft:
     def restored_at(self) -> int:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
         return self._worker.restored if self._worker else 0
+
+
+def _written(event: Event, stream: str, version: int, at: int, position: int) -> Record:
+    """What got past every check with a wrong type must fail its own call, never the
+    stream that it would make unreadable for ever."""
+    try:
+        return encode(event, stream, version, at, position)
+    except (ValueError, TypeError) as exc:
+        raise InvalidInputError(field=NAMES[type(event)], problem=str(exc)) from exc
