@@ -6,7 +6,7 @@ of its lane goes on (Q01).
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from turnfold.codec import Record, decode
 from turnfold.errors import CorruptLogError
@@ -17,7 +17,7 @@ from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
 from turnfold.ports.store import Listing, Reads, Store, Summary
-from turnfold.words import TurnPhase
+from turnfold.words import CLOSED, TurnPhase
 
 _MANY = 1_000_000
 _CLOSABLE = (Entry, Turn)
@@ -125,25 +125,30 @@ class Book:
     def lookup(self, key: str) -> str | None:
         return self.reads.lookup(key)
 
+    @property
+    def gated(self) -> bool:
+        return bool(self._closed_gates)
+
     def holding(self, gate: str) -> Gate | None:
         return self._closed_gates.get(gate)
 
-    def lane(self, lane: str) -> Iterator[str]:
-        streams = self._lanes.get(lane)
-        return iter(()) if streams is None else self._readable(streams)
+    def lane(self, lane: str) -> Iterator[Entry]:
+        # Not a copy: a lane may be long, and who asks stops at its first entries.
+        for stream in self._lanes.get(lane, ()):
+            entry = self._states.get(stream) or self._readable(stream)
+            if type(entry) is Entry:
+                yield entry
 
     def turn_lane(self, lane: str) -> Iterator[str]:
-        return self._readable(self._turn_lanes.get(lane, ()))
+        for stream in self._turn_lanes.get(lane, ()):
+            if self._readable(stream) is not None:
+                yield stream
 
-    def _readable(self, streams: Iterable[str]) -> Iterator[str]:
-        # Not a copy: a lane may be long, and who asks stops at its first entries.
-        for stream in streams:
-            if stream not in self._states:
-                try:
-                    self.state(stream)
-                except CorruptLogError:
-                    continue  # set aside in self.corrupt, shown by health
-            yield stream
+    def _readable(self, stream: str) -> State | None:
+        try:
+            return self.state(stream)
+        except CorruptLogError:
+            return None  # set aside in self.corrupt, shown by health
 
     def entries_of(self, turn: str) -> Sequence[str]:
         rows = self.reads.list(Listing(parent=turn, limit=_MANY))
@@ -197,20 +202,19 @@ class Book:
     def absorb(self, states: Mapping[str, State], position: int) -> None:
         """Take over what a commit made of its streams."""
         for state in states.values():
-            self._absorb(state)
+            self.last_at = max(self.last_at, state.updated)
+            if isinstance(state, Entry):
+                self._absorb_entry(state)
+            else:
+                self._absorb(state)
         self.position = position
 
-    def _absorb(self, state: State) -> None:
-        stream = state.stream
-        self.last_at = max(self.last_at, state.updated)
+    def _absorb(self, state: Turn | Gate | Cursor | StoreState) -> None:
         if self._keeps(state):
-            before = self._states.get(stream)
-            self._states[stream] = state
+            self._states[state.stream] = state
         else:
-            before = self._states.pop(stream, None)
+            self._states.pop(state.stream, None)
         match state:
-            case Entry():
-                self._absorb_entry(state, before)
             case Turn():
                 self._absorb_turn(state)
             case Gate():
@@ -224,16 +228,21 @@ class Book:
         else:
             self._closed_gates.pop(gate.stream, None)
 
-    def _absorb_entry(self, entry: Entry, before: State | None) -> None:
-        stream, listed = entry.stream, entry.stream in self._open
-        if entry.open and not listed:
+    def _absorb_entry(self, entry: Entry) -> None:
+        stream = entry.stream
+        if entry.phase in CLOSED:
+            self._states.pop(stream, None)
+            if stream in self._open:
+                self._leave(self._lanes, stream)
+                self._entries -= 1
+            return
+        before = self._states.get(stream)
+        self._states[stream] = entry
+        if stream not in self._open:
             self._join(self._lanes, stream, entry.lane)
             self._entries += 1
             self._deadline(entry.expires_at, stream)
-        elif not entry.open and listed:
-            self._leave(self._lanes, stream)
-            self._entries -= 1
-        elif isinstance(before, Entry) and before.expires_at != entry.expires_at:
+        elif type(before) is Entry and before.expires_at != entry.expires_at:
             self._deadline(entry.expires_at, stream)
 
     def _absorb_turn(self, turn: Turn) -> None:

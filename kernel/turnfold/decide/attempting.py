@@ -148,6 +148,8 @@ def _in_doubt(draft: Draft, entry: Entry) -> Step:
 
 def _unless_gated(draft: Draft, entry: Entry, act: Act) -> Step:
     """Gates are looked at before anything is attempted, so waiting costs nothing."""
+    if not draft.gated:
+        return Step(act, entry.stream)
     until: list[int] = [entry.expires_at]
     held = False
     for name in gates_of(entry.lane):
@@ -216,8 +218,7 @@ def attempt_if_free(draft: Draft, lane: str) -> None:
     if draft.context.fence is None or draft.context.draining or draft.fence_lost:
         return
     front = draft.front(lane)
-    step = _next(draft, front)
-    if step.act is Act.ATTEMPT:
+    if front and (step := _next(draft, front)).act is Act.ATTEMPT:
         attempt(draft, step.entry, front)
 
 

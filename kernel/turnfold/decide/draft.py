@@ -6,7 +6,6 @@ one that fails half-way makes the journal decide the others anew (journal.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Protocol, cast, overload
 
 from attrs import field
@@ -45,10 +44,15 @@ class View(Protocol):
     def lookup(self, key: str) -> str | None:
         """The stream that a dedupe key belongs to."""
 
-    def holding(self, gate: str) -> Gate | None:
-        """A gate, if it is closed (its time may be over). Asked for every attempt."""
+    @property
+    def gated(self) -> bool:
+        """Is any gate closed at all? Mostly none is, and this is asked for every
+        attempt."""
 
-    def lane(self, lane: str) -> Iterator[str]:
+    def holding(self, gate: str) -> Gate | None:
+        """A gate, if it is closed (its time may be over)."""
+
+    def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
 
     def turn_lane(self, lane: str) -> Iterator[str]:
@@ -123,6 +127,7 @@ class Draft:
         self._lanes: dict[str, list[str]] = {}
         self._turn_lanes: dict[str, list[str]] = {}
         self._absent: set[str] = set()
+        self._gated = False  # a gate was moved in here
         store = below.state(STORE)
         self._worker = store if type(store) is StoreState else None
 
@@ -152,6 +157,10 @@ class Draft:
         Were that wrong, the append would be refused as a conflict."""
         if not self.context.again:
             self._absent.add(stream)
+
+    @property
+    def gated(self) -> bool:
+        return self._gated or self.below.gated
 
     def holding(self, gate: str) -> Gate | None:
         mine = self.touched.get(gate)
@@ -196,20 +205,23 @@ class Draft:
 
     def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
-        for stream in chain(self.below.lane(lane), self._lanes.get(lane, ())):
-            entry = self.entry(stream)
-            if entry.phase not in CLOSED:
-                yield entry
+        touched = self.touched
+        for entry in self.below.lane(lane):
+            now = touched.get(entry.stream, entry)
+            if type(now) is Entry and now.phase not in CLOSED:
+                yield now
+        for stream in self._lanes.get(lane, ()):
+            now = touched[stream]
+            if type(now) is Entry and now.phase not in CLOSED:
+                yield now
 
     def front(self, lane: str) -> list[Entry]:
         """Those that a lane may be busy with: all that have yielded, and the head."""
         front = []
-        for stream in chain(self.below.lane(lane), self._lanes.get(lane, ())):
-            entry = self.touched.get(stream) or self.below.state(stream)
-            if type(entry) is Entry and entry.phase not in CLOSED:
-                front.append(entry)
-                if not entry.yielded:
-                    break
+        for entry in self.lane(lane):
+            front.append(entry)
+            if not entry.yielded:
+                break
         return front
 
     def turn_lane(self, lane: str) -> Iterator[str]:
@@ -268,6 +280,8 @@ class Draft:
             self._bear(stream, after)
         if type(after) is StoreState:
             self._worker = after
+        elif type(after) is Gate:
+            self._gated = True
         self.emitted.append(Emitted(stream, event, after.version))
         return after
 

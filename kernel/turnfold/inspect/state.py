@@ -7,6 +7,7 @@ from turnfold.decide.draft import Desk
 from turnfold.errors import CorruptLogError
 from turnfold.events import Event
 from turnfold.fold import STORE, State, family, fold, restore
+from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Gate
 from turnfold.ports.store import Listing, Store
 
@@ -36,26 +37,31 @@ class StoreView:
     def lookup(self, key: str) -> str | None:
         return self._store.lookup(key)
 
+    @property
+    def gated(self) -> bool:
+        return True  # who knows
+
     def holding(self, gate: str) -> Gate | None:
         state = self.state(gate)
         return state if isinstance(state, Gate) and state.closed else None
 
-    def lane(self, lane: str) -> Iterator[str]:
-        return self._open("entry:", lane)
+    def lane(self, lane: str) -> Iterator[Entry]:
+        return (s for s in self._open("entry:", lane) if isinstance(s, Entry))
 
     def turn_lane(self, lane: str) -> Iterator[str]:
-        return self._open("turn:", lane)
+        return (turn.stream for turn in self._open("turn:", lane))
 
-    def _open(self, prefix: str, lane: str) -> Iterator[str]:
+    def _open(self, prefix: str, lane: str) -> Iterator[State]:
         listing = Listing(prefix=prefix, lane=lane, open=True, limit=_MANY)
         for row in reversed(self._store.list(listing)):
             if row.kind == "control":
                 continue  # takes no lane
             try:
-                self.state(row.stream)
+                state = self.state(row.stream)
             except CorruptLogError:
                 continue  # set aside by the worker, too
-            yield row.stream
+            if state is not None:
+                yield state
 
     def entries_of(self, turn: str) -> Sequence[str]:
         rows = self._store.list(Listing(prefix="entry:", parent=turn, limit=_MANY))

@@ -14,8 +14,9 @@ from typing import Any
 
 from turnfold.events import outbox as o
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, assign, copier, illegal, targets
+from turnfold.machines.table import Row, assign, copier, illegal
 from turnfold.words import (
+    CLOSED,
     AbortReason,
     BlindPolicy,
     DeliveryClass,
@@ -166,7 +167,7 @@ class Entry:
 
     @property
     def open(self) -> bool:
-        return not self.phase.closed
+        return self.phase not in CLOSED
 
     @property
     def current(self) -> o.PlannedPart:
@@ -195,7 +196,10 @@ def advance(
     """As `evolve`, in place: for a state that nobody else holds. What is left of it
     when this raises must not be used."""
     phase = entry.phase if entry else None
-    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    try:
+        allowed = TRANSITIONS[phase][type(event)]
+    except KeyError:
+        raise illegal(TRANSITIONS, phase, type(event), stream) from None
     after: Any = entry  # frozen for everybody else
     if entry is None:
         after = _born(event, stream, at, position)
@@ -383,18 +387,6 @@ def _late(e: Entry, to: Any, event: o.LateReceipt) -> None:
 
 
 def _redriven(to: Any, event: o.Redriven) -> None:
-    assign(
-        to,
-        phase=Q,
-        budget=event.budget,
-        expires_at=event.expires_at,
-        used=0,
-        asks=0,
-        deaths=0,
-        doubt=False,
-        abort=None,
-        abort_by=None,
-        due=None,
-        reason=None,
-        acknowledged=False,
-    )
+    assign(to, phase=Q, budget=event.budget, expires_at=event.expires_at)
+    assign(to, used=0, asks=0, deaths=0, doubt=False, acknowledged=False)
+    assign(to, abort=None, abort_by=None, due=None, reason=None)
