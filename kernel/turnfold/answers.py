@@ -7,6 +7,7 @@ look-up without one cannot tell, a wait that nobody can read is no wait.
 
 import math
 import re
+from operator import is_
 from typing import Any
 
 from turnfold import guards
@@ -78,11 +79,13 @@ def receipt_of(receipt: object, *, gives_ids: bool) -> Receipt | None:
     given: Any = receipt.ids
     if not isinstance(given, tuple | list):
         return None
-    ids = [_id(item) for item in given]
-    kept = tuple([item for item in ids if item is not None])
-    if len(kept) < len(ids) or not guards.receipt_given(kept, gives_ids=gives_ids):
+    kept = tuple([text for item in given if (text := _id(item)) is not None])
+    if len(kept) < len(given) or not guards.receipt_given(kept, gives_ids=gives_ids):
         return None
-    return Receipt(ids=kept, thread=_id(receipt.thread) or None)
+    thread = None if receipt.thread is None else _id(receipt.thread) or None
+    if thread is receipt.thread and all(map(is_, kept, given)):
+        return receipt  # nearly all: nothing had to be mended
+    return Receipt(ids=kept, thread=thread)
 
 
 def _id(value: object) -> str | None:
@@ -91,7 +94,7 @@ def _id(value: object) -> str | None:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or "\0" in text:
         return None
-    return None if _unreadable(text) else text
+    return None if _unreadable(text) else str.__str__(text)  # of no class of its own
 
 
 def _unreadable(text: str) -> bool:

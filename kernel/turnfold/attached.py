@@ -8,7 +8,6 @@ is proven counts as proven.
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from turnfold.answers import outcome_of, verdict_of
@@ -41,6 +40,7 @@ class Attached:
         self._prepare = self._method("prepare")
         self._reconcile = self._method("reconcile")
         self._classify = getattr(channel, "classify", None)
+        self._planner = getattr(channel, "plan", None)
         self.capabilities = self._declared()
 
     def _method(self, name: str, *, required: bool = False) -> Any:
@@ -86,16 +86,16 @@ class Attached:
     ) -> Plan:
         """Raises what the adapter's plan raises, and ContractError."""
         offers = self.capabilities
-        return make_plan(self.channel, offers, payloads, route, kind, entry, packed)
+        return make_plan(self._planner, offers, payloads, route, kind, entry, packed)
 
     def calling_prepare(self, part: Part) -> Coroutine[Any, Any, Any]:
-        return _contained(partial(self._prepare, part))
+        return _contained(self._prepare, part)
 
     def calling_send(self, part: Part, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        return _contained(partial(self._send, part, part.key, attempt))
+        return _contained(self._send, part, part.key, attempt)
 
     def calling_reconcile(self, part: Part, since: int) -> Coroutine[Any, Any, Any]:
-        return _contained(partial(self._reconcile, part, since))
+        return _contained(self._reconcile, part, since)
 
     # What the finished task of such a call means. A task that was cancelled without
     # our asking was cancelled by the adapter itself (L07): an error like any other.
@@ -189,11 +189,13 @@ class AdapterExitError(Exception):
     """The adapter called sys.exit() or the like; the process goes on."""
 
 
-async def _contained(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _contained(
+    call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
+) -> Any:
     # Called in here: who is cancelled before it begins leaves no coroutine behind. And
     # asyncio lets SystemExit stop the whole loop, wherever it is raised.
     try:
-        return await call()
+        return await call(*arguments)
     except SystemExit as exc:
         raise AdapterExitError(str(exc)) from exc
 

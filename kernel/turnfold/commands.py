@@ -72,7 +72,7 @@ class Commands:
             entry=f"{ENTRY}{self._new_id()}",
             route=route,
             kind=kind,
-            payloads=[Text(p) if isinstance(p, str) else p for p in payloads],
+            payloads=payloads,
             key=key,
             policy=policy,
             ttl_ms=ttl_ms,
@@ -87,7 +87,7 @@ class Commands:
         entry: str,
         route: Route,
         kind: Kind,
-        payloads: Sequence[Payload],
+        payloads: Sequence[Payload | str],
         turn: str | None = None,
         run: int | None = None,
         key: str | None = None,
@@ -102,10 +102,13 @@ class Commands:
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
         kind = a_word("kind", kind, Kind)
-        payloads = [await _held(payload) for payload in payloads]
+        held: list[Payload] = []
+        for payload in payloads:
+            plain = Text(payload) if isinstance(payload, str) else payload
+            held.append(plain if type(plain) is Text else await _held(plain))
         desk = self._desks.get((route.channel, route.account))
-        packed = tuple([pack(payload) for payload in payloads])
-        plan = desk.plan(payloads, route, kind, entry, packed) if desk else None
+        packed = tuple(map(pack, held))
+        plan = desk.plan(held, route, kind, entry, packed) if desk else None
         now = self._clock.now()
         expires = None
         if ttl_ms is not None:

@@ -24,24 +24,22 @@ _OCTETS = "application/octet-stream"
 
 @frozen
 class Packed:
-    """A payload ready to be stored. `content` is the content of a file."""
+    """A payload ready to be stored. `encoded` is its head in canonical JSON, `content`
+    the content of a file. Both together are the same for the same payload: what an
+    entry and its parts share a body by."""
 
     kind: str  # "text", "file" or "native"
     head: Mapping[str, Any]
-    content: bytes | None = None
+    identity: tuple[bytes, bytes | None]
     origin: Payload | None = field(default=None, eq=False, repr=False)  # if unchanging
-    encoded: bytes = field(init=False, eq=False, repr=False)  # the head, once
-
-    @encoded.default
-    def _encode(self) -> bytes:
-        if isinstance(self.origin, Text):  # most are: no encoder need be made
-            return _encoded(self.origin)
-        return canonical.dumps(self.head)
 
     @property
-    def identity(self) -> tuple[bytes, bytes | None]:
-        """The same for the same payload; what a part is shared by."""
-        return self.encoded, self.content
+    def encoded(self) -> bytes:
+        return self.identity[0]
+
+    @property
+    def content(self) -> bytes | None:
+        return self.identity[1]
 
 
 def _encoded(payload: Text) -> bytes:
@@ -55,9 +53,10 @@ def pack(payload: Payload) -> Packed:
     match payload:
         case Text():
             head = {"type": "text", "text": payload.text, "format": payload.format}
-            return Packed("text", head, origin=payload)
+            return Packed("text", head, (_encoded(payload), None), payload)
         case Native():
-            return Packed("native", {"type": "native", "body": _thaw(payload.body)})
+            head = {"type": "native", "body": _thaw(payload.body)}
+            return Packed("native", head, (canonical.dumps(head), None))
         case File():
             return _pack_file(payload)
 
@@ -69,7 +68,8 @@ def _pack_file(payload: File) -> Packed:
     mime = payload.mime
     if mime == _OCTETS:
         mime = mimetypes.guess_type(name)[0] or _OCTETS
-    return Packed("file", {"type": "file", "name": name, "mime": mime}, content)
+    head = {"type": "file", "name": name, "mime": mime}
+    return Packed("file", head, (canonical.dumps(head), content))
 
 
 def _read(path: Path | None) -> bytes:
@@ -89,9 +89,10 @@ def _thaw(value: Any) -> Any:
 
 def store(draft: Draft, packed: Packed) -> str:
     """Put a packed payload beside the log; returns its digest."""
-    if packed.content is None:
-        return draft.body(packed.encoded, packed.origin)
-    head = {**packed.head, "content": draft.body(packed.content)}
+    encoded, content = packed.identity
+    if content is None:
+        return draft.body(encoded, packed.origin)
+    head = {**packed.head, "content": draft.body(content)}
     return draft.body(canonical.dumps(head))
 
 

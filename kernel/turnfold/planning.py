@@ -4,7 +4,6 @@ that gives every payload a part and splits text at the adapter's limit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from attrs import evolve
 
@@ -37,8 +36,11 @@ class Plan:
     ids: bool = True
 
 
+Planner = Callable[..., Sequence[PlannedPart]]
+
+
 def make_plan(
-    channel: Any,
+    planner: Planner | None,
     capabilities: Capabilities,
     payloads: Sequence[Payload],
     route: Route,
@@ -46,24 +48,29 @@ def make_plan(
     entry: str,
     packed: Sequence[Packed] = (),
 ) -> Plan:
-    """Raises ContractError if the adapter's plan is not one. `packed`: the payloads
-    as they were packed already; a part that is a whole payload shares it."""
-    planner: Callable[..., Sequence[PlannedPart]] | None = getattr(
-        channel, "plan", None
-    )
-    context = PlanContext(entry_id=entry, kind=kind)
-    pieces: list[PlannedPart] = []
+    """`planner`: the channel's own, if it has one. Raises ContractError if what it
+    makes is no plan. `packed`: the payloads as they were packed already; a part that
+    is a whole payload shares it."""
+    ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
+    parts: list[PlanPart] = []
     for payload in payloads:
         if planner is None:
-            pieces += default_plan(payload, capabilities)
+            pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
         else:
-            pieces += _checked(planner(payload, route, kind, context), route)
-    ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
-    parts = [
-        _part(piece, ready.get(id(piece.payload)), capabilities, entry, index)
-        for index, piece in enumerate(pieces)
-    ]
+            context = PlanContext(entry_id=entry, kind=kind)
+            pieces = _checked(planner(payload, route, kind, context), route)
+        for piece in pieces:
+            made = ready.get(id(piece.payload)) or pack(piece.payload)
+            parts.append(_part(piece.kind, made, capabilities, entry, len(parts)))
     return Plan(tuple(parts), capabilities.gives_ids)
+
+
+def _part(
+    kind: str, packed: Packed, capabilities: Capabilities, entry: str, index: int
+) -> PlanPart:
+    c = capabilities
+    key = part_key(entry, index, c.key_alphabet, c.key_length)
+    return PlanPart(packed, key, c.of(kind))
 
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
@@ -75,18 +82,6 @@ def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
         problem = f"plan() must return a list of PlannedPart, got {pieces!r:.80}"
         raise ContractError(channel=route.channel, problem=problem)
     return pieces  # type: ignore[return-value]  # just checked
-
-
-def _part(
-    piece: PlannedPart,
-    packed: Packed | None,
-    capabilities: Capabilities,
-    entry: str,
-    index: int,
-) -> PlanPart:
-    c = capabilities
-    key = part_key(entry, index, c.key_alphabet, c.key_length)
-    return PlanPart(packed or pack(piece.payload), key, c.of(piece.kind))
 
 
 def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:

@@ -159,7 +159,7 @@ RECOVERY: Final = (
     ),
     _broken(
         "a call beyond its deadline was not sent",
-        f"{_LEGS}._outcome",
+        "turnfold.drivers.legs:_Sending._outcome",
         "",
         "if task is None or task.cancelled():\n"
         "    return Rejected(failure=FailureClass.TRANSIENT)",

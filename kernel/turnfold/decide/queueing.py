@@ -66,17 +66,20 @@ def freeze(
 ) -> Entry:
     if not made.parts:
         return draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
-    parts = tuple(
-        o.PlannedPart(
-            kind=part.packed.kind,
+    parts = []
+    for part in made.parts:
+        packed, offer = part.packed, part.offer
+        planned = o.PlannedPart(
+            kind=packed.kind,
             # a part that is the whole payload shares its body
-            body=stored.get(part.packed.identity) or packing.store(draft, part.packed),
+            body=stored.get(packed.identity) or packing.store(draft, packed),
             key=part.key,
-            classes=part.offer.classes,
-            key_window_ms=part.offer.key_window_ms,
-            settle_ms=part.offer.settle_ms,
+            classes=offer.classes,
+            key_window_ms=offer.key_window_ms,
+            settle_ms=offer.settle_ms,
         )
-        for part in made.parts
-    )
+        parts.append(planned)
     budget = draft.settings.attempts
-    return draft.emit(stream, o.Planned(parts=parts, budget=budget, ids=made.ids))
+    return draft.emit(
+        stream, o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
+    )

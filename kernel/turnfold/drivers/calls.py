@@ -5,7 +5,7 @@ concluded from its silence: it is told apart as hung, and what it brings later i
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from turnfold.settings import Settings
@@ -16,47 +16,46 @@ Task = asyncio.Task[Any]
 
 
 class Call:
-    """One call. `ended` is told once: the finished task, or none if it hangs; `late`
-    is told of a hung one's end."""
+    """One call, begun by Calls. What its end means is told to its own class: `ended`
+    once, with the finished task, or none if it hangs; `late` of a hung one's end."""
 
-    __slots__ = ("_calls", "_ended", "_grace", "_late", "task", "timed_out")
+    __slots__ = ("_calls", "_grace", "_over", "task", "timed_out")
+    task: Task
 
-    def __init__(
-        self,
-        calls: "Calls",
-        coroutine: Coroutine[Any, Any, Any],
-        ended: Callable[["Call", Task | None], None],
-        late: Callable[[Task], None],
-    ) -> None:
-        self._calls, self._late = calls, late
-        self._ended: Callable[[Call, Task | None], None] | None = ended
+    def __init__(self, calls: "Calls") -> None:
+        self._calls = calls
         self._grace: asyncio.TimerHandle | None = None
-        self.timed_out = False
-        self.task = asyncio.get_running_loop().create_task(coroutine)
-        self.task.add_done_callback(self._done)
+        self._over = self.timed_out = False
+
+    def ended(self, task: Task | None) -> None:
+        raise NotImplementedError
+
+    def late(self, task: Task) -> None:
+        raise NotImplementedError
 
     def cancel(self) -> None:
         """Ask it to end, and wait no longer than the grace."""
-        if self._grace is None and self._ended is not None:
+        if self._grace is None and not self._over:
             self.task.cancel()
             loop = asyncio.get_running_loop()
             self._grace = loop.call_later(GRACE_S, self._hangs)
 
-    def _done(self, task: Task) -> None:
-        ended, self._ended = self._ended, None
-        if ended is None:
-            self._late(task)
+    def done(self, task: Task) -> None:
+        """The callback of its task."""
+        if self._over:
+            self.late(task)
             return
+        self._over = True
         self._calls.forget(self)
         if self._grace is not None:
             self._grace.cancel()
-        ended(self, task)
+        self.ended(task)
 
     def _hangs(self) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
+        if not self._over:
+            self._over = True
             self._calls.forget(self)
-            ended(self, None)
+            self.ended(None)
 
 
 class Calls:
@@ -67,19 +66,14 @@ class Calls:
         self._due: dict[Call, float] = {}  # in order
         self._alarm: asyncio.TimerHandle | None = None
 
-    def begin(
-        self,
-        coroutine: Coroutine[Any, Any, Any],
-        ended: Callable[[Call, Task | None], None],
-        late: Callable[[Task], None],
-    ) -> Call:
-        call = Call(self, coroutine, ended, late)
+    def begin(self, call: Call, coroutine: Coroutine[Any, Any, Any]) -> None:
         loop = asyncio.get_running_loop()
+        call.task = task = loop.create_task(coroutine)
+        task.add_done_callback(call.done)
         due = loop.time() + self.settings.attempt_deadline_ms / 1000
         self._due[call] = due
         if self._alarm is None:
             self._alarm = loop.call_at(due, self._ring)
-        return call
 
     def forget(self, call: Call) -> None:
         self._due.pop(call, None)

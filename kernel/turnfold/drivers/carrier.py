@@ -5,6 +5,7 @@ bounds, and lets each leg tell its program what came of it.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from turnfold.attached import Attached
@@ -69,28 +70,26 @@ class Carrier:
         self, run: Running, effect: Send, tell: Tell, fail: Callable[[Exception], None]
     ) -> None:
         """As soon as there is a place for it."""
+        self.places.enter(run, partial(self._send, run, effect, tell, fail))
 
-        def ended(outcome: Any) -> None:
+    def _send(
+        self, run: Running, effect: Send, tell: Tell, fail: Callable[[Exception], None]
+    ) -> None:
+        try:
+            desk = self._desk(self._find(effect.leg.entry))
+            ended = partial(self._sent, tell)
+            if desk is None:
+                ended(_detached(self._find(effect.leg.entry)))
+            else:
+                call = self._legs.send(desk, effect.leg, effect.prepared, ended)
+                _wait_for(run, call)
+        except (StoreError, UsageError) as exc:
             self.places.leave()
-            tell(outcome)
+            fail(exc)
 
-        def go() -> None:
-            try:
-                self._send(run, effect, ended)
-            except (StoreError, UsageError) as exc:
-                self.places.leave()
-                fail(exc)
-
-        self.places.enter(run, go)
-
-    def _send(self, run: Running, effect: Send, tell: Tell) -> None:
-        entry = self._find(effect.leg.entry)
-        desk = self._desk(entry)
-        if desk is None:
-            tell(_detached(entry))
-        else:
-            call = self._legs.send(desk, effect.leg, effect.prepared, tell)
-            _wait_for(run, call)
+    def _sent(self, tell: Tell, outcome: Any) -> None:
+        self.places.leave()
+        tell(outcome)
 
     def reconcile(self, run: Running, leg: Leg, tell: Tell) -> None:
         desk = self._desk(self._find(leg.entry))

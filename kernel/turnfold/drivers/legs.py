@@ -4,7 +4,7 @@ What was sent, what came back, and since when a platform has been quiet is kept 
 as long as it matters; the calls themselves are made in calls.py.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -33,13 +33,10 @@ _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
 _SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
 DRAIN = Rejected(failure=FailureClass.DRAIN)
 
-Ended = Callable[[Call, Task | None], None]
-
 
 class Legs:
     """`find` gives the folded entry; `late` is told of successes after the deadline.
-    `prepare`, `send` and `reconcile` tell `tell` what came of it, once; each returns
-    the call that is under way, or none if it told at once."""
+    `prepare`, `send` and `reconcile` tell `tell` what came of it, once."""
 
     def __init__(
         self,
@@ -53,7 +50,7 @@ class Legs:
         self._find, self._late = find, late
         self.calls = Calls(settings)
         self._began = clock.mono_ms()
-        self._sent: dict[str, tuple[Leg, Outcome | None]] = {}
+        self.sent: dict[str, tuple[Leg, Outcome | None]] = {}
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self._at_hand: dict[str, Body] = {}  # bodies just stored, by digest
         self._room = _ROOM
@@ -64,6 +61,8 @@ class Legs:
         """We are the worker from now on: an older one may have sent until just now,
         however long this process has been standing by."""
         self._began = self._clock.mono_ms()
+
+    # Each returns the call that is under way, or none if it told at once.
 
     def prepare(
         self, desk: Attached, leg: Leg, tell: Callable[[Prepared | Rejected], None]
@@ -78,16 +77,9 @@ class Legs:
         except TurnfoldError as exc:
             tell(_unreadable(exc))
             return None
-
-        def ended(_: Call, task: Task | None) -> None:
-            if self.stopping and (task is None or task.cancelled()):
-                tell(DRAIN)
-            elif task is None:
-                tell(Rejected(failure=FailureClass.TRANSIENT, detail="deadline"))
-            else:
-                tell(desk.prepared(task))
-
-        return self._call(desk.calling_prepare(part), leg, ended)
+        call = _Preparing(self, desk, leg, tell)
+        self.calls.begin(call, desk.calling_prepare(part))
+        return call
 
     def send(
         self,
@@ -97,54 +89,33 @@ class Legs:
         tell: Callable[[Outcome], None],
     ) -> Call | None:
         """Exactly one call for a leg in the life of this process, whatever happens."""
-        part = self._ready(leg)
+        entry = self._find(leg.entry)
+        part = self._ready(entry, leg)
         if not isinstance(part, Part):
             tell(part)
             return None
-        entry = self._find(leg.entry)
+        at = entry.last_at or self._clock.now()
         attempt = Attempt(
-            number=leg.attempt,
-            at_ms=entry.last_at or self._clock.now(),
-            marked=entry.marked,
-            prepared=prepared,
+            number=leg.attempt, at_ms=at, marked=entry.marked, prepared=prepared
         )
-        self._sent[leg.entry] = (leg, None)
+        self.sent[leg.entry] = (leg, None)
+        call = _Sending(self, desk, leg, tell)
+        self.calls.begin(call, desk.calling_send(part, attempt))
+        return call
 
-        def ended(call: Call, task: Task | None) -> None:
-            outcome = self._outcome(desk, call, task)
-            self._sent[leg.entry] = (leg, outcome)
-            tell(outcome)
-
-        def late(task: Task) -> None:
-            outcome = desk.outcome(task)
-            if isinstance(outcome, Accepted):
-                self._late(leg, outcome)
-
-        return self._call(desk.calling_send(part, attempt), leg, ended, late)
-
-    def _ready(self, leg: Leg) -> Part | Outcome:
+    def _ready(self, entry: Entry, leg: Leg) -> Part | Outcome:
         """The part that may go to the wire now, or what is known without sending."""
-        before = self._sent.get(leg.entry)
+        before = self.sent.get(leg.entry)
         if before is not None and _same(before[0], leg):
             return before[1] or Unknown(cause="sent_before")
         if self.stopping:
             return DRAIN  # still in our hands: proven not sent
-        entry = self._find(leg.entry)
         if not _stands(entry, leg):  # a late receipt came first (INV-4)
             return Unknown(cause="overtaken")
         try:
             return self.part(entry)
         except TurnfoldError as exc:
             return _unreadable(exc)
-
-    def _outcome(self, desk: Attached, call: Call, task: Task | None) -> Outcome:
-        if task is None:
-            return Unknown(cause="deadline")
-        if task.cancelled() and call.timed_out:
-            return Unknown(cause="deadline")
-        if task.cancelled() and self.stopping:
-            return Unknown(cause="shutdown")
-        return desk.outcome(task)
 
     def reconcile(
         self, desk: Attached, leg: Leg, tell: Callable[[Asked], None]
@@ -157,14 +128,10 @@ class Legs:
         except TurnfoldError as exc:
             tell(Asked(CannotTell(detail=str(exc)), unsettled))
             return None
-
-        def ended(_: Call, task: Task | None) -> None:
-            silent = CannotTell(detail="deadline")
-            tell(Asked(silent if task is None else desk.verdict(task), unsettled))
-
         since = (entry.first_at or entry.created) - _SKEW_MS
-        call = desk.calling_reconcile(part, since)
-        return self._call(call, leg, ended, asks=True)
+        call = _Asking(self, desk, leg, tell, unsettled)
+        self.calls.begin(call, desk.calling_reconcile(part, since))
+        return call
 
     def _unsettled(self, entry: Entry) -> int:
         """How long an old request may still land. Counted from the end of our own
@@ -179,12 +146,12 @@ class Legs:
     def forget(self, entry: Entry) -> None:
         """The log has moved on: what is kept in hand for older attempts may go."""
         if entry.phase.closed:
-            self._sent.pop(entry.stream, None)
+            self.sent.pop(entry.stream, None)
             self._quiet.pop(entry.stream, None)
             return
-        kept = self._sent.get(entry.stream)
+        kept = self.sent.get(entry.stream)
         if kept and (kept[0].part, kept[0].attempt) != (entry.part, entry.attempt):
-            del self._sent[entry.stream]
+            del self.sent[entry.stream]
 
     def part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
@@ -226,32 +193,114 @@ class Legs:
             self._room += len(own.data)
         return own
 
-    def _call(
+    # --- what its calls tell ---
+
+    def hangs(self, call: "_LegCall") -> None:
+        self.hung[call.leg.entry] = call.task
+
+    def rested(self, leg: Leg) -> None:
+        """Nothing of this entry is on the wire any more."""
+        self._quiet[leg.entry] = self._clock.mono_ms()
+
+    def came_late(self, call: "_LegCall", task: Task) -> None:
+        entry = call.leg.entry
+        if self.hung.get(entry) is task:
+            del self.hung[entry]
+        self.rested(call.leg)
+
+    def late(self, leg: Leg, outcome: Outcome) -> None:
+        """A success is evidence, however late."""
+        if isinstance(outcome, Accepted):
+            self._late(leg, outcome)
+
+
+class _LegCall(Call):
+    """A call for one leg; `tell` learns what came of it, once."""
+
+    __slots__ = ("desk", "leg", "legs", "tell")
+
+    def __init__(
+        self, legs: Legs, desk: Attached, leg: Leg, tell: Callable[[Any], None]
+    ) -> None:
+        super().__init__(legs.calls)
+        self.legs, self.desk, self.leg, self.tell = legs, desk, leg, tell
+
+    def ended(self, task: Task | None) -> None:
+        if task is None:
+            self.legs.hangs(self)
+        else:
+            self.legs.rested(self.leg)
+        self.tell(self.meaning(task))
+
+    def meaning(self, task: Task | None) -> Any:
+        raise NotImplementedError
+
+    def late(self, task: Task) -> None:
+        self.legs.came_late(self, task)
+        if not task.cancelled():
+            task.exception()
+
+
+class _Preparing(_LegCall):
+    __slots__ = ()
+
+    def meaning(self, task: Task | None) -> Prepared | Rejected:
+        if self.legs.stopping and (task is None or task.cancelled()):
+            return DRAIN
+        if task is None:
+            return Rejected(failure=FailureClass.TRANSIENT, detail="deadline")
+        return self.desk.prepared(task)
+
+
+class _Sending(_LegCall):
+    __slots__ = ()
+
+    def meaning(self, task: Task | None) -> Outcome:
+        outcome = self._outcome(task)
+        self.legs.sent[self.leg.entry] = (self.leg, outcome)
+        return outcome
+
+    def _outcome(self, task: Task | None) -> Outcome:
+        if task is None:
+            return Unknown(cause="deadline")
+        if task.cancelled():
+            if self.timed_out:
+                return Unknown(cause="deadline")
+            if self.legs.stopping:
+                return Unknown(cause="shutdown")
+        return self.desk.outcome(task)
+
+    def late(self, task: Task) -> None:
+        self.legs.came_late(self, task)
+        self.legs.late(self.leg, self.desk.outcome(task))
+
+
+class _Asking(_LegCall):
+    """`unsettled`: taken before the question was asked. An answer does not make an
+    entry quiet: what was sent before may still land."""
+
+    __slots__ = ("unsettled",)
+
+    def __init__(
         self,
-        coroutine: Coroutine[Any, Any, Any],
+        legs: Legs,
+        desk: Attached,
         leg: Leg,
-        ended: Ended,
-        late: Callable[[Task], None] | None = None,
-        *,
-        asks: bool = False,
-    ) -> Call:
-        def over(call: Call, task: Task | None) -> None:
-            if task is None:
-                self.hung[leg.entry] = call.task
-            elif not asks:
-                self._quiet[leg.entry] = self._clock.mono_ms()
-            ended(call, task)
+        tell: Callable[[Asked], None],
+        unsettled: int,
+    ) -> None:
+        super().__init__(legs, desk, leg, tell)
+        self.unsettled = unsettled
 
-        def came_late(task: Task) -> None:
-            if self.hung.get(leg.entry) is task:
-                del self.hung[leg.entry]
-            self._quiet[leg.entry] = self._clock.mono_ms()
-            if late is not None:
-                late(task)
-            elif not task.cancelled():
-                task.exception()
+    def ended(self, task: Task | None) -> None:
+        if task is None:
+            self.legs.hangs(self)
+        self.tell(self.meaning(task))
 
-        return self.calls.begin(coroutine, over, came_late)
+    def meaning(self, task: Task | None) -> Asked:
+        silent = CannotTell(detail="deadline")
+        verdict = silent if task is None else self.desk.verdict(task)
+        return Asked(verdict, self.unsettled)
 
 
 def route_of(entry: Entry, target: str | None = None) -> Route:

@@ -95,6 +95,9 @@ class PartClass:
     settle_ms: int = 120_000
 
 
+_NOTHING_OFFERED = PartClass()
+
+
 @frozen(kw_only=True)
 class Capabilities:
     """What an adapter declares, by kind of part ("text", "file", "native").
@@ -115,7 +118,7 @@ class Capabilities:
     prepares: tuple[str, ...] | None = None
 
     def of(self, kind: str) -> PartClass:
-        return self.parts.get(kind, PartClass())
+        return self.parts.get(kind, _NOTHING_OFFERED)
 
 
 @frozen(kw_only=True)
