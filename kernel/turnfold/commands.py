@@ -109,10 +109,10 @@ class Commands:
         desk = self._desks.get((route.channel, route.account))
         packed = tuple(map(pack, held))
         plan = desk.plan(held, route, kind, entry, packed) if desk else None
-        now = self._clock.now()
         expires = None
         if ttl_ms is not None:
-            expires = a_time("ttl_ms", now + a_time("ttl_ms", ttl_ms, least=1))
+            ttl_ms = a_time("ttl_ms", ttl_ms, least=1)
+            expires = a_time("ttl_ms", self._clock.now() + ttl_ms)
         return Intent(
             entry=entry,
             route=route,

@@ -62,11 +62,11 @@ class Hooks:
         return hook
 
     def tell(self, commit: Commit) -> None:
-        for emitted in commit.emitted:
-            if type(emitted.event) not in _NEWS:
+        for stream, event in commit.emitted:
+            if type(event) not in _NEWS:
                 continue
-            state = commit.moved.get(emitted.stream)
-            match emitted.event:
+            state = commit.moved.get(stream)
+            match event:
                 case o.FailedTerminal(reason=reason):
                     self._call(self.terminal, state, f"ended undelivered: {reason}")
                 case o.Parked(reason=reason):
@@ -76,7 +76,7 @@ class Hooks:
                 case t.Held(reason=reason):
                     self._call_held(state, reason)
                 case Restored():
-                    self._call_restored(emitted.event)
+                    self._call_restored(event)
                 case o.Bounced():
                     self._call(self.bounced, state, "bounced")
                 case _:

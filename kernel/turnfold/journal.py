@@ -123,7 +123,7 @@ class Journal:
             return  # set aside, shown by health
         if state is not None:
             self._news[record.stream] = state
-            self._found.append(Emitted(record.stream, event, record.version))
+            self._found.append((record.stream, event))
 
     @property
     def lost(self) -> bool:

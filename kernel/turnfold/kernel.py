@@ -236,9 +236,10 @@ class Kernel(Commands):
     async def append(self, decision: Decision) -> Any:
         """Decide and commit; the answer is durable. A cancelled caller does not take
         its append back."""
-        if self._state not in ("open", "draining"):
+        driver = self._driver
+        if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
-        answer = await self._open_driver().submit(decision)
+        answer = await driver.submit(decision)
         if self._worker is not None:
             self._worker.ring()
         return answer

@@ -22,7 +22,7 @@ from turnfold.errors import (
 from turnfold.events import NAMES, Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.events.outbox import OutboxEvent
-from turnfold.fold import STORE, State, evolve, family
+from turnfold.fold import STORE, State, advance, evolve, family
 from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
@@ -102,11 +102,7 @@ class Context:
     again: bool = False  # decided before, in a commit of unknown fate
 
 
-@frozen
-class Emitted:
-    stream: str
-    event: Event
-    version: int
+Emitted = tuple[str, Event]  # stream and event
 
 
 class Draft:
@@ -255,26 +251,36 @@ class Draft:
         return self.below.stored(digest)
 
     def history(self, stream: str) -> Sequence[Event]:
-        mine = [e.event for e in self.emitted if e.stream == stream]
+        mine = [event for name, event in self.emitted if name == stream]
         return [*self.below.history(stream), *mine]
 
     # --- writing ---
 
     @overload
-    def emit(self, stream: str, event: OutboxEvent) -> Entry: ...
+    def emit(self, stream: str, *events: OutboxEvent) -> Entry: ...
 
     @overload
-    def emit(self, stream: str, event: Event) -> State: ...
+    def emit(self, stream: str, *events: Event) -> State: ...
 
-    def emit(self, stream: str, event: Event) -> State:
-        """Apply and write an event; raises if it is illegal here or cannot be stored,
-        and then nothing changed."""
+    def emit(self, stream: str, *events: Event) -> State:
+        """Apply and write events; raises if one is illegal here or cannot be stored,
+        and then nothing changed. The state after the last of them."""
         before = self.touched.get(stream)
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
-        position = self._base + len(self.emitted) + 1
-        after = evolve(before, event, stream, self.now, position)
-        self.records.append(_written(event, stream, after.version, self.now, position))
+        now, position = self.now, self._base + len(self.emitted) + 1
+        after = evolve(before, events[0], stream, now, position)
+        records = [_written(events[0], stream, after.version, now, position)]
+        for event in events[1:]:  # in place: nobody has seen that state
+            position += 1
+            after = advance(after, event, stream, now, position)
+            records.append(_written(event, stream, after.version, now, position))
+        self.records += records
+        self.emitted += [(stream, event) for event in events]
+        self._touch(stream, before, after)
+        return after
+
+    def _touch(self, stream: str, before: State | None, after: State) -> None:
         self.touched[stream] = after
         if before is None:
             self._bear(stream, after)
@@ -282,8 +288,6 @@ class Draft:
             self._worker = after
         elif type(after) is Gate:
             self._gated = True
-        self.emitted.append(Emitted(stream, event, after.version))
-        return after
 
     def _bear(self, stream: str, state: State) -> None:
         self._born.append(stream)

@@ -4,7 +4,7 @@ from turnfold import packing
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
 from turnfold.decide.draft import Draft
-from turnfold.decide.queueing import Intent, freeze, queue
+from turnfold.decide.queueing import Intent, frozen_plan, queue
 from turnfold.errors import BackPressureError
 from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
@@ -70,6 +70,6 @@ def plan(draft: Draft, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        entry = freeze(draft, stream, made, {})
+        entry = draft.emit(stream, frozen_plan(draft, made, {}))
         if not entry.open:
             after_close(draft, entry)

@@ -52,20 +52,21 @@ def queue(draft: Draft, intent: Intent) -> Entry:
         not_before=intent.not_before,
         expires_at=intent.expires_at or draft.now + settings.ttl_ms(intent.kind),
     )
-    entry = draft.emit(intent.entry, queued)
+    events: list[o.OutboxEvent] = [queued]
     if intent.not_before is not None and intent.not_before > draft.now:
         # A reminder for tomorrow must not hold back today's replies.
-        entry = draft.emit(intent.entry, o.LaneYielded(reason="not_before"))
+        events.append(o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
-        entry = freeze(draft, intent.entry, intent.plan, stored)
-    return entry
+        events.append(frozen_plan(draft, intent.plan, stored))
+    return draft.emit(intent.entry, *events)
 
 
-def freeze(
-    draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]
-) -> Entry:
+def frozen_plan(
+    draft: Draft, made: Plan, stored: dict[_Identity, str]
+) -> o.Planned | o.Aborted:
+    """The event that freezes a plan, or ends an entry that its channel suppresses."""
     if not made.parts:
-        return draft.emit(stream, o.Aborted(reason=AbortReason.SUPPRESSED))
+        return o.Aborted(reason=AbortReason.SUPPRESSED)
     parts = []
     for part in made.parts:
         packed, offer = part.packed, part.offer
@@ -80,6 +81,4 @@ def freeze(
         )
         parts.append(planned)
     budget = draft.settings.attempts
-    return draft.emit(
-        stream, o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
-    )
+    return o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)

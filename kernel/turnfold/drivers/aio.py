@@ -254,9 +254,12 @@ class AioDriver:
     def look(self, question: Callable[[Draft], Any]) -> Any:
         """Ask folded state; nothing that the question emits is kept."""
         context, draft = self.journal.context(), self._glance
-        if draft is None or draft.context is not context or draft.made:
+        if draft is None or draft.context is not context or self._stale(draft):
             draft = self._glance = Draft(self.book, context)
         return question(draft)
+
+    def _stale(self, draft: Draft) -> bool:
+        return draft.made > 0 or draft.position != self.book.position
 
     def entry(self, stream: str) -> Entry:
         found = self.book.state(stream)
