@@ -24,6 +24,7 @@ from turnfold.machines.ledger import (
 )
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Summary
+from turnfold.words import CLOSED
 
 State = Entry | Turn | Gate | Cursor | StoreState
 STORE = "store"  # the one stream without an id
@@ -101,7 +102,11 @@ def apply(state: State | None, record: Record) -> State:
 
 
 def summarize(state: State) -> Summary:
-    """The projection of a stream's state: what the store keeps beside the log."""
+    """The projection of a stream's state: what the store keeps beside the log.
+
+    It is made for every stream of every commit: hence an enum's `_value_`, which is its
+    `value` without a call.
+    """
     match state:
         case Entry():
             return _entry(state)
@@ -121,17 +126,17 @@ def _entry(e: Entry) -> Summary:
     return Summary(
         stream=e.stream,
         version=e.version,
-        open=e.open,
-        phase=e.phase.value,
+        open=e.phase not in CLOSED,
+        phase=e.phase._value_,
         order=e.order,
         created=e.created,
         updated=e.updated,
         lane=e.lane,
         parent=e.turn,
-        kind=e.kind.value,
+        kind=e.kind._value_,
         due=e.due,
         expires=e.expires_at,
-        reason=_text(e.reason),
+        reason=None if e.reason is None else str(e.reason),
     )
 
 
@@ -140,7 +145,7 @@ def _turn(t: Turn) -> Summary:
         stream=t.stream,
         version=t.version,
         open=t.open,
-        phase=t.phase.value,
+        phase=t.phase._value_,
         order=t.order,
         created=t.created,
         updated=t.updated,

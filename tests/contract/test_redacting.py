@@ -249,7 +249,7 @@ async def test_an_erasing_that_must_wait_is_finished_when_idle(
     client = await gateway.start(work=False)
     store = client.store
     assert isinstance(store, SqliteStore)
-    assert store._wal is not None
+    assert store._writing is not None
     assert kernel.store._reader is not None
     reading = kernel.store._reader.execute("SELECT * FROM body")
     next(reading)

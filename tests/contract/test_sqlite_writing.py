@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from turnfold.errors import NotOpenError
+from turnfold.canonical import digest_text
+from turnfold.errors import InvalidInputError, NotOpenError
 from turnfold.ports.store import Append
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_adapters.stores.sqlite_rows import raw_digest
 from turnfold_model.store_kit import body, noise, put, record, running, summary
 
 
@@ -201,6 +203,28 @@ def _message(position: int, stream: str) -> Append:
     last = summary(stream, 4, position, lane=lane, kind="final", open=False)
     salt = position.to_bytes(16, "big")
     return Append(records=records, summaries=[last], bodies=[body(noise(500), salt)])
+
+
+def test_a_digest_has_one_text() -> None:
+    """Were there two for the same bytes, one could erase what another one names."""
+    digests = [
+        bytes([n]) * 31 + bytes([m]) for n in (0, 1, 127, 251) for m in range(256)
+    ]
+    texts = [digest_text(digest) for digest in digests]
+    assert [raw_digest(text) for text in texts] == digests
+    ends = {text[-1] for text in texts}
+    for end in set(map(chr, range(256))) - ends:
+        with pytest.raises(InvalidInputError):
+            raw_digest("A" * 42 + end)
+    for wrong in (
+        "A" * 42,
+        "A" * 44,
+        "A" * 43 + "\n",
+        "A" * 41 + "+A",
+        "A" * 41 + "é ",
+    ):
+        with pytest.raises(InvalidInputError):
+            raw_digest(wrong)
 
 
 PLANS = {

@@ -162,8 +162,8 @@ async def test_an_idle_worker_moves_the_log_and_marks_how_far_it_got(
     await kernel.enqueue(route(), "x")
     store = kernel.store
     assert isinstance(store, SqliteStore)
-    assert store._wal is not None
-    await until(lambda: store._wal.settled)
+    assert store._writing is not None
+    await until(lambda: store._writing.wal.settled)
     await until(lambda: store.marked() is not None)
     assert kernel.health()["upkeep"] is None
     assert store.marked().head == store.head

@@ -8,6 +8,7 @@ the same things. Nothing here touches a disk.
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import NoneType
+from typing import Any
 
 from turnfold.canonical import next_head
 from turnfold.codec import Record
@@ -58,31 +59,26 @@ def _plain(text: object) -> bool:
 _plain_kind = lru_cache(maxsize=256)(_plain)  # a few dozen there are
 
 
-_TEXTS = frozenset({str, NoneType})
+_TEXT = frozenset({str, NoneType})
+_NUMBER = frozenset({int, NoneType})
 
 
-def _plain_summary(s: Summary) -> bool:
-    texts = (s.lane, s.parent, s.kind, s.reason)
+def _plain_summary(s: Any) -> bool:
+    # `|` of numbers is in a range from 0 to a power of two if each of them is.
     return (
-        _plain(s.stream)
-        and _plain(s.phase)
-        and _TEXTS.issuperset(map(type, texts))
-        and _plain("".join(filter(None, texts)))
-        and _flag(s.open)
+        type(s.open) is bool
+        and type(s.stream) is type(s.phase) is str
         and type(s.version) is type(s.order) is int
-        and _small(s.created)
-        and _small(s.updated)
-        and (s.due is None or _small(s.due))
-        and (s.expires is None or _small(s.expires))
+        and type(s.created) is type(s.updated) is int
+        and type(s.lane) in _TEXT
+        and type(s.parent) in _TEXT
+        and type(s.kind) in _TEXT
+        and type(s.reason) in _TEXT
+        and type(s.due) in _NUMBER
+        and type(s.expires) in _NUMBER
+        and _plain(f"{s.stream}{s.phase}{s.lane}{s.parent}{s.kind}{s.reason}")
+        and 0 <= s.created | s.updated | (s.due or 0) | (s.expires or 0) < _INT_LIMIT
     )
-
-
-def _flag(value: object) -> bool:
-    return type(value) is bool
-
-
-def _small(value: object) -> bool:
-    return type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT
 
 
 def advance(

@@ -11,16 +11,13 @@ from __future__ import annotations  # `list` is a method of the port, too
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 
 from turnfold.codec import Record
 from turnfold.errors import (
-    BusyError,
     DiskError,
-    FateUnknownError,
     NotAStoreError,
     NotOpenError,
     ReadOnlyError,
@@ -39,7 +36,6 @@ from turnfold_adapters.stores.sqlite_connection import (
     open_reader,
     open_writer,
     problem_of,
-    rollback,
     typed,
     typed_error,
 )
@@ -53,8 +49,8 @@ from turnfold_adapters.stores.sqlite_place import (
 )
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
 from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
-from turnfold_adapters.stores.sqlite_tx import Remembered, SqliteTx
 from turnfold_adapters.stores.sqlite_wal import Wal, has_log
+from turnfold_adapters.stores.sqlite_writing import Writing
 
 _MIB = 1024 * 1024
 _DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
@@ -96,13 +92,11 @@ class SqliteStore:
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         self._reads: SqliteReads | None = None  # what is committed
-        self._own: SqliteReads | None = None  # on the writer, inside a transaction
+        self._writing: Writing | None = None
         self._pid = 0
-        self._wal: Wal | None = None
         self._immutable = False
         self._stamp: tuple[int, ...] = ()  # of the file that was opened as immutable
         self._version = 0
-        self._known = Remembered()
         self._ownership = FileOwnership(self.path, self)
 
     @property
@@ -149,8 +143,8 @@ class SqliteStore:
         else:
             self._reader = open_reader(self._settings, self.wait)
         self._reads = self._reads_on(self._reader)
-        self._own = self._reads_on(self._writer)
-        self._wal = Wal(
+        own = self._reads_on(self._writer)
+        wal = Wal(
             self._writer,
             self.path,
             self.wait,
@@ -158,6 +152,7 @@ class SqliteStore:
             ahead=self._settings.vfs is None,
             found=found,
         )
+        self._writing = Writing(own, wal, self._folder, self._doubt)
         self._version = self._writer.pragma("data_version")
 
     def _open_read_only(self) -> None:
@@ -189,8 +184,7 @@ class SqliteStore:
         self.open(read_only=self._state == "open for reading only")
 
     def _close_connections(self) -> None:
-        self._reads = self._own = self._wal = None
-        self._known.forget()
+        self._reads = self._writing = None
         connections = [self._reader, self._writer]  # the last one empties the log
         self._reader = self._writer = None
         for conn in filter(None, connections):
@@ -261,105 +255,47 @@ class SqliteStore:
 
     # --- writing ---------------------------------------------------------------------
 
-    @contextmanager
-    def write(self) -> Iterator[SqliteTx]:
-        own, wal = self._begin()
-        conn = own.conn
-        tx: SqliteTx | None = None
-        try:
-            wal.grow()
-            self._known.check(conn)
-            tx = SqliteTx(own, self._folder, self._known)
-            yield tx
-            tx.flush()
-        except BaseException as exc:
-            self._undo(conn, tx, exc)
-            if isinstance(exc, apsw.Error | OSError) and tx is None:
-                raise typed_error(exc, self.path, self.wait.waited_ms) from exc
-            raise
-        finally:
-            if tx is not None:
-                tx.over = True
-        self._commit(conn, tx)
-        self._known.keep(conn, tx.head)
-        if tx.erased:
-            self._folder.doom(tx.doomed)
-            wal.truncate(wait=True)
-
-    def _begin(self) -> tuple[SqliteReads, Wal]:
-        own, wal = self._own, self._wal
-        if own is None or wal is None:
-            raise self._not_writable()
+    def write(self) -> Writing:
+        writing = self._desk()
         self._check_process()
-        if own.conn.in_transaction:  # of this very handle
-            raise BusyError(path=self.path, waited_ms=0)
-        wal.relieve()
-        try:
-            own.conn.execute("BEGIN IMMEDIATE")
-        except apsw.Error as exc:
-            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
-        return own, wal
+        return writing
 
-    def _not_writable(self) -> StoreError | NotOpenError:
+    def _desk(self) -> Writing:
+        """Raises NotOpenError or ReadOnlyError."""
+        if self._writing is not None:
+            return self._writing
         if self._reads is not None:
-            return ReadOnlyError(path=self.path)
-        return NotOpenError(state=self._state)
+            raise ReadOnlyError(path=self.path)
+        raise NotOpenError(state=self._state)
 
     def _check_process(self) -> None:
         # SQLite forbids it, and a child that goes on anyway can damage the file.
         if self._pid != os.getpid():
             raise NotOpenError(state="the one of the process that forked this one")
 
-    def _undo(
-        self, conn: apsw.Connection, tx: SqliteTx | None, cause: BaseException
-    ) -> None:
-        self._known.forget()
-        if not rollback(conn, cause):
-            self._doubt(cause)
-        elif tx is not None:
-            self._folder.remove(tx.files, cause)
-
-    def _commit(self, conn: apsw.Connection, tx: SqliteTx) -> None:
-        try:
-            conn.execute("COMMIT")
-        except (apsw.BusyError, apsw.FullError) as exc:
-            # The frame that would commit was not written whole: surely not stored.
-            self._undo(conn, tx, exc)
-            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
-        except apsw.Error as exc:
-            problem = problem_of(exc)
-            self._doubt(exc)
-            raise FateUnknownError(path=self.path, problem=problem) from exc
-        except BaseException as exc:  # interrupted, before or after it was done
-            if conn.in_transaction:
-                self._undo(conn, tx, exc)
-            raise
-
     def rebuild(self, summaries: Iterable[Summary]) -> None:
         with self.write() as tx:
             replace_summaries(tx, summaries)
-        self._known.forget()  # it may have mended versions
+        self._desk().known.forget()  # it may have mended versions
 
     # --- what can wait for an idle moment -------------------------------------------
 
     def checkpoint(self) -> bool:
         """Move the log into the main file, and end what an erasing could not. What
         stood in the way is `checkpoint_failure`."""
-        if self._wal is None:
-            raise self._not_writable()
+        wal = self._desk().wal
         gone = self._folder.doom([])
-        return self._wal.checkpoint() and gone
+        return wal.checkpoint() and gone
 
     @property
     def checkpoint_failure(self) -> StoreError | None:
-        return self._folder.failure or (self._wal.failure if self._wal else None)
+        wal = self._writing.wal if self._writing else None
+        return self._folder.failure or (wal.failure if wal else None)
 
     def sweep(self) -> int:
         """Remove body files that no body names. The write lock is held meanwhile, so
         no other process is just about to name one; without such files nothing is."""
-        reads, own = self._read(), self._own
-        if own is None:
-            raise self._not_writable()
+        reads, own = self._read(), self._desk().own
         if all(reads.has_file(name) for name in self._folder.names()):
             return 0
         with self.write():
@@ -370,9 +306,8 @@ class SqliteStore:
     def mark(self, store: str) -> None:
         """Skipped while `synchronous` leaves open what is durable."""
         head, level = self.head, self._settings.synchronous
-        if self._wal is None:
-            raise self._not_writable()
-        if level in _DURABLE or (level == "NORMAL" and self._wal.settled):
+        settled = self._desk().wal.settled
+        if level in _DURABLE or (level == "NORMAL" and settled):
             self._mark.write(Mark(store=store, head=head))
 
     def marked(self) -> Mark | None:

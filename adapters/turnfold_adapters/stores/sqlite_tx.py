@@ -9,15 +9,14 @@ from __future__ import annotations  # `list` is a method of the port, too
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import apsw
-from attrs import define
 
-from turnfold.canonical import next_head
 from turnfold.codec import Record
 from turnfold.errors import ConflictError, NotOpenError, StoreError
-from turnfold.ports.store import Append, Body, Head, Listing, Summary
+from turnfold.ports.store import Append, Head, Listing, Summary
 from turnfold_adapters.stores.checking import (
     check_projection,
     check_shape,
@@ -28,6 +27,7 @@ from turnfold_adapters.stores.checking import (
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import INLINE_MAX, BodyFolder
 from turnfold_adapters.stores.sqlite_connection import row_of, typed, typed_error
+from turnfold_adapters.stores.sqlite_known import NOBODY, Known, Remembered
 from turnfold_adapters.stores.sqlite_rows import BODY, SqliteReads, raw_digest
 
 _NEW = """
@@ -53,79 +53,41 @@ _KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
 _BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
 
-_REMEMBERED = 10_000  # streams
-
 _Row = tuple[Any, ...]
-_Links = list[tuple[int, int]]  # stream, position before; `list` is a method below
-
-
-@define
-class Known:
-    """A stream as this transaction sees it; version 0 is one that is not there."""
-
-    id: int
-    version: int
-    last: int  # position
-
-
-class Remembered:
-    """What a writer knows after its own commit: true until somebody else commits,
-    which SQLite's data version tells without a statement. It spares the look at the
-    head and, for each stream that moves again, the one at its row."""
-
-    def __init__(self) -> None:
-        self.kinds: dict[str, int] = {}
-        self.streams: dict[str, Known] = {}
-        self.head: Head | None = None
-        self._version = -1
-
-    def check(self, conn: apsw.Connection) -> None:
-        """Right after BEGIN IMMEDIATE: forget all if another connection has written."""
-        if conn.data_version() != self._version:
-            self.forget()
-
-    def keep(self, conn: apsw.Connection, head: Head) -> None:
-        """Right after COMMIT."""
-        self.head, self._version = head, conn.data_version()
-        if len(self.streams) > _REMEMBERED:
-            self.streams.clear()
-
-    def forget(self) -> None:
-        """After a rollback too: nothing of it may stay."""
-        self.kinds.clear()
-        self.streams.clear()
-        self.head = None
-        self._version = -1
+_Rows = list[_Row]  # `list` is a method below
 
 
 class SqliteTx:
     """The `Tx` of the port. `flush` before COMMIT; `files` are those written here,
     `doomed` those to remove after it, `erased` tells that bodies were emptied."""
 
+    __slots__ = (
+        *("conn", "path", "wait", "files", "doomed", "erased", "over", "failure"),
+        *("_reads", "_folder", "_run", "_run_many", "_kinds", "_streams", "_taken"),
+        *("_head", "_flushed", "_new", "_changed", "_grown", "_log", "_bodies"),
+        "_keys",
+    )
+
     def __init__(
         self, reads: SqliteReads, folder: BodyFolder, known: Remembered
     ) -> None:
-        self._reads = reads
+        self._reads, self._folder = reads, folder
         self.conn: apsw.Connection = reads.conn
-        self._folder = folder
-        self._kinds = known.kinds
         self.path, self.wait = reads.path, reads.wait
+        self._run, self._run_many = reads.run, reads.run_many
+        self._kinds, self._streams = known.kinds, known.streams
         self.files: list[bytes] = []
         self.doomed: list[bytes] = []
-        self.erased = False
-        self.over = False
+        self.erased = self.over = False
         self.failure: StoreError | None = None
         self._head = known.head or reads.head
-        self._streams = known.streams
+        self._flushed = self._head.position  # a stream born after it has no row yet
         self._taken: dict[str, str] = {}
-        self._forget()
-
-    def _forget(self) -> None:
         self._new: dict[int, _Row] = {}  # by id; whole rows
         self._changed: dict[int, _Row] = {}
-        self._grown: dict[int, tuple[int, int]] = {}
-        self._log: list[_Row] = []
-        self._bodies: list[tuple[bytes, Body]] = []
+        self._grown: dict[int, _Row] = {}
+        self._log: _Rows = []
+        self._bodies: list[tuple[bytes, bytes, bytes]] = []
         self._keys: list[tuple[str, int]] = []
 
     @property
@@ -153,26 +115,33 @@ class SqliteTx:
         self.flush()
         return self._reads.list(listing)
 
-    @typed
     def append(self, append: Append) -> None:
         """All checks come first, so a refused append leaves no trace."""
         if self.over:
             raise NotOpenError(state="past the end of this transaction")
         check_shape(append)
-        bodies = [(raw_digest(body.digest), body) for body in append.bodies]
+        try:
+            self._take(append)
+        except apsw.Error as exc:
+            raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+
+    def _take(self, append: Append) -> None:
+        bodies = [(raw_digest(b.digest), b.salt, b.data) for b in append.bodies]
         erase = [raw_digest(digest) for digest in append.erase]
-        fresh, links, head = self._follow(append.records)
-        self._check_keys(append.keys, fresh)
-        self._check_summaries(append.summaries, fresh)
-        self._note_records(append.records, links)
-        self._note_streams(append.summaries, fresh)
+        fresh, rows, head = self._follow(append.records)
+        if append.keys:
+            self._check_keys(append.keys, fresh)
+        summaries = self._summary_rows(append.summaries, fresh)
+        self._log += self._numbered(rows, append.records)
+        self._streams.update(fresh)
+        self._note_streams(summaries, fresh)
         for key, stream in append.keys:
             self._taken[key] = stream
             self._keys.append((key, self._streams[stream].id))
-        self._bodies.extend(bodies)
+        self._bodies += bodies
         self._head = head
         if erase:
-            self._run(partial(self._erase, erase))
+            self._attempt(partial(self._erase, erase))
 
     @typed
     def record_claim(self, claim: Claim) -> None:
@@ -188,37 +157,42 @@ class SqliteTx:
         known = self._streams.get(stream)
         if known is None:
             sql = "SELECT id, version, last FROM stream WHERE name = ?"
-            row = row_of(self.conn, sql, (stream,))
-            known = Known(*row) if row else Known(0, 0, 0)
+            rows: Sequence[Any] = self._run(sql, (stream,)).fetchall()
+            known = Known(*rows[0]) if rows else Known(0, 0, 0)
             self._streams[stream] = known
         return known
 
     def _follow(
         self, records: Sequence[Record]
-    ) -> tuple[dict[str, Known], _Links, Head]:
-        """The streams as they are after these records, each record's stream and the
-        position of the one before it there, and the new head."""
+    ) -> tuple[dict[str, Known], _Rows, Head]:
+        """The streams as they are after these records, the records' rows, and the new
+        head. The hash is canonical.next_head, written out: it is asked for each."""
         fresh: dict[str, Known] = {}
-        links: _Links = []
+        rows: _Rows = []
+        kinds, name, known = self._kinds, None, NOBODY
         position, digest = self._head.position, self._head.hash
-        for record in records:
-            stream = record.stream
-            known = fresh.get(stream)
-            if known is None:
-                known = fresh[stream] = self._moving(stream, record.position)
-            if record.version != known.version + 1:
-                raise out_of_turn(record, known.version)
+        for r in records:
+            stream, version = r.stream, r.version
+            if stream is not name:  # mostly one stream after the other
+                known = fresh.get(stream) or self._moving(stream, position + 1, fresh)
+                name = stream
+            if version != known.version + 1:
+                raise out_of_turn(r, known.version)
             position += 1
-            if record.position != position:
-                raise off_the_head(record, position)
-            links.append((known.id, known.last))
-            known.version, known.last = record.version, position
-            digest = next_head(digest, record.hash)
-        return fresh, links, Head(position, digest)
+            if r.position != position:
+                raise off_the_head(r, position)
+            kind, last = kinds.get(r.kind), known.last or None
+            row = (position, known.id, version, kind, r.schema, r.at, r.data, r.hash)
+            rows.append((*row, last, None))  # the running hash: see _write
+            known.version, known.last = version, position
+            digest = sha256(digest + r.hash).digest()
+        return fresh, rows, Head(position, digest)
 
-    def _moving(self, stream: str, position: int) -> Known:
+    def _moving(self, stream: str, position: int, fresh: dict[str, Known]) -> Known:
         known = self._streams.get(stream) or self.known(stream)
-        return Known(known.id or position, known.version, known.last)
+        moving = Known(known.id or position, known.version, known.last)
+        fresh[stream] = moving
+        return moving
 
     def _check_keys(
         self, keys: Sequence[tuple[str, str]], fresh: dict[str, Known]
@@ -233,59 +207,60 @@ class SqliteTx:
                 raise no_stream("key.stream", stream)
             own.add(key)
 
-    def _check_summaries(
+    def _summary_rows(
         self, summaries: Sequence[Summary], fresh: dict[str, Known]
-    ) -> None:
+    ) -> _Rows:
+        """The rows of streams with their summaries, each of which must fit."""
+        rows: _Rows = []
         for summary in summaries:
             known = fresh.get(summary.stream) or self.known(summary.stream)
             if not known.version:
                 raise no_stream("summary.stream", summary.stream)
-            check_projection(summary, known.version, known.id)
+            if summary.version != known.version or summary.order != known.id:
+                check_projection(summary, known.version, known.id)
             parent = summary.parent
-            if parent and parent not in fresh and not self.known(parent).version:
-                raise no_stream("summary.parent", parent)
+            above = None if parent is None else self._parent(parent, fresh)
+            rows.append(summary_row(summary, known.last, above))
+        return rows
 
-    def _note_records(
-        self, records: Sequence[Record], links: Sequence[tuple[int, int]]
-    ) -> None:
-        kinds, note = self._kinds, self._log.append
-        for r, (stream, last) in zip(records, links, strict=True):
-            kind = kinds.get(r.kind) or self._kind(r.kind)
-            row = (r.position, stream, r.version, kind, r.schema, r.at, r.data, r.hash)
-            note((*row, last or None, None))  # the head: see _write
+    def _parent(self, stream: str, fresh: dict[str, Known]) -> int:
+        known = fresh.get(stream) or self.known(stream)
+        if not known.version:
+            raise no_stream("summary.parent", stream)
+        return known.id
 
-    def _note_streams(
-        self, summaries: Sequence[Summary], fresh: dict[str, Known]
-    ) -> None:
-        named = {summary.stream for summary in summaries}
+    def _numbered(self, rows: _Rows, records: Sequence[Record]) -> _Rows:
+        """The records' rows with the numbers of kinds that were not known before."""
+        for index, row in enumerate(rows):
+            if row[3] is None:
+                kind = self._kind(records[index].kind)
+                rows[index] = (*row[:3], kind, *row[4:])
+        return rows
+
+    def _note_streams(self, rows: _Rows, fresh: dict[str, Known]) -> None:
+        named = {row[1] for row in rows}
         for name, known in fresh.items():
             if name not in named:
                 self._note_version(name, known)
-            elif not self._streams[name].version:
-                self._new[known.id] = ()  # its row follows
-        self._streams.update(fresh)
-        for summary in summaries:
-            self._note_summary(summary)
+        for row in rows:
+            identity = row[0]
+            if identity > self._flushed:
+                self._new[identity] = row
+            else:
+                self._changed[identity] = row
+                self._grown.pop(identity, None)
 
     def _note_version(self, name: str, known: Known) -> None:
+        """A stream that moved and brought no summary keeps the one it has."""
         identity, version, last = known.id, known.version, known.last
-        pending = self._new.get(identity) or self._changed.get(identity)
-        if not self._streams[name].version:
-            self._new[identity] = (identity, name, version, last, *_BARE)
-        elif pending:
-            pending_rows = self._new if identity in self._new else self._changed
-            pending_rows[identity] = (identity, name, version, last, *pending[4:])
+        born = identity > self._flushed
+        rows = self._new if born else self._changed
+        pending = rows.get(identity)
+        if born or pending:
+            kept = pending[4:] if pending else _BARE
+            rows[identity] = (identity, name, version, last, *kept)
         else:
-            self._grown[identity] = (version, last)
-
-    def _note_summary(self, summary: Summary) -> None:
-        parent = None if summary.parent is None else self._streams[summary.parent].id
-        row = summary_row(summary, self._streams[summary.stream].last, parent)
-        if summary.order in self._new:
-            self._new[summary.order] = row
-        else:
-            self._changed[summary.order] = row
-            self._grown.pop(summary.order, None)
+            self._grown[identity] = (version, last, identity)
 
     def _kind(self, name: str) -> int:
         number = self._kinds.get(name)
@@ -295,14 +270,14 @@ class SqliteTx:
             if row is None:
                 self.conn.execute("INSERT INTO kind (name) VALUES (?)", (name,))
                 row = (self.conn.last_insert_rowid(),)
-            number = self._kinds[name] = row[0]
+            number = self._kinds[name] = int(row[0])
         return number
 
     def flush(self) -> None:
         """Write what was noted."""
-        self._run(self._write)
+        self._attempt(self._write)
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _attempt(self, work: Callable[[], None]) -> None:
         """Once this failed, the transaction can only roll back."""
         if self.failure is not None:
             raise self.failure
@@ -316,21 +291,27 @@ class SqliteTx:
             raise self.failure from exc
 
     def _write(self) -> None:
-        conn = self.conn
+        run = self._run_many
         if self._new:
-            conn.executemany(_NEW, self._new.values())
+            run(_NEW, self._new.values())
+            self._new.clear()
         if self._grown:
-            conn.executemany(_GROWN, [(v, p, i) for i, (v, p) in self._grown.items()])
+            run(_GROWN, self._grown.values())
+            self._grown.clear()
         if self._changed:
-            conn.executemany(CHANGED, self._changed.values())
+            run(CHANGED, self._changed.values())
+            self._changed.clear()
         if self._log:
             self._log[-1] = (*self._log[-1][:-1], self._head.hash)
-            conn.executemany(_LOG, self._log)
+            run(_LOG, self._log)
+            self._log.clear()
         if self._bodies:
-            conn.executemany(_BODY, self._body_rows())  # large ones to their files
+            run(_BODY, [self._body_row(*body) for body in self._bodies])
+            self._bodies.clear()
         if self._keys:
-            conn.executemany(_KEY, self._keys)
-        self._forget()
+            run(_KEY, self._keys)
+            self._keys.clear()
+        self._flushed = self._head.position
 
     def _erase(self, digests: Sequence[bytes]) -> None:
         self._write()  # what came before
@@ -343,19 +324,16 @@ class SqliteTx:
             if row[1] is None:
                 self.doomed.append(digest)
 
-    def _body_rows(self) -> Sequence[_Row]:
-        rows = []
-        for digest, body in self._bodies:
-            data: bytes | None = body.data
-            if len(body.data) > INLINE_MAX:
-                data = None
-                if digest in self.doomed:  # erased just now and there again
-                    self.doomed.remove(digest)
-                elif not self._has_body(digest) and digest not in self.files:
-                    self._folder.write(digest, body.data)
-                    self.files.append(digest)
-            rows.append((digest, body.salt, data))
-        return rows
+    def _body_row(self, digest: bytes, salt: bytes, data: bytes) -> _Row:
+        """Its row; a large one goes to its file."""
+        if len(data) <= INLINE_MAX:
+            return digest, salt, data
+        if digest in self.doomed:  # erased just now and there again
+            self.doomed.remove(digest)
+        elif not self._has_body(digest) and digest not in self.files:
+            self._folder.write(digest, data)
+            self.files.append(digest)
+        return digest, salt, None
 
     def _has_body(self, digest: bytes) -> bool:
         return row_of(self.conn, BODY, (digest,)) is not None
@@ -368,7 +346,7 @@ def summary_row(s: Summary, last: int, parent: int | None) -> _Row:
         s.stream,
         s.version,
         last,
-        int(s.open),
+        s.open,
         s.phase,
         s.created,
         s.updated,
