@@ -44,9 +44,6 @@ def lane(name: str) -> Program:
             yield from rest(exc, name)
 
 
-_NOTHING = Prepared()
-
-
 def expiry(entry: str) -> Program:
     """An entry whose time is over, wherever it stands in its lane."""
     try:
@@ -69,6 +66,9 @@ def _plan(entry: str) -> Program:
         yield Append(decision)
     else:
         yield Append(partial(enqueuing.plan, stream=entry, made=made))
+
+
+_NOTHING = Prepared()
 
 
 def _carry(leg: Leg) -> Program:
