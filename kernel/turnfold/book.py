@@ -256,7 +256,10 @@ class Book:
     def catch_up(self, reads: Reads) -> dict[str, State]:
         """Fold what others appended; returns the streams that moved."""
         moved: dict[str, State] = {}
-        for record in reads.since(self.position):
+        records = reads.since(self.position)
+        if not records:
+            return moved
+        for record in records:
             state = self._next(record, moved)
             if state is not None:
                 moved[record.stream] = state

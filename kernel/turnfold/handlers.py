@@ -31,13 +31,9 @@ class Handlers:
     def __init__(self, kernel: "Kernel") -> None:
         self._kernel = kernel
         self._handler: Handler | None = None
-        self.resumes = False
+        self.present = self.resumes = False
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._unwanted: set[str] = set()
-
-    @property
-    def present(self) -> bool:
-        return self._handler is not None
 
     def register(self, handler: Handler, *, resume: bool) -> Handler:
         if not inspect.iscoroutinefunction(handler):
@@ -45,7 +41,7 @@ class Handlers:
             raise InvalidInputError(field="handler", problem=problem)
         if self._handler is not None:
             raise InvalidInputError(field="handler", problem="there is one already")
-        self._handler, self.resumes = handler, resume
+        self._handler, self.present, self.resumes = handler, True, resume
         return handler
 
     async def run(self, stream: str, run: int) -> RunEnd:

@@ -156,7 +156,8 @@ class Journal:
         tx = transaction.__enter__()
         try:
             self.book.reads = tx
-            self._news.update(self.book.catch_up(tx))
+            if moved := self.book.catch_up(tx):
+                self._news.update(moved)
             draft, results = self._decide(tx, decisions, again=again)
         except BaseException:
             transaction.__exit__(*sys.exc_info())
@@ -168,9 +169,12 @@ class Journal:
     def finish(self, begun: "Begun") -> Commit:
         """Take over what is durable now."""
         draft = begun.draft
-        self.book.absorb(draft.touched, draft.position)
-        moved, self._news = {**self._news, **draft.touched}, {}
-        emitted, self._found = [*self._found, *draft.emitted], []
+        moved, emitted = draft.touched, draft.emitted
+        self.book.absorb(moved, draft.position)
+        if self._news:
+            moved, self._news = {**self._news, **moved}, {}
+        if self._found:
+            emitted, self._found = [*self._found, *emitted], []
         return Commit(begun.results, moved, emitted, draft.bodies)
 
     def _decide(
