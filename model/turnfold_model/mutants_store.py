@@ -9,6 +9,7 @@ _SQLITE = f"{_S}.sqlite:SqliteStore"
 _WRITING = f"{_S}.sqlite_writing:Writing"
 _SEAT = f"{_S}.ownership:FileOwnership"
 _TESTS = "test:contract"
+_CHECKPOINT = f"{_TESTS}/test_sqlite_checkpoint.py"
 _OWNERSHIP = f"{_TESTS}/test_ownership.py"
 
 
@@ -141,6 +142,34 @@ STORE: Final = (
         "",
         "return",
         "store",
+    ),
+    _broken(
+        "a log of which a sync failed is begun anew",
+        f"{_S}.sqlite_wal:Wal._failed",
+        "self._stopped = True",
+        "pass",
+        f"{_CHECKPOINT}::after_a_sync_that_failed",
+    ),
+    _broken(
+        "a log of which a sync failed is removed by closing",
+        f"{_S}.sqlite_wal:Wal._failed",
+        "self._conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)",
+        "pass",
+        f"{_CHECKPOINT}::after_a_sync_that_failed",
+    ),
+    _broken(
+        "closing leaves the thread that moves the log",
+        f"{_S}.sqlite_wal:Wal.close",
+        "self._land()",
+        "pass",
+        f"{_CHECKPOINT}::closing_waits",
+    ),
+    _broken(
+        "the thread opens the file beside SQLite",
+        f"{_S}.sqlite_mover:_handles",
+        "",
+        "return [os.open(path, os.O_RDWR)]",
+        f"{_CHECKPOINT}::a_second_descriptor",
     ),
     _broken(
         "a transaction that failed is not rolled back",

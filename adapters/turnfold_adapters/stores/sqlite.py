@@ -11,6 +11,7 @@ from __future__ import annotations  # `list` is a method of the port, too
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -32,6 +33,7 @@ from turnfold_adapters.stores.sqlite_connection import (
     BusyWait,
     Settings,
     Synchronous,
+    open_mover,
     open_read_only,
     open_reader,
     open_writer,
@@ -40,6 +42,7 @@ from turnfold_adapters.stores.sqlite_connection import (
     typed_error,
 )
 from turnfold_adapters.stores.sqlite_mark import MarkFile
+from turnfold_adapters.stores.sqlite_mover import Mover
 from turnfold_adapters.stores.sqlite_place import (
     check_disk,
     check_file,
@@ -61,8 +64,9 @@ class SqliteStore:
 
     `synchronous`: anything weaker than FULL loses confirmed data when power fails.
     `busy_ms`: how long to wait for another process's transaction before BusyError.
-    `wal_bytes`: what the log may grow to before it is moved even while busy; its file
-    is filled up ahead of use to spare the file system's journal.
+    `wal_bytes`: what the log may grow to before work waits until it is moved; a thread
+    begins at a quarter of it. Its file is filled up ahead of use to spare the file
+    system's journal.
     `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory:
     for tests with a simulated disk.
 
@@ -151,9 +155,17 @@ class SqliteStore:
             max_bytes=self._wal_bytes,
             ahead=self._settings.vfs is None,
             found=found,
+            mover=self._mover(),
         )
         self._writing = Writing(own, wal, self._folder, self._doubt)
         self._version = self._writer.pragma("data_version")
+
+    def _mover(self) -> Mover | None:
+        """None where no second connection may be."""
+        if self._settings.exclusive:
+            return None
+        connect = partial(open_mover, self._settings)
+        return Mover(self.path, connect, sync=self._settings.synchronous != "OFF")
 
     def _open_read_only(self) -> None:
         if not Path(self.path).exists():
@@ -184,7 +196,9 @@ class SqliteStore:
         self.open(read_only=self._state == "open for reading only")
 
     def _close_connections(self) -> None:
-        self._reads = self._writing = None
+        writing, self._reads, self._writing = self._writing, None, None
+        if writing is not None:
+            writing.wal.close()
         connections = [self._reader, self._writer]  # the last one empties the log
         self._reader = self._writer = None
         for conn in filter(None, connections):

@@ -101,6 +101,20 @@ def open_reader(settings: Settings, wait: BusyWait) -> apsw.Connection:
     return conn
 
 
+def open_mover(settings: Settings) -> apsw.Connection:
+    """A connection for checkpoints beside a writer of this process: it syncs as the
+    writer does."""
+    flags = apsw.SQLITE_OPEN_READWRITE
+    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    try:
+        conn.pragma("wal_autocheckpoint", 0)
+        _require_synchronous(conn, settings)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 def open_read_only(
     settings: Settings, wait: BusyWait, *, immutable: bool
 ) -> apsw.Connection:

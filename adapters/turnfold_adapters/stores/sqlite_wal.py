@@ -1,24 +1,27 @@
-"""The write-ahead log of a store: grown ahead, kept, emptied when there is time.
+"""The write-ahead log of a store: grown ahead, kept, moved before it becomes large.
 
 Writing into a file that already has its size spares the file system's own journal:
 commits became 1.7 times cheaper and the 99th percentile fell from 5.5 to 1.1 ms. A
-checkpoint moves pages to the main file; it never runs in the middle of work unless the
-log has grown past a cap.
+checkpoint moves pages to the main file: in an idle moment on the writing connection;
+while there is work in a thread, with a small rest to be moved after some commit.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import apsw
 
 from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite_connection import BusyWait, typed_error
+from turnfold_adapters.stores.sqlite_mover import Mover
 
 _FRAME = 4096 + 24  # bytes of a page in the log
 _AHEAD = 256 * 1024  # what one transaction may need
 _STEP = 2 * 1024 * 1024
+_EARLY = 4  # the thread begins at this part of the cap
 
 
 class Wal:
@@ -26,7 +29,7 @@ class Wal:
 
     `erased`: bytes that were erased may still stand in the file, so the next checkpoint
     has to cut it off. `found`: it was there before it was opened; its writer may have
-    died just after it erased something.
+    died just after it erased something. `mover`: what works in a thread, if that may be.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Wal:
         max_bytes: int,
         ahead: bool = True,
         found: bool = False,
+        mover: Mover | None = None,
     ) -> None:
         self._conn = conn
         self._path = path
@@ -46,25 +50,50 @@ class Wal:
         self.erased = found
         self._unused = 0 if ahead else max_bytes
         self._size = self._unused  # of the file, as far as it was grown here
-        self._cap_pages = self._limit = max(max_bytes, _STEP) // _FRAME
+        self._mover = mover
+        self._cap = max(max_bytes, _STEP) // _FRAME
+        self._early = self._cap // _EARLY if mover else self._cap
         self.pages = 0
+        self._moved = 0  # pages of the log, while it is not begun anew
+        self._due = self._early  # when to look after it: pages
+        self._partly = self._stopped = False
         self.failure: StoreError | None = None  # of the last checkpoint, for health
         conn.set_wal_hook(self._committed)
 
     def _committed(self, _conn: apsw.Connection, _name: str, pages: int) -> int:
         self.pages = pages
+        if pages < self._moved:  # it began anew
+            self._moved, self._due = 0, min(self._due, self._early)
         return apsw.SQLITE_OK
 
     def relieve(self) -> None:
-        """Before a transaction: checkpoint if the log is past its cap.
+        """After a commit: see to it that the log stays under its cap.
 
         A failure stops no work, for the log can still grow; it is kept in `failure`
         and tried again one cap later.
         """
-        if self.pages >= self._limit:
+        if self.pages >= self._due:
+            try:
+                self._relieve()
+            except Exception as exc:  # noqa: BLE001  the commit is done, whatever this was
+                self.failure = typed_error(exc, self._path)
+
+    def _relieve(self) -> None:
+        mover = self._mover
+        if self._stopped:
+            self._due = sys.maxsize
+        elif mover is None or mover.done or self.pages >= self._moved + self._cap:
             self.checkpoint()
-            failed = self.failure is not None or self.pages >= self._limit
-            self._limit = self.pages + self._cap_pages if failed else self._cap_pages
+            wait = self._cap if self.failure is not None else self._early
+            self._due = self.pages + self._moved + wait
+        else:  # nothing more to do before it is done, or past the cap
+            self._due = self._moved + self._cap
+            if not mover.running:
+                mover.start(self._look)
+
+    def _look(self) -> None:
+        """In the mover's thread: the next commit moves the rest."""
+        self._due = 0
 
     @property
     def settled(self) -> bool:
@@ -73,6 +102,7 @@ class Wal:
 
     def checkpoint(self) -> bool:
         """Move all pages that no reader still needs; True if none is left."""
+        self._land()
         if self.settled:
             return True
         if self.erased:
@@ -82,6 +112,7 @@ class Wal:
     def truncate(self, *, wait: bool) -> bool:
         """Move all pages and cut the file off; True if that was done. `wait`: for who
         is reading; else it is put off to the next checkpoint."""
+        self._land()
         self.erased = True
         if not wait:
             self._conn.set_busy_handler(None)
@@ -90,19 +121,49 @@ class Wal:
         finally:
             self._conn.set_busy_handler(self._wait)
         if done:
-            self.erased = False
+            self.erased, self._due = False, self._early
             self._size = self._unused
         return done
 
     def _checkpoint(self, mode: int) -> bool:
+        if self._stopped:
+            return False
         try:
             total, moved = self._conn.wal_checkpoint(mode=mode)
         except apsw.Error as exc:
-            self.failure = typed_error(exc, self._path)
+            self._failed(exc)
             return False
         self.failure = None
+        self._moved = max(0, moved)
         self.pages = max(0, total - moved)
+        self._partly = self.pages > 0  # SQLite has synced it all, or not yet
         return self.pages == 0
+
+    def _land(self) -> None:
+        """Wait for the mover, and take over what it found."""
+        if self._mover is None or not (self._mover.running or self._mover.done):
+            return
+        self._mover.wait()
+        self._mover.done, self._partly = False, True
+        self._due = self._moved + self._early
+        if self._mover.failure is not None:
+            self._failed(self._mover.failure)
+
+    def _failed(self, exc: Exception) -> None:
+        """What the thread has moved may not be on the disk before a later sync says
+        so. If one failed nobody can tell, and the kernel tells of it only once: the
+        log must keep it all, until the store is opened anew and moves it again."""
+        typed = exc if isinstance(exc, StoreError) else typed_error(exc, self._path)
+        self.failure = typed
+        if self._partly and isinstance(exc, apsw.IOError | OSError):
+            self._stopped = True
+            self._conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    def close(self) -> None:
+        """Before the connection is closed."""
+        if self._mover is not None:
+            self._land()
+            self._mover.close()
 
     def grow(self) -> None:
         """Fill the log's file up with zeros ahead of use; only in a write transaction.

@@ -46,7 +46,6 @@ class Writing:
         conn = self._conn
         if conn.in_transaction:  # of this very handle
             raise BusyError(path=self.own.path, waited_ms=0)
-        self.wal.relieve()
         try:
             self._run("BEGIN IMMEDIATE")
         except apsw.Error as exc:
@@ -82,6 +81,8 @@ class Writing:
         if tx.erased:
             self._folder.doom(tx.doomed)
             self.wal.truncate(wait=True)
+        else:
+            self.wal.relieve()
 
     def _flush(self, tx: SqliteTx) -> None:
         try:
