@@ -10,6 +10,7 @@ from __future__ import annotations  # `list` is a method of the port, too
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
 import apsw
@@ -26,32 +27,41 @@ from turnfold_adapters.stores.checking import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import INLINE_MAX, BodyFolder
-from turnfold_adapters.stores.sqlite_connection import row_of, typed, typed_error
+from turnfold_adapters.stores.sqlite_connection import (
+    BusyWait,
+    row_of,
+    typed,
+    typed_error,
+)
 from turnfold_adapters.stores.sqlite_known import NOBODY, Known, Remembered
 from turnfold_adapters.stores.sqlite_rows import BODY, SqliteReads, raw_digest
 
-_NEW = """
-    INSERT INTO stream (id, name, version, last, open, phase, created, updated, lane,
-                        parent, kind, due, expires, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-"""
-CHANGED = """
+
+def _line(sql: str) -> str:
+    """Without what only a reader needs: each row looks its statement up by its text."""
+    return " ".join(sql.split())
+
+
+_NEW = "INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+CHANGED = _line("""
     UPDATE stream SET version = ?3, last = ?4, open = ?5, phase = ?6, created = ?7,
            updated = ?8, lane = ?9, parent = ?10, kind = ?11, due = ?12, expires = ?13,
            reason = ?14
     WHERE id = ?1
-"""
+""")
 _GROWN = "UPDATE stream SET version = ?, last = ? WHERE id = ?"
 _LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_BODY = """
+_BODY = _line("""
     INSERT INTO body (digest, salt, data) VALUES (?, ?, ?)
     ON CONFLICT (digest) DO UPDATE SET salt = excluded.salt, data = excluded.data
     WHERE (body.salt, body.data) IS (x'', x'')
-"""
+""")
 _ERASE = "UPDATE body SET salt = x'', data = x'' WHERE digest = ?"
 _KEY = "INSERT INTO dedupe (key, stream) VALUES (?, ?)"
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
 _BARE = (0, None, None, None, None, None, None, None, None, None)  # no summary
+
+_KIND = itemgetter(3)  # its number in a row of the log; None: not known yet
 
 _Row = tuple[Any, ...]
 _Rows = list[_Row]  # `list` is a method below
@@ -61,34 +71,37 @@ class SqliteTx:
     """The `Tx` of the port. `flush` before COMMIT; `files` are those written here,
     `doomed` those to remove after it, `erased` tells that bodies were emptied."""
 
-    __slots__ = (
-        *("conn", "path", "wait", "files", "doomed", "erased", "over", "failure"),
-        *("_reads", "_folder", "_run", "_run_many", "_kinds", "_streams", "_taken"),
-        *("_head", "_flushed", "_new", "_changed", "_grown", "_log", "_bodies"),
-        "_keys",
-    )
-
     def __init__(
         self, reads: SqliteReads, folder: BodyFolder, known: Remembered
     ) -> None:
         self._reads, self._folder = reads, folder
-        self.conn: apsw.Connection = reads.conn
-        self.path, self.wait = reads.path, reads.wait
         self._run, self._run_many = reads.run, reads.run_many
         self._kinds, self._streams = known.kinds, known.streams
-        self.files: list[bytes] = []
-        self.doomed: list[bytes] = []
-        self.erased = self.over = False
-        self.failure: StoreError | None = None
         self._head = known.head or reads.head
         self._flushed = self._head.position  # a stream born after it has no row yet
-        self._taken: dict[str, str] = {}
         self._new: dict[int, _Row] = {}  # by id; whole rows
         self._changed: dict[int, _Row] = {}
         self._grown: dict[int, _Row] = {}
         self._log: _Rows = []
         self._bodies: list[tuple[bytes, bytes, bytes]] = []
         self._keys: list[tuple[str, int]] = []
+        self._taken: dict[str, str] = {}
+        self.files: list[bytes] = []
+        self.doomed: list[bytes] = []
+        self.erased = self.over = False
+        self.failure: StoreError | None = None
+
+    @property
+    def conn(self) -> apsw.Connection:
+        return self._reads.conn
+
+    @property
+    def path(self) -> str:
+        return self._reads.path
+
+    @property
+    def wait(self) -> BusyWait:
+        return self._reads.wait
 
     @property
     def head(self) -> Head:
@@ -132,7 +145,9 @@ class SqliteTx:
         if append.keys:
             self._check_keys(append.keys, fresh)
         summaries = self._summary_rows(append.summaries, fresh)
-        self._log += self._numbered(rows, append.records)
+        if None in map(_KIND, rows):
+            rows = self._numbered(rows, append.records)
+        self._log += rows
         self._streams.update(fresh)
         self._note_streams(summaries, fresh)
         for key, stream in append.keys:
