@@ -24,7 +24,7 @@ from turnfold.frozen import frozen
 
 # Control characters are always escaped. Text with an escape is matched by a pattern of
 # its own: it is rare, and the other one is quicker without it.
-_PLAIN = r'[^"\\\x00-\x1f]*'
+_PLAIN = r'[^"\\\x00-\x1f]*+'
 _ESCAPE = r'\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))'
 _ESCAPED = rf"{_PLAIN}(?:{_ESCAPE}{_PLAIN})*"
 # 16 digits can be 2^53 or more, which is refused; the strict reader looks at those.
@@ -44,16 +44,17 @@ _ODD = (UnicodeDecodeError, KeyError, AttributeError, TypeError)
 def reader(cls: Any) -> Reader:
     """The reader of a class: gives the event, if writing it gives just these bytes,
     else nothing. Generated on first use."""
-    plain, escaped = _read(cls, escapes=False), _read(cls, escapes=True)
 
-    def read(data: bytes) -> Any:
-        try:
-            text = data.decode()
-            return escaped(text) if "\\" in text else plain(text)
-        except _ODD:
-            return None
+    def otherwise(data: bytes) -> Any:  # seldom asked, so not made before
+        return _with_escapes(cls)(data)
 
+    read = _reader(cls, otherwise)
     return _remembering(read) if cls in _ALIKE else read
+
+
+@cache
+def _with_escapes(cls: Any) -> Reader:
+    return _reader(cls, lambda _: None, escapes=True)
 
 
 def _remembering(read: Reader) -> Reader:
@@ -71,59 +72,66 @@ def _remembering(read: Reader) -> Reader:
     return remembered
 
 
-@frozen
-class _Value:
-    """How a kind of value is written, what of it is caught, and the expression that
-    makes the caught text the value. `{0}` stands for the caught text."""
-
-    pattern: str
-    expression: str
-    names: dict[str, Any]
-
-
-def _read(cls: Any, *, escapes: bool) -> Callable[[str], Any]:
+def _reader(cls: Any, otherwise: Reader, *, escapes: bool = False) -> Reader:
     shape = _Shape(cls, escapes=escapes)
-    match = re.compile(shape.pattern).fullmatch
     source = [
-        "def read(_text):",
-        "    _found = _match(_text)",
-        "    if _found is None:",
-        "        return None",
-        *(f"    {line}" for line in shape.lines),
-        "    return _event",
+        "def read(_data):",
+        "    try:",
+        "        _found = _match(_data.decode())",
+        "        if _found is not None:",
+        f"            ({shape.caught}) = _found.groups()",
+        *(f"            {line}" for line in shape.lines),
+        "            return _event",
+        "    except _odd:",
+        "        pass",
+        "    return _otherwise(_data)",
     ]
-    return _made("read", source, _match=match, **shape.names)
+    match = re.compile(shape.pattern).fullmatch
+    names = {"_match": match, "_otherwise": otherwise, "_odd": _ODD}
+    return _made("read", source, names | shape.names)
 
 
-def _made(name: str, source: list[str], **names: Any) -> Callable[..., Any]:
+def _made(name: str, source: list[str], names: dict[str, Any]) -> Callable[..., Any]:
     exec("\n".join(source), names)  # noqa: S102  made of the names of our own fields
     made: Callable[..., Any] = names[name]
     return made
 
 
+@frozen
+class _Value:
+    """How a kind of value is written, the names of what is caught of it, and the
+    expression that makes these the value."""
+
+    pattern: str
+    caught: tuple[str, ...]
+    expression: str
+    names: dict[str, Any]
+
+
 class _Shape:
-    """The pattern of a class, and the lines that make one of what was caught. The
+    """The pattern of a class, what it catches, and the lines that make one of it. The
     classes neither convert nor validate, so setting the fields is all there is to
     making one, in half the time of a call with so many names."""
 
-    def __init__(self, cls: Any, *, escapes: bool) -> None:
+    def __init__(self, cls: Any, *, escapes: bool, within: str = "") -> None:
         hints = get_type_hints(cls)
         fields = sorted(attrs.fields(cls), key=lambda field: field.name)
-        values = {a.name: _value(hints[a.name], a, escapes=escapes) for a in fields}
+        values = {
+            a.name: _value(hints[a.name], a, within + a.name, escapes=escapes)
+            for a in fields
+        }
         self.pattern = rf"\{{{_joined(fields, values)}\}}"
-        caught = "".join(f"{name}, " for name in values)
-        self.lines = [f"({caught}) = _found.groups()", "_event = _new(_cls)"]
-        self.lines += [
-            f"_event.{name} = {value.expression.format(name)}"
-            for name, value in values.items()
-        ]
+        self.names_caught = [n for value in values.values() for n in value.caught]
+        self.caught = "".join(f"{name}, " for name in self.names_caught)
+        self.lines = ["_event = _new(_cls)"]
+        self.lines += [f"_event.{n} = {v.expression}" for n, v in values.items()]
         self.names = {k: v for value in values.values() for k, v in value.names.items()}
         self.names |= {"_new": object.__new__, "_cls": cls}
 
 
 def _joined(fields: list[Any], values: dict[str, _Value]) -> str:
     """Members with their commas: after each before the first one that is always there,
-    before each after it."""
+    before each after it. (`(?:x|)` is matched quicker than `(?:x)?`.)"""
     out, begun = [], False
     for a in fields:
         member = f'"{a.name}":{values[a.name].pattern}'
@@ -131,26 +139,25 @@ def _joined(fields: list[Any], values: dict[str, _Value]) -> str:
             out.append(f",{member}" if begun else member)
             begun = True
         else:
-            out.append(f"(?:,{member})?" if begun else f"(?:{member},)?")
+            out.append(f"(?:,{member}|)" if begun else f"(?:{member},|)")
     assert begun, fields  # noqa: S101  each event has a field that is always there
     return "".join(out)
 
 
-def _value(hint: Any, a: Any, *, escapes: bool) -> _Value:
+def _value(hint: Any, a: Any, name: str, *, escapes: bool) -> _Value:
     """A field's value. What is left out is caught as None, and is the default."""
     if get_origin(hint) is UnionType:
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
         assert a.default is None, a  # noqa: S101  else null would have to be read
-    value = _of_type(hint, a, escapes=escapes)
-    if a.default is attrs.NOTHING or hint is bool:
-        return value
-    default = f"_default_{a.name}"
-    made = f"{default} if {{0}} is None else {value.expression}"
-    if a.default is None:
-        made = value.expression if value.expression == "{0}" else made
-    return _Value(
-        _unless(a.default) + value.pattern, made, value.names | {default: a.default}
-    )
+    value = _of_type(hint, a, name, escapes=escapes)
+    if a.default in (attrs.NOTHING, ()) or hint is bool:
+        return attrs.evolve(value, pattern=_unless(a.default) + value.pattern)
+    default = f"_default_{name}"
+    made = f"{default} if {name} is None else {value.expression}"
+    if a.default is None and value.expression == name:
+        made = name
+    names = value.names | {default: a.default}
+    return _Value(_unless(a.default) + value.pattern, value.caught, made, names)
 
 
 def _unless(default: Any) -> str:
@@ -162,24 +169,25 @@ def _unless(default: Any) -> str:
     return r"(?!\[\])" if default == () else ""
 
 
-def _of_type(hint: Any, a: Any, *, escapes: bool) -> _Value:
+def _of_type(hint: Any, a: Any, name: str, *, escapes: bool) -> _Value:
     text = _ESCAPED if escapes else _PLAIN
     if get_origin(hint) is tuple:
-        return _many(get_args(hint)[0], a.name, escapes=escapes)
+        return _many(get_args(hint)[0], name, escapes=escapes)
     if issubclass(hint, StrEnum):
-        words = f"_words_{a.name}"
-        return _Value(f'"({text})"', words + "[{0}]", {words: _words(hint)})
+        words = f"_words_{name}"
+        return _Value(f'"({text})"', (name,), f"{words}[{name}]", {words: _words(hint)})
     if hint is str:
         if escapes:
-            return _Value(f'("{text}")', "_text_of({0})", {"_text_of": _unescaped})
-        return _Value(f'"({text})"', "{0}", {})
+            read = {"_text_of": _unescaped}
+            return _Value(f'("{text}")', (name,), f"_text_of({name})", read)
+        return _Value(f'"({text})"', (name,), name, {})
     if hint is int:
-        return _Value(f"({_INTEGER})", "int({0})", {})
+        return _Value(f"({_INTEGER})", (name,), f"int({name})", {})
     assert hint is bool, hint  # noqa: S101  no event has any other field
     if a.default is attrs.NOTHING:
-        return _Value("(true|false)", '{0} == "true"', {})
-    other = "false" if a.default else "true"
-    return _Value(f"({other})", "{0} is " + ("None" if a.default else "not None"), {})
+        return _Value("(true|false)", (name,), f'{name} == "true"', {})
+    other, absent = ("false", "is") if a.default else ("true", "is not")
+    return _Value(f"({other})", (name,), f"{name} {absent} None", {})
 
 
 def _words(cls: type[StrEnum]) -> dict[str, StrEnum]:
@@ -190,49 +198,49 @@ def _unescaped(quoted: str | None) -> Any:
     return None if quoted is None else _decode(quoted)
 
 
-# --- arrays ----------------------------------------------------------------------
+# --- arrays: left out or empty, nothing is caught of them -------------------------
 
 
 def _many(item: Any, name: str, *, escapes: bool) -> _Value:
     if attrs.has(item):
-        records = f"_records_{name}"
-        return _Value(
-            r"(\[.*\])", records + "({0})", {records: _records(item, escapes=escapes)}
-        )
-    text = f'"{_ESCAPED if escapes else _PLAIN}"'
-    names: dict[str, Any] = {"_texts": _escaped_texts if escapes else _texts}
-    made = "_texts({0})"
+        return _records(item, name, escapes=escapes)
+    text = _ESCAPED if escapes else _PLAIN
+    pattern = rf'\[(?:"({text}(?:","{text})*)"|)\]'
+    # No plain text has a quote, so the quotes are those between. Most arrays have one.
+    split = f"_texts({name})" if escapes else f"""tuple({name}.split('","'))"""
+    made = split if escapes else f"""({name},) if '"' not in {name} else {split}"""
+    names: dict[str, Any] = {"_texts": _escaped_texts} if escapes else {}
     if item is not str:
-        words = f"_words_{name}"
-        made = f"tuple([{words}[word] for word in {made}])"
-        names[words] = _words(item)
-    return _Value(rf"(\[(?:{text}(?:,{text})*)?\])", made, names)
+        made = f"tuple([_words_{name}[word] for word in {split}])"
+        names[f"_words_{name}"] = _words(item)
+    return _Value(pattern, (name,), f"() if {name} is None else {made}", names)
 
 
-def _texts(array: str) -> tuple[str, ...]:
-    """No text in it has a quote, so the quotes are those between."""
-    return tuple(array[2:-2].split('","')) if array != "[]" else ()
+def _escaped_texts(inner: str) -> tuple[str, ...]:
+    return tuple(_decode(f'["{inner}"]'))
 
 
-def _escaped_texts(array: str) -> tuple[str, ...]:
-    return tuple(_decode(array))
+def _records(cls: Any, name: str, *, escapes: bool) -> _Value:
+    """Most arrays have one record, which is matched with all the rest. Of more, what
+    is caught may be any text: they are matched one by one, up to the end."""
+    first = _Shape(cls, escapes=escapes, within=f"{name}_")
+    lines = [f"    {line}" for line in (*first.lines, "return _event")]
+    one = _made("one", [f"def one({first.caught}):", *lines], first.names)
+    match = re.compile(first.pattern + r"(?:,(?=\{)|\Z)").match
 
+    def several(text: str) -> tuple[Any, ...]:
+        made, at = [], 0
+        while at < len(text):
+            found = match(text, at)
+            if found is None:
+                raise KeyError(text)
+            made.append(one(*found.groups()))
+            at = found.end()
+        return tuple(made)
 
-def _records(cls: Any, *, escapes: bool) -> Callable[[str], Any]:
-    """What is caught may be any text in brackets: here each record is matched, up to
-    the closing bracket."""
-    shape = _Shape(cls, escapes=escapes)
-    match = re.compile(shape.pattern + r"(?:,(?!\])|\]\Z)").match
-    source = [
-        "def records(_array):",
-        "    _made, _at, _end = [], 1, len(_array) if _array != '[]' else 0",
-        "    while _at < _end:",
-        "        _found = _match(_array, _at)",
-        "        if _found is None:",
-        "            raise KeyError(_array)",
-        *(f"        {line}" for line in shape.lines),
-        "        _made.append(_event)",
-        "        _at = _found.end()",
-        "    return tuple(_made)",
-    ]
-    return _made("records", source, _match=match, **shape.names)
+    return _Value(
+        rf"\[(?:{first.pattern}|(.*))\]",
+        (*first.names_caught, name),
+        f"(_one_{name}({first.caught}),) if {name} is None else _several_{name}({name})",
+        {f"_one_{name}": one, f"_several_{name}": several},
+    )
