@@ -1,5 +1,6 @@
 """Who may go first in a lane: the order of queueing, unless the head has yielded."""
 
+from collections import deque
 from collections.abc import Sequence
 
 from turnfold.audit.findings import Rule
@@ -18,23 +19,35 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._holding: dict[str, dict[str, int]] = {}
+        self._holding: dict[str, int] = {}  # their orders
+        self._rows: dict[str, deque[str]] = {}  # the first of each row is holding
         self._free: set[str] = set()
 
     def ahead_of(self, stream: str, lane: str, order: int) -> str | None:
         """The stream that should have gone before this one."""
-        if stream in self._free:
+        row = self._rows.get(lane)
+        if row is None or row[0] == stream or stream in self._free:
             return None
-        first = next(iter(self._holding.get(lane, {}).items()), None)
-        return first[0] if first is not None and first[1] < order else None
+        return row[0] if self._holding[row[0]] < order else None
 
     def join(self, stream: str, lane: str, order: int) -> None:
-        self._holding.setdefault(lane, {})[stream] = order
+        self._holding[stream] = order
+        row = self._rows.get(lane)
+        if row is None:
+            self._rows[lane] = deque((stream,))
+        else:
+            row.append(stream)
 
     def leave(self, stream: str, lane: str) -> None:
-        row = self._holding.get(lane)
-        if row is not None and row.pop(stream, None) is not None and not row:
-            del self._holding[lane]
+        """Whoever leaves from amidst a row stays in it until he is its first: so this
+        takes no longer in a long row."""
+        if self._holding.pop(stream, None) is None:
+            return
+        row = self._rows[lane]
+        while row and row[0] not in self._holding:
+            row.popleft()
+        if not row:
+            del self._rows[lane]
 
     def free(self, stream: str) -> None:
         self._free.add(stream)
