@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from turnfold.audit import entries
-from turnfold.audit.entries import Moment, broken_by_rules
+from turnfold.audit.entries import Moment, broken_by
 from turnfold.events import outbox as o
 from turnfold.machines.entry import Entry
 from turnfold.machines.entry import evolve as fold
@@ -85,11 +85,11 @@ def cases(name: str) -> Iterator[tuple[Any, ...]]:
 def test_what_is_usual_breaks_no_rule(name: str) -> None:
     usual = 0
     for before, event, now in cases(name):
-        if entries._USUAL[type(event)](before, event, now):
+        if entries.USUAL[type(event)](before, event, now):
             usual += 1
-            assert not list(broken_by_rules(before, event, now))
+            assert not list(broken_by(before, event, now))
     assert usual > 1
 
 
 def test_all_quick_looks_are_tested() -> None:
-    assert {type(event) for event, _ in EVENTS.values()} == set(entries._USUAL)
+    assert {type(event) for event, _ in EVENTS.values()} == set(entries.USUAL)

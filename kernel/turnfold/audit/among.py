@@ -23,6 +23,8 @@ from turnfold.machines.turn import Turn
 
 _Broken = Iterable[tuple[Rule, str]]
 _Step = Callable[[Record, Any, Any], State]
+# What no lane has to be told of: from an open phase to an open one.
+STAYING = frozenset({o.Planned, o.Attempted, o.Dispatched})
 
 
 def _plainly(record: Record, before: State | None, event: Any) -> State:
@@ -41,7 +43,7 @@ class Among:
         self._turns = Turns(find, aside)
         self._now = Moment(-1, 0, None)
         self._steps: dict[str, _Step] = {
-            "entry": self._entry,
+            "entry": self._new_entry,
             "turn": self._turn,
             "store": self._worker,
         }
@@ -56,21 +58,29 @@ class Among:
         way: _Step = self._steps.get(family(record.stream), _plainly)
         return way(record, before, event)
 
-    def _entry(self, record: Record, before: Entry | None, event: Any) -> Entry:
-        stream, position = record.stream, record.position
-        kind, was = type(event), None
-        broken: _Broken = ()
+    def _new_entry(self, record: Record, before: Entry | None, event: Any) -> Entry:
         if before is not None:
-            was = before.phase
-            broken = entries.broken_by(before, event, self._now)
-            if kind is o.Attempted and (first := self._lanes.overtakes(before)):
-                broken = chain(first, broken)
-        elif kind is o.Queued:
+            return self._entry(record, before, event)
+        stream, position = record.stream, record.position
+        if type(event) is o.Queued:
             broken = self._turns.queued(stream, event, position)
-        if broken:
+            self._findings.add_all(broken, position, stream)
+        after = entry_machine.advance(None, event, stream, record.at, position)
+        self._lanes.moved(None, after)
+        return after
+
+    def _entry(self, record: Record, before: Entry, event: Any) -> Entry:
+        stream, position = record.stream, record.position
+        kind, was = type(event), before.phase
+        if kind is o.Attempted and (first := self._lanes.overtakes(before)):
+            self._findings.add_all(first, position, stream)
+        usual = entries.USUAL.get(kind)
+        if usual is None or not usual(before, event, self._now):
+            broken = entries.broken_by(before, event, self._now)
             self._findings.add_all(broken, position, stream)
         after = entry_machine.advance(before, event, stream, record.at, position)
-        self._lanes.moved(was, after)
+        if kind not in STAYING:
+            self._lanes.moved(was, after)
         return after
 
     def _turn(self, record: Record, before: Turn | None, event: Any) -> Turn:

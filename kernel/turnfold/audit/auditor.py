@@ -50,6 +50,7 @@ class Auditor:
         self._witness = None
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
+        self._known = self.states.known  # asked for each event
         self._aside: set[str] = set()
         self._among = Among(self.findings, self._entry, self._aside)
         self._position = 0
@@ -86,7 +87,8 @@ class Auditor:
         if stream in self._aside:
             return
         try:
-            before = self.states.before(record)
+            known = self._known.get(stream)
+            before = self.states.before(record) if known is None else known
             event = decode(record)
         except CorruptLogError as exc:
             self._set_aside(record, Rule.DECODE, str(exc.problem))
@@ -104,7 +106,8 @@ class Auditor:
             return
         if self._store is not None or self._witness is not None:
             self._beside(event, after, record.position)
-        self.states.put(after)
+        if after is not known or self._store is not None:
+            self.states.put(after)
 
     def _set_aside(self, record: Record, rule: Rule, text: str) -> None:
         self.findings.add(rule, text, record.position, record.stream)

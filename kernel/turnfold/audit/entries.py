@@ -5,7 +5,7 @@ that is wrong there is found here. Each function yields what an event breaks, gi
 entry as it was before the event.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from turnfold.audit.findings import Rule
@@ -35,18 +35,8 @@ class Moment:
     owner: str | None
 
 
-def broken_by(
-    before: Entry, event: o.OutboxEvent, now: Moment
-) -> Iterable[tuple[Rule, str]]:
+def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
     """What `event` breaks; legality by the transition table is not looked at."""
-    usual = _USUAL.get(type(event))
-    if usual is not None and usual(before, event, now):
-        return ()
-    return broken_by_rules(before, event, now)
-
-
-def broken_by_rules(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
-    """The same without a look at what is usual."""
     match event:
         case o.Attempted():
             return _attempted(before, event, now)
@@ -67,7 +57,8 @@ def broken_by_rules(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
 
 
 # What nearly every message does is looked at in one go: if all is as usual, none of the
-# rules below has anything to say (a test holds that). They alone say what is broken.
+# rules has anything to say (a test holds that), so they need not be asked. They alone
+# say what is broken.
 
 
 def _usual_plan(before: Entry, _event: o.Planned, _now: Moment) -> bool:
@@ -101,7 +92,7 @@ def _usual_end(
     )
 
 
-_USUAL: dict[type, Callable[[Entry, Any, Moment], bool]] = {
+USUAL: dict[type, Callable[[Entry, Any, Moment], bool]] = {
     o.Planned: _usual_plan,
     o.Attempted: _usual_attempt,
     o.PartDelivered: _usual_end,

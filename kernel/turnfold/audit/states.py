@@ -25,20 +25,20 @@ class States:
     ) -> None:
         self._store = store
         self._settled = settled
-        self._states: dict[str, State] = {}
+        self.known: dict[str, State] = {}
         self._closed: deque[str] = deque()
         self.count = 0  # streams there ever were
 
     def before(self, record: Record) -> State | None:
         """The state that a record comes on top of. Raises CorruptLogError."""
-        known = self._states.get(record.stream)
+        known = self.known.get(record.stream)
         if known is None and record.version > 1 and self._store is not None:
             return self._fold(record.stream, record.position)
         return known
 
     def entry(self, stream: str, position: int) -> Entry | None:
         """An entry as it stands just before `position`."""
-        known = self._states.get(stream)
+        known = self.known.get(stream)
         if known is None and self._store is not None and family(stream) == "entry":
             known = self._fold(stream, position)
         return known if isinstance(known, Entry) else None
@@ -51,7 +51,7 @@ class States:
         """Keep a state that is new here, or has moved on."""
         if state.version == 1:
             self.count += 1
-        self._states[state.stream] = state
+        self.known[state.stream] = state
         if self._store is not None and isinstance(state, Entry | Turn):
             self._settle(state)
 
@@ -63,12 +63,12 @@ class States:
             self._drop(self._closed.popleft())
 
     def _drop(self, stream: str) -> None:
-        state = self._states.get(stream)
+        state = self.known.get(stream)
         if isinstance(state, Entry | Turn) and not state.open and self._settled(state):
-            del self._states[stream]
+            del self.known[stream]
 
     def __iter__(self) -> Iterator[State]:
-        return iter(self._states.values())
+        return iter(self.known.values())
 
     def find(self, stream: str) -> State | None:
-        return self._states.get(stream)
+        return self.known.get(stream)
