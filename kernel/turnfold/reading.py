@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
+from sys import intern
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,7 @@ _INTEGER = r"0|-?[1-9][0-9]{0,14}"
 # What a worker says of each message in the same words; read once, and then known.
 _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
 _KNOWN = 1_000
+_REPEATED = frozenset({"account", "channel", "conversation", "lane", "parts_kind"})
 
 Reader = Callable[[bytes], Any]  # None: not just what would be written
 _decode = json.JSONDecoder().decode
@@ -180,6 +182,10 @@ def _of_type(hint: Any, a: Any, name: str, *, escapes: bool) -> _Value:
         if escapes:
             read = {"_text_of": _unescaped}
             return _Value(f'("{text}")', (name,), f"_text_of({name})", read)
+        if name in _REPEATED:
+            return _Value(
+                f'"({text})"', (name,), f"_intern({name})", {"_intern": intern}
+            )
         return _Value(f'"({text})"', (name,), name, {})
     if hint is int:
         return _Value(f"({_INTEGER})", (name,), f"int({name})", {})

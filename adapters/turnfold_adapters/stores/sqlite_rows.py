@@ -178,12 +178,7 @@ class SqliteReads:
             rows: Sequence[Any] = self.conn.execute(sql, bindings).fetchall()
         except UnicodeDecodeError:  # a damaged name: go again, row by row
             return list_damaged(self.conn, sql, bindings)
-        return [
-            Record(*row)
-            if row[1] is not None and row[3] is not None and type(row[6]) is bytes
-            else _record(row)
-            for row in rows
-        ]
+        return _all_records(rows)
 
 
 def stream_log(reads: Callable[[], SqliteReads], after: int) -> Iterator[Record]:
@@ -216,6 +211,23 @@ def _shown(value: Any, column: int) -> Any:
     if column in (1, 3) and isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value
+
+
+def _all_records(rows: Sequence[Any]) -> Sequence[Record]:
+    """Field by field and without a call: a log is read by the million."""
+    records = []
+    for row in rows:
+        new: Any = _blank(Record)
+        # fmt: off
+        (new.position, new.stream, new.version, new.kind,
+         new.schema, new.at, new.data, new.hash) = row
+        # fmt: on
+        odd = new.stream is None or new.kind is None or type(new.data) is not bytes
+        records.append(_record(row) if odd else new)
+    return records
+
+
+_blank = object.__new__
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from turnfold.audit import entries
-from turnfold.audit.entries import Moment
+from turnfold.audit.entries import USUAL, Moment, broken_by
 from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.lanes import EntryLanes, TurnLanes
 from turnfold.audit.turns import FindEntry, Turns
@@ -15,9 +14,9 @@ from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.events.ledger import WorkerStarted
 from turnfold.fold import STORE, State, advance, family
-from turnfold.machines import entry as entry_machine
 from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
+from turnfold.machines.entry import advance as advance_entry
 from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
 
@@ -51,36 +50,32 @@ class Among:
     def step(self, record: Record, before: State | None, event: Any) -> State:
         """The state after the event. `before` moves on in place. Raises off the table,
         and what may be raised for events of another family."""
-        if record.at != self._now.at:  # the events of a commit share theirs
-            self._now = Moment(record.at, self._now.epoch, self._now.owner)
-        if type(before) is Entry:  # most of all
-            return self._entry(record, before, event)
-        way: _Step = self._steps.get(family(record.stream), _plainly)
-        return way(record, before, event)
+        now = self._now
+        if record.at != now.at:  # the events of a commit share theirs
+            now = self._now = Moment(record.at, now.epoch, now.owner)
+        if type(before) is not Entry:  # most of all are
+            way: _Step = self._steps.get(family(record.stream), _plainly)
+            return way(record, before, event)
+        kind, was = type(event), before.phase
+        if kind is o.Attempted and (first := self._lanes.overtakes(before)):
+            self._findings.add_all(first, record.position, record.stream)
+        usual = USUAL.get(kind)
+        if usual is None or not usual(before, event, now):
+            broken = broken_by(before, event, now)
+            self._findings.add_all(broken, record.position, record.stream)
+        # The states share the time of their commit, too: fewer numbers to keep.
+        after = advance_entry(before, event, record.stream, now.at, record.position)
+        if kind not in STAYING:
+            self._lanes.moved(was, after)
+        return after
 
-    def _new_entry(self, record: Record, before: Entry | None, event: Any) -> Entry:
-        if before is not None:
-            return self._entry(record, before, event)
+    def _new_entry(self, record: Record, _before: None, event: Any) -> Entry:
         stream, position = record.stream, record.position
         if type(event) is o.Queued:
             broken = self._turns.queued(stream, event, position)
             self._findings.add_all(broken, position, stream)
-        after = entry_machine.advance(None, event, stream, record.at, position)
+        after = advance_entry(None, event, stream, self._now.at, position)
         self._lanes.moved(None, after)
-        return after
-
-    def _entry(self, record: Record, before: Entry, event: Any) -> Entry:
-        stream, position = record.stream, record.position
-        kind, was = type(event), before.phase
-        if kind is o.Attempted and (first := self._lanes.overtakes(before)):
-            self._findings.add_all(first, position, stream)
-        usual = entries.USUAL.get(kind)
-        if usual is None or not usual(before, event, self._now):
-            broken = entries.broken_by(before, event, self._now)
-            self._findings.add_all(broken, position, stream)
-        after = entry_machine.advance(before, event, stream, record.at, position)
-        if kind not in STAYING:
-            self._lanes.moved(was, after)
         return after
 
     def _turn(self, record: Record, before: Turn | None, event: Any) -> Turn:

@@ -14,7 +14,7 @@ from typing import Any
 
 from turnfold.events import outbox as o
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, assign, copier, illegal
+from turnfold.machines.table import Row, assign, beginner, copier, illegal
 from turnfold.words import (
     CLOSED,
     AbortReason,
@@ -195,7 +195,7 @@ def advance(
 ) -> Entry:
     """As `evolve`, in place: for a state that nobody else holds. What is left of it
     when this raises must not be used."""
-    phase = entry.phase if entry else None
+    phase = None if entry is None else entry.phase
     try:
         allowed = TRANSITIONS[phase][type(event)]
     except KeyError:
@@ -213,39 +213,20 @@ def advance(
     return moved
 
 
-# fmt: off
-_BLANK = Entry(
-    stream="", version=0, phase=Q, order=0, created=0, updated=0, kind=Kind.NOTICE,
-    channel="", account="", conversation="", lane="", body=(), expires_at=0,
-)
-# fmt: on
-
-
 def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
-    if not isinstance(event, o.Queued):
-        assert isinstance(event, o.Imported)  # noqa: S101  by the table
-    born: Any = copier(Entry)(_BLANK)
+    first: Any = type(event)
+    born: Any = beginner(Entry, first)(event)
     born.stream = stream
+    born.version = 0
     born.order = position
     born.created = born.updated = at
-    born.kind = event.kind
-    born.channel = event.channel
-    born.account = event.account
-    born.conversation = event.conversation
-    born.lane = event.lane
-    born.body = event.body
-    born.expires_at = event.expires_at
-    born.key = event.key
-    born.thread = event.thread
-    born.reply_to = event.reply_to
-    born.policy = event.policy
-    if isinstance(event, o.Imported):
+    if isinstance(event, o.Queued):
+        born.phase = Q
+        born.due = event.not_before
+    else:
+        assert isinstance(event, o.Imported)  # noqa: S101  by the table
         born.phase = Phase(event.phase)
         born.doubt = event.phase != Q
-    else:
-        born.turn = event.turn
-        born.run = event.run
-        born.due = event.not_before
     made: Entry = born
     return made
 
@@ -340,8 +321,8 @@ def _attempted(e: Entry, to: Any, event: o.Attempted, at: int) -> None:
 
 def _settled(e: Entry, to: Any, receipt: tuple[str, ...], thread: str | None) -> None:
     """The current part is done: on to the next one, or delivered."""
-    to.phase = OK if e.last else Q
-    to.part = e.part + 1
+    to.part = part = e.part + 1
+    to.phase = OK if part >= len(e.parts) else Q
     to.receipts = (*e.receipts, receipt)
     if e.thread is None:
         to.thread = thread

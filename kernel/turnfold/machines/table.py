@@ -10,6 +10,7 @@ from turnfold.errors import IllegalTransitionError
 from turnfold.events import NAMES
 
 _T = TypeVar("_T")
+_NONE: Any = attrs.NOTHING
 Row = Mapping[type[Any], frozenset[Any]]
 
 
@@ -39,12 +40,28 @@ def copier(cls: type[_T]) -> Callable[[_T], _T]:
     """What copies a state field by field: a third of the time that its constructor
     takes with so many names. Generated on first use."""
     fields: Any = attrs.fields(cls)  # type: ignore[arg-type]  # all states are
-    source = ["def copy(old):", "    new = make(cls)"]
-    source += [f"    new.{a.name} = old.{a.name}" for a in fields]
-    names: dict[str, Any] = {"make": object.__new__, "cls": cls}
+    return _made(cls, {a.name: f"old.{a.name}" for a in fields})
+
+
+@cache
+def beginner(cls: type[_T], first: type[Any]) -> Callable[[Any], Any]:
+    """What makes a new state of its first event: the fields that both have are the
+    event's, others are at their default. Those without one are still to be set."""
+    fields: Any = attrs.fields(cls)  # type: ignore[arg-type]  # all states are
+    known = {a.name for a in attrs.fields(first)}
+    values = {a.name: f"default_{a.name}" for a in fields if a.default is not _NONE}
+    defaults = {values[a.name]: a.default for a in fields if a.name in values}
+    own = {a.name: f"old.{a.name}" for a in fields if a.name in known}
+    return _made(cls, values | own, **defaults)
+
+
+def _made(cls: type[_T], values: Mapping[str, str], **names: Any) -> Callable[..., _T]:
+    source = ["def make(old):", "    new = blank(cls)"]
+    source += [f"    new.{name} = {value}" for name, value in values.items()]
+    names |= {"blank": object.__new__, "cls": cls}
     exec("\n".join([*source, "    return new"]), names)  # noqa: S102  our own names
-    copy: Callable[[_T], _T] = names["copy"]
-    return copy
+    made: Callable[..., _T] = names["make"]
+    return made
 
 
 def assign(state: Any, **changes: Any) -> None:
