@@ -90,11 +90,8 @@ _STORED_AS = _StoredAs()
 def decode(record: Record) -> Event:
     """The event in a record. Its hash is the audit's business, not checked here."""
     schema, quick = _QUICK.get(record.kind) or _quick(record.kind)
-    if record.schema == schema:
-        event: Event | None = quick(record.data)
-        if event is not None:
-            return event
-    return _strictly(record)
+    event: Event | None = quick(record.data) if record.schema == schema else None
+    return _strictly(record) if event is None else event
 
 
 _QUICK: dict[str, tuple[int, Reader]] = {}  # kinds seen: newest schema and its reader

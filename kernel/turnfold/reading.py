@@ -34,7 +34,9 @@ _INTEGER = r"0|-?[1-9][0-9]{0,14}"
 # What a worker says of each message in the same words; read once, and then known.
 _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
 _KNOWN = 1_000
-_REPEATED = frozenset({"account", "channel", "conversation", "lane", "parts_kind"})
+
+# Texts that many streams have in common are kept once.
+_COMMON = frozenset({"account", "channel", "conversation", "lane", "kind"})
 
 Reader = Callable[[bytes], Any]  # None: not just what would be written
 _decode = json.JSONDecoder().decode
@@ -182,11 +184,8 @@ def _of_type(hint: Any, a: Any, name: str, *, escapes: bool) -> _Value:
         if escapes:
             read = {"_text_of": _unescaped}
             return _Value(f'("{text}")', (name,), f"_text_of({name})", read)
-        if name in _REPEATED:
-            return _Value(
-                f'"({text})"', (name,), f"_intern({name})", {"_intern": intern}
-            )
-        return _Value(f'"({text})"', (name,), name, {})
+        made = f"_intern({name})" if a.name in _COMMON else name
+        return _Value(f'"({text})"', (name,), made, {"_intern": intern})
     if hint is int:
         return _Value(f"({_INTEGER})", (name,), f"int({name})", {})
     assert hint is bool, hint  # noqa: S101  no event has any other field
@@ -232,9 +231,9 @@ def _records(cls: Any, name: str, *, escapes: bool) -> _Value:
     first = _Shape(cls, escapes=escapes, within=f"{name}_")
     lines = [f"    {line}" for line in (*first.lines, "return _event")]
     one = _made("one", [f"def one({first.caught}):", *lines], first.names)
-    match = re.compile(first.pattern + r"(?:,(?=\{)|\Z)").match
 
     def several(text: str) -> tuple[Any, ...]:
+        match = re.compile(first.pattern + r"(?:,(?=\{)|\Z)").match
         made, at = [], 0
         while at < len(text):
             found = match(text, at)

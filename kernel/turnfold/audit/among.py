@@ -71,7 +71,7 @@ class Among:
 
     def _new_entry(self, record: Record, _before: None, event: Any) -> Entry:
         stream, position = record.stream, record.position
-        if type(event) is o.Queued:
+        if type(event) is o.Queued and event.turn is not None:
             broken = self._turns.queued(stream, event, position)
             self._findings.add_all(broken, position, stream)
         after = advance_entry(None, event, stream, self._now.at, position)

@@ -88,7 +88,7 @@ def _usual_end(
         and before.fence == now.epoch
         and before.phase in _IN_FLIGHT
         and event.receipt != ()
-        and all(event.receipt)
+        and "" not in event.receipt
     )
 
 
