@@ -8,6 +8,8 @@ from turnfold.events import Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 
+FILE = b'{"content":'  # how the payload of a file begins
+
 
 def digests_of(event: Event) -> Iterator[str]:
     """The bodies that an event names."""
@@ -33,7 +35,7 @@ def content_of(event: Event, data: bytes) -> str | None:
     Only an entry's payload is: what a message or a handler brings may look like one,
     and name a body that is not its own."""
     payload = isinstance(event, o.Queued | o.Planned | o.Imported)
-    if not payload or not data.startswith(b'{"content":'):
+    if not payload or not data.startswith(FILE):
         return None
     try:
         value = canonical.loads(data)

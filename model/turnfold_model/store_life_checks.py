@@ -169,6 +169,8 @@ def _all_refused(store: Store, when: str) -> None:
         "open_streams": lambda: list(store.open_streams()),
         "body": lambda: store.body(body(b"").digest),
         "salt": lambda: store.salt(body(b"").digest),
+        "bodies": lambda: list(store.bodies([body(b"").digest])),
+        "summaries": lambda: list(store.summaries(["entry:a"])),
         "changed": store.changed,
         "checkpoint": store.checkpoint,
         "sweep": store.sweep,

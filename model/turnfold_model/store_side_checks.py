@@ -204,6 +204,32 @@ def a_missing_body_is_named(place: Place) -> None:
             store.salt(item.digest)
 
 
+def many_bodies_are_asked_for_at_once(place: Place) -> None:
+    store = place.store()
+    kept = [body(noise(size)) for size in (0, 100_000, *range(1, 250))]
+    erased = body(b"erased")
+    with store.write() as tx:
+        tx.append(Append(bodies=[*kept, erased]))
+    with store.write() as tx:
+        tx.append(Append(erase=[erased.digest]))
+    strange = [body(b"unknown").digest, erased.digest, "no digest", ""]
+    found = {b.digest: b for b in store.bodies([*strange, *(b.digest for b in kept)])}
+    same(found == {b.digest: b for b in kept}, True, "all that are there, and no other")
+    same(list(store.bodies(strange)), [], "what is not there")
+    same(list(store.bodies([])), [], "none")
+
+
+def many_summaries_are_asked_for_at_once(place: Place) -> None:
+    store = _ten(place)
+    names = [f"entry:n{number}" for number in range(250)]
+    found = sorted(store.summaries(["turn:t", *names]), key=lambda row: row.order)
+    whole = store.list(Listing(prefix="", limit=100))
+    same(found, list(reversed(whole)), "all that are there")
+    with store.write() as tx:
+        tx.append(Append(records=[record(store.head.position + 1, "entry:bare", 1)]))
+    same(list(store.summaries(["entry:bare"])), [], "of a stream that has none")
+
+
 def odd_unicode_is_kept(place: Place) -> None:
     store = place.store()
     for number, text in enumerate(ODD, 1):
@@ -302,6 +328,8 @@ CHECKS = (
     a_body_of_ten_megabytes_is_kept,
     a_body_may_come_twice,
     a_missing_body_is_named,
+    many_bodies_are_asked_for_at_once,
+    many_summaries_are_asked_for_at_once,
     odd_unicode_is_kept,
     values_that_cannot_be_kept_are_refused,
     summaries_can_be_rebuilt,

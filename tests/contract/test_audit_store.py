@@ -206,15 +206,16 @@ def test_closed_streams_are_dropped_and_folded_again_when_they_come_back() -> No
     asyncio.run(worked(Gateway(store=lambda: MemoryStore(disk))))
     store = MemoryStore(disk)
     store.open(read_only=True)
-    whole = kept.States(store, lambda _: True)
+    whole = kept.States(store, lambda states: [True for _ in states])
     from turnfold.fold import apply
 
-    late, kept._LATE = kept._LATE, 0
+    usual = kept._LATE, kept._MANY
+    kept._LATE, kept._MANY = 0, 2
     try:
         for record in store.log():
             whole.put(apply(whole.before(record), record))
     finally:
-        kept._LATE = late
+        kept._LATE, kept._MANY = usual
     assert not [s for s in whole if s.stream.startswith("turn:")]
     stream = stream_of(disk, "entry:")
     assert whole.entry(stream, disk.head.position + 1) is not None

@@ -9,7 +9,7 @@ from turnfold import ndjson
 from turnfold.audit import RULES, Acceptance, Rule, audit_log, read_witness
 from turnfold.audit.findings import Findings
 from turnfold.canonical import EMPTY_HEAD, event_hash, next_head
-from turnfold.codec import Record, envelope
+from turnfold.codec import Record, envelope, envelopes
 from turnfold.errors import InvalidInputError
 from turnfold.events import ledger as g
 from turnfold.events import outbox as o
@@ -638,3 +638,11 @@ def test_the_lane_of_another_conversation_is_nobodys_business() -> None:
         (F, attempted()),
     ]
     assert audit_log(records(steps)).passed
+
+
+def test_the_envelopes_of_a_batch_are_those_of_its_records() -> None:
+    for steps in GOOD.values():
+        batch = records(steps)
+        assert envelopes(batch) == [
+            envelope(r.stream, r.version, r.kind, r.schema, r.at, r.data) for r in batch
+        ]

@@ -1,4 +1,5 @@
-"""What the audit takes for usual at one look breaks none of its rules."""
+"""What the audit takes for usual at one look breaks none of its rules, and what it does
+not look at for the sake of speed cannot matter."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -8,11 +9,13 @@ import pytest
 from attrs import evolve
 
 from turnfold.audit import entries
+from turnfold.audit.among import STAYING
 from turnfold.audit.entries import Moment, broken_by
+from turnfold.audit.lanes import Lanes
 from turnfold.events import outbox as o
-from turnfold.machines.entry import Entry
+from turnfold.machines.entry import TRANSITIONS, Entry
 from turnfold.machines.entry import evolve as fold
-from turnfold.words import AbortReason, DeliveryClass, Phase
+from turnfold.words import CLOSED, AbortReason, DeliveryClass, Phase
 
 from .audit_logs import E, planned, queued
 
@@ -93,3 +96,25 @@ def test_what_is_usual_breaks_no_rule(name: str) -> None:
 
 def test_all_quick_looks_are_tested() -> None:
     assert {type(event) for event, _ in EVENTS.values()} == set(entries.USUAL)
+
+
+def test_no_lane_is_told_of_what_cannot_concern_it() -> None:
+    for phase, row in TRANSITIONS.items():
+        for event in STAYING & row.keys():
+            assert phase is not None
+            assert not {phase, *row[event]} & CLOSED
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_first_of_a_lane_is_whoever_has_not_left(order: tuple[int, ...]) -> None:
+    lanes, here = Lanes(), [0, 1, 2]
+    for number in here:
+        lanes.join(f"e{number}", "lane", number)
+    for number in order:
+        lanes.leave(f"e{number}", "lane")
+        here.remove(number)
+        first = f"e{here[0]}" if here else None
+        assert lanes.ahead_of("e9", "lane", 9) == first
+        assert lanes.ahead_of("e9", "lane", -1) is None
+    lanes.join("e9", "lane", 9)
+    assert lanes.ahead_of("e9", "lane", 9) is None

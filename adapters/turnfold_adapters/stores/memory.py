@@ -170,6 +170,12 @@ class MemoryStore:
     def salt(self, digest: str) -> bytes:
         return self._body(digest).salt
 
+    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
+        return filter(None, map(self._disk().bodies.get, digests))
+
+    def summaries(self, streams: Sequence[str]) -> Iterator[Summary]:
+        return filter(None, map(self._disk().summaries.get, streams))
+
     @contextmanager
     def write(self) -> Iterator[MemoryTx]:
         disk = self._writable()

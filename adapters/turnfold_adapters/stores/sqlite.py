@@ -24,7 +24,9 @@ from turnfold.errors import (
     ReadOnlyError,
     StoreError,
 )
-from turnfold.ports.store import Head, Listing, Mark, Summary
+from turnfold.ports.store import Body, Head, Listing, Mark, Summary
+from turnfold_adapters.stores import sqlite_place as place
+from turnfold_adapters.stores import sqlite_rows as rows
 from turnfold_adapters.stores import sqlite_schema
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
@@ -43,15 +45,7 @@ from turnfold_adapters.stores.sqlite_connection import (
 )
 from turnfold_adapters.stores.sqlite_mark import MarkFile
 from turnfold_adapters.stores.sqlite_mover import Mover
-from turnfold_adapters.stores.sqlite_place import (
-    check_disk,
-    check_file,
-    has_wal,
-    resolve,
-    stamp,
-)
 from turnfold_adapters.stores.sqlite_rebuild import replace_summaries
-from turnfold_adapters.stores.sqlite_rows import SqliteReads, stream_log, stream_open
 from turnfold_adapters.stores.sqlite_wal import Wal, has_log
 from turnfold_adapters.stores.sqlite_writing import Writing
 
@@ -84,7 +78,7 @@ class SqliteStore:
         vfs: str | None = None,
         exclusive: bool = False,
     ) -> None:
-        self.path = resolve(path)
+        self.path = place.resolve(path)
         self.wait = BusyWait(busy_ms)
         self._settings = Settings(
             path=self.path, synchronous=synchronous, vfs=vfs, exclusive=exclusive
@@ -95,7 +89,7 @@ class SqliteStore:
         self._state = "not open"
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
-        self._reads: SqliteReads | None = None  # what is committed
+        self._reads: rows.SqliteReads | None = None  # what is committed
         self._writing: Writing | None = None
         self._pid = 0
         self._immutable = False
@@ -122,7 +116,7 @@ class SqliteStore:
         """
         if self._reads is not None:
             return
-        check_file(self.path)
+        place.check_file(self.path)
         try:
             if read_only:
                 self._open_read_only()
@@ -137,7 +131,7 @@ class SqliteStore:
         self._pid = os.getpid()
 
     def _open(self) -> None:
-        check_disk(self.path)
+        place.check_disk(self.path)
         if not Path(self.path).parent.is_dir():
             raise DiskError(path=self.path, problem="its folder does not exist")
         found = has_log(self.path)
@@ -170,10 +164,10 @@ class SqliteStore:
     def _open_read_only(self) -> None:
         if not Path(self.path).exists():
             raise NotAStoreError(path=self.path, problem="it does not exist")
-        self._stamp = stamp(self.path)
-        self._immutable = not has_wal(self.path)
+        self._stamp = place.stamp(self.path)
+        self._immutable = not place.has_wal(self.path)
         if not self._immutable:
-            check_disk(self.path)
+            place.check_disk(self.path)
         self._reader = open_read_only(
             self._settings, self.wait, immutable=self._immutable
         )
@@ -181,8 +175,8 @@ class SqliteStore:
         self._reads = self._reads_on(self._reader)
         self._version = self._reader.pragma("data_version")
 
-    def _reads_on(self, conn: apsw.Connection) -> SqliteReads:
-        return SqliteReads(conn, self.path, self.wait, self._folder)
+    def _reads_on(self, conn: apsw.Connection) -> rows.SqliteReads:
+        return rows.SqliteReads(conn, self.path, self.wait, self._folder)
 
     def close(self) -> None:
         """Gives up ownership, too. Harmless when closed."""
@@ -225,7 +219,7 @@ class SqliteStore:
         return self._read().since(position)
 
     def log(self, after: int = 0) -> Iterator[Record]:
-        return stream_log(self._read, after)
+        return rows.stream_log(self._read, after)
 
     def lookup(self, key: str) -> str | None:
         return self._read().lookup(key)
@@ -237,13 +231,19 @@ class SqliteStore:
         return self._read().list(listing)
 
     def open_streams(self) -> Iterator[Summary]:
-        return stream_open(self._read())
+        return rows.stream_open(self._read())
 
     def body(self, digest: str) -> bytes:
         return self._read().body(digest)
 
     def salt(self, digest: str) -> bytes:
         return self._read().salt(digest)
+
+    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
+        return rows.stream_bodies(self._read(), digests)
+
+    def summaries(self, streams: Sequence[str]) -> Iterator[Summary]:
+        return rows.stream_summaries(self._read(), streams)
 
     @typed
     def changed(self) -> bool:
@@ -255,12 +255,14 @@ class SqliteStore:
         version, self._version = self._version, conn.pragma("data_version")
         return version != self._version
 
-    def _read(self) -> SqliteReads:
+    def _read(self) -> rows.SqliteReads:
         if self._reads is None:
             raise NotOpenError(state=self._state)
         self._check_process()
         # a writer came, and may have left again
-        if self._immutable and (has_wal(self.path) or stamp(self.path) != self._stamp):
+        if self._immutable and (
+            place.has_wal(self.path) or place.stamp(self.path) != self._stamp
+        ):
             self._close_connections()
             self._state = "not open"
             self.open(read_only=True)

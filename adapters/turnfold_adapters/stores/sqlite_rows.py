@@ -9,7 +9,8 @@ from __future__ import annotations  # `list` is a method of the port, too
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -21,12 +22,14 @@ from turnfold.errors import (
     DamagedError,
     InvalidInputError,
     MissingBodyError,
+    StoreError,
 )
-from turnfold.ports.store import Head, Listing, Owner, Summary
+from turnfold.ports.store import Body, Head, Listing, Owner, Summary
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite_bodies import BodyFolder
 from turnfold_adapters.stores.sqlite_connection import BusyWait, row_of, typed
 
+MANY = 100  # asked for in one statement: a few megabytes of bodies at most
 CHUNK = 1000  # rows read at once: no cursor stays open across a checkpoint
 
 _LOG = """
@@ -60,6 +63,9 @@ BODY = """
     SELECT salt, data FROM body
     WHERE digest = ? AND (salt, data) IS NOT (x'', x'')
 """
+_ANY = f"IN ({', '.join('?' * MANY)})"
+_BODIES = BODY.replace("salt, data", "digest, salt, data", 1).replace("= ?", _ANY)
+_SUMMARIES = f"{_SUMMARY} WHERE s.name {_ANY} AND s.phase IS NOT NULL"
 _KEY = """
     SELECT s.name FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
     WHERE d.key = ?
@@ -139,6 +145,27 @@ class SqliteReads:
     def salt(self, digest: str) -> bytes:
         return self._body(digest)[0]
 
+    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
+        """At most `MANY`: those that can be read, a file only when it is its turn."""
+        names: dict[bytes, str] = {}
+        for digest in digests:
+            with suppress(InvalidInputError):
+                names[raw_digest(digest)] = digest
+        for raw, salt, data in self._bodies(_filled(names)):
+            with suppress(StoreError):
+                kept = self._folder.read(names[raw], raw) if data is None else data
+                yield Body(digest=names[raw], salt=salt, data=kept)
+
+    @typed
+    def _bodies(self, digests: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
+        return self.conn.execute(_BODIES, digests).fetchall()
+
+    @typed
+    def summaries(self, streams: Sequence[str]) -> Sequence[Summary]:
+        """At most `MANY`."""
+        rows = self.conn.execute(_SUMMARIES, _filled(streams)).fetchall()
+        return [summary_of(row) for row in rows]
+
     @typed
     def has_file(self, name: str) -> bool:
         """True if a file of the body folder holds a body of the store."""
@@ -195,6 +222,24 @@ def stream_open(reads: SqliteReads) -> Iterator[Summary]:
     while rows := reads.open_after(order):
         yield from rows
         order = rows[-1].order
+
+
+def stream_bodies(reads: SqliteReads, digests: Sequence[str]) -> Iterator[Body]:
+    """`MANY` at a time."""
+    for start in range(0, len(digests), MANY):
+        yield from reads.bodies(digests[start : start + MANY])
+
+
+def stream_summaries(reads: SqliteReads, streams: Sequence[str]) -> Iterator[Summary]:
+    """`MANY` at a time."""
+    for start in range(0, len(streams), MANY):
+        yield from reads.summaries(streams[start : start + MANY])
+
+
+def _filled(values: Iterable[Any]) -> tuple[Any, ...]:
+    """With nothing for the rest, so that there is one statement to prepare."""
+    some = tuple(values)
+    return some + (None,) * (MANY - len(some))
 
 
 def list_damaged(

@@ -149,9 +149,9 @@ class Auditor:
     def _project(self) -> None:
         if self._projections is None or self._store is None:
             return
-        for state in self.states:
-            further = not self._projections.last(state)
-            if further and state.stream not in self._aside and self._whole():
+        states = list(self.states)
+        for state, last in zip(states, self._projections.last(states), strict=True):
+            if not last and state.stream not in self._aside and self._whole():
                 text = "its projection is ahead of the log"
                 self.findings.add(Rule.PROJECTION, text, None, state.stream)
         if self._whole():

@@ -1,11 +1,13 @@
 """What a store keeps beside its log, held against the log: bodies, keys, projections."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 
 from turnfold import canonical
 from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.turns import inbound_key
-from turnfold.bodies import content_of, digests_of
+from turnfold.bodies import FILE, content_of, digests_of
 from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
 from turnfold.events import Event
 from turnfold.events import outbox as o
@@ -16,35 +18,62 @@ from turnfold.names import outbound_key
 from turnfold.ports.store import Store, Summary
 
 _SOUND = 10_000
+_MANY = 100  # bodies or summaries asked for at once
 # Most events name no body, and have no field that could.
 _BODILESS = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
+_PAYLOADS = (o.Queued, o.Planned, o.Imported)
 
 
 class Bodies:
     """Every body that an event names is there and is what its digest says, unless its
-    stream was redacted."""
+    stream was redacted. They are asked for many at once."""
 
     def __init__(self, findings: Findings, store: Store) -> None:
         self._findings = findings
         self._store = store
+        self._named: list[tuple[str, Event, str, int]] = []  # not looked at yet
         self._missing: dict[str, list[tuple[int, str]]] = {}
         self._sound: set[str] = set()  # payloads, with their content
 
     def feed(self, stream: str, event: Event, position: int) -> None:
+        if isinstance(event, _BODILESS):
+            return
         if isinstance(event, (o.Redacted, t.TurnRedacted)):
+            self._look()
             self._missing.pop(stream, None)
-        elif isinstance(event, (o.Queued, o.Planned, o.Imported)):
-            for digest in digests_of(event):
-                if digest not in self._sound:
-                    self._payload(stream, event, digest, position)
-        elif not isinstance(event, _BODILESS):
-            for digest in digests_of(event):
-                self._check(stream, digest, position)
+        for digest in digests_of(event):
+            self._named.append((stream, event, digest, position))
+        if len(self._named) >= _MANY:
+            self._look()
 
-    def _payload(self, stream: str, event: Event, digest: str, position: int) -> None:
+    def _look(self) -> None:
+        named, self._named = self._named, []
+        wanted = dict.fromkeys(digest for _, _, digest, _ in named)
+        found = self._found([digest for digest in wanted if digest not in self._sound])
+        for stream, event, digest, position in named:
+            if not isinstance(event, _PAYLOADS):
+                if digest not in found:
+                    self._check(stream, digest, position)
+            elif digest not in self._sound:
+                self._payload(stream, event, digest, position, found.get(digest))
+
+    def _found(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Those that are what their digests say; of most, the beginning will do."""
+        found = {}
+        with suppress(StoreError):  # of the others it is told one by one
+            for body in self._store.bodies(digests):
+                if canonical.body_digest(body.salt, body.data) == body.digest:
+                    plain = not body.data.startswith(FILE)
+                    found[body.digest] = b"" if plain else body.data
+        return found
+
+    def _payload(
+        self, stream: str, event: Event, digest: str, position: int, data: bytes | None
+    ) -> None:
         """A part is mostly the payload as it was queued: what was just found sound is
         not read again."""
-        data = self._check(stream, digest, position)
+        if data is None:
+            data = self._check(stream, digest, position)
         content = None if data is None else content_of(event, data)
         if content is not None:
             self._check(stream, content, position)
@@ -66,6 +95,7 @@ class Bodies:
         return data
 
     def end(self) -> None:
+        self._look()
         gone = [(p, s, text) for s, rows in self._missing.items() for p, text in rows]
         for position, stream, text in sorted(gone):
             self._findings.add(Rule.BODY, text, position, stream)
@@ -110,14 +140,27 @@ class Projections:
         self._findings = findings
         self._store = store
 
-    def last(self, state: State) -> bool:
-        """Compare a state with its summary. False if the store is further on, so that
-        there is nothing to compare yet."""
-        found = self._summary(state.stream)
+    def last(self, states: Iterable[State]) -> Iterator[bool]:
+        """Compare states with their summaries. False for one of which the store is
+        further on, so that there is nothing to compare yet."""
+        following = iter(states)
+        while some := list(islice(following, _MANY)):
+            found = self._summaries([state.stream for state in some])
+            for state in some:
+                yield self._last(state, found.get(state.stream))
+
+    def _last(self, state: State, found: Summary | None) -> bool:
         if found is not None and found.version > state.version:
             return False
         self._compare(state, found)
         return True
+
+    def _summaries(self, streams: Sequence[str]) -> dict[str, Summary]:
+        try:
+            rows = list(self._store.summaries(streams))
+        except CorruptLogError:  # find out whose
+            rows = [s for name in streams if (s := self._summary(name)) is not None]
+        return {summary.stream: summary for summary in rows}
 
     def _summary(self, stream: str) -> Summary | None:
         try:

@@ -1,7 +1,7 @@
 """The folded streams that an audit has to keep in hand: the open ones."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from turnfold.codec import Record
@@ -10,6 +10,7 @@ from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Store
 
+_MANY = 100  # asked of at once
 _LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
 
 
@@ -21,7 +22,7 @@ class States:
     def __init__(
         self,
         store: Store | None = None,
-        settled: Callable[[State], bool] = lambda _: False,
+        settled: Callable[[Iterable[State]], Iterable[bool]] = lambda _: (),
     ) -> None:
         self._store = store
         self._settled = settled
@@ -59,13 +60,18 @@ class States:
         if state.open:
             return
         self._closed.append(state.stream)
-        if len(self._closed) > _LATE:
-            self._drop(self._closed.popleft())
+        if len(self._closed) >= _LATE + _MANY:
+            self._drop(dict.fromkeys(self._closed.popleft() for _ in range(_MANY)))
 
-    def _drop(self, stream: str) -> None:
+    def _drop(self, streams: Iterable[str]) -> None:
+        states = [s for name in streams if (s := self._closed_one(name)) is not None]
+        for state, settled in zip(states, self._settled(states), strict=True):
+            if settled:
+                del self.known[state.stream]
+
+    def _closed_one(self, stream: str) -> State | None:
         state = self.known.get(stream)
-        if isinstance(state, Entry | Turn) and not state.open and self._settled(state):
-            del self.known[stream]
+        return state if isinstance(state, Entry | Turn) and not state.open else None
 
     def __iter__(self) -> Iterator[State]:
         return iter(self.known.values())

@@ -171,6 +171,13 @@ class Store(Reads, Protocol):
     def salt(self, digest: str) -> bytes:
         """The salt of a body, to compare other bytes with it. MissingBodyError."""
 
+    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
+        """Those of these bodies that can be read, in any order and unchecked, and
+        quicker than one by one. Why one is not among them, `body` says."""
+
+    def summaries(self, streams: Sequence[str]) -> Iterator[Summary]:
+        """The summaries of those of these streams that have one, in any order."""
+
     def rebuild(self, summaries: Iterable[Summary]) -> None:
         """Replace all summaries in one transaction (they are projections)."""
 
