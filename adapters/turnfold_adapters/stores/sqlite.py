@@ -260,9 +260,7 @@ class SqliteStore:
             raise NotOpenError(state=self._state)
         self._check_process()
         # a writer came, and may have left again
-        if self._immutable and (
-            place.has_wal(self.path) or place.stamp(self.path) != self._stamp
-        ):
+        if self._immutable and place.touched(self.path, self._stamp):
             self._close_connections()
             self._state = "not open"
             self.open(read_only=True)

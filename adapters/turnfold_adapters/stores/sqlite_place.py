@@ -113,3 +113,8 @@ def stamp(path: str) -> tuple[int, ...]:
     """Changes when a writer has been here, even if it left no log behind."""
     status = os.stat(path)  # noqa: PTH116  as above
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def touched(path: str, before: tuple[int, ...]) -> bool:
+    """True if a writer is here, or has been since the stamp was `before`."""
+    return has_wal(path) or stamp(path) != before

@@ -321,8 +321,8 @@ def _attempted(e: Entry, to: Any, event: o.Attempted, at: int) -> None:
 
 def _settled(e: Entry, to: Any, receipt: tuple[str, ...], thread: str | None) -> None:
     """The current part is done: on to the next one, or delivered."""
-    to.part = part = e.part + 1
-    to.phase = OK if part >= len(e.parts) else Q
+    to.phase = OK if e.last else Q
+    to.part = e.part + 1
     to.receipts = (*e.receipts, receipt)
     if e.thread is None:
         to.thread = thread
