@@ -1,5 +1,7 @@
 """What the writer of a SQLite store remembers from one transaction to the next."""
 
+from collections.abc import Sequence
+
 import apsw
 from attrs import define
 
@@ -36,9 +38,12 @@ class Remembered:
         if conn.data_version() != self._version:
             self.forget()
 
-    def keep(self, conn: apsw.Connection, head: Head) -> None:
-        """Right after COMMIT."""
+    def keep(self, conn: apsw.Connection, head: Head, closed: Sequence[str]) -> None:
+        """Right after COMMIT. What is closed hardly ever moves again, and thousands of
+        small objects are what the garbage collector takes its time for."""
         self.head, self._version = head, conn.data_version()
+        for stream in closed:
+            self.streams.pop(stream, None)
         if len(self.streams) > _REMEMBERED:
             self.streams.clear()
 

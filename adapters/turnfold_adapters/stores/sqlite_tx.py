@@ -69,7 +69,8 @@ _Rows = list[_Row]  # `list` is a method below
 
 class SqliteTx:
     """The `Tx` of the port. `flush` before COMMIT; `files` are those written here,
-    `doomed` those to remove after it, `erased` tells that bodies were emptied."""
+    `doomed` those to remove after it, `erased` tells that bodies were emptied,
+    `closed` are entries and turns that are over."""
 
     def __init__(
         self, reads: SqliteReads, folder: BodyFolder, known: Remembered
@@ -88,6 +89,7 @@ class SqliteTx:
         self._taken: dict[str, str] = {}
         self.files: list[bytes] = []
         self.doomed: list[bytes] = []
+        self.closed: list[str] = []
         self.erased = self.over = False
         self.failure: StoreError | None = None
 
@@ -236,6 +238,8 @@ class SqliteTx:
             parent = summary.parent
             above = None if parent is None else self._parent(parent, fresh)
             rows.append(summary_row(summary, known.last, above))
+            if summary.lane is not None and not summary.open:
+                self.closed.append(summary.stream)
         return rows
 
     def _parent(self, stream: str, fresh: dict[str, Known]) -> int:

@@ -77,7 +77,7 @@ class Writing:
         finally:
             tx.over = True
         self._commit(tx)
-        self.known.keep(self._conn, tx.head)
+        self.known.keep(self._conn, tx.head, tx.closed)
         if tx.erased:
             self._folder.doom(tx.doomed)
             self.wal.truncate(wait=True)
