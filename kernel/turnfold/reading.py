@@ -36,7 +36,7 @@ _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
 _KNOWN = 1_000
 
 # Texts that many streams have in common are kept once.
-_COMMON = frozenset({"account", "channel", "conversation", "lane", "kind"})
+_COMMON = frozenset({"account", "conversation", "lane"})
 
 Reader = Callable[[bytes], Any]  # None: not just what would be written
 _decode = json.JSONDecoder().decode
