@@ -205,6 +205,21 @@ def _message(position: int, stream: str) -> Append:
     return Append(records=records, summaries=[last], bodies=[body(noise(500), salt)])
 
 
+def test_what_moved_without_a_summary_moved_all_the_same(tmp_path: Path) -> None:
+    """Though there are as many summaries as streams."""
+    path = tmp_path / "store.db"
+    store = _open(path)
+    put(store, "entry:a", "entry:b")
+    moved = [record(3, "entry:a", 2), record(4, "entry:b", 2)]
+    twice = [summary("entry:a", 2, 1, phase=phase) for phase in ("A", "D")]
+    with store.write() as tx:
+        tx.append(Append(records=moved, summaries=twice))
+    store.reopen()
+    assert [r.version for r in put(store, "entry:a", "entry:b")] == [3, 3]
+    assert [r.version for r in store.read("entry:b")] == [1, 2, 3]
+    store.close()
+
+
 def test_a_digest_has_one_text() -> None:
     """Were there two for the same bytes, one could erase what another one names."""
     digests = [
