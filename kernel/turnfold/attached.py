@@ -13,6 +13,7 @@ from typing import Any
 from turnfold.answers import outcome_of, verdict_of
 from turnfold.effects import Prepared
 from turnfold.errors import ContractError
+from turnfold.frozen import frozen
 from turnfold.packing import Packed
 from turnfold.payloads import Payload, Route
 from turnfold.planning import MEASURES, Plan, make_plan
@@ -88,41 +89,46 @@ class Attached:
         offers = self.capabilities
         return make_plan(self._planner, offers, payloads, route, kind, entry, packed)
 
-    def calling_prepare(self, part: Part) -> Coroutine[Any, Any, Any]:
-        return _contained(self._prepare, part)
+    # Coroutines that never raise what an adapter raises. `tell` learns the end in the
+    # same turn of the loop in which the call has ended.
 
-    def calling_send(self, part: Part, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        return _contained(self._send, part, part.key, attempt)
+    def calling_prepare(self, part: Part, tell: "Told | None" = None) -> "Calling":
+        return _contained(tell, self._prepare, part)
 
-    def calling_reconcile(self, part: Part, since: int) -> Coroutine[Any, Any, Any]:
-        return _contained(self._reconcile, part, since)
+    def calling_send(
+        self, part: Part, attempt: Attempt, tell: "Told | None" = None
+    ) -> "Calling":
+        return _contained(tell, self._send, part, part.key, attempt)
 
-    # What the finished task of such a call means. A task that was cancelled without
-    # our asking was cancelled by the adapter itself (L07): an error like any other.
+    def calling_reconcile(
+        self, part: Part, since: int, tell: "Told | None" = None
+    ) -> "Calling":
+        return _contained(tell, self._reconcile, part, since)
 
-    def prepared(self, task: asyncio.Task[Any]) -> Prepared | Rejected:
+    # What the end of such a call means. One that was cancelled without our asking was
+    # cancelled by the adapter itself (L07): an error like any other.
+
+    def prepared(self, end: "End") -> Prepared | Rejected:
         """Whatever went wrong here, nothing was sent."""
-        error = _error(task)
-        if error is None:
-            return Prepared(task.result())
-        meant = self._meaning(error)
+        if end.error is None:
+            return Prepared(end.value)
+        meant = self._meaning(end.error)
         if isinstance(meant, Rejected):
             return meant
-        return Rejected(failure=FailureClass.TRANSIENT, detail=_told(error))
+        return Rejected(failure=FailureClass.TRANSIENT, detail=_told(end.error))
 
-    def outcome(self, task: asyncio.Task[Any]) -> Outcome:
-        error = _error(task)
-        if error is None:
-            return self._held(task.result())
+    def outcome(self, end: "End") -> Outcome:
+        if end.error is None:
+            return self._held(end.value)
+        error = end.error
         return self._meaning(error) or Unknown(cause="raised", detail=_told(error))
 
-    def verdict(self, task: asyncio.Task[Any]) -> Verdict:
+    def verdict(self, end: "End") -> Verdict:
         """A look-up that fails, or answers nonsense, could not tell."""
-        error = _error(task)
-        if error is not None:
-            return CannotTell(detail=_told(error))
+        if end.error is not None:
+            return CannotTell(detail=_told(end.error))
         try:
-            return verdict_of(task.result(), gives_ids=self.capabilities.gives_ids)
+            return verdict_of(end.value, gives_ids=self.capabilities.gives_ids)
         except Exception as exc:  # noqa: BLE001  an answer that cannot even be shown
             return CannotTell(detail=_told(exc))
 
@@ -189,21 +195,44 @@ class AdapterExitError(Exception):
     """The adapter called sys.exit() or the like; the process goes on."""
 
 
+@frozen
+class End:
+    """How a call of an adapter ended."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self.error, asyncio.CancelledError)
+
+
+Told = Callable[[End], None]
+Calling = Coroutine[Any, Any, End]
+
+
 async def _contained(
-    call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
-) -> Any:
+    tell: Told | None, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
+) -> End:
     # Called in here: who is cancelled before it begins leaves no coroutine behind. And
     # asyncio lets SystemExit stop the whole loop, wherever it is raised.
     try:
-        return await call(*arguments)
+        end = End(await call(*arguments))
     except SystemExit as exc:
-        raise AdapterExitError(str(exc)) from exc
+        end = End(error=AdapterExitError(str(exc)))
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001  its end, told
+        end = End(error=exc)
+    if tell is not None:
+        tell(end)
+    return end
 
 
-def _error(task: asyncio.Task[Any]) -> BaseException | None:
+def end_of(task: asyncio.Task[End]) -> End:
+    """The end of a task that may have been cut off before it began."""
     if task.cancelled():
-        return asyncio.CancelledError("cancelled")
-    return task.exception()
+        return End(error=asyncio.CancelledError("cancelled"))
+    error = task.exception()
+    return task.result() if error is None else End(error=error)
 
 
 def _told(exc: BaseException) -> str:

@@ -7,7 +7,7 @@ nothing in common but the rule that one store has one worker.
 import asyncio
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, overload
@@ -291,16 +291,15 @@ class Kernel(Commands):
 
     async def _closed(self, stream: str) -> TurnOutcome | None:
         state = self._open_driver().book.state(stream)
-        while True:
-            if self._state not in ("open", "draining"):
-                raise NotOpenError(state=self._state)
-            if not isinstance(state, Entry | Turn):
-                raise NotFoundError(what="turn or entry", id=stream)
-            if not state.open:
-                return state.outcome if isinstance(state, Turn) else None
-            moved = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(stream, []).append(moved)
-            state = await moved
+        if isinstance(state, Entry | Turn) and state.open:
+            closed = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(stream, []).append(closed)
+            state = await closed
+        if self._state not in ("open", "draining"):
+            raise NotOpenError(state=self._state)
+        if not isinstance(state, Entry | Turn):
+            raise NotFoundError(what="turn or entry", id=stream)
+        return state.outcome if isinstance(state, Turn) else None
 
     # --- inside ---
 
@@ -342,19 +341,17 @@ class Kernel(Commands):
 
     def _saw(self, commit: Commit) -> None:
         """After every commit, ours or another process's."""
+        waiters = self._waiters
         for stream, state in commit.moved.items():
             if isinstance(state, Turn) and _unwanted(state):
                 self._handlers.stop(stream)
-            for waiter in self._waiters.pop(stream, ()):
-                if not waiter.done():
-                    waiter.set_result(state)
+            if stream in waiters and isinstance(state, Entry | Turn) and not state.open:
+                _tell(waiters.pop(stream), state)
         self.hooks.tell(commit)
 
     def _wake_all(self) -> None:
         for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            _tell(waiters, None)
         self._waiters.clear()
 
     def health(self) -> Mapping[str, Any]:
@@ -380,3 +377,9 @@ def _unwanted(turn: Turn) -> bool:
     """Nobody wants what the handler still does. A handler whose reply has just been
     delivered is not stopped: it may have work of its own left."""
     return turn.abort is not None or turn.phase is TurnPhase.ABORTED
+
+
+def _tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -> None:
+    for waiter in waiters:
+        if not waiter.done():  # else who waited was cancelled
+            waiter.set_result(state)

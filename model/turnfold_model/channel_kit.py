@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-from turnfold.attached import Attached
+from turnfold.attached import Attached, End, end_of
 from turnfold.payloads import File, Payload, Route, Text
 from turnfold.planning import default_plan
 from turnfold.ports.channel import (
@@ -193,13 +193,13 @@ class Bench:
 
     async def sending(
         self, desk: Attached, part: Part, ready: Any, number: int = 1
-    ) -> asyncio.Task[Any]:
-        """The finished task of one send()."""
+    ) -> End:
+        """The end of one send()."""
         return await _ended(self.start(desk, part, ready, number), "send()")
 
     def start(
         self, desk: Attached, part: Part, ready: Any, number: int = 1
-    ) -> asyncio.Task[Any]:
+    ) -> asyncio.Task[End]:
         """The task of one send()."""
         at = Attempt(number=number, at_ms=now_ms(), prepared=ready)
         return asyncio.ensure_future(desk.calling_send(part, at))
@@ -265,12 +265,10 @@ async def close(channel: object) -> None:
         await ended
 
 
-async def _ended(
-    call: Coroutine[Any, Any, Any] | asyncio.Task[Any], what: str
-) -> asyncio.Task[Any]:
+async def _ended(call: Coroutine[Any, Any, End] | asyncio.Task[End], what: str) -> End:
     task = asyncio.ensure_future(call)
     await asyncio.wait({task}, timeout=CALL_S)
     if not task.done():
         task.cancel()
         raise CheckFailedError(f"{what} has no end after {CALL_S:.0f} s")
-    return task
+    return end_of(task)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from turnfold.attached import Attached
+from turnfold.attached import Attached, end_of
 from turnfold.failures import RULES
 from turnfold.ports.channel import (
     Absent,
@@ -53,9 +53,9 @@ async def a_receipt_is_of_texts(bench: Bench) -> None:
     """What send() itself gives, before the kernel makes the best of it."""
     desk = bench.desk()
     part = bench.part(desk, bench.text())
-    task = await bench.sending(desk, part, await bench.prepared(desk, part))
-    raw = task.result()
-    true(isinstance(raw, Accepted), f"send() gave {raw!r:.200}")
+    end = await bench.sending(desk, part, await bench.prepared(desk, part))
+    raw = end.value
+    true(isinstance(raw, Accepted), f"send() came to {end!r:.200}")
     ids = raw.receipt.ids
     text = isinstance(ids, tuple) and all(isinstance(i, str) and i for i in ids)
     true(text, f"the ids of a receipt are {ids!r:.200}")
@@ -276,7 +276,7 @@ async def a_call_that_is_cancelled_ends_and_is_never_called_unsent(
     await asyncio.wait({call}, timeout=GRACE_S)
     await bench.harness.heal()
     true(call.done(), f"send() had not ended {GRACE_S:.0f} s after its cancellation")
-    outcome = desk.outcome(call)
+    outcome = desk.outcome(end_of(call))
     honest = not isinstance(outcome, Rejected)
     true(honest, f"a cancelled call came to {outcome!r:.300}")
 

@@ -161,7 +161,7 @@ RECOVERY: Final = (
         "a call beyond its deadline was not sent",
         "turnfold.drivers.legs:_Sending._outcome",
         "",
-        "if task is None or task.cancelled():\n"
+        "if end is None or end.cancelled:\n"
         "    return Rejected(failure=FailureClass.TRANSIENT)",
         f"{_DOUBT}::a_call_beyond",
     ),

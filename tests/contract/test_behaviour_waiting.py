@@ -1,10 +1,14 @@
 """What waits and for how long: back-off, gates, expiry, lanes, clocks that jump."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
+from turnfold.decide import aborting, operating
 from turnfold.ports.channel import Rejected
-from turnfold.words import GateScope, Kind, Phase, TurnOutcome
+from turnfold.words import AbortReason, GateScope, Kind, Phase, TurnOutcome
 from turnfold_model.clock import START_MS
 from turnfold_model.gateway import (
     Gateway,
@@ -409,3 +413,26 @@ async def test_not_before_waits_and_expiry_still_rules(lone: Gateway) -> None:
     await lone.advance(1)
     await kernel.settled(name, 1000)
     assert driver_of(kernel).troubles == 0
+
+
+# --- who waits for an end ---
+
+
+async def test_an_end_is_heard_of_whatever_comes_before_the_waiter_runs(
+    lone: Gateway,
+) -> None:
+    """Two commits in one turn of the loop: the first one moves, the second one ends."""
+    lone.channels = {("other", "default"): PlatformChannel(Platform())}
+    kernel, name = await queued(lone)
+    waiting = asyncio.ensure_future(kernel.settled(name))
+    await spin()
+    for decision in (
+        partial(operating.reschedule, stream=name, due=START_MS + HOUR, by="me"),
+        partial(aborting.abort_entry, stream=name, reason=AbortReason.USER),
+    ):
+        driver = driver_of(kernel)
+        commit = driver.journal.commit([decision])
+        commit.results[0].get()
+        driver.moved(commit.moved, commit)
+    await asyncio.wait_for(waiting, 1)
+    assert entry(kernel, name).phase is Phase.X

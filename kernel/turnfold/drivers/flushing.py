@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 
 from turnfold.effects import Decision
@@ -33,6 +34,7 @@ class Flusher:
     ) -> None:
         self._journal, self._stored = journal, stored
         self._mode = flush if journal.store.reads_while_writing else Flush.LOOP
+        self._context = copy_context()
         self._queue: list[tuple[Decision, Tell]] = []
         self._thread: ThreadPoolExecutor | None = None
         self._flight: Future[float] | None = None
@@ -43,8 +45,11 @@ class Flusher:
         self.threaded = self._mode is Flush.THREAD
 
     def append(self, decision: Decision, tell: Tell) -> None:
+        """From anywhere: what follows runs in the context that the kernel was opened
+        in, so that nothing a caller or an adapter has set there gets any further."""
         if not self._queue:
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._flush, context=self._context)
         self._queue.append((decision, tell))
 
     def _flush(self) -> None:
@@ -88,7 +93,9 @@ class Flusher:
         self._flight = flight = self._thread.submit(_timed, begun)
         self._land = partial(self._landed, flight, queue, begun)
         flight.add_done_callback(
-            lambda _: loop.call_soon_threadsafe(self._arrive, flight)
+            lambda _: loop.call_soon_threadsafe(
+                self._arrive, flight, context=self._context
+            )
         )
 
     def _arrive(self, flight: "Future[float]") -> None:

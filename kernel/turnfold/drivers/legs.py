@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from turnfold.attached import Attached
+from turnfold.attached import Attached, End
 from turnfold.clock import Clock
 from turnfold.drivers.calls import Call, Calls, Task
 from turnfold.effects import Asked, Leg, Prepared
@@ -78,8 +78,7 @@ class Legs:
             tell(_unreadable(exc))
             return None
         call = _Preparing(self, desk, leg, tell)
-        self.calls.begin(call, desk.calling_prepare(part))
-        return call
+        return self.calls.begin(call, desk.calling_prepare(part, call.done))
 
     def send(
         self,
@@ -100,8 +99,7 @@ class Legs:
         )
         self.sent[leg.entry] = (leg, None)
         call = _Sending(self, desk, leg, tell)
-        self.calls.begin(call, desk.calling_send(part, attempt))
-        return call
+        return self.calls.begin(call, desk.calling_send(part, attempt, call.done))
 
     def _ready(self, entry: Entry, leg: Leg) -> Part | Outcome:
         """The part that may go to the wire now, or what is known without sending."""
@@ -130,8 +128,7 @@ class Legs:
             return None
         since = (entry.first_at or entry.created) - _SKEW_MS
         call = _Asking(self, desk, leg, tell, unsettled)
-        self.calls.begin(call, desk.calling_reconcile(part, since))
-        return call
+        return self.calls.begin(call, desk.calling_reconcile(part, since, call.done))
 
     def _unsettled(self, entry: Entry) -> int:
         """How long an old request may still land. Counted from the end of our own
@@ -196,15 +193,16 @@ class Legs:
     # --- what its calls tell ---
 
     def hangs(self, call: "_LegCall") -> None:
-        self.hung[call.leg.entry] = call.task
+        if call.task is not None:
+            self.hung[call.leg.entry] = call.task
 
     def rested(self, leg: Leg) -> None:
         """Nothing of this entry is on the wire any more."""
         self._quiet[leg.entry] = self._clock.mono_ms()
 
-    def came_late(self, call: "_LegCall", task: Task) -> None:
+    def came_late(self, call: "_LegCall") -> None:
         entry = call.leg.entry
-        if self.hung.get(entry) is task:
+        if self.hung.get(entry) is call.task:
             del self.hung[entry]
         self.rested(call.leg)
 
@@ -225,54 +223,49 @@ class _LegCall(Call):
         super().__init__(legs.calls)
         self.legs, self.desk, self.leg, self.tell = legs, desk, leg, tell
 
-    def ended(self, task: Task | None) -> None:
-        if task is None:
+    def ended(self, end: End | None) -> None:
+        if end is None:
             self.legs.hangs(self)
         else:
             self.legs.rested(self.leg)
-        self.tell(self.meaning(task))
+        self.tell(self.meaning(end))
 
-    def meaning(self, task: Task | None) -> Any:
+    def meaning(self, end: End | None) -> Any:
         raise NotImplementedError
 
-    def late(self, task: Task) -> None:
-        self.legs.came_late(self, task)
-        if not task.cancelled():
-            task.exception()
+    def late(self, end: End) -> None:  # noqa: ARG002  of no use any more, but for a send
+        self.legs.came_late(self)
 
 
 class _Preparing(_LegCall):
     __slots__ = ()
 
-    def meaning(self, task: Task | None) -> Prepared | Rejected:
-        if self.legs.stopping and (task is None or task.cancelled()):
+    def meaning(self, end: End | None) -> Prepared | Rejected:
+        if self.legs.stopping and (end is None or end.cancelled):
             return DRAIN
-        if task is None:
+        if end is None:
             return Rejected(failure=FailureClass.TRANSIENT, detail="deadline")
-        return self.desk.prepared(task)
+        return self.desk.prepared(end)
 
 
 class _Sending(_LegCall):
     __slots__ = ()
 
-    def meaning(self, task: Task | None) -> Outcome:
-        outcome = self._outcome(task)
+    def meaning(self, end: End | None) -> Outcome:
+        outcome = self._outcome(end)
         self.legs.sent[self.leg.entry] = (self.leg, outcome)
         return outcome
 
-    def _outcome(self, task: Task | None) -> Outcome:
-        if task is None:
+    def _outcome(self, end: End | None) -> Outcome:
+        if end is None or (end.error is not None and end.cancelled and self.timed_out):
             return Unknown(cause="deadline")
-        if task.cancelled():
-            if self.timed_out:
-                return Unknown(cause="deadline")
-            if self.legs.stopping:
-                return Unknown(cause="shutdown")
-        return self.desk.outcome(task)
+        if end.error is not None and end.cancelled and self.legs.stopping:
+            return Unknown(cause="shutdown")
+        return self.desk.outcome(end)
 
-    def late(self, task: Task) -> None:
-        self.legs.came_late(self, task)
-        self.legs.late(self.leg, self.desk.outcome(task))
+    def late(self, end: End) -> None:
+        self.legs.came_late(self)
+        self.legs.late(self.leg, self.desk.outcome(end))
 
 
 class _Asking(_LegCall):
@@ -292,14 +285,14 @@ class _Asking(_LegCall):
         super().__init__(legs, desk, leg, tell)
         self.unsettled = unsettled
 
-    def ended(self, task: Task | None) -> None:
-        if task is None:
+    def ended(self, end: End | None) -> None:
+        if end is None:
             self.legs.hangs(self)
-        self.tell(self.meaning(task))
+        self.tell(self.meaning(end))
 
-    def meaning(self, task: Task | None) -> Asked:
+    def meaning(self, end: End | None) -> Asked:
         silent = CannotTell(detail="deadline")
-        verdict = silent if task is None else self.desk.verdict(task)
+        verdict = silent if end is None else self.desk.verdict(end)
         return Asked(verdict, self.unsettled)
 
 
