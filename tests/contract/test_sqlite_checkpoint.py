@@ -49,9 +49,9 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     """The thread of each pass."""
     passed, real = [], sqlite_mover.flush
 
-    def flush(path: str) -> None:
+    def flush(path: str, last: int) -> int:
         passed.append(threading.current_thread())
-        real(path)
+        return real(path, last)
 
     monkeypatch.setattr(sqlite_mover, "flush", flush)
     return passed
@@ -87,9 +87,10 @@ def test_closing_waits_for_the_thread(
 ) -> None:
     began = threading.Event()
 
-    def flush(_path: str) -> None:
+    def flush(_path: str, _last: int) -> int:
         began.set()
         time.sleep(0.05)
+        return -1
 
     monkeypatch.setattr(sqlite_mover, "flush", flush)
     number = 0
@@ -180,10 +181,16 @@ def test_a_second_descriptor_is_never_opened_for_the_sync(tmp_path: Path) -> Non
     store.open()
     before = sorted(sqlite_mover._handles(path))
     assert before
-    sqlite_mover.flush(path)
+    used = sqlite_mover.flush(path)
+    assert used in before
+    assert sqlite_mover.flush(path, used) == used
+    other = os.open("/dev/null", os.O_RDONLY)
+    assert sqlite_mover.flush(path, other) in before, "it is another file's by now"
+    os.close(other)
     assert sorted(sqlite_mover._handles(path)) == before
     store.close()
-    assert sqlite_mover._handles(path) == []
+    assert list(sqlite_mover._handles(path)) == []
+    assert sqlite_mover.flush(path, used) == -1
     with pytest.raises(apsw.Error):
         apsw.Connection(str(tmp_path / "none.db"), flags=apsw.SQLITE_OPEN_READONLY)
     sqlite_mover.flush(str(tmp_path / "none.db"))  # nothing to write

@@ -7,7 +7,7 @@ and SQLite works without the interpreter's lock. See specs/decisions/0017.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EIO
 from pathlib import Path
@@ -33,6 +33,7 @@ class Mover:
         self._conn: apsw.Connection | None = None
         self._thread: Thread | None = None
         self.done = False
+        self._handle = -1  # the descriptor that was last used for a sync
         self.failure: Exception | None = None
 
     @property
@@ -69,37 +70,46 @@ class Mover:
             for _ in range(_PASSES):
                 self._conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if self._sync:
-                    flush(self._path)
+                    self._handle = flush(self._path, self._handle)
         except (apsw.Error, StoreError, OSError) as exc:
             self.failure = exc
         self.done = True
         then()
 
 
-def flush(path: str) -> None:
+def flush(path: str, last: int = -1) -> int:
     """Write to the disk what the kernel still holds of a file that SQLite has open.
 
     SQLite does so itself before it uses the log anew; that is quick if it was done
     before. A descriptor of SQLite is used: were the file opened here, closing it would
-    drop the locks of this process. Raises OSError if the disk fails.
+    drop the locks of this process. `last`: the one that was used before, which spares
+    a gateway with thousands of connections to look at them all. Returns the one that
+    was used, -1 for none. Raises OSError if the disk fails.
     """
-    for handle in _handles(path):
+    for handle in _handles(path, last):
         try:
             _sync(handle)
         except OSError as exc:
             if exc.errno == EIO:
                 raise
             continue  # closed just now, by another handle on this store
-        return
+        return handle
+    return -1
 
 
-def _handles(path: str) -> list[int]:
+def _handles(path: str, last: int = -1) -> Iterator[int]:
     """Descriptors of a file in this process; none where they are not listed."""
-    found = []
     with suppress(OSError):
         file = os.stat(path)  # noqa: PTH116  beside fstat
+        if last >= 0 and _is(last, file):
+            yield last
         for name in os.listdir(_FD):  # noqa: PTH208  names, one of which is gone again
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(int(name)), file):
-                    found.append(int(name))
-    return found
+            if _is(int(name), file):
+                yield int(name)
+
+
+def _is(handle: int, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), file)
+    except OSError:  # closed since
+        return False
