@@ -126,7 +126,8 @@ class Kernel(Commands):
         await self.close()
 
     async def open(self) -> None:
-        """Open the store, take up what is open, and begin to work or stand by."""
+        """Open the store, take up what is open, and begin to work or stand by.
+        Channels and handlers run in the context (`contextvars`) of this call."""
         if self._state == "open":
             return
         address = self._address

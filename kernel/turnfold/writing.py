@@ -26,15 +26,10 @@ class _WrongTypeError(Exception):
     pass
 
 
-def write(event: object) -> str:
-    """The data of an event. Raises InvalidInputError that names class and field."""
-    cls: Any = type(event)
-    return writer_of(cls)(event)
-
-
 @cache
 def writer_of(cls: Any) -> _Writer:
-    """What writes the events, or the parts of events, of one class."""
+    """What writes the data of events, or of parts of events, of one class. It raises
+    InvalidInputError that names class and field."""
     names: dict[str, Any] = {
         "encode": encode_basestring,
         "text": _text,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextvars import ContextVar
 
 import pytest
 
@@ -677,3 +678,29 @@ async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
     gc.collect()
     assert begun
     assert not [str(warning.message) for warning in recwarn]
+
+
+async def test_what_is_set_in_a_context_stays_there(wild: Gateway) -> None:
+    """Calls and handlers run in the context that the kernel was opened in: neither a
+    caller's variables nor those of an adapter reach another message."""
+    tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+    seen: list[str] = []
+
+    class Marking:
+        async def send(self, part: object, key: str, attempt: object) -> Accepted:
+            seen.append(tenant.get())
+            tenant.set("the adapter")
+            return Accepted(receipt=Receipt(ids=(key,)))
+
+    async def answer(handle) -> None:
+        seen.append(tenant.get())
+        tenant.set("the handler")
+        await handle.reply("hi")
+
+    wild.channels, wild.handler = {("t", "default"): Marking()}, answer
+    kernel = await wild.start()
+    tenant.set("a caller")
+    for number in ("1", "2"):
+        accepted = await kernel.accept(inbound(number))
+        await accepted.settled(1_000)
+    assert seen == ["nobody"] * 4

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from turnfold.events import CLASSES, Event
 from turnfold.events import outbox as o
 from turnfold.reading import reader
-from turnfold.writing import write
+from turnfold.writing import writer_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SMALL = st.integers(-(10**15) + 1, 10**15 - 1)
@@ -26,6 +26,10 @@ PIECES = [
     b"true",
 ]
 PIECES += [b"false", b'"x"', b"\xff", b"\\u0041", b"\\/", b"1.5", b'"hold"', b"\x00"]
+
+
+def write(event: object) -> str:
+    return writer_of(type(event))(event)
 
 
 @pytest.fixture(autouse=True, scope="module")
