@@ -18,11 +18,14 @@ from turnfold.decide.enqueuing import Enqueued
 from turnfold.decide.queueing import Intent
 from turnfold.effects import Decision
 from turnfold.errors import InvalidInputError
+from turnfold.frozen import maker
 from turnfold.names import ENTRY, TURN
 from turnfold.packing import pack
 from turnfold.payloads import File, Inbound, Payload, Route, Text
 from turnfold.turns import AcceptedTurn
 from turnfold.words import AbortReason, BlindPolicy, Kind
+
+_intent = maker(Intent)
 
 
 class Commands:
@@ -113,7 +116,7 @@ class Commands:
         if ttl_ms is not None:
             ttl_ms = a_time("ttl_ms", ttl_ms, least=1)
             expires = a_time("ttl_ms", self._clock.now() + ttl_ms)
-        return Intent(
+        return _intent(
             entry=entry,
             route=route,
             kind=kind,

@@ -11,6 +11,7 @@ import attrs
 from turnfold.codec import Record, decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
+from turnfold.frozen import maker
 from turnfold.machines import entry as entry_machine
 from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
@@ -101,6 +102,9 @@ def apply(state: State | None, record: Record) -> State:
         ) from exc
 
 
+_summary = maker(Summary)
+
+
 def summarize(state: State) -> Summary:
     """The projection of a stream's state: what the store keeps beside the log.
 
@@ -123,7 +127,7 @@ def summarize(state: State) -> Summary:
 
 
 def _entry(e: Entry) -> Summary:
-    return Summary(
+    return _summary(
         stream=e.stream,
         version=e.version,
         open=e.phase not in CLOSED,
@@ -141,7 +145,7 @@ def _entry(e: Entry) -> Summary:
 
 
 def _turn(t: Turn) -> Summary:
-    return Summary(
+    return _summary(
         stream=t.stream,
         version=t.version,
         open=t.open,

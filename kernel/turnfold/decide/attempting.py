@@ -12,7 +12,7 @@ from turnfold import guards
 from turnfold.decide.draft import Draft
 from turnfold.errors import RuleBrokenError
 from turnfold.events import outbox as o
-from turnfold.frozen import frozen
+from turnfold.frozen import frozen, maker
 from turnfold.machines.entry import Entry
 from turnfold.names import gates_of
 from turnfold.words import Phase
@@ -52,6 +52,7 @@ class Step:
 
 
 _NOTHING = Step(Act.WAIT)
+_attempted = maker(o.Attempted)
 
 
 def next_step(draft: Draft, lane: str) -> Step:
@@ -172,7 +173,7 @@ def attempt(draft: Draft, stream: str, front: Sequence[Entry] | None = None) -> 
     desk = draft.context.desks[entry.channel, entry.account]
     draft.emit(
         stream,
-        o.Attempted(
+        _attempted(
             part=entry.part,
             attempt=entry.attempt + 1,
             owner=fence.owner,

@@ -23,7 +23,7 @@ from turnfold.events import NAMES, Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.events.outbox import OutboxEvent
 from turnfold.fold import STORE, State, advance, evolve, family
-from turnfold.frozen import frozen
+from turnfold.frozen import frozen, maker
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
@@ -102,6 +102,7 @@ class Context:
     again: bool = False  # decided before, in a commit of unknown fate
 
 
+_body = maker(Body)
 Emitted = tuple[str, Event]  # stream and event
 
 
@@ -301,7 +302,7 @@ class Draft:
         made of, if it cannot change."""
         salt = self.context.salt()
         digest = body_digest(salt, data)
-        self.bodies.append(Body(digest=digest, salt=salt, data=data, origin=origin))
+        self.bodies.append(_body(digest=digest, salt=salt, data=data, origin=origin))
         return digest
 
     def text(self, value: str) -> str | None:

@@ -6,7 +6,7 @@ from turnfold.decide.closing import after_close
 from turnfold.decide.draft import Draft
 from turnfold.decide.queueing import Intent, frozen_plan, queue
 from turnfold.errors import BackPressureError
-from turnfold.frozen import frozen
+from turnfold.frozen import frozen, maker
 from turnfold.machines.entry import Entry
 from turnfold.names import outbound_key
 from turnfold.planning import Plan
@@ -22,6 +22,9 @@ class Enqueued:
     status: Status
     new: bool
     differs: bool = False
+
+
+_enqueued = maker(Enqueued)
 
 
 def enqueue(draft: Draft, intent: Intent) -> Enqueued:
@@ -43,7 +46,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
         draft.key(outbound_key(intent.key), intent.entry)
     attempt_if_free(draft, entry.lane)
     status = draft.latest(entry).phase.status
-    return Enqueued(entry_id=intent.entry, status=status, new=True)
+    return _enqueued(entry_id=intent.entry, status=status, new=True)
 
 
 def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:

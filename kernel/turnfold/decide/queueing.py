@@ -3,7 +3,7 @@
 from turnfold import packing
 from turnfold.decide.draft import Draft
 from turnfold.events import outbox as o
-from turnfold.frozen import frozen
+from turnfold.frozen import frozen, maker
 from turnfold.machines.entry import Entry
 from turnfold.packing import Packed
 from turnfold.payloads import Route
@@ -11,6 +11,8 @@ from turnfold.planning import Plan
 from turnfold.words import AbortReason, BlindPolicy, Kind
 
 _Identity = tuple[bytes, bytes | None]
+_queued, _planned = maker(o.Queued), maker(o.Planned)
+_part = maker(o.PlannedPart)
 
 
 @frozen(kw_only=True)
@@ -36,7 +38,7 @@ def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
     stored = {p.identity: packing.store(draft, p) for p in intent.packed}
-    queued = o.Queued(
+    queued = _queued(
         kind=intent.kind,
         channel=route.channel,
         account=route.account,
@@ -70,7 +72,7 @@ def frozen_plan(
     parts = []
     for part in made.parts:
         packed, offer = part.packed, part.offer
-        planned = o.PlannedPart(
+        planned = _part(
             kind=packed.kind,
             # a part that is the whole payload shares its body
             body=stored.get(packed.identity) or packing.store(draft, packed),
@@ -81,4 +83,4 @@ def frozen_plan(
         )
         parts.append(planned)
     budget = draft.settings.attempts
-    return o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
+    return _planned(parts=tuple(parts), budget=budget, ids=made.ids)

@@ -11,6 +11,7 @@ from turnfold.decide.draft import Draft
 from turnfold.decide.gating import close_gate
 from turnfold.events import outbox as o
 from turnfold.failures import RULES, backoff_ms
+from turnfold.frozen import maker
 from turnfold.machines.entry import Entry
 from turnfold.ports.channel import (
     Absent,
@@ -32,6 +33,7 @@ from turnfold.words import (
 )
 
 _STOPPED = frozenset({Phase.P, Phase.OK, Phase.F, Phase.X})
+_delivered, _part_delivered = maker(o.Delivered), maker(o.PartDelivered)
 
 
 def settle(draft: Draft, stream: str, part: int, number: int, outcome: Outcome) -> bool:
@@ -99,7 +101,7 @@ def accepted(
     by: str | None = None,
 ) -> None:
     """Settle the current part by a receipt; the last part closes the entry."""
-    event = o.Delivered if entry.last else o.PartDelivered
+    event = _delivered if entry.last else _part_delivered
     settled = event(
         part=entry.part,
         attempt=number,
