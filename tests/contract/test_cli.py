@@ -395,6 +395,8 @@ def test_tail_follows_a_store_that_is_written_to(folder: Path) -> None:
         [sys.executable, "-u", "-c", code, "tail", "--json", "--from", str(last)],
         stdout=subprocess.PIPE,
         text=True,
+        # started in the background of a script, this process ignores it, and its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
     )
 
     def told() -> dict:
