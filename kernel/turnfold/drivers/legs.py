@@ -257,9 +257,9 @@ class _Sending(_LegCall):
         return outcome
 
     def _outcome(self, end: End | None) -> Outcome:
-        if end is None or (end.error is not None and end.cancelled and self.timed_out):
+        if end is None or (end.cancelled and self.timed_out):
             return Unknown(cause="deadline")
-        if end.error is not None and end.cancelled and self.legs.stopping:
+        if end.cancelled and self.legs.stopping:
             return Unknown(cause="shutdown")
         return self.desk.outcome(end)
 
