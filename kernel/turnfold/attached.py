@@ -32,6 +32,22 @@ from turnfold.ports.channel import (
 from turnfold.words import DeliveryClass, FailureClass, Kind
 
 
+@frozen
+class End:
+    """How a call of an adapter ended."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self.error, asyncio.CancelledError)
+
+
+Tell = Callable[[End], None]
+Calling = Coroutine[Any, Any, End]
+
+
 class Attached:
     """One channel under one name and account. Raises ContractError if it is none."""
 
@@ -92,23 +108,23 @@ class Attached:
     # Coroutines that never raise what an adapter raises. `tell` learns the end in the
     # same turn of the loop in which the call has ended.
 
-    def calling_prepare(self, part: Part, tell: "Told | None" = None) -> "Calling":
+    def calling_prepare(self, part: Part, tell: Tell | None = None) -> Calling:
         return _contained(tell, self._prepare, part)
 
     def calling_send(
-        self, part: Part, attempt: Attempt, tell: "Told | None" = None
-    ) -> "Calling":
+        self, part: Part, attempt: Attempt, tell: Tell | None = None
+    ) -> Calling:
         return _contained(tell, self._send, part, part.key, attempt)
 
     def calling_reconcile(
-        self, part: Part, since: int, tell: "Told | None" = None
-    ) -> "Calling":
+        self, part: Part, since: int, tell: Tell | None = None
+    ) -> Calling:
         return _contained(tell, self._reconcile, part, since)
 
     # What the end of such a call means. One that was cancelled without our asking was
     # cancelled by the adapter itself (L07): an error like any other.
 
-    def prepared(self, end: "End") -> Prepared | Rejected:
+    def prepared(self, end: End) -> Prepared | Rejected:
         """Whatever went wrong here, nothing was sent."""
         if end.error is None:
             return Prepared(end.value)
@@ -117,13 +133,13 @@ class Attached:
             return meant
         return Rejected(failure=FailureClass.TRANSIENT, detail=_told(end.error))
 
-    def outcome(self, end: "End") -> Outcome:
+    def outcome(self, end: End) -> Outcome:
         if end.error is None:
             return self._held(end.value)
         error = end.error
         return self._meaning(error) or Unknown(cause="raised", detail=_told(error))
 
-    def verdict(self, end: "End") -> Verdict:
+    def verdict(self, end: End) -> Verdict:
         """A look-up that fails, or answers nonsense, could not tell."""
         if end.error is not None:
             return CannotTell(detail=_told(end.error))
@@ -195,24 +211,8 @@ class AdapterExitError(Exception):
     """The adapter called sys.exit() or the like; the process goes on."""
 
 
-@frozen
-class End:
-    """How a call of an adapter ended."""
-
-    value: Any = None
-    error: BaseException | None = None
-
-    @property
-    def cancelled(self) -> bool:
-        return isinstance(self.error, asyncio.CancelledError)
-
-
-Told = Callable[[End], None]
-Calling = Coroutine[Any, Any, End]
-
-
 async def _contained(
-    tell: Told | None, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
+    tell: Tell | None, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
 ) -> End:
     # Called in here: who is cancelled before it begins leaves no coroutine behind. And
     # asyncio lets SystemExit stop the whole loop, wherever it is raised.

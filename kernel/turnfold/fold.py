@@ -39,14 +39,15 @@ _EVOLVE: dict[str, Any] = {
 }
 
 
-# The same by the state that is there already.
-_ONWARD: dict[type, Any] = {
-    Entry: entry_machine.evolve,
-    Turn: turn_machine.evolve,
-    Gate: evolve_gate,
-    Cursor: evolve_cursor,
-    StoreState: evolve_store,
+# The same by the state that is there already, which spares looking at its name.
+_STATES = {
+    "entry": Entry,
+    "turn": Turn,
+    "gate": Gate,
+    "cursor": Cursor,
+    "store": StoreState,
 }
+_ONWARD: dict[type, Any] = {cls: _EVOLVE[name] for name, cls in _STATES.items()}
 
 # In place, for a state that nobody else holds.
 _ADVANCE = _EVOLVE | {"entry": entry_machine.advance, "turn": turn_machine.advance}

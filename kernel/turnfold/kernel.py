@@ -311,7 +311,7 @@ class Kernel(Commands):
 
     def _context(self) -> Context:
         """What decisions may know now; made anew when any of it has changed."""
-        driver = self._driver or self._open_driver()
+        driver = self._open_driver()
         now = max(self._clock.now(), driver.book.last_at)
         fence = self._worker.fence if self._worker else None
         facts = (now, fence, self._handlers.present, driver.draining)

@@ -13,7 +13,7 @@ from turnfold.decide.enqueuing import Enqueued
 from turnfold.errors import StepInDoubtError
 from turnfold.machines.turn import Turn
 from turnfold.names import reply_entry
-from turnfold.payloads import Inbound, Payload, Text, json_value
+from turnfold.payloads import Inbound, Payload, json_value
 from turnfold.words import BlindPolicy, Kind, Status, TurnOutcome, TurnPhase
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class TurnHandle:
             entry=reply_entry(self.id, kind, self.run, key),
             route=self.inbound.route,
             kind=kind,
-            payloads=[Text(p) if isinstance(p, str) else p for p in payloads],
+            payloads=payloads,
             turn=self.id,
             run=self.run,
             key=key,

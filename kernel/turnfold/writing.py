@@ -3,8 +3,8 @@
 A writer is generated once per class from its attrs fields, as attrs generates its own
 methods: straight code, in the order of canonical JSON. A field at its default is left
 out; a value of any other type than the declared one is refused, so that what is written
-can be read. (Reading is cattrs; this half is on the path of every message. See
-specs/decisions/0011 and 0013.)
+can be read. (The other half is reading.py, and cattrs where that gives up. See
+specs/decisions/0011, 0013 and 0014.)
 """
 
 from collections.abc import Callable, Iterator

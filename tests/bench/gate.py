@@ -1,7 +1,8 @@
 """The regression gate: ratios to raw apsw in the same run, wide enough not to flake.
 
-A bound is about half of what a quiet machine gives, so it catches what doubles the
-work of a message or adds a commit, not a slow neighbour.
+Times are bounded at about a fifth of what a quiet machine gives, syncs and growth closely:
+it catches what adds a commit, grows with history or multiplies the work of a message,
+not a slow neighbour.
 """
 
 import tempfile

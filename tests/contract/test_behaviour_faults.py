@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from contextvars import ContextVar
 
 import pytest
@@ -704,3 +705,15 @@ async def test_what_is_set_in_a_context_stays_there(wild: Gateway) -> None:
         accepted = await kernel.accept(inbound(number))
         await accepted.settled(1_000)
     assert seen == ["nobody"] * 4
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
+async def test_calls_may_end_before_their_task_is_there(gateway: Gateway) -> None:
+    """An embedder's loop may run tasks as far as they go when they are made."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    kernel = await gateway.start()
+    for text in ("a", "b"):
+        done = await kernel.enqueue(route(), text)
+        await kernel.settled(done.entry_id, 1_000)
+    assert gateway.platform.contents == ["a", "b"]
+    assert not driver_of(kernel).legs.calls.tasks()

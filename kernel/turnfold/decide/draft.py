@@ -126,7 +126,7 @@ class Draft:
         self._absent: set[str] = set()
         self._gated = False  # a gate was moved in here
         store = below.state(STORE)
-        self._worker = store if type(store) is StoreState else None
+        self._store = store if type(store) is StoreState else None
 
     # --- reading ---
 
@@ -286,7 +286,7 @@ class Draft:
         if before is None:
             self._bear(stream, after)
         if type(after) is StoreState:
-            self._worker = after
+            self._store = after
         elif type(after) is Gate:
             self._gated = True
 
@@ -319,7 +319,7 @@ class Draft:
     def fence(self) -> Fence:
         """The worker's right. The first use by an epoch is written to the log: a
         worker that never decides anything leaves the store as it was."""
-        fence, worker = self.context.fence, self._worker
+        fence, worker = self.context.fence, self._store
         if fence is None:
             raise NotFoundError(what="worker", id="here")
         if worker is not None and worker.epoch == fence.epoch:
@@ -333,7 +333,7 @@ class Draft:
     @property
     def fence_lost(self) -> bool:
         """A later worker has written: we are not the one any more (INV-5)."""
-        fence, worker = self.context.fence, self._worker
+        fence, worker = self.context.fence, self._store
         return fence is not None and worker is not None and worker.epoch > fence.epoch
 
     @property
@@ -346,7 +346,7 @@ class Draft:
     @property
     def restored_at(self) -> int:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
-        return self._worker.restored if self._worker else 0
+        return self._store.restored if self._store else 0
 
 
 def _written(event: Event, stream: str, version: int, at: int, position: int) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 
 from turnfold.events import outbox as o
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, assign, beginner, copier, illegal
+from turnfold.machines.table import Row, assign, beginner, copier, illegal, targets
 from turnfold.words import (
     CLOSED,
     AbortReason,
@@ -196,10 +196,7 @@ def advance(
     """As `evolve`, in place: for a state that nobody else holds. What is left of it
     when this raises must not be used."""
     phase = None if entry is None else entry.phase
-    try:
-        allowed = TRANSITIONS[phase][type(event)]
-    except KeyError:
-        raise illegal(TRANSITIONS, phase, type(event), stream) from None
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
     after: Any = entry  # frozen for everybody else
     if entry is None:
         after = _born(event, stream, at, position)
