@@ -1,33 +1,35 @@
-"""What a store is to the kernel (design 7). `turnfold_model.check_store` is its test.
+"""What a store is to the kernel (specs/design.md, 7). `turnfold_model.check_store` is
+its test.
 
-A store keeps records, one summary row per stream, bodies and keys. It decides nothing:
-the kernel says what a record means. Everything but records, bodies and keys can be
-rebuilt from the log. All calls are synchronous and belong to one thread at a time.
+A store keeps records, one summary row per stream, bodies, dedupe keys and an inbox. It
+decides nothing: the kernel says what a record means. Records, bodies, keys and the
+inbox are primary data; summaries can be rebuilt from the log.
+
+The port is asynchronous and has no interactive transaction. A decision reads memory;
+what memory lacks is fetched in one call, and the decision runs again. Only the owner of
+the store commits; every other process posts commands. Whether a call suspends is the
+store's own business: SQLite answers at once or waits for a thread behind the same call,
+and the loop never waits for the disk.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import field
+from attrs import Factory, field, frozen
 
-from turnfold.codec import Record
-from turnfold.frozen import frozen
+from turnfold.errors import ConflictError
+from turnfold.records import Head, Record
 
+__all__ = ["Head", "Record"]
 
-@frozen
-class Head:
-    """Where the log ends: the last position and the running hash up to it."""
-
-    position: int
-    hash: bytes
+BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 
 
 @frozen(kw_only=True)
 class Summary:
     """The projection of one stream: enough to schedule and to list without a fold.
 
-    `open`: the stream may still move by itself. `order`: position of its first event.
+    `open`: the stream may still move by itself. `order`: position of its first record.
     `parent`: for an entry its turn's stream.
     """
 
@@ -36,8 +38,8 @@ class Summary:
     open: bool
     phase: str
     order: int
-    created: int  # wall ms of the first event
-    updated: int  # wall ms of the last event
+    created: int  # log ms of the first event
+    updated: int  # log ms of the last event
     lane: str | None = None
     parent: str | None = None
     kind: str | None = None
@@ -48,17 +50,22 @@ class Summary:
 
 @frozen(kw_only=True)
 class Body:
-    """Bytes beside the log under their salted digest (canonical.body_digest). Not for
-    stores is `origin`, what the bytes were made of."""
+    """Bytes beside the log, named by their stream and a number in it.
 
-    digest: str
+    An event names a body by number and salted digest (bodies.body_ref), so whoever
+    reads one can check it. A store keeps `stream`, `number`, `salt` and `data`.
+    `origin` is not for stores: the value that the bytes were made of.
+    """
+
+    stream: str
+    number: int
     salt: bytes
     data: bytes
     origin: object = field(default=None, eq=False, repr=False)
 
 
 @frozen(kw_only=True)
-class Mark:
+class Watermark:
     """How far a log had got, noted outside of it. `store`: the id in its first event."""
 
     store: str
@@ -66,20 +73,120 @@ class Mark:
 
 
 @frozen(kw_only=True)
-class Append:
-    """All or nothing: records of any number of streams with what belongs to them.
+class Command:
+    """A request of a process that does not own the store, as it lies in the inbox.
 
-    The records of one stream follow its current version without a gap; positions
-    follow `Tx.head`. `keys`: (dedupe key, stream), each new. `erase`: digests of bodies
-    that are gone for good after the COMMIT, their salts too; one that is not there is
-    no error.
+    `id`: unique, made by the caller; posting the same id again is harmless. `stream`:
+    the turn or entry that the command makes or speaks of. `key`: a dedupe key that must
+    be new in the log and in the inbox, or None. `at`: wall ms. `data`: canonical JSON
+    of the arguments. `bodies`: bytes that belong to it. `answer`: the owner leaves an
+    answer, because the caller waits for one.
     """
 
+    id: str
+    kind: str  # "accept", "enqueue", "abort" or an operator's act
+    stream: str
+    at: int
+    data: bytes
+    key: str | None = None
+    bodies: tuple[bytes, ...] = ()
+    answer: bool = False
+
+
+@frozen(kw_only=True)
+class Posted:
+    """`new` is False when the key or the id was there before; `stream` is then the one
+    that holds the key. `new` is None where only the owner can know."""
+
+    stream: str
+    new: bool | None
+
+
+@frozen(kw_only=True)
+class Answer:
+    """What the owner made of a command. `data`: canonical JSON, written once."""
+
+    id: str
+    at: int
+    data: bytes
+
+
+@frozen(kw_only=True)
+class Write:
+    """All or nothing: what one commit appends to one shard.
+
+    The log must end at `base`; positions follow it. The records of one stream follow
+    its version. `keys`: (dedupe key, stream), each new. `erase`: bodies that are gone
+    for good after the COMMIT, their salts too; one that is not there is no error.
+    `done`: ids of commands that this commit takes out of the inbox; one that is not
+    there is no error. `answers`: for callers that wait.
+    """
+
+    base: Head
     records: Sequence[Record] = ()
     summaries: Sequence[Summary] = ()
     bodies: Sequence[Body] = ()
     keys: Sequence[tuple[str, str]] = ()
-    erase: Sequence[str] = ()
+    erase: Sequence[BodyRef] = ()
+    done: Sequence[str] = ()
+    answers: Sequence[Answer] = ()
+    shard: int = 0
+
+
+@frozen
+class Stored:
+    """The write is durable; the log of its shard now ends at `head`."""
+
+    head: Head
+
+
+@frozen
+class Refused:
+    """Nothing of the write is stored. `why` names the stream that has moved, the key
+    that is taken, or the position that the log ends at instead of `base`."""
+
+    why: ConflictError
+
+
+@frozen(kw_only=True)
+class Loaded:
+    """What the owner starts from: the head, the time of the last record, and the
+    summaries of all open streams and of the stream `store`, by `order`."""
+
+    head: Head
+    last_at: int
+    open: Sequence[Summary]
+    store: Summary | None
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """All that one tick misses, asked for in one call."""
+
+    streams: frozenset[str] = frozenset()  # all records of each
+    summaries: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()  # the stream that holds each
+    bodies: frozenset[BodyRef] = frozenset()
+    children: frozenset[str] = frozenset()  # the entries of each turn, in order
+    answers: frozenset[str] = frozenset()  # of commands, by id
+
+
+@frozen(kw_only=True)
+class Found:
+    """The answer to a Wanted: every name that was asked for is a key of its mapping,
+    with an empty sequence or None where nothing is stored.
+
+    `waiting`: of the commands asked for under `answers`, those that lie in the inbox.
+    A body is not checked against its digest: the asker knows the digest.
+    """
+
+    streams: Mapping[str, Sequence[Record]] = Factory(dict)
+    summaries: Mapping[str, Summary | None] = Factory(dict)
+    keys: Mapping[str, str | None] = Factory(dict)
+    bodies: Mapping[BodyRef, Body | None] = Factory(dict)
+    children: Mapping[str, Sequence[str]] = Factory(dict)
+    answers: Mapping[str, Answer | None] = Factory(dict)
+    waiting: frozenset[str] = frozenset()
 
 
 @frozen(kw_only=True)
@@ -91,122 +198,120 @@ class Listing:
     open: bool | None = None
     lane: str | None = None
     parent: str | None = None
-    since: int | None = None  # created at or after, wall ms
-    until: int | None = None  # created before, wall ms
+    since: int | None = None  # created at or after, log ms
+    until: int | None = None  # created before, log ms
     before: int | None = None  # order less than: the page after an earlier one
     limit: int = 100
 
 
-class Reads(Protocol):
-    """What can be read, inside a write transaction or outside one."""
-
-    @property
-    def head(self) -> Head: ...
-
-    def read(self, stream: str) -> Sequence[Record]:
-        """All records of a stream in order; nothing for a stream that is not there."""
-
-    def since(self, position: int) -> Sequence[Record]:
-        """All records after a position, in order: what others appended."""
-
-    def lookup(self, key: str) -> str | None:
-        """The stream that a dedupe key belongs to."""
-
-    def summary(self, stream: str) -> Summary | None: ...
-
-    def list(self, listing: Listing) -> Sequence[Summary]: ...
-
-
-class Tx(Reads, Protocol):
-    """An open write transaction: exclusive, so what it reads stays true in it."""
-
-    def append(self, append: Append) -> None:
-        """Take an append into this transaction.
-
-        Raises ConflictError, naming stream and versions, if a stream is not where the
-        records expect it or a key is taken; then nothing of this append is in the
-        transaction and the appends before it are untouched.
-        """
-
-
-class Store(Reads, Protocol):
-    """A log with its side tables. Not open until `open()`; opening writes nothing to
-    a store that exists."""
+class Store(Protocol):
+    """A log with its side tables. Not open until `open()`; opening writes nothing to a
+    store that exists. Calls come from one event loop, and several may be under way."""
 
     @property
     def address(self) -> str:
         """What a person calls this store: a path or an address without secrets."""
 
-    @property
-    def reads_while_writing(self) -> bool:
-        """One thread may read while another one ends a transaction."""
-
-    def open(self, *, read_only: bool = False) -> None:
+    async def open(self, *, read_only: bool = False) -> None:
         """Raises NewerSchemaError, NotAStoreError, UnsafeStoreError, DiskError."""
 
-    def close(self) -> None:
-        """Ends everything this handle has, its ownership too."""
+    async def close(self) -> None:
+        """End everything that this handle has, its ownership too. A commit that is
+        under way ends first. Harmless when closed."""
 
-    def reopen(self) -> None:
+    async def reopen(self) -> None:
         """Forget every connection and open anew; ownership stays. For use after
         FateUnknownError."""
 
-    def write(self) -> AbstractContextManager[Tx]:
-        """BEGIN on entering, COMMIT on leaving, ROLLBACK when an exception passes.
+    # --- the owner -------------------------------------------------------------------
 
-        Raises BusyError before anything was read; DiskError when surely nothing was
-        stored; FateUnknownError when COMMIT itself failed and may have reached the
-        disk (then close, open and read). ReadOnlyError if it was opened so.
+    async def load(self) -> Loaded:
+        """Where the log ends and what is open."""
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        """Compare and store, one answer for each write; at most one write a shard.
+
+        A cancelled caller does not cancel a commit that has begun. Raises
+        InvalidInputError for a value that cannot be kept, BusyError and DiskError when
+        surely nothing was stored, FateUnknownError when the COMMIT failed and may have
+        reached the disk (then reopen, load, decide again), ReadOnlyError, NotOpenError.
         """
 
-    def log(self, after: int = 0) -> Iterator[Record]:
-        """Every record after a position, streamed."""
+    async def inbox(self, limit: int = 100) -> Sequence[Command]:
+        """The oldest commands that wait, in the order in which they became durable.
+        Cheap when there are none: a worker asks a few times a second."""
 
-    def open_streams(self) -> Iterator[Summary]:
-        """The summaries of all open streams by `order`."""
+    # --- everybody -------------------------------------------------------------------
 
-    def body(self, digest: str) -> bytes:
-        """Raises MissingBodyError."""
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        """Put commands into the inbox: durable when this returns, each once.
 
-    def salt(self, digest: str) -> bytes:
-        """The salt of a body, to compare other bytes with it. MissingBodyError."""
+        A command whose key is held by the log or by the inbox is not stored again.
+        Raises as `commit` does; after FateUnknownError posting the same ids again is
+        safe.
+        """
 
-    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
-        """Those of these bodies that can be read, in any order and unchecked, and
-        quicker than one by one. Why one is not among them, `body` says."""
+    async def fetch(self, wanted: Wanted) -> Found:
+        """What is committed now, in one round trip. A damaged row comes back as it is:
+        the reader of a record or a body says what is wrong with it."""
 
-    def summaries(self, streams: Sequence[str]) -> Iterator[Summary]:
-        """The summaries of those of these streams that have one, in any order."""
+    async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        """The records after a position, in order, at most `limit`."""
 
-    def rebuild(self, summaries: Iterable[Summary]) -> None:
-        """Replace all summaries in one transaction (they are projections)."""
+    async def list(self, listing: Listing) -> Sequence[Summary]:
+        """The summaries that pass the filter."""
 
-    def changed(self) -> bool:
-        """True if another process may have appended since the last call; cheap."""
+    async def bodies(
+        self, after: BodyRef | None = None, limit: int = 100
+    ) -> Sequence[Body]:
+        """All bodies that are kept, in an order of the store's own, a page at a time:
+        `after` is the last one of the page before. For audits and exports."""
 
-    def checkpoint(self) -> bool:
-        """Work that can wait for an idle moment, such as moving what was written to
-        its final place. True if none is left; and then nothing is left of what was
-        erased. Never raises for a disk that fails: it is tried again later."""
+    async def keys(self, after: str = "", limit: int = 1000) -> Sequence[tuple[str, str]]:
+        """All dedupe keys with their streams, by key, a page at a time."""
 
-    def sweep(self) -> int:
-        """Remove what a crash left behind and nothing names; how much that was."""
+    # --- its means -------------------------------------------------------------------
 
-    def mark(self, store: str) -> None:
-        """Note the head outside the log, so that an older copy put in its place is
-        noticed. May lag behind; is never ahead of what is durable. DiskError."""
+    @property
+    def maintenance(self) -> "Maintenance | None":
+        """The work that keeps a store small and sound; None if it needs none."""
 
-    def marked(self) -> Mark | None:
-        """What was noted last, if it can be read."""
-
-    def had(self, head: Head) -> bool:
-        """True if a transaction of this log ended with just this head."""
+    def facts(self) -> Mapping[str, object]:
+        """Facts for `health()`, such as where commits run and how long the disk takes."""
 
     def ownership(self) -> "Ownership":
         """The right to be the worker of this store."""
 
     def doorbell(self) -> "Doorbell":
         """The way to wake the worker of this store."""
+
+
+class Maintenance(Protocol):
+    """Calls for idle moments of the owner. None of them holds the loop up."""
+
+    async def checkpoint(self) -> bool:
+        """Move what was written to its final place. True if nothing is left to do; then
+        nothing is left of what was erased. Does not raise for a disk that fails: a
+        later call tries again."""
+
+    async def sweep(self) -> int:
+        """Remove what a crash left behind and nothing names; how much that was."""
+
+    async def rebuild(self, summaries: Iterable[Summary]) -> None:
+        """Replace all summaries in one transaction: they are projections."""
+
+    async def note_watermark(self, store: str) -> None:
+        """Note the head outside the log, so that an older copy put in its place is
+        noticed. May lag behind; is never ahead of what is durable. DiskError."""
+
+    async def watermark(self) -> Watermark | None:
+        """What was noted last, if it can be read."""
+
+    async def contains_head(self, head: Head) -> bool:
+        """True if a commit of this log ended with just this head."""
+
+    async def integrity(self) -> Sequence[str]:
+        """What the database itself finds wrong with its files, a line each."""
 
 
 @frozen(kw_only=True)
@@ -223,13 +328,14 @@ class Owner:
 class Ownership(Protocol):
     """One worker per store at a time, decided by the operating system or database."""
 
-    def take(self) -> Owner | None:
+    async def take(self) -> Owner | None:
         """Become the owner, or None while another one lives."""
 
-    def current(self) -> Owner | None:
+    async def current(self) -> Owner | None:
         """The last known owner's record, alive or not."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Let go, if held. A commit that is under way has ended by then."""
 
     @property
     def held(self) -> bool:
