@@ -1,4 +1,8 @@
-"""Which bodies events name: what an audit looks for and what erasing erases."""
+"""How events name bodies: by number in their stream and by salted digest.
+
+The number finds a body, the digest proves it. Here is also which bodies an event names:
+what an audit looks for and what erasing erases.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -7,8 +11,39 @@ from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
 from turnfold.events import Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.ports.store import Body, BodyRef
 
 FILE = b'{"content":'  # how the payload of a file begins
+
+
+def body_ref(body: Body) -> str:
+    """The text that names a body in an event: `<number>.<salted digest>`."""
+    return f"{body.number}.{canonical.body_digest(body.salt, body.data)}"
+
+
+def place_of(stream: str, ref: str) -> BodyRef:
+    """Where a store keeps the body that an event of `stream` names.
+
+    Raises InvalidInputError for a text that names no body.
+    """
+    number, dot, _ = ref.partition(".")
+    if not dot or not number.isascii() or not number.isdigit():
+        raise InvalidInputError(field="body", problem=f"{ref!r:.60} names no body")
+    return stream, int(number)
+
+
+def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
+    """The bytes of a body as it came from a store.
+
+    Raises MissingBodyError if it is not there, DamagedError if the bytes are not those
+    that the digest in `ref` proves.
+    """
+    if body is None:
+        raise MissingBodyError(digest=ref)
+    if body_ref(body) != ref:
+        problem = f"the bytes of body {ref} are not those that its digest names"
+        raise DamagedError(path=address, problem=problem)
+    return body.data
 
 
 def digests_of(event: Event) -> Iterator[str]:
