@@ -87,13 +87,13 @@ def _thaw(value: Any) -> Any:
     return value
 
 
-def store(draft: Draft, packed: Packed) -> str:
-    """Put a packed payload beside the log; returns its digest."""
+def store(draft: Draft, stream: str, packed: Packed) -> str:
+    """Put a packed payload beside the log; the text that names it in its stream."""
     encoded, content = packed.identity
     if content is None:
-        return draft.body(encoded, packed.origin)
-    head = {**packed.head, "content": draft.body(content)}
-    return draft.body(canonical.dumps(head))
+        return draft.body(stream, encoded, packed.origin)
+    head = {**packed.head, "content": draft.body(stream, content)}
+    return draft.body(stream, canonical.dumps(head))
 
 
 def same(packed: Packed, digest: str, body: Callable[[str], bytes]) -> bool:

@@ -57,7 +57,7 @@ def accept(
             event=inbound.event,
             thread=inbound.thread,
             lane=inbound.route.lane,
-            body=draft.body(pack_inbound(inbound)),
+            body=draft.body(turn, pack_inbound(inbound)),
             control=inbound.control,
         ),
     )

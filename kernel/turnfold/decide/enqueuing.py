@@ -1,5 +1,7 @@
 """Enqueueing: once per key, planned here or later, attempted at once if it can be."""
 
+from functools import partial
+
 from turnfold import packing
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
@@ -64,7 +66,7 @@ def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
 
 def _same(draft: Draft, entry: Entry, intent: Intent) -> bool:
     return len(entry.body) == len(intent.packed) and all(
-        packing.same(packed, digest, draft.stored)
+        packing.same(packed, digest, partial(draft.stored, entry.stream))
         for packed, digest in zip(intent.packed, entry.body, strict=True)
     )
 
@@ -73,6 +75,6 @@ def plan(draft: Draft, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        entry = draft.emit(stream, frozen_plan(draft, made, {}))
+        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}))
         if not entry.open:
             after_close(draft, entry)

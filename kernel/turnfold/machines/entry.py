@@ -160,6 +160,7 @@ class Entry:
     acknowledged: bool = False
     bounced: bool = False
     redacted: bool = False  # its bodies are erased
+    bodies: int = 0  # numbers of bodies that its events have used up
 
     @property
     def status(self) -> Status:

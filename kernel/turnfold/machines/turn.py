@@ -99,6 +99,7 @@ class Turn:
     resubmitted: bool = False
     forgiven: int = 0  # what runs up to this one have shown does not count any more
     redacted: bool = False  # its bodies are erased
+    bodies: int = 0  # numbers of bodies that its events have used up
 
     @property
     def open(self) -> bool:
