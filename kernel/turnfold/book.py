@@ -22,11 +22,13 @@ from turnfold.ports.store import (
     Body,
     BodyRef,
     Found,
+    Head,
     Loaded,
     Record,
     Summary,
     Wanted,
 )
+from turnfold.records import BLANK
 from turnfold.words import CLOSED, TurnPhase
 
 _AT_ONCE = 20  # entries of one lane that are fetched together
@@ -44,7 +46,7 @@ class Book:
         self._reset()
 
     def _reset(self) -> None:
-        self.position = 0
+        self.head = BLANK
         self.last_at = 0
         self._states: dict[str, State] = {}
         self._elsewhere: dict[str, State | None] = {}  # closed, or not there
@@ -75,7 +77,7 @@ class Book:
             self._elsewhere[STORE] = None
         else:
             self._states[STORE] = restore(loaded.store)
-        self.position = loaded.head.position
+        self.head = loaded.head
         self.last_at = loaded.last_at
 
     def _list(self, row: Summary) -> None:
@@ -110,6 +112,11 @@ class Book:
             lanes.pop(lane, None)
 
     # --- View ---
+
+    @property
+    def position(self) -> int:
+        """Where the log ends, as far as this process has taken it over."""
+        return self.head.position
 
     @property
     def open_count(self) -> int:
@@ -270,7 +277,7 @@ class Book:
     # --- moving on ---
 
     def absorb(
-        self, states: Mapping[str, State], position: int, keys: Mapping[str, str]
+        self, states: Mapping[str, State], head: Head, keys: Mapping[str, str]
     ) -> None:
         """Take over what a commit made of its streams and keys."""
         for state in states.values():
@@ -281,7 +288,7 @@ class Book:
             else:
                 self._absorb(state)
         self._keys.update(keys)
-        self.position = position
+        self.head = head
 
     def _absorb(self, state: Turn | Gate | Cursor | StoreState) -> None:
         if self._keeps(state):

@@ -27,7 +27,7 @@ class AcceptedTurn:
 
     turn_id: str
     status: TurnPhase
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
     _kernel: "Kernel"
 
     async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:

@@ -21,7 +21,7 @@ class Acceptance:
 
     turn_id: str
     status: TurnPhase
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
 
 
 @frozen(kw_only=True)

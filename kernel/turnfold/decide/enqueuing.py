@@ -22,7 +22,7 @@ class Enqueued:
 
     entry_id: str
     status: Status
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
     differs: bool = False
 
 
@@ -39,7 +39,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
     if known is not None:
         return _known(draft, known, intent)
     limit = draft.settings.waiting
-    if draft.open_count >= limit:
+    if draft.open_count >= limit and not intent.promised:
         raise BackPressureError(
             what="open entries", waiting=draft.open_count, limit=limit
         )

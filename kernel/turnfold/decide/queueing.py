@@ -32,6 +32,7 @@ class Intent:
     not_before: int | None = None
     expires_at: int | None = None
     fresh: bool = False  # `entry` was made for this intent alone
+    promised: bool = False  # it was durable in the inbox: back-pressure came before
 
 
 def queue(draft: Draft, intent: Intent) -> Entry:
