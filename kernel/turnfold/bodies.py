@@ -11,7 +11,7 @@ from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
 from turnfold.events import Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
-from turnfold.ports.store import Body, BodyRef
+from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 FILE = b'{"content":'  # how the payload of a file begins
 
@@ -44,6 +44,16 @@ def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
         problem = f"the bytes of body {ref} are not those that its digest names"
         raise DamagedError(path=address, problem=problem)
     return body.data
+
+
+async def read_body(store: Store, stream: str, ref: str) -> bytes:
+    """The bytes of a body that an event of `stream` names.
+
+    Raises MissingBodyError, DamagedError, InvalidInputError, and what `fetch` raises.
+    """
+    place = place_of(stream, ref)
+    found = await store.fetch(Wanted(bodies=frozenset((place,))))
+    return checked(ref, found.bodies[place], store.address)
 
 
 def digests_of(event: Event) -> Iterator[str]:
