@@ -159,6 +159,15 @@ class ConflictError(StoreError):
     actual: int
 
 
+class KeyTakenError(ConflictError):
+    """A dedupe key is held by a stream already; `stream` is that stream and `actual`
+    its version."""
+
+    code = "store.key_taken"
+    template = "key {key} is held by {stream}; decide again"
+    key: str
+
+
 class BusyError(StoreError):
     code = "store.busy"
     template = "{path} stayed locked by another process for {waited_ms} ms; try again"

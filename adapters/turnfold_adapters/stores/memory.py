@@ -1,99 +1,73 @@
 """A store in memory, for tests: the same rules as a database, without one.
 
-A `MemoryDisk` is what survives; a `MemoryStore` is one process's handle on it. Several
-handles on one disk play several processes; `MemoryDisk.fork()` is the image that a
-crash leaves behind. Every value on a disk is immutable, so a fork copies only the outer
-containers: a crash explorer makes them by the hundred thousand.
+A `MemoryStore` is the handle of one process on a `MemoryDisk`. Several handles on one
+disk play several processes; `MemoryDisk.fork()` is the image that a crash leaves
+behind. No call suspends, so a caller without an event loop can use `ports.store.now`.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest
+from itertools import islice
 
-from turnfold.canonical import EMPTY_HEAD, next_head
-from turnfold.codec import Record
+from attrs import evolve
+
 from turnfold.errors import (
-    BusyError,
     ConflictError,
-    MissingBodyError,
     NotAStoreError,
     NotOpenError,
     ReadOnlyError,
 )
-from turnfold.ports.store import Append, Body, Head, Listing, Mark, Summary
-from turnfold_adapters.stores.checking import (
-    advance,
-    check_projection,
-    check_shape,
-    check_summary,
-    no_stream,
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Command,
+    Found,
+    Head,
+    Listing,
+    Loaded,
+    Posted,
+    Record,
+    Refused,
+    Stored,
+    Summary,
+    Wanted,
+    Watermark,
+    Write,
 )
-from turnfold_adapters.stores.memory_ownership import (
+from turnfold.records import BLANK, head_after
+from turnfold_adapters.stores.checking import (
+    KEPT_ANSWERS,
+    body_there,
+    check_command,
+    check_number,
+    check_projection,
+    check_shards,
+    check_summary,
+    check_values,
+    key_taken,
+    log_moved,
+    no_events,
+    no_stream,
+    off_the_head,
+    stream_moved,
+)
+from turnfold_adapters.stores.memory_disk import (
+    MemoryDisk,
     MemoryDoorbell,
     MemoryOwnership,
-    Room,
 )
 
-_BUSY_S = 5.0
-
-
-class MemoryDisk:
-    """What is durable, and (in `room`) the processes that look at it."""
-
-    __slots__ = (
-        "bodies",
-        "created",
-        "generation",
-        "head",
-        "keys",
-        "lock",
-        "log",
-        "mark",
-        "room",
-        "streams",
-        "summaries",
-    )
-
-    def __init__(self) -> None:
-        self.created = False
-        self.generation = 0  # counts the workers there were, for their ids
-        self.head = Head(0, EMPTY_HEAD)
-        self.log: list[Record] = []
-        self.streams: dict[str, tuple[Record, ...]] = {}
-        self.summaries: dict[str, Summary] = {}
-        self.bodies: dict[str, Body] = {}
-        self.keys: dict[str, str] = {}
-        self.mark: Mark | None = None
-        self.lock = threading.Lock()
-        self.room = Room()
-
-    def fork(self) -> MemoryDisk:
-        """A copy of all that was committed, with no process alive on it.
-
-        Costs one shallow copy of each table; either disk then goes its own way.
-        """
-        new = MemoryDisk()
-        new.created = self.created
-        new.generation = self.generation
-        new.head = self.head
-        new.log = self.log.copy()
-        new.streams = self.streams.copy()
-        new.summaries = self.summaries.copy()
-        new.bodies = self.bodies.copy()
-        new.keys = self.keys.copy()
-        new.mark = self.mark
-        new.room.record = self.room.record
-        return new
+__all__ = ["MemoryDisk", "MemoryStore"]
 
 
 class MemoryStore:
     """The store port over a `MemoryDisk`; a fresh one if none is given.
 
     Closing keeps the data on the disk. Every call but `open`, `close`, `ownership` and
-    `doorbell` raises NotOpenError when the store is not open.
+    `doorbell` raises NotOpenError while the store is not open.
     """
 
     def __init__(
@@ -102,8 +76,6 @@ class MemoryStore:
         self.disk = MemoryDisk() if disk is None else disk
         self._address = address
         self._state = "not open"
-        self._seen = 0
-        self._writing = False
         self._ownership = MemoryOwnership(self.disk, self._writable)
 
     @property
@@ -114,132 +86,97 @@ class MemoryStore:
         """A handle, not open, on a fork of the disk."""
         return MemoryStore(self.disk.fork(), address=self._address)
 
-    @property
-    def reads_while_writing(self) -> bool:
-        """A commit changes what others read, step by step."""
-        return False
+    # --- life ------------------------------------------------------------------------
 
-    def open(self, *, read_only: bool = False) -> None:
+    async def open(self, *, read_only: bool = False) -> None:
         """Opening twice is opening once. Raises NotAStoreError for an empty disk that
         may not be written."""
         if read_only and not self.disk.created:
             raise NotAStoreError(path=self._address, problem="it does not exist")
         self.disk.created = True
         self._state = "open for reading only" if read_only else "open"
-        self._seen = self.disk.head.position
 
-    def close(self) -> None:
-        """Ends this handle as the end of its process would; harmless when closed."""
+    async def close(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End this handle as the end of its process would; harmless when closed."""
         self._ownership.release()
         self._state = "closed"
 
-    def reopen(self) -> None:
-        """As if the connection to a database had been lost and made again."""
-        self.open(read_only=self._state == "open for reading only")
+    async def reopen(self) -> None:
+        await self.open(read_only=self._state == "open for reading only")
 
-    @property
-    def head(self) -> Head:
-        return self._disk().head
+    # --- the owner -------------------------------------------------------------------
 
-    def read(self, stream: str) -> Sequence[Record]:
-        return self._disk().streams.get(stream, ())
+    async def load(self) -> Loaded:
+        disk = self._disk()
+        summaries = tuple(disk.summaries.values())
+        rows = sorted((s for s in summaries if s.open), key=lambda s: s.order)
+        last_at = disk.log[-1].at if disk.log else 0
+        store = disk.summaries.get("store")
+        return Loaded(head=disk.head, last_at=last_at, open=rows, store=store)
 
-    def since(self, position: int) -> Sequence[Record]:
-        return self._disk().log[position:]
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        disk = self._writable()
+        check_shards(writes)
+        with disk.lock:
+            return [_commit(disk, write) for write in writes]
 
-    def log(self, after: int = 0) -> Iterator[Record]:
-        return iter(self._disk().log[after:])
+    async def inbox(self, limit: int = 100) -> Sequence[Command]:
+        inbox = self._disk().inbox
+        return tuple(inbox.values())[:limit] if inbox else ()
 
-    def lookup(self, key: str) -> str | None:
-        return self._disk().keys.get(key)
+    # --- everybody -------------------------------------------------------------------
 
-    def summary(self, stream: str) -> Summary | None:
-        return self._disk().summaries.get(stream)
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        disk = self._writable()
+        for command in commands:
+            check_command(command)
+        with disk.lock:
+            return [_post(disk, command) for command in commands]
 
-    def list(self, listing: Listing) -> Sequence[Summary]:
+    async def fetch(self, wanted: Wanted) -> Found:
+        d, w = self._disk(), wanted
+        return Found(
+            streams={name: d.streams.get(name, ()) for name in w.streams},
+            summaries={name: d.summaries.get(name) for name in w.summaries},
+            keys={key: d.keys.get(key) for key in w.keys},
+            bodies={ref: d.bodies.get(ref) for ref in w.bodies},
+            children=_children(d, w.children) if w.children else {},
+            answers={name: d.answers.get(name) for name in w.answers},
+            waiting=frozenset(name for name in w.answers if name in d.inbox),
+        )
+
+    async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        return self._disk().log[after : after + limit]
+
+    async def list(self, listing: Listing) -> Sequence[Summary]:
         return select(tuple(self._disk().summaries.values()), listing)
 
-    def open_streams(self) -> Iterator[Summary]:
-        rows = [s for s in tuple(self._disk().summaries.values()) if s.open]
-        rows.sort(key=lambda s: s.order)
-        return iter(rows)
+    async def bodies(
+        self, after: BodyRef | None = None, limit: int = 100
+    ) -> Sequence[Body]:
+        kept = tuple(self._disk().bodies.items())
+        refs = sorted(ref for ref, body in kept if body is not None)
+        rest = (ref for ref in refs if after is None or ref > after)
+        found = dict(kept)
+        return [b for ref in islice(rest, limit) if (b := found[ref]) is not None]
 
-    def body(self, digest: str) -> bytes:
-        return self._body(digest).data
+    async def keys(
+        self, after: str = "", limit: int = 1000
+    ) -> Sequence[tuple[str, str]]:
+        rows = sorted(self._disk().keys.items())
+        return tuple(islice((row for row in rows if row[0] > after), limit))
 
-    def salt(self, digest: str) -> bytes:
-        return self._body(digest).salt
+    # --- its means -------------------------------------------------------------------
 
-    def bodies(self, digests: Sequence[str]) -> Iterator[Body]:
-        return filter(None, map(self._disk().bodies.get, digests))
+    @property
+    def maintenance(self) -> MemoryMaintenance:
+        return MemoryMaintenance(self._disk, self._writable)
 
-    def summaries(self, streams: Sequence[str]) -> Iterator[Summary]:
-        return filter(None, map(self._disk().summaries.get, streams))
-
-    @contextmanager
-    def write(self) -> Iterator[MemoryTx]:
-        disk = self._writable()
-        if self._writing:  # by this very handle
-            raise BusyError(path=self._address, waited_ms=0)
-        if not disk.lock.acquire(timeout=_BUSY_S):
-            raise BusyError(path=self._address, waited_ms=int(_BUSY_S * 1000))
-        self._writing = True
-        tx = MemoryTx(disk)
-        alone = self._seen == disk.head.position
-        try:
-            yield tx
-            tx.commit()
-            if alone:  # then the change is this handle's own
-                self._seen = disk.head.position
-        finally:
-            tx.over = True
-            self._writing = False
-            disk.lock.release()
-
-    def rebuild(self, summaries: Iterable[Summary]) -> None:
-        disk = self._writable()
-        with disk.lock:
-            fresh: dict[str, Summary] = {}
-            for summary in summaries:
-                check_summary(summary)
-                records = disk.streams.get(summary.stream)
-                if records is None:
-                    raise no_stream("summary.stream", summary.stream)
-                check_projection(summary, records[-1].version, records[0].position)
-                fresh[summary.stream] = summary
-            disk.summaries = fresh
-
-    def changed(self) -> bool:
-        position = self._disk().head.position
-        changed = position != self._seen
-        self._seen = position
-        return changed
-
-    def checkpoint(self) -> bool:
-        """There is nothing to move in memory."""
-        self._writable()
-        return True
-
-    def sweep(self) -> int:
-        """There is nothing that a crash could leave behind."""
-        self._writable()
-        return 0
-
-    def mark(self, store: str) -> None:
-        disk = self._writable()
-        disk.mark = Mark(store=store, head=disk.head)
-
-    def marked(self) -> Mark | None:
-        return self._disk().mark
-
-    def had(self, head: Head) -> bool:
-        log = self._disk().log
-        if head.position > len(log):
-            return False
-        digest = EMPTY_HEAD
-        for record in log[: head.position]:
-            digest = next_head(digest, record.hash)
-        return digest == head.hash
+    def facts(self) -> Mapping[str, object]:
+        return {}
 
     def ownership(self) -> MemoryOwnership:
         return self._ownership
@@ -258,121 +195,190 @@ class MemoryStore:
             raise ReadOnlyError(path=self._address)
         return disk
 
-    def _body(self, digest: str) -> Body:
-        body = self._disk().bodies.get(digest)
-        if body is None:
-            raise MissingBodyError(digest=digest)
-        return body
+
+class MemoryMaintenance:
+    """The upkeep of a store in memory: little of it has anything to do."""
+
+    def __init__(
+        self, disk: Callable[[], MemoryDisk], writable: Callable[[], MemoryDisk]
+    ) -> None:
+        self._disk, self._writable = disk, writable
+
+    async def checkpoint(self) -> bool:
+        """Memory has no other place to move data to."""
+        self._writable()
+        return True
+
+    async def sweep(self) -> int:
+        """A crash leaves nothing behind in memory."""
+        self._writable()
+        return 0
+
+    async def rebuild(self, summaries: Iterable[Summary]) -> None:
+        disk = self._writable()
+        with disk.lock:
+            fresh: dict[str, Summary] = {}
+            for summary in summaries:
+                check_summary(summary)
+                _check_fits(summary, disk.streams)
+                fresh[summary.stream] = summary
+            disk.summaries = fresh
+
+    async def note_watermark(self, store: str) -> None:
+        disk = self._writable()
+        disk.mark = Watermark(store=store, head=disk.head)
+
+    async def watermark(self) -> Watermark | None:
+        return self._disk().mark
+
+    async def contains_head(self, head: Head) -> bool:
+        log = self._disk().log
+        if not 0 <= head.position <= len(log):
+            return False
+        return head_after(BLANK, log[: head.position]) == head
+
+    async def integrity(self) -> Sequence[str]:
+        self._disk()
+        return ()
 
 
-class MemoryTx:
-    """A write transaction: an overlay over the disk, merged into it at the commit."""
+# --- a write -------------------------------------------------------------------------
 
-    def __init__(self, disk: MemoryDisk) -> None:
-        self._disk = disk
-        self.over = False
-        self._head = disk.head
-        self._log: list[Record] = []
-        self._streams: dict[str, tuple[Record, ...]] = {}
-        self._summaries: dict[str, Summary] = {}
-        self._bodies: dict[str, Body | None] = {}  # none: erased
-        self._keys: dict[str, str] = {}
+_Streams = Mapping[str, tuple[Record, ...]]
 
-    @property
-    def head(self) -> Head:
-        return self._head
 
-    def read(self, stream: str) -> Sequence[Record]:
-        own = self._streams.get(stream)
-        return self._disk.streams.get(stream, ()) if own is None else own
+def _commit(disk: MemoryDisk, write: Write) -> Stored | Refused:
+    """All checks come first, so a refused write leaves no trace."""
+    if write.base != disk.head:
+        return Refused(log_moved(write.base, disk.head))
+    check_values(write)
+    try:
+        grown = _grown(disk, write)
+        streams = ChainMap(grown, disk.streams)
+        keys = _new_keys(disk, write, streams)
+    except ConflictError as exc:
+        return Refused(exc)
+    for summary in write.summaries:
+        _check_fits(summary, streams)
+    bodies = _new_bodies(disk, write, streams)
+    disk.streams.update(grown)
+    disk.keys.update(keys)
+    disk.bodies.update(bodies)
+    disk.summaries.update((s.stream, s) for s in write.summaries)
+    _answer(disk, write)
+    disk.log.extend(write.records)
+    disk.head = head_after(write.base, write.records)
+    return Stored(disk.head)
 
-    def since(self, position: int) -> Sequence[Record]:
-        below = self._disk.log
-        if position <= len(below):
-            return below[position:] + self._log
-        return self._log[position - len(below) :]
 
-    def lookup(self, key: str) -> str | None:
-        own = self._keys.get(key)
-        return self._disk.keys.get(key) if own is None else own
+def _grown(disk: MemoryDisk, write: Write) -> dict[str, tuple[Record, ...]]:
+    """All records of the streams that grow. Raises ConflictError for one that is not
+    where a record expects it."""
+    grown: dict[str, tuple[Record, ...]] = {}
+    position = write.base.position
+    for record in write.records:
+        before = grown.get(record.stream) or disk.streams.get(record.stream, ())
+        if record.before != _version(before):
+            raise stream_moved(record, _version(before))
+        if record.count < 1:
+            raise no_events(record)
+        position += 1
+        if record.position != position:
+            raise off_the_head(record, position)
+        grown[record.stream] = (*before, record)
+    return grown
 
-    def summary(self, stream: str) -> Summary | None:
-        own = self._summaries.get(stream)
-        return self._disk.summaries.get(stream) if own is None else own
 
-    def list(self, listing: Listing) -> Sequence[Summary]:
-        merged = self._disk.summaries | self._summaries
-        return select(merged.values(), listing)
+def _version(records: Sequence[Record]) -> int:
+    return records[-1].version if records else 0
 
-    def append(self, append: Append) -> None:
-        """All checks come first, so a refused append leaves no trace."""
-        if self.over:
-            raise NotOpenError(state="past the end of this transaction")
-        check_shape(append)
-        versions, head = advance(append.records, self._head, self._version)
-        streams = self._grown(append.records)
-        for key, stream in append.keys:
-            if (taken := self.lookup(key)) is not None:
-                actual = versions.get(taken) or self._version(taken)
-                raise ConflictError(stream=taken, expected=0, actual=actual)
-            if stream not in streams and not self.read(stream):
-                raise no_stream("key.stream", stream)
-        keys = dict(append.keys)
-        if len(keys) != len(append.keys):
-            raise ConflictError(stream=append.keys[0][1], expected=0, actual=1)
-        for summary in append.summaries:
-            self._check(summary, streams)
-        self._head = head
-        self._log.extend(append.records)
-        self._streams.update(streams)
-        self._summaries.update((s.stream, s) for s in append.summaries)
-        self._bodies.update((b.digest, b) for b in append.bodies)
-        self._bodies.update(dict.fromkeys(append.erase))
-        self._keys.update(keys)
 
-    def commit(self) -> None:
-        """Merge; the head comes last, so that a reader never sees it run ahead."""
-        self.over = True
-        disk = self._disk
-        for digest, body in self._bodies.items():
-            if body is not None:
-                disk.bodies[digest] = body
-            else:
-                disk.bodies.pop(digest, None)
-        disk.keys.update(self._keys)
-        disk.streams.update(self._streams)
-        disk.summaries.update(self._summaries)
-        disk.log.extend(self._log)
-        disk.head = self._head
+def _new_keys(disk: MemoryDisk, write: Write, streams: _Streams) -> dict[str, str]:
+    new: dict[str, str] = {}
+    for key, stream in write.keys:
+        holder = new.get(key) or disk.keys.get(key)
+        if holder is not None:
+            raise key_taken(key, holder, _version(streams[holder]))
+        if stream not in streams:
+            raise no_stream("key.stream", stream)
+        new[key] = stream
+    return new
 
-    def _version(self, stream: str) -> int:
-        records = self.read(stream)
-        return records[-1].version if records else 0
 
-    def _grown(self, records: Sequence[Record]) -> dict[str, tuple[Record, ...]]:
-        streams: dict[str, list[Record]] = {}
-        for record in records:
-            streams.setdefault(record.stream, []).append(record)
-        return {name: (*self.read(name), *new) for name, new in streams.items()}
+def _check_fits(summary: Summary, streams: _Streams) -> None:
+    records = streams.get(summary.stream)
+    if not records:
+        raise no_stream("summary.stream", summary.stream)
+    check_projection(summary, records[-1].version, records[0].position)
+    if summary.parent is not None and summary.parent not in streams:
+        raise no_stream("summary.parent", summary.parent)
 
-    def _check(self, summary: Summary, grown: dict[str, tuple[Record, ...]]) -> None:
-        records = grown.get(summary.stream) or self.read(summary.stream)
-        if not records:
-            raise no_stream("summary.stream", summary.stream)
-        check_projection(summary, records[-1].version, records[0].position)
-        parent = summary.parent
-        if parent is not None and parent not in grown and not self.read(parent):
-            raise no_stream("summary.parent", parent)
+
+def _new_bodies(
+    disk: MemoryDisk, write: Write, streams: _Streams
+) -> dict[BodyRef, Body | None]:
+    """The bodies that come and, as None, those that go."""
+    new: dict[BodyRef, Body | None] = {}
+    for body in write.bodies:
+        ref = (body.stream, body.number)
+        check_number(ref)
+        if body.stream not in streams:
+            raise no_stream("body.stream", body.stream)
+        if ref in new or ref in disk.bodies:
+            raise body_there(ref)
+        new[ref] = evolve(body, origin=None)
+    there = ChainMap(new, disk.bodies)
+    new.update(dict.fromkeys(ref for ref in write.erase if ref in there))
+    return new
+
+
+def _answer(disk: MemoryDisk, write: Write) -> None:
+    for name in write.done:
+        disk.inbox.pop(name, None)
+    for answer in write.answers:
+        disk.answers.setdefault(answer.id, answer)
+    surplus = len(disk.answers) - KEPT_ANSWERS
+    if surplus > 0:
+        for name in tuple(islice(disk.answers, surplus)):
+            del disk.answers[name]
+
+
+# --- commands and queries ------------------------------------------------------------
+
+
+def _post(disk: MemoryDisk, command: Command) -> Posted:
+    waiting = disk.inbox.get(command.id)
+    if waiting is not None:
+        return Posted(stream=waiting.stream, new=False)
+    if command.id in disk.answers:
+        return Posted(stream=command.stream, new=False)
+    holder = None if command.key is None else _holder(disk, command.key)
+    if holder is not None:
+        return Posted(stream=holder, new=False)
+    disk.inbox[command.id] = command
+    return Posted(stream=command.stream, new=True)
+
+
+def _holder(disk: MemoryDisk, key: str) -> str | None:
+    """The stream that holds a key, in the log or by a command that waits."""
+    waiting = (c.stream for c in disk.inbox.values() if c.key == key)
+    return disk.keys.get(key) or next(waiting, None)
+
+
+def _children(disk: MemoryDisk, turns: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    rows = [s for s in tuple(disk.summaries.values()) if s.parent in turns]
+    rows.sort(key=lambda s: s.order)
+    return {turn: tuple(s.stream for s in rows if s.parent == turn) for turn in turns}
 
 
 def select(rows: Iterable[Summary], listing: Listing) -> Sequence[Summary]:
-    """The filter of a `Listing` over summaries, newest first."""
+    """The summaries that pass a `Listing`, newest first."""
     tests = _tests(listing)
     found = (s for s in rows if all(test(s) for test in tests))
     return nlargest(listing.limit, found, key=lambda s: s.order)
 
 
-def _tests(want: Listing) -> list[Callable[[Summary], bool]]:
+def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:
     since, until, before = want.since, want.until, want.before
     tests: list[Callable[[Summary], bool]] = [
         lambda s: s.stream.startswith(want.prefix)

@@ -12,15 +12,40 @@ store's own business: SQLite answers at once or waits for a thread behind the sa
 and the loop never waits for the disk.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from attrs import Factory, field, frozen
 
 from turnfold.errors import ConflictError
 from turnfold.records import Head, Record
 
-__all__ = ["Head", "Record"]
+__all__ = [
+    "Answer",
+    "Body",
+    "BodyRef",
+    "Command",
+    "Doorbell",
+    "Found",
+    "Head",
+    "Listing",
+    "Loaded",
+    "Maintenance",
+    "Owner",
+    "Ownership",
+    "Posted",
+    "Record",
+    "Refused",
+    "Store",
+    "Stored",
+    "Summary",
+    "Wanted",
+    "Watermark",
+    "Write",
+    "now",
+]
+
+_T = TypeVar("_T")
 
 BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 
@@ -267,7 +292,9 @@ class Store(Protocol):
         """All bodies that are kept, in an order of the store's own, a page at a time:
         `after` is the last one of the page before. For audits and exports."""
 
-    async def keys(self, after: str = "", limit: int = 1000) -> Sequence[tuple[str, str]]:
+    async def keys(
+        self, after: str = "", limit: int = 1000
+    ) -> Sequence[tuple[str, str]]:
         """All dedupe keys with their streams, by key, a page at a time."""
 
     # --- its means -------------------------------------------------------------------
@@ -352,3 +379,20 @@ class Doorbell(Protocol):
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` in the running asyncio loop at every ring; returns a stop."""
+
+
+def now(call: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a call that does not suspend, such as one of a store in memory.
+
+    For synchronous callers in models and tests, which have no event loop. Raises
+    RuntimeError if the call suspends; the call is then closed where it stands.
+    """
+    try:
+        call.send(None)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+    call.close()
+    name = getattr(call, "__qualname__", "a call")
+    msg = f"{name} waits for something; run it in an event loop"
+    raise RuntimeError(msg)

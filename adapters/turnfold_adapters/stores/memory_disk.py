@@ -1,7 +1,8 @@
-"""Who is the worker of a disk in memory, and the bell that wakes it.
+"""What a store in memory keeps, and the processes around it.
 
-A `Room` holds what ends with the processes: the lock, those who wait for it, those who
-listen. A fork of the disk gets an empty room, as a machine after a crash would.
+A `MemoryDisk` survives; the `Room` around it does not: the worker's lock, the handles
+that wait for it, the listeners of the bell. A fork of the disk gets an empty room, as a
+machine has after a crash.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from turnfold.ports.store import Owner
-
-if TYPE_CHECKING:
-    from turnfold_adapters.stores.memory import MemoryDisk
+from turnfold.ports.store import (
+    Answer,
+    Body,
+    BodyRef,
+    Command,
+    Head,
+    Owner,
+    Record,
+    Summary,
+    Watermark,
+)
+from turnfold.records import BLANK
 
 _Call = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 
@@ -32,6 +40,59 @@ class Room:
     lock: threading.Lock = field(factory=threading.Lock)
 
 
+class MemoryDisk:
+    """Everything that is durable. All values are immutable: a fork copies containers
+    only, for a crash explorer makes forks by the hundred thousand."""
+
+    __slots__ = (
+        "answers",
+        "bodies",
+        "created",
+        "generation",
+        "head",
+        "inbox",
+        "keys",
+        "lock",
+        "log",
+        "mark",
+        "room",
+        "streams",
+        "summaries",
+    )
+
+    def __init__(self) -> None:
+        self.created = False
+        self.generation = 0  # counts the workers there were, for their ids
+        self.head: Head = BLANK
+        self.log: list[Record] = []
+        self.streams: dict[str, tuple[Record, ...]] = {}
+        self.summaries: dict[str, Summary] = {}
+        self.bodies: dict[BodyRef, Body | None] = {}  # None: erased, never used again
+        self.keys: dict[str, str] = {}
+        self.inbox: dict[str, Command] = {}  # by id, the oldest first
+        self.answers: dict[str, Answer] = {}
+        self.mark: Watermark | None = None
+        self.lock = threading.Lock()  # held while a write is merged
+        self.room = Room()
+
+    def fork(self) -> MemoryDisk:
+        """A copy of everything that is durable, with no process alive on it."""
+        new = MemoryDisk()
+        new.created = self.created
+        new.generation = self.generation
+        new.head = self.head
+        new.log = self.log.copy()
+        new.streams = self.streams.copy()
+        new.summaries = self.summaries.copy()
+        new.bodies = self.bodies.copy()
+        new.keys = self.keys.copy()
+        new.inbox = self.inbox.copy()
+        new.answers = self.answers.copy()
+        new.mark = self.mark
+        new.room.record = self.room.record
+        return new
+
+
 class MemoryOwnership:
     """One handle's claim to be the worker of a `MemoryDisk`."""
 
@@ -39,7 +100,7 @@ class MemoryOwnership:
         self._disk = disk
         self._check = check  # raises NotOpenError unless the store may be written
 
-    def take(self) -> Owner | None:
+    async def take(self) -> Owner | None:
         """Become the owner, or None while another handle is, or this one already is."""
         self._check()
         room = self._disk.room
@@ -54,7 +115,7 @@ class MemoryOwnership:
             room.holder, room.record = self, owner
             return owner
 
-    def current(self) -> Owner | None:
+    async def current(self) -> Owner | None:
         return self._disk.room.record
 
     def release(self) -> None:
