@@ -22,7 +22,7 @@ from turnfold_model.reference_judge import legal
 from turnfold_model.reference_kinds import Record, Violation
 from turnfold_model.reference_log import Log, as_event, audit, read_ndjson
 from turnfold_model.reference_shapes import Entry, Ledger, State, Turn
-from turnfold_model.reference_table import ENTRY, TURN
+from turnfold_model.transition_table import ENTRY, TURN
 
 __all__ = [
     "ENTRY",

@@ -30,7 +30,7 @@ from turnfold_model.reference_shapes import (
     Entry,
     Part,
 )
-from turnfold_model.reference_table import CLOSED
+from turnfold_model.transition_table import CLOSED
 
 
 def _begun(data: Record, phase: str) -> Entry:

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from turnfold_model import chart, reference
+from turnfold_model import reference
 from turnfold_model.__main__ import main
 from turnfold_model.edges import ALL, Edge, taken
 from turnfold_model.reference_kinds import Record
@@ -46,19 +46,6 @@ def test_every_edge_is_taken_by_the_kernel_or_listed_with_its_reason(
 @pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.name)
 def test_the_log_of_every_walk_keeps_every_rule(walk: Walk) -> None:
     assert list(reference.audit(log_of(walk))) == []
-
-
-def test_the_edges_are_those_of_the_charts() -> None:
-    drawn = {
-        Edge(machine, *edge)
-        for machine, made in (
-            ("outbox", chart.entry_chart()),
-            ("turn", chart.turn_chart()),
-        )
-        for edge in chart.edges(made)
-    }
-    assert drawn == ALL
-    assert len(ALL) == 87 + 31
 
 
 def test_no_walk_is_there_twice() -> None:
