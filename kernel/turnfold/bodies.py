@@ -26,10 +26,15 @@ def place_of(stream: str, ref: str) -> BodyRef:
 
     Raises InvalidInputError for a text that names no body.
     """
+    return stream, number_of(ref)
+
+
+def number_of(ref: str) -> int:
+    """The number in the text that names a body. Raises InvalidInputError."""
     number, dot, _ = ref.partition(".")
     if not dot or not number.isascii() or not number.isdigit():
         raise InvalidInputError(field="body", problem=f"{ref!r:.60} names no body")
-    return stream, int(number)
+    return int(number)
 
 
 def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
