@@ -1,4 +1,4 @@
-"""What a store is to the kernel (design 7). `turnfold_model.check_store` is its test.
+"""What a store is to the kernel (specs/design.md 7). `turnfold_model.check_store` is its test.
 
 A store keeps records, one summary row per stream, bodies and keys. It decides nothing:
 the kernel says what a record means. Everything but records, bodies and keys can be
