@@ -1,4 +1,4 @@
-"""The state machine of a turn (design 5): table, state, fold. Rules as in entry.py."""
+"""The state machine of a turn (specs/design.md 5): table, state, fold. Rules as in entry.py."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
