@@ -29,7 +29,7 @@ from turnfold.ports.store import (
     Wanted,
 )
 from turnfold.records import BLANK
-from turnfold.words import CLOSED, TurnPhase
+from turnfold.words import CLOSED, Phase, TurnPhase
 
 _AT_ONCE = 20  # entries of one lane that are fetched together
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
@@ -254,6 +254,14 @@ class Book:
 
     def controls(self) -> list[str]:
         return list(self._controls)
+
+    def under_way(self, epoch: int) -> list[Entry]:
+        """The entries that a worker is attempting."""
+        states = self._states.values()
+        entries = [state for state in states if isinstance(state, Entry)]
+        return [
+            e for e in entries if e.phase in (Phase.A, Phase.D) and e.fence == epoch
+        ]
 
     def overdue(self, now: int) -> Iterator[str]:
         """Open entries whose time is over, each once."""

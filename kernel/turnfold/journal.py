@@ -14,7 +14,7 @@ from attrs import define, field
 
 from turnfold.book import Book
 from turnfold.codec import decode
-from turnfold.decide.draft import Context, Draft, Emitted, NotLoaded
+from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted, NotLoaded
 from turnfold.errors import (
     BusyError,
     ConflictError,
@@ -59,12 +59,14 @@ class Decided:
 
 @define
 class Commit:
-    """What one commit did. `moved`: the streams that changed, as they are now."""
+    """What one commit did. `moved`: the streams that changed, as they are now.
+    `attempts`: those that are durable now and may go to the wire."""
 
     results: list[Decided]
     moved: dict[str, State] = field(factory=dict)
     emitted: list[Emitted] = field(factory=list)
     bodies: list[Body] = field(factory=list)
+    attempts: list[AttemptRef] = field(factory=list)
 
 
 class Journal:
@@ -248,7 +250,9 @@ class Journal:
         """Take over what is durable now."""
         self.book.absorb(draft.touched, head, draft.keys)
         self.book.forget_fetched()
-        return Commit(results, draft.touched, draft.emitted, draft.bodies)
+        return Commit(
+            results, draft.touched, draft.emitted, draft.bodies, draft.attempts
+        )
 
     def _with_news(self, commit: Commit) -> Commit:
         if self._news:
@@ -307,6 +311,7 @@ def _joined(commits: Sequence[Commit]) -> Commit:
         whole.moved.update(commit.moved)
         whole.emitted += commit.emitted
         whole.bodies += commit.bodies
+        whole.attempts += commit.attempts
     return whole
 
 

@@ -103,6 +103,18 @@ class Context:
 
 
 _WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
+@frozen
+class AttemptRef:
+    """One attempt of one part that may go to the wire when its commit is durable.
+    `prepared`: what the channel's prepare() gave for it."""
+
+    entry: str
+    part: int
+    number: int
+    lane: str
+    prepared: Any = None
+
+
 Emitted = tuple[str, Event]  # stream and event
 
 
@@ -122,6 +134,7 @@ class Draft:
         self.answers: list[Answer] = []
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
         self._numbers: dict[str, int] = {}  # the next body of a stream
+        self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
         self._born: list[str] = []
         self._lanes: dict[str, list[str]] = {}
@@ -310,6 +323,12 @@ class Draft:
             self._lanes.setdefault(state.lane, []).append(stream)
         elif isinstance(state, Turn) and not state.control:
             self._turn_lanes.setdefault(state.lane, []).append(stream)
+
+    def hand_out(self, entry: Entry, prepared: Any = None) -> None:
+        """The current attempt of an entry is to be sent after the COMMIT."""
+        self.attempts.append(
+            AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane, prepared)
+        )
 
     def body(self, stream: str, data: bytes, origin: object = None) -> str:
         """Store bytes beside the log; the text by which an event of `stream` names

@@ -16,13 +16,14 @@ from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.clock import Clock
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef, Draft
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
 from turnfold.drivers.carrier import Carrier
 from turnfold.drivers.flushing import Flusher
 from turnfold.drivers.legs import DRAIN, Legs
+from turnfold.drivers.register import Register
 from turnfold.drivers.running import Places, Running
 from turnfold.drivers.timers import Timers
 from turnfold.effects import (
@@ -30,13 +31,13 @@ from turnfold.effects import (
     CallHandler,
     Decision,
     Effect,
-    Leg,
     Look,
     MakePlan,
     Prepare,
     Reconcile,
     RunEnd,
     Send,
+    TakeUp,
     Wait,
 )
 from turnfold.errors import NotFoundError, StoreError, UsageError
@@ -48,7 +49,7 @@ from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
-_SWIFT = (Look, MakePlan)  # effects that need no waiting
+_SWIFT = (Look, MakePlan, TakeUp)  # effects that need no waiting
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
@@ -71,7 +72,10 @@ class AioDriver:
     ) -> None:
         self.journal, self.book, self.clock = journal, journal.book, clock
         self._run_handler, self._watch, self._probe = run_handler, watch, probe
-        self.legs = Legs(journal.store, clock, settings, self.entry, self._late)
+        self.register = Register()
+        self.legs = Legs(
+            journal.store, clock, settings, self.entry, self._late, self.register
+        )
         self.epoch = 0  # 0: not the worker
         self.draining = False
         self.deposed = False
@@ -107,11 +111,14 @@ class AioDriver:
         """Give every program that has something to do now a chance to do it."""
         for state in moved.values():
             if isinstance(state, Entry):
+                self.register.moved(state)
                 self.legs.forget(state)
         if self.epoch:
             if commit is not None:
                 self.legs.keep(commit.bodies)
-            self.start(agenda.after(moved.values(), self.book, self.epoch))
+                self.start(agenda.taken_up(commit.attempts, self.register))
+            states, register = moved.values(), self.register
+            self.start(agenda.after(states, self.book, self.epoch, register))
             self._set_alarm()
         self._watch(commit or Commit([], dict(moved)))
 
@@ -130,8 +137,10 @@ class AioDriver:
         for key in keys:
             if key in self.live:
                 self._again.add(key)
-            else:
-                self.live[key] = run = Running(key, agenda.program_of(key))
+                continue
+            program = agenda.program_of(key, self.register)
+            if program is not None:
+                self.live[key] = run = Running(key, program)
                 self._go_on(run)
 
     def _go_on(
@@ -158,7 +167,7 @@ class AioDriver:
         except Exception:  # noqa: BLE001  a broken program must not stop the others
             self._ended(run, self._broke(run.key))
 
-    def _at_once(self, key: Key, effect: Look | MakePlan) -> Any:
+    def _at_once(self, key: Key, effect: Look | MakePlan | TakeUp) -> Any:
         """What needs no waiting. What happened before a look has been seen by it, so
         it is no reason to start again."""
         if self._probe is not None:
@@ -166,8 +175,11 @@ class AioDriver:
         if isinstance(effect, Look):
             self._again.discard(key)
             answer = self.look(effect.question)
-        else:
+        elif isinstance(effect, MakePlan):
             answer = self._carrier.plan(effect.entry)
+        else:
+            answer = None
+            self.start(agenda.taken_up([effect.attempt], self.register))
         if self._probe is not None:
             self._probe("after", effect)
         return answer
@@ -183,15 +195,15 @@ class AioDriver:
                 self.flusher.append(decision, partial(self._decided, run, tell))
             case Send():
                 self._carrier.send(run, effect, tell, partial(self._go_on, run, None))
-            case Prepare(leg=leg):
-                self._carrier.prepare(run, leg, tell)
-            case Reconcile(leg=leg):
-                self._carrier.reconcile(run, leg, tell)
+            case Prepare(attempt=attempt):
+                self._carrier.prepare(run, attempt, tell)
+            case Reconcile(entry=entry):
+                self._carrier.reconcile(run, entry, tell)
             case CallHandler():
                 self._runs.enter(run, partial(self._call_handler, run, effect, tell))
             case Wait():
                 self._rest(run, effect, tell)
-            case Look() | MakePlan():
+            case Look() | MakePlan() | TakeUp():
                 raise AssertionError  # answered at once
 
     def _answered(self, run: Running, effect: Effect, answer: Any) -> None:
@@ -225,7 +237,8 @@ class AioDriver:
         self.live.pop(key, None)
         if not self.live:
             self._at_rest.set()
-        if key in self._again and not self.draining:
+        again = key in self._again and (key.what == "send" or not self.draining)
+        if again:
             self._again.discard(key)
             if key.what != "run":
                 self.start([key])
@@ -267,11 +280,12 @@ class AioDriver:
             raise NotFoundError(what="entry", id=stream)
         return found
 
-    def _late(self, leg: Leg, outcome: Accepted) -> None:
+    def _late(self, attempt: AttemptRef, outcome: Accepted) -> None:
         """A call that was given up has succeeded after all: that is evidence."""
         if self.epoch or self.deposed:
+            a = attempt
             future = self.submit(
-                lambda draft: settle(draft, leg.entry, leg.part, leg.attempt, outcome)
+                lambda draft: settle(draft, a.entry, a.part, a.number, outcome)
             )
             future.add_done_callback(_log_failure)
 
@@ -325,12 +339,19 @@ class AioDriver:
         self._timers.silence()
         await self._rested(timeout_ms / 1000)
         self.legs.stopping = True
+        self.start(self._never_taken_up())
         while self.live:
             for run in list(self.live.values()):
                 self._cut_off(run)
             await self._rested(1)
         await self.flusher.rested()
         self.epoch = 0
+
+    def _never_taken_up(self) -> list[Key]:
+        """The lanes of attempts that are durable and in nobody's hand: their programs
+        record that nothing was sent."""
+        waiting = self.book.under_way(self.epoch) if self.epoch else ()
+        return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
 
     def abandon(self) -> list[asyncio.Task[Any]]:
         """End everything where it stands, as a crash does; returns the tasks of calls

@@ -10,8 +10,10 @@ from typing import Any
 
 from turnfold.attached import Attached, End
 from turnfold.clock import Clock
+from turnfold.decide.draft import AttemptRef
 from turnfold.drivers.calls import Call, Calls, Task
-from turnfold.effects import Asked, Leg, Prepared
+from turnfold.drivers.register import Register, Taken
+from turnfold.effects import Asked, Prepared
 from turnfold.errors import MissingBodyError, TurnfoldError, UsageError
 from turnfold.machines.entry import Entry
 from turnfold.packing import unpack
@@ -44,13 +46,14 @@ class Legs:
         clock: Clock,
         settings: Settings,
         find: Callable[[str], Entry],
-        late: Callable[[Leg, Accepted], None],
+        late: Callable[[AttemptRef, Accepted], None],
+        register: Register,
     ) -> None:
         self._store, self._clock = store, clock
         self._find, self._late = find, late
         self.calls = Calls(settings)
         self._began = clock.mono_ms()
-        self.sent: dict[str, tuple[Leg, Outcome | None]] = {}
+        self._register = register
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self._at_hand: dict[str, Body] = {}  # bodies just stored, by digest
         self._room = _ROOM
@@ -65,7 +68,10 @@ class Legs:
     # Each returns the call that is under way, or none if it told at once.
 
     def prepare(
-        self, desk: Attached, leg: Leg, tell: Callable[[Prepared | Rejected], None]
+        self,
+        desk: Attached,
+        leg: AttemptRef,
+        tell: Callable[[Prepared | Rejected], None],
     ) -> Call | None:
         """Repeatable, and invisible to the reader: a failure is always "not sent"."""
         entry = self._find(leg.entry)
@@ -77,14 +83,13 @@ class Legs:
         except TurnfoldError as exc:
             tell(_unreadable(exc))
             return None
-        call = _Preparing(self, desk, leg, tell)
+        call = _Preparing(self, desk, leg.entry, tell)
         return self.calls.begin(call, desk.calling_prepare(part, call.done))
 
     def send(
         self,
         desk: Attached,
-        leg: Leg,
-        prepared: Any,
+        leg: AttemptRef,
         tell: Callable[[Outcome], None],
     ) -> Call | None:
         """Exactly one call for a leg in the life of this process, whatever happens."""
@@ -95,17 +100,19 @@ class Legs:
             return None
         at = entry.last_at or self._clock.now()
         attempt = Attempt(
-            number=leg.attempt, at_ms=at, marked=entry.marked, prepared=prepared
+            number=leg.number, at_ms=at, marked=entry.marked, prepared=leg.prepared
         )
-        self.sent[leg.entry] = (leg, None)
-        call = _Sending(self, desk, leg, tell)
+        taken = self._register.find(leg)
+        if taken is not None:
+            taken.sent = True
+        call = _Sending(self, desk, leg, taken, tell)
         return self.calls.begin(call, desk.calling_send(part, attempt, call.done))
 
-    def _ready(self, entry: Entry, leg: Leg) -> Part | Outcome:
+    def _ready(self, entry: Entry, leg: AttemptRef) -> Part | Outcome:
         """The part that may go to the wire now, or what is known without sending."""
-        before = self.sent.get(leg.entry)
-        if before is not None and _same(before[0], leg):
-            return before[1] or Unknown(cause="sent_before")
+        taken = self._register.find(leg)
+        if taken is not None and taken.sent:
+            return taken.outcome or Unknown(cause="sent_before")
         if self.stopping:
             return DRAIN  # still in our hands: proven not sent
         if not _stands(entry, leg):  # a late receipt came first (INV-4)
@@ -116,10 +123,10 @@ class Legs:
             return _unreadable(exc)
 
     def reconcile(
-        self, desk: Attached, leg: Leg, tell: Callable[[Asked], None]
+        self, desk: Attached, stream: str, tell: Callable[[Asked], None]
     ) -> Call | None:
         """Ask the platform what became of a part."""
-        entry = self._find(leg.entry)
+        entry = self._find(stream)
         unsettled = self._unsettled(entry)
         try:
             part = self.part(entry)
@@ -127,7 +134,7 @@ class Legs:
             tell(Asked(CannotTell(detail=str(exc)), unsettled))
             return None
         since = (entry.first_at or entry.created) - _SKEW_MS
-        call = _Asking(self, desk, leg, tell, unsettled)
+        call = _Asking(self, desk, stream, tell, unsettled)
         return self.calls.begin(call, desk.calling_reconcile(part, since, call.done))
 
     def _unsettled(self, entry: Entry) -> int:
@@ -143,12 +150,7 @@ class Legs:
     def forget(self, entry: Entry) -> None:
         """The log has moved on: what is kept in hand for older attempts may go."""
         if entry.phase.closed:
-            self.sent.pop(entry.stream, None)
             self._quiet.pop(entry.stream, None)
-            return
-        kept = self.sent.get(entry.stream)
-        if kept and (kept[0].part, kept[0].attempt) != (entry.part, entry.attempt):
-            del self.sent[entry.stream]
 
     def part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
@@ -194,40 +196,40 @@ class Legs:
 
     def hangs(self, call: "_LegCall") -> None:
         if call.task is not None:
-            self.hung[call.leg.entry] = call.task
+            self.hung[call.entry] = call.task
 
-    def rested(self, leg: Leg) -> None:
+    def rested(self, entry: str) -> None:
         """Nothing of this entry is on the wire any more."""
-        self._quiet[leg.entry] = self._clock.mono_ms()
+        self._quiet[entry] = self._clock.mono_ms()
 
     def came_late(self, call: "_LegCall") -> None:
-        entry = call.leg.entry
+        entry = call.entry
         if self.hung.get(entry) is call.task:
             del self.hung[entry]
-        self.rested(call.leg)
+        self.rested(entry)
 
-    def late(self, leg: Leg, outcome: Outcome) -> None:
+    def late(self, leg: AttemptRef, outcome: Outcome) -> None:
         """A success is evidence, however late."""
         if isinstance(outcome, Accepted):
             self._late(leg, outcome)
 
 
 class _LegCall(Call):
-    """A call for one leg; `tell` learns what came of it, once."""
+    """A call for one entry; `tell` learns what came of it, once."""
 
-    __slots__ = ("desk", "leg", "legs", "tell")
+    __slots__ = ("desk", "entry", "legs", "tell")
 
     def __init__(
-        self, legs: Legs, desk: Attached, leg: Leg, tell: Callable[[Any], None]
+        self, legs: Legs, desk: Attached, entry: str, tell: Callable[[Any], None]
     ) -> None:
         super().__init__(legs.calls)
-        self.legs, self.desk, self.leg, self.tell = legs, desk, leg, tell
+        self.legs, self.desk, self.entry, self.tell = legs, desk, entry, tell
 
     def ended(self, end: End | None) -> None:
         if end is None:
             self.legs.hangs(self)
         else:
-            self.legs.rested(self.leg)
+            self.legs.rested(self.entry)
         self.tell(self.meaning(end))
 
     def meaning(self, end: End | None) -> Any:
@@ -249,11 +251,23 @@ class _Preparing(_LegCall):
 
 
 class _Sending(_LegCall):
-    __slots__ = ()
+    __slots__ = ("attempt", "taken")
+
+    def __init__(
+        self,
+        legs: Legs,
+        desk: Attached,
+        attempt: AttemptRef,
+        taken: Taken | None,
+        tell: Callable[[Any], None],
+    ) -> None:
+        super().__init__(legs, desk, attempt.entry, tell)
+        self.attempt, self.taken = attempt, taken
 
     def meaning(self, end: End | None) -> Outcome:
         outcome = self._outcome(end)
-        self.legs.sent[self.leg.entry] = (self.leg, outcome)
+        if self.taken is not None:
+            self.taken.outcome = outcome
         return outcome
 
     def _outcome(self, end: End | None) -> Outcome:
@@ -265,7 +279,7 @@ class _Sending(_LegCall):
 
     def late(self, end: End) -> None:
         self.legs.came_late(self)
-        self.legs.late(self.leg, self.desk.outcome(end))
+        self.legs.late(self.attempt, self.desk.outcome(end))
 
 
 class _Asking(_LegCall):
@@ -278,11 +292,11 @@ class _Asking(_LegCall):
         self,
         legs: Legs,
         desk: Attached,
-        leg: Leg,
+        entry: str,
         tell: Callable[[Asked], None],
         unsettled: int,
     ) -> None:
-        super().__init__(legs, desk, leg, tell)
+        super().__init__(legs, desk, entry, tell)
         self.unsettled = unsettled
 
     def ended(self, end: End | None) -> None:
@@ -320,19 +334,10 @@ def _route(
     )
 
 
-def _same(one: Leg, other: Leg) -> bool:
-    """One attempt, whether it was seen before its dispatch or after it."""
-    return (one.entry, one.part, one.attempt) == (
-        other.entry,
-        other.part,
-        other.attempt,
-    )
-
-
-def _stands(entry: Entry, leg: Leg) -> bool:
+def _stands(entry: Entry, leg: AttemptRef) -> bool:
     """This attempt is still the one that the log announces."""
     in_flight = entry.phase in (Phase.A, Phase.D)
-    return in_flight and (entry.part, entry.attempt) == (leg.part, leg.attempt)
+    return in_flight and (entry.part, entry.attempt) == (leg.part, leg.number)
 
 
 def _unreadable(exc: TurnfoldError) -> Rejected:
