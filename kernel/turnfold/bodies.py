@@ -85,7 +85,13 @@ def content_of(event: Event, data: bytes) -> str | None:
     Only an entry's payload is: what a message or a handler brings may look like one,
     and name a body that is not its own."""
     payload = isinstance(event, o.Queued | o.Planned | o.Imported)
-    if not payload or not data.startswith(FILE):
+    return content_in(data) if payload else None
+
+
+def content_in(data: bytes) -> str | None:
+    """The name of the body that holds a file's content, in the bytes of its payload;
+    None for another payload."""
+    if not data.startswith(FILE):
         return None
     try:
         value = canonical.loads(data)

@@ -80,7 +80,9 @@ class Commands:
         turn = f"{TURN}{self._new_id()}"
         if self.working:
             wanted = Wanted(keys=frozenset((inbound_key(inbound),)))
-            decision = partial(accepting.accept, turn=turn, inbound=inbound, cursor=cursor)
+            decision = partial(
+                accepting.accept, turn=turn, inbound=inbound, cursor=cursor
+            )
             try:
                 return self._accepted(await self.append(decision, wanted))
             except OwnedError:
@@ -95,7 +97,10 @@ class Commands:
     async def advance(self, cursor: SourceCursor) -> None:
         """A source got on without bringing a message."""
         await self._do(
-            partial(accepting.advance, cursor=cursor), "advance", "store", asdict(cursor)
+            partial(accepting.advance, cursor=cursor),
+            "advance",
+            "store",
+            asdict(cursor),
         )
 
     async def enqueue(
@@ -122,7 +127,9 @@ class Commands:
             not_before=not_before,
         )
         if self.working:
-            wanted = None if key is None else Wanted(keys=frozenset((outbound_key(key),)))
+            wanted = (
+                None if key is None else Wanted(keys=frozenset((outbound_key(key),)))
+            )
             try:
                 done: Enqueued = await self.append(
                     partial(enqueuing.enqueue, intent=intent), wanted
@@ -133,9 +140,7 @@ class Commands:
                 return done
         command = inbox.enqueue_command(intent, self._clock.wall())
         posted = await self._mailbox.post(command)
-        return Enqueued(
-            entry_id=posted.stream, status=Status.QUEUED, new=posted.new
-        )
+        return Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=posted.new)
 
     async def intend(
         self,
@@ -198,9 +203,7 @@ class Commands:
         by = a_name_or_none("by", by)
         decide = partial(decision, stream=stream, reason=reason, by=by)
         try:
-            done = await self._do(
-                decide, "abort", stream, {"reason": reason, "by": by}
-            )
+            done = await self._do(decide, "abort", stream, {"reason": reason, "by": by})
         except RequestedError:
             return Abortion(aborted=False, status="requested")
         return done if isinstance(done, Abortion) else Abortion(**done)
@@ -244,7 +247,11 @@ class Commands:
     ) -> None:
         """Send a dead letter again, from its first part that is not delivered."""
         await self._operate(
-            operating.redrive, "redrive", entry, by=by, accept_duplicate=accept_duplicate
+            operating.redrive,
+            "redrive",
+            entry,
+            by=by,
+            accept_duplicate=accept_duplicate,
         )
 
     async def resolve(
@@ -272,7 +279,7 @@ class Commands:
 
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
         """The platform refused afterwards what it had accepted."""
-        arguments = {"part": part, "detail": a_text("detail", detail)}
+        arguments: dict[str, Any] = {"part": part, "detail": a_text("detail", detail)}
         stream = a_name("entry", entry)
         decision = partial(operating.bounce, stream=stream, **arguments)
         await self._do(decision, "bounce", stream, arguments)

@@ -12,7 +12,6 @@ from turnfold.bodies import digests_of, number_of
 from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.frozen import maker
 from turnfold.machines import entry as entry_machine
 from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
@@ -148,7 +147,7 @@ def check_follows(state: State | None, record: Record) -> None:
     )
 
 
-_summary = maker(Summary)
+_summary = Summary
 
 
 def summarize(state: State) -> Summary:

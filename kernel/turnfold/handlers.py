@@ -78,9 +78,7 @@ class Handlers:
         error = task.exception()
         if error is None:
             return RunEnd("returned")
-        if isinstance(error, StaleRunError) and not await self._wanted(
-            stream, run
-        ):
+        if isinstance(error, StaleRunError) and not await self._wanted(stream, run):
             return RunEnd("stopped", "stale")
         if isinstance(error, BackPressureError):
             return RunEnd("stopped", error.code)

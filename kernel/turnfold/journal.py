@@ -17,7 +17,6 @@ from turnfold.codec import decode
 from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted, NotLoaded
 from turnfold.errors import (
     BusyError,
-    ConflictError,
     CorruptLogError,
     FateUnknownError,
     NotOpenError,
@@ -232,9 +231,9 @@ class Journal:
         (answer,) = await self.store.commit((write,))
         if isinstance(answer, Stored):
             return answer.head
-        return await self._was_refused(answer, draft)
+        return await self._was_refused(answer)
 
-    async def _was_refused(self, answer: Refused, draft: Draft) -> Head:
+    async def _was_refused(self, answer: Refused) -> Head:
         """Memory was wrong about the log. With one owner that cannot happen: another
         one has written, or what was folded is damaged."""
         before = self.book.head

@@ -390,7 +390,8 @@ class Kernel(Commands):
 
     async def look(self, question: Callable[[Draft], T]) -> T:
         """Ask folded state. Raises OwnedError if the store is not ours."""
-        return await self._open_driver().look(question)
+        answer: T = await self._open_driver().look(question)
+        return answer
 
     async def settled(
         self, stream: str, timeout_ms: int | None = None
@@ -526,8 +527,9 @@ def _unwanted(turn: Turn) -> bool:
 
 def _outcome_in(row: Summary) -> TurnOutcome | None:
     """The outcome of a closed turn, as its summary says it."""
-    is_turn = row.stream.startswith(TURN) and row.reason is not None
-    return TurnOutcome(row.reason) if is_turn else None
+    if not row.stream.startswith(TURN) or row.reason is None:
+        return None
+    return TurnOutcome(row.reason)
 
 
 def _drop(

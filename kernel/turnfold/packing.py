@@ -5,7 +5,7 @@ in it by digest, so that the queue owns a copy and the file on disk may vanish.
 """
 
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from attrs import field
 
 from turnfold import canonical
+from turnfold.bodies import content_in
 from turnfold.decide.draft import Draft
 from turnfold.errors import InvalidInputError
 from turnfold.frozen import frozen
@@ -121,6 +122,19 @@ def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
             return File(data=body(digest), name=name, mime=mime)
         case _:
             raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+async def fetch_payload(
+    read: Callable[[str, str], Awaitable[bytes]], stream: str, ref: str
+) -> Payload:
+    """The payload that an event of `stream` names. `read`: a body by stream and name.
+
+    Raises what `read` raises, and InvalidInputError for bytes that are no payload.
+    """
+    data = await read(stream, ref)
+    content = content_in(data)
+    stored = {} if content is None else {content: await read(stream, content)}
+    return unpack(data, stored.__getitem__)
 
 
 def pack_inbound(inbound: Inbound) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, overload
 
 from attrs import field
 
+from turnfold.bodies import body_ref, checked, place_of
 from turnfold.codec import encode, record_of
 from turnfold.errors import (
     CorruptLogError,
@@ -23,12 +24,11 @@ from turnfold.events import NAMES, Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.events.outbox import OutboxEvent
 from turnfold.fold import STORE, State, advance, evolve, family
-from turnfold.frozen import frozen, maker
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
-from turnfold.bodies import body_ref, checked, place_of
 from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
 from turnfold.settings import Settings
 from turnfold.words import CLOSED
@@ -43,28 +43,38 @@ class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an erro
 
 
 class View(Protocol):
-    """Folded state, ready to be read. Whatever is not in memory raises NotLoaded."""
+    """Folded state, ready to be read. State that is not in memory raises NotLoaded."""
 
     @property
-    def position(self) -> int:
-        """The position of the last record that this commit would write."""
-        return self._base + len(self._items)
+    def position(self) -> int: ...
+
+    def state(self, stream: str) -> State | None: ...
+
+    def lookup(self, key: str) -> str | None:
+        """The stream that a dedupe key belongs to."""
 
     @property
-    def made(self) -> int:
-        """Grows with everything that a decision makes."""
-        made = len(self.emitted) + len(self.bodies) + len(self.keys)
-        return made + len(self.erased) + len(self.done) + len(self.answers)
+    def gated(self) -> bool:
+        """Is any gate closed at all? Mostly none is, and this is asked for every
+        attempt."""
 
-    def records(self) -> list[Record]:
-        """One record for each stream that this commit moves, in order of position."""
-        wall = self.context.wall
-        if wall is not None and abs(wall - self.now) <= _WALL_MS:
-            wall = None
-        return [
-            record_of(items, stream, self.touched[stream].version, self.now, at, wall)
-            for at, (stream, items) in enumerate(self._items.items(), self._base + 1)
-        ]
+    def holding(self, gate: str) -> Gate | None:
+        """A gate, if it is closed (its time may be over)."""
+
+    def lane(self, lane: str) -> Iterator[Entry]:
+        """The open entries of a lane, in the order of their queueing."""
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        """The accepted and running turns of a lane, in order."""
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        """All entries of a turn, closed ones too, in order."""
+
+    def stored(self, place: BodyRef) -> Body | None:
+        """A body beside the log, or None if it is not there."""
+
+    def history(self, stream: str) -> Sequence[Event]:
+        """All events of a stream."""
 
     @property
     def open_count(self) -> int: ...
@@ -103,6 +113,8 @@ class Context:
 
 
 _WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
+
+
 @frozen
 class AttemptRef:
     """One attempt of one part that may go to the wire when its commit is durable.
@@ -148,12 +160,24 @@ class Draft:
 
     @property
     def position(self) -> int:
-        return self._base + len(self.emitted)
+        """The position of the last record that this commit would write."""
+        return self._base + len(self._items)
 
     @property
     def made(self) -> int:
         """Grows with everything that a decision makes."""
-        return len(self.records) + len(self.bodies) + len(self.keys) + len(self.erased)
+        made = len(self.emitted) + len(self.bodies) + len(self.keys)
+        return made + len(self.erased) + len(self.done) + len(self.answers)
+
+    def records(self) -> list[Record]:
+        """One record for each stream that this commit moves, in order of position."""
+        wall = self.context.wall
+        if wall is not None and abs(wall - self.now) <= _WALL_MS:
+            wall = None
+        return [
+            record_of(items, stream, self.touched[stream].version, self.now, at, wall)
+            for at, (stream, items) in enumerate(self._items.items(), self._base + 1)
+        ]
 
     @property
     def open_count(self) -> int:

@@ -60,7 +60,10 @@ def resolve(
         case "not_sent" | "resend":
             resend = verdict == "resend"
             event = o.Resolved(
-                resend=resend, by=by, why=draft.text(stream, why), marked=marked and resend
+                resend=resend,
+                by=by,
+                why=draft.text(stream, why),
+                marked=marked and resend,
             )
             draft.emit(stream, event)
             _stop_if_aborted(draft, draft.entry(stream))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from turnfold.attached import Attached
+from turnfold.bodies import read_body
 from turnfold.decide.draft import AttemptRef
 from turnfold.drivers.calls import Call
 from turnfold.drivers.legs import DRAIN, Legs, route_of
@@ -16,7 +17,7 @@ from turnfold.drivers.running import Places, Running
 from turnfold.effects import Asked, Send
 from turnfold.errors import MissingBodyError, StoreError, UsageError
 from turnfold.machines.entry import Entry
-from turnfold.packing import unpack
+from turnfold.packing import fetch_payload
 from turnfold.planning import Plan
 from turnfold.ports.channel import CannotTell, Rejected
 from turnfold.ports.store import Store
@@ -44,14 +45,14 @@ class Carrier:
         self.places = Places(at_once)
         self._draining = draining
 
-    def plan(self, stream: str) -> Plan | Rejected:
+    async def plan(self, stream: str) -> Plan | Rejected:
         entry = self._find(stream)
         desk = self._desk(entry)
         if desk is None:
             return _detached(entry)
         try:
-            body = self._store.body
-            payloads = [unpack(body(digest), body) for digest in entry.body]
+            read = partial(read_body, self._store)
+            payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
             return desk.plan(payloads, route_of(entry), entry.kind, stream)
         except Exception as exc:  # an adapter's plan may raise anything
             if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
