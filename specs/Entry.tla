@@ -1,5 +1,5 @@
 ------------------------------- MODULE Entry -------------------------------
-(* An outbox entry and its parts (design 4), one step per commit of its log, with the
+(* An outbox entry and its parts (specs/design.md 4), one step per commit of its log, with the
    wire and what the user sees beside it. One worker at a time: a dead owner is known
    to be dead. There is no clock: expiry and time-outs may come at any time.
    `turnfold_model.twin_entry` is the same by hand; both have the same number of

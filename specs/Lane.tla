@@ -1,5 +1,5 @@
 -------------------------------- MODULE Lane --------------------------------
-(* Lanes and gates (design 4 and 6): entries are queued in order, each in its lane; a
+(* Lanes and gates (specs/design.md 4 and 6): entries are queued in order, each in its lane; a
    closed gate holds an account, or one conversation; the head of a lane may yield.
    `turnfold_model.twin_lane` is the same by hand. *)
 EXTENDS Integers

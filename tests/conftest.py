@@ -1,6 +1,5 @@
 """What all tests share: which cases they cover, and gateways to attack."""
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,34 +13,31 @@ from turnfold.words import Flush
 from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
-HERE = Path(__file__).parent
-COVERED = pytest.StashKey[set[str]]()
-REQUIRED = HERE / "cases.txt"  # what must be covered, one id per word
-_MARK = re.compile(r"\bcase\(([^)]*)\)")
+from .case_report import PAGE, CaseReport, marked_in_files, read_cases
+
+REQUIRED = Path(__file__).parent / "cases.txt"  # what must be covered, one id per word
 
 
-def marked_in_files() -> set[str]:
-    """The ids that any test file marks, collected in this session or not."""
-    found: set[str] = set()
-    for path in HERE.rglob("test_*.py"):
-        for arguments in _MARK.findall(path.read_text()):
-            found |= set(re.findall(r"[A-Z]\d\d", arguments))
-    return found
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cases")
+    group.addoption(
+        "--cases",
+        action="store_true",
+        help="list every case of specs/cases.md with its tests and their results",
+    )
+    group.addoption(
+        "--cases-json",
+        metavar="FILE",
+        type=Path,
+        help="write the same to FILE as JSON",
+    )
 
 
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    marks = (mark for item in items for mark in item.iter_markers("case"))
-    config.stash[COVERED] = {str(case) for mark in marks for case in mark.args}
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    covered = config.stash.get(COVERED, set())
-    if covered:
-        terminalreporter.write_line(f"cases covered: {' '.join(sorted(covered))}")
+def pytest_configure(config: pytest.Config) -> None:
+    show, path = config.getoption("--cases"), config.getoption("--cases-json")
+    if show or path:
+        cases = read_cases(PAGE.read_text("utf-8"))
+        config.pluginmanager.register(CaseReport(cases, show, path), "turnfold-cases")
 
 
 @pytest.fixture

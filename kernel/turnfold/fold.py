@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
+from turnfold.bodies import digests_of, number_of
 from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.frozen import maker
 from turnfold.machines import entry as entry_machine
 from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
@@ -108,12 +108,25 @@ def _onto(state: State | None, record: Record, first: _Step) -> State:
         after = first(state, events[0], stream, at, position)
         for event in events[1:]:
             after = advance(after, event, stream, at, position)
+        if isinstance(after, Entry | Turn):
+            after = _counted(after, events)
     except UNFOLDABLE as exc:
         problem = str(exc) if isinstance(exc, UsageError) else repr(exc)
         raise CorruptLogError(
             position=position, stream=stream, problem=problem
         ) from exc
     return after
+
+
+def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
+    """Count the numbers of bodies that these events have used up. A file's content is
+    numbered before the payload that names it, so the payload's number is enough."""
+    used = [number_of(ref) + 1 for event in events for ref in digests_of(event)]
+    if not used:
+        return state
+    counted: Any = state  # made in this fold, shared with nobody yet
+    counted.bodies = max(state.bodies, *used)
+    return state
 
 
 # What a fold raises for an event that is illegal where it stands, or is of a family
@@ -134,7 +147,7 @@ def check_follows(state: State | None, record: Record) -> None:
     )
 
 
-_summary = maker(Summary)
+_summary = Summary
 
 
 def summarize(state: State) -> Summary:

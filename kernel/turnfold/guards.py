@@ -1,4 +1,4 @@
-"""The rules of the transition tables, one named function each (design 4 and 5).
+"""The rules of the transition tables, one named function each (specs/design.md 4 and 5).
 
 A guard answers one question and decides nothing else. Decisions call it through this
 module, so that a test can take one guard out and show that something breaks without
@@ -37,7 +37,7 @@ def not_settled(entry: Entry, part: int) -> bool:
 
 def key_window_open(entry: Entry, now: int) -> bool:
     """The platform still honours the key. Half of its window is kept as a margin for
-    a wall clock that was set back across a restart (design 2)."""
+    a wall clock that was set back across a restart (specs/design.md 2)."""
     if DeliveryClass.KEYED not in entry.classes or entry.first_at is None:
         return False
     window = entry.current.key_window_ms

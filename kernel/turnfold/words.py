@@ -1,4 +1,4 @@
-"""The words of design 3 as closed sets. Every log, query and error uses these."""
+"""The words of specs/design.md 3 as closed sets. Every log, query and error uses these."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ class Status(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the transition table of an entry is keyed by (design 4)."""
+    """What the transition table of an entry is keyed by (specs/design.md 4)."""
 
     Q = "Q"  # queued
     A = "A"  # attempted, not dispatched
@@ -53,7 +53,7 @@ CLOSED = frozenset({Phase.OK, Phase.F, Phase.X})
 
 
 class TurnPhase(StrEnum):
-    """Where a turn stands (design 5)."""
+    """Where a turn stands (specs/design.md 5)."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -89,7 +89,7 @@ class Kind(StrEnum):
 
 
 class DeliveryClass(StrEnum):
-    """What a platform offers for one kind of part (design 2)."""
+    """What a platform offers for one kind of part (specs/design.md 2)."""
 
     KEYED = "keyed"  # honours an idempotency key inside a window
     LOOKUP = "lookup"  # a sent part can be read back

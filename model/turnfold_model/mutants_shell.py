@@ -182,9 +182,23 @@ RECOVERY: Final = (
     _broken(
         "an attempt may be sent again by the process that sent it",
         f"{_LEGS}._ready",
-        "_same(before[0], leg)",
+        "taken is not None and taken.sent",
         "False",
-        f"{_DOUBT}::a_leg_goes",
+        f"{_DOUBT}::an_attempt_goes",
+    ),
+    _broken(
+        "a lane program that looks sends an attempt that is on its way",
+        "turnfold.drivers.aio:AioDriver.start",
+        "key in self.live",
+        "key in self.live and key.what != 'send'",
+        f"{_DOUBT}::an_attempt_is_carried_once",
+    ),
+    _broken(
+        "a drain leaves alone the attempts that nobody took up",
+        "turnfold.drivers.aio:AioDriver._never_taken_up",
+        "",
+        "return []",
+        f"{_DOUBT}::a_drain_records",
     ),
     _broken(
         "an exception of an adapter proves that nothing was sent",

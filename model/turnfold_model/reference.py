@@ -1,4 +1,4 @@
-"""The reference: is this event legal here? Written from the design alone.
+"""The reference: is this event legal here? Written from specs/design.md alone.
 
 `legal` judges one event against the state of its own stream. `Log` judges a whole
 store's log, with the rules that need several streams: lanes, gates, fences, finals,

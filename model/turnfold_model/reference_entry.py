@@ -1,8 +1,8 @@
-"""The rules of an outbox entry (design 4), one function per event.
+"""The rules of an outbox entry (specs/design.md 4), one function per event.
 
 Each takes the entry, the `data` of the event and its wall time, and gives the next
-entry or raises Breach. Parts are numbered from 0, attempts from 1. Read from the
-design, not from the kernel: when both agree, that says something.
+entry or raises Breach. Parts are numbered from 0, attempts from 1. Read from that
+page, not from the kernel: when both agree, that says something.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """The transition tables of an entry and a turn: the model's, written by hand.
 
-The rows are the `from -> to` columns of the design's tables, as plain data with the
+The rows are the `from -> to` columns of specs/design.md, as plain data with the
 names that stand in a log. The reference judges logs by them, and `chart` gives them to
 `transitions`. They are the second of two sources: the kernel's tables in
 `turnfold.machines` are the first. Never derive a row from the kernel's table, or the

@@ -111,7 +111,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """Those of design 2, and one that the model found; each may be dropped."""
+    """Those of specs/design.md 2; each may be dropped."""
 
     fsync: bool = True  # what was committed stays
     key: bool = True  # the platform honours the key inside its window

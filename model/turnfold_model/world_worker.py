@@ -1,4 +1,4 @@
-"""What a living worker may do with one column: the protocol of design 4 to 6.
+"""What a living worker may do with one column: the protocol of specs/design.md 4 to 6.
 
 A worker decides on the log as it stands and on its own job. One that lost the fence
 (`current` is false) may only report a success, as evidence.

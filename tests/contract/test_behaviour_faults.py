@@ -88,6 +88,24 @@ async def test_a_fault_at_any_write_loses_and_doubles_nothing(
     assert commits(kernel)["turn.accepted"] == 1
 
 
+@pytest.mark.case("A06")
+async def test_an_attempt_of_a_commit_of_unknown_fate_is_found_and_sent_once(
+    gateway: Gateway, impatient: None
+) -> None:
+    kernel, store = await faulty(gateway)
+    store.fails("landed")
+    done = await kernel.enqueue(route(), "hi")
+    await kernel.settled(done.entry_id, 2_000)
+    await spin()
+    assert story(kernel, done.entry_id) == [
+        "queued",
+        "planned",
+        "attempted",
+        "delivered",
+    ]
+    assert len(gateway.platform.calls) == 1
+
+
 @pytest.mark.case("A06", "A09")
 async def test_an_outcome_is_kept_in_hand_until_it_is_stored(
     gateway: Gateway, impatient: None

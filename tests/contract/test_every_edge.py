@@ -8,6 +8,7 @@ import json
 from functools import cache
 
 import pytest
+from tests.least import LEAST
 
 from turnfold_model import reference
 from turnfold_model.__main__ import main
@@ -67,6 +68,7 @@ def test_the_command_tells_of_the_walks(capsys: pytest.CaptureFixture[str]) -> N
     assert report["taken"] + report["never"] == report["edges"] == len(ALL)
     assert report["missing"] == report["unexpected"] == []
     assert report["breaches"] == 0
+    assert report["taken"] >= LEAST["edges taken by the kernel"]
 
 
 def test_the_command_tells_of_a_log_from_elsewhere(

@@ -1,4 +1,4 @@
-"""The reference: each rule of design 4 and 5 is broken once, and noticed by its name."""
+"""The reference: each rule of specs/design.md 4 and 5 is broken once, and noticed by its name."""
 
 import json
 

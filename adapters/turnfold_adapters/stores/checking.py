@@ -54,6 +54,11 @@ def no_events(record: Record) -> InvalidInputError:
     return InvalidInputError(field="record.count", problem=problem)
 
 
+def wrong_shard(record: Record) -> InvalidInputError:
+    problem = f"{record.stream} is of shard {record.shard}, the write is not"
+    return InvalidInputError(field="record.shard", problem=problem)
+
+
 def no_stream(field: str, stream: str) -> InvalidInputError:
     return InvalidInputError(field=field, problem=f"there is no stream {stream!r}")
 
@@ -63,9 +68,9 @@ def body_there(ref: BodyRef) -> InvalidInputError:
     return InvalidInputError(field="body.number", problem=problem)
 
 
-def check_number(ref: BodyRef) -> None:
-    if not 0 <= ref[1] < NUMBER_LIMIT:
-        problem = f"{ref[1]} is not from 0 to {NUMBER_LIMIT - 1}"
+def check_number(number: int) -> None:
+    if not 0 <= number < NUMBER_LIMIT:
+        problem = f"{number} is not from 0 to {NUMBER_LIMIT - 1}"
         raise InvalidInputError(field="body.number", problem=problem)
 
 

@@ -53,6 +53,7 @@ from turnfold_adapters.stores.checking import (
     no_stream,
     off_the_head,
     stream_moved,
+    wrong_shard,
 )
 from turnfold_adapters.stores.memory_disk import (
     MemoryDisk,
@@ -285,6 +286,8 @@ def _grown(disk: MemoryDisk, write: Write) -> dict[str, tuple[Record, ...]]:
         position += 1
         if record.position != position:
             raise off_the_head(record, position)
+        if record.shard != write.shard:
+            raise wrong_shard(record)
         grown[record.stream] = (*before, record)
     return grown
 
@@ -321,7 +324,7 @@ def _new_bodies(
     new: dict[BodyRef, Body | None] = {}
     for body in write.bodies:
         ref = (body.stream, body.number)
-        check_number(ref)
+        check_number(body.number)
         if body.stream not in streams:
             raise no_stream("body.stream", body.stream)
         if ref in new or ref in disk.bodies:

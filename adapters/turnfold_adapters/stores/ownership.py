@@ -16,6 +16,8 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +50,15 @@ class Book(Protocol):
 
     def record_claim(self, claim: Claim) -> None: ...
 
+    def check_writable(self) -> None:
+        """Raises NotOpenError or ReadOnlyError."""
+
+    async def in_turn(self, work: Callable[[], Owner | None]) -> Owner | None:
+        """Run work that may wait for the disk, after all writing that came before."""
+
+    def after_writing(self, work: Callable[[], None]) -> None:
+        """Run work at once if nothing is being written, else right after it."""
+
 
 class _Registry:
     """The lock files that this process has open; a file is never opened twice."""
@@ -71,13 +82,16 @@ class FileOwnership:
         self._book = book
         self._held: tuple[_Key, Owner] | None = None
 
-    def take(self) -> Owner | None:
+    async def take(self) -> Owner | None:
         """Become the owner; None while another process or handle is.
 
         Raises DiskError if the lock file cannot be opened, BusyError or another
         StoreError if the record cannot be written; then nothing is held.
         """
-        last = self._book.claim()  # also refuses a store that is not open
+        self._book.check_writable()
+        return await self._book.in_turn(partial(self._take, self._book.claim()))
+
+    def _take(self, last: Claim | None) -> Owner | None:
         with _registry.lock:
             key = self._lock()
             if key is None:
@@ -104,18 +118,16 @@ class FileOwnership:
         self._book.record_claim(Claim(owner=owner, store=store, lock=lock))
         return owner
 
-    def current(self) -> Owner | None:
+    async def current(self) -> Owner | None:
         claim = self._book.claim()
         return None if claim is None else claim.owner
 
     def release(self) -> None:
-        """Let go, if held. In a forked child there is nothing to let go."""
+        """Let go, if held, once the commit that is under way has ended. In a forked
+        child there is nothing to let go."""
         held, self._held = self._held, None
-        if held is None or held[0][2] != os.getpid():
-            return
-        with _registry.lock:
-            _registry.released.add(held[1].id)
-            _unlock(held[0])
+        if held is not None and held[0][2] == os.getpid():
+            self._book.after_writing(partial(_let_go, *held))
 
     @property
     def held(self) -> bool:
@@ -129,7 +141,7 @@ class FileOwnership:
 
     async def wait(self) -> None:
         """Return when the owner died, or after `POLL_S` in any case."""
-        owner = self.current()
+        owner = await self.current()
         watch = None if owner is None else _watch(owner)
         if watch is None:
             await asyncio.sleep(POLL_S)
@@ -162,6 +174,12 @@ class FileOwnership:
             return os.open(self._file, flags, 0o644)
         except OSError as exc:
             raise DiskError(path=self._file, problem=str(exc)) from exc
+
+
+def _let_go(key: _Key, owner: Owner) -> None:
+    with _registry.lock:
+        _registry.released.add(owner.id)
+        _unlock(key)
 
 
 def _try_lock(descriptor: int, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The audit of a log: does it keep the rules that the design promises?
+"""The audit of a log: does it keep the rules that the contract promises?
 
 Streaming: it takes records from anywhere - a store that is open for reading only, an
 export file, a test - and says which rules they break, in order. With a store it also

@@ -1,4 +1,4 @@
-"""The rules of one outbox entry, as a log shows them (design 2, INV-1 to INV-12).
+"""The rules of one outbox entry, as a log shows them (specs/design.md 2, INV-1 to INV-12).
 
 Written anew on purpose: nothing of `guards` or `decide` is used here, so that a guard
 that is wrong there is found here. Each function yields what an event breaks, given the
@@ -175,7 +175,7 @@ def _resent(before: Entry, event: o.Attempted, now: Moment) -> Broken:
         return
     since = now.at - (before.first_at if before.first_at is not None else now.at)
     window = part.key_window_ms
-    # Half of the window: what a wall clock may lose across a restart (design 2).
+    # Half of the window: what a wall clock may lose across a restart (specs/design.md 2).
     if window is not None and 2 * since >= window:
         text = f"sent again under its key {since} ms after the first attempt"
         yield Rule.NO_DOUBLE, f"{text}; half of the key's window is {window // 2} ms"

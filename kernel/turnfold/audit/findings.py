@@ -10,7 +10,7 @@ from turnfold.records import BLANK, Head
 
 class Rule(StrEnum):
     """Every rule that an audit can find broken. The id is stable; `RULES` says what it
-    demands. INV ids are those of the design."""
+    demands. INV ids are those of specs/design.md 2."""
 
     HASH = "chain.hash"
     POSITION = "chain.position"

@@ -17,13 +17,13 @@ from turnfold.events.ledger import Restored
 from turnfold.fold import STORE
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Mark
+from turnfold.ports.store import Watermark
 from turnfold.words import FailureClass, Phase, TurnPhase
 
 REASON = "restored"
 
 
-def restored(draft: Draft, mark: Mark, streams: Iterable[str]) -> bool:
+def restored(draft: Draft, mark: Watermark, streams: Iterable[str]) -> bool:
     """`mark` tells of the history that is gone; `streams` are all that are open. False
     if this was done before, and only the mark was not rewritten since."""
     event = Restored(

@@ -218,7 +218,7 @@ def _again(draft: Draft, turn: Turn, failure: FailureClass, detail: str) -> None
             run=turn.run,
             failure=failure,
             due=draft.now + wait,
-            detail=draft.text(detail),
+            detail=draft.text(turn.stream, detail),
         ),
     )
 

@@ -142,7 +142,7 @@ def _defer(draft: Draft, entry: Entry, outcome: Rejected) -> None:
         part=entry.part,
         attempt=entry.attempt,
         failure=outcome.failure,
-        detail=draft.text(outcome.detail),
+        detail=draft.text(entry.stream, outcome.detail),
     )
     _go_on(draft, draft.emit(entry.stream, event))
 
@@ -164,7 +164,7 @@ def _retry(
         failure=failure,
         due=_again(draft, entry, failure),
         target=target,
-        detail=draft.text(detail),
+        detail=draft.text(entry.stream, detail),
     )
     _go_on(draft, draft.emit(entry.stream, event))
     if draft.settings.yield_retryable and draft.entry(entry.stream).phase is Phase.R:
@@ -192,7 +192,7 @@ def _unknown(draft: Draft, entry: Entry, cause: str, detail: str = "") -> None:
             attempt=entry.attempt,
             cause=str(cause),  # a failure class is a word like any other here
             due=_again(draft, entry, cause) if waiting_helps else draft.now,
-            detail=draft.text(detail),
+            detail=draft.text(entry.stream, detail),
         ),
     )
 
@@ -211,7 +211,7 @@ def fail_entry(
     """End an entry. What may have arrived is never called undelivered (INV-12)."""
     if not guards.no_doubt(entry):
         reason = Reason.OUTCOME_UNKNOWN
-    told = draft.text(detail)
+    told = draft.text(entry.stream, detail)
     event = o.FailedTerminal(reason=reason, failure=failure, detail=told)
     after_close(draft, draft.emit(entry.stream, event))
 
@@ -309,7 +309,7 @@ def look_up(draft: Draft, stream: str, verdict: Verdict, unsettled_ms: int) -> N
 def _cannot_tell(draft: Draft, entry: Entry, detail: str) -> o.Reconciled:
     wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
     due = draft.now + wait
-    told = draft.text(detail)
+    told = draft.text(entry.stream, detail)
     return o.Reconciled(part=entry.part, absent=False, due=due, detail=told)
 
 

@@ -1,4 +1,4 @@
-"""The state machine of an outbox entry (design 4): table, state, fold.
+"""The state machine of an outbox entry (specs/design.md 4): table, state, fold.
 
 Rule of this file: everything that a log of `outbox.*` events means stands here. The
 fold never looks at a policy, a clock or a channel, so a log written under other
@@ -160,6 +160,7 @@ class Entry:
     acknowledged: bool = False
     bounced: bool = False
     redacted: bool = False  # its bodies are erased
+    bodies: int = 0  # numbers of bodies that its events have used up
 
     @property
     def status(self) -> Status:

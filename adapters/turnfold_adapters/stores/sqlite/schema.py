@@ -1,11 +1,18 @@
 """The tables of a SQLite store, and how to tell a store from any other file.
 
-`stream` has one row per stream and doubles as the projection: its id is the position of
-the stream's first event, so that "by order" is "by row". Names and kinds stand once;
-the log refers to them by number. A stream is read backwards from `last` along `prev`,
-and the head stands in the log itself: an index and a table less, that is two pages
-less to write and sync in every commit. The reasons with figures:
-specs/decisions/0010-sqlite-layout.md.
+A commit costs what it writes and syncs, which is pages; so the layout saves pages.
+
+- `stream` has one row per stream and doubles as the projection. Its id is the position
+  of the stream's first record, so "by order" is "by row".
+- `log` has one row per commit and stream. A stream is read backwards from `last` along
+  `prev`; the running head stands on the last record of each commit.
+- `body` is keyed by stream and number in one integer that grows with the log. Rows are
+  only appended: a row between others would move its neighbours to another page, and a
+  copy of what is erased later would stay behind on the old one. A body that comes late
+  to an older stream goes to `late_body`.
+- `inbox` and `answer` are ordered by an integer key that grows.
+
+The reasons with figures: specs/decisions/0010-sqlite-layout.md.
 """
 
 import apsw
@@ -19,18 +26,26 @@ SCHEMA = 1  # the layout below; in the file's header as user_version
 # to the layout leaves it alone, and an older one may then still read its stores.
 READABLE_BY = 1
 
+NUMBER_BITS = 20  # of a body's number in its place
+
+
+def place_of(stream: int, number: int) -> int:
+    """The key of a body: its stream's id and its number."""
+    return stream << NUMBER_BITS | number
+
+
 _TABLES = (
     """CREATE TABLE stream (
-        id INTEGER PRIMARY KEY,  -- position of its first event
+        id INTEGER PRIMARY KEY,  -- position of its first record
         name TEXT NOT NULL UNIQUE,
         version INTEGER NOT NULL,
-        last INTEGER NOT NULL,  -- position of its last event
+        last INTEGER NOT NULL,  -- position of its last record
         open INTEGER NOT NULL DEFAULT 0,
         phase TEXT,  -- null: the stream has no summary
         created INTEGER,
         updated INTEGER,
         lane TEXT,
-        parent INTEGER,  -- a stream's id
+        parent INTEGER,  -- id of a stream
         kind TEXT,
         due INTEGER,
         expires INTEGER,
@@ -38,24 +53,47 @@ _TABLES = (
     ) STRICT""",
     "CREATE INDEX stream_open ON stream (id) WHERE open = 1",
     "CREATE INDEX stream_parent ON stream (parent) WHERE parent IS NOT NULL",
-    "CREATE TABLE kind (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
     """CREATE TABLE log (
         position INTEGER PRIMARY KEY,
         stream INTEGER NOT NULL,
-        version INTEGER NOT NULL,
-        kind INTEGER NOT NULL,
-        schema INTEGER NOT NULL,
+        version INTEGER NOT NULL,  -- of its last event
+        count INTEGER NOT NULL,  -- of its events
         at INTEGER NOT NULL,
-        data BLOB NOT NULL,
+        wall INTEGER,  -- null: as good as `at`
+        shard INTEGER NOT NULL,
+        events BLOB NOT NULL,
         hash BLOB NOT NULL,
-        prev INTEGER,  -- position of the event before it in the stream
-        head BLOB  -- the running hash, on the last event of a transaction
+        prev INTEGER,  -- position of the record before it in the stream
+        head BLOB  -- the running hash, on the last record of a commit
     ) STRICT""",
     """CREATE TABLE body (
-        id INTEGER PRIMARY KEY,
-        digest BLOB NOT NULL UNIQUE,
-        salt BLOB NOT NULL,
+        id INTEGER PRIMARY KEY,  -- stream << 20 | number; see `place_of`
+        salt BLOB,  -- null: the body was erased
         data BLOB  -- null: in a file of the folder beside the database
+    ) STRICT""",
+    """CREATE TABLE late_body (
+        id INTEGER PRIMARY KEY,
+        place INTEGER NOT NULL UNIQUE,  -- as `id` in table `body`
+        salt BLOB,
+        data BLOB
+    ) STRICT""",
+    """CREATE TABLE inbox (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        key TEXT,
+        at INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        bodies BLOB,  -- each after its length in 8 bytes
+        answer INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE UNIQUE INDEX inbox_key ON inbox (key) WHERE key IS NOT NULL",
+    """CREATE TABLE answer (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        at INTEGER NOT NULL,
+        data BLOB NOT NULL
     ) STRICT""",
     """CREATE TABLE dedupe (
         key TEXT PRIMARY KEY,

@@ -6,9 +6,11 @@ answers a setting it cannot honour with silence.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +25,7 @@ from turnfold.errors import (
     StoreError,
     UnsafeStoreError,
 )
-from turnfold_adapters.stores import sqlite_schema
+from turnfold_adapters.stores.sqlite import schema
 
 Synchronous = Literal["EXTRA", "FULL", "NORMAL", "OFF"]
 
@@ -42,13 +44,13 @@ class Settings:
 
 
 class BusyWait:
-    """A busy handler: short even pauses until the budget is used up.
-
-    `waited_ms` tells how long the last wait took.
+    """A busy handler: short even pauses until the budget is used up, or no pause at all
+    while `patient` is false. `waited_ms` tells how long the last wait took.
     """
 
     def __init__(self, budget_ms: int) -> None:
         self._budget_s = budget_ms / 1000
+        self.patient = True
         self._since = 0.0
         self.waited_ms = 0
 
@@ -58,7 +60,7 @@ class BusyWait:
             self._since = now
         waited_s = now - self._since
         self.waited_ms = int(waited_s * 1000)
-        if waited_s >= self._budget_s:
+        if waited_s >= self._budget_s or not self.patient:
             return False
         time.sleep(_PAUSE_S)
         return True
@@ -76,15 +78,15 @@ def open_writer(settings: Settings, wait: BusyWait) -> apsw.Connection:
         if settings.exclusive:
             conn.pragma("locking_mode", "EXCLUSIVE")
         _restrain(conn)
-        blank = sqlite_schema.is_blank(conn)
+        blank = schema.is_blank(conn)
         if not blank:  # a foreign file is left as it is
-            sqlite_schema.check(conn, settings.path, read_only=False)
+            schema.check(conn, settings.path, read_only=False)
         _require_wal(conn, settings.path)
         _require_synchronous(conn, settings)
         conn.pragma("wal_autocheckpoint", 0)  # never in the middle of work
         _require_secure_delete(conn, settings.path)
         if blank:
-            sqlite_schema.create(conn)
+            schema.create(conn)
     except BaseException:
         conn.close()
         raise
@@ -205,6 +207,9 @@ def typed(
             return method(self, *args, **kwargs)
         except apsw.Error as exc:
             raise typed_error(exc, self.path, self.wait.waited_ms) from exc
+        except UnicodeDecodeError as exc:
+            problem = f"a text in it is not UTF-8: {exc}"
+            raise DamagedError(path=self.path, problem=problem) from exc
 
     return wrapper
 
@@ -228,3 +233,117 @@ def row_of(conn: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) -> A
     """The first row as a tuple, or None; leaves no cursor open."""
     rows = conn.execute(sql, bindings).fetchall()
     return rows[0] if rows else None
+
+
+# --- where a store lies ----------------------------------------------------------
+#
+# Every part of the library asks `resolve`, so a writer and a sweeper never mean
+# different files, and a later change of directory or HOME moves nothing.
+
+# POSIX locks or shared memory of these do not hold between machines.
+_NETWORK = frozenset(
+    {
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "fuse.ceph-fuse",
+        "fuse.davfs",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "smb3",
+        "smbfs",
+    }
+)
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """The absolute path without links that this path means now.
+
+    Raises UnsafeStoreError for what SQLite would take as a database in memory.
+    """
+    text = os.fspath(path)
+    if not text or text == ":memory:" or "\0" in text:
+        problem = "it is not the path of a file; for a store in memory use MemoryStore"
+        raise UnsafeStoreError(path=text, problem=problem)
+    return os.path.realpath(Path(text).expanduser())
+
+
+def check_file(path: str) -> None:
+    """Raises NotAStoreError for a folder."""
+    if Path(path).is_dir():
+        raise NotAStoreError(path=path, problem="it is a folder")
+
+
+def check_disk(path: str) -> None:
+    """Raises UnsafeStoreError for a network disk."""
+    kind = file_system(path)
+    if kind in _NETWORK:
+        problem = f"{kind} is a network file system; locks do not hold there"
+        raise UnsafeStoreError(path=path, problem=problem)
+
+
+def file_system(path: str) -> str | None:
+    """The type of the file system under a path, None where the system does not say."""
+    try:
+        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:  # not Linux
+        return None
+    return file_system_in(lines, path)
+
+
+def file_system_in(mounts: list[str], path: str) -> str | None:
+    """As `file_system`, from lines of mountinfo; later mounts cover earlier ones."""
+    best, found = -1, None
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = _unescaped(left.split(" ")[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:
+            best, found = len(point), right.split(" ")[0]
+    return found
+
+
+def _unescaped(point: str) -> str:
+    for code, char in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        point = point.replace("\\" + code, char)
+    return point
+
+
+def has_wal(path: str) -> bool:
+    """True if a store must be read through its write-ahead log.
+
+    Raises UnsafeStoreError if there is one that cannot be read without writing.
+    """
+    try:
+        size = os.stat(f"{path}-wal").st_size  # noqa: PTH116  asked before each read
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    shm = Path(f"{path}-shm").exists()
+    if not shm and size:
+        problem = "it has a -wal but no -shm; open it once for writing"
+        raise UnsafeStoreError(path=path, problem=problem)
+    return shm
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """Changes when a writer has been here, even if it left no log behind."""
+    status = os.stat(path)  # noqa: PTH116  as above
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def touched(path: str, before: tuple[int, ...]) -> bool:
+    """True if a writer is here, or has been since the stamp was `before`."""
+    return has_wal(path) or stamp(path) != before

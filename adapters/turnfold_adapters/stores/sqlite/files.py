@@ -1,0 +1,192 @@
+"""Files beside a SQLite store: large bodies in `<db>.bodies/`, and `<db>.mark`.
+
+A body's file is written under a temporary name, fsynced, renamed to the id of its
+stream and its number, and made durable by an fsync of its folder, all before the COMMIT
+that names it. A rolled back transaction takes its files away again; a crash may leave
+a file that nothing names, which is only lost space.
+
+The mark tells how far the log had got, noted outside of it. It shows when an older copy
+of the database was put in place of the newer one: then the mark is ahead of the log, or
+speaks of a log that went another way. A copy that was made together with its mark
+cannot be told from the original. The mark is replaced whole; if power fails in between
+it may be the older one, or unreadable: then nothing is noticed, and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from turnfold import canonical
+from turnfold.errors import DiskError, InvalidInputError
+from turnfold.ports.store import Head, Watermark
+from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
+
+INLINE_MAX = 64 * 1024  # bytes; above it a file is faster to write and to erase
+
+
+# A name of ours: `17-0`, and `17-0.4711.new` while process 4711 writes it.
+_OURS = re.compile(r"(\d+)-(\d+)(\.\d+\.new)?").fullmatch
+
+
+def file_name(place: int) -> str:
+    """The file of the body with this key: `<id of its stream>-<number>`."""
+    return f"{place >> NUMBER_BITS}-{place & (1 << NUMBER_BITS) - 1}"
+
+
+def place_in(name: str) -> int | None:
+    """The key of the body that a file holds; None for a temporary file."""
+    match = _OURS(name)
+    if match is None or match[3]:
+        return None
+    return int(match[1]) << NUMBER_BITS | int(match[2])
+
+
+class BodyFolder:
+    """The folder of one store. It is made when the first large body comes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(f"{path}.bodies")
+        self._owed: list[int] = []  # bodies that are erased, but not their files
+        self.failure: DiskError | None = None  # why such a file is still there
+
+    def write(self, place: int, data: bytes) -> None:
+        """Durable when it returns. Raises DiskError; then no such file is there."""
+        target = self._path / file_name(place)
+        temporary = self._path / f"{file_name(place)}.{os.getpid()}.new"
+        try:
+            self._make()
+            try:
+                write_synced(temporary, data)
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync_folder(self._path)
+        except OSError as exc:
+            raise DiskError(path=str(target), problem=str(exc)) from exc
+
+    def read(self, place: int) -> bytes | None:
+        """None if the file is gone. Raises DiskError if it cannot be read."""
+        target = self._path / file_name(place)
+        try:
+            return target.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise DiskError(path=str(target), problem=str(exc)) from exc
+
+    def take_back(self, places: Sequence[int], cause: BaseException) -> None:
+        """Remove the files of a transaction that failed; never masks its cause."""
+        for place in places:
+            try:
+                (self._path / file_name(place)).unlink(missing_ok=True)
+            except OSError as exc:
+                cause.add_note(f"a body file stays behind: {exc}")
+
+    def names(self) -> Sequence[str]:
+        """The files that this library may have written; all others are not its own."""
+        if not self._path.is_dir():
+            return []
+        return sorted(f.name for f in self._path.iterdir() if _OURS(f.name))
+
+    def discard(self, names: Sequence[str]) -> None:
+        """Remove files for good: durable when it returns. The disk itself may keep old
+        blocks, out of a program's reach. Raises DiskError at the first that stays."""
+        try:
+            for name in names:
+                (self._path / name).unlink(missing_ok=True)
+            if names:
+                sync_folder(self._path)
+        except OSError as exc:
+            raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
+    def erase(self, places: Sequence[int] = ()) -> bool:
+        """Remove the files of bodies whose rows are erased already. A file that cannot
+        go now is tried again with the next call. True if none is left."""
+        self._owed += places
+        try:
+            self.discard([file_name(place) for place in self._owed])
+        except DiskError as exc:
+            self.failure = exc
+            return False
+        self._owed.clear()
+        self.failure = None
+        return True
+
+    def _make(self) -> None:
+        if not self._path.is_dir():
+            self._path.mkdir(exist_ok=True)
+            sync_folder(self._path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and make its bytes durable; its name is not yet."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class MarkFile:
+    """The mark of one store. Only its worker writes it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(f"{path}.mark")
+
+    def read(self) -> Watermark | None:
+        """None if there is none, or none that anybody could have written whole."""
+        try:
+            return _mark(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
+    def write(self, mark: Watermark) -> None:
+        """Raises DiskError; then the mark before this one stands. The same again is
+        not written."""
+        if self.read() == mark:
+            return
+        new = Path(f"{self._path}.new")
+        try:
+            write_synced(new, _bytes(mark))
+            new.replace(self._path)
+        except OSError as exc:
+            raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
+
+def _bytes(mark: Watermark) -> bytes:
+    head = mark.head
+    value = {"hash": head.hash.hex(), "position": head.position, "store": mark.store}
+    return canonical.dumps(value) + b"\n"
+
+
+def _mark(data: bytes) -> Watermark | None:
+    try:
+        value = canonical.loads(data.removesuffix(b"\n"))
+    except InvalidInputError:
+        return None
+    match value:
+        case {"hash": str(digest), "position": int(position), "store": str(store)}:
+            return _parsed(store, position, digest)
+        case _:
+            return None
+
+
+def _parsed(store: str, position: int, digest: str) -> Watermark | None:
+    try:
+        return Watermark(store=store, head=Head(position, bytes.fromhex(digest)))
+    except ValueError:
+        return None

@@ -1,0 +1,85 @@
+"""Facts that the writer of a SQLite store remembers from one commit to the next."""
+
+from collections.abc import Iterable, Mapping
+
+import apsw
+from attrs import define, field
+
+from turnfold.records import BLANK, Head
+from turnfold_adapters.stores.sqlite.connection import row_of
+
+_REMEMBERED = 10_000  # streams
+_HEAD = "SELECT position, head FROM log ORDER BY position DESC LIMIT 1"
+
+Kept = tuple[bool, int, str | None, str | None, str | None]
+
+
+@define
+class Known:
+    """A stream as the log has it; version 0: there is none.
+
+    `kept`: the fields `open`, `created`, `lane`, `parent` and `kind` of its summary,
+    which seldom change, or None if the writer has not seen them.
+    """
+
+    id: int
+    version: int
+    last: int  # position of its last record
+    kept: Kept | None = None
+
+
+@define
+class Remembered:
+    """True until another connection commits. SQLite's data version tells of that
+    without a statement; it is usually a client that has posted a command, and then the
+    head is still the same and everything else stays true."""
+
+    streams: dict[str, Known] = field(factory=dict)
+    head: Head = BLANK
+    last_body: int = -1  # the largest key in table `body`
+    _version: int | None = None
+    _next: int | None = None
+
+    def check(self, conn: apsw.Connection) -> None:
+        """Call this inside a write transaction, before anything is taken from here.
+        Until `keep`, nothing is believed: an interrupt may come right after a COMMIT."""
+        version = self._next = conn.data_version()
+        seen, self._version = self._version, None
+        if version == seen:
+            return
+        head = head_of(conn)
+        if head != self.head:
+            self.streams.clear()
+            self.head = head
+        row = row_of(conn, "SELECT max(id) FROM body")
+        self.last_body = -1 if row is None or row[0] is None else row[0]
+
+    def keep(
+        self,
+        head: Head,
+        last_body: int,
+        moved: Mapping[str, Known],
+        closed: Iterable[str],
+    ) -> None:
+        """Call this right after a COMMIT. A closed stream hardly ever moves again, and
+        the garbage collector spends its time on thousands of small objects."""
+        self.head, self.last_body, self._version = head, last_body, self._next
+        self.streams.update(moved)
+        for stream in closed:
+            self.streams.pop(stream, None)
+        if len(self.streams) > _REMEMBERED:
+            self.streams.clear()
+
+    def forget(self) -> None:
+        """Look at the database again: its rows are about to be mended, or a statement
+        has failed."""
+        self.streams.clear()
+        self._version = None
+
+
+def head_of(conn: apsw.Connection) -> Head:
+    """The end of the log. `hash` is empty if the last row does not end a commit."""
+    row = row_of(conn, _HEAD)
+    if row is None:
+        return BLANK
+    return Head(row[0], row[1] or b"")

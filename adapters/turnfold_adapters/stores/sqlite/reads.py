@@ -1,0 +1,457 @@
+"""Queries of a SQLite store: rows to records, summaries and bodies, on one connection.
+
+A damaged row still becomes a record with its position, and the reader of that record
+says what is wrong with it. So one bad row never hides the others.
+"""
+
+from __future__ import annotations  # `list` is a method of the port, too
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from turnfold.errors import CorruptLogError
+from turnfold.ports.store import (
+    Answer,
+    Body,
+    BodyRef,
+    Command,
+    Found,
+    Head,
+    Listing,
+    Loaded,
+    Owner,
+    Record,
+    Summary,
+    Wanted,
+)
+from turnfold.records import BLANK
+from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
+from turnfold_adapters.stores.sqlite.files import BodyFolder
+from turnfold_adapters.stores.sqlite.known import Known, head_of
+from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
+
+_MANY = 100  # asked for in one statement
+
+_LOG = """
+    SELECT l.position, s.name, l.version, l.count, l.at, l.events, l.hash, l.wall,
+           l.shard
+    FROM log AS l LEFT JOIN stream AS s ON s.id = l.stream
+"""
+_CHAIN = """
+    WITH RECURSIVE chain (position) AS (
+        SELECT last FROM stream WHERE name = ?
+        UNION ALL
+        SELECT log.prev FROM chain JOIN log ON log.position = chain.position
+        WHERE log.prev < log.position
+    )
+"""
+_STREAM = f"{_CHAIN} {_LOG} WHERE l.position IN chain ORDER BY l.version"
+_NAMED = "l.stream = (SELECT id FROM stream WHERE name = ?)"
+_STREAM_SLOWLY = f"{_LOG} WHERE {_NAMED} ORDER BY l.version"
+_SINCE = f"{_LOG} WHERE l.position > ? ORDER BY l.position LIMIT ?"
+_SUMMARY = """
+    SELECT s.name, s.version, s.open, s.phase, s.id, s.created, s.updated, s.lane,
+           p.name, s.kind, s.due, s.expires, s.reason
+    FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
+"""
+_OPEN = f"{_SUMMARY} WHERE s.open = 1 ORDER BY s.id"
+_ANY = f"IN ({', '.join('?' * _MANY)})"
+_SUMMARIES = f"{_SUMMARY} WHERE s.name {_ANY} AND s.phase IS NOT NULL"
+_CHILDREN = """
+    SELECT name FROM stream WHERE parent = (SELECT id FROM stream WHERE name = ?)
+    ORDER BY id
+"""
+_KEY = """
+    SELECT s.name FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
+    WHERE d.key = ?
+"""
+_KEYS = """
+    SELECT d.key, coalesce(s.name, '?')
+    FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
+    WHERE d.key > ? ORDER BY d.key LIMIT ?
+"""
+_BODY = """
+    SELECT salt, data FROM body WHERE id = ?1 AND salt IS NOT NULL
+    UNION ALL
+    SELECT salt, data FROM late_body WHERE place = ?1 AND salt IS NOT NULL
+"""
+_BODIES = """
+    SELECT b.place, coalesce(s.name, '?' || (b.place >> 20)), b.salt, b.data
+    FROM (
+        SELECT id AS place, salt, data FROM body WHERE id > ?1 AND salt IS NOT NULL
+        UNION ALL
+        SELECT place, salt, data FROM late_body
+        WHERE place > ?1 AND salt IS NOT NULL
+        ORDER BY 1 LIMIT ?2
+    ) AS b LEFT JOIN stream AS s ON s.id = b.place >> 20
+    ORDER BY 1
+"""
+_IN_FILES = """
+    SELECT id FROM body WHERE id = ?1 AND salt IS NOT NULL AND data IS NULL
+    UNION ALL
+    SELECT id FROM late_body WHERE place = ?1 AND salt IS NOT NULL AND data IS NULL
+"""
+_INBOX = """
+    SELECT id, kind, stream, at, data, key, bodies, answer
+    FROM inbox ORDER BY number LIMIT ?
+"""
+_ANSWER = "SELECT id, at, data FROM answer WHERE id = ?"
+_CLAIM = "SELECT name, boot, pid, started, host, store, lock FROM owner"
+_KNOWN = "SELECT id, version, last FROM stream WHERE name = ?"
+
+_Row = tuple[Any, ...]
+
+
+class Reads:
+    """All queries on one connection, which may be that of an open transaction."""
+
+    def __init__(
+        self, conn: apsw.Connection, path: str, wait: BusyWait, folder: BodyFolder
+    ) -> None:
+        self.conn, self.path, self.wait = conn, path, wait
+        # One cursor for frequent statements: making one costs as much as a statement.
+        # Rows are fetched at once, so it is free again when a call returns.
+        cursor = conn.cursor()
+        self.run, self.run_many = cursor.execute, cursor.executemany
+        self._folder = folder
+
+    def rows(self, sql: str, *bindings: Any) -> Sequence[Any]:
+        return self.run(sql, bindings).fetchall()
+
+    def row(self, sql: str, *bindings: Any) -> Any:
+        """The first row, or None."""
+        rows = self.run(sql, bindings).fetchall()
+        return rows[0] if rows else None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several queries see one commit."""
+        if self.conn.in_transaction:
+            yield
+            return
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            if self.conn.in_transaction:
+                self.run("COMMIT")
+
+    # --- the port --------------------------------------------------------------------
+
+    @property
+    @typed
+    def head(self) -> Head:
+        """Raises CorruptLogError if the last row is not the end of a commit."""
+        head = head_of(self.conn)
+        if not head.hash:
+            problem = "the log ends inside a commit: its tail is gone"
+            raise CorruptLogError(
+                position=head.position, stream=self.path, problem=problem
+            )
+        return head
+
+    @typed
+    def load(self) -> Loaded:
+        with self.snapshot():
+            rows = self.rows(_OPEN)
+            last = self.row("SELECT at FROM log ORDER BY position DESC LIMIT 1")
+            return Loaded(
+                head=self.head,
+                last_at=0 if last is None else last[0],
+                open=[summary_of(row) for row in rows],
+                store=self._summaries(["store"])["store"],
+            )
+
+    @typed
+    def inbox(self, limit: int) -> Sequence[Command]:
+        return [_command(*row) for row in self.rows(_INBOX, limit)]
+
+    @typed
+    def fetch(self, wanted: Wanted) -> tuple[Found, Mapping[BodyRef, int]]:
+        """Everything but the bodies in files, whose places come beside it; in `bodies`
+        they stand without their data."""
+        w = wanted
+        with self.snapshot():
+            bodies, files = self._bodies(w.bodies) if w.bodies else ({}, {})
+            found = Found(
+                streams={name: self.stream(name) for name in w.streams},
+                summaries=self._summaries(w.summaries),
+                keys={key: self.key(key) for key in w.keys},
+                bodies=bodies,
+                children={name: self._children(name) for name in w.children},
+                answers={name: self._answer(name) for name in w.answers},
+                waiting=frozenset(filter(self._waits, w.answers)),
+            )
+        return found, files
+
+    @typed
+    def log(self, after: int, limit: int) -> Sequence[Record]:
+        return self._records(_SINCE, (after, limit))
+
+    @typed
+    def list(self, listing: Listing) -> Sequence[Summary]:
+        sql, bindings = _listing(listing)
+        return [summary_of(row) for row in self.conn.execute(sql, bindings)]
+
+    @typed
+    def bodies(
+        self, after: BodyRef | None, limit: int
+    ) -> tuple[Sequence[Body], Mapping[BodyRef, int]]:
+        """As `fetch`: those in files stand without their data."""
+        place = -1 if after is None else place_of(self._stream_id(after[0]), after[1])
+        bodies, files = [], {}
+        for key, name, salt, data in self.rows(_BODIES, place, limit):
+            number = key & (1 << NUMBER_BITS) - 1
+            bodies.append(Body(stream=name, number=number, salt=salt, data=data or b""))
+            if data is None:
+                files[name, number] = key
+        return bodies, files
+
+    @typed
+    def keys(self, after: str, limit: int) -> Sequence[tuple[str, str]]:
+        return self.rows(_KEYS, after, limit)
+
+    @typed
+    def contains_head(self, head: Head) -> bool:
+        if not head.position:
+            return head == BLANK
+        sql = "SELECT 1 FROM log WHERE position = ? AND head = ?"
+        return self.row(sql, head.position, head.hash) is not None
+
+    @typed
+    def integrity(self) -> Sequence[str]:
+        lines = [row[0] for row in self.rows("PRAGMA integrity_check")]
+        return [] if lines == ["ok"] else lines
+
+    @typed
+    def claim(self) -> Claim | None:
+        row = self.row(_CLAIM)
+        if row is None:
+            return None
+        name, boot, pid, started, host, store, lock = row
+        owner = Owner(id=name, boot=boot, pid=pid, started=started, host=host)
+        return Claim(owner=owner, store=store, lock=lock)
+
+    @typed
+    def in_file(self, place: int) -> bool:
+        """True if a body with this key is kept in a file."""
+        return self.row(_IN_FILES, place) is not None
+
+    # --- single things ---------------------------------------------------------------
+
+    def stream(self, name: str) -> Sequence[Record]:
+        """All records of a stream, found along its links; a link that is damaged makes
+        this a scan of the log."""
+        records = self._records(_STREAM, (name,))
+        row = self.row("SELECT version FROM stream WHERE name = ?", name)
+        if _complete(records, name, row[0] if row else 0):
+            return records
+        return self._records(_STREAM_SLOWLY, (name,))
+
+    def known(self, name: str) -> Known:
+        row = self.row(_KNOWN, name)
+        return Known(0, 0, 0) if row is None else Known(*row)
+
+    def key(self, key: str) -> str | None:
+        """The stream that holds a key; `?` if the stream is gone."""
+        row = self.row(_KEY, key)
+        return None if row is None else row[0] or "?"
+
+    def has_body(self, place: int) -> bool:
+        """True if there is, or was, a body at this place."""
+        sql = "SELECT 1 FROM {0} WHERE {1} = ?"
+        tables = (("body", "id"), ("late_body", "place"))
+        return any(self.row(sql.format(*table), place) for table in tables)
+
+    def _summaries(self, names: Iterable[str]) -> dict[str, Summary | None]:
+        found: dict[str, Summary | None] = dict.fromkeys(names)
+        every = tuple(found)
+        for start in range(0, len(every), _MANY):
+            some = every[start : start + _MANY]
+            filled = some + (None,) * (_MANY - len(some))  # one statement for all
+            for row in self.rows(_SUMMARIES, *filled):
+                found[row[0]] = summary_of(row)
+        return found
+
+    def _bodies(
+        self, refs: Iterable[BodyRef]
+    ) -> tuple[dict[BodyRef, Body | None], dict[BodyRef, int]]:
+        found: dict[BodyRef, Body | None] = {}
+        files: dict[BodyRef, int] = {}
+        ids: dict[str, int] = {}
+        for stream, number in refs:
+            if stream not in ids:
+                ids[stream] = self.known(stream).id
+            place = place_of(ids[stream], number)
+            row = self.row(_BODY, place) if ids[stream] else None
+            if row is None:
+                found[stream, number] = None
+                continue
+            salt, data = row
+            if data is None:
+                files[stream, number] = place
+            body = Body(stream=stream, number=number, salt=salt, data=data or b"")
+            found[stream, number] = body
+        return found, files
+
+    def _stream_id(self, name: str) -> int:
+        """As shown by `bodies`: `?17` is the stream 17, whose row is gone."""
+        return int(name[1:]) if name.startswith("?") else self.known(name).id
+
+    def _children(self, turn: str) -> Sequence[str]:
+        return [row[0] for row in self.rows(_CHILDREN, turn)]
+
+    def _answer(self, name: str) -> Answer | None:
+        row = self.row(_ANSWER, name)
+        return None if row is None else Answer(id=row[0], at=row[1], data=row[2])
+
+    def _waits(self, name: str) -> bool:
+        return self.row("SELECT 1 FROM inbox WHERE id = ?", name) is not None
+
+    def _records(self, sql: str, bindings: _Row) -> Sequence[Record]:
+        try:
+            rows: Sequence[Any] = self.run(sql, bindings).fetchall()
+        except UnicodeDecodeError:  # a damaged name: once more, row by row
+            sql = sql.replace("s.name, l", "CAST(s.name AS BLOB), l", 1)
+            rows = self.run(sql, bindings).fetchall()
+        return [Record(*row) if _plain(*row) else _odd(*row) for row in rows]
+
+
+def read_files(
+    folder: BodyFolder,
+    bodies: Mapping[BodyRef, Body | None],
+    files: Mapping[BodyRef, int],
+) -> dict[BodyRef, Body | None]:
+    """The bodies with the data of those in files; None for one whose file is gone.
+
+    It may run in any thread. Raises DiskError.
+    """
+    found = dict(bodies)
+    for ref, place in files.items():
+        data, body = folder.read(place), found[ref]
+        if data is None or body is None:
+            found[ref] = None
+        else:
+            found[ref] = Body(stream=ref[0], number=ref[1], salt=body.salt, data=data)
+    return found
+
+
+# --- rows to values ------------------------------------------------------------------
+
+
+def summary_of(row: _Row) -> Summary:
+    """A summary from a row of `_SUMMARY`."""
+    name, version, is_open, phase, order, created, updated, *rest = row
+    lane, parent, kind, due, expires, reason = rest
+    return Summary(
+        stream=name,
+        version=version,
+        open=bool(is_open),
+        phase=phase,
+        order=order,
+        created=created,
+        updated=updated,
+        lane=lane,
+        parent=parent,
+        kind=kind,
+        due=due,
+        expires=expires,
+        reason=reason,
+    )
+
+
+def _plain(*row: Any) -> bool:
+    """True for a row that has the types of a record."""
+    _, name, version, count, at, events, digest, wall, shard = row
+    return (
+        type(name) is str
+        and type(version) is type(count) is type(at) is type(shard) is int
+        and type(events) is type(digest) is bytes
+        and (wall is None or type(wall) is int)
+    )
+
+
+def _odd(*row: Any) -> Record:
+    """A damaged row, as well as it can be shown; its hash will not fit."""
+    position, name, version, count, at, events, digest, wall, shard = row
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "replace")
+    return Record(
+        position,
+        name if isinstance(name, str) else "?",
+        _int(version),
+        _int(count),
+        _int(at),
+        events if isinstance(events, bytes) else repr(events).encode(),
+        digest if isinstance(digest, bytes) else b"",
+        wall if isinstance(wall, int) else None,
+        _int(shard),
+    )
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def _complete(records: Sequence[Record], name: str, version: int) -> bool:
+    """True if these records are a stream without a gap that ends at this version."""
+    at = 0
+    for record in records:
+        if record.stream != name or record.before != at:
+            return False
+        at = record.version
+    return at == version
+
+
+def _command(*row: Any) -> Command:
+    name, kind, stream, at, data, key, bodies, answer = row
+    return Command(
+        id=name,
+        kind=kind,
+        stream=stream,
+        at=at,
+        data=data,
+        key=key,
+        bodies=() if bodies is None else unpacked(bodies),
+        answer=bool(answer),
+    )
+
+
+def packed(bodies: Sequence[bytes]) -> bytes | None:
+    """Some bodies in one value: each after its length in 8 bytes."""
+    if not bodies:
+        return None
+    return b"".join(len(body).to_bytes(8, "big") + body for body in bodies)
+
+
+def unpacked(data: bytes) -> tuple[bytes, ...]:
+    bodies, start = [], 0
+    while start < len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 8], "big")
+        bodies.append(data[start + 8 : end])
+        start = end
+    return tuple(bodies)
+
+
+def _listing(want: Listing) -> tuple[str, dict[str, Any]]:
+    marks = {f"phase{i}": phase for i, phase in enumerate(want.phases)}
+    phases = ", ".join(f":{name}" for name in marks)
+    tests = [
+        ("substr(s.name, 1, length(:prefix)) = :prefix", want.prefix),
+        (f"s.phase IN ({phases})", want.phases or None),
+        ("s.open = 1" if want.open else "s.open = 0", want.open),
+        ("s.lane = :lane", want.lane),
+        ("s.parent = (SELECT id FROM stream WHERE name = :parent)", want.parent),
+        ("s.created >= :since", want.since),
+        ("s.created < :until", want.until),
+        ("s.id < :before", want.before),
+    ]
+    used = " AND ".join(sql for sql, value in tests if value is not None)
+    names = ("prefix", "lane", "parent", "since", "until", "before", "limit")
+    bindings = {name: getattr(want, name) for name in names} | marks
+    sql = f"{_SUMMARY} WHERE s.phase IS NOT NULL AND {used} ORDER BY s.id DESC LIMIT :limit"
+    return sql, bindings

@@ -1,0 +1,472 @@
+"""The default store: one SQLite file through apsw, WAL, `synchronous=FULL`.
+
+One connection writes, in IMMEDIATE transactions; another reads and never waits for it.
+Nothing is confirmed before COMMIT returned. After a COMMIT that failed in a way that
+may have reached the disk, the store refuses everything until it is opened again.
+
+Commits run on the event loop while the disk is quick, else in one thread. Everything
+else that may wait for the disk or for another process runs in that thread. Reads run on
+the loop. The layout and the figures behind it: specs/decisions/0010-sqlite-layout.md.
+"""
+
+from __future__ import annotations  # `list` is a method of the port, too
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from turnfold.errors import (
+    DiskError,
+    NotAStoreError,
+    NotOpenError,
+    ReadOnlyError,
+    StoreError,
+)
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Command,
+    Found,
+    Head,
+    Listing,
+    Loaded,
+    Owner,
+    Posted,
+    Record,
+    Refused,
+    Stored,
+    Summary,
+    Wanted,
+    Watermark,
+    Write,
+)
+from turnfold.words import Flush
+from turnfold_adapters.stores.checking import check_shards
+from turnfold_adapters.stores.doorbell import SocketDoorbell
+from turnfold_adapters.stores.ownership import Claim, FileOwnership
+from turnfold_adapters.stores.sqlite import connection, schema
+from turnfold_adapters.stores.sqlite.connection import (
+    BusyWait,
+    Settings,
+    Synchronous,
+    problem_of,
+    typed_error,
+)
+from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, MarkFile
+from turnfold_adapters.stores.sqlite.reads import Reads, read_files
+from turnfold_adapters.stores.sqlite.wal import Mover, Wal, has_log
+from turnfold_adapters.stores.sqlite.writing import (
+    WouldWaitError,
+    WriteQueue,
+    Writing,
+)
+
+T = TypeVar("T")
+
+_MIB = 1024 * 1024
+_DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
+
+
+class SqliteStore:
+    """The store port over one file, resolved to an absolute path at construction.
+
+    `synchronous`: anything weaker than FULL loses confirmed data when power fails.
+    `flush`: where commits run. "auto": on the event loop while they wait less than 2 ms
+    for the disk, else in a thread. "loop": everything runs on the loop and no call
+    suspends, which is for callers without an event loop (`ports.store.now`). "thread".
+    `busy_ms`: how long to wait for another process's transaction before BusyError.
+    `wal_bytes`: what the log may grow to before work waits until it is moved; a thread
+    begins at a quarter of it. Its file is filled up ahead of use to spare the file
+    system's journal.
+    `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory,
+    which makes `flush` "loop": for tests with a simulated disk.
+
+    Python's own `sqlite3` must not open the file in the same process: closing it there
+    drops the locks of this one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        flush: Flush | str = Flush.AUTO,
+        busy_ms: int = 2000,
+        wal_bytes: int = 32 * _MIB,
+        vfs: str | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        self.path = connection.resolve(path)
+        self._settings = Settings(
+            path=self.path, synchronous=synchronous, vfs=vfs, exclusive=exclusive
+        )
+        self._queue = WriteQueue(Flush.LOOP if exclusive else Flush(flush))
+        self._busy_ms, self._wal_bytes = busy_ms, wal_bytes
+        self._wait = BusyWait(busy_ms)  # of the reader; the writer has its own
+        self._folder = BodyFolder(self.path)
+        self._mark = MarkFile(self.path)
+        self._state = "not open"
+        self._writer: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
+        self._reads: Reads | None = None  # what is committed
+        self._writing: Writing | None = None
+        self._pid = 0
+        self._immutable = False
+        self._stamp: tuple[int, ...] = ()  # of the file that was opened as immutable
+        self._ownership = FileOwnership(self.path, self)
+
+    @property
+    def address(self) -> str:
+        return self.path
+
+    # --- opening and closing ---------------------------------------------------------
+
+    async def open(self, *, read_only: bool = False) -> None:
+        """Opening twice is opening once; nothing of an existing store changes.
+
+        `read_only` creates, locks and writes nothing at all, not even a -shm file, and
+        does not suspend. Raises NotAStoreError, NewerSchemaError, UnsafeStoreError,
+        BusyError, DiskError.
+        """
+        if read_only:
+            self._open(read_only=True)
+        else:
+            await self._queue.there(self._open)
+
+    async def close(self) -> None:
+        """Gives up ownership, too. A commit that is under way ends first. Harmless when
+        closed."""
+        if self._pid and self._pid != os.getpid():  # in a forked child: no thread here
+            self._close()
+            return
+        if self._writing is None and self._queue.idle:  # reading only, or in doubt
+            self._close()
+        else:
+            await self._queue.there(self._close)
+        self._queue.close()
+
+    async def reopen(self) -> None:
+        """After a COMMIT of unknown fate: new connections, the same ownership."""
+        await self._queue.there(self._reopen)
+
+    def _open(self, *, read_only: bool = False) -> None:
+        if self._reads is not None:
+            return
+        connection.check_file(self.path)
+        try:
+            if read_only:
+                self._open_to_read()
+            else:
+                self._open_to_write()
+        except (apsw.Error, StoreError) as exc:
+            self._close_connections()
+            if isinstance(exc, StoreError):
+                raise
+            raise typed_error(exc, self.path, self._wait.waited_ms) from exc
+        self._state = "open for reading only" if read_only else "open"
+        self._pid = os.getpid()
+
+    def _open_to_write(self) -> None:
+        connection.check_disk(self.path)
+        if not Path(self.path).parent.is_dir():
+            raise DiskError(path=self.path, problem="its folder does not exist")
+        found, wait = has_log(self.path), BusyWait(self._busy_ms)
+        self._writer = connection.open_writer(self._settings, wait)
+        own = Reads(self._writer, self.path, wait, self._folder)
+        wal = Wal(
+            self._writer,
+            self.path,
+            wait,
+            max_bytes=self._wal_bytes,
+            ahead=self._settings.vfs is None,
+            found=found,
+            mover=self._mover(),
+        )
+        if self._settings.exclusive:
+            self._reader, reads = self._writer, own
+        else:
+            self._reader = connection.open_reader(self._settings, self._wait)
+            reads = Reads(self._reader, self.path, self._wait, self._folder)
+        self._writing = Writing(own, wal, self._folder, self._doubt)
+        self._reads = reads
+
+    def _mover(self) -> Mover | None:
+        """None where no second connection may be."""
+        if self._settings.exclusive:
+            return None
+        connect = partial(connection.open_mover, self._settings)
+        return Mover(self.path, connect, sync=self._settings.synchronous != "OFF")
+
+    def _open_to_read(self) -> None:
+        if not Path(self.path).exists():
+            raise NotAStoreError(path=self.path, problem="it does not exist")
+        self._stamp = connection.stamp(self.path)
+        self._immutable = not connection.has_wal(self.path)
+        if not self._immutable:
+            connection.check_disk(self.path)
+        self._reader = connection.open_read_only(
+            self._settings, self._wait, immutable=self._immutable
+        )
+        schema.check(self._reader, self.path, read_only=True)
+        self._reads = Reads(self._reader, self.path, self._wait, self._folder)
+
+    def _close(self) -> None:
+        self._ownership.release()
+        self._close_connections()
+        self._state = "closed"
+
+    def _reopen(self) -> None:
+        self._close_connections()
+        self._open(read_only=self._state == "open for reading only")
+
+    def _close_connections(self) -> None:
+        writing, self._reads, self._writing = self._writing, None, None
+        if writing is not None:
+            writing.wal.close()
+        connections = [self._reader, self._writer]  # the last one empties the log
+        self._reader = self._writer = None
+        for conn in filter(None, connections):
+            conn.close()
+
+    def _doubt(self, cause: BaseException) -> None:
+        """Memory no longer tells what is on disk: reopen to go on. This may run in the
+        thread while the loop reads, so the reader is closed by `reopen` or `close`."""
+        writing, self._writing, self._reads = self._writing, None, None
+        self._state = "in doubt after a failed commit; close, open and read"
+        try:
+            if writing is not None:
+                writing.wal.close()
+            if self._writer is not None:
+                self._writer.close()
+        except apsw.Error as second:
+            cause.add_note(f"closing failed too: {problem_of(second)}")
+
+    # --- the owner -------------------------------------------------------------------
+
+    async def load(self) -> Loaded:
+        return self._read().load()
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        """See the port. Runs on the loop without suspending while the disk is quick and
+        no other process is writing; erasing and large bodies wait, so in the thread."""
+        writing, queue = self._desk(), self._queue
+        check_shards(writes)
+        if not writes:
+            return ()
+        write = writes[0]
+        if queue.flush is Flush.LOOP:
+            return (writing.commit(write),)
+        heavy = _is_heavy(write)
+        if queue.inline and not heavy:
+            try:
+                done = queue.here(partial(writing.commit, write, patient=False))
+            except WouldWaitError:
+                pass  # in the thread it waits for the other process
+            else:
+                if writing.wal.due:
+                    queue.after(writing.wal.relieve)
+                return (done,)
+        work = partial(writing.commit, write)
+        return (await queue.there(work, timed=not heavy),)
+
+    async def inbox(self, limit: int = 100) -> Sequence[Command]:
+        return self._read().inbox(limit)
+
+    # --- everybody -------------------------------------------------------------------
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        """See the port. `new` is exact: the log and the inbox are both looked at."""
+        writing, queue = self._desk(), self._queue
+        if not commands:
+            return ()
+        if queue.inline and queue.flush is not Flush.LOOP:
+            try:
+                posted = queue.here(partial(writing.post, commands, patient=False))
+            except WouldWaitError:
+                pass  # in the thread it waits for the other process
+            else:
+                if writing.wal.due:
+                    queue.after(writing.wal.relieve)
+                return posted
+        return await queue.there(partial(writing.post, commands), timed=True)
+
+    async def fetch(self, wanted: Wanted) -> Found:
+        found, files = self._read().fetch(wanted)
+        if not files:
+            return found
+        read = partial(read_files, self._folder, found.bodies, files)
+        bodies = await self._beside(read)
+        return Found(
+            streams=found.streams,
+            summaries=found.summaries,
+            keys=found.keys,
+            bodies=bodies,
+            children=found.children,
+            answers=found.answers,
+            waiting=found.waiting,
+        )
+
+    async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        return self._read().log(after, limit)
+
+    async def list(self, listing: Listing) -> Sequence[Summary]:
+        return self._read().list(listing)
+
+    async def bodies(
+        self, after: BodyRef | None = None, limit: int = 100
+    ) -> Sequence[Body]:
+        while True:
+            page, files = self._read().bodies(after, limit)
+            found: dict[BodyRef, Body | None] = {(b.stream, b.number): b for b in page}
+            if files:
+                read = partial(read_files, self._folder, found, files)
+                found = await self._beside(read)
+            kept = [body for body in found.values() if body is not None]
+            if kept or not page:
+                return kept
+            after = (page[-1].stream, page[-1].number)  # all their files are gone
+
+    async def keys(
+        self, after: str = "", limit: int = 1000
+    ) -> Sequence[tuple[str, str]]:
+        return self._read().keys(after, limit)
+
+    # --- its means -------------------------------------------------------------------
+
+    @property
+    def maintenance(self) -> SqliteStore:
+        return self
+
+    def facts(self) -> Mapping[str, object]:
+        """`commits_on`: "loop" or "thread". `disk_wait_ms`: per COMMIT, smoothed.
+        `checkpoint_failure`: why the log could not be moved or a file not be erased."""
+        wal = self._writing.wal if self._writing else None
+        failure = self._folder.failure or (wal.failure if wal else None)
+        return {
+            "commits_on": "thread" if self._queue.threaded else "loop",
+            "disk_wait_ms": round(self._queue.wait_ms, 3),
+            "checkpoint_failure": None if failure is None else str(failure),
+        }
+
+    def ownership(self) -> FileOwnership:
+        return self._ownership
+
+    def doorbell(self) -> SocketDoorbell:
+        return SocketDoorbell(self.path)
+
+    # --- maintenance -----------------------------------------------------------------
+
+    async def checkpoint(self) -> bool:
+        """Move the log into the main file, and end what an erasing could not; `facts`
+        tells what stood in the way."""
+        return await self._queue.there(self._desk().checkpoint)
+
+    async def sweep(self) -> int:
+        """Remove body files that no body names."""
+        return await self._queue.there(self._desk().sweep)
+
+    async def rebuild(self, summaries: Iterable[Summary]) -> None:
+        rebuild = partial(self._desk().rebuild, tuple(summaries))
+        await self._queue.there(rebuild)
+
+    async def note_watermark(self, store: str) -> None:
+        """Skipped while `synchronous` leaves open what is durable."""
+        await self._queue.there(partial(self._note, self._desk(), store))
+
+    def _note(self, writing: Writing, store: str) -> None:
+        level, settled = self._settings.synchronous, writing.wal.settled
+        if level in _DURABLE or (level == "NORMAL" and settled):
+            self._mark.write(Watermark(store=store, head=writing.own.head))
+
+    async def watermark(self) -> Watermark | None:
+        self._read()
+        return self._mark.read()
+
+    async def contains_head(self, head: Head) -> bool:
+        return self._read().contains_head(head)
+
+    async def integrity(self) -> Sequence[str]:
+        """The lines of SQLite's integrity check. It reads the whole file, so it has a
+        connection and a thread of its own."""
+        self._read()
+        if self._settings.exclusive:
+            return self._read().integrity()
+        return await self._beside(self._integrity)
+
+    def _integrity(self) -> Sequence[str]:
+        wait, how = BusyWait(self._busy_ms), self._settings
+        if self._state == "open for reading only":
+            conn = connection.open_read_only(how, wait, immutable=self._immutable)
+        else:
+            conn = connection.open_reader(how, wait)
+        try:
+            return Reads(conn, self.path, wait, self._folder).integrity()
+        finally:
+            conn.close()
+
+    # --- who is the worker: turnfold_adapters.stores.ownership.Book -----------------
+
+    def claim(self) -> Claim | None:
+        return self._read().claim()
+
+    def record_claim(self, claim: Claim) -> None:
+        self._desk().record_claim(claim)
+
+    def check_writable(self) -> None:
+        self._desk()
+
+    async def in_turn(self, work: Callable[[], Owner | None]) -> Owner | None:
+        return await self._queue.there(work)
+
+    def after_writing(self, work: Callable[[], None]) -> None:
+        if self._queue.idle or self._queue.is_here:
+            work()
+        else:
+            self._queue.after(work)
+
+    # --- inside ----------------------------------------------------------------------
+
+    def _read(self) -> Reads:
+        """Raises NotOpenError."""
+        if self._reads is None:
+            raise NotOpenError(state=self._state)
+        self._check_process()
+        # a writer came, and may have left again
+        if self._immutable and connection.touched(self.path, self._stamp):
+            self._close_connections()
+            self._open(read_only=True)
+        return self._reads
+
+    def _desk(self) -> Writing:
+        """Raises NotOpenError or ReadOnlyError."""
+        writing = self._writing
+        if writing is None:
+            if self._reads is None:
+                raise NotOpenError(state=self._state)
+            raise ReadOnlyError(path=self.path)
+        self._check_process()
+        return writing
+
+    def _check_process(self) -> None:
+        # SQLite forbids it, and a child that goes on anyway can damage the file.
+        if self._pid != os.getpid():
+            raise NotOpenError(state="the one of the process that forked this one")
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Run work that uses neither connection, in any thread."""
+        if self._queue.flush is Flush.LOOP:
+            return work()
+        return await asyncio.to_thread(work)
+
+
+def _is_heavy(write: Write) -> bool:
+    """True for a write that waits for more than one COMMIT: to erase for good the log
+    is cut off, which waits for readers; a file of a body is synced with its folder."""
+    if write.erase:
+        return True
+    return any(len(body.data) > INLINE_MAX for body in write.bodies)

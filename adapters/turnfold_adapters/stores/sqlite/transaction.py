@@ -1,0 +1,338 @@
+"""The rows of one write, between BEGIN and COMMIT.
+
+Everything that can be checked in memory is checked before the first row is written. Two
+checks are left to the database, because the answer is nearly always yes: a new stream's
+name and a new key are unique. If SQLite refuses one, `refusal` says which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any
+
+from turnfold.errors import InvalidInputError
+from turnfold.ports.store import Body, BodyRef, Head, Record, Summary, Write
+from turnfold_adapters.stores.checking import (
+    KEPT_ANSWERS,
+    body_there,
+    check_number,
+    check_projection,
+    key_taken,
+    log_moved,
+    no_events,
+    no_stream,
+    off_the_head,
+    stream_moved,
+    wrong_shard,
+)
+from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
+from turnfold_adapters.stores.sqlite.known import Known, Remembered
+from turnfold_adapters.stores.sqlite.reads import Reads
+from turnfold_adapters.stores.sqlite.schema import place_of
+
+
+def _line(sql: str) -> str:
+    """On one line: apsw finds a prepared statement by its text, for each row."""
+    return " ".join(sql.split())
+
+
+_NEW = "INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# The fewer columns an update names, the fewer indexes it looks at.
+_GROWN = "UPDATE stream SET version = ?2, last = ?3 WHERE id = ?1"
+_MOVED = _line("""
+    UPDATE stream SET version = ?2, last = ?3, phase = ?4, updated = ?5, due = ?6,
+           expires = ?7, reason = ?8
+    WHERE id = ?1
+""")
+_OPENED = _MOVED.replace("reason = ?8", "reason = ?8, open = ?9")
+CHANGED = _line("""
+    UPDATE stream SET version = ?3, last = ?4, open = ?5, phase = ?6, created = ?7,
+           updated = ?8, lane = ?9, parent = ?10, kind = ?11, due = ?12, expires = ?13,
+           reason = ?14
+    WHERE id = ?1
+""")
+_LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_BODY = "INSERT INTO body VALUES (?, ?, ?)"
+_LATE = "INSERT INTO late_body (place, salt, data) VALUES (?, ?, ?)"
+_KEY = "INSERT INTO dedupe VALUES (?, ?)"
+_DONE = "DELETE FROM inbox WHERE id = ?"
+_ANSWER = _line("""
+    INSERT INTO answer (id, at, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING
+""")
+_OLD_ANSWERS = _line("""
+    DELETE FROM answer WHERE number <= (SELECT max(number) FROM answer) - ?
+""")
+_FIND = _line("""
+    SELECT data IS NULL FROM {0} WHERE {1} = ? AND salt IS NOT NULL
+""")
+# An erased body leaves its row, emptied: a row that shrinks moves none of its
+# neighbours, and what never moved can be erased later without leaving a copy.
+_ERASE = "UPDATE {0} SET salt = NULL, data = NULL WHERE {1} = ?"
+_TABLES = (("body", "id"), ("late_body", "place"))
+
+_Row = tuple[Any, ...]
+
+
+class WriteTransaction:
+    """One write. After `apply`, `moved` are the streams as the log then has them,
+    `closed` those of them that are over, `files` the places of bodies that were written
+    to files, `doomed` those whose files go after the COMMIT; `erased`: some body was.
+    """
+
+    def __init__(self, reads: Reads, folder: BodyFolder, known: Remembered) -> None:
+        self._reads, self._folder, self._known = reads, folder, known
+        self._many = reads.run_many
+        self.moved: dict[str, Known] = {}
+        self.closed: list[str] = []
+        self.files: list[int] = []
+        self.doomed: list[int] = []
+        self.erased = False
+        self.last_body = -1
+
+    def apply(self, write: Write) -> Head:
+        """Check and write. Raises ConflictError, InvalidInputError, DiskError, or an
+        error of the database; then the transaction can only be rolled back."""
+        base, self.last_body = self._known.head, self._known.last_body
+        if write.base is not base and write.base != base:
+            raise log_moved(write.base, base)
+        log, head = self._log_rows(write)
+        summaries = self._summary_rows(write.summaries, base.position)
+        keys = [(key, self._id("key.stream", name)) for key, name in write.keys]
+        bodies = [self._place(body) for body in write.bodies]
+        self._write(log, summaries)
+        if keys:
+            self._many(_KEY, keys)
+        if bodies:
+            self._put(bodies)
+        if write.erase:
+            self._erase(write.erase)
+        if write.done:
+            self._many(_DONE, [(name,) for name in write.done])
+        if write.answers:
+            self._many(_ANSWER, [(a.id, a.at, a.data) for a in write.answers])
+            self._reads.run(_OLD_ANSWERS, (KEPT_ANSWERS,))
+        if self.erased:
+            self._renew_inbox()
+        return head
+
+    # --- checks ----------------------------------------------------------------------
+
+    def _log_rows(self, write: Write) -> tuple[list[_Row], Head]:
+        """The rows of the log, and where it ends then."""
+        base = write.base
+        position, digest = base.position, base.hash
+        shard, moved = write.shard, self.moved
+        rows: list[_Row] = []
+        for r in write.records:
+            name, version, count = r.stream, r.version, r.count
+            position += 1
+            known = moved.get(name) or self._begin(r, position)
+            if version - count != known.version or count < 1:
+                raise no_events(r) if count < 1 else stream_moved(r, known.version)
+            if r.position != position:
+                raise off_the_head(r, position)
+            if r.shard != shard:
+                raise wrong_shard(r)
+            row = (position, known.id, version, count, r.at, r.wall, shard, r.events)
+            rows.append((*row, r.hash, known.last or None, None))
+            known.version, known.last = version, position
+            digest = sha256(digest + r.hash).digest()
+        if not rows:
+            return rows, base
+        rows[-1] = (*rows[-1][:-1], digest)
+        return rows, Head(position, digest)
+
+    def _begin(self, record: Record, position: int) -> Known:
+        """The stream as it is before this write; one that says it is new is believed."""
+        name = record.stream
+        old = self._known.streams.get(name)
+        if old is None and record.version != record.count:
+            old = self._reads.known(name)
+        known = self.moved[name] = (
+            Known(old.id, old.version, old.last, old.kept)
+            if old is not None and old.version
+            else Known(position, 0, 0)
+        )
+        return known
+
+    def _seen(self, field: str, stream: str) -> Known:
+        """A stream that this write speaks of. Raises InvalidInputError."""
+        known = self.moved.get(stream) or self._known.streams.get(stream)
+        if known is None:
+            known = self._reads.known(stream)
+            if not known.version:
+                raise no_stream(field, stream)
+            self._known.streams[stream] = known
+        return known
+
+    def _id(self, field: str, stream: str) -> int:
+        return self._seen(field, stream).id
+
+    def _summary_rows(
+        self, summaries: Sequence[Summary], base: int
+    ) -> dict[int, tuple[str, _Row]]:
+        """By stream: the statement for its row, and the row."""
+        rows: dict[int, tuple[str, _Row]] = {}
+        for s in summaries:
+            known = self._seen("summary.stream", s.stream)
+            if s.version != known.version or s.order != known.id:
+                check_projection(s, known.version, known.id)
+            rows[known.id] = self._summary_row(s, known, base)
+            if s.lane is not None and not s.open:
+                self.closed.append(s.stream)
+        for name, known in self.moved.items():
+            if known.id not in rows:
+                rows[known.id] = _bare(name, known, base)
+        return rows
+
+    def _summary_row(self, s: Summary, known: Known, base: int) -> tuple[str, _Row]:
+        kept = (s.open, s.created, s.lane, s.parent, s.kind)
+        old, known.kept = known.kept, kept
+        if known.id > base or old is None or old[1:] != kept[1:]:
+            parent = None if s.parent is None else self._id("summary.parent", s.parent)
+            sql = _NEW if known.id > base else CHANGED
+            return sql, summary_row(s, known.last, parent)
+        row = (s.order, s.version, known.last, s.phase, s.updated, s.due, s.expires)
+        if old[0] == s.open:
+            return _MOVED, (*row, s.reason)
+        return _OPENED, (*row, s.reason, s.open)
+
+    def _place(self, body: Body) -> tuple[int, bytes, bytes]:
+        if type(body.salt) is not bytes or type(body.data) is not bytes:
+            raise InvalidInputError(field="body", problem="salt or data is not bytes")
+        check_number(body.number)
+        return (
+            place_of(self._id("body.stream", body.stream), body.number),
+            body.salt,
+            body.data,
+        )
+
+    # --- rows ------------------------------------------------------------------------
+
+    def _write(self, log: list[_Row], streams: dict[int, tuple[str, _Row]]) -> None:
+        by_sql: dict[str, list[_Row]] = {}
+        for sql, row in streams.values():
+            by_sql.setdefault(sql, []).append(row)
+        for sql, rows in by_sql.items():
+            self._many(sql, rows)
+        if log:
+            self._many(_LOG, log)
+
+    def _put(self, bodies: list[tuple[int, bytes, bytes]]) -> None:
+        if len(bodies) > 1:
+            bodies.sort(key=itemgetter(0))
+        rows: list[_Row] = []
+        late: list[_Row] = []
+        for place, salt, data in bodies:
+            if len(data) > INLINE_MAX:
+                self._write_file(place, data)
+            row = (place, salt, None if len(data) > INLINE_MAX else data)
+            if place > self.last_body:
+                self.last_body = place
+                rows.append(row)
+            else:
+                late.append(row)
+        if rows:
+            self._many(_BODY, rows)
+        if late:
+            self._put_late(late)
+
+    def _put_late(self, rows: list[_Row]) -> None:
+        for place, salt, data in rows:
+            if self._reads.row("SELECT 1 FROM body WHERE id = ?", place) is not None:
+                raise _taken(place)
+            self._reads.run(_LATE, (place, salt, data))
+
+    def _write_file(self, place: int, data: bytes) -> None:
+        """A body that exists has its file already, which must not be replaced."""
+        if self._reads.has_body(place):
+            raise _taken(place)
+        self._folder.write(place, data)
+        self.files.append(place)
+
+    def _erase(self, refs: Sequence[BodyRef]) -> None:
+        for stream, number in refs:
+            known = self.moved.get(stream) or self._reads.known(stream)
+            if not known.version:
+                continue
+            place = place_of(known.id, number)
+            for table in _TABLES:
+                row = self._reads.row(_FIND.format(*table), place)
+                if row is None:
+                    continue
+                self._reads.run(_ERASE.format(*table), (place,))
+                self.erased = True
+                if row[0]:
+                    self.doomed.append(place)
+
+    def _renew_inbox(self) -> None:
+        """Write all commands that wait anew. Rows of this table come and go, and their
+        neighbours move; a table that is emptied whole is cleared page by page."""
+        rows = self._reads.rows("SELECT * FROM inbox ORDER BY number")
+        self._reads.run("DELETE FROM inbox")
+        if rows:
+            self._many(POST, rows)
+
+    # --- if the database refused -----------------------------------------------------
+
+    def refusal(self, write: Write) -> Exception | None:
+        """After the rollback: the name, key or place that was not new, if one was not."""
+        return next(self._refusals(write), None)
+
+    def _refusals(self, write: Write) -> Iterator[Exception]:
+        reads, own = self._reads, {r.stream for r in write.records}
+        for record in write.records:
+            actual = reads.known(record.stream).version
+            if record.before == 0 and actual:
+                yield stream_moved(record, actual)
+        for index, (key, stream) in enumerate(write.keys):
+            holder = reads.key(key)
+            if holder is not None:
+                yield key_taken(key, holder, reads.known(holder).version)
+            elif key in {k for k, _ in write.keys[:index]}:
+                yield key_taken(key, stream, int(stream in own))
+        places = set()
+        for body in write.bodies:
+            known = self.moved.get(body.stream) or reads.known(body.stream)
+            place = place_of(known.id, body.number)
+            if place in places or reads.has_body(place):
+                yield body_there((body.stream, body.number))
+            places.add(place)
+
+
+POST = "INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _taken(place: int) -> InvalidInputError:
+    problem = f"there is, or was, a body {file_name(place)} (stream, number)"
+    return InvalidInputError(field="body.number", problem=problem)
+
+
+def _bare(name: str, known: Known, base: int) -> tuple[str, _Row]:
+    """A stream that moved and brought no summary keeps the one that it has."""
+    row = (known.id, known.version, known.last)
+    if known.id <= base:
+        return _GROWN, row
+    return _NEW, (known.id, name, known.version, known.last, 0, *(None,) * 9)
+
+
+def summary_row(s: Summary, last: int, parent: int | None) -> _Row:
+    """The row of table `stream` that a summary makes."""
+    return (
+        s.order,
+        s.stream,
+        s.version,
+        last,
+        s.open,
+        s.phase,
+        s.created,
+        s.updated,
+        s.lane,
+        parent,
+        s.kind,
+        s.due,
+        s.expires,
+        s.reason,
+    )

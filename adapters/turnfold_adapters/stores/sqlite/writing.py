@@ -1,0 +1,385 @@
+"""The writing side of a SQLite store: BEGIN, COMMIT, the meaning of a failure, and the
+thread in which a COMMIT waits for a slow disk.
+
+One connection writes, one transaction at a time. Where it runs is the store's own
+business: on the event loop while the disk is quick, because a hop to a thread costs
+more than such a COMMIT; else in one thread. See specs/decisions/0016.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import apsw
+
+from turnfold.errors import (
+    BusyError,
+    ConflictError,
+    FateUnknownError,
+    InvalidInputError,
+    NotOpenError,
+)
+from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
+from turnfold.words import Flush
+from turnfold_adapters.stores.checking import (
+    check_projection,
+    check_summary,
+    no_stream,
+)
+from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.sqlite.connection import (
+    problem_of,
+    rollback,
+    typed_error,
+)
+from turnfold_adapters.stores.sqlite.files import BodyFolder, place_in
+from turnfold_adapters.stores.sqlite.known import Remembered
+from turnfold_adapters.stores.sqlite.reads import Reads, packed
+from turnfold_adapters.stores.sqlite.transaction import (
+    CHANGED,
+    WriteTransaction,
+    summary_row,
+)
+from turnfold_adapters.stores.sqlite.wal import Wal
+
+T = TypeVar("T")
+
+SLOW_MS, QUICK_MS = 2.0, 1.0  # per COMMIT: above it the thread, below it the loop
+_SELDOM = 8  # commits on the loop for one that is timed
+_NEW = 0.2  # the weight of the latest COMMIT in the mean
+
+_CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
+_HOLDER = """
+    SELECT stream FROM inbox WHERE id = ?1
+    UNION ALL SELECT ?3 FROM answer WHERE id = ?1
+    UNION ALL SELECT s.name FROM dedupe AS d JOIN stream AS s ON s.id = d.stream
+              WHERE d.key = ?2
+    UNION ALL SELECT stream FROM inbox WHERE key = ?2
+    LIMIT 1
+"""
+_POST = """
+    INSERT INTO inbox (id, kind, stream, key, at, data, bodies, answer)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# Versions come from the log, too: after this nothing rests on the old rows but names.
+_CLEAR = """
+    UPDATE stream SET open = 0, phase = NULL, created = NULL, updated = NULL,
+           lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL,
+           reason = NULL, version = whole.version, last = whole.last
+    FROM (SELECT stream, max(version) AS version, max(position) AS last
+          FROM log GROUP BY stream) AS whole
+    WHERE whole.stream = stream.id
+"""
+_REFUSED_VALUE = (
+    apsw.SQLITE_CONSTRAINT_DATATYPE,
+    apsw.SQLITE_CONSTRAINT_NOTNULL,
+)
+
+
+class WouldWaitError(Exception):
+    """Another process is writing just now, and this caller does not wait for it."""
+
+
+class Writing:
+    """The writing connection of an open store. `own` reads on it; `doubt` is called
+    after a COMMIT that may have reached the disk, and then this is `over`."""
+
+    def __init__(
+        self,
+        own: Reads,
+        wal: Wal,
+        folder: BodyFolder,
+        doubt: Callable[[BaseException], None],
+    ) -> None:
+        self.own, self.wal = own, wal
+        self.known = Remembered()
+        self.over = False
+        self._conn, self._run = own.conn, own.run
+        self._folder, self._doubt = folder, doubt
+
+    # --- what is written -------------------------------------------------------------
+
+    def commit(self, write: Write, patient: bool = True) -> Stored | Refused:
+        """Compare and store. Not `patient`: WouldWaitError instead of waiting for
+        another process, and no work on the log's file."""
+        tx = WriteTransaction(self.own, self._folder, self.known)
+        self._begin(patient)
+        try:
+            self.wal.grow()
+            self.known.check(self._conn)
+            head = tx.apply(write)
+        except BaseException as exc:  # noqa: BLE001  _refused raises all but a conflict
+            self._undo(tx, exc)
+            return self._refused(tx, write, exc)
+        self._end(tx)
+        self.known.keep(head, tx.last_body, tx.moved, tx.closed)
+        if tx.erased:
+            self._folder.erase(tx.doomed)
+            self.wal.truncate(wait=True)
+        elif patient:
+            self.wal.relieve()
+        return Stored(head)
+
+    def _refused(
+        self, tx: WriteTransaction, write: Write, exc: BaseException
+    ) -> Refused:
+        why: BaseException = exc
+        if isinstance(exc, apsw.ConstraintError) and not self.over:
+            why = tx.refusal(write) or exc
+        if isinstance(why, ConflictError):
+            return Refused(why)
+        if isinstance(why, InvalidInputError) and why is not exc:
+            raise why from exc
+        return self._raise(exc)
+
+    def post(
+        self, commands: Sequence[Command], patient: bool = True
+    ) -> Sequence[Posted]:
+        with self._transaction(patient):
+            posted = [self._post(command) for command in commands]
+        if patient:
+            self.wal.relieve()
+        return posted
+
+    def _post(self, c: Command) -> Posted:
+        row = self.own.row(_HOLDER, c.id, c.key, c.stream)
+        if row is not None:
+            return Posted(stream=row[0], new=False)
+        bodies = packed(c.bodies)
+        self._run(
+            _POST, (c.id, c.kind, c.stream, c.key, c.at, c.data, bodies, c.answer)
+        )
+        return Posted(stream=c.stream, new=True)
+
+    def record_claim(self, claim: Claim) -> None:
+        """Replace the worker's record; it explains and decides nothing."""
+        o = claim.owner
+        row = (o.id, o.boot, o.pid, o.started, o.host, claim.store, claim.lock)
+        with self._transaction():
+            self._run(_CLAIM, row)
+
+    def rebuild(self, summaries: Iterable[Summary]) -> None:
+        """Replace all summaries; they are projections of the log."""
+        with self._transaction():
+            self.known.forget()
+            self._run(_CLEAR)
+            self.own.run_many(CHANGED, list(map(self._rebuilt, summaries)))
+
+    def _rebuilt(self, summary: Summary) -> tuple[Any, ...]:
+        check_summary(summary)
+        known = self.own.known(summary.stream)
+        if not known.version:
+            raise no_stream("summary.stream", summary.stream)
+        check_projection(summary, known.version, known.id)
+        if summary.parent is None:
+            return summary_row(summary, known.last, None)
+        parent = self.own.known(summary.parent)
+        if not parent.version:
+            raise no_stream("summary.parent", summary.parent)
+        return summary_row(summary, known.last, parent.id)
+
+    def sweep(self) -> int:
+        """Remove body files that no body names. The write lock is held meanwhile, so
+        no other process is about to name one; without such files nothing is locked."""
+        if not self._stray():
+            return 0
+        with self._transaction():
+            stray = self._stray()
+            self._folder.discard(stray)
+        return len(stray)
+
+    def _stray(self) -> Sequence[str]:
+        return [n for n in self._folder.names() if not self._named(place_in(n))]
+
+    def _named(self, place: int | None) -> bool:
+        return place is not None and self.own.in_file(place)
+
+    def checkpoint(self) -> bool:
+        gone = self._folder.erase()
+        return self.wal.checkpoint() and gone
+
+    # --- BEGIN and COMMIT ------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, patient: bool = True) -> Iterator[None]:
+        self._begin(patient)
+        try:
+            self.wal.grow()
+            yield
+        except BaseException as exc:  # noqa: BLE001  _raise always raises
+            self._undo(None, exc)
+            self._raise(exc)
+        self._end(None)
+
+    def _begin(self, patient: bool) -> None:
+        if self.over:
+            raise NotOpenError(state="in doubt after a failed commit")
+        if self._conn.in_transaction:  # a call was interrupted right after its BEGIN
+            rollback(self._conn, RuntimeError())
+        wait = self.own.wait
+        wait.patient = patient
+        try:
+            self._run("BEGIN IMMEDIATE")
+        except apsw.BusyError as exc:
+            if not patient:
+                raise WouldWaitError from exc
+            raise BusyError(path=self.own.path, waited_ms=wait.waited_ms) from exc
+        except apsw.Error as exc:
+            raise typed_error(exc, self.own.path, wait.waited_ms) from exc
+        finally:
+            wait.patient = True
+
+    def _undo(self, tx: WriteTransaction | None, cause: BaseException) -> None:
+        if not isinstance(cause, ConflictError):
+            self.known.forget()
+        if not rollback(self._conn, cause):
+            self._in_doubt(cause)
+        elif tx is not None and tx.files:
+            self._folder.take_back(tx.files, cause)
+
+    def _end(self, tx: WriteTransaction | None) -> None:
+        try:
+            self._run("COMMIT")
+        except (apsw.BusyError, apsw.FullError) as exc:
+            # The frame that would commit was not written whole: surely not stored.
+            self._undo(tx, exc)
+            self._raise(exc)
+        except apsw.Error as exc:
+            problem = problem_of(exc)
+            self._in_doubt(exc)
+            raise FateUnknownError(path=self.own.path, problem=problem) from exc
+        except BaseException as exc:  # interrupted, before or after it was done
+            self.known.forget()
+            if self._conn.in_transaction:
+                self._undo(tx, exc)
+            raise
+
+    def _in_doubt(self, cause: BaseException) -> None:
+        self.over = True
+        self._doubt(cause)
+
+    def _raise(self, exc: BaseException) -> NoReturn:
+        """Raise the error of the port that an error in a transaction stands for."""
+        if _is_of_value(exc):
+            raise InvalidInputError(field="write", problem=str(exc)) from exc
+        if isinstance(exc, apsw.Error | OSError):
+            raise typed_error(exc, self.own.path, self.own.wait.waited_ms) from exc
+        raise exc
+
+
+def _is_of_value(exc: BaseException) -> bool:
+    """True if a value was refused: text that is no Unicode, an integer over 64 bit, a
+    wrong type, something too large."""
+    if isinstance(exc, apsw.ConstraintError):
+        return getattr(exc, "extendedresult", 0) in _REFUSED_VALUE
+    kinds = (UnicodeEncodeError, OverflowError, TypeError, apsw.TooBigError)
+    return isinstance(exc, kinds)
+
+
+class WriteQueue:
+    """Runs the work of the writing connection, one piece after the other: here, or in
+    a thread of its own, which is made when it is first needed.
+
+    `threaded`: commits go to the thread. `wait_ms`: for the disk, per COMMIT, smoothed.
+    """
+
+    def __init__(self, flush: Flush) -> None:
+        self.flush = flush
+        self.threaded = flush is Flush.THREAD
+        self.wait_ms = 0.0
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting = 0  # pieces of work that the thread has not finished
+        self._guard = threading.Lock()  # of that number
+        self._unwatched = 0  # commits until the next one that is timed
+        self._ident: int | None = None  # of the thread
+
+    @property
+    def idle(self) -> bool:
+        """The thread has nothing to do, so work can run here."""
+        return self._waiting == 0
+
+    @property
+    def is_here(self) -> bool:
+        """The caller is a piece of work in the thread."""
+        return self._ident == threading.get_ident()
+
+    @property
+    def inline(self) -> bool:
+        """A commit runs here and now."""
+        return self._waiting == 0 and not self.threaded
+
+    def here(self, work: Callable[[], T]) -> T:
+        """Timed now and then: reading a thread's clock is a call to the system."""
+        self._unwatched -= 1
+        if self._unwatched >= 0:
+            return work()
+        self._unwatched = _SELDOM
+        return self._timed(work)
+
+    async def there(self, work: Callable[[], T], *, timed: bool = False) -> T:
+        """In the thread, after everything that came before; in mode LOOP here. A caller
+        that is cancelled does not cancel the work."""
+        if self.flush is Flush.LOOP:
+            return work()
+        future = asyncio.wrap_future(self._submit(work, timed=timed))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_retrieved)
+            raise
+
+    def after(self, work: Callable[[], object]) -> None:
+        """As `there`, for a caller that does not wait. `work` must not raise."""
+        if self.flush is Flush.LOOP:
+            work()
+        else:
+            self._submit(work, timed=False)
+
+    def close(self) -> None:
+        """End the thread, after its work."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
+
+    def _submit(self, work: Callable[[], T], *, timed: bool) -> Any:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "turnfold-writer")
+        with self._guard:
+            self._waiting += 1
+        return self._thread.submit(self._work, work, timed)
+
+    def _work(self, work: Callable[[], T], timed: bool) -> T:
+        self._ident = threading.get_ident()
+        try:
+            return self._timed(work) if timed else work()
+        finally:
+            with self._guard:
+                self._waiting -= 1
+
+    def _timed(self, work: Callable[[], T]) -> T:
+        """How long the work waits: its time less the processor's, because the rows of a
+        large batch are work and no reason for a thread."""
+        began, worked = time.perf_counter(), time.thread_time()
+        try:
+            return work()
+        finally:
+            waited = time.perf_counter() - began - (time.thread_time() - worked)
+            self._saw(max(0.0, waited * 1000))
+
+    def _saw(self, wait_ms: float) -> None:
+        self.wait_ms += _NEW * (wait_ms - self.wait_ms)
+        if self.flush is Flush.AUTO:
+            limit = QUICK_MS if self.threaded else SLOW_MS
+            self.threaded = self.wait_ms > limit
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for the result any more; an error in it is not reported twice."""
+    if not future.cancelled():
+        future.exception()
