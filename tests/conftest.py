@@ -57,16 +57,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "GRACE_S", 0.02)
 
 
-def audited(gateway: Gateway) -> None:
+async def audited(gateway: Gateway) -> None:
     """The log of a test keeps every rule, by both readers and the platform's list."""
     store = gateway.store()
-    store.open()
+    await store.open()
     try:
         witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
         report = audit_store(store, witness=witness)
         breaches = list(reference.audit(map(reference.as_event, store.log())))
     finally:
-        store.close()
+        await store.close()
     assert report.passed, report.first
     assert not breaches, breaches[0]
 
@@ -78,11 +78,11 @@ async def gateway(
     """A gateway on either store, and with its commits written in a thread; its log is
     audited when the test is over."""
     memory = request.param == "memory"
-    made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db"))
-    made.flush = Flush.THREAD if request.param == "thread" else Flush.LOOP
+    flush = Flush.THREAD if request.param == "thread" else Flush.LOOP
+    made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db", flush))
     yield made
     await made.end()
-    audited(made)
+    await audited(made)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ async def lone() -> AsyncIterator[Gateway]:
     made = Gateway()
     yield made
     await made.end()
-    audited(made)
+    await audited(made)
 
 
 @pytest.fixture

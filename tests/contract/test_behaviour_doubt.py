@@ -17,6 +17,7 @@ from turnfold_model.gateway import (
     driver_of,
     entry,
     events,
+    peek,
     route,
     spin,
     story,
@@ -138,11 +139,11 @@ async def test_lookup_after_a_crash_asks_before_it_sends(
 async def test_a_delivered_entry_is_not_touched_by_restarts(gateway: Gateway) -> None:
     kernel, name = await sent(gateway)
     await kernel.settled(name, 1000)
-    before = kernel.store.head
+    before = peek(kernel).head
     for _ in range(2):
         kernel = await gateway.restart(kernel)
         await gateway.advance(HOUR)
-    assert kernel.store.head == before  # opening a store changes nothing
+    assert peek(kernel).head == before  # opening a store changes nothing
     assert len(gateway.platform.calls) == 1
 
 
@@ -539,9 +540,9 @@ async def test_a_late_success_of_a_settled_part_changes_and_logs_nothing(
     await until(lambda: entry(kernel, name).doubt)
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.OK)
-    before = kernel.store.head
+    before = peek(kernel).head
     go.set()
     await until(lambda: kernel.health()["hung_calls"] == 0)
     await spin()
-    assert kernel.store.head == before
+    assert peek(kernel).head == before
     assert not lone.platform.doubled

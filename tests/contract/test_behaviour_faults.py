@@ -28,6 +28,7 @@ from turnfold_model.gateway import (
     entry,
     events,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -542,7 +543,7 @@ async def test_a_worker_that_is_not_the_one_any_more_sends_nothing(
     late = await old.enqueue(route("43"), "old")
     await until(lambda: entry(new, late.entry_id).phase is Phase.OK)
     assert len(lone.platform.calls) == calls + 1
-    epochs = [r for r in new.store.log() if r.kind == "store.worker_started"]
+    epochs = [r for r in peek(new).log() if r.kind == "store.worker_started"]
     assert len(epochs) == 2
     await until(lambda: not old.working)  # its watch has seen it
     assert old.health()["fences_lost"] == 1
@@ -674,7 +675,7 @@ async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
     assert driver.book.holding("gate:t/default") is None
     assert "gate.closed" not in commits(kernel)
     assert commits(kernel)["turn.accepted"] == 2
-    assert kernel.store.lookup("out:half") is None
+    assert peek(kernel).lookup("out:half") is None
 
 
 async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(

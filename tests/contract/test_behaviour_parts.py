@@ -12,6 +12,7 @@ from turnfold_model.gateway import (
     Gateway,
     entry,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -337,10 +338,10 @@ async def test_what_cannot_be_queued_is_refused_and_leaves_nothing(
     gateway: Gateway, payloads, more
 ) -> None:
     kernel = await gateway.start()
-    before = kernel.store.head
+    before = peek(kernel).head
     with pytest.raises(InvalidInputError):
         await kernel.enqueue(route(), *payloads, **more)
-    assert kernel.store.head == before
+    assert peek(kernel).head == before
 
 
 async def test_a_route_that_is_none_is_refused(lone: Gateway) -> None:

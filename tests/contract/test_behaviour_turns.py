@@ -22,6 +22,7 @@ from turnfold_model.gateway import (
     driver_of,
     entry,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -563,7 +564,7 @@ async def test_the_end_of_an_entry_and_of_its_turn_are_one_commit(
     kernel = await gateway.start()
     done = await kernel.accept(inbound())
     assert await done.settled(1000) is TurnOutcome.FAILED
-    log = [(r.kind, r.at) for r in kernel.store.log()]
+    log = [(r.kind, r.at) for r in peek(kernel).log()]
     ended = [kind for kind, _ in log].index("outbox.failed_terminal")
     assert [kind for kind, _ in log[ended:]][:3] == [
         "outbox.failed_terminal",
@@ -703,11 +704,11 @@ async def test_operators_must_say_who_they_are(lone: Gateway, bad: object) -> No
         kernel.bounced(done.entry_id, detail=bad),
         kernel.reschedule(done.entry_id, bad, by="op"),
     )
-    before = kernel.store.head
+    before = peek(kernel).head
     for call in calls:
         with pytest.raises((InvalidInputError, IllegalTransitionError)):
             await call
-    assert kernel.store.head == before
+    assert peek(kernel).head == before
 
 
 async def test_rescheduling_brings_a_retry_forward(lone: Gateway) -> None:

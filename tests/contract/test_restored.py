@@ -31,6 +31,7 @@ from turnfold_model.gateway import (
     entry,
     events,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -353,9 +354,9 @@ async def test_a_copy_that_others_have_appended_to_is_noticed_all_the_same(
     client = await play.start(work=False)
     for number in range(20):
         await client.enqueue(route("other"), str(number))
-    mark = client.store.marked()
+    mark = peek(client).watermark()
     assert mark is not None
-    assert client.store.head.position > mark.head.position
+    assert peek(client).head.position > mark.head.position
     await play.end()
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
@@ -403,7 +404,7 @@ async def test_the_mark_of_another_store_is_a_leftover(
         (backups.folder / "g.db").unlink()
     kernel = await play.start()
     assert _restorations(kernel) == []
-    assert kernel.store.head.position == 1
+    assert peek(kernel).head.position == 1
 
 
 async def test_no_crash_looks_like_a_copy(play: Gateway, backups: Backups) -> None:
@@ -431,7 +432,7 @@ async def test_a_worker_that_finds_nothing_to_do_leaves_the_log_as_it_is(
     kernel = await play.start()
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 5_000)
-    before = [(r.data, r.hash) for r in kernel.store.log()]
+    before = [(r.data, r.hash) for r in peek(kernel).log()]
     await play.end()
     for _ in range(2):
         kernel = await play.start()
@@ -488,14 +489,14 @@ async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
             await play.start()
     client = await play.start(work=False)
     fresh = (await client.enqueue(route("new"), "fresh")).entry_id
-    lost = client.store.marked()
+    lost = peek(client).watermark()
     await play.end()
     kernel = await play.start()
     await kernel.connected("t")
     await kernel.settled(fresh, 5_000)
     assert len(_restorations(kernel)) == 1
     assert entry(kernel, name).phase is Phase.P
-    assert kernel.store.marked() != lost
+    assert peek(kernel).watermark() != lost
 
 
 async def test_a_store_that_is_busy_just_then_is_not_worked_on(

@@ -25,6 +25,7 @@ from turnfold_model.gateway import (
     entry,
     in_file,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -179,7 +180,7 @@ async def test_a_worker_that_closes_leaves_a_mark_and_a_client_does_not(
     kernel = await gateway.start()
     await kernel.enqueue(route(), "x")
     await spin()
-    head = kernel.store.head
+    head = peek(kernel).head
     await gateway.end()
     store = gateway.store()
     store.open()
@@ -299,12 +300,12 @@ async def test_a_failure_after_the_loss_is_for_the_next_worker_to_find(
     done = await kernel.enqueue(route(), "x")
     await spin()
     await _lose(gateway, tmp_path)
-    head = kernel.store.head
+    head = peek(kernel).head
     refused = Rejected(failure=FailureClass.PERMISSION)
     await kernel.append(
         partial(settle, stream=done.entry_id, part=0, number=1, outcome=refused)
     )
-    assert kernel.store.head == head
+    assert peek(kernel).head == head
     landed.set()
     await kernel.settled(done.entry_id, 5_000)
     await gateway.end()
