@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from turnfold.audit import audit_store
-from turnfold.audit.witness import Acceptance
+from turnfold import pages
+from turnfold.audit import Acceptance, audit_store
 from turnfold.drivers import calls
 from turnfold.programs import patience
 from turnfold.words import Flush
@@ -63,8 +63,10 @@ async def audited(gateway: Gateway) -> None:
     await store.open()
     try:
         witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
-        report = audit_store(store, witness=witness)
-        breaches = list(reference.audit(map(reference.as_event, store.log())))
+        report = await audit_store(store, witness=witness)
+        records = [record async for page in pages.records(store) for record in page]
+        events = (e for record in records for e in reference.as_events(record))
+        breaches = list(reference.audit(events))
     finally:
         await store.close()
     assert report.passed, report.first
