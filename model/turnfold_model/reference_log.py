@@ -183,18 +183,22 @@ class Log:
             names = " and ".join(sorted(running))
             need(len(running) <= 1, "lanes", f"{names} run in one lane")
 
+    def _begun(self, event: Record, stream: str, moment: Moment) -> None:
+        """An attempt or a run may begin: by its worker, and in its lane."""
+        fence, epoch = event["data"]["fence"], self._epoch()
+        known = "store" in self.streams  # pruned, or a log without workers
+        current = moment.epoch <= fence <= epoch or not known
+        need(current, "INV-5", f"fence {fence}, but the epoch is {epoch}")
+        if event["kind"] == "outbox.attempted":
+            self._may_go(stream, moment)
+        else:
+            self._alone(self.streams[stream])
+
     def _joint(self, event: Record, stream: str, moment: Moment) -> None:
+        if event["kind"] in ("outbox.attempted", "turn.started"):
+            self._begun(event, stream, moment)
         state, data = self.streams[stream], event["data"]
         kind = event["kind"]
-        if kind in ("outbox.attempted", "turn.started"):
-            fence, epoch = data["fence"], self._epoch()
-            known = "store" in self.streams  # pruned, or a log without workers
-            current = moment.epoch <= fence <= epoch or not known
-            need(current, "INV-5", f"fence {fence}, but the epoch is {epoch}")
-        if kind == "outbox.attempted":
-            self._may_go(stream, moment)
-        elif kind == "turn.started":
-            self._alone(state)
         if isinstance(state, Entry) and kind == "outbox.queued" and state.turn:
             need(self._turn(state.turn) is not None, "INV-9", f"no {state.turn}")
             owned = state.kind != "final" or _bare(state.turn) in moment.answered
