@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from turnfold import pages
+from turnfold.audit import Acceptance, audit_store
 from turnfold.drivers import calls
 from turnfold.programs import patience
 from turnfold.words import Flush
+from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
 from .case_report import PAGE, CaseReport, marked_in_files, read_cases
@@ -55,7 +58,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def audited(gateway: Gateway) -> None:
-    pass
+    """The log of a test keeps every rule, by both readers and the platform's list."""
+    store = gateway.store()
+    await store.open()
+    try:
+        witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
+        report = await audit_store(store, witness=witness)
+        records = [record async for page in pages.records(store) for record in page]
+        events = (e for record in records for e in reference.as_events(record))
+        breaches = list(reference.audit(events))
+    finally:
+        await store.close()
+    assert report.passed, report.first
+    assert not breaches, breaches[0]
 
 
 @pytest.fixture(params=["memory", "sqlite", "thread"])

@@ -20,7 +20,7 @@ platform really took a part cannot be seen here (see specs/guarantees.md).
 
 from turnfold_model.reference_judge import legal
 from turnfold_model.reference_kinds import Record, Violation
-from turnfold_model.reference_log import Log, as_event, audit, read_ndjson
+from turnfold_model.reference_log import Log, as_events, audit, read_ndjson
 from turnfold_model.reference_shapes import Entry, Ledger, State, Turn
 from turnfold_model.transition_table import ENTRY, TURN
 
@@ -34,7 +34,7 @@ __all__ = [
     "State",
     "Turn",
     "Violation",
-    "as_event",
+    "as_events",
     "audit",
     "legal",
     "read_ndjson",

@@ -30,6 +30,7 @@ class Moment:
     queued: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
+    opened: set[str] = field(default_factory=set)  # gates that were open at its start
 
     def saw(self, event: Record, stream: str) -> None:
         kind, name = event["kind"], stream.partition(":")[2] or stream

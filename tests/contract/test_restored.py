@@ -38,6 +38,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
+from turnfold_model.peek import Peek
 from turnfold_model.platform import PlatformChannel, answers, hang, unknown
 
 
@@ -98,17 +99,18 @@ async def play(backups: Backups) -> Any:
     gateway = Gateway(store=backups.store)
     yield gateway
     await gateway.end()
-    _judged(backups.store())
+    await _judged(backups.store())
 
 
-def _judged(store: Store) -> None:
+async def _judged(store: Store) -> None:
     """What is written after it keeps every rule, by both readers of logs."""
-    store.open()
+    await store.open()
     try:
-        report = audit_store(store)
-        breaches = list(reference.audit(map(reference.as_event, store.log())))
+        report = await audit_store(store)
+        events = (e for r in Peek(store).log() for e in reference.as_events(r))
+        breaches = list(reference.audit(events))
     finally:
-        store.close()
+        await store.close()
     assert report.passed, report.first
     assert breaches == []
 

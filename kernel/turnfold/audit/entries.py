@@ -28,11 +28,23 @@ _Outcome = (
 
 @frozen
 class Moment:
-    """When an event was written, and which worker held the store then."""
+    """When an event was written, and which worker held the store then. `later`: epoch
+    and owner of the one that began in the same commit, by a record behind this one."""
 
     at: int
     epoch: int
     owner: str | None
+    later: tuple[int, str] | None = None
+
+    def right(self, fence: int, owner: str) -> bool:
+        """Whoever writes with this fence is the worker."""
+        return (fence, owner) in ((self.epoch, self.owner), self.later)
+
+    def current(self, fence: int) -> bool:
+        """This fence is that of the worker."""
+        return fence == self.epoch or (
+            self.later is not None and fence == self.later[0]
+        )
 
 
 def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
@@ -119,7 +131,7 @@ def _attempted(before: Entry, event: o.Attempted, now: Moment) -> Broken:
     if event.part > before.part:
         text = f"part {event.part} attempted while part {before.part} is not settled"
         yield Rule.FROZEN_PLAN, text
-    if (event.fence, event.owner) != (now.epoch, now.owner):
+    if not now.right(event.fence, event.owner):
         text = f"attempted by {event.owner} with fence {event.fence}"
         yield Rule.FENCE, f"{text}, but the worker is {now.owner} of epoch {now.epoch}"
     if event.part == before.part and event.attempt != before.attempt + 1:
@@ -177,7 +189,7 @@ def _current(before: Entry, event: _Outcome) -> Broken:
 
 
 def _fenced(before: Entry, now: Moment) -> Broken:
-    if before.phase in _IN_FLIGHT and before.fence != now.epoch:
+    if before.phase in _IN_FLIGHT and not now.current(before.fence):
         text = f"an outcome under fence {before.fence}, but the epoch is {now.epoch}"
         yield Rule.FENCE, text
 
@@ -213,7 +225,7 @@ def _not_delivered(
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
     if why != FailureClass.OWNER_DIED:
         yield from _fenced(before, now)
-    elif before.fence == now.epoch and before.phase in _IN_FLIGHT:
+    elif before.fence == now.epoch and now.later is None and before.phase in _IN_FLIGHT:
         yield Rule.FENCE, "its owner is called dead by its own epoch"
     if before.doubt and not unknown:
         yield Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt"

@@ -18,7 +18,7 @@ from turnfold.names import gates_of
 from turnfold.words import BlindPolicy, Phase, TurnPhase
 
 _IN_FLIGHT = (Phase.A, Phase.D)
-_NOBODY = "; no worker is running now"
+NOBODY = "; no worker is running now"
 
 
 def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
@@ -32,7 +32,7 @@ def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
         return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
     found = _step(draft, entry)
     if alive is False and not found.person:
-        return evolve(found, text=found.text + _NOBODY)
+        return evolve(found, text=found.text + NOBODY)
     return found
 
 
@@ -57,7 +57,7 @@ def _in_flight(draft: Draft, entry: Entry, alive: bool | None) -> Next:
     fence = draft.fence()
     what = f"{part(entry.part)}, attempt {entry.attempt},"
     if entry.fence != fence.epoch or alive is False:
-        tail = "" if alive is not False else _NOBODY
+        tail = "" if alive is not False else NOBODY
         wire = entry.phase is Phase.D
         then = "looks into what became of it" if wire else "tries again"
         text = f"{what} was under way when its process died; the worker {then}{tail}"
@@ -160,7 +160,7 @@ def next_of_turn(
     if turn.held:
         return Next(text=f"held ({turn.reason}): somebody must let it go", person=True)
     found = _run_next(draft, turn, alive)
-    return evolve(found, text=found.text + _NOBODY) if alive is False else found
+    return evolve(found, text=found.text + NOBODY) if alive is False else found
 
 
 def _run_next(draft: Draft, turn: Turn, alive: bool | None) -> Next:
