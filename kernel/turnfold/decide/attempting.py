@@ -66,7 +66,7 @@ def _next(draft: Draft, front: Sequence[Entry]) -> Step:
     first = _NOTHING
     for entry in front:
         step = step_of(draft, entry)
-        if entry.phase in (Phase.A, Phase.D):
+        if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
             return step
         if first.act is Act.WAIT:
             first = step if step.act is not Act.WAIT else _earlier(first, step)
@@ -82,17 +82,17 @@ def _earlier(one: Step, other: Step) -> Step:
 
 def step_of(draft: Draft, entry: Entry) -> Step:
     """What one entry needs, were it the first of its lane."""
-    if entry.phase in (Phase.A, Phase.D):
+    if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
         return _in_flight(draft, entry)
     if not guards.not_expired(entry, draft.now):
         return Step(Act.EXPIRE, entry.stream)
-    if entry.abort is not None and entry.phase in (Phase.Q, Phase.R):
+    if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
         return Step(Act.ABORT, entry.stream)
-    if entry.phase is Phase.P:
+    if entry.phase is Phase.PARKED:
         return Step(Act.WAIT, until=entry.expires_at)
     if entry.due is not None and draft.now < entry.due:
         return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
-    if entry.phase is Phase.U:
+    if entry.phase is Phase.IN_DOUBT:
         return _in_doubt(draft, entry)
     return _ready(draft, entry)
 
@@ -207,7 +207,7 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
     """The entry itself if it may go now, else the one that holds it back."""
     mine = None
     for other in front:
-        if other.phase in (Phase.A, Phase.D):
+        if other.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
             return other.stream
         if other.stream == entry.stream:
             mine = other.stream
@@ -233,10 +233,10 @@ def dispatch(draft: Draft, stream: str, part: int, number: int) -> bool:
     """The last word before the wire; False if the entry may not go out after all."""
     entry = draft.entry(stream)
     fence = draft.fence()
-    if entry.phase is not Phase.A or not guards.outcome_is_current(
+    if entry.phase is not Phase.ATTEMPTED or not guards.outcome_is_current(
         entry, fence.epoch, part, number
     ):
-        return entry.phase is Phase.D and entry.attempt == number
+        return entry.phase is Phase.DISPATCHED and entry.attempt == number
     if not guards.not_aborted(entry) or not guards.not_expired(entry, draft.now):
         return False
     draft.emit(stream, o.Dispatched(part=part, attempt=number))

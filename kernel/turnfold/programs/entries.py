@@ -75,7 +75,7 @@ def _carry(leg: Leg) -> Program:
     """Ours and durable: exactly one Send for this attempt, and its outcome kept until
     it is recorded. True if the log has moved by it."""
     prepared = _NOTHING
-    if leg.phase is Phase.A:
+    if leg.phase is Phase.ATTEMPTED:
         ready: Prepared | Rejected = yield Prepare(leg)
         if isinstance(ready, Rejected):
             return (yield from _record(leg, ready))

@@ -186,7 +186,9 @@ class Process:
         entry = self.entry(effect.leg.entry)
         if self.scenario.prepares and effect.prepared != "upload":
             self._wrong(f"{entry.stream} was sent without what prepare() gave")
-        announced = entry.phase is Phase.D and entry.attempt == effect.leg.attempt
+        announced = (
+            entry.phase is Phase.DISPATCHED and entry.attempt == effect.leg.attempt
+        )
         if not announced and not self.scenario.zombies:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[effect.leg.part].key
