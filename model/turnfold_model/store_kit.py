@@ -99,7 +99,7 @@ def summary(stream: str, version: int, order: int, **fields: Any) -> Summary:
     """A summary with what is not said filled in."""
     known: dict[str, Any] = {
         "open": True,
-        "phase": "Q",
+        "phase": "queued",
         "created": 1000 + order,
         "updated": 1000 + order + version,
     }

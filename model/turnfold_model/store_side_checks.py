@@ -52,7 +52,7 @@ def a_summary_replaces_the_one_before(place: Place) -> None:
     with store.write() as tx:
         tx.append(Append(records=[record(3, "entry:a", 2)], summaries=[full]))
     same(store.summary("entry:a"), full, "all fields")
-    bare = summary("entry:a", 2, 2, open=False, phase="F")
+    bare = summary("entry:a", 2, 2, open=False, phase="failed")
     with store.write() as tx:
         tx.append(Append(summaries=[bare]))
     same(store.summary("entry:a"), bare, "fields that are gone again")
@@ -87,8 +87,8 @@ def lists_are_filtered(place: Place) -> None:
         Listing(prefix=""): [10, 9, 8, 7, 6, 5, 4, 3, 2, 1],
         Listing(prefix="turn:"): [1],
         Listing(prefix="Entry:"): [],
-        Listing(phases=("OK",)): [8, 5, 2],
-        Listing(phases=("OK", "F")): [9, 8, 6, 5, 3, 2],
+        Listing(phases=("delivered",)): [8, 5, 2],
+        Listing(phases=("delivered", "failed")): [9, 8, 6, 5, 3, 2],
         Listing(open=True): [10, 7, 4],
         Listing(open=False): [9, 8, 6, 5, 3, 2],
         Listing(lane="odd"): [9, 7, 5, 3],
@@ -282,7 +282,7 @@ def summaries_can_be_rebuilt(place: Place) -> None:
     store = _ten(place)
     fresh = [
         summary("turn:t", 1, 1, phase="running"),
-        summary("entry:n5", 1, 5, parent="turn:t", phase="R"),
+        summary("entry:n5", 1, 5, parent="turn:t", phase="retryable"),
     ]
     store.rebuild(iter(fresh))
     same(list(store.list(Listing(prefix=""))), fresh[::-1], "all there are")
@@ -304,7 +304,7 @@ def _ten(place: Place) -> Store:
     """A turn and nine entries; the order of each is its number."""
     store = place.store()
     put(store, "turn:t", phase="running")
-    phases = {0: ("F", False), 1: ("Q", True), 2: ("OK", False)}
+    phases = {0: ("failed", False), 1: ("queued", True), 2: ("delivered", False)}
     for number in range(2, 11):
         phase, is_open = phases[number % 3]
         fields: dict[str, Any] = {"phase": phase, "open": is_open}

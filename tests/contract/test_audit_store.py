@@ -72,7 +72,13 @@ def test_a_store_as_the_kernel_leaves_it_passes(disk: MemoryDisk) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"phase": "Q"}, {"open": True}, {"reason": "x"}, {"due": 7}, {"lane": "t/x/y/"}],
+    [
+        {"phase": "queued"},
+        {"open": True},
+        {"reason": "x"},
+        {"due": 7},
+        {"lane": "t/x/y/"},
+    ],
 )
 def test_a_projection_that_is_not_the_fold_is_found(disk: MemoryDisk, change) -> None:
     stream = stream_of(disk, "entry:")
@@ -142,7 +148,7 @@ def test_a_body_that_was_redacted_is_not_missed(disk: MemoryDisk) -> None:
     stream = next(
         name
         for name, row in disk.summaries.items()
-        if row.phase == "OK" and row.parent is None
+        if row.phase == "delivered" and row.parent is None
     )
     records = disk.streams[stream]
     for digest in fold(records).body:
@@ -256,7 +262,7 @@ def damage(path: Path, sql: str, *bindings: object) -> None:
         ({Rule.HEAD}, "DELETE FROM log WHERE position = (SELECT max(position) FROM log)"),
         ({Rule.HEAD}, "UPDATE log SET head = x'00' WHERE position = (SELECT max(position) FROM log)"),
         ({Rule.HASH, Rule.DECODE}, "UPDATE kind SET name = 'turn.odd' WHERE name = 'turn.started'"),
-        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'Q' WHERE phase = 'OK'"),
+        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'queued' WHERE phase = 'delivered'"),
         ({Rule.KEY}, "DELETE FROM dedupe"),
         ({Rule.BODY}, "DELETE FROM body WHERE id = 1"),
         ({Rule.BODY}, "UPDATE body SET data = x'00' WHERE id = 1"),

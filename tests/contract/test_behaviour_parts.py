@@ -61,7 +61,7 @@ async def test_a_failing_part_keeps_the_delivered_ones(lone: Gateway) -> None:
     done = await kernel.enqueue(route(), "1", "2", "3")
     await spin()
     found = entry(kernel, done.entry_id)
-    assert (found.phase, found.part, found.receipts) == (Phase.F, 1, (("m1",),))
+    assert (found.phase, found.part, found.receipts) == (Phase.FAILED, 1, (("m1",),))
     await kernel.redrive(done.entry_id, by="op")
     await kernel.settled(done.entry_id, 1000)
     assert lone.platform.contents == ["1", "2", "3"]
@@ -74,7 +74,7 @@ async def test_a_doubtful_middle_part_holds_the_later_ones(lone: Gateway) -> Non
     done = await kernel.enqueue(route(), "1", "2", "3")
     await spin()
     await lone.advance(1_000)
-    assert entry(kernel, done.entry_id).phase is Phase.P
+    assert entry(kernel, done.entry_id).phase is Phase.PARKED
     assert lone.platform.contents == ["1"]
     await kernel.resolve(done.entry_id, "not_sent", by="op")
     await kernel.settled(done.entry_id, 1000)
@@ -95,16 +95,16 @@ async def test_a_final_that_was_partly_delivered_is_a_partial_reply(
 @pytest.mark.case("C14")
 async def test_the_same_text_twice_is_two_messages(gateway: Gateway) -> None:
     async def twice(handle) -> None:
-        await handle.block("OK")
-        await handle.block("OK")
-        await handle.reply("OK", "OK")
+        await handle.block("delivered")
+        await handle.block("delivered")
+        await handle.reply("delivered", "delivered")
 
     gateway.handler = twice
     kernel = await gateway.start()
     for number in ("1", "2"):
         done = await kernel.accept(inbound(number))
         await done.settled(1000)
-    assert gateway.platform.contents == ["OK"] * 8
+    assert gateway.platform.contents == ["delivered"] * 8
     assert len({message.key for message in gateway.platform.messages}) == 8
 
 
@@ -181,7 +181,7 @@ async def test_a_lost_body_ends_its_entry_and_not_the_lane(wild: Gateway) -> Non
     kernel = await wild.start()
     await kernel.settled(after.entry_id, 1000)
     found = entry(kernel, done.entry_id)
-    assert (found.phase, found.failure) == (Phase.F, FailureClass.INVALID_PAYLOAD)
+    assert (found.phase, found.failure) == (Phase.FAILED, FailureClass.INVALID_PAYLOAD)
     assert wild.platform.contents == ["next"]
 
 
