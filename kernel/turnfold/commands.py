@@ -34,6 +34,7 @@ from turnfold.names import ENTRY, TURN, inbound_key, outbound_key
 from turnfold.packing import pack
 from turnfold.payloads import File, Inbound, Payload, Route, Text
 from turnfold.ports.store import Wanted
+from turnfold.settings import Settings
 from turnfold.turns import AcceptedTurn
 from turnfold.words import AbortReason, BlindPolicy, Kind, Status, TurnPhase
 
@@ -50,6 +51,7 @@ class Commands:
 
     _clock: Clock
     _desks: dict[tuple[str, str], Attached]
+    settings: Settings
 
     @property
     def working(self) -> bool:
@@ -137,7 +139,9 @@ class Commands:
                 pass  # not the owner any more: the payload goes to the one who is
             else:
                 return done
-        command = inbox.enqueue_command(intent, self._clock.wall_now())
+        command = inbox.enqueue_command(
+            intent, self._clock.now(), self.settings.ttl_ms(intent.kind)
+        )
         posted = await self._mailbox.post(command)
         return Enqueued(
             entry_id=posted.stream, status=Status.QUEUED, new=_perhaps(posted.new)

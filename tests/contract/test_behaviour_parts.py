@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from turnfold import DeliveryClass, FailureClass, File, Native, Settings, Text
-from turnfold.errors import ContractError, InvalidInputError, MissingBodyError
+from turnfold.bodies import place_of
+from turnfold.errors import ContractError, InvalidInputError
 from turnfold.ports.channel import PlannedPart
 from turnfold.words import Kind, Phase, TurnOutcome
 from turnfold_model.gateway import (
@@ -171,13 +172,14 @@ async def test_a_file_that_is_not_there_is_refused_before_anything(
 
 @pytest.mark.case("C08")
 async def test_a_lost_body_ends_its_entry_and_not_the_lane(wild: Gateway) -> None:
-    client = await wild.start(work=False)
-    done = await client.enqueue(route(), "gone")
-    after = await client.enqueue(route(), "next")
-    disk = client.store.disk
-    del disk.bodies[entry(client, done.entry_id).parts[0].body]
-    with pytest.raises(MissingBodyError):
-        client.store.body(entry(client, done.entry_id).parts[0].body)
+    wild.channels = {("elsewhere", "default"): PlatformChannel(wild.platform)}
+    kernel = await wild.start()
+    done = await kernel.enqueue(route(), "gone")
+    after = await kernel.enqueue(route(), "next")
+    place = place_of(done.entry_id, entry(kernel, done.entry_id).body[0])
+    await wild.crash(kernel)
+    del wild.store().disk.bodies[place]
+    wild.channels = {}
     kernel = await wild.start()
     await kernel.settled(after.entry_id, 1000)
     found = entry(kernel, done.entry_id)
@@ -194,7 +196,7 @@ async def test_bodies_stay_as_long_as_their_entry_is_open(gateway: Gateway) -> N
     for _ in range(4):
         kernel = await gateway.restart(kernel)
         for planned in entry(kernel, done.entry_id).parts:
-            assert kernel.store.body(planned.body)
+            assert peek(kernel).body(done.entry_id, planned.body)
         await gateway.advance(10_000)
     await kernel.settled(done.entry_id, 1000)
 

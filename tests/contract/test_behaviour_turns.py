@@ -564,9 +564,9 @@ async def test_the_end_of_an_entry_and_of_its_turn_are_one_commit(
     kernel = await gateway.start()
     done = await kernel.accept(inbound())
     assert await done.settled(1000) is TurnOutcome.FAILED
-    log = [(r.kind, r.at) for r in peek(kernel).log()]
-    ended = [kind for kind, _ in log].index("outbox.failed_terminal")
-    assert [kind for kind, _ in log[ended:]][:3] == [
+    log = peek(kernel).names()
+    ended = log.index("outbox.failed_terminal")
+    assert log[ended : ended + 3] == [
         "outbox.failed_terminal",
         "outbox.lane_yielded",
         "turn.failed",
