@@ -35,7 +35,7 @@ class Clock:
         self._anchor_wall, self._anchor_mono = value, mono
         return value
 
-    def wall(self) -> int:
+    def wall_now(self) -> int:
         """The wall time now, in ms UTC, as the system tells it."""
         return self._wall_ms()
 

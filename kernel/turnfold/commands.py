@@ -87,7 +87,7 @@ class Commands:
                 return self._accepted(await self.append(decision, wanted))
             except OwnedError:
                 pass  # not the owner any more: the message goes to the one who is
-        command = inbox.accept_command(turn, inbound, cursor, self._clock.wall())
+        command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
         posted = await self._mailbox.post(command)
         phase = TurnPhase.ACCEPTED
         return self._accepted(
@@ -138,7 +138,7 @@ class Commands:
                 pass  # not the owner any more: the payload goes to the one who is
             else:
                 return done
-        command = inbox.enqueue_command(intent, self._clock.wall())
+        command = inbox.enqueue_command(intent, self._clock.wall_now())
         posted = await self._mailbox.post(command)
         return Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=posted.new)
 
@@ -218,7 +218,7 @@ class Commands:
             except OwnedError:
                 pass  # not the owner any more: ask the one who is
         command = inbox.act_command(
-            kind, self._new_id(), stream, self._clock.wall(), answer=True, **arguments
+            kind, self._new_id(), stream, self._clock.wall_now(), answer=True, **arguments
         )
         return await self._mailbox.ask(command)
 

@@ -466,7 +466,7 @@ class Kernel(Commands):
     def _context_at(self, now: int, fence: Fence | None, driver: AioDriver) -> Context:
         return Context(
             now=now,
-            wall=self._clock.wall(),
+            wall=self._clock.wall_now(),
             settings=self.settings,
             fence=fence,
             desks=self._views,
