@@ -84,7 +84,7 @@ def test_a_store_as_the_kernel_leaves_it_passes(disk: MemoryDisk) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"phase": Phase.QUEUED},
+        {"phase": Phase.Q},
         {"open": True},
         {"reason": "x"},
         {"due": 7},
@@ -209,7 +209,7 @@ def redact(disk: MemoryDisk) -> tuple[str, list[tuple[str, int]]]:
     stream = next(
         name
         for name, row in disk.summaries.items()
-        if row.phase == Phase.DELIVERED and row.parent is None
+        if row.phase == Phase.OK and row.parent is None
     )
     records = disk.streams[stream]
     version, at = records[-1].version + 1, disk.log[-1].at
@@ -354,7 +354,7 @@ LAST = "position = (SELECT max(position) FROM log)"
         ({Rule.HEAD}, f"DELETE FROM log WHERE {LAST}"),
         ({Rule.HEAD}, f"UPDATE log SET head = x'00' WHERE {LAST}"),
         ({Rule.HASH}, "UPDATE stream SET name = 'turn:odd' WHERE name LIKE 'turn:%' AND id < 9"),
-        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'queued' WHERE phase = 'delivered'"),
+        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'Q' WHERE phase = 'OK'"),
         ({Rule.KEY}, "DELETE FROM dedupe"),
         ({Rule.BODY}, "UPDATE body SET salt = NULL, data = NULL WHERE id = (SELECT max(id) FROM body)"),
         ({Rule.BODY}, "UPDATE body SET data = x'00'"),
