@@ -39,7 +39,10 @@ def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
     stream = intent.entry
-    stored = {p.identity: packing.store(draft, stream, p) for p in intent.packed}
+    stored: dict[_Identity, str] = {}
+    for packed in intent.packed:  # equal payloads share a body
+        if packed.identity not in stored:
+            stored[packed.identity] = packing.store(draft, stream, packed)
     queued = _queued(
         kind=intent.kind,
         channel=route.channel,
