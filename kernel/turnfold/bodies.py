@@ -14,6 +14,7 @@ from turnfold.events import turn as t
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 FILE = b'{"content":'  # how the payload of a file begins
+PAYLOADS = (o.Queued, o.Planned, o.Imported)  # events that name payloads of an entry
 
 
 def body_ref(body: Body) -> str:
@@ -84,8 +85,7 @@ def content_of(event: Event, data: bytes) -> str | None:
     """The body that holds the content of a file, where this one is a file's payload.
     Only an entry's payload is: what a message or a handler brings may look like one,
     and name a body that is not its own."""
-    payload = isinstance(event, o.Queued | o.Planned | o.Imported)
-    return content_in(data) if payload else None
+    return content_in(data) if isinstance(event, PAYLOADS) else None
 
 
 def content_in(data: bytes) -> str | None:

@@ -7,7 +7,7 @@ position of the record that speaks of it first.
 from collections.abc import Iterator, Sequence
 
 from turnfold.audit.turns import inbound_key
-from turnfold.bodies import digests_of
+from turnfold.bodies import PAYLOADS, digests_of
 from turnfold.events import Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
@@ -17,7 +17,6 @@ from turnfold.names import outbound_key
 
 # Most events name no body and give out no key.
 _SILENT = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
-PAYLOADS = (o.Queued, o.Planned, o.Imported)
 
 
 class Facts:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from attrs import define, field
 
 from turnfold import pages
-from turnfold.audit.facts import PAYLOADS, Facts
+from turnfold.audit.facts import Facts
 from turnfold.audit.walk import Wrong, streams_at, told
-from turnfold.bodies import FILE, body_ref, content_of, digests_of, place_of
+from turnfold.bodies import PAYLOADS, body_ref, content_in, digests_of, place_of
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import Event
 from turnfold.events import outbox as o
@@ -37,7 +37,7 @@ class Bodies:
                 named = contents.pop(mark, None) or texts.pop(mark, None) or payload
                 if not named:
                     self._unnamed[mark] = (body.stream, body.number)
-                if payload and body.data.startswith(FILE):
+                if payload:
                     self._content(body, contents)
         for stream, number in self._unnamed.values():
             self._kept.setdefault(stream, []).append(number)
@@ -45,7 +45,7 @@ class Bodies:
         return {*self._kept, *contents.values(), *missing, *self._facts.redacted}
 
     def _content(self, body: Body, contents: dict[int, str]) -> None:
-        ref = content_of(_A_PAYLOAD, body.data)
+        ref = content_in(body.data)
         mark = hash((body.stream, ref))
         if ref is not None and self._unnamed.pop(mark, None) is None:
             contents[mark] = body.stream
@@ -65,9 +65,6 @@ class Bodies:
 
     async def _fetch(self, places: Iterable[BodyRef]) -> _Bodies:
         return (await self._store.fetch(Wanted(bodies=frozenset(places)))).bodies
-
-
-_A_PAYLOAD = o.Planned(parts=(), budget=0)  # stands for any event that has a payload
 
 
 @define
@@ -105,7 +102,7 @@ class _Named:
         """The contents of files, which only the files' payloads name."""
         for place, (_, position) in self.payloads.items():
             body = found[place]
-            ref = None if body is None else content_of(_A_PAYLOAD, body.data)
+            ref = None if body is None else content_in(body.data)
             if ref is not None:
                 self._name(self.contents, ref, position)
 

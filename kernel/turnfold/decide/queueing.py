@@ -39,8 +39,8 @@ def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
     stream = intent.entry
-    stored: dict[_Identity, str] = {}  # equal payloads share a body
-    for packed in intent.packed:
+    stored: dict[_Identity, str] = {}
+    for packed in intent.packed:  # equal payloads share a body
         if packed.identity not in stored:
             stored[packed.identity] = packing.store(draft, stream, packed)
     queued = _queued(

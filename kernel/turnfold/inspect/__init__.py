@@ -58,6 +58,7 @@ __all__ = [
     "Row",
     "RunView",
     "TurnView",
+    "View",
 ]
 View = TurnView | EntryView | LedgerView | CommandView
 
