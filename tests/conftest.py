@@ -1,47 +1,43 @@
 """What all tests share: which cases they cover, and gateways to attack."""
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from turnfold.audit import audit_store
-from turnfold.audit.witness import Acceptance
+from turnfold import pages
+from turnfold.audit import Acceptance, audit_store
 from turnfold.drivers import calls
 from turnfold.programs import patience
 from turnfold.words import Flush
 from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
-HERE = Path(__file__).parent
-COVERED = pytest.StashKey[set[str]]()
-REQUIRED = HERE / "cases.txt"  # what must be covered, one id per word
-_MARK = re.compile(r"\bcase\(([^)]*)\)")
+from .case_report import PAGE, CaseReport, marked_in_files, read_cases
+
+REQUIRED = Path(__file__).parent / "cases.txt"  # what must be covered, one id per word
 
 
-def marked_in_files() -> set[str]:
-    """The ids that any test file marks, collected in this session or not."""
-    found: set[str] = set()
-    for path in HERE.rglob("test_*.py"):
-        for arguments in _MARK.findall(path.read_text()):
-            found |= set(re.findall(r"[A-Z]\d\d", arguments))
-    return found
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cases")
+    group.addoption(
+        "--cases",
+        action="store_true",
+        help="list every case of specs/cases.md with its tests and their results",
+    )
+    group.addoption(
+        "--cases-json",
+        metavar="FILE",
+        type=Path,
+        help="write the same to FILE as JSON",
+    )
 
 
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    marks = (mark for item in items for mark in item.iter_markers("case"))
-    config.stash[COVERED] = {str(case) for mark in marks for case in mark.args}
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    covered = config.stash.get(COVERED, set())
-    if covered:
-        terminalreporter.write_line(f"cases covered: {' '.join(sorted(covered))}")
+def pytest_configure(config: pytest.Config) -> None:
+    show, path = config.getoption("--cases"), config.getoption("--cases-json")
+    if show or path:
+        cases = read_cases(PAGE.read_text("utf-8"))
+        config.pluginmanager.register(CaseReport(cases, show, path), "turnfold-cases")
 
 
 @pytest.fixture
@@ -61,16 +57,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "GRACE_S", 0.02)
 
 
-def audited(gateway: Gateway) -> None:
+async def audited(gateway: Gateway) -> None:
     """The log of a test keeps every rule, by both readers and the platform's list."""
     store = gateway.store()
-    store.open()
+    await store.open()
     try:
         witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
-        report = audit_store(store, witness=witness)
-        breaches = list(reference.audit(map(reference.as_event, store.log())))
+        report = await audit_store(store, witness=witness)
+        records = [record async for page in pages.records(store) for record in page]
+        events = (e for record in records for e in reference.as_events(record))
+        breaches = list(reference.audit(events))
     finally:
-        store.close()
+        await store.close()
     assert report.passed, report.first
     assert not breaches, breaches[0]
 
@@ -82,11 +80,11 @@ async def gateway(
     """A gateway on either store, and with its commits written in a thread; its log is
     audited when the test is over."""
     memory = request.param == "memory"
-    made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db"))
-    made.flush = Flush.THREAD if request.param == "thread" else Flush.LOOP
+    flush = Flush.THREAD if request.param == "thread" else Flush.LOOP
+    made = Gateway(store=in_memory() if memory else in_file(tmp_path / "g.db", flush))
     yield made
     await made.end()
-    audited(made)
+    await audited(made)
 
 
 @pytest.fixture
@@ -95,7 +93,7 @@ async def lone() -> AsyncIterator[Gateway]:
     made = Gateway()
     yield made
     await made.end()
-    audited(made)
+    await audited(made)
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ COMMANDS = MappingProxyType(
             "What happened to a message, turn or entry; what next.",
         ),
         "list": ("list_", "list_", "Turns and entries, newest first."),
+        "inbox": ("inbox", "inbox", "What waits for the worker to take it up."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
-        "log": ("log", "log", "The log as NDJSON, one event a line."),
+        "log": ("log", "log", "The log as NDJSON, one record a line."),
         "audit": ("audit", "audit", "Check a log against every rule it must keep."),
         "head": ("head", "head", "Where the log ends; keep it to check the log later."),
     }

@@ -1,5 +1,6 @@
 """`turnfold audit`: every rule that can be read from a log, a store and a witness."""
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,8 @@ from turnfold.audit import (
     read_witness,
 )
 from turnfold.errors import CorruptLogError
-from turnfold.ports.store import Head, Store
+from turnfold.ports.store import Store
+from turnfold.records import Head
 from turnfold_cli import FOUND
 from turnfold_cli.common import (
     STORE,
@@ -106,7 +108,7 @@ def _audited(source: str, wanted: Wanted) -> Report:
     if path.is_file() and not _is_store(path):
         with path.open("rb") as lines:
             return _of_lines(lines, wanted)
-    return _of_store(source, wanted)
+    return asyncio.run(_of_store(source, wanted))
 
 
 def _is_store(path: Path) -> bool:
@@ -128,22 +130,23 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
         )
 
 
-def _of_store(address: str, wanted: Wanted) -> Report:
-    with opened(address) as store, _progress(_end(store)) as tell:
-        return audit_store(
-            store,
-            marks=wanted.marks,
-            witness=wanted.witness,
-            channels=wanted.channels,
-            bodies=wanted.bodies,
-            limit=wanted.limit,
-            progress=tell,
-        )
+async def _of_store(address: str, wanted: Wanted) -> Report:
+    async with opened(address) as store:
+        with _progress(await _end(store)) as tell:
+            return await audit_store(
+                store,
+                marks=wanted.marks,
+                witness=wanted.witness,
+                channels=wanted.channels,
+                bodies=wanted.bodies,
+                limit=wanted.limit,
+                progress=tell,
+            )
 
 
-def _end(store: Store) -> int | None:
+async def _end(store: Store) -> int | None:
     try:
-        return store.head.position
+        return (await store.load()).head.position
     except CorruptLogError:
         return None  # the audit says what is wrong with it
 
@@ -155,7 +158,7 @@ def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
         yield None
         return
     with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("events", total=total)
+        task = bar.add_task("records", total=total)
         yield lambda position: bar.update(task, completed=position)
 
 

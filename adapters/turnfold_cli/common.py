@@ -1,8 +1,8 @@
 """What all commands share: options, opening a store for reading, and how errors end."""
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -59,30 +59,26 @@ def _refuse(text: str, code: int, kind: str, *, as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-@contextmanager
-def opened(address: str) -> Iterator[Store]:
+@asynccontextmanager
+async def opened(address: str) -> AsyncIterator[Store]:
     """The store, for reading only: nothing is created, migrated, locked or written."""
     store = store_at(address)
     try:
-        store.open(read_only=True)
+        await store.open(read_only=True)
     except TurnfoldError as exc:
         raise RefusedError(str(exc), NO_STORE, exc.code) from exc
     try:
         yield store
     finally:
-        store.close()
+        await store.close()
 
 
-def worker_lives(store: Store) -> Callable[[], bool | None]:
-    """Asks if the last known worker is alive; None where this host cannot know."""
-
-    def alive() -> bool | None:
-        owner = store.ownership().current()
-        if owner is None:
-            return False
-        return is_alive(owner) if owner.host == platform.node() else None
-
-    return alive
+async def worker_lives(store: Store) -> bool | None:
+    """Is the last known worker alive? None where this host cannot know."""
+    owner = await store.ownership().current()
+    if owner is None:
+        return False
+    return is_alive(owner) if owner.host == platform.node() else None
 
 
 def read_file(path: Path) -> bytes:

@@ -77,7 +77,7 @@ def _run(messages: int, kills: int, seed: int, mode: Class, folder: Path) -> "Re
             evidence = asyncio.run(run(plan, mode, seed, folder, progress))
     except* DemoError as group:
         _refuse("; ".join(str(exc) for exc in group.exceptions))
-    return judge(plan, mode, seed, evidence)
+    return asyncio.run(judge(plan, mode, seed, evidence))
 
 
 def _show(report: "Report", keep: Path | None, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 from rich.table import Table
 
+from turnfold import pages
 from turnfold.audit import Report as Audit
 from turnfold.audit import Rule, audit_store, read_witness
 from turnfold.errors import CorruptLogError
@@ -74,14 +75,15 @@ class _Log:
     entries: dict[str, list[Entry]] = field(factory=dict)
 
     @classmethod
-    def of(cls, store: Store) -> "_Log":
+    async def of(cls, store: Store) -> "_Log":
         log = cls()
-        for record in store.log():
-            try:
-                state = apply(log.states.get(record.stream), record)
-            except CorruptLogError:
-                continue  # the audit names it; its message will count as lost
-            log.states[record.stream] = state
+        async for page in pages.records(store):
+            for record in page:
+                try:
+                    state = apply(log.states.get(record.stream), record)
+                except CorruptLogError:
+                    continue  # the audit names it; its message will count as lost
+                log.states[record.stream] = state
         for state in log.states.values():
             if isinstance(state, Turn):
                 log.turns[state.message_id] = state
@@ -90,12 +92,12 @@ class _Log:
         return log
 
 
-def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
+async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
     """Read the store that the gateway left and hold it against the other lists."""
     witness = read_witness((evidence.folder / WITNESS).read_bytes())
-    with reading(evidence.folder / STORE) as store:
-        audit = audit_store(store, witness=witness)
-        log = _Log.of(store)
+    async with reading(evidence.folder / STORE) as store:
+        audit = await audit_store(store, witness=witness)
+        log = await _Log.of(store)
     breaches = [str(finding) for finding in audit.findings]
     breaches += [f"{Rule.ONE_TURN} {text}" for text in _once(plan, evidence)]
     if mode is not Class.BLIND:
@@ -182,13 +184,13 @@ def _fate(message: Message, log: _Log, evidence: Evidence) -> str:
     if turn is None:
         return "lost"
     entries = log.entries.get(turn.stream, [])
-    wanted = [entry for entry in entries if entry.phase is not Phase.X]
-    if any(entry.phase is Phase.P for entry in wanted):
+    wanted = [entry for entry in entries if entry.phase is not Phase.ABORTED]
+    if any(entry.phase is Phase.PARKED for entry in wanted):
         return "parked"
     if turn.open or any(entry.open for entry in wanted):
         return "pending"
     whole = _arrived(message, wanted, evidence.witness)
-    delivered = all(entry.phase is Phase.OK for entry in wanted)
+    delivered = all(entry.phase is Phase.DELIVERED for entry in wanted)
     return "delivered" if delivered and whole else "lost"
 
 

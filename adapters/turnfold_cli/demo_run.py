@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,24 +146,24 @@ async def _lives(plan: Plan, gateway: Gateway, poster: _Poster) -> None:
 async def _settle(path: Path, progress: Progress) -> bool:
     """Wait until nothing moves any more: all is over, or waits for a person."""
     progress.stage = "settling"
-    with reading(path) as store:
+    async with reading(path) as store:
         end = time.monotonic() + _SETTLES_WITHIN_S
         while time.monotonic() < end:
-            if quiet(store.open_streams()):
+            if quiet((await store.load()).open) and not await store.inbox(1):
                 return True
             await asyncio.sleep(_POLL_S)
     return False
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[Store]:
+@asynccontextmanager
+async def reading(path: Path) -> AsyncIterator[Store]:
     """The gateway's store, as any other process may read it."""
     store = store_at(f"sqlite:{path}")
-    store.open(read_only=True)
+    await store.open(read_only=True)
     try:
         yield store
     finally:
-        store.close()
+        await store.close()
 
 
 async def _ask(client: httpx.AsyncClient, url: str, evidence: Evidence) -> None:

@@ -1,14 +1,12 @@
 """`turnfold head`: where a log ends. Kept elsewhere, it shows later that nothing of the
 log up to here was changed, lost or cut off (`turnfold audit --head FILE`)."""
 
+import asyncio
 import json
 
 import typer
 
-from turnfold.codec import decode
-from turnfold.errors import CorruptLogError
-from turnfold.events.ledger import StoreCreated
-from turnfold.ports.store import Head, Store
+from turnfold.ports.store import Head
 from turnfold_cli import USAGE
 from turnfold_cli.common import (
     STORE,
@@ -22,34 +20,25 @@ from turnfold_cli.output import say_json
 
 
 def head(store: StorePath = STORE, as_json: AsJson = False) -> None:
-    """Print the position and running hash of the last event.
+    """Print the position and running hash of the last record.
 
     Keep it outside the store; `turnfold audit --head FILE` checks a log against it.
     """
-    with answering(as_json=as_json), opened(store) as opened_store:
-        end = opened_store.head
-        if as_json:
-            say_json(
-                {
-                    "store": store_id(opened_store),
-                    "position": end.position,
-                    "hash": end.hash.hex(),
-                }
-            )
-        else:
-            typer.echo(f"{end.position} {end.hash.hex()}")
+    with answering(as_json=as_json):
+        asyncio.run(_head(store, as_json=as_json))
 
 
-def store_id(store: Store) -> str | None:
-    """The random name that a store was born with."""
-    for record in store.read("store")[:1]:
-        try:
-            event = decode(record)
-        except CorruptLogError:
-            return None
-        if isinstance(event, StoreCreated):
-            return event.store
-    return None
+async def _head(address: str, *, as_json: bool) -> None:
+    async with opened(address) as store:
+        loaded = await store.load()
+    end = loaded.head
+    if as_json:
+        # The random name that a store was born with is the kind of its own stream.
+        name = None if loaded.store is None else loaded.store.kind
+        facts = {"store": name, "position": end.position, "hash": end.hash.hex()}
+        say_json(facts)
+    else:
+        typer.echo(f"{end.position} {end.hash.hex()}")
 
 
 def read_head(data: bytes) -> Head:

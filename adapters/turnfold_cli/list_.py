@@ -1,5 +1,6 @@
 """`turnfold list`: turns and entries by status, place, time, reason and kind."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List turns and entries, newest first. Filters add up; some may be repeated."""
-    with answering(as_json=as_json), opened(store) as opened_store:
+    with answering(as_json=as_json):
         want = Filter(
             what=what,
             status=tuple(_known(word) for word in status_ or ()),
@@ -83,8 +84,13 @@ def list_(
             until=_time(until),
             limit=limit + 1,
         )
-        rows = Inspect(opened_store).list(want)
+        rows = asyncio.run(_rows(store, want))
         _print(rows[:limit], more=len(rows) > limit, as_json=as_json)
+
+
+async def _rows(address: str, want: Filter) -> tuple[Row, ...]:
+    async with opened(address) as store:
+        return await Inspect(store).list(want)
 
 
 def _print(rows: tuple[Row, ...], *, more: bool, as_json: bool) -> None:

@@ -1,6 +1,8 @@
 """`turnfold show ID`: one timeline in plain words, and what happens next."""
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from rich.text import Text
 
 from turnfold.inspect import (
     AttemptView,
+    CommandView,
     EntryView,
     Happening,
     Inspect,
@@ -17,6 +20,7 @@ from turnfold.inspect import (
     Next,
     PartView,
     TurnView,
+    View,
 )
 from turnfold_cli.common import (
     STORE,
@@ -39,26 +43,48 @@ Id = Annotated[
 
 def show(wanted: Id, store: StorePath = STORE, as_json: AsJson = False) -> None:
     """Tell what happened to one message, turn or entry, and what happens next."""
-    with answering(as_json=as_json), opened(store) as opened_store:
-        inspect = Inspect(opened_store, alive=worker_lives(opened_store))
-        view = inspect.show(wanted)
+    with answering(as_json=as_json):
+        view = asyncio.run(_view(store, wanted))
         if as_json:
             say_json({"what": _what(view)} | plain(view))
-            return
-        screen = console()
-        match view:
-            case TurnView():
-                _turn(screen, view)
-            case EntryView():
-                _entry(screen, view)
-                _timeline(screen, view.happened)
-            case LedgerView():
-                _ledger(screen, view)
-        _next(screen, view.next)
+        else:
+            _print(console(), view)
 
 
-def _what(view: TurnView | EntryView | LedgerView) -> str:
+async def _view(address: str, wanted: str) -> View:
+    async with opened(address) as store:
+        alive = await worker_lives(store)
+        return await Inspect(store, alive=lambda: alive).show(wanted)
+
+
+def _print(screen: Console, view: View) -> None:
     match view:
+        case TurnView():
+            _turn(screen, view)
+            _waiting(screen, view.waiting)
+        case EntryView():
+            _entry(screen, view)
+            _timeline(screen, view.happened)
+            _waiting(screen, view.waiting)
+        case LedgerView():
+            _ledger(screen, view)
+        case CommandView():
+            screen.print(_title(view.stream, "posted"))
+            _line(screen, view.kind, f"posted {when(view.at)}, not in the log yet")
+    _next(screen, view.next)
+
+
+def _waiting(screen: Console, commands: Sequence[CommandView]) -> None:
+    """Commands about a turn or entry that the worker has not taken up yet."""
+    for command in commands:
+        text = f"{command.kind}, posted {when(command.at)}, {command.next.text}"
+        _line(screen, "in the inbox", text)
+
+
+def _what(view: View) -> str:
+    match view:
+        case CommandView():
+            return "command"
         case TurnView():
             return "turn"
         case EntryView():
@@ -93,7 +119,9 @@ def _merged(turn: TurnView) -> list[Happening]:
 
 
 def _entry(screen: Console, entry: EntryView) -> None:
-    screen.print(_title(entry.id, "parked" if entry.phase == "P" else entry.status))
+    screen.print(
+        _title(entry.id, "parked" if entry.phase == "parked" else entry.status)
+    )
     place = f"{entry.channel}/{entry.account}, {entry.conversation}"
     thread = f", thread {entry.thread}" if entry.thread else ""
     _line(screen, entry.kind, f"to {place}{thread}")

@@ -1,6 +1,8 @@
 """`turnfold tail`: new events as they come, one line each."""
 
-import time
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -8,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from turnfold import ndjson
-from turnfold.codec import Record
-from turnfold.inspect import Inspect
+from turnfold.inspect import Happening, Inspect
+from turnfold.ports.store import Record
 from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
 from turnfold_cli.output import clean, console, when
 
@@ -19,7 +21,8 @@ From = Annotated[
     typer.Option("--from", min=1, help="Begin at this position, not at the end."),
 ]
 Count = Annotated[
-    int | None, typer.Option("--count", "-n", min=1, help="Stop after so many events.")
+    int | None,
+    typer.Option("--count", "-n", min=1, help="Stop after so many events or lines."),
 ]
 
 
@@ -33,26 +36,42 @@ def tail(
 
     Ends with Ctrl-C.
     """
-    with answering(as_json=as_json), opened(store) as opened_store:
-        screen = console()
-        inspect = Inspect(opened_store)
-        position = opened_store.head.position if first is None else first - 1
-        left = count
+    with answering(as_json=as_json):
+        asyncio.run(_follow(store, first, count, as_json=as_json))
+
+
+async def _follow(
+    address: str, first: int | None, count: int | None, *, as_json: bool
+) -> None:
+    async with opened(address) as store:
+        tell = _lines if as_json else partial(_events, console(), Inspect(store))
+        if first is None:
+            first = (await store.load()).head.position + 1
+        position, left = first - 1, count
         while True:
-            for record in opened_store.since(position)[:left]:
-                position = record.position
-                _show(screen, inspect, record, as_json=as_json)
+            records = await store.log(position)
+            for show in (await tell(records))[:left]:
+                show()
                 left = None if left is None else left - 1
             if left == 0:
                 return
-            time.sleep(_POLL_S)
+            if records:
+                position = records[-1].position
+            else:
+                await asyncio.sleep(_POLL_S)
 
 
-def _show(screen: Console, inspect: Inspect, record: Record, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(ndjson.dump(record))
-        return
-    event = inspect.tell(record)
+async def _lines(records: Sequence[Record]) -> Sequence[Callable[[], None]]:
+    return [partial(typer.echo, ndjson.dump(record)) for record in records]
+
+
+async def _events(
+    screen: Console, inspect: Inspect, records: Sequence[Record]
+) -> Sequence[Callable[[], None]]:
+    return [partial(_show, screen, event) for event in await inspect.tell(records)]
+
+
+def _show(screen: Console, event: Happening) -> None:
     line = Text(f"{event.position:>7} {when(event.at, date=False)} ", style="dim")
     line.append(clean(event.stream), style="cyan")
     line.append(f" {clean(event.text)}", style="none")

@@ -38,6 +38,7 @@ class End:
 
     value: Any = None
     error: BaseException | None = None
+    refused: Rejected | None = None  # the bytes of the part could not be had
 
     @property
     def cancelled(self) -> bool:

@@ -30,7 +30,7 @@ class BlockingTurn:
 
     turn_id: str
     status: TurnPhase
-    new: bool
+    new: bool | None
     _owner: "BlockingKernel"
 
     def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:

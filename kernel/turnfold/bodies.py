@@ -1,4 +1,8 @@
-"""Which bodies events name: what an audit looks for and what erasing erases."""
+"""How events name bodies: by number in their stream and by salted digest.
+
+The number finds a body, the digest proves it. Here is also which bodies an event names:
+what an audit looks for and what erasing erases.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -7,8 +11,55 @@ from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
 from turnfold.events import Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 FILE = b'{"content":'  # how the payload of a file begins
+PAYLOADS = (o.Queued, o.Planned, o.Imported)  # events that name payloads of an entry
+
+
+def body_ref(body: Body) -> str:
+    """The text that names a body in an event: `<number>.<salted digest>`."""
+    return f"{body.number}.{canonical.body_digest(body.salt, body.data)}"
+
+
+def place_of(stream: str, ref: str) -> BodyRef:
+    """Where a store keeps the body that an event of `stream` names.
+
+    Raises InvalidInputError for a text that names no body.
+    """
+    return stream, number_of(ref)
+
+
+def number_of(ref: str) -> int:
+    """The number in the text that names a body. Raises InvalidInputError."""
+    number, dot, _ = ref.partition(".")
+    if not dot or not number.isascii() or not number.isdigit():
+        raise InvalidInputError(field="body", problem=f"{ref!r:.60} names no body")
+    return int(number)
+
+
+def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
+    """The bytes of a body as it came from a store.
+
+    Raises MissingBodyError if it is not there, DamagedError if the bytes are not those
+    that the digest in `ref` proves.
+    """
+    if body is None:
+        raise MissingBodyError(digest=ref)
+    if body_ref(body) != ref:
+        problem = f"the bytes of body {ref} are not those that its digest names"
+        raise DamagedError(path=address, problem=problem)
+    return body.data
+
+
+async def read_body(store: Store, stream: str, ref: str) -> bytes:
+    """The bytes of a body that an event of `stream` names.
+
+    Raises MissingBodyError, DamagedError, InvalidInputError, and what `fetch` raises.
+    """
+    place = place_of(stream, ref)
+    found = await store.fetch(Wanted(bodies=frozenset((place,))))
+    return checked(ref, found.bodies[place], store.address)
 
 
 def digests_of(event: Event) -> Iterator[str]:
@@ -34,8 +85,13 @@ def content_of(event: Event, data: bytes) -> str | None:
     """The body that holds the content of a file, where this one is a file's payload.
     Only an entry's payload is: what a message or a handler brings may look like one,
     and name a body that is not its own."""
-    payload = isinstance(event, o.Queued | o.Planned | o.Imported)
-    if not payload or not data.startswith(FILE):
+    return content_in(data) if isinstance(event, PAYLOADS) else None
+
+
+def content_in(data: bytes) -> str | None:
+    """The name of the body that holds a file's content, in the bytes of its payload;
+    None for another payload."""
+    if not data.startswith(FILE):
         return None
     try:
         value = canonical.loads(data)

@@ -1,41 +1,59 @@
-"""The folded state of what is open, kept beside the log.
+"""The folded state of what is open, kept beside the log: the read model of decisions.
 
-Terminal history is never loaded: a stream that is closed is folded when somebody asks
-and forgotten again. A stream that cannot be read is set aside with its error; the rest
-of its lane goes on (Q01).
+Only the owner of a store appends, so what is in here stays true until the owner's own
+next commit. Closed streams are not kept; a question about one raises NotLoaded, the
+journal fetches the stream, and the question is asked again. A stream that cannot be
+read is set aside with its error, and the rest of its lane goes on (Q01).
 """
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 
-from turnfold.codec import Record, decode
+from turnfold.codec import decode
+from turnfold.decide.draft import NotLoaded
 from turnfold.errors import CorruptLogError
 from turnfold.events import Event
-from turnfold.fold import STORE, State, apply, family, fold, restore
+from turnfold.fold import STORE, State, family, fold, restore
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
-from turnfold.ports.store import Listing, Reads, Store, Summary
-from turnfold.words import CLOSED, TurnPhase
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Found,
+    Head,
+    Loaded,
+    Record,
+    Summary,
+    Wanted,
+)
+from turnfold.records import BLANK
+from turnfold.words import CLOSED, Phase, TurnPhase
 
-_MANY = 1_000_000
+_AT_ONCE = 20  # entries of one lane that are fetched together
+_KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
+_SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
 
 
 class Book:
-    """A View over a store. `reads` is the open transaction while one is open."""
+    """A View over a store that this process owns. `load` first, then `take` what was
+    fetched and `absorb` what was committed; nothing here does I/O."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.reads: Reads = store
+    def __init__(self) -> None:
         self.corrupt: dict[str, CorruptLogError] = {}
         self._reset()
 
     def _reset(self) -> None:
-        self.position = 0
+        self.head = BLANK
         self.last_at = 0
         self._states: dict[str, State] = {}
+        self._elsewhere: dict[str, State | None] = {}  # closed, or not there
+        self._keys: dict[str, str | None] = {}
+        self._children: dict[str, list[str]] = {}
+        self._records: dict[str, Sequence[Record]] = {}
+        self._bodies: dict[BodyRef, Body | None] = {}
         self._open: dict[str, str] = {}  # open stream -> its lane
         self._lanes: dict[str, dict[str, None]] = {}
         self._turn_lanes: dict[str, dict[str, None]] = {}
@@ -44,11 +62,10 @@ class Book:
         self._deadlines: list[tuple[int, str]] = []
         self._entries = 0
 
-    def load(self) -> None:
-        """Read what is open: one row per open stream, and not a single fold."""
+    def load(self, loaded: Loaded) -> None:
+        """Begin anew with what a store says of itself: not a single fold."""
         self._reset()
-        head = self.store.head
-        for row in self.store.open_streams():
+        for row in loaded.open:
             if row.stream.startswith(ENTRY):  # nearly all, so at once
                 self._join(self._lanes, row.stream, row.lane or "")
                 self._deadlines.append((row.expires or 0, row.stream))
@@ -56,9 +73,12 @@ class Book:
                 self._list(row)
         self._entries = len(self._deadlines)
         heapq.heapify(self._deadlines)
-        for record in self.store.since(max(head.position - 1, 0)):
-            self.last_at = max(self.last_at, record.at)
-        self.position = head.position
+        if loaded.store is None:
+            self._elsewhere[STORE] = None
+        else:
+            self._states[STORE] = restore(loaded.store)
+        self.head = loaded.head
+        self.last_at = loaded.last_at
 
     def _list(self, row: Summary) -> None:
         match family(row.stream):
@@ -94,6 +114,11 @@ class Book:
     # --- View ---
 
     @property
+    def position(self) -> int:
+        """Where the log ends, as far as this process has taken it over."""
+        return self.head.position
+
+    @property
     def open_count(self) -> int:
         return self._entries
 
@@ -103,27 +128,21 @@ class Book:
             return known
         if stream in self.corrupt:
             raise self.corrupt[stream]
-        found = self._fetch(stream)
-        if found is not None and self._keeps(found):
-            self._states[stream] = found
-        return found
-
-    def _fetch(self, stream: str) -> State | None:
-        if family(stream) in ("gate", "cursor", STORE):
-            summary = self.reads.summary(stream)
-            return restore(summary) if summary else None
-        try:
-            return fold(self.reads.read(stream))
-        except CorruptLogError as exc:
-            self.corrupt[stream] = exc
-            raise
+        if stream in self._elsewhere:
+            return self._elsewhere[stream]
+        names = frozenset((stream,))
+        if family(stream) in _SUMMARIZED:
+            raise NotLoaded(Wanted(summaries=names))
+        raise NotLoaded(Wanted(streams=names))
 
     @staticmethod
     def _keeps(state: State) -> bool:
         return not isinstance(state, _CLOSABLE) or state.open
 
     def lookup(self, key: str) -> str | None:
-        return self.reads.lookup(key)
+        if key not in self._keys:
+            raise NotLoaded(Wanted(keys=frozenset((key,))))
+        return self._keys[key]
 
     @property
     def gated(self) -> bool:
@@ -133,32 +152,95 @@ class Book:
         return self._closed_gates.get(gate)
 
     def lane(self, lane: str) -> Iterator[Entry]:
-        # Not a copy: a lane may be long, and who asks stops at its first entries.
-        for stream in self._lanes.get(lane, ()):
-            entry = self._states.get(stream) or self._readable(stream)
+        # Not a copy: callers usually stop at the first entries of a long lane.
+        row = self._lanes.get(lane, {})
+        for stream in row:
+            entry = self._states.get(stream)
+            if entry is None and stream not in self.corrupt:
+                raise NotLoaded(Wanted(streams=self._unread(row)))
             if type(entry) is Entry:
                 yield entry
 
     def turn_lane(self, lane: str) -> Iterator[str]:
-        for stream in self._turn_lanes.get(lane, ()):
-            if self._readable(stream) is not None:
+        row = self._turn_lanes.get(lane, {})
+        for stream in row:
+            if stream in self._states:
                 yield stream
+            elif stream not in self.corrupt:
+                raise NotLoaded(Wanted(streams=self._unread(row)))
 
-    def _readable(self, stream: str) -> State | None:
-        try:
-            return self.state(stream)
-        except CorruptLogError:
-            return None  # set aside in self.corrupt, shown by health
+    def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
+        """The first streams of a lane that are not folded yet."""
+        unread: list[str] = []
+        for stream in row:
+            if stream not in self._states and stream not in self.corrupt:
+                unread.append(stream)
+            if len(unread) == _AT_ONCE:
+                break
+        return frozenset(unread)
 
     def entries_of(self, turn: str) -> Sequence[str]:
-        rows = self.reads.list(Listing(parent=turn, limit=_MANY))
-        return [row.stream for row in reversed(rows)]
+        known = self._children.get(turn)
+        if known is None:
+            raise NotLoaded(Wanted(children=frozenset((turn,))))
+        return known
 
-    def stored(self, digest: str) -> bytes:
-        return self.store.body(digest)
+    def stored(self, place: BodyRef) -> Body | None:
+        if place not in self._bodies:
+            raise NotLoaded(Wanted(bodies=frozenset((place,))))
+        return self._bodies[place]
 
     def history(self, stream: str) -> Sequence[Event]:
-        return [decode(record) for record in self.reads.read(stream)]
+        records = self._records.get(stream)
+        if records is None:
+            raise NotLoaded(Wanted(streams=frozenset((stream,))))
+        return [event for record in records for event in decode(record)]
+
+    # --- what was fetched ---
+
+    def missing_keys(self, keys: frozenset[str]) -> frozenset[str]:
+        """Those of these keys that a fetch would bring news of."""
+        return frozenset(key for key in keys if key not in self._keys)
+
+    def take(self, found: Found) -> None:
+        """Keep what a fetch brought. State in memory is never older than it."""
+        for stream, records in found.streams.items():
+            self._records[stream] = records
+            if stream not in self._states:
+                self._take_stream(stream, records)
+        for stream, summary in found.summaries.items():
+            if stream not in self._states:
+                self._keep(stream, restore(summary) if summary else None)
+        self._keys.update(found.keys)
+        self._bodies.update(found.bodies)
+        for turn, entries in found.children.items():
+            self._children[turn] = list(entries)
+
+    def _take_stream(self, stream: str, records: Sequence[Record]) -> None:
+        try:
+            state = fold(records)
+            if state is None and stream in self._open:
+                raise CorruptLogError(  # noqa: TRY301  one place sets it aside
+                    position=0, stream=stream, problem="its records are gone"
+                )
+            self._keep(stream, state)
+        except CorruptLogError as exc:
+            self.corrupt[stream] = exc
+
+    def _keep(self, stream: str, state: State | None) -> None:
+        if state is not None and self._keeps(state):
+            self._states[stream] = state
+        else:
+            self._elsewhere[stream] = state
+
+    def forget_fetched(self) -> None:
+        """After a commit or a question: records and bodies may be large, and the rest
+        must not grow for ever."""
+        self._records.clear()
+        self._bodies.clear()
+        for kept in (self._elsewhere, self._keys, self._children):
+            if len(kept) > _KEPT:
+                kept.clear()
 
     # --- what the scheduler asks ---
 
@@ -177,6 +259,16 @@ class Book:
 
     def controls(self) -> list[str]:
         return list(self._controls)
+
+    def under_way(self, epoch: int) -> list[Entry]:
+        """The entries that a worker is attempting."""
+        states = self._states.values()
+        entries = [state for state in states if isinstance(state, Entry)]
+        return [
+            e
+            for e in entries
+            if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
+        ]
 
     def overdue(self, now: int) -> Iterator[str]:
         """Open entries whose time is over, each once."""
@@ -199,15 +291,19 @@ class Book:
 
     # --- moving on ---
 
-    def absorb(self, states: Mapping[str, State], position: int) -> None:
-        """Take over what a commit made of its streams."""
+    def absorb(
+        self, states: Mapping[str, State], head: Head, keys: Mapping[str, str]
+    ) -> None:
+        """Take over what a commit made of its streams and keys."""
         for state in states.values():
             self.last_at = max(self.last_at, state.updated)
+            self._elsewhere.pop(state.stream, None)
             if isinstance(state, Entry):
                 self._absorb_entry(state)
             else:
                 self._absorb(state)
-        self.position = position
+        self._keys.update(keys)
+        self.head = head
 
     def _absorb(self, state: Turn | Gate | Cursor | StoreState) -> None:
         if self._keeps(state):
@@ -230,6 +326,10 @@ class Book:
 
     def _absorb_entry(self, entry: Entry) -> None:
         stream = entry.stream
+        if entry.turn is not None and entry.order > self.position:
+            siblings = self._children.get(entry.turn)
+            if siblings is not None:
+                siblings.append(stream)
         if entry.phase in CLOSED:
             self._states.pop(stream, None)
             if stream in self._open:
@@ -246,39 +346,13 @@ class Book:
             self._deadline(entry.expires_at, stream)
 
     def _absorb_turn(self, turn: Turn) -> None:
+        if turn.order > self.position:  # it was accepted in this very commit
+            self._children.setdefault(turn.stream, [])
         waits = turn.open and turn.phase is not TurnPhase.ANSWERED
         if waits and turn.stream not in self._open:
             self._list_turn(turn.stream, turn.lane, turn.control)
         elif not waits:
             self._controls.pop(turn.stream, None)
             self._leave(self._turn_lanes, turn.stream)
-
-    def catch_up(self, reads: Reads) -> dict[str, State]:
-        """Fold what others appended; returns the streams that moved."""
-        moved: dict[str, State] = {}
-        records = reads.since(self.position)
-        if not records:
-            return moved
-        for record in records:
-            state = self._next(record, moved)
-            if state is not None:
-                moved[record.stream] = state
-            self.position = record.position
-        self.absorb(moved, self.position)
-        return moved
-
-    def _next(self, record: Record, moved: Mapping[str, State]) -> State | None:
-        if record.stream in self.corrupt:
-            return None
-        try:
-            if record.version == 1:
-                return apply(None, record)
-            before = moved.get(record.stream) or self._states.get(record.stream)
-            if before is None:
-                return self._fetch(record.stream)
-            if before.version >= record.version:
-                return before  # fetched after that record was written
-            return apply(before, record)
-        except CorruptLogError as exc:
-            self.corrupt[record.stream] = exc
-            return None
+            if not turn.open:
+                self._children.pop(turn.stream, None)

@@ -35,6 +35,10 @@ class Clock:
         self._anchor_wall, self._anchor_mono = value, mono
         return value
 
+    def wall_now(self) -> int:
+        """The wall time now, in ms UTC, as the system tells it."""
+        return self._wall_ms()
+
     def at_least(self, wall_ms: int) -> None:
         """Never say less than what was logged before."""
         if wall_ms > self.now():

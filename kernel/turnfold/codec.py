@@ -1,13 +1,13 @@
-"""Events to stored records and back: exact types, unknown fields refused.
+"""Events to the bytes of a log record and back: exact types, unknown fields refused.
 
-The envelope `{"at","data","kind","schema","stream","version"}` in canonical JSON is
-what the event's hash covers. A record that cannot be read becomes CorruptLogError with
-its position; nothing else ever comes out of here. Format: specs/log-format.md.
+`events` of a record is a JSON array of `[kind, schema, data]`, each item in canonical
+JSON. What cannot be read becomes CorruptLogError with its position; nothing else ever
+comes out of here. Format: specs/log-format.md.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
-from json.encoder import encode_basestring
+from hashlib import sha256
 from typing import Any, get_origin
 
 from cattrs import Converter, transform_error
@@ -16,82 +16,90 @@ from cattrs.gen import make_dict_structure_fn
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
-from turnfold.frozen import frozen
 from turnfold.reading import Reader, reader
+from turnfold.records import Record, envelope
 from turnfold.upcasters import upcast
 from turnfold.writing import writer_of
 
-
-@frozen
-class Record:
-    """One stored event. `data` is canonical JSON; `hash` covers the envelope."""
-
-    position: int
-    stream: str
-    version: int  # from 1, without gaps
-    kind: str
-    schema: int
-    at: int
-    data: bytes
-    hash: bytes
+__all__ = ["Record"]
 
 
-def envelope(
-    stream: str, version: int, kind: str, schema: int, at: int, data: bytes
-) -> bytes:
-    """The bytes that an event's hash covers."""
-    name = encode_basestring(stream)
-    tail = f'"kind":"{kind}","schema":{schema},"stream":{name},"version":{version}}}'
-    return b'{"at":%d,"data":%b,%b' % (at, data, tail.encode())
+def encode(event: Event) -> bytes:
+    """An event as an item of a record: `[kind, schema, data]` in canonical JSON.
+
+    Raises ValueError or TypeError for a value that cannot be written.
+    """
+    front, writer = _STORED_AS[type(event)]
+    return f"{front}{writer(event)}]".encode()
 
 
-def envelopes(records: Iterable[Record]) -> list[bytes]:
-    """The envelope of each record. In one loop, and the time of a commit is written
-    once, for a third less than by one call each."""
-    made, at, head = [], None, b""
-    for r in records:
-        if r.at != at:
-            at, head = r.at, b'{"at":%d,"data":' % r.at
-        kind, name = r.kind, encode_basestring(r.stream)
-        tail = f',"kind":"{kind}","schema":{r.schema},"stream":{name},"version":{r.version}}}'
-        made.append(head + r.data + tail.encode())
-    return made
+def record_of(
+    items: Sequence[bytes],
+    stream: str,
+    version: int,
+    at: int,
+    position: int,
+    wall: int | None = None,
+) -> Record:
+    """The record of what one commit says of one stream. `version`: of its last event."""
+    events = b"[%b]" % b",".join(items)
+    digest = sha256(envelope(stream, version, at, events, wall)).digest()
+    return Record(position, stream, version, len(items), at, events, digest, wall)
 
 
-def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
-    """An event as it is stored. Raises InvalidInputError for what cannot be written."""
-    kind, schema, writer, middle = _STORED_AS[type(event)]
-    data = writer(event)
-    name = encode_basestring(stream)
-    # as `envelope`, in one piece
-    whole = f'{{"at":{at},"data":{data}{middle}{name},"version":{version}}}'.encode()
-    digest = canonical.event_hash(whole)
-    return Record(position, stream, version, kind, schema, at, data.encode(), digest)
-
-
-_Form = tuple[str, int, Callable[[Any], str], str]
+_Form = tuple[str, Callable[[Any], str]]
 
 
 class _StoredAs(dict[Any, _Form]):
-    """Name, schema, writer and the middle of its envelope, by class; made on first
-    use, as all that is generated: importing the library stays quick."""
+    """The beginning of the item and the writer of its data, by class; made on first
+    use: importing the library stays quick."""
 
     def __missing__(self, cls: Any) -> _Form:
         kind = NAMES[cls]
         schema = SCHEMAS[kind]
-        middle = f',"kind":"{kind}","schema":{schema},"stream":'
-        made = self[cls] = (kind, schema, writer_of(cls), middle)
+        made = self[cls] = (f'["{kind}",{schema},', writer_of(cls))
         return made
 
 
 _STORED_AS = _StoredAs()
 
 
-def decode(record: Record) -> Event:
-    """The event in a record. Its hash is the audit's business, not checked here."""
-    schema, quick = _QUICK.get(record.kind) or _quick(record.kind)
-    event: Event | None = quick(record.data) if record.schema == schema else None
-    return _strictly(record) if event is None else event
+def decode(record: Record) -> tuple[Event, ...]:
+    """The events in a record. Its hash is the audit's business, not checked here."""
+    try:
+        items = _items(record.events)
+        if len(items) != record.count:
+            problem = f"{len(items)} events where {record.count} belong"
+            raise InvalidInputError(field="events", problem=problem)  # noqa: TRY301  one place turns all into CorruptLogError
+        return tuple([_event(*item) for item in items])
+    except Exception as exc:
+        raise CorruptLogError(
+            position=record.position, stream=record.stream, problem=_problem(exc)
+        ) from exc
+
+
+def _items(data: bytes) -> list[tuple[str, int, Any]]:
+    value = canonical.loads(data)
+    good = isinstance(value, list) and all(
+        isinstance(item, list)
+        and len(item) == 3
+        and type(item[0]) is str
+        and type(item[1]) is int
+        and isinstance(item[2], dict)
+        for item in value
+    )
+    if not good:
+        raise InvalidInputError(field="events", problem="not [kind, schema, data]")
+    return [tuple(item) for item in value]
+
+
+def _event(kind: str, schema: int, data: Any) -> Event:
+    newest, quick = _QUICK.get(kind) or _quick(kind)
+    found: Event | None = quick(canonical.dumps(data)) if schema == newest else None
+    if found is not None:
+        return found
+    cls: Any = CLASSES[kind]
+    return _structurer(cls)(upcast(kind, schema, data))
 
 
 _QUICK: dict[str, tuple[int, Reader]] = {}  # kinds seen: newest schema and its reader
@@ -102,28 +110,6 @@ def _quick(kind: str) -> tuple[int, Reader]:
     if cls is None:  # the strict reader says so
         return -1, bytes
     return _QUICK.setdefault(kind, (SCHEMAS[kind], reader(cls)))
-
-
-def _strictly(record: Record) -> Event:
-    """Old schemas, and everything that is not just what we would write."""
-    try:
-        value = canonical.loads(record.data)
-        if not isinstance(value, dict):
-            raise InvalidInputError(field="data", problem="not an object")  # noqa: TRY301  one place turns all into CorruptLogError
-        value = upcast(record.kind, record.schema, value)
-        cls: Any = CLASSES[record.kind]
-        return _structurer(cls)(value)
-    except Exception as exc:
-        raise CorruptLogError(
-            position=record.position, stream=record.stream, problem=_problem(exc)
-        ) from exc
-
-
-def verify(record: Record) -> bool:
-    """True if the stored hash is the hash of what is stored."""
-    r = record
-    data = envelope(r.stream, r.version, r.kind, r.schema, r.at, r.data)
-    return canonical.event_hash(data) == r.hash
 
 
 def _problem(exc: Exception) -> str:

@@ -8,55 +8,101 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from attrs import asdict
+
 from turnfold.arguments import a_name, a_name_or_none, a_text, a_time, a_word
 from turnfold.attached import Attached
 from turnfold.clock import Clock
-from turnfold.decide import aborting, accepting, enqueuing, gating, operating, restoring
+from turnfold.decide import (
+    aborting,
+    accepting,
+    enqueuing,
+    gating,
+    inbox,
+    operating,
+    restoring,
+)
 from turnfold.decide.aborting import Abortion
 from turnfold.decide.accepting import Acceptance, SourceCursor
 from turnfold.decide.enqueuing import Enqueued
 from turnfold.decide.queueing import Intent
 from turnfold.effects import Decision
-from turnfold.errors import InvalidInputError
+from turnfold.errors import InvalidInputError, OwnedError, RequestedError
 from turnfold.frozen import maker
-from turnfold.names import ENTRY, TURN
+from turnfold.mailbox import Mailbox
+from turnfold.names import ENTRY, TURN, inbound_key, outbound_key
 from turnfold.packing import pack
 from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.ports.store import Wanted
+from turnfold.settings import Settings
 from turnfold.turns import AcceptedTurn
-from turnfold.words import AbortReason, BlindPolicy, Kind
+from turnfold.words import AbortReason, BlindPolicy, Kind, Status, TurnPhase
 
 _intent = maker(Intent)
 
 
 class Commands:
-    """The commands of a Kernel; it brings the means."""
+    """The commands of a Kernel; it brings the means.
+
+    Each is decided here by the owner of the store. In any other process it is posted to
+    the owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
+    others wait for the owner's answer.
+    """
 
     _clock: Clock
     _desks: dict[tuple[str, str], Attached]
+    settings: Settings
 
-    async def append(self, decision: Decision) -> Any:
+    @property
+    def working(self) -> bool:
+        """True while this kernel is the worker of its store."""
+        raise NotImplementedError
+
+    async def append(self, decision: Decision, wanted: Wanted | None = None) -> Any:
         """Decide and commit; the answer is durable."""
+        raise NotImplementedError
+
+    @property
+    def _mailbox(self) -> Mailbox:
         raise NotImplementedError
 
     def _new_id(self) -> str:
         raise NotImplementedError
 
-    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         raise NotImplementedError
 
     async def accept(
         self, inbound: Inbound, *, cursor: SourceCursor | None = None
     ) -> AcceptedTurn:
         """Take a message in. When this returns it is durable: acknowledge it now."""
+        if not isinstance(inbound, Inbound):
+            problem = f"expected Inbound, got {type(inbound).__name__}"
+            raise InvalidInputError(field="inbound", problem=problem)
         turn = f"{TURN}{self._new_id()}"
-        done: Acceptance = await self.append(
-            partial(accepting.accept, turn=turn, inbound=inbound, cursor=cursor)
-        )
-        return self._accepted(done)
+        if self.working:
+            wanted = Wanted(keys=frozenset((inbound_key(inbound),)))
+            decision = partial(
+                accepting.accept, turn=turn, inbound=inbound, cursor=cursor
+            )
+            try:
+                return self._accepted(await self.append(decision, wanted))
+            except OwnedError:
+                pass  # not the owner any more: the message goes to the one who is
+        command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
+        posted = await self._mailbox.post(command)
+        phase = TurnPhase.ACCEPTED
+        done = Acceptance(turn_id=posted.stream, status=phase, new=_perhaps(posted.new))
+        return self._accepted(done, command.key)
 
     async def advance(self, cursor: SourceCursor) -> None:
         """A source got on without bringing a message."""
-        await self.append(partial(accepting.advance, cursor=cursor))
+        await self._do(
+            partial(accepting.advance, cursor=cursor),
+            "advance",
+            "store",
+            asdict(cursor),
+        )
 
     async def enqueue(
         self,
@@ -81,8 +127,25 @@ class Commands:
             ttl_ms=ttl_ms,
             not_before=not_before,
         )
-        done: Enqueued = await self.append(partial(enqueuing.enqueue, intent=intent))
-        return done
+        if self.working:
+            wanted = (
+                None if key is None else Wanted(keys=frozenset((outbound_key(key),)))
+            )
+            try:
+                done: Enqueued = await self.append(
+                    partial(enqueuing.enqueue, intent=intent), wanted
+                )
+            except OwnedError:
+                pass  # not the owner any more: the payload goes to the one who is
+            else:
+                return done
+        command = inbox.enqueue_command(
+            intent, self._clock.now(), self.settings.ttl_ms(intent.kind)
+        )
+        posted = await self._mailbox.post(command)
+        return Enqueued(
+            entry_id=posted.stream, status=Status.QUEUED, new=_perhaps(posted.new)
+        )
 
     async def intend(
         self,
@@ -143,10 +206,31 @@ class Commands:
         turn = a_name("stream", stream).startswith(TURN)
         decision = aborting.abort_turn if turn else aborting.abort_entry
         by = a_name_or_none("by", by)
-        done: Abortion = await self.append(
-            partial(decision, stream=stream, reason=reason, by=by)
+        decide = partial(decision, stream=stream, reason=reason, by=by)
+        try:
+            done = await self._do(decide, "abort", stream, {"reason": reason, "by": by})
+        except RequestedError:
+            return Abortion(aborted=False, status="requested")
+        return done if isinstance(done, Abortion) else Abortion(**done)
+
+    async def _do(
+        self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
+    ) -> Any:
+        """Decide here, or have the owner decide and wait for its answer."""
+        if self.working:
+            try:
+                return await self.append(decision)
+            except OwnedError:
+                pass  # not the owner any more: ask the one who is
+        command = inbox.act_command(
+            kind,
+            self._new_id(),
+            stream,
+            self._clock.wall_now(),
+            answer=True,
+            **arguments,
         )
-        return done
+        return await self._mailbox.ask(command)
 
     async def connected(self, channel: str, *, account: str = "default") -> None:
         """The account works: what waited for it goes now, back-off or not."""
@@ -159,75 +243,65 @@ class Commands:
     async def _gate(
         self, decision: Callable[..., None], channel: str, account: str
     ) -> None:
-        await self.append(
-            partial(
-                decision,
-                channel=a_name("channel", channel),
-                account=a_name("account", account),
-            )
+        names = {
+            "channel": a_name("channel", channel),
+            "account": a_name("account", account),
+        }
+        opens = decision is gating.connected
+        await self._do(
+            partial(decision, **names), "gate", "store", names | {"connected": opens}
         )
 
     async def redrive(
         self, entry: str, *, by: str, accept_duplicate: bool = False
     ) -> None:
         """Send a dead letter again, from its first part that is not delivered."""
-        await self.append(
-            partial(
-                operating.redrive,
-                stream=a_name("entry", entry),
-                by=a_name("by", by),
-                accept_duplicate=accept_duplicate,
-            )
+        await self._operate(
+            operating.redrive,
+            "redrive",
+            entry,
+            by=by,
+            accept_duplicate=accept_duplicate,
         )
 
     async def resolve(
         self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
     ) -> None:
         """End a doubt: "delivered", "not_sent", "resend" or "give_up"."""
-        await self.append(
-            partial(
-                operating.resolve,
-                stream=a_name("entry", entry),
-                verdict=verdict,
-                by=a_name("by", by),
-                why=a_text("why", why),
-                marked=marked,
-            )
+        await self._operate(
+            operating.resolve,
+            "resolve",
+            entry,
+            by=by,
+            verdict=verdict,
+            why=a_text("why", why),
+            marked=marked,
         )
 
     async def acknowledge(self, entry: str, *, by: str) -> None:
         """A person has seen a dead letter."""
-        await self._operate(operating.acknowledge, "entry", entry, by)
+        await self._operate(operating.acknowledge, "acknowledge", entry, by=by)
 
     async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
-        await self.append(
-            partial(
-                operating.reschedule,
-                stream=a_name("entry", entry),
-                due=a_time("due_ms", due_ms),
-                by=a_name("by", by),
-            )
-        )
+        """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
+        due = a_time("due_ms", due_ms)
+        await self._operate(operating.reschedule, "reschedule", entry, by=by, due=due)
 
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
         """The platform refused afterwards what it had accepted."""
-        await self.append(
-            partial(
-                operating.bounce,
-                stream=a_name("entry", entry),
-                part=part,
-                detail=a_text("detail", detail),
-            )
-        )
+        arguments: dict[str, Any] = {"part": part, "detail": a_text("detail", detail)}
+        stream = a_name("entry", entry)
+        decision = partial(operating.bounce, stream=stream, **arguments)
+        await self._do(decision, "bounce", stream, arguments)
 
     async def resubmit(self, turn: str, *, by: str) -> None:
         """Run a failed turn again, once."""
-        await self._operate(operating.resubmit, "turn", turn, by)
+        await self._operate(operating.resubmit, "resubmit", turn, by=by)
 
     async def unhold(self, turn: str, *, by: str) -> None:
         """Let a turn run that is held because the store was restored from a copy: a
         person has seen that it was not answered in the history that is gone."""
-        await self._operate(restoring.unhold, "turn", turn, by)
+        await self._operate(restoring.unhold, "unhold", turn, by=by)
 
     async def redact(self, stream: str, *, by: str) -> bool:
         """Erase for good what a turn or an entry has stored: payloads, files, texts of
@@ -235,20 +309,27 @@ class Commands:
         it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
 
         True: no file of the store holds any of it. False: somebody is reading an older
-        state just now; it is gone as soon as that is over and the kernel is idle.
+        state just now, or the owner is another process; it is gone as soon as the owner
+        is idle and that reading is over.
         """
-        await self._operate(operating.redact, "stream", stream, by)
-        return self._erased()
+        await self._operate(operating.redact, "redact", stream, by=by)
+        return await self._erased()
 
-    def _erased(self) -> bool:
+    async def _erased(self) -> bool:
         raise NotImplementedError
 
     async def _operate(
-        self, decision: Callable[..., Any], what: str, stream: str, by: str
+        self, decision: Callable[..., Any], kind: str, stream: str, **arguments: Any
     ) -> Any:
-        return await self.append(
-            partial(decision, stream=a_name(what, stream), by=a_name("by", by))
-        )
+        stream = a_name("stream", stream)
+        arguments["by"] = a_name("by", arguments["by"])
+        decide = partial(decision, stream=stream, **arguments)
+        return await self._do(decide, kind, stream, arguments)
+
+
+def _perhaps(new: bool | None) -> bool | None:
+    """A command that is new in the inbox may be known to the owner by now."""
+    return None if new else new
 
 
 async def _held(payload: Payload) -> Payload:

@@ -5,7 +5,7 @@ its adapter), `StoreError` (the disk or the database). Facts are fields; the tex
 made from them; all of them pickle. The catalogue is `specs/errors.md`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 
@@ -30,6 +30,20 @@ class TurnfoldError(Exception):
 
 def _rebuild(cls: type[TurnfoldError], facts: dict[str, Any]) -> TurnfoldError:
     return cls(**facts)
+
+
+def error_of(code: str, facts: dict[str, Any]) -> TurnfoldError:
+    """The error with a code and its facts, as another process has met it."""
+    for cls in _all(TurnfoldError):
+        if cls.code == code:
+            return cls(**facts)
+    return TurnfoldError(**facts)
+
+
+def _all(cls: type[TurnfoldError]) -> Iterator[type[TurnfoldError]]:
+    yield cls
+    for below in cls.__subclasses__():
+        yield from _all(below)
 
 
 class UsageError(TurnfoldError):
@@ -246,6 +260,20 @@ class FateUnknownError(StoreError):
     template = "{path}: the fate of a commit is unknown ({problem}); reopen and read"
     path: str
     problem: str
+
+
+class RequestedError(StoreError):
+    """A command is durable in the inbox, and no worker has answered it yet. It is not
+    lost: a worker will do it. Waiting longer is the remedy, or starting a worker."""
+
+    code = "store.requested"
+    template = (
+        "{command} lies in the inbox of {path}; no worker answered within "
+        "{waited_ms} ms, and the next one will do it"
+    )
+    path: str
+    command: str
+    waited_ms: int
 
 
 class OwnedError(StoreError):

@@ -3,15 +3,15 @@
 A stream is named `<family>:<id>`; the family says which machine its events belong to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
-from turnfold.codec import Record, decode
+from turnfold.bodies import digests_of, number_of
+from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.frozen import maker
 from turnfold.machines import entry as entry_machine
 from turnfold.machines import turn as turn_machine
 from turnfold.machines.entry import Entry
@@ -25,6 +25,7 @@ from turnfold.machines.ledger import (
 )
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Summary
+from turnfold.records import Record
 from turnfold.words import CLOSED
 
 State = Entry | Turn | Gate | Cursor | StoreState
@@ -60,7 +61,7 @@ def family(stream: str) -> str:
 def evolve(
     state: State | None, event: Event, stream: str, at: int, position: int
 ) -> State:
-    """The state of any stream after one more event."""
+    """The state of any stream after one more event. `position`: of its record."""
     machine = _EVOLVE[family(stream)] if state is None else _ONWARD[type(state)]
     after: State = machine(state, event, stream, at, position)
     return after
@@ -76,34 +77,77 @@ def advance(
 
 
 def fold(records: Iterable[Record]) -> State | None:
-    """The state that a stream's records add up to.
+    """The state that a stream's records add up to; None for no records.
 
     Raises CorruptLogError where a record is unreadable, missing or illegal.
     """
     state: State | None = None
     for record in records:
-        state = apply(state, record)
+        state = _onto(state, record, advance)
     return state
 
 
 def apply(state: State | None, record: Record) -> State:
-    """One stored record on top of a state, checked for gaps and legality."""
-    expected = state.version + 1 if state else 1
-    if record.version != expected:
-        problem = f"version {record.version} where {expected} belongs"
-        raise CorruptLogError(
-            position=record.position, stream=record.stream, problem=problem
-        )
-    event = decode(record)
+    """One stored record on top of a state, which stays as it is.
+
+    Raises CorruptLogError for a record that does not follow the state's version, cannot
+    be read, or holds an event that is illegal there.
+    """
+    return _onto(state, record, evolve)
+
+
+_Step = Callable[[State | None, Event, str, int, int], State]
+
+
+def _onto(state: State | None, record: Record, first: _Step) -> State:
+    """`first` takes the first event in: all later states are nobody else's."""
+    check_follows(state, record)
+    stream, at, position = record.stream, record.at, record.position
+    events = decode(record)
     try:
-        return evolve(state, event, record.stream, record.at, record.position)
-    except (UsageError, KeyError, AttributeError, TypeError, IndexError) as exc:
+        after = first(state, events[0], stream, at, position)
+        for event in events[1:]:
+            after = advance(after, event, stream, at, position)
+        if isinstance(after, Entry | Turn):
+            after = _counted(after, events)
+    except UNFOLDABLE as exc:
+        problem = str(exc) if isinstance(exc, UsageError) else repr(exc)
         raise CorruptLogError(
-            position=record.position, stream=record.stream, problem=repr(exc)
+            position=position, stream=stream, problem=problem
         ) from exc
+    return after
 
 
-_summary = maker(Summary)
+def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
+    """Count the numbers of bodies that these events have used up. A file's content is
+    numbered before the payload that names it, so the payload's number is enough."""
+    used = [number_of(ref) + 1 for event in events for ref in digests_of(event)]
+    if not used:
+        return state
+    counted: Any = state  # made in this fold, shared with nobody yet
+    counted.bodies = max(state.bodies, *used)
+    return state
+
+
+# What a fold raises for an event that is illegal where it stands, or is of a family
+# that its stream is not.
+UNFOLDABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
+
+
+def check_follows(state: State | None, record: Record) -> None:
+    """Raises CorruptLogError unless the record is the next one of its stream."""
+    expected = 0 if state is None else state.version
+    if record.before == expected and record.count > 0:
+        return
+    problem = f"{record.count} events up to version {record.version}"
+    raise CorruptLogError(
+        position=record.position,
+        stream=record.stream,
+        problem=f"{problem}, where version {expected + 1} comes next",
+    )
+
+
+_summary = Summary
 
 
 def summarize(state: State) -> Summary:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from turnfold import canonical
+from turnfold.bodies import read_body
 from turnfold.effects import RunEnd
 from turnfold.errors import (
     BackPressureError,
@@ -49,9 +50,9 @@ class Handlers:
         if self._handler is None:
             return RunEnd("stopped", "no handler")
         try:
-            if not self._wanted(stream, run):
+            if not await self._wanted(stream, run):
                 return RunEnd("stopped", "stale")
-            handle = self._handle(stream)
+            handle = await self._handle(stream)
         except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)
             return RunEnd("raised", _told(exc))
@@ -64,9 +65,9 @@ class Handlers:
             return RunEnd("stopped", "shutdown")
         finally:
             self._running.pop(stream, None)
-        return self._end(stream, run, task)
+        return await self._end(stream, run, task)
 
-    def _end(self, stream: str, run: int, task: asyncio.Task[Any]) -> RunEnd:
+    async def _end(self, stream: str, run: int, task: asyncio.Task[Any]) -> RunEnd:
         if stream in self._unwanted:
             self._unwanted.discard(stream)
             if not task.cancelled():
@@ -77,7 +78,7 @@ class Handlers:
         error = task.exception()
         if error is None:
             return RunEnd("returned")
-        if isinstance(error, StaleRunError) and not self._wanted(stream, run):
+        if isinstance(error, StaleRunError) and not await self._wanted(stream, run):
             return RunEnd("stopped", "stale")
         if isinstance(error, BackPressureError):
             return RunEnd("stopped", error.code)
@@ -91,18 +92,20 @@ class Handlers:
             self._unwanted.add(stream)
             task.cancel()
 
-    def _wanted(self, stream: str, run: int) -> bool:
+    async def _wanted(self, stream: str, run: int) -> bool:
         """An abort may have come while the run waited for its place."""
-        turn: Turn = self._kernel.look(lambda draft: draft.turn(stream))
+        turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
         return turn.phase is TurnPhase.RUNNING and turn.run == run
 
-    def _handle(self, stream: str) -> TurnHandle:
-        turn: Turn = self._kernel.look(lambda draft: draft.turn(stream))
+    async def _handle(self, stream: str) -> TurnHandle:
+        turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
         store = self._kernel.store
-        body = canonical.loads(store.body(turn.body))
+        body = canonical.loads(await read_body(store, stream, turn.body))
         if not isinstance(body, dict):
             raise ContractError(channel=turn.channel, problem="body is no object")
-        joined = [canonical.loads(store.body(digest)) for digest in turn.joined]
+        joined = [
+            canonical.loads(await read_body(store, stream, ref)) for ref in turn.joined
+        ]
         return TurnHandle(self._kernel, turn, inbound_of(turn, body), joined)
 
 

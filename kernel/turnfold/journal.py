@@ -1,36 +1,46 @@
 """Where decisions become commits: many of them in one, each on its own.
 
-Inside the write transaction the journal first reads what others appended, then lets
-each decision work on the one draft of the commit. A refused decision leaves no trace; a
-failing one does not fail its neighbours. Nobody learns a result before the COMMIT of
-everything it was decided on.
+Decisions read memory. If one of them needs state that is not in memory, the journal
+fetches all that is missing in one call and decides everything anew. A refused decision
+leaves no trace, and a failing one does not fail its neighbours. Nobody learns a result
+before the COMMIT of everything it was decided on.
 """
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 from attrs import define, field
 
 from turnfold.book import Book
-from turnfold.codec import Record, decode
-from turnfold.decide.draft import Context, Draft, Emitted
+from turnfold.codec import decode
+from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted, NotLoaded
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
     FateUnknownError,
     NotOpenError,
+    OwnedError,
     ReadOnlyError,
     StoreError,
 )
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
 from turnfold.frozen import frozen
-from turnfold.ports.store import Append, Body, Store, Tx
+from turnfold.ports.store import (
+    Body,
+    Head,
+    Record,
+    Refused,
+    Store,
+    Stored,
+    Wanted,
+    Write,
+)
 
 Decision = Callable[[Draft], Any]
+_ROUNDS = 50  # fetches for one commit; each brings what the one before asked for
+_PAGE = 1_000  # records
 
 
 @frozen
@@ -48,16 +58,22 @@ class Decided:
 
 @define
 class Commit:
-    """What one commit did. `moved`: every stream that changed, by us or by others."""
+    """What one commit did. `moved`: the streams that changed, as they are now.
+    `attempts`: those that are durable now and may go to the wire."""
 
     results: list[Decided]
     moved: dict[str, State] = field(factory=dict)
     emitted: list[Emitted] = field(factory=list)
     bodies: list[Body] = field(factory=list)
+    attempts: list[AttemptRef] = field(factory=list)
 
 
 class Journal:
-    """The one way to write. `context` is asked once per commit."""
+    """The one way to write to a store that this process owns.
+
+    `context` is asked once per commit. One commit at a time: the caller waits for each
+    before it begins the next one (`drivers.flushing.GroupCommit` does).
+    """
 
     def __init__(
         self, store: Store, book: Book, context: Callable[[], Context]
@@ -65,168 +81,222 @@ class Journal:
         self.store = store
         self.book = book
         self.context = context
-        self._news: dict[str, State] = {}  # read from others, not yet reported
-        self._found: list[Emitted] = []  # the same for commits of unknown fate
+        self._news: dict[str, State] = {}  # found after a commit of unknown fate
+        self._found: list[Emitted] = []
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
+        self.replaced: OwnedError | None = None  # another owner has written
 
-    def commit(self, decisions: Sequence[Decision]) -> Commit:
-        """Decide and store. Never raises for a decision: its error is its result."""
+    async def load(self) -> None:
+        """Read where the log ends and what is open."""
+        self.book.load(await self.store.load())
+
+    async def commit(
+        self, decisions: Sequence[Decision], wanted: Sequence[Wanted] = ()
+    ) -> Commit:
+        """Decide and store. Never raises for a decision: its error is its result.
+
+        `wanted`: what the decisions are known to ask for, fetched before they run.
+        """
+        if self.replaced is not None:
+            return _refused(decisions, self.replaced)
         try:
-            return self._transact(decisions)
+            if self._lost:
+                await self.reopen()
+            await self._prefetch(wanted)
+            return await self._transact(decisions)
         except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
-            return self.failed(decisions, exc)
+            return await self._failed(decisions, exc)
 
-    def failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
-        """What to do when a transaction raised."""
+    async def _prefetch(self, wanted: Sequence[Wanted]) -> None:
+        if not wanted:
+            return
+        keys = self.book.missing_keys(frozenset().union(*[w.keys for w in wanted]))
+        if keys:
+            self.book.take(await self.store.fetch(Wanted(keys=keys)))
+
+    async def _failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
         match exc:
             case FateUnknownError():
                 self._lost = True
-                return self._after_unknown_fate(decisions, exc)
-            case BusyError() | NotOpenError() | ReadOnlyError():
+                return await self._after_unknown_fate(decisions, exc)
+            case BusyError() | NotOpenError() | ReadOnlyError() | OwnedError():
                 return _refused(decisions, exc)  # no smaller commit fares better
             case _:
-                return self._one_by_one(decisions, exc)
+                return await self._one_by_one(decisions, exc)
 
-    def _one_by_one(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
+    async def _one_by_one(
+        self, decisions: Sequence[Decision], exc: Exception
+    ) -> Commit:
         """Find the culprit: the others must not fail for it."""
         if len(decisions) <= 1:
             return _refused(decisions, exc)
-        return _joined([self.commit([decision]) for decision in decisions])
+        return _joined([await self.commit([decision]) for decision in decisions])
 
-    def _after_unknown_fate(
+    async def _after_unknown_fate(
         self, decisions: Sequence[Decision], exc: FateUnknownError
     ) -> Commit:
         """The COMMIT may have reached the disk: read, then decide on what is there."""
         try:
-            self.reopen()
-            return self._transact(decisions, again=True)
+            await self.reopen()
+            return await self._transact(decisions, again=True)
         except (StoreError, NotOpenError) as again:
             self._lost = isinstance(again, FateUnknownError) or self._lost
             again.__context__ = exc
             return _refused(decisions, again)
 
-    def reopen(self) -> None:
-        """Forget everything that was folded and read it again. What is there and was
-        not known yet is news, even if we wrote it ourselves."""
-        known = self.book.position
-        self.store.reopen()
-        self.book.load()
-        for record in self.store.since(known):
-            self._rediscover(record)
-        self._lost = False
-
-    def _rediscover(self, record: Record) -> None:
-        try:
-            state = self.book.state(record.stream)
-            event = decode(record)
-        except CorruptLogError:
-            return  # set aside, shown by health
-        if state is not None:
-            self._news[record.stream] = state
-            self._found.append((record.stream, event))
+    # --- after a commit of unknown fate ---
 
     @property
     def lost(self) -> bool:
         """The last COMMIT has an unknown fate, and nobody could read what it did."""
         return self._lost
 
-    def refresh(self) -> dict[str, State]:
-        """Read what others appended, outside a transaction. If a commit of unknown
-        fate could not be read yet, that is tried again: programs that only look would
-        otherwise wait for somebody to append."""
-        if self._lost:
-            self.reopen()
-        moved, self._news = {**self._news, **self.book.catch_up(self.store)}, {}
-        return moved
+    async def refresh(self) -> Commit | None:
+        """If a commit of unknown fate could not be read yet, try that again: programs
+        that only look would otherwise wait for somebody to append. What it brought."""
+        if not self._lost:
+            return None
+        await self.reopen()
+        return self._with_news(Commit([])) if self._news or self._found else None
 
-    # --- one transaction: begun, decided, written, taken over ---
+    async def reopen(self) -> None:
+        """Forget everything that was folded and read it again. Whatever is there and
+        was not known yet is news, even if this process wrote it."""
+        known = self.book.position
+        await self.store.reopen()
+        await self.load()
+        while records := await self.store.log(known, _PAGE):
+            known = records[-1].position
+            await self._rediscover(records)
+        self._lost = False
 
-    def _transact(
+    async def _rediscover(self, records: Sequence[Record]) -> None:
+        streams = frozenset(record.stream for record in records)
+        self.book.take(await self.store.fetch(Wanted(streams=streams)))
+        for record in records:
+            try:
+                state = self.book.state(record.stream)
+                events = decode(record)
+            except CorruptLogError:
+                continue  # set aside, shown by health
+            if state is not None:
+                self._news[record.stream] = state
+                self._found += [(record.stream, event) for event in events]
+
+    # --- one commit: decided, written, taken over ---
+
+    async def _transact(
         self, decisions: Sequence[Decision], *, again: bool = False
     ) -> Commit:
-        begun = self.begin(decisions, again=again)
-        begun.write()
-        return self.finish(begun)
+        draft, results = await self._decide(decisions, again=again)
+        head = self.book.head
+        if draft.made:
+            head = await self._store(draft)
+        return self._with_news(self._finish(draft, results, head))
 
-    def begin(self, decisions: Sequence[Decision], *, again: bool = False) -> "Begun":
-        """Decide everything inside a transaction that is still open."""
-        if self._lost:
-            self.reopen()
-        transaction = self.store.write()
-        tx = transaction.__enter__()
-        try:
-            self.book.reads = tx
-            if moved := self.book.catch_up(tx):
-                self._news.update(moved)
-            draft, results = self._decide(tx, decisions, again=again)
-        except BaseException:
-            transaction.__exit__(*sys.exc_info())
-            raise
-        finally:
-            self.book.reads = self.store
-        return Begun(transaction, draft, results)
-
-    def finish(self, begun: "Begun") -> Commit:
-        """Take over what is durable now."""
-        draft = begun.draft
-        moved, emitted = draft.touched, draft.emitted
-        self.book.absorb(moved, draft.position)
-        if self._news:
-            moved, self._news = {**self._news, **moved}, {}
-        if self._found:
-            emitted, self._found = [*self._found, *emitted], []
-        return Commit(begun.results, moved, emitted, draft.bodies)
-
-    def _decide(
-        self, tx: Tx, decisions: Sequence[Decision], *, again: bool
+    async def _decide(
+        self, decisions: Sequence[Decision], *, again: bool
     ) -> tuple[Draft, list[Decided]]:
-        """Each on top of the others. One that failed when it had made something is
-        left out, and the others are decided anew: that is rare, and a way back out
-        of every draft is not."""
+        """All decisions on one draft. Those that emit and then fail are taken out and
+        the others decided anew; so are all when something had to be fetched."""
         context = self.context()
         if again:
             context = attrs.evolve(context, again=True)
         failed: dict[int, Exception] = {}
-        while True:
+        for _ in range(_ROUNDS):
             draft, left = Draft(self.book, context), len(failed)
+            missing: list[Wanted] = []
             results = [
-                _one(draft, decision, failed, number)
+                _one(draft, decision, failed, missing, number)
                 for number, decision in enumerate(decisions)
             ]
-            if len(failed) == left:
-                break
-        if draft.made:
-            tx.append(_append(draft))
-        return draft, results
+            if missing:
+                self.book.take(await self.store.fetch(_together(missing)))
+            elif len(failed) == left:
+                return draft, results
+        msg = f"decisions still miss state after {_ROUNDS} fetches"
+        raise RuntimeError(msg)
 
+    async def _store(self, draft: Draft) -> Head:
+        write = Write(
+            base=self.book.head,
+            records=draft.records(),
+            summaries=[summarize(state) for state in draft.touched.values()],
+            bodies=draft.bodies,
+            keys=list(draft.keys.items()),
+            erase=draft.erased,
+            done=draft.done,
+            answers=draft.answers,
+        )
+        (answer,) = await self.store.commit((write,))
+        if isinstance(answer, Stored):
+            return answer.head
+        return await self._was_refused(answer)
 
-@frozen
-class Begun:
-    """A transaction with everything in it but its COMMIT. `write` may run in another
-    thread: it touches the store's writing connection and nothing else."""
+    async def _was_refused(self, answer: Refused) -> Head:
+        """Memory was wrong about the log. With one owner that cannot happen: another
+        one has written, or what was folded is damaged."""
+        before = self.book.head
+        await self.load()
+        if self.book.head != before:
+            self.replaced = OwnedError(
+                path=self.store.address, owner="somebody whose records follow ours"
+            )
+            raise self.replaced from answer.why
+        raise answer.why
 
-    transaction: AbstractContextManager[Tx]
-    draft: Draft
-    results: list[Decided]
+    def _finish(self, draft: Draft, results: list[Decided], head: Head) -> Commit:
+        """Take over what is durable now."""
+        self.book.absorb(draft.touched, head, draft.keys)
+        self.book.forget_fetched()
+        return Commit(
+            results, draft.touched, draft.emitted, draft.bodies, draft.attempts
+        )
 
-    def write(self) -> None:
-        """COMMIT. Raises like the store's `write()`."""
-        self.transaction.__exit__(None, None, None)
+    def _with_news(self, commit: Commit) -> Commit:
+        if self._news:
+            commit.moved = {**self._news, **commit.moved}
+            self._news = {}
+        if self._found:
+            commit.emitted = [*self._found, *commit.emitted]
+            self._found = []
+        return commit
 
 
 def _one(
-    draft: Draft, decision: Decision, failed: dict[int, Exception], number: int
+    draft: Draft,
+    decision: Decision,
+    failed: dict[int, Exception],
+    missing: list[Wanted],
+    number: int,
 ) -> Decided:
-    """One decision. What it raises is its own result."""
+    """One decision. Whatever it raises is its own result."""
     if number in failed:
         return Decided(error=failed[number])
     before = draft.made
     try:
         return Decided(decision(draft))
+    except NotLoaded as miss:
+        missing.append(miss.wanted)
+        return Decided()
     except Exception as exc:  # noqa: BLE001  the result of this decision alone
         if draft.made != before:
             failed[number] = exc
         return Decided(error=exc)
+
+
+def _together(wanted: Sequence[Wanted]) -> Wanted:
+    """One question for all of these."""
+    if len(wanted) == 1:
+        return wanted[0]
+    none: frozenset[Any] = frozenset()
+    return Wanted(
+        streams=none.union(*[w.streams for w in wanted]),
+        summaries=none.union(*[w.summaries for w in wanted]),
+        keys=none.union(*[w.keys for w in wanted]),
+        bodies=none.union(*[w.bodies for w in wanted]),
+        children=none.union(*[w.children for w in wanted]),
+    )
 
 
 def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:
@@ -240,17 +310,8 @@ def _joined(commits: Sequence[Commit]) -> Commit:
         whole.moved.update(commit.moved)
         whole.emitted += commit.emitted
         whole.bodies += commit.bodies
+        whole.attempts += commit.attempts
     return whole
-
-
-def _append(draft: Draft) -> Append:
-    return Append(
-        records=draft.records,
-        summaries=[summarize(state) for state in draft.touched.values()],
-        bodies=draft.bodies,
-        keys=list(draft.keys.items()),
-        erase=draft.erased,
-    )
 
 
 def created(draft: Draft, store_id: str) -> None:

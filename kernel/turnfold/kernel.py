@@ -5,41 +5,56 @@ nothing in common but the rule that one store has one worker.
 """
 
 import asyncio
+import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 from turnfold.arguments import a_name, a_text
 from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
 from turnfold.commands import Commands
-from turnfold.decide import restoring
+from turnfold.decide import inbox, restoring
 from turnfold.decide.accepting import Acceptance
 from turnfold.decide.draft import Context, Desk, Draft, Fence
 from turnfold.drivers import agenda
 from turnfold.drivers.aio import AioDriver, Hook
 from turnfold.effects import Decision
-from turnfold.errors import InvalidInputError, NotFoundError, NotOpenError
-from turnfold.fold import State
+from turnfold.errors import (
+    InvalidInputError,
+    NotFoundError,
+    NotOpenError,
+    OwnedError,
+    UsageError,
+)
+from turnfold.fold import STORE, State
 from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.inspect import Inspect
 from turnfold.journal import Commit, Journal, created
 from turnfold.leaving import close_channels
 from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
-from turnfold.names import account_scope, time_id
-from turnfold.ports.store import Store
+from turnfold.mailbox import Mailbox
+from turnfold.names import TURN, account_scope, time_id
+from turnfold.ports.store import Command, Found, Owner, Store, Summary, Wanted
 from turnfold.settings import Settings
 from turnfold.sources import Sources
 from turnfold.stores import store_at
 from turnfold.turns import AcceptedTurn
+from turnfold.upkeep import Upkeep
 from turnfold.words import TurnOutcome, TurnPhase
 from turnfold.worker import Worker
+
+_LOG = logging.getLogger("turnfold")
+_INBOX = 100  # commands that the owner logs in one commit
+_CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
+T = TypeVar("T")
 
 
 class Kernel(Commands):
@@ -73,6 +88,10 @@ class Kernel(Commands):
         self._store: Store | None = None
         self._driver: AioDriver | None = None
         self._worker: Worker | None = None
+        self._post: Mailbox | None = None
+        self._fence: Fence | None = None
+        self._owns = False  # the store is ours, and what was open is taken up
+        self._unfit: set[str] = set()  # commands that the owner could not do
         self._leaving: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
@@ -132,19 +151,16 @@ class Kernel(Commands):
             return
         address = self._address
         store = store_at(address) if isinstance(address, str | Path) else address
-        store.open()
+        await store.open()
         try:
-            self._assemble(store)
+            await self._assemble(store)
         except BaseException:
             self._state = "not open"
-            store.close()
+            await store.close()
             raise
 
-    def _assemble(self, store: Store) -> None:
-        book = Book(store)
-        book.load()
-        self._clock.at_least(book.last_at)
-        journal = Journal(store, book, self._context)
+    async def _assemble(self, store: Store) -> None:
+        journal = Journal(store, Book(), self._context)
         driver = AioDriver(
             journal,
             self._clock,
@@ -154,42 +170,133 @@ class Kernel(Commands):
             self._saw,
             self._probe,
         )
-        self._store, self._driver, self._state = store, driver, "open"
-        if store.head.position == 0:
-            journal.commit([partial(created, store_id=self._new_id())])
-        self._worker = Worker(
+        upkeep = Upkeep(store.maintenance, store.address, self._store_id)
+        self._worker = worker = Worker(
             store,
-            book,
+            upkeep,
             self._promote,
             self._depose,
-            driver.refresh,
-            driver.flusher.land,
+            self._take_inbox,
+            self._replaced,
+            lambda: driver.book.position,
         )
-        self._worker.start(work=self._work)
+        self._store, self._driver, self._state = store, driver, "open"
+        self._post = Mailbox(store, worker.ring, self._apply_alone)
+        if self._work:
+            await worker.start()
 
-    def _promote(self, fence: Fence) -> None:
-        self._doubt_if_restored()
-        self._open_driver().begin(fence.epoch)
+    async def _promote(self, owner: Owner) -> None:
+        """The store is ours: read it, doubt it if it is an older copy, then work."""
+        driver = self._open_driver()
+        await driver.journal.load()
+        self._clock.at_least(driver.book.last_at)
+        if driver.book.position == 0:
+            decision = partial(created, store_id=self._new_id())
+            (await driver.journal.commit([decision])).results[0].get()
+        self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
+        await self._doubt_if_restored()
+        driver.flusher.start()
+        self._owns = True
+        driver.begin(self._fence.epoch)
         self._sources.start()
 
-    def _doubt_if_restored(self) -> None:
-        """Before anything is attempted. A crash in here repeats it: the mark stands
-        until the commit does, and the commit is not made twice for one mark."""
+    def _epoch(self) -> int:
+        state = self._open_driver().book.state(STORE)
+        return state.epoch if isinstance(state, StoreState) else 0
+
+    def _store_id(self) -> str | None:
+        state = self._open_driver().book.state(STORE)
+        return state.id if isinstance(state, StoreState) else None
+
+    def _replaced(self) -> str | None:
+        """Why this kernel cannot be the owner any more, if another one has written."""
+        replaced = self._open_driver().journal.replaced
+        return None if replaced is None else str(replaced)
+
+    async def _doubt_if_restored(self) -> None:
+        """Before anything is attempted. A crash in here repeats it: the watermark
+        stands until the commit does, and one watermark makes one commit."""
         driver, worker = self._open_driver(), self._worker
         if worker is None:
             return
-        mark = worker.upkeep.lost_history()
+        mark = await worker.upkeep.lost_history()
         if mark is not None:
             streams = driver.book.open_streams()
             decision = partial(restoring.restored, mark=mark, streams=streams)
-            commit = driver.journal.commit([decision])
+            commit = await driver.journal.commit([decision])
             commit.results[0].get()
-            driver.moved(commit.moved, commit)
+            driver.moved(commit)
         worker.upkeep.trust()
         if mark is not None:
-            worker.upkeep.mark()
+            await worker.upkeep.note_watermark()
+
+    # --- commands of other processes ---
+
+    async def _take_inbox(self) -> None:
+        """Log the commands that wait, about a hundred in a commit, until none is left."""
+        driver = self._open_driver()
+        if driver.journal.lost:
+            await driver.submit(lambda _: None)  # reads what the last COMMIT did
+        while self._owns:
+            found = await self.store.inbox(_INBOX + len(self._unfit))
+            commands = [c for c in found if c.id not in self._unfit]
+            if not commands or not await self._log_commands(commands):
+                return
+
+    async def _log_commands(self, commands: Sequence[Command]) -> bool:
+        """True if the inbox may be read again at once."""
+        driver = self._open_driver()
+        answers = [
+            driver.submit(
+                partial(inbox.apply, command=c),
+                Wanted(keys=frozenset((c.key,) if c.key else ())),
+            )
+            for c in commands
+        ]
+        done = await asyncio.gather(*answers, return_exceptions=True)
+        for command, result in zip(commands, done, strict=True):
+            if isinstance(result, UsageError):
+                await self._cannot_do(command, result)
+            elif isinstance(result, BaseException):
+                _LOG.warning("inbox: %s %s: %s", command.kind, command.id, result)
+                return False  # the next poll tries again
+        return True
+
+    async def _cannot_do(self, command: Command, error: UsageError) -> None:
+        """A caller who waits is told. A payload that was promised stays in the inbox,
+        where `health` and `inspect` show it."""
+        if command.answer:
+            decision = partial(inbox.refuse, command=command, error=error)
+            await self._open_driver().submit(decision)
+        else:
+            self._unfit.add(command.id)
+            _LOG.error("inbox: %s %s: %s", command.kind, command.id, error)
+
+    async def _apply_alone(self) -> None:
+        """Nobody owns the store: own it for a moment, log its inbox, send nothing."""
+        worker = self._worker
+        if worker is None or self._owns or await worker.ownership.take() is None:
+            return
+        try:
+            journal = Journal(self.store, Book(), self._context)
+            await journal.load()
+            for command in await self.store.inbox():
+                await self._apply_one(journal, command)
+        finally:
+            worker.ownership.release()
+
+    async def _apply_one(self, journal: Journal, command: Command) -> None:
+        commit = await journal.commit([partial(inbox.apply, command=command)])
+        error = commit.results[0].error
+        if isinstance(error, UsageError) and command.answer:
+            decision = partial(inbox.refuse, command=command, error=error)
+            commit = await journal.commit([decision])
+            error = commit.results[0].error
+        if error is not None:
+            _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)
 
     def _depose(self) -> None:
+        self._owns = False
         self._open_driver().stand_down()
         self._leaving = asyncio.create_task(self._sources.stop())
 
@@ -205,11 +312,13 @@ class Kernel(Commands):
         await driver.drain(self.settings.drain_ms)
         if worker is not None:
             await worker.stop()
-            worker.release()
+        await driver.flusher.close()
+        if worker is not None:
+            await worker.release()
+        self._owns = False
         self._state = "closed"
-        driver.flusher.close()
         await close_channels(self._desks.values())
-        self.store.close()
+        await self.store.close()
         self._wake_all()
 
     async def drain(self, timeout_ms: int | None = None) -> None:
@@ -234,23 +343,26 @@ class Kernel(Commands):
 
     # --- commands: the rest is in commands.py ---
 
-    async def append(self, decision: Decision) -> Any:
+    async def append(self, decision: Decision, wanted: Wanted | None = None) -> Any:
         """Decide and commit; the answer is durable. A cancelled caller does not take
-        its append back."""
+        its append back. Raises OwnedError if the store is not ours."""
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
-        answer = await driver.submit(decision)
-        if self._worker is not None:
-            self._worker.ring()
-        return answer
+        if not self._owns:
+            raise OwnedError(path=self.store.address, owner="another process")
+        return await asyncio.shield(driver.submit(decision, wanted))
 
-    def _erased(self) -> bool:
-        self._open_driver().flusher.land()
-        done = self.store.checkpoint()
-        if not done and self._worker is not None:
-            self._worker.upkeep.owe()
-        return done
+    @property
+    def _mailbox(self) -> Mailbox:
+        if self._post is None or self._state not in ("open", "draining"):
+            raise NotOpenError(state=self._state)
+        return self._post
+
+    async def _erased(self) -> bool:
+        if not self._owns or self._worker is None:
+            return False
+        return await self._worker.upkeep.erase()
 
     # --- reading ---
 
@@ -263,7 +375,7 @@ class Kernel(Commands):
     @property
     def working(self) -> bool:
         """True while this kernel is the worker of its store."""
-        return self._worker is not None and self._worker.fence is not None
+        return self._owns
 
     @property
     def inspect(self) -> Inspect:
@@ -276,31 +388,79 @@ class Kernel(Commands):
             alive=lambda: True if self.working else None,
         )
 
-    def look(self, question: Callable[[Draft], Any]) -> Any:
-        """Ask the folded state."""
-        return self._open_driver().look(question)
+    async def look(self, question: Callable[[Draft], T]) -> T:
+        """Ask folded state. Raises OwnedError if the store is not ours."""
+        answer: T = await self._open_driver().look(question)
+        return answer
 
     async def settled(
         self, stream: str, timeout_ms: int | None = None
     ) -> TurnOutcome | None:
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
-        a_text("stream", stream)
-        if timeout_ms is None:
-            return await self._closed(stream)
-        async with asyncio.timeout(timeout_ms / 1000):
-            return await self._closed(stream)
+        return await self.closed(a_text("stream", stream), None, timeout_ms)
 
-    async def _closed(self, stream: str) -> TurnOutcome | None:
-        state = self._open_driver().book.state(stream)
-        if isinstance(state, Entry | Turn) and state.open:
-            closed = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(stream, []).append(closed)
-            state = await closed
-        if self._state not in ("open", "draining"):
-            raise NotOpenError(state=self._state)
-        if not isinstance(state, Entry | Turn):
+    async def closed(
+        self, stream: str, key: str | None, timeout_ms: int | None
+    ) -> TurnOutcome | None:
+        """As `settled`. `key`: the dedupe key of a message that was posted to the
+        inbox as `stream`; the owner may have known it as another turn."""
+        if timeout_ms is None:
+            return await self._closed(stream, key)
+        async with asyncio.timeout(timeout_ms / 1000):
+            return await self._closed(stream, key)
+
+    async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
+        while self._state in ("open", "draining"):
+            if not self._owns:
+                row = await self._seen_closed(stream, key)
+                if row is not None:
+                    return _outcome_in(row)
+                continue
+            state = await self._awaited(stream)
+            if isinstance(state, Entry | Turn):
+                return state.outcome if isinstance(state, Turn) else None
+        raise NotOpenError(state=self._state)
+
+    async def _awaited(self, stream: str) -> State | None:
+        """The state of a stream once it is closed; None if the waiting was cut short.
+        The waiter is there before the question, so no end can pass between them."""
+        closed: asyncio.Future[State | None]
+        closed = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(stream, [])
+        waiters.append(closed)
+        try:
+            state = await self.look(lambda draft: draft.state(stream))
+            if not isinstance(state, Entry | Turn):
+                raise NotFoundError(what="turn or entry", id=stream)
+            return await closed if state.open else state
+        finally:
+            _drop(waiters, closed)
+
+    async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
+        """In a process that does not own the store: the row of a stream that is closed,
+        or None after a short wait."""
+        found = await self._look_from_outside(stream)
+        row = found.summaries[stream]
+        if row is None and stream not in found.waiting:
+            # It left the inbox between two reads, or as a message that was known.
+            row = await self._logged(stream, key)
+        if row is not None and not row.open:
+            return row
+        await asyncio.sleep(_CLIENT_POLL_S)
+        return None
+
+    async def _look_from_outside(self, stream: str) -> Found:
+        names = frozenset((stream,))
+        return await self.store.fetch(Wanted(summaries=names, answers=names))
+
+    async def _logged(self, stream: str, key: str | None) -> Summary | None:
+        if key is not None:
+            found = await self.store.fetch(Wanted(keys=frozenset((key,))))
+            stream = found.keys[key] or stream
+        row = (await self._look_from_outside(stream)).summaries[stream]
+        if row is None:
             raise NotFoundError(what="turn or entry", id=stream)
-        return state.outcome if isinstance(state, Turn) else None
+        return row
 
     # --- inside ---
 
@@ -313,7 +473,7 @@ class Kernel(Commands):
         """What decisions may know now; made anew when any of it has changed."""
         driver = self._open_driver()
         now = max(self._clock.now(), driver.book.last_at)
-        fence = self._worker.fence if self._worker else None
+        fence = self._fence
         facts = (now, fence, self._handlers.present, driver.draining)
         if facts != self._facts or self._known is None:
             self._facts, self._known = facts, self._context_at(now, fence, driver)
@@ -322,6 +482,7 @@ class Kernel(Commands):
     def _context_at(self, now: int, fence: Fence | None, driver: AioDriver) -> Context:
         return Context(
             now=now,
+            wall=self._clock.wall_now(),
             settings=self.settings,
             fence=fence,
             desks=self._views,
@@ -332,9 +493,13 @@ class Kernel(Commands):
             draining=driver.draining,
         )
 
-    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         return AcceptedTurn(
-            turn_id=done.turn_id, status=done.status, new=done.new, kernel=self
+            turn_id=done.turn_id,
+            status=done.status,
+            new=done.new,
+            kernel=self,
+            key=key,
         )
 
     def _new_id(self) -> str:
@@ -357,7 +522,7 @@ class Kernel(Commands):
 
     def health(self) -> Mapping[str, Any]:
         """Facts for a health endpoint, from state and not from counters of events."""
-        driver, worker = self._open_driver(), self._worker
+        driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
         return {
             "state": self._state,
@@ -368,9 +533,9 @@ class Kernel(Commands):
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.legs.hung),
             "troubles": driver.troubles,
-            "flush": "thread" if driver.flusher.threaded else "loop",
-            "disk_wait_ms": round(driver.flusher.wait_ms, 3),
+            "inbox_refused": sorted(self._unfit),
             "position": driver.book.position,
+            **store.facts(),
         }
 
 
@@ -378,6 +543,20 @@ def _unwanted(turn: Turn) -> bool:
     """Nobody wants what the handler still does. A handler whose reply has just been
     delivered is not stopped: it may have work of its own left."""
     return turn.abort is not None or turn.phase is TurnPhase.ABORTED
+
+
+def _outcome_in(row: Summary) -> TurnOutcome | None:
+    """The outcome of a closed turn, as its summary says it."""
+    if not row.stream.startswith(TURN) or row.reason is None:
+        return None
+    return TurnOutcome(row.reason)
+
+
+def _drop(
+    waiters: list[asyncio.Future[State | None]], waiter: asyncio.Future[State | None]
+) -> None:
+    if waiter in waiters:
+        waiters.remove(waiter)
 
 
 def _tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -> None:

@@ -1,8 +1,8 @@
-"""A log as lines of text: one canonical JSON object per event (specs/log-format.md).
+"""A log as lines of text: one canonical JSON object per record (specs/log-format.md).
 
-What is written is the envelope that the event's hash covers, plus `position` and
-`hash`, and `bodies` on request. A stored event that is not canonical JSON goes out
-under `raw` instead of `data`, so that a damaged row does not stop an export.
+A line holds the envelope that the record's hash covers, with `position` and `hash`, and
+`bodies` on request. `events` that are not as a codec writes them go out under `raw`
+with their `count`, so that a damaged row does not stop an export.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,67 +12,81 @@ from typing import Any
 from attrs import evolve
 
 from turnfold import canonical
-from turnfold.codec import Record
 from turnfold.errors import InvalidInputError
 from turnfold.ports.store import Body
+from turnfold.records import Record
 
-_ENVELOPE = {"at", "hash", "kind", "position", "schema", "stream", "version"}
-_TYPES = {"hash": str, "kind": str, "stream": str}  # all others are integers
+_ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
+_FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them
+_TYPES = {"hash": str, "stream": str, "events": list, "raw": str}  # others: integers
 
 
-def dump(record: Record, bodies: Mapping[str, Body | None] | None = None) -> bytes:
-    """One line, without its end. `bodies`: those that the event names; none for one
-    that was erased."""
+def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> bytes:
+    """One line, without its end. `bodies`: those that the events name, by number; None
+    for one that was erased."""
     value: dict[str, Any] = {
         "at": record.at,
         "hash": record.hash.hex(),
-        "kind": record.kind,
         "position": record.position,
-        "schema": record.schema,
+        "shard": record.shard,
         "stream": record.stream,
         "version": record.version,
+        **_events(record),
     }
-    try:
-        value["data"] = canonical.loads(record.data)
-    except InvalidInputError:
-        value["raw"] = text_of(record.data)
+    if record.wall is not None:
+        value["wall"] = record.wall
     if bodies is not None:
-        value["bodies"] = {
-            digest: None
-            if body is None
-            else {"data": text_of(body.data), "salt": text_of(body.salt)}
-            for digest, body in bodies.items()
-        }
+        value["bodies"] = {str(number): _body(b) for number, b in bodies.items()}
     return canonical.dumps(value)
 
 
+def _events(record: Record) -> dict[str, Any]:
+    """The events as they are, if a reader can count them and gets the same bytes."""
+    try:
+        events = canonical.loads(record.events)
+    except InvalidInputError:
+        events = None
+    if isinstance(events, list) and len(events) == record.count:
+        return {"events": events}
+    return {"count": record.count, "raw": text_of(record.events)}
+
+
+def _body(body: Body | None) -> dict[str, str] | None:
+    if body is None:
+        return None
+    return {"data": text_of(body.data), "salt": text_of(body.salt)}
+
+
 def load(line: bytes) -> Record:
-    """The record in a line. Raises InvalidInputError. What its `data` means, and if its
-    hash is right, is left to `codec` and to the audit."""
+    """The record in a line. Raises InvalidInputError. The meaning of its events and its
+    hash are left to the codec and to the audit."""
     value = _object(canonical.loads(line))
-    raw = value.get("raw")
-    data = canonical.dumps(value["data"]) if raw is None else bytes_of(raw)
+    if "raw" in value:
+        count, events = value["count"], bytes_of(value["raw"])
+    else:
+        count, events = len(value["events"]), canonical.dumps(value["events"])
     return Record(
-        value["position"],
-        value["stream"],
-        value["version"],
-        value["kind"],
-        value["schema"],
-        value["at"],
-        data,
-        _hash(value["hash"]),
+        position=value["position"],
+        stream=value["stream"],
+        version=value["version"],
+        count=count,
+        at=value["at"],
+        events=events,
+        hash=_hash(value["hash"]),
+        wall=value.get("wall"),
+        shard=value["shard"],
     )
 
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInputError(field="line", problem="not an object")
-    names = set(value) - {"bodies"}
-    if names not in (_ENVELOPE | {"data"}, _ENVELOPE | {"raw"}):
-        odd = ", ".join(sorted(names ^ (_ENVELOPE | {"data"})))
+    names = set(value) - {"bodies", "wall"}
+    if names not in [_ALWAYS | form for form in _FORMS]:
+        odd = ", ".join(sorted(names ^ (_ALWAYS | _FORMS[0])))
         problem = f"fields missing or unknown: {odd}"
         raise InvalidInputError(field="line", problem=problem)
-    for name in _ENVELOPE:
+    for name in set(value) - {"bodies"}:
         wanted = _TYPES.get(name, int)
         if type(value[name]) is not wanted:
             problem = f"expected {wanted.__name__}"
@@ -93,19 +107,15 @@ def _hash(text: str) -> bytes:
 
 def read(lines: Iterable[bytes]) -> Iterator[Record]:
     """The records of an export. A line that is none becomes a record that no codec can
-    read, so that it is found and the rest is read on."""
-    last = Record(0, "?", 0, "?", 0, 0, b"", bytes(32))
+    read, so that the audit names it and reads on."""
+    last = Record(0, "?", 0, 0, 0, b"", bytes(32))
     for line in lines:
         try:
             last = load(line.rstrip(b"\r\n"))
         except InvalidInputError:
+            position = last.position + 1
             last = evolve(
-                last,
-                position=last.position + 1,
-                stream="?",
-                version=0,
-                kind="?",
-                data=line,
+                last, position=position, stream="?", version=1, count=1, events=line
             )
         yield last
 

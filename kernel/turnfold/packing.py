@@ -5,7 +5,7 @@ in it by digest, so that the queue owns a copy and the file on disk may vanish.
 """
 
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from attrs import field
 
 from turnfold import canonical
+from turnfold.bodies import content_in
 from turnfold.decide.draft import Draft
 from turnfold.errors import InvalidInputError
 from turnfold.frozen import frozen
@@ -87,13 +88,13 @@ def _thaw(value: Any) -> Any:
     return value
 
 
-def store(draft: Draft, packed: Packed) -> str:
-    """Put a packed payload beside the log; returns its digest."""
+def store(draft: Draft, stream: str, packed: Packed) -> str:
+    """Put a packed payload beside the log; the text that names it in its stream."""
     encoded, content = packed.identity
     if content is None:
-        return draft.body(encoded, packed.origin)
-    head = {**packed.head, "content": draft.body(content)}
-    return draft.body(canonical.dumps(head))
+        return draft.body(stream, encoded, packed.origin)
+    head = {**packed.head, "content": draft.body(stream, content)}
+    return draft.body(stream, canonical.dumps(head))
 
 
 def same(packed: Packed, digest: str, body: Callable[[str], bytes]) -> bool:
@@ -121,6 +122,19 @@ def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
             return File(data=body(digest), name=name, mime=mime)
         case _:
             raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+async def fetch_payload(
+    read: Callable[[str, str], Awaitable[bytes]], stream: str, ref: str
+) -> Payload:
+    """The payload that an event of `stream` names. `read`: a body by stream and name.
+
+    Raises what `read` raises, and InvalidInputError for bytes that are no payload.
+    """
+    data = await read(stream, ref)
+    content = content_in(data)
+    stored = {} if content is None else {content: await read(stream, content)}
+    return unpack(data, stored.__getitem__)
 
 
 def pack_inbound(inbound: Inbound) -> bytes:

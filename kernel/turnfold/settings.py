@@ -1,4 +1,4 @@
-"""The limits and waits of a kernel (design 10), with their defaults.
+"""The limits and waits of a kernel (specs/design.md 10), with their defaults.
 
 All durations are milliseconds. A setting decides what happens next; it never changes
 what a log means.

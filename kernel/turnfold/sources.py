@@ -78,7 +78,7 @@ class _Pull:
             await asyncio.sleep(pause_s(self._broken))
 
     async def _once(self) -> None:
-        async with _closing(self._stream(self._cursor())) as pairs:
+        async with _closing(self._stream(await self._cursor())) as pairs:
             async for inbound, value in pairs:
                 await self._take(inbound, value)
                 self._broken = 0
@@ -90,9 +90,9 @@ class _Pull:
         else:
             await self._kernel.accept(inbound, cursor=cursor)
 
-    def _cursor(self) -> str | None:
+    async def _cursor(self) -> str | None:
         name = cursor_of(self._name, self._account)
-        state = self._kernel.look(lambda draft: draft.cursor(name))
+        state = await self._kernel.look(lambda draft: draft.cursor(name))
         return state.value if isinstance(state, Cursor) else None
 
 

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from turnfold import canonical
 from turnfold.arguments import a_name
+from turnfold.bodies import read_body
 from turnfold.decide import running, stepping
 from turnfold.decide.enqueuing import Enqueued
 from turnfold.errors import StepInDoubtError
@@ -27,12 +28,13 @@ class AcceptedTurn:
 
     turn_id: str
     status: TurnPhase
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
     _kernel: "Kernel"
+    _key: str | None = None  # of a message that went into the inbox
 
     async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
         """Wait until the turn is over. Raises TimeoutError."""
-        return await self._kernel.settled(self.turn_id, timeout_ms)
+        return await self._kernel.closed(self.turn_id, self._key, timeout_ms)
 
 
 @frozen(kw_only=True)
@@ -69,7 +71,9 @@ class TurnHandle:
 
     async def previous(self) -> Sequence[Said]:
         """What earlier runs have said; for handlers registered with resume=True."""
-        entries = self._kernel.look(partial(running.previous_entries, stream=self.id))
+        entries = await self._kernel.look(
+            partial(running.previous_entries, stream=self.id)
+        )
         return [
             Said(
                 entry_id=e.stream,
@@ -149,7 +153,9 @@ class TurnHandle:
         begin = partial(stepping.begin_step, stream=self.id, run=self.run, key=key)
         state: stepping.StepState = await self._kernel.append(begin)
         if state.done and state.result is not None:
-            return canonical.loads(self._kernel.store.body(state.result))
+            return canonical.loads(
+                await read_body(self._kernel.store, self.id, state.result)
+            )
         if state.begun_before and not repeat:
             raise StepInDoubtError(turn=self.id, key=key)
         result = await effect()

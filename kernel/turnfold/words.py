@@ -1,4 +1,4 @@
-"""The words of design 3 as closed sets. Every log, query and error uses these."""
+"""The words of specs/design.md 3 as closed sets. Every log, query and error uses these."""
 
 from enum import StrEnum
 
@@ -15,17 +15,17 @@ class Status(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the transition table of an entry is keyed by (design 4)."""
+    """What the transition table of an entry is keyed by (specs/design.md 4)."""
 
-    Q = "Q"  # queued
-    A = "A"  # attempted, not dispatched
-    D = "D"  # attempted, dispatched: a request may be on the wire
-    U = "U"  # attempted, in doubt, nobody sending
-    P = "P"  # attempted, parked
-    R = "R"  # failed_retryable
-    OK = "OK"  # delivered
-    F = "F"  # failed_terminal
-    X = "X"  # aborted
+    QUEUED = "queued"
+    ATTEMPTED = "attempted"  # and not dispatched: nothing is on the wire
+    DISPATCHED = "dispatched"  # a request may be on the wire
+    IN_DOUBT = "in_doubt"  # nobody sends
+    PARKED = "parked"
+    RETRYABLE = "retryable"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    ABORTED = "aborted"
 
     __hash__ = str.__hash__  # Enum's own is written in Python, and asked often
 
@@ -39,21 +39,21 @@ class Phase(StrEnum):
 
 
 _STATUS = {
-    Phase.Q: Status.QUEUED,
-    Phase.A: Status.ATTEMPTED,
-    Phase.D: Status.ATTEMPTED,
-    Phase.U: Status.ATTEMPTED,
-    Phase.P: Status.ATTEMPTED,
-    Phase.R: Status.FAILED_RETRYABLE,
-    Phase.OK: Status.DELIVERED,
-    Phase.F: Status.FAILED_TERMINAL,
-    Phase.X: Status.ABORTED,
+    Phase.QUEUED: Status.QUEUED,
+    Phase.ATTEMPTED: Status.ATTEMPTED,
+    Phase.DISPATCHED: Status.ATTEMPTED,
+    Phase.IN_DOUBT: Status.ATTEMPTED,
+    Phase.PARKED: Status.ATTEMPTED,
+    Phase.RETRYABLE: Status.FAILED_RETRYABLE,
+    Phase.DELIVERED: Status.DELIVERED,
+    Phase.FAILED: Status.FAILED_TERMINAL,
+    Phase.ABORTED: Status.ABORTED,
 }
-CLOSED = frozenset({Phase.OK, Phase.F, Phase.X})
+CLOSED = frozenset({Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 
 
 class TurnPhase(StrEnum):
-    """Where a turn stands (design 5)."""
+    """Where a turn stands (specs/design.md 5)."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -89,7 +89,7 @@ class Kind(StrEnum):
 
 
 class DeliveryClass(StrEnum):
-    """What a platform offers for one kind of part (design 2)."""
+    """What a platform offers for one kind of part (specs/design.md 2)."""
 
     KEYED = "keyed"  # honours an idempotency key inside a window
     LOOKUP = "lookup"  # a sent part can be read back

@@ -1,10 +1,8 @@
-"""Both statecharts in `transitions`, written by hand from design 4 and 5.
+"""Both statecharts in `transitions`, made from the model's table.
 
-A second source beside the reference and the kernel's own table: a test compares all
-three over the whole space of phases and events, so a wrong row in one of them shows.
-Never derive it from another table, or it checks nothing. No callbacks, no automatic
-transitions; an event with several targets stands once per target, and which one is
-taken follows from the event's data (`edges` gives all of them).
+The charts hold no row of their own: `transition_table` has the rows, written by hand.
+A chart has no callbacks and no automatic transitions. An event with several targets
+stands once per target; the data of the event decide which target follows.
 
 The diagrams in `specs/entry.md` and `specs/turn.md` are drawn from here:
 `python -m turnfold_model.chart specs`.
@@ -16,181 +14,99 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from transitions import Machine
 from transitions.extensions import GraphMachine
 
+from turnfold_model.transition_table import (
+    CLOSED,
+    ENTRY_PHASES,
+    ENTRY_ROWS,
+    NONE,
+    TURN_CLOSED,
+    TURN_PHASES,
+    TURN_ROWS,
+    Rows,
+    edges,
+)
+
 if TYPE_CHECKING:  # these two are names of its stubs only
     from transitions.core import StateConfig, TransitionConfigDict
 
-NONE: Final = "none"  # no stream yet
 
-ENTRY_STATES: Final[list[StateConfig]] = [
-    {"name": NONE},
-    {"name": "Q"},
-    {"name": "A"},
-    {"name": "D"},
-    {"name": "U"},
-    {"name": "P"},
-    {"name": "R"},
-    {"name": "OK", "final": True},
-    {"name": "F", "final": True},
-    {"name": "X", "final": True},
-]
-TURN_STATES: Final[list[StateConfig]] = [
-    {"name": NONE},
-    {"name": "accepted"},
-    {"name": "running"},
-    {"name": "answered"},
-    {"name": "completed", "final": True},
-    {"name": "failed", "final": True},
-    {"name": "aborted", "final": True},
-]
-_OPEN: Final = ["Q", "R", "A", "D", "U", "P"]
-_OVER: Final = ["completed", "failed", "aborted"]
-STAY: Final = "="  # transitions' word for "same"
+class Chart(NamedTuple):
+    """The rows of one machine, with the phases in the order in which they are drawn."""
 
+    phases: tuple[str, ...]
+    closed: frozenset[str]
+    rows: Rows
 
-def _go(trigger: str, source: list[str], dest: str) -> TransitionConfigDict:
-    return {"trigger": trigger, "source": source, "dest": dest}
+    def states(self) -> list[StateConfig]:
+        """The phases in the form that `transitions` takes."""
+        names = (NONE, *self.phases)
+        return [{"name": name, "final": name in self.closed} for name in names]
 
+    def transitions(self) -> list[TransitionConfigDict]:
+        """The edges in the form that `transitions` takes."""
+        return [
+            {"trigger": event, "source": source, "dest": dest}
+            for event, source, dest in edges(self.rows)
+        ]
 
-ENTRY_EDGES: Final[list[TransitionConfigDict]] = [
-    # beginnings
-    _go("queued", [NONE], "Q"),
-    _go("imported", [NONE], "Q"),
-    _go("imported", [NONE], "P"),
-    _go("imported", [NONE], "F"),
-    # towards the wire
-    _go("planned", ["Q"], STAY),
-    _go("attempted", ["Q", "R", "U"], "A"),
-    _go("attempted", ["Q", "R", "U"], "D"),
-    _go("dispatched", ["A"], "D"),
-    # accepted
-    _go("part_delivered", ["A", "D", "U", "P"], "Q"),
-    _go("delivered", ["A", "D", "U", "P"], "OK"),
-    # proven not accepted
-    _go("deferred", ["A", "D"], "Q"),
-    _go("failed_retryable", ["A", "D"], "R"),
-    # doubt
-    _go("unknown", ["A", "D"], "U"),
-    _go("unknown", ["U"], STAY),
-    _go("reconciled", ["U", "P"], "R"),
-    _go("reconciled", ["U", "P"], STAY),
-    _go("parked", ["U"], "P"),
-    _go("resolved", ["U", "P"], "R"),
-    _go("resolved", ["U", "P"], "U"),
-    _go("doubted", ["Q", "R"], "P"),
-    # ends
-    _go("failed_terminal", _OPEN, "F"),
-    _go("abort_requested", _OPEN, STAY),
-    _go("aborted", ["Q", "R"], "X"),
-    # evidence that comes late
-    _go("late_receipt", ["Q", *_OPEN[1:], "OK", "F", "X"], STAY),
-    _go("late_receipt", ["R", "A", "D", "U", "P"], "Q"),
-    _go("late_receipt", [*_OPEN, "F", "X"], "OK"),
-    # operators
-    _go("rescheduled", ["Q", "R", "U"], STAY),
-    _go("redriven", ["F"], "Q"),
-    _go("acknowledged", ["F"], STAY),
-    _go("bounced", ["OK"], STAY),
-    _go("lane_yielded", ["Q", "P", "R", "F"], STAY),
-    _go("redacted", ["OK", "F", "X"], STAY),
-]
-
-TURN_EDGES: Final[list[TransitionConfigDict]] = [
-    _go("accepted", [NONE], "accepted"),
-    _go("joined", ["accepted"], STAY),
-    _go("held", ["accepted"], STAY),
-    _go("held", ["running"], "accepted"),
-    _go("unheld", ["accepted"], STAY),
-    _go("started", ["accepted"], "running"),
-    _go("step_started", ["running"], STAY),
-    _go("step_done", ["running"], STAY),
-    _go("released", ["running"], "accepted"),
-    _go("run_failed", ["running"], "accepted"),
-    _go("answered", ["running"], "answered"),
-    _go("completed", ["answered"], "completed"),
-    _go("failed", ["accepted", "running", "answered"], "failed"),
-    _go("abort_requested", ["accepted", "running", "answered"], STAY),
-    _go("aborted", ["accepted", "running", "answered"], "aborted"),
-    _go("amended", _OVER, "completed"),
-    _go("amended", _OVER, "failed"),
-    _go("resubmitted", ["failed"], "accepted"),
-    _go("redacted", _OVER, STAY),
-]
+    def machine(self, cls: type[Machine] = Machine, **options: Any) -> Machine:
+        """The chart at work. `options` go to `transitions`; `model` is its object."""
+        return cls(
+            states=self.states(),
+            transitions=self.transitions(),
+            initial=NONE,
+            auto_transitions=False,
+            **{"model": _Model(), **options},
+        )
 
 
 class _Model:
-    """What a chart drives: one entry or turn."""
+    """The object that a chart moves: one entry or one turn."""
 
     state: str
 
 
-def entry_chart(model: Any = None) -> Machine:
-    """The chart of an outbox entry, driving `model` or an object of its own."""
-    return _chart(Machine, ENTRY_STATES, ENTRY_EDGES, model)
+ENTRY: Final = Chart(ENTRY_PHASES, CLOSED, ENTRY_ROWS)
+TURN: Final = Chart(TURN_PHASES, TURN_CLOSED, TURN_ROWS)
 
 
-def turn_chart(model: Any = None) -> Machine:
-    """The chart of a turn."""
-    return _chart(Machine, TURN_STATES, TURN_EDGES, model)
-
-
-def _chart(
-    cls: type[Machine],
-    states: list[StateConfig],
-    edges: list[TransitionConfigDict],
-    model: Any,
-    **options: Any,
-) -> Machine:
-    return cls(
-        model=_Model() if model is None else model,
-        states=states,
-        transitions=edges,
-        initial=NONE,
-        auto_transitions=False,
-        **options,
-    )
-
-
-def edges(machine: Machine) -> Iterator[tuple[str, str, str]]:
-    """Every (phase, event, next phase) of a chart."""
+def drawn_edges(machine: Machine) -> Iterator[tuple[str, str, str]]:
+    """Each edge (event, phase, next phase) that `transitions` has in a chart."""
     for name, event in machine.events.items():
         for source, transitions in event.transitions.items():
             for transition in transitions:
-                yield source, name, transition.dest or source
+                yield name, source, transition.dest or source
 
 
-def mermaid(states: list[StateConfig], rows: list[TransitionConfigDict]) -> str:
+def mermaid(chart: Chart) -> str:
     """The chart as Mermaid text, without the colours that its maker adds."""
-    machine = _chart(GraphMachine, states, rows, None, graph_engine="mermaid")
+    machine = chart.machine(GraphMachine, graph_engine="mermaid")
     image = BytesIO()
     cast("Any", machine).get_graph().draw(image, prog="dot", format="mermaid")
     lines = image.getvalue().decode().splitlines()
     arrows = [line.strip() for line in lines if "-->" in line and "[*]" not in line]
     drawn = [line.replace(f"{NONE} -->", "[*] -->") for line in arrows]
-    closed = [name for name, state in machine.states.items() if state.final]
-    ends = [f"{name} --> [*]" for name in closed]
+    ends = [f"{name} --> [*]" for name in chart.phases if name in chart.closed]
     return "\n".join(f"  {line}" for line in [*drawn, *ends])
 
 
-def _page(
-    title: str, text: str, states: list[StateConfig], rows: list[TransitionConfigDict]
-) -> str:
-    """One page of `specs/`: what it is, the diagram, the same as a table."""
+def _page(title: str, text: str, chart: Chart) -> str:
+    """One page of `specs/`: a text, the diagram, and the edges as a table."""
     moves: dict[str, list[str]] = {}
-    machine = _chart(Machine, states, rows, None)
-    for source, event, target in edges(machine):
+    for event, source, target in edges(chart.rows):
         moves.setdefault(event, []).append(f"{source} → {target}")
     table = "\n".join(f"| {name} | {', '.join(to)} |" for name, to in moves.items())
     return (
         f"# {title}\n\n{text}\n\n"
-        "Drawn from `turnfold_model.chart`; `python -m turnfold_model.chart specs` "
-        "writes this page again, and a test holds it, the reference and the kernel "
-        "together.\n\n"
-        f"```mermaid\nstateDiagram-v2\n{mermaid(states, rows)}\n```\n\n"
+        "Drawn from `turnfold_model.transition_table`; `python -m turnfold_model.chart "
+        "specs` writes this page again. A test holds the page, that table and the "
+        "kernel's own table together.\n\n"
+        f"```mermaid\nstateDiagram-v2\n{mermaid(chart)}\n```\n\n"
         f"| event | from → to |\n|---|---|\n{table}\n"
     )
 
@@ -198,16 +114,16 @@ def _page(
 def pages() -> dict[str, str]:
     """The generated pages, by file name."""
     return {
-        "entry.md": _page("An outbox entry", _ENTRY_TEXT, ENTRY_STATES, ENTRY_EDGES),
-        "turn.md": _page("A turn", _TURN_TEXT, TURN_STATES, TURN_EDGES),
+        "entry.md": _page("An outbox entry", _ENTRY_TEXT, ENTRY),
+        "turn.md": _page("A turn", _TURN_TEXT, TURN),
     }
 
 
 _ENTRY_TEXT: Final = (
-    "**Q** queued · **A** attempted, not dispatched · **D** attempted, dispatched · "
-    "**U** attempted, in doubt, nobody sending · **P** attempted, parked · "
-    "**R** failed_retryable · **OK** delivered · **F** failed_terminal · **X** aborted. "
-    "Q, R and X imply that no attempt is in doubt. OK, F and X are closed; only the "
+    "`attempted`: nothing is on the wire yet. `dispatched`: a request may be on the "
+    "wire. `in_doubt`: a part may have arrived, and nobody sends. `parked`: the same, "
+    "and it waits for a person. `queued`, `retryable` and `aborted` imply that no "
+    "attempt is in doubt. `delivered`, `failed` and `aborted` are closed; only the "
     "arrows below leave them."
 )
 _TURN_TEXT: Final = (

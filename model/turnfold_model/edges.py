@@ -9,8 +9,6 @@ says what is wrong with it). A stream whose beginning was pruned is left alone.
 ...           "lane": "l", "body": ["b"], "expires_at": 10}
 >>> taken([{"stream": "entry:1", "kind": "outbox.queued", "at": 1, "data": queued}])
 {Edge(machine='outbox', source='none', event='queued', target='Q'): 1}
->>> len(ALL)
-118
 """
 
 from collections import Counter
@@ -20,9 +18,7 @@ from typing import Final, NamedTuple
 from turnfold_model.reference_judge import legal
 from turnfold_model.reference_kinds import Record, Violation
 from turnfold_model.reference_shapes import State
-from turnfold_model.reference_table import ENTRY, TURN, Table
-
-NONE: Final = "none"  # no stream yet
+from turnfold_model.transition_table import ENTRY_ROWS, NONE, TURN_ROWS, edges
 
 
 class Edge(NamedTuple):
@@ -37,15 +33,12 @@ class Edge(NamedTuple):
         return f"{self.machine}.{self.event}: {self.source} -> {self.target}"
 
 
-def _edges(table: Table) -> Iterator[Edge]:
-    for phase, row in table.items():
-        for kind, targets in row.items():
-            machine, _, event = kind.partition(".")
-            for target in targets:
-                yield Edge(machine, phase or NONE, event, target)
-
-
-ALL: Final = frozenset([*_edges(ENTRY), *_edges(TURN)])
+_ROWS: Final = {"outbox": ENTRY_ROWS, "turn": TURN_ROWS}
+ALL: Final = frozenset(
+    Edge(machine, source, event, target)
+    for machine, rows in _ROWS.items()
+    for event, source, target in edges(rows)
+)
 
 
 def steps(events: Iterable[Record]) -> Iterator[tuple[Edge, Record]]:

@@ -7,6 +7,7 @@ no call of it reaches the platform. What was committed is what the next one find
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from weakref import WeakSet
 
 from attrs import define, evolve, field
 
-from turnfold import codec
 from turnfold.drivers.aio import AioDriver
+from turnfold.errors import NotFoundError
 from turnfold.events import NAMES, Event
 from turnfold.kernel import Kernel
 from turnfold.machines.entry import Entry
@@ -27,6 +28,7 @@ from turnfold.words import Flush
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.clock import FakeClock
+from turnfold_model.peek import Peek
 from turnfold_model.platform import Platform, PlatformChannel
 
 Handler = Callable[[Any], Any]
@@ -45,9 +47,9 @@ def in_memory() -> Callable[[], Store]:
     return lambda: MemoryStore(disk)
 
 
-def in_file(path: Path) -> Callable[[], Store]:
-    """Handles on one SQLite file."""
-    return lambda: SqliteStore(path)
+def in_file(path: Path, flush: Flush = Flush.AUTO) -> Callable[[], Store]:
+    """Handles on one SQLite file; `flush` says where its commits run."""
+    return lambda: SqliteStore(path, flush=flush)
 
 
 _OPEN: "WeakSet[Kernel]" = WeakSet()
@@ -58,9 +60,8 @@ async def spin(turns: int = 60) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
         for kernel in list(_OPEN):
-            driver = kernel._driver
-            if driver is not None and driver.flusher.busy:
-                await driver.flusher.rested()
+            if kernel.working:
+                await driver_of(kernel).flusher.rested()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5) -> None:
@@ -82,7 +83,6 @@ class Gateway:
     settings: Settings = field(factory=Settings)
     clock: FakeClock = field(factory=FakeClock)
     channels: dict[tuple[str, str], object] = field(factory=dict)
-    flush: Flush = Flush.AUTO
     handler: Handler | None = None
     resume: bool = False
     alive: list[Kernel] = field(factory=list)
@@ -94,7 +94,7 @@ class Gateway:
         store = wrap(self.store()) if wrap else self.store()
         kernel = Kernel(
             store,
-            settings=evolve(self.settings, flush=self.flush),
+            settings=self.settings,
             clock=self.clock,
             work=work,
             entropy=NoJitter(),
@@ -150,12 +150,13 @@ async def crash(kernel: Kernel) -> None:
     driver, worker = driver_of(kernel), kernel._worker
     kernel._state = "closed"
     tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
-    kernel.store.close()  # from here on nothing can be written
+    kernel._owns = False
+    await kernel.store.close()  # from here on nothing can be written
     tasks += kernel._handlers._running.values()
     if worker is not None:
         tasks += worker._tasks
-        if worker._silence is not None:
-            worker._silence()
+        if worker._stop_listening is not None:
+            worker._stop_listening()
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks, timeout=0.05) if tasks else None
@@ -182,19 +183,30 @@ def inbound(
     )
 
 
+def peek(kernel: Kernel) -> Peek:
+    """What is committed in the store of a kernel."""
+    return Peek(kernel.store)
+
+
 def entry(kernel: Kernel, stream: str) -> Entry:
-    found: Entry = kernel.look(lambda draft: draft.entry(stream))
+    """The state of an entry, folded from its log. Raises NotFoundError."""
+    found = peek(kernel).state(stream)
+    if not isinstance(found, Entry):
+        raise NotFoundError(what="entry", id=stream)
     return found
 
 
 def turn(kernel: Kernel, stream: str) -> Turn:
-    found: Turn = kernel.look(lambda draft: draft.turn(stream))
+    """The state of a turn, folded from its log. Raises NotFoundError."""
+    found = peek(kernel).state(stream)
+    if not isinstance(found, Turn):
+        raise NotFoundError(what="turn", id=stream)
     return found
 
 
 def events(kernel: Kernel, stream: str) -> list[Event]:
     """The log of one stream, decoded."""
-    return [codec.decode(record) for record in kernel.store.read(stream)]
+    return peek(kernel).events(stream)
 
 
 def story(kernel: Kernel, stream: str) -> list[str]:
@@ -204,7 +216,4 @@ def story(kernel: Kernel, stream: str) -> list[str]:
 
 def commits(kernel: Kernel) -> Mapping[str, int]:
     """How often each event stands in the log."""
-    counts: dict[str, int] = {}
-    for record in kernel.store.log():
-        counts[record.kind] = counts.get(record.kind, 0) + 1
-    return counts
+    return Counter(peek(kernel).names())

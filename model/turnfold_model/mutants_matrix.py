@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, now
 from turnfold_model.crash import verdict
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import SMALL, named
 from turnfold_model.crash.world import World
 from turnfold_model.mutants_checks import check
 from turnfold_model.mutants_code import Mutant
+from turnfold_model.peek import Peek
 from turnfold_model.powerloss import SCENARIOS
-from turnfold_model.reference import Log, as_event
+from turnfold_model.reference import Log, as_events
 
 Found = Mapping[str, str]  # column -> what its checker said
 COLUMNS: Final = (
@@ -67,19 +68,20 @@ def _crash(what: str) -> Found:
 def _judged(seen: dict[bytes, list[str]], world: World) -> list[str]:
     """The verdict, and what the reference says of the log; equal logs are read once."""
     store = world.handle()
-    store.open()
+    now(store.open())
     try:
-        head = store.head.hash
+        head = Peek(store).head.hash
         if head not in seen:
             seen[head] = _read(store)
     finally:
-        store.close()
+        now(store.close())
     return [*verdict.broken(world), *seen[head]]
 
 
 def _read(store: Store) -> list[str]:
     log = Log()
-    found = [v for record in store.log() for v in log.feed(as_event(record))]
+    events = [e for record in Peek(store).log() for e in as_events(record)]
+    found = [v for event in events for v in log.feed(event)]
     return [f"reference {violation}" for violation in [*found, *log.finish()]]
 
 

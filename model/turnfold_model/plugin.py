@@ -9,20 +9,21 @@ test that damages its log on purpose says so: `@pytest.mark.turnfold_no_audit("w
 has taken: what the tests have not tried.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 from attrs import define, field
 
-from turnfold.audit import audit_store
-from turnfold.audit.witness import Acceptance
+from turnfold import pages
+from turnfold.audit import Acceptance, Report, audit_store
 from turnfold.kernel import Kernel
 from turnfold.ports.store import Store
 from turnfold_model.clock import FakeClock
 from turnfold_model.edges import Edge, taken
 from turnfold_model.platform import Platform
-from turnfold_model.reference import as_event
+from turnfold_model.reference import as_events
 
 _MARK = "turnfold_no_audit"
 _EDGES = pytest.StashKey[set[Edge]]()
@@ -135,15 +136,22 @@ def _witness(platform: Platform | None) -> list[Acceptance] | None:
 
 def _judge(store: Store, witness: list[Acceptance] | None) -> set[Edge]:
     """Fails the test if a rule is broken; gives the edges that were taken."""
-    store.close()  # whatever is left of a kernel must not write any more
-    store.open(read_only=True)
-    try:
-        report = audit_store(store, witness=witness)
-        edges = set(taken(map(as_event, store.log())))
-    finally:
-        store.close()
+    report, edges = asyncio.run(_audited(store, witness))
     if not report.passed:
         pytest.fail(
             f"the log of this test breaks a rule: {report.first}", pytrace=False
         )
     return edges
+
+
+async def _audited(
+    store: Store, witness: list[Acceptance] | None
+) -> tuple[Report, set[Edge]]:
+    await store.close()  # whatever is left of a kernel must not write any more
+    await store.open(read_only=True)
+    try:
+        report = await audit_store(store, witness=witness)
+        records = [record async for page in pages.records(store) for record in page]
+        return report, set(taken(e for r in records for e in as_events(r)))
+    finally:
+        await store.close()

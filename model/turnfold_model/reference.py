@@ -1,4 +1,4 @@
-"""The reference: is this event legal here? Written from the design alone.
+"""The reference: is this event legal here? Written from specs/design.md alone.
 
 `legal` judges one event against the state of its own stream. `Log` judges a whole
 store's log, with the rules that need several streams: lanes, gates, fences, finals,
@@ -10,9 +10,9 @@ a gateway in any language can be checked:
 ...           "lane": "l", "body": ["b"], "expires_at": 10}
 >>> entry = legal(None, {"kind": "outbox.queued", "at": 1, "data": queued})
 >>> entry.phase
-'Q'
+'queued'
 >>> str(legal(entry, {"kind": "outbox.dispatched", "at": 1, "data": {}}))
-'table: outbox.dispatched cannot follow Q'
+'table: outbox.dispatched cannot follow queued'
 
 A log shows what it was told: a send that nobody logged, a cut tail, and whether the
 platform really took a part cannot be seen here (see specs/guarantees.md).
@@ -20,9 +20,9 @@ platform really took a part cannot be seen here (see specs/guarantees.md).
 
 from turnfold_model.reference_judge import legal
 from turnfold_model.reference_kinds import Record, Violation
-from turnfold_model.reference_log import Log, as_event, audit, read_ndjson
+from turnfold_model.reference_log import Log, as_events, audit, read_ndjson
 from turnfold_model.reference_shapes import Entry, Ledger, State, Turn
-from turnfold_model.reference_table import ENTRY, TURN
+from turnfold_model.transition_table import ENTRY, TURN
 
 __all__ = [
     "ENTRY",
@@ -34,7 +34,7 @@ __all__ = [
     "State",
     "Turn",
     "Violation",
-    "as_event",
+    "as_events",
     "audit",
     "legal",
     "read_ndjson",

@@ -5,7 +5,7 @@ from typing import cast
 from turnfold_model import reference_entry, reference_turn
 from turnfold_model.reference_kinds import Breach, Record, Violation, need, whole
 from turnfold_model.reference_shapes import Entry, State, Turn
-from turnfold_model.reference_table import ENTRY, TURN, Table
+from turnfold_model.transition_table import ENTRY, TURN, Table
 
 
 def legal(state: State | None, event: Record) -> State | Violation:

@@ -9,7 +9,7 @@ Record: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that an event breaks. `rule` is an invariant or a word of the design.
+    """A rule that an event breaks. `rule` is an invariant or a word of specs/design.md.
 
     `stream` and `position` are filled by the checker of a whole log.
     """

@@ -1,9 +1,10 @@
 """A whole store's log, event by event in the order of positions.
 
-Rules inside one stream are `legal`'s. Here stand those between streams. What must be
-in one commit is checked at the end of a *moment*: a run of events with the same time,
-since a log does not show where a commit ends. After its first violation a stream is
-left alone, so that one defect is reported once.
+Rules inside one stream are `legal`'s. Here stand those between streams. The records of
+one commit have no order among each other, and a log does not show where a commit ends.
+So rules between streams are checked at the end of a *moment*: a run of events with the
+same time. After its first violation a stream is left alone, so that one defect is
+reported once.
 """
 
 import json
@@ -39,11 +40,12 @@ class Log:
         self._horizon_ms = horizon_ms
         self._versions: dict[str, int] = {}
         self._position = 0
+        self._record = ""  # the stream of the last event
         self._at = 0
         self._broken: set[str] = set()
         self._lanes: dict[str, _Lane] = {}
         self._passed_by: set[str] = set()
-        self._turn_lanes: dict[str, str] = {}
+        self._turn_lanes: dict[str, set[str]] = {}  # the running turns of each lane
         self._keys: dict[tuple[str, ...], int] = {}
         self._entries_of: dict[str, list[str]] = {}
         self._moment = Moment(at=-1, epoch=0)
@@ -84,10 +86,13 @@ class Log:
         return store.epoch if isinstance(store, Ledger) else 0
 
     def _placed(self, event: Record, stream: str, position: Any) -> None:
-        """Positions grow, times never fall, versions grow by one, from one."""
-        grows = isinstance(position, int) and position > self._position
+        """Positions grow from record to record, times never fall, versions grow by
+        one, from one. The events of one record share its position."""
+        whole_number = isinstance(position, int)
+        same = position == self._position and stream == self._record
+        grows = whole_number and (position > self._position or same)
         need(grows, "order", f"position {position} after {self._position}")
-        self._position = position
+        self._position, self._record = position, stream
         at = whole(event, "at")
         need(at >= self._at, "order", f"time {at} after {self._at}")
         self._at = at
@@ -101,17 +106,17 @@ class Log:
         if isinstance(after, Violation):
             raise Breach(after.rule, after.text)
         kind = event["kind"]
-        if kind == "outbox.attempted":
-            self._may_go(stream, after, event["at"])
-        elif kind in ("turn.accepted", "turn.joined"):
+        if kind in ("turn.accepted", "turn.joined"):
             self._new_key(event, after)
+        elif kind == "gate.closed" and not self._shut(stream, event["at"]):
+            self._moment.opened.add(stream)
         self.streams[stream] = after
         if before is None and isinstance(after, Entry):
             self._enqueued(stream, after)
         if isinstance(after, Entry) and (not after.open or after.yielded):
             self._passed_by.add(stream)  # for good: its old place is long gone
         if isinstance(after, Turn):
-            self._turn_lane(stream, before, after)
+            self._turn_lane(stream, after)
         self._moment.saw(event, stream)
 
     def _enqueued(self, stream: str, entry: Entry) -> None:
@@ -119,14 +124,21 @@ class Log:
         if entry.turn is not None:
             self._entries_of.setdefault(_bare(entry.turn), []).append(stream)
 
-    def _may_go(self, stream: str, entry: State, at: int) -> None:
+    def _shut(self, gate: str, at: int) -> bool:
+        held = self.streams.get(gate)
+        if not isinstance(held, Ledger) or held.phase != "closed":
+            return False
+        return held.until is None or at < held.until
+
+    def _may_go(self, stream: str, moment: Moment) -> None:
+        """Gates and lane let an attempt through. A gate that was open when the moment
+        began does not count."""
+        entry = self.streams[stream]
         if not isinstance(entry, Entry):
             return
         for gate in _gates_of(entry.lane):
-            held = self.streams.get(gate)
-            if isinstance(held, Ledger) and held.phase == "closed":
-                over = held.until is not None and at >= held.until
-                need(over, "gates", f"attempted while {gate} is closed")
+            shut = gate not in moment.opened and self._shut(gate, moment.at)
+            need(not shut, "gates", f"attempted while {gate} is closed")
         lane = self._lanes[entry.lane]
         while lane.first < len(lane.entries) and self._passed(lane.entries[lane.first]):
             lane.first += 1
@@ -155,27 +167,38 @@ class Log:
         need(not again, "INV-9", f"message {message} was accepted before")
         self._keys[key] = event["at"]
 
-    def _turn_lane(self, stream: str, before: State | None, turn: Turn) -> None:
+    def _turn_lane(self, stream: str, turn: Turn) -> None:
         """A lane is held from started to answered; control input takes none."""
         if turn.control:
             return
-        was = before is not None and before.phase == "running"
-        if turn.phase == "running" and not was:
-            holder = self._turn_lanes.get(turn.lane)
-            free = holder is None or holder in self._broken
-            need(free, "lanes", f"started while {holder} runs in its lane")
-            self._turn_lanes[turn.lane] = stream
-        elif turn.phase != "running" and was:
-            self._turn_lanes.pop(turn.lane, None)
+        running = self._turn_lanes.setdefault(turn.lane, set())
+        if turn.phase == "running":
+            running.add(stream)
+        else:
+            running.discard(stream)
+
+    def _alone(self, turn: State) -> None:
+        if isinstance(turn, Turn) and not turn.control:
+            running = self._turn_lanes[turn.lane] - self._broken
+            names = " and ".join(sorted(running))
+            need(len(running) <= 1, "lanes", f"{names} run in one lane")
+
+    def _begun(self, event: Record, stream: str, moment: Moment) -> None:
+        """An attempt or a run may begin: by its worker, and in its lane."""
+        fence, epoch = event["data"]["fence"], self._epoch()
+        known = "store" in self.streams  # pruned, or a log without workers
+        current = moment.epoch <= fence <= epoch or not known
+        need(current, "INV-5", f"fence {fence}, but the epoch is {epoch}")
+        if event["kind"] == "outbox.attempted":
+            self._may_go(stream, moment)
+        else:
+            self._alone(self.streams[stream])
 
     def _joint(self, event: Record, stream: str, moment: Moment) -> None:
+        if event["kind"] in ("outbox.attempted", "turn.started"):
+            self._begun(event, stream, moment)
         state, data = self.streams[stream], event["data"]
         kind = event["kind"]
-        if kind in ("outbox.attempted", "turn.started"):
-            fence, epoch = data["fence"], self._epoch()
-            known = "store" in self.streams  # pruned, or a log without workers
-            current = moment.epoch <= fence <= epoch or not known
-            need(current, "INV-5", f"fence {fence}, but the epoch is {epoch}")
         if isinstance(state, Entry) and kind == "outbox.queued" and state.turn:
             need(self._turn(state.turn) is not None, "INV-9", f"no {state.turn}")
             owned = state.kind != "final" or _bare(state.turn) in moment.answered
@@ -273,27 +296,43 @@ def audit(events: Iterable[Record], **options: Any) -> Iterator[Violation]:
     yield from log.finish()
 
 
-def as_event(record: Any) -> Record:
-    """A stored record, with its fields as attributes and `data` as JSON bytes, as the
-    line that an export has for it."""
-    event = {
-        name: getattr(record, name)
-        for name in ("position", "stream", "version", "kind", "schema", "at")
-    }
+def as_events(record: Any) -> Iterator[Record]:
+    """The events of a stored record, with its fields as attributes and `events` as JSON
+    bytes."""
+    names = ("position", "stream", "version", "count", "at")
+    envelope = {name: getattr(record, name) for name in names}
     try:
-        data = json.loads(record.data)
-    except ValueError:  # a damaged row: the checker says so where it stands
-        data = None
-    return {**event, "data": data}
+        told = json.loads(record.events)
+    except ValueError:
+        told = None
+    yield from _events(envelope, told, record.count)
 
 
 def read_ndjson(lines: Iterable[str]) -> Iterator[Record]:
-    """The events of an export with one JSON object per line. `data` may be an object
-    or text that holds one."""
+    """The events of an export, which has one JSON object per record."""
     for line in lines:
-        if not line.strip():
-            continue
-        record = json.loads(line)
-        if isinstance(record.get("data"), str):
-            record["data"] = json.loads(record["data"])
-        yield record
+        if line.strip():
+            record = json.loads(line)
+            told = record.get("events")
+            count = len(told) if isinstance(told, list) else record.get("count", 1)
+            yield from _events(record, told, count)
+
+
+def _events(record: Record, told: Any, count: Any) -> Iterator[Record]:
+    """Each event with the envelope of its record and its own version. A damaged record
+    becomes one event that says nothing, so that the checker names it."""
+    version = record.get("version")
+    if not _readable(told, count) or not isinstance(version, int):
+        yield {**record, "kind": None, "data": None}
+        return
+    for number, (kind, schema, data) in enumerate(told, version - len(told) + 1):
+        event = {"kind": kind, "schema": schema, "data": data, "version": number}
+        yield {**record, **event}
+
+
+def _readable(told: Any, count: Any) -> bool:
+    return (
+        isinstance(told, list)
+        and len(told) == count > 0
+        and all(isinstance(item, list) and len(item) == 3 for item in told)
+    )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from turnfold_model.reference_kinds import Breach
-from turnfold_model.reference_table import CLOSED
+from turnfold_model.transition_table import CLOSED
 
 KINDS: Final = frozenset({"tool", "block", "final", "notice"})
 POLICIES: Final = frozenset({"hold", "resend_marked", "resend", "drop"})

@@ -1,4 +1,4 @@
-"""The rules of a turn, of gates, cursors and the store (design 5 and 7).
+"""The rules of a turn, of gates, cursors and the store (specs/design.md 5 and 7).
 
 What needs other streams (finals, notices, lanes, dedupe keys) is in `reference_log`.
 """

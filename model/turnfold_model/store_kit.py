@@ -140,7 +140,7 @@ def summary(stream: str, version: int, order: int, **fields: Any) -> Summary:
     """A summary with defaults for the fields that are not given."""
     known: dict[str, Any] = {
         "open": True,
-        "phase": "Q",
+        "phase": "queued",
         "created": 1000 + order,
         "updated": 1000 + order + version,
     }

@@ -1,10 +1,12 @@
 """The batch of logs that TLC is asked about: the kernel's walks over every edge, and all
 executions of the small crash scenarios with one worker."""
 
+from turnfold.ports.store import now
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import SMALL
 from turnfold_model.crash.world import World
-from turnfold_model.reference import as_event
+from turnfold_model.peek import Peek
+from turnfold_model.reference import as_events
 from turnfold_model.trace_log import Traces
 from turnfold_model.walk_stage import logs
 from turnfold_model.walks import WALKS
@@ -18,9 +20,9 @@ def batch() -> Traces:
 
     def take(world: World) -> list[str]:
         store = world.handle()
-        store.open()
-        traces.add([as_event(record) for record in store.log()])
-        store.close()
+        now(store.open())
+        traces.add([e for record in Peek(store).log() for e in as_events(record)])
+        now(store.close())
         return []  # what must hold is judged elsewhere
 
     for scenario in SMALL:

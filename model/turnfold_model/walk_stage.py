@@ -35,6 +35,7 @@ from turnfold_model.gateway import (
     Gateway,
     entry,
     inbound,
+    peek,
     route,
     spin,
     turn,
@@ -114,7 +115,8 @@ class Stage:
                 self.gateway.clock.pass_ms(1)  # each word has a moment of its own
                 await getattr(self, word)()
                 await spin()
-            return [reference.as_event(r) for r in self.kernel.store.log()]
+            records = peek(self.kernel).log()
+            return [e for r in records for e in reference.as_events(r)]
         finally:
             self.wire.end()
             for _, end in self._runs:

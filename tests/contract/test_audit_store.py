@@ -1,16 +1,23 @@
 """The audit of a whole store: what stands beside the log is held against the log."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import apsw
 import pytest
 from attrs import evolve
 
-from turnfold import File
-from turnfold.audit import Report, Rule, audit_store
+from turnfold import File, pages
+from turnfold.audit import Auditor, Report, Rule, audit_store
+from turnfold.audit.beside import compare
+from turnfold.audit.facts import Facts
+from turnfold.audit.walk import walk
+from turnfold.codec import encode, record_of
 from turnfold.events import outbox as o
-from turnfold.ports.store import Append
+from turnfold.fold import apply, fold, summarize
+from turnfold.ports.store import Body, Stored, Write, now
+from turnfold.words import Phase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
@@ -50,8 +57,8 @@ def disk(template: MemoryDisk) -> MemoryDisk:
 
 def audited(disk: MemoryDisk, **more) -> Report:
     store = MemoryStore(disk)
-    store.open(read_only=True)
-    return audit_store(store, **more)
+    now(store.open(read_only=True))
+    return now(audit_store(store, **more))
 
 
 def first(report: Report) -> tuple[Rule, str | None]:
@@ -67,18 +74,29 @@ def test_a_store_as_the_kernel_leaves_it_passes(disk: MemoryDisk) -> None:
     report = audited(disk)
     assert report.passed, report.first
     assert report.streams == len(disk.streams)
+    assert report.events == sum(record.count for record in disk.log)
     assert report.head == disk.head
+
+
+# --- projections -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"phase": "Q"}, {"open": True}, {"reason": "x"}, {"due": 7}, {"lane": "t/x/y/"}],
+    [
+        {"phase": Phase.QUEUED},
+        {"open": True},
+        {"reason": "x"},
+        {"due": 7},
+        {"lane": "t/x/y/"},
+    ],
 )
 def test_a_projection_that_is_not_the_fold_is_found(disk: MemoryDisk, change) -> None:
     stream = stream_of(disk, "entry:")
     disk.summaries[stream] = evolve(disk.summaries[stream], **change)
     report = audited(disk)
     assert first(report) == (Rule.PROJECTION, stream)
+    assert report.found == 1
     assert next(iter(change)) in str(report.first)
 
 
@@ -88,9 +106,10 @@ def test_a_projection_that_is_missing_is_found(disk: MemoryDisk) -> None:
     assert first(audited(disk)) == (Rule.PROJECTION, stream)
 
 
-def test_a_projection_of_nothing_is_found(disk: MemoryDisk) -> None:
+@pytest.mark.parametrize("open_", [True, False])
+def test_a_projection_of_nothing_is_found(disk: MemoryDisk, open_: bool) -> None:
     some = disk.summaries[stream_of(disk, "entry:")]
-    disk.summaries["entry:x"] = evolve(some, stream="entry:x", open=True, order=99)
+    disk.summaries["entry:x"] = evolve(some, stream="entry:x", open=open_, order=99)
     assert first(audited(disk)) == (Rule.PROJECTION, "entry:x")
 
 
@@ -101,6 +120,9 @@ def test_a_projection_ahead_of_the_log_is_found(disk: MemoryDisk) -> None:
     assert first(audited(disk)) == (Rule.PROJECTION, stream)
 
 
+# --- dedupe keys -----------------------------------------------------------------------
+
+
 def test_a_dedupe_key_that_is_gone_is_found(disk: MemoryDisk) -> None:
     key = next(key for key in disk.keys if key.startswith("in:"))
     stream = disk.keys.pop(key)
@@ -109,56 +131,117 @@ def test_a_dedupe_key_that_is_gone_is_found(disk: MemoryDisk) -> None:
 
 def test_a_dedupe_key_of_another_stream_is_found(disk: MemoryDisk) -> None:
     stream, disk.keys["out:cron-1"] = disk.keys["out:cron-1"], "entry:x"
-    assert first(audited(disk)) == (Rule.KEY, stream)
+    report = audited(disk)
+    assert first(report) == (Rule.KEY, stream)
+    assert {finding.stream for finding in report.findings} == {stream, "entry:x"}
+
+
+def test_a_dedupe_key_that_nothing_gave_out_is_found(disk: MemoryDisk) -> None:
+    stream = stream_of(disk, "turn:")
+    disk.keys["in:t/default/c0/never/message"] = stream
+    report = audited(disk)
+    assert first(report) == (Rule.KEY, stream)
+    assert "never gave out" in str(report.first)
+
+
+# --- bodies ----------------------------------------------------------------------------
 
 
 def test_a_body_that_is_gone_is_found_unless_bodies_are_left_out(
     disk: MemoryDisk,
 ) -> None:
-    digest = next(iter(disk.bodies))
-    del disk.bodies[digest]
+    place = next(iter(disk.bodies))
+    del disk.bodies[place]
     report = audited(disk)
-    assert first(report)[0] is Rule.BODY
-    assert digest in str(report.first)
+    assert first(report) == (Rule.BODY, place[0])
+    assert f"the body {place[1]}." in str(report.first)
+    assert report.first is not None
+    assert report.first.position is not None
     assert audited(disk, bodies=False).passed
+    assert audited(disk, beside=False).passed
+
+
+def place_with(disk: MemoryDisk, data: bytes):
+    return next(p for p, body in disk.bodies.items() if body and body.data == data)
 
 
 def test_the_content_of_a_file_is_a_body_too(disk: MemoryDisk) -> None:
-    digest = next(d for d, body in disk.bodies.items() if body.data == b"png")
-    del disk.bodies[digest]
-    assert first(audited(disk))[0] is Rule.BODY
+    place = place_with(disk, b"png")
+    del disk.bodies[place]
+    report = audited(disk)
+    assert first(report) == (Rule.BODY, place[0])
+    assert "content of a file" in str(report.first)
 
 
-def test_a_body_with_other_bytes_is_found(disk: MemoryDisk) -> None:
-    digest = next(iter(disk.bodies))
-    disk.bodies[digest] = evolve(disk.bodies[digest], data=b"forged")
-    assert first(audited(disk))[0] is Rule.BODY
+@pytest.mark.parametrize("change", [{"data": b"forged"}, {"salt": bytes(16)}])
+def test_a_body_with_other_bytes_is_found(disk: MemoryDisk, change) -> None:
+    place = next(iter(disk.bodies))
+    disk.bodies[place] = evolve(disk.bodies[place], **change)
+    report = audited(disk)
+    assert first(report) == (Rule.BODY, place[0])
+    assert "not what its digest names" in str(report.first)
 
 
-def test_a_body_that_was_redacted_is_not_missed(disk: MemoryDisk) -> None:
-    from turnfold.codec import encode
-    from turnfold.fold import apply, fold, summarize
+def test_a_file_whose_payload_is_lost_is_one_finding(disk: MemoryDisk) -> None:
+    """Nobody can know then which body held its content."""
+    stream, _ = place_with(disk, b"png")
+    place = next(
+        (s, n)
+        for (s, n), body in disk.bodies.items()
+        if s == stream and body and body.data.startswith(b'{"content":')
+    )
+    del disk.bodies[place]
+    report = audited(disk)
+    assert (first(report), report.found) == ((Rule.BODY, stream), 1)
 
+
+@pytest.mark.parametrize("stream", [None, "entry:x"])
+def test_a_body_that_no_event_names_is_found(disk: MemoryDisk, stream) -> None:
+    stream = stream or stream_of(disk, "entry:")
+    disk.bodies[stream, 99] = Body(stream=stream, number=99, salt=b"s", data=b"x")
+    report = audited(disk)
+    assert first(report) == (Rule.BODY, stream)
+    assert "no event names the body 99" in str(report.first)
+
+
+def redact(disk: MemoryDisk) -> tuple[str, list[tuple[str, int]]]:
+    """Log that an entry was redacted, and erase nothing; its bodies."""
     stream = next(
         name
         for name, row in disk.summaries.items()
-        if row.phase == "OK" and row.parent is None
+        if row.phase == Phase.DELIVERED and row.parent is None
     )
     records = disk.streams[stream]
-    for digest in fold(records).body:
-        del disk.bodies[digest]
-    assert not audited(disk).passed
-    event = o.Redacted(by="me")
-    last = records[-1]
-    record = encode(
-        event, stream, last.version + 1, disk.log[-1].at, disk.head.position + 1
-    )
+    version, at = records[-1].version + 1, disk.log[-1].at
+    items = [encode(o.Redacted(by="me"))]
+    record = record_of(items, stream, version, at, disk.head.position + 1)
     after = summarize(apply(fold(records), record))
     store = MemoryStore(disk)
-    store.open()
-    with store.write() as tx:
-        tx.append(Append(records=[record], summaries=[after]))
+    now(store.open())
+    write = Write(base=disk.head, records=[record], summaries=[after])
+    (answer,) = now(store.commit([write]))
+    assert isinstance(answer, Stored)
+    return stream, [place for place in disk.bodies if place[0] == stream]
+
+
+def test_a_body_that_was_redacted_is_not_missed(disk: MemoryDisk) -> None:
+    _, places = redact(disk)
+    assert places
+    for place in places:
+        disk.bodies[place] = None
     assert audited(disk).passed
+
+
+def test_a_body_that_was_redacted_and_is_still_there_is_found(
+    disk: MemoryDisk,
+) -> None:
+    stream, _ = redact(disk)
+    report = audited(disk)
+    assert first(report) == (Rule.BODY, stream)
+    assert "still there" in str(report.first)
+
+
+# --- the log of a store ------------------------------------------------------------------
 
 
 def test_a_log_that_lost_its_tail_does_not_reach_the_stores_head(
@@ -168,76 +251,87 @@ def test_a_log_that_lost_its_tail_does_not_reach_the_stores_head(
     assert Rule.HEAD in {finding.rule for finding in audited(disk).findings}
 
 
-def test_a_store_may_go_on_while_it_is_audited(disk: MemoryDisk) -> None:
-    """Events that come after the audit began are audited, too, and a projection that
-    is further on is not held against it."""
+async def test_a_store_may_go_on_while_it_is_audited(disk: MemoryDisk) -> None:
+    """The records that come after the audit read the log are no findings, nor is
+    anything that came with them."""
     store = MemoryStore(disk)
-    store.open(read_only=True)
-    late = [True]
-
-    def meanwhile(_: int) -> None:
-        if late.pop() if late else False:
-            asyncio.run(more())
-
-    async def more() -> None:
-        gateway = Gateway(store=lambda: MemoryStore(disk))
-        gateway.clock.pass_ms(86_400_000)  # what was in doubt expires
-        kernel = await gateway.start()
-        await kernel.enqueue(route("c7"), "late")
-        await spin()
-        await gateway.end()
-
+    await store.open(read_only=True)
+    facts = Facts(bodies=True)
+    auditor = Auditor(facts=facts, marks=[disk.head])
+    await walk(auditor, store)
+    auditor.end()
     before = disk.head.position
-    from turnfold.audit.auditor import Auditor, run
-
-    auditor = Auditor(store=store, marks=[store.head])
-    for record in list(store.log()):
-        auditor.feed(record)
-    meanwhile(0)
+    gateway = Gateway(store=lambda: MemoryStore(disk))
+    gateway.clock.pass_ms(86_400_000)  # what was in doubt expires
+    kernel = await gateway.start()
+    await kernel.enqueue(route("c7"), "late", key="late-1")
+    await kernel.accept(inbound("late", "c7"))
+    await spin()
+    await gateway.end()
     assert disk.head.position > before
-    assert run(auditor, store.log(before)).passed
+    await compare(auditor, store, facts)
+    assert auditor.report().passed, auditor.report().first
 
 
-def test_closed_streams_are_dropped_and_folded_again_when_they_come_back() -> None:
-    """Memory is bounded by what is open; what an audit forgot it can read again."""
-    from turnfold.audit import states as kept
+async def test_closed_streams_are_dropped_and_read_again_when_they_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory is bounded by what is open."""
+    from turnfold.audit import states
 
+    monkeypatch.setattr(states, "_LATE", 0)
+    monkeypatch.setattr(pages, "RECORDS", 1)
     disk = MemoryDisk()
-    asyncio.run(worked(Gateway(store=lambda: MemoryStore(disk))))
+    gateway = Gateway(store=lambda: MemoryStore(disk))
+    await worked(gateway)
+    kernel = await gateway.start()
+    stream = stream_of(disk, "turn:")
+    await kernel.redact(stream, by="me")  # long after it was closed
+    await gateway.end()
     store = MemoryStore(disk)
-    store.open(read_only=True)
-    whole = kept.States(store, lambda states: [True for _ in states])
-    from turnfold.fold import apply
-
-    usual = kept._LATE, kept._MANY
-    kept._LATE, kept._MANY = 0, 2
-    try:
-        for record in store.log():
-            whole.put(apply(whole.before(record), record))
-    finally:
-        kept._LATE, kept._MANY = usual
-    assert not [s for s in whole if s.stream.startswith("turn:")]
-    stream = stream_of(disk, "entry:")
-    assert whole.entry(stream, disk.head.position + 1) is not None
+    await store.open(read_only=True)
+    facts = Facts(bodies=True)
+    auditor = Auditor(facts=facts)
+    await walk(auditor, store)
+    auditor.end()
+    auditor.states.trim()
+    assert not [s for s in auditor.states if s.stream.startswith("turn:")]
+    assert len(auditor.states.dropped) > len(auditor.states.known)
+    await compare(auditor, store, facts)
+    assert auditor.report().passed, auditor.report().first
+    assert auditor.report().streams == len(disk.streams)
+    some = disk.summaries[stream]
+    disk.summaries[stream] = evolve(some, reason="x")
+    await compare(auditor, store, facts)
+    assert first(auditor.report()) == (Rule.PROJECTION, stream)
 
 
 # --- in a file ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "g.db"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "g.db"
     asyncio.run(worked(Gateway(store=in_file(path))))
     return path
 
 
-def audited_file(path: Path) -> Report:
-    store = SqliteStore(path)
-    store.open(read_only=True)
-    try:
-        return audit_store(store)
-    finally:
-        store.close()
+@pytest.fixture
+def path(whole: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(whole.parent, tmp_path / "copy")
+    return folder / "g.db"
+
+
+def audited_file(path: Path, **more) -> Report:
+    async def audit() -> Report:
+        store = SqliteStore(path)
+        await store.open(read_only=True)
+        try:
+            return await audit_store(store, **more)
+        finally:
+            await store.close()
+
+    return asyncio.run(audit())
 
 
 def damage(path: Path, sql: str, *bindings: object) -> None:
@@ -246,20 +340,25 @@ def damage(path: Path, sql: str, *bindings: object) -> None:
     connection.close()
 
 
+LAST = "position = (SELECT max(position) FROM log)"
+
+
 @pytest.mark.case("Q01")
 @pytest.mark.parametrize(
     ("rules", "sql"),
     [
         ({Rule.HASH}, "UPDATE log SET at = at + 1 WHERE position = 9"),
-        ({Rule.HASH, Rule.DECODE}, "UPDATE log SET data = x'00' WHERE position = 9"),
+        ({Rule.HASH, Rule.DECODE}, "UPDATE log SET events = x'00' WHERE position = 9"),
         ({Rule.POSITION}, "DELETE FROM log WHERE position = 9"),
-        ({Rule.HEAD}, "DELETE FROM log WHERE position = (SELECT max(position) FROM log)"),
-        ({Rule.HEAD}, "UPDATE log SET head = x'00' WHERE position = (SELECT max(position) FROM log)"),
-        ({Rule.HASH, Rule.DECODE}, "UPDATE kind SET name = 'turn.odd' WHERE name = 'turn.started'"),
+        ({Rule.VERSION}, "UPDATE log SET count = count + 1 WHERE position = 9"),
+        ({Rule.HEAD}, f"DELETE FROM log WHERE {LAST}"),
+        ({Rule.HEAD}, f"UPDATE log SET head = x'00' WHERE {LAST}"),
+        ({Rule.HASH}, "UPDATE stream SET name = 'turn:odd' WHERE name LIKE 'turn:%' AND id < 9"),
         ({Rule.PROJECTION}, "UPDATE stream SET phase = 'Q' WHERE phase = 'OK'"),
         ({Rule.KEY}, "DELETE FROM dedupe"),
-        ({Rule.BODY}, "DELETE FROM body WHERE id = 1"),
-        ({Rule.BODY}, "UPDATE body SET data = x'00' WHERE id = 1"),
+        ({Rule.BODY}, "UPDATE body SET salt = NULL, data = NULL WHERE id = (SELECT max(id) FROM body)"),
+        ({Rule.BODY}, "UPDATE body SET data = x'00'"),
+        ({Rule.BODY}, "INSERT INTO body VALUES (1 << 40, x'00', x'00')"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_found(path: Path, rules: set[Rule], sql: str) -> None:
@@ -269,17 +368,46 @@ def test_a_damaged_file_is_found(path: Path, rules: set[Rule], sql: str) -> None
     assert rules <= found or (rules == {Rule.HEAD} and found)
 
 
+def test_a_damaged_record_loses_one_commit_of_one_stream(path: Path) -> None:
+    damage(path, "UPDATE log SET events = x'00' WHERE position = 9")
+    report = audited_file(path)
+    assert {finding.rule for finding in report.findings} == {Rule.HASH, Rule.DECODE}
+    assert {finding.position for finding in report.findings} == {9}
+
+
 def test_a_tail_cut_off_whole_needs_a_head_that_was_kept(path: Path) -> None:
-    """Cut at the end of a transaction the rest is a good log; only a head kept
-    elsewhere shows what is gone."""
-    store = SqliteStore(path)
-    store.open(read_only=True)
-    head = store.head
-    store.close()
+    """Cut at the end of a commit the rest is a good log; only a head kept elsewhere
+    shows what is gone."""
+    head = audited_file(path).head
     cut = "(SELECT max(position) FROM log WHERE head IS NOT NULL AND position < ?)"
     damage(path, f"DELETE FROM log WHERE position > {cut}", head.position)
-    store = SqliteStore(path)
-    store.open(read_only=True)
-    report = audit_store(store, marks=[head])
-    store.close()
+    report = audited_file(path, marks=[head])
     assert Rule.HEAD in {finding.rule for finding in report.findings}
+
+
+@pytest.mark.case("Q01")
+def test_an_audit_goes_on_behind_a_page_that_cannot_be_read(path: Path) -> None:
+    async def grow() -> None:
+        gateway = Gateway(store=in_file(path))
+        kernel = await gateway.start()
+        for number in range(200):
+            await kernel.enqueue(route(f"d{number}"), "x")
+        await spin()
+        await gateway.end()
+
+    asyncio.run(grow())
+    connection = apsw.Connection(str(path))
+    sql = "SELECT pageno FROM dbstat WHERE name = 'log' AND pagetype = 'leaf'"
+    try:
+        leaves = [row[0] for row in connection.execute(sql)]
+    except apsw.SQLError:
+        pytest.skip("this SQLite has no dbstat")
+    finally:
+        connection.close()
+    data = bytearray(path.read_bytes())
+    page = leaves[len(leaves) // 2] - 1
+    data[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    report = audited_file(path, limit=10_000)
+    assert Rule.DECODE in {finding.rule for finding in report.findings}
+    assert report.head.position > 400

@@ -7,10 +7,18 @@ import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
 from turnfold.errors import InvalidInputError, NotFoundError
-from turnfold.inspect import EntryView, Filter, Inspect, LedgerView, TurnView
+from turnfold.inspect import (
+    CommandView,
+    EntryView,
+    Filter,
+    Inspect,
+    LedgerView,
+    TurnView,
+)
+from turnfold.ports.store import Command
 from turnfold.words import Phase, Status, TurnOutcome, TurnPhase
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.gateway import Gateway, in_file, inbound, peek, route, spin
 from turnfold_model.platform import PlatformChannel, hang, reject, unknown
 
 HOUR = 3_600_000
@@ -50,7 +58,7 @@ async def test_an_inbound_message_leads_to_runs_entries_attempts_and_receipts(
     kernel, turn = await asked(gateway)
     await gateway.advance(10_000)
     await turn.settled(5_000)
-    found = kernel.inspect.inbound("t", conversation="42", message_id="1")
+    found = await kernel.inspect.inbound("t", conversation="42", message_id="1")
     assert found is not None
     assert (found.id, found.outcome) == (turn.turn_id, TurnOutcome.REPLIED)
     assert [m.text for m in found.inbound] == ["hello"]
@@ -76,8 +84,8 @@ async def test_a_message_that_never_came_is_said_to_have_never_come(
 ) -> None:
     kernel, _ = await asked(gateway)
     inspect = kernel.inspect
-    assert inspect.inbound("t", conversation="42", message_id="2") is None
-    answer = inspect.answer_to("t", conversation="42", message_id="2")
+    assert await inspect.inbound("t", conversation="42", message_id="2") is None
+    answer = await inspect.answer_to("t", conversation="42", message_id="2")
     assert answer.turn is None
     assert "never handed message 2" in answer.text
 
@@ -113,7 +121,7 @@ async def waits(_) -> None:
 )
 async def test_i_wrote_and_got_no_answer(gateway: Gateway, handler, words) -> None:
     kernel, _ = await asked(gateway, handler)
-    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    answer = await kernel.inspect.answer_to("t", conversation="42", message_id="1")
     assert words in answer.text
 
 
@@ -122,7 +130,7 @@ async def test_an_answer_that_waits_is_told_with_what_it_waits_for(
 ) -> None:
     gateway.platform.plays(*[reject(FailureClass.AUTH)] * 2)
     kernel, _ = await asked(gateway)
-    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    answer = await kernel.inspect.answer_to("t", conversation="42", message_id="1")
     assert "there is an answer, but it is not through" in answer.text
     assert answer.turn is not None
     assert answer.turn.phase is TurnPhase.ANSWERED
@@ -134,7 +142,7 @@ async def test_an_answer_that_failed_is_told_with_the_users_notice(
     gateway.platform.plays(reject(FailureClass.TOO_LONG), reject(FailureClass.TOO_LONG))
     kernel, turn = await asked(gateway)
     await turn.settled(5_000)
-    answer = kernel.inspect.answer_to("t", conversation="42", message_id="1")
+    answer = await kernel.inspect.answer_to("t", conversation="42", message_id="1")
     assert "did not get through (permanent); the user's notice is" in answer.text
 
 
@@ -143,15 +151,15 @@ async def test_an_answer_that_failed_is_told_with_the_users_notice(
 
 async def test_an_entry_on_the_wire_waits_for_its_outcome(gateway: Gateway) -> None:
     kernel, entry = await queued(gateway, hang())
-    shown = kernel.inspect.show(entry)
+    shown = await kernel.inspect.show(entry)
     assert isinstance(shown, EntryView)
-    assert shown.phase is Phase.D
+    assert shown.phase is Phase.DISPATCHED
     assert shown.next.text == "part 1, attempt 1, is under way; its outcome is awaited"
 
 
 async def test_a_retry_says_when(gateway: Gateway) -> None:
     kernel, entry = await queued(gateway, reject(RETRY))
-    shown = kernel.inspect.show(entry)
+    shown = await kernel.inspect.show(entry)
     assert shown.next.text == "part 1, attempt 2, after a wait"
     assert shown.next.at == gateway.clock.now() + 1_000
 
@@ -159,8 +167,8 @@ async def test_a_retry_says_when(gateway: Gateway) -> None:
 async def test_a_parked_entry_asks_for_a_person(gateway: Gateway) -> None:
     kernel, entry = await queued(gateway, unknown())
     await gateway.advance(10_000)
-    shown = kernel.inspect.show(entry)
-    assert shown.phase is Phase.P
+    shown = await kernel.inspect.show(entry)
+    assert shown.phase is Phase.PARKED
     assert shown.next.person
     assert "somebody must say if it arrived" in shown.next.text
     assert shown.next.at == shown.expires_at
@@ -169,10 +177,10 @@ async def test_a_parked_entry_asks_for_a_person(gateway: Gateway) -> None:
 async def test_a_closed_gate_is_named(gateway: Gateway) -> None:
     limit = reject(FailureClass.RATE_LIMITED, retry_after_ms=7_000)
     kernel, entry = await queued(gateway, limit)
-    shown = kernel.inspect.show(entry)
+    shown = await kernel.inspect.show(entry)
     assert shown.next.text == "waits: gate:t/default/42 is closed (rate_limited)"
     assert shown.next.at == gateway.clock.now() + 7_000
-    gate = kernel.inspect.show("gate:t/default/42")
+    gate = await kernel.inspect.show("gate:t/default/42")
     assert isinstance(gate, LedgerView)
     assert (gate.state, gate.next.text) == ("closed", "opens by itself")
 
@@ -180,24 +188,26 @@ async def test_a_closed_gate_is_named(gateway: Gateway) -> None:
 async def test_a_channel_that_is_not_attached_is_named(gateway: Gateway) -> None:
     kernel = await gateway.start()
     done = await kernel.enqueue(route(channel="other"), "hi")
-    shown = kernel.inspect.show(done.entry_id)
+    shown = await kernel.inspect.show(done.entry_id)
     assert shown.next.text == "waits: other/default is not attached here"
     assert shown.next.person
-    outside = Inspect(kernel.store, now=gateway.clock.now).show(done.entry_id)
+    outside = await Inspect(kernel.store, now=gateway.clock.now).show(done.entry_id)
     assert "not attached" not in outside.next.text
 
 
 async def test_a_later_entry_names_the_one_before_it(gateway: Gateway) -> None:
     kernel, first = await queued(gateway, reject(RETRY))
     second = await kernel.enqueue(route(), "me too")
-    shown = kernel.inspect.show(second.entry_id)
+    shown = await kernel.inspect.show(second.entry_id)
     assert shown.next.text == f"waits behind {first} in its lane"
 
 
 async def test_a_policy_is_told_before_it_acts(gateway: Gateway) -> None:
     policy = BlindPolicy.RESEND_MARKED
     kernel, entry = await queued(gateway, unknown(), policy=policy)
-    later = Inspect(kernel.store, now=lambda: gateway.clock.now() + 5_000).show(entry)
+    later = await Inspect(kernel.store, now=lambda: gateway.clock.now() + 5_000).show(
+        entry
+    )
     assert "sent again, marked as a possible duplicate" in later.next.text
 
 
@@ -205,9 +215,9 @@ async def test_a_dead_letter_asks_for_a_person_until_it_is_acknowledged(
     gateway: Gateway,
 ) -> None:
     kernel, entry = await queued(gateway, reject(FailureClass.PERMISSION))
-    assert kernel.inspect.show(entry).next.person
+    assert (await kernel.inspect.show(entry)).next.person
     await kernel.acknowledge(entry, by="me")
-    assert not kernel.inspect.show(entry).next.person
+    assert not (await kernel.inspect.show(entry)).next.person
 
 
 async def test_a_lookup_is_announced(gateway: Gateway) -> None:
@@ -215,22 +225,26 @@ async def test_a_lookup_is_announced(gateway: Gateway) -> None:
     gateway.channels = {("t", "default"): channel}
     kernel, entry = await queued(gateway, unknown())
     await gateway.advance(1)
-    shown = kernel.inspect.show(entry)
-    assert shown.phase in (Phase.U, Phase.R, Phase.D)
-    assert shown.doubt or shown.phase is not Phase.U
+    shown = await kernel.inspect.show(entry)
+    assert shown.phase in (Phase.IN_DOUBT, Phase.RETRYABLE, Phase.DISPATCHED)
+    assert shown.doubt or shown.phase is not Phase.IN_DOUBT
 
 
 async def test_without_a_worker_the_next_step_says_so(gateway: Gateway) -> None:
-    client = await gateway.start(work=False)
-    done = await client.enqueue(route(), "hi")
-    inspect = Inspect(client.store, now=gateway.clock.now, alive=lambda: False)
-    assert inspect.show(done.entry_id).next.text.endswith("; no worker is running now")
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "hi", not_before=gateway.clock.now() + HOUR)
+    inspect = Inspect(kernel.store, now=gateway.clock.now, alive=lambda: False)
+    assert (await inspect.show(done.entry_id)).next.text.endswith(
+        "; no worker is running now"
+    )
 
 
 async def test_an_attempt_of_a_dead_process_is_told_as_such(gateway: Gateway) -> None:
     kernel, entry = await queued(gateway, hang())
     inspect = Inspect(kernel.store, now=gateway.clock.now, alive=lambda: False)
-    assert "was under way when its process died" in inspect.show(entry).next.text
+    assert (
+        "was under way when its process died" in (await inspect.show(entry)).next.text
+    )
 
 
 # --- finding ---------------------------------------------------------------------------------
@@ -243,10 +257,10 @@ async def test_an_id_may_be_given_in_full_or_in_part_or_as_a_message(
     kernel, turn = await asked(gateway)
     bare = turn.turn_id.removeprefix("turn:")
     for wanted in (turn.turn_id, bare, bare[:8], turn.turn_id[:12], "1"):
-        shown = kernel.inspect.show(wanted)
+        shown = await kernel.inspect.show(wanted)
         assert isinstance(shown, TurnView)
         assert shown.id == turn.turn_id
-    final = kernel.inspect.show(f"{bare}.f")
+    final = await kernel.inspect.show(f"{bare}.f")
     assert isinstance(final, EntryView)
     assert final.id == f"entry:{bare}.final"
 
@@ -256,11 +270,11 @@ async def test_an_id_that_fits_nothing_or_several_is_refused(gateway: Gateway) -
     for conversation in ("a", "b"):
         await kernel.enqueue(route(conversation), "hi")
     with pytest.raises(NotFoundError, match="turnfold list"):
-        kernel.inspect.show("zzz")
+        await kernel.inspect.show("zzz")
     with pytest.raises(InvalidInputError, match="fits several"):
-        kernel.inspect.show("entry:0")
+        await kernel.inspect.show("entry:0")
     with pytest.raises(InvalidInputError, match="empty"):
-        kernel.inspect.show("")
+        await kernel.inspect.show("")
 
 
 async def test_a_message_id_in_two_conversations_is_not_guessed(
@@ -270,7 +284,7 @@ async def test_a_message_id_in_two_conversations_is_not_guessed(
     for conversation in ("a", "b"):
         await kernel.accept(inbound("same", conversation))
     with pytest.raises(InvalidInputError, match="fits several: turn:"):
-        kernel.inspect.show("same")
+        await kernel.inspect.show("same")
 
 
 @pytest.mark.case("N08")
@@ -288,26 +302,31 @@ async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
         await spin()
         await gateway.advance(10_000)
 
-    def listed(**want) -> set[str]:
-        rows = kernel.inspect.list(Filter(**want))
+    async def listed(**want) -> set[str]:
+        rows = await kernel.inspect.list(Filter(**want))
         return {name for name, value in ids.items() if value in {r.id for r in rows}}
 
-    assert listed() == set(ids)
-    assert listed(status=("failed_terminal",)) == {"dead"}
-    assert listed(status=("parked",)) == listed(status=("attempted",)) == {"parked"}
-    assert listed(status=(Status.DELIVERED, "parked")) == {"parked", "fine", "a/b"}
-    assert listed(conversation="a/b") == {"a/b"}
-    assert listed(channel="x") == set()
-    assert listed(channel="t", account="default") == set(ids)
-    assert listed(reason=("permanent",)) == {"dead"}
-    assert listed(kind=("final",)) == set()
-    assert listed(open=True) == {"parked"}
-    assert listed(what="turn") == set()
-    assert listed(lane="t/default/fine/") == {"fine"}
+    assert await listed() == set(ids)
+    assert await listed(status=("failed_terminal",)) == {"dead"}
+    assert await listed(status=("parked",)) == {"parked"}
+    assert await listed(status=("attempted",)) == {"parked"}
+    assert await listed(status=(Status.DELIVERED, "parked")) == {
+        "parked",
+        "fine",
+        "a/b",
+    }
+    assert await listed(conversation="a/b") == {"a/b"}
+    assert await listed(channel="x") == set()
+    assert await listed(channel="t", account="default") == set(ids)
+    assert await listed(reason=("permanent",)) == {"dead"}
+    assert await listed(kind=("final",)) == set()
+    assert await listed(open=True) == {"parked"}
+    assert await listed(what="turn") == set()
+    assert await listed(lane="t/default/fine/") == {"fine"}
     start = gateway.clock.now() - 40_000
-    assert listed(until=start + 10_000) == {"dead"}
-    assert listed(since=start + 25_000) == {"a/b"}
-    assert len(kernel.inspect.list(Filter(limit=2))) == 2
+    assert await listed(until=start + 10_000) == {"dead"}
+    assert await listed(since=start + 25_000) == {"a/b"}
+    assert len(await kernel.inspect.list(Filter(limit=2))) == 2
 
 
 async def test_a_list_goes_on_over_many_pages(gateway: Gateway, monkeypatch) -> None:
@@ -318,19 +337,58 @@ async def test_a_list_goes_on_over_many_pages(gateway: Gateway, monkeypatch) -> 
     for number in range(7):
         await kernel.enqueue(route(f"c{number}"), "hi")
     await spin()
-    rows = kernel.inspect.list(Filter(conversation="c1"))
+    rows = await kernel.inspect.list(Filter(conversation="c1"))
     assert [row.conversation for row in rows] == ["c1"]
-    newest = kernel.inspect.list(Filter(limit=5))
+    newest = await kernel.inspect.list(Filter(limit=5))
     assert [row.conversation for row in newest] == ["c6", "c5", "c4", "c3", "c2"]
 
 
 async def test_every_event_is_told_in_words(gateway: Gateway) -> None:
     kernel, turn = await asked(gateway)
     await turn.settled(5_000)
-    texts = [event.text for event in kernel.inspect.events()]
+    texts = [event.text async for event in kernel.inspect.events()]
     assert "message 1 accepted" in texts
     assert "over: replied" in texts
-    assert len(texts) == kernel.store.head.position
+    assert len(texts) == len(peek(kernel).names())
+
+
+# --- the inbox ---------------------------------------------------------------------------
+
+
+async def test_a_message_that_is_only_posted_is_shown_as_such(
+    gateway: Gateway,
+) -> None:
+    client = await gateway.start(work=False)
+    turn = await client.accept(inbound())
+    shown = await client.inspect.show(turn.turn_id)
+    assert isinstance(shown, CommandView)
+    assert (shown.id, shown.kind, shown.new) == (turn.turn_id, "accept", True)
+    assert "waits in the inbox" in shown.next.text
+    assert await client.inspect.show("1") == shown
+    assert await client.inspect.show(turn.turn_id.removeprefix("turn:")[:8]) == shown
+    asked = {"conversation": "42", "message_id": "1"}
+    assert await client.inspect.inbound("t", **asked) is None
+    answer = await client.inspect.answer_to("t", **asked)
+    assert (answer.turn, answer.waiting) == (None, shown)
+    assert "arrived and has no answer yet: waits in the inbox" in answer.text
+    dead = Inspect(client.store, alive=lambda: False)
+    assert (await dead.show("1")).next.text.endswith("; no worker is running now")
+    assert await client.inspect.inbox() == (shown,)
+    kernel = await gateway.start()
+    await spin()
+    assert await kernel.inspect.inbox() == ()
+    assert isinstance(await kernel.inspect.show("1"), TurnView)
+
+
+async def test_a_command_about_something_is_shown_with_it(gateway: Gateway) -> None:
+    kernel, entry = await queued(gateway, reject(RETRY))
+    await gateway.crash(kernel)
+    client = await gateway.start(work=False)
+    command = Command(id="c1", kind="redrive", stream=entry, at=1, data=b"{}")
+    await client.store.post([command])
+    shown = await client.inspect.show(entry)
+    assert isinstance(shown, EntryView)
+    assert [(c.id, c.kind, c.new) for c in shown.waiting] == [("c1", "redrive", False)]
 
 
 # --- read only -----------------------------------------------------------------------------------
@@ -344,12 +402,12 @@ async def test_a_store_is_inspected_without_a_kernel_beside_one_that_works(
     gateway = Gateway(store=in_file(path))
     kernel, turn = await asked(gateway)
     store = SqliteStore(path)
-    store.open(read_only=True)
-    shown = Inspect(store, now=gateway.clock.now).show(turn.turn_id)
-    assert shown.verdict == kernel.inspect.show(turn.turn_id).verdict
+    await store.open(read_only=True)
+    shown = await Inspect(store, now=gateway.clock.now).show(turn.turn_id)
+    assert shown.verdict == (await kernel.inspect.show(turn.turn_id)).verdict
     more = await kernel.enqueue(route("later"), "hi")
-    assert Inspect(store).show(more.entry_id).id == more.entry_id
-    store.close()
+    assert (await Inspect(store).show(more.entry_id)).id == more.entry_id
+    await store.close()
     assert kernel.working
     await gateway.end()
 
@@ -368,8 +426,8 @@ async def test_inspecting_a_store_at_rest_changes_nothing_on_disk(
     await gateway.end()
     before = contents(tmp_path)
     store = SqliteStore(path)
-    store.open(read_only=True)
-    Inspect(store).show(turn.turn_id)
-    Inspect(store).list()
-    store.close()
+    await store.open(read_only=True)
+    await Inspect(store).show(turn.turn_id)
+    await Inspect(store).list()
+    await store.close()
     assert contents(tmp_path) == before

@@ -31,12 +31,14 @@ from turnfold_model.gateway import (
     entry,
     events,
     inbound,
+    peek,
     route,
     spin,
     story,
     turn,
     until,
 )
+from turnfold_model.peek import Peek
 from turnfold_model.platform import PlatformChannel, answers, hang, unknown
 
 
@@ -97,17 +99,18 @@ async def play(backups: Backups) -> Any:
     gateway = Gateway(store=backups.store)
     yield gateway
     await gateway.end()
-    _judged(backups.store())
+    await _judged(backups.store())
 
 
-def _judged(store: Store) -> None:
+async def _judged(store: Store) -> None:
     """What is written after it keeps every rule, by both readers of logs."""
-    store.open()
+    await store.open()
     try:
-        report = audit_store(store)
-        breaches = list(reference.audit(map(reference.as_event, store.log())))
+        report = await audit_store(store)
+        events = (e for r in Peek(store).log() for e in reference.as_events(r))
+        breaches = list(reference.audit(events))
     finally:
-        store.close()
+        await store.close()
     assert report.passed, report.first
     assert breaches == []
 
@@ -163,7 +166,7 @@ async def test_what_was_queued_in_the_copy_is_parked_and_told(
     await spin()
     assert play.platform.contents == ["x", "more"]
     found = entry(made, name)
-    assert (found.phase, found.doubt, found.yielded) == (Phase.P, True, True)
+    assert (found.phase, found.doubt, found.yielded) == (Phase.PARKED, True, True)
     assert story(made, name)[-2:] == ["doubted", "lane_yielded"]
     assert len(told) == 2
     assert told[0] > 0
@@ -199,7 +202,7 @@ async def test_an_attempt_of_the_copy_is_in_doubt_even_before_its_dispatch(
     assert play.platform.contents.count("x") <= 1
     calls = len(play.platform.calls)
     kernel = await play.start()
-    assert entry(kernel, name).phase is Phase.P  # a blind channel holds its doubts
+    assert entry(kernel, name).phase is Phase.PARKED  # a blind channel holds its doubts
     assert story(kernel, name)[-3] == "unknown"
     assert len(play.platform.calls) == calls
 
@@ -211,7 +214,7 @@ async def test_a_retry_of_the_copy_is_parked(play: Gateway, backups: Backups) ->
     await _lost(play, backups)
     kernel = await play.start()
     await play.advance(60_000)
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
     assert play.platform.contents == ["more"]
 
 
@@ -242,9 +245,9 @@ async def test_a_later_part_of_a_doubtful_one_is_doubtful_too(
         await play.advance(200_000)
     assert play.platform.contents == ["abc", "def"]
     found = entry(kernel, name)
-    assert (found.phase, found.part) == (Phase.P, 1)
+    assert (found.phase, found.part) == (Phase.PARKED, 1)
     await kernel.resolve(name, "delivered", by="me")
-    assert entry(kernel, name).phase is Phase.OK
+    assert entry(kernel, name).phase is Phase.DELIVERED
 
 
 # --- turns ---------------------------------------------------------------------------
@@ -353,13 +356,13 @@ async def test_a_copy_that_others_have_appended_to_is_noticed_all_the_same(
     client = await play.start(work=False)
     for number in range(20):
         await client.enqueue(route("other"), str(number))
-    mark = client.store.marked()
+    mark = peek(client).watermark()
     assert mark is not None
-    assert client.store.head.position > mark.head.position
+    assert peek(client).head.position > mark.head.position
     await play.end()
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
 
 
 async def test_the_same_copy_put_back_again_is_noticed_again(
@@ -370,7 +373,7 @@ async def test_the_same_copy_put_back_again_is_noticed_again(
         await _lost(play, backups, rounds=2)
         kernel = await play.start()
         assert len(_restorations(kernel)) == 1
-        assert entry(kernel, name).phase is Phase.P
+        assert entry(kernel, name).phase is Phase.PARKED
         await play.end()
 
 
@@ -386,7 +389,7 @@ async def test_a_copy_with_its_own_mark_cannot_be_told_from_the_original(
     backups.put_back(mark=True)
     kernel = await play.start()
     assert _restorations(kernel) == []
-    assert entry(kernel, name).phase is Phase.Q
+    assert entry(kernel, name).phase is Phase.QUEUED
 
 
 async def test_the_mark_of_another_store_is_a_leftover(
@@ -403,7 +406,7 @@ async def test_the_mark_of_another_store_is_a_leftover(
         (backups.folder / "g.db").unlink()
     kernel = await play.start()
     assert _restorations(kernel) == []
-    assert kernel.store.head.position == 1
+    assert peek(kernel).head.position == 1
 
 
 async def test_no_crash_looks_like_a_copy(play: Gateway, backups: Backups) -> None:
@@ -431,7 +434,7 @@ async def test_a_worker_that_finds_nothing_to_do_leaves_the_log_as_it_is(
     kernel = await play.start()
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 5_000)
-    before = [(r.data, r.hash) for r in kernel.store.log()]
+    before = [(r.data, r.hash) for r in peek(kernel).log()]
     await play.end()
     for _ in range(2):
         kernel = await play.start()
@@ -469,7 +472,7 @@ async def test_a_crash_before_the_commit_repeats_it(
     monkeypatch.setattr(restoring, "restored", real)
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
 
 
 async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
@@ -488,14 +491,14 @@ async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
             await play.start()
     client = await play.start(work=False)
     fresh = (await client.enqueue(route("new"), "fresh")).entry_id
-    lost = client.store.marked()
+    lost = peek(client).watermark()
     await play.end()
     kernel = await play.start()
     await kernel.connected("t")
     await kernel.settled(fresh, 5_000)
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
-    assert kernel.store.marked() != lost
+    assert entry(kernel, name).phase is Phase.PARKED
+    assert peek(kernel).watermark() != lost
 
 
 async def test_a_store_that_is_busy_just_then_is_not_worked_on(
@@ -513,4 +516,4 @@ async def test_a_store_that_is_busy_just_then_is_not_worked_on(
             await play.start()
     kernel = await play.start()
     assert kernel.working
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED

@@ -25,6 +25,7 @@ from turnfold_model.gateway import (
     entry,
     in_file,
     inbound,
+    peek,
     route,
     spin,
     story,
@@ -179,7 +180,7 @@ async def test_a_worker_that_closes_leaves_a_mark_and_a_client_does_not(
     kernel = await gateway.start()
     await kernel.enqueue(route(), "x")
     await spin()
-    head = kernel.store.head
+    head = peek(kernel).head
     await gateway.end()
     store = gateway.store()
     store.open()
@@ -235,7 +236,7 @@ async def test_a_lock_file_removed_under_the_owner_ends_its_work(
     assert "no longer the worker" in caplog.text
     done = await kernel.enqueue(route(), "x")
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.Q
+    assert entry(kernel, done.entry_id).phase is Phase.QUEUED
     assert gateway.platform.messages == []
     await gateway.end()
     kernel = await gateway.start()
@@ -279,13 +280,13 @@ async def test_a_success_after_the_loss_is_recorded_as_evidence(tmp_path: Path) 
     done = await kernel.enqueue(route(), "x")
     after = await kernel.enqueue(route(), "y")
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.D
+    assert entry(kernel, done.entry_id).phase is Phase.DISPATCHED
     await _lose(gateway, tmp_path)
     landed.set()
     await kernel.settled(done.entry_id, 5_000)
     assert story(kernel, done.entry_id)[-1] == "late_receipt"
     await spin()
-    assert entry(kernel, after.entry_id).phase is Phase.Q
+    assert entry(kernel, after.entry_id).phase is Phase.QUEUED
     assert driver_of(kernel).live == {}
     await gateway.end()
 
@@ -299,12 +300,12 @@ async def test_a_failure_after_the_loss_is_for_the_next_worker_to_find(
     done = await kernel.enqueue(route(), "x")
     await spin()
     await _lose(gateway, tmp_path)
-    head = kernel.store.head
+    head = peek(kernel).head
     refused = Rejected(failure=FailureClass.PERMISSION)
     await kernel.append(
         partial(settle, stream=done.entry_id, part=0, number=1, outcome=refused)
     )
-    assert kernel.store.head == head
+    assert peek(kernel).head == head
     landed.set()
     await kernel.settled(done.entry_id, 5_000)
     await gateway.end()

@@ -7,11 +7,11 @@ here.
 import json
 import os
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from tests.least import LEAST
 
 from turnfold import guards
 from turnfold.machines.entry import Entry
@@ -24,7 +24,6 @@ from turnfold_model.mutants_table import MUTANTS
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
-GUARANTEES = Path(__file__).parents[2] / "specs" / "guarantees.md"
 FIRST = {m.name: min(m.killers, key=price) for m in MUTANTS}
 FAST = [m for m in MUTANTS if FIRST[m.name].startswith(("crash:", "answers"))]
 
@@ -69,13 +68,14 @@ def test_names_are_unique_and_areas_are_all_there() -> None:
     assert {m.area for m in MUTANTS} == areas
 
 
-def test_the_number_that_is_told_is_true() -> None:
-    page = GUARANTEES.read_text(encoding="utf-8")
+def test_there_are_at_least_as_many_mutants_as_the_page_asks_for() -> None:
     of = Counter(mutant.area for mutant in MUTANTS)
-    said = [f"{len(MUTANTS)} mutants", f"{of['guard']} of guards"]
-    said += [f"{of['decision']} of decisions", f"{of['program']} of programs"]
-    said += [f"{of['recovery']} of\nrecovery", f"{of['store']} of the store"]
-    assert [words for words in said if words not in page] == []
+    assert len(MUTANTS) >= LEAST["mutants, all killed"]
+    assert of["guard"] >= LEAST["mutants of guards"]
+    assert of["decision"] >= LEAST["mutants of decisions"]
+    assert of["program"] >= LEAST["mutants of programs"]
+    assert of["recovery"] >= LEAST["mutants of recovery"]
+    assert of["store"] >= LEAST["mutants of the store"]
 
 
 # --- what fits no more is loud ---

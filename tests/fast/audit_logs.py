@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from turnfold.codec import Record, encode
+from turnfold.codec import encode, record_of
 from turnfold.events import Event
 from turnfold.events import ledger as g
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.records import Record
 from turnfold.words import DeliveryClass, Kind
 
 T0 = 1_000_000
@@ -22,14 +23,26 @@ START: list[Step] = [
 
 
 def records(steps: Sequence[Step]) -> list[Record]:
-    """The log of these events; a time is given as an offset, else it runs on by 1 ms."""
+    """The log of these events, a commit for each; a time is given as an offset, else it
+    runs on by 1 ms."""
+    return commits([[step] for step in steps])
+
+
+def commits(steps: Sequence[Sequence[Step]]) -> list[Record]:
+    """The log of these commits: a record for each stream of a commit, in the order in
+    which the streams are first touched."""
     made: list[Record] = []
     versions: dict[str, int] = {}
     at = T0
-    for position, (stream, event, *when) in enumerate(steps, 1):
-        at = T0 + when[0] if when else at + 1
-        versions[stream] = versions.get(stream, 0) + 1
-        made.append(encode(event, stream, versions[stream], at, position))
+    for commit in steps:
+        at = T0 + commit[0][2] if len(commit[0]) > 2 else at + 1
+        events: dict[str, list[bytes]] = {}
+        for stream, event, *_ in commit:
+            events.setdefault(stream, []).append(encode(event))
+        for stream, items in events.items():
+            versions[stream] = versions.get(stream, 0) + len(items)
+            position = len(made) + 1
+            made.append(record_of(items, stream, versions[stream], at, position))
     return made
 
 

@@ -1,10 +1,10 @@
 """Logs of the kernel are behaviours of the TLA+ modules, and wrong ones are not."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.least import LEAST
 
 from turnfold_model import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
 from turnfold_model.trace import Step, Trace
@@ -12,7 +12,6 @@ from turnfold_model.trace import Step, Trace
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)
 pytestmark = pytest.mark.timeout(400)
-GUARANTEES = Path(__file__).parents[2] / "specs" / "guarantees.md"
 
 
 @cache
@@ -22,7 +21,8 @@ def report() -> dict[str, Any]:
 
 def test_every_trace_of_the_kernel_is_a_behaviour_of_its_module() -> None:
     assert report()["refused"] == []
-    assert report()["accepted"] == report()["distinct"] > 400
+    assert report()["accepted"] == report()["distinct"]
+    assert report()["accepted"] >= LEAST["distinct traces accepted"]
 
 
 def test_no_trace_is_accepted_with_a_step_left_out() -> None:
@@ -34,21 +34,18 @@ def test_the_traces_take_every_action_that_leaves_something_in_a_log() -> None:
     assert report()["actions_unseen"] == ["Turn.Sleeps", "Turn.Wakes"]
 
 
-def test_the_figures_that_are_told_are_true() -> None:
-    text = " ".join(GUARANTEES.read_text(encoding="utf-8").split())
-    said = "{actions_covered} of the {actions_total} actions".format(**report())
-    assert said in text
-    assert "more than 3,000 logs with more than 40,000 events" in text
-    assert report()["logs"] > 3_000
-    assert report()["events"] > 40_000
+def test_the_traces_reach_the_least_figures_of_the_page() -> None:
+    assert report()["logs"] >= LEAST["logs of the kernel as traces"]
+    assert report()["events"] >= LEAST["events in these logs"]
+    assert report()["actions_covered"] >= LEAST["actions covered by traces"]
 
 
-ATTEMPTED = Step("attempted", trace_entry.Log("A", 0, 1, 1))
-DISPATCHED = Step("dispatched", trace_entry.Log("D", 0, 1, 1))
-UNKNOWN = Step("unknown", trace_entry.Log("U", 0, 1, 1, doubt=True))
-AGAIN = Step("attempted", trace_entry.Log("A", 0, 2, 2, doubt=True))
-ABORTING = Step("abort_requested", trace_entry.Log("Q", abort=True))
-AFTER_ABORT = Step("attempted", trace_entry.Log("A", 0, 1, 1, abort=True))
+ATTEMPTED = Step("attempted", trace_entry.Log("attempted", 0, 1, 1))
+DISPATCHED = Step("dispatched", trace_entry.Log("dispatched", 0, 1, 1))
+UNKNOWN = Step("unknown", trace_entry.Log("in_doubt", 0, 1, 1, doubt=True))
+AGAIN = Step("attempted", trace_entry.Log("attempted", 0, 2, 2, doubt=True))
+ABORTING = Step("abort_requested", trace_entry.Log("queued", abort=True))
+AFTER_ABORT = Step("attempted", trace_entry.Log("attempted", 0, 1, 1, abort=True))
 
 
 def of_entry(kind: str, *steps: Step) -> Trace:
@@ -58,10 +55,10 @@ def of_entry(kind: str, *steps: Step) -> Trace:
 
 def of_lane(*sent: int) -> Trace:
     """Two entries, attempted in this order."""
-    rows = [("Q", "none"), ("Q", "Q")]
+    rows = [("queued", "none"), ("queued", "queued")]
     for entry in sent:
         last = rows[-1]
-        rows.append(("D", last[1]) if entry == 0 else (last[0], "D"))
+        rows.append(("dispatched", last[1]) if entry == 0 else (last[0], "dispatched"))
     steps = [
         Step(
             "queued" if number < 2 else "attempted",

@@ -1,23 +1,28 @@
-"""The audit of a log: does it keep the rules that the design promises?
+"""The audit of a log: does it keep the rules that the contract promises?
 
-Pure and streaming: it takes records from anywhere - a store that is open for reading
-only, an export file, a test - and says which rules they break, in order. With a store
-it also checks what stands beside the log; with a witness list it checks the log against
-what the platform accepted. It knows nothing of settings, channels or clocks.
+Streaming: it takes records from anywhere - a store that is open for reading only, an
+export file, a test - and says which rules they break, in order. With a store it also
+compares everything that lies beside the log with it, in both directions; with a witness
+list it compares the log with what the platform accepted. It knows nothing of settings,
+channels or clocks.
 
-    report = audit_store(store, witness=read_witness(data))
+    report = await audit_store(store, witness=read_witness(data))
     if not report.passed:
         print(report.first)
 """
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 
-from turnfold.audit.auditor import Auditor, run
+from turnfold.audit.auditor import Auditor
+from turnfold.audit.beside import compare
+from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Report, Rule
+from turnfold.audit.walk import walk
 from turnfold.audit.witness import Acceptance, read_witness
-from turnfold.codec import Record
 from turnfold.errors import CorruptLogError
-from turnfold.ports.store import Head, Store
+from turnfold.ports.store import Store
+from turnfold.records import Head, Record
 
 __all__ = [
     "RULES",
@@ -31,6 +36,7 @@ __all__ = [
     "read_witness",
 ]
 Progress = Callable[[int], None]
+_PAGE = 1_000
 
 
 def audit_log(
@@ -42,36 +48,48 @@ def audit_log(
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit records alone. `marks`: heads that the log must contain."""
+    """Audit records alone. `marks`: heads that the log must contain. `progress` is told
+    the position now and then."""
     auditor = Auditor(marks=marks, witness=witness, channels=channels, limit=limit)
-    return run(auditor, records, progress)
+    following = iter(records)
+    while page := list(islice(following, _PAGE)):
+        auditor.feed(page)
+        if progress is not None:
+            progress(page[-1].position)
+    auditor.end()
+    return auditor.report()
 
 
-def audit_store(
+async def audit_store(
     store: Store,
     *,
     marks: Iterable[Head] = (),
     witness: Iterable[Acceptance] | None = None,
     channels: Collection[str] | None = None,
+    beside: bool = True,
     bodies: bool = True,
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit an open store: its log, its head, and what it keeps beside them. A store
-    that is being written to meanwhile is audited up to where its log then ends."""
+    """Audit an open store: its log, its head, and all that it keeps beside them. A
+    store that is being written to meanwhile is audited up to where its log then ends.
+
+    `beside`: False leaves out summaries, keys and bodies. `bodies`: False leaves out
+    bodies alone.
+    """
     heads, damaged = list(marks), None
     try:
-        heads.append(store.head)
+        heads.append((await store.load()).head)
     except CorruptLogError as exc:
         damaged = exc
+    facts = Facts(bodies=bodies) if beside else None
     auditor = Auditor(
-        store=store,
-        bodies=bodies,
-        marks=heads,
-        witness=witness,
-        channels=channels,
-        limit=limit,
+        facts=facts, marks=heads, witness=witness, channels=channels, limit=limit
     )
     if damaged is not None:
         auditor.findings.add(Rule.HEAD, damaged.problem, damaged.position)
-    return run(auditor, store.log(), progress)
+    await walk(auditor, store, progress)
+    auditor.end()
+    if facts is not None:
+        await compare(auditor, store, facts)
+    return auditor.report()

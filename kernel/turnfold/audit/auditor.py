@@ -1,43 +1,38 @@
 """The audit itself: one pass over the records of a log, whatever they come from.
 
 A stream that cannot be read on is set aside with its finding; the chain goes on, and so
-does everything else.
+does everything else. Nothing here does I/O: `audit.beside` reads a store for it.
 """
 
-import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Collection, Iterable, Sequence
 
 from turnfold.audit.among import Among
-from turnfold.audit.beside import Bodies, Keys, Projections
 from turnfold.audit.chain import Chain
+from turnfold.audit.facts import Facts
 from turnfold.audit.findings import Findings, Report, Rule
 from turnfold.audit.states import States
 from turnfold.audit.witness import Acceptance, Witness
-from turnfold.codec import Record, decode
-from turnfold.errors import CorruptLogError, StoreError, UsageError
+from turnfold.codec import decode
+from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.fold import State
+from turnfold.events.ledger import WorkerStarted
+from turnfold.fold import STORE, UNFOLDABLE, State
 from turnfold.machines.entry import Entry
-from turnfold.ports.store import Head, Store
-
-_UNREADABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
+from turnfold.records import Head, Record
 
 
 class Auditor:
     """Feed it every record in order, then ask for the `report`.
 
-    `store`: also hold the bodies, keys and projections of this store against the log.
-    `marks`: heads that the log must contain. `witness`: what the platform accepted, on
-    the channels of `channels` (none: on all of them).
+    `facts`: collects what must lie beside the log; None if nobody compares it. `marks`:
+    heads that the log must contain. `witness`: the list of what the platform accepted,
+    on the channels of `channels` (None: on all of them).
     """
 
     def __init__(
         self,
         *,
-        store: Store | None = None,
-        bodies: bool = True,
+        facts: Facts | None = None,
         marks: Iterable[Head] = (),
         witness: Iterable[Acceptance] | None = None,
         channels: Collection[str] | None = None,
@@ -45,100 +40,115 @@ class Auditor:
     ) -> None:
         self.findings = Findings(limit)
         self.chain = Chain(self.findings, marks)
-        self._store = store
-        self._open_beside(store, bodies=bodies)
+        self.states = States()
+        self.aside: set[str] = set()
+        self._facts = facts
         self._witness = None
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
-        self._aside: set[str] = set()
-        self._among = Among(self.findings, self._entry, self._aside)
-        self._position = 0
-
-    def _open_beside(self, store: Store | None, *, bodies: bool) -> None:
-        self._bodies: Bodies | None = None
-        self._keys: Keys | None = None
-        self._projections: Projections | None = None
-        self.states = States()
-        if store is not None:
-            self._bodies = Bodies(self.findings, store) if bodies else None
-            self._keys = Keys(self.findings, store)
-            self._projections = Projections(self.findings, store)
-            self.states = States(store, self._projections.last)
-
-    def _entry(self, stream: str) -> Entry | None:
-        return self.states.entry(stream, self._position)
+        self._among = Among(self.findings, self.states.entry, self.aside)
+        self._held: list[Record] = []  # of a commit that may go on
 
     # --- record by record ---
 
-    def feed(self, record: Record) -> None:
-        self.chain.feed(record)
-        self._follow((record,))
-
-    def feed_all(self, records: Sequence[Record]) -> None:
-        """The same as feeding each of them, but quicker."""
-        if self.chain.follows(records):
-            self._follow(records)
-        else:
+    def feed(self, records: Sequence[Record]) -> None:
+        """The next records of the log, a thousand at a time for speed."""
+        if not self.chain.follows(records):
             for record in records:
-                self.feed(record)
+                self.chain.feed(record)
+        self._follow(self._whole_commits(records))
+
+    def _whole_commits(self, records: Sequence[Record]) -> Sequence[Record]:
+        """All but those at the last time, whose commit may go on in the next records."""
+        whole = [*self._held, *records]
+        cut = len(whole)
+        while cut and whole[cut - 1].at == whole[-1].at:
+            cut -= 1
+        self._held = whole[cut:]
+        return whole[:cut]
+
+    def missing(self, records: Sequence[Record]) -> set[str]:
+        """The streams that have to be brought back before these records are fed."""
+        return self.states.missing(r.stream for r in (*self._held, *records))
+
+    def next_position(self, records: Sequence[Record]) -> int:
+        """Streams are brought back as they stand before this position."""
+        return (self._held or records)[0].position
+
+    def bring_back(self, stream: str, records: Sequence[Record]) -> None:
+        """A stream that was dropped, from its records up to `next_position`."""
+        try:
+            self.states.bring_back(stream, records)
+        except CorruptLogError as exc:
+            self._set_aside(records[-1], Rule.DECODE, exc.problem)
 
     def _follow(self, records: Sequence[Record]) -> None:
-        known, aside, step = self.states.known, self._aside, self._among.step
-        beside = self._store is not None or self._witness is not None
+        known, aside, among = self.states.known, self.aside, self._among
+        workers = _workers(records)
         for record in records:
-            if record.stream in aside:
+            stream = record.stream
+            among.begin(record, workers.get(record.position))
+            if stream in aside:
                 continue
-            self._position = record.position
-            before = found = known.get(record.stream)
-            try:
-                if found is None and record.version > 1:
-                    before = self.states.before(record)
-                event = decode(record)
-            except CorruptLogError as exc:
-                self._set_aside(record, Rule.DECODE, str(exc.problem))
-                continue
-            expected = 1 if before is None else before.version + 1
-            if record.version != expected:
-                text = f"version {record.version} where {expected} belongs"
+            before = known.get(stream)
+            version = 0 if before is None else before.version
+            if record.before != version or record.count < 1:
+                text = f"version {record.before + 1} where {version + 1} belongs"
                 self._set_aside(record, Rule.VERSION, text)
                 continue
             try:
-                after = step(record, before, event)
-            except _UNREADABLE as exc:
+                events = decode(record)
+            except CorruptLogError as exc:
+                self._set_aside(record, Rule.DECODE, exc.problem)
+                continue
+            try:
+                after = self._taken(record, before, events)
+            except UNFOLDABLE as exc:
                 text = str(exc) if isinstance(exc, UsageError) else repr(exc)
                 self._set_aside(record, Rule.TRANSITION, text)
                 continue
+            self.states.put(after, new=before is None)
+
+    def _taken(
+        self, record: Record, before: State | None, events: Sequence[Event]
+    ) -> State:
+        """The state after the events of a record. `before` moves on in place."""
+        step, after = self._among.step, before
+        beside = self._facts is not None or self._witness is not None
+        for event in events:
+            after = step(record, after, event)
             if beside:
-                self._beside(event, after, record.position)
-            if beside or after is not found:
-                self.states.put(after)
+                self._note(event, after, record.position)
+        assert after is not None  # noqa: S101  a record has at least one event
+        return after
 
-    def _set_aside(self, record: Record, rule: Rule, text: str) -> None:
-        self.findings.add(rule, text, record.position, record.stream)
-        self._aside.add(record.stream)
-
-    def _beside(self, event: Event, after: State, position: int) -> None:
-        if self._keys is not None:
-            self._keys.feed(after, event, position)
-        if self._bodies is not None:
-            self._bodies.feed(after.stream, event, position)
+    def _note(self, event: Event, after: State, position: int) -> None:
+        if self._facts is not None:
+            self._facts.feed(after, event, position)
         if self._witness is not None and isinstance(after, Entry):
             self._witness.feed(after, event, position)  # type: ignore[arg-type]  # a stream's family has its events, or the fold refuses
 
+    def _set_aside(self, record: Record, rule: Rule, text: str) -> None:
+        self.findings.add(rule, text, record.position, record.stream)
+        self.aside.add(record.stream)
+        self.states.known.pop(record.stream, None)
+
     # --- the end ---
 
-    def report(self) -> Report:
+    def end(self) -> None:
         """Call once, after the last record."""
+        self._follow(self._held)
+        self._held = []
         self.chain.end()
         for rule, text, position, stream in self._among.end():
             self.findings.add(rule, text, position, stream)
-        if self._bodies is not None:
-            self._bodies.end()
-        self._project()
         if self._witness is not None:
             self._witness.end()
+
+    def report(self) -> Report:
+        """Everything found so far."""
         return Report(
-            findings=tuple(self.findings.kept),
+            findings=self.findings.in_order(),
             found=self.findings.count,
             events=self.chain.events,
             streams=self.states.count,
@@ -146,56 +156,26 @@ class Auditor:
             head=self.chain.head,
         )
 
-    def _project(self) -> None:
-        if self._projections is None or self._store is None:
-            return
-        states = list(self.states)
-        for state, last in zip(states, self._projections.last(states), strict=True):
-            if not last and state.stream not in self._aside and self._whole():
-                text = "its projection is ahead of the log"
-                self.findings.add(Rule.PROJECTION, text, None, state.stream)
-        if self._whole():
-            self._projections.strays(self.states.find, self._aside)
 
-    def _whole(self) -> bool:
-        """True if the store holds nothing yet that this audit has not seen."""
-        try:
-            return self._store is None or not self._store.since(self.chain.position)
-        except StoreError:
-            return False
+def _workers(records: Sequence[Record]) -> dict[int, tuple[int, str]]:
+    """By position: the worker that begins behind a record, but in the same commit. A
+    commit has one time, and no stream twice."""
+    found: dict[int, tuple[int, str]] = {}
+    for index in [i for i, r in enumerate(records) if r.stream == STORE]:
+        worker, streams = _worker(records[index]), {STORE}
+        for ahead in reversed(records[:index]):
+            if ahead.at != records[index].at or ahead.stream in streams:
+                break
+            streams.add(ahead.stream)
+            if worker is not None:
+                found[ahead.position] = worker
+    return found
 
 
-_BATCH = 1_000
-_BATCHES = 32  # with the collector off; a fifth of a second
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Nothing here makes cycles, and looking for them takes up to a sixth of an audit:
-    each state is looked at for being new, and again for being kept. It is looked for
-    now and then all the same, so that others' cycles do not pile up."""
-    enabled = gc.isenabled()
-    gc.disable()
+def _worker(record: Record) -> tuple[int, str] | None:
     try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def run(
-    auditor: Auditor,
-    records: Iterable[Record],
-    progress: Callable[[int], None] | None = None,
-) -> Report:
-    """Feed all records; `progress` is told the position now and then."""
-    following = iter(records)
-    while True:
-        with _no_collection():
-            for _ in range(_BATCHES):
-                batch = list(islice(following, _BATCH))
-                if not batch:
-                    return auditor.report()
-                auditor.feed_all(batch)
-                if progress is not None:
-                    progress(batch[-1].position)
+        events = decode(record)
+    except CorruptLogError:
+        return None  # set aside when its turn comes
+    started = [e for e in events if isinstance(e, WorkerStarted)]
+    return (started[-1].epoch, started[-1].owner) if started else None

@@ -7,9 +7,7 @@ heads noted outside the log can, so an audit takes any number of them.
 from collections.abc import Iterable, Sequence
 
 from turnfold.audit.findings import Findings, Rule
-from turnfold.canonical import EMPTY_HEAD, event_hashes, head_after, next_head
-from turnfold.codec import Record, envelopes, verify
-from turnfold.ports.store import Head
+from turnfold.records import BLANK, Head, Record, hash_of, head_after
 
 
 class Chain:
@@ -20,26 +18,25 @@ class Chain:
         self._marks: dict[int, list[bytes]] = {}
         for mark in marks:
             self._marks.setdefault(mark.position, []).append(mark.hash)
-        self.position, self.digest, self.events, self.at = 0, EMPTY_HEAD, 0, 0
+        self.head, self.events, self.at = BLANK, 0, 0
         self._check_marks()
 
     @property
-    def head(self) -> Head:
-        return Head(self.position, self.digest)
+    def position(self) -> int:
+        return self.head.position
 
     def feed(self, record: Record) -> None:
         if record.position != self.position + 1:
             self._gap(record)
-        if not verify(record):
+        if hash_of(record) != record.hash:
             text = "its hash is not the hash of what is stored"
             self._findings.add(Rule.HASH, text, record.position, record.stream)
         if record.at < self.at:
             text = f"time goes back from {self.at} to {record.at}"
             self._findings.add(Rule.TIME, text, record.position, record.stream)
         self.at = max(self.at, record.at)
-        self.events += 1
-        self.position = record.position
-        self.digest = next_head(self.digest, record.hash)
+        self.events += record.count
+        self.head = head_after(self.head, (record,))
         if self.position in self._marks:
             self._check_marks()
 
@@ -47,19 +44,18 @@ class Chain:
         """True, and gone on to their end, if nothing at all is wrong with these; else
         nothing is done, and each has to be fed. All of them at each step, since most
         of what a log without fault costs here would be calls."""
-        hashes = event_hashes(envelopes(records))
-        last = self.position + len(records)
+        first, last = self.position + 1, self.position + len(records)
         times = [self.at, *[r.at for r in records]]
         if (
-            hashes != [r.hash for r in records]
-            or [r.position for r in records] != [*range(self.position + 1, last + 1)]
+            [hash_of(r) for r in records] != [r.hash for r in records]
+            or [r.position for r in records] != [*range(first, last + 1)]
             or times != sorted(times)
-            or any(self.position < mark <= last for mark in self._marks)
+            or any(first <= mark <= last for mark in self._marks)
         ):
             return False
-        self.digest = head_after(self.digest, hashes)
-        self.position, self.at = last, times[-1]
-        self.events += len(records)
+        self.head = head_after(self.head, records)
+        self.at = times[-1]
+        self.events += sum([r.count for r in records])
         return True
 
     def _gap(self, record: Record) -> None:
@@ -67,28 +63,29 @@ class Chain:
         if found <= self.position:
             text = f"position {found} comes after {self.position}"
         elif found == expected + 1:
-            text = f"the event at {expected} is missing"
+            text = f"the record at {expected} is missing"
         else:
-            text = f"the events from {expected} to {found - 1} are missing"
+            text = f"the records from {expected} to {found - 1} are missing"
         self._findings.add(Rule.POSITION, text, found, record.stream)
 
     def _check_marks(self) -> None:
+        mine = self.head.hash
         for digest in self._marks.pop(self.position, ()):
-            if digest != self.digest:
+            if digest != mine:
                 text = (
                     f"the head noted for position {self.position} is "
-                    f"{digest.hex()[:12]}.., the log gives {self.digest.hex()[:12]}..: "
-                    "an event up to here was changed, lost or moved"
+                    f"{digest.hex()[:12]}.., the log gives {mine.hex()[:12]}..: "
+                    "a record up to here was changed, lost or moved"
                 )
                 self._findings.add(Rule.HEAD, text, self.position)
 
     def end(self) -> None:
-        """The log is over: a head beyond it was noted for events that are gone."""
+        """The log is over: a head beyond it was noted for records that are gone."""
         for position in sorted(self._marks):
             text = f"a head was noted for position {position}, "
             if position > self.position:
                 text += f"but the log ends at {self.position}: its tail is gone"
             else:
-                text += "but there is no event at it"
+                text += "but there is no record at it"
             self._findings.add(Rule.HEAD, text, self.position)
         self._marks.clear()

@@ -1,4 +1,4 @@
-"""The rules of one outbox entry, as a log shows them (design 2, INV-1 to INV-12).
+"""The rules of one outbox entry, as a log shows them (specs/design.md 2, INV-1 to INV-12).
 
 Written anew on purpose: nothing of `guards` or `decide` is used here, so that a guard
 that is wrong there is found here. Each function yields what an event breaks, given the
@@ -15,7 +15,7 @@ from turnfold.machines.entry import Entry
 from turnfold.words import DeliveryClass, FailureClass, Phase, Reason
 
 Broken = Iterator[tuple[Rule, str]]
-_IN_FLIGHT = (Phase.A, Phase.D)
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 _Outcome = (
     o.PartDelivered
     | o.Delivered
@@ -28,11 +28,23 @@ _Outcome = (
 
 @frozen
 class Moment:
-    """When an event was written, and which worker held the store then."""
+    """When an event was written, and which worker held the store then. `later`: epoch
+    and owner of the one that began in the same commit, by a record behind this one."""
 
     at: int
     epoch: int
     owner: str | None
+    later: tuple[int, str] | None = None
+
+    def right(self, fence: int, owner: str) -> bool:
+        """Whoever writes with this fence is the worker."""
+        return (fence, owner) in ((self.epoch, self.owner), self.later)
+
+    def current(self, fence: int) -> bool:
+        """This fence is that of the worker."""
+        return fence == self.epoch or (
+            self.later is not None and fence == self.later[0]
+        )
 
 
 def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
@@ -119,7 +131,7 @@ def _attempted(before: Entry, event: o.Attempted, now: Moment) -> Broken:
     if event.part > before.part:
         text = f"part {event.part} attempted while part {before.part} is not settled"
         yield Rule.FROZEN_PLAN, text
-    if (event.fence, event.owner) != (now.epoch, now.owner):
+    if not now.right(event.fence, event.owner):
         text = f"attempted by {event.owner} with fence {event.fence}"
         yield Rule.FENCE, f"{text}, but the worker is {now.owner} of epoch {now.epoch}"
     if event.part == before.part and event.attempt != before.attempt + 1:
@@ -163,7 +175,7 @@ def _resent(before: Entry, event: o.Attempted, now: Moment) -> Broken:
         return
     since = now.at - (before.first_at if before.first_at is not None else now.at)
     window = part.key_window_ms
-    # Half of the window: what a wall clock may lose across a restart (design 2).
+    # Half of the window: what a wall clock may lose across a restart (specs/design.md 2).
     if window is not None and 2 * since >= window:
         text = f"sent again under its key {since} ms after the first attempt"
         yield Rule.NO_DOUBLE, f"{text}; half of the key's window is {window // 2} ms"
@@ -177,7 +189,7 @@ def _current(before: Entry, event: _Outcome) -> Broken:
 
 
 def _fenced(before: Entry, now: Moment) -> Broken:
-    if before.phase in _IN_FLIGHT and before.fence != now.epoch:
+    if before.phase in _IN_FLIGHT and not now.current(before.fence):
         text = f"an outcome under fence {before.fence}, but the epoch is {now.epoch}"
         yield Rule.FENCE, text
 
@@ -213,11 +225,11 @@ def _not_delivered(
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
     if why != FailureClass.OWNER_DIED:
         yield from _fenced(before, now)
-    elif before.fence == now.epoch and before.phase in _IN_FLIGHT:
+    elif before.fence == now.epoch and now.later is None and before.phase in _IN_FLIGHT:
         yield Rule.FENCE, "its owner is called dead by its own epoch"
     if before.doubt and not unknown:
         yield Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt"
-    dead = before.phase is Phase.D and why == FailureClass.OWNER_DIED
+    dead = before.phase is Phase.DISPATCHED and why == FailureClass.OWNER_DIED
     if dead and not unknown:
         yield Rule.NO_DOUBLE, "its sender died on the wire, yet it is called not sent"
 
@@ -230,7 +242,7 @@ def _ended(before: Entry, event: o.FailedTerminal, now: Moment) -> Broken:
         if now.at < before.expires_at:
             text = f"expired {before.expires_at - now.at} ms before its time"
             yield Rule.EXPIRY, text
-        if before.phase is Phase.D and not before.doubt:
+        if before.phase is Phase.DISPATCHED and not before.doubt:
             yield Rule.EXPIRY, "ended as expired while it was on the wire"
     if reason is Reason.PERMANENT:
         yield from _fenced(before, now)

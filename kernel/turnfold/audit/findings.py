@@ -5,13 +5,12 @@ from enum import StrEnum
 
 from attrs import define, field, frozen
 
-from turnfold.canonical import EMPTY_HEAD
-from turnfold.ports.store import Head
+from turnfold.records import BLANK, Head
 
 
 class Rule(StrEnum):
     """Every rule that an audit can find broken. The id is stable; `RULES` says what it
-    demands. INV ids are those of the design."""
+    demands. INV ids are those of specs/design.md 2."""
 
     HASH = "chain.hash"
     POSITION = "chain.position"
@@ -40,13 +39,13 @@ class Rule(StrEnum):
 
 
 RULES = {
-    Rule.HASH: "an event's hash is the hash of its stored bytes",
+    Rule.HASH: "a record's hash is the hash of its stored bytes",
     Rule.POSITION: "positions run from 1 without a gap",
     Rule.VERSION: "the versions of a stream run from 1 without a gap",
     Rule.HEAD: "the running hash of the log is the head that was noted for it",
-    Rule.DECODE: "every event can be decoded",
+    Rule.DECODE: "every record can be read",
     Rule.TRANSITION: "every event is legal where it stands in its stream",
-    Rule.TIME: "the time of an event is never before that of the event before it",
+    Rule.TIME: "the time of a record is never before that of the record before it",
     Rule.NO_LOSS: "delivered means: accepted by the platform, with its receipt",
     Rule.NO_DOUBLE: "what is in doubt is sent again only if class or policy allows it",
     Rule.WRITE_AHEAD: "nothing reaches a platform that the log did not announce",
@@ -59,17 +58,18 @@ RULES = {
     Rule.TURN_TRUTH: "a turn ends when no reply is owed, and as its finals ended",
     Rule.ABORT: "nothing goes out after an abort; what may be out is never `aborted`",
     Rule.EXPIRY: "no attempt at or after expiry; doubt never ends as `not delivered`",
-    Rule.PROJECTION: "the projections are the fold of the log",
+    Rule.PROJECTION: "the projections are the fold of the log, none more and none less",
     Rule.TURN_LANE: "a lane of turns runs one at a time, in order",
     Rule.NOTICE: "a turn has one notice at most, and it is a notice",
-    Rule.KEY: "every dedupe key is kept and points to its stream",
-    Rule.BODY: "the bodies that events name are there, unless redacted",
+    Rule.KEY: "the dedupe keys are those of the log, each at its stream",
+    Rule.BODY: "the bodies are those that events name, but for redacted ones",
 }
 
 
 @frozen(kw_only=True)
 class Finding:
-    """One broken rule. `position` is none for what no single event broke."""
+    """One broken rule. `position`: of the record that broke it; None if no single
+    record did."""
 
     rule: Rule
     text: str
@@ -84,15 +84,15 @@ class Finding:
 
 @frozen(kw_only=True)
 class Report:
-    """The result of an audit. `findings` are in the order of the log, at most as many
-    as were asked for; `found` counts them all."""
+    """The result of an audit. `findings`: at most as many as were asked for, those of
+    the log in its order; `found` counts them all."""
 
     findings: tuple[Finding, ...] = ()
     found: int = 0
     events: int = 0
     streams: int = 0
-    witnessed: int | None = None  # entries of the platform's list; none: no list given
-    head: Head = field(factory=lambda: Head(0, EMPTY_HEAD))
+    witnessed: int | None = None  # entries of the platform's list; None: no list given
+    head: Head = BLANK
 
     @property
     def passed(self) -> bool:
@@ -106,8 +106,8 @@ class Report:
 
 @define
 class Findings:
-    """Collects findings, and no more than `limit` of them: a log with one event lost
-    can break rules by the million."""
+    """Collects findings, and no more than `limit` of them: a log with one record
+    lost can break rules by the million."""
 
     limit: int = 100
     kept: list[Finding] = field(factory=list)
@@ -124,6 +124,12 @@ class Findings:
         if len(self.kept) < self.limit:
             finding = Finding(rule=rule, text=text, position=position, stream=stream)
             self.kept.append(finding)
+
+    def in_order(self) -> tuple[Finding, ...]:
+        """As the log has them; findings without a position come last."""
+        key = [(f.position is None, f.position or 0) for f in self.kept]
+        order = sorted(range(len(key)), key=key.__getitem__)
+        return tuple(self.kept[index] for index in order)
 
     def add_all(
         self, broken: Iterable[tuple[Rule, str]], position: int, stream: str

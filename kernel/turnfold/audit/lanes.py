@@ -58,8 +58,11 @@ class Lanes:
 
 
 class EntryLanes(Lanes):
-    def overtakes(self, entry: Entry) -> Sequence[tuple[Rule, str]]:
-        head = self.ahead_of(entry.stream, entry.lane, entry.order)
+    def overtakes(
+        self, stream: str, lane: str, order: int
+    ) -> Sequence[tuple[Rule, str]]:
+        """An entry is attempted: the one that should have gone first."""
+        head = self.ahead_of(stream, lane, order)
         if head is None:
             return ()
         return [(Rule.LANE_ORDER, f"attempted before {head}, which has not yielded")]
@@ -77,9 +80,12 @@ class EntryLanes(Lanes):
 
 
 class TurnLanes(Lanes):
-    def overtakes(self, turn: Turn) -> Sequence[tuple[Rule, str]]:
-        head = self.ahead_of(turn.stream, turn.lane, turn.order)
-        if head is None or turn.control:
+    def overtakes(
+        self, stream: str, lane: str, order: int
+    ) -> Sequence[tuple[Rule, str]]:
+        """A turn is started: the one that should have gone first."""
+        head = self.ahead_of(stream, lane, order)
+        if head is None:
             return ()
         return [(Rule.TURN_LANE, f"started before {head} was answered")]
 

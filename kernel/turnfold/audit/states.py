@@ -1,80 +1,72 @@
-"""The folded streams that an audit has to keep in hand: the open ones."""
+"""The folded streams that an audit keeps in hand: the open ones.
+
+With a store a closed stream is dropped after a while, so that memory is bounded by what
+is open. Of a dropped stream two numbers stay: the hash of its name, and the hash of the
+projection that it must have. If records of it come all the same, it is read again.
+"""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator, Sequence
 
-from turnfold.codec import Record
-from turnfold.fold import State, family, fold
+from turnfold.fold import State, fold, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
+from turnfold.records import Record
 
-_MANY = 100  # asked of at once
 _LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
 
 
 class States:
-    """With a store, a closed stream is dropped once `settled` says that nothing more
-    of it will come, and folded again should that turn out wrong. Without one (a file)
-    every stream is kept."""
+    """`put` each state that is new or has moved on."""
 
-    def __init__(
-        self,
-        store: Store | None = None,
-        settled: Callable[[Iterable[State]], Iterable[bool]] = lambda _: (),
-    ) -> None:
-        self._store = store
-        self._settled = settled
+    def __init__(self) -> None:
         self.known: dict[str, State] = {}
+        self.dropped: dict[int, int] = {}  # hash of the name -> of the projection
         self._closed: deque[str] = deque()
         self.count = 0  # streams there ever were
 
-    def before(self, record: Record) -> State | None:
-        """The state that a record comes on top of. Raises CorruptLogError."""
-        known = self.known.get(record.stream)
-        if known is None and record.version > 1 and self._store is not None:
-            return self._fold(record.stream, record.position)
-        return known
-
-    def entry(self, stream: str, position: int) -> Entry | None:
-        """An entry as it stands just before `position`."""
-        known = self.known.get(stream)
-        if known is None and self._store is not None and family(stream) == "entry":
-            known = self._fold(stream, position)
-        return known if isinstance(known, Entry) else None
-
-    def _fold(self, stream: str, position: int) -> State | None:
-        store = cast("Store", self._store)
-        return fold(r for r in store.read(stream) if r.position < position)
-
-    def put(self, state: State) -> None:
-        """Keep a state that is new here, or has moved on."""
-        if state.version == 1:
-            self.count += 1
+    def put(self, state: State, *, new: bool) -> None:
+        self.count += new
         self.known[state.stream] = state
-        if self._store is not None and isinstance(state, Entry | Turn):
-            self._settle(state)
+        if isinstance(state, Entry | Turn) and not state.open:
+            self._closed.append(state.stream)
 
-    def _settle(self, state: Entry | Turn) -> None:
-        if state.open:
-            return
-        self._closed.append(state.stream)
-        if len(self._closed) >= _LATE + _MANY:
-            self._drop(dict.fromkeys(self._closed.popleft() for _ in range(_MANY)))
-
-    def _drop(self, streams: Iterable[str]) -> None:
-        states = [s for name in streams if (s := self._closed_one(name)) is not None]
-        for state, settled in zip(states, self._settled(states), strict=True):
-            if settled:
-                del self.known[state.stream]
-
-    def _closed_one(self, stream: str) -> State | None:
-        state = self.known.get(stream)
-        return state if isinstance(state, Entry | Turn) and not state.open else None
+    def entry(self, stream: str) -> Entry | None:
+        """An entry as it stands now. Those of a turn that is in hand are, too."""
+        known = self.known.get(stream)
+        return known if isinstance(known, Entry) else None
 
     def __iter__(self) -> Iterator[State]:
         return iter(self.known.values())
 
-    def find(self, stream: str) -> State | None:
-        return self.known.get(stream)
+    # --- for whoever can read a stream again ---
+
+    def trim(self) -> None:
+        """Drop what closed long ago."""
+        kept = []
+        while len(self._closed) > _LATE:
+            state = self.known.get(self._closed.popleft())
+            if not isinstance(state, Entry | Turn) or state.open:
+                continue
+            if self._needed(state):
+                kept.append(state.stream)
+            else:
+                del self.known[state.stream]
+                self.dropped[hash(state.stream)] = hash(summarize(state))
+        self._closed.extend(kept)
+
+    def _needed(self, state: Entry | Turn) -> bool:
+        """The end of a turn is held against its entries, however old they are."""
+        turn = self.known.get(state.turn or "") if isinstance(state, Entry) else None
+        return isinstance(turn, Turn) and turn.open
+
+    def missing(self, streams: Iterable[str]) -> set[str]:
+        """Those of these streams that were dropped."""
+        return {name for name in streams if hash(name) in self.dropped}
+
+    def bring_back(self, stream: str, records: Sequence[Record]) -> None:
+        """A dropped stream from its records. Raises CorruptLogError."""
+        del self.dropped[hash(stream)]
+        state = fold(records)
+        if state is not None:
+            self.put(state, new=False)

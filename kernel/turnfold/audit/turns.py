@@ -1,7 +1,9 @@
 """The rules of a turn and of what belongs to it (INV-9, INV-10, notices)."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
+from turnfold.audit.commits import Check
 from turnfold.audit.entries import Moment
 from turnfold.audit.findings import Rule
 from turnfold.events import outbox as o
@@ -48,6 +50,7 @@ class Turns:
     def broken_by(
         self, before: Turn | None, stream: str, event: t.TurnEvent, now: Moment
     ) -> Broken:
+        """The rules of the turn's own stream that `event` breaks."""
         match event:
             case t.Accepted():
                 yield from self._once(inbound_key(event, event))
@@ -59,16 +62,29 @@ class Turns:
                 yield from _same_run(before, event.run)
             case t.Answered():
                 yield from _same_run(before, event.run)
-                yield from self._answered(stream, event)
-            case t.Completed() | t.TurnAborted() if before is not None:
-                yield from self._over(before, event.outcome)
-            case t.Failed() if before is not None:
-                yield from self._over(before, event.outcome)
-                yield from self._told(stream, event.notice)
-            case t.Amended() if before is not None:
-                yield from self._as_finals(before, event.outcome)
+                self._finals.pop(stream, None)
+                if bool(event.finals) == (event.silent is not None):
+                    text = "answered needs finals, or the reason of its silence"
+                    yield Rule.TURN_TRUTH, text
             case _:
                 pass
+
+    def joint(
+        self, before: Turn | None, stream: str, event: t.TurnEvent
+    ) -> Check | None:
+        """The check of `event` against the entries of the turn, if it needs one. The
+        check may be asked again later in the same commit."""
+        match event:
+            case t.Answered():
+                return partial(self._answered, stream, event)
+            case t.Completed() | t.TurnAborted() if before is not None:
+                return partial(self._over, before.phase, before.finals, event.outcome)
+            case t.Failed() if before is not None:
+                return partial(self._failed, before.phase, before.finals, stream, event)
+            case t.Amended() if before is not None:
+                return partial(self._as_finals, before.finals, event.outcome)
+            case _:
+                return None
 
     def _once(self, key: str) -> Broken:
         if key in self._inbound:
@@ -76,9 +92,6 @@ class Turns:
         self._inbound.add(key)
 
     def _answered(self, stream: str, event: t.Answered) -> Broken:
-        self._finals.pop(stream, None)
-        if bool(event.finals) == (event.silent is not None):
-            yield Rule.TURN_TRUTH, "answered needs finals, or the reason of its silence"
         for name in event.finals:
             if name in self._aside:
                 continue
@@ -86,24 +99,32 @@ class Turns:
             if entry is None or entry.turn != stream:
                 yield Rule.TURN_TRUTH, f"its final {name} is no entry of this turn"
 
-    def _over(self, before: Turn, outcome: TurnOutcome) -> Broken:
-        if before.phase is not TurnPhase.ANSWERED or self._damaged(before):
+    def _over(
+        self, phase: TurnPhase, finals: Sequence[str], outcome: TurnOutcome
+    ) -> Broken:
+        if phase is not TurnPhase.ANSWERED or self._damaged(finals):
             return
-        for name in before.finals:
+        for name in finals:
             entry = self._find(name)
             if entry is None or entry.open:
-                phase = "missing" if entry is None else entry.status
-                yield Rule.TURN_TRUTH, f"over while its final {name} is {phase}"
+                status = "missing" if entry is None else entry.status
+                yield Rule.TURN_TRUTH, f"over while its final {name} is {status}"
                 return
-        yield from self._as_finals(before, outcome)
+        yield from self._as_finals(finals, outcome)
 
-    def _damaged(self, turn: Turn) -> bool:
-        return any(name in self._aside for name in turn.finals)
+    def _failed(
+        self, phase: TurnPhase, finals: Sequence[str], stream: str, event: t.Failed
+    ) -> Broken:
+        yield from self._over(phase, finals, event.outcome)
+        yield from self._told(stream, event.notice)
 
-    def _as_finals(self, before: Turn, outcome: TurnOutcome) -> Broken:
-        if self._damaged(before):
+    def _damaged(self, finals: Sequence[str]) -> bool:
+        return any(name in self._aside for name in finals)
+
+    def _as_finals(self, finals: Sequence[str], outcome: TurnOutcome) -> Broken:
+        if self._damaged(finals):
             return
-        entries = [e for name in before.finals if (e := self._find(name)) is not None]
+        entries = [e for name in finals if (e := self._find(name)) is not None]
         wanted = outcome_of(entries)
         if outcome is not wanted:
             yield Rule.TURN_TRUTH, f"ended as {outcome}; its finals say {wanted}"
@@ -125,7 +146,7 @@ class Turns:
 def _started(before: Turn, event: t.Started, now: Moment) -> Broken:
     if event.run != before.run + 1:
         yield Rule.ONE_TURN, f"run {event.run} follows run {before.run}"
-    if (event.fence, event.owner) != (now.epoch, now.owner):
+    if not now.right(event.fence, event.owner):
         text = f"started by {event.owner} with fence {event.fence}"
         yield Rule.FENCE, f"{text}, but the worker is {now.owner} of epoch {now.epoch}"
 
@@ -140,11 +161,11 @@ def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
     phases = [entry.phase for entry in finals]
     if not finals:
         return TurnOutcome.SILENT
-    if set(phases) == {Phase.OK}:
+    if set(phases) == {Phase.DELIVERED}:
         return TurnOutcome.REPLIED
     if any(entry.receipts for entry in finals):
         return TurnOutcome.PARTIALLY_REPLIED
-    if Phase.F in phases:
+    if Phase.FAILED in phases:
         expired = all(entry.reason == Reason.EXPIRED for entry in finals)
         return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
     reasons = {entry.reason for entry in finals}

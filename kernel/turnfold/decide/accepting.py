@@ -21,7 +21,7 @@ class Acceptance:
 
     turn_id: str
     status: TurnPhase
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
 
 
 @frozen(kw_only=True)
@@ -57,7 +57,7 @@ def accept(
             event=inbound.event,
             thread=inbound.thread,
             lane=inbound.route.lane,
-            body=draft.body(pack_inbound(inbound)),
+            body=draft.body(turn, pack_inbound(inbound)),
             control=inbound.control,
         ),
     )

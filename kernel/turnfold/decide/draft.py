@@ -2,16 +2,17 @@
 
 A Draft lies over a View, mostly the book, and keeps what is emitted to itself until the
 commit is done. The decisions of one commit share it, so they see each other's results;
-one that fails half-way makes the journal decide the others anew (journal.py).
+one that fails half-way makes the journal decide the others anew (journal.py). State that
+is not in memory raises NotLoaded; the journal fetches it and decides everything anew.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, cast, overload
+from typing import Any, Protocol, cast, overload
 
 from attrs import field
 
-from turnfold.canonical import body_digest
-from turnfold.codec import Record, encode
+from turnfold.bodies import body_ref, checked, place_of
+from turnfold.codec import encode, record_of
 from turnfold.errors import (
     CorruptLogError,
     InvalidInputError,
@@ -23,18 +24,26 @@ from turnfold.events import NAMES, Event
 from turnfold.events.ledger import WorkerStarted
 from turnfold.events.outbox import OutboxEvent
 from turnfold.fold import STORE, State, advance, evolve, family
-from turnfold.frozen import frozen, maker
+from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
-from turnfold.ports.store import Body
+from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
 from turnfold.settings import Settings
 from turnfold.words import CLOSED
 
 
+class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an error
+    """A decision asked for state that is not in memory: fetch `wanted`, decide again."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+
 class View(Protocol):
-    """Folded state, ready to be read."""
+    """Folded state, ready to be read. State that is not in memory raises NotLoaded."""
 
     @property
     def position(self) -> int: ...
@@ -61,8 +70,8 @@ class View(Protocol):
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
 
-    def stored(self, digest: str) -> bytes:
-        """A body beside the log. Raises MissingBodyError."""
+    def stored(self, place: BodyRef) -> Body | None:
+        """A body beside the log, or None if it is not there."""
 
     def history(self, stream: str) -> Sequence[Event]:
         """All events of a stream."""
@@ -92,6 +101,7 @@ class Context:
 
     now: int
     settings: Settings
+    wall: int | None = None  # wall ms; None: the same as `now`
     fence: Fence | None = None
     desks: Mapping[tuple[str, str], Desk] = field(factory=dict)
     jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
@@ -102,7 +112,21 @@ class Context:
     again: bool = False  # decided before, in a commit of unknown fate
 
 
-_body = maker(Body)
+_WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
+
+
+@frozen
+class AttemptRef:
+    """One attempt of one part that may go to the wire when its commit is durable.
+    `prepared`: what the channel's prepare() gave for it."""
+
+    entry: str
+    part: int
+    number: int
+    lane: str
+    prepared: Any = None
+
+
 Emitted = tuple[str, Event]  # stream and event
 
 
@@ -114,11 +138,15 @@ class Draft:
         self.now = context.now
         self.settings = context.settings
         self.emitted: list[Emitted] = []
-        self.records: list[Record] = []  # the same, as they are stored
         self.bodies: list[Body] = []
-        self.erased: list[str] = []
+        self.erased: list[BodyRef] = []
         self.keys: dict[str, str] = {}
         self.touched: dict[str, State] = {}
+        self.done: list[str] = []  # commands that leave the inbox
+        self.answers: list[Answer] = []
+        self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
+        self._numbers: dict[str, int] = {}  # the next body of a stream
+        self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
         self._born: list[str] = []
         self._lanes: dict[str, list[str]] = {}
@@ -132,12 +160,24 @@ class Draft:
 
     @property
     def position(self) -> int:
-        return self._base + len(self.emitted)
+        """The position of the last record that this commit would write."""
+        return self._base + len(self._items)
 
     @property
     def made(self) -> int:
         """Grows with everything that a decision makes."""
-        return len(self.records) + len(self.bodies) + len(self.keys) + len(self.erased)
+        made = len(self.emitted) + len(self.bodies) + len(self.keys)
+        return made + len(self.erased) + len(self.done) + len(self.answers)
+
+    def records(self) -> list[Record]:
+        """One record for each stream that this commit moves, in order of position."""
+        wall = self.context.wall
+        if wall is not None and abs(wall - self.now) <= _WALL_MS:
+            wall = None
+        return [
+            record_of(items, stream, self.touched[stream].version, self.now, at, wall)
+            for at, (stream, items) in enumerate(self._items.items(), self._base + 1)
+        ]
 
     @property
     def open_count(self) -> int:
@@ -243,13 +283,19 @@ class Draft:
             except CorruptLogError:
                 continue  # shown by health
 
-    def stored(self, digest: str) -> bytes:
-        if digest in self.erased:
-            raise MissingBodyError(digest=digest)
+    def stored(self, stream: str, ref: str) -> bytes:
+        """The bytes of a body that an event of `stream` names.
+
+        Raises MissingBodyError if they are gone, DamagedError if they are not those
+        that the digest proves.
+        """
+        place = place_of(stream, ref)
+        if place in self.erased:
+            raise MissingBodyError(digest=ref)
         for body in self.bodies:
-            if body.digest == digest:
+            if (body.stream, body.number) == place:
                 return body.data
-        return self.below.stored(digest)
+        return checked(ref, self.below.stored(place))
 
     def history(self, stream: str) -> Sequence[Event]:
         mine = [event for name, event in self.emitted if name == stream]
@@ -269,20 +315,25 @@ class Draft:
         before = self.touched.get(stream)
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
-        now, position = self.now, self._base + len(self.emitted) + 1
+        now, items = self.now, self._items.get(stream)
+        position = self._base + len(self._items) + 1 if items is None else 0
         after = evolve(before, events[0], stream, now, position)
-        records = [_written(events[0], stream, after.version, now, position)]
+        made = [_item(events[0])]
         for event in events[1:]:  # in place: nobody has seen that state
-            position += 1
             after = advance(after, event, stream, now, position)
-            records.append(_written(event, stream, after.version, now, position))
-        self.records += records
+            made.append(_item(event))
+        if items is None:
+            self._items[stream] = made
+        else:
+            items += made
         self.emitted += [(stream, event) for event in events]
         self._touch(stream, before, after)
         return after
 
     def _touch(self, stream: str, before: State | None, after: State) -> None:
         self.touched[stream] = after
+        if stream in self._numbers and isinstance(after, Entry | Turn):
+            count_bodies(after, self._numbers[stream])
         if before is None:
             self._bear(stream, after)
         if type(after) is StoreState:
@@ -297,24 +348,43 @@ class Draft:
         elif isinstance(state, Turn) and not state.control:
             self._turn_lanes.setdefault(state.lane, []).append(stream)
 
-    def body(self, data: bytes, origin: object = None) -> str:
-        """Store bytes beside the log; returns their digest. `origin`: what they were
-        made of, if it cannot change."""
+    def hand_out(self, entry: Entry, prepared: Any = None) -> None:
+        """The current attempt of an entry is to be sent after the COMMIT."""
+        self.attempts.append(
+            AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane, prepared)
+        )
+
+    def body(self, stream: str, data: bytes, origin: object = None) -> str:
+        """Store bytes beside the log; the text by which an event of `stream` names
+        them. `origin`: the value that they were made of, if it cannot change."""
+        number = self._numbers.get(stream)
+        if number is None:
+            state = self.state(stream)
+            number = state.bodies if isinstance(state, Entry | Turn) else 0
+        self._numbers[stream] = number + 1
         salt = self.context.salt()
-        digest = body_digest(salt, data)
-        self.bodies.append(_body(digest=digest, salt=salt, data=data, origin=origin))
-        return digest
+        body = Body(stream=stream, number=number, salt=salt, data=data, origin=origin)
+        self.bodies.append(body)
+        return body_ref(body)
 
-    def text(self, value: str) -> str | None:
+    def text(self, stream: str, value: str) -> str | None:
         """Free text as a body, cut at 4 KiB; nothing for no text."""
-        return self.body(value.encode("utf-8", "replace")[:4096]) if value else None
+        if not value:
+            return None
+        return self.body(stream, value.encode("utf-8", "replace")[:4096])
 
-    def erase(self, digests: Sequence[str]) -> None:
+    def erase(self, stream: str, refs: Sequence[str]) -> None:
         """Bodies to be gone for good after the COMMIT."""
-        self.erased += digests
+        self.erased += [place_of(stream, ref) for ref in refs]
 
     def key(self, name: str, stream: str) -> None:
         self.keys[name] = stream
+
+    def take_out(self, command: str, answer: bytes | None = None) -> None:
+        """A command leaves the inbox with this commit. `answer`: for its caller."""
+        self.done.append(command)
+        if answer is not None:
+            self.answers.append(Answer(id=command, at=self.now, data=answer))
 
     def fence(self) -> Fence:
         """The worker's right. The first use by an epoch is written to the log: a
@@ -349,10 +419,16 @@ class Draft:
         return self._store.restored if self._store else 0
 
 
-def _written(event: Event, stream: str, version: int, at: int, position: int) -> Record:
-    """What got past every check with a wrong type must fail its own call, never the
-    stream that it would make unreadable for ever."""
+def count_bodies(state: Entry | Turn, number: int) -> None:
+    """The next body of this stream gets at least this number."""
+    counted: Any = state  # made in this commit, shared with nobody yet
+    counted.bodies = max(counted.bodies, number)
+
+
+def _item(event: Event) -> bytes:
+    """A value of the wrong type that passed every check must fail its own call, and
+    never make its stream unreadable."""
     try:
-        return encode(event, stream, version, at, position)
+        return encode(event)
     except (ValueError, TypeError) as exc:
         raise InvalidInputError(field=NAMES[type(event)], problem=str(exc)) from exc

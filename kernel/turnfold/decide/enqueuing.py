@@ -1,5 +1,7 @@
 """Enqueueing: once per key, planned here or later, attempted at once if it can be."""
 
+from functools import partial
+
 from turnfold import packing
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
@@ -20,7 +22,7 @@ class Enqueued:
 
     entry_id: str
     status: Status
-    new: bool
+    new: bool | None  # None: only the owner of the store can know
     differs: bool = False
 
 
@@ -37,7 +39,7 @@ def enqueue(draft: Draft, intent: Intent) -> Enqueued:
     if known is not None:
         return _known(draft, known, intent)
     limit = draft.settings.waiting
-    if draft.open_count >= limit:
+    if draft.open_count >= limit and not intent.promised:
         raise BackPressureError(
             what="open entries", waiting=draft.open_count, limit=limit
         )
@@ -64,7 +66,7 @@ def _known(draft: Draft, entry: Entry, intent: Intent) -> Enqueued:
 
 def _same(draft: Draft, entry: Entry, intent: Intent) -> bool:
     return len(entry.body) == len(intent.packed) and all(
-        packing.same(packed, digest, draft.stored)
+        packing.same(packed, digest, partial(draft.stored, entry.stream))
         for packed, digest in zip(intent.packed, entry.body, strict=True)
     )
 
@@ -73,6 +75,6 @@ def plan(draft: Draft, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        entry = draft.emit(stream, frozen_plan(draft, made, {}))
+        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}))
         if not entry.open:
             after_close(draft, entry)

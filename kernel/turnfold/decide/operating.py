@@ -1,5 +1,7 @@
 """What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
 
+from functools import partial
+
 from turnfold import guards
 from turnfold.bodies import left_of
 from turnfold.decide.attempting import attempt_if_free
@@ -19,7 +21,7 @@ from turnfold.words import Phase, Reason
 def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.F and entry.doubt and not accept_duplicate:
+    if entry.phase is Phase.FAILED and entry.doubt and not accept_duplicate:
         raise RuleBrokenError(
             stream=stream,
             rule="no_doubt",
@@ -50,7 +52,7 @@ def resolve(
 ) -> None:
     """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
     entry = draft.entry(stream)
-    if entry.phase not in (Phase.U, Phase.P):
+    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
         raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
     match verdict:
         case "delivered":
@@ -58,7 +60,10 @@ def resolve(
         case "not_sent" | "resend":
             resend = verdict == "resend"
             event = o.Resolved(
-                resend=resend, by=by, why=draft.text(why), marked=marked and resend
+                resend=resend,
+                by=by,
+                why=draft.text(stream, why),
+                marked=marked and resend,
             )
             draft.emit(stream, event)
             _stop_if_aborted(draft, draft.entry(stream))
@@ -90,7 +95,7 @@ def acknowledge(draft: Draft, stream: str, by: str) -> None:
 def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
     """The platform refused afterwards what it had accepted (B20): a turn whose final
     it was is amended."""
-    event = o.Bounced(part=part, detail=draft.text(detail))
+    event = o.Bounced(part=part, detail=draft.text(stream, detail))
     after_close(draft, draft.emit(stream, event))
 
 
@@ -111,10 +116,11 @@ def _redact(
     draft: Draft, state: Entry | Turn, event: o.Redacted | t.TurnRedacted
 ) -> None:
     _over(state)
-    left = left_of(draft.history(state.stream), draft.stored)
+    stored = partial(draft.stored, state.stream)
+    left = left_of(draft.history(state.stream), stored)
     if left or not state.redacted:
         draft.emit(state.stream, event)
-        draft.erase(left)
+        draft.erase(state.stream, left)
 
 
 def _over(state: Entry | Turn) -> None:

@@ -32,12 +32,17 @@ class Intent:
     not_before: int | None = None
     expires_at: int | None = None
     fresh: bool = False  # `entry` was made for this intent alone
+    promised: bool = False  # it was durable in the inbox: back-pressure came before
 
 
 def queue(draft: Draft, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
-    stored = {p.identity: packing.store(draft, p) for p in intent.packed}
+    stream = intent.entry
+    stored: dict[_Identity, str] = {}
+    for packed in intent.packed:  # equal payloads share a body
+        if packed.identity not in stored:
+            stored[packed.identity] = packing.store(draft, stream, packed)
     queued = _queued(
         kind=intent.kind,
         channel=route.channel,
@@ -59,12 +64,12 @@ def queue(draft: Draft, intent: Intent) -> Entry:
         # A reminder for tomorrow must not hold back today's replies.
         events.append(o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
-        events.append(frozen_plan(draft, intent.plan, stored))
+        events.append(frozen_plan(draft, stream, intent.plan, stored))
     return draft.emit(intent.entry, *events)
 
 
 def frozen_plan(
-    draft: Draft, made: Plan, stored: dict[_Identity, str]
+    draft: Draft, stream: str, made: Plan, stored: dict[_Identity, str]
 ) -> o.Planned | o.Aborted:
     """The event that freezes a plan, or ends an entry that its channel suppresses."""
     if not made.parts:
@@ -75,7 +80,7 @@ def frozen_plan(
         planned = _part(
             kind=packed.kind,
             # a part that is the whole payload shares its body
-            body=stored.get(packed.identity) or packing.store(draft, packed),
+            body=stored.get(packed.identity) or packing.store(draft, stream, packed),
             key=part.key,
             classes=offer.classes,
             key_window_ms=offer.key_window_ms,

@@ -17,13 +17,13 @@ from turnfold.events.ledger import Restored
 from turnfold.fold import STORE
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Mark
+from turnfold.ports.store import Watermark
 from turnfold.words import FailureClass, Phase, TurnPhase
 
 REASON = "restored"
 
 
-def restored(draft: Draft, mark: Mark, streams: Iterable[str]) -> bool:
+def restored(draft: Draft, mark: Watermark, streams: Iterable[str]) -> bool:
     """`mark` tells of the history that is gone; `streams` are all that are open. False
     if this was done before, and only the mark was not rewritten since."""
     event = Restored(
@@ -66,10 +66,10 @@ def _doubt(draft: Draft, entry: Entry) -> None:
     """An attempt that was under way is in doubt even where it had not reached the wire:
     it may have gone on. What is in doubt or parked already stays so."""
     match entry.phase:
-        case Phase.Q | Phase.R:
+        case Phase.QUEUED | Phase.RETRYABLE:
             event = o.Doubted(reason=REASON)
             after_close(draft, draft.emit(entry.stream, event))
-        case Phase.A | Phase.D:
+        case Phase.ATTEMPTED | Phase.DISPATCHED:
             unknown = o.OutcomeUnknown(
                 part=entry.part,
                 attempt=entry.attempt,

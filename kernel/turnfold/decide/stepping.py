@@ -30,5 +30,5 @@ def begin_step(draft: Draft, stream: str, run: int, key: str) -> StepState:
 
 def end_step(draft: Draft, stream: str, run: int, key: str, result: object) -> None:
     check_run(draft, stream, run)
-    digest = draft.body(canonical.dumps(result))
+    digest = draft.body(stream, canonical.dumps(result))
     draft.emit(stream, t.StepDone(run=run, key=key, result=digest))

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from turnfold import programs
 from turnfold.book import Book
+from turnfold.decide.draft import AttemptRef
+from turnfold.drivers.register import Register
 from turnfold.effects import Program
 from turnfold.fold import State
 from turnfold.machines.entry import Entry
@@ -17,15 +19,20 @@ from turnfold.words import TurnPhase
 class Key(NamedTuple):
     """The name of a program: at most one of each is alive."""
 
-    what: str  # "lane", "turns", "control", "run" or "expiry"
+    what: str  # "lane", "send", "turns", "control", "run" or "expiry"
     name: str
     run: int = 0
 
 
-def program_of(key: Key) -> Program:
+def program_of(key: Key, register: Register) -> Program | None:
+    """None: nothing is left to do. A lane has one program that sends: the next attempt
+    waits until the call of the one before it has ended."""
     match key.what:
         case "lane":
             return programs.lane(key.name)
+        case "send":
+            attempt = register.speaks_for(key.name)
+            return None if attempt is None else programs.send(attempt)
         case "turns":
             return programs.turns(key.name)
         case "control":
@@ -47,12 +54,24 @@ def at_start(book: Book) -> Iterator[Key]:
         yield Key("lane", lane)
 
 
-def after(moved: Iterable[State], book: Book, epoch: int) -> Iterator[Key]:
-    """The programs that these changes may give something to do."""
+def taken_up(attempts: Iterable[AttemptRef], register: Register) -> Iterator[Key]:
+    """The programs that send these attempts, or do it already."""
+    for attempt in attempts:
+        register.enter(attempt)
+        yield Key("send", attempt.lane)
+
+
+def after(
+    moved: Iterable[State], book: Book, epoch: int, register: Register
+) -> Iterator[Key]:
+    """The programs that these changes may give something to do. A lane that an attempt
+    speaks for is looked at when that has ended."""
     for state in moved:
         match state:
             case Entry():
-                if book.has_open(state.lane):
+                if register.speaks_for(state.lane) is None and book.has_open(
+                    state.lane
+                ):
                     yield Key("lane", state.lane)
             case Turn():
                 yield from _turn(state, epoch)

@@ -16,13 +16,14 @@ from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.clock import Clock
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef, Draft, NotLoaded
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
 from turnfold.drivers.carrier import Carrier
-from turnfold.drivers.flushing import Flusher
+from turnfold.drivers.flushing import GroupCommit
 from turnfold.drivers.legs import DRAIN, Legs
+from turnfold.drivers.register import Register
 from turnfold.drivers.running import Places, Running
 from turnfold.drivers.timers import Timers
 from turnfold.effects import (
@@ -30,25 +31,25 @@ from turnfold.effects import (
     CallHandler,
     Decision,
     Effect,
-    Leg,
     Look,
     MakePlan,
     Prepare,
     Reconcile,
     RunEnd,
     Send,
+    TakeUp,
     Wait,
 )
 from turnfold.errors import NotFoundError, StoreError, UsageError
-from turnfold.fold import State
 from turnfold.journal import Commit, Decided, Journal
 from turnfold.machines.entry import Entry
 from turnfold.ports.channel import Accepted
+from turnfold.ports.store import Wanted
 from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
-_SWIFT = (Look, MakePlan)  # effects that need no waiting
+_SWIFT = (Look, TakeUp)  # effects that need no waiting
 _SICK_MS = 5_000  # how long a program that broke is left alone
 
 Hook = Callable[[str, Effect], None]
@@ -71,17 +72,19 @@ class AioDriver:
     ) -> None:
         self.journal, self.book, self.clock = journal, journal.book, clock
         self._run_handler, self._watch, self._probe = run_handler, watch, probe
-        self.legs = Legs(journal.store, clock, settings, self.entry, self._late)
+        self.register = Register()
+        self.legs = Legs(
+            journal.store, clock, settings, self.entry, self._late, self.register
+        )
         self.epoch = 0  # 0: not the worker
         self.draining = False
         self.deposed = False
         self.troubles = 0
         self.live: dict[Key, Running] = {}
-        self._glance: Draft | None = None  # a draft that nothing was made in
         self._again: set[Key] = set()
         self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
-        self.flusher = Flusher(journal, settings.flush, self._stored)
+        self.flusher = GroupCommit(journal, self.moved)
         self._carrier = Carrier(
             journal.store,
             self.entry,
@@ -94,35 +97,25 @@ class AioDriver:
 
     # --- appends: one commit per tick ---
 
-    def submit(self, decision: Decision) -> asyncio.Future[Any]:
+    def submit(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
         """The future resolves after COMMIT. Cancelling it does not undo the append."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.flusher.append(decision, partial(_resolve, future))
-        return future
+        return self.flusher.submit(decision, wanted)
 
-    def _stored(self, commit: Commit) -> None:
-        self.moved(commit.moved, commit)
-
-    def moved(self, moved: Mapping[str, State], commit: Commit | None = None) -> None:
+    def moved(self, commit: Commit) -> None:
         """Give every program that has something to do now a chance to do it."""
-        for state in moved.values():
+        for state in commit.moved.values():
             if isinstance(state, Entry):
+                self.register.moved(state)
                 self.legs.forget(state)
         if self.epoch:
-            if commit is not None:
-                self.legs.keep(commit.bodies)
-            self.start(agenda.after(moved.values(), self.book, self.epoch))
+            self.legs.keep(commit.bodies)
+            self.start(agenda.taken_up(commit.attempts, self.register))
+            states, register = commit.moved.values(), self.register
+            self.start(agenda.after(states, self.book, self.epoch, register))
             self._set_alarm()
-        self._watch(commit or Commit([], dict(moved)))
-
-    def refresh(self) -> None:
-        """Take in what other processes appended."""
-        self.flusher.after(self._refresh)
-
-    def _refresh(self) -> None:
-        moved = self.journal.refresh()
-        if moved:
-            self.moved(moved)
+        self._watch(commit)
 
     # --- programs ---
 
@@ -130,8 +123,10 @@ class AioDriver:
         for key in keys:
             if key in self.live:
                 self._again.add(key)
-            else:
-                self.live[key] = run = Running(key, agenda.program_of(key))
+                continue
+            program = agenda.program_of(key, self.register)
+            if program is not None:
+                self.live[key] = run = Running(key, program)
                 self._go_on(run)
 
     def _go_on(
@@ -149,6 +144,9 @@ class AioDriver:
                         self._set_out(run, effect)
                         return
                     answer = self._at_once(run.key, effect)
+                except NotLoaded:
+                    self._look_again(run, effect)
+                    return
                 except (StoreError, UsageError) as exc:
                     error = exc
         except StopIteration as stop:
@@ -158,16 +156,43 @@ class AioDriver:
         except Exception:  # noqa: BLE001  a broken program must not stop the others
             self._ended(run, self._broke(run.key))
 
-    def _at_once(self, key: Key, effect: Look | MakePlan) -> Any:
+    def _look_again(self, run: Running, effect: Effect) -> None:
+        """State that is not in memory: the journal fetches it, then the effect begins
+        anew. A question is asked as a decision that writes nothing."""
+        if isinstance(effect, Look):
+            tell: Callable[[Any], None] = partial(self._go_on, run)
+            self._append(run, effect.question, tell)
+        else:
+            stream = _entry_of(effect)
+            self.flusher.append(
+                lambda draft: draft.state(stream), partial(self._loaded, run, effect)
+            )
+
+    def _loaded(self, run: Running, effect: Effect, decided: Decided) -> None:
+        if decided.error is not None:
+            self._go_on(run, error=decided.error)
+            return
+        try:
+            self._set_out(run, effect)
+        except (StoreError, UsageError) as exc:
+            self._go_on(run, error=exc)
+
+    def _append(
+        self, run: Running, decision: Decision, tell: Callable[[Any], None]
+    ) -> None:
+        self.flusher.append(decision, partial(self._decided, run, tell))
+
+    def _at_once(self, key: Key, effect: Look | TakeUp) -> Any:
         """What needs no waiting. What happened before a look has been seen by it, so
         it is no reason to start again."""
         if self._probe is not None:
             self._probe("before", effect)
         if isinstance(effect, Look):
             self._again.discard(key)
-            answer = self.look(effect.question)
+            answer = self.glance(effect.question)
         else:
-            answer = self._carrier.plan(effect.entry)
+            answer = None
+            self.start(agenda.taken_up([effect.attempt], self.register))
         if self._probe is not None:
             self._probe("after", effect)
         return answer
@@ -180,18 +205,22 @@ class AioDriver:
             tell = partial(self._answered, run, effect)
         match effect:
             case Append(decision=decision):
-                self.flusher.append(decision, partial(self._decided, run, tell))
+                self._append(run, decision, tell)
+            case MakePlan(entry=entry):
+                self.entry(entry)
+                self._make_plan(run, entry, tell)
             case Send():
+                self.entry(effect.attempt.entry)
                 self._carrier.send(run, effect, tell, partial(self._go_on, run, None))
-            case Prepare(leg=leg):
-                self._carrier.prepare(run, leg, tell)
-            case Reconcile(leg=leg):
-                self._carrier.reconcile(run, leg, tell)
+            case Prepare(attempt=attempt):
+                self._carrier.prepare(run, attempt, tell)
+            case Reconcile(entry=entry):
+                self._carrier.reconcile(run, entry, tell)
             case CallHandler():
                 self._runs.enter(run, partial(self._call_handler, run, effect, tell))
             case Wait():
                 self._rest(run, effect, tell)
-            case Look() | MakePlan():
+            case Look() | TakeUp():
                 raise AssertionError  # answered at once
 
     def _answered(self, run: Running, effect: Effect, answer: Any) -> None:
@@ -225,7 +254,8 @@ class AioDriver:
         self.live.pop(key, None)
         if not self.live:
             self._at_rest.set()
-        if key in self._again and not self.draining:
+        again = key in self._again and (key.what == "send" or not self.draining)
+        if again:
             self._again.discard(key)
             if key.what != "run":
                 self.start([key])
@@ -251,15 +281,32 @@ class AioDriver:
         loop = asyncio.get_running_loop()
         run.waits = loop.call_later(wait.ms / 1000, tell, None)
 
-    def look(self, question: Callable[[Draft], Any]) -> Any:
-        """Ask folded state; nothing that the question emits is kept."""
-        context, draft = self.journal.context(), self._glance
-        if draft is None or draft.context is not context or self._stale(draft):
-            draft = self._glance = Draft(self.book, context)
-        return question(draft)
+    def _make_plan(self, run: Running, entry: str, tell: Callable[[Any], None]) -> None:
+        loop = asyncio.get_running_loop()
+        run.waits = task = loop.create_task(self._carrier.plan(entry))
 
-    def _stale(self, draft: Draft) -> bool:
-        return draft.made > 0 or draft.position != self.book.position
+        def ended(task: asyncio.Task[Any]) -> None:
+            if task.cancelled():
+                self._ended(run, None)
+            elif (error := task.exception()) is None:
+                tell(task.result())
+            elif isinstance(error, StoreError | UsageError):
+                self._go_on(run, error=error)
+            else:
+                self._ended(run, self.clock.now() + _SICK_MS)
+
+        task.add_done_callback(ended)
+
+    async def look(self, question: Callable[[Draft], Any]) -> Any:
+        """Ask folded state; nothing that the question emits is kept."""
+        try:
+            return self.glance(question)
+        except NotLoaded:
+            return await self.submit(question)
+
+    def glance(self, question: Callable[[Draft], Any]) -> Any:
+        """As `look`, of memory alone. Raises NotLoaded."""
+        return question(Draft(self.book, self.journal.context()))
 
     def entry(self, stream: str) -> Entry:
         found = self.book.state(stream)
@@ -267,11 +314,12 @@ class AioDriver:
             raise NotFoundError(what="entry", id=stream)
         return found
 
-    def _late(self, leg: Leg, outcome: Accepted) -> None:
+    def _late(self, attempt: AttemptRef, outcome: Accepted) -> None:
         """A call that was given up has succeeded after all: that is evidence."""
         if self.epoch or self.deposed:
+            a = attempt
             future = self.submit(
-                lambda draft: settle(draft, leg.entry, leg.part, leg.attempt, outcome)
+                lambda draft: settle(draft, a.entry, a.part, a.number, outcome)
             )
             future.add_done_callback(_log_failure)
 
@@ -325,6 +373,7 @@ class AioDriver:
         self._timers.silence()
         await self._rested(timeout_ms / 1000)
         self.legs.stopping = True
+        self.start(self._never_taken_up())
         while self.live:
             for run in list(self.live.values()):
                 self._cut_off(run)
@@ -332,11 +381,17 @@ class AioDriver:
         await self.flusher.rested()
         self.epoch = 0
 
+    def _never_taken_up(self) -> list[Key]:
+        """The lanes of attempts that are durable and in nobody's hand: their programs
+        record that nothing was sent."""
+        waiting = self.book.under_way(self.epoch) if self.epoch else ()
+        return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
+
     def abandon(self) -> list[asyncio.Task[Any]]:
         """End everything where it stands, as a crash does; returns the tasks of calls
         that were cancelled. For tests: the process goes on, and the log must not."""
         self.stand_down()
-        self.flusher.close()
+        self.flusher.abandon()
         self.legs.stopping = True
         for run in self.live.values():
             run.program.close()
@@ -381,13 +436,15 @@ async def _run(
     return await handler(effect.turn, effect.run)
 
 
-def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
-    if future.done():
-        return  # its caller was cancelled; the append stands all the same
-    if decided.error is not None:
-        future.set_exception(decided.error)
-    else:
-        future.set_result(decided.value)
+def _entry_of(effect: Effect) -> str:
+    """The entry that an effect speaks of."""
+    match effect:
+        case Send(attempt=attempt) | Prepare(attempt=attempt):
+            return attempt.entry
+        case Reconcile(entry=entry) | MakePlan(entry=entry):
+            return entry
+        case _:
+            raise AssertionError  # it needs no entry
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

@@ -9,15 +9,17 @@ from functools import partial
 from typing import Any
 
 from turnfold.attached import Attached
+from turnfold.bodies import read_body
+from turnfold.decide.draft import AttemptRef, NotLoaded
 from turnfold.drivers.calls import Call
 from turnfold.drivers.legs import DRAIN, Legs, route_of
 from turnfold.drivers.running import Places, Running
-from turnfold.effects import Asked, Leg, Send
+from turnfold.effects import Asked, Send
 from turnfold.errors import MissingBodyError, StoreError, UsageError
 from turnfold.machines.entry import Entry
-from turnfold.packing import unpack
+from turnfold.packing import fetch_payload
 from turnfold.planning import Plan
-from turnfold.ports.channel import CannotTell, Rejected
+from turnfold.ports.channel import CannotTell, Rejected, Unknown
 from turnfold.ports.store import Store
 from turnfold.words import FailureClass
 
@@ -43,14 +45,14 @@ class Carrier:
         self.places = Places(at_once)
         self._draining = draining
 
-    def plan(self, stream: str) -> Plan | Rejected:
+    async def plan(self, stream: str) -> Plan | Rejected:
         entry = self._find(stream)
         desk = self._desk(entry)
         if desk is None:
             return _detached(entry)
         try:
-            body = self._store.body
-            payloads = [unpack(body(digest), body) for digest in entry.body]
+            read = partial(read_body, self._store)
+            payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
             return desk.plan(payloads, route_of(entry), entry.kind, stream)
         except Exception as exc:  # an adapter's plan may raise anything
             if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
@@ -58,13 +60,13 @@ class Carrier:
             detail = f"plan: {type(exc).__name__}: {exc}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
 
-    def prepare(self, run: Running, leg: Leg, tell: Tell) -> None:
-        entry = self._find(leg.entry)
+    def prepare(self, run: Running, attempt: AttemptRef, tell: Tell) -> None:
+        entry = self._find(attempt.entry)
         desk = self._desk(entry)
         if desk is None or self._draining():
             tell(_detached(entry) if desk is None else DRAIN)
         else:
-            _wait_for(run, self._legs.prepare(desk, leg, tell))
+            _wait_for(run, self._legs.prepare(desk, attempt, tell))
 
     def send(
         self, run: Running, effect: Send, tell: Tell, fail: Callable[[Exception], None]
@@ -75,14 +77,18 @@ class Carrier:
     def _send(
         self, run: Running, effect: Send, tell: Tell, fail: Callable[[Exception], None]
     ) -> None:
+        ended = partial(self._sent, tell)
         try:
-            desk = self._desk(self._find(effect.leg.entry))
-            ended = partial(self._sent, tell)
+            entry = self._find(effect.attempt.entry)
+        except NotLoaded:  # it was closed while this attempt waited for a place
+            ended(Unknown(cause="overtaken"))
+            return
+        try:
+            desk = self._desk(entry)
             if desk is None:
-                ended(_detached(self._find(effect.leg.entry)))
+                ended(_detached(entry))
             else:
-                call = self._legs.send(desk, effect.leg, effect.prepared, ended)
-                _wait_for(run, call)
+                _wait_for(run, self._legs.send(desk, effect.attempt, ended))
         except (StoreError, UsageError) as exc:
             self.places.leave()
             fail(exc)
@@ -91,12 +97,12 @@ class Carrier:
         self.places.leave()
         tell(outcome)
 
-    def reconcile(self, run: Running, leg: Leg, tell: Tell) -> None:
-        desk = self._desk(self._find(leg.entry))
+    def reconcile(self, run: Running, stream: str, tell: Tell) -> None:
+        desk = self._desk(self._find(stream))
         if desk is None:
             tell(Asked(CannotTell(detail="channel is not attached"), _ABSENT_MS))
         else:
-            _wait_for(run, self._legs.reconcile(desk, leg, tell))
+            _wait_for(run, self._legs.reconcile(desk, stream, tell))
 
     def _desk(self, entry: Entry) -> Attached | None:
         return self._desks.get((entry.channel, entry.account))

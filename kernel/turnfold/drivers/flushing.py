@@ -1,169 +1,134 @@
-"""Everything that is appended in one tick of the loop goes into one transaction.
+"""Everything that is appended in one tick of the loop goes into one commit.
 
-Decided on the loop, always. Written there too while the disk is quick; where a COMMIT
-would stop the loop for milliseconds it is written in a thread, and what is appended
-meanwhile makes the next transaction. Nobody can tell the difference but by time:
-results are handed out on the loop after COMMIT, and what is folded moves on only then.
-See specs/decisions/0016.
+One task decides and stores, commit after commit. Decisions that arrive while a commit
+waits for the disk make the next one. A caller learns its result after the COMMIT.
+Whether a commit waits in a thread is the store's own business.
 """
 
 import asyncio
-import time
+import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from typing import Any
 
 from turnfold.effects import Decision
-from turnfold.journal import Begun, Commit, Decided, Journal
-from turnfold.words import Flush
+from turnfold.errors import NotOpenError
+from turnfold.journal import Commit, Decided, Journal
+from turnfold.ports.store import Wanted
 
-SLOW_MS, QUICK_MS = 2.0, 1.0  # per COMMIT: above it a thread, below it the loop again
-_SELDOM = 8  # commits on the loop for one that is timed
-_NEW = 0.2  # the weight of the latest COMMIT in the mean
-
+_LOG = logging.getLogger("turnfold")
 Tell = Callable[[Decided], None]
 _Queue = Sequence[tuple[Decision, Tell]]
 
 
-class Flusher:
+class GroupCommit:
     """`stored` is told of each commit before the callers learn their results."""
 
-    def __init__(
-        self, journal: Journal, flush: Flush, stored: Callable[[Commit], None]
-    ) -> None:
+    def __init__(self, journal: Journal, stored: Callable[[Commit], None]) -> None:
         self._journal, self._stored = journal, stored
-        self._mode = flush if journal.store.reads_while_writing else Flush.LOOP
-        self._context = copy_context()
         self._queue: list[tuple[Decision, Tell]] = []
-        self._thread: ThreadPoolExecutor | None = None
-        self._flight: Future[float] | None = None
-        self._land: Callable[[], None] = lambda: None
-        self._then: Callable[[], None] | None = None
-        self._unwatched = 0  # commits until the next one that is timed
-        self.wait_ms = 0.0  # for the disk, per COMMIT, smoothed
-        self.threaded = self._mode is Flush.THREAD
+        self._wanted: list[Wanted] = []
+        self._work: asyncio.Future[None] | None = None  # set while the task is idle
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
 
-    def append(self, decision: Decision, tell: Tell) -> None:
-        """From anywhere: what follows runs in the context that the kernel was opened
-        in, so that nothing a caller or an adapter has set there gets any further."""
-        if not self._queue:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._flush, context=self._context)
-        self._queue.append((decision, tell))
+    def start(self) -> None:
+        """Begin to commit. Everything that follows from a commit runs in the context
+        of this call, so no context variable of a caller reaches another one."""
+        context = copy_context()
+        self._task = asyncio.create_task(self._run(), context=context)
 
-    def _flush(self) -> None:
-        if self._flight is not None or not self._queue:
-            return  # what is in the air flushes the rest when it lands
-        queue, self._queue = self._queue, []
-        decisions = [decision for decision, _ in queue]
-        try:
-            begun = self._journal.begin(decisions)
-            if self.threaded:
-                self._take_off(queue, begun)
-                return
-            self._write(begun)
-            commit = self._journal.finish(begun)
-        except Exception as exc:  # noqa: BLE001  it becomes the callers' results
-            commit = self._journal.failed(decisions, exc)
-        self._hand_out(queue, commit)
+    def submit(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
+        """A future of the decision's answer, done after its COMMIT. Cancelling the
+        future does not take the append back. `wanted`: state that the decision is
+        known to ask for."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.append(decision, partial(_resolve, answer), wanted)
+        return answer
 
-    def _write(self, begun: Begun) -> None:
-        """Timed now and then: reading a thread's clock is a call to the system."""
-        self._unwatched -= 1
-        if self._unwatched >= 0:
-            begun.write()
+    def append(
+        self, decision: Decision, tell: Tell, wanted: Wanted | None = None
+    ) -> None:
+        """As `submit`; `tell` is called with the result after the COMMIT."""
+        if self._closed:
+            tell(Decided(error=NotOpenError(state="closed")))
             return
-        self._unwatched = _SELDOM
-        self._saw(_timed(begun))
+        self._queue.append((decision, tell))
+        self._idle.clear()
+        if wanted is not None:
+            self._wanted.append(wanted)
+        if self._work is not None and not self._work.done():
+            self._work.set_result(None)
 
-    def _hand_out(self, queue: _Queue, commit: Commit) -> None:
+    async def _run(self) -> None:
+        while True:
+            while self._queue:
+                self._idle.clear()
+                await self._commit()
+            self._idle.set()
+            self._work = asyncio.get_running_loop().create_future()
+            await self._work
+
+    async def _commit(self) -> None:
+        queue, self._queue = self._queue, []
+        wanted, self._wanted = self._wanted, []
+        try:
+            commit = await self._journal.commit([d for d, _ in queue], wanted)
+        except BaseException as exc:
+            _refuse(queue, exc)
+            raise
         try:
             self._stored(commit)
-        finally:  # whoever waits learns what is durable, whatever else goes wrong
-            for (_, tell), decided in zip(queue, commit.results, strict=True):
-                tell(decided)
-
-    # --- in a thread ---
-
-    def _take_off(self, queue: _Queue, begun: Begun) -> None:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "turnfold-flush")
-        loop = asyncio.get_running_loop()
-        self._flight = flight = self._thread.submit(_timed, begun)
-        self._land = partial(self._landed, flight, queue, begun)
-        flight.add_done_callback(
-            lambda _: loop.call_soon_threadsafe(
-                self._arrive, flight, context=self._context
-            )
-        )
-
-    def _arrive(self, flight: "Future[float]") -> None:
-        if self._flight is flight:  # else it was waited for
-            self._land()
-
-    def _landed(self, flight: "Future[float]", queue: _Queue, begun: Begun) -> None:
-        self._flight = None
-        decisions = [decision for decision, _ in queue]
-        try:
-            self._saw(flight.result())
-            commit = self._journal.finish(begun)
-        except Exception as exc:  # noqa: BLE001  it becomes the callers' results
-            commit = self._journal.failed(decisions, exc)
-        self._hand_out(queue, commit)
-        then, self._then = self._then, None
-        if then is not None:
-            then()
-        self._flush()
-
-    @property
-    def busy(self) -> bool:
-        """A transaction is open: the store's writing side belongs to its thread."""
-        return self._flight is not None
-
-    def land(self) -> None:
-        """Wait, with the loop standing still, until no transaction is open: for who
-        needs the writing side of the store now."""
-        if self._flight is not None:
-            self._flight.exception()
-            self._land()
-
-    def after(self, then: Callable[[], None]) -> None:
-        """Once no transaction is open; at once if none is. The latest one wins."""
-        if self._flight is None:
-            then()
-        else:
-            self._then = then
-
-    # --- the end ---
+        except Exception:  # noqa: BLE001  a caller learns what is durable, whatever else goes wrong
+            _LOG.exception("what follows from a commit broke; the commit stands")
+        for (_, tell), decided in zip(queue, commit.results, strict=True):
+            _safely(tell, decided)
 
     async def rested(self) -> None:
-        """Until everything that was appended is stored."""
-        while self._queue or self._flight is not None:
-            if self._flight is not None:
-                await asyncio.wait({asyncio.wrap_future(self._flight)})
-            await asyncio.sleep(0)
+        """Return when everything that was appended is stored."""
+        await self._idle.wait()
 
-    def close(self) -> None:
-        """Forget what is not in a transaction yet; end the thread."""
+    def abandon(self) -> None:
+        """End where it stands, as a crash does: nothing more is stored or told."""
+        self._closed = True
         self._queue.clear()
-        if self._flight is not None:
-            self._flight.exception()
-            self._flight = None
-        if self._thread is not None:
-            self._thread.shutdown()
-            self._thread = None
+        if self._task is not None:
+            self._task.cancel()
 
-    def _saw(self, wait_ms: float) -> None:
-        self.wait_ms += _NEW * (wait_ms - self.wait_ms)
-        if self._mode is Flush.AUTO:
-            limit = QUICK_MS if self.threaded else SLOW_MS
-            self.threaded = self.wait_ms > limit
+    async def close(self) -> None:
+        """Refuse whatever is not being stored yet; let a commit under way end."""
+        self._closed = True
+        queue, self._queue = self._queue, []
+        _refuse(queue, NotOpenError(state="closed"))
+        task, self._task = self._task, None
+        if task is not None:
+            await self._idle.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
-def _timed(begun: Begun) -> float:
-    """COMMIT, and how many ms of it were spent waiting: its time less the processor's,
-    for the rows of a large batch are work and no reason for a thread."""
-    wall, work = time.perf_counter(), time.thread_time()
-    begun.write()
-    return 1000 * (time.perf_counter() - wall - time.thread_time() + work)
+def _safely(tell: Tell, decided: Decided) -> None:
+    try:
+        tell(decided)
+    except Exception:  # noqa: BLE001  one caller's trouble is not that of the next
+        _LOG.exception("a caller broke when it was told its result")
+
+
+def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
+    if future.done():
+        return  # its caller was cancelled; the append stands all the same
+    if decided.error is not None:
+        future.set_exception(decided.error)
+    else:
+        future.set_result(decided.value)
+
+
+def _refuse(queue: _Queue, exc: BaseException) -> None:
+    error = exc if isinstance(exc, Exception) else NotOpenError(state="closing")
+    for _, tell in queue:
+        _safely(tell, Decided(error=error))

@@ -1,4 +1,4 @@
-"""The events of gates, cursors and the store itself (design 7)."""
+"""The events of gates, cursors and the store itself (specs/design.md 7)."""
 
 from turnfold.frozen import frozen
 

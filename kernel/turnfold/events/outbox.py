@@ -1,4 +1,4 @@
-"""The events of an outbox entry (design 4), one class each, past tense.
+"""The events of an outbox entry (specs/design.md 4), one class each, past tense.
 
 Every field is text, an integer, a boolean, none, or a tuple of such records: what the
 canonical log can carry. Fields at their default are left out of the stored bytes.
@@ -214,8 +214,8 @@ class Bounced:
 
 @frozen(kw_only=True)
 class Imported:
-    """An entry of another system's queue. `phase` is Q, P or F; what came over in
-    doubt is never Q."""
+    """An entry of another system's queue. `phase` is queued, parked or
+    failed; an entry that came over in doubt is never queued."""
 
     kind: Kind
     channel: str

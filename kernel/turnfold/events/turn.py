@@ -1,4 +1,4 @@
-"""The events of a turn (design 5). The same rules as for the events of an entry."""
+"""The events of a turn (specs/design.md 5). The same rules as for the events of an entry."""
 
 from turnfold.frozen import frozen
 from turnfold.words import AbortReason, FailureClass, TurnOutcome

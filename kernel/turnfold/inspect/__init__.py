@@ -3,31 +3,28 @@
 Nothing here writes, locks or migrates: with a store that was opened with
 `read_only=True` an operator may look at a gateway that runs, hangs or is dead.
 
-    store.open(read_only=True)
-    Inspect(store).show("06gv")        # a turn or entry, by any unique piece of its id
-    Inspect(store).answer_to("telegram", conversation="42", message_id="1001").text
+    await store.open(read_only=True)
+    inspect = Inspect(store)
+    await inspect.show("06gv")         # a turn or entry, by any unique piece of its id
+    await inspect.answer_to("telegram", conversation="42", message_id="1001")
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
-from turnfold import canonical, fold
-from turnfold.codec import Record, decode
+from turnfold import fold, pages
 from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.errors import (
-    CorruptLogError,
-    InvalidInputError,
-    MissingBodyError,
-    NotFoundError,
-)
+from turnfold.errors import NotFoundError
 from turnfold.inspect import build, nexts
-from turnfold.inspect.find import Filter, resolve, rows
-from turnfold.inspect.state import AnyDesk, StoreView
-from turnfold.inspect.tell import told
+from turnfold.inspect.find import INBOX, Filter, makes, resolve, rows
+from turnfold.inspect.state import AnyDesk, ReadModel
+from turnfold.inspect.tell import Text
 from turnfold.inspect.verdict import verdict
 from turnfold.inspect.views import (
     Answer,
     AttemptView,
+    CommandView,
     EntryView,
     Happening,
     InboundView,
@@ -41,14 +38,15 @@ from turnfold.inspect.views import (
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
-from turnfold.names import inbound_key
+from turnfold.names import ENTRY, TURN, inbound_key
 from turnfold.payloads import Inbound
-from turnfold.ports.store import Store
+from turnfold.ports.store import Command, Record, Store, Wanted
 from turnfold.settings import Settings
 
 __all__ = [
     "Answer",
     "AttemptView",
+    "CommandView",
     "EntryView",
     "Filter",
     "Happening",
@@ -60,8 +58,9 @@ __all__ = [
     "Row",
     "RunView",
     "TurnView",
+    "View",
 ]
-_PREVIEW = 200  # characters of a body that a view shows
+View = TurnView | EntryView | LedgerView | CommandView
 
 
 def _wall_ms() -> int:
@@ -69,9 +68,9 @@ def _wall_ms() -> int:
 
 
 class Inspect:
-    """`now`, `settings` and `desks` (what is attached) are the kernel's where there is
-    one; from outside all channels count as attached. `alive` tells if a worker lives
-    (None: not known)."""
+    """`now`, `settings` and `desks` (the channels that are attached) are the kernel's
+    where there is one; from outside all channels count as attached. `alive` tells if a
+    worker lives (None: not known)."""
 
     def __init__(
         self,
@@ -90,27 +89,37 @@ class Inspect:
 
     # --- questions ---
 
-    def show(self, wanted: str) -> TurnView | EntryView | LedgerView:
+    async def show(self, wanted: str) -> View:
         """All that happened to one thing, and what happens next. `wanted`: an id in
-        full, without its prefix, the beginning of one, or an inbound message's id.
+        full, without its prefix, the beginning of one, or an inbound message's id. A
+        turn or entry that is only posted so far comes as a CommandView.
 
         Raises NotFoundError, InvalidInputError (several fit), CorruptLogError.
         """
-        stream = resolve(self._store, wanted)
-        draft = self._draft()
-        records = self._store.read(stream)
-        state = fold.fold(records)
-        match state:
-            case Turn():
-                return self._turn(draft, state, records)
-            case Entry():
-                return self._entry(draft, state, records)
-            case None:
-                raise NotFoundError(what="stream", id=stream)
-            case Gate() | Cursor() | StoreState():
-                return self._ledger(state, records)
+        return await self._show(await resolve(self._store, wanted))
 
-    def inbound(
+    async def _show(self, stream: str) -> View:
+        waiting = await self._waiting(stream)
+        model = ReadModel(self._store)
+        await model.read((stream,))
+        match model.state(stream):
+            case Turn() as turn:
+                return await self._turn_of(model, turn, waiting)
+            case Entry() as entry:
+                await self._read_around(model, (entry,))
+                await model.read_bodies((stream,))
+                question = partial(self._entry, model, entry, waiting)
+                return await model.ask(await self._context(), question)
+            case Gate() | Cursor() | StoreState() as state:
+                await model.read_bodies((stream,))
+                return self._ledger(model, state)
+            case None:
+                for command in waiting:
+                    if command.new:
+                        return command
+                raise NotFoundError(what="stream", id=stream)
+
+    async def inbound(
         self,
         channel: str,
         *,
@@ -120,7 +129,7 @@ class Inspect:
         event: str = "message",
     ) -> TurnView | None:
         """The turn of an inbound message, with its runs, entries, parts, attempts and
-        receipts; none if the message was never accepted."""
+        receipts; None if the message is not in the log."""
         message = Inbound(
             channel,
             account=account,
@@ -128,11 +137,14 @@ class Inspect:
             message_id=message_id,
             event=event,
         )
-        stream = self._store.lookup(inbound_key(message))
-        found = None if stream is None else self.show(stream)
+        return await self._inbound(inbound_key(message))
+
+    async def _inbound(self, key: str) -> TurnView | None:
+        stream = (await self._store.fetch(Wanted(keys=frozenset((key,))))).keys[key]
+        found = None if stream is None else await self._show(stream)
         return found if isinstance(found, TurnView) else None
 
-    def answer_to(
+    async def answer_to(
         self,
         channel: str,
         *,
@@ -142,63 +154,121 @@ class Inspect:
         event: str = "message",
     ) -> Answer:
         """ "I wrote and got no answer": why."""
-        turn = self.inbound(
+        message = Inbound(
             channel,
+            account=account,
             conversation=conversation,
             message_id=message_id,
-            account=account,
             event=event,
         )
-        if turn is None:
-            text = f"{channel} never handed message {message_id} over to this gateway"
-            return Answer(text=text)
-        return Answer(text=turn.verdict, turn=turn)
+        key = inbound_key(message)
+        # The inbox first: a command leaves it for the log, and never comes back.
+        waiting = [c for c in await self.inbox() if c.key == key]
+        turn = await self._inbound(key)
+        if turn is not None:
+            return Answer(text=turn.verdict, turn=turn)
+        for command in waiting:
+            text = f"the message arrived and has no answer yet: {command.next.text}"
+            return Answer(text=text, waiting=command)
+        text = f"{channel} never handed message {message_id} over to this gateway"
+        return Answer(text=text)
 
-    def list(self, want: Filter | None = None) -> tuple[Row, ...]:
+    async def list(self, want: Filter | None = None) -> tuple[Row, ...]:
         """Turns and entries, newest first."""
-        return tuple(rows(self._store, want or Filter()))
+        return tuple(await rows(self._store, want or Filter()))
 
-    def events(self, after: int = 0) -> Iterator[Happening]:
-        """Every event after a position, in words; one that cannot be read says so."""
-        return map(self.tell, self._store.log(after))
+    async def inbox(self) -> tuple[CommandView, ...]:
+        """The commands that wait for the worker, the oldest first."""
+        return tuple(map(self._command, await self._store.inbox(INBOX)))
 
-    def tell(self, record: Record) -> Happening:
-        try:
-            text = told(decode(record), self._text)
-        except CorruptLogError as exc:
-            text = f"cannot be read: {exc.problem}"
-        return Happening(
-            position=record.position,
-            at=record.at,
-            stream=record.stream,
-            kind=record.kind,
-            text=text,
+    async def events(self, after: int = 0) -> AsyncIterator[Happening]:
+        """Every event after a position, in words; a record that cannot be read says
+        so."""
+        async for page in pages.records(self._store, after):
+            for happening in await self.tell(page):
+                yield happening
+
+    async def tell(self, records: Sequence[Record]) -> tuple[Happening, ...]:
+        """The events of these records, in words."""
+        model = ReadModel(self._store)
+        await model.read_bodies_of(records)
+        return tuple(
+            happening
+            for record in records
+            for happening in build.happened(
+                (record,), partial(model.text, record.stream)
+            )
         )
 
-    # --- views ---
+    # --- what a question reads first ---
 
-    def _draft(self) -> Draft:
-        store = StoreView(self._store)
-        worker = store.state(fold.STORE)
+    async def _context(self) -> Context:
+        wanted = Wanted(summaries=frozenset((fold.STORE,)))
+        row = (await self._store.fetch(wanted)).summaries[fold.STORE]
+        worker = None if row is None else fold.restore(row)
         epoch, owner = 0, ""
         if isinstance(worker, StoreState):
             epoch, owner = worker.epoch, worker.owner or ""
-        context = Context(
+        return Context(
             now=self._now(),
             settings=self._settings,
             fence=Fence(epoch=epoch, owner=owner),
             desks=self._desks,
         )
-        return Draft(store, context)
 
-    def _turn(self, draft: Draft, turn: Turn, records: Sequence[Record]) -> TurnView:
+    async def _waiting(self, stream: str) -> tuple[CommandView, ...]:
+        return tuple(c for c in await self.inbox() if c.stream == stream)
+
+    async def _read_around(self, model: ReadModel, entries: Sequence[Entry]) -> None:
+        """The lanes that open entries wait in."""
+        for entry in entries:
+            if entry.open:
+                await model.read_lane(ENTRY, entry.lane)
+
+    async def _turn_of(
+        self, model: ReadModel, turn: Turn, waiting: tuple[CommandView, ...]
+    ) -> TurnView:
+        names = await model.read_entries(turn.stream)
+        await model.read_bodies((turn.stream, *names))
+        states = [model.state(name) for name in names]
+        await self._read_around(model, [s for s in states if isinstance(s, Entry)])
+        await model.read_lane(TURN, turn.lane)
+        question = partial(self._turn, model, turn, waiting)
+        return await model.ask(await self._context(), question)
+
+    # --- views ---
+
+    def _command(self, command: Command) -> CommandView:
+        alive = self._alive()
+        text = "waits in the inbox for the worker to take it up"
+        if alive is False:
+            text += nexts.NOBODY
+        return CommandView(
+            id=command.id,
+            kind=command.kind,
+            stream=command.stream,
+            at=command.at,
+            key=command.key,
+            new=makes(command),
+            next=Next(text=text),
+        )
+
+    def _turn(
+        self,
+        model: ReadModel,
+        turn: Turn,
+        waiting: tuple[CommandView, ...],
+        draft: Draft,
+    ) -> TurnView:
         entries = [
-            self._entry_of(draft, name) for name in draft.entries_of(turn.stream)
+            self._entry(model, draft.entry(name), (), draft)
+            for name in draft.entries_of(turn.stream)
         ]
         finals = [e for e in entries if e.id in turn.finals]
-        waiting = [(e.id, e.next) for e in finals if not e.phase.closed]
+        unsettled = [(e.id, e.next) for e in finals if not e.phase.closed]
         named = [(e.id, e.run) for e in entries]
-        next_ = nexts.next_of_turn(draft, turn, self._alive(), waiting)
+        next_ = nexts.next_of_turn(draft, turn, self._alive(), unsettled)
+        records, text = model.records(turn.stream), partial(model.text, turn.stream)
         return TurnView(
             id=turn.stream,
             phase=turn.phase,
@@ -208,20 +278,26 @@ class Inspect:
             control=turn.control,
             created=turn.created,
             updated=turn.updated,
-            inbound=build.inbound_of(records, self._preview),
-            runs=build.runs_of(records, self._text, named),
+            inbound=build.inbound_of(records, partial(model.preview, turn.stream)),
+            runs=build.runs_of(records, text, named),
             finals=turn.finals,
             notice=turn.notice,
             entries=tuple(entries),
             verdict=verdict(turn, entries, next_),
             next=next_,
-            happened=build.happened(records, self._text),
+            happened=build.happened(records, text),
+            waiting=waiting,
         )
 
-    def _entry_of(self, draft: Draft, stream: str) -> EntryView:
-        return self._entry(draft, draft.entry(stream), self._store.read(stream))
-
-    def _entry(self, draft: Draft, e: Entry, records: Sequence[Record]) -> EntryView:
+    def _entry(
+        self,
+        model: ReadModel,
+        e: Entry,
+        waiting: tuple[CommandView, ...],
+        draft: Draft,
+    ) -> EntryView:
+        records = model.records(e.stream)
+        text: Text = partial(model.text, e.stream)
         return EntryView(
             id=e.stream,
             turn=e.turn,
@@ -243,16 +319,18 @@ class Inspect:
             reason=None if e.reason is None else str(e.reason),
             doubt=e.doubt,
             delivered=len(e.receipts),
-            parts=build.parts_of(records, self._text, self._preview),
+            parts=build.parts_of(records, text, partial(model.preview, e.stream)),
             next=nexts.next_of_entry(draft, e, self._alive()),
-            happened=build.happened(records, self._text),
+            happened=build.happened(records, text),
+            waiting=waiting,
         )
 
     def _ledger(
-        self, state: Gate | Cursor | StoreState, records: Sequence[Record]
+        self, model: ReadModel, state: Gate | Cursor | StoreState
     ) -> LedgerView:
         summary = fold.summarize(state)
         is_gate = isinstance(state, Gate)
+        text = partial(model.text, state.stream)
         return LedgerView(
             id=state.stream,
             state=summary.phase,
@@ -261,30 +339,5 @@ class Inspect:
             created=state.created,
             updated=state.updated,
             next=nexts.next_of_ledger(state, self._now()),
-            happened=build.happened(records, self._text),
+            happened=build.happened(model.records(state.stream), text),
         )
-
-    # --- bodies ---
-
-    def _text(self, digest: str | None) -> str | None:
-        """The free text behind a digest, if it is still there."""
-        if digest is None:
-            return None
-        try:
-            return self._store.body(digest).decode("utf-8", "replace")
-        except (MissingBodyError, CorruptLogError, InvalidInputError):
-            return "(text not kept)"
-
-    def _preview(self, digest: str) -> str | None:
-        """The beginning of what a body says to a reader; none if it is gone."""
-        try:
-            body = canonical.loads(self._store.body(digest))
-        except (MissingBodyError, CorruptLogError, InvalidInputError):
-            return None
-        match body:
-            case {"text": str(text)}:
-                return text[:_PREVIEW]
-            case {"name": str(name)}:
-                return f"file {name}"
-            case _:
-                return canonical.dumps(body).decode()[:_PREVIEW]

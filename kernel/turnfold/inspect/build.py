@@ -1,14 +1,15 @@
 """From the records of a stream to a view of it: attempts with their outcomes, runs with
 their ends, and every event in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, evolve, field
 
 from turnfold import fold
-from turnfold.codec import Record, decode
-from turnfold.events import Event
+from turnfold.codec import decode
+from turnfold.errors import CorruptLogError
+from turnfold.events import NAMES, Event
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.inspect.tell import Text, told
@@ -20,8 +21,9 @@ from turnfold.inspect.views import (
     RunView,
 )
 from turnfold.machines.entry import Entry
+from turnfold.records import Record
 
-Preview = Callable[[str], str | None]  # the digest of a body to what it says
+Preview = Callable[[str], str | None]  # the name of a body to what it says
 
 
 @define
@@ -116,32 +118,42 @@ def parts_of(
     parts = Parts(text, preview)
     state: fold.State | None = None
     for record in records:
-        event = decode(record)
-        if isinstance(event, o.FailedTerminal) and isinstance(state, Entry):
-            parts.ended(state, event, record.at)
-        parts.feed(event, record.at)
-        state = fold.apply(state, record)
+        for event in decode(record):
+            if isinstance(event, o.FailedTerminal) and isinstance(state, Entry):
+                parts.ended(state, event, record.at)
+            parts.feed(event, record.at)
+            state = fold.evolve(state, event, record.stream, record.at, record.position)
     return tuple(parts.parts)
 
 
 def happened(records: Sequence[Record], text: Text) -> tuple[Happening, ...]:
-    return tuple(
-        Happening(
-            position=r.position,
-            at=r.at,
-            stream=r.stream,
-            kind=r.kind,
-            text=told(decode(r), text),
+    """Every event of these records in words; one of them for a record that cannot be
+    read."""
+    return tuple(h for record in records for h in _happened(record, text))
+
+
+def _happened(record: Record, text: Text) -> Iterator[Happening]:
+    at, stream, position = record.at, record.stream, record.position
+    try:
+        events = decode(record)
+    except CorruptLogError as exc:
+        words = f"cannot be read: {exc.problem}"
+        yield Happening(position=position, at=at, stream=stream, kind="?", text=words)
+        return
+    for event in events:
+        yield Happening(
+            position=position,
+            at=at,
+            stream=stream,
+            kind=NAMES[type(event)],
+            text=told(event, text),
         )
-        for r in records
-    )
 
 
 def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView, ...]:
     """The message that began a turn, and those that joined it."""
     found: list[InboundView] = []
-    for record in records:
-        event = decode(record)
+    for at, event in _events(records):
         if isinstance(event, t.Accepted):
             first = InboundView(
                 channel=event.channel,
@@ -150,7 +162,7 @@ def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView
                 thread=event.thread,
                 message_id=event.message_id,
                 event=event.event,
-                at=record.at,
+                at=at,
                 text=preview(event.body),
             )
             found.append(first)
@@ -159,11 +171,17 @@ def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView
                 found[0],
                 message_id=event.message_id,
                 event=event.event,
-                at=record.at,
+                at=at,
                 text=preview(event.body),
             )
             found.append(later)
     return tuple(found)
+
+
+def _events(records: Sequence[Record]) -> Iterator[tuple[int, Event]]:
+    for record in records:
+        for event in decode(record):
+            yield record.at, event
 
 
 def runs_of(
@@ -171,13 +189,12 @@ def runs_of(
 ) -> tuple[RunView, ...]:
     """`entries`: every entry of the turn with the run that made it."""
     runs: list[RunView] = []
-    for record in records:
-        event = decode(record)
+    for at, event in _events(records):
         if isinstance(event, t.Started):
             mine = tuple(name for name, run in entries if run == event.run)
             run = RunView(
                 number=event.run,
-                at=record.at,
+                at=at,
                 owner=event.owner,
                 fence=event.fence,
                 entries=mine,
@@ -185,7 +202,7 @@ def runs_of(
             runs.append(run)
         elif runs and runs[-1].ended is None and (end := _end(event)) is not None:
             detail = text(getattr(event, "detail", None))
-            runs[-1] = evolve(runs[-1], ended=end, ended_at=record.at, detail=detail)
+            runs[-1] = evolve(runs[-1], ended=end, ended_at=at, detail=detail)
     return tuple(runs)
 
 

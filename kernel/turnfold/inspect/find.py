@@ -1,54 +1,62 @@
 """From what a person has at hand - an id, a piece of one, a message id - to a stream,
 and from filters to rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from json.encoder import encode_basestring
 
 from attrs import field, frozen
 
+from turnfold import canonical, pages
 from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError, NotFoundError
 from turnfold.events import turn as t
 from turnfold.fold import family
 from turnfold.inspect.views import Row
 from turnfold.names import CURSOR, ENTRY, GATE, TURN
-from turnfold.ports.store import Listing, Store, Summary
+from turnfold.ports.store import Command, Listing, Store, Summary, Wanted
 from turnfold.words import Phase
 
 _PREFIXES = (TURN, ENTRY, GATE, CURSOR)
 _PAGE = 500
 _SHOWN = 5  # ids named when a piece of one fits several
+INBOX = 10_000  # commands that are looked through
 
 
-def resolve(store: Store, wanted: str) -> str:
+async def resolve(store: Store, wanted: str) -> str:
     """The stream that `wanted` means: a whole name, an id without its prefix, the
-    beginning of exactly one id, or the id of an inbound message.
+    beginning of exactly one id, or the id of an inbound message. The stream may be one
+    that a command in the inbox will make.
 
     Raises NotFoundError, or InvalidInputError if several fit.
     """
     if not wanted:
         raise InvalidInputError(field="id", problem="it is empty")
-    for name in (wanted, *(prefix + wanted for prefix in _PREFIXES)):
-        if store.summary(name) is not None:
+    names = (wanted, *(prefix + wanted for prefix in _PREFIXES))
+    known = (await store.fetch(Wanted(summaries=frozenset(names)))).summaries
+    for name in names:
+        if known[name] is not None:
             return name
-    found = _beginning(store, wanted)
+    found = await _beginning(store, wanted)
     if len(found) != 1:
-        found = list(by_message(store, wanted)) or found
+        found = [name async for name in by_message(store, wanted)] or found
+    if not found:
+        found = [c.stream for c in await store.inbox(INBOX) if _means(c, wanted)]
     if not found:
         raise NotFoundError(what="turn, entry or message", id=wanted)
     if len(found) > 1:
-        names = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-        problem = f"{wanted!r} fits several: {names}"
+        shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        problem = f"{wanted!r} fits several: {shown}"
         raise InvalidInputError(field="id", problem=problem)
     return found[0]
 
 
-def _beginning(store: Store, wanted: str) -> list[str]:
+async def _beginning(store: Store, wanted: str) -> list[str]:
     """Streams whose id begins so. Entries of a turn begin with its id: where they are
     all that fits besides the turn, the turn is meant."""
     prefixes = (wanted,) if ":" in wanted else tuple(p + wanted for p in _PREFIXES)
     found: list[str] = []
     for prefix in prefixes:
-        rows = store.list(Listing(prefix=prefix, limit=_PAGE))
+        rows = await store.list(Listing(prefix=prefix, limit=_PAGE))
         found += [row.stream for row in rows]
     turns = [name for name in found if family(name) == "turn"]
     if len(turns) == 1:
@@ -59,23 +67,52 @@ def _beginning(store: Store, wanted: str) -> list[str]:
     return found
 
 
-def by_message(store: Store, message_id: str) -> Iterator[str]:
+async def by_message(store: Store, message_id: str) -> AsyncIterator[str]:
     """The turns that a message id belongs to, in any conversation. Reads the log."""
-    for record in store.log():
-        if record.kind not in ("turn.accepted", "turn.joined"):
-            continue
-        try:
-            event = decode(record)
-        except CorruptLogError:
-            continue  # the audit speaks of it
-        if isinstance(event, t.Accepted | t.Joined) and event.message_id == message_id:
-            yield record.stream
+    # Few records name it, and only those are decoded.
+    text = f'"message_id":{encode_basestring(message_id)}'.encode()
+    async for page in pages.records(store):
+        for record in page:
+            if text not in record.events:
+                continue
+            try:
+                events = decode(record)
+            except CorruptLogError:
+                continue  # the audit speaks of it
+            taken = [e for e in events if isinstance(e, t.Accepted | t.Joined)]
+            if any(event.message_id == message_id for event in taken):
+                yield record.stream
+
+
+def makes(command: Command) -> bool:
+    """The command makes its stream: until it is logged there is no other trace of it."""
+    return command.kind in ("accept", "enqueue")
+
+
+def _means(command: Command, wanted: str) -> bool:
+    if not makes(command):
+        return False
+    name = command.stream
+    whole = wanted if ":" in wanted else f"{name.partition(':')[0]}:{wanted}"
+    return name.startswith(whole) or message_of(command) == wanted
+
+
+def message_of(command: Command) -> str | None:
+    """The id of the message that a command brings."""
+    if command.kind != "accept":
+        return None
+    try:
+        value = canonical.loads(command.data)
+    except InvalidInputError:
+        return None  # the owner will say so
+    found = value.get("message_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
 
 
 @frozen(kw_only=True)
 class Filter:
     """Which turns and entries to list; newest first. `status`: of entries a Status or
-    a phase ("P" for parked), of turns a phase. Times are wall milliseconds."""
+    a phase ("P" for parked), of turns a phase. Times are log milliseconds."""
 
     what: str | None = None  # "turn" or "entry"; none: both
     status: tuple[str, ...] = ()
@@ -92,47 +129,35 @@ class Filter:
     limit: int = field(default=50)
 
 
-def rows(store: Store, want: Filter) -> Iterator[Row]:
+async def rows(store: Store, want: Filter) -> list[Row]:
     """At most `limit` rows that pass the filter."""
-    left = want.limit
+    found: list[Row] = []
     tests = _tests(want)
-    for summary in _summaries(store, want):
-        if left <= 0:
-            return
-        row = _row(summary)
-        if all(test(row) for test in tests):
-            left -= 1
-            yield row
+    async for page in pages.summaries(store, _listing(want), _PAGE):
+        known = (s for s in page if family(s.stream) in ("turn", "entry"))
+        found += [r for r in map(_row, known) if all(test(r) for test in tests)]
+        if len(found) >= want.limit:
+            break
+    return found[: max(0, want.limit)]
 
 
-def _summaries(store: Store, want: Filter) -> Iterator[Summary]:
-    """Page by page; the store narrows down by what it knows itself."""
-    prefix = {"turn": TURN, "entry": ENTRY}.get(want.what or "", "")
-    phases = tuple({p for status in want.status for p in _phases(status)})
-    before: int | None = None
-    while True:
-        listing = Listing(
-            prefix=prefix,
-            phases=phases,
-            open=want.open,
-            lane=want.lane,
-            parent=want.turn,
-            since=want.since,
-            until=want.until,
-            before=before,
-            limit=_PAGE,
-        )
-        page = store.list(listing)
-        yield from (s for s in page if family(s.stream) in ("turn", "entry"))
-        if len(page) < _PAGE:
-            return
-        before = page[-1].order
+def _listing(want: Filter) -> Listing:
+    """The store narrows down by what it knows itself."""
+    return Listing(
+        prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
+        phases=tuple({p for status in want.status for p in _phases(status)}),
+        open=want.open,
+        lane=want.lane,
+        parent=want.turn,
+        since=want.since,
+        until=want.until,
+    )
 
 
 def _phases(status: str) -> Iterator[str]:
     """The phases that a word for a status stands for."""
     if status == "parked":
-        yield Phase.P
+        yield Phase.PARKED
         return
     known: list[str] = [phase for phase in Phase if phase.status == status]
     yield from known or [status]
@@ -177,7 +202,7 @@ def _row(s: Summary) -> Row:
 
 def _status(phase: str) -> str:
     """As people say it: a parked entry is `attempted`, and that would hide it."""
-    if phase == Phase.P:
+    if phase == Phase.PARKED:
         return "parked"
     return Phase(phase).status
 

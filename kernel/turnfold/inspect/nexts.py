@@ -17,8 +17,8 @@ from turnfold.machines.turn import Turn
 from turnfold.names import gates_of
 from turnfold.words import BlindPolicy, Phase, TurnPhase
 
-_IN_FLIGHT = (Phase.A, Phase.D)
-_NOBODY = "; no worker is running now"
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
+NOBODY = "; no worker is running now"
 
 
 def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
@@ -28,21 +28,21 @@ def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
     if entry.phase in _IN_FLIGHT:
         return _in_flight(draft, entry, alive)
     ahead = _ahead(draft, entry)
-    if ahead is not None and entry.phase is not Phase.P:
+    if ahead is not None and entry.phase is not Phase.PARKED:
         return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
     found = _step(draft, entry)
     if alive is False and not found.person:
-        return evolve(found, text=found.text + _NOBODY)
+        return evolve(found, text=found.text + NOBODY)
     return found
 
 
 def _closed(entry: Entry) -> Next:
     match entry.phase:
-        case Phase.OK if entry.bounced:
+        case Phase.DELIVERED if entry.bounced:
             return Next(text="nothing: delivered, but the platform refused it later")
-        case Phase.OK:
+        case Phase.DELIVERED:
             return Next(text="nothing: delivered")
-        case Phase.X:
+        case Phase.ABORTED:
             return Next(text=f"nothing: aborted ({entry.reason})")
         case _ if entry.acknowledged:
             return Next(
@@ -57,8 +57,8 @@ def _in_flight(draft: Draft, entry: Entry, alive: bool | None) -> Next:
     fence = draft.fence()
     what = f"{part(entry.part)}, attempt {entry.attempt},"
     if entry.fence != fence.epoch or alive is False:
-        tail = "" if alive is not False else _NOBODY
-        wire = entry.phase is Phase.D
+        tail = "" if alive is not False else NOBODY
+        wire = entry.phase is Phase.DISPATCHED
         then = "looks into what became of it" if wire else "tries again"
         text = f"{what} was under way when its process died; the worker {then}{tail}"
         return Next(text=text)
@@ -84,7 +84,7 @@ def _step(draft: Draft, entry: Entry) -> Next:
         case Act.ATTEMPT:
             text = f"{here}, attempt {entry.attempt + 1}, goes out now"
             return Next(text=text, at=draft.now)
-        case Act.ASK:
+        case Act.LOOK_UP:
             return Next(text=f"the platform is asked about {here} now", at=draft.now)
         case Act.SETTLE_DOUBT:
             return Next(text=_policy(entry), at=draft.now)
@@ -94,7 +94,7 @@ def _step(draft: Draft, entry: Entry) -> Next:
             return Next(text="no attempt is left; it is closed now", at=draft.now)
         case Act.ABORT:
             return Next(text="it is aborted now", at=draft.now)
-        case Act.CARRY | Act.RECOVER:
+        case Act.PREPARE | Act.SEND | Act.RECOVER:
             return Next(text="its outcome is awaited")
 
 
@@ -111,7 +111,7 @@ def _policy(entry: Entry) -> str:
 
 
 def _waits(draft: Draft, entry: Entry) -> Next:
-    if entry.phase is Phase.P:
+    if entry.phase is Phase.PARKED:
         text = f"parked ({entry.reason}): somebody must say if it arrived (resolve)"
         text += "; else it ends as outcome_unknown"
         return Next(text=text, at=entry.expires_at, person=True)
@@ -126,7 +126,7 @@ def _waits(draft: Draft, entry: Entry) -> Next:
 
 
 def _when_due(entry: Entry) -> str:
-    if entry.phase is Phase.U:
+    if entry.phase is Phase.IN_DOUBT:
         return f"in doubt; {part(entry.part)} is looked into again"
     if not entry.attempt and not entry.part:
         return "is not to be sent before then"
@@ -160,7 +160,7 @@ def next_of_turn(
     if turn.held:
         return Next(text=f"held ({turn.reason}): somebody must let it go", person=True)
     found = _run_next(draft, turn, alive)
-    return evolve(found, text=found.text + _NOBODY) if alive is False else found
+    return evolve(found, text=found.text + NOBODY) if alive is False else found
 
 
 def _run_next(draft: Draft, turn: Turn, alive: bool | None) -> Next:

@@ -19,7 +19,7 @@ from turnfold.words import (
 
 @frozen(kw_only=True)
 class Happening:
-    """One event in plain words."""
+    """One event in plain words. `position`: of its record, which may hold several."""
 
     position: int
     at: int
@@ -36,6 +36,21 @@ class Next:
     text: str
     at: int | None = None
     person: bool = False
+
+
+@frozen(kw_only=True)
+class CommandView:
+    """A command that lies in the inbox: posted by a process that does not own the
+    store, durable, and not yet taken up by the worker. `stream`: the turn or entry that
+    it makes or speaks of."""
+
+    id: str
+    kind: str  # "accept", "enqueue", "abort" or an operator's act
+    stream: str
+    at: int
+    key: str | None
+    new: bool  # it makes its stream; the log has no trace of that yet
+    next: Next
 
 
 @frozen(kw_only=True)
@@ -92,6 +107,7 @@ class EntryView:
     parts: tuple[PartView, ...]
     next: Next
     happened: tuple[Happening, ...] = field(repr=False)
+    waiting: tuple[CommandView, ...] = ()  # commands about it
 
 
 @frozen(kw_only=True)
@@ -138,6 +154,7 @@ class TurnView:
     verdict: str
     next: Next
     happened: tuple[Happening, ...] = field(repr=False)
+    waiting: tuple[CommandView, ...] = ()  # commands about it
 
 
 @frozen(kw_only=True)
@@ -177,8 +194,9 @@ class Row:
 
 @frozen(kw_only=True)
 class Answer:
-    """Why somebody who wrote has no answer, or has one. `turn` is none if the message
-    never arrived here."""
+    """Why somebody who wrote has no answer, or has one. `turn` is None if the message
+    never arrived here, or if it only lies in the inbox so far, as `waiting` says."""
 
     text: str
     turn: TurnView | None = None
+    waiting: CommandView | None = None

@@ -1,4 +1,4 @@
-"""The state machine of a turn (design 5): table, state, fold. Rules as in entry.py."""
+"""The state machine of a turn (specs/design.md 5): table, state, fold. Rules as in entry.py."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -99,6 +99,7 @@ class Turn:
     resubmitted: bool = False
     forgiven: int = 0  # what runs up to this one have shown does not count any more
     redacted: bool = False  # its bodies are erased
+    bodies: int = 0  # numbers of bodies that its events have used up
 
     @property
     def open(self) -> bool:

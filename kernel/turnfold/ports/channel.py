@@ -1,4 +1,4 @@
-"""The adapter contract, version 2: what a channel is to the kernel (design 11).
+"""The adapter contract, version 2: what a channel is to the kernel (specs/design.md 11).
 
 Only `send` is required. What an adapter does not declare counts as not offered: an
 undeclared delivery class is `blind`. The kernel looks each optional method up once,

@@ -1,0 +1,68 @@
+"""What a log says must lie beside it: bodies and dedupe keys.
+
+There may be millions of them, so only numbers are kept: the hash of each with the
+position of the record that speaks of it first.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from turnfold.audit.turns import inbound_key
+from turnfold.bodies import PAYLOADS, digests_of
+from turnfold.events import Event
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.fold import State
+from turnfold.machines.turn import Turn
+from turnfold.names import outbound_key
+
+# Most events name no body and give out no key.
+_SILENT = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
+
+
+class Facts:
+    """`feed` it each event with the state after it."""
+
+    def __init__(self, *, bodies: bool) -> None:
+        self.wants_bodies = bodies
+        self.payloads: dict[int, int] = {}  # hash((stream, ref)) -> position
+        self.texts: dict[int, int] = {}  # the same for all other bodies
+        self.keys: dict[int, int] = {}  # hash((key, stream)) -> position
+        self.redacted: list[str] = []  # streams whose bodies were erased
+
+    def feed(self, state: State, event: Event, position: int) -> None:
+        if isinstance(event, _SILENT):
+            return
+        stream = state.stream
+        if self.wants_bodies:
+            named = self.payloads if isinstance(event, PAYLOADS) else self.texts
+            for ref in digests_of(event):
+                named.setdefault(hash((stream, ref)), position)
+            if isinstance(event, o.Redacted | t.TurnRedacted):
+                self.redacted.append(stream)
+        key = _key_of(event, state)
+        if key is not None:
+            self.keys[hash((key, stream))] = position
+
+
+def _key_of(event: Event, state: State | t.Accepted | None) -> str | None:
+    """`state`: of the event's stream; whatever a key is made of never changes."""
+    match event:
+        case t.Accepted():
+            return f"in:{inbound_key(event, event)}"
+        case t.Joined() if isinstance(state, Turn | t.Accepted):
+            return f"in:{inbound_key(state, event)}"
+        case o.Queued() if event.key is not None and event.turn is None:
+            return outbound_key(event.key)
+        case _:
+            return None
+
+
+def keys_of(told: Sequence[tuple[int, Event]]) -> Iterator[tuple[str, int]]:
+    """The dedupe keys that the events of one stream give out, with the positions that
+    the events came with."""
+    first = told[0][1] if told else None
+    accepted = first if isinstance(first, t.Accepted) else None
+    for position, event in told:
+        key = _key_of(event, accepted)
+        if key is not None:
+            yield key, position
