@@ -26,8 +26,8 @@ VARIABLES
 vars == <<phase, part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 log == <<phase, part, att, used, doubt, abort, reason>>
 
-Open == {"Q", "R", "A", "D", "U", "P"}
-Closed == {"OK", "F", "X"}
+Open == {"queued", "retryable", "attempted", "dispatched", "in_doubt", "parked"}
+Closed == {"delivered", "failed", "aborted"}
 Request == <<part, att>>
 
 TypeOK ==
@@ -38,25 +38,25 @@ TypeOK ==
   /\ taken \in [0..(Parts - 1) -> 0..2] /\ left \in 0..Faults
 
 Init ==
-  /\ phase = "Q" /\ part = 0 /\ att = 0 /\ used = 0
+  /\ phase = "queued" /\ part = 0 /\ att = 0 /\ used = 0
   /\ doubt = FALSE /\ abort = FALSE /\ reason = "none"
   /\ owner = FALSE /\ wire = {} /\ taken = [p \in 0..(Parts - 1) |-> 0]
   /\ left = Faults
 
 (* ---- towards the wire ---- *)
 
-MayResend == phase = "U" /\ Class = "keyed"
+MayResend == phase = "in_doubt" /\ Class = "keyed"
 
 Attempted ==
-  /\ phase \in {"Q", "R"} \/ MayResend
+  /\ phase \in {"queued", "retryable"} \/ MayResend
   /\ ~abort /\ used < Budget
-  /\ phase' = "A" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
+  /\ phase' = "attempted" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
   /\ UNCHANGED <<part, doubt, abort, reason, wire, taken, left>>
 
 \* The commit comes before the send; a crash between the two is a request that is lost.
 Dispatched ==
-  /\ phase = "A" /\ owner /\ ~abort
-  /\ phase' = "D" /\ wire' = wire \cup {Request}
+  /\ phase = "attempted" /\ owner /\ ~abort
+  /\ phase' = "dispatched" /\ wire' = wire \cup {Request}
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, taken, left>>
 
 (* ---- the platform ---- *)
@@ -78,41 +78,41 @@ Vanishes ==
 \* The part at hand is over; the last one closes the entry.
 Past ==
   /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ doubt' = FALSE
-  /\ phase' = IF part + 1 = Parts THEN "OK" ELSE IF phase = "F" THEN "F" ELSE "Q"
+  /\ phase' = IF part + 1 = Parts THEN "delivered" ELSE IF phase = "failed" THEN "failed" ELSE "queued"
   /\ reason' = IF part + 1 = Parts THEN "none" ELSE reason
   /\ owner' = FALSE
   /\ UNCHANGED <<abort, wire, taken, left>>
 
-Delivered == phase = "D" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
+Delivered == phase = "dispatched" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
 
 \* Proven not accepted. With an older attempt in doubt that proves nothing.
 NotAccepted(to, refund) ==
-  /\ phase' = IF doubt THEN "U" ELSE to
+  /\ phase' = IF doubt THEN "in_doubt" ELSE to
   /\ used' = IF doubt THEN used ELSE used - refund
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<part, att, doubt, abort, reason, taken>>
 
 Refused(to, refund) ==
   /\ owner
-  /\ \/ phase = "A" /\ UNCHANGED wire
-     \/ phase = "D" /\ Request \in wire /\ wire' = wire \ {Request}
+  /\ \/ phase = "attempted" /\ UNCHANGED wire
+     \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
   /\ NotAccepted(to, refund)
 
-FailedRetryable == left > 0 /\ Refused("R", 0)
-Deferred == left > 0 /\ Refused("Q", 1)
+FailedRetryable == left > 0 /\ Refused("retryable", 0)
+Deferred == left > 0 /\ Refused("queued", 1)
 
 \* By the platform, or before the wire by what had to be prepared.
 FailedPermanent ==
   /\ owner /\ left > 0 /\ ~doubt
-  /\ \/ phase = "A" /\ UNCHANGED wire
-     \/ phase = "D" /\ Request \in wire /\ wire' = wire \ {Request}
-  /\ phase' = "F" /\ reason' = "no"
+  /\ \/ phase = "attempted" /\ UNCHANGED wire
+     \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
+  /\ phase' = "failed" /\ reason' = "no"
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<part, att, used, doubt, abort, taken>>
 
 Unknown(lost) ==
-  /\ phase = "D"
-  /\ phase' = "U" /\ doubt' = TRUE /\ owner' = FALSE
+  /\ phase = "dispatched"
+  /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE
   /\ left' = left - lost
   /\ UNCHANGED <<part, att, used, abort, reason, wire, taken>>
 
@@ -126,16 +126,16 @@ Crash ==
   /\ UNCHANGED <<log, wire, taken>>
 
 OwnerDiedBefore ==
-  /\ phase = "A" /\ ~owner
-  /\ phase' = IF doubt THEN "U" ELSE "R"
+  /\ phase = "attempted" /\ ~owner
+  /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 
 OwnerDiedAfter == ~owner /\ Unknown(0)
 
 (* An abort that comes between `attempted` and `dispatched` ends the attempt. *)
 AbortedAttempt ==
-  /\ phase = "A" /\ owner /\ abort
-  /\ phase' = IF doubt THEN "U" ELSE "R"
+  /\ phase = "attempted" /\ owner /\ abort
+  /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
   /\ owner' = FALSE
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, wire, taken, left>>
 
@@ -143,48 +143,48 @@ AbortedAttempt ==
 
 Quiet == Settles => \A r \in wire : r[1] # part
 
-Found == phase = "U" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
+Found == phase = "in_doubt" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
 
 Absent ==
-  /\ phase = "U" /\ Class = "lookup" /\ Quiet /\ taken[part] = 0
-  /\ phase' = "R" /\ doubt' = FALSE
+  /\ phase = "in_doubt" /\ Class = "lookup" /\ Quiet /\ taken[part] = 0
+  /\ phase' = "retryable" /\ doubt' = FALSE
   /\ UNCHANGED <<part, att, used, abort, reason, owner, wire, taken, left>>
 
 Parked ==
-  /\ phase = "U" /\ Class = "blind"
-  /\ phase' = "P"
+  /\ phase = "in_doubt" /\ Class = "blind"
+  /\ phase' = "parked"
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 
 \* The key's window is over, or no look-up can tell, ever: as if there were neither.
 OutOfMeans ==
-  /\ phase = "U" /\ Class # "blind"
-  /\ phase' = "P"
+  /\ phase = "in_doubt" /\ Class # "blind"
+  /\ phase' = "parked"
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 
 \* Evidence that nobody asked for any more; also while the next attempt is under way.
 LateReceipt ==
-  phase \in {"A", "D", "U", "P", "F"} /\ doubt /\ taken[part] > 0 /\ Past
+  phase \in {"attempted", "dispatched", "in_doubt", "parked", "failed"} /\ doubt /\ taken[part] > 0 /\ Past
 
 (* ---- ends ---- *)
 
 Ends(why) ==
-  /\ phase' = "F" /\ reason' = why
+  /\ phase' = "failed" /\ reason' = why
   /\ UNCHANGED <<part, att, used, doubt, abort, owner, wire, taken, left>>
 
 Exhausted ==
-  \/ phase \in {"Q", "R"} /\ used = Budget /\ Ends("no")
-  \/ phase = "U" /\ Class = "keyed" /\ (used = Budget \/ abort) /\ Ends("unknown")
+  \/ phase \in {"queued", "retryable"} /\ used = Budget /\ Ends("no")
+  \/ phase = "in_doubt" /\ Class = "keyed" /\ (used = Budget \/ abort) /\ Ends("unknown")
 
 Expired ==
-  \/ phase \in {"Q", "R"} /\ Ends("no")
-  \/ phase \in {"U", "P"} /\ Ends("unknown")
+  \/ phase \in {"queued", "retryable"} /\ Ends("no")
+  \/ phase \in {"in_doubt", "parked"} /\ Ends("unknown")
 
 AbortRequested ==
   /\ phase \in Open /\ ~abort /\ abort' = TRUE
   /\ UNCHANGED <<phase, part, att, used, doubt, reason, owner, wire, taken, left>>
 
 Aborted ==
-  /\ phase \in {"Q", "R"} /\ abort /\ phase' = "X"
+  /\ phase \in {"queued", "retryable"} /\ abort /\ phase' = "aborted"
   /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
 
 (* What must happen at last; the rest may. *)
@@ -208,17 +208,17 @@ WriteAhead == \A r \in wire : r[1] < part \/ (r[1] = part /\ r[2] <= att)    \* 
 Proven == \A p \in 0..(Parts - 1) : p < part => taken[p] > 0                  \* INV-4
 InOrder == \A p \in 0..(Parts - 1) : taken[p] > 0 => p <= part                \* INV-7
 Counted == used <= att                                                        \* INV-6
-SaysNo == phase \in {"Q", "R", "X"} \/ (phase = "F" /\ reason = "no")
+SaysNo == phase \in {"queued", "retryable", "aborted"} \/ (phase = "failed" /\ reason = "no")
 Truthful ==                                                            \* INV-11, INV-12
   SaysNo /\ part < Parts =>
     ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
-Whole == phase = "OK" => part = Parts                                          \* INV-1
+Whole == phase = "delivered" => part = Parts                                          \* INV-1
 
 NumbersGrow == [][part' > part \/ att' >= att]_vars                            \* INV-6
 AfterAbort == [][abort => wire' \subseteq wire]_vars                          \* INV-11
 
 (* ---- liveness ---- *)
 
-Rests == phase \in Closed \cup {"P"}
+Rests == phase \in Closed \cup {"parked"}
 Settled == <>[]Rests                                                          \* INV-14
 =============================================================================

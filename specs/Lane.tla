@@ -28,12 +28,12 @@ VARIABLES
 
 vars == <<queued, phase, yielded, first, sent, gate, account, alive, left, crashes>>
 
-Closed == {"OK", "F", "X"}
-Passed(e) == phase[e] \in {"OK", "X"} \/ yielded[e]
+Closed == {"delivered", "failed", "aborted"}
+Passed(e) == phase[e] \in {"delivered", "aborted"} \/ yielded[e]
 
 TypeOK ==
   /\ queued \in 0..Entries /\ sent \in 0..Entries
-  /\ phase \in [E -> {"none", "Q", "D", "U", "R", "P"} \cup Closed]
+  /\ phase \in [E -> {"none", "queued", "dispatched", "in_doubt", "retryable", "parked"} \cup Closed]
   /\ yielded \in [E -> BOOLEAN] /\ first \in [E -> 0..Entries]
   /\ gate \in [L -> BOOLEAN] /\ account \in BOOLEAN /\ alive \in BOOLEAN
   /\ left \in 0..Faults /\ crashes \in 0..Crashes
@@ -46,16 +46,16 @@ Init ==
 
 Queued ==
   /\ queued < Entries
-  /\ queued' = queued + 1 /\ phase' = [phase EXCEPT ![queued + 1] = "Q"]
+  /\ queued' = queued + 1 /\ phase' = [phase EXCEPT ![queued + 1] = "queued"]
   /\ UNCHANGED <<yielded, first, sent, gate, account, alive, left, crashes>>
 
 Ahead(e) == {f \in E : f < e /\ LaneOf(f) = LaneOf(e)}
 
 \* The gates and the lane are looked at before the attempt.
 Attempted(e) ==
-  /\ alive /\ phase[e] \in {"Q", "R"} /\ account /\ gate[LaneOf(e)]
+  /\ alive /\ phase[e] \in {"queued", "retryable"} /\ account /\ gate[LaneOf(e)]
   /\ Ordered => \A f \in Ahead(e) : Passed(f)
-  /\ phase' = [phase EXCEPT ![e] = "D"]
+  /\ phase' = [phase EXCEPT ![e] = "dispatched"]
   /\ IF first[e] = 0
      THEN sent' = sent + 1 /\ first' = [first EXCEPT ![e] = sent + 1]
      ELSE UNCHANGED <<sent, first>>
@@ -65,43 +65,43 @@ Becomes(e, from, to) ==
   /\ phase[e] \in from /\ phase' = [phase EXCEPT ![e] = to]
   /\ UNCHANGED <<queued, first, sent, alive, crashes>>
 
-\* From U and P by evidence that came late.
+\* From in_doubt and parked by evidence that came late.
 Delivered(e) ==
-  alive /\ Becomes(e, {"D", "U", "P"}, "OK") /\ UNCHANGED <<yielded, gate, account, left>>
+  alive /\ Becomes(e, {"dispatched", "in_doubt", "parked"}, "delivered") /\ UNCHANGED <<yielded, gate, account, left>>
 
 Spend == left > 0 /\ left' = left - 1
 
 FailedRetryable(e) ==
-  alive /\ Spend /\ Becomes(e, {"D"}, "R") /\ UNCHANGED <<yielded, gate, account>>
+  alive /\ Spend /\ Becomes(e, {"dispatched"}, "retryable") /\ UNCHANGED <<yielded, gate, account>>
 
 \* A rate limit closes what it names; the entry waits where it was.
 DeferredByRoute(e) ==
-  /\ alive /\ Spend /\ Becomes(e, {"D"}, "Q")
+  /\ alive /\ Spend /\ Becomes(e, {"dispatched"}, "queued")
   /\ gate' = [gate EXCEPT ![LaneOf(e)] = FALSE] /\ UNCHANGED <<yielded, account>>
 
 DeferredByAccount(e) ==
-  /\ alive /\ Spend /\ Becomes(e, {"D"}, "Q")
+  /\ alive /\ Spend /\ Becomes(e, {"dispatched"}, "queued")
   /\ account' = FALSE /\ UNCHANGED <<yielded, gate>>
 
 Doubted(e) ==
-  alive /\ Spend /\ Becomes(e, {"D"}, "U") /\ UNCHANGED <<yielded, gate, account>>
+  alive /\ Spend /\ Becomes(e, {"dispatched"}, "in_doubt") /\ UNCHANGED <<yielded, gate, account>>
 
 \* Parked, or failed for good: the head yields in the same commit.
 Yields(e) == yielded' = [yielded EXCEPT ![e] = TRUE] /\ UNCHANGED <<gate, account>>
-Parked(e) == alive /\ Becomes(e, {"U"}, "P") /\ Yields(e) /\ UNCHANGED left
+Parked(e) == alive /\ Becomes(e, {"in_doubt"}, "parked") /\ Yields(e) /\ UNCHANGED left
 Failed(e) ==
-  alive /\ Spend /\ Becomes(e, {"Q", "D", "U", "R", "P"}, "F") /\ Yields(e)
+  alive /\ Spend /\ Becomes(e, {"queued", "dispatched", "in_doubt", "retryable", "parked"}, "failed") /\ Yields(e)
 
 \* A retry that takes long may let the others pass.
 LaneYielded(e) ==
-  /\ alive /\ phase[e] = "R" /\ ~yielded[e] /\ Yields(e)
+  /\ alive /\ phase[e] = "retryable" /\ ~yielded[e] /\ Yields(e)
   /\ UNCHANGED <<queued, phase, first, sent, alive, left, crashes>>
 
 Aborted(e) ==
-  Spend /\ Becomes(e, {"Q", "R"}, "X") /\ UNCHANGED <<yielded, gate, account>>
+  Spend /\ Becomes(e, {"queued", "retryable"}, "aborted") /\ UNCHANGED <<yielded, gate, account>>
 
 Resolved(e) ==
-  alive /\ Spend /\ Becomes(e, {"P"}, "R") /\ UNCHANGED <<yielded, gate, account>>
+  alive /\ Spend /\ Becomes(e, {"parked"}, "retryable") /\ UNCHANGED <<yielded, gate, account>>
 
 GateOpened ==
   /\ \/ \E l \in L : ~gate[l] /\ gate' = [gate EXCEPT ![l] = TRUE] /\ UNCHANGED account
@@ -115,7 +115,7 @@ Crash ==
 
 Recovered ==
   /\ ~alive /\ alive' = TRUE
-  /\ phase' = [e \in E |-> IF phase[e] = "D" THEN "U" ELSE phase[e]]
+  /\ phase' = [e \in E |-> IF phase[e] = "dispatched" THEN "in_doubt" ELSE phase[e]]
   /\ UNCHANGED <<queued, yielded, first, sent, gate, account, left, crashes>>
 
 Progress ==
@@ -136,15 +136,15 @@ Unfair == Init /\ [][Next]_vars  \* liveness must fail here
 \* or never was dispatched and is over.
 InOrder == \A e \in E : \A f \in Ahead(e) :
   first[e] > 0 => \/ first[f] > 0 /\ first[f] < first[e]
-                  \/ yielded[f] \/ phase[f] = "X"
+                  \/ yielded[f] \/ phase[f] = "aborted"
 OneAtATime == \A e, f \in E :
-  e # f /\ LaneOf(e) = LaneOf(f) /\ phase[e] = "D" /\ phase[f] = "D" =>
+  e # f /\ LaneOf(e) = LaneOf(f) /\ phase[e] = "dispatched" /\ phase[f] = "dispatched" =>
     yielded[e] \/ yielded[f]
 Numbered == \A e \in E : (e > queued) <=> (phase[e] = "none")
-HeldBack == [][\A e \in E : phase[e] # "D" /\ phase'[e] = "D" =>
+HeldBack == [][\A e \in E : phase[e] # "dispatched" /\ phase'[e] = "dispatched" =>
                  account /\ gate[LaneOf(e)]]_vars
 
 (* ---- liveness ---- *)
 
-Settled == <>[](\A e \in E : phase[e] \in Closed \cup {"P"})                  \* INV-14
+Settled == <>[](\A e \in E : phase[e] \in Closed \cup {"parked"})                  \* INV-14
 =============================================================================

@@ -20,7 +20,7 @@ VARIABLES
   outcome,
   runs, failed,  \* started; counted against the limit
   fence,    \* the epoch of the worker that may append
-  final,    \* the final entry: "none", "open", "doubt", "OK", "F", "X"
+  final,    \* the final entry: "none", "open", "doubt", "delivered", "failed", "aborted"
   abort,
   notices,
   life,     \* per worker: "dead", "awake", "asleep"
@@ -35,7 +35,7 @@ log == <<turns, turn, outcome, runs, failed, final, abort, notices>>
 workers == <<life, epoch, job, ready>>
 
 Over == {"completed", "failed", "aborted"}
-Done == {"OK", "F", "X"}
+Done == {"delivered", "failed", "aborted"}
 
 TypeOK ==
   /\ turns \in 0..2 /\ turn \in {"none", "accepted", "running", "answered"} \cup Over
@@ -120,11 +120,11 @@ Ends(phase, said, note) ==
 
 FinalDelivered ==
   /\ turn = "answered" /\ final \in {"open", "doubt"}
-  /\ final' = "OK" /\ Ends("completed", "replied", 0)
+  /\ final' = "delivered" /\ Ends("completed", "replied", 0)
 
 FinalFailed ==
   /\ turn = "answered" /\ final \in {"open", "doubt"}
-  /\ final' = "F" /\ Ends("failed", "failed", 1)
+  /\ final' = "failed" /\ Ends("failed", "failed", 1)
 
 FinalDoubted ==
   /\ Doubtful /\ turn = "answered" /\ final = "open" /\ final' = "doubt"
@@ -133,8 +133,8 @@ FinalDoubted ==
 
 \* Evidence after the end: the outcome is amended, nobody is told twice.
 Amended ==
-  /\ turn = "failed" /\ final = "F" /\ Doubtful
-  /\ final' = "OK" /\ Ends("completed", "replied", 0)
+  /\ turn = "failed" /\ final = "failed" /\ Doubtful
+  /\ final' = "delivered" /\ Ends("completed", "replied", 0)
 
 AbortRequested ==
   /\ turn \in {"accepted", "running", "answered"} /\ ~abort /\ abort' = TRUE
@@ -144,7 +144,7 @@ AbortRequested ==
 Aborted ==
   /\ abort
   /\ \/ turn \in {"accepted", "running"} /\ UNCHANGED final
-     \/ turn = "answered" /\ final = "open" /\ final' = "X"
+     \/ turn = "answered" /\ final = "open" /\ final' = "aborted"
   /\ Ends("aborted", "aborted", 0)
 
 (* ---- workers ---- *)
@@ -191,12 +191,12 @@ OneTurn == turns < 2                                                           \
 OwedNothing == turn \in Over => final \in {"none"} \cup Done                   \* INV-10
 Follows ==                                                                    \* INV-10
   /\ outcome = "replied" <=> turn = "completed"
-  /\ turn = "completed" <=> final = "OK"
+  /\ turn = "completed" <=> final = "delivered"
   /\ turn = "answered" => final \in {"open", "doubt"}
 NoticedOnce == notices < 2
 Fenced == \A w \in Workers : epoch[w] <= fence                                 \* INV-5
 OneRun == \A v, w \in Workers : v # w => ~(Mine(v) /\ Mine(w))               \* the lane
-DoubtKept == [][final = "doubt" => final' # "X"]_vars                         \* INV-11
+DoubtKept == [][final = "doubt" => final' # "aborted"]_vars                         \* INV-11
 AnsweredOnce == [][final # "none" => turn' # "running"]_vars                   \* INV-9
 RunsGrow == [][runs' >= runs /\ fence' >= fence]_vars                          \* INV-6
 

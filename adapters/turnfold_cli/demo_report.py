@@ -184,13 +184,13 @@ def _fate(message: Message, log: _Log, evidence: Evidence) -> str:
     if turn is None:
         return "lost"
     entries = log.entries.get(turn.stream, [])
-    wanted = [entry for entry in entries if entry.phase is not Phase.X]
-    if any(entry.phase is Phase.P for entry in wanted):
+    wanted = [entry for entry in entries if entry.phase is not Phase.ABORTED]
+    if any(entry.phase is Phase.PARKED for entry in wanted):
         return "parked"
     if turn.open or any(entry.open for entry in wanted):
         return "pending"
     whole = _arrived(message, wanted, evidence.witness)
-    delivered = all(entry.phase is Phase.OK for entry in wanted)
+    delivered = all(entry.phase is Phase.DELIVERED for entry in wanted)
     return "delivered" if delivered and whole else "lost"
 
 

@@ -119,7 +119,9 @@ def _merged(turn: TurnView) -> list[Happening]:
 
 
 def _entry(screen: Console, entry: EntryView) -> None:
-    screen.print(_title(entry.id, "parked" if entry.phase == "P" else entry.status))
+    screen.print(
+        _title(entry.id, "parked" if entry.phase == "parked" else entry.status)
+    )
     place = f"{entry.channel}/{entry.account}, {entry.conversation}"
     thread = f", thread {entry.thread}" if entry.thread else ""
     _line(screen, entry.kind, f"to {place}{thread}")

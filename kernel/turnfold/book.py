@@ -260,7 +260,9 @@ class Book:
         states = self._states.values()
         entries = [state for state in states if isinstance(state, Entry)]
         return [
-            e for e in entries if e.phase in (Phase.A, Phase.D) and e.fence == epoch
+            e
+            for e in entries
+            if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
         ]
 
     def overdue(self, now: int) -> Iterator[str]:

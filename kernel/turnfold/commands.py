@@ -34,6 +34,7 @@ from turnfold.names import ENTRY, TURN, inbound_key, outbound_key
 from turnfold.packing import pack
 from turnfold.payloads import File, Inbound, Payload, Route, Text
 from turnfold.ports.store import Wanted
+from turnfold.settings import Settings
 from turnfold.turns import AcceptedTurn
 from turnfold.words import AbortReason, BlindPolicy, Kind, Status, TurnPhase
 
@@ -50,6 +51,7 @@ class Commands:
 
     _clock: Clock
     _desks: dict[tuple[str, str], Attached]
+    settings: Settings
 
     @property
     def working(self) -> bool:
@@ -67,7 +69,7 @@ class Commands:
     def _new_id(self) -> str:
         raise NotImplementedError
 
-    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         raise NotImplementedError
 
     async def accept(
@@ -90,9 +92,8 @@ class Commands:
         command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
         posted = await self._mailbox.post(command)
         phase = TurnPhase.ACCEPTED
-        return self._accepted(
-            Acceptance(turn_id=posted.stream, status=phase, new=posted.new)
-        )
+        done = Acceptance(turn_id=posted.stream, status=phase, new=_perhaps(posted.new))
+        return self._accepted(done, command.key)
 
     async def advance(self, cursor: SourceCursor) -> None:
         """A source got on without bringing a message."""
@@ -138,9 +139,13 @@ class Commands:
                 pass  # not the owner any more: the payload goes to the one who is
             else:
                 return done
-        command = inbox.enqueue_command(intent, self._clock.wall_now())
+        command = inbox.enqueue_command(
+            intent, self._clock.now(), self.settings.ttl_ms(intent.kind)
+        )
         posted = await self._mailbox.post(command)
-        return Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=posted.new)
+        return Enqueued(
+            entry_id=posted.stream, status=Status.QUEUED, new=_perhaps(posted.new)
+        )
 
     async def intend(
         self,
@@ -218,7 +223,12 @@ class Commands:
             except OwnedError:
                 pass  # not the owner any more: ask the one who is
         command = inbox.act_command(
-            kind, self._new_id(), stream, self._clock.wall_now(), answer=True, **arguments
+            kind,
+            self._new_id(),
+            stream,
+            self._clock.wall_now(),
+            answer=True,
+            **arguments,
         )
         return await self._mailbox.ask(command)
 
@@ -315,6 +325,11 @@ class Commands:
         arguments["by"] = a_name("by", arguments["by"])
         decide = partial(decision, stream=stream, **arguments)
         return await self._do(decide, kind, stream, arguments)
+
+
+def _perhaps(new: bool | None) -> bool | None:
+    """A command that is new in the inbox may be known to the owner by now."""
+    return None if new else new
 
 
 async def _held(payload: Payload) -> Payload:

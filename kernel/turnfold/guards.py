@@ -32,7 +32,7 @@ def not_quarantined(entry: Entry, limit: int) -> bool:
 
 def not_settled(entry: Entry, part: int) -> bool:
     """INV-4: a receipt for a part forbids any later dispatch of it."""
-    return part == entry.part and entry.phase is not Phase.OK
+    return part == entry.part and entry.phase is not Phase.DELIVERED
 
 
 def key_window_open(entry: Entry, now: int) -> bool:
@@ -62,7 +62,7 @@ def absence_proven(unsettled_ms: int) -> bool:
 def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> bool:
     """INV-5: an outcome belongs to exactly one attempt of one worker."""
     return (
-        entry.phase in (Phase.A, Phase.D)
+        entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
         and entry.fence == fence
         and entry.part == part
         and entry.attempt == attempt
@@ -71,7 +71,7 @@ def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> boo
 
 def sender_is_dead(entry: Entry, fence: int) -> bool:
     """An attempt of an earlier epoch: the lock says that its process is gone."""
-    return entry.phase in (Phase.A, Phase.D) and entry.fence != fence
+    return entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and entry.fence != fence
 
 
 def no_doubt(entry: Entry) -> bool:
@@ -119,7 +119,7 @@ def runs_left(turn: Turn, limit: int) -> bool:
 
 def abortable_as_unsent(entry: Entry) -> bool:
     """INV-11: only what is surely unsent becomes `aborted`."""
-    return entry.phase in (Phase.Q, Phase.R) and not entry.doubt
+    return entry.phase in (Phase.QUEUED, Phase.RETRYABLE) and not entry.doubt
 
 
 def history_is_whole(entry: Entry, restored_at: int) -> bool:
@@ -135,5 +135,11 @@ def bodies_kept(state: Entry | Turn) -> bool:
 
 def nothing_seen(entry: Entry) -> bool:
     """Nobody can have seen anything of this entry."""
-    unsent = entry.phase in (Phase.Q, Phase.R, Phase.X, Phase.A, Phase.F)
+    unsent = entry.phase in (
+        Phase.QUEUED,
+        Phase.RETRYABLE,
+        Phase.ABORTED,
+        Phase.ATTEMPTED,
+        Phase.FAILED,
+    )
     return unsent and not entry.doubt and entry.part == 0

@@ -42,7 +42,7 @@ from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
 from turnfold.mailbox import Mailbox
 from turnfold.names import TURN, account_scope, time_id
-from turnfold.ports.store import Command, Owner, Store, Summary, Wanted
+from turnfold.ports.store import Command, Found, Owner, Store, Summary, Wanted
 from turnfold.settings import Settings
 from turnfold.sources import Sources
 from turnfold.stores import store_at
@@ -397,16 +397,22 @@ class Kernel(Commands):
         self, stream: str, timeout_ms: int | None = None
     ) -> TurnOutcome | None:
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
-        a_text("stream", stream)
-        if timeout_ms is None:
-            return await self._closed(stream)
-        async with asyncio.timeout(timeout_ms / 1000):
-            return await self._closed(stream)
+        return await self.closed(a_text("stream", stream), None, timeout_ms)
 
-    async def _closed(self, stream: str) -> TurnOutcome | None:
+    async def closed(
+        self, stream: str, key: str | None, timeout_ms: int | None
+    ) -> TurnOutcome | None:
+        """As `settled`. `key`: the dedupe key of a message that was posted to the
+        inbox as `stream`; the owner may have known it as another turn."""
+        if timeout_ms is None:
+            return await self._closed(stream, key)
+        async with asyncio.timeout(timeout_ms / 1000):
+            return await self._closed(stream, key)
+
+    async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
         while self._state in ("open", "draining"):
             if not self._owns:
-                row = await self._seen_closed(stream)
+                row = await self._seen_closed(stream, key)
                 if row is not None:
                     return _outcome_in(row)
                 continue
@@ -430,21 +436,31 @@ class Kernel(Commands):
         finally:
             _drop(waiters, closed)
 
-    async def _seen_closed(self, stream: str) -> Summary | None:
+    async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
         """In a process that does not own the store: the row of a stream that is closed,
         or None after a short wait."""
-        found = await self.store.fetch(
-            Wanted(summaries=frozenset((stream,)), answers=frozenset((stream,)))
-        )
+        found = await self._look_from_outside(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:
-            again = await self.store.fetch(Wanted(summaries=frozenset((stream,))))
-            if again.summaries[stream] is None:
-                raise NotFoundError(what="turn or entry", id=stream)
+            # It left the inbox between two reads, or as a message that was known.
+            row = await self._logged(stream, key)
         if row is not None and not row.open:
             return row
         await asyncio.sleep(_CLIENT_POLL_S)
         return None
+
+    async def _look_from_outside(self, stream: str) -> Found:
+        names = frozenset((stream,))
+        return await self.store.fetch(Wanted(summaries=names, answers=names))
+
+    async def _logged(self, stream: str, key: str | None) -> Summary | None:
+        if key is not None:
+            found = await self.store.fetch(Wanted(keys=frozenset((key,))))
+            stream = found.keys[key] or stream
+        row = (await self._look_from_outside(stream)).summaries[stream]
+        if row is None:
+            raise NotFoundError(what="turn or entry", id=stream)
+        return row
 
     # --- inside ---
 
@@ -477,9 +493,13 @@ class Kernel(Commands):
             draining=driver.draining,
         )
 
-    def _accepted(self, done: Acceptance) -> AcceptedTurn:
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         return AcceptedTurn(
-            turn_id=done.turn_id, status=done.status, new=done.new, kernel=self
+            turn_id=done.turn_id,
+            status=done.status,
+            new=done.new,
+            kernel=self,
+            key=key,
         )
 
     def _new_id(self) -> str:

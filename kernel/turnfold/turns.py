@@ -30,10 +30,11 @@ class AcceptedTurn:
     status: TurnPhase
     new: bool | None  # None: only the owner of the store can know
     _kernel: "Kernel"
+    _key: str | None = None  # of a message that went into the inbox
 
     async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
         """Wait until the turn is over. Raises TimeoutError."""
-        return await self._kernel.settled(self.turn_id, timeout_ms)
+        return await self._kernel.closed(self.turn_id, self._key, timeout_ms)
 
 
 @frozen(kw_only=True)

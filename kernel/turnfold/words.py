@@ -17,15 +17,15 @@ class Status(StrEnum):
 class Phase(StrEnum):
     """What the transition table of an entry is keyed by (specs/design.md 4)."""
 
-    Q = "Q"  # queued
-    A = "A"  # attempted, not dispatched
-    D = "D"  # attempted, dispatched: a request may be on the wire
-    U = "U"  # attempted, in doubt, nobody sending
-    P = "P"  # attempted, parked
-    R = "R"  # failed_retryable
-    OK = "OK"  # delivered
-    F = "F"  # failed_terminal
-    X = "X"  # aborted
+    QUEUED = "queued"
+    ATTEMPTED = "attempted"  # and not dispatched: nothing is on the wire
+    DISPATCHED = "dispatched"  # a request may be on the wire
+    IN_DOUBT = "in_doubt"  # nobody sends
+    PARKED = "parked"
+    RETRYABLE = "retryable"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    ABORTED = "aborted"
 
     __hash__ = str.__hash__  # Enum's own is written in Python, and asked often
 
@@ -39,17 +39,17 @@ class Phase(StrEnum):
 
 
 _STATUS = {
-    Phase.Q: Status.QUEUED,
-    Phase.A: Status.ATTEMPTED,
-    Phase.D: Status.ATTEMPTED,
-    Phase.U: Status.ATTEMPTED,
-    Phase.P: Status.ATTEMPTED,
-    Phase.R: Status.FAILED_RETRYABLE,
-    Phase.OK: Status.DELIVERED,
-    Phase.F: Status.FAILED_TERMINAL,
-    Phase.X: Status.ABORTED,
+    Phase.QUEUED: Status.QUEUED,
+    Phase.ATTEMPTED: Status.ATTEMPTED,
+    Phase.DISPATCHED: Status.ATTEMPTED,
+    Phase.IN_DOUBT: Status.ATTEMPTED,
+    Phase.PARKED: Status.ATTEMPTED,
+    Phase.RETRYABLE: Status.FAILED_RETRYABLE,
+    Phase.DELIVERED: Status.DELIVERED,
+    Phase.FAILED: Status.FAILED_TERMINAL,
+    Phase.ABORTED: Status.ABORTED,
 }
-CLOSED = frozenset({Phase.OK, Phase.F, Phase.X})
+CLOSED = frozenset({Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 
 
 class TurnPhase(StrEnum):

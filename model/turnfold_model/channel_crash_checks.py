@@ -142,7 +142,7 @@ class _Play:
             if life.dead:
                 return
             self.entry = life.kernel.look(lambda draft: draft.entry(self.stream))
-            if self.entry.phase.closed or self.entry.phase is Phase.P:
+            if self.entry.phase.closed or self.entry.phase is Phase.PARKED:
                 return
             await asyncio.sleep(0.005)
         where = self.entry.phase if self.entry else "unknown"
@@ -193,9 +193,11 @@ class _Play:
             if count > 1:
                 yield f"part {index} is shown {count} times"
         sure = all(_is_sure(part.classes) for part in entry.parts)
-        if entry.phase is not Phase.OK and (sure or entry.phase is not Phase.P):
+        if entry.phase is not Phase.DELIVERED and (
+            sure or entry.phase is not Phase.PARKED
+        ):
             yield f"the entry ends as {entry.phase.name}, {entry.reason}"
-        if entry.phase is Phase.OK and 0 in counts:
+        if entry.phase is Phase.DELIVERED and 0 in counts:
             yield f"delivered, but the parts are shown {counts} times"
 
 

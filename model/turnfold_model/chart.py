@@ -120,10 +120,10 @@ def pages() -> dict[str, str]:
 
 
 _ENTRY_TEXT: Final = (
-    "**Q** queued · **A** attempted, not dispatched · **D** attempted, dispatched · "
-    "**U** attempted, in doubt, nobody sending · **P** attempted, parked · "
-    "**R** failed_retryable · **OK** delivered · **F** failed_terminal · **X** aborted. "
-    "Q, R and X imply that no attempt is in doubt. OK, F and X are closed; only the "
+    "`attempted`: nothing is on the wire yet. `dispatched`: a request may be on the "
+    "wire. `in_doubt`: a part may have arrived, and nobody sends. `parked`: the same, "
+    "and it waits for a person. `queued`, `retryable` and `aborted` imply that no "
+    "attempt is in doubt. `delivered`, `failed` and `aborted` are closed; only the "
     "arrows below leave them."
 )
 _TURN_TEXT: Final = (

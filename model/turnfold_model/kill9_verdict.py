@@ -116,7 +116,10 @@ class _Left:
         if self.stage.scene.delivery is DeliveryClass.BLIND:
             return
         for entry in self.states.values():
-            if isinstance(entry, Entry) and entry.phase not in (Phase.OK, Phase.X):
+            if isinstance(entry, Entry) and entry.phase not in (
+                Phase.DELIVERED,
+                Phase.ABORTED,
+            ):
                 yield f"INV-1 {entry.stream} ended in {entry.phase}: {entry.reason}"
 
     def answered(self, command: Command, stream: str) -> Iterator[str]:
@@ -133,8 +136,8 @@ class _Left:
         mine = [text for text in texts if text in texts_of(command.name)]
         if mine == texts_of(command.name):
             return
-        wanted = [e for e in entries if e.phase is not Phase.X]
-        if not any(e.phase is Phase.P for e in wanted):
+        wanted = [e for e in entries if e.phase is not Phase.ABORTED]
+        if not any(e.phase is Phase.PARKED for e in wanted):
             yield f"INV-1 the answer to {command.name} arrived as {mine}"
         finals = [e for e in wanted if e.kind is Kind.FINAL]
         if not finals:
@@ -144,7 +147,7 @@ class _Left:
         entry = self.states.get(stream)
         if not isinstance(entry, Entry):
             yield f"INV-1 {command.name} was confirmed as {stream}; there is none"
-        elif entry.phase not in (Phase.OK, Phase.P):
+        elif entry.phase not in (Phase.DELIVERED, Phase.PARKED):
             yield f"INV-1 {command.name} ended in {entry.phase}"
 
     def stopped(self, command: Command, stream: str) -> Iterator[str]:
@@ -156,7 +159,7 @@ class _Left:
         keys = {
             part.key
             for entry in self._entries(stream)
-            if entry.phase is Phase.X
+            if entry.phase is Phase.ABORTED
             for part in entry.parts[entry.part :]
         }
         for arrival in late:

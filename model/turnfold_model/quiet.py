@@ -15,8 +15,8 @@ def quiet(open_rows: Iterable[Summary]) -> bool:
     """
     rows = list(open_rows)
     entries = [row for row in rows if family(row.stream) == "entry"]
-    parked = {row.parent for row in entries if row.phase == Phase.P}
-    return all(row.phase == Phase.P for row in entries) and all(
+    parked = {row.parent for row in entries if row.phase == Phase.PARKED}
+    return all(row.phase == Phase.PARKED for row in entries) and all(
         row.phase == TurnPhase.ANSWERED and row.stream in parked
         for row in rows
         if family(row.stream) == "turn"

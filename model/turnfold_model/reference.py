@@ -10,9 +10,9 @@ a gateway in any language can be checked:
 ...           "lane": "l", "body": ["b"], "expires_at": 10}
 >>> entry = legal(None, {"kind": "outbox.queued", "at": 1, "data": queued})
 >>> entry.phase
-'Q'
+'queued'
 >>> str(legal(entry, {"kind": "outbox.dispatched", "at": 1, "data": {}}))
-'table: outbox.dispatched cannot follow Q'
+'table: outbox.dispatched cannot follow queued'
 
 A log shows what it was told: a send that nobody logged, a cut tail, and whether the
 platform really took a part cannot be seen here (see specs/guarantees.md).

@@ -54,13 +54,13 @@ def _begun(data: Record, phase: str) -> Entry:
 def queued(data: Record) -> Entry:
     if data.get("turn") is not None and data.get("kind") in ("block", "tool"):
         whole(data, "run", 1)  # keys of blocks and tools are scoped by run
-    return _begun(data, "Q")
+    return _begun(data, "queued")
 
 
 def imported(data: Record) -> Entry:
-    phase = one_of(data, "phase", frozenset({"Q", "P", "F"}))
+    phase = one_of(data, "phase", frozenset({"queued", "parked", "failed"}))
     words(data, "origin")
-    return replace(_begun(data, phase), doubt=phase == "P")
+    return replace(_begun(data, phase), doubt=phase == "parked")
 
 
 def planned(entry: Entry, data: Record, at: int) -> Entry:
@@ -111,7 +111,7 @@ def attempted(entry: Entry, data: Record, at: int) -> Entry:
     need(attempt == here.attempts + 1, "INV-6", f"attempt {attempt} is not the next")
     need(entry.used < entry.budget, "INV-6", "no budget left")
     need(fence >= entry.fence, "INV-5", f"fence {fence} is older than {entry.fence}")
-    if entry.phase == "U":
+    if entry.phase == "in_doubt":
         need(_may_resend(entry, fence, at), "INV-2", "in doubt, and nothing allows it")
     if entry.marked:
         need(bool(data.get("marked")), "INV-2", "the duplicate must be marked")
@@ -120,7 +120,7 @@ def attempted(entry: Entry, data: Record, at: int) -> Entry:
         begun = replace(begun, first_at=at, first_fence=fence)
     return replace(
         _with_part(entry, begun),
-        phase="D" if data.get("on_wire") else "A",
+        phase="dispatched" if data.get("on_wire") else "attempted",
         used=entry.used + 1,
         fence=fence,
         grant=False,
@@ -145,7 +145,7 @@ def dispatched(entry: Entry, data: Record, at: int) -> Entry:
     del at
     _current(entry, data)
     need(not entry.abort, "INV-11", "dispatched after an abort was requested")
-    return replace(entry, phase="D")
+    return replace(entry, phase="dispatched")
 
 
 def _proof(entry: Entry, data: Record) -> bool:
@@ -161,7 +161,7 @@ def _settled(entry: Entry, data: Record) -> Entry:
     """The part at hand is over; doubt about it is too, and the budget starts anew."""
     part, attempt = whole(data, "part"), whole(data, "attempt")
     need(part == entry.settled, "INV-4", f"part {part}, but {entry.settled} is next")
-    if entry.phase in ("A", "D"):
+    if entry.phase in ("attempted", "dispatched"):
         _current(entry, data)
     if not data.get("suppressed"):
         need(attempt <= entry.part.attempts, "INV-5", f"attempt {attempt} never began")
@@ -184,14 +184,14 @@ def part_delivered(entry: Entry, data: Record, at: int) -> Entry:
     del at
     done = _settled(entry, data)
     need(done.settled < len(done.parts or ()), "INV-10", "the last part is delivered")
-    return replace(done, phase="Q")
+    return replace(done, phase="queued")
 
 
 def delivered(entry: Entry, data: Record, at: int) -> Entry:
     del at
     done = _settled(entry, data)
     need(done.settled == len(done.parts or ()), "INV-10", "parts are left to be sent")
-    return replace(done, phase="OK", reason=None)
+    return replace(done, phase="delivered", reason=None)
 
 
 def deferred(entry: Entry, data: Record, at: int) -> Entry:
@@ -199,7 +199,7 @@ def deferred(entry: Entry, data: Record, at: int) -> Entry:
     _current(entry, data)
     need(not entry.doubt, "INV-2", "deferred while an older attempt is in doubt")
     one_of(data, "failure", DEFERS)
-    return replace(entry, phase="Q", used=entry.used - 1)
+    return replace(entry, phase="queued", used=entry.used - 1)
 
 
 def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
@@ -207,19 +207,19 @@ def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
     _current(entry, data)
     need(not entry.doubt, "INV-2", "failed while an older attempt is in doubt")
     failure = one_of(data, "failure", FAILURES - ENDS)
-    dead_on_wire = failure == "owner_died" and entry.phase == "D"
+    dead_on_wire = failure == "owner_died" and entry.phase == "dispatched"
     need(not dead_on_wire, "INV-4", "a dead owner's request may have arrived")
     whole(data, "due")
-    return replace(entry, phase="R")
+    return replace(entry, phase="retryable")
 
 
 def unknown(entry: Entry, data: Record, at: int) -> Entry:
     del at
     words(data, "cause")
     whole(data, "due")
-    if entry.phase != "U":
+    if entry.phase != "in_doubt":
         _current(entry, data)
-    return replace(entry, phase="U", doubt=True)
+    return replace(entry, phase="in_doubt", doubt=True)
 
 
 def reconciled(entry: Entry, data: Record, at: int) -> Entry:
@@ -230,14 +230,14 @@ def reconciled(entry: Entry, data: Record, at: int) -> Entry:
     )
     need("lookup" in entry.part.classes, "INV-2", "this part cannot be read back")
     if data.get("absent"):
-        return replace(entry, phase="R", doubt=False, grant=False, marked=False)
+        return replace(entry, phase="retryable", doubt=False, grant=False, marked=False)
     return entry
 
 
 def parked(entry: Entry, data: Record, at: int) -> Entry:
     del at
     words(data, "reason")
-    return replace(entry, phase="P", grant=False, marked=False)
+    return replace(entry, phase="parked", grant=False, marked=False)
 
 
 def resolved(entry: Entry, data: Record, at: int) -> Entry:
@@ -248,15 +248,15 @@ def resolved(entry: Entry, data: Record, at: int) -> Entry:
     entry = replace(entry, used=max(0, min(entry.used, entry.budget - 1)))
     if data.get("resend"):
         marked = bool(data.get("marked"))
-        return replace(entry, phase="U", grant=True, marked=marked)
-    return replace(entry, phase="R", doubt=False, grant=False, marked=False)
+        return replace(entry, phase="in_doubt", grant=True, marked=marked)
+    return replace(entry, phase="retryable", doubt=False, grant=False, marked=False)
 
 
 def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
     reason = one_of(data, "reason", REASONS)
-    if entry.phase in ("U", "P") or entry.doubt:
+    if entry.phase in ("in_doubt", "parked") or entry.doubt:
         need(reason == "outcome_unknown", "INV-12", f"in doubt, but said {reason}")
-    elif entry.phase == "D":
+    elif entry.phase == "dispatched":
         need(reason in PROVEN_BY_REFUSAL, "INV-12", f"on the wire, but said {reason}")
     else:
         need(reason != "outcome_unknown", "INV-12", "nothing is in doubt")
@@ -264,7 +264,7 @@ def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
         need(at >= entry.expires_at, "INV-12", "expired before its time")
     if reason == "attempts_exhausted":
         need(entry.used >= entry.budget, "INV-6", "budget is left")
-    return replace(entry, phase="F", reason=reason, grant=False, marked=False)
+    return replace(entry, phase="failed", reason=reason, grant=False, marked=False)
 
 
 def abort_requested(entry: Entry, data: Record, at: int) -> Entry:
@@ -279,7 +279,7 @@ def aborted(entry: Entry, data: Record, at: int) -> Entry:
     wrong = reason == "rerun" and entry.kind not in ("block", "tool")
     need(not wrong, "INV-9", f"a {entry.kind} does not belong to a run")
     need(not entry.doubt, "INV-11", "a doubtful part is never rewritten to aborted")
-    return replace(entry, phase="X", reason=reason)
+    return replace(entry, phase="aborted", reason=reason)
 
 
 def late_receipt(entry: Entry, data: Record, at: int) -> Entry:
@@ -294,8 +294,8 @@ def late_receipt(entry: Entry, data: Record, at: int) -> Entry:
         return entry
     done = _past(replace(entry, shown=entry.shown + 1))
     if done.settled == len(parts):
-        return replace(done, phase="OK", reason=None)
-    return replace(done, phase=done.phase if done.phase in CLOSED else "Q")
+        return replace(done, phase="delivered", reason=None)
+    return replace(done, phase=done.phase if done.phase in CLOSED else "queued")
 
 
 def rescheduled(entry: Entry, data: Record, at: int) -> Entry:
@@ -314,7 +314,7 @@ def redriven(entry: Entry, data: Record, at: int) -> Entry:
         need(accepted, "INV-2", "redriven in doubt, and nobody accepts a duplicate")
     return replace(
         entry,
-        phase="Q",
+        phase="queued",
         doubt=False,
         reason=None,
         used=0,
@@ -338,7 +338,7 @@ def bounced(entry: Entry, data: Record, at: int) -> Entry:
 def doubted(entry: Entry, data: Record, at: int) -> Entry:
     del at
     words(data, "reason")
-    return replace(entry, phase="P", doubt=True)
+    return replace(entry, phase="parked", doubt=True)
 
 
 def lane_yielded(entry: Entry, data: Record, at: int) -> Entry:

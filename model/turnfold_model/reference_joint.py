@@ -56,19 +56,19 @@ def outcome_follows(
     bounced = any(entry.bounced for entry in finals if entry is not None)
     match outcome:
         case "replied":
-            arrived = all(phase == "OK" for phase in phases)
+            arrived = all(phase == "delivered" for phase in phases)
             follows = bool(phases) and arrived and not bounced
         case "silent":
             unseen = {e.reason if e is not None else None for e in finals}
-            follows = set(phases) <= {"X"} and unseen <= {"suppressed"}
+            follows = set(phases) <= {"aborted"} and unseen <= {"suppressed"}
         case "partially_replied":
             follows = seen
         case "failed":
-            follows = "F" in phases or bounced
+            follows = "failed" in phases or bounced
         case "expired":
             follows = "expired" in reasons
         case "aborted" | "superseded":
-            follows = "X" in phases
+            follows = "aborted" in phases
         case _:
             raise Breach("field", f"outcome is {outcome!r}")
     need(follows, "INV-10", f"{outcome} does not follow from {phases}")

@@ -135,26 +135,38 @@ class GatewayMachine(RuleBasedStateMachine):
         entries, tell = self.gateway.entries(), self.gateway.tell
         match what:
             case "stop":
-                self._operate(pick, "QADUR", aborting.abort_entry, reason=_USER)
+                self._operate(
+                    pick,
+                    ("queued", "attempted", "dispatched", "in_doubt", "retryable"),
+                    aborting.abort_entry,
+                    reason=_USER,
+                )
             case "redrive" | "risk":
-                failed = _one([e for e in entries if e.phase == "F"], pick)
+                failed = _one([e for e in entries if e.phase == "failed"], pick)
                 if failed:
                     anyway = {"by": "test", "accept_duplicate": what == "risk"}
                     tell(operating.redrive, stream=failed.stream, **anyway)
             case "late":
                 self._evidence(pick)
             case "acknowledge":
-                self._operate(pick, "F", operating.acknowledge, by="test")
+                self._operate(pick, "failed", operating.acknowledge, by="test")
             case "bounce":
-                self._operate(pick, ("OK",), operating.bounce, part=0, detail="full")
+                self._operate(
+                    pick, ("delivered",), operating.bounce, part=0, detail="full"
+                )
             case _:
-                self._operate(pick, ("OK", "F", "X"), operating.redact, by="test")
+                self._operate(
+                    pick,
+                    ("delivered", "failed", "aborted"),
+                    operating.redact,
+                    by="test",
+                )
 
     @rule(pick=_pick, verdict=st.sampled_from(["not_sent", "resend", "give_up"]))
     def resolve(self, pick: int, verdict: str) -> None:
         """A person who says "not sent" is right; who says "resend" takes the risk."""
         entries = self.gateway.entries()
-        entry = _one([e for e in entries if e.phase in ("U", "P")], pick)
+        entry = _one([e for e in entries if e.phase in ("in_doubt", "parked")], pick)
         if entry is None:
             return
         if verdict == "not_sent" and self._may_have_landed(entry):
@@ -165,7 +177,13 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(pick=_pick, wait=st.sampled_from(_WAITS))
     def reschedule(self, pick: int, wait: int) -> None:
         due = self.gateway.process.now() + wait
-        self._operate(pick, "QRU", operating.reschedule, due=due, by="test")
+        self._operate(
+            pick,
+            ("queued", "retryable", "in_doubt"),
+            operating.reschedule,
+            due=due,
+            by="test",
+        )
 
     @rule(pick=_pick)
     def resubmit(self, pick: int) -> None:

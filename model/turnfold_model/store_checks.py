@@ -3,36 +3,42 @@
     check_store(lambda: Place(handle=lambda: MyStore(new_folder())))
 
 No test library is needed. To have one test per check, loop over `CHECKS` and call
-`run_check`. What they check is the port (turnfold.ports.store) word by word; what a
-disk does when it fails needs tests of its own.
+`run_check`. They check the port (turnfold.ports.store) word by word; the behaviour of
+a disk that fails needs tests of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from turnfold_model import (
+    store_inbox_checks,
     store_life_checks,
     store_log_checks,
+    store_owner_checks,
     store_side_checks,
     store_upkeep_checks,
 )
 from turnfold_model.store_kit import CheckFailedError, Place
 
-Check = Callable[[Place], None]
+Check = Callable[[Place], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = (
     *store_log_checks.CHECKS,
     *store_side_checks.CHECKS,
+    *store_inbox_checks.CHECKS,
     *store_upkeep_checks.CHECKS,
     *store_life_checks.CHECKS,
+    *store_owner_checks.CHECKS,
 )
 
 __all__ = ["CHECKS", "Check", "CheckFailedError", "Place", "check_store", "run_check"]
 
 
 def check_store(factory: Callable[[], Place]) -> None:
-    """Every check, each in a new place. Raises at the first that fails, naming it."""
+    """Every check, each in a new place and a new event loop. Raises at the first that
+    fails, naming it. Not to be called from a running event loop."""
     for check in CHECKS:
         run_check(check, factory)
 
@@ -40,11 +46,15 @@ def check_store(factory: Callable[[], Place]) -> None:
 def run_check(check: Check, factory: Callable[[], Place]) -> None:
     """One check. Raises CheckFailedError if the store does not do what the port says;
     any other error is the store's own."""
-    place = factory()
+    asyncio.run(_run(check, factory()))
+
+
+async def _run(check: Check, place: Place) -> None:
     try:
-        check(place)
+        await check(place)
     except Exception as exc:
-        exc.add_note(f"check of the store: {check.__name__.replace('_', ' ')}")
+        name = getattr(check, "__name__", str(check))
+        exc.add_note(f"check of the store: {name.replace('_', ' ')}")
         raise
     finally:
-        place.end()
+        await place.end()

@@ -1,196 +1,186 @@
-"""Checks of a store's life: open and close, handles side by side, the worker's seat."""
+"""Checks of a store's life: open and close, handles side by side, reading only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from turnfold.canonical import EMPTY_HEAD
-from turnfold.errors import (
-    InvalidInputError,
-    MissingBodyError,
-    NotAStoreError,
-    NotOpenError,
-    ReadOnlyError,
-)
-from turnfold.ports.store import Append, Head, Listing, Store
+from turnfold.errors import NotAStoreError, NotOpenError, ReadOnlyError
+from turnfold.ports.store import Listing, Store, Wanted, Write
+from turnfold.records import BLANK
 from turnfold_model.store_kit import (
     Place,
     body,
+    body_in,
+    command,
+    head_of,
+    holder,
     put,
-    record,
+    read,
     refused,
     same,
     true,
+    whole_log,
+    write,
 )
 
-
-def reopening_keeps_everything(place: Place) -> None:
-    store = place.store()
-    records = put(store, "turn:a", "entry:b", "entry:b")
-    item = body(b"text")
-    with store.write() as tx:
-        tx.append(Append(bodies=[item], keys=[("k", "turn:a")]))
-    head, rows = store.head, list(store.list(Listing(prefix="")))
-    for _ in range(3):
-        store = place.reopened(store)
-        same(store.head, head, "head")
-        same(list(store.log()), records, "log")
-        same(list(store.list(Listing(prefix=""))), rows, "summaries")
-        same((store.lookup("k"), store.body(item.digest)), ("turn:a", b"text"), "rest")
+_Calls = dict[str, Callable[[], Coroutine[Any, Any, object]]]
 
 
-def opening_writes_nothing(place: Place) -> None:
-    store = place.store()
-    put(store, "entry:a")
-    before = store.head
-    store = place.reopened(store)
-    same((store.head, len(list(store.log()))), (before, 1), "head and length")
-    same(store.changed(), False, "changed, just after opening")
+async def reopening_keeps_everything(place: Place) -> None:
+    store = await place.store()
+    records = await put(store, "turn:a", "entry:b", "entry:b")
+    item = body("turn:a", 1, b"text")
+    await write(store, bodies=[item], keys=[("k", "turn:a")])
+    await store.post([command("1", answer=True)])
+    head, rows = await head_of(store), list(await store.list(Listing(prefix="")))
+    waiting = list(await store.inbox())
+    for again in (place.reopened, place.reopened, _reopened):
+        store = await again(store)
+        same(await head_of(store), head, "head")
+        same(await whole_log(store), records, "log")
+        same(list(await store.list(Listing(prefix=""))), rows, "summaries")
+        same(await holder(store, "k"), "turn:a", "key")
+        same(await body_in(store, "turn:a", 1), item, "body")
+        same(list(await store.inbox()), waiting, "inbox")
 
 
-def open_and_close_can_be_repeated(place: Place) -> None:
+async def opening_writes_nothing(place: Place) -> None:
+    store = await place.store()
+    await put(store, "entry:a")
+    before = await head_of(store)
+    store = await place.reopened(store)
+    same(await head_of(store), before, "head")
+    same(len(await whole_log(store)), 1, "length")
+
+
+async def open_and_close_can_be_repeated(place: Place) -> None:
     store = place.handle()
-    store.close()
+    await store.close()
     for _ in range(2):
-        store.open()
-        store.open()
-        put(store, "entry:a")
-        store.close()
-        store.close()
-    store = place.store()
-    same(len(list(store.read("entry:a"))), 2, "records")
+        await store.open()
+        await store.open()
+        await put(store, "entry:a")
+        await store.close()
+        await store.close()
+    store = await place.store()
+    same(len(await read(store, "entry:a")), 2, "records")
 
 
-def a_closed_store_says_so(place: Place) -> None:
+async def a_closed_store_says_so(place: Place) -> None:
     store = place.handle()
-    _all_refused(store, "before opening")
-    store.open()
-    store.close()
-    _all_refused(store, "after closing")
+    await _all_refused(store, "before opening")
+    await store.open()
+    await store.close()
+    await _all_refused(store, "after closing")
 
 
-def a_read_only_store_takes_no_write(place: Place) -> None:
-    with refused(NotAStoreError, what="opening what is not there for reading"):
-        place.store(read_only=True)
-    first = place.store()
-    records = put(first, "entry:a")
-    first.close()
-    store = place.store(read_only=True)
-    same(list(store.log()), records, "log")
-    same([s.order for s in store.open_streams()], [1], "open streams")
-    with refused(MissingBodyError, what="a missing body"):
-        store.body(body(b"").digest)
-    with refused(ReadOnlyError, what="a write"), store.write():
-        pass
-    writes: dict[str, Callable[[], object]] = {
-        "a rebuild": lambda: store.rebuild([]),
-        "a checkpoint": store.checkpoint,
-        "a sweep": store.sweep,
-        "a mark": lambda: store.mark("id"),
-        "becoming the worker": lambda: store.ownership().take(),
-    }
-    for what, call in writes.items():
-        with refused(ReadOnlyError, what=what):
-            call()
-    same((store.marked(), store.had(store.head)), (None, True), "the mark")
+async def a_read_only_store_takes_no_write(place: Place) -> None:
+    with refused(NotAStoreError, what="opening an empty place for reading"):
+        await place.store(read_only=True)
+    first = await place.store()
+    records = await put(first, "entry:a")
+    await first.post([command("1")])
+    await first.close()
+    store = await place.store(read_only=True)
+    same(await whole_log(store), records, "log")
+    same([s.order for s in (await store.load()).open], [1], "open streams")
+    same([c.id for c in await store.inbox()], ["1"], "inbox")
+    same(await body_in(store, "entry:a", 1), None, "a missing body")
+    await _refuse_all(store, _writes(store), ReadOnlyError, "of a read-only store")
+    if store.maintenance is not None:
+        head = await head_of(store)
+        same(await store.maintenance.watermark(), None, "the watermark")
+        true(await store.maintenance.contains_head(head), "its own head")
 
 
-def two_handles_see_each_other(place: Place) -> None:
+async def two_handles_see_each_other(place: Place) -> None:
     if not place.several:
         return
-    one, two = place.store(), place.store()
-    same((one.changed(), two.changed()), (False, False), "changed, at first")
-    records = put(one, "entry:a")
-    same(list(two.log()), records, "what the other sees")
-    same((two.changed(), two.changed()), (True, False), "changed, for the other")
-    same(one.changed(), False, "changed, by its own append")
-    records += put(two, "entry:b")
-    with one.write() as tx:
-        same(list(tx.since(1)), records[1:], "since, inside a transaction")
-        tx.append(Append(records=[record(3, "entry:b", 2)]))
-        same(list(two.log()), records, "nothing of a transaction before its COMMIT")
-    same(two.head.position, 3, "head, for the other")
+    one, two = await place.store(), await place.store()
+    records = await put(one, "entry:a")
+    same(await whole_log(two), records, "a commit of the first, for the second")
+    await two.post([command("1")])
+    same([c.id for c in await one.inbox()], ["1"], "a command of the second")
+    records += await put(one, "entry:b", "entry:a")
+    same(await whole_log(two), records, "a second commit")
+    same((await head_of(two)).position, 3, "head, for the second")
 
 
-def reading_goes_on_while_the_log_grows(place: Place) -> None:
-    store = place.store()
-    put(store, "entry:a", "entry:b")
-    reading = store.log()
-    first = next(reading)
-    put(store, "entry:c")
-    store.close()
-    true(first.position == 1, "the first record")
-    store.open()
-    same(len(list(store.log())), 3, "records")
+async def reading_goes_on_while_the_log_grows(place: Place) -> None:
+    store = await place.store()
+    await put(store, "entry:a", "entry:b")
+    first = (await store.log(0, 1))[0]
+    await put(store, "entry:c")
+    store = await place.reopened(store)
+    same([r.position for r in await store.log(first.position)], [2, 3], "the rest")
 
 
-def only_one_handle_is_the_worker(place: Place) -> None:
-    store = place.store()
-    ownership = store.ownership()
-    same(ownership.current(), None, "owner of a new store")
-    owner = ownership.take()
-    true(owner is not None, "the first one gets it")
-    same(ownership.held, True, "held, by the owner")
-    same(ownership.current(), owner, "the record")
-    same(ownership.take(), None, "a second take")
-    if place.several:
-        other = place.store()
-        same(other.ownership().take(), None, "a take of another handle")
-        same(other.ownership().current(), owner, "the record, for another handle")
-        same(other.ownership().held, False, "held, by another handle")
-        same(store.head.position, 0, "head: being the worker is no event")
-        ownership.release()
-        true(other.ownership().take() is not None, "a take after the release")
-        other.close()
-    ownership.release()
-    ownership.release()
-    same(ownership.held, False, "held, after the release")
-    again = place.reopened(store).ownership().take()
-    true(again is not None, "a take after reopening")
-    true(owner is None or again is None or owner.id != again.id, "ids are never reused")
-
-
-def a_bell_without_listener_is_silent(place: Place) -> None:
+async def a_bell_without_listener_is_silent(place: Place) -> None:
     store = place.handle()
     store.doorbell().ring()
-    store.open()
+    await store.open()
     store.doorbell().ring()
+    await store.close()
 
 
-def _all_refused(store: Store, when: str) -> None:
-    calls: dict[str, Callable[[], object]] = {
-        "head": lambda: store.head,
-        "read": lambda: store.read("entry:a"),
-        "since": lambda: store.since(0),
-        "lookup": lambda: store.lookup("k"),
-        "summary": lambda: store.summary("entry:a"),
-        "list": lambda: store.list(Listing()),
-        "log": lambda: list(store.log()),
-        "open_streams": lambda: list(store.open_streams()),
-        "body": lambda: store.body(body(b"").digest),
-        "salt": lambda: store.salt(body(b"").digest),
-        "bodies": lambda: list(store.bodies([body(b"").digest])),
-        "summaries": lambda: list(store.summaries(["entry:a"])),
-        "changed": store.changed,
-        "checkpoint": store.checkpoint,
-        "sweep": store.sweep,
-        "mark": lambda: store.mark("id"),
-        "marked": store.marked,
-        "had": lambda: store.had(Head(0, EMPTY_HEAD)),
-        "rebuild": lambda: store.rebuild([]),
-        "write": lambda: store.write().__enter__(),
-        "take": lambda: store.ownership().take(),
-    }
-    for name, call in calls.items():
-        with refused(NotOpenError, what=f"{name} {when}"):
-            call()
-
-
-def the_address_is_text(place: Place) -> None:
+async def address_and_facts_are_plain(place: Place) -> None:
     store = place.handle()
     true(len(store.address) > 0, "an address")
-    with refused(InvalidInputError, NotOpenError, what="an append that is not open"):
-        put(store, "entry:a")
+    with refused(NotOpenError, what="a write to a store that is not open"):
+        await put(store, "entry:a")
+    store = await place.store()
+    same(all(isinstance(name, str) for name in store.facts()), True, "names of facts")
+
+
+async def _reopened(store: Store) -> Store:
+    await store.reopen()
+    return store
+
+
+async def _all_refused(store: Store, when: str) -> None:
+    calls: _Calls = {
+        "load": store.load,
+        "inbox": store.inbox,
+        "log": store.log,
+        "bodies": store.bodies,
+        "keys": store.keys,
+        "fetch": lambda: store.fetch(Wanted()),
+        "list": lambda: store.list(Listing()),
+    }
+    maintenance = store.maintenance
+    if maintenance is not None:
+        calls |= {
+            "watermark": maintenance.watermark,
+            "integrity": maintenance.integrity,
+            "contains_head": lambda: maintenance.contains_head(BLANK),
+        }
+    await _refuse_all(store, calls | _writes(store), NotOpenError, when)
+
+
+def _writes(store: Store) -> _Calls:
+    maintenance = store.maintenance
+    calls: _Calls = {
+        "commit": lambda: store.commit([Write(base=BLANK)]),
+        "post": lambda: store.post([command("2")]),
+        "take": lambda: store.ownership().take(),
+    }
+    if maintenance is not None:
+        calls |= {
+            "checkpoint": maintenance.checkpoint,
+            "sweep": maintenance.sweep,
+            "note_watermark": lambda: maintenance.note_watermark("id"),
+            "rebuild": lambda: maintenance.rebuild([]),
+        }
+    return calls
+
+
+async def _refuse_all(
+    store: Store, calls: _Calls, kind: type[Exception], when: str
+) -> None:
+    for name, call in calls.items():
+        with refused(kind, what=f"{name} {when} ({store.address})"):
+            await call()
 
 
 CHECKS = (
@@ -201,7 +191,6 @@ CHECKS = (
     a_read_only_store_takes_no_write,
     two_handles_see_each_other,
     reading_goes_on_while_the_log_grows,
-    only_one_handle_is_the_worker,
     a_bell_without_listener_is_silent,
-    the_address_is_text,
+    address_and_facts_are_plain,
 )

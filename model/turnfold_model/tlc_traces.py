@@ -170,8 +170,8 @@ def _same(module: str, name: str) -> str:
         owed = '{"open", "doubt"}'
         return f'final\' \\in (IF {said} = "owed" THEN {owed} ELSE {{{said}}})'
     if (module, name) == ("Lane", "phase"):  # in doubt or not is one to a lane
-        wire = '{"D", "U"}'
-        return f'\\A e \\in E : phase\'[e] \\in (IF {said}[e] = "D" THEN {wire} ELSE {{{said}[e]}})'
+        wire = '{"dispatched", "in_doubt"}'
+        return f'\\A e \\in E : phase\'[e] \\in (IF {said}[e] = "dispatched" THEN {wire} ELSE {{{said}[e]}})'
     return f"{name}' = {said}"
 
 

@@ -77,7 +77,7 @@ TROUBLE: Final = frozenset(
 class Log(NamedTuple):
     """The module's log variables."""
 
-    phase: str = "Q"
+    phase: str = "queued"
     part: int = 0
     att: int = 0
     used: int = 0
@@ -121,15 +121,19 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
 
 def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
     name = str(event["kind"]).partition(".")[2]
-    if name in _STILL or (name == "reconciled" and after.phase != "R"):
+    if name in _STILL or (name == "reconciled" and after.phase != "retryable"):
         return
     word, then = _word(name, event["data"], before), _seen(after)
-    if word == "attempted" and after.phase == "D":
-        yield Step(word, then._replace(phase="A"))
+    if word == "attempted" and after.phase == "dispatched":
+        yield Step(word, then._replace(phase="attempted"))
         word = "dispatched"
     if word == "aborted" and not before.abort:
         yield Step("abort_requested", _seen(before)._replace(abort=True))
-    if name == "failed_terminal" and before.phase in ("A", "D") and word != "permanent":
+    if (
+        name == "failed_terminal"
+        and before.phase in ("attempted", "dispatched")
+        and word != "permanent"
+    ):
         yield from _outcome_first(before)
     yield Step(word, then._replace(abort=then.abort or word == "aborted"))
 
@@ -157,16 +161,16 @@ def _word(name: str, data: Record, before: Entry) -> str:
 def _outcome_first(before: Entry) -> Iterator[Step]:
     """The attempt's own outcome, which the kernel does not write when it is the last."""
     if before.doubt:
-        yield Step("refused_in_doubt", _seen(before)._replace(phase="U"))
+        yield Step("refused_in_doubt", _seen(before)._replace(phase="in_doubt"))
     else:
-        yield Step("failed_retryable", _seen(before)._replace(phase="R"))
+        yield Step("failed_retryable", _seen(before)._replace(phase="retryable"))
 
 
 def _seen(entry: Entry) -> Log:
     parts = entry.parts or ()
     over = entry.settled >= len(parts)
     reason = "none"
-    if entry.phase == "F":
+    if entry.phase == "failed":
         reason = "unknown" if entry.reason == "outcome_unknown" else "no"
     return Log(
         phase=entry.phase,

@@ -1,8 +1,9 @@
 """The entries of one lane as a behaviour of `specs/Lane.tla`; see `trace_entry`.
 
-Whether what is under way is in doubt makes no difference to a lane, so A, D and U are
-one here, and what happens between them is no step. Gates open by the clock, which no
-log shows; a head that is parked or failed yields in the same step, as in the module.
+Whether an attempt under way is in doubt makes no difference to a lane, so attempted,
+dispatched and in_doubt are one here, and a change between them is no step. Gates open by
+the clock, which no log shows; a head that is parked or failed yields in the same step,
+as in the module.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ TROUBLE: Final = frozenset(
         "parked",  # it was in doubt before
     }
 )
-_UNDER_WAY: Final = frozenset({"A", "D", "U"})
+_UNDER_WAY: Final = frozenset({"attempted", "dispatched", "in_doubt"})
 _STILL: Final = frozenset(
     {
         *("planned", "dispatched", "unknown", "abort_requested", "rescheduled"),
@@ -74,15 +75,23 @@ def project(events: Iterable[tuple[Edge, Record]]) -> Trace:
 def _word(edge: Edge) -> str:
     """What the event is to the lane; nothing if the lane does not notice."""
     name, before, after = edge.event, edge.source, edge.target
-    if name == "lane_yielded" and before == "Q":
+    if name == "lane_yielded" and before == "queued":
         raise OutsideError(_LATER)
-    if name in _STILL or before == after != "R" or {before, after} <= _UNDER_WAY:
+    if (
+        name in _STILL
+        or before == after != "retryable"
+        or {before, after} <= _UNDER_WAY
+    ):
         return ""
-    if name == "late_receipt" and after == "OK" and before in (*_UNDER_WAY, "P"):
+    if (
+        name == "late_receipt"
+        and after == "delivered"
+        and before in (*_UNDER_WAY, "parked")
+    ):
         return "delivered"
     if name == "reconciled":
         return "failed_retryable"  # proven absent: it will be tried again
-    if name == "resolved" and (before, after) != ("P", "R"):
+    if name == "resolved" and (before, after) != ("parked", "retryable"):
         raise OutsideError(name)
     if name not in ACTIONS:
         raise OutsideError(name)
@@ -91,7 +100,7 @@ def _word(edge: Edge) -> str:
 
 def _after(log: Log, index: int, edge: Edge, word: str) -> Log:
     phase, yielded = list(log.phase), list(log.yielded)
-    phase[index] = "D" if edge.target in _UNDER_WAY else edge.target
+    phase[index] = "dispatched" if edge.target in _UNDER_WAY else edge.target
     yielded[index] |= word in ("parked", "failed_terminal", "lane_yielded")
     queued = log.queued + (word == "queued")
     return Log(queued, tuple(phase), tuple(yielded))

@@ -80,7 +80,7 @@ def project(events: Iterable[tuple[Record, str]]) -> Trace:
 
 
 def _owed(phase: str) -> str:
-    return phase if phase in ("none", "OK", "F", "X") else "owed"
+    return phase if phase in ("none", "delivered", "failed", "aborted") else "owed"
 
 
 def _steps(

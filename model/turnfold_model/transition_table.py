@@ -19,8 +19,18 @@ Table = Mapping[str | None, Mapping[str, tuple[str, ...]]]
 NONE: Final = "none"  # in a row: no stream yet
 SAME: Final = "same"  # in a row: the phase stays
 
-ENTRY_PHASES: Final = ("Q", "A", "D", "U", "P", "R", "OK", "F", "X")
-CLOSED: Final = frozenset({"OK", "F", "X"})
+ENTRY_PHASES: Final = (
+    "queued",
+    "attempted",
+    "dispatched",
+    "in_doubt",
+    "parked",
+    "retryable",
+    "delivered",
+    "failed",
+    "aborted",
+)
+CLOSED: Final = frozenset({"delivered", "failed", "aborted"})
 TURN_PHASES: Final = (
     "accepted",
     "running",
@@ -32,35 +42,47 @@ TURN_PHASES: Final = (
 TURN_CLOSED: Final = frozenset({"completed", "failed", "aborted"})
 
 ENTRY_ROWS: Final[Rows] = (
-    ("queued", "none", "Q"),
-    ("planned", "Q", "Q"),
-    ("attempted", "Q R U", "A D"),
-    ("dispatched", "A", "D"),
-    ("part_delivered", "A D U P", "Q"),
-    ("delivered", "A D U P", "OK"),
-    ("deferred", "A D", "Q"),
-    ("failed_retryable", "A D", "R"),
-    ("unknown", "A D U", "U"),
-    ("reconciled", "U P", "R same"),
-    ("parked", "U", "P"),
-    ("resolved", "U P", "R U"),
-    ("failed_terminal", "Q R A D U P", "F"),
-    ("abort_requested", "Q R A D U P", "same"),
-    ("aborted", "Q R", "X"),
+    ("queued", "none", "queued"),
+    ("planned", "queued", "queued"),
+    ("attempted", "queued retryable in_doubt", "attempted dispatched"),
+    ("dispatched", "attempted", "dispatched"),
+    ("part_delivered", "attempted dispatched in_doubt parked", "queued"),
+    ("delivered", "attempted dispatched in_doubt parked", "delivered"),
+    ("deferred", "attempted dispatched", "queued"),
+    ("failed_retryable", "attempted dispatched", "retryable"),
+    ("unknown", "attempted dispatched in_doubt", "in_doubt"),
+    ("reconciled", "in_doubt parked", "retryable same"),
+    ("parked", "in_doubt", "parked"),
+    ("resolved", "in_doubt parked", "retryable in_doubt"),
+    (
+        "failed_terminal",
+        "queued retryable attempted dispatched in_doubt parked",
+        "failed",
+    ),
+    (
+        "abort_requested",
+        "queued retryable attempted dispatched in_doubt parked",
+        "same",
+    ),
+    ("aborted", "queued retryable", "aborted"),
     # Evidence for a part of a closed entry leaves the entry closed or completes it.
     # Evidence for a part of an open entry settles the current part, or a part that is
     # settled already.
-    ("late_receipt", "Q R A D U P", "same Q OK"),
-    ("late_receipt", "F X", "same OK"),
-    ("late_receipt", "OK", "same"),
-    ("rescheduled", "Q R U", "same"),
-    ("redriven", "F", "Q"),
-    ("acknowledged", "F", "same"),
-    ("bounced", "OK", "same"),
-    ("imported", "none", "Q P F"),
-    ("doubted", "Q R", "P"),
-    ("lane_yielded", "Q P R F", "same"),
-    ("redacted", "OK F X", "same"),
+    (
+        "late_receipt",
+        "queued retryable attempted dispatched in_doubt parked",
+        "same queued delivered",
+    ),
+    ("late_receipt", "failed aborted", "same delivered"),
+    ("late_receipt", "delivered", "same"),
+    ("rescheduled", "queued retryable in_doubt", "same"),
+    ("redriven", "failed", "queued"),
+    ("acknowledged", "failed", "same"),
+    ("bounced", "delivered", "same"),
+    ("imported", "none", "queued parked failed"),
+    ("doubted", "queued retryable", "parked"),
+    ("lane_yielded", "queued parked retryable failed", "same"),
+    ("redacted", "delivered failed aborted", "same"),
 )
 
 TURN_ROWS: Final[Rows] = (

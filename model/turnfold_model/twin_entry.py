@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 MODULE: Final = "Entry"
-OPEN: Final = frozenset({"Q", "R", "A", "D", "U", "P"})
+OPEN: Final = frozenset(
+    {"queued", "retryable", "attempted", "dispatched", "in_doubt", "parked"}
+)
 ACTIONS: Final = frozenset(
     [
         "Attempted",
@@ -39,7 +41,7 @@ class Entry(NamedTuple):
 
     taken: tuple[int, ...]
     left: int
-    phase: str = "Q"
+    phase: str = "queued"
     part: int = 0
     att: int = 0
     used: int = 0
@@ -65,19 +67,23 @@ def steps(constants: Constants, s: Entry) -> Steps:
     yield from _platform(constants, s)
     yield from _outcomes(constants, s)
     yield from _recovery(s)
-    if s.phase in ("A", "D", "U", "P", "F"):
+    if s.phase in ("attempted", "dispatched", "in_doubt", "parked", "failed"):
         yield from _doubt(constants, s)
     yield from _ends(constants, s)
 
 
 def _towards_the_wire(constants: Constants, s: Entry) -> Steps:
-    may = s.phase in ("Q", "R") or (s.phase == "U" and constants["Class"] == "keyed")
+    may = s.phase in ("queued", "retryable") or (
+        s.phase == "in_doubt" and constants["Class"] == "keyed"
+    )
     if may and not s.abort and s.used < constants["Budget"]:
-        begun = s._replace(phase="A", att=s.att + 1, used=s.used + 1, owner=True)
+        begun = s._replace(
+            phase="attempted", att=s.att + 1, used=s.used + 1, owner=True
+        )
         yield "Attempted", begun
-    if s.phase == "A" and s.owner and not s.abort:
+    if s.phase == "attempted" and s.owner and not s.abort:
         wire = s.wire | {(s.part, s.att)}
-        yield "Dispatched", s._replace(phase="D", wire=wire)
+        yield "Dispatched", s._replace(phase="dispatched", wire=wire)
 
 
 def _platform(constants: Constants, s: Entry) -> Steps:
@@ -94,7 +100,7 @@ def _platform(constants: Constants, s: Entry) -> Steps:
 
 def _past(constants: Constants, s: Entry) -> Entry:
     last = s.part + 1 == constants["Parts"]
-    phase = "OK" if last else ("F" if s.phase == "F" else "Q")
+    phase = "delivered" if last else ("failed" if s.phase == "failed" else "queued")
     return s._replace(
         part=s.part + 1,
         att=0,
@@ -108,7 +114,7 @@ def _past(constants: Constants, s: Entry) -> Entry:
 
 def _not_accepted(s: Entry, to: str, refund: int) -> Entry:
     return s._replace(
-        phase="U" if s.doubt else to,
+        phase="in_doubt" if s.doubt else to,
         used=s.used if s.doubt else s.used - refund,
         owner=False,
     )
@@ -119,63 +125,66 @@ def _outcomes(constants: Constants, s: Entry) -> Steps:
         return
     request = (s.part, s.att)
     there, trouble = request in s.wire, s.left > 0
-    if s.phase == "D" and not there:
+    if s.phase == "dispatched" and not there:
         if s.taken[s.part]:
             yield "Delivered", _past(constants, s)
         else:
-            yield "NoAnswer", s._replace(phase="U", doubt=True, owner=False)
+            yield "NoAnswer", s._replace(phase="in_doubt", doubt=True, owner=False)
     if not trouble:
         return
     spent = s._replace(left=s.left - 1)
-    if s.phase == "A" or (s.phase == "D" and there):
+    if s.phase == "attempted" or (s.phase == "dispatched" and there):
         refused = spent._replace(wire=s.wire - {request})
-        yield "FailedRetryable", _not_accepted(refused, "R", 0)
-        yield "Deferred", _not_accepted(refused, "Q", 1)
+        yield "FailedRetryable", _not_accepted(refused, "retryable", 0)
+        yield "Deferred", _not_accepted(refused, "queued", 1)
         if not s.doubt:
-            ended = refused._replace(phase="F", reason="no", owner=False)
+            ended = refused._replace(phase="failed", reason="no", owner=False)
             yield "FailedPermanent", ended
-    if s.phase == "D":
-        yield "AnswerLost", spent._replace(phase="U", doubt=True, owner=False)
+    if s.phase == "dispatched":
+        yield "AnswerLost", spent._replace(phase="in_doubt", doubt=True, owner=False)
     yield "Crash", spent._replace(owner=False)
 
 
 def _recovery(s: Entry) -> Steps:
-    if s.phase == "A" and not s.owner:
-        yield "OwnerDiedBefore", s._replace(phase="U" if s.doubt else "R")
-    if s.phase == "D" and not s.owner:
-        yield "OwnerDiedAfter", s._replace(phase="U", doubt=True)
-    if s.phase == "A" and s.owner and s.abort:
-        yield "AbortedAttempt", _not_accepted(s, "R", 0)
+    if s.phase == "attempted" and not s.owner:
+        yield (
+            "OwnerDiedBefore",
+            s._replace(phase="in_doubt" if s.doubt else "retryable"),
+        )
+    if s.phase == "dispatched" and not s.owner:
+        yield "OwnerDiedAfter", s._replace(phase="in_doubt", doubt=True)
+    if s.phase == "attempted" and s.owner and s.abort:
+        yield "AbortedAttempt", _not_accepted(s, "retryable", 0)
 
 
 def _doubt(constants: Constants, s: Entry) -> Steps:
     kind = constants["Class"]
     if s.doubt and s.taken[s.part]:
         yield "LateReceipt", _past(constants, s)
-    if s.phase != "U":
+    if s.phase != "in_doubt":
         return
     if kind == "lookup":
         quiet = not constants["Settles"] or all(r[0] != s.part for r in s.wire)
         if s.taken[s.part]:
             yield "Found", _past(constants, s)
         elif quiet:
-            yield "Absent", s._replace(phase="R", doubt=False)
-    yield "Parked" if kind == "blind" else "OutOfMeans", s._replace(phase="P")
+            yield "Absent", s._replace(phase="retryable", doubt=False)
+    yield "Parked" if kind == "blind" else "OutOfMeans", s._replace(phase="parked")
 
 
 def _ends(constants: Constants, s: Entry) -> Steps:
     spent = s.used == constants["Budget"]
-    no = s._replace(phase="F", reason="no")
-    unknown = s._replace(phase="F", reason="unknown")
-    if s.phase in ("Q", "R"):
+    no = s._replace(phase="failed", reason="no")
+    unknown = s._replace(phase="failed", reason="unknown")
+    if s.phase in ("queued", "retryable"):
         if spent:
             yield "Exhausted", no
         yield "Expired", no
         if s.abort:
-            yield "Aborted", s._replace(phase="X")
-    if s.phase == "U" and constants["Class"] == "keyed" and (spent or s.abort):
+            yield "Aborted", s._replace(phase="aborted")
+    if s.phase == "in_doubt" and constants["Class"] == "keyed" and (spent or s.abort):
         yield "Exhausted", unknown
-    if s.phase in ("U", "P"):
+    if s.phase in ("in_doubt", "parked"):
         yield "Expired", unknown
     if s.phase in OPEN and not s.abort:
         yield "AbortRequested", s._replace(abort=True)
@@ -184,7 +193,9 @@ def _ends(constants: Constants, s: Entry) -> Steps:
 def wrong(constants: Constants, s: Entry) -> str:
     """The first safety property that does not hold, or nothing."""
     parts = constants["Parts"]
-    says_no = s.phase in ("Q", "R", "X") or (s.phase == "F" and s.reason == "no")
+    says_no = s.phase in ("queued", "retryable", "aborted") or (
+        s.phase == "failed" and s.reason == "no"
+    )
     clean = not s.doubt and (
         s.part == parts or (not s.taken[s.part] and all(r[0] != s.part for r in s.wire))
     )
@@ -197,6 +208,6 @@ def wrong(constants: Constants, s: Entry) -> str:
         "InOrder": all(p <= s.part for p in range(parts) if s.taken[p]),
         "Counted": s.used <= s.att,
         "Truthful": not (says_no and s.part < parts) or clean,
-        "Whole": s.phase != "OK" or s.part == parts,
+        "Whole": s.phase != "delivered" or s.part == parts,
     }
     return next((name for name, held in holds.items() if not held), "")

@@ -74,7 +74,7 @@ def _ahead(constants: Constants, entry: int) -> Iterator[int]:
 def steps(constants: Constants, s: Lanes) -> Steps:
     """`Next`."""
     if s.queued < constants["Entries"]:
-        phase = _at(s.phase, s.queued, "Q")
+        phase = _at(s.phase, s.queued, "queued")
         yield "Queued", s._replace(queued=s.queued + 1, phase=phase)
     for entry in range(s.queued):
         yield from _outcomes(constants, s, entry)
@@ -93,45 +93,49 @@ def _yields(s: Lanes, entry: int) -> Lanes:
 def _outcomes(constants: Constants, s: Lanes, entry: int) -> Steps:
     if not s.alive:
         return
-    if s.phase[entry] in ("D", "U", "P"):
-        yield "Delivered", _to(s, entry, "OK")
-    if s.phase[entry] == "D" and s.left:
-        yield "FailedRetryable", _to(s, entry, "R", spend=1)
-        again = _to(s, entry, "Q", spend=1)
+    if s.phase[entry] in ("dispatched", "in_doubt", "parked"):
+        yield "Delivered", _to(s, entry, "delivered")
+    if s.phase[entry] == "dispatched" and s.left:
+        yield "FailedRetryable", _to(s, entry, "retryable", spend=1)
+        again = _to(s, entry, "queued", spend=1)
         gate = _at(s.gate, _lane(constants, entry), False)
         yield "DeferredByRoute", again._replace(gate=gate)
         yield "DeferredByAccount", again._replace(account=False)
-        yield "Doubted", _to(s, entry, "U", spend=1)
-    if s.phase[entry] in ("Q", "D", "U", "R", "P") and s.left:
-        yield "Failed", _yields(_to(s, entry, "F", spend=1), entry)
-    if s.phase[entry] == "U":
-        yield "Parked", _yields(_to(s, entry, "P"), entry)
+        yield "Doubted", _to(s, entry, "in_doubt", spend=1)
+    if (
+        s.phase[entry] in ("queued", "dispatched", "in_doubt", "retryable", "parked")
+        and s.left
+    ):
+        yield "Failed", _yields(_to(s, entry, "failed", spend=1), entry)
+    if s.phase[entry] == "in_doubt":
+        yield "Parked", _yields(_to(s, entry, "parked"), entry)
 
 
 def _waiting(constants: Constants, s: Lanes, entry: int) -> Steps:
     phase = s.phase[entry]
-    if phase in ("Q", "R"):
+    if phase in ("queued", "retryable"):
         if s.alive and _may_go(constants, s, entry):
             yield "Attempted", _dispatched(s, entry)
         if s.left:
-            yield "Aborted", _to(s, entry, "X", spend=1)
-    if s.alive and phase == "R" and not s.yielded[entry]:
+            yield "Aborted", _to(s, entry, "aborted", spend=1)
+    if s.alive and phase == "retryable" and not s.yielded[entry]:
         yield "LaneYielded", _yields(s, entry)
-    if s.alive and phase == "P" and s.left:
-        yield "Resolved", _to(s, entry, "R", spend=1)
+    if s.alive and phase == "parked" and s.left:
+        yield "Resolved", _to(s, entry, "retryable", spend=1)
 
 
 def _may_go(constants: Constants, s: Lanes, entry: int) -> bool:
     if not (s.account and s.gate[_lane(constants, entry)]):
         return False
     passed = (
-        s.phase[e] in ("OK", "X") or s.yielded[e] for e in _ahead(constants, entry)
+        s.phase[e] in ("delivered", "aborted") or s.yielded[e]
+        for e in _ahead(constants, entry)
     )
     return not constants["Ordered"] or all(passed)
 
 
 def _dispatched(s: Lanes, entry: int) -> Lanes:
-    s = _to(s, entry, "D")
+    s = _to(s, entry, "dispatched")
     if s.first[entry]:
         return s
     return s._replace(sent=s.sent + 1, first=_at(s.first, entry, s.sent + 1))
@@ -146,7 +150,7 @@ def _surroundings(s: Lanes) -> Steps:
     if s.alive and s.crashes:
         yield "Crash", s._replace(alive=False, crashes=s.crashes - 1)
     if not s.alive:
-        phase = tuple("U" if p == "D" else p for p in s.phase)
+        phase = tuple("in_doubt" if p == "dispatched" else p for p in s.phase)
         yield "Recovered", s._replace(alive=True, phase=phase)
 
 
@@ -155,10 +159,10 @@ def wrong(constants: Constants, s: Lanes) -> str:
     for later in range(s.queued):
         for earlier in _ahead(constants, later):
             before = 0 < s.first[earlier] < s.first[later]
-            excused = s.yielded[earlier] or s.phase[earlier] == "X"
+            excused = s.yielded[earlier] or s.phase[earlier] == "aborted"
             if s.first[later] and not (before or excused):
                 return "InOrder"
-            both = s.phase[earlier] == s.phase[later] == "D"
+            both = s.phase[earlier] == s.phase[later] == "dispatched"
             if both and not (s.yielded[earlier] or s.yielded[later]):
                 return "OneAtATime"
     return ""

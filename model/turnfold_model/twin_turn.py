@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 MODULE: Final = "Turn"
 OVER: Final = frozenset({"completed", "failed", "aborted"})
-DONE: Final = frozenset({"OK", "F", "X"})
+DONE: Final = frozenset({"delivered", "failed", "aborted"})
 ACTIONS: Final = frozenset(
     [
         "Accepted",
@@ -148,14 +148,14 @@ def _living(constants: Constants, s: Turn, index: int, worker: Worker) -> Steps:
 
 
 def _ends(constants: Constants, s: Turn) -> Steps:
-    replied = s._replace(final="OK", turn="completed", outcome="replied")
+    replied = s._replace(final="delivered", turn="completed", outcome="replied")
     if s.turn == "answered":
         yield "FinalDelivered", replied
-        failed = s._replace(final="F", turn="failed", outcome="failed")
+        failed = s._replace(final="failed", turn="failed", outcome="failed")
         yield "FinalFailed", failed._replace(notices=s.notices + 1)
         if constants["Doubtful"] and s.final == "open":
             yield "FinalDoubted", s._replace(final="doubt")
-    if constants["Doubtful"] and s.turn == "failed" and s.final == "F":
+    if constants["Doubtful"] and s.turn == "failed" and s.final == "failed":
         yield "Amended", replied
     if s.turn in ("accepted", "running", "answered") and not s.abort:
         yield "AbortRequested", s._replace(abort=True)
@@ -164,7 +164,7 @@ def _ends(constants: Constants, s: Turn) -> Steps:
         if s.turn in ("accepted", "running"):
             yield "Aborted", aborted
         elif s.turn == "answered" and s.final == "open":
-            yield "Aborted", aborted._replace(final="X")
+            yield "Aborted", aborted._replace(final="aborted")
 
 
 def wrong(constants: Constants, s: Turn) -> str:
@@ -174,7 +174,7 @@ def wrong(constants: Constants, s: Turn) -> str:
         "OneTurn": s.turns < 2,
         "OwedNothing": s.turn not in OVER or s.final in DONE | {"none"},
         "Follows": (s.outcome == "replied") == (s.turn == "completed")
-        and (s.turn == "completed") == (s.final == "OK")
+        and (s.turn == "completed") == (s.final == "delivered")
         and (s.turn != "answered" or s.final in ("open", "doubt")),
         "NoticedOnce": s.notices < 2,
         "Fenced": all(w.epoch <= s.fence for w in s.workers),

@@ -6,7 +6,7 @@ INV-2, INV-3, INV-8 and INV-11 are broken by a step, and are told by the step.
 
 from turnfold_model.world_words import TURN_OVER, Column, Config, Ph, Tp
 
-_NO_DOUBT = frozenset({Ph.Q, Ph.R, Ph.X})
+_NO_DOUBT = frozenset({Ph.QUEUED, Ph.RETRYABLE, Ph.ABORTED})
 
 
 def wrong(config: Config, column: Column) -> str:
@@ -16,10 +16,10 @@ def wrong(config: Config, column: Column) -> str:
         return ""
     for name, broken in (
         ("INV-4", _unproven(column)),
-        ("INV-1", log.phase == Ph.OK and log.settled < config.parts),
+        ("INV-1", log.phase == Ph.DELIVERED and log.settled < config.parts),
         ("INV-6", log.used > config.budget or log.used > log.attempts),
         ("INV-10", _owed(column)),
-        ("INV-11", log.phase == Ph.X and log.doubt),
+        ("INV-11", log.phase == Ph.ABORTED and log.doubt),
         ("INV-12", _denied(config, column)),
     ):
         if broken:
@@ -38,7 +38,7 @@ def _unproven(column: Column) -> bool:
 def _owed(column: Column) -> bool:
     """A turn is over while its reply is still under way."""
     log = column.log
-    open_entry = log.phase not in (Ph.OK, Ph.F, Ph.X)
+    open_entry = log.phase not in (Ph.DELIVERED, Ph.FAILED, Ph.ABORTED)
     over = log.turn in TURN_OVER and log.turn != Tp.BARE
     return over and open_entry and not log.note and not log.again
 
@@ -46,7 +46,7 @@ def _owed(column: Column) -> bool:
 def _denied(config: Config, column: Column) -> bool:
     """The log says "not delivered" of a part that was, or still may be."""
     log = column.log
-    says_no = log.phase in _NO_DOUBT or (log.phase == Ph.F and not log.unknown)
+    says_no = log.phase in _NO_DOUBT or (log.phase == Ph.FAILED and not log.unknown)
     if not says_no or log.settled >= config.parts or log.excused[log.settled]:
         return False
     arrived = column.taken[log.settled] > 0

@@ -17,7 +17,11 @@ def commit(config: Config, column: Column, log: Facts) -> Column:
     if early:
         log = log._replace(turn=Tp.COMPLETED)
     if log.phase in CLOSED and not log.note and log.turn != Tp.BARE:
-        over = {Ph.OK: Tp.COMPLETED, Ph.F: Tp.FAILED, Ph.X: Tp.ABORTED}
+        over = {
+            Ph.DELIVERED: Tp.COMPLETED,
+            Ph.FAILED: Tp.FAILED,
+            Ph.ABORTED: Tp.ABORTED,
+        }
         log = log._replace(turn=over[log.phase])
     if config.assume.fsync:
         return column._replace(log=log)
@@ -29,7 +33,7 @@ def settled(config: Config, column: Column) -> Column:
     log = column.log
     last = log.settled + 1 == config.parts or config.without == "parts"
     closed = log.phase in CLOSED
-    phase = Ph.OK if last else (log.phase if closed else Ph.Q)
+    phase = Ph.DELIVERED if last else (log.phase if closed else Ph.QUEUED)
     log = log._replace(
         phase=phase,
         settled=log.settled + 1,
@@ -53,31 +57,31 @@ def late_receipt(config: Config, column: Column, part: int) -> Column:
 def not_sent(config: Config, column: Column, phase: Ph, *, refund: int = 0) -> Column:
     """Proven not accepted; with an older attempt in doubt that proves nothing."""
     log = column.log
-    to = Ph.U if log.doubt and config.without != "doubt" else phase
+    to = Ph.IN_DOUBT if log.doubt and config.without != "doubt" else phase
     used = log.used - (refund if not log.doubt else 0)
     return commit(config, column, log._replace(phase=to, used=used))
 
 
 def unknown(config: Config, column: Column) -> Column:
-    return commit(config, column, column.log._replace(phase=Ph.U, doubt=True))
+    return commit(config, column, column.log._replace(phase=Ph.IN_DOUBT, doubt=True))
 
 
 def given_up(config: Config, column: Column) -> Column:
     """failed_terminal; it yields its lane at once."""
     log = column.log
-    in_doubt = log.phase in (Ph.U, Ph.P) or log.doubt
+    in_doubt = log.phase in (Ph.IN_DOUBT, Ph.PARKED) or log.doubt
     in_doubt = in_doubt and config.without != "honesty"
-    log = log._replace(phase=Ph.F, passed=True, unknown=in_doubt, grant=False)
+    log = log._replace(phase=Ph.FAILED, passed=True, unknown=in_doubt, grant=False)
     return commit(config, column, log)
 
 
 def parked(config: Config, column: Column) -> Column:
-    log = column.log._replace(phase=Ph.P, passed=True, grant=False)
+    log = column.log._replace(phase=Ph.PARKED, passed=True, grant=False)
     return commit(config, column, log)
 
 
 def absent(config: Config, column: Column) -> Column:
-    log = column.log._replace(phase=Ph.R, doubt=False, grant=False)
+    log = column.log._replace(phase=Ph.RETRYABLE, doubt=False, grant=False)
     return commit(config, column, log)
 
 
@@ -95,7 +99,7 @@ def one_more(config: Config, column: Column, log: Facts) -> Column:
 
 def granted(config: Config, column: Column) -> Column:
     """resolved(resend)."""
-    log = excused(column.log)._replace(phase=Ph.U, grant=True)
+    log = excused(column.log)._replace(phase=Ph.IN_DOUBT, grant=True)
     return one_more(config, column, log)
 
 
@@ -105,7 +109,7 @@ def abort(config: Config, column: Column) -> Column:
     if log.turn in (Tp.ACCEPTED, Tp.RUNNING):
         return commit(config, column, log._replace(turn=Tp.ABORTED))
     if config.without == "abort":  # also what is on the wire is called aborted
-        return commit(config, column, log._replace(phase=Ph.X))
+        return commit(config, column, log._replace(phase=Ph.ABORTED))
     return commit(config, column, log._replace(abort=True))
 
 
@@ -124,7 +128,7 @@ def queued(config: Config, column: Column, *, note: bool = False) -> Column:
     log = column.log._replace(turn=turn, note=note)
     if config.without == "one_commit" and turn == Tp.ANSWERED:
         return commit(config, column, log)
-    log = log._replace(phase=Ph.Q, excused=(False,) * config.parts)
+    log = log._replace(phase=Ph.QUEUED, excused=(False,) * config.parts)
     return commit(config, column, log)._replace(taken=(0,) * config.parts)
 
 
@@ -132,4 +136,4 @@ def at_rest(log: Facts) -> bool:
     """INV-14: nothing is owed: closed, visibly parked, or never came."""
     if log.phase == Ph.NONE:
         return log.turn in TURN_OVER or log.turn == Tp.NONE
-    return log.phase in CLOSED or log.phase == Ph.P
+    return log.phase in CLOSED or log.phase == Ph.PARKED

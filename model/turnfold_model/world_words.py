@@ -15,15 +15,15 @@ class Ph(IntEnum):
     """Phases of an entry; NONE is not queued yet."""
 
     NONE = 0
-    Q = 1
-    A = 2
-    D = 3
-    U = 4
-    P = 5
-    R = 6
-    OK = 7
-    F = 8
-    X = 9
+    QUEUED = 1
+    ATTEMPTED = 2
+    DISPATCHED = 3
+    IN_DOUBT = 4
+    PARKED = 5
+    RETRYABLE = 6
+    DELIVERED = 7
+    FAILED = 8
+    ABORTED = 9
 
 
 class Tp(IntEnum):
@@ -57,7 +57,7 @@ class Stage(IntEnum):
     REPLIED = 12
 
 
-CLOSED: Final = frozenset({Ph.OK, Ph.F, Ph.X})
+CLOSED: Final = frozenset({Ph.DELIVERED, Ph.FAILED, Ph.ABORTED})
 TURN_OVER: Final = frozenset({Tp.COMPLETED, Tp.FAILED, Tp.ABORTED})
 DEAD, HUNG = 2, 3  # tags of requests nobody waits for; 0 and 1 are worker slots
 

@@ -60,7 +60,7 @@ def _sent(column: Column, job: Job, slot: int) -> Step:
     after = column._replace(wire=tuple(sorted([*column.wire, request])))
     announced = log.settled > job.part or log.attempts >= job.attempt
     broken = "" if announced else "INV-3"
-    if log.phase == Ph.X:
+    if log.phase == Ph.ABORTED:
         broken = "INV-11"
     return Step("send", after, job._replace(stage=Stage.SENT), broken=broken)
 
@@ -79,7 +79,9 @@ def _settling(config: Config, column: Column, job: Job) -> Step:
     good = stage in (Stage.ACCEPTED, Stage.FOUND)
     asked = stage in (Stage.FOUND, Stage.ABSENT)
     mine = (job.part, job.attempt) == (log.settled, log.attempts)
-    if not mine or log.phase not in ((Ph.U, Ph.P) if asked else (Ph.A, Ph.D)):
+    if not mine or log.phase not in (
+        (Ph.IN_DOUBT, Ph.PARKED) if asked else (Ph.ATTEMPTED, Ph.DISPATCHED)
+    ):
         if good:
             late = facts.late_receipt(config, column, job.part)
             return Step("late receipt", late, IDLE)
@@ -94,13 +96,13 @@ def _not_accepted(config: Config, column: Column, stage: Stage) -> Step:
     if stage == Stage.ABSENT:
         return Step("reconciled", facts.absent(config, column), IDLE)
     if stage == Stage.DEFERRED:
-        after = facts.not_sent(config, column, Ph.Q, refund=1)
+        after = facts.not_sent(config, column, Ph.QUEUED, refund=1)
         return Step("deferred", after, IDLE, gate=True)
     if stage == Stage.ENDED and not column.log.doubt:
         return Step("failed_terminal", facts.given_up(config, column), IDLE)
     as_failure = stage == Stage.LOST and config.without == "timeout"
     if stage == Stage.REFUSED or as_failure:
-        after = facts.not_sent(config, column, Ph.R)
+        after = facts.not_sent(config, column, Ph.RETRYABLE)
         return Step("failed_retryable", after, IDLE)
     return Step("unknown", facts.unknown(config, column), IDLE)
 
@@ -109,7 +111,7 @@ def _prepared(
     config: Config, column: Column, job: Job, around: Around
 ) -> Iterator[Step]:
     log = column.log
-    mine = log.phase == Ph.A and (job.part, job.attempt) == (
+    mine = log.phase == Ph.ATTEMPTED and (job.part, job.attempt) == (
         log.settled,
         log.attempts,
     )
@@ -117,32 +119,32 @@ def _prepared(
         yield Step("conflict", column, IDLE)
         return
     if log.abort:  # nothing of it is dispatched any more
-        after = facts.not_sent(config, column, Ph.Q, refund=1)
+        after = facts.not_sent(config, column, Ph.QUEUED, refund=1)
         yield Step("deferred", after, IDLE)
         return
-    sent = facts.commit(config, column, log._replace(phase=Ph.D))
+    sent = facts.commit(config, column, log._replace(phase=Ph.DISPATCHED))
     yield Step("dispatched", sent, job._replace(stage=Stage.READY))
     if around.faulty:
-        after = facts.not_sent(config, column, Ph.R)
+        after = facts.not_sent(config, column, Ph.RETRYABLE)
         yield Step("prepare failed", after, IDLE, 1)
 
 
 def _entry_steps(config: Config, column: Column, around: Around) -> Iterator[Step]:
     log = column.log
     match log.phase:
-        case Ph.A if config.without == "recovery":
+        case Ph.ATTEMPTED if config.without == "recovery":
             return
-        case Ph.Q | Ph.R:
+        case Ph.QUEUED | Ph.RETRYABLE:
             yield from _open_steps(config, column, around)
-        case Ph.A:  # its owner is dead; the wire was not touched
-            after = facts.not_sent(config, column, Ph.R)
+        case Ph.ATTEMPTED:  # its owner is dead; the wire was not touched
+            after = facts.not_sent(config, column, Ph.RETRYABLE)
             yield Step("owner died", after, IDLE)
-        case Ph.D if config.without == "orphan":
-            after = facts.not_sent(config, column, Ph.R)
+        case Ph.DISPATCHED if config.without == "orphan":
+            after = facts.not_sent(config, column, Ph.RETRYABLE)
             yield Step("owner died", after, IDLE)
-        case Ph.D:
+        case Ph.DISPATCHED:
             yield Step("owner died", facts.unknown(config, column), IDLE)
-        case Ph.U:
+        case Ph.IN_DOUBT:
             yield from _doubt_steps(config, column, around)
         case _:
             pass  # closed, parked or not queued: nothing to do unasked
@@ -153,7 +155,7 @@ def _entry_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
 def _open_steps(config: Config, column: Column, around: Around) -> Iterator[Step]:
     log = column.log
     if log.abort:
-        closed = facts.commit(config, column, log._replace(phase=Ph.X))
+        closed = facts.commit(config, column, log._replace(phase=Ph.ABORTED))
         yield Step("aborted", closed, IDLE)
     elif log.used >= config.budget:
         yield Step("exhausted", facts.given_up(config, column), IDLE)
@@ -165,7 +167,7 @@ def _attempt(config: Config, column: Column) -> Step:
     log = column.log
     number = log.attempts + 1
     log = log._replace(
-        phase=Ph.A if config.prepare else Ph.D,
+        phase=Ph.ATTEMPTED if config.prepare else Ph.DISPATCHED,
         attempts=number,
         used=log.used + 1,
         grant=False,
@@ -223,9 +225,9 @@ def _may_ask(config: Config, column: Column) -> bool:
 def _hands(config: Config, column: Column) -> Iterator[Step]:
     """Expiry by timer, and operators. Each may come at any time: there is no clock."""
     log = column.log
-    if log.phase in (Ph.Q, Ph.R, Ph.U, Ph.P):
+    if log.phase in (Ph.QUEUED, Ph.RETRYABLE, Ph.IN_DOUBT, Ph.PARKED):
         yield Step("expired", facts.given_up(config, column), IDLE, hand=1)
-    if log.phase == Ph.P:
+    if log.phase == Ph.PARKED:
         excused = column._replace(log=facts.excused(log))
         unsent = facts.absent(config, excused)
         unsent = facts.one_more(config, unsent, unsent.log)
@@ -233,11 +235,11 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
         yield Step("resolved resend", resent, IDLE, hand=1)
         yield Step("resolved not sent", unsent, IDLE, hand=1)
         yield Step("resolved sent", facts.settled(config, excused), IDLE, hand=1)
-    if log.phase == Ph.F:
+    if log.phase == Ph.FAILED:
         careful = config.without != "consent"
         again = facts.excused(log) if log.unknown and careful else log
         again = again._replace(
-            phase=Ph.Q, used=0, doubt=False, unknown=False, again=True
+            phase=Ph.QUEUED, used=0, doubt=False, unknown=False, again=True
         )
         yield Step("redriven", facts.commit(config, column, again), IDLE, hand=1)
 

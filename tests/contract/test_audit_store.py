@@ -84,7 +84,7 @@ def test_a_store_as_the_kernel_leaves_it_passes(disk: MemoryDisk) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"phase": Phase.Q},
+        {"phase": Phase.QUEUED},
         {"open": True},
         {"reason": "x"},
         {"due": 7},
@@ -209,7 +209,7 @@ def redact(disk: MemoryDisk) -> tuple[str, list[tuple[str, int]]]:
     stream = next(
         name
         for name, row in disk.summaries.items()
-        if row.phase == Phase.OK and row.parent is None
+        if row.phase == Phase.DELIVERED and row.parent is None
     )
     records = disk.streams[stream]
     version, at = records[-1].version + 1, disk.log[-1].at

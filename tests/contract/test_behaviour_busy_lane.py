@@ -7,6 +7,7 @@ import pytest
 from turnfold import Accepted, Kernel, Receipt, Route
 from turnfold.ports.channel import Unknown
 from turnfold_adapters.stores.memory import MemoryStore
+from turnfold_model.peek import Peek
 
 
 class Slow:
@@ -32,13 +33,13 @@ async def test_a_resolved_entry_waits_for_what_is_on_the_wire() -> None:
     route = Route(channel="c", conversation="1")
     async with kernel:
         first = await kernel.enqueue(route, "first")
-        while store.summary(first.entry_id).phase != "P":
+        while Peek(store).summary(first.entry_id).phase != "parked":
             await asyncio.sleep(0)
         second = await kernel.enqueue(route, "second")
         while len(channel.calls) < 2:
             await asyncio.sleep(0)
         await kernel.resolve(first.entry_id, "resend", by="ann")
-        assert store.summary(first.entry_id).phase == "U"
+        assert Peek(store).summary(first.entry_id).phase == "in_doubt"
         channel.gate.set()
         await kernel.settled(second.entry_id, 1000)
         await kernel.settled(first.entry_id, 1000)

@@ -115,7 +115,7 @@ async def test_an_outcome_is_kept_in_hand_until_it_is_stored(
     store.fails("", *["full"] * 5)
     done = await kernel.enqueue(route(), "hi")
     await until(lambda: driver_of(kernel).troubles >= 3)
-    assert entry(kernel, done.entry_id).phase is Phase.D
+    assert entry(kernel, done.entry_id).phase is Phase.DISPATCHED
     await kernel.settled(done.entry_id, 1000)
     assert len(gateway.platform.calls) == 1
 
@@ -130,7 +130,7 @@ async def test_an_outcome_that_was_never_stored_is_in_doubt_after_a_crash(
     await until(lambda: driver_of(kernel).troubles >= 3)
     kernel = await gateway.restart(kernel)
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.P
+    assert entry(kernel, done.entry_id).phase is Phase.PARKED
     assert len(gateway.platform.calls) == 1
 
 
@@ -309,7 +309,7 @@ async def test_what_proves_nothing_is_unknown(lone: Gateway, answer: object) -> 
     assert entry(kernel, done.entry_id).doubt
     kernel = await lone.restart(kernel)
     await lone.advance(60_000)
-    assert entry(kernel, done.entry_id).phase is Phase.P
+    assert entry(kernel, done.entry_id).phase is Phase.PARKED
 
 
 @pytest.mark.case("L08", "L04")
@@ -335,12 +335,12 @@ async def test_ids_are_texts_in_the_log_whatever_the_adapter_gives(
 @pytest.mark.parametrize(
     ("lie", "phase"),
     [
-        (Rejected(failure="transient", detail=5), Phase.R),
-        (Rejected(failure=FailureClass.DRAIN), Phase.R),
-        (Rejected(failure=FailureClass.OWNER_DIED), Phase.R),
-        (Rejected(failure=FailureClass.TARGET_MOVED, target=5), Phase.R),
-        (Rejected(failure=FailureClass.TARGET_MOVED, target="a\n"), Phase.R),
-        (Rejected(failure="rate_limited", retry_after_ms="x", scope=5), Phase.Q),
+        (Rejected(failure="transient", detail=5), Phase.RETRYABLE),
+        (Rejected(failure=FailureClass.DRAIN), Phase.RETRYABLE),
+        (Rejected(failure=FailureClass.OWNER_DIED), Phase.RETRYABLE),
+        (Rejected(failure=FailureClass.TARGET_MOVED, target=5), Phase.RETRYABLE),
+        (Rejected(failure=FailureClass.TARGET_MOVED, target="a\n"), Phase.RETRYABLE),
+        (Rejected(failure="rate_limited", retry_after_ms="x", scope=5), Phase.QUEUED),
     ],
 )
 async def test_a_refusal_of_odd_types_is_a_refusal_and_readable(
@@ -481,7 +481,7 @@ async def test_an_entry_that_kills_its_process_is_quarantined(
     await gateway.advance(60_000)
     found = entry(kernel, done.entry_id)
     reason = "quarantined" if prepares else "outcome_unknown"
-    assert (found.phase, found.reason, found.attempt) == (Phase.F, reason, 3)
+    assert (found.phase, found.reason, found.attempt) == (Phase.FAILED, reason, 3)
     gateway.platform.preparing.clear()
     gateway.platform._script.clear()
     healthy = await kernel.enqueue(route(), "healthy")
@@ -510,7 +510,7 @@ async def test_a_standby_takes_over_and_knows_its_predecessor_dead(
     assert not second.working
     await gateway.crash(first)
     await until(lambda: second.working)
-    await until(lambda: entry(second, done.entry_id).phase is Phase.P)
+    await until(lambda: entry(second, done.entry_id).phase is Phase.PARKED)
     assert len(gateway.platform.calls) == 1
 
 
@@ -541,7 +541,7 @@ async def test_a_worker_that_is_not_the_one_any_more_sends_nothing(
     await new.settled(sent.entry_id, 1000)
     calls = len(lone.platform.calls)
     late = await old.enqueue(route("43"), "old")
-    await until(lambda: entry(new, late.entry_id).phase is Phase.OK)
+    await until(lambda: entry(new, late.entry_id).phase is Phase.DELIVERED)
     assert len(lone.platform.calls) == calls + 1
     epochs = [r for r in peek(new).log() if r.kind == "store.worker_started"]
     assert len(epochs) == 2
@@ -589,7 +589,10 @@ async def test_doubt_survives_a_second_death_before_the_wire(gateway: Gateway) -
     gateway.platform.preparing.append(hang())
     await gateway.advance(1_000)
     name = gateway.platform.calls[0][0]
-    assert (entry(kernel, name).phase, entry(kernel, name).doubt) == (Phase.A, True)
+    assert (entry(kernel, name).phase, entry(kernel, name).doubt) == (
+        Phase.ATTEMPTED,
+        True,
+    )
     kernel = await gateway.restart(kernel)
     outcome = await kernel.settled(done.turn_id, 1000)
     assert outcome is TurnOutcome.PARTIALLY_REPLIED  # never run again
@@ -650,7 +653,7 @@ async def test_what_cannot_even_be_shown_is_unknown_and_holds_up_nothing(
     lone.platform.plays(play)
     kernel = await lone.start()
     first = await kernel.enqueue(route(), "x")
-    await until(lambda: entry(kernel, first.entry_id).phase is Phase.P)
+    await until(lambda: entry(kernel, first.entry_id).phase is Phase.PARKED)
     second = await kernel.enqueue(route(), "y")
     await kernel.settled(second.entry_id, 1_000)
 

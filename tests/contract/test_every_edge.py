@@ -59,7 +59,7 @@ def test_an_event_that_cannot_be_ends_its_stream_and_no_other() -> None:
     wrong = {**queued, "kind": "outbox.bounced", "data": {"part": 0}}
     end = log.index(queued) + 1
     seen = taken([*log[:end], wrong, *log[end:]])
-    assert list(seen) == [Edge("outbox", "none", "queued", "Q")]
+    assert list(seen) == [Edge("outbox", "none", "queued", "queued")]
 
 
 def test_the_command_tells_of_the_walks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +80,6 @@ def test_the_command_tells_of_a_log_from_elsewhere(
     assert main(["edges", "--json", "--log", str(file), "--log", str(file)]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
-    assert report["times"]["outbox.delivered: D -> OK"] == 2
-    assert "not taken  outbox.delivered: U -> OK" in err
+    assert report["times"]["outbox.delivered: dispatched -> delivered"] == 2
+    assert "not taken  outbox.delivered: in_doubt -> delivered" in err
     assert len(report["missing"]) == len(ALL) - len(UNTAKEN) - report["taken"]

@@ -72,6 +72,6 @@ def test_the_edges_that_no_test_has_taken_are_listed(
     options = ("--turnfold-edges", "-n", workers)
     done = _pytest(f"--rootdir={tmp_path}", "-c", "/dev/null", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "outbox.delivered: U -> OK" in done.stdout
-    assert "outbox.delivered: D -> OK" not in done.stdout
+    assert "outbox.delivered: in_doubt -> delivered" in done.stdout
+    assert "outbox.delivered: dispatched -> delivered" not in done.stdout
     assert "4 of 98 edges were taken" in done.stdout

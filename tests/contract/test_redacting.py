@@ -189,7 +189,7 @@ async def test_what_was_erased_is_neither_sent_nor_run_again(gateway: Gateway) -
             await call()
         assert caught.value.rule == "bodies_kept"
     await kernel.acknowledge(letter.entry_id, by="me")
-    assert entry(kernel, letter.entry_id).phase is Phase.F
+    assert entry(kernel, letter.entry_id).phase is Phase.FAILED
 
 
 @pytest.mark.case("N04")

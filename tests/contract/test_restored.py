@@ -166,7 +166,7 @@ async def test_what_was_queued_in_the_copy_is_parked_and_told(
     await spin()
     assert play.platform.contents == ["x", "more"]
     found = entry(made, name)
-    assert (found.phase, found.doubt, found.yielded) == (Phase.P, True, True)
+    assert (found.phase, found.doubt, found.yielded) == (Phase.PARKED, True, True)
     assert story(made, name)[-2:] == ["doubted", "lane_yielded"]
     assert len(told) == 2
     assert told[0] > 0
@@ -202,7 +202,7 @@ async def test_an_attempt_of_the_copy_is_in_doubt_even_before_its_dispatch(
     assert play.platform.contents.count("x") <= 1
     calls = len(play.platform.calls)
     kernel = await play.start()
-    assert entry(kernel, name).phase is Phase.P  # a blind channel holds its doubts
+    assert entry(kernel, name).phase is Phase.PARKED  # a blind channel holds its doubts
     assert story(kernel, name)[-3] == "unknown"
     assert len(play.platform.calls) == calls
 
@@ -214,7 +214,7 @@ async def test_a_retry_of_the_copy_is_parked(play: Gateway, backups: Backups) ->
     await _lost(play, backups)
     kernel = await play.start()
     await play.advance(60_000)
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
     assert play.platform.contents == ["more"]
 
 
@@ -245,9 +245,9 @@ async def test_a_later_part_of_a_doubtful_one_is_doubtful_too(
         await play.advance(200_000)
     assert play.platform.contents == ["abc", "def"]
     found = entry(kernel, name)
-    assert (found.phase, found.part) == (Phase.P, 1)
+    assert (found.phase, found.part) == (Phase.PARKED, 1)
     await kernel.resolve(name, "delivered", by="me")
-    assert entry(kernel, name).phase is Phase.OK
+    assert entry(kernel, name).phase is Phase.DELIVERED
 
 
 # --- turns ---------------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def test_a_copy_that_others_have_appended_to_is_noticed_all_the_same(
     await play.end()
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
 
 
 async def test_the_same_copy_put_back_again_is_noticed_again(
@@ -373,7 +373,7 @@ async def test_the_same_copy_put_back_again_is_noticed_again(
         await _lost(play, backups, rounds=2)
         kernel = await play.start()
         assert len(_restorations(kernel)) == 1
-        assert entry(kernel, name).phase is Phase.P
+        assert entry(kernel, name).phase is Phase.PARKED
         await play.end()
 
 
@@ -389,7 +389,7 @@ async def test_a_copy_with_its_own_mark_cannot_be_told_from_the_original(
     backups.put_back(mark=True)
     kernel = await play.start()
     assert _restorations(kernel) == []
-    assert entry(kernel, name).phase is Phase.Q
+    assert entry(kernel, name).phase is Phase.QUEUED
 
 
 async def test_the_mark_of_another_store_is_a_leftover(
@@ -472,7 +472,7 @@ async def test_a_crash_before_the_commit_repeats_it(
     monkeypatch.setattr(restoring, "restored", real)
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
 
 
 async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
@@ -497,7 +497,7 @@ async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
     await kernel.connected("t")
     await kernel.settled(fresh, 5_000)
     assert len(_restorations(kernel)) == 1
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED
     assert peek(kernel).watermark() != lost
 
 
@@ -516,4 +516,4 @@ async def test_a_store_that_is_busy_just_then_is_not_worked_on(
             await play.start()
     kernel = await play.start()
     assert kernel.working
-    assert entry(kernel, name).phase is Phase.P
+    assert entry(kernel, name).phase is Phase.PARKED

@@ -14,14 +14,22 @@ import pytest
 from turnfold.errors import (
     DiskError,
     FateUnknownError,
-    MissingBodyError,
     NotOpenError,
     StoreError,
 )
-from turnfold.ports.store import Append
-from turnfold_adapters.stores import sqlite_bodies
-from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import body, noise, put, record
+from turnfold_adapters.stores.sqlite import SqliteStore, files
+from turnfold_model.store_kit import (
+    body,
+    body_in,
+    head_of,
+    noise,
+    put,
+    read,
+    record,
+    running,
+    whole_log,
+    write,
+)
 
 
 class Faults:
@@ -71,39 +79,40 @@ def disk() -> Iterator[FaultyDisk]:
     disk.unregister()
 
 
-def _refused(store: SqliteStore, *streams: str) -> StoreError | None:
+async def _refused(store: SqliteStore, *streams: str) -> StoreError | None:
     try:
-        put(store, *streams)
+        await put(store, *streams)
     except StoreError as exc:
         return exc
     return None
 
 
-def _positions(path: Path) -> int:
+async def _positions(path: Path) -> int:
     store = SqliteStore(path)
-    store.open()
-    count = len(list(store.log()))
-    assert store.head.position == count
-    assert len(list(store.open_streams())) == 2
-    store.close()
-    return count
+    await store.open()
+    records = await whole_log(store)
+    loaded = await store.load()
+    assert loaded.head == running(records)
+    assert len(loaded.open) == 2
+    await store.close()
+    return len(records)
 
 
 @pytest.mark.case("Q03", "F08", "A06")
 @pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError])
-def test_a_failure_at_any_write_of_a_commit_is_loud_and_loses_nothing(
+async def test_a_failure_at_any_write_of_a_commit_is_loud_and_loses_nothing(
     tmp_path: Path, disk: FaultyDisk, error: type[apsw.Error]
 ) -> None:
     path, confirmed, point, seen = tmp_path / "store.db", 2, 0, set()
     store = SqliteStore(path, vfs="faulty", exclusive=True)
-    store.open()
-    put(store, "entry:a", "entry:b")
+    await store.open()
+    await put(store, "entry:a", "entry:b")
     while True:
         disk.faults.left, disk.faults.fired, disk.faults.error = point, False, error
-        failure = _refused(store, "entry:a", "entry:b")
+        failure = await _refused(store, "entry:a", "entry:b")
         disk.faults.left = None
-        store.close()
-        count = _positions(path)
+        await store.close()
+        count = await _positions(path)
         if not disk.faults.fired:
             break
         assert failure is not None, f"failure at write {point} passed in silence"
@@ -113,49 +122,49 @@ def test_a_failure_at_any_write_of_a_commit_is_loud_and_loses_nothing(
             allowed.add(confirmed + 2)
         assert count in allowed, f"after {failure!r} at write {point}"
         confirmed, point = count, point + 1
-        store.open()
+        await store.open()
     assert count == confirmed + 2
     assert point > 4
     assert seen == {DiskError if error is apsw.FullError else FateUnknownError}
 
 
-def test_after_a_commit_of_unknown_fate_only_reopening_helps(
+async def test_after_a_commit_of_unknown_fate_only_reopening_helps(
     tmp_path: Path, disk: FaultyDisk
 ) -> None:
     store = SqliteStore(tmp_path / "store.db", vfs="faulty", exclusive=True)
-    store.open()
-    put(store, "entry:a", "entry:b")
+    await store.open()
+    await put(store, "entry:a", "entry:b")
     disk.faults.left = 1
     with pytest.raises(FateUnknownError) as caught:
-        put(store, "entry:a")
+        await put(store, "entry:a")
     disk.faults.left = None
     assert "injected" in caught.value.problem
     with pytest.raises(NotOpenError, match="doubt"):
-        store.read("entry:a")
+        await read(store, "entry:a")
     with pytest.raises(NotOpenError, match="doubt"):
-        put(store, "entry:a")
-    store.close()
-    store.open()
-    assert store.head.position in (2, 3)
-    put(store, "entry:a")
-    store.close()
+        await put(store, "entry:a")
+    await store.close()
+    await store.open()
+    assert (await head_of(store)).position in (2, 3)
+    await put(store, "entry:a")
+    await store.close()
 
 
-def test_a_checkpoint_that_fails_stops_no_work(
+async def test_a_checkpoint_that_fails_stops_no_work(
     tmp_path: Path, disk: FaultyDisk
 ) -> None:
     store = SqliteStore(tmp_path / "store.db", vfs="faulty", exclusive=True)
-    store.open()
-    put(store, "entry:a", "entry:b")
+    await store.open()
+    await put(store, "entry:a", "entry:b")
     disk.faults.left = 0
-    assert not store.checkpoint()
+    assert not await store.checkpoint()
     assert isinstance(store.checkpoint_failure, DiskError)
     disk.faults.left = None
-    put(store, "entry:a")
-    assert store.checkpoint()
+    await put(store, "entry:a")
+    assert await store.checkpoint()
     assert store.checkpoint_failure is None
-    store.close()
-    assert _positions(tmp_path / "store.db") == 3
+    await store.close()
+    assert await _positions(tmp_path / "store.db") == 3
 
 
 @pytest.fixture
@@ -171,84 +180,91 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.case("Q03")
-def test_a_full_disk_is_loud_and_work_goes_on_when_there_is_room(
+async def test_a_full_disk_is_loud_and_work_goes_on_when_there_is_room(
     small_disk: Path,
 ) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(100_000))
     path = small_disk / "store.db"
     store = SqliteStore(path)
-    store.open()
-    records, failure = put(store, "entry:a", "entry:b"), None
+    await store.open()
+    records, failure = await put(store, "entry:a", "entry:b"), None
     while failure is None:
         try:
-            records += put(store, "entry:a", "entry:b")
+            records += await put(store, "entry:a", "entry:b")
         except StoreError as exc:
             failure = exc
     assert isinstance(failure, DiskError)
     assert "nothing of this call was stored" in str(failure)
-    assert list(store.log()) == records
+    assert await whole_log(store) == records
     ballast.unlink()
-    records += put(store, "entry:a")
-    store.close()
-    store.open()
-    assert list(store.log()) == records
-    store.close()
+    records += await put(store, "entry:a")
+    await store.close()
+    await store.open()
+    assert await whole_log(store) == records
+    await store.close()
 
 
 @pytest.mark.case("Q03")
-def test_a_large_body_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
+async def test_a_large_body_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
     store = SqliteStore(small_disk / "store.db")
-    store.open()
-    put(store, "entry:a", "entry:b")
-    large = body(noise(2_000_000))
-    with pytest.raises(DiskError), store.write() as tx:
-        tx.append(Append(bodies=[large]))
-    with pytest.raises(MissingBodyError):
-        store.body(large.digest)
+    await store.open()
+    await put(store, "entry:a", "entry:b")
+    large = body("entry:a", 1, noise(2_000_000))
+    with pytest.raises(DiskError):
+        await write(store, bodies=[large])
+    assert await body_in(store, "entry:a", 1) is None
     folder = small_disk / "store.db.bodies"
     assert list(folder.iterdir()) == []
-    put(store, "entry:a")
-    store.close()
+    await put(store, "entry:a")
+    await store.close()
 
 
-def test_a_large_body_is_durable_before_the_commit_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("flush", ["loop", "auto"])
+async def test_a_large_body_is_durable_before_the_commit_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: str
 ) -> None:
-    """Each fsync is recorded with what the log shows at that moment."""
+    """Each fsync is recorded with the end of the log at that moment."""
     path, seen = tmp_path / "store.db", []
-    store = SqliteStore(path)
-    store.open()
-    real = sqlite_bodies.os.fsync
+    store = SqliteStore(path, flush=flush)
+    await store.open()
+    real = files.os.fsync
 
     def fsync(handle: int) -> None:
         name = Path(f"/proc/self/fd/{handle}").readlink().name
-        seen.append((name.partition(".")[2] or name, store.head.position))
+        end = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        count = end.execute("SELECT count(*) FROM log").get
+        end.close()
+        seen.append((name.partition(".")[2] or name, count))
         real(handle)
 
-    monkeypatch.setattr(sqlite_bodies.os, "fsync", fsync)
-    large = body(noise(100_000))
-    with store.write() as tx:
-        tx.append(Append(records=[record(1, "entry:a", 1)], bodies=[large]))
-    store.close()
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    large = body("entry:a", 1, noise(100_000))
+    await write(store, records=[record(1, "entry:a", 1)], bodies=[large])
+    await store.close()
     kinds = [name.rpartition(".")[2] for name, _ in seen]
     assert kinds[-2:] == ["new", "bodies"]
     assert {position for _, position in seen} == {0}
 
 
-def test_a_body_file_that_was_changed_or_lost_is_told(tmp_path: Path) -> None:
+async def test_a_body_file_that_was_changed_or_lost_is_told(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
-    store.open()
-    changed, lost = body(noise(100_000)), body(noise(100_001))
-    with store.write() as tx:
-        tx.append(Append(bodies=[changed, lost]))
-    for file in (tmp_path / "store.db.bodies").iterdir():
-        if file.stat().st_size == 100_000:
-            file.write_bytes(b"something else")
-        else:
-            file.unlink()
-    with pytest.raises(StoreError, match="digest"):
-        store.body(changed.digest)
-    with pytest.raises(MissingBodyError):
-        store.body(lost.digest)
-    store.close()
+    await store.open()
+    changed, lost = (body("entry:a", n, noise(100_000)) for n in (1, 2))
+    kept = body("entry:a", 3, b"kept")
+    records = [record(1, "entry:a", 1)]
+    await write(store, records=records, bodies=[changed, lost, kept])
+    folder = tmp_path / "store.db.bodies"
+    (folder / "1-1").write_bytes(b"something else")
+    (folder / "1-2").unlink()
+    found = await body_in(store, "entry:a", 1)
+    assert found is not None
+    assert found.data == b"something else", "its digest will not fit"
+    assert await body_in(store, "entry:a", 2) is None
+    assert [b.number for b in await store.bodies()] == [1, 3]
+    assert [b.number for b in await store.bodies(("entry:a", 1), 1)] == [3]
+    (folder / "1-1").unlink()
+    (folder / "1-1").mkdir()
+    with pytest.raises(DiskError):
+        await body_in(store, "entry:a", 1)
+    await store.close()

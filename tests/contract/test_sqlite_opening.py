@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -15,11 +16,20 @@ from turnfold.errors import (
     ReadOnlyError,
     UnsafeStoreError,
 )
-from turnfold_adapters.stores import sqlite_schema
-from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite_connection import Settings, _require_synchronous
-from turnfold_adapters.stores.sqlite_place import file_system_in
-from turnfold_model.store_kit import put
+from turnfold.ports.store import now
+from turnfold_adapters.stores.sqlite import SqliteStore, schema
+from turnfold_adapters.stores.sqlite.connection import (
+    Settings,
+    _require_synchronous,
+    file_system_in,
+)
+from turnfold_model.store_kit import command, head_of, put, whole_log
+
+
+def _store(path: object, **options: Any) -> SqliteStore:
+    """A store whose calls do not suspend, so that no test here needs a loop."""
+    return SqliteStore(path, flush="loop", **options)  # type: ignore[arg-type]  # some tests pass no path
+
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -28,10 +38,10 @@ ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 def path(tmp_path: Path) -> Path:
     """A store with one record, closed."""
     path = tmp_path / "store.db"
-    store = SqliteStore(path)
-    store.open()
-    put(store, "entry:a")
-    store.close()
+    store = _store(path)
+    now(store.open())
+    now(put(store, "entry:a"))
+    now(store.close())
     return path
 
 
@@ -67,27 +77,27 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def _read(path: Path) -> int:
-    store = SqliteStore(path)
-    store.open(read_only=True)
+    store = _store(path)
+    now(store.open(read_only=True))
     try:
-        return len(list(store.log()))
+        return len(now(whole_log(store)))
     finally:
-        store.close()
+        now(store.close())
 
 
 @pytest.mark.case("M06")
 def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
-    _edit(path, f"PRAGMA user_version = {sqlite_schema.SCHEMA + 1}")
+    _edit(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
     before = _snapshot(path.parent)
     with pytest.raises(NewerSchemaError) as caught:
-        SqliteStore(path).open()
+        now(_store(path).open())
     assert (caught.value.found, caught.value.known) == (2, 1)
     assert _snapshot(path.parent) == before
 
 
 @pytest.mark.case("M06")
 def test_a_newer_schema_that_only_adds_can_still_be_read(path: Path) -> None:
-    _edit(path, f"PRAGMA user_version = {sqlite_schema.SCHEMA + 1}")
+    _edit(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
     assert _read(path) == 1
 
 
@@ -96,10 +106,10 @@ def test_a_newer_schema_that_only_adds_can_still_be_read(path: Path) -> None:
     "change", ["UPDATE layout SET readable_by = 2", "DROP TABLE layout"]
 )
 def test_a_newer_schema_that_says_so_is_not_even_read(path: Path, change: str) -> None:
-    _edit(path, f"PRAGMA user_version = {sqlite_schema.SCHEMA + 1}")
+    _edit(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
     _edit(path, change)
     with pytest.raises(NewerSchemaError):
-        SqliteStore(path).open(read_only=True)
+        now(_store(path).open(read_only=True))
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -110,7 +120,7 @@ def test_a_foreign_database_is_refused_and_left_as_it_is(
     _edit(path, "CREATE TABLE t (a)")
     before = _snapshot(tmp_path)
     with pytest.raises(NotAStoreError, match="another program"):
-        SqliteStore(path).open(read_only=read_only)
+        now(_store(path).open(read_only=read_only))
     assert _snapshot(tmp_path) == before
 
 
@@ -120,52 +130,52 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, read_only: bool) 
     path.write_text("not a database, but longer than a header would be" * 20)
     before = path.read_bytes()
     with pytest.raises(NotAStoreError):
-        SqliteStore(path).open(read_only=read_only)
+        now(_store(path).open(read_only=read_only))
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_folder_is_refused(tmp_path: Path, read_only: bool) -> None:
     with pytest.raises(NotAStoreError):
-        SqliteStore(tmp_path).open(read_only=read_only)
+        now(_store(tmp_path).open(read_only=read_only))
 
 
 def test_an_empty_file_becomes_a_store_but_is_none_to_read(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     path.touch()
     with pytest.raises(NotAStoreError, match="empty"):
-        SqliteStore(path).open(read_only=True)
-    store = SqliteStore(path)
-    store.open()
-    put(store, "entry:a")
-    store.close()
+        now(_store(path).open(read_only=True))
+    store = _store(path)
+    now(store.open())
+    now(put(store, "entry:a"))
+    now(store.close())
     assert _read(path) == 1
 
 
 def test_a_creation_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     _edit(path, "PRAGMA journal_mode = WAL")  # what is there before the tables are
-    store = SqliteStore(path)
-    store.open()
-    assert store.head.position == 0
-    store.close()
+    store = _store(path)
+    now(store.open())
+    assert now(head_of(store)).position == 0
+    now(store.close())
 
 
 def test_a_copy_without_wal_mode_is_opened(path: Path, tmp_path: Path) -> None:
     _edit(path, f"VACUUM INTO '{tmp_path / 'copy.db'}'")
     assert _read(tmp_path / "copy.db") == 1
-    store = SqliteStore(tmp_path / "copy.db")
-    store.open()
-    put(store, "entry:b")
-    store.close()
+    store = _store(tmp_path / "copy.db")
+    now(store.open())
+    now(put(store, "entry:b"))
+    now(store.close())
     assert _read(tmp_path / "copy.db") == 2
 
 
 def test_a_missing_folder_is_a_typed_error(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="folder"):
-        SqliteStore(tmp_path / "none" / "store.db").open()
+        now(_store(tmp_path / "none" / "store.db").open())
     with pytest.raises(NotAStoreError, match="does not exist"):
-        SqliteStore(tmp_path / "none.db").open(read_only=True)
+        now(_store(tmp_path / "none.db").open(read_only=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,29 +194,28 @@ def test_reading_leaves_no_trace(path: Path) -> None:
 
 @pytest.mark.case("N10")
 def test_reading_beside_a_writer_leaves_no_trace(path: Path) -> None:
-    writer = SqliteStore(path)
-    writer.open()
-    put(writer, "entry:b")
+    writer = _store(path)
+    now(writer.open())
+    now(put(writer, "entry:b"))
     before = _snapshot(path.parent)
     assert _read(path) == 2
     assert _snapshot(path.parent).keys() == before.keys()
     assert _snapshot(path.parent)["store.db"] == before["store.db"]
-    writer.close()
+    now(writer.close())
 
 
 @pytest.mark.case("N10")
 def test_a_reader_that_came_first_sees_a_later_writer(path: Path) -> None:
-    reader, writer = SqliteStore(path), SqliteStore(path)
-    reader.open(read_only=True)
-    assert len(list(reader.log())) == 1
-    writer.open()
-    put(writer, "entry:b")
-    assert len(list(reader.log())) == 2
-    assert reader.changed()
-    with pytest.raises(ReadOnlyError), reader.write():
-        pass
-    writer.close()
-    reader.close()
+    reader, writer = _store(path), _store(path)
+    now(reader.open(read_only=True))
+    assert len(now(whole_log(reader))) == 1
+    now(writer.open())
+    now(put(writer, "entry:b"))
+    assert len(now(whole_log(reader))) == 2
+    with pytest.raises(ReadOnlyError):
+        now(reader.post([command("1")]))
+    now(writer.close())
+    now(reader.close())
 
 
 @pytest.mark.case("N10")
@@ -214,31 +223,31 @@ def test_a_log_without_its_index_is_not_guessed_at(path: Path) -> None:
     Path(f"{path}-wal").write_bytes(b"x" * 100)
     before = _snapshot(path.parent)
     with pytest.raises(UnsafeStoreError, match="-shm"):
-        SqliteStore(path).open(read_only=True)
+        now(_store(path).open(read_only=True))
     assert _snapshot(path.parent) == before
 
 
 @pytest.mark.case("N10")
 def test_a_store_on_a_read_only_disk_is_read_but_not_opened(mount: Path) -> None:
     path = mount / "store.db"
-    store = SqliteStore(path)
-    store.open()
-    put(store, "entry:a")
-    store.close()
+    store = _store(path)
+    now(store.open())
+    now(put(store, "entry:a"))
+    now(store.close())
     _mount("-o", "remount,ro", str(mount))
     assert _read(path) == 1
     with pytest.raises(DiskError):
-        SqliteStore(path).open()
+        now(_store(path).open())
     assert sorted(file.name for file in mount.iterdir()) == ["store.db"]
 
 
 def test_opening_an_existing_store_changes_no_byte(path: Path) -> None:
     before = _snapshot(path.parent)
     for _ in range(2):
-        store = SqliteStore(path)
-        store.open()
-        assert store.head.position == 1
-        store.close()
+        store = _store(path)
+        now(store.open())
+        assert now(head_of(store)).position == 1
+        now(store.close())
     assert _snapshot(path.parent) == before
 
 
@@ -253,29 +262,29 @@ def test_the_path_is_resolved_once(
     monkeypatch.setenv("HOME", str(real))
     monkeypatch.chdir(real)
     words = ["store.db", "~/store.db", str(tmp_path / "link" / "store.db")]
-    stores = [SqliteStore(word) for word in words]
+    stores = [_store(word) for word in words]
     monkeypatch.setenv("HOME", str(other))
     monkeypatch.chdir(other)
     for number, store in enumerate(stores, 1):
-        store.open()
-        put(store, "entry:a")
-        assert store.head.position == number
+        now(store.open())
+        now(put(store, "entry:a"))
+        assert now(head_of(store)).position == number
         assert store.address == str(real / "store.db")
-        store.close()
+        now(store.close())
     assert list(other.iterdir()) == []
 
 
 @pytest.mark.case("Q02")
 def test_power_settings_are_what_was_asked_for(path: Path) -> None:
     for level, number in (("FULL", 2), ("NORMAL", 1), ("EXTRA", 3), ("OFF", 0)):
-        store = SqliteStore(path, synchronous=level)
-        store.open()
+        store = _store(path, synchronous=level)
+        now(store.open())
         assert store._writer is not None
         assert store._writer.pragma("synchronous") == number
         assert store._writer.pragma("journal_mode") == "wal"
         assert store._writer.pragma("wal_autocheckpoint") == 0
-        store.close()
-    default = SqliteStore(path)
+        now(store.close())
+    default = _store(path)
     assert default._settings.synchronous == "FULL"
 
 
@@ -294,7 +303,7 @@ def test_a_level_that_is_not_granted_is_refused() -> None:
 def test_a_disk_without_shared_memory_is_refused(tmp_path: Path) -> None:
     """SQLite itself would go on without WAL, silently."""
     with pytest.raises(UnsafeStoreError, match="shared memory"):
-        SqliteStore(tmp_path / "store.db", vfs="unix-none").open()
+        now(_store(tmp_path / "store.db", vfs="unix-none").open())
 
 
 MOUNTS = [
@@ -320,7 +329,7 @@ def test_the_file_system_under_a_path_is_found(path: str, kind: str) -> None:
 
 
 def test_a_network_disk_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = "turnfold_adapters.stores.sqlite_place.file_system"
+    place = "turnfold_adapters.stores.sqlite.connection.file_system"
     monkeypatch.setattr(place, lambda _: "nfs4")
     with pytest.raises(UnsafeStoreError, match="nfs4"):
-        SqliteStore(path).open()
+        now(_store(path).open())

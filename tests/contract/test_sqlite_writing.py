@@ -1,45 +1,61 @@
-"""Transactions of a SQLite store: cut at any statement, side by side, and what they cost."""
+"""Commits of a SQLite store: cut at any statement, beside other processes, and their
+cost in statements, pages and bytes."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from turnfold.canonical import digest_text
-from turnfold.errors import InvalidInputError, NotOpenError
-from turnfold.ports.store import Append
-from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite_rows import raw_digest
-from turnfold_model.store_kit import body, noise, put, record, running, summary
+from turnfold.errors import KeyTakenError, NotOpenError
+from turnfold.ports.store import Body, Command, Record, Summary, Write, now
+from turnfold_adapters.stores.sqlite import SqliteStore, reads
+from turnfold_model.store_kit import (
+    body,
+    body_in,
+    command,
+    conflict,
+    head_of,
+    noise,
+    put,
+    read,
+    record,
+    running,
+    summary,
+    summary_in,
+    whole_log,
+    write,
+)
 
 
-def _open(path: Path, **options: object) -> SqliteStore:
-    store = SqliteStore(path, **options)  # type: ignore[arg-type]
-    store.open()
+async def _open(path: Path, **options: Any) -> SqliteStore:
+    store = SqliteStore(path, **options)
+    await store.open()
     return store
 
 
-def _everything(store: SqliteStore) -> None:
-    """One append with something for every table; a known stream and a new one."""
-    with store.write() as tx:
-        position, version = tx.head.position + 1, len(tx.read("entry:a")) + 1
-        name = f"entry:{position}"
-        tx.append(
-            Append(
-                records=[
-                    record(position, "entry:a", version),
-                    record(position + 1, name, 1),
-                ],
-                summaries=[
-                    summary("entry:a", version, 1),
-                    summary(name, 1, position + 1),
-                ],
-                bodies=[body(noise(100 + position)), body(noise(70_000 + position))],
-                keys=[(f"key {position}", name)],
-            )
-        )
+async def _everything(store: SqliteStore, base: Any) -> Write:
+    """One write with something for every table; a known stream and a new one."""
+    position, version = base.position + 1, len(await read(store, "entry:a")) + 1
+    name = f"entry:{position}"
+    new = [record(position, "entry:a", version), record(position + 1, name, 1)]
+    rows = [summary("entry:a", version, 1), summary(name, 1, position + 1)]
+    bodies = [
+        body(name, 1, noise(100 + position)),
+        body(name, 2, noise(70_000 + position)),
+        body("entry:a", position, b"late"),
+    ]
+    return Write(
+        base=base,
+        records=new,
+        summaries=rows,
+        bodies=bodies,
+        keys=[(f"key {position}", name)],
+        done=["1"],
+    )
 
 
 class Cut(BaseException):
@@ -47,11 +63,14 @@ class Cut(BaseException):
 
 
 @pytest.mark.case("Q03")
-def test_a_transaction_cut_at_any_statement_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    store = _open(path)
-    put(store, "entry:a")
+def test_a_commit_cut_at_any_statement_leaves_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", flush="loop")
+    now(store.open())
+    now(put(store, "entry:a"))
+    before = now(whole_log(store))
     for point in range(100):
+        now(store.post([command("1")]))
+        item = now(_everything(store, now(head_of(store))))
         left = point
 
         def trace(_cursor: object, sql: str, _bindings: object) -> bool:
@@ -63,212 +82,432 @@ def test_a_transaction_cut_at_any_statement_leaves_nothing(tmp_path: Path) -> No
 
         assert store._writer is not None
         store._writer.exec_trace = trace
-        before = list(store.log())
         try:
-            _everything(store)
+            now(store.commit([item]))
         except Cut:
             store._writer.exec_trace = None
-            assert list(store.log()) == before
-            assert store.head == running(before)
+            assert now(whole_log(store)) == before
+            assert now(head_of(store)) == running(before)
+            assert len(now(store.inbox())) == 1
             assert list((tmp_path / "store.db.bodies").glob("*")) == []
             continue
         break
     else:
-        pytest.fail("the transaction never came to its end")
+        pytest.fail("the commit never came to its end")
     store._writer.exec_trace = None
     assert point > 8
-    assert len(list(store.log())) == len(before) + 2
-    store.close()
+    assert len(now(whole_log(store))) == len(before) + 2
+    assert now(store.inbox()) == []
+    now(store.close())
 
 
-WRITER = """
-import sys
+def test_a_commit_that_was_interrupted_is_followed_by_the_next(tmp_path: Path) -> None:
+    """As Ctrl-C does between any two steps; also right after BEGIN or COMMIT."""
+    store = SqliteStore(tmp_path / "store.db", flush="loop")
+    now(store.open())
+    writing = store._writing
+    assert writing is not None
+    run = writing._run
+    for number, point in enumerate(("BEGIN IMMEDIATE", "COMMIT") * 2):
+
+        def interrupted(sql: str, *bindings: Any, point: str = point) -> Any:
+            result = run(sql, *bindings)
+            if sql == point:
+                raise KeyboardInterrupt
+            return result
+
+        writing._run = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            now(put(store, f"entry:{number}"))
+        writing._run = run
+        now(put(store, f"entry:after {number}"))
+    assert now(head_of(store)) == running(now(whole_log(store)))
+    assert now(head_of(store)).position == 6, "both that were interrupted after COMMIT"
+    now(store.close())
+
+
+OWNER = """
+import asyncio, sys
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold.errors import ConflictError
 from turnfold_model.store_kit import put
-store = SqliteStore(sys.argv[1], busy_ms=30_000)
-store.open()
-for number in range(40):
-    put(store, "entry:shared", f"entry:{sys.argv[2]}:{number}")
-store.close()
+async def main():
+    store = SqliteStore(sys.argv[1], busy_ms=30_000)
+    await store.open()
+    number = 0
+    while number < 40:
+        try:
+            await put(store, "entry:shared", f"entry:{sys.argv[2]}:{number}")
+            number += 1
+        except ConflictError:
+            pass
+    await store.close()
+asyncio.run(main())
 """
 
 
 @pytest.mark.case("Q06")
-def test_processes_that_create_and_write_at_once_do_not_harm_each_other(
+async def test_processes_that_create_and_write_at_once_do_not_harm_each_other(
     tmp_path: Path,
 ) -> None:
+    """Only one is ever the owner; if several think so the log still forbids it."""
     path = tmp_path / "store.db"
-    words = [sys.executable, "-c", WRITER, str(path)]
-    children = [subprocess.Popen([*words, str(number)]) for number in range(4)]
-    assert [child.wait() for child in children] == [0, 0, 0, 0]
-    store = _open(path)
-    records = list(store.log())
+    words = [sys.executable, "-c", OWNER, str(path)]
+    children = [
+        await asyncio.create_subprocess_exec(*words, str(number)) for number in range(4)
+    ]
+    assert [await child.wait() for child in children] == [0, 0, 0, 0]
+    store = await _open(path)
+    records = await whole_log(store)
     assert [r.position for r in records] == list(range(1, 4 * 40 * 2 + 1))
-    assert [r.version for r in store.read("entry:shared")] == list(range(1, 161))
-    assert store.head == running(records)
-    store.close()
+    shared = await read(store, "entry:shared")
+    assert [r.version for r in shared] == list(range(1, 161))
+    assert await head_of(store) == running(records)
+    await store.close()
 
 
 def test_a_forked_child_is_told_that_the_store_is_not_its_own(tmp_path: Path) -> None:
-    store = _open(tmp_path / "store.db")
-    put(store, "entry:a")
+    asyncio.run(_forked(tmp_path / "store.db"))
+
+
+async def _forked(path: Path) -> None:
+    store = await _open(path, flush="thread")
+    await put(store, "entry:a")
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            put(store, "entry:a")
+            now(store.load())
         except NotOpenError:
-            code = 0
+            try:
+                now(store.post([command("1")]))
+            except NotOpenError:
+                code = 0
         os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-    put(store, "entry:a")
-    assert store.head.position == 2
-    store.close()
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222  nothing else runs
+    await put(store, "entry:a")
+    assert (await head_of(store)).position == 2
+    await store.close()
 
 
-def test_the_log_is_grown_ahead_and_bounded(tmp_path: Path) -> None:
+async def test_the_log_is_grown_ahead_and_bounded(tmp_path: Path) -> None:
     path, limit = tmp_path / "store.db", 4 * 1024 * 1024
-    wal = Path(f"{path}-wal")
-    store = _open(path, wal_bytes=limit)
-    put(store, "entry:a")
-    grown = wal.stat().st_size
+    store = await _open(path, wal_bytes=limit)
+    await put(store, "entry:a")
+    grown = _log_size(path)
     assert 2 * 1024 * 1024 <= grown < limit
-    with store.write() as tx:
-        tx.append(Append(bodies=[body(noise(60_000 + n)) for n in range(100)]))
-    assert wal.stat().st_size > grown
+    large = [body("entry:a", n, noise(60_000 + n)) for n in range(100)]
+    await write(store, bodies=large)
+    assert _log_size(path) > grown
     for number in range(1000):
-        put(store, f"entry:{number}")
-    assert wal.stat().st_size < 3 * limit
-    assert store.checkpoint()
+        await put(store, f"entry:{number}")
+    assert _log_size(path) < 3 * limit
+    assert await store.checkpoint()
     assert store.checkpoint_failure is None
-    store.close()
-    assert not wal.exists()
-    store = _open(path)
-    assert store.head.position == 1001
-    store.close()
+    await store.close()
+    assert _log_size(path) is None
+    store = await _open(path)
+    assert (await head_of(store)).position == 1001
+    await store.close()
 
 
-def test_a_log_with_zeros_at_its_end_is_read_by_others(tmp_path: Path) -> None:
+def _log_size(path: Path) -> int | None:
+    log = Path(f"{path}-wal")
+    return log.stat().st_size if log.exists() else None
+
+
+async def test_a_log_with_zeros_at_its_end_is_read_by_others(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    one, two = _open(path), _open(path)
+    one, two = await _open(path), await _open(path)
     for number in range(5):
-        put(one, f"entry:{number}")
-        put(two, f"entry:{number}")
-        one.checkpoint()
-    assert len(list(two.log())) == 10
-    one.close()
-    put(two, "entry:0")
-    two.close()
-    assert len(list(_closed_log(path))) == 11
+        await put(one, f"entry:{number}")
+        await put(two, f"entry:{number}")
+        await one.checkpoint()
+    assert len(await whole_log(two)) == 10
+    await one.close()
+    await put(two, "entry:0")
+    await two.close()
+    reader = SqliteStore(path)
+    await reader.open(read_only=True)
+    assert len(await whole_log(reader)) == 11
+    await reader.close()
 
 
-def _closed_log(path: Path) -> list[object]:
-    store = SqliteStore(path)
-    store.open(read_only=True)
-    records: list[object] = list(store.log())
-    store.close()
-    return records
-
-
-def test_files_that_a_crash_left_are_swept(tmp_path: Path) -> None:
-    store = _open(tmp_path / "store.db")
-    kept = body(noise(100_000))
-    with store.write() as tx:
-        tx.append(Append(bodies=[kept]))
+async def test_files_that_a_crash_left_are_swept_and_no_others(tmp_path: Path) -> None:
+    store = await _open(tmp_path / "store.db")
+    kept = [body("entry:a", n, noise(100_000)) for n in (1, 2)]
+    await write(store, records=[record(1, "entry:a", 1)], bodies=kept[:1])
+    await put(store, "entry:b")
+    await write(store, bodies=[body("entry:b", 0, b"small")])
+    await write(store, bodies=kept[1:])  # late
     folder = tmp_path / "store.db.bodies"
-    (folder / ("ab" * 32)).write_bytes(b"never named")
-    (folder / f"{'cd' * 32}.77.new").write_bytes(b"half")
-    assert store.sweep() == 2
-    assert store.sweep() == 0
-    assert store.body(kept.digest) == kept.data
-    store.close()
+    for name in ("1-3", "7-1", "2-0", "1-1.77.new"):
+        (folder / name).write_bytes(b"never named")
+    foreign = ("thesis.txt", "README", "1-1.bak", "-1-1", "1-1.new", "x1-1", "1_1")
+    for name in foreign:
+        (folder / name).write_bytes(b"somebody else's")
+    assert await store.sweep() == 4
+    assert await store.sweep() == 0
+    assert {file.name for file in folder.iterdir()} == {"1-1", "1-2", *foreign}
+    for item in kept:
+        assert await body_in(store, "entry:a", item.number) == item
+    await store.close()
 
 
-def test_a_delivered_message_takes_less_than_two_kilobytes(tmp_path: Path) -> None:
+async def test_a_delivered_message_takes_less_than_two_kilobytes(
+    tmp_path: Path,
+) -> None:
     """500 bytes of payload, four events of about 90 bytes, everything kept."""
     path, count = tmp_path / "store.db", 1000
-    store = _open(path)
-    for first in range(0, count, 100):
-        with store.write() as tx:
-            for number in range(first, first + 100):
-                tx.append(_message(tx.head.position + 1, f"entry:{number:026d}"))
-    store.close()
-    assert path.stat().st_size / count < 2000
+    store = await _open(path)
+    for first in range(1, count, 100):
+        names = [f"entry:{number:026d}" for number in range(first, first + 100)]
+        records: list[Record] = []
+        rows: list[Summary] = []
+        bodies: list[Body] = []
+        position = (await head_of(store)).position
+        for order, name in enumerate(names, position + 1):
+            records.append(record(order, name, 3, {"text": "x" * 80}, count=3))
+            rows.append(_row(name, 3, order, open=True))
+            bodies.append(body(name, 0, noise(500), order.to_bytes(16, "big")))
+        await write(store, records=records, summaries=rows, bodies=bodies)
+        last = [
+            record(r.position + 100, r.stream, 4, {"text": "x" * 80}) for r in records
+        ]
+        rows = [_row(s.stream, 4, s.order, open=False) for s in rows]
+        await write(store, records=last, summaries=rows)
+    await store.close()
+    assert path.stat().st_size / count < 1700
 
 
-def _message(position: int, stream: str) -> Append:
-    value = {"text": "x" * 80}
-    records = [record(position + n, stream, n + 1, value) for n in range(4)]
+def _row(stream: str, version: int, order: int, **fields: Any) -> Summary:
     lane = '["telegram","support","42",null]'
-    last = summary(stream, 4, position, lane=lane, kind="final", open=False)
-    salt = position.to_bytes(16, "big")
-    return Append(records=records, summaries=[last], bodies=[body(noise(500), salt)])
+    return summary(stream, version, order, lane=lane, kind="final", **fields)
 
 
-def test_what_moved_without_a_summary_moved_all_the_same(tmp_path: Path) -> None:
+async def test_a_stream_that_moved_without_a_summary_moved_all_the_same(
+    tmp_path: Path,
+) -> None:
     """Though there are as many summaries as streams."""
-    path = tmp_path / "store.db"
-    store = _open(path)
-    put(store, "entry:a", "entry:b")
+    store = await _open(tmp_path / "store.db")
+    await put(store, "entry:a", "entry:b")
     moved = [record(3, "entry:a", 2), record(4, "entry:b", 2)]
     twice = [summary("entry:a", 2, 1, phase=phase) for phase in ("A", "D")]
-    with store.write() as tx:
-        tx.append(Append(records=moved, summaries=twice))
-    store.reopen()
-    assert [r.version for r in put(store, "entry:a", "entry:b")] == [3, 3]
-    assert [r.version for r in store.read("entry:b")] == [1, 2, 3]
-    store.close()
+    await write(store, records=moved, summaries=twice)
+    assert await summary_in(store, "entry:a") == twice[1], "the later one wins"
+    await store.reopen()
+    assert [r.version for r in await put(store, "entry:a", "entry:b")] == [3, 3]
+    assert [r.version for r in await read(store, "entry:b")] == [1, 2, 3]
+    await store.close()
 
 
-def test_a_digest_has_one_text() -> None:
-    """Were there two for the same bytes, one could erase what another one names."""
-    digests = [
-        bytes([n]) * 31 + bytes([m]) for n in (0, 1, 127, 251) for m in range(256)
-    ]
-    texts = [digest_text(digest) for digest in digests]
-    assert [raw_digest(text) for text in texts] == digests
-    ends = {text[-1] for text in texts}
-    for end in set(map(chr, range(256))) - ends:
-        with pytest.raises(InvalidInputError):
-            raw_digest("A" * 42 + end)
-    for wrong in (
-        "A" * 42,
-        "A" * 44,
-        "A" * 43 + "\n",
-        "A" * 41 + "+A",
-        "A" * 41 + "é ",
-    ):
-        with pytest.raises(InvalidInputError):
-            raw_digest(wrong)
+async def test_a_new_stream_is_believed_and_the_database_refuses_a_second(
+    tmp_path: Path,
+) -> None:
+    """No statement asks for a stream that says it is new, nor for a key."""
+    store = await _open(tmp_path / "store.db")
+    await put(store, "entry:a", "entry:b")
+    await write(store, keys=[("k", "entry:a")])
+    await store.reopen()
+    statements = _traced(store)
+    bodies, keys = [body("entry:c", 0, b"text")], [("l", "entry:c")]
+    new = [record(3, "entry:c", 1)]
+    rows = [summary("entry:c", 1, 3)]
+    await write(store, records=new, summaries=rows, bodies=bodies, keys=keys)
+    assert [sql for sql in statements if "FROM stream" in sql] == []
+    assert [sql for sql in statements if "FROM dedupe" in sql] == []
+    new = [record(4, "entry:d", 1), record(5, "entry:b", 1)]
+    why = await conflict(store, records=new)
+    assert (why.stream, why.expected, why.actual) == ("entry:b", 0, 1)
+    why = await conflict(store, records=new[:1], keys=[("k", "entry:d")])
+    assert isinstance(why, KeyTakenError)
+    assert (why.key, why.stream) == ("k", "entry:a")
+    assert len(await whole_log(store)) == 3
+    await store.close()
+
+
+async def test_a_lone_commit_is_few_statements(tmp_path: Path) -> None:
+    store = await _open(tmp_path / "store.db")
+    await put(store, "entry:0", lane="lane")
+    statements = _traced(store)
+    new, rows = [record(2, "entry:a", 3, count=3)], [_row("entry:a", 3, 2, open=True)]
+    base = await head_of(store)
+    await store.commit(
+        [
+            Write(
+                base=base, records=new, summaries=rows, bodies=[body("entry:a", 0, b"")]
+            )
+        ]
+    )
+    assert len(statements) == 5, statements  # BEGIN, stream, log, body, COMMIT
+    statements.clear()
+    base = await head_of(store)
+    rows = [_row("entry:a", 4, 2, open=False)]
+    await store.commit(
+        [Write(base=base, records=[record(3, "entry:a", 4)], summaries=rows)]
+    )
+    assert len(statements) == 4, statements
+    assert not any("created" in sql for sql in statements), "only what changes"
+    await store.close()
+
+
+async def test_a_client_that_posts_does_not_make_the_owner_forget(
+    tmp_path: Path,
+) -> None:
+    """SQLite's data version changes, the head of the log does not."""
+    owner, client = await _open(tmp_path / "s.db"), await _open(tmp_path / "s.db")
+    await put(owner, "entry:a")
+    await client.post([command("1")])
+    statements = _traced(owner)
+    base = await head_of(owner)
+    await owner.commit([Write(base=base, records=[record(2, "entry:a", 2)])])
+    assert [sql for sql in statements if "FROM stream WHERE name" in sql] == []
+    await put(client, "entry:a")
+    base = await head_of(owner)
+    why = await conflict(owner, base=base, records=[record(4, "entry:a", 3)])
+    assert (why.stream, why.actual) == ("entry:a", 3)
+    for store in (owner, client):
+        await store.close()
+
+
+def _traced(store: SqliteStore) -> list[str]:
+    statements: list[str] = []
+
+    def trace(_cursor: object, sql: str, _bindings: object) -> bool:
+        statements.append(sql)
+        return True
+
+    assert store._writer is not None
+    store._writer.exec_trace = trace
+    return statements
 
 
 PLANS = {
-    "open streams": "SELECT s.id FROM stream AS s WHERE s.open = 1 AND s.id > 0 ORDER BY s.id",
-    "children": "SELECT id FROM stream AS s WHERE s.parent = 7 ORDER BY s.id DESC",
-    "a key": "SELECT stream FROM dedupe WHERE key = 'k'",
-    "a body": "SELECT data FROM body WHERE digest = x'00'",
-    "since": "SELECT data FROM log WHERE position > 7 ORDER BY position",
+    "open streams": reads._OPEN,
+    "children": reads._CHILDREN.replace("?", "'turn:a'"),
+    "a key": reads._KEY.replace("?", "'k'"),
+    "a body": reads._BODY.replace("?1", "7"),
+    "all bodies": "SELECT id AS place FROM body WHERE id > 7 UNION ALL"
+    " SELECT place FROM late_body WHERE place > 7 ORDER BY 1 LIMIT 9",
+    "the log": reads._SINCE.replace("?", "7"),
+    "the inbox": reads._INBOX.replace("?", "7"),
+    "an answer": reads._ANSWER.replace("?", "'1'"),
 }
 
 
-@pytest.mark.parametrize("what", PLANS)
-def test_no_hot_query_scans_or_sorts(tmp_path: Path, what: str) -> None:
-    store = _open(tmp_path / "store.db")
+@pytest.mark.parametrize("name", PLANS)
+async def test_no_frequent_query_scans_or_sorts(tmp_path: Path, name: str) -> None:
+    store = await _open(tmp_path / "store.db")
     assert store._reader is not None
-    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {PLANS[what]}").fetchall()
-    steps = [row[3] for row in plan]
+    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {PLANS[name]}").fetchall()
+    steps = [row[3] for row in plan if not row[3].startswith("SCAN inbox")]
     assert not any("SCAN" in step and "INDEX" not in step for step in steps), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
-    store.close()
+    await store.close()
 
 
-def test_reading_a_stream_touches_its_own_rows_only(tmp_path: Path) -> None:
-    from turnfold_adapters.stores import sqlite_rows
-
-    store = _open(tmp_path / "store.db")
+async def test_reading_a_stream_touches_its_own_rows_only(tmp_path: Path) -> None:
+    store = await _open(tmp_path / "store.db")
     assert store._reader is not None
-    sql = f"EXPLAIN QUERY PLAN {sqlite_rows._STREAM}"
+    sql = f"EXPLAIN QUERY PLAN {reads._STREAM}"
     steps = [row[3] for row in store._reader.execute(sql, ("entry:a",))]
     assert any("SEARCH l USING INTEGER PRIMARY KEY" in step for step in steps), steps
     assert not any(step.startswith("SCAN l") for step in steps), steps
-    store.close()
+    await store.close()
+
+
+async def test_answers_do_not_pile_up(tmp_path: Path) -> None:
+    from turnfold.ports.store import Answer, Wanted
+    from turnfold_adapters.stores.checking import KEPT_ANSWERS
+
+    store = await _open(tmp_path / "store.db")
+    count = KEPT_ANSWERS + 7
+    every = [Answer(id=str(n), at=n, data=b"{}") for n in range(count)]
+    await write(store, answers=every[: count - 1])
+    await write(store, answers=every[count - 1 :])
+    found = await store.fetch(Wanted(answers=frozenset({"6", "7", str(count - 1)})))
+    kept = sorted(answer.id for answer in found.answers.values() if answer)
+    assert kept == ["10006", "7"]
+    await store.close()
+
+
+def test_bodies_of_a_command_are_packed_and_unpacked() -> None:
+    for bodies in ((), (b"",), (b"", b"a" * 300, b"")):
+        data = reads.packed(bodies)
+        assert (data is None) == (not bodies)
+        assert reads.unpacked(data or b"") == bodies
+
+
+CLIENT = """
+import asyncio, sys, time
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.store_kit import command
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    print("ready", flush=True)
+    number, began = 0, time.perf_counter()
+    while time.perf_counter() - began < 3:
+        name = f"{sys.argv[2]}.{number}"
+        await store.post([command(name, f"turn:{name}", key=name)])
+        number += 1
+        ahead = number / 1000 - (time.perf_counter() - began)
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+    print(number, flush=True)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.case("A06")
+async def test_beside_a_client_that_posts_a_thousand_a_second_the_owner_commits(
+    tmp_path: Path,
+) -> None:
+    """At least every 50 ms, and each command is logged once."""
+    path = tmp_path / "store.db"
+    owner = await _open(path)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLIENT, str(path), "c", stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"ready\n"
+    loop, logged, waits = asyncio.get_running_loop(), [], []
+    said = asyncio.ensure_future(child.stdout.readline())
+    base = await head_of(owner)
+    began = last = loop.time()
+    while not said.done():
+        commands = await owner.inbox(100)
+        base = await _log(owner, base, commands)
+        logged += [item.id for item in commands]
+        waits.append(loop.time() - last)
+        last = loop.time()
+        await asyncio.sleep(0.002)
+    took = last - began
+    while commands := await owner.inbox(100):
+        base = await _log(owner, base, commands)
+        logged += [item.id for item in commands]
+    posted = int(await said)
+    await child.wait()
+    await owner.close()
+    assert logged == [f"c.{number}" for number in range(posted)]
+    assert posted > 300, "the client was held up"
+    waits.sort()
+    assert len(waits) / took > 20
+    assert waits[int(len(waits) * 0.99)] < 0.05
+
+
+async def _log(store: SqliteStore, base: Any, commands: Any) -> Any:
+    """A commit that logs these commands, and one record of the owner's own."""
+    first = base.position + 1
+    own = f"entry:{first}"
+    names = [own, *(item.stream for item in commands)]
+    records = [record(at, name, 1) for at, name in enumerate(names, first)]
+    keys = [(_key(item), item.stream) for item in commands]
+    done = [item.id for item in commands]
+    return await write(store, base=base, records=records, keys=keys, done=done)
+
+
+def _key(item: Command) -> str:
+    assert item.key is not None
+    return item.key

@@ -236,7 +236,7 @@ async def test_a_lock_file_removed_under_the_owner_ends_its_work(
     assert "no longer the worker" in caplog.text
     done = await kernel.enqueue(route(), "x")
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.Q
+    assert entry(kernel, done.entry_id).phase is Phase.QUEUED
     assert gateway.platform.messages == []
     await gateway.end()
     kernel = await gateway.start()
@@ -280,13 +280,13 @@ async def test_a_success_after_the_loss_is_recorded_as_evidence(tmp_path: Path) 
     done = await kernel.enqueue(route(), "x")
     after = await kernel.enqueue(route(), "y")
     await spin()
-    assert entry(kernel, done.entry_id).phase is Phase.D
+    assert entry(kernel, done.entry_id).phase is Phase.DISPATCHED
     await _lose(gateway, tmp_path)
     landed.set()
     await kernel.settled(done.entry_id, 5_000)
     assert story(kernel, done.entry_id)[-1] == "late_receipt"
     await spin()
-    assert entry(kernel, after.entry_id).phase is Phase.Q
+    assert entry(kernel, after.entry_id).phase is Phase.QUEUED
     assert driver_of(kernel).live == {}
     await gateway.end()
 

@@ -22,7 +22,7 @@ async def test_an_entry_without_its_body_is_refused_and_lets_its_lane_go_on() ->
     gateway.channels = {("u", "default"): PlatformChannel(gateway.platform)}
     worker = await gateway.start()
     book = driver_of(worker).book
-    await until(lambda: book.state(gone.entry_id).phase is Phase.F)
+    await until(lambda: book.state(gone.entry_id).phase is Phase.FAILED)
     entry = book.state(gone.entry_id)
     assert entry.reason == Reason.REFUSED
     assert entry.yielded

@@ -29,7 +29,7 @@ READY = evolve(
     fence=1,
     first_at=1,
     owner="w1",
-    phase=Phase.D,
+    phase=Phase.DISPATCHED,
 )
 KEYED = evolve(READY.parts[0], classes=(DeliveryClass.KEYED,), key_window_ms=4)
 ATTEMPTED = o.Attempted(part=1, attempt=2, owner="w1", fence=1)

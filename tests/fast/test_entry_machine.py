@@ -35,7 +35,10 @@ TRY = {"part": 0, "attempt": 1}
 LATER = {"part": 1, "attempt": 1}
 SAMPLES: list[outbox.OutboxEvent] = [
     o.Queued(**WHERE),
-    *(o.Imported(**WHERE, phase=phase, origin="x") for phase in ("Q", "P", "F")),
+    *(
+        o.Imported(**WHERE, phase=phase, origin="x")
+        for phase in ("queued", "parked", "failed")
+    ),
     o.Planned(parts=(), budget=8),
     *(
         o.Attempted(part=0, attempt=2, owner="o", fence=1, on_wire=wire)
@@ -65,14 +68,21 @@ SAMPLES: list[outbox.OutboxEvent] = [
 PART = o.PlannedPart(kind="text", body="d", key="k", classes=(DeliveryClass.KEYED,))
 WIRE = o.Attempted(part=0, attempt=1, owner="o", fence=1, on_wire=True)
 PATHS: dict[str, list[outbox.OutboxEvent]] = {
-    "Q": [],
-    "A": [o.Attempted(part=0, attempt=1, owner="o", fence=1)],
-    "D": [WIRE],
-    "U": [WIRE, o.OutcomeUnknown(**TRY, cause="cut", due=5)],
-    "P": [WIRE, o.OutcomeUnknown(**TRY, cause="cut", due=5), o.Parked(reason="cut")],
-    "R": [WIRE, o.FailedRetryable(**TRY, failure=FailureClass.TRANSIENT, due=5)],
-    "F": [WIRE, o.FailedTerminal(reason=Reason.PERMANENT)],
-    "X": [o.Aborted(reason=AbortReason.USER)],
+    "queued": [],
+    "attempted": [o.Attempted(part=0, attempt=1, owner="o", fence=1)],
+    "dispatched": [WIRE],
+    "in_doubt": [WIRE, o.OutcomeUnknown(**TRY, cause="cut", due=5)],
+    "parked": [
+        WIRE,
+        o.OutcomeUnknown(**TRY, cause="cut", due=5),
+        o.Parked(reason="cut"),
+    ],
+    "retryable": [
+        WIRE,
+        o.FailedRetryable(**TRY, failure=FailureClass.TRANSIENT, due=5),
+    ],
+    "failed": [WIRE, o.FailedTerminal(reason=Reason.PERMANENT)],
+    "aborted": [o.Aborted(reason=AbortReason.USER)],
 }
 
 
@@ -88,7 +98,7 @@ def in_phase(phase: str, parts: int) -> Entry | None:
     if phase == NONE:
         return None
     birth = [o.Queued(**WHERE), o.Planned(parts=(PART,) * parts, budget=8)]
-    if phase == "OK":
+    if phase == "delivered":
         return folded([*birth, WIRE, o.Delivered(**TRY, receipt=("m",))])
     return folded([*birth, *PATHS[phase]])
 
@@ -103,13 +113,13 @@ def outcomes(phase: str, name: str) -> set[str]:
     for event in SAMPLES:
         if name_of(event) != name:
             continue
-        for parts in (1,) if phase == "OK" else (1, 2):
+        for parts in (1,) if phase == "delivered" else (1, 2):
             state = in_phase(phase, parts)
             if name == "delivered" and state is not None:
                 parts_left = parts - state.part
                 if parts_left > 1:
                     continue  # `delivered` settles the last part
-            if name == "part_delivered" and parts == 1 and phase != "OK":
+            if name == "part_delivered" and parts == 1 and phase != "delivered":
                 continue
             try:
                 found.add(str(evolve(state, event, "entry:e", 2000, 9).phase))
@@ -152,7 +162,7 @@ def test_every_phase_has_a_row_even_the_closed_ones() -> None:
     assert set(TRANSITIONS) == {None, *Phase}
 
 
-@pytest.mark.parametrize("phase", ["Q", "R", "X"])
+@pytest.mark.parametrize("phase", ["queued", "retryable", "aborted"])
 def test_phases_that_imply_no_doubt_have_none(phase: str) -> None:
     state = in_phase(phase, 1)
     assert state is not None
@@ -173,7 +183,7 @@ def test_a_settled_part_starts_the_next_one_from_nothing() -> None:
     state = folded([*birth, WIRE, unknown, late])
     assert (state.part, state.attempt, state.used, state.deaths) == (1, 0, 0, 0)
     assert (state.doubt, state.first_at, state.thread) == (False, None, "th")
-    assert state.phase is Phase.Q
+    assert state.phase is Phase.QUEUED
 
 
 def test_a_late_receipt_of_a_dead_letter_closes_it_only_when_all_is_settled() -> None:
@@ -182,5 +192,5 @@ def test_a_late_receipt_of_a_dead_letter_closes_it_only_when_all_is_settled() ->
     first = o.LateReceipt(part=0, attempt=1, receipt=("m",))
     second = o.LateReceipt(part=1, attempt=1, receipt=("n",))
     state = folded([*birth, *failed, first])
-    assert (state.phase, state.part) == (Phase.F, 1)
-    assert evolve(state, second, "entry:e", 3000, 9).phase is Phase.OK
+    assert (state.phase, state.part) == (Phase.FAILED, 1)
+    assert evolve(state, second, "entry:e", 3000, 9).phase is Phase.DELIVERED

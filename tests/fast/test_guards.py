@@ -16,7 +16,7 @@ PART = PlannedPart(
 ENTRY = Entry(
     stream="entry:e",
     version=3,
-    phase=Phase.D,
+    phase=Phase.DISPATCHED,
     order=1,
     created=0,
     updated=0,
@@ -102,7 +102,13 @@ def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"fence": 6}, {"part": 1}, {"attempt": 2}, {"phase": Phase.U}, {"phase": Phase.Q}],
+    [
+        {"fence": 6},
+        {"part": 1},
+        {"attempt": 2},
+        {"phase": Phase.IN_DOUBT},
+        {"phase": Phase.QUEUED},
+    ],
 )
 def test_an_outcome_belongs_to_one_attempt(change: dict[str, object]) -> None:
     assert guards.outcome_is_current(ENTRY, 5, 0, 1)
@@ -112,7 +118,7 @@ def test_an_outcome_belongs_to_one_attempt(change: dict[str, object]) -> None:
 def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
     assert guards.sender_is_dead(ENTRY, 6)
     assert not guards.sender_is_dead(ENTRY, 5)
-    assert not guards.sender_is_dead(evolve(ENTRY, phase=Phase.U), 6)
+    assert not guards.sender_is_dead(evolve(ENTRY, phase=Phase.IN_DOUBT), 6)
     assert guards.runner_is_dead(TURN, 6)
     assert not guards.runner_is_dead(TURN, 5)
     assert not guards.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
@@ -121,7 +127,7 @@ def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
 def test_a_settled_part_is_settled() -> None:
     assert guards.not_settled(ENTRY, 0)
     assert not guards.not_settled(evolve(ENTRY, part=1), 0)
-    assert not guards.not_settled(evolve(ENTRY, phase=Phase.OK), 0)
+    assert not guards.not_settled(evolve(ENTRY, phase=Phase.DELIVERED), 0)
 
 
 @pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])
@@ -164,9 +170,13 @@ def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:
 @pytest.mark.parametrize("doubt", [False, True])
 def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
     entry = evolve(ENTRY, phase=phase, doubt=doubt)
-    unsent = phase in (Phase.Q, Phase.R) and not doubt
+    unsent = phase in (Phase.QUEUED, Phase.RETRYABLE) and not doubt
     assert guards.abortable_as_unsent(entry) is unsent
-    hidden = phase in (Phase.Q, Phase.R, Phase.X, Phase.A, Phase.F) and not doubt
+    hidden = (
+        phase
+        in (Phase.QUEUED, Phase.RETRYABLE, Phase.ABORTED, Phase.ATTEMPTED, Phase.FAILED)
+        and not doubt
+    )
     assert guards.nothing_seen(entry) is hidden
     assert not guards.nothing_seen(evolve(entry, part=1))
 

@@ -23,7 +23,11 @@ def words(trace: Trace) -> list[str]:
 def test_an_attempt_that_goes_on_the_wire_at_once_is_two_steps() -> None:
     entry = only(of(Walk("queue go accept")), "Entry")
     assert words(entry) == ["attempted", "dispatched", "delivered"]
-    assert [step.log[0] for step in entry.steps] == ["A", "D", "OK"]
+    assert [step.log[0] for step in entry.steps] == [
+        "attempted",
+        "dispatched",
+        "delivered",
+    ]
     assert entry.constants == (("Parts", 1), ("Budget", 8), ("Class", "keyed"))
 
 
@@ -36,7 +40,7 @@ def test_the_death_of_an_owner_is_told_from_an_answer_that_was_lost() -> None:
 def test_a_turn_ends_in_one_step_with_its_final() -> None:
     turn = only(of(Walk("ask reply go accept")), "Turn")
     assert words(turn) == ["accepted", "started", "answered", "completed"]
-    assert [step.log[5] for step in turn.steps] == ["none", "none", "owed", "OK"]
+    assert [step.log[5] for step in turn.steps] == ["none", "none", "owed", "delivered"]
 
 
 def test_an_abort_of_a_run_is_a_request_and_its_end() -> None:
@@ -47,7 +51,7 @@ def test_an_abort_of_a_run_is_a_request_and_its_end() -> None:
 def test_a_lane_notices_what_is_under_way_and_no_more() -> None:
     lane = only(of(Walk("queue go lose", kind="blind")), "Lane")
     assert words(lane) == ["queued", "attempted", "parked"]
-    assert lane.steps[-1].log == (1, ("P",), (True,))
+    assert lane.steps[-1].log == (1, ("parked",), (True,))
 
 
 def test_what_a_module_does_not_know_is_counted_and_not_forced() -> None:

@@ -71,7 +71,7 @@ def test_an_illegal_event_leaves_the_chart_where_it_is():
     thing.queued()
     with pytest.raises(MachineError):
         thing.dispatched()
-    assert thing.state == "Q"
+    assert thing.state == "queued"
 
 
 @pytest.mark.parametrize("name", ["entry.md", "turn.md"])

@@ -40,12 +40,12 @@ def test_the_traces_reach_the_least_figures_of_the_page() -> None:
     assert report()["actions_covered"] >= LEAST["actions covered by traces"]
 
 
-ATTEMPTED = Step("attempted", trace_entry.Log("A", 0, 1, 1))
-DISPATCHED = Step("dispatched", trace_entry.Log("D", 0, 1, 1))
-UNKNOWN = Step("unknown", trace_entry.Log("U", 0, 1, 1, doubt=True))
-AGAIN = Step("attempted", trace_entry.Log("A", 0, 2, 2, doubt=True))
-ABORTING = Step("abort_requested", trace_entry.Log("Q", abort=True))
-AFTER_ABORT = Step("attempted", trace_entry.Log("A", 0, 1, 1, abort=True))
+ATTEMPTED = Step("attempted", trace_entry.Log("attempted", 0, 1, 1))
+DISPATCHED = Step("dispatched", trace_entry.Log("dispatched", 0, 1, 1))
+UNKNOWN = Step("unknown", trace_entry.Log("in_doubt", 0, 1, 1, doubt=True))
+AGAIN = Step("attempted", trace_entry.Log("attempted", 0, 2, 2, doubt=True))
+ABORTING = Step("abort_requested", trace_entry.Log("queued", abort=True))
+AFTER_ABORT = Step("attempted", trace_entry.Log("attempted", 0, 1, 1, abort=True))
 
 
 def of_entry(kind: str, *steps: Step) -> Trace:
@@ -55,10 +55,10 @@ def of_entry(kind: str, *steps: Step) -> Trace:
 
 def of_lane(*sent: int) -> Trace:
     """Two entries, attempted in this order."""
-    rows = [("Q", "none"), ("Q", "Q")]
+    rows = [("queued", "none"), ("queued", "queued")]
     for entry in sent:
         last = rows[-1]
-        rows.append(("D", last[1]) if entry == 0 else (last[0], "D"))
+        rows.append(("dispatched", last[1]) if entry == 0 else (last[0], "dispatched"))
     steps = [
         Step(
             "queued" if number < 2 else "attempted",

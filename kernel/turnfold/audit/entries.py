@@ -15,7 +15,7 @@ from turnfold.machines.entry import Entry
 from turnfold.words import DeliveryClass, FailureClass, Phase, Reason
 
 Broken = Iterator[tuple[Rule, str]]
-_IN_FLIGHT = (Phase.A, Phase.D)
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 _Outcome = (
     o.PartDelivered
     | o.Delivered
@@ -229,7 +229,7 @@ def _not_delivered(
         yield Rule.FENCE, "its owner is called dead by its own epoch"
     if before.doubt and not unknown:
         yield Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt"
-    dead = before.phase is Phase.D and why == FailureClass.OWNER_DIED
+    dead = before.phase is Phase.DISPATCHED and why == FailureClass.OWNER_DIED
     if dead and not unknown:
         yield Rule.NO_DOUBLE, "its sender died on the wire, yet it is called not sent"
 
@@ -242,7 +242,7 @@ def _ended(before: Entry, event: o.FailedTerminal, now: Moment) -> Broken:
         if now.at < before.expires_at:
             text = f"expired {before.expires_at - now.at} ms before its time"
             yield Rule.EXPIRY, text
-        if before.phase is Phase.D and not before.doubt:
+        if before.phase is Phase.DISPATCHED and not before.doubt:
             yield Rule.EXPIRY, "ended as expired while it was on the wire"
     if reason is Reason.PERMANENT:
         yield from _fenced(before, now)

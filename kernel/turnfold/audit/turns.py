@@ -163,11 +163,11 @@ def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
     phases = [entry.phase for entry in finals]
     if not finals:
         return TurnOutcome.SILENT
-    if set(phases) == {Phase.OK}:
+    if set(phases) == {Phase.DELIVERED}:
         return TurnOutcome.REPLIED
     if any(entry.receipts for entry in finals):
         return TurnOutcome.PARTIALLY_REPLIED
-    if Phase.F in phases:
+    if Phase.FAILED in phases:
         expired = all(entry.reason == Reason.EXPIRED for entry in finals)
         return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
     reasons = {entry.reason for entry in finals}

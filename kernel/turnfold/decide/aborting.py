@@ -39,7 +39,7 @@ def abort_entry(
         _stop(draft, entry, reason, by)
         attempt_if_free(draft, entry.lane)
     after = draft.entry(stream)
-    return Abortion(aborted=after.phase is Phase.X, status=after.status)
+    return Abortion(aborted=after.phase is Phase.ABORTED, status=after.status)
 
 
 def _stop(draft: Draft, entry: Entry, reason: AbortReason, by: str | None) -> None:
@@ -48,7 +48,7 @@ def _stop(draft: Draft, entry: Entry, reason: AbortReason, by: str | None) -> No
         after_close(draft, draft.emit(stream, o.Aborted(reason=reason, by=by)))
         return
     after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))
-    if after.phase is Phase.P:
+    if after.phase is Phase.PARKED:
         fail_entry(draft, after, Reason.OUTCOME_UNKNOWN)
 
 

@@ -58,7 +58,7 @@ def _next(draft: Draft, front: Sequence[Entry]) -> Step:
     first = _NOTHING
     for entry in front:
         step = step_of(draft, entry)
-        if entry.phase in (Phase.A, Phase.D):
+        if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
             return step
         if first.act is Act.WAIT:
             first = step if step.act is not Act.WAIT else _earlier(first, step)
@@ -74,17 +74,17 @@ def _earlier(one: Step, other: Step) -> Step:
 
 def step_of(draft: Draft, entry: Entry) -> Step:
     """What one entry needs, were it the first of its lane."""
-    if entry.phase in (Phase.A, Phase.D):
+    if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
         return _in_flight(draft, entry)
     if not guards.not_expired(entry, draft.now):
         return Step(Act.EXPIRE, entry.stream)
-    if entry.abort is not None and entry.phase in (Phase.Q, Phase.R):
+    if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
         return Step(Act.ABORT, entry.stream)
-    if entry.phase is Phase.P:
+    if entry.phase is Phase.PARKED:
         return Step(Act.WAIT, until=entry.expires_at)
     if entry.due is not None and draft.now < entry.due:
         return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
-    if entry.phase is Phase.U:
+    if entry.phase is Phase.IN_DOUBT:
         return _in_doubt(draft, entry)
     return _ready(draft, entry)
 
@@ -95,7 +95,7 @@ def _in_flight(draft: Draft, entry: Entry) -> Step:
         return Step(Act.WAIT)
     if guards.sender_is_dead(entry, fence.epoch):
         return Step(Act.RECOVER, entry.stream)
-    act = Act.PREPARE if entry.phase is Phase.A else Act.SEND
+    act = Act.PREPARE if entry.phase is Phase.ATTEMPTED else Act.SEND
     attempt = AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane)
     return Step(act, entry.stream, attempt=attempt)
 
@@ -193,7 +193,7 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
     """The entry itself if it may go now, else the one that holds it back."""
     mine = None
     for other in front:
-        if other.phase in (Phase.A, Phase.D):
+        if other.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
             return other.stream
         if other.stream == entry.stream:
             mine = other.stream
@@ -222,7 +222,9 @@ def dispatch(
     entry, epoch = draft.entry(stream), draft.fence().epoch
     if not guards.outcome_is_current(entry, epoch, part, number):
         return False
-    if entry.phase is Phase.A:  # else a commit of unknown fate has dispatched it
+    if (
+        entry.phase is Phase.ATTEMPTED
+    ):  # else a commit of unknown fate has dispatched it
         if not guards.not_aborted(entry) or not guards.not_expired(entry, draft.now):
             return False
         entry = draft.emit(stream, o.Dispatched(part=part, attempt=number))

@@ -37,7 +37,7 @@ _NO_ONE_THERE = ("permission", "target_gone")
 
 
 def after_close(draft: Draft, entry: Entry) -> None:
-    """Call when an entry has reached P, F, OK or X in this draft."""
+    """Call when this draft has parked or closed an entry."""
     let_pass(draft, entry)
     if entry.turn is None:
         return
@@ -52,7 +52,7 @@ def after_close(draft: Draft, entry: Entry) -> None:
 
 
 def let_pass(draft: Draft, entry: Entry) -> None:
-    if entry.phase not in (Phase.P, Phase.F) or entry.yielded:
+    if entry.phase not in (Phase.PARKED, Phase.FAILED) or entry.yielded:
         return
     if draft.settings.yield_closed:
         draft.emit(entry.stream, o.LaneYielded(reason=entry.phase.status))
@@ -93,11 +93,11 @@ def outcome_of(finals: list[Entry]) -> TurnOutcome:
     """INV-10: how a turn ended follows from its final entries alone."""
     if not finals:
         return TurnOutcome.SILENT
-    if all(e.phase is Phase.OK and not e.bounced for e in finals):
+    if all(e.phase is Phase.DELIVERED and not e.bounced for e in finals):
         return TurnOutcome.REPLIED
     if any(len(e.receipts) > e.bounced for e in finals):
         return TurnOutcome.PARTIALLY_REPLIED
-    if any(e.phase is Phase.F or e.bounced for e in finals):
+    if any(e.phase is Phase.FAILED or e.bounced for e in finals):
         expired = all(e.reason == Reason.EXPIRED for e in finals)
         return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
     if any(e.reason == AbortReason.SUPERSEDED for e in finals):

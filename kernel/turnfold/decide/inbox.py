@@ -56,7 +56,9 @@ def accept_command(
     )
 
 
-def enqueue_command(intent: Intent, at: int) -> Command:
+def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
+    """`ttl_ms`: how long the payload may wait if the caller did not say; it counts from
+    now and not from when the owner logs it."""
     contents = [p.content for p in intent.packed if p.content is not None]
     bodies = iter(range(len(contents)))
     data = {
@@ -65,7 +67,7 @@ def enqueue_command(intent: Intent, at: int) -> Command:
         "key": intent.key,
         "policy": intent.policy,
         "not_before": intent.not_before,
-        "expires_at": intent.expires_at,
+        "expires_at": intent.expires_at or at + ttl_ms,
         "payloads": [
             {
                 "kind": p.kind,

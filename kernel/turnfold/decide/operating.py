@@ -21,7 +21,7 @@ from turnfold.words import Phase, Reason
 def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.F and entry.doubt and not accept_duplicate:
+    if entry.phase is Phase.FAILED and entry.doubt and not accept_duplicate:
         raise RuleBrokenError(
             stream=stream,
             rule="no_doubt",
@@ -52,7 +52,7 @@ def resolve(
 ) -> None:
     """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
     entry = draft.entry(stream)
-    if entry.phase not in (Phase.U, Phase.P):
+    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
         raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
     match verdict:
         case "delivered":

@@ -66,10 +66,10 @@ def _doubt(draft: Draft, entry: Entry) -> None:
     """An attempt that was under way is in doubt even where it had not reached the wire:
     it may have gone on. What is in doubt or parked already stays so."""
     match entry.phase:
-        case Phase.Q | Phase.R:
+        case Phase.QUEUED | Phase.RETRYABLE:
             event = o.Doubted(reason=REASON)
             after_close(draft, draft.emit(entry.stream, event))
-        case Phase.A | Phase.D:
+        case Phase.ATTEMPTED | Phase.DISPATCHED:
             unknown = o.OutcomeUnknown(
                 part=entry.part,
                 attempt=entry.attempt,

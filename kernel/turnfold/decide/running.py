@@ -107,7 +107,11 @@ def _drop_unsent(draft: Draft, turn: Turn) -> None:
             continue
         if guards.abortable_as_unsent(entry):
             draft.emit(entry.stream, o.Aborted(reason=AbortReason.RERUN))
-        elif entry.phase is Phase.A and guards.no_doubt(entry) and not entry.abort:
+        elif (
+            entry.phase is Phase.ATTEMPTED
+            and guards.no_doubt(entry)
+            and not entry.abort
+        ):
             draft.emit(entry.stream, o.AbortRequested(reason=AbortReason.RERUN))
 
 

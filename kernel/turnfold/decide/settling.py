@@ -32,7 +32,7 @@ from turnfold.words import (
     Reason,
 )
 
-_STOPPED = frozenset({Phase.P, Phase.OK, Phase.F, Phase.X})
+_STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 _delivered, _part_delivered = maker(o.Delivered), maker(o.PartDelivered)
 
 
@@ -77,7 +77,7 @@ def _part_settled(
 def _doubted(draft: Draft, before: Entry, entry: Entry) -> Entry:
     """A part that was in doubt was sent, so the next one may have been sent, too, in
     the history that is gone."""
-    if entry.phase is not Phase.Q or entry.part == before.part:
+    if entry.phase is not Phase.QUEUED or entry.part == before.part:
         return entry
     return draft.emit(entry.stream, o.Doubted(reason="restored"))
 
@@ -167,7 +167,10 @@ def _retry(
         detail=draft.text(entry.stream, detail),
     )
     _go_on(draft, draft.emit(entry.stream, event))
-    if draft.settings.yield_retryable and draft.entry(entry.stream).phase is Phase.R:
+    if (
+        draft.settings.yield_retryable
+        and draft.entry(entry.stream).phase is Phase.RETRYABLE
+    ):
         draft.emit(entry.stream, o.LaneYielded(reason=str(failure)))
 
 
@@ -225,7 +228,7 @@ def recover(draft: Draft, stream: str) -> None:
     entry = draft.entry(stream)
     if not guards.sender_is_dead(entry, draft.fence().epoch):
         return
-    if entry.phase is Phase.D:
+    if entry.phase is Phase.DISPATCHED:
         _unknown(draft, entry, FailureClass.OWNER_DIED)
     elif guards.no_doubt(entry):
         _retry(draft, entry, FailureClass.OWNER_DIED)
@@ -237,7 +240,7 @@ def recover(draft: Draft, stream: str) -> None:
 def expire(draft: Draft, stream: str) -> None:
     """INV-12: `now >= expires_at`, and nothing is being sent."""
     entry = draft.entry(stream)
-    in_flight = entry.phase in (Phase.A, Phase.D)
+    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
     if not entry.open or in_flight or guards.not_expired(entry, draft.now):
         return
     fail_entry(draft, entry, Reason.EXPIRED)
@@ -247,7 +250,7 @@ def expire(draft: Draft, stream: str) -> None:
 def give_up(draft: Draft, stream: str) -> None:
     """The budget is spent, or the entry has killed too many processes."""
     entry = draft.entry(stream)
-    if entry.phase not in (Phase.Q, Phase.R, Phase.U):
+    if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
         return
     reason = Reason.ATTEMPTS_EXHAUSTED if _alive(draft, entry) else Reason.QUARANTINED
     fail_entry(draft, entry, reason, entry.failure)
@@ -266,7 +269,7 @@ def abort_now(draft: Draft, stream: str) -> None:
 def refuse_plan(draft: Draft, stream: str, outcome: Rejected) -> None:
     """The payload cannot be planned: its body is gone, or the adapter's plan broke."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.Q and not entry.planned:
+    if entry.phase is Phase.QUEUED and not entry.planned:
         fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)
         attempt_if_free(draft, entry.lane)
 
@@ -275,7 +278,10 @@ def withdraw(draft: Draft, stream: str, part: int, number: int) -> None:
     """Attempted but never dispatched, and now it may not go out: an abort came, or
     its time is over."""
     entry = draft.entry(stream)
-    if entry.phase is not Phase.A or (entry.part, entry.attempt) != (part, number):
+    if entry.phase is not Phase.ATTEMPTED or (entry.part, entry.attempt) != (
+        part,
+        number,
+    ):
         return
     if not guards.not_expired(entry, draft.now):
         fail_entry(draft, entry, Reason.EXPIRED)
@@ -289,7 +295,7 @@ def withdraw(draft: Draft, stream: str, part: int, number: int) -> None:
 def look_up(draft: Draft, stream: str, verdict: Verdict, unsettled_ms: int) -> None:
     """Record the answer of a look-up; absence counts only when it is final."""
     entry = draft.entry(stream)
-    if entry.phase not in (Phase.U, Phase.P):
+    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
         return
     match verdict:
         case Found(receipt=receipt):
@@ -317,7 +323,7 @@ def settle_doubt(draft: Draft, stream: str) -> None:
     """Nothing can be asked and no key helps: the route's policy decides, in the log.
     An entry that a person aborted is not sent again to find out."""
     entry = draft.entry(stream)
-    if entry.phase is not Phase.U:
+    if entry.phase is not Phase.IN_DOUBT:
         return
     # A look-up that cannot tell, ever, is for a person: its class promised to ask.
     policy = BlindPolicy.HOLD if guards.may_look_up(entry) else entry.policy

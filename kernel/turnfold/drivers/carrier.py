@@ -10,7 +10,7 @@ from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.bodies import read_body
-from turnfold.decide.draft import AttemptRef
+from turnfold.decide.draft import AttemptRef, NotLoaded
 from turnfold.drivers.calls import Call
 from turnfold.drivers.legs import DRAIN, Legs, route_of
 from turnfold.drivers.running import Places, Running
@@ -19,7 +19,7 @@ from turnfold.errors import MissingBodyError, StoreError, UsageError
 from turnfold.machines.entry import Entry
 from turnfold.packing import fetch_payload
 from turnfold.planning import Plan
-from turnfold.ports.channel import CannotTell, Rejected
+from turnfold.ports.channel import CannotTell, Rejected, Unknown
 from turnfold.ports.store import Store
 from turnfold.words import FailureClass
 
@@ -77,10 +77,14 @@ class Carrier:
     def _send(
         self, run: Running, effect: Send, tell: Tell, fail: Callable[[Exception], None]
     ) -> None:
+        ended = partial(self._sent, tell)
         try:
             entry = self._find(effect.attempt.entry)
+        except NotLoaded:  # it was closed while this attempt waited for a place
+            ended(Unknown(cause="overtaken"))
+            return
+        try:
             desk = self._desk(entry)
-            ended = partial(self._sent, tell)
             if desk is None:
                 ended(_detached(entry))
             else:

@@ -364,7 +364,7 @@ def _route(
 
 def _stands(entry: Entry, leg: AttemptRef) -> bool:
     """This attempt is still the one that the log announces."""
-    in_flight = entry.phase in (Phase.A, Phase.D)
+    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
     return in_flight and (entry.part, entry.attempt) == (leg.part, leg.number)
 
 

@@ -52,7 +52,9 @@ class Register:
         taken = self._taken.get(entry.stream)
         if taken is None:
             return
-        if entry.phase is Phase.D and _same(taken.attempt, entry.part, entry.attempt):
+        if entry.phase is Phase.DISPATCHED and _same(
+            taken.attempt, entry.part, entry.attempt
+        ):
             return
         del self._taken[entry.stream]
         if self._lanes.get(entry.lane) is taken:

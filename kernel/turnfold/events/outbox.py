@@ -214,8 +214,8 @@ class Bounced:
 
 @frozen(kw_only=True)
 class Imported:
-    """An entry of another system's queue. `phase` is Q, P or F; what came over in
-    doubt is never Q."""
+    """An entry of another system's queue. `phase` is queued, parked or
+    failed; an entry that came over in doubt is never queued."""
 
     kind: Kind
     channel: str

@@ -157,7 +157,7 @@ def _listing(want: Filter) -> Listing:
 def _phases(status: str) -> Iterator[str]:
     """The phases that a word for a status stands for."""
     if status == "parked":
-        yield Phase.P
+        yield Phase.PARKED
         return
     known: list[str] = [phase for phase in Phase if phase.status == status]
     yield from known or [status]
@@ -202,7 +202,7 @@ def _row(s: Summary) -> Row:
 
 def _status(phase: str) -> str:
     """As people say it: a parked entry is `attempted`, and that would hide it."""
-    if phase == Phase.P:
+    if phase == Phase.PARKED:
         return "parked"
     return Phase(phase).status
 

@@ -17,7 +17,7 @@ from turnfold.machines.turn import Turn
 from turnfold.names import gates_of
 from turnfold.words import BlindPolicy, Phase, TurnPhase
 
-_IN_FLIGHT = (Phase.A, Phase.D)
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 NOBODY = "; no worker is running now"
 
 
@@ -28,7 +28,7 @@ def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
     if entry.phase in _IN_FLIGHT:
         return _in_flight(draft, entry, alive)
     ahead = _ahead(draft, entry)
-    if ahead is not None and entry.phase is not Phase.P:
+    if ahead is not None and entry.phase is not Phase.PARKED:
         return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
     found = _step(draft, entry)
     if alive is False and not found.person:
@@ -38,11 +38,11 @@ def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
 
 def _closed(entry: Entry) -> Next:
     match entry.phase:
-        case Phase.OK if entry.bounced:
+        case Phase.DELIVERED if entry.bounced:
             return Next(text="nothing: delivered, but the platform refused it later")
-        case Phase.OK:
+        case Phase.DELIVERED:
             return Next(text="nothing: delivered")
-        case Phase.X:
+        case Phase.ABORTED:
             return Next(text=f"nothing: aborted ({entry.reason})")
         case _ if entry.acknowledged:
             return Next(
@@ -58,7 +58,7 @@ def _in_flight(draft: Draft, entry: Entry, alive: bool | None) -> Next:
     what = f"{part(entry.part)}, attempt {entry.attempt},"
     if entry.fence != fence.epoch or alive is False:
         tail = "" if alive is not False else NOBODY
-        wire = entry.phase is Phase.D
+        wire = entry.phase is Phase.DISPATCHED
         then = "looks into what became of it" if wire else "tries again"
         text = f"{what} was under way when its process died; the worker {then}{tail}"
         return Next(text=text)
@@ -111,7 +111,7 @@ def _policy(entry: Entry) -> str:
 
 
 def _waits(draft: Draft, entry: Entry) -> Next:
-    if entry.phase is Phase.P:
+    if entry.phase is Phase.PARKED:
         text = f"parked ({entry.reason}): somebody must say if it arrived (resolve)"
         text += "; else it ends as outcome_unknown"
         return Next(text=text, at=entry.expires_at, person=True)
@@ -126,7 +126,7 @@ def _waits(draft: Draft, entry: Entry) -> Next:
 
 
 def _when_due(entry: Entry) -> str:
-    if entry.phase is Phase.U:
+    if entry.phase is Phase.IN_DOUBT:
         return f"in doubt; {part(entry.part)} is looked into again"
     if not entry.attempt and not entry.part:
         return "is not to be sent before then"

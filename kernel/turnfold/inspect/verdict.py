@@ -42,7 +42,7 @@ def _over(turn: Turn, finals: Sequence[EntryView]) -> str:
 def _failed(turn: Turn, finals: Sequence[EntryView]) -> str:
     if not finals:
         return f"there is no answer: {turn.reason or 'failed'}"
-    if any(e.doubt and e.phase is not Phase.OK for e in finals):
+    if any(e.doubt and e.phase is not Phase.DELIVERED for e in finals):
         return "there was an answer; whether it arrived is not known"
     return f"there was an answer, but it did not get through ({turn.reason})"
 

@@ -4,7 +4,7 @@ Rule of this file: everything that a log of `outbox.*` events means stands here.
 fold never looks at a policy, a clock or a channel, so a log written under other
 settings replays the same. What may be *decided* is in `decide/`, guarded by `guards`.
 
-Q, R and X imply that no attempt is in doubt. Doubt is sticky: it ends by evidence (a
+QUEUED, RETRYABLE and ABORTED imply that no attempt is in doubt. Doubt is sticky: it ends by evidence (a
 receipt, a proven absence) or by a person's or policy's word, never by time.
 """
 
@@ -26,85 +26,96 @@ from turnfold.words import (
     Status,
 )
 
-Q, A, D, U, P, R = Phase.Q, Phase.A, Phase.D, Phase.U, Phase.P, Phase.R
-OK, F, X = Phase.OK, Phase.F, Phase.X
-
 
 def _to(*phases: Phase) -> frozenset[Phase]:
     return frozenset(phases)
 
 
 _SENDING: Row = {
-    o.PartDelivered: _to(Q),
-    o.Delivered: _to(OK),
-    o.Deferred: _to(Q),
-    o.FailedRetryable: _to(R),
-    o.OutcomeUnknown: _to(U),
-    o.FailedTerminal: _to(F),
+    o.PartDelivered: _to(Phase.QUEUED),
+    o.Delivered: _to(Phase.DELIVERED),
+    o.Deferred: _to(Phase.QUEUED),
+    o.FailedRetryable: _to(Phase.RETRYABLE),
+    o.OutcomeUnknown: _to(Phase.IN_DOUBT),
+    o.FailedTerminal: _to(Phase.FAILED),
 }
 TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
     {
-        None: {o.Queued: _to(Q), o.Imported: _to(Q, P, F)},
-        Q: {
-            o.Planned: _to(Q),
-            o.Attempted: _to(A, D),
-            o.FailedTerminal: _to(F),
-            o.AbortRequested: _to(Q),
-            o.Aborted: _to(X),
-            o.LateReceipt: _to(Q, OK),
-            o.Rescheduled: _to(Q),
-            o.Doubted: _to(P),
-            o.LaneYielded: _to(Q),
+        None: {
+            o.Queued: _to(Phase.QUEUED),
+            o.Imported: _to(Phase.QUEUED, Phase.PARKED, Phase.FAILED),
         },
-        A: {
+        Phase.QUEUED: {
+            o.Planned: _to(Phase.QUEUED),
+            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
+            o.FailedTerminal: _to(Phase.FAILED),
+            o.AbortRequested: _to(Phase.QUEUED),
+            o.Aborted: _to(Phase.ABORTED),
+            o.LateReceipt: _to(Phase.QUEUED, Phase.DELIVERED),
+            o.Rescheduled: _to(Phase.QUEUED),
+            o.Doubted: _to(Phase.PARKED),
+            o.LaneYielded: _to(Phase.QUEUED),
+        },
+        Phase.ATTEMPTED: {
             **_SENDING,
-            o.Dispatched: _to(D),
-            o.AbortRequested: _to(A),
-            o.LateReceipt: _to(A, Q, OK),
+            o.Dispatched: _to(Phase.DISPATCHED),
+            o.AbortRequested: _to(Phase.ATTEMPTED),
+            o.LateReceipt: _to(Phase.ATTEMPTED, Phase.QUEUED, Phase.DELIVERED),
         },
-        D: {**_SENDING, o.AbortRequested: _to(D), o.LateReceipt: _to(D, Q, OK)},
-        U: {
-            o.Attempted: _to(A, D),
-            o.PartDelivered: _to(Q),
-            o.Delivered: _to(OK),
-            o.OutcomeUnknown: _to(U),
-            o.Reconciled: _to(R, U),
-            o.Parked: _to(P),
-            o.Resolved: _to(R, U),
-            o.FailedTerminal: _to(F),
-            o.AbortRequested: _to(U),
-            o.LateReceipt: _to(U, Q, OK),
-            o.Rescheduled: _to(U),
+        Phase.DISPATCHED: {
+            **_SENDING,
+            o.AbortRequested: _to(Phase.DISPATCHED),
+            o.LateReceipt: _to(Phase.DISPATCHED, Phase.QUEUED, Phase.DELIVERED),
         },
-        P: {
-            o.PartDelivered: _to(Q),
-            o.Delivered: _to(OK),
-            o.Reconciled: _to(R, P),
-            o.Resolved: _to(R, U),
-            o.FailedTerminal: _to(F),
-            o.AbortRequested: _to(P),
-            o.LateReceipt: _to(P, Q, OK),
-            o.LaneYielded: _to(P),
+        Phase.IN_DOUBT: {
+            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
+            o.PartDelivered: _to(Phase.QUEUED),
+            o.Delivered: _to(Phase.DELIVERED),
+            o.OutcomeUnknown: _to(Phase.IN_DOUBT),
+            o.Reconciled: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
+            o.Parked: _to(Phase.PARKED),
+            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
+            o.FailedTerminal: _to(Phase.FAILED),
+            o.AbortRequested: _to(Phase.IN_DOUBT),
+            o.LateReceipt: _to(Phase.IN_DOUBT, Phase.QUEUED, Phase.DELIVERED),
+            o.Rescheduled: _to(Phase.IN_DOUBT),
         },
-        R: {
-            o.Attempted: _to(A, D),
-            o.FailedTerminal: _to(F),
-            o.AbortRequested: _to(R),
-            o.Aborted: _to(X),
-            o.LateReceipt: _to(R, Q, OK),
-            o.Rescheduled: _to(R),
-            o.Doubted: _to(P),
-            o.LaneYielded: _to(R),
+        Phase.PARKED: {
+            o.PartDelivered: _to(Phase.QUEUED),
+            o.Delivered: _to(Phase.DELIVERED),
+            o.Reconciled: _to(Phase.RETRYABLE, Phase.PARKED),
+            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
+            o.FailedTerminal: _to(Phase.FAILED),
+            o.AbortRequested: _to(Phase.PARKED),
+            o.LateReceipt: _to(Phase.PARKED, Phase.QUEUED, Phase.DELIVERED),
+            o.LaneYielded: _to(Phase.PARKED),
         },
-        OK: {o.LateReceipt: _to(OK), o.Bounced: _to(OK), o.Redacted: _to(OK)},
-        F: {
-            o.LateReceipt: _to(F, OK),
-            o.Redriven: _to(Q),
-            o.Acknowledged: _to(F),
-            o.LaneYielded: _to(F),
-            o.Redacted: _to(F),
+        Phase.RETRYABLE: {
+            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
+            o.FailedTerminal: _to(Phase.FAILED),
+            o.AbortRequested: _to(Phase.RETRYABLE),
+            o.Aborted: _to(Phase.ABORTED),
+            o.LateReceipt: _to(Phase.RETRYABLE, Phase.QUEUED, Phase.DELIVERED),
+            o.Rescheduled: _to(Phase.RETRYABLE),
+            o.Doubted: _to(Phase.PARKED),
+            o.LaneYielded: _to(Phase.RETRYABLE),
         },
-        X: {o.LateReceipt: _to(X, OK), o.Redacted: _to(X)},
+        Phase.DELIVERED: {
+            o.LateReceipt: _to(Phase.DELIVERED),
+            o.Bounced: _to(Phase.DELIVERED),
+            o.Redacted: _to(Phase.DELIVERED),
+        },
+        Phase.FAILED: {
+            o.LateReceipt: _to(Phase.FAILED, Phase.DELIVERED),
+            o.Redriven: _to(Phase.QUEUED),
+            o.Acknowledged: _to(Phase.FAILED),
+            o.LaneYielded: _to(Phase.FAILED),
+            o.Redacted: _to(Phase.FAILED),
+        },
+        Phase.ABORTED: {
+            o.LateReceipt: _to(Phase.ABORTED, Phase.DELIVERED),
+            o.Redacted: _to(Phase.ABORTED),
+        },
     }
 )
 
@@ -219,12 +230,12 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     born.order = position
     born.created = born.updated = at
     if isinstance(event, o.Queued):
-        born.phase = Q
+        born.phase = Phase.QUEUED
         born.due = event.not_before
     else:
         assert isinstance(event, o.Imported)  # noqa: S101  by the table
         born.phase = Phase(event.phase)
-        born.doubt = event.phase != Q
+        born.doubt = event.phase != Phase.QUEUED
     made: Entry = born
     return made
 
@@ -241,15 +252,21 @@ def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
         case o.Planned():
             _planned(to, event)
         case o.Dispatched():
-            to.phase = D
+            to.phase = Phase.DISPATCHED
         case o.Queued() | o.Imported():
             pass  # the table lets neither get here
         case o.Deferred():
-            assign(to, phase=Q, used=e.used - 1, due=event.due, failure=event.failure)
+            assign(
+                to,
+                phase=Phase.QUEUED,
+                used=e.used - 1,
+                due=event.due,
+                failure=event.failure,
+            )
         case o.FailedRetryable():
             assign(
                 to,
-                phase=R,
+                phase=Phase.RETRYABLE,
                 due=event.due,
                 failure=event.failure,
                 target=event.target or e.target,
@@ -258,7 +275,7 @@ def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
         case o.OutcomeUnknown():
             assign(
                 to,
-                phase=U,
+                phase=Phase.IN_DOUBT,
                 doubt=True,
                 due=event.due,
                 reason=event.cause,
@@ -267,15 +284,21 @@ def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
         case o.Reconciled():
             _reconciled(e, to, event)
         case o.Parked():
-            assign(to, phase=P, due=None, reason=event.reason)
+            assign(to, phase=Phase.PARKED, due=None, reason=event.reason)
         case o.Resolved():
             _resolved(e, to, event, at)
         case o.FailedTerminal():
-            assign(to, phase=F, due=None, reason=event.reason, failure=event.failure)
+            assign(
+                to,
+                phase=Phase.FAILED,
+                due=None,
+                reason=event.reason,
+                failure=event.failure,
+            )
         case o.AbortRequested():
             assign(to, abort=event.reason, abort_by=event.by)
         case o.Aborted():
-            assign(to, phase=X, due=None, reason=event.reason)
+            assign(to, phase=Phase.ABORTED, due=None, reason=event.reason)
         case o.LateReceipt():
             _late(e, to, event)
         case o.Rescheduled():
@@ -287,7 +310,7 @@ def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
         case o.Bounced():
             to.bounced = True
         case o.Doubted():
-            assign(to, phase=P, doubt=True, due=None, reason=event.reason)
+            assign(to, phase=Phase.PARKED, doubt=True, due=None, reason=event.reason)
         case o.LaneYielded():
             to.yielded = True
         case o.Redacted():
@@ -304,7 +327,7 @@ def _planned(to: Any, event: o.Planned) -> None:
 
 
 def _attempted(e: Entry, to: Any, event: o.Attempted, at: int) -> None:
-    to.phase = D if event.on_wire else A
+    to.phase = Phase.DISPATCHED if event.on_wire else Phase.ATTEMPTED
     to.attempt = event.attempt
     to.used = e.used + 1
     if e.first_at is None:
@@ -319,7 +342,7 @@ def _attempted(e: Entry, to: Any, event: o.Attempted, at: int) -> None:
 
 def _settled(e: Entry, to: Any, receipt: tuple[str, ...], thread: str | None) -> None:
     """The current part is done: on to the next one, or delivered."""
-    to.phase = OK if e.last else Q
+    to.phase = Phase.DELIVERED if e.last else Phase.QUEUED
     to.part = e.part + 1
     to.receipts = (*e.receipts, receipt)
     if e.thread is None:
@@ -332,7 +355,7 @@ def _settled(e: Entry, to: Any, receipt: tuple[str, ...], thread: str | None) ->
 def _reconciled(e: Entry, to: Any, event: o.Reconciled) -> None:
     to.due = event.due
     if event.absent:
-        to.phase = R
+        to.phase = Phase.RETRYABLE
         to.doubt = False
         to.failure = FailureClass.ABSENT
     elif not event.early:
@@ -344,11 +367,11 @@ def _resolved(e: Entry, to: Any, event: o.Resolved, at: int) -> None:
     to.due = at
     to.used = min(e.used, max(e.budget - 1, 0))
     if event.resend:
-        to.phase = U
+        to.phase = Phase.IN_DOUBT
         to.resend = True
         to.marked = event.marked
     else:
-        to.phase = R
+        to.phase = Phase.RETRYABLE
         to.doubt = False
         to.failure = FailureClass.NOT_SENT
 
@@ -356,7 +379,7 @@ def _resolved(e: Entry, to: Any, event: o.Resolved, at: int) -> None:
 def _late(e: Entry, to: Any, event: o.LateReceipt) -> None:
     """Evidence for one part. It can settle the current part of an open entry, and
     close a closed one only when nothing is left to send."""
-    if event.part != e.part or e.phase is OK:
+    if event.part != e.part or e.phase is Phase.DELIVERED:
         return
     phase, reason, finishes = e.phase, e.reason, e.open or e.last
     _settled(e, to, event.receipt, event.thread)
@@ -366,6 +389,6 @@ def _late(e: Entry, to: Any, event: o.LateReceipt) -> None:
 
 
 def _redriven(to: Any, event: o.Redriven) -> None:
-    assign(to, phase=Q, budget=event.budget, expires_at=event.expires_at)
+    assign(to, phase=Phase.QUEUED, budget=event.budget, expires_at=event.expires_at)
     assign(to, used=0, asks=0, deaths=0, doubt=False, acknowledged=False)
     assign(to, abort=None, abort_by=None, due=None, reason=None)

@@ -187,7 +187,7 @@ class Process:
         entry = self.entry(attempt.entry)
         if self.scenario.prepares and attempt.prepared != "upload":
             self._wrong(f"{entry.stream} was sent without what prepare() gave")
-        announced = entry.phase is Phase.D and entry.attempt == attempt.number
+        announced = entry.phase is Phase.DISPATCHED and entry.attempt == attempt.number
         if not announced and not self.scenario.zombies:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[attempt.part].key

@@ -164,17 +164,17 @@ def _losses(world: World, entries: list[Entry], turns: list[Turn]) -> list[str]:
 
 
 def _loss(world: World, e: Entry, seen: set[tuple[str, int]]) -> list[str]:
-    whole = len(e.parts) if e.phase is Phase.OK else e.part
+    whole = len(e.parts) if e.phase is Phase.DELIVERED else e.part
     out = [
         f"INV-1 {e.stream} part {part} counts as delivered"
         for part in range(whole)
         if (e.stream, part) not in seen
     ]
-    if e.phase not in (Phase.OK, Phase.F, Phase.X, Phase.P):
+    if e.phase not in (Phase.DELIVERED, Phase.FAILED, Phase.ABORTED, Phase.PARKED):
         out.append(f"INV-14 {e.stream} rests in {e.phase}, due {e.due}")
-    if e.phase is Phase.F and world.scenario.certain:
+    if e.phase is Phase.FAILED and world.scenario.certain:
         out.append(f"INV-1 {e.stream} failed: {e.reason}")
-    if e.phase is Phase.P and world.scenario.certain:
+    if e.phase is Phase.PARKED and world.scenario.certain:
         out.append(f"INV-1 {e.stream} is parked: {e.reason}")
     return out
 
@@ -206,7 +206,7 @@ def _turns(world: World, turns: list[Turn], entries: dict[str, Entry]) -> list[s
             out.append(f"INV-14 {turn.stream} has failed {turn.failed_runs} times")
         if turn.phase is TurnPhase.FAILED and world.scenario.certain:
             out.append(f"INV-1 {turn.stream} failed: {turn.reason}")
-        parked = any(entries[f].phase is Phase.P for f in turn.finals)
+        parked = any(entries[f].phase is Phase.PARKED for f in turn.finals)
         if turn.open and not (turn.phase is TurnPhase.ANSWERED and parked):
             out.append(f"INV-14 {turn.stream} rests in {turn.phase}")
         if not turn.open and any(entries[f].open for f in turn.finals):

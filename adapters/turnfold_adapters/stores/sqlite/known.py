@@ -38,14 +38,12 @@ class Remembered:
     head: Head = BLANK
     last_body: int = -1  # the largest key in table `body`
     _version: int | None = None
-    _next: int | None = None
 
     def check(self, conn: apsw.Connection) -> None:
         """Call this inside a write transaction, before anything is taken from here.
         Until `keep`, nothing is believed: an interrupt may come right after a COMMIT."""
-        version = self._next = conn.data_version()
         seen, self._version = self._version, None
-        if version == seen:
+        if conn.data_version() == seen:
             return
         head = head_of(conn)
         if head != self.head:
@@ -56,6 +54,7 @@ class Remembered:
 
     def keep(
         self,
+        conn: apsw.Connection,
         head: Head,
         last_body: int,
         moved: Mapping[str, Known],
@@ -63,7 +62,8 @@ class Remembered:
     ) -> None:
         """Call this right after a COMMIT. A closed stream hardly ever moves again, and
         the garbage collector spends its time on thousands of small objects."""
-        self.head, self.last_body, self._version = head, last_body, self._next
+        self.head, self.last_body = head, last_body
+        self._version = conn.data_version()  # it tells of own commits, too
         self.streams.update(moved)
         for stream in closed:
             self.streams.pop(stream, None)

@@ -58,6 +58,13 @@ _SUMMARY = """
            p.name, s.kind, s.due, s.expires, s.reason
     FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
 """
+# The same for a row with text that is not UTF-8.
+_DAMAGED_SUMMARY = """
+    SELECT CAST(s.name AS BLOB), s.version, s.open, CAST(s.phase AS BLOB), s.id,
+           s.created, s.updated, CAST(s.lane AS BLOB), CAST(p.name AS BLOB),
+           CAST(s.kind AS BLOB), s.due, s.expires, CAST(s.reason AS BLOB)
+    FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
+"""
 _OPEN = f"{_SUMMARY} WHERE s.open = 1 ORDER BY s.id"
 _ANY = f"IN ({', '.join('?' * _MANY)})"
 _SUMMARIES = f"{_SUMMARY} WHERE s.name {_ANY} AND s.phase IS NOT NULL"
@@ -157,12 +164,12 @@ class Reads:
     @typed
     def load(self) -> Loaded:
         with self.snapshot():
-            rows = self.rows(_OPEN)
+            rows = self._summary_rows(_OPEN)
             last = self.row("SELECT at FROM log ORDER BY position DESC LIMIT 1")
             return Loaded(
                 head=self.head,
                 last_at=0 if last is None else last[0],
-                open=[summary_of(row) for row in rows],
+                open=rows,
                 store=self._summaries(["store"])["store"],
             )
 
@@ -195,7 +202,7 @@ class Reads:
     @typed
     def list(self, listing: Listing) -> Sequence[Summary]:
         sql, bindings = _listing(listing)
-        return [summary_of(row) for row in self.conn.execute(sql, bindings)]
+        return self._summary_rows(sql, bindings)
 
     @typed
     def bodies(
@@ -273,9 +280,17 @@ class Reads:
         for start in range(0, len(every), _MANY):
             some = every[start : start + _MANY]
             filled = some + (None,) * (_MANY - len(some))  # one statement for all
-            for row in self.rows(_SUMMARIES, *filled):
-                found[row[0]] = summary_of(row)
+            for summary in self._summary_rows(_SUMMARIES, filled):
+                found[summary.stream] = summary
         return found
+
+    def _summary_rows(self, sql: str, bindings: Any = ()) -> Sequence[Summary]:
+        try:
+            return [summary_of(row) for row in self.run(sql, bindings).fetchall()]
+        except UnicodeDecodeError:
+            sql = sql.replace(_SUMMARY, _DAMAGED_SUMMARY, 1)
+            rows = self.run(sql, bindings).fetchall()
+            return [summary_of(tuple(map(_shown, row))) for row in rows]
 
     def _bodies(
         self, refs: Iterable[BodyRef]
@@ -364,6 +379,10 @@ def summary_of(row: _Row) -> Summary:
     )
 
 
+def _shown(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def _plain(*row: Any) -> bool:
     """True for a row that has the types of a record."""
     _, name, version, count, at, events, digest, wall, shard = row
@@ -378,8 +397,7 @@ def _plain(*row: Any) -> bool:
 def _odd(*row: Any) -> Record:
     """A damaged row, as well as it can be shown; its hash will not fit."""
     position, name, version, count, at, events, digest, wall, shard = row
-    if isinstance(name, bytes):
-        name = name.decode("utf-8", "replace")
+    name = _shown(name)
     return Record(
         position,
         name if isinstance(name, str) else "?",

@@ -343,15 +343,19 @@ class SqliteStore:
         return self
 
     def facts(self) -> Mapping[str, object]:
-        """`commits_on`: "loop" or "thread". `disk_wait_ms`: per COMMIT, smoothed.
+        """`flush`: "loop" or "thread". `disk_wait_ms`: per COMMIT, smoothed.
         `checkpoint_failure`: why the log could not be moved or a file not be erased."""
-        wal = self._writing.wal if self._writing else None
-        failure = self._folder.failure or (wal.failure if wal else None)
+        failure = self.checkpoint_failure
         return {
-            "commits_on": "thread" if self._queue.threaded else "loop",
+            "flush": "thread" if self._queue.threaded else "loop",
             "disk_wait_ms": round(self._queue.wait_ms, 3),
             "checkpoint_failure": None if failure is None else str(failure),
         }
+
+    @property
+    def checkpoint_failure(self) -> StoreError | None:
+        wal = self._writing.wal if self._writing else None
+        return self._folder.failure or (wal.failure if wal else None)
 
     def ownership(self) -> FileOwnership:
         return self._ownership

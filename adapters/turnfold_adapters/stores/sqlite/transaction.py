@@ -176,6 +176,8 @@ class WriteTransaction:
         """By stream: the statement for its row, and the row."""
         rows: dict[int, tuple[str, _Row]] = {}
         for s in summaries:
+            if s.phase is None:  # in the table this says that there is no summary
+                raise InvalidInputError(field="summary.phase", problem="is None")
             known = self._seen("summary.stream", s.stream)
             if s.version != known.version or s.order != known.id:
                 check_projection(s, known.version, known.id)

@@ -118,7 +118,7 @@ class Writing:
             self._undo(tx, exc)
             return self._refused(tx, write, exc)
         self._end(tx)
-        self.known.keep(head, tx.last_body, tx.moved, tx.closed)
+        self.known.keep(self._conn, head, tx.last_body, tx.moved, tx.closed)
         if tx.erased:
             self._folder.erase(tx.doomed)
             self.wal.truncate(wait=True)
