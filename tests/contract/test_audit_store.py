@@ -354,7 +354,7 @@ LAST = "position = (SELECT max(position) FROM log)"
         ({Rule.HEAD}, f"DELETE FROM log WHERE {LAST}"),
         ({Rule.HEAD}, f"UPDATE log SET head = x'00' WHERE {LAST}"),
         ({Rule.HASH}, "UPDATE stream SET name = 'turn:odd' WHERE name LIKE 'turn:%' AND id < 9"),
-        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'Q' WHERE phase = 'OK'"),
+        ({Rule.PROJECTION}, "UPDATE stream SET phase = 'queued' WHERE phase = 'delivered'"),
         ({Rule.KEY}, "DELETE FROM dedupe"),
         ({Rule.BODY}, "UPDATE body SET salt = NULL, data = NULL WHERE id = (SELECT max(id) FROM body)"),
         ({Rule.BODY}, "UPDATE body SET data = x'00'"),

@@ -359,9 +359,14 @@ def test_the_log_comes_as_lines_that_are_read_back() -> None:
 @pytest.mark.usefixtures("folder")
 def test_the_bodies_come_with_the_log_on_request() -> None:
     lines = [json.loads(line) for line in run("log", "--bodies").stdout.splitlines()]
-    queued = next(line for line in lines if line["kind"] == "outbox.queued")
-    (digest, _) = queued["data"]["body"]
-    body = ndjson.bytes_of(queued["bodies"][digest]["data"])
+    record, queued = next(
+        (line, data)
+        for line in lines
+        for kind, _, data in line["events"]
+        if kind == "outbox.queued"
+    )
+    number = queued["body"][0].partition(".")[0]
+    body = ndjson.bytes_of(record["bodies"][number]["data"])
     assert json.loads(body)["text"] == "re: hello"
 
 
@@ -369,7 +374,7 @@ def test_the_bodies_come_with_the_log_on_request() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_row_that_cannot_be_read_is_exported_as_it_is() -> None:
     connection = apsw.Connection("gateway.db")
-    connection.execute("UPDATE log SET data = x'7b00' WHERE position = 5").fetchall()
+    connection.execute("UPDATE log SET events = x'7b00' WHERE position = 5").fetchall()
     connection.close()
     lines = [json.loads(line) for line in run("log").stdout.splitlines()]
     assert "raw" in lines[4]
@@ -426,6 +431,35 @@ def test_head_is_the_same_in_both_forms() -> None:
     assert run("head").stdout == f"{value['position']} {value['hash']}\n"
     assert len(value["hash"]) == 64
     assert value["store"]
+
+
+# --- inbox ------------------------------------------------------------------------------------
+
+
+def test_what_waits_in_the_inbox_is_listed_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "g.db"
+
+    async def posted() -> str:
+        gateway = Gateway(store=in_file(path))
+        client = await gateway.start(work=False)
+        turn = await client.accept(inbound("7", "42"))
+        await gateway.end()
+        return turn.turn_id
+
+    turn = asyncio.run(posted())
+    value = as_json("inbox", "--store", str(path))
+    assert [(c["kind"], c["stream"]) for c in value["commands"]] == [("accept", turn)]
+    assert turn in run("inbox", "--store", str(path)).stdout
+    shown = as_json("show", "7", "--store", str(path))
+    assert (shown["what"], shown["stream"]) == ("command", turn)
+    text = run("show", turn, "--store", str(path)).stdout
+    assert "not in the log yet" in text
+    assert "waits in the inbox" in text
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_empty_inbox_is_said_to_be_empty() -> None:
+    assert run("inbox").stdout == "nothing waits\n"
 
 
 # --- audit --------------------------------------------------------------------------------------

@@ -139,6 +139,8 @@ class Turns:
     def end(self) -> Iterator[tuple[Rule, str, int, str]]:
         """A reply and `answered` are one commit: a final without it was split off."""
         for turn, (stream, position) in self._finals.items():
+            if turn in self._aside or stream in self._aside:
+                continue
             text = f"queued as the final of {turn}, which was never answered"
             yield Rule.TURN_TRUTH, text, position, stream
 
