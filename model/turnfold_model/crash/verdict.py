@@ -1,38 +1,41 @@
 """What must hold when a machine has come to rest, whatever happened before."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from turnfold.audit import audit_store
-from turnfold.codec import Record
+from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, TurnfoldError
+from turnfold.events import NAMES, Event
 from turnfold.fold import State, apply, family, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
-from turnfold.words import Kind, Phase, TurnPhase
+from turnfold.ports.store import Record, Store, Wanted, now
+from turnfold.words import FailureClass, Kind, Phase, TurnPhase
 from turnfold_model.crash.world import World
+from turnfold_model.peek import Peek
 
 
 def broken(world: World, store: Store | None = None) -> list[str]:
     """The rules that do not hold, in words; nothing if all is well. `store`: opened on
     the world's disk; none: a handle of its own."""
     handle = store or world.handle()
-    handle.open()
+    now(handle.open())
     try:
         return _broken(world, handle)
     except TurnfoldError as exc:
         return [f"INV-13 the store cannot be read: {exc}"]
     finally:
         if store is None:
-            handle.close()
+            now(handle.close())
 
 
 def _broken(world: World, store: Store) -> list[str]:
     streams: dict[str, list[Record]] = {}
-    for record in store.log():
+    for record in Peek(store).log():
         streams.setdefault(record.stream, []).append(record)
     try:
         states = {s: _fold(tuple(records)) for s, records in streams.items()}
@@ -59,9 +62,37 @@ def _fold(records: tuple[Record, ...]) -> State:
     return apply(before, records[-1])
 
 
+class Told(NamedTuple):
+    """An event as the rules here need it. `died`: it says that an owner died."""
+
+    position: int
+    at: int
+    kind: str
+    died: bool
+
+
+@lru_cache(maxsize=50_000)
+def _told(records: tuple[Record, ...]) -> tuple[Told, ...]:
+    """The events of a stream."""
+    before = _told(records[:-1]) if len(records) > 1 else ()
+    if not records:
+        return ()
+    last = records[-1]
+    return before + tuple(
+        Told(last.position, last.at, NAMES[type(event)], _died(event))
+        for event in decode(last)
+    )
+
+
+def _died(event: Event) -> bool:
+    why = getattr(event, "failure", None) or getattr(event, "cause", None)
+    return why == FailureClass.OWNER_DIED
+
+
 def forget() -> None:
     """Drop the folds that are kept; for a kernel that was changed meanwhile."""
     _fold.cache_clear()
+    _told.cache_clear()
 
 
 def _runs(
@@ -73,22 +104,22 @@ def _runs(
     for entry in entries:
         if entry.turn is None or entry.run is None or entry.kind is not Kind.BLOCK:
             continue
-        of_turn = streams[entry.turn]
-        starts = [r.position for r in of_turn if r.kind == "turn.started"]
+        of_turn = _told(tuple(streams[entry.turn]))
+        starts = [t.position for t in of_turn if t.kind == "turn.started"]
         if len(starts) > entry.run:
-            later = starts[entry.run]
-            yield from _outlived(world, entry, streams[entry.stream], later)
+            told = _told(tuple(streams[entry.stream]))
+            yield from _outlived(world, entry, told, starts[entry.run])
 
 
 def _outlived(
-    world: World, entry: Entry, records: list[Record], later: int
+    world: World, entry: Entry, told: Sequence[Told], later: int
 ) -> Iterator[str]:
     """What became of a block whose turn was run again from position `later` on."""
-    for before, record in pairwise(records):
+    for before, event in pairwise(told):
         fresh = before.kind in ("outbox.planned", "outbox.failed_retryable")
-        if fresh and record.kind == "outbox.attempted" and record.position > later:
+        if fresh and event.kind == "outbox.attempted" and event.position > later:
             yield f"INV-9 {entry.stream} of run {entry.run} was sent in a later one"
-    seen = any(r.kind.endswith("delivered") and r.position < later for r in records)
+    seen = any(e.kind.endswith("delivered") and e.position < later for e in told)
     if seen and not world.scenario.resumes:
         yield f"INV-9 {entry.stream} was seen, and its turn was run again"
 
@@ -98,28 +129,28 @@ def _attempts(
 ) -> Iterator[str]:
     """Nothing goes out after its turn was aborted, after its time, or once it has taken
     too many processes down."""
-    records, deaths = streams[entry.stream], 0
-    turn = streams.get(entry.turn or "", [])
-    aborts = [r.position for r in turn if "abort" in r.kind]
-    for record in records:
-        tries = record.kind in ("outbox.attempted", "outbox.dispatched")
-        if tries and aborts and record.position > aborts[0] and entry.kind != "notice":
+    deaths, of_turn = 0, _told(tuple(streams.get(entry.turn or "", ())))
+    aborts = [t.position for t in of_turn if "abort" in t.kind]
+    for event in _told(tuple(streams[entry.stream])):
+        tries = event.kind in ("outbox.attempted", "outbox.dispatched")
+        if tries and aborts and event.position > aborts[0] and entry.kind != "notice":
             yield f"INV-11 {entry.stream} went out after its turn was aborted"
-        if tries and record.at >= entry.expires_at:
+        if tries and event.at >= entry.expires_at:
             yield f"INV-12 {entry.stream} went out after its time"
-        if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
+        if event.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
-        if record.kind.endswith("delivered"):
+        if event.kind.endswith("delivered"):
             deaths = 0
-        deaths += b'"owner_died"' in record.data
+        deaths += event.died
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
+    wanted = Wanted(summaries=frozenset(states))
+    found = now(store.fetch(wanted)).summaries
     return [
         f"INV-13 {stream}: projection differs from the fold"
         for stream, state in states.items()
-        if family(stream) in ("entry", "turn")
-        and store.summary(stream) != summarize(state)
+        if family(stream) in ("entry", "turn") and found[stream] != summarize(state)
     ]
 
 
@@ -128,7 +159,7 @@ def _audit(world: World, store: Store) -> list[str]:
     allowed to send twice."""
     witness = None if world.scenario.zombies else world.platform.witness()
     marks = [world.confirmed] if world.confirmed else []
-    report = audit_store(store, marks=marks, witness=witness)
+    report = now(audit_store(store, marks=marks, witness=witness))
     return [f"audit {finding}" for finding in report.findings]
 
 
