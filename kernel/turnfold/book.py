@@ -218,7 +218,12 @@ class Book:
 
     def _take_stream(self, stream: str, records: Sequence[Record]) -> None:
         try:
-            self._keep(stream, fold(records))
+            state = fold(records)
+            if state is None and stream in self._open:
+                raise CorruptLogError(  # noqa: TRY301  one place sets it aside
+                    position=0, stream=stream, problem="its records are gone"
+                )
+            self._keep(stream, state)
         except CorruptLogError as exc:
             self.corrupt[stream] = exc
 

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self
 
@@ -19,25 +19,27 @@ from turnfold_adapters.stores import processes
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.ownership import POLL_S, Claim
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.store_kit import head_of
 
 WORKER = """
 import sys
+from turnfold.ports.store import now
 from turnfold_adapters.stores.sqlite import SqliteStore
-store = SqliteStore(sys.argv[1])
-store.open()
-owner = store.ownership().take()
+store = SqliteStore(sys.argv[1], flush="loop")
+now(store.open())
+owner = now(store.ownership().take())
 print(owner.id if owner else "none", flush=True)
 sys.stdin.read()
-store.close()
+now(store.close())
 """
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(tmp_path / "store.db")
-    store.open()
+    await store.open()
     yield store
-    store.close()
+    await store.close()
 
 
 class Worker:
@@ -66,24 +68,24 @@ class Worker:
 
 
 @pytest.mark.case("F01")
-def test_while_another_process_owns_the_store_it_cannot_be_taken(
+async def test_while_another_process_owns_the_store_it_cannot_be_taken(
     store: SqliteStore,
 ) -> None:
     with Worker(store.path) as worker:
-        current = store.ownership().current()
+        current = await store.ownership().current()
         assert current is not None
         assert (current.id, current.pid) == (worker.owner, worker.process.pid)
         assert processes.is_alive(current)
-        assert store.ownership().take() is None
-        assert store.head.position == 0
+        assert await store.ownership().take() is None
+        assert (await head_of(store)).position == 0
         worker.process.communicate("")
-        assert store.ownership().take() is not None
+        assert await store.ownership().take() is not None
 
 
-def test_a_stopped_owner_is_not_replaced(store: SqliteStore) -> None:
+async def test_a_stopped_owner_is_not_replaced(store: SqliteStore) -> None:
     with Worker(store.path) as worker:
         worker.kill(signal.SIGSTOP)
-        assert store.ownership().take() is None
+        assert await store.ownership().take() is None
         worker.kill(signal.SIGCONT)
 
 
@@ -100,7 +102,7 @@ async def test_the_standby_takes_over_as_soon_as_the_owner_is_killed(
             worker.kill()
             start = time.perf_counter()
             await waiting
-            owner = store.ownership().take()
+            owner = await store.ownership().take()
             waits.append(time.perf_counter() - start)
             assert owner is not None
             store.ownership().release()
@@ -118,7 +120,7 @@ async def test_waiting_ends_by_itself_while_the_owner_lives(store: SqliteStore) 
 
 async def test_waiting_can_be_cancelled(store: SqliteStore) -> None:
     with Worker(store.path):
-        assert store.ownership().current() is not None
+        assert await store.ownership().current() is not None
         before = _descriptors()
         waiting = asyncio.create_task(store.ownership().wait())
         await asyncio.sleep(0.01)
@@ -129,38 +131,38 @@ async def test_waiting_can_be_cancelled(store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("way", ["store.db", "link.db", "sub/../store.db"])
-def test_a_second_take_in_the_same_process_is_refused(
+async def test_a_second_take_in_the_same_process_is_refused(
     store: SqliteStore, tmp_path: Path, way: str
 ) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "store.db")
-    assert store.ownership().take() is not None
+    assert await store.ownership().take() is not None
     other = SqliteStore(tmp_path / way)
-    other.open()
-    assert other.ownership().take() is None
+    await other.open()
+    assert await other.ownership().take() is None
     before = _descriptors()
-    assert [other.ownership().take() for _ in range(5)] == [None] * 5
+    assert [await other.ownership().take() for _ in range(5)] == [None] * 5
     assert _descriptors() == before, "the lock file was opened again"
-    other.close()
+    await other.close()
     with Worker(store.path) as worker:
         assert worker.owner == "none", "closing the other handle dropped the lock"
 
 
-def test_a_forked_child_does_not_have_the_seat(store: SqliteStore) -> None:
-    assert store.ownership().take() is not None
+async def test_a_forked_child_does_not_have_the_seat(store: SqliteStore) -> None:
+    assert await store.ownership().take() is not None
     child = os.fork()
     if child == 0:  # only the lock is looked at: a connection does not survive a fork
         ownership = store.ownership()
         refused = ownership._lock() is None and not ownership.held
         ownership.release()
         os._exit(0 if refused else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222  nothing else runs
     assert store.ownership().held
     with Worker(store.path) as worker:
         assert worker.owner == "none", "the child's release reached its parent"
 
 
-def test_a_child_that_outlives_its_parent_does_not_keep_the_seat(
+async def test_a_child_that_outlives_its_parent_does_not_keep_the_seat(
     store: SqliteStore,
 ) -> None:
     forks = WORKER.replace(
@@ -170,35 +172,39 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_seat(
         "os.kill(os.getpid(), signal.SIGKILL)",
     )
     words = ["setsid", sys.executable, "-c", forks, store.path]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(  # noqa: ASYNC220  nothing else runs
+        words, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline().strip() != "none"
         parent.wait()
-        assert store.ownership().take() is not None
+        assert await store.ownership().take() is not None
         os.killpg(parent.pid, signal.SIGKILL)
 
 
-def test_an_unlinked_lock_file_does_not_make_two_owners(store: SqliteStore) -> None:
+async def test_an_unlinked_lock_file_does_not_make_two_owners(
+    store: SqliteStore,
+) -> None:
     with Worker(store.path) as worker:
-        Path(f"{store.path}.worker").unlink()
-        assert store.ownership().take() is None, "the owner is still alive"
+        _lock(store).unlink()
+        assert await store.ownership().take() is None, "the owner is still alive"
         worker.kill()
         worker.process.wait()
-        assert store.ownership().take() is not None
+        assert await store.ownership().take() is not None
 
 
-def test_an_owner_notices_that_its_lock_file_is_gone(store: SqliteStore) -> None:
-    assert store.ownership().take() is not None
+async def test_an_owner_notices_that_its_lock_file_is_gone(store: SqliteStore) -> None:
+    assert await store.ownership().take() is not None
     assert store.ownership().held
-    Path(f"{store.path}.worker").unlink()
+    _lock(store).unlink()
     assert not store.ownership().held
-    assert store.ownership().take() is None
+    assert await store.ownership().take() is None
     store.ownership().release()
-    assert store.ownership().take() is not None
+    assert await store.ownership().take() is not None
 
 
 @pytest.mark.case("F06")
-def test_a_reused_process_id_is_not_the_owner(store: SqliteStore) -> None:
+async def test_a_reused_process_id_is_not_the_owner(store: SqliteStore) -> None:
     me = processes.this_process()
     assert processes.is_alive(me)
     for stranger in (
@@ -210,43 +216,43 @@ def test_a_reused_process_id_is_not_the_owner(store: SqliteStore) -> None:
         assert not processes.is_alive(stranger)
         claim = Claim(owner=stranger, store=_id(store.path), lock="1:1")
         store.record_claim(claim)
-        assert store.ownership().take() is not None, f"held up by {stranger}"
+        assert await store.ownership().take() is not None, f"held up by {stranger}"
         store.ownership().release()
 
 
 @pytest.mark.case("F06")
-def test_an_owner_that_cannot_be_read_counts_as_alive(
+async def test_an_owner_that_cannot_be_read_counts_as_alive(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     me = processes.this_process()
     monkeypatch.setattr(processes, "start_time", lambda _: processes.UNKNOWN)
     assert processes.is_alive(evolve(me, started=me.started - 1))
     store.record_claim(Claim(owner=me, store=_id(store.path), lock="1:1"))
-    assert store.ownership().take() is None
+    assert await store.ownership().take() is None
 
 
-def test_a_copy_of_a_store_has_a_seat_of_its_own(
+async def test_a_copy_of_a_store_has_a_seat_of_its_own(
     store: SqliteStore, tmp_path: Path
 ) -> None:
     with Worker(store.path):
         copy = tmp_path / "copy.db"
         store._writer.execute("VACUUM INTO ?", (str(copy),))  # type: ignore[union-attr]
         other = SqliteStore(copy)
-        other.open()
-        assert other.ownership().take() is not None
-        other.close()
+        await other.open()
+        assert await other.ownership().take() is not None
+        await other.close()
 
 
-def test_a_lock_file_that_is_a_link_is_refused(
+async def test_a_lock_file_that_is_a_link_is_refused(
     store: SqliteStore, tmp_path: Path
 ) -> None:
-    Path(f"{store.path}.worker").symlink_to(tmp_path / "elsewhere")
+    _lock(store).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DiskError):
-        store.ownership().take()
+        await store.ownership().take()
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_take_that_cannot_be_recorded_holds_nothing(
+async def test_a_take_that_cannot_be_recorded_holds_nothing(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
@@ -255,17 +261,17 @@ def test_a_take_that_cannot_be_recorded_holds_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(store, "record_claim", refuse)
         with pytest.raises(DiskError):
-            store.ownership().take()
+            await store.ownership().take()
     with Worker(store.path) as worker:
         assert worker.owner != "none"
 
 
-def test_taking_the_seat_is_no_event_and_wakes_nobody_as_one(
+async def test_taking_the_seat_is_no_event_and_wakes_nobody_as_one(
     store: SqliteStore,
 ) -> None:
-    assert store.ownership().take() is not None
-    assert store.head.position == 0
-    assert list(store.log()) == []
+    assert await store.ownership().take() is not None
+    assert (await head_of(store)).position == 0
+    assert list(await store.log()) == []
 
 
 async def test_a_bell_rung_in_another_process_is_heard_at_once(
@@ -327,9 +333,9 @@ async def test_a_second_listener_is_told_that_it_hears_nothing(
 async def test_the_memory_store_wakes_standby_and_listener() -> None:
     disk = MemoryDisk()
     one, two = MemoryStore(disk), MemoryStore(disk)
-    one.open()
-    two.open()
-    assert one.ownership().take() is not None
+    await one.open()
+    await two.open()
+    assert await one.ownership().take() is not None
     heard = asyncio.Event()
     stop = one.doorbell().listen(heard.set)
     two.doorbell().ring()
@@ -338,21 +344,25 @@ async def test_the_memory_store_wakes_standby_and_listener() -> None:
     waiting = asyncio.create_task(two.ownership().wait())
     await asyncio.sleep(0)
     assert not waiting.done()
-    one.close()
+    await one.close()
     await asyncio.wait_for(waiting, 1)
-    assert two.ownership().take() is not None
-    two.close()
+    assert await two.ownership().take() is not None
+    await two.close()
 
 
-def test_a_fork_of_a_memory_disk_has_no_living_owner() -> None:
+async def test_a_fork_of_a_memory_disk_has_no_living_owner() -> None:
     store = MemoryStore()
-    store.open()
-    owner = store.ownership().take()
+    await store.open()
+    owner = await store.ownership().take()
     other = store.fork()
-    other.open()
-    assert other.ownership().current() == owner
-    assert other.ownership().take() is not None
-    assert store.ownership().current() == owner
+    await other.open()
+    assert await other.ownership().current() == owner
+    assert await other.ownership().take() is not None
+    assert await store.ownership().current() == owner
+
+
+def _lock(store: SqliteStore) -> Path:
+    return Path(f"{store.path}.worker")
 
 
 def _descriptors() -> int:
@@ -364,11 +374,11 @@ def _id(path: str) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def test_a_lock_that_cannot_be_looked_at_is_not_held(
+async def test_a_lock_that_cannot_be_looked_at_is_not_held(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ownership = store.ownership()
-    assert ownership.take() is not None
+    assert await ownership.take() is not None
     assert ownership.held
 
     def unreachable(_: Path) -> None:

@@ -67,6 +67,7 @@ from turnfold_adapters.stores.sqlite.writing import (
 )
 
 T = TypeVar("T")
+_Parts = tuple[Writing | None, apsw.Connection | None, apsw.Connection | None]
 
 _MIB = 1024 * 1024
 _DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
@@ -141,18 +142,21 @@ class SqliteStore:
     async def close(self) -> None:
         """Gives up ownership, too. A commit that is under way ends first. Harmless when
         closed."""
-        if self._pid and self._pid != os.getpid():  # in a forked child: no thread here
-            self._close()
+        idle = self._queue.idle and self._writing is None  # reading only, or in doubt
+        forked = self._pid not in (0, os.getpid())  # a child has no thread
+        end = partial(self._end, self._detached("closed"))
+        if idle or forked:
+            end()
             return
-        if self._writing is None and self._queue.idle:  # reading only, or in doubt
-            self._close()
-        else:
-            await self._queue.there(self._close)
+        await self._queue.there(end)
         self._queue.close()
 
     async def reopen(self) -> None:
-        """After a COMMIT of unknown fate: new connections, the same ownership."""
-        await self._queue.there(self._reopen)
+        """After a COMMIT of unknown fate: new connections, the same ownership. Calls
+        raise NotOpenError until it is done."""
+        read_only = self._state == "open for reading only"
+        parts = self._detached("being opened anew")
+        await self._queue.there(partial(self._reopen, parts, read_only=read_only))
 
     def _open(self, *, read_only: bool = False) -> None:
         if self._reads is not None:
@@ -164,7 +168,7 @@ class SqliteStore:
             else:
                 self._open_to_write()
         except (apsw.Error, StoreError) as exc:
-            self._close_connections()
+            _close(*self._detached(self._state))
             if isinstance(exc, StoreError):
                 raise
             raise typed_error(exc, self.path, self._wait.waited_ms) from exc
@@ -215,23 +219,20 @@ class SqliteStore:
         schema.check(self._reader, self.path, read_only=True)
         self._reads = Reads(self._reader, self.path, self._wait, self._folder)
 
-    def _close(self) -> None:
+    def _detached(self, state: str) -> _Parts:
+        """All connections, for the thread to close: from now on nothing reads here."""
+        parts = self._writing, self._reader, self._writer
+        self._writing = self._reads = self._reader = self._writer = None
+        self._state = state
+        return parts
+
+    def _end(self, parts: _Parts) -> None:
         self._ownership.release()
-        self._close_connections()
-        self._state = "closed"
+        _close(*parts)
 
-    def _reopen(self) -> None:
-        self._close_connections()
-        self._open(read_only=self._state == "open for reading only")
-
-    def _close_connections(self) -> None:
-        writing, self._reads, self._writing = self._writing, None, None
-        if writing is not None:
-            writing.wal.close()
-        connections = [self._reader, self._writer]  # the last one empties the log
-        self._reader = self._writer = None
-        for conn in filter(None, connections):
-            conn.close()
+    def _reopen(self, parts: _Parts, *, read_only: bool) -> None:
+        _close(*parts)
+        self._open(read_only=read_only)
 
     def _doubt(self, cause: BaseException) -> None:
         """Memory no longer tells what is on disk: reopen to go on. This may run in the
@@ -442,7 +443,7 @@ class SqliteStore:
         self._check_process()
         # a writer came, and may have left again
         if self._immutable and connection.touched(self.path, self._stamp):
-            self._close_connections()
+            _close(*self._detached("not open"))
             self._open(read_only=True)
         return self._reads
 
@@ -466,6 +467,18 @@ class SqliteStore:
         if self._queue.flush is Flush.LOOP:
             return work()
         return await asyncio.to_thread(work)
+
+
+def _close(
+    writing: Writing | None,
+    reader: apsw.Connection | None,
+    writer: apsw.Connection | None,
+) -> None:
+    if writing is not None:
+        writing.over = True
+        writing.wal.close()
+    for conn in filter(None, (reader, writer)):  # the last one empties the log
+        conn.close()
 
 
 def _is_heavy(write: Write) -> bool:

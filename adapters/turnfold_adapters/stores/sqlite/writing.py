@@ -219,7 +219,7 @@ class Writing:
 
     def _begin(self, patient: bool) -> None:
         if self.over:
-            raise NotOpenError(state="in doubt after a failed commit")
+            raise NotOpenError(state="closed, or in doubt after a failed commit")
         if self._conn.in_transaction:  # a call was interrupted right after its BEGIN
             rollback(self._conn, RuntimeError())
         wait = self.own.wait
