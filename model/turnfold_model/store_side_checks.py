@@ -200,12 +200,13 @@ async def keys_are_read_in_pages(place: Place) -> None:
     names = [f"k{number:03}" for number in range(25)]
     keys = [(name, "turn:a") for name in reversed(names)]
     await write(store, records=[record(1, "turn:a", 1)], keys=keys)
-    found, after = [], ""
+    found: list[tuple[str, str]] = []
+    after = ""
     while page := await store.keys(after, 10):
         true(len(page) <= 10, "no page is longer than its limit")
         found += page
         after = page[-1][0]
-    same([tuple(row) for row in found], sorted(keys), "all keys, by key")
+    same(found, sorted(keys), "all keys, by key")
 
 
 # --- bodies ----------------------------------------------------------------------

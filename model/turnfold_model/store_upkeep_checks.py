@@ -132,10 +132,9 @@ async def a_watermark_remembers_the_head(place: Place) -> None:
     same(await upkeep(store).watermark(), None, "the watermark of a new store")
     await put(store, "entry:a", "entry:b")
     same(await upkeep(store).watermark(), None, "a commit notes no watermark")
-    before = await head_of(store)
+    noted = Watermark(store="id", head=await head_of(store))
     for _ in range(2):
         await upkeep(store).note_watermark("id")
-        noted = Watermark(store="id", head=before)
         same(await upkeep(store).watermark(), noted, "the watermark")
     await put(store, "entry:a")
     same(await upkeep(store).watermark(), noted, "it lags behind")

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+
+from attrs import frozen
 
 from turnfold.audit import audit_store
 from turnfold.codec import decode
@@ -13,7 +14,7 @@ from turnfold.events import NAMES, Event
 from turnfold.fold import State, apply, family, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Record, Store, Wanted, now
+from turnfold.ports.store import Record, Store, now
 from turnfold.words import FailureClass, Kind, Phase, TurnPhase
 from turnfold_model.crash.world import World
 from turnfold_model.peek import Peek
@@ -34,11 +35,12 @@ def broken(world: World, store: Store | None = None) -> list[str]:
 
 
 def _broken(world: World, store: Store) -> list[str]:
-    streams: dict[str, list[Record]] = {}
+    records: dict[str, list[Record]] = {}
     for record in Peek(store).log():
-        streams.setdefault(record.stream, []).append(record)
+        records.setdefault(record.stream, []).append(record)
     try:
-        states = {s: _fold(tuple(records)) for s, records in streams.items()}
+        states = {s: _fold(tuple(found)) for s, found in records.items()}
+        streams = {s: _facts(tuple(found)) for s, found in records.items()}
     except CorruptLogError as exc:
         return [f"INV-13 the log does not replay: {exc}"]
     entries = [s for s in states.values() if isinstance(s, Entry)]
@@ -62,41 +64,38 @@ def _fold(records: tuple[Record, ...]) -> State:
     return apply(before, records[-1])
 
 
-class Told(NamedTuple):
-    """An event as the rules here need it. `died`: it says that an owner died."""
+@frozen
+class Fact:
+    """One event of a log, as the rules below speak of it."""
 
     position: int
     at: int
     kind: str
-    died: bool
+    by_death: bool  # of the process that attempted
 
 
 @lru_cache(maxsize=50_000)
-def _told(records: tuple[Record, ...]) -> tuple[Told, ...]:
-    """The events of a stream."""
-    before = _told(records[:-1]) if len(records) > 1 else ()
-    if not records:
-        return ()
-    last = records[-1]
-    return before + tuple(
-        Told(last.position, last.at, NAMES[type(event)], _died(event))
-        for event in decode(last)
+def _facts(records: tuple[Record, ...]) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(r.position, r.at, NAMES[type(event)], _by_death(event))
+        for r in records
+        for event in decode(r)
     )
 
 
-def _died(event: Event) -> bool:
-    why = getattr(event, "failure", None) or getattr(event, "cause", None)
-    return why == FailureClass.OWNER_DIED
+def _by_death(event: Event) -> bool:
+    words = getattr(event, "failure", None), getattr(event, "cause", None)
+    return FailureClass.OWNER_DIED in words
 
 
 def forget() -> None:
     """Drop the folds that are kept; for a kernel that was changed meanwhile."""
     _fold.cache_clear()
-    _told.cache_clear()
+    _facts.cache_clear()
 
 
 def _runs(
-    world: World, streams: Mapping[str, list[Record]], entries: list[Entry]
+    world: World, streams: Mapping[str, Sequence[Fact]], entries: list[Entry]
 ) -> Iterator[str]:
     """What was noticed on the way; INV-9: what an older run queued but did not send
     stays unsent."""
@@ -104,53 +103,53 @@ def _runs(
     for entry in entries:
         if entry.turn is None or entry.run is None or entry.kind is not Kind.BLOCK:
             continue
-        of_turn = _told(tuple(streams[entry.turn]))
-        starts = [t.position for t in of_turn if t.kind == "turn.started"]
+        of_turn = streams[entry.turn]
+        starts = [r.position for r in of_turn if r.kind == "turn.started"]
         if len(starts) > entry.run:
-            told = _told(tuple(streams[entry.stream]))
-            yield from _outlived(world, entry, told, starts[entry.run])
+            later = starts[entry.run]
+            yield from _outlived(world, entry, streams[entry.stream], later)
 
 
 def _outlived(
-    world: World, entry: Entry, told: Sequence[Told], later: int
+    world: World, entry: Entry, records: Sequence[Fact], later: int
 ) -> Iterator[str]:
     """What became of a block whose turn was run again from position `later` on."""
-    for before, event in pairwise(told):
+    for before, record in pairwise(records):
         fresh = before.kind in ("outbox.planned", "outbox.failed_retryable")
-        if fresh and event.kind == "outbox.attempted" and event.position > later:
+        if fresh and record.kind == "outbox.attempted" and record.position > later:
             yield f"INV-9 {entry.stream} of run {entry.run} was sent in a later one"
-    seen = any(e.kind.endswith("delivered") and e.position < later for e in told)
+    seen = any(r.kind.endswith("delivered") and r.position < later for r in records)
     if seen and not world.scenario.resumes:
         yield f"INV-9 {entry.stream} was seen, and its turn was run again"
 
 
 def _attempts(
-    world: World, streams: Mapping[str, list[Record]], entry: Entry
+    world: World, streams: Mapping[str, Sequence[Fact]], entry: Entry
 ) -> Iterator[str]:
     """Nothing goes out after its turn was aborted, after its time, or once it has taken
     too many processes down."""
-    deaths, of_turn = 0, _told(tuple(streams.get(entry.turn or "", ())))
-    aborts = [t.position for t in of_turn if "abort" in t.kind]
-    for event in _told(tuple(streams[entry.stream])):
-        tries = event.kind in ("outbox.attempted", "outbox.dispatched")
-        if tries and aborts and event.position > aborts[0] and entry.kind != "notice":
+    records, deaths = streams[entry.stream], 0
+    turn = streams.get(entry.turn or "", ())
+    aborts = [r.position for r in turn if "abort" in r.kind]
+    for record in records:
+        tries = record.kind in ("outbox.attempted", "outbox.dispatched")
+        if tries and aborts and record.position > aborts[0] and entry.kind != "notice":
             yield f"INV-11 {entry.stream} went out after its turn was aborted"
-        if tries and event.at >= entry.expires_at:
+        if tries and record.at >= entry.expires_at:
             yield f"INV-12 {entry.stream} went out after its time"
-        if event.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
+        if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
-        if event.kind.endswith("delivered"):
+        if record.kind.endswith("delivered"):
             deaths = 0
-        deaths += event.died
+        deaths += record.by_death
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
-    wanted = Wanted(summaries=frozenset(states))
-    found = now(store.fetch(wanted)).summaries
     return [
         f"INV-13 {stream}: projection differs from the fold"
         for stream, state in states.items()
-        if family(stream) in ("entry", "turn") and found[stream] != summarize(state)
+        if family(stream) in ("entry", "turn")
+        and Peek(store).summary(stream) != summarize(state)
     ]
 
 
