@@ -52,7 +52,7 @@ class Calls:
 
 def turnfold(folder: Path, senders: int) -> Calls:
     async def go() -> Calls:
-        async with ours.gateway(folder / f"{senders}.db", "NORMAL") as one:
+        async with ours.gateway(ours.sqlite(folder / f"{senders}.db", "NORMAL")) as one:
             return await _counted(ours.lifecycle_of(one), senders)
 
     return asyncio.run(go())

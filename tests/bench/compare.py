@@ -129,8 +129,8 @@ class _Stage:
             subject = layout(folder / f"{layout.__name__}.db", level)
             self.awaited[layout.name] = subject.lifecycle, senders
             self.closing.callback(subject.close)
-        gateway = ours.gateway(folder / "turnfold.db", level)
-        kernel = await self.closing.enter_async_context(gateway)
+        store = ours.sqlite(folder / "turnfold.db", level)
+        kernel = await self.closing.enter_async_context(ours.gateway(store))
         self.awaited[US] = ours.lifecycle_of(kernel), senders
         for lifecycle, _ in self.awaited.values():  # warm
             await ours.closed_loop(lifecycle, 10, 0.2)

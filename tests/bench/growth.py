@@ -9,6 +9,7 @@ from tests.bench import floor, ours
 from tests.bench.disks import Disk
 
 from turnfold import Kernel, Route
+from turnfold_adapters.stores.sqlite import SqliteStore
 
 Figures = dict[str, float]
 
@@ -18,7 +19,7 @@ def history(folder: Path, sizes: tuple[int, ...]) -> Figures:
 
     async def go() -> Figures:
         found, written = {}, 0
-        async with ours.gateway(folder / "history.db", "NORMAL") as kernel:
+        async with ours.gateway(ours.sqlite(folder / "history.db", "NORMAL")) as kernel:
             lifecycle = ours.lifecycle_of(kernel)
             for size in sizes:
                 await _deliver(lifecycle, size - written)
@@ -34,7 +35,7 @@ def waiting(folder: Path, sizes: tuple[int, ...]) -> Figures:
 
     async def go() -> Figures:
         found, waiting = {}, 0
-        async with ours.gateway(folder / "backlog.db", "NORMAL") as kernel:
+        async with ours.gateway(ours.sqlite(folder / "backlog.db", "NORMAL")) as kernel:
             for size in sizes:
                 await leave_open(kernel, waiting, size)
                 waiting = size
@@ -85,9 +86,9 @@ def wal_pages(folder: Path, size: int, messages: int = 4000) -> Figures:
 
     async def kernel_pages() -> float:
         path, disk = folder / "pages.db", Disk()
-        async with ours.gateway(path, "NORMAL") as kernel:
+        async with ours.gateway(ours.sqlite(path, "NORMAL")) as kernel:
             await fill(ours.lifecycle_of(kernel))
-        async with ours.gateway(path, disk=disk) as kernel:
+        async with ours.gateway(SqliteStore(path, vfs=disk.name)) as kernel:
             lifecycle = ours.lifecycle_of(kernel)
             await ours.exactly(lifecycle, 100, 200)
             before = disk.wal_pages
@@ -114,8 +115,8 @@ def lanes(folder: Path, counts: tuple[int, ...]) -> Figures:
     """Messages a second over so many lanes, two for each."""
 
     async def go(count: int) -> float:
-        path = folder / f"lanes-{count}.db"
-        async with ours.gateway(path, "NORMAL") as kernel:
+        store = ours.sqlite(folder / f"lanes-{count}.db", "NORMAL")
+        async with ours.gateway(store) as kernel:
             lifecycle = ours.lifecycle_of(kernel)
             return (await ours.backlog(lifecycle, max(2 * count, 500), count)).rate
 
@@ -140,7 +141,7 @@ class _Reopened:
         asyncio.run(self._fill(finished, still_open))
 
     async def _fill(self, finished: int, still_open: int) -> None:
-        async with ours.gateway(self._path, "NORMAL") as kernel:
+        async with ours.gateway(ours.sqlite(self._path, "NORMAL")) as kernel:
             await _deliver(ours.lifecycle_of(kernel), finished)
             await leave_open(kernel, 0, still_open)
 

@@ -77,7 +77,7 @@ def _per_message(loads: str, summaries: bytes) -> dict[str, float]:
 
 
 async def _kernel(path: Path, senders: int, messages: int) -> None:
-    async with ours.gateway(path, "NORMAL") as kernel:
+    async with ours.gateway(ours.sqlite(path, "NORMAL")) as kernel:
         await ours.exactly(ours.lifecycle_of(kernel), senders, messages)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from attrs import define, field
-from tests.bench.disks import Disk
 from tests.bench.inside import check_durability
 
 from turnfold import Accepted, Kernel, Receipt, Route
+from turnfold.ports.store import Store
 from turnfold_adapters.stores.sqlite import SqliteStore
 
 PAYLOAD = "x" * 500
@@ -71,17 +71,19 @@ class Instant:
 
 
 @asynccontextmanager
-async def gateway(
-    path: Path, level: Level = "FULL", disk: Disk | None = None
-) -> AsyncIterator[Kernel]:
-    """An open kernel whose durability was read back. `disk`: a VFS below its store."""
-    vfs = None if disk is None else disk.name
-    store = SqliteStore(path, synchronous=level, vfs=vfs)
+async def gateway(store: Store | Path) -> AsyncIterator[Kernel]:
     kernel = Kernel(store)
     kernel.attach("t", Instant())
     async with kernel:
-        check_durability(store, level)
         yield kernel
+
+
+def sqlite(path: Path, level: Level = "FULL") -> SqliteStore:
+    """An open store whose durability was read back."""
+    store = SqliteStore(path, synchronous=level)
+    store.open()
+    check_durability(store, level)
+    return store
 
 
 def lifecycle_of(kernel: Kernel) -> Lifecycle:

@@ -38,7 +38,6 @@ class Server:
         self._waiting: dict[Any, asyncio.Future[None]] = {}
         self._early: set[Any] = set()  # acknowledged before the sender knew the id
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
 
     @classmethod
     async def started(cls, folder: Path) -> Server:
@@ -71,15 +70,11 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Tasks end by themselves, since a cancelled call of a client may hang."""
-        self._closing = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_PATIENCE_S)
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._disconnect()
-        finally:
-            _end(self._process)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._disconnect()
+        _end(self._process)
 
     async def _disconnect(self) -> None:
         raise NotImplementedError
@@ -129,7 +124,7 @@ class RedisStreams(Server):
         return await self._client.xadd("q", {"d": PAYLOAD})
 
     async def _read(self) -> None:
-        while not self._closing:
+        while True:
             found = await self._client.xreadgroup(
                 "g", "w", {"q": ">"}, count=100, block=200
             )

@@ -7,6 +7,8 @@ from pathlib import Path
 from tests.bench import floor, ours
 from tests.bench.disks import Disk
 
+from turnfold_adapters.stores.sqlite import SqliteStore
+
 Figures = dict[str, float]
 
 
@@ -15,7 +17,7 @@ def open_loop(folder: Path, rates: tuple[int, ...], seconds: float) -> Figures:
 
     async def go() -> Figures:
         subject = floor.EventRows(folder / "open-floor.db", "FULL")
-        async with ours.gateway(folder / "open.db") as kernel:
+        async with ours.gateway(ours.sqlite(folder / "open.db")) as kernel:
             lifecycles = {
                 "": ours.lifecycle_of(kernel),
                 f"{subject.name}, ": subject.lifecycle,
@@ -48,7 +50,7 @@ def slow_disk(folder: Path, delays_ms: tuple[float, ...], seconds: float) -> Fig
 
 async def _slow_disk(path: Path, delay_ms: float, seconds: float) -> Figures:
     disk, name = Disk(), f"{delay_ms:g} ms"
-    async with ours.gateway(path, disk=disk) as kernel:
+    async with ours.gateway(SqliteStore(path, vfs=disk.name)) as kernel:
         lifecycle = ours.lifecycle_of(kernel)
         disk.delay_s = delay_ms / 1000
         await ours.closed_loop(lifecycle, 10, 10 * disk.delay_s)  # warm

@@ -224,7 +224,7 @@ def test_closed_streams_are_dropped_and_folded_again_when_they_come_back() -> No
         kept._LATE, kept._MANY = usual
     assert not [s for s in whole if s.stream.startswith("turn:")]
     stream = stream_of(disk, "entry:")
-    assert whole.entry(stream, disk.head.position + 1) is not None
+    assert whole.at(stream, disk.head.position) is not None
 
 
 # --- in a file ---------------------------------------------------------------------------

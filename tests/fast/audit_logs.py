@@ -22,12 +22,12 @@ START: list[Step] = [
 
 
 def records(steps: Sequence[Step]) -> list[Record]:
-    """The log of these events; a time is given as an offset, else it runs on by 1 ms."""
+    """The log of these events, in one moment; a step with an offset begins a new one."""
     made: list[Record] = []
     versions: dict[str, int] = {}
     at = T0
     for position, (stream, event, *when) in enumerate(steps, 1):
-        at = T0 + when[0] if when else at + 1
+        at = T0 + when[0] if when else at
         versions[stream] = versions.get(stream, 0) + 1
         made.append(encode(event, stream, versions[stream], at, position))
     return made

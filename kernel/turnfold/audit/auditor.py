@@ -20,6 +20,7 @@ from turnfold.errors import CorruptLogError, StoreError, UsageError
 from turnfold.events import Event
 from turnfold.fold import State
 from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
 from turnfold.ports.store import Head, Store
 
 _UNREADABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
@@ -51,8 +52,8 @@ class Auditor:
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
         self._aside: set[str] = set()
-        self._among = Among(self.findings, self._entry, self._aside)
-        self._position = 0
+        self._among = Among(self.findings, self._find, self._aside)
+        self._position, self._at = 0, -1
 
     def _open_beside(self, store: Store | None, *, bodies: bool) -> None:
         self._bodies: Bodies | None = None
@@ -65,8 +66,8 @@ class Auditor:
             self._projections = Projections(self.findings, store)
             self.states = States(store, self._projections.last)
 
-    def _entry(self, stream: str) -> Entry | None:
-        return self.states.entry(stream, self._position)
+    def _find(self, stream: str) -> Entry | Turn | None:
+        return self.states.at(stream, self._position)
 
     # --- record by record ---
 
@@ -86,9 +87,12 @@ class Auditor:
         known, aside, step = self.states.known, self._aside, self._among.step
         beside = self._store is not None or self._witness is not None
         for record in records:
+            if record.at != self._at:
+                self._at = record.at
+                self._among.begin(record.at)
+            self._position = record.position
             if record.stream in aside:
                 continue
-            self._position = record.position
             before = found = known.get(record.stream)
             try:
                 if found is None and record.version > 1:
@@ -130,8 +134,7 @@ class Auditor:
     def report(self) -> Report:
         """Call once, after the last record."""
         self.chain.end()
-        for rule, text, position, stream in self._among.end():
-            self.findings.add(rule, text, position, stream)
+        self._among.end()
         if self._bodies is not None:
             self._bodies.end()
         self._project()

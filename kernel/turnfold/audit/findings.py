@@ -1,6 +1,5 @@
 """What an audit says: rules with stable ids, findings, and the report of them all."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from attrs import define, field, frozen
@@ -35,6 +34,7 @@ class Rule(StrEnum):
     PROJECTION = "INV-13"
     TURN_LANE = "turn.lane"
     NOTICE = "turn.notice"
+    GATE = "lane.gate"
     KEY = "store.key"
     BODY = "store.body"
 
@@ -62,6 +62,7 @@ RULES = {
     Rule.PROJECTION: "the projections are the fold of the log",
     Rule.TURN_LANE: "a lane of turns runs one at a time, in order",
     Rule.NOTICE: "a turn has one notice at most, and it is a notice",
+    Rule.GATE: "nothing is attempted while a gate of its lane is closed",
     Rule.KEY: "every dedupe key is kept and points to its stream",
     Rule.BODY: "the bodies that events name are there, unless redacted",
 }
@@ -124,9 +125,3 @@ class Findings:
         if len(self.kept) < self.limit:
             finding = Finding(rule=rule, text=text, position=position, stream=stream)
             self.kept.append(finding)
-
-    def add_all(
-        self, broken: Iterable[tuple[Rule, str]], position: int, stream: str
-    ) -> None:
-        for rule, text in broken:
-            self.add(rule, text, position, stream)

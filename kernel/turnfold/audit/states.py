@@ -2,15 +2,18 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import cast
 
 from turnfold.codec import Record
+from turnfold.errors import StoreError
 from turnfold.fold import State, family, fold
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Store
 
 _MANY = 100  # asked of at once
+_DROPPED = ("entry", "turn")
 _LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
 
 
@@ -37,12 +40,14 @@ class States:
             return self._fold(record.stream, record.position)
         return known
 
-    def entry(self, stream: str, position: int) -> Entry | None:
-        """An entry as it stands just before `position`."""
+    def at(self, stream: str, position: int) -> Entry | Turn | None:
+        """An entry or a turn as it stands after `position`. None also for one that
+        cannot be read: the audit finds that where the stream is read."""
         known = self.known.get(stream)
-        if known is None and self._store is not None and family(stream) == "entry":
-            known = self._fold(stream, position)
-        return known if isinstance(known, Entry) else None
+        if known is None and self._store is not None and family(stream) in _DROPPED:
+            with suppress(StoreError):
+                known = self._fold(stream, position + 1)
+        return known if isinstance(known, Entry | Turn) else None
 
     def _fold(self, stream: str, position: int) -> State | None:
         store = cast("Store", self._store)
