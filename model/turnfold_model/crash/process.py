@@ -47,6 +47,7 @@ from turnfold.ports.channel import (
 from turnfold.ports.store import Store
 from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
+from turnfold_model.crash.scenario import LATEST_MS, Assumption
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
 from turnfold_model.crash.world import Request, World
@@ -193,6 +194,8 @@ class Process:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[effect.leg.part].key
         request = Request(key, entry.stream, effect.leg.part, entry.lane)
+        if self.scenario.drops(Assumption.PROMPT) and self.choose(2):
+            self.world.now += self.scenario.window_ms  # stopped just before the wire
         self.world.flying[self._flight(effect)] = request
 
     def _wrong(self, what: str) -> None:
@@ -205,7 +208,8 @@ class Process:
         """The request has met its fate; the first one is that all goes well."""
         world = self.world
         request = world.flying.pop(self._flight(effect))
-        self._quiet[effect.leg.entry] = world.now
+        entry = effect.leg.entry
+        self._quiet[entry] = world.now
         fates = ("well", *self.scenario.fates)
         fate = fates[self.choose(len(fates))] if world.faults else "well"
         world.faults -= fate != "well"
@@ -215,6 +219,8 @@ class Process:
         if fate in _REFUSALS:
             return _REFUSALS[fate]
         world.meet(fate, request)
+        if fate == "hung" and not self.scenario.drops(Assumption.HUNG):
+            self._quiet[entry] = world.now + LATEST_MS  # it is alive until then
         return Unknown(cause="timeout")
 
     def reconcile(self, effect: Reconcile) -> Asked:
