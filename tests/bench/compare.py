@@ -10,7 +10,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import apsw
 from attrs import define, field
@@ -95,9 +97,7 @@ def side_by_side(
         runner.run(stage.open(home, level, missing))
         gc.collect()
         gc.freeze()  # the libraries' objects are no part of a message
-        for _ in range(how.rounds):
-            stage.play_blocking(rounds)
-            runner.run(stage.play(rounds))
+        stage.play(rounds, runner)
         runner.run(stage.close())
     for subject in blocking:
         subject.close()
@@ -138,16 +138,39 @@ class _Stage:
     async def close(self) -> None:
         await self.closing.aclose()
 
-    def play_blocking(self, rounds: Rounds) -> None:
-        for subject in self.blocking:
-            rounds.note(subject.name, rate_of(subject.once, self.how.seconds))
+    def play(self, rounds: Rounds, runner: asyncio.Runner) -> None:
+        """Each round has an order of its own: a slice after a busy one gets less of a
+        shared processor, and so would always the same subject."""
+        slices = [
+            *(
+                partial(self._play_blocking, rounds, subject)
+                for subject in self.blocking
+            ),
+            *(
+                partial(self._play, rounds, runner, name, lifecycle, count)
+                for name, (lifecycle, senders) in self.awaited.items()
+                for count in senders
+            ),
+        ]
+        order = Random(0)
+        for _ in range(self.how.rounds):
+            for play in slices:
+                play()
+            order.shuffle(slices)
 
-    async def play(self, rounds: Rounds) -> None:
-        for name, (lifecycle, senders) in self.awaited.items():
-            for count in senders:
-                seconds = self.how.slice_s(count)
-                run = await ours.closed_loop(lifecycle, count, seconds)
-                rounds.note_run(f"{name}, {count}", run)
+    def _play_blocking(self, rounds: Rounds, subject: Raw | peers.Peer) -> None:
+        rounds.note(subject.name, rate_of(subject.once, self.how.seconds))
+
+    def _play(
+        self,
+        rounds: Rounds,
+        runner: asyncio.Runner,
+        name: str,
+        lifecycle: ours.Lifecycle,
+        count: int,
+    ) -> None:
+        load = ours.closed_loop(lifecycle, count, self.how.slice_s(count))
+        rounds.note_run(f"{name}, {count}", runner.run(load))
 
     def ratios(self, rounds: Rounds) -> Figures:
         found = {}
@@ -180,15 +203,11 @@ def against_floor(folder: Path, how: Setting) -> Figures:
     raw = Raw(folder / "raw.db", "FULL")
     rounds, layout = Rounds(), floor.EventRows
 
-    async def go() -> None:
-        stage = _Stage(how, [raw])
-        await stage.open_ours(folder, "FULL", (layout,))
-        for _ in range(how.rounds):
-            stage.play_blocking(rounds)
-            await stage.play(rounds)
-        await stage.close()
-
-    asyncio.run(go())
+    stage = _Stage(how, [raw])
+    with asyncio.Runner() as runner:
+        runner.run(stage.open_ours(folder, "FULL", (layout,)))
+        stage.play(rounds, runner)
+        runner.run(stage.close())
     raw.close()
     found = {}
     for count in how.senders:
