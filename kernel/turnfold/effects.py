@@ -9,6 +9,7 @@ from typing import Any
 
 from turnfold.decide.draft import AttemptRef, Draft
 from turnfold.frozen import frozen
+from turnfold.ports.store import Command
 
 Decision = Callable[[Draft], Any]
 
@@ -76,6 +77,14 @@ class Asked:
 
 
 @frozen
+class Post:
+    """Put a command into the inbox of the store. Answer: Posted. For a process that is
+    not the owner, or not any more."""
+
+    command: Command
+
+
+@frozen
 class CallHandler:
     """Run the embedder's handler. Answer: RunEnd."""
 
@@ -101,6 +110,15 @@ class Wait:
 
 
 Effect = (
-    Append | Look | MakePlan | Prepare | TakeUp | Send | Reconcile | CallHandler | Wait
+    Append
+    | Look
+    | MakePlan
+    | Prepare
+    | TakeUp
+    | Send
+    | Reconcile
+    | Post
+    | CallHandler
+    | Wait
 )
 Program = Generator[Effect, Any, Any]

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from attrs import define, field, frozen
 
@@ -20,7 +21,7 @@ from turnfold.machines.entry import Entry
 from turnfold.packing import unpack
 from turnfold.payloads import Payload
 from turnfold.ports.channel import Part
-from turnfold.ports.store import Store
+from turnfold.ports.store import now
 from turnfold.settings import Settings
 from turnfold.words import DeliveryClass, Phase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
@@ -35,7 +36,8 @@ from turnfold_model.channel_kit import (
     true,
 )
 from turnfold_model.failpoints import Failpoints, Stop
-from turnfold_model.gateway import crash
+from turnfold_model.gateway import crash, entry
+from turnfold_model.peek import Peek
 
 Check = Callable[[Bench], Awaitable[None]]
 # Deaths are the point here: none of the limits may end an entry, and waits are short.
@@ -77,7 +79,7 @@ class _Life:
 
     def _die(self) -> None:
         self.dead = True
-        self.kernel.store.close()  # from here on nothing can be written
+        now(self.kernel.store.close())  # from here on nothing can be written
         raise KilledError
 
 
@@ -117,7 +119,7 @@ class _Play:
             for stop in [*scene.stops, None]:
                 await self._live(stop)
         await harness.heal()
-        problems = self._problems((await harness.witness())[before:])
+        problems = await self._problems((await harness.witness())[before:])
         true(not problems, f"{scene}: {'; '.join(problems)}")
 
     async def _live(self, stop: Stop | None) -> None:
@@ -141,7 +143,7 @@ class _Play:
         for _ in range(int(REST_S / 0.005)):
             if life.dead:
                 return
-            self.entry = life.kernel.look(lambda draft: draft.entry(self.stream))
+            self.entry = entry(life.kernel, self.stream)
             if self.entry.phase.closed or self.entry.phase is Phase.PARKED:
                 return
             await asyncio.sleep(0.005)
@@ -150,16 +152,16 @@ class _Play:
 
     # --- the verdict ---
 
-    def _problems(self, witness: Sequence[Seen]) -> list[str]:
+    async def _problems(self, witness: Sequence[Seen]) -> list[str]:
         store = MemoryStore(self.disk)
-        store.open(read_only=True)
+        await store.open(read_only=True)
         try:
-            parts = self._parts(store)
+            parts = self._parts(Peek(store))
             places = [[n for n, s in enumerate(witness) if is_of(s, p)] for p in parts]
             mine = [s for s in witness if any(is_of(s, part) for part in parts)]
-            report = audit_store(store, witness=_acceptances(mine))
+            report = await audit_store(store, witness=_acceptances(mine))
         finally:
-            store.close()
+            await store.close()
         return [
             *(f"{s} is of no part" for s in witness if s not in mine),
             *self._counted([len(found) for found in places]),
@@ -167,15 +169,16 @@ class _Play:
             *(str(finding) for finding in report.findings),
         ]
 
-    def _parts(self, store: Store) -> list[Part]:
+    def _parts(self, store: Peek) -> list[Part]:
         entry = self._settled()
+        body = partial(store.body, entry.stream)
         return [
             Part(
                 entry_id=entry.stream,
                 index=index,
                 count=len(entry.parts),
                 kind=planned.kind,
-                payload=unpack(store.body(planned.body), store.body),
+                payload=unpack(body(planned.body), body),
                 key=planned.key,
                 route=self.bench.harness.route,
             )

@@ -2,7 +2,8 @@
 
 Two layers together cover every crash that a kernel can die of: the probe of its driver
 (before and after each effect of a program) and its store (before and after each COMMIT,
-also of those that no program asked for: an accept, an enqueue, a reply of a handler).
+also of those that no program asked for: an accept, an enqueue, a reply of a handler, a
+command that is posted).
 A point is called after what happens there: "before Send", "after Append settle",
 "before commit turn.answered".
 """
@@ -10,16 +11,16 @@ A point is called after what happens there: "before Send", "after Append settle"
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from attrs import define, field, frozen
 
-from turnfold.effects import Append, Effect, Look, Wait
-from turnfold.ports.store import Append as Records
-from turnfold.ports.store import Store, Tx
+from turnfold.codec import decode
+from turnfold.effects import Append, Effect, Look, TakeUp, Wait
+from turnfold.events import NAMES
+from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
 
 
 @frozen
@@ -61,7 +62,7 @@ class Failpoints:
 
     def probe(self, when: str, effect: Effect) -> None:
         """For `Kernel(probe=...)`."""
-        if not isinstance(effect, Look | Wait):
+        if not isinstance(effect, Look | TakeUp | Wait):
             self.reach(f"{when} {label(effect)}")
 
     def watch(self, store: Store) -> Store:
@@ -81,7 +82,8 @@ def label(effect: Effect) -> str:
 
 
 class WatchedStore:
-    """Any store; it stops nothing but commits that write. See Failpoints.watch."""
+    """Any store; it stops nothing but commits and posts that write. See
+    Failpoints.watch."""
 
     def __init__(self, store: Store, reach: Callable[[str], None]) -> None:
         self._store, self._reach = store, reach
@@ -89,28 +91,24 @@ class WatchedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    @contextmanager
-    def write(self) -> Iterator[Tx]:
-        seen: list[str] = []
-        with self._store.write() as tx:
-            yield cast("Tx", _WatchedTx(tx, seen))
-            name = _telling(seen)
-            if name:
-                self._reach(f"before commit {name}")
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        records = [record for write in writes for record in write.records]
+        name = _telling([NAMES[type(e)] for record in records for e in decode(record)])
+        if name:
+            self._reach(f"before commit {name}")
+        answers = await self._store.commit(writes)
         if name:
             self._reach(f"after commit {name}")
+        return answers
 
-
-class _WatchedTx:
-    def __init__(self, tx: Tx, seen: list[str]) -> None:
-        self._tx, self._seen = tx, seen
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tx, name)
-
-    def append(self, append: Records) -> None:
-        self._tx.append(append)
-        self._seen += [record.kind for record in append.records]
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        name = commands[-1].kind if commands else ""
+        if name:
+            self._reach(f"before post {name}")
+        posted = await self._store.post(commands)
+        if name:
+            self._reach(f"after post {name}")
+        return posted
 
 
 # The event that a commit is best known by, if it holds several.

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from turnfold.kernel import Kernel
 from turnfold.payloads import File, Inbound, Route, Text
@@ -99,9 +99,9 @@ async def _live(sock: socket.socket, role: Role) -> None:
     link = Link(sock)
     stop = Stop(role.die) if role.die else None
     points = Failpoints(stop, told=lambda name: link.say("stopped", point=name))
-    store = points.watch(SqliteStore(role.store, wal_bytes=_WAL_BYTES))
-    settings = evolve(SETTINGS, flush=role.flush)
-    kernel = Kernel(store, settings=settings, work=role.works, probe=points.probe)
+    disk = SqliteStore(role.store, wal_bytes=_WAL_BYTES, flush=role.flush)
+    store = points.watch(disk)
+    kernel = Kernel(store, settings=SETTINGS, work=role.works, probe=points.probe)
     kernel.attach(CHANNEL, WireChannel(link, role.delivery))
     if role.works:
         kernel.on_turn(resume=True)(answer)
@@ -112,10 +112,17 @@ async def _live(sock: socket.socket, role: Role) -> None:
             link.say("confirmed", number=number, **done)
         if role.works:
             await link.finish.wait()
-            while not (kernel.working and quiet(kernel.store.open_streams())):  # noqa: ASYNC110  others write it, too
+            while not await _rests(kernel):  # noqa: ASYNC110  others write the store, too
                 await asyncio.sleep(_POLL_S)
         troubles = kernel.health()["troubles"]
     link.say("done", troubles=troubles)
+
+
+async def _rests(kernel: Kernel) -> bool:
+    """Nothing is left to do, neither in the log nor in the inbox."""
+    store = kernel.store
+    waits = await store.inbox(1)
+    return kernel.working and not waits and quiet((await store.load()).open)
 
 
 async def _carry_out(kernel: Kernel, command: Command) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from turnfold.errors import CorruptLogError
 from turnfold.fold import State, apply
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, now
 from turnfold.words import DeliveryClass, Kind, Phase
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.kill9_child import Command, texts_of
 from turnfold_model.kill9_stage import Scene, Stage, StuckError
+from turnfold_model.peek import Peek
 from turnfold_model.quiet import quiet
 
 # A dead process cannot make a disk forget, so its disk may be memory: 2.5 times faster.
@@ -60,18 +61,21 @@ def play(scene: Scene, keep: Path | None = None) -> Verdict:
 
 def _judge(stage: Stage) -> list[str]:
     store = SqliteStore(stage.store)
-    store.open(read_only=True)
+    now(store.open(read_only=True))
     try:
         return list(_breaches(stage, store))
     finally:
-        store.close()
+        now(store.close())
 
 
 def _breaches(stage: Stage, store: Store) -> Iterator[str]:
     witness = [Acceptance(a.key, a.id) for a in stage.wire.arrived]
-    yield from (str(f) for f in audit_store(store, witness=witness).findings)
-    if not quiet(store.open_streams()):
+    report = now(audit_store(store, witness=witness))
+    yield from (str(finding) for finding in report.findings)
+    if not quiet(now(store.load()).open):
         yield "INV-14 something is open that is not parked"
+    if now(store.inbox()):
+        yield "INV-14 a command lies in the inbox that nobody takes up"
     left = _Left.of(stage, store)
     yield from left.doubled()
     yield from left.parked()
@@ -95,7 +99,7 @@ class _Left:
     @classmethod
     def of(cls, stage: Stage, store: Store) -> "_Left":
         left = cls(stage)
-        for record in store.log():
+        for record in Peek(store).log():
             try:
                 state = apply(left.states.get(record.stream), record)
             except CorruptLogError:

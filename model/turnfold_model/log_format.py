@@ -20,8 +20,8 @@ from turnfold.events import NAMES, SCHEMAS
 from turnfold.events.outbox import PlannedPart
 
 BEGIN, END = "<!-- {}: made by turnfold_model.log_format -->", "<!-- /{} -->"
-# Text that is the digest of a body beside the log, not the text itself.
-_DIGESTS = {"body", "detail", "why", "result"}
+# Text that is the name of a body beside the log, not the text itself.
+_BODIES = {"body", "detail", "why", "result"}
 
 
 def events_table() -> str:
@@ -84,7 +84,7 @@ def _type(hint: Any, field: str) -> str:
     if issubclass(hint, StrEnum):
         return str(hint.__name__)
     if hint is str:
-        return "digest" if field in _DIGESTS else "text"
+        return "body" if field in _BODIES else "text"
     return {int: "integer", bool: "boolean"}[hint]
 
 

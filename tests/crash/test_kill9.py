@@ -57,8 +57,14 @@ def test_a_gateway_is_killed_on_the_whole_path_and_in_its_recovery(
     assert any(name.endswith(recovery) for name in report["points"])
 
 
+NO_DEDUPE = """
+accept = accepting.accept
+def forgets(draft, turn, inbound, cursor=None):
+    accepting.inbound_key = lambda _: turn
+    return accept(draft, turn, inbound, cursor)
+accepting.accept = forgets
+"""
 MUTANT = """
-import time
 from turnfold import guards
 from turnfold.decide import accepting
 from turnfold.words import DeliveryClass
@@ -76,7 +82,7 @@ for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
     [
         ("guards.resend_allowed = lambda *_: True", "blind", "INV-2"),
         ("guards.may_look_up = lambda *_: False", "lookup", "INV-1"),
-        ("accepting.inbound_key = lambda _: f'{time.time_ns()}'", "keyed", "INV-9"),
+        (NO_DEDUPE, "keyed", "INV-9"),
     ],
     ids=["blind resend", "no look-up", "no dedupe"],
 )

@@ -24,6 +24,8 @@ def block(language: str, index: int = 0) -> str:
 
 
 LINES = block("ndjson").split("\n")
+HASH = json.loads(LINES[0])["hash"]
+EVENTS = '"events":[["store.created",1,{"store":"06gvp0000000000000000000st"}]],'
 
 
 def canonical(value: object) -> bytes:
@@ -34,8 +36,8 @@ def canonical(value: object) -> bytes:
 
 def envelope(line: str) -> bytes:
     value = json.loads(line)
-    names = ("at", "data", "kind", "schema", "stream", "version")
-    return canonical({name: value[name] for name in names})
+    names = ("at", "events", "shard", "stream", "version", "wall")
+    return canonical({name: value[name] for name in names if name in value})
 
 
 def test_the_tables_are_those_of_the_event_classes() -> None:
@@ -56,7 +58,7 @@ def test_every_hash_of_the_example_is_that_of_its_envelope() -> None:
         assert sha256(envelope(line)).hexdigest() == json.loads(line)["hash"]
 
 
-def test_the_envelope_of_the_example_is_that_of_its_last_event() -> None:
+def test_the_envelope_of_the_example_is_that_of_its_last_record() -> None:
     assert envelope(LINES[-1]).decode() == block("json", 1)
 
 
@@ -68,21 +70,25 @@ def test_the_heads_of_the_example_follow_from_its_hashes() -> None:
     assert heads == block("text").split()
 
 
-def test_the_digest_of_the_example_is_that_of_its_body_and_salt() -> None:
-    salt = bytes.fromhex(re.findall(r"salt `([0-9a-f]{32})`", TEXT)[0])
+def test_the_name_of_the_body_is_that_of_its_number_and_digest() -> None:
+    salt = bytes.fromhex(re.findall(r"salt is `([0-9a-f]{32})`", TEXT)[0])
     digest = sha256(salt + block("json", 0).encode()).digest()
-    named = json.loads(LINES[1])["data"]["body"][0]
-    assert urlsafe_b64encode(digest).rstrip(b"=").decode() == named
+    kind, schema, data = json.loads(LINES[1])["events"][0]
+    assert (kind, schema) == ("outbox.queued", 1)
+    assert data["body"] == [f"0.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"]
+    assert f"`{data['body'][0]}`" in TEXT
 
 
 def test_the_library_reads_the_example_and_writes_it_again() -> None:
     records = list(ndjson.read(line.encode() for line in LINES))
     assert [ndjson.dump(record).decode() for record in records] == LINES
-    assert [NAMES[type(decode(record))] for record in records] == [
-        "store.created",
-        "outbox.queued",
-        "outbox.planned",
+    assert [[NAMES[type(e)] for e in decode(record)] for record in records] == [
+        ["store.created"],
+        ["outbox.queued", "outbox.planned"],
+        ["store.worker_started"],
+        ["outbox.attempted"],
     ]
+    assert [record.before for record in records] == [0, 0, 1, 2]
 
 
 def test_the_example_passes_the_audit() -> None:
@@ -112,10 +118,16 @@ def test_strings_are_escaped_as_the_page_says(text: str, code: str) -> None:
         LINES[0].replace('"at":', '"at": ').encode(),
         LINES[0].replace('"version":1', '"version":"1"').encode(),
         LINES[0].replace('"version":1', '"version":true').encode(),
-        LINES[0].replace('"kind"', '"kin"').encode(),
-        LINES[0].replace("e4e93a", "E4E93A").encode(),
-        LINES[0].replace("e4e93a", "zzzzzz").encode(),
-        LINES[0].replace('"data":{"store":"06gvp0000000000000000000st"},', "").encode(),
+        LINES[0].replace('"shard"', '"shar"').encode(),
+        LINES[0].replace('"shard":0,', "").encode(),
+        LINES[0].replace(HASH, HASH.upper()).encode(),
+        LINES[0].replace(HASH, f"zz{HASH[2:]}").encode(),
+        LINES[0]
+        .replace('"events":[[', '"events":{"x":[[')
+        .replace("]],", "]]},")
+        .encode(),
+        LINES[0].replace(EVENTS, "").encode(),
+        LINES[0].replace(EVENTS, f'{EVENTS}"raw":"AA",').encode(),
     ],
 )
 def test_a_line_that_is_none_is_refused_and_the_rest_is_read_on(wrong: bytes) -> None:
@@ -124,4 +136,8 @@ def test_a_line_that_is_none_is_refused_and_the_rest_is_read_on(wrong: bytes) ->
     with pytest.raises(InvalidInputError):
         ndjson.load(wrong)
     records = list(ndjson.read([wrong, LINES[1].encode()]))
-    assert [record.kind for record in records] == ["?", "outbox.queued"]
+    assert [record.stream for record in records] == [
+        "?",
+        "entry:06gvp0000000000000000000ex",
+    ]
+    assert records[0].position == 1

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnfold import canonical
-from turnfold.codec import Record, decode, encode, envelope, verify
+from turnfold.codec import decode, encode, record_of
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event, outbox
+from turnfold.records import Record, envelope, hash_of
 from turnfold.upcasters import upcast
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "events-1.ndjson"
@@ -23,7 +24,8 @@ st.register_type_strategy(int, INT)
 
 
 def record(kind: str, data: bytes, schema: int = 1) -> Record:
-    return Record(7, "entry:e", 3, kind, schema, 1000, data, b"")
+    events = b'[["%b",%d,%b]]' % (kind.encode(), schema, data)
+    return Record(7, "entry:e", 3, 1, 1000, events, b"")
 
 
 def refused(kind: str, data: bytes, schema: int = 1) -> str:
@@ -38,11 +40,11 @@ def refused(kind: str, data: bytes, schema: int = 1) -> str:
 @given(data=st.data())
 def test_every_event_comes_back_as_it_was(name: str, data: st.DataObject) -> None:
     event: Event = data.draw(st.from_type(CLASSES[name]))
-    written = encode(event, "entry:e", 3, 1000, 7)
-    assert decode(written) == event
-    assert canonical.dumps(canonical.loads(written.data)) == written.data
-    assert verify(written)
-    assert not verify(evolve(written, at=1001))
+    written = record_of([encode(event)], "entry:e", 3, 1000, 7)
+    assert decode(written) == (event,)
+    assert canonical.dumps(canonical.loads(written.events)) == written.events
+    assert hash_of(written) == written.hash
+    assert hash_of(evolve(written, at=1001)) != written.hash
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -86,8 +88,8 @@ def test_what_is_not_canonical_or_not_exact_is_refused(data: bytes) -> None:
 
 
 def test_the_same_bytes_done_right_are_read() -> None:
-    event = decode(record("outbox.dispatched", b'{"attempt":1,"part":0}'))
-    assert event == outbox.Dispatched(part=0, attempt=1)
+    events = decode(record("outbox.dispatched", b'{"attempt":1,"part":0}'))
+    assert events == (outbox.Dispatched(part=0, attempt=1),)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,43 @@ def test_upcasters_are_applied_one_version_at_a_time() -> None:
         upcast("x.y", 5, {}, chain, {"x.y": 4})
 
 
+def test_the_events_of_a_record_come_back_in_their_order() -> None:
+    events = (outbox.Dispatched(part=0, attempt=1), outbox.Parked(reason="x"))
+    written = record_of([encode(event) for event in events], "entry:e", 5, 1000, 7)
+    assert (written.count, written.before) == (2, 3)
+    assert decode(written) == events
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_record_has_as_many_events_as_it_says(count: int) -> None:
+    items = [encode(outbox.Parked(reason="x"))] * 2
+    written = evolve(record_of(items, "entry:e", 5, 1000, 7), count=count)
+    with pytest.raises(CorruptLogError, match="2 events"):
+        decode(written)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        b"null",
+        b"{}",
+        b'["outbox.parked",1,{"reason":"x"}]',
+        b'[["outbox.parked",1]]',
+        b'[["outbox.parked",1,{"reason":"x"},0]]',
+        b'[["outbox.parked","1",{"reason":"x"}]]',
+        b'[["outbox.parked",true,{"reason":"x"}]]',
+        b'[[1,1,{"reason":"x"}]]',
+        b'[["outbox.parked",1,["x"]]]',
+        b'[["outbox.parked",1,{"reason":"x"}],]',
+        b'[["outbox.parked",1,{"reason":"x"}]] ',
+    ],
+)
+def test_events_in_another_shape_are_refused(events: bytes) -> None:
+    with pytest.raises(CorruptLogError) as caught:
+        decode(Record(7, "entry:e", 3, 1, 1000, events, b""))
+    assert (caught.value.position, caught.value.stream) == (7, "entry:e")
+
+
 def test_names_are_unique_and_every_event_has_a_schema() -> None:
     assert len(set(NAMES.values())) == len(NAMES) == len(CLASSES)
     assert set(SCHEMAS) == set(CLASSES)
@@ -128,14 +167,11 @@ def test_the_golden_lines_are_still_read_and_written_the_same() -> None:
     seen = set()
     for line in lines:
         value = canonical.loads(line)
-        data = canonical.dumps(value["data"])
-        kind, schema = value["kind"], value["schema"]
-        seen.add(kind)
-        event = decode(record(kind, data, schema))
-        again = encode(event, value["stream"], value["version"], value["at"], 7)
-        assert again.data == data
-        assert (
-            envelope(value["stream"], value["version"], kind, schema, value["at"], data)
-            == line
-        )
+        stream, version, at = value["stream"], value["version"], value["at"]
+        events = canonical.dumps(value["events"])
+        told = decode(Record(7, stream, version, len(value["events"]), at, events, b""))
+        seen |= {NAMES[type(event)] for event in told}
+        again = record_of([encode(event) for event in told], stream, version, at, 7)
+        assert again.events == events
+        assert envelope(stream, version, at, events) == line
     assert seen == set(CLASSES)

@@ -15,7 +15,7 @@ from turnfold import canonical
 from turnfold.decide import aborting, accepting, enqueuing, gating, operating, restoring
 from turnfold.decide.aborting import Abortion
 from turnfold.decide.accepting import SourceCursor
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef, Draft
 from turnfold.decide.queueing import Intent
 from turnfold.decide.settling import settle
 from turnfold.errors import InvalidInputError, TurnfoldError, UsageError, error_of
@@ -95,6 +95,24 @@ def act_command(
     data = canonical.dumps(arguments)
     return Command(
         id=command_id, kind=kind, stream=stream, at=at, data=data, answer=answer
+    )
+
+
+def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Command:
+    """A success that came when the store was another's: evidence for its owner."""
+    a = attempt
+    data = {
+        "part": a.part,
+        "attempt": a.number,
+        "ids": receipt.ids,
+        "thread": receipt.thread,
+    }
+    return Command(
+        id=f"receipt:{a.entry}:{a.part}:{a.number}",
+        kind="receipt",
+        stream=a.entry,
+        at=at,
+        data=canonical.dumps(data),
     )
 
 

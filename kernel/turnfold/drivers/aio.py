@@ -9,13 +9,21 @@ out after its COMMIT.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from turnfold.attached import Attached
 from turnfold.clock import Clock
+from turnfold.decide import inbox
 from turnfold.decide.draft import AttemptRef, Draft, NotLoaded
 from turnfold.decide.settling import settle
 from turnfold.drivers import agenda
@@ -33,6 +41,7 @@ from turnfold.effects import (
     Effect,
     Look,
     MakePlan,
+    Post,
     Prepare,
     Reconcile,
     RunEnd,
@@ -40,11 +49,11 @@ from turnfold.effects import (
     TakeUp,
     Wait,
 )
-from turnfold.errors import NotFoundError, StoreError, UsageError
+from turnfold.errors import NotFoundError, OwnedError, StoreError, UsageError
 from turnfold.journal import Commit, Decided, Journal
 from turnfold.machines.entry import Entry
 from turnfold.ports.channel import Accepted
-from turnfold.ports.store import Wanted
+from turnfold.ports.store import Command, Posted, Wanted
 from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
@@ -82,6 +91,7 @@ class AioDriver:
         self.troubles = 0
         self.live: dict[Key, Running] = {}
         self._again: set[Key] = set()
+        self._witnesses: set[asyncio.Task[None]] = set()  # late successes under way
         self._at_rest: asyncio.Event = asyncio.Event()
         self._timers = Timers(clock, self._ring)
         self.flusher = GroupCommit(journal, self.moved)
@@ -197,7 +207,7 @@ class AioDriver:
             self._probe("after", effect)
         return answer
 
-    def _set_out(self, run: Running, effect: Effect) -> None:
+    def _set_out(self, run: Running, effect: Effect) -> None:  # noqa: C901  one case per effect
         """Begin an effect that takes time; its answer goes on from there."""
         tell: Callable[[Any], None] = partial(self._go_on, run)
         if self._probe is not None:
@@ -208,7 +218,7 @@ class AioDriver:
                 self._append(run, decision, tell)
             case MakePlan(entry=entry):
                 self.entry(entry)
-                self._make_plan(run, entry, tell)
+                self._make_task(run, self._carrier.plan(entry), tell)
             case Send():
                 self.entry(effect.attempt.entry)
                 self._carrier.send(run, effect, tell, partial(self._go_on, run, None))
@@ -216,6 +226,8 @@ class AioDriver:
                 self._carrier.prepare(run, attempt, tell)
             case Reconcile(entry=entry):
                 self._carrier.reconcile(run, entry, tell)
+            case Post(command=command):
+                self._make_task(run, self._post(command), tell)
             case CallHandler():
                 self._runs.enter(run, partial(self._call_handler, run, effect, tell))
             case Wait():
@@ -281,19 +293,25 @@ class AioDriver:
         loop = asyncio.get_running_loop()
         run.waits = loop.call_later(wait.ms / 1000, tell, None)
 
-    def _make_plan(self, run: Running, entry: str, tell: Callable[[Any], None]) -> None:
-        loop = asyncio.get_running_loop()
-        run.waits = task = loop.create_task(self._carrier.plan(entry))
+    async def _post(self, command: Command) -> Posted:
+        (posted,) = await self.journal.store.post((command,))
+        return posted
+
+    def _make_task(
+        self,
+        run: Running,
+        work: Coroutine[Any, Any, Any],
+        tell: Callable[[Any], None],
+    ) -> None:
+        run.waits = task = asyncio.get_running_loop().create_task(work)
 
         def ended(task: asyncio.Task[Any]) -> None:
             if task.cancelled():
                 self._ended(run, None)
             elif (error := task.exception()) is None:
                 tell(task.result())
-            elif isinstance(error, StoreError | UsageError):
+            elif isinstance(error, Exception):
                 self._go_on(run, error=error)
-            else:
-                self._ended(run, self.clock.now() + _SICK_MS)
 
         task.add_done_callback(ended)
 
@@ -317,11 +335,22 @@ class AioDriver:
     def _late(self, attempt: AttemptRef, outcome: Accepted) -> None:
         """A call that was given up has succeeded after all: that is evidence."""
         if self.epoch or self.deposed:
-            a = attempt
-            future = self.submit(
-                lambda draft: settle(draft, a.entry, a.part, a.number, outcome)
-            )
-            future.add_done_callback(_log_failure)
+            witness = self._bring_late(attempt, outcome)
+            task = asyncio.get_running_loop().create_task(witness)
+            self._witnesses.add(task)
+            task.add_done_callback(self._witnesses.discard)
+
+    async def _bring_late(self, attempt: AttemptRef, outcome: Accepted) -> None:
+        a = attempt
+        decision = partial(
+            settle, stream=a.entry, part=a.part, number=a.number, outcome=outcome
+        )
+        try:
+            await self.submit(decision)
+        except OwnedError:
+            await self._post(inbox.receipt_command(attempt, outcome.receipt))
+        except (StoreError, UsageError) as exc:
+            _LOG.error("a late success could not be stored: %s", exc)
 
     # --- time ---
 
@@ -445,8 +474,3 @@ def _entry_of(effect: Effect) -> str:
             return entry
         case _:
             raise AssertionError  # it needs no entry
-
-
-def _log_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        _LOG.error("a late success could not be stored: %s", future.exception())

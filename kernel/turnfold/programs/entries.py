@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from turnfold.decide import attempting, enqueuing, settling
+from turnfold.decide import attempting, enqueuing, inbox, settling
 from turnfold.decide.attempting import Act, Step
 from turnfold.decide.draft import AttemptRef
 from turnfold.effects import (
@@ -13,6 +13,7 @@ from turnfold.effects import (
     Asked,
     Look,
     MakePlan,
+    Post,
     Prepare,
     Prepared,
     Program,
@@ -20,9 +21,15 @@ from turnfold.effects import (
     Send,
     TakeUp,
 )
-from turnfold.errors import CorruptLogError, StoreError, UsageError
+from turnfold.errors import (
+    CorruptLogError,
+    NotOpenError,
+    OwnedError,
+    StoreError,
+    UsageError,
+)
 from turnfold.planning import Plan
-from turnfold.ports.channel import Outcome, Rejected
+from turnfold.ports.channel import Accepted, Outcome, Rejected
 from turnfold.programs.patience import insist, rest
 
 
@@ -43,6 +50,8 @@ def lane(name: str) -> Program:
                     yield from _prepare(attempt)
                 case _:
                     yield from _DOES[step.act](step.entry)
+        except OwnedError:
+            return None  # another process works on this store now
         except (StoreError, UsageError) as exc:
             # Decided on a state that has moved, or a store that cannot write: look
             # again in a while, and say so.
@@ -53,14 +62,30 @@ def send(attempt: AttemptRef) -> Program:
     """Ours and announced: exactly one Send for this attempt, and its outcome is kept in
     hand until it is recorded."""
     outcome: Outcome = yield Send(attempt)
-    yield from _record(attempt, outcome)
+    try:
+        yield from _record(attempt, outcome)
+    except OwnedError:
+        if isinstance(outcome, Accepted):
+            yield from _bear_witness(attempt, outcome)
+
+
+def _bear_witness(attempt: AttemptRef, outcome: Accepted) -> Program:
+    """The store is another's by now: a success is evidence, a failure is not ours to
+    record (INV-5)."""
+    while True:
+        try:
+            yield Post(inbox.receipt_command(attempt, outcome.receipt))
+        except (StoreError, NotOpenError) as exc:
+            yield from rest(exc, "receipt")
+        else:
+            return
 
 
 def expiry(entry: str) -> Program:
     """An entry whose time is over, wherever it stands in its lane."""
     try:
         yield from insist(partial(settling.expire, stream=entry))
-    except CorruptLogError:
+    except (CorruptLogError, OwnedError):
         return  # set aside in the book, shown by health
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from turnfold.effects import Append, Decision, Program, Wait
-from turnfold.errors import CorruptLogError, NotOpenError, StoreError
+from turnfold.errors import CorruptLogError, NotOpenError, OwnedError, StoreError
 
 REST_MS = 250  # short, since a store that works again should be used again
 
@@ -14,8 +14,8 @@ def insist(decision: Decision) -> Program:
     while True:
         try:
             answer: Any = yield Append(decision)
-        except CorruptLogError:
-            raise  # no patience makes it readable
+        except (CorruptLogError, OwnedError):
+            raise  # no patience makes it readable, or ours
         except (StoreError, NotOpenError) as exc:
             yield from rest(exc, "outcome")
         else:

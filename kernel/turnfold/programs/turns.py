@@ -6,7 +6,7 @@ from turnfold.decide import running
 from turnfold.decide.draft import Draft
 from turnfold.decide.running import TurnAct, TurnStep
 from turnfold.effects import Append, CallHandler, Decision, Look, Program, RunEnd
-from turnfold.errors import StoreError, UsageError
+from turnfold.errors import OwnedError, StoreError, UsageError
 from turnfold.programs.patience import insist, rest
 from turnfold.words import FailureClass
 
@@ -36,6 +36,8 @@ def _step_by_step(where: str, question: Decision) -> Program:
                     yield Append(partial(running.start, stream=step.turn))
                 case TurnAct.ORPHAN:
                     yield Append(partial(running.orphaned, stream=step.turn))
+        except OwnedError:
+            return None
         except (StoreError, UsageError) as exc:
             yield from rest(exc, where)
 
@@ -43,7 +45,10 @@ def _step_by_step(where: str, question: Decision) -> Program:
 def run(turn: str, number: int) -> Program:
     """One run. It was started in the log before this program exists."""
     end: RunEnd = yield CallHandler(turn, number)
-    yield from insist(_ending(end, turn, number))
+    try:
+        yield from insist(_ending(end, turn, number))
+    except OwnedError:
+        return  # the next owner takes the turn up
 
 
 def _ending(end: RunEnd, turn: str, number: int) -> Decision:

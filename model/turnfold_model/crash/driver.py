@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from attrs import define
 
-from turnfold.decide.draft import AttemptRef, Draft
+from turnfold.decide.draft import AttemptRef, Draft, NotLoaded
 from turnfold.drivers import agenda
 from turnfold.drivers.agenda import Key
 from turnfold.drivers.register import Register
@@ -22,6 +22,7 @@ from turnfold.effects import (
     Effect,
     Look,
     MakePlan,
+    Post,
     Prepare,
     Program,
     Reconcile,
@@ -34,6 +35,7 @@ from turnfold.errors import StoreError, UsageError
 from turnfold.frozen import frozen
 from turnfold.journal import Commit, Journal
 from turnfold.machines.entry import Entry
+from turnfold.ports.store import now
 
 SICK_MS = 5_000  # when a program that broke is started again
 
@@ -184,11 +186,18 @@ class CrashDriver:
             self.start(agenda.taken_up([effect.attempt], self.register))
             return
         try:
-            live.answer = effect.question(Draft(self.book, self.journal.context()))
+            live.answer = self.look(effect.question)
         except (StoreError, UsageError) as exc:  # as in production
             live.error = exc
 
-    def _perform(self, live: Live, effect: Effect | Act) -> Any:
+    def look(self, question: Decision) -> Any:
+        """Ask folded state; what is not in memory is fetched."""
+        try:
+            return question(Draft(self.book, self.journal.context()))
+        except NotLoaded:
+            return now(self.journal.commit([question])).results[0].get()
+
+    def _perform(self, live: Live, effect: Effect | Act) -> Any:  # noqa: C901  one case per effect
         match effect:
             case Append(decision=decision):
                 return self.append(decision)
@@ -205,6 +214,8 @@ class CrashDriver:
             case CallHandler():
                 live.program = _nested(self.around.handler(effect), live.program)
                 return None
+            case Post(command=command):
+                return now(self.journal.store.post((command,)))[0]
             case Wait(ms=ms):
                 live.until = self.around.now() + ms
                 return None
@@ -220,13 +231,15 @@ class CrashDriver:
         self.around.stop("answered", effect)
 
     def append(self, decision: Decision) -> Any:
-        commit = self.journal.commit([decision])
+        commit = now(self.journal.commit([decision]))
         self.moved(commit)
         return commit.results[0].get()
 
     def refresh(self) -> None:
-        """Read what another process appended."""
-        self.moved(Commit([], self.journal.refresh()))
+        """Read what memory does not know: of a commit of unknown fate, or of a worker
+        that has lost its place and goes on."""
+        if now(self.journal.suspects()):
+            self.append(lambda _: None)
 
     def moved(self, commit: Commit) -> None:
         states, register = commit.moved.values(), self.register

@@ -1,18 +1,26 @@
 """One life of a machine in a world: a worker, and perhaps a client or a zombie, from
 boot to crash or rest. Every choice is on a tape."""
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Callable, Hashable, Sequence
+from typing import NoReturn, cast
 
 from attrs import define, field
 
-from turnfold.effects import Program
+from turnfold.effects import Append, Program
 from turnfold.errors import DiskError, FateUnknownError
-from turnfold.ports.store import Store
-from turnfold_adapters.stores.memory import MemoryStore, MemoryTx
+from turnfold.ports.store import (
+    Command,
+    Posted,
+    Refused,
+    Store,
+    Stored,
+    Wanted,
+    Write,
+    now,
+)
+from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
-from turnfold_model.crash.driver import Live
+from turnfold_model.crash.driver import Act, Live
 from turnfold_model.crash.process import Choose, Process
 from turnfold_model.crash.scenario import SETTLE_MS
 from turnfold_model.crash.world import World
@@ -65,28 +73,39 @@ class ShakyStore(MemoryStore):
         super().__init__(world.disk)
         self._world, self._choose = world, choose
 
-    @contextmanager
-    def write(self) -> Iterator[MemoryTx]:
-        before, fate = self.disk.head.position, 0
-        with super().write() as tx:
-            yield tx
-            if self._world.store_faults and tx.head.position > before:
-                fate = self._choose(4)
-            self._world.store_faults -= fate > 0
-            if fate == 1:
-                raise DiskError(path="memory:", problem="full")
-            if fate == 2:
-                self._doubt()
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        fate = self._fate()
+        if fate == 2:
+            self._doubt()
+        done = await super().commit(writes)
         if fate == 3:
             self._doubt()
+        return done
 
-    def _doubt(self) -> None:
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        fate = self._fate()
+        if fate == 2:
+            self._doubt()
+        done = await super().post(commands)
+        if fate == 3:
+            self._doubt()
+        return done
+
+    def _fate(self) -> int:
+        """0: well; 1: surely not stored; 2: lost, 3: landed, and nobody can tell."""
+        fate = self._choose(4) if self._world.store_faults else 0
+        self._world.store_faults -= fate > 0
+        if fate == 1:
+            raise DiskError(path="memory:", problem="full")
+        return fate
+
+    def _doubt(self) -> NoReturn:
         self._state = "in doubt"
         raise FateUnknownError(path="memory:", problem="injected")
 
-    def reopen(self) -> None:
+    async def reopen(self) -> None:
         self._state = "open"
-        super().reopen()
+        await super().reopen()
 
 
 class Life:
@@ -107,12 +126,12 @@ class Life:
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
         self._asleep: Process | None = None
-        self._rang = 0
+        self._rang = (0, 0)  # what lay in the inbox at the last ring, and where
         self._mine: set[Hashable] = set()  # moments that this life was the first in
 
     def _process(self, epoch: int | None = None) -> Process:
         store = self._store()
-        store.open()
+        now(store.open())
         return Process(self.world, store, self.tape.choose, self._died, epoch)
 
     def _store(self) -> Store:
@@ -144,7 +163,7 @@ class Life:
             if f"in{number}" not in world.acked:
                 world.ids += 1
                 decision = scripts.accept(self.scenario, number, world.ids)
-                self.worker.add(f"in{number}", decision, ack=True)
+                self.worker.add(f"in{number}", Append(decision), ack=True)
         if self.scenario.client:
             self._start_client()
         for _ in range(STEPS):
@@ -155,13 +174,21 @@ class Life:
     def _start_client(self) -> None:
         self.client = self._process(epoch=0)
         if "out0" not in self.world.acked:
-            self.client.add("out0", scripts.enqueue(0), ack=True)
+            self.client.add("out0", scripts.enqueue(0, self.world.now), ack=True)
         if self.scenario.abort and not self.world.aborted:
             self.client.driver.add("abort", self._client_abort())
 
     def _client_abort(self) -> Program:
-        yield from scripts.until_stored(scripts.abort_first)
+        turn = yield Act(self._first_turn)  # type: ignore[misc]  # ours alone
+        if turn is not None:
+            yield from scripts.until_stored(scripts.abort(turn))
         self.world.aborted = True
+
+    def _first_turn(self) -> str | None:
+        key = f"in:{scripts.message(0).dedupe_key}"
+        assert self.client is not None  # noqa: S101  its own program
+        found = now(self.client.store.fetch(Wanted(keys=frozenset((key,)))))
+        return found.keys[key]
 
     def _meet_others(self) -> None:
         if self._seen is None or not self.tape.spent:
@@ -183,7 +210,7 @@ class Life:
         self._maybe_abort()
         self._maybe_lose_place()
         self._maybe_wake()
-        self._maybe_refresh()
+        self._maybe_hear()
         options = self._options()
         if not options:
             return self._rested()
@@ -213,6 +240,9 @@ class Life:
 
     def _rested(self) -> bool:
         """Nobody is ready: what others wrote is read, or time passes."""
+        if self.worker.called:
+            self.worker.hear()
+            return True
         if self.worker.behind:
             self.worker.driver.refresh()
             return True
@@ -246,22 +276,22 @@ class Life:
             self.world.aborted = True
             alone = self.scenario.abort_reply
             stop = scripts.abort_reply if alone else scripts.abort_first
-            self.worker.add("abort", stop, ack=False)
+            self.worker.add("abort", Append(stop), ack=False)
 
     def _wanted(self) -> bool:
         """The first message is there, and its turn is not over."""
         question = scripts.first_turn_is_open
         return bool(self.worker.readable and self.worker.look(question))
 
-    def _maybe_refresh(self) -> None:
-        """The client's ring is heard at once, or not before the next commit or rest."""
-        if not self.client or not self.worker.behind:
+    def _maybe_hear(self) -> None:
+        """The client's ring is heard at once, or not before the machine rests."""
+        if not self.client or not self.worker.called:
             return
-        position = self.client.book.position
-        if position != self._rang:
-            self._rang = position
+        posted = len(self.world.disk.inbox), self.worker.book.position
+        if posted != self._rang:
+            self._rang = posted
             if self.tape.choose(2) == 0:
-                self.worker.driver.refresh()
+                self.worker.hear()
 
     def _maybe_lose_place(self) -> None:
         """The lock failed: another worker begins while this one lives on a while, or

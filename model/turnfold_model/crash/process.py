@@ -5,18 +5,21 @@ Whatever could go this way or that asks `choose`, so the same process serves exh
 search, random search and a recorded life on a real disk.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
 from turnfold.attached import Attached
+from turnfold.bodies import read_body
 from turnfold.book import Book
 from turnfold.clock import Clock
 from turnfold.decide.draft import Context, Desk, Draft, Fence
 from turnfold.effects import (
+    Append,
     Asked,
     CallHandler,
     MakePlan,
+    Post,
     Prepare,
     Prepared,
     Program,
@@ -29,7 +32,7 @@ from turnfold.journal import Journal, created
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import StoreState
 from turnfold.names import reply_entry
-from turnfold.packing import unpack
+from turnfold.packing import fetch_payload
 from turnfold.payloads import Route
 from turnfold.ports.channel import (
     Absent,
@@ -43,7 +46,7 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.ports.store import Store
+from turnfold.ports.store import Command, Store, now
 from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act
@@ -52,6 +55,7 @@ from turnfold_model.crash.traced import TracedDriver
 from turnfold_model.crash.world import Request, World
 
 Choose = Callable[[int], int]
+INBOX = "inbox"  # the program that takes commands of others up
 _REFUSALS = {
     "refused": Rejected(failure=FailureClass.TRANSIENT),
     "limited": Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=1_000),
@@ -94,13 +98,13 @@ class Process:
         self.born = world.now
         self._quiet: dict[str, int] = {}
         self._desk = Attached(CHANNEL, "default", _Channel(world))
-        self.book = Book(store)
-        self.book.load()
+        self.book = Book()
         self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
-        self.clock.at_least(self.book.last_at)
         self._fence: Fence | None = None
         journal = Journal(store, self.book, self.context)
-        if store.head.position == 0:
+        now(journal.load())
+        self.clock.at_least(self.book.last_at)
+        if self.book.position == 0 and epoch != 0:
             _create(journal)
         epoch = self.next_epoch() if epoch is None else epoch
         if epoch:
@@ -112,17 +116,30 @@ class Process:
         return state.epoch + 1 if isinstance(state, StoreState) else 1
 
     @property
+    def called(self) -> bool:
+        """Commands of others wait, and no program takes them up yet."""
+        return self.readable and INBOX not in self.driver.alive and bool(self._inbox())
+
+    @property
     def behind(self) -> bool:
-        """Others have written what this process has not read."""
-        return self.readable and self.book.position < self.store.head.position
+        """A worker that has lost its place has written what this one has not read."""
+        return self.readable and bool(now(self.store.log(self.book.position, 1)))
+
+    def _inbox(self) -> Sequence[Command]:
+        return now(self.store.inbox())
+
+    def hear(self) -> None:
+        """Look at the inbox, as a ring or a poll makes a worker do."""
+        self.driver.add(INBOX, scripts.take_inbox(self._inbox))
 
     @property
     def readable(self) -> bool:
         """A store in doubt shows nothing until a commit has opened it again."""
         try:
-            return self.store.head.position >= 0
+            self._inbox()
         except NotOpenError:
             return False
+        return True
 
     def context(self) -> Context:
         prepares = self.scenario.prepares
@@ -140,14 +157,12 @@ class Process:
         """The same for all bodies here, so that equal histories have equal logs."""
         return bytes(16)
 
-    def add(self, name: str, decision: Callable[[Draft], Any], *, ack: bool) -> None:
+    def add(self, name: str, effect: Append | Post, *, ack: bool) -> None:
         """A command of the embedder, repeated until the store has it."""
-        self.driver.add(name, self._command(name, decision, ack=ack))
+        self.driver.add(name, self._command(name, effect, ack=ack))
 
-    def _command(
-        self, name: str, decision: Callable[[Draft], Any], *, ack: bool
-    ) -> Program:
-        yield from scripts.until_stored(decision)
+    def _command(self, name: str, effect: Append | Post, *, ack: bool) -> Program:
+        yield from scripts.until_stored(effect)
         if ack:
             yield Act(partial(self.acknowledge, name))  # type: ignore[misc]  # ours alone
 
@@ -169,8 +184,8 @@ class Process:
 
     def plan(self, effect: MakePlan) -> Any:
         entry = self.entry(effect.entry)
-        body = self.store.body
-        payloads = [unpack(body(digest), body) for digest in entry.body]
+        read = partial(read_body, self.store)
+        payloads = [now(fetch_payload(read, entry.stream, ref)) for ref in entry.body]
         route = Route(channel=entry.channel, conversation=entry.conversation)
         return self._desk.plan(payloads, route, entry.kind, entry.stream)
 
@@ -248,7 +263,7 @@ class Process:
         return entry
 
     def look(self, question: Callable[[Draft], Any]) -> Any:
-        return question(Draft(self.book, self.context()))
+        return self.driver.look(question)
 
 
 def _create(journal: Journal) -> None:
@@ -256,7 +271,8 @@ def _create(journal: Journal) -> None:
     would start the process again."""
     while True:
         try:
-            journal.commit([partial(created, store_id="s")]).results[0].get()
+            commit = now(journal.commit([partial(created, store_id="s")]))
+            commit.results[0].get()
         except (StoreError, FateUnknownError):
             continue
         return

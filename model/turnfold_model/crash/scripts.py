@@ -1,18 +1,29 @@
 """What the embedder of the explored gateway does: commands, and the handler."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from turnfold.attached import Attached
-from turnfold.decide import accepting, enqueuing, running
+from turnfold.decide import accepting, inbox, running
 from turnfold.decide.aborting import abort_entry, abort_turn
 from turnfold.decide.draft import Draft
 from turnfold.decide.queueing import Intent
-from turnfold.effects import Append, CallHandler, Decision, Program, RunEnd, Wait
+from turnfold.effects import (
+    Append,
+    CallHandler,
+    Decision,
+    Post,
+    Program,
+    RunEnd,
+    Wait,
+)
 from turnfold.errors import NotOpenError, StoreError
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY, TURN, reply_entry
 from turnfold.packing import pack
 from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.ports.store import Command
+from turnfold.programs.patience import insist
 from turnfold.words import AbortReason, Kind
 from turnfold_model.crash.scenario import Scenario
 
@@ -20,11 +31,11 @@ CHANNEL = "model"
 _PAUSE_MS = 100
 
 
-def until_stored(decision: Decision) -> Program:
+def until_stored(effect: Append | Post) -> Program:
     """What an embedder does with a StoreError: the same again, a little later."""
     while True:
         try:
-            yield Append(decision)
+            yield effect
         except (StoreError, NotOpenError):
             yield Wait(_PAUSE_MS)
         else:
@@ -61,7 +72,13 @@ def abort_reply(draft: Draft) -> None:
         abort_entry(draft, stream=name, reason=AbortReason.USER)
 
 
-def enqueue(number: int) -> Decision:
+def take_inbox(read: Callable[[], Sequence[Command]]) -> Program:
+    """The owner logs what others have posted, one command in a commit."""
+    for command in read():
+        yield from insist(partial(inbox.apply, command=command))
+
+
+def enqueue(number: int, now: int) -> Post:
     """From a process that has no channel: the worker makes the plan."""
     intent = Intent(
         entry=f"{ENTRY}client{number}",
@@ -70,7 +87,15 @@ def enqueue(number: int) -> Decision:
         packed=(pack(Text("from a client")),),
         key=f"k{number}",
     )
-    return partial(enqueuing.enqueue, intent=intent)
+    return Post(inbox.enqueue_command(intent, now, 24 * 3_600_000))
+
+
+def abort(turn: str) -> Post:
+    """From a process that does not own the store: a user stops a turn."""
+    command = inbox.act_command(
+        "abort", "abort", turn, 0, answer=False, reason=AbortReason.USER, by=None
+    )
+    return Post(command)
 
 
 def handler(

@@ -1,41 +1,46 @@
 """What must hold when a machine has come to rest, whatever happened before."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+from attrs import frozen
+
 from turnfold.audit import audit_store
-from turnfold.codec import Record
+from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, TurnfoldError
+from turnfold.events import NAMES, Event
 from turnfold.fold import State, apply, family, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
-from turnfold.words import Kind, Phase, TurnPhase
+from turnfold.ports.store import Record, Store, now
+from turnfold.words import FailureClass, Kind, Phase, TurnPhase
 from turnfold_model.crash.world import World
+from turnfold_model.peek import Peek
 
 
 def broken(world: World, store: Store | None = None) -> list[str]:
     """The rules that do not hold, in words; nothing if all is well. `store`: opened on
     the world's disk; none: a handle of its own."""
     handle = store or world.handle()
-    handle.open()
+    now(handle.open())
     try:
         return _broken(world, handle)
     except TurnfoldError as exc:
         return [f"INV-13 the store cannot be read: {exc}"]
     finally:
         if store is None:
-            handle.close()
+            now(handle.close())
 
 
 def _broken(world: World, store: Store) -> list[str]:
-    streams: dict[str, list[Record]] = {}
-    for record in store.log():
-        streams.setdefault(record.stream, []).append(record)
+    records: dict[str, list[Record]] = {}
+    for record in Peek(store).log():
+        records.setdefault(record.stream, []).append(record)
     try:
-        states = {s: _fold(tuple(records)) for s, records in streams.items()}
+        states = {s: _fold(tuple(found)) for s, found in records.items()}
+        streams = {s: _facts(tuple(found)) for s, found in records.items()}
     except CorruptLogError as exc:
         return [f"INV-13 the log does not replay: {exc}"]
     entries = [s for s in states.values() if isinstance(s, Entry)]
@@ -59,13 +64,38 @@ def _fold(records: tuple[Record, ...]) -> State:
     return apply(before, records[-1])
 
 
+@frozen
+class Fact:
+    """One event of a log, as the rules below speak of it."""
+
+    position: int
+    at: int
+    kind: str
+    by_death: bool  # of the process that attempted
+
+
+@lru_cache(maxsize=50_000)
+def _facts(records: tuple[Record, ...]) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(r.position, r.at, NAMES[type(event)], _by_death(event))
+        for r in records
+        for event in decode(r)
+    )
+
+
+def _by_death(event: Event) -> bool:
+    words = getattr(event, "failure", None), getattr(event, "cause", None)
+    return FailureClass.OWNER_DIED in words
+
+
 def forget() -> None:
     """Drop the folds that are kept; for a kernel that was changed meanwhile."""
     _fold.cache_clear()
+    _facts.cache_clear()
 
 
 def _runs(
-    world: World, streams: Mapping[str, list[Record]], entries: list[Entry]
+    world: World, streams: Mapping[str, Sequence[Fact]], entries: list[Entry]
 ) -> Iterator[str]:
     """What was noticed on the way; INV-9: what an older run queued but did not send
     stays unsent."""
@@ -81,7 +111,7 @@ def _runs(
 
 
 def _outlived(
-    world: World, entry: Entry, records: list[Record], later: int
+    world: World, entry: Entry, records: Sequence[Fact], later: int
 ) -> Iterator[str]:
     """What became of a block whose turn was run again from position `later` on."""
     for before, record in pairwise(records):
@@ -94,12 +124,12 @@ def _outlived(
 
 
 def _attempts(
-    world: World, streams: Mapping[str, list[Record]], entry: Entry
+    world: World, streams: Mapping[str, Sequence[Fact]], entry: Entry
 ) -> Iterator[str]:
     """Nothing goes out after its turn was aborted, after its time, or once it has taken
     too many processes down."""
     records, deaths = streams[entry.stream], 0
-    turn = streams.get(entry.turn or "", [])
+    turn = streams.get(entry.turn or "", ())
     aborts = [r.position for r in turn if "abort" in r.kind]
     for record in records:
         tries = record.kind in ("outbox.attempted", "outbox.dispatched")
@@ -111,7 +141,7 @@ def _attempts(
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
         if record.kind.endswith("delivered"):
             deaths = 0
-        deaths += b'"owner_died"' in record.data
+        deaths += record.by_death
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
@@ -119,7 +149,7 @@ def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
         f"INV-13 {stream}: projection differs from the fold"
         for stream, state in states.items()
         if family(stream) in ("entry", "turn")
-        and store.summary(stream) != summarize(state)
+        and Peek(store).summary(stream) != summarize(state)
     ]
 
 
@@ -128,7 +158,7 @@ def _audit(world: World, store: Store) -> list[str]:
     allowed to send twice."""
     witness = None if world.scenario.zombies else world.platform.witness()
     marks = [world.confirmed] if world.confirmed else []
-    report = audit_store(store, marks=marks, witness=witness)
+    report = now(audit_store(store, marks=marks, witness=witness))
     return [f"audit {finding}" for finding in report.findings]
 
 

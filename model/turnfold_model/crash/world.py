@@ -134,6 +134,7 @@ class World:
         platform = self.platform
         return (
             self.disk.head.hash,
+            tuple(self.disk.inbox),
             self.now,
             tuple(platform.accepted),
             tuple(platform.pending),
