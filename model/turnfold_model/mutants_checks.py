@@ -28,6 +28,7 @@ import apsw
 from turnfold.answers import outcome_of
 from turnfold.errors import DiskError, StoreError
 from turnfold.ports.channel import Accepted, Receipt, Unknown
+from turnfold.ports.store import now
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model import explorer, world_matrix
 from turnfold_model.commands import UnavailableError
@@ -165,17 +166,17 @@ def _refused(_: str) -> str | None:
 def _refusal(harness: Harness, at: int) -> str | None:
     harness.disk.load({})
     store = SqliteStore(PATH, vfs=VFS, exclusive=True)
-    store.open()
-    put(store, "entry:a")
+    now(store.open())
+    now(put(store, "entry:a"))
     harness.disk.fail(harness.disk.operations + at, 1, apsw.IOError)
     try:
-        put(store, "entry:a")
+        now(put(store, "entry:a"))
     except DiskError as exc:
         harness.disk.fail(0, 0, apsw.IOError)
         with harness.disk.gone():  # killed: its last words do not count
-            store.close()
-        store.open()
-        stored = store.head.position
+            now(store.close())
+        now(store.open())
+        stored = now(store.load()).head.position
         return None if stored == 1 else f"{exc}, but the log ends at {stored}"
     except StoreError:
         return None  # of unknown fate, and it says so
@@ -183,7 +184,7 @@ def _refusal(harness: Harness, at: int) -> str | None:
         return None
     finally:
         harness.disk.fail(0, 0, apsw.IOError)
-        store.close()
+        now(store.close())
 
 
 def _test(what: str) -> str | None:

@@ -19,7 +19,7 @@ import apsw
 from attrs import define, evolve, field, frozen
 
 from turnfold.errors import TurnfoldError
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, now
 from turnfold.words import BlindPolicy, DeliveryClass
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash.life import Life, StuckError, Tape
@@ -78,7 +78,7 @@ class DiskWorld(World):
     def handle(self) -> Store:
         store = SqliteStore(PATH, vfs=VFS, exclusive=True, synchronous=self.level)
         self.handles.append(store)
-        return cast("Store", store)
+        return store
 
     def copy(self) -> Self:
         return evolve(super().copy(), handles=[])
@@ -103,12 +103,14 @@ class DiskLife(Life):
             return
         position = self.worker.book.position
         if world.confirmed is None or world.confirmed.position != position:
-            world.confirmed = self.worker.store.head
+            world.confirmed = now(self.worker.store.load()).head
         self._disk.note(Op("mark", world=cast("DiskWorld", world).snapshot()))
 
     def _step(self) -> bool:
         if self._random.random() < 0.05:
-            cast("SqliteStore", self.worker.store).checkpoint()
+            upkeep = self.worker.store.maintenance
+            assert upkeep is not None  # noqa: S101  SQLite has some
+            now(upkeep.checkpoint())
         return super()._step()
 
 
@@ -235,7 +237,7 @@ class Harness:
             life = DiskLife(world, self.disk, chance(seed))
             life.run()
             if close:  # the ordinary end of a process is on record, too
-                life.worker.store.close()
+                now(life.worker.store.close())
             rules = broken(world, life.worker.store)
         except StuckError:
             rules = ["INV-14 a life that never rests"]
@@ -250,7 +252,7 @@ class Harness:
         """End the process that lives in this world, without a last word to the disk."""
         with self.disk.gone():
             for store in world.handles:
-                store.close()
+                now(store.close())
         world.handles.clear()
 
     def _recover(
