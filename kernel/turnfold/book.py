@@ -156,7 +156,7 @@ class Book:
         row = self._lanes.get(lane, {})
         for stream in row:
             entry = self._states.get(stream)
-            if entry is None and stream not in self.corrupt:
+            if entry is None and self._unknown(stream):
                 raise NotLoaded(Wanted(streams=self._unread(row)))
             if type(entry) is Entry:
                 yield entry
@@ -166,14 +166,19 @@ class Book:
         for stream in row:
             if stream in self._states:
                 yield stream
-            elif stream not in self.corrupt:
+            elif self._unknown(stream):
                 raise NotLoaded(Wanted(streams=self._unread(row)))
+
+    def _unknown(self, stream: str) -> bool:
+        """Nothing was fetched of an open stream yet. One that turned out to be closed
+        was moved by another owner: the next commit will be refused."""
+        return stream not in self.corrupt and stream not in self._elsewhere
 
     def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
         """The first streams of a lane that are not folded yet."""
         unread: list[str] = []
         for stream in row:
-            if stream not in self._states and stream not in self.corrupt:
+            if stream not in self._states and self._unknown(stream):
                 unread.append(stream)
             if len(unread) == _AT_ONCE:
                 break

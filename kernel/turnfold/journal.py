@@ -27,6 +27,7 @@ from turnfold.errors import (
 from turnfold.events.ledger import StoreCreated
 from turnfold.fold import STORE, State, summarize
 from turnfold.frozen import frozen
+from turnfold.machines.ledger import StoreState
 from turnfold.ports.store import (
     Body,
     Head,
@@ -41,6 +42,7 @@ from turnfold.ports.store import (
 Decision = Callable[[Draft], Any]
 _ROUNDS = 50  # fetches for one commit; each brings what the one before asked for
 _PAGE = 1_000  # records
+_RACES = 20  # commits of another process between deciding and storing
 
 
 @frozen
@@ -84,6 +86,7 @@ class Journal:
         self._news: dict[str, State] = {}  # found after a commit of unknown fate
         self._found: list[Emitted] = []
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
+        self._suspicious = False  # somebody else may have appended
         self.replaced: OwnedError | None = None  # another owner has written
 
     async def load(self) -> None:
@@ -102,6 +105,8 @@ class Journal:
         try:
             if self._lost:
                 await self.reopen()
+            elif self._suspicious:
+                await self._look_behind()
             await self._prefetch(wanted)
             return await self._transact(decisions)
         except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
@@ -151,24 +156,34 @@ class Journal:
         """The last COMMIT has an unknown fate, and nobody could read what it did."""
         return self._lost
 
-    async def refresh(self) -> Commit | None:
-        """If a commit of unknown fate could not be read yet, try that again: programs
-        that only look would otherwise wait for somebody to append. What it brought."""
-        if not self._lost:
-            return None
-        await self.reopen()
-        return self._with_news(Commit([])) if self._news or self._found else None
+    async def suspects(self) -> bool:
+        """Ask the store whether it holds records that memory does not know: those of a
+        commit of unknown fate, or of an owner that lost the store and goes on. If so,
+        the next commit reads them, even an empty one."""
+        if not self._lost and not self._suspicious:
+            self._suspicious = bool(await self.store.log(self.book.position, 1))
+        return self._lost or self._suspicious
+
+    async def _look_behind(self) -> None:
+        self._suspicious = False
+        position = self.book.position
+        if await self.store.log(position, 1):
+            await self._read_anew(position)
+            self._check_replaced()
 
     async def reopen(self) -> None:
         """Forget everything that was folded and read it again. Whatever is there and
         was not known yet is news, even if this process wrote it."""
         known = self.book.position
         await self.store.reopen()
+        await self._read_anew(known)
+        self._lost = False
+
+    async def _read_anew(self, known: int) -> None:
         await self.load()
         while records := await self.store.log(known, _PAGE):
             known = records[-1].position
             await self._rediscover(records)
-        self._lost = False
 
     async def _rediscover(self, records: Sequence[Record]) -> None:
         streams = frozenset(record.stream for record in records)
@@ -188,11 +203,13 @@ class Journal:
     async def _transact(
         self, decisions: Sequence[Decision], *, again: bool = False
     ) -> Commit:
-        draft, results = await self._decide(decisions, again=again)
-        head = self.book.head
-        if draft.made:
-            head = await self._store(draft)
-        return self._with_news(self._finish(draft, results, head))
+        for _ in range(_RACES):
+            draft, results = await self._decide(decisions, again=again)
+            head = await self._store(draft) if draft.made else self.book.head
+            if head is not None:
+                return self._with_news(self._finish(draft, results, head))
+        msg = f"another process appended {_RACES} times while this one decided"
+        raise RuntimeError(msg)
 
     async def _decide(
         self, decisions: Sequence[Decision], *, again: bool
@@ -217,7 +234,8 @@ class Journal:
         msg = f"decisions still miss state after {_ROUNDS} fetches"
         raise RuntimeError(msg)
 
-    async def _store(self, draft: Draft) -> Head:
+    async def _store(self, draft: Draft) -> Head | None:
+        """Where the log ends now; None if it had moved, and the decisions are stale."""
         write = Write(
             base=self.book.head,
             records=draft.records(),
@@ -231,19 +249,26 @@ class Journal:
         (answer,) = await self.store.commit((write,))
         if isinstance(answer, Stored):
             return answer.head
-        return await self._was_refused(answer)
+        await self._was_refused(answer)
+        return None
 
-    async def _was_refused(self, answer: Refused) -> Head:
-        """Memory was wrong about the log. With one owner that cannot happen: another
-        one has written, or what was folded is damaged."""
+    async def _was_refused(self, answer: Refused) -> None:
+        """Memory was wrong about the log: an owner that lost the store goes on writing,
+        or this one is that owner. The later epoch stays."""
         before = self.book.head
-        await self.load()
-        if self.book.head != before:
-            self.replaced = OwnedError(
-                path=self.store.address, owner="somebody whose records follow ours"
-            )
-            raise self.replaced from answer.why
-        raise answer.why
+        await self._read_anew(before.position)
+        if self.book.head == before:
+            raise answer.why  # no other record came: what was folded is damaged
+        self._check_replaced()
+
+    def _check_replaced(self) -> None:
+        state, fence = self.book.state(STORE), self.context().fence
+        if fence is None or (
+            isinstance(state, StoreState) and state.epoch > fence.epoch
+        ):
+            owner = "a process of a later epoch, whose records follow ours"
+            self.replaced = OwnedError(path=self.store.address, owner=owner)
+            raise self.replaced
 
     def _finish(self, draft: Draft, results: list[Decided], head: Head) -> Commit:
         """Take over what is durable now."""

@@ -235,8 +235,8 @@ class Kernel(Commands):
     async def _take_inbox(self) -> None:
         """Log the commands that wait, about a hundred in a commit, until none is left."""
         driver = self._open_driver()
-        if driver.journal.lost:
-            await driver.submit(lambda _: None)  # reads what the last COMMIT did
+        if await driver.journal.suspects():
+            await driver.submit(lambda _: None)  # reads what memory does not know
         while self._owns:
             found = await self.store.inbox(_INBOX + len(self._unfit))
             commands = [c for c in found if c.id not in self._unfit]

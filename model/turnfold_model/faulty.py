@@ -45,6 +45,8 @@ class FaultyStore:
                 raise DiskError(path=path, problem="disk full")
             case "lost":
                 raise FateUnknownError(path=path, problem="I/O error")
+            case _:
+                pass
         done = await self.inner.commit(writes)
         if fault == "landed":
             raise FateUnknownError(path=path, problem="I/O error")

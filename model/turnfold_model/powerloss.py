@@ -78,7 +78,7 @@ class DiskWorld(World):
     def handle(self) -> Store:
         store = SqliteStore(PATH, vfs=VFS, exclusive=True, synchronous=self.level)
         self.handles.append(store)
-        return store
+        return cast("Store", store)
 
     def copy(self) -> Self:
         return evolve(super().copy(), handles=[])
@@ -108,9 +108,7 @@ class DiskLife(Life):
 
     def _step(self) -> bool:
         if self._random.random() < 0.05:
-            upkeep = self.worker.store.maintenance
-            assert upkeep is not None  # noqa: S101  SQLite has some
-            now(upkeep.checkpoint())
+            now(cast("SqliteStore", self.worker.store).checkpoint())
         return super()._step()
 
 

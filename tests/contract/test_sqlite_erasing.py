@@ -103,12 +103,12 @@ async def test_a_body_that_was_erased_is_in_no_file(
 
 
 @pytest.mark.case("N03")
-@pytest.mark.parametrize("seed", [0, 5, 10])
+@pytest.mark.parametrize("seed", [0, 6, 15])
 async def test_no_order_of_storing_and_erasing_leaves_a_copy(
     tmp_path: Path, seed: int
 ) -> None:
     """Bodies of all sizes share pages that fill up and empty again, and some come late
-    to older streams. With seeds 5 and 10 a copy stays behind without `late_body`."""
+    to older streams. With seeds 6 and 15 a copy stays behind without `late_body`."""
     chance = random.Random(seed)
     store = await _store(tmp_path / "store.db")
     alive: list[Body] = []

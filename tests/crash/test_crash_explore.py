@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from turnfold.ports.store import now
 from turnfold_model import crash_command
 from turnfold_model.__main__ import main
 from turnfold_model.crash.explore import explore, replay
@@ -16,6 +17,7 @@ from turnfold_model.crash.verdict import broken
 from turnfold_model.crash.world import World
 from turnfold_model.mutants_code import applied
 from turnfold_model.mutants_table import MUTANTS
+from turnfold_model.peek import Peek
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
@@ -68,8 +70,8 @@ def test_a_worker_that_slept_wakes_up_before_and_after_all_was_over() -> None:
 
     def check(world: World) -> list[str]:
         store = world.handle()
-        store.open()
-        kinds = [r.kind for r in store.log() if r.kind.startswith("outbox.")]
+        now(store.open())
+        kinds = [n for n in Peek(store).names() if n.startswith("outbox.")]
         seen.add(" ".join(kind.removeprefix("outbox.") for kind in kinds))
         store.close()
         return broken(world)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
+from turnfold.ports.store import now
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.__main__ import main
 from turnfold_model.powerloss import PATH, SCENARIOS, VFS, Harness, chance
@@ -65,10 +66,10 @@ def test_without_full_syncs_messages_are_lost_and_sent_twice() -> None:
 def test_the_log_is_a_wal_also_on_the_simulated_disk(harness: Harness) -> None:
     """A disk without shared memory gets another journal, silently, unless asked."""
     store = SqliteStore(PATH, vfs=VFS, exclusive=True)
-    store.open()
-    put(store, "entry:a")
+    now(store.open())
+    now(put(store, "entry:a"))
     names = set(harness.disk.files)
-    store.close()
+    now(store.close())
     assert names == {PATH, f"{PATH}-wal"}
     plain = apsw.Connection(f"{PATH}2", vfs=VFS)
     assert plain.pragma("journal_mode", "WAL") == "delete"

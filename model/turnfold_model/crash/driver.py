@@ -236,10 +236,10 @@ class CrashDriver:
         return commit.results[0].get()
 
     def refresh(self) -> None:
-        """Read what a commit of unknown fate did."""
-        commit = now(self.journal.refresh())
-        if commit is not None:
-            self.moved(commit)
+        """Read what memory does not know: of a commit of unknown fate, or of a worker
+        that has lost its place and goes on."""
+        if now(self.journal.suspects()):
+            self.append(lambda _: None)
 
     def moved(self, commit: Commit) -> None:
         states, register = commit.moved.values(), self.register

@@ -243,6 +243,9 @@ class Life:
         if self.worker.called:
             self.worker.hear()
             return True
+        if self.worker.behind:
+            self.worker.driver.refresh()
+            return True
         world = self.world
         dues = [process.driver.next_time() for process in self._processes()]
         due = min((d for d in dues if d is not None), default=None)

@@ -120,6 +120,11 @@ class Process:
         """Commands of others wait, and no program takes them up yet."""
         return self.readable and INBOX not in self.driver.alive and bool(self._inbox())
 
+    @property
+    def behind(self) -> bool:
+        """A worker that has lost its place has written what this one has not read."""
+        return self.readable and bool(now(self.store.log(self.book.position, 1)))
+
     def _inbox(self) -> Sequence[Command]:
         return now(self.store.inbox())
 

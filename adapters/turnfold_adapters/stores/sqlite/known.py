@@ -30,9 +30,9 @@ class Known:
 
 @define
 class Remembered:
-    """True until another connection commits. SQLite's data version tells of that
-    without a statement; it is usually a client that has posted a command, and then the
-    head is still the same and everything else stays true."""
+    """True until somebody else commits. SQLite's data version tells of that without a
+    statement; it is usually a client that has posted a command, and then the head is
+    still the same and everything else stays true."""
 
     streams: dict[str, Known] = field(factory=dict)
     head: Head = BLANK
@@ -40,10 +40,10 @@ class Remembered:
     _version: int | None = None
 
     def check(self, conn: apsw.Connection) -> None:
-        """Call this inside a write transaction, before anything is taken from here.
-        Until `keep`, nothing is believed: an interrupt may come right after a COMMIT."""
-        seen, self._version = self._version, None
-        if conn.data_version() == seen:
+        """Call this inside a write transaction, before anything is taken from here. The
+        data version changes with own commits, too, so one that was interrupted before
+        `keep` is noticed."""
+        if conn.data_version() == self._version:
             return
         head = head_of(conn)
         if head != self.head:
@@ -63,7 +63,7 @@ class Remembered:
         """Call this right after a COMMIT. A closed stream hardly ever moves again, and
         the garbage collector spends its time on thousands of small objects."""
         self.head, self.last_body = head, last_body
-        self._version = conn.data_version()  # it tells of own commits, too
+        self._version = conn.data_version()
         self.streams.update(moved)
         for stream in closed:
             self.streams.pop(stream, None)
