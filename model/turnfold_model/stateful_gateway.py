@@ -5,22 +5,21 @@ the worker's programs take a step when they are told to, a crash is the number o
 moment at which the process ends. Beside it runs the reference.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from attrs import evolve
 
 from turnfold.audit import audit_store
-from turnfold.codec import Record
 from turnfold.decide import stepping
 from turnfold.effects import Append, CallHandler, Program, RunEnd
 from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
-from turnfold.fold import family, fold
+from turnfold.fold import family
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
+from turnfold.ports.store import Summary, now
+from turnfold.words import Flush
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash import scripts
@@ -28,8 +27,10 @@ from turnfold_model.crash.driver import Live
 from turnfold_model.crash.process import Process
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import Platform, World
+from turnfold_model.peek import Peek
 from turnfold_model.quiet import quiet
-from turnfold_model.reference import Log, as_event
+from turnfold_model.reference import Log, as_events
+from turnfold_model.reference_kinds import Record
 from turnfold_model.transition_table import NONE
 
 EFFECTS = 4_000  # what a gateway may need to come to rest, and far more
@@ -100,15 +101,13 @@ class StatefulGateway:
     # --- lives ---
 
     def _boot(self) -> Process:
-        store = SqliteStore(self.path)
-        store.open()
-        owner = store.ownership().take()
+        store = SqliteStore(self.path, flush=Flush.LOOP)
+        now(store.open())
+        owner = now(store.ownership().take())
         if owner is None:
             message = "the lock of a dead worker still holds"
             raise AssertionError(message)
-        process = Talker(
-            self.world, cast("Store", store), self.dice.choose, self._moment
-        )
+        process = Talker(self.world, store, self.dice.choose, self._moment)
         process.driver.begin()
         return process
 
@@ -140,13 +139,15 @@ class StatefulGateway:
         for request in list(self.world.flying.values()):
             self.world.meet(("lost", "landed", "late")[self.dice.choose(3)], request)
         self.world.flying.clear()
-        self.process.store.close()
+        now(self.process.store.close())
         self.world.now += 1
         self.process = self._boot()
 
     def step(self) -> bool:
         """One step of one program, chosen by the dice; time passes if none is ready."""
         driver = self.process.driver
+        if self.process.called:
+            self.process.hear()
         ready: list[Live] = driver.ready()
         if not ready:
             due = driver.next_time()
@@ -189,8 +190,10 @@ class StatefulGateway:
         self.world.acked |= {str(number)}
 
     def enqueue(self, number: int) -> None:
-        self._tick()
-        self.process.driver.append(scripts.enqueue(number))
+        """Another process posts a notice, which the worker logs when it hears of it."""
+        command = scripts.enqueue(number, self.process.now()).command
+        (posted,) = now(self.process.store.post((command,)))
+        self.seen.add(("notice", "posted" if posted.new else "posted again"))
 
     def entries(self) -> list[Entry]:
         found = (self._state(s) for s in self._phases if family(s) == "entry")
@@ -201,40 +204,38 @@ class StatefulGateway:
         return [t for t in found if isinstance(t, Turn)]
 
     def _state(self, stream: str) -> Any:
-        return self.process.book.state(stream)
+        return self.process.look(lambda draft: draft.state(stream))
 
     # --- what runs beside ---
 
     def compare(self) -> None:
         """Every new event is legal for the reference, which agrees on the phase after
         it; the process remembers the fold of the log."""
-        store, moved = self.process.store, set[str]()
-        for record in store.since(self._read):
+        peek, moved = Peek(self.process.store), set[str]()
+        for record in peek.log(self._read):
             self._read = record.position
-            found = [str(v) for v in self._log.feed(as_event(record))]
-            assert not found, found  # noqa: S101  a finding
-            self._follow(record.stream, record.kind)
-            self._note_why(record)
+            for event in as_events(record):
+                found = [str(v) for v in self._log.feed(event)]
+                assert not found, found  # noqa: S101  a finding
+                self._follow(record.stream, event)
             moved.add(record.stream)
         for stream in moved:
-            state = fold(store.read(stream))
+            state = peek.state(stream)
             assert state == self._state(stream), stream  # noqa: S101  a finding
             if isinstance(state, Entry | Turn):
                 assert state.phase == self._phases[stream]  # noqa: S101  a finding
 
-    def _follow(self, stream: str, kind: str) -> None:
+    def _follow(self, stream: str, event: Record) -> None:
         state: Any = self._log.streams[stream]
+        kind, data = str(event["kind"]), event["data"]
         if kind.startswith(("outbox.", "turn.")):
             self.seen.add((self._phases.get(stream, NONE), kind))
             self._phases[stream] = state.phase
         else:  # of the store, a gate or a cursor
             self.seen.add(("", kind))
-
-    def _note_why(self, record: Record) -> None:
-        told = json.loads(record.data)
         for field in ("outcome", "reason"):
-            if isinstance(told.get(field), str):
-                self.seen.add((record.kind, told[field]))
+            if isinstance(data.get(field), str):
+                self.seen.add((kind, data[field]))
 
     # --- the end ---
 
@@ -246,12 +247,14 @@ class StatefulGateway:
                 break
         self.compare()
         assert self._rests(), [  # noqa: S101  a finding
-            (row.stream, row.phase, row.due)
-            for row in self.process.store.open_streams()
+            (row.stream, row.phase, row.due) for row in self._open()
         ]
 
     def _rests(self) -> bool:
-        return quiet(self.process.store.open_streams())
+        return quiet(self._open()) and not now(self.process.store.inbox(1))
+
+    def _open(self) -> Sequence[Summary]:
+        return now(self.process.store.load()).open
 
     def judge(self) -> None:
         """The whole log, with the platform's own list; nothing acknowledged is lost, and
@@ -259,11 +262,11 @@ class StatefulGateway:
         found = [str(v) for v in self._log.finish()]
         assert not found, found  # noqa: S101  a finding
         witness = self.world.platform.witness()
-        report = audit_store(self.process.store, witness=witness)
+        report = now(audit_store(self.process.store, witness=witness))
         assert report.passed, report.findings  # noqa: S101  a finding
         known = {turn.message_id for turn in self.turns()}
         assert known >= self.world.acked, self.world.acked - known  # noqa: S101  as above
         assert not self.world.wrongs, self.world.wrongs  # noqa: S101  as above
 
     def close(self) -> None:
-        self.process.store.close()
+        now(self.process.store.close())
