@@ -17,7 +17,7 @@ from turnfold.machines.ledger import Cursor, Gate, StoreState
 from turnfold.machines.turn import Turn
 from turnfold.names import ENTRY
 from turnfold.ports.store import Listing, Reads, Store, Summary
-from turnfold.words import CLOSED, TurnPhase
+from turnfold.words import CLOSED, Phase, TurnPhase
 
 _MANY = 1_000_000
 _CLOSABLE = (Entry, Turn)
@@ -177,6 +177,16 @@ class Book:
 
     def controls(self) -> list[str]:
         return list(self._controls)
+
+    def under_way(self, epoch: int) -> list[Entry]:
+        """The entries that a worker is attempting."""
+        states = self._states.values()
+        entries = [state for state in states if isinstance(state, Entry)]
+        return [
+            e
+            for e in entries
+            if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
+        ]
 
     def overdue(self, now: int) -> Iterator[str]:
         """Open entries whose time is over, each once."""

@@ -7,11 +7,8 @@ of it. Those two are every crash there is, which is why nothing else has effects
 from collections.abc import Callable, Generator
 from typing import Any
 
-from turnfold.decide.attempting import Leg
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef, Draft
 from turnfold.frozen import frozen
-
-__all__ = ["Leg"]
 
 Decision = Callable[[Draft], Any]
 
@@ -41,7 +38,7 @@ class MakePlan:
 class Prepare:
     """Upload, open, fetch a token. Answer: Prepared, or Rejected."""
 
-    leg: Leg
+    attempt: AttemptRef
 
 
 @frozen
@@ -50,18 +47,24 @@ class Prepared:
 
 
 @frozen
+class TakeUp:
+    """Start the program of an attempt, unless this process has taken it up before."""
+
+    attempt: AttemptRef
+
+
+@frozen
 class Send:
     """The one visible platform call of an attempt. Answer: an Outcome, always."""
 
-    leg: Leg
-    prepared: Any = None
+    attempt: AttemptRef
 
 
 @frozen
 class Reconcile:
-    """Look a part up. Answer: Asked."""
+    """Ask what became of the current part of an entry. Answer: Asked."""
 
-    leg: Leg
+    entry: str
 
 
 @frozen
@@ -97,5 +100,7 @@ class Wait:
     where: str = ""
 
 
-Effect = Append | Look | MakePlan | Prepare | Send | Reconcile | CallHandler | Wait
+Effect = (
+    Append | Look | MakePlan | Prepare | TakeUp | Send | Reconcile | CallHandler | Wait
+)
 Program = Generator[Effect, Any, Any]

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from turnfold.book import Book
 from turnfold.codec import Record, decode
-from turnfold.decide.draft import Context, Draft, Emitted
+from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
@@ -48,12 +48,14 @@ class Decided:
 
 @define
 class Commit:
-    """What one commit did. `moved`: every stream that changed, by us or by others."""
+    """What one commit did. `moved`: every stream that changed, by us or by others.
+    `attempts`: those that are durable now and may go to the wire."""
 
     results: list[Decided]
     moved: dict[str, State] = field(factory=dict)
     emitted: list[Emitted] = field(factory=list)
     bodies: list[Body] = field(factory=list)
+    attempts: list[AttemptRef] = field(factory=list)
 
 
 class Journal:
@@ -175,7 +177,7 @@ class Journal:
             moved, self._news = {**self._news, **moved}, {}
         if self._found:
             emitted, self._found = [*self._found, *emitted], []
-        return Commit(begun.results, moved, emitted, draft.bodies)
+        return Commit(begun.results, moved, emitted, draft.bodies, draft.attempts)
 
     def _decide(
         self, tx: Tx, decisions: Sequence[Decision], *, again: bool
@@ -240,6 +242,7 @@ def _joined(commits: Sequence[Commit]) -> Commit:
         whole.moved.update(commit.moved)
         whole.emitted += commit.emitted
         whole.bodies += commit.bodies
+        whole.attempts += commit.attempts
     return whole
 
 

@@ -21,11 +21,10 @@ _WAITING = "test:contract/test_behaviour_waiting.py"
 
 
 _SENT_FIRST = """if step.act is Act.ATTEMPT:
-    leg = yield Look(partial(attempting.leg_of, stream=step.entry))
-    outcome = yield Send(leg)
+    first = AttemptRef(step.entry, 0, 1, name)
+    outcome = yield Send(first)
     yield from _DOES[step.act](step.entry)
-    leg = yield Look(partial(attempting.leg_of, stream=step.entry))
-    yield from _record(leg, outcome)
+    yield from _record(first, outcome)
     continue
 yield from _DOES[step.act](step.entry)"""
 
@@ -40,6 +39,7 @@ PROGRAMS: Final = (
                 "attempt_if_free(draft, draft.entry(stream).lane)",
                 "attempt(draft, stream)",
             ),
+            Edit(f"{_D}.draft:Draft.hand_out", "", "return"),
             Edit(
                 f"{_P}.entries:lane",
                 "yield from _DOES[step.act](step.entry)",
@@ -60,15 +60,15 @@ PROGRAMS: Final = (
     one(
         "an abort before the dispatch does not stop the send",
         "program",
-        f"{_P}.entries:_carry",
-        "not (yield from insist(_at(leg, attempting.dispatch)))",
-        "(yield from insist(_at(leg, attempting.dispatch))) is None",
+        f"{_P}.entries:_prepare",
+        "yield from insist(_of(attempt, settling.withdraw))",
+        "yield from send(attempt)",
         "crash:abort-prepare",
     ),
     one(
         "a refused prepare is followed by the send",
         "program",
-        f"{_P}.entries:_carry",
+        f"{_P}.entries:_prepare",
         "if isinstance(ready, Rejected):",
         "if False:",
         "crash:prepare-fault",
@@ -76,10 +76,35 @@ PROGRAMS: Final = (
     one(
         "the part is sent twice in a row",
         "program",
-        f"{_P}.entries:_carry",
-        "yield Send(leg, prepared.value)",
-        "((yield Send(leg, prepared.value)), (yield Send(leg, prepared.value)))[1]",
+        f"{_P}.entries:send",
+        "yield Send(attempt)",
+        "((yield Send(attempt)), (yield Send(attempt)))[1]",
         "crash:blind-hold",
+    ),
+    one(
+        "an attempt that no commit has handed out is not looked for",
+        "program",
+        f"{_P}.entries:lane",
+        "yield TakeUp(attempt)",
+        "pass",
+        "crash:store",
+        f"{_FAULTS}::an_attempt_of_a_commit",
+    ),
+    one(
+        "a lane waits for an attempt that is over",
+        "program",
+        "turnfold.drivers.register:Register.moved",
+        "",
+        "return",
+        "crash:two-faults",
+    ),
+    one(
+        "a lane is never looked at after a commit",
+        "program",
+        "turnfold.drivers.scheduler:after",
+        "register.speaks_for(state.lane) is None",
+        "False",
+        "crash:prepare",
     ),
     one(
         "the end of a run is not recorded",
@@ -325,6 +350,14 @@ DECISIONS: Final = (
         "not guards.not_aborted(entry)",
         "False",
         "crash:abort-prepare",
+    ),
+    one(
+        "a dispatch loses the answer of prepare()",
+        "decision",
+        f"{_D}.attempting:dispatch",
+        "draft.hand_out(entry, prepared)",
+        "draft.hand_out(entry)",
+        "crash:prepare",
     ),
     one(
         "a dispatch does not look at the clock",

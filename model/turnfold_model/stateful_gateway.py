@@ -15,7 +15,6 @@ from attrs import evolve
 from turnfold.audit import audit_store
 from turnfold.codec import Record
 from turnfold.decide import stepping
-from turnfold.drivers.crash import Live
 from turnfold.effects import Append, CallHandler, Program, RunEnd
 from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
 from turnfold.fold import family, fold
@@ -25,6 +24,7 @@ from turnfold.ports.store import Store
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash import scripts
+from turnfold_model.crash.driver import Live
 from turnfold_model.crash.process import Process
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import Platform, World

@@ -1,19 +1,22 @@
 """What happens when nobody knows: classes, windows, settle times, policies."""
 
 import asyncio
-from functools import partial
 
 import pytest
 
-from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
-from turnfold.attached import Attached
-from turnfold.decide.attempting import leg_of
-from turnfold.ports.channel import CannotTell, Found, Receipt, Unknown
+from turnfold import BlindPolicy, DeliveryClass, FailureClass, Kernel, Settings
+from turnfold.decide import settling
+from turnfold.drivers import scheduler
+from turnfold.drivers.scheduler import Key
+from turnfold.effects import Append, Effect, Send
+from turnfold.ports.channel import CannotTell, Found, Receipt
 from turnfold.words import Phase
+from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.gateway import (
     Gateway,
     driver_of,
     entry,
+    events,
     route,
     spin,
     story,
@@ -433,7 +436,7 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     kernel, name = await sent(lone, wait_for(first, deaf=True))
     await until(lambda: entry(kernel, name).doubt)
     lone.platform.plays(wait_for(block), conversation="43")
-    driver_of(kernel).legs.calls.settings = Settings()
+    driver_of(kernel).sender.calls.settings = Settings()
     other = await kernel.enqueue(route("43"), "other")  # takes the only place
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.DISPATCHED)
@@ -443,24 +446,76 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     await kernel.settled(other.entry_id, 1000)
     await spin()
     assert [call for call in lone.platform.calls if call[0] == name] == [(name, 0, 1)]
+    assert not driver_of(kernel).troubles
 
 
-async def test_a_leg_goes_to_the_wire_once_in_the_life_of_a_process(
+async def test_no_more_is_sent_at_once_than_the_settings_allow(lone: Gateway) -> None:
+    lone.settings = Settings(concurrent_sends=1)
+    go = asyncio.Event()
+    kernel, _ = await sent(lone, wait_for(go))
+    other = await kernel.enqueue(route("43"), "other")
+    await spin()
+    assert len(lone.platform.calls) == 1
+    go.set()
+    await kernel.settled(other.entry_id, 1_000)
+
+
+async def test_an_attempt_goes_to_the_wire_once_in_the_life_of_a_process(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program breaks when the outcome is there, and is started again."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settling, "settle", broken)
+        kernel, name = await sent(lone)
+        await until(lambda: driver_of(kernel).troubles)
+    await lone.advance(5_000)
+    await kernel.settled(name, 1_000)
+    assert story(kernel, name)[2:] == ["attempted", "delivered"]
+    assert len(lone.platform.calls) == 1
+
+
+@pytest.mark.case("G02")
+async def test_an_attempt_is_carried_once_though_a_lane_program_looks_at_the_same_time(
     lone: Gateway,
 ) -> None:
-    """Should its program ever be started again, for whatever reason."""
     go = asyncio.Event()
     kernel, name = await sent(lone, wait_for(go))
     await until(lambda: lone.platform.calls)
-    driver = driver_of(kernel)
-    leg = driver.look(partial(leg_of, stream=name))
-    told: list[object] = []
-    desk = Attached("t", "default", PlatformChannel(lone.platform))
-    driver.legs.send(desk, leg, None, told.append)
-    assert told == [Unknown(cause="sent_before")]
+    driver_of(kernel).start([Key("lane", entry(kernel, name).lane)])
+    await spin()
     go.set()
-    await kernel.settled(name, 1000)
+    await kernel.settled(name, 1_000)
+    await spin()
+    assert story(kernel, name)[2:] == ["attempted", "delivered"]
     assert len(lone.platform.calls) == 1
+
+
+async def test_no_lane_program_looks_at_a_message_that_is_sent_at_once() -> None:
+    """The commit of its `queued` hands its attempt out."""
+    seen: list[Effect] = []
+    kernel = Kernel(MemoryStore(), probe=lambda _, effect: seen.append(effect))
+    kernel.attach("t", PlatformChannel(Platform()))
+    async with kernel:
+        done = await kernel.enqueue(route(), "hi")
+        await kernel.settled(done.entry_id, 1_000)
+    assert {type(effect) for effect in seen} == {Send, Append}
+
+
+@pytest.mark.case("A06")
+async def test_a_drain_records_that_an_attempt_nobody_took_up_was_not_sent(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler, "taken_up", lambda *_: [])
+        kernel, name = await sent(lone)
+    assert entry(kernel, name).phase is Phase.DISPATCHED
+    await kernel.drain(0)
+    assert events(kernel, name)[-1].failure is FailureClass.DRAIN
+    assert not lone.platform.calls
 
 
 @pytest.mark.case("B07", "B06")

@@ -7,9 +7,10 @@ time, and so does every decision that fuses the next attempt into its own commit
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from typing import Any
 
 from turnfold import guards
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef, Draft
 from turnfold.errors import RuleBrokenError
 from turnfold.events import outbox as o
 from turnfold.frozen import frozen, maker
@@ -24,9 +25,10 @@ class Act(Enum):
     WAIT = auto()  # nothing before `until`
     PLAN = auto()  # freeze the parts with the channel's plan
     ATTEMPT = auto()  # write the attempt ahead
-    CARRY = auto()  # ours and durable: prepare if need be, dispatch, send
+    PREPARE = auto()  # ours and durable: prepare, then dispatch
+    SEND = auto()  # ours and announced, and perhaps not on its way yet
     RECOVER = auto()  # the process that attempted it is dead
-    ASK = auto()  # look up what became of it
+    LOOK_UP = auto()  # ask the platform what became of it
     SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy speaks
     EXPIRE = auto()
     GIVE_UP = auto()  # budget or quarantine
@@ -34,21 +36,11 @@ class Act(Enum):
 
 
 @frozen
-class Leg:
-    """One attempt of one part: what is carried to the wire."""
-
-    entry: str
-    part: int
-    attempt: int
-    phase: Phase
-
-
-@frozen
 class Step:
     act: Act
     entry: str = ""
     until: int | None = None
-    leg: Leg | None = None  # of CARRY
+    attempt: AttemptRef | None = None  # of PREPARE and SEND
 
 
 _NOTHING = Step(Act.WAIT)
@@ -103,16 +95,9 @@ def _in_flight(draft: Draft, entry: Entry) -> Step:
         return Step(Act.WAIT)
     if guards.sender_is_dead(entry, fence.epoch):
         return Step(Act.RECOVER, entry.stream)
-    return Step(Act.CARRY, entry.stream, leg=_leg(entry))
-
-
-def leg_of(draft: Draft, stream: str) -> Leg:
-    """The attempt that an entry is at."""
-    return _leg(draft.entry(stream))
-
-
-def _leg(entry: Entry) -> Leg:
-    return Leg(entry.stream, entry.part, entry.attempt, entry.phase)
+    act = Act.PREPARE if entry.phase is Phase.ATTEMPTED else Act.SEND
+    attempt = AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane)
+    return Step(act, entry.stream, attempt=attempt)
 
 
 def _ready(draft: Draft, entry: Entry) -> Step:
@@ -143,7 +128,7 @@ def _in_doubt(draft: Draft, entry: Entry) -> Step:
     if guards.may_look_up(entry) and entry.asks < draft.settings.asks:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
-        return _unless_gated(draft, entry, Act.ASK)
+        return _unless_gated(draft, entry, Act.LOOK_UP)
     return Step(Act.SETTLE_DOUBT, entry.stream)
 
 
@@ -171,18 +156,19 @@ def attempt(draft: Draft, stream: str, front: Sequence[Entry] | None = None) -> 
     if rule is not None:
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
-    draft.emit(
-        stream,
-        _attempted(
-            part=entry.part,
-            attempt=entry.attempt + 1,
-            owner=fence.owner,
-            fence=fence.epoch,
-            on_wire=not desk.prepares(entry.current.kind),
-            marked=entry.marked,
-            target=entry.target,
-        ),
+    on_wire = not desk.prepares(entry.current.kind)
+    event = _attempted(
+        part=entry.part,
+        attempt=entry.attempt + 1,
+        owner=fence.owner,
+        fence=fence.epoch,
+        on_wire=on_wire,
+        marked=entry.marked,
+        target=entry.target,
     )
+    entry = draft.emit(stream, event)
+    if on_wire:
+        draft.hand_out(entry)
 
 
 def _broken_rule(draft: Draft, entry: Entry, front: Sequence[Entry]) -> str | None:
@@ -229,15 +215,18 @@ def attempt_now(draft: Draft, stream: str) -> None:
     attempt_if_free(draft, draft.entry(stream).lane)
 
 
-def dispatch(draft: Draft, stream: str, part: int, number: int) -> bool:
+def dispatch(
+    draft: Draft, stream: str, part: int, number: int, prepared: Any = None
+) -> bool:
     """The last word before the wire; False if the entry may not go out after all."""
-    entry = draft.entry(stream)
-    fence = draft.fence()
-    if entry.phase is not Phase.ATTEMPTED or not guards.outcome_is_current(
-        entry, fence.epoch, part, number
-    ):
-        return entry.phase is Phase.DISPATCHED and entry.attempt == number
-    if not guards.not_aborted(entry) or not guards.not_expired(entry, draft.now):
+    entry, epoch = draft.entry(stream), draft.fence().epoch
+    if not guards.outcome_is_current(entry, epoch, part, number):
         return False
-    draft.emit(stream, o.Dispatched(part=part, attempt=number))
+    if (
+        entry.phase is Phase.ATTEMPTED
+    ):  # else a commit of unknown fate has dispatched it
+        if not guards.not_aborted(entry) or not guards.not_expired(entry, draft.now):
+            return False
+        entry = draft.emit(stream, o.Dispatched(part=part, attempt=number))
+    draft.hand_out(entry, prepared)
     return True

@@ -6,7 +6,7 @@ one that fails half-way makes the journal decide the others anew (journal.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, cast, overload
+from typing import Any, Protocol, cast, overload
 
 from attrs import field
 
@@ -102,6 +102,18 @@ class Context:
     again: bool = False  # decided before, in a commit of unknown fate
 
 
+@frozen
+class AttemptRef:
+    """One attempt of one part that may go to the wire when its commit is durable.
+    `prepared`: what the channel's prepare() gave for it."""
+
+    entry: str
+    part: int
+    number: int
+    lane: str
+    prepared: Any = None
+
+
 _body = maker(Body)
 Emitted = tuple[str, Event]  # stream and event
 
@@ -119,6 +131,7 @@ class Draft:
         self.erased: list[str] = []
         self.keys: dict[str, str] = {}
         self.touched: dict[str, State] = {}
+        self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
         self._born: list[str] = []
         self._lanes: dict[str, list[str]] = {}
@@ -296,6 +309,12 @@ class Draft:
             self._lanes.setdefault(state.lane, []).append(stream)
         elif isinstance(state, Turn) and not state.control:
             self._turn_lanes.setdefault(state.lane, []).append(stream)
+
+    def hand_out(self, entry: Entry, prepared: Any = None) -> None:
+        """The current attempt of an entry is to be sent after the COMMIT."""
+        self.attempts.append(
+            AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane, prepared)
+        )
 
     def body(self, data: bytes, origin: object = None) -> str:
         """Store bytes beside the log; returns their digest. `origin`: what they were

@@ -84,7 +84,7 @@ def _step(draft: Draft, entry: Entry) -> Next:
         case Act.ATTEMPT:
             text = f"{here}, attempt {entry.attempt + 1}, goes out now"
             return Next(text=text, at=draft.now)
-        case Act.ASK:
+        case Act.LOOK_UP:
             return Next(text=f"the platform is asked about {here} now", at=draft.now)
         case Act.SETTLE_DOUBT:
             return Next(text=_policy(entry), at=draft.now)
@@ -94,7 +94,7 @@ def _step(draft: Draft, entry: Entry) -> Next:
             return Next(text="no attempt is left; it is closed now", at=draft.now)
         case Act.ABORT:
             return Next(text="it is aborted now", at=draft.now)
-        case Act.CARRY | Act.RECOVER:
+        case Act.PREPARE | Act.SEND | Act.RECOVER:
             return Next(text="its outcome is awaited")
 
 

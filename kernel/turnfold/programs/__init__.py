@@ -5,7 +5,7 @@ from the folded state, so the worker and its recovery are the same code. A progr
 has nothing to do now returns the wall time to be started again at, or none.
 """
 
-from turnfold.programs.entries import expiry, lane
+from turnfold.programs.entries import expiry, lane, send
 from turnfold.programs.turns import control, run, turns
 
-__all__ = ["control", "expiry", "lane", "run", "turns"]
+__all__ = ["control", "expiry", "lane", "run", "send", "turns"]

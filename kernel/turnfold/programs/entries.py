@@ -1,4 +1,5 @@
-"""The program of a lane: its worker, its recovery and its timer in one."""
+"""The program of a lane (its worker, its recovery and its timer in one), and the program
+of one attempt."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,11 +7,10 @@ from types import MappingProxyType
 
 from turnfold.decide import attempting, enqueuing, settling
 from turnfold.decide.attempting import Act, Step
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import AttemptRef
 from turnfold.effects import (
     Append,
     Asked,
-    Leg,
     Look,
     MakePlan,
     Prepare,
@@ -18,30 +18,42 @@ from turnfold.effects import (
     Program,
     Reconcile,
     Send,
+    TakeUp,
 )
 from turnfold.errors import CorruptLogError, StoreError, UsageError
 from turnfold.planning import Plan
 from turnfold.ports.channel import Outcome, Rejected
 from turnfold.programs.patience import insist, rest
-from turnfold.words import Phase
 
 
 def lane(name: str) -> Program:
-    """Do what the lane needs until it needs nothing now."""
+    """Do what the lane needs until it needs nothing now, or an attempt is under way:
+    the end of that moves the lane, and so starts this program again."""
     question = Look(partial(attempting.next_step, lane=name))
     while True:
         step: Step = yield question
-        if step.act is Act.WAIT:
-            return step.until
         try:
-            if step.leg is None:
-                yield from _DOES[step.act](step.entry)
-            elif (yield from _carry(step.leg)):
-                return None  # the lane has moved, and is started again if need be
+            match step:
+                case Step(act=Act.WAIT):
+                    return step.until
+                case Step(act=Act.SEND, attempt=AttemptRef() as attempt):
+                    yield TakeUp(attempt)
+                    return None
+                case Step(act=Act.PREPARE, attempt=AttemptRef() as attempt):
+                    yield from _prepare(attempt)
+                case _:
+                    yield from _DOES[step.act](step.entry)
         except (StoreError, UsageError) as exc:
             # Decided on a state that has moved, or a store that cannot write: look
             # again in a while, and say so.
             yield from rest(exc, name)
+
+
+def send(attempt: AttemptRef) -> Program:
+    """Ours and announced: exactly one Send for this attempt, and its outcome is kept in
+    hand until it is recorded."""
+    outcome: Outcome = yield Send(attempt)
+    yield from _record(attempt, outcome)
 
 
 def expiry(entry: str) -> Program:
@@ -68,44 +80,28 @@ def _plan(entry: str) -> Program:
         yield Append(partial(enqueuing.plan, stream=entry, made=made))
 
 
-_NOTHING = Prepared()
+def _prepare(attempt: AttemptRef) -> Program:
+    """Dispatch what could be prepared; its commit hands the attempt out."""
+    ready: Prepared | Rejected = yield Prepare(attempt)
+    if isinstance(ready, Rejected):
+        yield from _record(attempt, ready)
+        return
+    dispatch = partial(_of(attempt, attempting.dispatch), prepared=ready.value)
+    if not (yield from insist(dispatch)):
+        yield from insist(_of(attempt, settling.withdraw))
 
 
-def _carry(leg: Leg) -> Program:
-    """Ours and durable: exactly one Send for this attempt, and its outcome kept until
-    it is recorded. True if the log has moved by it."""
-    prepared = _NOTHING
-    if leg.phase is Phase.ATTEMPTED:
-        ready: Prepared | Rejected = yield Prepare(leg)
-        if isinstance(ready, Rejected):
-            return (yield from _record(leg, ready))
-        prepared = ready
-        if not (yield from insist(_at(leg, attempting.dispatch))):
-            yield from insist(_at(leg, settling.withdraw))
-            return False
-    outcome: Outcome = yield Send(leg, prepared.value)
-    return (yield from _record(leg, outcome))
+def _record(attempt: AttemptRef, outcome: Outcome) -> Program:
+    return insist(partial(_of(attempt, settling.settle), outcome=outcome))
 
 
-def _at(leg: Leg, decision: Callable[..., object]) -> Callable[[Draft], object]:
-    return partial(decision, stream=leg.entry, part=leg.part, number=leg.attempt)
+def _of(attempt: AttemptRef, decision: Callable[..., object]) -> Callable[..., object]:
+    a = attempt
+    return partial(decision, stream=a.entry, part=a.part, number=a.number)
 
 
-def _record(leg: Leg, outcome: Outcome) -> Program:
-    return insist(
-        partial(
-            settling.settle,
-            stream=leg.entry,
-            part=leg.part,
-            number=leg.attempt,
-            outcome=outcome,
-        )
-    )
-
-
-def _ask(entry: str) -> Program:
-    leg: Leg = yield Look(partial(attempting.leg_of, stream=entry))
-    asked: Asked = yield Reconcile(leg)
+def _look_up(entry: str) -> Program:
+    asked: Asked = yield Reconcile(entry)
     yield Append(
         partial(
             settling.look_up,
@@ -121,7 +117,7 @@ _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
         Act.PLAN: _plan,
         Act.ATTEMPT: _decided(attempting.attempt_now),
         Act.RECOVER: _decided(settling.recover),
-        Act.ASK: _ask,
+        Act.LOOK_UP: _look_up,
         Act.SETTLE_DOUBT: _decided(settling.settle_doubt),
         Act.EXPIRE: _decided(settling.expire),
         Act.GIVE_UP: _decided(settling.give_up),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from turnfold.effects import Append, Decision, Program, Wait
-from turnfold.errors import CorruptLogError, StoreError
+from turnfold.errors import CorruptLogError, NotOpenError, StoreError
 
 REST_MS = 250  # short, since a store that works again should be used again
 
@@ -16,7 +16,7 @@ def insist(decision: Decision) -> Program:
             answer: Any = yield Append(decision)
         except CorruptLogError:
             raise  # no patience makes it readable
-        except StoreError as exc:
+        except (StoreError, NotOpenError) as exc:
             yield from rest(exc, "outcome")
         else:
             return answer

@@ -7,12 +7,12 @@ from typing import cast
 
 from attrs import define, field
 
-from turnfold.drivers.crash import Live
 from turnfold.effects import Program
 from turnfold.errors import DiskError, FateUnknownError
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.memory import MemoryStore, MemoryTx
 from turnfold_model.crash import scripts
+from turnfold_model.crash.driver import Live
 from turnfold_model.crash.process import Choose, Process
 from turnfold_model.crash.scenario import LATEST_MS
 from turnfold_model.crash.world import World

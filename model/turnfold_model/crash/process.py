@@ -13,7 +13,6 @@ from turnfold.attached import Attached
 from turnfold.book import Book
 from turnfold.clock import Clock
 from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.drivers.crash import Act
 from turnfold.effects import (
     Asked,
     CallHandler,
@@ -47,6 +46,7 @@ from turnfold.ports.channel import (
 from turnfold.ports.store import Store
 from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
+from turnfold_model.crash.driver import Act
 from turnfold_model.crash.scenario import LATEST_MS, Assumption
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
@@ -184,16 +184,15 @@ class Process:
         return Prepared("upload")
 
     def send(self, effect: Send) -> None:
-        entry = self.entry(effect.leg.entry)
-        if self.scenario.prepares and effect.prepared != "upload":
+        attempt = effect.attempt
+        entry = self.entry(attempt.entry)
+        if self.scenario.prepares and attempt.prepared != "upload":
             self._wrong(f"{entry.stream} was sent without what prepare() gave")
-        announced = (
-            entry.phase is Phase.DISPATCHED and entry.attempt == effect.leg.attempt
-        )
+        announced = entry.phase is Phase.DISPATCHED and entry.attempt == attempt.number
         if not announced and not self.scenario.zombies:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
-        key = entry.parts[effect.leg.part].key
-        request = Request(key, entry.stream, effect.leg.part, entry.lane)
+        key = entry.parts[attempt.part].key
+        request = Request(key, entry.stream, attempt.part, entry.lane)
         if self.scenario.drops(Assumption.PROMPT) and self.choose(2):
             self.world.now += self.scenario.window_ms  # stopped just before the wire
         self.world.flying[self._flight(effect)] = request
@@ -202,13 +201,13 @@ class Process:
         self.world.wrongs |= {what}
 
     def _flight(self, effect: Send) -> str:
-        return f"{effect.leg.entry}#{self.driver.epoch}"
+        return f"{effect.attempt.entry}#{self.driver.epoch}"
 
     def answer(self, effect: Send) -> Outcome:
         """The request has met its fate; the first one is that all goes well."""
         world = self.world
         request = world.flying.pop(self._flight(effect))
-        entry = effect.leg.entry
+        entry = effect.attempt.entry
         self._quiet[entry] = world.now
         fates = ("well", *self.scenario.fates)
         fate = fates[self.choose(len(fates))] if world.faults else "well"
@@ -224,7 +223,7 @@ class Process:
         return Unknown(cause="timeout")
 
     def reconcile(self, effect: Reconcile) -> Asked:
-        entry = self.entry(effect.leg.entry)
+        entry = self.entry(effect.entry)
         quiet = self._quiet.get(entry.stream, self.born)
         unsettled = max(0, quiet + entry.current.settle_ms - self.world.now)
         if "blurred" in self.scenario.fates and self.world.faults and self.choose(2):

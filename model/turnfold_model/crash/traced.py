@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from turnfold.decide import attempting, running
-from turnfold.drivers.crash import Act, CrashDriver, Live
 from turnfold.effects import Effect, Look
+from turnfold_model.crash.driver import Act, CrashDriver, Live
 
 _TOPS = (attempting.next_step, running.next_turn)
 
@@ -45,12 +45,14 @@ class TracedDriver(CrashDriver):
             tuple(self._where(live) for live in self.alive.values()),
             frozenset(self.timers.items()),
             frozenset(self._again),
+            self.register.contents(),
         )
 
     def _where(self, live: Live) -> Hashable:
         given = _hashable(live.answer), _text(live.error)
         told = self._told.get(live.key, ())
-        return live.key, told, given, live.in_flight is None, live.until
+        attempt = _hashable(live.attempt)
+        return live.key, attempt, told, given, live.in_flight is None, live.until
 
 
 def _is_top(effect: Effect | Act) -> bool:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from attrs import define
 
-from turnfold.decide.draft import Draft
-from turnfold.drivers import agenda
-from turnfold.drivers.agenda import Key
+from turnfold.decide.draft import AttemptRef, Draft
+from turnfold.drivers import scheduler
+from turnfold.drivers.register import Register
+from turnfold.drivers.scheduler import Key
 from turnfold.effects import (
     Append,
     CallHandler,
@@ -26,12 +27,13 @@ from turnfold.effects import (
     Reconcile,
     RunEnd,
     Send,
+    TakeUp,
     Wait,
 )
 from turnfold.errors import StoreError, UsageError
-from turnfold.fold import State
 from turnfold.frozen import frozen
-from turnfold.journal import Journal
+from turnfold.journal import Commit, Journal
+from turnfold.machines.entry import Entry
 
 SICK_MS = 5_000  # when a program that broke is started again
 
@@ -74,6 +76,7 @@ class Live:
     answer: Any = None
     error: Exception | None = None
     in_flight: Send | None = None
+    attempt: AttemptRef | None = None  # of a program that sends
     until: int | None = None  # resting until then
 
 
@@ -85,13 +88,14 @@ class CrashDriver:
         self.epoch = epoch  # 0: a client, which never works
         self.alive: dict[object, Live] = {}
         self.timers: dict[Key, int] = {}
+        self.register = Register()
         self._again: set[object] = set()
         self.effects = 0
         self.broken = 0  # programs that an error ended
 
     def begin(self) -> None:
         if self.epoch:
-            self.start(agenda.at_start(self.book))
+            self.start(scheduler.at_start(self.book))
 
     def start(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -99,7 +103,14 @@ class CrashDriver:
             if key in self.alive:
                 self._again.add(key)
             else:
-                self.alive[key] = Live(key, agenda.program_of(key))
+                self._begin(key)
+
+    def _begin(self, key: Key) -> None:
+        program = scheduler.program_of(key, self.register)
+        if program is not None:
+            sends = key.what == "send"
+            attempt = self.register.speaks_for(key.name) if sends else None
+            self.alive[key] = Live(key, program, attempt=attempt)
 
     def add(self, key: object, program: Program) -> None:
         """A program of the surroundings: a message that comes in, an abort."""
@@ -156,8 +167,8 @@ class CrashDriver:
         return live.program.send(answer)
 
     def _do(self, live: Live, effect: Effect | Act) -> None:
-        if isinstance(effect, Look):  # folded state is no effect on the world
-            self._look(live, effect)
+        if isinstance(effect, Look | TakeUp):  # no effect on the world
+            self._inside(live, effect)
             self.step(live)
             return
         self.effects += 1
@@ -168,7 +179,10 @@ class CrashDriver:
             live.error = exc
         self.around.stop("after", effect)
 
-    def _look(self, live: Live, effect: Look) -> None:
+    def _inside(self, live: Live, effect: Look | TakeUp) -> None:
+        if isinstance(effect, TakeUp):
+            self.start(scheduler.taken_up([effect.attempt], self.register))
+            return
         try:
             live.answer = effect.question(Draft(self.book, self.journal.context()))
         except (StoreError, UsageError) as exc:  # as in production
@@ -196,7 +210,7 @@ class CrashDriver:
                 return None
             case Act(does=does):
                 return does()
-            case Look():
+            case Look() | TakeUp():
                 raise AssertionError  # answered above
 
     def _collect(self, live: Live) -> None:
@@ -207,16 +221,21 @@ class CrashDriver:
 
     def append(self, decision: Decision) -> Any:
         commit = self.journal.commit([decision])
-        self.moved(commit.moved)
+        self.moved(commit)
         return commit.results[0].get()
 
     def refresh(self) -> None:
         """Read what another process appended."""
-        self.moved(self.journal.refresh())
+        self.moved(Commit([], self.journal.refresh()))
 
-    def moved(self, moved: dict[str, State]) -> None:
+    def moved(self, commit: Commit) -> None:
+        states, register = commit.moved.values(), self.register
+        for state in states:
+            if isinstance(state, Entry):
+                register.moved(state)
         if self.epoch:
-            self.start(agenda.after(moved.values(), self.book, self.epoch))
+            self.start(scheduler.taken_up(commit.attempts, register))
+            self.start(scheduler.after(states, self.book, self.epoch, register))
 
     def _ended(self, live: Live, until: object) -> None:
         key = live.key
