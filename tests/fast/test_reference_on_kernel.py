@@ -6,11 +6,13 @@ from functools import cache
 
 import pytest
 
+from turnfold.ports.store import now
 from turnfold.words import BlindPolicy, DeliveryClass
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import World
-from turnfold_model.reference import as_event, audit
+from turnfold_model.peek import Peek
+from turnfold_model.reference import as_events, audit
 
 SECONDS = 0.5
 KEYED, LOOKUP = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
@@ -36,11 +38,12 @@ def logs(scenario: Scenario) -> list[Log]:
 
     def keep(world: World) -> list[str]:
         store = world.handle()
-        store.open()
+        now(store.open())
         try:
-            found.append(tuple(as_event(record) for record in store.log()))
+            log = Peek(store).log()
+            found.append(tuple(event for record in log for event in as_events(record)))
         finally:
-            store.close()
+            now(store.close())
         return []
 
     explore(scenario, seconds=SECONDS, check=keep, most=10**9)
