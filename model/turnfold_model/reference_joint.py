@@ -1,74 +1,188 @@
-"""What the log checker remembers of one moment, and how a turn's outcome follows."""
+"""The rules of one commit, as far as a log shows where a commit ends.
 
-from collections.abc import Sequence
+A log has the time of each event and no mark at the end of a commit. So a run of events
+with one time counts as one commit: a *moment*. Its rules are checked when it is over,
+on the states of the streams by then.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from turnfold_model.reference_kinds import Breach, Record, need
-from turnfold_model.reference_shapes import Entry
+from turnfold_model.reference_shapes import Entry, State, Turn
 
-_CLOSING = ("outbox.delivered", "outbox.failed_terminal", "outbox.aborted")
-_LATER = (
-    "outbox.attempted",
-    "outbox.queued",
-    "turn.started",
-    "turn.answered",
-    "turn.completed",
-    "turn.failed",
-    "turn.aborted",
-    "turn.amended",
+Find = Callable[[str], State | None]
+_OVER = ("turn.completed", "turn.failed", "turn.aborted")
+_BY_THE_SENDER = frozenset(
+    {
+        "outbox.dispatched",
+        "outbox.part_delivered",
+        "outbox.delivered",
+        "outbox.deferred",
+        "outbox.failed_retryable",
+        "outbox.unknown",
+    }
 )
+Check = Callable[["Moment"], None]
 
 
 @dataclass(slots=True)
 class Moment:
-    """The events of one time, as far as rules between streams need them."""
+    """One time of the log. `checks` are asked when it is over, and raise Breach.
+    `workers`: epoch and owner of those that held the store in it, in order."""
 
     at: Any
-    epoch: int
-    events: list[Record] = field(default_factory=list)
+    workers: list[tuple[int, str | None]]
+    checks: list[tuple[Record, Check]] = field(default_factory=list)
     queued: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)  # gates that were open at its start
 
-    def saw(self, event: Record, stream: str) -> None:
-        kind, name = event["kind"], stream.partition(":")[2] or stream
-        if kind in _LATER:
-            self.events.append(event)
+    def saw(self, event: Record, before: State | None, after: State) -> None:
+        kind, stream = event["kind"], str(event["stream"])
         if kind == "outbox.queued":
-            self.queued.add(name)
-        elif kind in _CLOSING or kind == "outbox.late_receipt":
-            self.closed.add(name)
+            self.queued.add(stream)
         elif kind == "turn.answered":
-            self.answered.add(name)
+            self.answered.add(stream)
+        elif kind == "store.worker_started":
+            self.workers.append((event["data"]["epoch"], event["data"]["owner"]))
+        was_open = isinstance(before, Entry) and before.open
+        if was_open and isinstance(after, Entry) and not after.open:
+            self.closed.add(stream)
+
+    def later(self, event: Record, check: Check) -> None:
+        self.checks.append((event, check))
 
 
-def outcome_follows(
-    outcome: str, finals: Sequence[Entry | None], *, seen: bool
-) -> None:
-    """INV-10: the outcome of a turn is what its final entries say.
+def by_the_worker(event: Record, before: State | None, moment: Moment) -> None:
+    """INV-5: the worker attempts and runs, and says what came of its own attempts. A
+    later worker can only call it dead."""
+    data, kind = event["data"], event["kind"]
+    epochs, owner = [epoch for epoch, _ in moment.workers], moment.workers[-1][1]
+    if kind in ("outbox.attempted", "turn.started"):
+        current = (data["fence"], data["owner"]) in moment.workers
+        need(current, "INV-5", f"by {data['owner']}, but the worker is {owner}")
+    if not isinstance(before, Entry) or before.phase not in ("attempted", "dispatched"):
+        return
+    right = True
+    if kind in _BY_THE_SENDER:
+        if data.get("suppressed") or data.get("by") or data.get("looked_up"):
+            return
+        dead = "owner_died" in (data.get("cause"), data.get("failure"))
+        right = before.fence != epochs[-1] if dead else before.fence in epochs
+    elif kind == "outbox.failed_terminal" and data["reason"] == "permanent":
+        right = before.fence in epochs
+    need(right, "INV-5", f"fence {before.fence}, but the epochs are {epochs}")
 
-    `seen`: the user saw, or may have seen, something of the turn.
-    """
-    phases = [entry.phase if entry is not None else None for entry in finals]
-    reasons = {entry.reason for entry in finals if entry is not None}
-    bounced = any(entry.bounced for entry in finals if entry is not None)
-    match outcome:
-        case "replied":
-            arrived = all(phase == "delivered" for phase in phases)
-            follows = bool(phases) and arrived and not bounced
-        case "silent":
-            unseen = {e.reason if e is not None else None for e in finals}
-            follows = set(phases) <= {"aborted"} and unseen <= {"suppressed"}
-        case "partially_replied":
-            follows = seen
-        case "failed":
-            follows = "failed" in phases or bounced
-        case "expired":
-            follows = "expired" in reasons
-        case "aborted" | "superseded":
-            follows = "aborted" in phases
-        case _:
-            raise Breach("field", f"outcome is {outcome!r}")
-    need(follows, "INV-10", f"{outcome} does not follow from {phases}")
+
+@dataclass(slots=True)
+class Joint:
+    """Remembers which entries a turn has, over the whole log."""
+
+    find: Find
+    entries_of: dict[str, list[str]] = field(default_factory=dict)
+    notices: dict[str, str] = field(default_factory=dict)  # the first of each turn
+
+    def begun(self, stream: str, entry: Entry) -> None:
+        if entry.turn is not None:
+            self.entries_of.setdefault(entry.turn, []).append(stream)
+
+    def judge(self, event: Record, moment: Moment) -> None:
+        """Raises Breach for a rule that an event of a moment breaks."""
+        stream, kind = str(event["stream"]), event["kind"]
+        state = self.find(stream)
+        if isinstance(state, Entry) and kind == "outbox.queued":
+            self._queued(stream, state, moment)
+        if not isinstance(state, Turn):
+            return
+        if kind == "turn.answered":
+            self._finals_queued(state, stream, moment)
+        elif kind == "turn.amended":
+            self._follows(state)
+        elif kind in _OVER:
+            self._over(state, stream, moment)
+            if kind == "turn.aborted":
+                self._cascaded(stream)
+            elif kind == "turn.failed":
+                self._told(event["data"].get("notice"), stream, moment)
+
+    def _entry(self, name: str) -> Entry | None:
+        state = self.find(name)
+        return state if isinstance(state, Entry) else None
+
+    def _queued(self, stream: str, entry: Entry, moment: Moment) -> None:
+        if entry.turn is None:
+            return
+        known = isinstance(self.find(entry.turn), Turn)
+        need(known, "INV-9", f"there is no {entry.turn}")
+        owned = entry.kind != "final" or entry.turn in moment.answered
+        need(owned, "INV-10", "a final was queued without answered")
+        if entry.kind == "notice":
+            first = self.notices.setdefault(entry.turn, stream)
+            need(first == stream, "notices", f"a second notice, after {first}")
+
+    def _finals_queued(self, turn: Turn, stream: str, moment: Moment) -> None:
+        for name in turn.finals:
+            entry = self._entry(name)
+            if entry is None:
+                raise Breach("INV-10", f"answered names {name}, which is not there")
+            need(entry.turn == stream, "INV-10", f"{name} belongs to another turn")
+            need(entry.kind in ("final", "block"), "INV-10", f"a {entry.kind} as final")
+            fresh = entry.kind == "block" or name in moment.queued
+            need(fresh, "INV-10", f"{name} was not queued with answered")
+
+    def _told(self, notice: str | None, stream: str, moment: Moment) -> None:
+        if notice is None:
+            return
+        entry = self._entry(notice)
+        if entry is None or entry.kind != "notice":
+            raise Breach("notices", f"{notice} is no notice")
+        need(entry.turn == stream, "notices", f"{notice} belongs to another turn")
+        need(notice in moment.queued, "notices", f"{notice} was not queued with failed")
+
+    def _over(self, turn: Turn, stream: str, moment: Moment) -> None:
+        owed = [name for name, entry in self._finals(turn) if entry.open]
+        need(turn.open or not owed, "INV-10", f"over while {owed} is owed")
+        if not (turn.finals or turn.silent):
+            return  # it never had an answer: nothing follows from entries
+        self._follows(turn)
+        together = stream in moment.answered or moment.closed & set(turn.finals)
+        need(bool(together), "INV-10", "not in the commit that closed a final")
+
+    def _follows(self, turn: Turn) -> None:
+        wanted = outcome_of([entry for _, entry in self._finals(turn)])
+        follows = turn.outcome == wanted
+        need(follows, "INV-10", f"{turn.outcome}, but its finals say {wanted}")
+
+    def _finals(self, turn: Turn) -> Iterator[tuple[str, Entry]]:
+        for name in turn.finals:
+            entry = self._entry(name)
+            if entry is not None:
+                yield name, entry
+
+    def _cascaded(self, stream: str) -> None:
+        for name in self.entries_of.get(stream, ()):
+            entry = self._entry(name)
+            if entry is not None and entry.kind != "notice":
+                done = not entry.open or entry.abort
+                need(done, "INV-11", f"aborted, but {name} is still open")
+
+
+def outcome_of(finals: Sequence[Entry]) -> str:
+    """INV-10: how a turn ended, by its final entries."""
+    if not finals:
+        return "silent"
+    arrived = [entry.phase == "delivered" and not entry.bounced for entry in finals]
+    if all(arrived):
+        return "replied"
+    if any(entry.settled > entry.bounced for entry in finals):
+        return "partially_replied"
+    if any(entry.phase == "failed" or entry.bounced for entry in finals):
+        late = all(entry.reason == "expired" for entry in finals)
+        return "expired" if late else "failed"
+    reasons = {entry.reason for entry in finals}
+    if "superseded" in reasons:
+        return "superseded"
+    return "aborted" if "user" in reasons else "silent"

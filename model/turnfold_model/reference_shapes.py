@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from turnfold_model.reference_kinds import Breach
-from turnfold_model.transition_table import CLOSED
+from turnfold_model.transition_table import CLOSED, TURN_CLOSED
 
 KINDS: Final = frozenset({"tool", "block", "final", "notice"})
 POLICIES: Final = frozenset({"hold", "resend_marked", "resend", "drop"})
@@ -50,7 +50,6 @@ class Part:
     window: int | None = None
     attempts: int = 0
     first_at: int = 0
-    first_fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,6 @@ class Entry:
     budget: int = 0
     used: int = 0
     settled: int = 0
-    shown: int = 0  # parts the user can see: settled and not suppressed
     fence: int = 0
     doubt: bool = False
     abort: bool = False
@@ -85,8 +83,19 @@ class Entry:
         return self.phase not in CLOSED
 
     @property
+    def count(self) -> int:
+        """How many parts must be settled. Without a plan a person's word is one."""
+        return max(1, len(self.parts or ()))
+
+    @property
+    def attempts(self) -> int:
+        """The number of the last attempt of the current part."""
+        parts = self.parts or ()
+        return parts[self.settled].attempts if self.settled < len(parts) else 0
+
+    @property
     def part(self) -> Part:
-        """The part at hand: the first that is not settled."""
+        """The current part: the first that is not settled."""
         if self.parts is None or self.settled >= len(self.parts):
             raise Breach("INV-7", "there is no planned part left")
         return self.parts[self.settled]
@@ -108,9 +117,13 @@ class Turn:
     silent: bool = False
     abort: bool = False
     held: bool = False
-    noticed: bool = False
     resubmitted: bool = False
+    redacted: bool = False
     outcome: str | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.phase not in TURN_CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,7 @@ class Ledger:
 
     phase: str
     epoch: int = 0
+    owner: str | None = None
     until: int | None = None
 
 

@@ -77,7 +77,7 @@ def run_failed(turn: Turn, data: Record) -> Turn:
 def answered(turn: Turn, data: Record) -> Turn:
     _current(turn, data)
     finals = texts(data, "finals")
-    silent = bool(data.get("silent"))
+    silent = data.get("silent") is not None
     need(bool(finals) != silent, "INV-10", "either finals or a reason for silence")
     need(len(set(finals)) == len(finals), "INV-10", "a final is named twice")
     return replace(turn, phase="answered", finals=finals, silent=silent)
@@ -85,8 +85,6 @@ def answered(turn: Turn, data: Record) -> Turn:
 
 def completed(turn: Turn, data: Record) -> Turn:
     outcome = one_of(data, "outcome", OUTCOMES)
-    unsaid = turn.silent and outcome != "silent"
-    need(not unsaid, "INV-10", f"{outcome}, but the turn chose silence")
     return replace(turn, phase="completed", outcome=outcome)
 
 
@@ -95,10 +93,7 @@ def failed(turn: Turn, data: Record) -> Turn:
     outcome = one_of(data, "outcome", OUTCOMES)
     wrong = outcome in ("replied", "silent")
     need(not wrong, "INV-10", f"a failed turn is not {outcome}")
-    notice = bool(data.get("notice"))
-    need(not (notice and turn.noticed), "notices", "a second notice for one turn")
-    noticed = notice or turn.noticed
-    return replace(turn, phase="failed", outcome=outcome, noticed=noticed)
+    return replace(turn, phase="failed", outcome=outcome)
 
 
 def abort_requested(turn: Turn, data: Record) -> Turn:
@@ -107,7 +102,9 @@ def abort_requested(turn: Turn, data: Record) -> Turn:
 
 
 def aborted(turn: Turn, data: Record) -> Turn:
-    outcome = one_of(data, "outcome", frozenset({"aborted", "superseded"}))
+    outcome = one_of(data, "outcome", OUTCOMES)
+    stopped = outcome in ("aborted", "superseded")
+    need(stopped, "INV-10", f"an aborted turn is not {outcome}")
     return replace(turn, phase="aborted", outcome=outcome)
 
 
@@ -115,8 +112,8 @@ def amended(turn: Turn, data: Record) -> Turn:
     outcome = one_of(data, "outcome", OUTCOMES)
     entry = words(data, "entry")
     need(entry in turn.finals, "INV-10", f"{entry} is no final of this turn")
-    ended_badly = outcome in ("failed", "expired")
-    phase = "failed" if ended_badly else "completed"
+    answered = outcome in ("replied", "partially_replied", "silent")
+    phase = "completed" if answered else "failed"
     return replace(turn, phase=phase, outcome=outcome)
 
 
@@ -135,12 +132,13 @@ def resubmitted(turn: Turn, data: Record) -> Turn:
     words(data, "by")
     need(not turn.resubmitted, "once", "a turn is resubmitted once")
     need(not turn.finals, "INV-9", "the outbox owns its answer: redrive that")
+    need(not turn.redacted, "INV-7", "the bodies are erased")
     return replace(turn, phase="accepted", resubmitted=True, silent=False, outcome=None)
 
 
 def redacted(turn: Turn, data: Record) -> Turn:
     words(data, "by")
-    return turn
+    return replace(turn, redacted=True)
 
 
 def gate_closed(gate: Ledger | None, data: Record) -> Ledger:
@@ -165,24 +163,23 @@ def cursor_advanced(cursor: Ledger | None, data: Record) -> Ledger:
 
 def store_created(store: Ledger | None, data: Record) -> Ledger:
     words(data, "store")
-    need(store is None, "table", "a store is created once")
-    return Ledger(phase="created")
+    before = store or Ledger(phase="new")
+    need(before.phase == "new", "table", "a store is created once")
+    return replace(before, phase="created")
 
 
 def worker_started(store: Ledger | None, data: Record) -> Ledger:
-    epoch = whole(data, "epoch", 1)
-    words(data, "owner")
-    if store is None:
-        return Ledger(phase="created", epoch=epoch)  # the first segment was pruned
-    need(epoch > store.epoch, "INV-5", f"epoch {epoch} after {store.epoch}")
-    return replace(store, epoch=epoch)
+    epoch, owner = whole(data, "epoch", 1), words(data, "owner")
+    before = store or Ledger(phase="new")
+    need(epoch > before.epoch, "INV-5", f"epoch {epoch} after {before.epoch}")
+    return replace(before, epoch=epoch, owner=owner)
 
 
 def store_restored(store: Ledger | None, data: Record) -> Ledger:
     whole(data, "position_seen", 1)
     whole(data, "position_found", 0)
     words(data, "hash")
-    return store or Ledger(phase="created")  # the first segment was pruned
+    return store or Ledger(phase="new")
 
 
 FIRST: Final = "turn.accepted"

@@ -1,7 +1,8 @@
-"""python -m tests.bench [--quick | --gate] [--json FILE] [--svg FILE]
+"""python -m tests.bench [--quick | --gate] [--only NAME,...] [--json FILE] [--svg FILE]
 
-All rows of the targets' table through a whole Kernel, side by side with peers at the
-same durability. Ratios are of one run; absolute figures belong to the machine named.
+Measures every row of the targets through a whole Kernel: beside the floor, beside peers
+and servers of the same durability, in one run. Absolute figures belong to the machine
+that is named; specs/performance.md says how to read the rest.
 """
 
 import argparse
@@ -11,80 +12,139 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench import figures, gate, report, targets
+from attrs import define, field
+from tests.bench import (
+    calls,
+    compare,
+    gate,
+    growth,
+    instructions,
+    report,
+    sizes,
+    tail,
+    targets,
+)
+from tests.bench.compare import Figures
 
-_Row = Callable[[], figures.Figures]
+_Row = Callable[[Path], Figures]
 
 
-def _rows(folder: Path, *, quick: bool, told: Callable[[str], None]) -> dict[str, _Row]:
-    """Name and function of everything that is measured."""
-    # Short turns: the disk of a shared machine changes its mind within a second.
+@define
+class Measured:
+    """`found`: figures by row. `missing`: why a row, a peer or a server has none."""
+
+    found: dict[str, Figures] = field(factory=dict)
+    missing: dict[str, str] = field(factory=dict)
+
+    def note_missing(self, name: str, reason: str) -> None:
+        self.missing.setdefault(name, reason)
+        _tell(f"{name} is left out: {reason}")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _rows(measured: Measured, *, quick: bool) -> dict[str, _Row]:
+    """All that is measured, by name, in order."""
     rounds, seconds = (10, 0.08) if quick else (60, 0.15)
     big, backlog = (10_000, 5_000) if quick else (1_000_000, 100_000)
-    compare = figures.side_by_side
+    few = (2_000, big) if quick else (10_000, 100_000, big)
+    lanes = (1, 100, 1000) if quick else (1, 10, 100, 1000, 10_000)
+    missing = measured.note_missing
+
+    def side_by_side(level: Any, senders: tuple[int, ...]) -> _Row:
+        how = compare.Setting(rounds, seconds, senders)
+        return partial(compare.side_by_side, level=level, how=how, missing=missing)
+
     return {
-        "FULL": lambda: compare(folder, "FULL", rounds, seconds, (1, 10, 100), told),
-        "NORMAL": lambda: compare(folder, "NORMAL", rounds, seconds, (1, 100), told),
-        "open loop": lambda: figures.open_loop(
-            folder, (200, 1000, 2000), 1.5 if quick else 10
+        "FULL": side_by_side("FULL", (1, 10, 100)),
+        "NORMAL": side_by_side("NORMAL", (1, 100)),
+        "instructions": partial(_instructions, missing=missing),
+        "calls": calls.figures,
+        "open loop": partial(
+            tail.open_loop, rates=(200, 1000, 2000), seconds=1.5 if quick else 10
         ),
-        "syncs": lambda: figures.syncs(folder),
-        "slow disk": lambda: figures.slow_disk(folder, (1, 5)),
-        "history": lambda: figures.history(
-            folder, (2_000, big) if quick else (10_000, 100_000, big)
+        "commits": sizes.commits,
+        "slow disk": partial(
+            tail.slow_disk,
+            delays_ms=(200,) if quick else (1, 5, 200),
+            seconds=3 if quick else 6,
         ),
-        "backlog": lambda: figures.waiting(
-            folder, (1_000, backlog) if quick else (1_000, 10_000, backlog)
+        "WAL pages": partial(growth.wal_pages, size=20_000 if quick else 100_000),
+        "history": partial(growth.history, sizes=few),
+        "backlog": partial(
+            growth.waiting,
+            sizes=(1_000, backlog) if quick else (1_000, 10_000, backlog),
         ),
-        "lanes": lambda: figures.lanes(
-            folder, (1, 100, 1000) if quick else (1, 10, 100, 1000, 10_000)
+        "lanes": partial(growth.lanes, counts=lanes),
+        "reopen": partial(
+            growth.reopening, finished=big, still_open=2_000 if quick else 10_000
         ),
-        "reopen": lambda: figures.reopening(folder, big, 2_000 if quick else 10_000),
-        "audit": lambda: figures.audit(folder, 4_000 if quick else 50_000),
-        "memory": lambda: figures.memory(folder, 2_000 if quick else 10_000),
-        "import": figures.importing,
+        "audit": partial(sizes.audit, messages=4_000 if quick else 50_000),
+        "memory": partial(sizes.memory, entries=2_000 if quick else 10_000),
+        "import": lambda _: sizes.importing(),
     }
 
 
-def measure(*, quick: bool, only: str, told: Callable[[str], None]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:
-        for row, run in _rows(Path(name), quick=quick, told=told).items():
-            if only and row not in only.split(","):
+def _instructions(_folder: Path, missing: compare.Missing) -> Figures:
+    try:
+        return instructions.count()
+    except instructions.UncountedError as exc:
+        missing("valgrind", f"{exc}; see the row 'calls'")
+        return {}
+
+
+def measure(only: list[str], *, quick: bool) -> Measured:
+    measured = Measured()
+    rows = _rows(measured, quick=quick)
+    if unknown := set(only) - rows.keys():
+        sys.exit(f"no such row: {', '.join(unknown)}; there are: {', '.join(rows)}")
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
+        for name, row in rows.items():
+            if only and name not in only:
                 continue
             began = time.perf_counter()
+            home = Path(folder) / name.replace(" ", "-")
+            home.mkdir()
             gc.collect()
-            gc.freeze()  # what six other libraries left here is nobody's message
-            found[row] = run()
-            told(f"{row}: {time.perf_counter() - began:.1f} s")
-    return found
+            gc.freeze()  # objects of earlier rows are no part of a message
+            measured.found[name] = row(home)
+            _tell(f"{name}: {time.perf_counter() - began:.1f} s")
+    return measured
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller, under a minute")
-    parser.add_argument("--gate", action="store_true", help="only what CI holds")
+    parser.add_argument("--quick", action="store_true", help="smaller, a few minutes")
+    parser.add_argument("--gate", action="store_true", help="only the bounds of CI")
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument("--json", type=Path, help="write all figures and the targets")
     parser.add_argument("--svg", type=Path, help="write the chart")
     args = parser.parse_args()
     if args.gate:
         return gate.main()
-    found = measure(
-        quick=args.quick,
-        only=args.only,
-        told=lambda text: print(text, file=sys.stderr),
-    )
-    judged = targets.judge(found)
-    print(report.machine())
-    print(report.tables(found))
+    before = report.machine()
+    only = [name.strip() for name in args.only.split(",") if name.strip()]
+    measured = measure(only, quick=args.quick)
+    found, missing = measured.found, measured.missing
+    judged = targets.judge(found, missing)
+    print(f"before: {before}\nafter:  {report.machine()}")
+    print(report.tables(found, missing))
     print(report.chart(found.get("FULL", {})))
     print(report.target_table(judged))
     if args.json:
-        whole = {"machine": report.machine(), "figures": found, "targets": judged}
+        whole = {
+            "machine": before,
+            "quick": args.quick,
+            "figures": found,
+            "missing": missing,
+            "targets": judged,
+        }
         args.json.write_text(json.dumps(whole, indent=1) + "\n")
     if args.svg:
         args.svg.write_text(report.svg(found.get("FULL", {})))

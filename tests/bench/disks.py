@@ -1,29 +1,31 @@
-"""Disks for measuring: one that counts its syncs, one whose commits are slow.
+"""A disk for measuring, as a SQLite VFS below the real store.
 
-Python's VFS layer has no shared memory, so a store on the counting one is opened
-exclusively, and it is never used where speed is compared.
+The VFS counts the syncs and the pages that reach the write-ahead log, and makes each
+sync of that log take longer on request. Its calls go through Python, so it is never
+used where speed is compared.
 """
 
 import itertools
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import apsw
 
-from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite_tx import SqliteTx
-
+_PAGE = 4096
 _numbers = itertools.count()
 
 
 class Disk(apsw.VFS):
-    """Pass `vfs=disk.name, exclusive=True` to a SqliteStore. `syncs` counts xSync."""
+    """Pass `vfs=disk.name` to a SqliteStore.
 
-    def __init__(self) -> None:
+    `syncs` counts all syncs, `wal_pages` the pages written to the log. `delay_s` is how
+    much longer a sync of the log takes; no lock of the interpreter is held meanwhile.
+    """
+
+    def __init__(self, delay_s: float = 0) -> None:
         self.name = f"bench-{next(_numbers)}"
-        self.syncs = 0
+        self.delay_s = delay_s
+        self.syncs = self.wal_pages = 0
         super().__init__(self.name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
@@ -33,24 +35,16 @@ class Disk(apsw.VFS):
 class _File(apsw.VFSFile):
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
         self._disk = disk
+        self._is_wal = bool(flags[0] & apsw.SQLITE_OPEN_WAL)
         super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        if self._is_wal and len(data) == _PAGE:
+            self._disk.wal_pages += 1
+        super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:
         self._disk.syncs += 1
+        if self._is_wal and self._disk.delay_s:
+            time.sleep(self._disk.delay_s)
         super().xSync(flags)
-
-
-class SlowStore:
-    """A store whose COMMIT waits so much longer, with nothing held but its thread."""
-
-    def __init__(self, store: SqliteStore, delay_ms: float) -> None:
-        self._store, self._delay_s = store, delay_ms / 1000
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    @contextmanager
-    def write(self) -> Iterator[SqliteTx]:
-        with self._store.write() as tx:
-            yield tx
-            time.sleep(self._delay_s)

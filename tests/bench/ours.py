@@ -1,19 +1,62 @@
-"""turnfold under load: always a whole Kernel with a channel that answers at once."""
+"""Loads, and turnfold under them: a whole Kernel and a channel that answers at once."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from attrs import define, field
+from tests.bench.inside import check_durability
 
-from turnfold import Accepted, Kernel, Receipt, Route, Settings
+from turnfold import Accepted, Kernel, Receipt, Route
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite_connection import Synchronous
 
 PAYLOAD = "x" * 500
+
+Level = Literal["FULL", "NORMAL"]
+# Takes the number of a lane, sends one message in it and waits for its delivery.
+Lifecycle = Callable[[int], Awaitable[None]]
+
+
+@define
+class Run:
+    """The outcome of one load. `times`: seconds from call to delivery, per message."""
+
+    messages: int = 0
+    wall_s: float = 0
+    cpu_s: float = 0
+    times: list[float] = field(factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.wall_s
+
+    @property
+    def cpu_us(self) -> float:
+        """Processor time of this process per message, in microseconds."""
+        return 1e6 * self.cpu_s / self.messages
+
+    def at(self, share: float) -> float:
+        """A percentile of `times`, in milliseconds."""
+        ordered = sorted(self.times)
+        return 1000 * ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall_s += time.perf_counter() - wall
+        self.cpu_s += time.process_time() - cpu
+
+    async def one(self, lifecycle: Lifecycle, lane: int) -> None:
+        began = time.perf_counter()
+        await lifecycle(lane)
+        self.times.append(time.perf_counter() - began)
+        self.messages += 1
 
 
 class Instant:
@@ -27,107 +70,87 @@ class Instant:
         return Accepted(receipt=Receipt(ids=(f"m{self.sent}",)))
 
 
-@define
-class Run:
-    """What a load came to; times of single messages in seconds."""
-
-    messages: int = 0
-    wall_s: float = 0
-    cpu_s: float = 0
-    times: list[float] = field(factory=list)
-
-    @property
-    def rate(self) -> float:
-        return self.messages / self.wall_s
-
-    @property
-    def cpu_us(self) -> float:
-        return 1e6 * self.cpu_s / self.messages
-
-    def at(self, share: float) -> float:
-        """A percentile of the messages' times, in milliseconds."""
-        ordered = sorted(self.times)
-        return 1000 * ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-@contextmanager
-def _measured(run: Run) -> Iterator[None]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    run.wall_s += time.perf_counter() - wall
-    run.cpu_s += time.process_time() - cpu
-
-
 @asynccontextmanager
-async def gateway(
-    store: Store | Path, settings: Settings | None = None
-) -> AsyncIterator[Kernel]:
-    kernel = Kernel(store, settings=settings)
+async def gateway(store: Store | Path) -> AsyncIterator[Kernel]:
+    kernel = Kernel(store)
     kernel.attach("t", Instant())
     async with kernel:
         yield kernel
 
 
-def sqlite(path: Path, level: Synchronous = "FULL") -> SqliteStore:
-    """A store, and its level read back from the connection that writes."""
+def sqlite(path: Path, level: Level = "FULL") -> SqliteStore:
+    """An open store whose durability was read back."""
     store = SqliteStore(path, synchronous=level)
     store.open()
-    assert store._writer is not None
-    assert store._writer.pragma("journal_mode") == "wal"
-    assert store._writer.pragma("synchronous") == {"FULL": 2, "NORMAL": 1}[level]
+    check_durability(store, level)
     return store
 
 
-async def lifecycle(kernel: Kernel, lane: int, run: Run) -> None:
-    began = time.perf_counter()
-    done = await kernel.enqueue(Route(channel="t", conversation=f"c{lane}"), PAYLOAD)
-    await kernel.settled(done.entry_id)
-    run.times.append(time.perf_counter() - began)
-    run.messages += 1
+def lifecycle_of(kernel: Kernel) -> Lifecycle:
+    async def lifecycle(lane: int) -> None:
+        route = Route(channel="t", conversation=f"c{lane}")
+        done = await kernel.enqueue(route, PAYLOAD)
+        await kernel.settled(done.entry_id)
+
+    return lifecycle
 
 
-async def closed_loop(kernel: Kernel, senders: int, seconds: float) -> Run:
-    """Each sender enqueues, waits for the delivery, and begins again."""
+async def closed_loop(lifecycle: Lifecycle, senders: int, seconds: float) -> Run:
+    """Each sender has a lane, and sends the next message after a delivery."""
     run = Run()
 
     async def sender(lane: int, until: float) -> None:
         while time.perf_counter() < until:
-            await lifecycle(kernel, lane, run)
+            await run.one(lifecycle, lane)
 
-    with _measured(run):
+    with run.measured():
         until = time.perf_counter() + seconds
         await asyncio.gather(*(sender(lane, until) for lane in range(senders)))
     return run
 
 
-async def open_loop(kernel: Kernel, rate: int, seconds: float, lanes: int = 100) -> Run:
-    """Messages come when they come; a late start counts as waiting."""
-    run = Run()
-    began = time.perf_counter()
+async def exactly(lifecycle: Lifecycle, senders: int, messages: int) -> Run:
+    """A closed loop of so many messages, for counting."""
+    run, numbers = Run(), iter(range(messages))
+
+    async def sender(lane: int) -> None:
+        for _ in numbers:
+            await run.one(lifecycle, lane)
+
+    with run.measured():
+        await asyncio.gather(*(sender(lane) for lane in range(senders)))
+    return run
+
+
+async def open_loop(
+    lifecycle: Lifecycle, rate: int, seconds: float, lanes: int = 100
+) -> Run:
+    """`rate` messages a second, whether or not earlier ones are delivered. Times count
+    from when a message was due, so a late start is waiting."""
+    run, began = Run(), time.perf_counter()
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(number: int, due: float) -> None:
-        route = Route(channel="t", conversation=f"c{number % lanes}")
-        done = await kernel.enqueue(route, PAYLOAD)
-        await kernel.settled(done.entry_id)
+        await lifecycle(number % lanes)
         run.times.append(time.perf_counter() - due)
         run.messages += 1
 
-    with _measured(run):
+    with run.measured():
         for number in range(int(rate * seconds)):
             due = began + number / rate
             while (left := due - time.perf_counter()) > 0:
-                await asyncio.sleep(left - 0.002 if left > 0.002 else 0)  # not too long
+                # a timer of the loop may be 1 ms late: the last 2 ms are spun
+                await asyncio.sleep(left - 0.002 if left > 0.002 else 0)
             tasks.add(asyncio.create_task(one(number, due)))
         await asyncio.gather(*tasks)
     return run
 
 
-async def backlog(kernel: Kernel, entries: int, lanes: int) -> Run:
-    """Everything is there at once: how fast does it go out?"""
+async def backlog(lifecycle: Lifecycle, entries: int, lanes: int) -> Run:
+    """All messages are enqueued at once."""
     run = Run()
-    with _measured(run):
+    with run.measured():
         await asyncio.gather(
-            *(lifecycle(kernel, number % lanes, run) for number in range(entries))
+            *(run.one(lifecycle, number % lanes) for number in range(entries))
         )
     return run

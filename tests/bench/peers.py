@@ -1,8 +1,9 @@
 """The peers: one durable enqueue, one claim, one acknowledgement per message.
 
-Each is set to the durability that is compared, and says which one its live connection
-really has. Nothing here is tuned against them: WAL, one process, one message at a time
-(with threads or in batches of one none of them gets faster).
+Each peer is set to the durability that is compared, and the level is read back from its
+live connection. Nothing is tuned against a peer: WAL, one process, one message at a time.
+None of them groups commits, and with threads none gets faster. So the figure of one
+caller stands for any number of callers.
 """
 
 import asyncio
@@ -12,17 +13,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.bench.inside import LEVELS
 from tests.bench.ours import PAYLOAD
 
-LEVELS = {"FULL": 2, "NORMAL": 1}
+AT_LEAST_ONCE, AT_MOST_ONCE = "at least once", "at most once"
 
 
 class Peer:
-    """`once()` is one lifecycle. `setting()` is read from the live connection."""
+    """`once()` is one lifecycle. `check(level)` fails if a live connection has another
+    durability."""
 
     name = ""
-    promise = "at least once"
-    history = False  # does it keep what it has delivered?
+    promise = AT_LEAST_ONCE
 
     def __init__(self, folder: Path, level: str) -> None:
         raise NotImplementedError
@@ -69,7 +71,6 @@ class PersistQueue(Peer):
 
 class LiteQueue(Peer):
     name = "litequeue"
-    history = True
 
     def __init__(self, folder: Path, level: str) -> None:
         from litequeue import LiteQueue as Queue
@@ -87,7 +88,7 @@ class LiteQueue(Peer):
 
 class Huey(Peer):
     name = "huey"
-    promise = "at most once"  # a task is deleted when it is claimed
+    promise = AT_MOST_ONCE  # a task is deleted when it is claimed
 
     def __init__(self, folder: Path, level: str) -> None:
         from huey import SqliteHuey
@@ -104,10 +105,9 @@ class Huey(Peer):
 
 
 class LocalQueue(Peer):
-    """Its connection is inside a Rust extension: it reports its level itself."""
+    """Its connection is inside a Rust extension, so the peer reports its own level."""
 
     name = "localqueue"
-    history = True
 
     def __init__(self, folder: Path, level: str) -> None:
         from localqueue import DurabilityMode, SimpleQueue
@@ -132,7 +132,6 @@ class LocalQueue(Peer):
 
 class EventSourcing(Peer):
     name = "eventsourcing"
-    history = True
 
     def __init__(self, folder: Path, level: str) -> None:
         from eventsourcing.application import Application
@@ -165,7 +164,7 @@ class EventSourcing(Peer):
 
 @cache
 def _message_class() -> Any:
-    """Its aggregates are registered by name, so there can be only one."""
+    """The library registers aggregates by name, so there can be only one class."""
     from eventsourcing.domain import Aggregate, event
 
     class Message(Aggregate):
@@ -186,7 +185,6 @@ def _message_class() -> Any:
 
 class TxOutbox(Peer):
     name = "txoutbox"
-    history = True
 
     def __init__(self, folder: Path, level: str) -> None:
         from txoutbox import Relay
@@ -226,20 +224,21 @@ ALL: tuple[type[Peer], ...] = (
 )
 
 
-def opened(folder: Path, level: str, told: Callable[[str], None]) -> list[Peer]:
-    """Those that are installed and take the level; who is missing is said."""
+def opened(folder: Path, level: str, missing: Callable[[str, str], None]) -> list[Peer]:
+    """All peers that are installed and take the level; `missing` is told the name and
+    the reason of each other one."""
     found: list[Peer] = []
     for kind in ALL:
-        home = folder / f"{kind.name}-{level}"
+        home = folder / kind.name
         home.mkdir()
         try:
             peer = kind(home, level)
             peer.check(level)
             peer.once()
         except ImportError as exc:
-            told(f"{kind.name} is left out: {exc}")
+            missing(kind.name, f"not installed: {exc}")
         except (AssertionError, AttributeError) as exc:
-            told(f"{kind.name} is left out, its durability cannot be read: {exc}")
+            missing(kind.name, f"its durability cannot be read: {exc}")
         else:
             found.append(peer)
     return found

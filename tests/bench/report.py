@@ -11,7 +11,7 @@ _Found = dict[str, dict[str, float]]
 
 
 def machine() -> str:
-    """What the absolute figures belong to."""
+    """The machine that the absolute figures belong to, and its load now."""
     return (
         f"{_processor()}, {os.cpu_count()} cores, {platform.system()} "
         f"{platform.release()}, Python {platform.python_version()}, "
@@ -25,33 +25,40 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass
+        pass  # other systems have no such file
     return platform.machine()
 
 
-def tables(found: _Found) -> str:
+def tables(found: _Found, missing: dict[str, str]) -> str:
     lines = []
     for row, figures in found.items():
         lines.append(f"\n{row}")
-        lines += [f"  {name:<36} {value:>12,.1f}" for name, value in figures.items()]
+        lines += [f"  {name:<46} {value:>12,.2f}" for name, value in figures.items()]
+    if missing:
+        lines.append("\nnot measured")
+        lines += [f"  {name}: {reason}" for name, reason in missing.items()]
     return "\n".join(lines)
 
 
 def _rates(figures: dict[str, float]) -> dict[str, float]:
-    return {n: v for n, v in figures.items() if not n.endswith(("ms", "us"))}
+    return {
+        name: value
+        for name, value in figures.items()
+        if " / " not in name and not name.endswith(("ms", "us"))
+    }
 
 
 def chart(figures: dict[str, float]) -> str:
-    """Lifecycles a second, as bars."""
+    """Messages a second, as bars."""
     rates = _rates(figures)
     if not rates:
         return ""
     top = max(rates.values())
     bars = [
-        f"  {name:<22} {'#' * max(1, round(40 * value / top))} {value:,.0f}"
+        f"  {name:<24} {'#' * max(1, round(40 * value / top))} {value:,.0f}"
         for name, value in rates.items()
     ]
-    return "\nlifecycles/s at FULL\n" + "\n".join(bars)
+    return "\nmessages a second at FULL\n" + "\n".join(bars)
 
 
 def svg(figures: dict[str, float]) -> str:
@@ -73,10 +80,10 @@ def svg(figures: dict[str, float]) -> str:
 
 
 def target_table(judged: list[dict[str, Any]]) -> str:
-    lines = ["\ntargets" + " " * 40 + "value      must   stretch"]
+    lines = ["\n" + "targets".ljust(62) + "     value      must   stretch"]
     for row in judged:
         value = "-" if row["value"] is None else f"{row['value']:,.2f}"
-        met = {None: "", True: "met", False: "MISSED"}[row["met"]]
+        met = {None: row.get("reason", ""), True: "met", False: "MISSED"}[row["met"]]
         must, stretch = f"{row['must']:,g}", f"{row['stretch']:,g}"
-        lines.append(f"  {row['name']:<42} {value:>10} {must:>9} {stretch:>9}  {met}")
+        lines.append(f"  {row['name']:<60} {value:>9} {must:>9} {stretch:>9}  {met}")
     return "\n".join(lines)

@@ -294,7 +294,7 @@ async def test_closed_streams_are_dropped_and_read_again_when_they_come_back(
     auditor = Auditor(facts=facts)
     await walk(auditor, store)
     auditor.end()
-    auditor.states.trim()
+    auditor.states.trim(disk.log[-1].at + 1)
     assert not [s for s in auditor.states if s.stream.startswith("turn:")]
     assert len(auditor.states.dropped) > len(auditor.states.known)
     await compare(auditor, store, facts)

@@ -23,9 +23,16 @@ START: list[Step] = [
 
 
 def records(steps: Sequence[Step]) -> list[Record]:
-    """The log of these events, a commit for each; a time is given as an offset, else it
-    runs on by 1 ms."""
-    return commits([[step] for step in steps])
+    """The log of these events, a record for each, in one moment; a step with an offset
+    begins a new one."""
+    made: list[Record] = []
+    versions: dict[str, int] = {}
+    at = T0
+    for position, (stream, event, *when) in enumerate(steps, 1):
+        at = T0 + when[0] if when else at
+        versions[stream] = versions.get(stream, 0) + 1
+        made.append(record_of([encode(event)], stream, versions[stream], at, position))
+    return made
 
 
 def commits(steps: Sequence[Sequence[Step]]) -> list[Record]:

@@ -71,6 +71,7 @@ def final(kind: Kind = Kind.FINAL, name: str = FINAL) -> list[Step]:
     return [(name, queued(kind=kind, turn=T, run=1)), (name, planned(name=name))]
 
 
+GATE = "gate:t/default"
 ABSENT = o.Reconciled(part=0, absent=True, due=T0)
 EXPIRED = ended(Reason.EXPIRED)
 REDRIVEN = o.Redriven(budget=8, expires_at=T0 + 90_000, by="me")
@@ -105,7 +106,7 @@ GOOD: dict[str, list[Step]] = {
         (E, attempted(2)),
         (E, delivered(2)),
     ],
-    "the same key in time": [*in_doubt(KEYED, 10_000), (E, attempted(2), 5_000), (E, delivered(2))],
+    "the same key in time": [*in_doubt(KEYED, 10_000), (E, attempted(2), 4_999), (E, delivered(2))],
     "the same key for ever": [*in_doubt(KEYED), (E, attempted(2), 50_000), (E, delivered(2))],
     "absent, so sent again": [*in_doubt(LOOKUP), (E, ABSENT), (E, attempted(2))],
     "found by a look-up": [*in_doubt(LOOKUP), (E, delivered(looked_up=True))],
@@ -143,6 +144,21 @@ GOOD: dict[str, list[Step]] = {
         (F, attempted()),
     ],
     "aborted in doubt": [*in_doubt(), (E, ABORT), (E, ended(Reason.OUTCOME_UNKNOWN))],
+    "a gate that was opened again": [
+        *START,
+        (E, queued()),
+        (E, planned()),
+        (GATE, g.GateClosed(reason="auth")),
+        (GATE, g.GateOpened(reason="connected")),
+        (E, attempted()),
+    ],
+    "a gate whose time is over": [
+        *START,
+        (E, queued()),
+        (E, planned()),
+        (GATE, g.GateClosed(reason="rate_limited", until=T0 + 5)),
+        (E, attempted(), 5),
+    ],
     "no ids on this platform": [
         *START,
         (E, queued()),
@@ -183,6 +199,19 @@ GOOD: dict[str, list[Step]] = {
         (T, t.RunFailed(run=1, failure=DIED, due=T0)),
         (T, started(2, 2, "w2")),
     ],
+    "in one commit, in any order of the streams": [
+        *two_queued(),
+        (E, attempted()),
+        (F, attempted(), 5),
+        (E, delivered(), 5),
+    ],
+    "a new worker whose record stands behind its own attempt": [
+        *START,
+        (E, queued()),
+        (E, planned()),
+        (E, attempted(fence=2, owner="w2"), 5),
+        (*NEW_WORKER, 5),
+    ],
     "control input takes no lane": [
         *START,
         (T, accepted()),
@@ -210,7 +239,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     ),
     "past half of the key's window": (
         Rule.NO_DOUBLE, E,
-        [*in_doubt(KEYED, 10_000), (E, attempted(2), 5_005)],
+        [*in_doubt(KEYED, 10_000), (E, attempted(2), 5_000)],
     ),
     "absent where none can look": (Rule.NO_DOUBLE, E, [*in_doubt(), (E, ABSENT)]),
     "resent without its mark": (
@@ -256,19 +285,19 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     ),
     "attempted by the old worker": (
         Rule.FENCE, E,
-        [*START, (E, queued()), (E, planned()), NEW_WORKER, (E, attempted())],
+        [*START, (E, queued()), (E, planned()), NEW_WORKER, (E, attempted(), 1)],
     ),
     "an outcome of the old worker": (
-        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, delivered())],
+        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, delivered(), 1)],
     ),
     "a refusal of the old worker": (
-        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, retryable())],
+        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, retryable(), 1)],
     ),
     "an outcome of another attempt": (Rule.FENCE, E, [*on_wire(), (E, delivered(2))]),
     "delivered with nobody sending": (Rule.FENCE, E, [*in_doubt(), (E, delivered())]),
     "called dead by its own epoch": (Rule.FENCE, E, [*on_wire(), (E, unknown(cause="owner_died"))]),
     "a run of the old worker": (
-        Rule.FENCE, T, [*START, (T, accepted()), NEW_WORKER, (T, started())],
+        Rule.FENCE, T, [*START, (T, accepted()), NEW_WORKER, (T, started(), 1)],
     ),
     "a number left out": (
         Rule.ATTEMPTS, E, [*START, (E, queued()), (E, planned()), (E, attempted(2))],
@@ -296,6 +325,16 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
             (E, unknown()),
             (E, o.Parked(reason="cut")),
             (F, attempted()),
+        ],
+    ),
+    "attempted behind a closed gate": (
+        Rule.GATE, E,
+        [
+            *START,
+            (E, queued()),
+            (E, planned()),
+            (GATE, g.GateClosed(reason="auth")),
+            (E, attempted(), 10),
         ],
     ),
     "two turns of one message": (

@@ -39,11 +39,8 @@ def logs(scenario: Scenario) -> list[Log]:
     def keep(world: World) -> list[str]:
         store = world.handle()
         now(store.open())
-        try:
-            log = Peek(store).log()
-            found.append(tuple(event for record in log for event in as_events(record)))
-        finally:
-            now(store.close())
+        log = Peek(store).log()
+        found.append(tuple(event for record in log for event in as_events(record)))
         return []
 
     explore(scenario, seconds=SECONDS, check=keep, most=10**9)

@@ -1,121 +1,162 @@
-"""One event after the other, each on top of its stream: what it breaks there and among
-streams (lanes, workers, finals), and the state after it."""
+"""One event after the other, each on top of its stream: the rules that it breaks there
+and among streams (lanes, workers, commits), and the state after it."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from turnfold.audit.commits import Commits
-from turnfold.audit.entries import USUAL, Moment, broken_by
+from turnfold.audit import turns
+from turnfold.audit.entries import Say, Worker, by_worker, check, check_first
 from turnfold.audit.findings import Findings, Rule
+from turnfold.audit.joint import Find, Joint
 from turnfold.audit.lanes import EntryLanes, TurnLanes
-from turnfold.audit.turns import FindEntry, Turns
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.events.ledger import WorkerStarted
-from turnfold.fold import STORE, State, advance, family
-from turnfold.machines import turn as turn_machine
+from turnfold.fold import State, advance, family
 from turnfold.machines.entry import Entry
 from turnfold.machines.entry import advance as advance_entry
-from turnfold.machines.ledger import StoreState
+from turnfold.machines.ledger import Gate
 from turnfold.machines.turn import Turn
+from turnfold.machines.turn import advance as advance_turn
 from turnfold.records import Record
+from turnfold.words import CLOSED, Phase
 
-_Broken = Iterable[tuple[Rule, str]]
-_Step = Callable[[Record, Any, Any], State]
-# What no lane has to be told of: from an open phase to an open one.
-STAYING = frozenset({o.Planned, o.Attempted, o.Dispatched})
+# From an open phase to an open one: no lane and no turn has to hear of these.
+_STAYING = frozenset({o.Planned, o.Attempted, o.Dispatched})
 
 
-def _plainly(record: Record, before: State | None, event: Any) -> State:
-    return advance(before, event, record.stream, record.at, record.position)
+_Check = Callable[[Say], None]
 
 
 class Among:
-    """`begin` a record, then `step` through its events: that notes what an event
-    breaks, which says more than that it is illegal, and folds it in. One way for each
-    family of streams, since that is asked only once."""
+    """`step` says the rules that an event breaks, which tells more than that the event
+    is illegal, and folds the event in. There is one way for each family of streams.
 
-    def __init__(
-        self, findings: Findings, find: FindEntry, aside: Collection[str]
-    ) -> None:
+    The streams of one commit have no order among each other. So a rule between streams
+    that looks broken is asked again when the moment is over.
+    """
+
+    def __init__(self, findings: Findings, find: Find, aside: Collection[str]) -> None:
         self._findings = findings
         self._lanes, self._turn_lanes = EntryLanes(), TurnLanes()
-        self._turns = Turns(find, aside)
-        self._commits = Commits(findings)
-        self._now = Moment(-1, 0, None)
-        self._steps: dict[str, _Step] = {
-            "entry": self._new_entry,
-            "turn": self._turn,
-            "store": self._worker,
-        }
+        self._messages = turns.Messages()
+        self._joint = Joint(find, aside, self._say_of)
+        self._at = -1
+        self._workers: list[Worker] = [(0, None)]  # of this moment, the last one holds
+        self._again: list[tuple[int, str, _Check]] = []
+        self._position, self._stream = 0, ""
 
-    def begin(self, record: Record, later: tuple[int, str] | None = None) -> None:
-        """`later`: the worker that begins in the same commit, behind this record."""
-        self._commits.begin(record)
-        now = self._now
-        if record.at != now.at or now.later != later:
-            self._now = Moment(record.at, now.epoch, now.owner, later)
+    def _say(self, rule: Rule, text: str) -> None:
+        self._findings.add(rule, text, self._position, self._stream)
+
+    def _say_of(self, stream: str, rule: Rule, text: str) -> None:
+        self._findings.add(rule, text, self._position, stream)
+
+    def _ask_again(self, check: _Check) -> None:
+        self._again.append((self._position, self._stream, check))
+
+    def begin(self, at: int) -> None:
+        """A new moment. Call before the first record of another time."""
+        self.end()
+        self._at = at
+
+    def end(self) -> None:
+        """The moment is over: judge what had to stand together in it."""
+        again, self._again = self._again, []
+        for self._position, self._stream, ask in again:
+            ask(self._say)
+        self._joint.end()
+        self._lanes.end_moment()
+        del self._workers[:-1]
 
     def step(self, record: Record, before: State | None, event: Any) -> State:
         """The state after the event. `before` moves on in place. Raises off the table,
         and what may be raised for events of another family."""
-        if type(before) is not Entry:  # most of all are
-            way: _Step = self._steps.get(family(record.stream), _plainly)
-            return way(record, before, event)
-        kind, was, now = type(event), before.phase, self._now
+        self._position, self._stream = record.position, record.stream
+        if type(before) is Entry:  # most of all events are of one
+            return self._entry(record, before, event)
+        match family(record.stream):
+            case "entry":
+                return self._new_entry(record, before, event)
+            case "turn":
+                return self._turn(record, before, event)
+            case "gate":
+                return self._gate(record, before, event)
+            case "store":
+                return self._worker(record, before, event)
+            case _:
+                return _plainly(record, before, event)
+
+    def _entry(self, record: Record, before: Entry, event: Any) -> Entry:
+        stream, kind, at, phase = record.stream, type(event), self._at, before.phase
+        check(before, event, at, self._say)
+        if not by_worker(phase, before.fence, event, self._workers):
+            self._ask_again(partial(self._by_worker, phase, before.fence, event))
         if kind is o.Attempted:
-            self._in_order(record, before)
-        usual = USUAL.get(kind)
-        if usual is None or not usual(before, event, now):
-            broken = broken_by(before, event, now)
-            self._findings.add_all(broken, record.position, record.stream)
-        # The states share the time of their commit, too: fewer numbers to keep.
-        after = advance_entry(before, event, record.stream, now.at, record.position)
-        if kind not in STAYING:
-            self._lanes.moved(was, after)
+            place = stream, before.lane, before.order, at
+            if not self._lanes.free(*place):
+                self._ask_again(partial(self._lanes.say, *place))
+        # The states share the time of their moment: fewer numbers to keep.
+        after = advance_entry(before, event, stream, at, record.position)
+        if kind not in _STAYING:
+            self._lanes.moved(after)
+            if phase not in CLOSED and after.phase in CLOSED:
+                self._joint.closed(stream)
         return after
 
-    def _in_order(self, record: Record, entry: Entry) -> None:
-        place = record.stream, entry.lane, entry.order
-        if self._lanes.ahead_of(*place) is not None:
-            self._commits.check(record, partial(self._lanes.overtakes, *place))
+    def _by_worker(self, phase: Phase, fence: int, event: Any, say: Say) -> None:
+        if not by_worker(phase, fence, event, self._workers):
+            said = getattr(event, "fence", fence), getattr(event, "owner", None)
+            say(Rule.FENCE, f"said by {said}, but the worker is {self._workers[-1]}")
 
-    def _new_entry(self, record: Record, _before: None, event: Any) -> Entry:
-        stream, position = record.stream, record.position
-        if type(event) is o.Queued and event.turn is not None:
-            broken = self._turns.queued(stream, event, position)
-            self._findings.add_all(broken, position, stream)
-        after = advance_entry(None, event, stream, self._now.at, position)
-        self._lanes.moved(None, after)
+    def _new_entry(self, record: Record, _before: State | None, event: Any) -> Entry:
+        check_first(event, self._say)
+        after = advance_entry(None, event, record.stream, self._at, record.position)
+        self._lanes.begun(after)
+        if isinstance(event, o.Queued):
+            self._joint.queued(record.stream, event)
         return after
 
-    def _turn(self, record: Record, before: Turn | None, event: Any) -> Turn:
-        stream, position = record.stream, record.position
+    def _turn(self, record: Record, before: Any, event: Any) -> Turn:
         was = None if before is None else before.phase
-        held = before is not None and before.held
-        if before is not None and type(event) is t.Started and not before.control:
-            place = stream, before.lane, before.order
-            self._commits.check(record, partial(self._turn_lanes.overtakes, *place))
-        broken: _Broken = self._turns.broken_by(before, stream, event, self._now)
-        self._findings.add_all(broken, position, stream)
-        joint = self._turns.joint(before, stream, event)
-        after = turn_machine.advance(before, event, stream, record.at, position)
-        if joint is not None:
-            self._commits.check(record, joint)
-        self._turn_lanes.moved(was, after, held=held)
+        self._messages.check(before, event, record.at, self._say)
+        if before is not None:
+            turns.check(before, event, self._say)
+            if isinstance(event, t.Started):
+                self._started(before, event)
+        after = advance_turn(before, event, record.stream, record.at, record.position)
+        self._turn_lanes.moved(was, after)
+        self._joint.turn(record.stream, event)
+        return after
+
+    def _started(self, turn: Turn, event: t.Started) -> None:
+        if (event.fence, event.owner) not in self._workers:
+            self._ask_again(partial(self._by_runner, event))
+        place = turn.stream, turn.lane, turn.order
+        if not turn.control and not self._turn_lanes.free(*place):
+            self._ask_again(partial(self._turn_lanes.say, *place))
+
+    def _by_runner(self, event: t.Started, say: Say) -> None:
+        said = event.fence, event.owner
+        if said not in self._workers:
+            text = f"started by {said}, but the worker is {self._workers[-1]}"
+            say(Rule.FENCE, text)
+
+    def _gate(self, record: Record, before: State | None, event: Any) -> State:
+        after = _plainly(record, before, event)
+        if isinstance(after, Gate):
+            self._lanes.gate(after)
         return after
 
     def _worker(self, record: Record, before: State | None, event: Any) -> State:
-        now = self._now
-        if isinstance(event, WorkerStarted) and event.epoch <= now.epoch:
-            text = f"epoch {event.epoch} begins after epoch {now.epoch}"
-            self._findings.add(Rule.FENCE, text, record.position, record.stream)
-        after = _plainly(record, before, event)
-        if isinstance(after, StoreState) and after.stream == STORE:
-            self._now = Moment(record.at, after.epoch, after.owner)
-        return after
+        epoch = self._workers[-1][0]
+        if isinstance(event, WorkerStarted):
+            if event.epoch <= epoch:
+                self._say(Rule.FENCE, f"epoch {event.epoch} begins after epoch {epoch}")
+            self._workers.append((event.epoch, event.owner))
+        return _plainly(record, before, event)
 
-    def end(self) -> Iterator[tuple[Rule, str, int, str]]:
-        self._commits.end()
-        return self._turns.end()
+
+def _plainly(record: Record, before: State | None, event: Any) -> State:
+    return advance(before, event, record.stream, record.at, record.position)

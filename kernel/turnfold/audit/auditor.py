@@ -15,8 +15,7 @@ from turnfold.audit.witness import Acceptance, Witness
 from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.events.ledger import WorkerStarted
-from turnfold.fold import STORE, UNFOLDABLE, State
+from turnfold.fold import UNFOLDABLE, State
 from turnfold.machines.entry import Entry
 from turnfold.records import Head, Record
 
@@ -46,8 +45,8 @@ class Auditor:
         self._witness = None
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
-        self._among = Among(self.findings, self.states.entry, self.aside)
-        self._held: list[Record] = []  # of a commit that may go on
+        self._among = Among(self.findings, self.states.find, self.aside)
+        self._at = -1
 
     # --- record by record ---
 
@@ -56,27 +55,18 @@ class Auditor:
         if not self.chain.follows(records):
             for record in records:
                 self.chain.feed(record)
-        self._follow(self._whole_commits(records))
+        self._follow(records)
 
-    def _whole_commits(self, records: Sequence[Record]) -> Sequence[Record]:
-        """All but those at the last time, whose commit may go on in the next records."""
-        whole = [*self._held, *records]
-        cut = len(whole)
-        while cut and whole[cut - 1].at == whole[-1].at:
-            cut -= 1
-        self._held = whole[cut:]
-        return whole[:cut]
+    def trim(self) -> None:
+        """Forget closed streams, so that memory is bounded by what is open."""
+        self.states.trim(self._at)
 
     def missing(self, records: Sequence[Record]) -> set[str]:
         """The streams that have to be brought back before these records are fed."""
-        return self.states.missing(r.stream for r in (*self._held, *records))
-
-    def next_position(self, records: Sequence[Record]) -> int:
-        """Streams are brought back as they stand before this position."""
-        return (self._held or records)[0].position
+        return self.states.missing(r.stream for r in records)
 
     def bring_back(self, stream: str, records: Sequence[Record]) -> None:
-        """A stream that was dropped, from its records up to `next_position`."""
+        """A stream that was dropped, from its records before the next one."""
         try:
             self.states.bring_back(stream, records)
         except CorruptLogError as exc:
@@ -84,10 +74,11 @@ class Auditor:
 
     def _follow(self, records: Sequence[Record]) -> None:
         known, aside, among = self.states.known, self.aside, self._among
-        workers = _workers(records)
         for record in records:
             stream = record.stream
-            among.begin(record, workers.get(record.position))
+            if record.at != self._at:
+                self._at = record.at
+                among.begin(record.at)
             if stream in aside:
                 continue
             before = known.get(stream)
@@ -137,11 +128,8 @@ class Auditor:
 
     def end(self) -> None:
         """Call once, after the last record."""
-        self._follow(self._held)
-        self._held = []
         self.chain.end()
-        for rule, text, position, stream in self._among.end():
-            self.findings.add(rule, text, position, stream)
+        self._among.end()
         if self._witness is not None:
             self._witness.end()
 
@@ -155,27 +143,3 @@ class Auditor:
             witnessed=None if self._witness is None else self._witness.total,
             head=self.chain.head,
         )
-
-
-def _workers(records: Sequence[Record]) -> dict[int, tuple[int, str]]:
-    """By position: the worker that begins behind a record, but in the same commit. A
-    commit has one time, and no stream twice."""
-    found: dict[int, tuple[int, str]] = {}
-    for index in [i for i, r in enumerate(records) if r.stream == STORE]:
-        worker, streams = _worker(records[index]), {STORE}
-        for ahead in reversed(records[:index]):
-            if ahead.at != records[index].at or ahead.stream in streams:
-                break
-            streams.add(ahead.stream)
-            if worker is not None:
-                found[ahead.position] = worker
-    return found
-
-
-def _worker(record: Record) -> tuple[int, str] | None:
-    try:
-        events = decode(record)
-    except CorruptLogError:
-        return None  # set aside when its turn comes
-    started = [e for e in events if isinstance(e, WorkerStarted)]
-    return (started[-1].epoch, started[-1].owner) if started else None

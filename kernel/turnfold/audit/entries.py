@@ -1,21 +1,54 @@
-"""The rules of one outbox entry, as a log shows them (specs/design.md 2, INV-1 to INV-12).
+"""The rules of one outbox entry, as its events show them (specs/rules.md).
 
-Written anew on purpose: nothing of `guards` or `decide` is used here, so that a guard
-that is wrong there is found here. Each function yields what an event breaks, given the
-entry as it was before the event.
+This reading is written apart from `guards` and `decide`, and uses nothing of them: an
+audit that asked a guard could not find that the guard is wrong. Each function says
+the rules that an event breaks, given the entry as it was before the event. Whether the
+transition table allows the event is asked by the fold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from turnfold.audit.findings import Rule
 from turnfold.events import outbox as o
-from turnfold.frozen import frozen
 from turnfold.machines.entry import Entry
-from turnfold.words import DeliveryClass, FailureClass, Phase, Reason
+from turnfold.words import AbortReason, DeliveryClass, FailureClass, Kind, Phase, Reason
 
-Broken = Iterator[tuple[Rule, str]]
+Say = Callable[[Rule, str], None]
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
+_DEFERS = (
+    FailureClass.NOT_CONNECTED,
+    FailureClass.RATE_LIMITED,
+    FailureClass.AUTH,
+    FailureClass.DRAIN,
+)
+_RETRIES = (
+    *_DEFERS,
+    FailureClass.TRANSIENT,
+    FailureClass.TARGET_MOVED,
+    FailureClass.CANCELLED,
+    FailureClass.OWNER_DIED,
+)
+# An attempt on the wire ends by the word of the platform. Time and deaths prove nothing.
+_BY_REFUSAL = (
+    Reason.PERMANENT,
+    Reason.REFUSED,
+    Reason.ATTEMPTS_EXHAUSTED,
+    Reason.OUTCOME_UNKNOWN,
+)
+_OF_A_RUN = (Kind.BLOCK, Kind.TOOL)
+_OF_SENDER = frozenset(
+    {
+        o.Dispatched,
+        o.PartDelivered,
+        o.Delivered,
+        o.Deferred,
+        o.FailedRetryable,
+        o.OutcomeUnknown,
+        o.FailedTerminal,
+    }
+)
 _Outcome = (
     o.PartDelivered
     | o.Delivered
@@ -26,231 +59,258 @@ _Outcome = (
 )
 
 
-@frozen
-class Moment:
-    """When an event was written, and which worker held the store then. `later`: epoch
-    and owner of the one that began in the same commit, by a record behind this one."""
-
-    at: int
-    epoch: int
-    owner: str | None
-    later: tuple[int, str] | None = None
-
-    def right(self, fence: int, owner: str) -> bool:
-        """Whoever writes with this fence is the worker."""
-        return (fence, owner) in ((self.epoch, self.owner), self.later)
-
-    def current(self, fence: int) -> bool:
-        """This fence is that of the worker."""
-        return fence == self.epoch or (
-            self.later is not None and fence == self.later[0]
-        )
+def check_first(event: o.OutboxEvent, say: Say) -> None:
+    """The rules that the first event of an entry breaks."""
+    if not isinstance(event, o.Queued | o.Imported):
+        return  # the fold refuses it
+    if event.expires_at <= 0:
+        say(Rule.EXPIRY, "it has no expiry")
+    scoped = isinstance(event, o.Queued) and event.turn is not None
+    if scoped and event.kind in _OF_A_RUN and not getattr(event, "run", None):
+        say(Rule.ONE_TURN, f"a {event.kind} of a turn that names no run")
 
 
-def broken_by(before: Entry, event: o.OutboxEvent, now: Moment) -> Broken:
-    """What `event` breaks; legality by the transition table is not looked at."""
-    match event:
-        case o.Attempted():
-            return _attempted(before, event, now)
-        case o.Dispatched():
-            return _dispatched(before, event, now)
-        case o.PartDelivered() | o.Delivered():
-            return _delivered(before, event, now)
-        case o.Deferred() | o.FailedRetryable() | o.OutcomeUnknown():
-            return _not_delivered(before, event, now)
-        case o.FailedTerminal():
-            return _ended(before, event, now)
-        case o.LateReceipt():
-            return _receipt(before, event.receipt)
-        case o.Reconciled():
-            return _looked_up(before, event)
-        case _:
-            return _changed(before, event)
+def check(before: Entry, event: o.OutboxEvent, at: int, say: Say) -> None:
+    """Say the rules that a later event of an entry breaks."""
+    rules = _RULES.get(type(event))
+    if rules is not None:
+        rules(before, event, at, say)
 
 
-# What nearly every message does is looked at in one go: if all is as usual, none of the
-# rules has anything to say (a test holds that), so they need not be asked. They alone
-# say what is broken.
+def _planned(before: Entry, event: o.Planned, _at: int, say: Say) -> None:
+    if before.planned:
+        say(Rule.FROZEN_PLAN, "planned a second time")
+    if len({part.key for part in event.parts}) < len(event.parts):
+        say(Rule.FROZEN_PLAN, "two parts have one key")
+    if event.budget < 1:
+        say(Rule.ATTEMPTS, "planned without a budget")
 
 
-def _usual_plan(before: Entry, _event: o.Planned, _now: Moment) -> bool:
-    return not before.planned
-
-
-def _usual_attempt(before: Entry, event: o.Attempted, now: Moment) -> bool:
-    return (
-        event.part == before.part
-        and event.attempt == before.attempt + 1
-        and event.fence == now.epoch
-        and event.owner == now.owner
-        and before.planned
-        and before.used < before.budget
-        and now.at < before.expires_at
-        and before.abort is None
-        and not before.doubt
-    )
-
-
-def _usual_end(
-    before: Entry, event: o.PartDelivered | o.Delivered, now: Moment
-) -> bool:
-    return (
-        event.part == before.part
-        and event.attempt == before.attempt
-        and before.fence == now.epoch
-        and before.phase in _IN_FLIGHT
-        and event.receipt != ()
-        and "" not in event.receipt
-    )
-
-
-USUAL: dict[type, Callable[[Entry, Any, Moment], bool]] = {
-    o.Planned: _usual_plan,
-    o.Attempted: _usual_attempt,
-    o.PartDelivered: _usual_end,
-    o.Delivered: _usual_end,
-}
-
-
-def _changed(before: Entry, event: o.OutboxEvent) -> Broken:
-    """Events that are nobody's outcome."""
-    match event:
-        case o.Planned() if before.planned:
-            yield Rule.FROZEN_PLAN, "planned a second time"
-        case o.Aborted() if before.doubt:
-            yield Rule.ABORT, "aborted, though an attempt of it is in doubt"
-        case o.Redriven() if before.doubt and not event.accept_duplicate:
-            yield Rule.NO_DOUBLE, "redriven out of doubt, and no duplicate was accepted"
-        case _:
-            pass
-
-
-def _attempted(before: Entry, event: o.Attempted, now: Moment) -> Broken:
+def _attempted(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
     if not before.planned:
-        yield Rule.FROZEN_PLAN, "attempted before its parts were frozen"
+        say(Rule.FROZEN_PLAN, "attempted before its parts were frozen")
+    elif event.part >= len(before.parts):
+        say(Rule.FROZEN_PLAN, f"attempted part {event.part}, which it does not have")
     if event.part > before.part:
         text = f"part {event.part} attempted while part {before.part} is not settled"
-        yield Rule.FROZEN_PLAN, text
-    if not now.right(event.fence, event.owner):
-        text = f"attempted by {event.owner} with fence {event.fence}"
-        yield Rule.FENCE, f"{text}, but the worker is {now.owner} of epoch {now.epoch}"
+        say(Rule.FROZEN_PLAN, text)
     if event.part == before.part and event.attempt != before.attempt + 1:
         text = f"attempt {event.attempt} of part {event.part} follows {before.attempt}"
-        yield Rule.ATTEMPTS, text
+        say(Rule.ATTEMPTS, text)
     if before.used >= before.budget and before.planned:
         text = f"attempted with {before.used} of {before.budget} attempts spent"
-        yield Rule.ATTEMPTS, text
-    yield from _may_go_out(before, event.part, now, "attempted")
+        say(Rule.ATTEMPTS, text)
+    _may_go_out(before, event.part, at, "attempted", say)
     if event.part == before.part and before.doubt:
-        yield from _resent(before, event, now)
+        _resent(before, event, at, say)
 
 
-def _dispatched(before: Entry, event: o.Dispatched, now: Moment) -> Broken:
-    yield from _current(before, event)
-    yield from _fenced(before, now)
-    yield from _may_go_out(before, event.part, now, "dispatched")
+def _dispatched(before: Entry, event: o.Dispatched, at: int, say: Say) -> None:
+    _current(before, event, say)
+    _may_go_out(before, event.part, at, "dispatched", say)
 
 
-def _may_go_out(before: Entry, part: int, now: Moment, what: str) -> Broken:
+def _may_go_out(before: Entry, part: int, at: int, what: str, say: Say) -> None:
     if part < before.part:
-        yield Rule.EVIDENCE, f"part {part} {what} again after it was settled"
-    if now.at >= before.expires_at:
-        late = now.at - before.expires_at
-        yield Rule.EXPIRY, f"{what} {late} ms after it had expired"
+        say(Rule.EVIDENCE, f"part {part} {what} again after it was settled")
+    if at >= before.expires_at:
+        late = at - before.expires_at
+        say(Rule.EXPIRY, f"{what} {late} ms after it had expired")
     if before.abort is not None:
-        yield Rule.ABORT, f"{what} after an abort was requested ({before.abort})"
+        say(Rule.ABORT, f"{what} after an abort was requested ({before.abort})")
 
 
-def _resent(before: Entry, event: o.Attempted, now: Moment) -> Broken:
-    """A part in doubt goes out again: under its key in time, or by a logged word."""
+def _resent(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
+    """A part in doubt is attempted again: under its key in time, or by a logged word."""
     if before.resend:
         if before.marked and not event.marked:
-            yield Rule.NO_DOUBLE, "sent again without the mark that was decided"
+            say(Rule.NO_DOUBLE, "sent again without the mark that was decided")
         return
     part = before.parts[before.part] if before.part < len(before.parts) else None
     if part is None or DeliveryClass.KEYED not in part.classes:
         classes = ", ".join(part.classes) if part and part.classes else "blind"
         text = f"sent again while in doubt; its class is {classes} and no policy spoke"
-        yield Rule.NO_DOUBLE, text
+        say(Rule.NO_DOUBLE, text)
         return
-    since = now.at - (before.first_at if before.first_at is not None else now.at)
+    since = at - (before.first_at if before.first_at is not None else at)
     window = part.key_window_ms
-    # Half of the window: what a wall clock may lose across a restart (specs/design.md 2).
     if window is not None and 2 * since >= window:
         text = f"sent again under its key {since} ms after the first attempt"
-        yield Rule.NO_DOUBLE, f"{text}; half of the key's window is {window // 2} ms"
+        say(Rule.NO_DOUBLE, f"{text}; half of the key's window is {window // 2} ms")
 
 
-def _current(before: Entry, event: _Outcome) -> Broken:
+def _current(before: Entry, event: _Outcome, say: Say) -> None:
     last = (before.part, before.attempt)
     if (event.part, event.attempt) != last:
         text = f"about part {event.part}, attempt {event.attempt}"
-        yield Rule.FENCE, f"{text}; the last one is part {last[0]}, attempt {last[1]}"
-
-
-def _fenced(before: Entry, now: Moment) -> Broken:
-    if before.phase in _IN_FLIGHT and not now.current(before.fence):
-        text = f"an outcome under fence {before.fence}, but the epoch is {now.epoch}"
-        yield Rule.FENCE, text
+        say(Rule.FENCE, f"{text}; the last one is part {last[0]}, attempt {last[1]}")
 
 
 def _delivered(
-    before: Entry, event: o.PartDelivered | o.Delivered, now: Moment
-) -> Broken:
-    if event.suppressed is not None:
-        return
-    yield from _current(before, event)
-    if event.by is not None:
-        return  # a person's word
-    yield from _receipt(before, event.receipt)
-    if event.looked_up:
-        return
-    yield from _fenced(before, now)
-    if before.phase not in _IN_FLIGHT:
-        yield Rule.FENCE, f"delivered in phase {before.phase}, when nobody was sending"
+    before: Entry, event: o.PartDelivered | o.Delivered, _at: int, say: Say
+) -> None:
+    _current(before, event, say)
+    if event.suppressed is not None or event.by is not None:
+        return  # the channel shows nothing, or a person says so: there is no receipt
+    _receipt(before, event.receipt, say)
+    if not event.looked_up and before.phase not in _IN_FLIGHT:
+        say(Rule.FENCE, f"delivered in phase {before.phase}, when nobody was sending")
 
 
-def _receipt(before: Entry, receipt: tuple[str, ...]) -> Broken:
+def _receipt(before: Entry, receipt: tuple[str, ...], say: Say) -> None:
     if before.ids and not (receipt and all(receipt)):
-        yield Rule.NO_LOSS, "called delivered without the platform's receipt"
+        say(Rule.NO_LOSS, "called delivered without the platform's receipt")
+
+
+def _late(before: Entry, event: o.LateReceipt, _at: int, say: Say) -> None:
+    _receipt(before, event.receipt, say)
+    if event.part >= len(before.parts):
+        say(Rule.EVIDENCE, f"a receipt for part {event.part}, which it does not have")
+    made = before.attempt if event.part == before.part else event.attempt
+    if event.part > before.part or not 1 <= event.attempt <= made:
+        text = f"a receipt for part {event.part}, attempt {event.attempt}"
+        say(Rule.FENCE, f"{text}, which never began")
 
 
 def _not_delivered(
     before: Entry,
     event: o.Deferred | o.FailedRetryable | o.OutcomeUnknown,
-    now: Moment,
-) -> Broken:
-    yield from _current(before, event)
-    unknown = isinstance(event, o.OutcomeUnknown)
+    _at: int,
+    say: Say,
+) -> None:
+    _current(before, event, say)
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
-    if why != FailureClass.OWNER_DIED:
-        yield from _fenced(before, now)
-    elif before.fence == now.epoch and now.later is None and before.phase in _IN_FLIGHT:
-        yield Rule.FENCE, "its owner is called dead by its own epoch"
+    died = why == FailureClass.OWNER_DIED
+    if isinstance(event, o.Deferred):
+        _proven(before, event.failure, _DEFERS, say)
+    elif isinstance(event, o.FailedRetryable):
+        _proven(before, event.failure, _RETRIES, say)
+        if died and before.phase is Phase.DISPATCHED:
+            say(
+                Rule.NO_DOUBLE,
+                "its sender died on the wire, yet it is called not sent",
+            )
+
+
+def _proven(
+    before: Entry, failure: FailureClass, allowed: tuple[FailureClass, ...], say: Say
+) -> None:
+    """An attempt is called not accepted."""
+    if before.doubt:
+        say(Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt")
+    if failure not in allowed:
+        say(Rule.NO_LOSS, f"put off for {failure}, which is no reason to try again")
+
+
+def _ended(before: Entry, event: o.FailedTerminal, at: int, say: Say) -> None:
+    reason, unknown = event.reason, event.reason is Reason.OUTCOME_UNKNOWN
     if before.doubt and not unknown:
-        yield Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt"
-    dead = before.phase is Phase.DISPATCHED and why == FailureClass.OWNER_DIED
-    if dead and not unknown:
-        yield Rule.NO_DOUBLE, "its sender died on the wire, yet it is called not sent"
+        say(Rule.EXPIRY, f"ended as {reason}, though it may have been delivered")
+    if before.phase is Phase.DISPATCHED:
+        if reason not in _BY_REFUSAL:
+            say(Rule.EXPIRY, f"ended as {reason} while it was on the wire")
+    elif unknown and not before.doubt:
+        say(Rule.EXPIRY, "ended as outcome_unknown, though nothing is in doubt")
+    if reason is Reason.EXPIRED and at < before.expires_at:
+        text = f"expired {before.expires_at - at} ms before its time"
+        say(Rule.EXPIRY, text)
+    if reason is Reason.ATTEMPTS_EXHAUSTED and before.used < before.budget:
+        left = before.budget - before.used
+        say(Rule.ATTEMPTS, f"ended as attempts_exhausted with {left} attempts left")
 
 
-def _ended(before: Entry, event: o.FailedTerminal, now: Moment) -> Broken:
-    reason = event.reason
-    if before.doubt and reason is not Reason.OUTCOME_UNKNOWN:
-        yield Rule.EXPIRY, f"ended as {reason}, though it may have been delivered"
-    if reason is Reason.EXPIRED:
-        if now.at < before.expires_at:
-            text = f"expired {before.expires_at - now.at} ms before its time"
-            yield Rule.EXPIRY, text
-        if before.phase is Phase.DISPATCHED and not before.doubt:
-            yield Rule.EXPIRY, "ended as expired while it was on the wire"
-    if reason is Reason.PERMANENT:
-        yield from _fenced(before, now)
-
-
-def _looked_up(before: Entry, event: o.Reconciled) -> Broken:
+def _looked_up(before: Entry, event: o.Reconciled, _at: int, say: Say) -> None:
     if event.part != before.part:
-        yield Rule.FENCE, f"a look-up of part {event.part}, not of part {before.part}"
+        say(Rule.FENCE, f"a look-up of part {event.part}, not of part {before.part}")
     part = before.parts[before.part] if before.part < len(before.parts) else None
-    if event.absent and (part is None or DeliveryClass.LOOKUP not in part.classes):
-        yield Rule.NO_DOUBLE, "absence was proven where nothing can be looked up"
+    if part is None or DeliveryClass.LOOKUP not in part.classes:
+        say(Rule.NO_DOUBLE, "a look-up where nothing can be looked up")
+
+
+def _redriven(before: Entry, event: o.Redriven, at: int, say: Say) -> None:
+    unknown = before.doubt or before.reason == Reason.OUTCOME_UNKNOWN
+    if unknown and not event.accept_duplicate:
+        say(Rule.NO_DOUBLE, "redriven out of doubt, and no duplicate was accepted")
+    if before.redacted:
+        say(Rule.FROZEN_PLAN, "redriven after its bodies were erased")
+    if event.expires_at <= at:
+        say(Rule.EXPIRY, "redriven with an expiry in the past")
+    if event.budget < 1:
+        say(Rule.ATTEMPTS, "redriven without a budget")
+
+
+def _aborted(before: Entry, event: o.Aborted, _at: int, say: Say) -> None:
+    if before.doubt:
+        say(Rule.ABORT, "aborted, though an attempt of it is in doubt")
+    if event.reason is AbortReason.RERUN and before.kind not in _OF_A_RUN:
+        say(Rule.ONE_TURN, f"aborted for a rerun, but a {before.kind} is of no run")
+
+
+def _bounced(before: Entry, event: o.Bounced, _at: int, say: Say) -> None:
+    if event.part >= before.part:
+        say(Rule.EVIDENCE, f"part {event.part} bounced and was never accepted")
+
+
+Worker = tuple[int, str | None]  # its epoch and owner
+
+
+def by_worker(
+    phase: Phase, fence: int, event: o.OutboxEvent, workers: Sequence[Worker]
+) -> bool:
+    """True if an event is of a worker that may write it (INV-5).
+
+    `phase` and `fence`: of the entry before the event. `workers`: those that held the
+    store in this moment, in order.
+    """
+    kind: Any = type(event)
+    if kind is o.Attempted:
+        said: Any = event
+        return (said.fence, said.owner) in workers
+    if kind not in _OF_SENDER or phase not in _IN_FLIGHT:
+        return True
+    current = fence == workers[-1][0]
+    if _died(event):
+        return not current
+    return current or _of_no_sender(event) or any(fence == w[0] for w in workers)
+
+
+def _died(event: o.OutboxEvent) -> bool:
+    match event:
+        case o.OutcomeUnknown():
+            return event.cause == FailureClass.OWNER_DIED
+        case o.FailedRetryable():
+            return event.failure is FailureClass.OWNER_DIED
+        case _:
+            return False
+
+
+def _of_no_sender(event: o.OutboxEvent) -> bool:
+    """A look-up, a person, a plan that shows nothing, or the end of the entry's time."""
+    match event:
+        case o.PartDelivered() | o.Delivered():
+            by_other = event.by is not None or event.suppressed is not None
+            return event.looked_up or by_other
+        case o.FailedTerminal():
+            return event.reason is not Reason.PERMANENT
+        case _:
+            return False
+
+
+_RULES: Mapping[type, Callable[[Entry, Any, int, Say], None]] = MappingProxyType(
+    {
+        o.Planned: _planned,
+        o.Attempted: _attempted,
+        o.Dispatched: _dispatched,
+        o.PartDelivered: _delivered,
+        o.Delivered: _delivered,
+        o.Deferred: _not_delivered,
+        o.FailedRetryable: _not_delivered,
+        o.OutcomeUnknown: _not_delivered,
+        o.Reconciled: _looked_up,
+        o.FailedTerminal: _ended,
+        o.Aborted: _aborted,
+        o.LateReceipt: _late,
+        o.Redriven: _redriven,
+        o.Bounced: _bounced,
+    }
+)

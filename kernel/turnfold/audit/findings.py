@@ -1,6 +1,5 @@
 """What an audit says: rules with stable ids, findings, and the report of them all."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from attrs import define, field, frozen
@@ -34,6 +33,7 @@ class Rule(StrEnum):
     PROJECTION = "INV-13"
     TURN_LANE = "turn.lane"
     NOTICE = "turn.notice"
+    GATE = "lane.gate"
     KEY = "store.key"
     BODY = "store.body"
 
@@ -61,6 +61,7 @@ RULES = {
     Rule.PROJECTION: "the projections are the fold of the log, none more and none less",
     Rule.TURN_LANE: "a lane of turns runs one at a time, in order",
     Rule.NOTICE: "a turn has one notice at most, and it is a notice",
+    Rule.GATE: "nothing is attempted while a gate of its lane is closed",
     Rule.KEY: "the dedupe keys are those of the log, each at its stream",
     Rule.BODY: "the bodies are those that events name, but for redacted ones",
 }
@@ -130,9 +131,3 @@ class Findings:
         key = [(f.position is None, f.position or 0) for f in self.kept]
         order = sorted(range(len(key)), key=key.__getitem__)
         return tuple(self.kept[index] for index in order)
-
-    def add_all(
-        self, broken: Iterable[tuple[Rule, str]], position: int, stream: str
-    ) -> None:
-        for rule, text in broken:
-            self.add(rule, text, position, stream)

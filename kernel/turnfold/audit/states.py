@@ -31,24 +31,26 @@ class States:
         if isinstance(state, Entry | Turn) and not state.open:
             self._closed.append(state.stream)
 
-    def entry(self, stream: str) -> Entry | None:
-        """An entry as it stands now. Those of a turn that is in hand are, too."""
+    def find(self, stream: str) -> Entry | Turn | None:
+        """An entry or a turn as it stands now. The entries of a turn that is in hand
+        are in hand, too."""
         known = self.known.get(stream)
-        return known if isinstance(known, Entry) else None
+        return known if isinstance(known, Entry | Turn) else None
 
     def __iter__(self) -> Iterator[State]:
         return iter(self.known.values())
 
     # --- for whoever can read a stream again ---
 
-    def trim(self) -> None:
-        """Drop what closed long ago."""
+    def trim(self, before: int) -> None:
+        """Drop streams that closed long ago, none that moved at `before` or later: the
+        moment of that time is not judged yet."""
         kept = []
         while len(self._closed) > _LATE:
             state = self.known.get(self._closed.popleft())
             if not isinstance(state, Entry | Turn) or state.open:
                 continue
-            if self._needed(state):
+            if state.updated >= before or self._needed(state):
                 kept.append(state.stream)
             else:
                 del self.known[state.stream]

@@ -23,7 +23,7 @@ async def walk(
 ) -> None:
     """Feed the whole log. `progress` is told the position after each page."""
     async for page in _readable(auditor, store):
-        auditor.states.trim()
+        auditor.trim()
         await _bring_back(auditor, store, page)
         auditor.feed(page)
         if progress is not None:
@@ -64,7 +64,7 @@ async def _bring_back(auditor: Auditor, store: Store, page: Sequence[Record]) ->
         children = [name for names in found.children.values() for name in names]
         streams |= auditor.states.missing(children)
     found = await store.fetch(Wanted(streams=frozenset(streams)))
-    end = auditor.next_position(page)
+    end = page[0].position
     for stream, records in found.streams.items():
         auditor.bring_back(stream, [r for r in records if r.position < end])
 

@@ -13,6 +13,7 @@ from turnfold.words import (
     DeliveryClass,
     FailureClass,
     Kind,
+    Phase,
     Reason,
 )
 
@@ -224,7 +225,7 @@ class Imported:
     lane: str
     body: tuple[str, ...]
     expires_at: int
-    phase: str
+    phase: Phase
     origin: str
     key: str | None = None
     thread: str | None = None

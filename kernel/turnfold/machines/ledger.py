@@ -1,9 +1,13 @@
 """Gates, cursors and the worker's epoch: streams where the last event is the state."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import attrs
 
 from turnfold.events import ledger as g
 from turnfold.frozen import frozen
+from turnfold.machines.table import Row, targets
 
 
 @frozen(kw_only=True)
@@ -49,12 +53,27 @@ class StoreState:
     restored: int = 0
 
 
+_SAME = frozenset({None})  # these streams have no phases but those of the gate
+GATE: Mapping[bool, Row] = MappingProxyType(
+    {
+        False: {g.GateClosed: _SAME},
+        True: {g.GateClosed: _SAME, g.GateOpened: _SAME},
+    }
+)
+CURSOR: Mapping[None, Row] = MappingProxyType({None: {g.CursorAdvanced: _SAME}})
+_STARTED: Row = {g.WorkerStarted: _SAME, g.Restored: _SAME}
+STORE: Mapping[bool, Row] = MappingProxyType(
+    {False: {g.StoreCreated: _SAME, **_STARTED}, True: _STARTED}
+)
+
+
 def evolve_gate(
     gate: Gate | None, event: g.GateEvent, stream: str, at: int, position: int
 ) -> Gate:
     before = gate or Gate(
         stream=stream, version=0, order=position, created=at, updated=at
     )
+    targets(GATE, before.closed, type(event), stream)
     return attrs.evolve(
         before,
         version=before.version + 1,
@@ -71,6 +90,7 @@ def evolve_cursor(
     before = cursor or Cursor(
         stream=stream, version=0, order=position, created=at, updated=at
     )
+    targets(CURSOR, None, type(event), stream)
     return attrs.evolve(
         before, version=before.version + 1, updated=at, value=event.cursor
     )
@@ -82,6 +102,7 @@ def evolve_store(
     before = store or StoreState(
         stream=stream, version=0, order=position, created=at, updated=at
     )
+    targets(STORE, before.id is not None, type(event), stream)
     after = attrs.evolve(before, version=before.version + 1, updated=at)
     match event:
         case g.StoreCreated():

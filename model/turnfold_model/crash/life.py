@@ -22,7 +22,7 @@ from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act, Live
 from turnfold_model.crash.process import Choose, Process
-from turnfold_model.crash.scenario import SETTLE_MS
+from turnfold_model.crash.scenario import LATEST_MS
 from turnfold_model.crash.world import World
 
 STEPS = 3_000  # far more than any life needs
@@ -250,7 +250,7 @@ class Life:
         dues = [process.driver.next_time() for process in self._processes()]
         due = min((d for d in dues if d is not None), default=None)
         if due is None or due - world.now > self._patience:
-            world.platform.land(world.now + SETTLE_MS)  # what is late comes, too
+            world.platform.land(world.now + LATEST_MS)  # what is late comes, too
             return False  # at rest: what waits an hour or more is parked
         world.now = max(due, world.now + 1)
         world.platform.land(world.now)

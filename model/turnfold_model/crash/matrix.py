@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from turnfold.words import BlindPolicy, DeliveryClass
-from turnfold_model.crash.scenario import Scenario
+from turnfold_model.crash.scenario import Assumption, Scenario
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 _KL = (*_K, *_L)
@@ -11,8 +11,8 @@ _HOLD, _DROP = BlindPolicy.HOLD, BlindPolicy.DROP
 _RESEND, _MARKED = BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED
 _WEIRD = ("barred", "gone", "offline")
 
-# Key windows are at least twice SETTLE_MS: `attach` refuses shorter ones, and the world
-# model shows why (assumption `prompt` in specs/guarantees.md).
+# Key windows are at least twice SETTLE_MS: `attach` refuses shorter ones, and the row
+# without the assumption `prompt` shows why.
 
 
 def _paused(name: str, *, crashes: int = 0, **more: Any) -> Scenario:
@@ -135,6 +135,23 @@ LARGE: Final = (
     _paused("paused-blind-fault", classes=(), faults=1),
 )
 MATRIX: Final = (*SMALL, *LARGE)
+
+
+def _without(assumption: Assumption, **more: Any) -> Scenario:
+    return Scenario(name=f"without-{assumption}", dropped=assumption, **more)
+
+
+_SHORT: Final = {"window_ms": 12_000, "fates": ("landed",)}
+# One for each assumption: something is accepted twice here, and nothing if it holds.
+ASSUMPTIONS: Final = (
+    _without(Assumption.FSYNC, classes=(), crashes=2),
+    _without(Assumption.KEY, crashes=1),
+    _without(Assumption.CLOCK, window_ms=12_000, down_ms=13_000),
+    _without(Assumption.SETTLE, classes=_L, crashes=1),
+    _without(Assumption.HUNG, classes=_L, faults=1, fates=("hung",), crashes=0),
+    _without(Assumption.LOCK, classes=_L, zombies=1, pauses=True, crashes=0),
+    _without(Assumption.PROMPT, faults=1, crashes=0, **_SHORT),
+)
 
 
 def named(name: str) -> Scenario:

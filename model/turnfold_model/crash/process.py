@@ -50,6 +50,7 @@ from turnfold.ports.store import Command, Store, now
 from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act
+from turnfold_model.crash.scenario import LATEST_MS, Assumption
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
 from turnfold_model.crash.world import Request, World
@@ -207,6 +208,8 @@ class Process:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[attempt.part].key
         request = Request(key, entry.stream, attempt.part, entry.lane)
+        if self.scenario.drops(Assumption.PROMPT) and self.choose(2):
+            self.world.now += self.scenario.window_ms  # stopped just before the wire
         self.world.flying[self._flight(effect)] = request
 
     def _wrong(self, what: str) -> None:
@@ -219,7 +222,8 @@ class Process:
         """The request has met its fate; the first one is that all goes well."""
         world = self.world
         request = world.flying.pop(self._flight(effect))
-        self._quiet[effect.attempt.entry] = world.now
+        entry = effect.attempt.entry
+        self._quiet[entry] = world.now
         fates = ("well", *self.scenario.fates)
         fate = fates[self.choose(len(fates))] if world.faults else "well"
         world.faults -= fate != "well"
@@ -229,6 +233,8 @@ class Process:
         if fate in _REFUSALS:
             return _REFUSALS[fate]
         world.meet(fate, request)
+        if fate == "hung" and not self.scenario.drops(Assumption.HUNG):
+            self._quiet[entry] = world.now + LATEST_MS  # it is alive until then
         return Unknown(cause="timeout")
 
     def reconcile(self, effect: Reconcile) -> Asked:

@@ -1,5 +1,6 @@
 """What is explored: one delivery class, a few messages, and what may go wrong."""
 
+from enum import StrEnum
 from functools import cached_property
 
 from attrs import define
@@ -9,10 +10,23 @@ from turnfold.settings import Settings
 from turnfold.words import BlindPolicy, DeliveryClass
 
 SETTLE_MS = 5_000
+LATEST_MS = 3 * SETTLE_MS  # when a request lands whose sender is not to be trusted
 WINDOW_MS = 3_600_000
 HOUR = 3_600_000
 # What may become of a request, besides that all goes well.
 FATES = ("landed", "lost", "late", "refused", "limited")
+
+
+class Assumption(StrEnum):
+    """What specs/design.md 2 takes for granted. A scenario may drop one of them."""
+
+    FSYNC = "fsync"  # what was committed is still there after a crash
+    KEY = "key"  # the platform honours its key inside the window
+    CLOCK = "clock"  # a restart loses at most half of a key's window
+    SETTLE = "settle"  # a dead sender's request lands in `settle_ms`, or never
+    HUNG = "hung"  # a hung call of our own process counts as alive
+    LOCK = "lock"  # a living worker is not replaced
+    PROMPT = "prompt"  # a keyed request reaches the platform inside its window
 
 
 @define(kw_only=True, slots=False, eq=False, repr=False)
@@ -24,7 +38,8 @@ class Scenario:
     a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
-    step, when its successor has done anything, or all."""
+    step, when its successor has done anything, or all. `dropped`: an assumption that
+    does not hold; then something must break."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
@@ -53,9 +68,13 @@ class Scenario:
     window_ms: int = WINDOW_MS
     ttl_ms: int = 24 * HOUR
     down_ms: int = 1
+    dropped: Assumption | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+    def drops(self, assumption: Assumption) -> bool:
+        return self.dropped is assumption
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -82,7 +101,8 @@ class Scenario:
         that lives on, an answer to a look-up proves nothing; a key does, and who never
         sends again needs no proof."""
         if self.classes:
-            return not (self.zombies and DeliveryClass.LOOKUP in self.classes)
+            replaced = self.zombies and self.dropped is not Assumption.LOCK
+            return not (replaced and DeliveryClass.LOOKUP in self.classes)
         return self.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
 
     @property

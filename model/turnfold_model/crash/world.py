@@ -10,7 +10,7 @@ from turnfold.audit import Acceptance
 from turnfold.ports.store import Head, Store
 from turnfold.words import DeliveryClass
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
-from turnfold_model.crash.scenario import SETTLE_MS, Scenario
+from turnfold_model.crash.scenario import LATEST_MS, SETTLE_MS, Assumption, Scenario
 
 
 @frozen
@@ -88,6 +88,7 @@ class World:
     wrongs: frozenset[str] = frozenset()  # what was seen to go wrong on the way
     confirmed: Head | None = None  # what the log must contain from now on
     flying: dict[str, Request] = field(factory=dict)
+    booted: MemoryDisk | None = None  # the disk at the last boot, if it may come back
 
     @classmethod
     def new(cls, scenario: Scenario) -> Self:
@@ -95,7 +96,7 @@ class World:
         return cls(
             scenario,
             MemoryDisk(),
-            Platform(keyed, scenario.window_ms),
+            Platform(keyed and not scenario.drops(Assumption.KEY), scenario.window_ms),
             crashes=scenario.crashes,
             faults=scenario.faults,
             store_faults=scenario.store_faults,
@@ -107,8 +108,10 @@ class World:
         return MemoryStore(self.disk)
 
     def copy(self) -> Self:
+        """For another life: its disk may forget it all if fsync is a lie."""
         disk, platform = self.disk.fork(), self.platform.copy()
-        return evolve(self, disk=disk, platform=platform, flying={})
+        booted = disk.fork() if self.scenario.drops(Assumption.FSYNC) else None
+        return evolve(self, disk=disk, platform=platform, flying={}, booted=booted)
 
     def crashed(self) -> Iterator[Self]:
         """Every world that a crash here may leave behind: each request under way has
@@ -120,14 +123,22 @@ class World:
                 world.meet(how, request)
             world.crashes -= 1
             world.now += self.scenario.down_ms
+            if self.scenario.drops(Assumption.CLOCK):
+                world.skew -= self.scenario.down_ms
             world.platform.land(world.now)
             yield world
+            if self.booted is not None:
+                yield evolve(world, disk=self.booted.fork())
 
     def meet(self, fate: str, request: Request) -> None:
         if fate == "landed":
             self.platform.accept(request, self.now)
         elif fate == "late":
-            self.platform.pending.append((self.now + SETTLE_MS - 1, request))
+            trusted = not self.scenario.drops(Assumption.SETTLE)
+            wait = SETTLE_MS - 1 if trusted else LATEST_MS
+            self.platform.pending.append((self.now + wait, request))
+        elif fate == "hung":
+            self.platform.pending.append((self.now + LATEST_MS, request))
 
     def identity(self) -> object:
         """Two worlds with the same identity have the same future."""

@@ -16,6 +16,7 @@ from turnfold.errors import InvalidInputError
 from turnfold.ports.store import Body, BodyRef, Head, Record, Summary, Write
 from turnfold_adapters.stores.checking import (
     KEPT_ANSWERS,
+    NUMBER_LIMIT,
     body_there,
     check_number,
     check_projection,
@@ -30,7 +31,7 @@ from turnfold_adapters.stores.checking import (
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
 from turnfold_adapters.stores.sqlite.known import Known, Remembered
 from turnfold_adapters.stores.sqlite.reads import Reads
-from turnfold_adapters.stores.sqlite.schema import place_of
+from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
 
 
 def _line(sql: str) -> str:
@@ -123,12 +124,18 @@ class WriteTransaction:
         """The rows of the log, and where it ends then."""
         base = write.base
         position, digest = base.position, base.hash
-        shard, moved = write.shard, self.moved
+        shard, moved, old = write.shard, self.moved, self._known.streams
         rows: list[_Row] = []
         for r in write.records:
             name, version, count = r.stream, r.version, r.count
             position += 1
-            known = moved.get(name) or self._begin(r, position)
+            known = moved.get(name)
+            if known is None:
+                if version == count and name not in old:  # it says that it is new
+                    known = Known(position, 0, 0)
+                else:
+                    known = self._before(r, position)
+                moved[name] = known
             if version - count != known.version or count < 1:
                 raise no_events(r) if count < 1 else stream_moved(r, known.version)
             if r.position != position:
@@ -144,18 +151,13 @@ class WriteTransaction:
         rows[-1] = (*rows[-1][:-1], digest)
         return rows, Head(position, digest)
 
-    def _begin(self, record: Record, position: int) -> Known:
-        """The stream as it is before this write; one that says it is new is believed."""
-        name = record.stream
-        old = self._known.streams.get(name)
-        if old is None and record.version != record.count:
-            old = self._reads.known(name)
-        known = self.moved[name] = (
-            Known(old.id, old.version, old.last, old.kept)
-            if old is not None and old.version
-            else Known(position, 0, 0)
-        )
-        return known
+    def _before(self, record: Record, position: int) -> Known:
+        """The stream as it is before this write, for this write to change."""
+        known = self._known.streams.get(record.stream)
+        known = known or self._reads.known(record.stream)
+        if not known.version:
+            return Known(position, 0, 0)
+        return Known(known.id, known.version, known.last, known.kept)
 
     def _seen(self, field: str, stream: str) -> Known:
         """A stream that this write speaks of. Raises InvalidInputError."""
@@ -178,7 +180,7 @@ class WriteTransaction:
         for s in summaries:
             if s.phase is None:  # in the table this says that there is no summary
                 raise InvalidInputError(field="summary.phase", problem="is None")
-            known = self._seen("summary.stream", s.stream)
+            known = self.moved.get(s.stream) or self._seen("summary.stream", s.stream)
             if s.version != known.version or s.order != known.id:
                 check_projection(s, known.version, known.id)
             rows[known.id] = self._summary_row(s, known, base)
@@ -202,14 +204,13 @@ class WriteTransaction:
         return _OPENED, (*row, s.reason, s.open)
 
     def _place(self, body: Body) -> tuple[int, bytes, bytes]:
-        if type(body.salt) is not bytes or type(body.data) is not bytes:
+        salt, data, number = body.salt, body.data, body.number
+        if type(salt) is not bytes or type(data) is not bytes:
             raise InvalidInputError(field="body", problem="salt or data is not bytes")
-        check_number(body.number)
-        return (
-            place_of(self._id("body.stream", body.stream), body.number),
-            body.salt,
-            body.data,
-        )
+        if not 0 <= number < NUMBER_LIMIT:
+            check_number(number)
+        known = self.moved.get(body.stream) or self._seen("body.stream", body.stream)
+        return known.id << NUMBER_BITS | number, salt, data
 
     # --- rows ------------------------------------------------------------------------
 

@@ -1,0 +1,174 @@
+"""The rules of one commit: what must stand in the log together (specs/commits.md).
+
+A log does not show where a commit ends. So a run of events with one time counts as one
+commit, a *moment*, and its rules are checked when the next time begins. The order of
+the events inside of a moment does not matter to these rules.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from turnfold.audit.findings import Rule
+from turnfold.audit.turns import outcome_of
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.machines.entry import Entry
+from turnfold.machines.turn import Turn
+from turnfold.words import Kind
+
+Say = Callable[[str, Rule, str], None]  # stream, rule, text
+Find = Callable[[str], Entry | Turn | None]
+_ENDS = (t.Completed, t.Failed, t.TurnAborted)
+
+
+class Joint:
+    """Fed with the events of entries and turns; `end` judges the moment that is over.
+
+    `find`: the state of a stream now. `aside`: streams that cannot be read; a turn is
+    not blamed for the damage of its entry. `say` takes stream, rule and text.
+    """
+
+    def __init__(self, find: Find, aside: Collection[str], say: Say) -> None:
+        self._find = find
+        self._say = say
+        self._aside = aside
+        self._entries_of: dict[str, list[str]] = {}  # of turns that are not over
+        self._notices: dict[str, str] = {}  # the first notice of each turn
+        self._queued: dict[str, o.Queued] = {}
+        self._closed: set[str] = set()
+        self._said: list[tuple[str, t.TurnEvent]] = []  # by turns, and to be judged
+
+    # --- event by event ---
+
+    def queued(self, stream: str, event: o.Queued) -> None:
+        if event.turn is not None:
+            self._queued[stream] = event
+            self._entries_of.setdefault(event.turn, []).append(stream)
+
+    def closed(self, stream: str) -> None:
+        self._closed.add(stream)
+
+    def turn(self, stream: str, event: t.TurnEvent) -> None:
+        if isinstance(event, (*_ENDS, t.Answered, t.Amended)):
+            self._said.append((stream, event))
+
+    # --- when the moment is over ---
+
+    def end(self) -> None:
+        if not self._queued and not self._said:
+            self._closed.clear()
+            return
+        queued, said, closed = self._queued, self._said, self._closed
+        self._queued, self._said, self._closed = {}, [], set()
+        answered = {name for name, event in said if isinstance(event, t.Answered)}
+        for stream, event in queued.items():
+            self._of_a_turn(stream, event, answered)
+        for stream, turn_event in said:
+            turn = self._find(stream)
+            if stream in self._aside or not isinstance(turn, Turn):
+                continue
+            match turn_event:
+                case t.Answered():
+                    self._owned(turn, queued)
+                case t.Amended():
+                    self._follows(turn)
+                case _:
+                    self._over(turn, turn_event, closed, answered)
+                    if isinstance(turn_event, t.Failed):
+                        self._told(turn, turn_event.notice, queued)
+                    self._forget(turn)
+
+    def _of_a_turn(
+        self, stream: str, event: o.Queued, answered: Collection[str]
+    ) -> None:
+        name = str(event.turn)
+        if name not in self._aside and not isinstance(self._find(name), Turn):
+            self._say(stream, Rule.ONE_TURN, f"queued for {name}, which is not there")
+        if event.kind is Kind.FINAL and name not in answered:
+            text = f"queued as the final of {name}, which did not answer with it"
+            self._say(stream, Rule.TURN_TRUTH, text)
+        if event.kind is Kind.NOTICE:
+            first = self._notices.setdefault(name, stream)
+            if first != stream:
+                text = f"a second notice of {name}, after {first}"
+                self._say(stream, Rule.NOTICE, text)
+
+    def _owned(self, turn: Turn, queued: Collection[str]) -> None:
+        for name in turn.finals:
+            if name in self._aside:
+                continue
+            entry = self._find(name)
+            if not isinstance(entry, Entry) or entry.turn != turn.stream:
+                text = f"its final {name} is no entry of this turn"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
+            elif entry.kind is Kind.FINAL and name not in queued:
+                text = f"its final {name} was queued in another commit"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
+            elif entry.kind not in (Kind.FINAL, Kind.BLOCK):
+                text = f"its final {name} is a {entry.kind}"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
+
+    def _over(
+        self,
+        turn: Turn,
+        event: t.TurnEvent,
+        closed: Collection[str],
+        answered: Collection[str],
+    ) -> None:
+        owed = [e.stream for e in self._finals(turn) if e.open]
+        if self._damaged(turn):
+            pass
+        elif owed and not turn.open:
+            text = f"over while its final {owed[0]} is open"
+            self._say(turn.stream, Rule.TURN_TRUTH, text)
+        elif turn.finals or turn.silent is not None:
+            self._follows(turn)
+            together = turn.stream in answered or any(n in closed for n in turn.finals)
+            if not together:
+                text = "over in another commit than the last of its finals"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
+        if isinstance(event, t.TurnAborted):
+            self._stopped(turn)
+
+    def _follows(self, turn: Turn) -> None:
+        """Its outcome is that of its finals."""
+        if self._damaged(turn):
+            return
+        wanted = outcome_of(self._finals(turn))
+        if turn.outcome is not wanted:
+            text = f"ended as {turn.outcome}; its finals say {wanted}"
+            self._say(turn.stream, Rule.TURN_TRUTH, text)
+
+    def _stopped(self, turn: Turn) -> None:
+        for name in self._entries_of.get(turn.stream, ()):
+            entry = self._find(name)
+            if name in self._aside or not isinstance(entry, Entry):
+                continue
+            if entry.open and entry.abort is None and entry.kind is not Kind.NOTICE:
+                text = f"aborted, but its {entry.kind} {name} goes on"
+                self._say(turn.stream, Rule.ABORT, text)
+
+    def _told(self, turn: Turn, notice: str | None, queued: Collection[str]) -> None:
+        if notice is None or notice in self._aside:
+            return
+        entry = self._find(notice)
+        if not isinstance(entry, Entry) or entry.turn != turn.stream:
+            text = f"its notice {notice} is no entry of this turn"
+        elif entry.kind is not Kind.NOTICE:
+            text = f"its notice {notice} is a {entry.kind}"
+        elif notice not in queued:
+            text = f"its notice {notice} was queued in another commit"
+        else:
+            return
+        self._say(turn.stream, Rule.NOTICE, text)
+
+    def _finals(self, turn: Turn) -> Sequence[Entry]:
+        found = (self._find(name) for name in turn.finals)
+        return [entry for entry in found if isinstance(entry, Entry)]
+
+    def _damaged(self, turn: Turn) -> bool:
+        return any(name in self._aside for name in turn.finals)
+
+    def _forget(self, turn: Turn) -> None:
+        """Only a failed turn without finals can be run again."""
+        if not turn.open and (turn.finals or turn.resubmitted):
+            self._entries_of.pop(turn.stream, None)

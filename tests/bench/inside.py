@@ -1,0 +1,16 @@
+"""The one file of the bench that looks inside turnfold.
+
+Everything else uses the public API, SQLite's VFS layer or the process itself.
+"""
+
+from turnfold_adapters.stores.sqlite import SqliteStore
+
+LEVELS = {"FULL": 2, "NORMAL": 1}
+
+
+def check_durability(store: SqliteStore, level: str) -> None:
+    """Read journal mode and level back from the connection that writes."""
+    writer = store._writer
+    assert writer is not None, "the store is not open"
+    found = writer.pragma("journal_mode"), writer.pragma("synchronous")
+    assert found == ("wal", LEVELS[level]), found
