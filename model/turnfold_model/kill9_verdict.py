@@ -1,6 +1,5 @@
 """Is what a run left behind as it was promised? The platform's list has the last word."""
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,7 @@ from turnfold_model.kill9_child import Command, texts_of
 from turnfold_model.kill9_stage import Scene, Stage, StuckError
 from turnfold_model.peek import Peek
 from turnfold_model.quiet import quiet
-
-# A dead process cannot make a disk forget, so its disk may be memory: 2.5 times faster.
-_MEMORY = Path("/dev/shm")  # noqa: S108  only as a folder to make a private one in
-_ROOM = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+from turnfold_model.scratch import ROOM
 
 
 @define
@@ -45,7 +41,7 @@ class Verdict:
 
 def play(scene: Scene, keep: Path | None = None) -> Verdict:
     """Play a scene on a new store and judge it. `keep`: the folder to leave it in."""
-    with tempfile.TemporaryDirectory(prefix="turnfold-kill9-", dir=_ROOM) as scratch:
+    with tempfile.TemporaryDirectory(prefix="turnfold-kill9-", dir=ROOM) as scratch:
         path = (keep or Path(scratch)) / "gateway.db"
         stage = Stage.of(scene, path)
         breaches: list[str] = []

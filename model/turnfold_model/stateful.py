@@ -27,6 +27,7 @@ from turnfold.ports.channel import Accepted, Receipt
 from turnfold.words import AbortReason, BlindPolicy, DeliveryClass, TurnPhase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scenario import HOUR, Scenario
+from turnfold_model.scratch import ROOM
 from turnfold_model.stateful_gateway import StatefulGateway
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
@@ -67,7 +68,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.mkdtemp(prefix="turnfold-")
+        self.folder = tempfile.mkdtemp(prefix="turnfold-", dir=ROOM)
 
     @initialize(row=st.sampled_from(ROWS))
     def begin(self, row: Scenario) -> None:
