@@ -1,25 +1,37 @@
-"""Events to stored records and back: exact types, unknown fields refused.
+"""Events to stored records and back.
+
+cattrs leaves out the fields at their default, msgspec writes canonical JSON and reads it
+strictly. `encode` proves that the types can be read again. `decode` also writes the event
+again and compares: only what the kernel would write is read. See specs/decisions/0011.
 
 The envelope `{"at","data","kind","schema","stream","version"}` in canonical JSON is
 what the event's hash covers. A record that cannot be read becomes CorruptLogError with
-its position; nothing else ever comes out of here. Format: specs/log-format.md.
+its position; no other error comes out of here. Format: specs/log-format.md.
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache, partial
 from json.encoder import encode_basestring
-from typing import Any, get_origin
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
-from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn
+import attrs
+import msgspec
+from cattrs.gen import make_dict_unstructure_fn
+from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
 from turnfold.frozen import frozen
-from turnfold.reading import Reader, reader
 from turnfold.upcasters import upcast
-from turnfold.writing import writer_of
+
+_Fields = Callable[[Any], dict[str, Any]]
+_write = msgspec.json.Encoder(order="sorted").encode
+_typed_dict: Any = TypedDict  # made of fields that are known at run time
+# A worker says these of most messages in the same words: streams share the event.
+_ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
 
 
 @frozen
@@ -59,64 +71,46 @@ def envelopes(records: Iterable[Record]) -> list[bytes]:
 
 
 def encode(event: Event, stream: str, version: int, at: int, position: int) -> Record:
-    """An event as it is stored. Raises InvalidInputError for what cannot be written."""
-    kind, schema, writer, middle = _STORED_AS[type(event)]
-    data = writer(event)
-    name = encode_basestring(stream)
-    # as `envelope`, in one piece
-    whole = f'{{"at":{at},"data":{data}{middle}{name},"version":{version}}}'.encode()
-    digest = canonical.event_hash(whole)
-    return Record(position, stream, version, kind, schema, at, data.encode(), digest)
-
-
-_Form = tuple[str, int, Callable[[Any], str], str]
-
-
-class _StoredAs(dict[Any, _Form]):
-    """Name, schema, writer and the middle of its envelope, by class; made on first
-    use, as all that is generated: importing the library stays quick."""
-
-    def __missing__(self, cls: Any) -> _Form:
-        kind = NAMES[cls]
-        schema = SCHEMAS[kind]
-        middle = f',"kind":"{kind}","schema":{schema},"stream":'
-        made = self[cls] = (kind, schema, writer_of(cls), middle)
-        return made
-
-
-_STORED_AS = _StoredAs()
+    """An event as it is stored. Raises InvalidInputError if a field has another type
+    than it is declared with: its stream could never be read again."""
+    form = _FORMS[type(event)]
+    try:
+        data = _write(form.fields(event))
+        form.read(data)
+    except (TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise InvalidInputError(field=form.kind, problem=str(exc)) from exc
+    tail = f'{form.middle}{encode_basestring(stream)},"version":{version}}}'
+    # as `envelope`, with the text of the kind at hand
+    digest = canonical.event_hash(b'{"at":%d,"data":%b%b' % (at, data, tail.encode()))
+    return Record(position, stream, version, form.kind, form.schema, at, data, digest)
 
 
 def decode(record: Record) -> Event:
     """The event in a record. Its hash is the audit's business, not checked here."""
-    schema, quick = _QUICK.get(record.kind) or _quick(record.kind)
-    event: Event | None = quick(record.data) if record.schema == schema else None
-    return _strictly(record) if event is None else event
-
-
-_QUICK: dict[str, tuple[int, Reader]] = {}  # kinds seen: newest schema and its reader
-
-
-def _quick(kind: str) -> tuple[int, Reader]:
-    cls: Any = CLASSES.get(kind)
-    if cls is None:  # the strict reader says so
-        return -1, bytes
-    return _QUICK.setdefault(kind, (SCHEMAS[kind], reader(cls)))
-
-
-def _strictly(record: Record) -> Event:
-    """Old schemas, and everything that is not just what we would write."""
     try:
-        value = canonical.loads(record.data)
-        if not isinstance(value, dict):
-            raise InvalidInputError(field="data", problem="not an object")  # noqa: TRY301  one place turns all into CorruptLogError
-        value = upcast(record.kind, record.schema, value)
-        cls: Any = CLASSES[record.kind]
-        return _structurer(cls)(value)
+        schema, read = _READERS[record.kind]
+        return read(record.data if record.schema == schema else _raised(record))
     except Exception as exc:
         raise CorruptLogError(
             position=record.position, stream=record.stream, problem=_problem(exc)
         ) from exc
+
+
+def _read(form: "_Form", data: bytes) -> Event:
+    event = form.cls(**form.read(data))
+    again = _write(form.fields(event))
+    if again != data:
+        problem = f"not in canonical form; written again it is {again.decode()}"
+        raise InvalidInputError(field="data", problem=problem)
+    return event
+
+
+def _raised(record: Record) -> bytes:
+    """The data of an old schema as the newest one writes it."""
+    value = canonical.loads(record.data)
+    if not isinstance(value, dict):
+        raise InvalidInputError(field="data", problem="not an object")
+    return canonical.dumps(upcast(record.kind, record.schema, value))
 
 
 def verify(record: Record) -> bool:
@@ -129,69 +123,71 @@ def verify(record: Record) -> bool:
 def _problem(exc: Exception) -> str:
     if isinstance(exc, KeyError):
         return f"unknown event kind {exc}"
-    if isinstance(exc, InvalidInputError):
-        return str(exc)
-    return "; ".join(transform_error(exc))
+    return str(exc)
 
 
-# --- cattrs, one converter for this boundary alone -------------------------------
+# --- the libraries, asked for a class when its first event comes: an import is quick ---
 
 
-def _exact(cls: type) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        if type(value) is not cls:
-            msg = f"expected {cls.__name__}, got {type(value).__name__}"
-            raise TypeError(msg)
-        return value
+@frozen
+class _Form:
+    """How the events of one class are stored."""
 
-    return structure
-
-
-def _integer(value: Any, _: Any) -> int:
-    if type(value) is not int or abs(value) >= 2**53:
-        msg = f"expected int under 2^53, got {value!r:.40}"
-        raise TypeError(msg)
-    return value
+    cls: Callable[..., Event]
+    kind: str
+    schema: int
+    middle: str  # of the envelope
+    fields: _Fields  # those that are written
+    read: Callable[[bytes], dict[str, Any]]  # the same, each of its declared type
 
 
-def _string(value: Any, cls: type[str]) -> str:
-    """A hook for `str` is asked for its subclasses, the enums, too."""
-    if type(value) is not str:
-        msg = f"expected str, got {type(value).__name__}"
-        raise TypeError(msg)
-    return value if cls is str else cls(value)
+class _Forms(dict[type[Event], _Form]):
+    """By class."""
+
+    def __missing__(self, cls: Any) -> _Form:
+        kind = NAMES[cls]
+        schema = SCHEMAS[kind]
+        middle = f',"kind":"{kind}","schema":{schema},"stream":'
+        read = msgspec.json.Decoder(_typed(cls), strict=True).decode
+        made = self[cls] = _Form(cls, kind, schema, middle, _fields_of(cls), read)
+        return made
 
 
-def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
-    def factory(cls: Any) -> Callable[[Any, Any], Any]:
-        item = cls.__args__[0]
+class _Readers(dict[str, tuple[int, Callable[[bytes], Event]]]):
+    """By kind: the newest schema, and what reads it."""
 
-        def structure(value: Any, _: Any) -> Any:
-            if type(value) is not list:  # a string is a sequence too
-                msg = f"expected list, got {type(value).__name__}"
-                raise TypeError(msg)
-            return tuple(converter.structure(v, item) for v in value)
+    def __missing__(self, kind: str) -> tuple[int, Callable[[bytes], Event]]:
+        cls = CLASSES[kind]
+        read: Callable[[bytes], Event] = partial(_read, _FORMS[cls])
+        if cls in _ALIKE:
+            read = lru_cache(1_000)(read)
+        made = self[kind] = (SCHEMAS[kind], read)
+        return made
 
-        return structure
 
-    return factory
+_FORMS = _Forms()
+_READERS = _Readers()
+
+
+def _typed(cls: Any) -> Any:
+    """The fields of a class as a TypedDict. msgspec fills the class itself, too, but it
+    finds each field that was left out by an exception, which takes twice as long."""
+    hints = get_type_hints(cls, include_extras=True)
+    for a in attrs.fields(cls):
+        if a.default is not attrs.NOTHING:
+            hints[a.name] = NotRequired[hints[a.name]]
+    return _typed_dict(cls.__name__, hints)
 
 
 @cache
-def _converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True, omit_if_default=True)
-    # By class: cattrs asks its own coercing hooks for primitives before any predicate.
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(str, _string)
-    converter.register_structure_hook(bool, _exact(bool))
-    converter.register_structure_hook_factory(
-        lambda cls: str(get_origin(cls)) == str(tuple), _array(converter)
-    )
+def _converter() -> MsgspecJsonConverter:
+    converter = make_converter()
+    # The preset hands a class of plain fields to msgspec, which writes the defaults.
+    converter.register_unstructure_hook_factory(attrs.has, _fields_of)
     return converter
 
 
-# Hooks are built when a class is first used: importing the library stays quick.
 @cache
-def _structurer(cls: Any) -> Callable[[Any], Event]:
-    hook = make_dict_structure_fn(cls, _converter(), _cattrs_forbid_extra_keys=True)
-    return lambda value: hook(value, cls)
+def _fields_of(cls: type[Any]) -> _Fields:
+    """What makes a dict of an event, or of a part of one, without its defaults."""
+    return make_dict_unstructure_fn(cls, _converter(), _cattrs_omit_if_default=True)

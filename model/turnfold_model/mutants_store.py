@@ -1,4 +1,4 @@
-"""The mutants of the SQLite store: what it refuses, what it asserts, what it undoes."""
+"""The mutants of the SQLite store (what it refuses, asserts and undoes) and of the codec."""
 
 from typing import Final
 
@@ -11,6 +11,7 @@ _SEAT = f"{_S}.ownership:FileOwnership"
 _TESTS = "test:contract"
 _CHECKPOINT = f"{_TESTS}/test_sqlite_checkpoint.py"
 _OWNERSHIP = f"{_TESTS}/test_ownership.py"
+_CODEC = "test:fast/test_codec.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -198,5 +199,19 @@ STORE: Final = (
         "self._doubt(exc)",
         "pass",
         f"{_TESTS}/test_sqlite_failing_disk.py::after_a_commit",
+    ),
+    _broken(
+        "an event is stored with fields of the wrong type",
+        "turnfold.codec:encode",
+        "form.read(data)",
+        "None",
+        f"{_CODEC}::a_value_of_the_wrong_type",
+    ),
+    _broken(
+        "an event is read from bytes that are not canonical",
+        "turnfold.codec:_read",
+        "again != data",
+        "False",
+        f"{_CODEC}::every_field_at_its_default",
     ),
 )
