@@ -50,8 +50,8 @@ class Among:
     def _say(self, rule: Rule, text: str) -> None:
         self._findings.add(rule, text, self._position, self._stream)
 
-    def _say_of(self, stream: str, rule: Rule, text: str) -> None:
-        self._findings.add(rule, text, self._position, stream)
+    def _say_of(self, position: int, stream: str, rule: Rule, text: str) -> None:
+        self._findings.add(rule, text, position, stream)
 
     def _ask_again(self, check: _Check) -> None:
         self._again.append((self._position, self._stream, check))
@@ -115,7 +115,7 @@ class Among:
         after = advance_entry(None, event, record.stream, self._at, record.position)
         self._lanes.begun(after)
         if isinstance(event, o.Queued):
-            self._joint.queued(record.stream, event)
+            self._joint.queued(record.position, record.stream, event)
         return after
 
     def _turn(self, record: Record, before: Any, event: Any) -> Turn:
@@ -127,7 +127,7 @@ class Among:
                 self._started(before, event)
         after = advance_turn(before, event, record.stream, record.at, record.position)
         self._turn_lanes.moved(was, after)
-        self._joint.turn(record.stream, event)
+        self._joint.turn(record.position, record.stream, event)
         return after
 
     def _started(self, turn: Turn, event: t.Started) -> None:
