@@ -14,7 +14,14 @@ from attrs import define, field
 
 from turnfold.book import Book
 from turnfold.codec import decode
-from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted, NotLoaded
+from turnfold.decide.draft import (
+    AttemptRef,
+    Context,
+    Draft,
+    Emitted,
+    NotLoaded,
+    together,
+)
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
@@ -40,7 +47,6 @@ from turnfold.ports.store import (
 )
 
 Decision = Callable[[Draft], Any]
-_ROUNDS = 50  # fetches for one commit; each brings what the one before asked for
 _PAGE = 1_000  # records
 _RACES = 20  # commits of another process between deciding and storing
 
@@ -220,7 +226,8 @@ class Journal:
         if again:
             context = attrs.evolve(context, again=True)
         failed: dict[int, Exception] = {}
-        for _ in range(_ROUNDS):
+        asked: set[Wanted] = set()
+        while True:
             draft, left = Draft(self.book, context), len(failed)
             missing: list[Wanted] = []
             results = [
@@ -228,11 +235,18 @@ class Journal:
                 for number, decision in enumerate(decisions)
             ]
             if missing:
-                self.book.take(await self.store.fetch(_together(missing)))
+                await self._fetch(missing, asked)
             elif len(failed) == left:
                 return draft, results
-        msg = f"decisions still miss state after {_ROUNDS} fetches"
-        raise RuntimeError(msg)
+
+    async def _fetch(self, missing: Sequence[Wanted], asked: set[Wanted]) -> None:
+        """`asked`: all that this commit has fetched before. It brought an answer, so a
+        decision that asks the same again would ask for ever."""
+        if again := asked.intersection(missing):
+            msg = f"the store was asked and a decision still misses {again.pop()}"
+            raise RuntimeError(msg)
+        asked.update(missing)
+        self.book.take(await self.store.fetch(together(missing)))
 
     async def _store(self, draft: Draft) -> Head | None:
         """Where the log ends now; None if it had moved, and the decisions are stale."""
@@ -308,20 +322,6 @@ def _one(
         if draft.made != before:
             failed[number] = exc
         return Decided(error=exc)
-
-
-def _together(wanted: Sequence[Wanted]) -> Wanted:
-    """One question for all of these."""
-    if len(wanted) == 1:
-        return wanted[0]
-    none: frozenset[Any] = frozenset()
-    return Wanted(
-        streams=none.union(*[w.streams for w in wanted]),
-        summaries=none.union(*[w.summaries for w in wanted]),
-        keys=none.union(*[w.keys for w in wanted]),
-        bodies=none.union(*[w.bodies for w in wanted]),
-        children=none.union(*[w.children for w in wanted]),
-    )
 
 
 def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:

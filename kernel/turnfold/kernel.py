@@ -9,6 +9,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
@@ -41,7 +42,7 @@ from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
 from turnfold.mailbox import Mailbox
-from turnfold.names import TURN, account_scope, time_id
+from turnfold.names import ENTRY, TURN, account_scope, time_id
 from turnfold.ports.store import Command, Found, Owner, Store, Summary, Wanted
 from turnfold.settings import Settings
 from turnfold.sources import Sources
@@ -410,15 +411,18 @@ class Kernel(Commands):
             return await self._closed(stream, key)
 
     async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
+        if not stream.startswith((ENTRY, TURN)):
+            raise NotFoundError(what="turn or entry", id=stream)
         while self._state in ("open", "draining"):
-            if not self._owns:
-                row = await self._seen_closed(stream, key)
-                if row is not None:
-                    return _outcome_in(row)
-                continue
-            state = await self._awaited(stream)
-            if isinstance(state, Entry | Turn):
-                return state.outcome if isinstance(state, Turn) else None
+            if self._owns:
+                with suppress(NotFoundError):  # it may still lie in the inbox
+                    state = await self._awaited(stream)
+                    if isinstance(state, Entry | Turn):
+                        return state.outcome if isinstance(state, Turn) else None
+                    continue
+            row = await self._seen_closed(stream, key)
+            if row is not None:
+                return _outcome_in(row)
         raise NotOpenError(state=self._state)
 
     async def _awaited(self, stream: str) -> State | None:
@@ -437,8 +441,9 @@ class Kernel(Commands):
             _drop(waiters, closed)
 
     async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
-        """In a process that does not own the store: the row of a stream that is closed,
-        or None after a short wait."""
+        """For a stream that memory does not have, because another process owns the
+        store or because the command that makes it lies in the inbox: its row when it is
+        closed, or None after a short wait. Raises NotFoundError."""
         found = await self._look_from_outside(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:
