@@ -7,6 +7,7 @@ before the COMMIT of everything it was decided on.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -95,9 +96,22 @@ class Journal:
         self._suspicious = False  # somebody else may have appended
         self.replaced: OwnedError | None = None  # another owner has written
 
+    async def begin(self, new_id: Callable[[], str]) -> None:
+        """Load; a store without records gets its first one. `new_id` names it."""
+        await self.load()
+        if self.book.position == 0:
+            decision = partial(created, store_id=new_id())
+            (await self.commit([decision])).results[0].get()
+
     async def load(self) -> None:
         """Read where the log ends and what is open."""
         self.book.load(await self.store.load())
+
+    @property
+    def store_id(self) -> str | None:
+        """The id in the first event of the log."""
+        state = self.book.state(STORE)
+        return state.id if isinstance(state, StoreState) else None
 
     async def commit(
         self, decisions: Sequence[Decision], wanted: Sequence[Wanted] = ()

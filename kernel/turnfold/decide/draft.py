@@ -177,6 +177,7 @@ class Draft:
         self.done: list[str] = []  # commands that leave the inbox
         self.answers: list[Answer] = []
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
+        self._places: dict[str, int] = {}  # the position of the record of a stream
         self._numbers: dict[str, int] = {}  # the next body of a stream
         self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
@@ -351,7 +352,9 @@ class Draft:
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
         now, items = self.now, self._items.get(stream)
-        position = self._base + len(self._items) + 1 if items is None else 0
+        if items is None:
+            self._places[stream] = self._base + len(self._items) + 1
+        position = self._places[stream]
         after = evolve(before, events[0], stream, now, position)
         made = [encode(events[0])]
         for event in events[1:]:  # in place: nobody has seen that state
