@@ -94,7 +94,7 @@ class Journal:
         self._found: list[Emitted] = []
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
         self._suspicious = False  # somebody else may have appended
-        self.replaced: OwnedError | None = None  # another owner has written
+        self.replaced: OwnedError | None = None  # the store is another's, or may be
 
     async def begin(self, new_id: Callable[[], str]) -> None:
         """Load; a store without records gets its first one. `new_id` names it."""
@@ -183,6 +183,12 @@ class Journal:
         if not self._lost and not self._suspicious:
             self._suspicious = bool(await self.store.log(self.book.position, 1))
         return self._lost or self._suspicious
+
+    def stand_down(self) -> None:
+        """This process may have lost the store: every later decision is refused."""
+        if self.replaced is None:
+            owner = "perhaps another process; this one has lost it"
+            self.replaced = OwnedError(path=self.store.address, owner=owner)
 
     async def _look_behind(self) -> None:
         self._suspicious = False
