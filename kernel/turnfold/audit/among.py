@@ -43,15 +43,15 @@ class Among:
         self._messages = turns.Messages()
         self._joint = Joint(find, aside, self._say_of)
         self._at = -1
-        self._workers: list[Worker] = [(0, None)]  # of this moment, the last one holds
+        self._workers: list[Worker] = [(0, None)]  # of this moment; the last one holds
         self._again: list[tuple[int, str, _Check]] = []
         self._position, self._stream = 0, ""
 
     def _say(self, rule: Rule, text: str) -> None:
         self._findings.add(rule, text, self._position, self._stream)
 
-    def _say_of(self, stream: str, rule: Rule, text: str) -> None:
-        self._findings.add(rule, text, self._position, stream)
+    def _say_of(self, position: int, stream: str, rule: Rule, text: str) -> None:
+        self._findings.add(rule, text, position, stream)
 
     def _ask_again(self, check: _Check) -> None:
         self._again.append((self._position, self._stream, check))
@@ -91,8 +91,9 @@ class Among:
     def _entry(self, record: Record, before: Entry, event: Any) -> Entry:
         stream, kind, at, phase = record.stream, type(event), self._at, before.phase
         check(before, event, at, self._say)
-        if not by_worker(phase, before.fence, event, self._workers):
-            self._ask_again(partial(self._by_worker, phase, before.fence, event))
+        if not by_worker(phase, before.fence, event, self._workers[-1:]):
+            facts = phase, before.fence, event, len(self._workers) - 1
+            self._ask_again(partial(self._by_worker, *facts))
         if kind is o.Attempted:
             place = stream, before.lane, before.order, at
             if not self._lanes.free(*place):
@@ -105,8 +106,11 @@ class Among:
                 self._joint.closed(stream)
         return after
 
-    def _by_worker(self, phase: Phase, fence: int, event: Any, say: Say) -> None:
-        if not by_worker(phase, fence, event, self._workers):
+    def _by_worker(
+        self, phase: Phase, fence: int, event: Any, held: int, say: Say
+    ) -> None:
+        """`held`: the place of the worker that held the store at the event."""
+        if not by_worker(phase, fence, event, self._workers[held:]):
             said = getattr(event, "fence", fence), getattr(event, "owner", None)
             say(Rule.FENCE, f"said by {said}, but the worker is {self._workers[-1]}")
 
@@ -115,7 +119,7 @@ class Among:
         after = advance_entry(None, event, record.stream, self._at, record.position)
         self._lanes.begun(after)
         if isinstance(event, o.Queued):
-            self._joint.queued(record.stream, event)
+            self._joint.queued(record.position, record.stream, event)
         return after
 
     def _turn(self, record: Record, before: Any, event: Any) -> Turn:
@@ -127,19 +131,20 @@ class Among:
                 self._started(before, event)
         after = advance_turn(before, event, record.stream, record.at, record.position)
         self._turn_lanes.moved(was, after)
-        self._joint.turn(record.stream, event)
+        self._joint.turn(record.position, record.stream, event)
         return after
 
     def _started(self, turn: Turn, event: t.Started) -> None:
-        if (event.fence, event.owner) not in self._workers:
-            self._ask_again(partial(self._by_runner, event))
+        if (event.fence, event.owner) != self._workers[-1]:
+            held = len(self._workers) - 1
+            self._ask_again(partial(self._by_runner, event, held))
         place = turn.stream, turn.lane, turn.order
         if not turn.control and not self._turn_lanes.free(*place):
             self._ask_again(partial(self._turn_lanes.say, *place))
 
-    def _by_runner(self, event: t.Started, say: Say) -> None:
+    def _by_runner(self, event: t.Started, held: int, say: Say) -> None:
         said = event.fence, event.owner
-        if said not in self._workers:
+        if said not in self._workers[held:]:
             text = f"started by {said}, but the worker is {self._workers[-1]}"
             say(Rule.FENCE, text)
 

@@ -15,7 +15,7 @@ from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.words import Kind
 
-Say = Callable[[str, Rule, str], None]  # stream, rule, text
+Say = Callable[[int, str, Rule, str], None]  # position, stream, rule, text
 Find = Callable[[str], Entry | Turn | None]
 _ENDS = (t.Completed, t.Failed, t.TurnAborted)
 
@@ -24,32 +24,37 @@ class Joint:
     """Fed with the events of entries and turns; `end` judges the moment that is over.
 
     `find`: the state of a stream now. `aside`: streams that cannot be read; a turn is
-    not blamed for the damage of its entry. `say` takes stream, rule and text.
+    not blamed for the damage of its entry, nor an entry for that of its turn. `say`
+    takes position, stream, rule and text.
     """
 
     def __init__(self, find: Find, aside: Collection[str], say: Say) -> None:
         self._find = find
-        self._say = say
+        self._tell = say
+        self._position = 0  # of the record that is judged
         self._aside = aside
         self._entries_of: dict[str, list[str]] = {}  # of turns that are not over
         self._notices: dict[str, str] = {}  # the first notice of each turn
-        self._queued: dict[str, o.Queued] = {}
+        self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
-        self._said: list[tuple[str, t.TurnEvent]] = []  # by turns, and to be judged
+        self._said: list[tuple[int, str, t.TurnEvent]] = []  # by turns, to be judged
+
+    def _say(self, stream: str, rule: Rule, text: str) -> None:
+        self._tell(self._position, stream, rule, text)
 
     # --- event by event ---
 
-    def queued(self, stream: str, event: o.Queued) -> None:
+    def queued(self, position: int, stream: str, event: o.Queued) -> None:
         if event.turn is not None:
-            self._queued[stream] = event
+            self._queued[stream] = position, event
             self._entries_of.setdefault(event.turn, []).append(stream)
 
     def closed(self, stream: str) -> None:
         self._closed.add(stream)
 
-    def turn(self, stream: str, event: t.TurnEvent) -> None:
+    def turn(self, position: int, stream: str, event: t.TurnEvent) -> None:
         if isinstance(event, (*_ENDS, t.Answered, t.Amended)):
-            self._said.append((stream, event))
+            self._said.append((position, stream, event))
 
     # --- when the moment is over ---
 
@@ -59,10 +64,10 @@ class Joint:
             return
         queued, said, closed = self._queued, self._said, self._closed
         self._queued, self._said, self._closed = {}, [], set()
-        answered = {name for name, event in said if isinstance(event, t.Answered)}
-        for stream, event in queued.items():
+        answered = {name for _, name, event in said if isinstance(event, t.Answered)}
+        for stream, (self._position, event) in queued.items():
             self._of_a_turn(stream, event, answered)
-        for stream, turn_event in said:
+        for self._position, stream, turn_event in said:
             turn = self._find(stream)
             if stream in self._aside or not isinstance(turn, Turn):
                 continue
@@ -81,7 +86,9 @@ class Joint:
         self, stream: str, event: o.Queued, answered: Collection[str]
     ) -> None:
         name = str(event.turn)
-        if name not in self._aside and not isinstance(self._find(name), Turn):
+        if name in self._aside:
+            return
+        if not isinstance(self._find(name), Turn):
             self._say(stream, Rule.ONE_TURN, f"queued for {name}, which is not there")
         if event.kind is Kind.FINAL and name not in answered:
             text = f"queued as the final of {name}, which did not answer with it"
