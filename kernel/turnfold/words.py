@@ -107,7 +107,7 @@ class BlindPolicy(StrEnum):
 
 
 class Flush(StrEnum):
-    """Where transactions are written."""
+    """Where a SQLite store commits (its argument `flush`)."""
 
     AUTO = "auto"  # on the loop while the disk is quick, else in a thread
     LOOP = "loop"
