@@ -38,14 +38,12 @@ class End:
 
     value: Any = None
     error: BaseException | None = None
-    refused: Rejected | None = None  # the bytes of the part could not be had
 
     @property
     def cancelled(self) -> bool:
         return isinstance(self.error, asyncio.CancelledError)
 
 
-Tell = Callable[[End], None]
 Calling = Coroutine[Any, Any, End]
 
 
@@ -106,21 +104,16 @@ class Attached:
         offers = self.capabilities
         return make_plan(self._planner, offers, payloads, route, kind, entry, packed)
 
-    # Coroutines that never raise what an adapter raises. `tell` learns the end in the
-    # same turn of the loop in which the call has ended.
+    # The calls: coroutines that never raise what an adapter raises.
 
-    def calling_prepare(self, part: Part, tell: Tell | None = None) -> Calling:
-        return _contained(tell, self._prepare, part)
+    def prepare(self, part: Part) -> Calling:
+        return _contained(self._prepare, part)
 
-    def calling_send(
-        self, part: Part, attempt: Attempt, tell: Tell | None = None
-    ) -> Calling:
-        return _contained(tell, self._send, part, part.key, attempt)
+    def send(self, part: Part, attempt: Attempt) -> Calling:
+        return _contained(self._send, part, part.key, attempt)
 
-    def calling_reconcile(
-        self, part: Part, since: int, tell: Tell | None = None
-    ) -> Calling:
-        return _contained(tell, self._reconcile, part, since)
+    def reconcile(self, part: Part, since: int) -> Calling:
+        return _contained(self._reconcile, part, since)
 
     # What the end of such a call means. One that was cancelled without our asking was
     # cancelled by the adapter itself (L07): an error like any other.
@@ -213,19 +206,16 @@ class AdapterExitError(Exception):
 
 
 async def _contained(
-    tell: Tell | None, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
+    call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
 ) -> End:
-    # Called in here: who is cancelled before it begins leaves no coroutine behind. And
-    # asyncio lets SystemExit stop the whole loop, wherever it is raised.
     try:
-        end = End(await call(*arguments))
-    except SystemExit as exc:
-        end = End(error=AdapterExitError(str(exc)))
-    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001  its end, told
-        end = End(error=exc)
-    if tell is not None:
-        tell(end)
-    return end
+        return End(await call(*arguments))
+    except KeyboardInterrupt:
+        raise  # a person ends the process
+    except SystemExit as exc:  # asyncio lets it stop the loop, wherever it is raised
+        return End(error=AdapterExitError(str(exc)))
+    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
+        return End(error=exc)
 
 
 def end_of(task: asyncio.Task[End]) -> End:

@@ -8,11 +8,15 @@ import json
 from binascii import b2a_base64
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from turnfold.errors import InvalidInputError
 
 EMPTY_HEAD = bytes(32)  # the running head before the first event
+# The integers of events: every JSON reader gives these back exactly.
+Integer = Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)]
 
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")

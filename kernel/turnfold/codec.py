@@ -1,36 +1,54 @@
-"""Events to the bytes of a log record and back: exact types, unknown fields refused.
+"""Events to the bytes of a log record and back.
 
-`events` of a record is a JSON array of `[kind, schema, data]`, each item in canonical
-JSON. What cannot be read becomes CorruptLogError with its position; nothing else ever
-comes out of here. Format: specs/log-format.md.
+cattrs leaves out the fields at their default, msgspec writes canonical JSON and reads it
+strictly. `encode` proves that the types can be read again. `decode` also writes the events
+again and compares: only what the kernel would write is read. See specs/decisions/0011.
+
+`events` of a record is a JSON array of `[kind, schema, data]`. A record that cannot be
+read becomes CorruptLogError with its position; no other error comes out of here. Format:
+specs/log-format.md.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache, partial
 from hashlib import sha256
-from typing import Any, get_origin
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
-from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn
+import attrs
+import msgspec
+from cattrs.gen import make_dict_unstructure_fn
+from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 
 from turnfold import canonical
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.events import CLASSES, NAMES, SCHEMAS, Event
-from turnfold.reading import Reader, reader
+from turnfold.events import outbox as o
+from turnfold.events import turn as t
+from turnfold.frozen import frozen
 from turnfold.records import Record, envelope
 from turnfold.upcasters import upcast
-from turnfold.writing import writer_of
 
-__all__ = ["Record"]
+_Fields = Callable[[Any], dict[str, Any]]
+_write = msgspec.json.Encoder(order="sorted").encode
+_typed_dict: Any = TypedDict  # made of fields that are known at run time
+# A worker says these of most messages in the same words: streams share the event.
+_ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
+_items = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]], strict=True).decode
 
 
 def encode(event: Event) -> bytes:
     """An event as an item of a record: `[kind, schema, data]` in canonical JSON.
 
-    Raises ValueError or TypeError for a value that cannot be written.
+    Raises InvalidInputError if a field has another type than it is declared with: its
+    stream could never be read again.
     """
-    front, writer = _STORED_AS[type(event)]
-    return f"{front}{writer(event)}]".encode()
+    form = _FORMS[type(event)]
+    try:
+        data = _write(form.fields(event))
+        form.read(data)
+    except (TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise InvalidInputError(field=form.kind, problem=str(exc)) from exc
+    return b"%b%b]" % (form.front, data)
 
 
 def record_of(
@@ -47,137 +65,120 @@ def record_of(
     return Record(position, stream, version, len(items), at, events, digest, wall)
 
 
-_Form = tuple[str, Callable[[Any], str]]
-
-
-class _StoredAs(dict[Any, _Form]):
-    """The beginning of the item and the writer of its data, by class; made on first
-    use: importing the library stays quick."""
-
-    def __missing__(self, cls: Any) -> _Form:
-        kind = NAMES[cls]
-        schema = SCHEMAS[kind]
-        made = self[cls] = (f'["{kind}",{schema},', writer_of(cls))
-        return made
-
-
-_STORED_AS = _StoredAs()
-
-
 def decode(record: Record) -> tuple[Event, ...]:
     """The events in a record. Its hash is the audit's business, not checked here."""
     try:
         items = _items(record.events)
-        if len(items) != record.count:
-            problem = f"{len(items)} events where {record.count} belong"
-            raise InvalidInputError(field="events", problem=problem)  # noqa: TRY301  one place turns all into CorruptLogError
-        return tuple([_event(*item) for item in items])
+        events = tuple([_event(kind, schema, data) for kind, schema, data in items])
+        _compare(record, items)
     except Exception as exc:
         raise CorruptLogError(
             position=record.position, stream=record.stream, problem=_problem(exc)
         ) from exc
+    return events
 
 
-def _items(data: bytes) -> list[tuple[str, int, Any]]:
-    value = canonical.loads(data)
-    good = isinstance(value, list) and all(
-        isinstance(item, list)
-        and len(item) == 3
-        and type(item[0]) is str
-        and type(item[1]) is int
-        and isinstance(item[2], dict)
-        for item in value
-    )
-    if not good:
-        raise InvalidInputError(field="events", problem="not [kind, schema, data]")
-    return [tuple(item) for item in value]
+def _compare(record: Record, items: Sequence[tuple[str, int, Any]]) -> None:
+    """The array around the events is as it would be written, and as long as it says."""
+    again = [b'["%b",%d,%b]' % (k.encode(), s, bytes(data)) for k, s, data in items]
+    if len(items) != record.count:
+        problem = f"{len(items)} events where {record.count} belong"
+        raise InvalidInputError(field="events", problem=problem)
+    if b"[%b]" % b",".join(again) != record.events:
+        raise InvalidInputError(field="events", problem="not in canonical form")
 
 
 def _event(kind: str, schema: int, data: Any) -> Event:
-    newest, quick = _QUICK.get(kind) or _quick(kind)
-    found: Event | None = quick(canonical.dumps(data)) if schema == newest else None
-    if found is not None:
-        return found
-    cls: Any = CLASSES[kind]
-    return _structurer(cls)(upcast(kind, schema, data))
+    newest, read = _READERS[kind]
+    raw = bytes(data)
+    return read(raw if schema == newest else _raised(kind, schema, raw))
 
 
-_QUICK: dict[str, tuple[int, Reader]] = {}  # kinds seen: newest schema and its reader
+def _read(form: "_Form", data: bytes) -> Event:
+    event = form.cls(**form.read(data))
+    again = _write(form.fields(event))
+    if again != data:
+        problem = f"not in canonical form; written again it is {again.decode()}"
+        raise InvalidInputError(field="data", problem=problem)
+    return event
 
 
-def _quick(kind: str) -> tuple[int, Reader]:
-    cls: Any = CLASSES.get(kind)
-    if cls is None:  # the strict reader says so
-        return -1, bytes
-    return _QUICK.setdefault(kind, (SCHEMAS[kind], reader(cls)))
+def _raised(kind: str, schema: int, data: bytes) -> bytes:
+    """The data of an old schema as the newest one writes it."""
+    value = canonical.loads(data)
+    if not isinstance(value, dict):
+        raise InvalidInputError(field="data", problem="not an object")
+    return canonical.dumps(upcast(kind, schema, value))
 
 
 def _problem(exc: Exception) -> str:
     if isinstance(exc, KeyError):
         return f"unknown event kind {exc}"
-    if isinstance(exc, InvalidInputError):
-        return str(exc)
-    return "; ".join(transform_error(exc))
+    return str(exc)
 
 
-# --- cattrs, one converter for this boundary alone -------------------------------
+# --- the libraries, asked for a class when its first event comes: an import is quick ---
 
 
-def _exact(cls: type) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        if type(value) is not cls:
-            msg = f"expected {cls.__name__}, got {type(value).__name__}"
-            raise TypeError(msg)
-        return value
+@frozen
+class _Form:
+    """How the events of one class are stored."""
 
-    return structure
-
-
-def _integer(value: Any, _: Any) -> int:
-    if type(value) is not int or abs(value) >= 2**53:
-        msg = f"expected int under 2^53, got {value!r:.40}"
-        raise TypeError(msg)
-    return value
+    cls: Callable[..., Event]
+    kind: str
+    schema: int
+    front: bytes  # the beginning of an item
+    fields: _Fields  # those that are written
+    read: Callable[[bytes], dict[str, Any]]  # the same, each of its declared type
 
 
-def _string(value: Any, cls: type[str]) -> str:
-    """A hook for `str` is asked for its subclasses, the enums, too."""
-    if type(value) is not str:
-        msg = f"expected str, got {type(value).__name__}"
-        raise TypeError(msg)
-    return value if cls is str else cls(value)
+class _Forms(dict[type[Event], _Form]):
+    """By class."""
+
+    def __missing__(self, cls: Any) -> _Form:
+        kind = NAMES[cls]
+        schema = SCHEMAS[kind]
+        front = b'["%b",%d,' % (kind.encode(), schema)
+        read = msgspec.json.Decoder(_typed(cls), strict=True).decode
+        made = self[cls] = _Form(cls, kind, schema, front, _fields_of(cls), read)
+        return made
 
 
-def _array(converter: Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
-    def factory(cls: Any) -> Callable[[Any, Any], Any]:
-        item = cls.__args__[0]
+class _Readers(dict[str, tuple[int, Callable[[bytes], Event]]]):
+    """By kind: the newest schema, and what reads it."""
 
-        def structure(value: Any, _: Any) -> Any:
-            if type(value) is not list:  # a string is a sequence too
-                msg = f"expected list, got {type(value).__name__}"
-                raise TypeError(msg)
-            return tuple(converter.structure(v, item) for v in value)
+    def __missing__(self, kind: str) -> tuple[int, Callable[[bytes], Event]]:
+        cls = CLASSES[kind]
+        read: Callable[[bytes], Event] = partial(_read, _FORMS[cls])
+        if cls in _ALIKE:
+            read = lru_cache(1_000)(read)
+        made = self[kind] = (SCHEMAS[kind], read)
+        return made
 
-        return structure
 
-    return factory
+_FORMS = _Forms()
+_READERS = _Readers()
+
+
+def _typed(cls: Any) -> Any:
+    """The fields of a class as a TypedDict. msgspec fills the class itself, too, but it
+    finds each field that was left out by an exception, which takes twice as long."""
+    hints = get_type_hints(cls, include_extras=True)
+    for a in attrs.fields(cls):
+        if a.default is not attrs.NOTHING:
+            hints[a.name] = NotRequired[hints[a.name]]
+    return _typed_dict(cls.__name__, hints)
 
 
 @cache
-def _converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True, omit_if_default=True)
-    # By class: cattrs asks its own coercing hooks for primitives before any predicate.
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(str, _string)
-    converter.register_structure_hook(bool, _exact(bool))
-    converter.register_structure_hook_factory(
-        lambda cls: str(get_origin(cls)) == str(tuple), _array(converter)
-    )
+def _converter() -> MsgspecJsonConverter:
+    converter = make_converter()
+    # The preset hands a class of plain fields to msgspec, which writes the defaults.
+    converter.register_unstructure_hook_factory(attrs.has, _fields_of)
     return converter
 
 
-# Hooks are built when a class is first used: importing the library stays quick.
 @cache
-def _structurer(cls: Any) -> Callable[[Any], Event]:
-    hook = make_dict_structure_fn(cls, _converter(), _cattrs_forbid_extra_keys=True)
-    return lambda value: hook(value, cls)
+def _fields_of(cls: type[Any]) -> _Fields:
+    """What makes a dict of an event, or of a part of one, without its defaults."""
+    return make_dict_unstructure_fn(cls, _converter(), _cattrs_omit_if_default=True)

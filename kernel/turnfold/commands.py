@@ -296,12 +296,12 @@ class Commands:
 
     async def resubmit(self, turn: str, *, by: str) -> None:
         """Run a failed turn again, once."""
-        await self._operate(operating.resubmit, "resubmit", turn, by=by)
+        await self._operate(operating.resubmit, "resubmit", turn, "turn", by=by)
 
     async def unhold(self, turn: str, *, by: str) -> None:
         """Let a turn run that is held because the store was restored from a copy: a
         person has seen that it was not answered in the history that is gone."""
-        await self._operate(restoring.unhold, "unhold", turn, by=by)
+        await self._operate(restoring.unhold, "unhold", turn, "turn", by=by)
 
     async def redact(self, stream: str, *, by: str) -> bool:
         """Erase for good what a turn or an entry has stored: payloads, files, texts of
@@ -312,16 +312,21 @@ class Commands:
         state just now, or the owner is another process; it is gone as soon as the owner
         is idle and that reading is over.
         """
-        await self._operate(operating.redact, "redact", stream, by=by)
+        await self._operate(operating.redact, "redact", stream, "stream", by=by)
         return await self._erased()
 
     async def _erased(self) -> bool:
         raise NotImplementedError
 
     async def _operate(
-        self, decision: Callable[..., Any], kind: str, stream: str, **arguments: Any
+        self,
+        decision: Callable[..., Any],
+        kind: str,
+        stream: str,
+        what: str = "entry",
+        **arguments: Any,
     ) -> Any:
-        stream = a_name("stream", stream)
+        stream = a_name(what, stream)
         arguments["by"] = a_name("by", arguments["by"])
         decide = partial(decision, stream=stream, **arguments)
         return await self._do(decide, kind, stream, arguments)

@@ -21,8 +21,8 @@ from turnfold.commands import Commands
 from turnfold.decide import inbox, restoring
 from turnfold.decide.accepting import Acceptance
 from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.drivers import agenda
-from turnfold.drivers.aio import AioDriver, Hook
+from turnfold.drivers import scheduler
+from turnfold.drivers.driver import Driver, Probe
 from turnfold.effects import Decision
 from turnfold.errors import (
     InvalidInputError,
@@ -68,7 +68,7 @@ class Kernel(Commands):
         settings: Settings | None = None,
         work: bool = True,
         clock: Clock | None = None,
-        probe: Hook | None = None,
+        probe: Probe | None = None,
         entropy: random.Random | None = None,
     ) -> None:
         self.settings = settings or Settings()
@@ -86,7 +86,7 @@ class Kernel(Commands):
         self._facts: tuple[object, ...] = ()
         self._known: Context | None = None
         self._store: Store | None = None
-        self._driver: AioDriver | None = None
+        self._driver: Driver | None = None
         self._worker: Worker | None = None
         self._post: Mailbox | None = None
         self._fence: Fence | None = None
@@ -108,7 +108,7 @@ class Kernel(Commands):
         self._views[key] = Desk(prepares=desk.prepares)
         if self._driver is not None and self._driver.epoch:
             self._driver.start(
-                agenda.behind(account_scope(name, account), self._driver.book)
+                scheduler.behind(account_scope(name, account), self._driver.book)
             )
 
     def source(
@@ -161,7 +161,7 @@ class Kernel(Commands):
 
     async def _assemble(self, store: Store) -> None:
         journal = Journal(store, Book(), self._context)
-        driver = AioDriver(
+        driver = Driver(
             journal,
             self._clock,
             self.settings,
@@ -464,7 +464,7 @@ class Kernel(Commands):
 
     # --- inside ---
 
-    def _open_driver(self) -> AioDriver:
+    def _open_driver(self) -> Driver:
         if self._driver is None or self._state == "closed":
             raise NotOpenError(state=self._state)
         return self._driver
@@ -479,7 +479,7 @@ class Kernel(Commands):
             self._facts, self._known = facts, self._context_at(now, fence, driver)
         return self._known
 
-    def _context_at(self, now: int, fence: Fence | None, driver: AioDriver) -> Context:
+    def _context_at(self, now: int, fence: Fence | None, driver: Driver) -> Context:
         return Context(
             now=now,
             wall=self._clock.wall_now(),
@@ -531,7 +531,7 @@ class Kernel(Commands):
             "upkeep": None if trouble is None else str(trouble),
             "open_entries": driver.book.open_count,
             "corrupt_streams": sorted(driver.book.corrupt),
-            "hung_calls": len(driver.legs.hung),
+            "hung_calls": len(driver.sender.hung),
             "troubles": driver.troubles,
             "inbox_refused": sorted(self._unfit),
             "position": driver.book.position,

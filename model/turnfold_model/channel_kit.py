@@ -181,7 +181,7 @@ class Bench:
         """What prepare() gives; a Rejected if it fails."""
         if not desk.prepares(part.kind):
             return None
-        ready = desk.prepared(await _ended(desk.calling_prepare(part), "prepare()"))
+        ready = desk.prepared(await _ended(desk.prepare(part), "prepare()"))
         return ready if isinstance(ready, Rejected) else ready.value
 
     async def deliver(self, desk: Attached, part: Part, *, number: int = 1) -> Outcome:
@@ -202,11 +202,11 @@ class Bench:
     ) -> asyncio.Task[End]:
         """The task of one send()."""
         at = Attempt(number=number, at_ms=now_ms(), prepared=ready)
-        return asyncio.ensure_future(desk.calling_send(part, at))
+        return asyncio.ensure_future(desk.send(part, at))
 
     async def ask(self, desk: Attached, part: Part) -> Verdict:
         """Look a part up, as of an attempt a moment ago."""
-        call = desk.calling_reconcile(part, now_ms() - 60_000)
+        call = desk.reconcile(part, now_ms() - 60_000)
         return desk.verdict(await _ended(call, "reconcile()"))
 
     # --- what the platform has ---

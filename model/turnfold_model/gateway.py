@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from attrs import define, evolve, field
 
-from turnfold.drivers.aio import AioDriver
+from turnfold.drivers.driver import Driver
 from turnfold.errors import NotFoundError
 from turnfold.events import NAMES, Event
 from turnfold.kernel import Kernel
@@ -137,7 +137,7 @@ class Gateway:
         self.alive.clear()
 
 
-def driver_of(kernel: Kernel) -> AioDriver:
+def driver_of(kernel: Kernel) -> Driver:
     driver = kernel._driver
     if driver is None:
         message = "the kernel is not open"

@@ -74,7 +74,7 @@ def _rows(cls: Any) -> Iterator[str]:
 
 def _type(hint: Any, field: str) -> str:
     inner = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         rest = [item for item in inner if item is not types.NoneType]
         return f"{_type(rest[0], field)} or null"
     if typing.get_origin(hint) is tuple:

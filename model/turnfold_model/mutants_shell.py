@@ -5,7 +5,7 @@ from typing import Final
 
 from turnfold_model.mutants_code import Mutant, one
 
-_LEGS = "turnfold.drivers.legs:Legs"
+_SENDER = "turnfold.drivers.sender:Sender"
 _FLUSHER = "turnfold.drivers.flushing:Flusher"
 _FLUSHING = "test:contract/test_flushing.py"
 _JOURNAL = "turnfold.journal:Journal"
@@ -40,14 +40,14 @@ RECOVERY: Final = (
     ),
     _broken(
         "nothing is taken up at the start",
-        "turnfold.drivers.agenda:at_start",
+        "turnfold.drivers.scheduler:at_start",
         "for lane in book.lanes():",
         "for lane in ():",
         "crash:one",
     ),
     _broken(
         "orphans are not looked for",
-        "turnfold.drivers.agenda:at_start",
+        "turnfold.drivers.scheduler:at_start",
         "for lane in book.turn_lanes():",
         "for lane in ():",
         "crash:one",
@@ -145,28 +145,28 @@ RECOVERY: Final = (
     ),
     _broken(
         "no settle time: a look-up counts at once",
-        f"{_LEGS}._unsettled",
+        f"{_SENDER}._unsettled",
         "",
         "return 0",
         f"{_DOUBT}::absence_counts",
     ),
     _broken(
         "a call that hangs counts as over",
-        f"{_LEGS}._unsettled",
+        f"{_SENDER}._unsettled",
         "if entry.stream in self.hung:",
         "if False:",
         f"{_DOUBT}::while_a_call_hangs",
     ),
     _broken(
         "a standby's settle time began with its process",
-        f"{_LEGS}.begin",
+        f"{_SENDER}.begin",
         "",
         "return",
         f"{_DOUBT}::settle_time_counts_from",
     ),
     _broken(
         "a call beyond its deadline was not sent",
-        "turnfold.drivers.legs:_Sending._outcome",
+        f"{_SENDER}._outcome",
         "",
         "if end is None or end.cancelled:\n"
         "    return Rejected(failure=FailureClass.TRANSIENT)",
@@ -174,28 +174,49 @@ RECOVERY: Final = (
     ),
     _broken(
         "a late receipt does not stop the send that it makes needless",
-        f"{_LEGS}._ready",
-        "not _stands(entry, leg)",
-        "False",
+        f"{_SENDER}.send",
+        "taken = self._register.find(attempt)",
+        "self._register.enter(attempt)\ntaken = self._register.find(attempt)",
         f"{_DOUBT}::a_receipt_that_comes",
     ),
     _broken(
         "an attempt may be sent again by the process that sent it",
-        f"{_LEGS}._ready",
-        "taken is not None and taken.sent",
-        "False",
+        f"{_SENDER}.send",
+        "if taken.sent:",
+        "if False:",
         f"{_DOUBT}::an_attempt_goes",
     ),
     _broken(
+        "a call that was given up is not listened to",
+        f"{_SENDER}._listen",
+        "await self._evidence(attempt, outcome)",
+        "pass",
+        f"{_DOUBT}::a_receipt_that_comes",
+    ),
+    _broken(
+        "an attempt that waits for a slot is sent though the process stops",
+        f"{_SENDER}.send",
+        "if self.stopping:",
+        "if False:",
+        f"{_DOUBT}::a_drain_records",
+    ),
+    _broken(
+        "more is sent at once than the settings allow",
+        "turnfold.drivers.dispatch:Dispatcher.__init__",
+        "asyncio.Semaphore(at_once)",
+        "asyncio.Semaphore(at_once + 1)",
+        f"{_DOUBT}::no_more_is_sent",
+    ),
+    _broken(
         "a lane program that looks sends an attempt that is on its way",
-        "turnfold.drivers.aio:AioDriver.start",
+        "turnfold.drivers.driver:Driver.start",
         "key in self.live",
         "key in self.live and key.what != 'send'",
         f"{_DOUBT}::an_attempt_is_carried_once",
     ),
     _broken(
         "a drain leaves alone the attempts that nobody took up",
-        "turnfold.drivers.aio:AioDriver._never_taken_up",
+        "turnfold.drivers.driver:Driver._never_taken_up",
         "",
         "return []",
         f"{_DOUBT}::a_drain_records",

@@ -1,4 +1,4 @@
-"""The mutants of the SQLite store: what it refuses, what it asserts, what it undoes."""
+"""The mutants of the SQLite store (what it refuses, asserts and undoes) and of the codec."""
 
 from typing import Final
 
@@ -15,6 +15,7 @@ _CHECKPOINT = f"{_TESTS}/test_sqlite_checkpoint.py"
 _ERASING = f"{_TESTS}/test_sqlite_erasing.py"
 _THREADS = f"{_TESTS}/test_sqlite_threads.py"
 _OWNERSHIP = f"{_TESTS}/test_ownership.py"
+_CODEC = "test:fast/test_codec.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -265,5 +266,19 @@ STORE: Final = (
         "self._in_doubt(exc)",
         "pass",
         f"{_TESTS}/test_sqlite_failing_disk.py::after_a_commit",
+    ),
+    _broken(
+        "an event is stored with fields of the wrong type",
+        "turnfold.codec:encode",
+        "form.read(data)",
+        "None",
+        f"{_CODEC}::a_value_of_the_wrong_type",
+    ),
+    _broken(
+        "an event is read from bytes that are not canonical",
+        "turnfold.codec:_read",
+        "again != data",
+        "False",
+        f"{_CODEC}::every_field_at_its_default",
     ),
 )

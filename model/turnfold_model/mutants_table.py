@@ -101,7 +101,7 @@ PROGRAMS: Final = (
     one(
         "a lane is never looked at after a commit",
         "program",
-        "turnfold.drivers.agenda:after",
+        "turnfold.drivers.scheduler:after",
         "register.speaks_for(state.lane) is None",
         "False",
         "crash:prepare",

@@ -56,13 +56,17 @@ class Moment:
         self.checks.append((event, check))
 
 
-def by_the_worker(event: Record, before: State | None, moment: Moment) -> None:
+def by_the_worker(
+    event: Record, before: State | None, held: int, moment: Moment
+) -> None:
     """INV-5: the worker attempts and runs, and says what came of its own attempts. A
-    later worker can only call it dead."""
+    later worker can only call it dead. `held`: the place of the one that held the store
+    at the event; one that begins in the same commit may have its record behind it."""
     data, kind = event["data"], event["kind"]
-    epochs, owner = [epoch for epoch, _ in moment.workers], moment.workers[-1][1]
+    workers = moment.workers[held:]
+    epochs, owner = [epoch for epoch, _ in workers], workers[-1][1]
     if kind in ("outbox.attempted", "turn.started"):
-        current = (data["fence"], data["owner"]) in moment.workers
+        current = (data["fence"], data["owner"]) in workers
         need(current, "INV-5", f"by {data['owner']}, but the worker is {owner}")
     if not isinstance(before, Entry) or before.phase not in ("attempted", "dispatched"):
         return

@@ -129,8 +129,9 @@ class Log:
         if isinstance(after, Violation):
             raise Breach(after.rule, after.text)
         kind, moment = event["kind"], self._moment
+        held = len(moment.workers) - 1
+        moment.later(event, partial(by_the_worker, event, before, held))
         moment.saw(event, before, after)
-        moment.later(event, partial(by_the_worker, event, before))
         if kind == "outbox.attempted" and isinstance(after, Entry):
             self._waits(event, partial(self._may_go, stream, after, event["at"]))
         elif kind == "turn.started" and isinstance(after, Turn) and not after.control:

@@ -6,8 +6,8 @@ import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Kernel, Settings
 from turnfold.decide import settling
-from turnfold.drivers import agenda
-from turnfold.drivers.agenda import Key
+from turnfold.drivers import scheduler
+from turnfold.drivers.scheduler import Key
 from turnfold.effects import Append, Effect, Send
 from turnfold.ports.channel import CannotTell, Found, Receipt
 from turnfold.words import Phase
@@ -437,7 +437,7 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     kernel, name = await sent(lone, wait_for(first, deaf=True))
     await until(lambda: entry(kernel, name).doubt)
     lone.platform.plays(wait_for(block), conversation="43")
-    driver_of(kernel).legs.calls.settings = Settings()
+    driver_of(kernel).sender.calls.settings = Settings()
     other = await kernel.enqueue(route("43"), "other")  # takes the only place
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.DISPATCHED)
@@ -447,6 +447,18 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     await kernel.settled(other.entry_id, 1000)
     await spin()
     assert [call for call in lone.platform.calls if call[0] == name] == [(name, 0, 1)]
+    assert not driver_of(kernel).troubles
+
+
+async def test_no_more_is_sent_at_once_than_the_settings_allow(lone: Gateway) -> None:
+    lone.settings = Settings(concurrent_sends=1)
+    go = asyncio.Event()
+    kernel, _ = await sent(lone, wait_for(go))
+    other = await kernel.enqueue(route("43"), "other")
+    await spin()
+    assert len(lone.platform.calls) == 1
+    go.set()
+    await kernel.settled(other.entry_id, 1_000)
 
 
 async def test_an_attempt_goes_to_the_wire_once_in_the_life_of_a_process(
@@ -499,7 +511,7 @@ async def test_a_drain_records_that_an_attempt_nobody_took_up_was_not_sent(
     lone: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(agenda, "taken_up", lambda *_: [])
+        patch.setattr(scheduler, "taken_up", lambda *_: [])
         kernel, name = await sent(lone)
     assert entry(kernel, name).phase is Phase.DISPATCHED
     await kernel.drain(0)

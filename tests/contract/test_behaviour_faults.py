@@ -4,11 +4,13 @@ import asyncio
 import gc
 import sys
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
 from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected, Settings
 from turnfold.decide.draft import Draft
+from turnfold.drivers.calls import Call
 from turnfold.errors import (
     ContractError,
     CorruptLogError,
@@ -686,24 +688,25 @@ async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
 
 
 async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
-    wild: Gateway, recwarn: pytest.WarningsRecorder
+    lone: Gateway, recwarn: pytest.WarningsRecorder
 ) -> None:
     """Python warns of one that was never awaited, in whatever runs when it notices."""
-    kernel = await wild.start()
-    begun: list[int] = []
-    legs = driver_of(kernel).legs
-    begin = legs.calls.begin
+    kernel = await lone.start()
+    calls = driver_of(kernel).sender.calls
+    begin = calls.begin
+    begun: list[Call] = []
 
-    def cut(call, coroutine):
-        begin(call, coroutine)
-        call.task.cancel()
-        begun.append(1)
+    def cut(method: Any, *arguments: Any) -> Call:
+        begun.append(begin(method, *arguments))
+        calls.cancel_all()
+        return begun[-1]
 
-    legs.calls.begin = cut
-    await kernel.enqueue(route(), "x")
+    calls.begin = cut  # type: ignore[method-assign]
+    done = await kernel.enqueue(route(), "x")
     await spin()
     gc.collect()
-    assert begun
+    assert [call.begun for call in begun] == [False]
+    assert entry(kernel, done.entry_id).doubt
     assert not [str(warning.message) for warning in recwarn]
 
 
@@ -742,4 +745,4 @@ async def test_calls_may_end_before_their_task_is_there(gateway: Gateway) -> Non
         done = await kernel.enqueue(route(), text)
         await kernel.settled(done.entry_id, 1_000)
     assert gateway.platform.contents == ["a", "b"]
-    assert not driver_of(kernel).legs.calls.tasks()
+    assert not driver_of(kernel).sender.calls.tasks()

@@ -71,11 +71,18 @@ def test_the_command_tells_of_the_walks(capsys: pytest.CaptureFixture[str]) -> N
     assert report["taken"] >= LEAST["edges taken by the kernel"]
 
 
+def _line(event) -> str:
+    """The line of an export with one event in its record."""
+    record = {name: event[name] for name in ("position", "stream", "version", "at")}
+    told = [event["kind"], event["schema"], event["data"]]
+    return json.dumps({**record, "events": [told]})
+
+
 def test_the_command_tells_of_a_log_from_elsewhere(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "log.ndjson"
-    lines = map(json.dumps, log_of(Walk("queue go accept")))
+    lines = map(_line, log_of(Walk("queue go accept")))
     file.write_text("\n".join(lines))
     assert main(["edges", "--json", "--log", str(file), "--log", str(file)]) == 0
     out, err = capsys.readouterr()

@@ -59,13 +59,14 @@ async def kernel(gateway: Gateway) -> Kernel:
 async def test_a_hostile_name_is_refused_at_the_call(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, where: str, what: str
 ) -> None:
-    monkeypatch.setattr(kernel.store, "write", _forbidden)
+    monkeypatch.setattr(kernel.store, "commit", _forbidden)
+    monkeypatch.setattr(kernel.store, "post", _forbidden)
     with pytest.raises(InvalidInputError) as caught:
         await CALLS[where](kernel, HOSTILE[what])
     assert caught.value.field == where.partition(" ")[0]
 
 
-def _forbidden() -> None:
+async def _forbidden(_: object) -> None:
     raise AssertionError("a hostile name has reached the store")
 
 

@@ -5,6 +5,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -464,22 +465,27 @@ asyncio.run(main())
 async def test_beside_a_client_that_posts_a_thousand_a_second_the_owner_commits(
     tmp_path: Path,
 ) -> None:
-    """At least every 50 ms for a second, and each command is logged once. On a machine
-    that is busy with other things, one second of six must do."""
-    path = tmp_path / "store.db"
-    owner = await _open(path)
-    gaps: list[float] = []
-    for number in range(6):
-        gaps.append(await _second(owner, path, f"c{number}"))
-        if gaps[-1] < 0.05:
+    """At least every 50 ms for a second, and each command is logged once. A busy
+    machine takes the processor away for longer: the same second with a client of
+    another store tells how long, and the best of four must do."""
+    owner = await _open(tmp_path / "store.db")
+    over_s: list[float] = []
+    for number in range(4):
+        beside, _ = await _second(owner, tmp_path / f"other{number}.db", "other")
+        longest, logged = await _second(owner, tmp_path / "store.db", f"c{number}")
+        over_s.append(longest - beside)
+        assert len(logged) > 50, "the client was held up"
+        if over_s[-1] < 0.05:
             break
-    else:
-        pytest.fail(f"the longest times between two commits: {gaps}")
+    assert min(over_s) < 0.05, over_s
     await owner.close()
 
 
-async def _second(owner: SqliteStore, path: Path, name: str) -> float:
-    """The longest time between two commits beside a client that posts for a second."""
+async def _second(
+    owner: SqliteStore, path: Path, name: str
+) -> tuple[float, Sequence[str]]:
+    """The longest time between two commits while a client posts to a store for a
+    second, and the commands that the owner logged."""
     words = [sys.executable, "-c", CLIENT, str(path), name]
     child = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -495,10 +501,9 @@ async def _second(owner: SqliteStore, path: Path, name: str) -> float:
         longest, last = max(longest, time() - last), time()
         await asyncio.sleep(0.002)
     await child.wait()
-    posted = int(await said)
+    posted = int(await said) if str(path) == owner.path else 0
     assert logged == [f"{name}.{number}" for number in range(posted)]
-    assert posted > 50, "the client was held up"
-    return longest
+    return longest, logged
 
 
 async def _log(store: SqliteStore, base: Any, commands: Any) -> Any:

@@ -285,19 +285,19 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     ),
     "attempted by the old worker": (
         Rule.FENCE, E,
-        [*START, (E, queued()), (E, planned()), NEW_WORKER, (E, attempted(), 1)],
+        [*START, (E, queued()), (E, planned()), NEW_WORKER, (E, attempted())],
     ),
     "an outcome of the old worker": (
-        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, delivered(), 1)],
+        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, delivered())],
     ),
     "a refusal of the old worker": (
-        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, retryable(), 1)],
+        Rule.FENCE, E, [*on_wire(), NEW_WORKER, (E, retryable())],
     ),
     "an outcome of another attempt": (Rule.FENCE, E, [*on_wire(), (E, delivered(2))]),
     "delivered with nobody sending": (Rule.FENCE, E, [*in_doubt(), (E, delivered())]),
     "called dead by its own epoch": (Rule.FENCE, E, [*on_wire(), (E, unknown(cause="owner_died"))]),
     "a run of the old worker": (
-        Rule.FENCE, T, [*START, (T, accepted()), NEW_WORKER, (T, started(), 1)],
+        Rule.FENCE, T, [*START, (T, accepted()), NEW_WORKER, (T, started())],
     ),
     "a number left out": (
         Rule.ATTEMPTS, E, [*START, (E, queued()), (E, planned()), (E, attempted(2))],

@@ -11,7 +11,7 @@ from turnfold import sources
 from turnfold.kernel import Kernel
 from turnfold.payloads import Inbound
 from turnfold.sources import pause_s
-from turnfold_model.gateway import Gateway, inbound, until
+from turnfold_model.gateway import Gateway, inbound, peek, until
 
 Pair = tuple[Inbound | None, str]
 
@@ -124,4 +124,4 @@ async def test_an_iterator_without_aclose_will_do(kernel: Kernel) -> None:
             return self.steps.pop()
 
     kernel.source("t", lambda cursor: Bare())
-    await until(lambda: kernel.store.head.position > 2)
+    await until(lambda: peek(kernel).head.position > 2)

@@ -43,7 +43,7 @@ class Among:
         self._messages = turns.Messages()
         self._joint = Joint(find, aside, self._say_of)
         self._at = -1
-        self._workers: list[Worker] = [(0, None)]  # of this moment, the last one holds
+        self._workers: list[Worker] = [(0, None)]  # of this moment; the last one holds
         self._again: list[tuple[int, str, _Check]] = []
         self._position, self._stream = 0, ""
 
@@ -91,8 +91,9 @@ class Among:
     def _entry(self, record: Record, before: Entry, event: Any) -> Entry:
         stream, kind, at, phase = record.stream, type(event), self._at, before.phase
         check(before, event, at, self._say)
-        if not by_worker(phase, before.fence, event, self._workers):
-            self._ask_again(partial(self._by_worker, phase, before.fence, event))
+        if not by_worker(phase, before.fence, event, self._workers[-1:]):
+            facts = phase, before.fence, event, len(self._workers) - 1
+            self._ask_again(partial(self._by_worker, *facts))
         if kind is o.Attempted:
             place = stream, before.lane, before.order, at
             if not self._lanes.free(*place):
@@ -105,8 +106,11 @@ class Among:
                 self._joint.closed(stream)
         return after
 
-    def _by_worker(self, phase: Phase, fence: int, event: Any, say: Say) -> None:
-        if not by_worker(phase, fence, event, self._workers):
+    def _by_worker(
+        self, phase: Phase, fence: int, event: Any, held: int, say: Say
+    ) -> None:
+        """`held`: the place of the worker that held the store at the event."""
+        if not by_worker(phase, fence, event, self._workers[held:]):
             said = getattr(event, "fence", fence), getattr(event, "owner", None)
             say(Rule.FENCE, f"said by {said}, but the worker is {self._workers[-1]}")
 
@@ -131,15 +135,16 @@ class Among:
         return after
 
     def _started(self, turn: Turn, event: t.Started) -> None:
-        if (event.fence, event.owner) not in self._workers:
-            self._ask_again(partial(self._by_runner, event))
+        if (event.fence, event.owner) != self._workers[-1]:
+            held = len(self._workers) - 1
+            self._ask_again(partial(self._by_runner, event, held))
         place = turn.stream, turn.lane, turn.order
         if not turn.control and not self._turn_lanes.free(*place):
             self._ask_again(partial(self._turn_lanes.say, *place))
 
-    def _by_runner(self, event: t.Started, say: Say) -> None:
+    def _by_runner(self, event: t.Started, held: int, say: Say) -> None:
         said = event.fence, event.owner
-        if said not in self._workers:
+        if said not in self._workers[held:]:
             text = f"started by {said}, but the worker is {self._workers[-1]}"
             say(Rule.FENCE, text)
 

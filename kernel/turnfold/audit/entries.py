@@ -259,8 +259,8 @@ def by_worker(
 ) -> bool:
     """True if an event is of a worker that may write it (INV-5).
 
-    `phase` and `fence`: of the entry before the event. `workers`: those that held the
-    store in this moment, in order.
+    `phase` and `fence`: of the entry before the event. `workers`: the one that held the
+    store at the event, and those that began later in the same moment.
     """
     kind: Any = type(event)
     if kind is o.Attempted:

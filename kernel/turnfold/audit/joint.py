@@ -86,10 +86,11 @@ class Joint:
         self, stream: str, event: o.Queued, answered: Collection[str]
     ) -> None:
         name = str(event.turn)
-        damaged = name in self._aside
-        if not damaged and not isinstance(self._find(name), Turn):
+        if name in self._aside:
+            return
+        if not isinstance(self._find(name), Turn):
             self._say(stream, Rule.ONE_TURN, f"queued for {name}, which is not there")
-        if event.kind is Kind.FINAL and name not in answered and not damaged:
+        if event.kind is Kind.FINAL and name not in answered:
             text = f"queued as the final of {name}, which did not answer with it"
             self._say(stream, Rule.TURN_TRUTH, text)
         if event.kind is Kind.NOTICE:

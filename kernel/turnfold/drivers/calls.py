@@ -1,97 +1,89 @@
-"""Calls of adapters under one deadline: a task for each, and one alarm for all.
+"""Calls of adapters: a task for each, and one deadline for all.
 
-A call that does not end when it is cancelled still counts as alive, so nothing may be
-concluded from its silence: it is told apart as hung, and what it brings later is late.
+A call that does not end when it is cancelled still counts as alive, and nothing may be
+concluded from its silence. So whoever made it is told that it hangs, and may go on; its
+task stays to be listened to.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from turnfold.attached import Calling, End, end_of
 from turnfold.settings import Settings
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
 
-Task = asyncio.Task[End]
-
 
 class Call:
-    """One call, begun by Calls. What its end means is told to its own class: `ended`
-    once, with the end, or none if it hangs; `late` of a hung one's end."""
+    """One call, begun by Calls. Await `ended`: its end, or None if it hangs."""
 
-    __slots__ = ("_calls", "_grace", "over", "task", "timed_out")
+    __slots__ = ("begun", "ended", "task", "timed_out")
 
-    def __init__(self, calls: "Calls") -> None:
-        self._calls = calls
-        self._grace: asyncio.TimerHandle | None = None
-        self.task: Task | None = None
-        self.over = self.timed_out = False
+    def __init__(self, ended: asyncio.Future[End | None]) -> None:
+        self.ended = ended
+        self.task: asyncio.Task[End]
+        self.begun = self.timed_out = False
 
-    def ended(self, end: End | None) -> None:
-        raise NotImplementedError
+    def settle(self, end: End | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(end)
 
-    def late(self, end: End) -> None:
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Ask it to end, and wait no longer than the grace."""
-        if self._grace is None and not self.over and self.task is not None:
-            self.task.cancel()
-            loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(GRACE_S, self._hangs)
-
-    def done(self, end: End) -> None:
-        """Told by the call itself, as the last thing it does."""
-        if self.task is not None:
-            self.task.remove_done_callback(self.cut)
-        if self.over:
-            self.late(end)
-            return
-        self.over = True
-        self._calls.forget(self)
-        if self._grace is not None:
-            self._grace.cancel()
-        self.ended(end)
-
-    def cut(self, task: Task) -> None:
-        """The callback of a task that could not tell: cancelled before it began."""
-        self.done(end_of(task))
-
-    def _hangs(self) -> None:
-        if not self.over:
-            self.over = True
-            self._calls.forget(self)
-            self.ended(None)
+    async def last(self) -> End:
+        """The end of a call that hangs."""
+        try:
+            return await self.task
+        except asyncio.CancelledError:
+            if not self.task.done():
+                raise  # whoever waits was cancelled
+            return end_of(self.task)
 
 
 class Calls:
-    """What is under way. Calls time out in the order they began."""
+    """The calls that are under way, in the order in which they time out."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._due: dict[Call, float] = {}  # in order
+        self._due: dict[Call, float] = {}
         self._alarm: asyncio.TimerHandle | None = None
 
-    def begin(self, call: Call, calling: Calling) -> Call | None:
-        """The call, or none if it is over already: a loop's task factory may run tasks
-        as far as they go at once. `calling` tells `call.done`."""
+    def begin(self, method: Callable[..., Calling], *arguments: Any) -> Call:
+        """Make a call; `method` gives a coroutine that raises nothing."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + self.settings.attempt_deadline_ms / 1000
-        self._due[call] = due
-        task = loop.create_task(calling)
-        if call.over:
-            return None
-        call.task = task
-        task.add_done_callback(call.cut)
+        call = Call(loop.create_future())
+        self._due[call] = due = loop.time() + self.settings.attempt_deadline_ms / 1000
+        call.task = loop.create_task(self._make(call, method, arguments))
         if self._alarm is None:
             self._alarm = loop.call_at(due, self._ring)
         return call
 
-    def forget(self, call: Call) -> None:
+    async def _make(
+        self, call: Call, method: Callable[..., Calling], arguments: tuple[Any, ...]
+    ) -> End:
+        # The coroutine is made in here: a task that is cancelled before it begins
+        # leaves none behind.
+        call.begun = True
+        end = await method(*arguments)
         self._due.pop(call, None)
+        call.settle(end)
+        return end
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[asyncio.Task[End]]:
         """All that are under way, but those that hang."""
-        return [call.task for call in self._due if call.task is not None]
+        return [call.task for call in self._due]
+
+    def cancel_all(self) -> None:
+        for call in list(self._due):
+            self._cancel(call)
+
+    def _cancel(self, call: Call) -> None:
+        """Ask it to end, and wait no longer than the grace."""
+        self._due.pop(call, None)
+        call.task.cancel()
+        if call.begun:
+            asyncio.get_running_loop().call_later(GRACE_S, call.settle, None)
+        else:
+            call.settle(End(error=asyncio.CancelledError("cancelled")))
 
     def _ring(self) -> None:
         self._alarm = None
@@ -101,6 +93,5 @@ class Calls:
             if due > now:
                 self._alarm = loop.call_at(due, self._ring)
                 return
-            self.forget(call)
             call.timed_out = True
-            call.cancel()
+            self._cancel(call)

@@ -1,5 +1,6 @@
 """The events of gates, cursors and the store itself (specs/design.md 7)."""
 
+from turnfold.canonical import Integer
 from turnfold.frozen import frozen
 
 
@@ -8,7 +9,7 @@ class GateClosed:
     """Nothing in this scope is attempted until then, or until it is opened."""
 
     reason: str
-    until: int | None = None
+    until: Integer | None = None
 
 
 @frozen(kw_only=True)
@@ -32,7 +33,7 @@ class StoreCreated:
 class WorkerStarted:
     """Written with the first event that a worker decides, not when it starts."""
 
-    epoch: int
+    epoch: Integer
     owner: str
 
 
@@ -42,8 +43,8 @@ class Restored:
     `position_seen` and `hash` are where it had got to by the mark beside it,
     `position_found` is where it ended when that was noticed."""
 
-    position_seen: int
-    position_found: int
+    position_seen: Integer
+    position_found: Integer
     hash: str
 
 

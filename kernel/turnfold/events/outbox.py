@@ -6,6 +6,7 @@ Free text (error messages, reasons given by people) is never here: `detail` and 
 are digests of bodies beside the log. Wall times are milliseconds UTC.
 """
 
+from turnfold.canonical import Integer
 from turnfold.frozen import frozen
 from turnfold.words import (
     AbortReason,
@@ -26,8 +27,8 @@ class PlannedPart:
     body: str
     key: str
     classes: tuple[DeliveryClass, ...] = ()
-    key_window_ms: int | None = None
-    settle_ms: int = 120_000
+    key_window_ms: Integer | None = None
+    settle_ms: Integer = 120_000
 
 
 @frozen(kw_only=True)
@@ -38,30 +39,30 @@ class Queued:
     conversation: str
     lane: str
     body: tuple[str, ...]
-    expires_at: int
+    expires_at: Integer
     turn: str | None = None
-    run: int | None = None
+    run: Integer | None = None
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
     policy: BlindPolicy = BlindPolicy.HOLD
-    not_before: int | None = None
+    not_before: Integer | None = None
 
 
 @frozen(kw_only=True)
 class Planned:
     parts: tuple[PlannedPart, ...]
-    budget: int
+    budget: Integer
     thread: str | None = None  # the effective thread
     ids: bool = True  # the platform gives message ids
 
 
 @frozen(kw_only=True)
 class Attempted:
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     owner: str
-    fence: int
+    fence: Integer
     on_wire: bool = False  # no prepare: this commit is also the dispatch
     marked: bool = False  # shown as a possible duplicate
     target: str | None = None  # effective conversation, where it moved
@@ -69,16 +70,16 @@ class Attempted:
 
 @frozen(kw_only=True)
 class Dispatched:
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
 
 
 @frozen(kw_only=True)
 class PartDelivered:
     """A part before the last one is settled: by a receipt, or suppressed."""
 
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     receipt: tuple[str, ...] = ()
     thread: str | None = None
     deduplicated: bool = False
@@ -91,8 +92,8 @@ class PartDelivered:
 class Delivered:
     """The last part is settled, and with it the entry."""
 
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     receipt: tuple[str, ...] = ()
     thread: str | None = None
     deduplicated: bool = False
@@ -105,19 +106,19 @@ class Delivered:
 class Deferred:
     """Proven not accepted and nobody's fault: the budget gets its unit back."""
 
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     failure: FailureClass
-    due: int | None = None
+    due: Integer | None = None
     detail: str | None = None
 
 
 @frozen(kw_only=True)
 class FailedRetryable:
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     failure: FailureClass
-    due: int
+    due: Integer
     target: str | None = None  # where the conversation has moved to
     detail: str | None = None
 
@@ -126,10 +127,10 @@ class FailedRetryable:
 class OutcomeUnknown:
     """Stored as `outbox.unknown`."""
 
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     cause: str
-    due: int
+    due: Integer
     detail: str | None = None
 
 
@@ -138,9 +139,9 @@ class Reconciled:
     """A look-up answered: proven absent, or it could not tell. `early`: it is not
     there, but an old request may still land."""
 
-    part: int
+    part: Integer
     absent: bool
-    due: int
+    due: Integer
     early: bool = False
     detail: str | None = None
 
@@ -182,22 +183,22 @@ class Aborted:
 
 @frozen(kw_only=True)
 class LateReceipt:
-    part: int
-    attempt: int
+    part: Integer
+    attempt: Integer
     receipt: tuple[str, ...] = ()
     thread: str | None = None
 
 
 @frozen(kw_only=True)
 class Rescheduled:
-    due: int
+    due: Integer
     by: str
 
 
 @frozen(kw_only=True)
 class Redriven:
-    budget: int
-    expires_at: int
+    budget: Integer
+    expires_at: Integer
     by: str
     accept_duplicate: bool = False
 
@@ -209,7 +210,7 @@ class Acknowledged:
 
 @frozen(kw_only=True)
 class Bounced:
-    part: int
+    part: Integer
     detail: str | None = None
 
 
@@ -224,7 +225,7 @@ class Imported:
     conversation: str
     lane: str
     body: tuple[str, ...]
-    expires_at: int
+    expires_at: Integer
     phase: Phase
     origin: str
     key: str | None = None

@@ -1,5 +1,6 @@
 """The events of a turn (specs/design.md 5). The same rules as for the events of an entry."""
 
+from turnfold.canonical import Integer
 from turnfold.frozen import frozen
 from turnfold.words import AbortReason, FailureClass, TurnOutcome
 
@@ -30,20 +31,20 @@ class Joined:
 
 @frozen(kw_only=True)
 class Started:
-    run: int
+    run: Integer
     owner: str
-    fence: int
+    fence: Integer
 
 
 @frozen(kw_only=True)
 class StepStarted:
-    run: int
+    run: Integer
     key: str
 
 
 @frozen(kw_only=True)
 class StepDone:
-    run: int
+    run: Integer
     key: str
     result: str
 
@@ -52,16 +53,16 @@ class StepDone:
 class Released:
     """The run stopped for our own reasons and is not counted."""
 
-    run: int
+    run: Integer
     reason: str
-    due: int | None = None
+    due: Integer | None = None
 
 
 @frozen(kw_only=True)
 class RunFailed:
-    run: int
+    run: Integer
     failure: FailureClass
-    due: int
+    due: Integer
     detail: str | None = None
 
 
@@ -69,7 +70,7 @@ class RunFailed:
 class Answered:
     """The reply is owned by the outbox: its final entries, or why there are none."""
 
-    run: int
+    run: Integer
     finals: tuple[str, ...] = ()
     silent: str | None = None
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from attrs import define
 
 from turnfold.decide.draft import AttemptRef, Draft, NotLoaded
-from turnfold.drivers import agenda
-from turnfold.drivers.agenda import Key
+from turnfold.drivers import scheduler
 from turnfold.drivers.register import Register
+from turnfold.drivers.scheduler import Key
 from turnfold.effects import (
     Append,
     CallHandler,
@@ -97,7 +97,7 @@ class CrashDriver:
 
     def begin(self) -> None:
         if self.epoch:
-            self.start(agenda.at_start(self.book))
+            self.start(scheduler.at_start(self.book))
 
     def start(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -108,7 +108,7 @@ class CrashDriver:
                 self._begin(key)
 
     def _begin(self, key: Key) -> None:
-        program = agenda.program_of(key, self.register)
+        program = scheduler.program_of(key, self.register)
         if program is not None:
             sends = key.what == "send"
             attempt = self.register.speaks_for(key.name) if sends else None
@@ -183,7 +183,7 @@ class CrashDriver:
 
     def _inside(self, live: Live, effect: Look | TakeUp) -> None:
         if isinstance(effect, TakeUp):
-            self.start(agenda.taken_up([effect.attempt], self.register))
+            self.start(scheduler.taken_up([effect.attempt], self.register))
             return
         try:
             live.answer = self.look(effect.question)
@@ -247,8 +247,8 @@ class CrashDriver:
             if isinstance(state, Entry):
                 register.moved(state)
         if self.epoch:
-            self.start(agenda.taken_up(commit.attempts, register))
-            self.start(agenda.after(states, self.book, self.epoch, register))
+            self.start(scheduler.taken_up(commit.attempts, register))
+            self.start(scheduler.after(states, self.book, self.epoch, register))
 
     def _ended(self, live: Live, until: object) -> None:
         key = live.key
