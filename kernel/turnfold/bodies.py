@@ -14,7 +14,12 @@ from turnfold.events import turn as t
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 FILE = b'{"content":'  # how the payload of a file begins
-PAYLOADS = (o.Queued, o.Planned, o.Imported, o.AmendedPart)  # events that name payloads of an entry
+PAYLOADS = (
+    o.Queued,
+    o.Planned,
+    o.Imported,
+    o.AmendedPart,
+)  # events that name payloads of an entry
 
 
 def body_ref(body: Body) -> str:

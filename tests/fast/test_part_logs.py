@@ -16,7 +16,7 @@ from turnfold.words import (
 )
 from turnfold_model.damage import Log, damaged
 from turnfold_model.readings import judged
-from turnfold_model.reference_log import as_event
+from turnfold_model.reference_log import as_events
 
 from .audit_logs import (
     FINAL,
@@ -300,7 +300,7 @@ BAD: dict[str, list[Step]] = {
 
 
 def events_of(steps: list[Step]) -> Log:
-    return [as_event(record) for record in records(steps)]
+    return [e for record in records(steps) for e in as_events(record)]
 
 
 @pytest.mark.parametrize("name", GOOD)

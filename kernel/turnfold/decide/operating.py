@@ -1,14 +1,21 @@
 """What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 
 from turnfold import guards
-from turnfold.bodies import left_of
+from turnfold.bodies import digests_of, left_of
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import Draft, all_of
 from turnfold.decide.settling import accepted, fail_entry
-from turnfold.errors import RuleBrokenError, StillOpenError
+from turnfold.errors import (
+    DamagedError,
+    MissingBodyError,
+    RuleBrokenError,
+    StillOpenError,
+)
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.fold import family
@@ -118,20 +125,41 @@ def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
 def redact(draft: Draft, stream: str, by: str) -> None:
     """Erase the bodies of what is over; a turn takes its entries with it. What was
     erased before is left alone, unless something has come since."""
-    if family(stream) != "turn":
-        _redact(draft, draft.entry(stream), o.Redacted(by=by))
-        return
-    turn = draft.turn(stream)
-    _over(turn)
-    for name in draft.entries_of(stream):
-        _redact(draft, draft.entry(name), o.Redacted(by=by))
-    _redact(draft, turn, t.TurnRedacted(by=by))
+    turn = draft.turn(stream) if family(stream) == "turn" else None
+    if turn is None:
+        entries = [draft.entry(stream)]
+    else:
+        _over(turn)
+        entries = all_of(partial(draft.entry, e) for e in draft.entries_of(stream))
+    for entry in entries:
+        _over(entry)
+    _load_bodies(draft, [stream, *(e.stream for e in entries)])
+    for entry in entries:
+        _redact(draft, entry, o.Redacted(by=by))
+    if turn is not None:
+        _redact(draft, turn, t.TurnRedacted(by=by))
+
+
+def _load_bodies(draft: Draft, streams: Iterable[str]) -> None:
+    """Everything that is to be erased, in two fetches."""
+    names = dict.fromkeys(streams)
+    histories = all_of(partial(draft.history, name) for name in names)
+    all_of(
+        partial(_look, draft, name, ref)
+        for name, history in zip(names, histories, strict=True)
+        for event in history
+        for ref in digests_of(event)
+    )
+
+
+def _look(draft: Draft, stream: str, ref: str) -> None:
+    with suppress(MissingBodyError, DamagedError):  # erased all the same
+        draft.stored(stream, ref)
 
 
 def _redact(
     draft: Draft, state: Entry | Turn, event: o.Redacted | t.TurnRedacted
 ) -> None:
-    _over(state)
     stored = partial(draft.stored, state.stream)
     left = left_of(draft.history(state.stream), stored)
     if left or not state.redacted:
