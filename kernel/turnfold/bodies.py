@@ -20,6 +20,10 @@ def digests_of(event: Event) -> Iterator[str]:
             yield from (part.body for part in event.parts)
         case t.Accepted() | t.Joined():
             yield event.body
+        case t.Dead():
+            yield from (d for d in (event.body, event.detail) if d is not None)
+        case o.AmendedPart():
+            yield event.body
         case t.StepDone():
             yield event.result
         case o.Resolved() if event.why is not None:
@@ -34,7 +38,7 @@ def content_of(event: Event, data: bytes) -> str | None:
     """The body that holds the content of a file, where this one is a file's payload.
     Only an entry's payload is: what a message or a handler brings may look like one,
     and name a body that is not its own."""
-    payload = isinstance(event, o.Queued | o.Planned | o.Imported)
+    payload = isinstance(event, o.Queued | o.Planned | o.Imported | o.AmendedPart)
     if not payload or not data.startswith(FILE):
         return None
     try:

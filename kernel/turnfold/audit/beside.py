@@ -21,7 +21,7 @@ _SOUND = 10_000
 _MANY = 100  # bodies or summaries asked for at once
 # Most events name no body, and have no field that could.
 _BODILESS = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
-_PAYLOADS = (o.Queued, o.Planned, o.Imported)
+_PAYLOADS = (o.Queued, o.Planned, o.Imported, o.AmendedPart)
 
 
 class Bodies:
