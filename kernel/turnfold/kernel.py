@@ -278,6 +278,7 @@ class Kernel(Commands):
     def _depose(self) -> None:
         self._owns = False
         self._open_driver().stand_down()
+        self._wake_all()  # they go on waiting as those of a client do
         self._leaving = asyncio.create_task(self._sources.stop())
 
     async def close(self) -> None:
@@ -331,9 +332,12 @@ class Kernel(Commands):
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
+        self._check_owned()
+        return await asyncio.shield(driver.submit(decision, wanted))
+
+    def _check_owned(self) -> None:
         if not self._owns:
             raise OwnedError(path=self.store.address, owner="another process")
-        return await asyncio.shield(driver.submit(decision, wanted))
 
     @property
     def _mailbox(self) -> Mailbox:
@@ -372,6 +376,7 @@ class Kernel(Commands):
 
     async def look(self, question: Callable[[Draft], T]) -> T:
         """Ask folded state. Raises OwnedError if the store is not ours."""
+        self._check_owned()
         answer: T = await self._open_driver().look(question)
         return answer
 
@@ -396,7 +401,7 @@ class Kernel(Commands):
             raise NotFoundError(what="turn or entry", id=stream)
         while self._state in ("open", "draining"):
             if self._owns:
-                with suppress(NotFoundError):  # it may still lie in the inbox
+                with suppress(NotFoundError, OwnedError):  # it may lie in the inbox
                     state = await self._awaited(stream)
                     if isinstance(state, Entry | Turn):
                         return state.outcome if isinstance(state, Turn) else None

@@ -72,9 +72,7 @@ class TurnHandle:
 
     async def previous(self) -> Sequence[Said]:
         """What earlier runs have said; for handlers registered with resume=True."""
-        entries = await self._kernel.look(
-            partial(running.previous_entries, stream=self.id)
-        )
+        entries = await self._append(partial(running.previous_entries, stream=self.id))
         return [
             Said(
                 entry_id=e.stream,

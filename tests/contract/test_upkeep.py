@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from turnfold import Kernel, Settings
-from turnfold.errors import DiskError, NotOpenError
+from turnfold.errors import DiskError, NotOpenError, OwnedError
 from turnfold.ports.channel import Rejected
 from turnfold.ports.store import Watermark, now
 from turnfold.upkeep import IDLE_S, MARK_S, Upkeep
@@ -304,6 +304,39 @@ async def test_a_later_worker_in_the_log_ends_the_work_of_the_one_before(
     assert filed.platform.contents == ["x", "y", "z"]
 
 
+async def test_waiting_for_an_end_outlives_the_loss(filed: Gateway) -> None:
+    """The one who waits in the process that lost the store learns of the end that the
+    next worker brings."""
+    earlier = await filed.start()
+    await earlier.disconnected("t")
+    done = await earlier.enqueue(route(), "x")
+    accepted = await earlier.accept(inbound())
+    waiting = [
+        asyncio.ensure_future(earlier.settled(done.entry_id)),
+        asyncio.ensure_future(accepted.settled()),
+    ]
+    await spin()
+    await _lose(filed)
+    earlier._worker.ownership.release()  # type: ignore[union-attr]
+    filed.handler = _silent
+    later = await filed.start()
+    await later.connected("t")
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waiting) == [None, "silent"]
+
+
+async def _silent(handle: Any) -> None:
+    await handle.silent("nothing_to_say")
+
+
+async def test_a_client_cannot_look_into_memory_that_it_does_not_have(
+    filed: Gateway,
+) -> None:
+    client = await filed.start(work=False)
+    with pytest.raises(OwnedError):
+        await client.look(lambda draft: draft.open_count)
+
+
 class _Deceived:
     """The ownership of a process that cannot see that it has lost the lock."""
 
@@ -369,7 +402,7 @@ async def test_a_failure_after_the_loss_is_for_the_next_worker_to_find(
     landed.set()
     await until(lambda: not driver_of(kernel).live)
     assert peek(kernel).head == head
-    assert peek(kernel).inbox() == []
+    assert not peek(kernel).inbox()
     kernel = await _next(filed)
     assert entry(kernel, done.entry_id).doubt
 
