@@ -315,7 +315,7 @@ class Draft:
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
         now, items = self.now, self._items.get(stream)
-        position = self._base + len(self._items) + 1 if items is None else 0
+        position = self._position_of(stream)
         after = evolve(before, events[0], stream, now, position)
         made = [encode(events[0])]
         for event in events[1:]:  # in place: nobody has seen that state
@@ -328,6 +328,12 @@ class Draft:
         self.emitted += [(stream, event) for event in events]
         self._touch(stream, before, after)
         return after
+
+    def _position_of(self, stream: str) -> int:
+        """The position of the record that this commit writes of a stream."""
+        if stream not in self._items:
+            return self._base + len(self._items) + 1
+        return self._base + 1 + list(self._items).index(stream)
 
     def _touch(self, stream: str, before: State | None, after: State) -> None:
         self.touched[stream] = after
