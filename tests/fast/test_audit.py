@@ -673,6 +673,9 @@ IN_A_STORE = {
     Rule.PROJECTION,
     Rule.KEY,
     Rule.BODY,
+    Rule.MARK,
+    Rule.FILE,
+    Rule.SETTLED,
 }  # tests/contract/test_audit_store.py
 
 
