@@ -53,7 +53,7 @@ SEEN: set[tuple[str, str]] = set()  # by all examples of this process
 _WAITS = (1, 250, 1_000, 6_000, 60_000, 2 * HOUR, 25 * HOUR)
 _numbers = st.integers(0, 11)
 _pick = st.integers(0, 63)
-_drawn = st.lists(st.integers(0, 10), max_size=20)
+_drawn = st.lists(st.integers(0, 10), max_size=30)
 
 
 Item = TypeVar("Item")

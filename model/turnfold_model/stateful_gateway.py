@@ -47,7 +47,9 @@ class Dice:
         self.drawn: list[int] = []
 
     def choose(self, options: int) -> int:
-        return self.drawn.pop(0) % options if self.drawn else 0
+        if options < 2 or not self.drawn:
+            return 0
+        return self.drawn.pop(0) % options
 
 
 class Talker(Process):

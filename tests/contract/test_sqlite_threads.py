@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from turnfold.errors import NotOpenError
+from turnfold.errors import FateUnknownError, NotOpenError
 from turnfold.ports.store import Stored, Wanted, Write
 from turnfold_adapters.stores.sqlite import SqliteStore, writing
 from turnfold_adapters.stores.sqlite.writing import WriteQueue
@@ -279,9 +280,10 @@ async def test_a_queue_runs_one_piece_after_the_other() -> None:
     queue = WriteQueue(writing.Flush.AUTO)
     assert queue.inline
     seen: list[int] = []
+    go = threading.Event()
 
     def work(number: int) -> int:
-        time.sleep(0.01)
+        go.wait(10)
         seen.append(number)
         return number
 
@@ -289,6 +291,7 @@ async def test_a_queue_runs_one_piece_after_the_other() -> None:
     await asyncio.sleep(0)
     assert not queue.inline, "a commit must wait for its turn"
     queue.after(lambda: work(2))
+    go.set()
     assert await queue.there(lambda: work(3)) == 3
     assert await first == 1
     assert seen == [1, 2, 3]
@@ -318,3 +321,25 @@ async def test_an_error_in_the_thread_is_its_callers_and_no_others() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="sometimes"):
         SqliteStore("x.db", flush="sometimes")
+
+
+async def test_closing_a_store_in_doubt_ends_its_thread(
+    slow: SqliteStore, disk: SlowDisk
+) -> None:
+    disk.sync_s = 0
+    writes = slow._writing
+    assert writes is not None
+
+    def failing(sql: str, *bindings: Any) -> Any:
+        if sql == "COMMIT":
+            raise apsw.IOError("injected")
+        return writes.own.run(sql, *bindings)
+
+    writes._run = failing
+    with pytest.raises(FateUnknownError):
+        await put(slow, "entry:b")
+    with pytest.raises(NotOpenError, match="doubt"):
+        await head_of(slow)
+    await slow.close()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not any(name.startswith("turnfold-writer") for name in names)

@@ -20,7 +20,9 @@ from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.fold import family
 from turnfold.machines.entry import Entry
+from turnfold.machines.parts import SPOILED
 from turnfold.machines.turn import Turn
+from turnfold.names import part_key
 from turnfold.ports.channel import Receipt
 from turnfold.words import Phase, Reason
 
@@ -28,7 +30,7 @@ from turnfold.words import Phase, Reason
 def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.FAILED and entry.doubt and not accept_duplicate:
+    if entry.phase is Phase.FAILED and entry.doubtful and not accept_duplicate:
         raise RuleBrokenError(
             stream=stream,
             rule="no_doubt",
@@ -36,6 +38,7 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
         )
     _must_have_bodies(entry)
     expires = draft.now + draft.settings.ttl_ms(entry.kind)
+    spoiled = [s.part for s in entry.others if s.end in SPOILED]
     draft.emit(
         stream,
         o.Redriven(
@@ -43,9 +46,18 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
             expires_at=expires,
             by=by,
             accept_duplicate=accept_duplicate,
+            keys=tuple([_new_key(entry, part) for part in spoiled]),
         ),
     )
     attempt_if_free(draft, entry.lane)
+
+
+def _new_key(entry: Entry, part: int) -> str:
+    """A key for a part that the platform has refused under its old one. Its letters are
+    those of the old key, so it is in the platform's alphabet."""
+    old = entry.parts[part].key
+    name = f"{entry.stream}+{entry.version}"
+    return part_key(name, part, "".join(sorted(set(old))), len(old))
 
 
 def _must_have_bodies(state: Entry | Turn) -> None:
@@ -67,6 +79,7 @@ def resolve(
         case "not_sent" | "resend":
             resend = verdict == "resend"
             event = o.Resolved(
+                part=entry.part,
                 resend=resend,
                 by=by,
                 why=draft.text(stream, why),
@@ -101,7 +114,10 @@ def acknowledge(draft: Draft, stream: str, by: str) -> None:
 
 def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
     """The platform refused afterwards what it had accepted (B20): a turn whose final
-    it was is amended."""
+    it was is amended. Raises RuleBrokenError for a part that has no receipt."""
+    if not guards.was_accepted(draft.entry(stream), part):
+        why = f"part {part} has no receipt that could bounce"
+        raise RuleBrokenError(stream=stream, rule="was_accepted", why=why)
     event = o.Bounced(part=part, detail=draft.text(stream, detail))
     after_close(draft, draft.emit(stream, event))
 
