@@ -1,176 +1,366 @@
-"""Everything that is appended while a commit waits for the disk makes the next one, and
-nobody learns of anything before its COMMIT."""
+"""Group commits: appends of one tick share one, and nobody learns of anything before it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from turnfold.errors import DiskError, FateUnknownError
-from turnfold.ports.store import Refused, Store, Stored, Write
-from turnfold.words import Flush
+from turnfold import Kernel
+from turnfold.decide import gating
+from turnfold.decide.draft import Draft
+from turnfold.errors import (
+    BusyError,
+    DiskError,
+    NotFoundError,
+    NotOpenError,
+    RuleBrokenError,
+    StoreError,
+)
+from turnfold.journal import Decided
+from turnfold.ports.store import Listing, Refused, Store, Stored, Write
+from turnfold.words import Flush, Phase
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.faulty import FaultyStore
 from turnfold_model.gateway import (
     Gateway,
     driver_of,
+    entry,
     in_file,
-    in_memory,
     inbound,
+    peek,
     route,
+    spin,
     until,
 )
 
+from .slow_disk import SLOW_S, SlowDisk, stalls
 
-class Watched:
-    """A store that awaits `at_commit` after each COMMIT, before it answers."""
 
-    def __init__(self, store: Store, at_commit: Callable[[], Awaitable[None]]) -> None:
-        self._store, self._at_commit = store, at_commit
+class Held:
+    """A store whose commits wait until the test lets them go on: before the store has
+    them, or `stored` and not told yet."""
+
+    def __init__(self, store: Store, *, stored: bool = False) -> None:
+        self._store, self._stored = store, stored
+        self.go = asyncio.Event()
+        self.go.set()
+        self.begun = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def hold(self) -> None:
+        self.go.clear()
+        self.begun = 0
+
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-        answers = await self._store.commit(writes)
-        await self._at_commit()
-        return answers
+        answers = await self._store.commit(writes) if self._stored else None
+        self.begun += 1
+        await self.go.wait()
+        return await self._store.commit(writes) if answers is None else answers
 
 
-def watching(at_commit: Callable[[], Awaitable[None]]) -> Callable[[Store], Store]:
-    return lambda store: cast("Store", Watched(store, at_commit))
-
-
-@pytest.fixture(params=["memory", Flush.AUTO, Flush.THREAD])
-async def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    path = tmp_path / "g.db"
-    in_db = request.param != "memory"
-    made = Gateway(store=in_file(path, request.param) if in_db else in_memory())
+@pytest.fixture
+async def threaded(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway whose commits are made in a thread."""
+    made = Gateway(store=in_file(tmp_path / "g.db", Flush.THREAD))
     yield made
     await made.end()
 
 
-class Gate:
-    """Commits wait here while it is closed; `count` is how many have come by."""
+async def _held(gateway: Gateway, *, stored: bool = False) -> tuple[Kernel, Held]:
+    """A kernel at rest, whose next commits wait."""
+    found: list[Held] = []
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._open = asyncio.Event()
-        self._open.set()
+    def wrap(store: Store) -> Any:
+        found.append(Held(store, stored=stored))
+        return found[0]
 
-    async def __call__(self) -> None:
-        self.count += 1
-        await self._open.wait()
-
-    def close(self) -> None:
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
+    kernel = await gateway.start(wrap=wrap)
+    await spin()
+    found[0].hold()
+    return kernel, found[0]
 
 
-async def test_appends_that_come_during_a_commit_make_the_next_one(
+# --- the loop ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk() -> Iterator[SlowDisk]:
+    disk = SlowDisk()
+    yield disk
+    disk.unregister()
+
+
+@pytest.mark.case("A06")
+async def test_the_loop_of_a_gateway_never_waits_for_the_disk(
+    disk: SlowDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that accepts, answers, sends and keeps its store up, and a client that
+    posts, on a disk where a sync takes 200 ms: the loop stands still for less than 20.
+    """
+    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.1)
+    monkeypatch.setattr("turnfold.upkeep.MARK_S", 0.1)
+
+    def store() -> Store:
+        return SqliteStore(tmp_path / "g.db", vfs="slow", flush=Flush.THREAD)
+
+    async def answer(handle: Any) -> None:
+        await handle.reply(f"re: {handle.inbound.text}")
+
+    gateway = Gateway(store=store, handler=answer)
+    kernel = await gateway.start()
+    client = await gateway.start(work=False)
+    disk.sync_s, number = SLOW_S, 0
+
+    async def messages() -> None:
+        nonlocal number
+        number += 1
+        mine, theirs = inbound(f"a{number}", "1"), inbound(f"b{number}", "2")
+        accepted = [await kernel.accept(mine), await client.accept(theirs)]
+        sent = await client.enqueue(route("3"), "text", key=f"k{number}")
+        await asyncio.gather(*[turn.settled(20_000) for turn in accepted])
+        await client.settled(sent.entry_id, 20_000)
+        await client.redact(sent.entry_id, by="me")
+        await asyncio.sleep(0.5)  # idle: the checkpoint, the mark
+
+    over_s = await stalls(messages)
+    disk.sync_s = 0
+    assert min(over_s) < 0.02, over_s
+    assert "MainThread" not in disk.syncs
+    assert len(disk.syncs) > 10
+    assert kernel.health()["flush"] == "thread"
+    assert len(gateway.platform.messages) == 3 * number
+    await gateway.end()
+
+
+# --- one commit for many -------------------------------------------------------------
+
+
+async def test_the_appends_of_one_tick_make_one_commit(gateway: Gateway) -> None:
+    kernel, held = await _held(gateway)
+    held.go.set()
+    many = [kernel.accept(inbound(str(n), str(n))) for n in range(30)]
+    turns = await asyncio.gather(*many)
+    assert all(turn.new for turn in turns)
+    assert held.begun == 1
+    assert peek(kernel).head.position == 1 + 30
+
+
+async def test_appends_that_come_meanwhile_make_the_next_commit(
     gateway: Gateway,
 ) -> None:
-    gate = Gate()
-    kernel = await gateway.start(wrap=watching(gate))
-    gate.close()
-    before = gate.count
+    kernel, held = await _held(gateway)
     first = asyncio.ensure_future(kernel.accept(inbound("1")))
-    await until(lambda: gate.count == before + 1)
+    await until(lambda: held.begun)
     others = [
         asyncio.ensure_future(kernel.accept(inbound(str(n), str(n))))
         for n in range(2, 30)
     ]
     await asyncio.sleep(0.01)
-    assert gate.count == before + 1, "one commit at a time"
-    gate.open()
+    assert held.begun == 1
+    held.go.set()
     await asyncio.gather(first, *others)
-    assert gate.count == before + 2
+    assert held.begun == 2
 
 
-async def test_nothing_moves_before_the_commit_is_made(gateway: Gateway) -> None:
-    gate = Gate()
-    kernel = await gateway.start(wrap=watching(gate))
-    gate.close()
-    before = gate.count
+@pytest.mark.parametrize("stored", [False, True])
+async def test_nothing_moves_before_the_commit_is_made(
+    gateway: Gateway, stored: bool
+) -> None:
+    """And none of the callers is told, though the store may have it already."""
+    kernel, held = await _held(gateway, stored=stored)
     pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
-    await until(lambda: gate.count == before + 1)
+    await until(lambda: held.begun)
     await asyncio.sleep(0.02)
     assert not pending.done()
     assert not gateway.platform.calls
     assert driver_of(kernel).book.open_count == 0
-    gate.open()
+    held.go.set()
     name = (await pending).entry_id
     await kernel.settled(name, 5_000)
+    assert gateway.platform.contents == ["x"]
+
+
+async def test_a_decision_that_is_refused_leaves_its_neighbours_alone(
+    gateway: Gateway,
+) -> None:
+    kernel, held = await _held(gateway)
+    held.go.set()
+    results = await asyncio.gather(
+        kernel.enqueue(route("1"), "one"),
+        kernel.abort("entry:unknown"),
+        kernel.enqueue(route("2"), "two"),
+        kernel.append(_emits_and_fails),
+        return_exceptions=True,
+    )
+    assert [type(r).__name__ for r in results] == [
+        "Enqueued",
+        "NotFoundError",
+        "Enqueued",
+        "RuleBrokenError",
+    ]
+    assert isinstance(results[1], NotFoundError)
+    for done in (results[0], results[2]):
+        await kernel.settled(done.entry_id, 5_000)  # type: ignore[union-attr]
+    assert peek(kernel).state("gate:t/default") is None
+
+
+def _gates(draft: Draft, account: str) -> str:
+    """A decision that writes one event."""
+    gating.disconnected(draft, channel="t", account=account)
+    return account
+
+
+def _emits_and_fails(draft: Draft) -> None:
+    _gates(draft, "default")
+    raise RuleBrokenError(stream="gate:t/default", rule="injected", why="a test")
+
+
+# --- a commit that fails -------------------------------------------------------------
 
 
 @pytest.mark.case("Q02")
-@pytest.mark.parametrize("error", [DiskError, FateUnknownError])
-async def test_a_commit_that_fails_is_its_callers_error_or_none(
-    gateway: Gateway, error: type[Exception]
+@pytest.mark.parametrize(("fault", "error"), [("full", DiskError), ("busy", BusyError)])
+async def test_a_commit_that_surely_failed_is_its_callers_error(
+    threaded: Gateway, fault: str, error: type[StoreError]
 ) -> None:
-    """If surely nothing was stored the caller is told; a commit of unknown fate is read
-    and decided again."""
-    fail: list[Exception] = []
-
-    class Failing(Watched):
-        async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-            if fail:
-                raise fail.pop()
-            return await self._store.commit(writes)
-
-    kernel = await gateway.start(
-        wrap=lambda store: cast("Store", Failing(store, Gate()))
-    )
-    fail.append(error(path="g.db", problem="injected"))
-    if error is DiskError:
-        with pytest.raises(DiskError):
-            await kernel.accept(inbound("1"))
+    kernel = await threaded.start(wrap=FaultyStore)
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    with pytest.raises(error):
+        await kernel.accept(inbound("1"))
+    assert peek(kernel).head.position == 1
     turn = await kernel.accept(inbound("1"))
     again = await kernel.accept(inbound("1"))
+    assert turn.new
     assert turn.turn_id == again.turn_id
 
 
 @pytest.mark.case("Q02")
-async def test_a_commit_of_unknown_fate_that_was_stored_is_sent_once(
-    gateway: Gateway,
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+async def test_a_commit_of_unknown_fate_is_read_and_decided_again(
+    threaded: Gateway, fault: str
 ) -> None:
-    """Its entry and attempt are found in the log, though nobody was told of them."""
-    lost: list[int] = []
+    kernel = await threaded.start(wrap=FaultyStore)
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    turn = await kernel.accept(inbound("1"))
+    again = await kernel.accept(inbound("1"))
+    assert turn.new
+    assert not again.new
+    assert turn.turn_id == again.turn_id
+    assert peek(kernel).names().count("turn.accepted") == 1
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    sent = await kernel.enqueue(route(), "x")
+    await kernel.settled(sent.entry_id, 5_000)
+    assert threaded.platform.contents == ["x"]
 
-    async def lose() -> None:
-        if lost:
-            lost.pop()
-            raise FateUnknownError(path="g.db", problem="the answer was lost")
 
-    kernel = await gateway.start(wrap=watching(lose))
-    lost.append(1)
-    name = (await kernel.enqueue(route(), "x")).entry_id
-    await kernel.settled(name, 5_000)
-    assert len(gateway.platform.calls) == 1
+# --- callers that go away ------------------------------------------------------------
 
 
-async def test_closing_waits_for_a_commit_under_way(gateway: Gateway) -> None:
-    gate = Gate()
-    kernel = await gateway.start(wrap=watching(gate))
-    gate.close()
-    before = gate.count
+async def test_a_cancelled_caller_does_not_cancel_its_append(threaded: Gateway) -> None:
+    """Neither while its commit is made nor while it waits for the next one."""
+    kernel, held = await _held(threaded)
+    first = asyncio.ensure_future(kernel.accept(inbound("1", "1")))
+    await until(lambda: held.begun)
+    second = asyncio.ensure_future(kernel.accept(inbound("2", "2")))
+    await asyncio.sleep(0.01)
+    for caller in (first, second):
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+    held.go.set()
+    for number in ("1", "2"):
+        assert not (await kernel.accept(inbound(number, number))).new
+
+
+async def test_a_caller_that_breaks_does_not_disturb_the_next(
+    threaded: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = await threaded.start()
+    told: list[Decided] = []
+
+    def breaks(_: Decided) -> None:
+        raise ZeroDivisionError
+
+    flusher = driver_of(kernel).flusher
+    flusher.append(lambda _: 1, breaks)
+    flusher.append(lambda _: 2, told.append)
+    await flusher.rested()
+    assert [decided.value for decided in told] == [2]
+    assert "a caller broke" in caplog.text
+    assert (await kernel.accept(inbound())).new
+
+
+async def test_callers_learn_their_results_though_the_consequences_break(
+    threaded: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = await threaded.start()
+    flusher = driver_of(kernel).flusher
+
+    def breaks(_: Any) -> None:
+        raise ZeroDivisionError
+
+    follows, flusher._stored = flusher._stored, breaks
+    turn = await kernel.accept(inbound())
+    flusher._stored = follows
+    assert turn.new
+    assert "the commit stands" in caplog.text
+    assert not (await kernel.accept(inbound())).new
+
+
+# --- the end -------------------------------------------------------------------------
+
+
+async def test_closing_waits_for_the_commit_under_way(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
     pending = asyncio.ensure_future(kernel.accept(inbound("1")))
-    await until(lambda: gate.count == before + 1)
-    ending = asyncio.ensure_future(gateway.end())
-    await asyncio.sleep(0.02)
-    assert not ending.done()
-    gate.open()
-    await ending
+    await until(lambda: held.begun)
+    closing = asyncio.ensure_future(threaded.end())
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    held.go.set()
+    await closing
     turn = (await pending).turn_id
-    other = await gateway.start(work=False)
-    assert (await other.accept(inbound("1"))).turn_id == turn
+    with pytest.raises(NotOpenError):
+        await kernel.accept(inbound("2"))
+    other = await threaded.start(work=False)
+    assert peek(other).state(turn) is not None
 
 
-async def test_health_tells_where_commits_run(tmp_path: Path) -> None:
-    gateway = Gateway(store=in_file(tmp_path / "g.db", Flush.THREAD))
-    kernel = await gateway.start()
-    await kernel.accept(inbound("1"))
-    assert "thread" in str(kernel.health())
-    await gateway.end()
+async def test_a_closed_queue_refuses_everything(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
+    flusher = driver_of(kernel).flusher
+    under_way = flusher.submit(partial(_gates, account="a"))
+    await until(lambda: held.begun)
+    queued = flusher.submit(partial(_gates, account="b"))
+    closing = asyncio.ensure_future(flusher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(NotOpenError):
+        await queued
+    with pytest.raises(NotOpenError):
+        await flusher.submit(partial(_gates, account="c"))
+    held.go.set()
+    await closing
+    assert await under_way == "a"
+    gates = peek(kernel).list(Listing(prefix="gate:"))
+    assert [row.stream for row in gates] == ["gate:t/a"]
+
+
+async def test_a_crash_tells_nobody(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
+    pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
+    await until(lambda: held.begun)
+    await threaded.crash(kernel)
+    held.go.set()
+    await asyncio.sleep(0.02)
+    assert not threaded.platform.calls
+    assert not pending.done() or pending.exception() is not None
+    pending.cancel()
+    kernel = await threaded.start()
+    done = await kernel.enqueue(route(), "y")
+    await kernel.settled(done.entry_id, 5_000)
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
