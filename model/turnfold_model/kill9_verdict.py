@@ -66,7 +66,7 @@ def _judge(stage: Stage) -> list[str]:
 
 def _breaches(stage: Stage, store: Store) -> Iterator[str]:
     witness = [Acceptance(a.key, a.id) for a in stage.wire.arrived]
-    report = now(audit_store(store, witness=witness))
+    report = now(audit_store(store, integrity=False, witness=witness))
     yield from (str(finding) for finding in report.findings)
     if not quiet(now(store.load()).open):
         yield "INV-14 something is open that is not parked"

@@ -54,7 +54,7 @@ GUARDS: Final = (
     _says("receipt_given", True, "answers", world="proof"),
     _says("head_of_lane", True, f"{_TURNS}::an_attempt_out_of_turn"),
     _says("run_is_current", True, "crash:abort", "crash:zombie", world="stale_run"),
-    _says("run_is_ours", True, "crash:zombie"),
+    _says("run_is_ours", True, "test:fast/test_stale_worker.py::the_end_of_a_run"),
     _says("run_is_ours", False, "crash:store"),
     _says("not_answered", True, "crash:one"),
     _says("runner_is_dead", False, "crash:one"),

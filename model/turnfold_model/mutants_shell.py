@@ -6,8 +6,9 @@ from typing import Final
 from turnfold_model.mutants_code import Mutant, one
 
 _SENDER = "turnfold.drivers.sender:Sender"
-_FLUSHER = "turnfold.drivers.flushing:Flusher"
-_FLUSHING = "test:contract/test_flushing.py"
+_GROUP = "turnfold.drivers.flushing:GroupCommit"
+_FLUSHING = "test:contract/test_group_commit.py"
+_STALE = "test:fast/test_stale_worker.py"
 _JOURNAL = "turnfold.journal:Journal"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
@@ -54,7 +55,7 @@ RECOVERY: Final = (
     ),
     _broken(
         "the next worker keeps the epoch of the last",
-        "turnfold.worker:Worker._begin",
+        "turnfold.kernel:Kernel._promote",
         "self._epoch() + 1",
         "max(1, self._epoch())",
         f"{_DOUBT}::blind_after_a_crash",
@@ -64,28 +65,28 @@ RECOVERY: Final = (
         "turnfold.decide.draft:Draft.authority",
         "fence is None or self.fence_lost",
         "fence is None",
-        "crash:zombie-two",
+        f"{_STALE}::the_end_of_an_attempt",
     ),
     _broken(
-        "callers learn of a commit in a thread before it is made",
-        f"{_FLUSHER}._take_off",
+        "callers learn of a commit before it is made",
+        f"{_GROUP}._commit",
         "",
-        "self._hand_out(queue, self._journal.finish(begun))",
+        "[tell(Decided()) for _, tell in self._queue]",
         f"{_FLUSHING}::nothing_moves_before",
     ),
     _broken(
-        "a transaction begins while another one is in the air",
-        f"{_FLUSHER}._flush",
-        "self._flight is not None or not self._queue",
-        "not self._queue",
-        f"{_FLUSHING}::what_comes_meanwhile",
+        "closing does not wait for the commit under way",
+        f"{_GROUP}.close",
+        "await self._idle.wait()",
+        "pass",
+        f"{_FLUSHING}::closing_waits",
     ),
     _broken(
-        "who needs the writing side does not wait for what is in the air",
-        f"{_FLUSHER}.land",
-        "self._flight is not None",
-        "False",
-        f"{_FLUSHING}::who_needs_the_writing_side",
+        "a command stays in the inbox after its decision",
+        "turnfold.decide.inbox:apply",
+        'draft.take_out(command.id, _answer({"ok": result}) if command.answer else None)',
+        "del result",
+        "crash:client",
     ),
     _broken(
         "a decision that failed half-way keeps what it made",
@@ -103,17 +104,17 @@ RECOVERY: Final = (
     ),
     _broken(
         "a store in doubt is not read again by the poll",
-        f"{_JOURNAL}.refresh",
-        "if self._lost:",
-        "if False:",
+        f"{_JOURNAL}.suspects",
+        "return self._lost or self._suspicious",
+        "return False",
         "crash:store-twice",
     ),
     _broken(
-        "what others wrote is not read before deciding",
-        f"{_JOURNAL}.begin",
-        "self.book.catch_up(tx)",
-        "{}",
-        "crash:client",
+        "the records of an owner that goes on without the store are not read",
+        f"{_JOURNAL}._was_refused",
+        "await self._read_anew(before.position)",
+        "raise answer.why",
+        "crash:zombie",
     ),
     _broken(
         "one bad decision fails all of its commit",
@@ -237,8 +238,8 @@ RECOVERY: Final = (
     ),
     _broken(
         "a worker goes on without its lock",
-        "turnfold.worker:Worker.check_seat",
-        "not self._ownership.held",
+        "turnfold.worker:Worker.check_ownership",
+        "not self.ownership.held",
         "False",
         f"{_UPKEEP}::a_lock_file_removed",
     ),
@@ -257,8 +258,8 @@ RECOVERY: Final = (
         "test:contract/test_restored.py::a_turn_of_the_copy",
     ),
     _broken(
-        "the mark is replaced before it was judged",
-        "turnfold.upkeep:Upkeep.mark",
+        "the watermark is replaced before it was judged",
+        "turnfold.upkeep:Upkeep.note_watermark",
         "not self._trusted",
         "False",
         f"{_UPKEEP}::no_mark_is_written",

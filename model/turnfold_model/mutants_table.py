@@ -390,7 +390,7 @@ DECISIONS: Final = (
         f"{_D}.draft:Draft.fence",
         "if self.fence_lost:",
         "if False:",
-        "crash:zombie",
+        "test:fast/test_stale_worker.py::a_new_attempt",
     ),
 )
 MUTANTS: Final = (*GUARDS, *PROGRAMS, *DECISIONS, *RECOVERY, *STORE)

@@ -5,7 +5,7 @@ import pytest
 from turnfold.payloads import Route
 from turnfold.words import Phase, Reason
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
-from turnfold_model.gateway import Gateway, driver_of, until
+from turnfold_model.gateway import Gateway, peek, until
 from turnfold_model.platform import PlatformChannel
 
 
@@ -13,17 +13,15 @@ from turnfold_model.platform import PlatformChannel
 async def test_an_entry_without_its_body_is_refused_and_lets_its_lane_go_on() -> None:
     disk = MemoryDisk()
     gateway = Gateway(store=lambda: MemoryStore(disk))
-    client = await gateway.start(work=False)
-    gone = await client.enqueue(Route(channel="u", conversation="1"), "gone")
-    for digest in list(disk.bodies):
-        del disk.bodies[digest]
-    await client.close()
-    gateway.alive.clear()
+    first = await gateway.start()
+    gone = await first.enqueue(Route(channel="u", conversation="1"), "gone")
+    await gateway.crash(first)
+    disk.bodies.clear()
     gateway.channels = {("u", "default"): PlatformChannel(gateway.platform)}
     worker = await gateway.start()
-    book = driver_of(worker).book
-    await until(lambda: book.state(gone.entry_id).phase is Phase.FAILED)
-    entry = book.state(gone.entry_id)
+    state = peek(worker).state
+    await until(lambda: state(gone.entry_id).phase is Phase.FAILED)
+    entry = state(gone.entry_id)
     assert entry.reason == Reason.REFUSED
     assert entry.yielded
     await gateway.end()

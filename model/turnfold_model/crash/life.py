@@ -284,8 +284,10 @@ class Life:
         return bool(self.worker.readable and self.worker.look(question))
 
     def _maybe_hear(self) -> None:
-        """The client's ring is heard at once, or not before the machine rests."""
-        if not self.client or not self.worker.called:
+        """The ring of a client, or of a worker that has lost its place, is heard at once
+        or not before the machine rests."""
+        others = self.client is not None or self._zombie is not None
+        if not others or not self.worker.called:
             return
         posted = len(self.world.disk.inbox), self.worker.book.position
         if posted != self._rang:
