@@ -132,6 +132,11 @@ class Process:
     def hear(self) -> None:
         """Look at the inbox, as a ring or a poll makes a worker do."""
         self.driver.add(INBOX, scripts.take_inbox(self._inbox))
+        alive = self.driver.alive  # the inbox goes first
+        others = {key: live for key, live in alive.items() if key != INBOX}
+        inbox = alive[INBOX]
+        alive.clear()
+        alive.update({INBOX: inbox, **others})
 
     @property
     def readable(self) -> bool:
