@@ -88,6 +88,15 @@ async def gateway(
 
 
 @pytest.fixture
+async def filed(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway on one SQLite file, for tests that look at the files. Audited, too."""
+    made = Gateway(store=in_file(tmp_path / "g.db"))
+    yield made
+    await made.end()
+    await audited(made)
+
+
+@pytest.fixture
 async def lone() -> AsyncIterator[Gateway]:
     """A gateway in memory, for what no store can change. Audited, too."""
     made = Gateway()

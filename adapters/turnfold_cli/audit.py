@@ -56,6 +56,16 @@ Heads = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Findings to show.")]
 NoBodies = Annotated[bool, typer.Option("--no-bodies", help="Leave bodies unread.")]
+NoIntegrity = Annotated[
+    bool, typer.Option("--no-integrity", help="Leave out the database's own check.")
+]
+Settled = Annotated[
+    bool,
+    typer.Option(
+        "--settled",
+        help="Also find what should have moved by now: for a stopped gateway.",
+    ),
+]
 
 
 @frozen(kw_only=True)
@@ -66,6 +76,8 @@ class Wanted:
     witness: list[Acceptance] | None
     channels: frozenset[str] | None
     bodies: bool
+    integrity: bool
+    settled_at: int | None
     limit: int
 
 
@@ -76,6 +88,8 @@ def audit(
     channel: Channels = None,
     head: Heads = None,
     no_bodies: NoBodies = False,
+    no_integrity: NoIntegrity = False,
+    settled: Settled = False,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +105,8 @@ def audit(
             witness=None if witness is None else read_witness(read_file(witness)),
             channels=frozenset(channel) if channel else None,
             bodies=not no_bodies,
+            integrity=not no_integrity,
+            settled_at=time.time_ns() // 1_000_000 if settled else None,
             limit=limit,
         )
         began = time.monotonic()
@@ -125,6 +141,7 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
             marks=wanted.marks,
             witness=wanted.witness,
             channels=wanted.channels,
+            settled_at=wanted.settled_at,
             limit=wanted.limit,
             progress=tell,
         )
@@ -139,6 +156,8 @@ async def _of_store(address: str, wanted: Wanted) -> Report:
                 witness=wanted.witness,
                 channels=wanted.channels,
                 bodies=wanted.bodies,
+                integrity=wanted.integrity,
+                settled_at=wanted.settled_at,
                 limit=wanted.limit,
                 progress=tell,
             )
@@ -184,6 +203,8 @@ def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> Non
             screen.print(f"and {report.found - len(report.findings)} more", style="dim")
         screen.print(seen)
     screen.print(head, soft_wrap=True)
+    for text in report.unchecked:
+        screen.print(f"not checked: {text}", style="dim")
 
 
 def _table(report: Report) -> Table:

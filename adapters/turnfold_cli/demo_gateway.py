@@ -121,7 +121,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m turnfold_cli.demo_gateway")
     parser.add_argument("--store", required=True)
     parser.add_argument("--platform", required=True, help="its base URL")
-    classes = [c.value for c in DeliveryClass]
+    classes = [c.value for c in DeliveryClass if c is not DeliveryClass.EDITABLE]
     parser.add_argument("--class", dest="mode", default="keyed", choices=classes)
     parser.add_argument("--stop", default="", help="failpoint to die at")
     parser.add_argument("--nth", type=int, default=0, help="at which coming by")

@@ -32,6 +32,7 @@ _OURS = frozenset(
     {
         FailureClass.OWNER_DIED,
         FailureClass.DRAIN,
+        FailureClass.STOPPED,
         FailureClass.ABSENT,
         FailureClass.NOT_SENT,
     }

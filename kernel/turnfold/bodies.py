@@ -14,7 +14,12 @@ from turnfold.events import turn as t
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 FILE = b'{"content":'  # how the payload of a file begins
-PAYLOADS = (o.Queued, o.Planned, o.Imported)  # events that name payloads of an entry
+PAYLOADS = (
+    o.Queued,
+    o.Planned,
+    o.Imported,
+    o.AmendedPart,
+)  # events that name payloads of an entry
 
 
 def body_ref(body: Body) -> str:
@@ -70,6 +75,10 @@ def digests_of(event: Event) -> Iterator[str]:
         case o.Planned():
             yield from (part.body for part in event.parts)
         case t.Accepted() | t.Joined():
+            yield event.body
+        case t.Dead():
+            yield from (d for d in (event.body, event.detail) if d is not None)
+        case o.AmendedPart():
             yield event.body
         case t.StepDone():
             yield event.result

@@ -31,7 +31,7 @@ from turnfold.ports.store import (
 from turnfold.records import BLANK
 from turnfold.words import CLOSED, Phase, TurnPhase
 
-_AT_ONCE = 20  # entries of one lane that are fetched together
+_AT_ONCE = 20  # entries of one lane that are fetched together, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
 _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
@@ -175,12 +175,16 @@ class Book:
         return stream not in self.corrupt and stream not in self._elsewhere
 
     def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
-        """The first streams of a lane that are not folded yet."""
+        """The first streams of a lane that are not folded yet; as many as are folded,
+        so that a long lane that is read to its end takes few fetches."""
         unread: list[str] = []
+        folded = 0
         for stream in row:
             if stream not in self._states and self._unknown(stream):
                 unread.append(stream)
-            if len(unread) == _AT_ONCE:
+            else:
+                folded += 1
+            if len(unread) >= max(_AT_ONCE, folded):
                 break
         return frozenset(unread)
 

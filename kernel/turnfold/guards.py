@@ -7,7 +7,7 @@ it: each guard is a mutant (specs/guarantees.md).
 
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.words import DeliveryClass, Phase, TurnPhase
+from turnfold.words import DeliveryClass, PartEnd, Phase, TurnPhase
 
 
 def not_expired(entry: Entry, now: int) -> bool:
@@ -32,7 +32,7 @@ def not_quarantined(entry: Entry, limit: int) -> bool:
 
 def not_settled(entry: Entry, part: int) -> bool:
     """INV-4: a receipt for a part forbids any later dispatch of it."""
-    return part == entry.part and entry.phase is not Phase.DELIVERED
+    return part < entry.count and not entry.ended(part)
 
 
 def key_window_open(entry: Entry, now: int) -> bool:
@@ -76,12 +76,19 @@ def sender_is_dead(entry: Entry, fence: int) -> bool:
 
 def no_doubt(entry: Entry) -> bool:
     """Doubt is sticky: a refusal of this attempt says nothing of an older one."""
-    return not entry.doubt
+    return not entry.doubtful
 
 
 def receipt_given(ids: tuple[str, ...], *, gives_ids: bool) -> bool:
     """No receipt is no delivery, unless the adapter said that there are none."""
     return not gives_ids or (bool(ids) and all(ids))
+
+
+def was_accepted(entry: Entry, part: int) -> bool:
+    """INV-4: only a part that has its receipt can bounce."""
+    return any(
+        state.part == part and state.end is PartEnd.DELIVERED for state in entry.others
+    )
 
 
 def head_of_lane(entry_stream: str, head: str | None) -> bool:
@@ -110,7 +117,9 @@ def not_answered(turn: Turn) -> bool:
 
 
 def runner_is_dead(turn: Turn, fence: int) -> bool:
-    return turn.phase is TurnPhase.RUNNING and turn.fence != fence
+    """A turn that was left open runs nowhere: no death ends its wait."""
+    under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
+    return under_way and turn.fence != fence
 
 
 def runs_left(turn: Turn, limit: int) -> bool:
@@ -142,4 +151,6 @@ def nothing_seen(entry: Entry) -> bool:
         Phase.ATTEMPTED,
         Phase.FAILED,
     )
-    return unsent and not entry.doubt and entry.part == 0
+    shown = (PartEnd.DELIVERED, PartEnd.BOUNCED)
+    seen = any(state.end in shown or state.handle for state in entry.others)
+    return unsent and not entry.doubtful and not entry.handle and not seen

@@ -93,7 +93,10 @@ class Handlers:
             task.cancel()
 
     async def _wanted(self, stream: str, run: int) -> bool:
-        """An abort may have come while the run waited for its place."""
+        """An abort may have come while the run waited for its place, or the store may
+        have been lost."""
+        if not self._kernel.working:
+            return False
         turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
         return turn.phase is TurnPhase.RUNNING and turn.run == run
 

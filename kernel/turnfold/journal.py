@@ -7,6 +7,7 @@ before the COMMIT of everything it was decided on.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,7 +15,14 @@ from attrs import define, field
 
 from turnfold.book import Book
 from turnfold.codec import decode
-from turnfold.decide.draft import AttemptRef, Context, Draft, Emitted, NotLoaded
+from turnfold.decide.draft import (
+    AttemptRef,
+    Context,
+    Draft,
+    Emitted,
+    NotLoaded,
+    together,
+)
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
@@ -40,7 +48,6 @@ from turnfold.ports.store import (
 )
 
 Decision = Callable[[Draft], Any]
-_ROUNDS = 50  # fetches for one commit; each brings what the one before asked for
 _PAGE = 1_000  # records
 _RACES = 20  # commits of another process between deciding and storing
 
@@ -87,11 +94,24 @@ class Journal:
         self._found: list[Emitted] = []
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
         self._suspicious = False  # somebody else may have appended
-        self.replaced: OwnedError | None = None  # another owner has written
+        self.replaced: OwnedError | None = None  # the store is another's, or may be
+
+    async def begin(self, new_id: Callable[[], str]) -> None:
+        """Load; a store without records gets its first one. `new_id` names it."""
+        await self.load()
+        if self.book.position == 0:
+            decision = partial(created, store_id=new_id())
+            (await self.commit([decision])).results[0].get()
 
     async def load(self) -> None:
         """Read where the log ends and what is open."""
         self.book.load(await self.store.load())
+
+    @property
+    def store_id(self) -> str | None:
+        """The id in the first event of the log."""
+        state = self.book.state(STORE)
+        return state.id if isinstance(state, StoreState) else None
 
     async def commit(
         self, decisions: Sequence[Decision], wanted: Sequence[Wanted] = ()
@@ -164,6 +184,12 @@ class Journal:
             self._suspicious = bool(await self.store.log(self.book.position, 1))
         return self._lost or self._suspicious
 
+    def stand_down(self) -> None:
+        """This process may have lost the store: every later decision is refused."""
+        if self.replaced is None:
+            owner = "perhaps another process; this one has lost it"
+            self.replaced = OwnedError(path=self.store.address, owner=owner)
+
     async def _look_behind(self) -> None:
         self._suspicious = False
         position = self.book.position
@@ -220,7 +246,8 @@ class Journal:
         if again:
             context = attrs.evolve(context, again=True)
         failed: dict[int, Exception] = {}
-        for _ in range(_ROUNDS):
+        asked: set[Wanted] = set()
+        while True:
             draft, left = Draft(self.book, context), len(failed)
             missing: list[Wanted] = []
             results = [
@@ -228,11 +255,18 @@ class Journal:
                 for number, decision in enumerate(decisions)
             ]
             if missing:
-                self.book.take(await self.store.fetch(_together(missing)))
+                await self._fetch(missing, asked)
             elif len(failed) == left:
                 return draft, results
-        msg = f"decisions still miss state after {_ROUNDS} fetches"
-        raise RuntimeError(msg)
+
+    async def _fetch(self, missing: Sequence[Wanted], asked: set[Wanted]) -> None:
+        """`asked`: all that this commit has fetched before. It brought an answer, so a
+        decision that asks the same again would ask for ever."""
+        if again := asked.intersection(missing):
+            msg = f"the store was asked and a decision still misses {again.pop()}"
+            raise RuntimeError(msg)
+        asked.update(missing)
+        self.book.take(await self.store.fetch(together(missing)))
 
     async def _store(self, draft: Draft) -> Head | None:
         """Where the log ends now; None if it had moved, and the decisions are stale."""
@@ -308,20 +342,6 @@ def _one(
         if draft.made != before:
             failed[number] = exc
         return Decided(error=exc)
-
-
-def _together(wanted: Sequence[Wanted]) -> Wanted:
-    """One question for all of these."""
-    if len(wanted) == 1:
-        return wanted[0]
-    none: frozenset[Any] = frozenset()
-    return Wanted(
-        streams=none.union(*[w.streams for w in wanted]),
-        summaries=none.union(*[w.summaries for w in wanted]),
-        keys=none.union(*[w.keys for w in wanted]),
-        bodies=none.union(*[w.bodies for w in wanted]),
-        children=none.union(*[w.children for w in wanted]),
-    )
 
 
 def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:

@@ -9,10 +9,12 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
+from turnfold.alone import Alone
 from turnfold.arguments import a_name, a_text
 from turnfold.attached import Attached
 from turnfold.book import Book
@@ -35,13 +37,13 @@ from turnfold.fold import STORE, State
 from turnfold.handlers import Handler, Handlers
 from turnfold.hooks import Hooks
 from turnfold.inspect import Inspect
-from turnfold.journal import Commit, Journal, created
+from turnfold.journal import Commit, Journal
 from turnfold.leaving import close_channels
 from turnfold.machines.entry import Entry
 from turnfold.machines.ledger import StoreState
 from turnfold.machines.turn import Turn
 from turnfold.mailbox import Mailbox
-from turnfold.names import TURN, account_scope, time_id
+from turnfold.names import ENTRY, TURN, account_scope, time_id
 from turnfold.ports.store import Command, Found, Owner, Store, Summary, Wanted
 from turnfold.settings import Settings
 from turnfold.sources import Sources
@@ -89,6 +91,7 @@ class Kernel(Commands):
         self._driver: Driver | None = None
         self._worker: Worker | None = None
         self._post: Mailbox | None = None
+        self._alone: Alone | None = None
         self._fence: Fence | None = None
         self._owns = False  # the store is ours, and what was open is taken up
         self._unfit: set[str] = set()  # commands that the owner could not do
@@ -170,7 +173,7 @@ class Kernel(Commands):
             self._saw,
             self._probe,
         )
-        upkeep = Upkeep(store.maintenance, store.address, self._store_id)
+        upkeep = Upkeep(store.maintenance, store.address, lambda: journal.store_id)
         self._worker = worker = Worker(
             store,
             upkeep,
@@ -181,6 +184,9 @@ class Kernel(Commands):
             lambda: driver.book.position,
         )
         self._store, self._driver, self._state = store, driver, "open"
+        self._alone = Alone(
+            store, worker.ownership, upkeep, self._clock, self._context, self._new_id
+        )
         self._post = Mailbox(store, worker.ring, self._apply_alone)
         if self._work:
             await worker.start()
@@ -188,11 +194,8 @@ class Kernel(Commands):
     async def _promote(self, owner: Owner) -> None:
         """The store is ours: read it, doubt it if it is an older copy, then work."""
         driver = self._open_driver()
-        await driver.journal.load()
+        await driver.journal.begin(self._new_id)
         self._clock.at_least(driver.book.last_at)
-        if driver.book.position == 0:
-            decision = partial(created, store_id=self._new_id())
-            (await driver.journal.commit([decision])).results[0].get()
         self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         await self._doubt_if_restored()
         driver.flusher.start()
@@ -203,10 +206,6 @@ class Kernel(Commands):
     def _epoch(self) -> int:
         state = self._open_driver().book.state(STORE)
         return state.epoch if isinstance(state, StoreState) else 0
-
-    def _store_id(self) -> str | None:
-        state = self._open_driver().book.state(STORE)
-        return state.id if isinstance(state, StoreState) else None
 
     def _replaced(self) -> str | None:
         """Why this kernel cannot be the owner any more, if another one has written."""
@@ -219,7 +218,7 @@ class Kernel(Commands):
         driver, worker = self._open_driver(), self._worker
         if worker is None:
             return
-        mark = await worker.upkeep.lost_history()
+        mark = await worker.upkeep.lost_history(driver.journal.store_id)
         if mark is not None:
             streams = driver.book.open_streams()
             decision = partial(restoring.restored, mark=mark, streams=streams)
@@ -273,31 +272,13 @@ class Kernel(Commands):
             _LOG.error("inbox: %s %s: %s", command.kind, command.id, error)
 
     async def _apply_alone(self) -> None:
-        """Nobody owns the store: own it for a moment, log its inbox, send nothing."""
-        worker = self._worker
-        if worker is None or self._owns or await worker.ownership.take() is None:
-            return
-        try:
-            journal = Journal(self.store, Book(), self._context)
-            await journal.load()
-            for command in await self.store.inbox():
-                await self._apply_one(journal, command)
-        finally:
-            worker.ownership.release()
-
-    async def _apply_one(self, journal: Journal, command: Command) -> None:
-        commit = await journal.commit([partial(inbox.apply, command=command)])
-        error = commit.results[0].error
-        if isinstance(error, UsageError) and command.answer:
-            decision = partial(inbox.refuse, command=command, error=error)
-            commit = await journal.commit([decision])
-            error = commit.results[0].error
-        if error is not None:
-            _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)
+        if self._alone is not None and not self._owns:
+            await self._alone.apply()
 
     def _depose(self) -> None:
         self._owns = False
         self._open_driver().stand_down()
+        self._wake_all()  # they go on waiting as those of a client do
         self._leaving = asyncio.create_task(self._sources.stop())
 
     async def close(self) -> None:
@@ -310,6 +291,8 @@ class Kernel(Commands):
         if self._leaving is not None:
             await self._leaving
         await driver.drain(self.settings.drain_ms)
+        if self._alone is not None:
+            await self._alone.end()
         if worker is not None:
             await worker.stop()
         await driver.flusher.close()
@@ -349,9 +332,12 @@ class Kernel(Commands):
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
+        self._check_owned()
+        return await asyncio.shield(driver.submit(decision, wanted))
+
+    def _check_owned(self) -> None:
         if not self._owns:
             raise OwnedError(path=self.store.address, owner="another process")
-        return await asyncio.shield(driver.submit(decision, wanted))
 
     @property
     def _mailbox(self) -> Mailbox:
@@ -390,6 +376,7 @@ class Kernel(Commands):
 
     async def look(self, question: Callable[[Draft], T]) -> T:
         """Ask folded state. Raises OwnedError if the store is not ours."""
+        self._check_owned()
         answer: T = await self._open_driver().look(question)
         return answer
 
@@ -410,15 +397,18 @@ class Kernel(Commands):
             return await self._closed(stream, key)
 
     async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
+        if not stream.startswith((ENTRY, TURN)):
+            raise NotFoundError(what="turn or entry", id=stream)
         while self._state in ("open", "draining"):
-            if not self._owns:
-                row = await self._seen_closed(stream, key)
-                if row is not None:
-                    return _outcome_in(row)
-                continue
-            state = await self._awaited(stream)
-            if isinstance(state, Entry | Turn):
-                return state.outcome if isinstance(state, Turn) else None
+            if self._owns:
+                with suppress(NotFoundError, OwnedError):  # it may lie in the inbox
+                    state = await self._awaited(stream)
+                    if isinstance(state, Entry | Turn):
+                        return state.outcome if isinstance(state, Turn) else None
+                    continue
+            row = await self._seen_closed(stream, key)
+            if row is not None:
+                return _outcome_in(row)
         raise NotOpenError(state=self._state)
 
     async def _awaited(self, stream: str) -> State | None:
@@ -437,8 +427,9 @@ class Kernel(Commands):
             _drop(waiters, closed)
 
     async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
-        """In a process that does not own the store: the row of a stream that is closed,
-        or None after a short wait."""
+        """For a stream that memory does not have, because another process owns the
+        store or because the command that makes it lies in the inbox: its row when it is
+        closed, or None after a short wait. Raises NotFoundError."""
         found = await self._look_from_outside(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:

@@ -5,13 +5,11 @@ what a log means.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import field, frozen
 
-from turnfold.arguments import a_word
 from turnfold.errors import InvalidInputError
-from turnfold.words import BlindPolicy, Flush, Kind
+from turnfold.words import BlindPolicy, Kind
 
 HOUR = 3_600_000
 
@@ -25,10 +23,6 @@ def _positive(_: object, attribute: object, value: object) -> None:
 def _ms(default: int) -> int:
     value: int = field(default=default, validator=_positive)
     return value
-
-
-def _flush(value: Any) -> Flush:
-    return a_word("flush", value, Flush)
 
 
 @frozen(kw_only=True)
@@ -52,7 +46,6 @@ class Settings:
     concurrent_runs: int = _ms(100)
     concurrent_sends: int = _ms(1_000)
     waiting: int = _ms(1_000_000)  # open entries before enqueue says no
-    flush: Flush = field(default=Flush.AUTO, converter=_flush)
     notices: Mapping[str, str] = field(
         factory=lambda: {
             "runs_exhausted": "Something went wrong and there is no answer. "

@@ -11,7 +11,8 @@ from turnfold.arguments import a_name
 from turnfold.bodies import read_body
 from turnfold.decide import running, stepping
 from turnfold.decide.enqueuing import Enqueued
-from turnfold.errors import StepInDoubtError
+from turnfold.effects import Decision
+from turnfold.errors import OwnedError, StaleRunError, StepInDoubtError
 from turnfold.machines.turn import Turn
 from turnfold.names import reply_entry
 from turnfold.payloads import Inbound, Payload, json_value
@@ -71,9 +72,7 @@ class TurnHandle:
 
     async def previous(self) -> Sequence[Said]:
         """What earlier runs have said; for handlers registered with resume=True."""
-        entries = await self._kernel.look(
-            partial(running.previous_entries, stream=self.id)
-        )
+        entries = await self._append(partial(running.previous_entries, stream=self.id))
         return [
             Said(
                 entry_id=e.stream,
@@ -131,15 +130,21 @@ class TurnHandle:
             policy=policy,
             ttl_ms=ttl_ms,
         )
-        done: Enqueued = await self._kernel.append(
+        done: Enqueued = await self._append(
             partial(decision, stream=self.id, run=self.run, intent=intent)
         )
         return done
 
+    async def _append(self, decision: Decision) -> Any:
+        try:
+            return await self._kernel.append(decision)
+        except OwnedError as exc:
+            raise StaleRunError(turn=self.id, run=self.run, why=str(exc)) from exc
+
     async def silent(self, reason: str) -> None:
         """No reply is meant, and why: a short code, such as "not_addressed"."""
         a_name("reason", reason)
-        await self._kernel.append(
+        await self._append(
             partial(running.silence, stream=self.id, run=self.run, reason=reason)
         )
 
@@ -151,7 +156,7 @@ class TurnHandle:
         earlier run began it and died, unless `repeat`."""
         a_name("key", key)
         begin = partial(stepping.begin_step, stream=self.id, run=self.run, key=key)
-        state: stepping.StepState = await self._kernel.append(begin)
+        state: stepping.StepState = await self._append(begin)
         if state.done and state.result is not None:
             return canonical.loads(
                 await read_body(self._kernel.store, self.id, state.result)
@@ -160,7 +165,7 @@ class TurnHandle:
             raise StepInDoubtError(turn=self.id, key=key)
         result = await effect()
         json_value(result, "result")
-        await self._kernel.append(
+        await self._append(
             partial(
                 stepping.end_step, stream=self.id, run=self.run, key=key, result=result
             )

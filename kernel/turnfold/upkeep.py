@@ -73,16 +73,16 @@ class Upkeep:
             return True
         return await self._try(lambda: does.note_watermark(store_id))
 
-    async def lost_history(self) -> Watermark | None:
+    async def lost_history(self, store_id: str | None) -> Watermark | None:
         """The watermark, if the log that it speaks of is not the one that is here: then
-        an older copy was put in its place. Raises StoreError.
+        an older copy was put in its place. Raises StoreError. `store_id`: of the log.
 
         A watermark of another store is a leftover. A copy that was made together with
         its watermark cannot be told from the original.
         """
         if self._does is None:
             return None
-        mark, store_id = await self._does.watermark(), self._store_id()
+        mark = await self._does.watermark()
         if mark is None or mark.store != store_id:
             return None
         return None if await self._does.contains_head(mark.head) else mark

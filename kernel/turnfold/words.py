@@ -93,6 +93,7 @@ class DeliveryClass(StrEnum):
 
     KEYED = "keyed"  # honours an idempotency key inside a window
     LOOKUP = "lookup"  # a sent part can be read back
+    EDITABLE = "editable"  # a placeholder, then edits of it
     BLIND = "blind"  # neither
 
 
@@ -106,7 +107,7 @@ class BlindPolicy(StrEnum):
 
 
 class Flush(StrEnum):
-    """Where transactions are written."""
+    """Where a SQLite store commits (its argument `flush`)."""
 
     AUTO = "auto"  # on the loop while the disk is quick, else in a thread
     LOOP = "loop"
@@ -123,13 +124,47 @@ class FailureClass(StrEnum):
     PERMISSION = "permission"
     TARGET_GONE = "target_gone"
     TARGET_MOVED = "target_moved"
+    HANDLE_GONE = "handle_gone"  # the placeholder was deleted
+    DECORATION = "decoration"  # reply, thread or format was refused, not the text
     TOO_LONG = "too_long"
     INVALID_PAYLOAD = "invalid_payload"
     CANCELLED = "cancelled"
     OWNER_DIED = "owner_died"  # the process died before the wire was touched
     DRAIN = "drain"  # shutdown before the wire was touched
+    STOPPED = "stopped"  # an abort or the expiry came before the wire was touched
     ABSENT = "absent"  # a look-up proved that nothing arrived
     NOT_SENT = "not_sent"  # an operator or policy says so
+
+
+class PartAct(StrEnum):
+    """The platform call that an attempt makes."""
+
+    PLACEHOLDER = "placeholder"  # an empty message, for edits to come
+    SEND = "send"
+    EDIT = "edit"  # of the placeholder that stands
+
+
+class PartEnd(StrEnum):
+    """How a part came to its end."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # the platform will never accept it
+    BOUNCED = "bounced"  # refused after it had been accepted
+
+
+class Trial(StrEnum):
+    """A call to an adapter outside of attempts and runs."""
+
+    PLAN = "plan"
+    LOOK_UP = "look_up"
+
+
+class Decoration(StrEnum):
+    """An addition to a part's text that the part can go without."""
+
+    REPLY_TO = "reply_to"
+    THREAD = "thread"
+    FORMAT = "format"
 
 
 class GateScope(StrEnum):
@@ -148,6 +183,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     REFUSED = "refused"
     QUARANTINED = "quarantined"
+    PARTIAL = "partial"  # some parts were delivered, others refused or bounced
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 

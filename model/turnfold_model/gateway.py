@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field
 
@@ -52,14 +52,16 @@ def in_file(path: Path, flush: Flush = Flush.AUTO) -> Callable[[], Store]:
     return lambda: SqliteStore(path, flush=flush)
 
 
-_OPEN: "WeakSet[Kernel]" = WeakSet()
+# Each with the loop that it was opened in: a test that failed may have left some open.
+_OPEN: "WeakKeyDictionary[Kernel, asyncio.AbstractEventLoop]" = WeakKeyDictionary()
 
 
 async def spin(turns: int = 60) -> None:
     """Let everything run that can run without time passing, in other threads too."""
+    loop = asyncio.get_running_loop()
     for _ in range(turns):
         await asyncio.sleep(0)
-        for kernel in list(_OPEN):
+        for kernel in [k for k, home in _OPEN.items() if home is loop]:
             if kernel.working:
                 await driver_of(kernel).flusher.rested()
 
@@ -106,7 +108,7 @@ class Gateway:
             kernel.on_turn(resume=self.resume)(self.handler)
         await kernel.open()
         self.alive.append(kernel)
-        _OPEN.add(kernel)
+        _OPEN[kernel] = asyncio.get_running_loop()
         await spin()
         return kernel
 

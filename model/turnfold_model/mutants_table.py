@@ -371,7 +371,7 @@ DECISIONS: Final = (
         "a dead letter in doubt is sent again without a word for it",
         "decision",
         f"{_D}.operating:redrive",
-        "entry.doubt",
+        "entry.doubtful",
         "False",
         f"{_TURNS}::a_doubtful_dead_letter",
         world="consent",

@@ -18,6 +18,23 @@ from turnfold_model.reference_kinds import (
     whole,
     words,
 )
+from turnfold_model.reference_parts import (
+    current,
+    freed,
+    kept,
+    next_part,
+    numbered,
+    settled,
+)
+from turnfold_model.reference_sending import (
+    amended_part,
+    attempted,
+    dispatched,
+    part_refused,
+    placed,
+    planned,
+    tried,
+)
 from turnfold_model.reference_shapes import (
     ABORTS,
     DEFERS,
@@ -30,7 +47,6 @@ from turnfold_model.reference_shapes import (
     Entry,
     Part,
 )
-from turnfold_model.transition_table import CLOSED
 
 
 def _begun(data: Record, phase: str) -> Entry:
@@ -60,170 +76,81 @@ def queued(data: Record) -> Entry:
 def imported(data: Record) -> Entry:
     phase = one_of(data, "phase", frozenset({"queued", "parked", "failed"}))
     words(data, "origin")
-    return replace(_begun(data, phase), doubt=phase == "parked")
+    entry = _begun(data, phase)
+    return kept(entry, 0, doubt=phase == "parked")
 
 
-def planned(entry: Entry, data: Record, at: int) -> Entry:
-    del at
-    need(entry.parts is None, "INV-7", "the plan is frozen")
-    raw = data.get("parts", ())
-    keys = [words(part, "key") for part in raw]
-    need(len(set(keys)) == len(keys), "INV-7", "two parts have one key")
-    parts = tuple(
-        Part(
-            classes=frozenset(texts(part, "classes")),
-            window=None
-            if part.get("key_window_ms") is None
-            else whole(part, "key_window_ms"),
-        )
-        for part in raw
-    )
-    ids = bool(data.get("ids", True))
-    return replace(entry, parts=parts, budget=whole(data, "budget", 1), ids=ids)
-
-
-def _may_resend(entry: Entry, at: int) -> bool:
-    """In doubt: the platform's key still protects, or a word in the log allows it.
-
-    The wall clock may lose half of a key's window across a restart, and a log does not
-    show where the clock was set back. So nobody relies on more than half of a window.
-    """
-    part = entry.part
-    if entry.grant:
-        return True
-    if "keyed" not in part.classes:
-        return False
-    return part.window is None or 2 * (at - part.first_at) < part.window
-
-
-def attempted(entry: Entry, data: Record, at: int) -> Entry:
-    part, attempt = whole(data, "part"), whole(data, "attempt", 1)
-    fence = whole(data, "fence")
-    words(data, "owner")
-    need(entry.parts is not None, "INV-7", "attempted before it was planned")
-    need(not entry.abort, "INV-11", "attempted after an abort was requested")
-    need(at < entry.expires_at, "INV-12", "attempted after it expired")
-    need(part == entry.settled, "INV-4", f"part {part}, but {entry.settled} is next")
-    here = entry.part
-    need(attempt == here.attempts + 1, "INV-6", f"attempt {attempt} is not the next")
-    need(entry.used < entry.budget, "INV-6", "no budget left")
-    need(fence >= entry.fence, "INV-5", f"fence {fence} is older than {entry.fence}")
-    if entry.phase == "in_doubt":
-        need(_may_resend(entry, at), "INV-2", "in doubt, and nothing allows it")
-    if entry.marked:
-        need(bool(data.get("marked")), "INV-2", "the duplicate must be marked")
-    begun = replace(here, attempts=attempt)
-    if attempt == 1:
-        begun = replace(begun, first_at=at)
-    return replace(
-        _with_part(entry, begun),
-        phase="dispatched" if data.get("on_wire") else "attempted",
-        used=entry.used + 1,
-        fence=fence,
-        grant=False,
-        marked=False,
-    )
-
-
-def _with_part(entry: Entry, part: Part) -> Entry:
-    parts = list(entry.parts or ())
-    parts[entry.settled] = part
-    return replace(entry, parts=tuple(parts))
-
-
-def _current(entry: Entry, data: Record) -> None:
-    """INV-5: the outcome is that of the last attempt."""
-    part, attempt = whole(data, "part"), whole(data, "attempt")
-    now = (entry.settled, entry.attempts)
-    need((part, attempt) == now, "INV-5", f"of {(part, attempt)}, current is {now}")
-
-
-def dispatched(entry: Entry, data: Record, at: int) -> Entry:
-    _current(entry, data)
-    need(not entry.abort, "INV-11", "dispatched after an abort was requested")
-    need(at < entry.expires_at, "INV-12", "dispatched after it expired")
-    return replace(entry, phase="dispatched")
-
-
-def _receipt(entry: Entry, data: Record) -> None:
+def _receipt(entry: Entry, data: Record) -> tuple[str, ...]:
     ids = texts(data, "receipt")
     proven = bool(ids) and all(ids)
     need(proven or not entry.ids, "INV-4", "delivered without a receipt")
+    return ids
 
 
 def _settled(entry: Entry, data: Record) -> Entry:
-    """The current part is over; doubt about it is too, and the budget starts anew."""
-    _current(entry, data)
+    """The current part is over, and doubt about it is too."""
+    current(entry, data)
     if not (data.get("suppressed") or data.get("by")):
         _receipt(entry, data)
         sending = entry.phase in ("attempted", "dispatched") or bool(
             data.get("looked_up")
         )
         need(sending, "INV-5", "delivered when nobody was sending")
-    return _past(entry)
-
-
-def _past(entry: Entry) -> Entry:
-    return replace(
-        entry,
-        settled=entry.settled + 1,
-        used=0,
-        doubt=False,
-        grant=False,
-        marked=False,
-    )
+    return settled(entry, entry.at, texts(data, "receipt"))
 
 
 def part_delivered(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    done = _settled(entry, data)
-    need(done.settled < done.count, "INV-10", "the last part is delivered")
-    return replace(done, phase="queued")
+    done = next_part(_settled(entry, data))
+    need(not done.whole, "INV-10", "the last part is delivered")
+    return replace(done, phase="parked" if done.doubt else "queued")
 
 
 def delivered(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    done = _settled(entry, data)
-    need(done.settled == done.count, "INV-10", "parts are left to be sent")
+    done = next_part(_settled(entry, data))
+    need(done.whole, "INV-10", "parts are left to be sent")
     return replace(done, phase="delivered", reason=None)
 
 
 def deferred(entry: Entry, data: Record, at: int) -> Entry:
+    """An older doubt stays, and so does the word that allowed this attempt."""
     del at
-    _current(entry, data)
-    need(not entry.doubt, "INV-2", "deferred while an older attempt is in doubt")
+    current(entry, data)
     one_of(data, "failure", DEFERS)
-    return replace(entry, phase="queued", used=entry.used - 1)
+    back = kept(entry, entry.at, used=entry.part.used - 1)
+    phase = "in_doubt" if entry.doubt else "queued"
+    marked = entry.marked and entry.granted
+    return replace(back, phase=phase, grant=entry.granted, marked=marked)
 
 
 def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    _current(entry, data)
+    current(entry, data)
     need(not entry.doubt, "INV-2", "failed while an older attempt is in doubt")
     failure = one_of(data, "failure", FAILURES - ENDS)
     dead_on_wire = failure == "owner_died" and entry.phase == "dispatched"
     need(not dead_on_wire, "INV-4", "a dead owner's request may have arrived")
     whole(data, "due")
-    return replace(entry, phase="retryable")
+    placed = entry.part.placed and failure != "handle_gone"
+    return replace(kept(entry, entry.at, placed=placed), phase="retryable")
 
 
 def unknown(entry: Entry, data: Record, at: int) -> Entry:
     del at
     words(data, "cause")
     whole(data, "due")
-    _current(entry, data)
-    return replace(entry, phase="in_doubt", doubt=True)
+    current(entry, data)
+    return replace(kept(entry, entry.at, doubt=True), phase="in_doubt")
 
 
 def reconciled(entry: Entry, data: Record, at: int) -> Entry:
     del at
     part = whole(data, "part")
-    need(
-        part == entry.settled, "INV-5", f"part {part}, but {entry.settled} is in doubt"
-    )
+    need(part == entry.at, "INV-5", f"part {part}, but {entry.at} is in doubt")
     need("lookup" in entry.part.classes, "INV-2", "this part cannot be read back")
     if data.get("absent"):
-        return replace(entry, phase="retryable", doubt=False, grant=False, marked=False)
+        return freed(kept(entry, part, doubt=False), "retryable")
     return entry
 
 
@@ -238,11 +165,16 @@ def resolved(entry: Entry, data: Record, at: int) -> Entry:
     left, if it had none."""
     del at
     words(data, "by")
-    entry = replace(entry, used=max(0, min(entry.used, entry.budget - 1)))
+    number, part = numbered(entry, data)
+    need(part.doubt, "INV-2", f"part {number} is not in doubt")
+    used = max(0, min(part.used, entry.budget - 1))
+    if data.get("expires_at") is not None:
+        entry = replace(entry, expires_at=whole(data, "expires_at"))
     if data.get("resend"):
         marked = bool(data.get("marked"))
-        return replace(entry, phase="in_doubt", grant=True, marked=marked)
-    return replace(entry, phase="retryable", doubt=False, grant=False, marked=False)
+        again = kept(entry, number, used=used)
+        return replace(again, phase="in_doubt", at=number, grant=True, marked=marked)
+    return freed(kept(entry, number, used=used, doubt=False), "retryable")
 
 
 def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
@@ -257,6 +189,8 @@ def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
         need(at >= entry.expires_at, "INV-12", "expired before its time")
     if reason == "attempts_exhausted":
         need(entry.used >= entry.budget, "INV-6", "budget is left")
+    if reason == "partial":
+        need(entry.over and not entry.whole, "INV-10", "partial, but parts are left")
     return replace(entry, phase="failed", reason=reason, grant=False, marked=False)
 
 
@@ -276,18 +210,30 @@ def aborted(entry: Entry, data: Record, at: int) -> Entry:
 
 
 def late_receipt(entry: Entry, data: Record, at: int) -> Entry:
+    """Evidence for one part. Of a part that has its receipt it says nothing, nor does a
+    receipt that bounced."""
     del at
-    part, attempt = whole(data, "part"), whole(data, "attempt", 1)
-    need(part < len(entry.parts or ()), "INV-4", f"there is no part {part}")
-    _receipt(entry, data)
-    if part < entry.settled:
+    number, part = numbered(entry, data)
+    need(entry.planned, "INV-4", f"there is no part {number}")
+    attempt = whole(data, "attempt", 1)
+    need(attempt <= part.attempts, "INV-5", f"attempt {attempt} never began")
+    receipt = _receipt(entry, data)
+    old = part.end in ("delivered", "bounced") or bool(part.void == receipt != ())
+    if old:
+        idle = entry.phase in ("in_doubt", "retryable")
+        need(not idle, "table", "outbox.late_receipt brings nothing new")
         return entry
-    begun = part == entry.settled and attempt <= entry.attempts
-    need(begun, "INV-5", f"attempt {attempt} of part {part} never began")
-    done = _past(entry)
-    if done.settled == done.count:
-        return replace(done, phase="delivered", reason=None)
-    return replace(done, phase=done.phase if done.phase in CLOSED else "queued")
+    done = settled(entry, number, receipt)
+    if done.whole:
+        return replace(next_part(done), phase="delivered", reason=None)
+    if not entry.open:
+        return next_part(done)
+    if done.over:
+        return replace(next_part(done), phase="failed", reason="partial")
+    if entry.phase in ("attempted", "dispatched") and number != entry.at:
+        return done
+    phase = "parked" if done.doubt else "queued"
+    return replace(next_part(done), phase=phase, grant=False, marked=False)
 
 
 def rescheduled(entry: Entry, data: Record, at: int) -> Entry:
@@ -304,15 +250,39 @@ def redriven(entry: Entry, data: Record, at: int) -> Entry:
     if entry.doubt or entry.reason == "outcome_unknown":
         accepted = bool(data.get("accept_duplicate"))
         need(accepted, "INV-2", "redriven in doubt, and nobody accepts a duplicate")
+    again = next_part(replace(entry, parts=_renewed(entry, texts(data, "keys"))))
     return replace(
-        entry,
-        phase="queued",
-        doubt=False,
-        abort=False,
+        again,
+        phase="in_doubt" if entry.doubt else "queued",
+        grant=entry.doubt,
         reason=None,
-        used=0,
+        abort=False,
         budget=whole(data, "budget", 1),
         expires_at=whole(data, "expires_at"),
+    )
+
+
+def _renewed(entry: Entry, keys: tuple[str, ...]) -> tuple[Part, ...]:
+    """Delivered parts are never sent again; refused and bounced ones get a new key."""
+    spoiled = [part for part in entry.parts if part.end in ("refused", "bounced")]
+    need(
+        len(keys) == len(spoiled), "INV-7", "one new key for each part that was refused"
+    )
+    used = {part.key for part in entry.parts}
+    need(not used & set(keys), "INV-7", "a part is sent again under its old key")
+    left = iter(keys)
+    return tuple(
+        part
+        if part.end == "delivered"
+        else Part(
+            classes=part.classes,
+            window=part.window,
+            key=part.key if part.end is None else next(left),
+            attempts=part.attempts,
+            doubt=part.doubt,
+            void=part.void,
+        )
+        for part in entry.parts
     )
 
 
@@ -324,14 +294,20 @@ def acknowledged(entry: Entry, data: Record, at: int) -> Entry:
 
 def bounced(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    need(whole(data, "part") < entry.settled, "INV-4", "this part was never accepted")
-    return replace(entry, bounced=True)
+    number, part = numbered(entry, data)
+    need(part.end == "delivered", "INV-4", "this part was never accepted")
+    gone = kept(entry, number, end="bounced", void=part.receipt)
+    if entry.phase == "delivered":
+        return replace(gone, phase="failed", reason="bounced")
+    return gone
 
 
 def doubted(entry: Entry, data: Record, at: int) -> Entry:
     del at
     words(data, "reason")
-    return replace(entry, phase="parked", doubt=True)
+    need(not entry.over, "INV-2", "in doubt, though each part has ended")
+    parts = tuple(replace(p, doubt=p.end is None) for p in entry.parts)
+    return next_part(replace(entry, parts=parts, phase="parked"))
 
 
 def lane_yielded(entry: Entry, data: Record, at: int) -> Entry:
@@ -354,6 +330,10 @@ _RULES: tuple[Callable[..., Any], ...] = (
     planned,
     attempted,
     dispatched,
+    placed,
+    tried,
+    part_refused,
+    amended_part,
     part_delivered,
     delivered,
     deferred,

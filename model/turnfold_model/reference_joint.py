@@ -22,6 +22,7 @@ _BY_THE_SENDER = frozenset(
         "outbox.deferred",
         "outbox.failed_retryable",
         "outbox.unknown",
+        "outbox.part_refused",
     }
 )
 Check = Callable[["Moment"], None]
@@ -65,7 +66,7 @@ def by_the_worker(
     data, kind = event["data"], event["kind"]
     workers = moment.workers[held:]
     epochs, owner = [epoch for epoch, _ in workers], workers[-1][1]
-    if kind in ("outbox.attempted", "turn.started"):
+    if kind in ("outbox.attempted", "outbox.tried", "turn.started"):
         current = (data["fence"], data["owner"]) in workers
         need(current, "INV-5", f"by {data['owner']}, but the worker is {owner}")
     if not isinstance(before, Entry) or before.phase not in ("attempted", "dispatched"):
@@ -156,6 +157,10 @@ class Joint:
         need(bool(together), "INV-10", "not in the commit that closed a final")
 
     def _follows(self, turn: Turn) -> None:
+        if turn.outcome is None:  # one of its finals was redriven
+            again = any(entry.open for _, entry in self._finals(turn))
+            need(again, "INV-10", "answered again, but no final is open")
+            return
         wanted = outcome_of([entry for _, entry in self._finals(turn)])
         follows = turn.outcome == wanted
         need(follows, "INV-10", f"{turn.outcome}, but its finals say {wanted}")
@@ -178,12 +183,11 @@ def outcome_of(finals: Sequence[Entry]) -> str:
     """INV-10: how a turn ended, by its final entries."""
     if not finals:
         return "silent"
-    arrived = [entry.phase == "delivered" and not entry.bounced for entry in finals]
-    if all(arrived):
+    if all(entry.phase == "delivered" for entry in finals):
         return "replied"
-    if any(entry.settled > entry.bounced for entry in finals):
+    if any(entry.delivered for entry in finals):
         return "partially_replied"
-    if any(entry.phase == "failed" or entry.bounced for entry in finals):
+    if any(entry.phase == "failed" for entry in finals):
         late = all(entry.reason == "expired" for entry in finals)
         return "expired" if late else "failed"
     reasons = {entry.reason for entry in finals}

@@ -55,7 +55,7 @@ def _turn(state: State | None, name: str, data: Record) -> State:
         raise Breach("table", f"{name} does not belong to this stream")
     phases = _row(TURN, None if state is None else state.phase, name)
     if state is None:
-        begun = reference_turn.accepted(data)
+        begun = reference_turn.FIRST[name](data)
     else:
         begun = reference_turn.RULES[name](state, data)
     return _landed(begun, phases, name)

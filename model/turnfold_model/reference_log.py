@@ -196,11 +196,11 @@ class Log:
         if before is None:
             self._turn_lanes.begun(stream, turn.lane)
         running = self._running.setdefault(turn.lane, set())
-        if turn.phase == "running":
+        if turn.phase == "running" and not turn.left_open:
             running.add(stream)
         else:
             running.discard(stream)
-        if turn.held or turn.phase not in ("accepted", "running"):
+        if turn.held or turn.left_open or turn.phase not in ("accepted", "running"):
             self._turn_lanes.passed(stream)
 
 

@@ -8,11 +8,15 @@ from turnfold_model.transition_table import CLOSED, TURN_CLOSED
 
 KINDS: Final = frozenset({"tool", "block", "final", "notice"})
 POLICIES: Final = frozenset({"hold", "resend_marked", "resend", "drop"})
-DEFERS: Final = frozenset({"not_connected", "rate_limited", "auth", "drain"})
+DEFERS: Final = frozenset({"not_connected", "rate_limited", "auth", "drain", "stopped"})
 ENDS: Final = frozenset({"permission", "target_gone", "too_long", "invalid_payload"})
 FAILURES: Final = (
-    DEFERS | ENDS | {"transient", "target_moved", "cancelled", "owner_died"}
+    DEFERS
+    | ENDS
+    | {"transient", "target_moved", "cancelled", "owner_died"}
+    | {"handle_gone", "decoration"}
 )
+CLASSES: Final = FAILURES | {"absent", "not_sent"}  # these two are of no attempt
 REASONS: Final = frozenset(
     {
         "permanent",
@@ -20,6 +24,7 @@ REASONS: Final = frozenset(
         "expired",
         "refused",
         "quarantined",
+        "partial",
         "outcome_unknown",
     }
 )
@@ -29,6 +34,9 @@ ABORTS: Final = frozenset({"user", "superseded", "rerun", "suppressed"})
 PROVEN_BY_REFUSAL: Final = frozenset(
     {"permanent", "refused", "attempts_exhausted", "outcome_unknown"}
 )
+ACTS: Final = frozenset({"placeholder", "send", "edit"})
+TRIALS: Final = frozenset({"plan", "look_up"})
+DECORATIONS: Final = frozenset({"reply_to", "thread", "format"})
 OUTCOMES: Final = frozenset(
     [
         "replied",
@@ -44,17 +52,28 @@ OUTCOMES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is known of one frozen part."""
+    """One part and how far it has come. `end`: delivered, refused or bounced; none while
+    the part is open."""
 
     classes: frozenset[str] = frozenset()
     window: int | None = None
+    key: str | None = None
     attempts: int = 0
-    first_at: int = 0
+    used: int = 0
+    first_at: int | None = None
+    doubt: bool = False
+    placed: bool = False
+    remade: bool = False  # its placeholder, out of doubt
+    end: str | None = None
+    receipt: tuple[str, ...] = ()
+    void: tuple[str, ...] = ()  # a receipt that bounced
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The fold of an entry's stream, with no more than the rules need."""
+    """The fold of an entry's stream, with no more than the rules need. `at`: the number
+    of the part that is next. Before the plan there is one part of which nothing is
+    known."""
 
     phase: str
     kind: str
@@ -63,42 +82,58 @@ class Entry:
     policy: str = "hold"
     turn: str | None = None
     place: tuple[str, str, str] = ("", "", "")  # channel, account, conversation
-    parts: tuple[Part, ...] | None = None
+    parts: tuple[Part, ...] = (Part(),)
+    planned: bool = False
     ids: bool = True
     budget: int = 0
-    used: int = 0
-    settled: int = 0
+    at: int = 0
+    act: str = "send"  # of the attempt
     fence: int = 0
-    doubt: bool = False
     abort: bool = False
     grant: bool = False  # resolved(resend), not yet used
+    granted: bool = False  # ... and used by the attempt
     marked: bool = False
     yielded: bool = False
     reason: str | None = None
     redacted: bool = False
-    bounced: bool = False
 
     @property
     def open(self) -> bool:
         return self.phase not in CLOSED
 
     @property
-    def count(self) -> int:
-        """How many parts must be settled. Without a plan a person's word is one."""
-        return max(1, len(self.parts or ()))
+    def over(self) -> bool:
+        """No part is left to be sent."""
+        return all(part.end is not None for part in self.parts)
+
+    @property
+    def whole(self) -> bool:
+        return all(part.end == "delivered" for part in self.parts)
+
+    @property
+    def doubt(self) -> bool:
+        return any(part.doubt for part in self.parts)
+
+    @property
+    def delivered(self) -> bool:
+        """At least one part is."""
+        return any(part.end == "delivered" for part in self.parts)
 
     @property
     def attempts(self) -> int:
-        """The number of the last attempt of the current part."""
-        parts = self.parts or ()
-        return parts[self.settled].attempts if self.settled < len(parts) else 0
+        """The number of the last attempt of the part that is next."""
+        return 0 if self.over else self.part.attempts
+
+    @property
+    def used(self) -> int:
+        return 0 if self.over else self.part.used
 
     @property
     def part(self) -> Part:
-        """The current part: the first that is not settled."""
-        if self.parts is None or self.settled >= len(self.parts):
-            raise Breach("INV-7", "there is no planned part left")
-        return self.parts[self.settled]
+        """The part that is next."""
+        if self.over:
+            raise Breach("INV-7", "there is no part left")
+        return self.parts[self.at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +154,7 @@ class Turn:
     held: bool = False
     resubmitted: bool = False
     redacted: bool = False
+    left_open: bool = False
     outcome: str | None = None
 
     @property

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from turnfold_model.reference_kinds import Record, need, one_of, texts, whole, words
-from turnfold_model.reference_shapes import ABORTS, FAILURES, OUTCOMES, Ledger, Turn
+from turnfold_model.reference_shapes import ABORTS, CLASSES, OUTCOMES, Ledger, Turn
 
 
 def accepted(data: Record) -> Turn:
@@ -21,6 +21,17 @@ def accepted(data: Record) -> Turn:
         lane=words(data, "lane"),
         control=bool(data.get("control")),
         place=(*place, words(data, "conversation")),
+    )
+
+
+def dead(data: Record) -> Turn:
+    """An update that nobody can read; only its source is known for sure."""
+    words(data, "body")
+    return Turn(
+        phase="failed",
+        lane=words(data, "lane"),
+        place=(words(data, "channel"), words(data, "account"), ""),
+        outcome="failed",
     )
 
 
@@ -37,7 +48,7 @@ def started(turn: Turn, data: Record) -> Turn:
     need(not turn.abort, "INV-11", "started after an abort was requested")
     need(run == turn.runs + 1, "INV-6", f"run {run} is not the next")
     need(fence >= turn.fence, "INV-5", f"fence {fence} is older than {turn.fence}")
-    return replace(turn, phase="running", runs=run, fence=fence)
+    return replace(turn, phase="running", runs=run, fence=fence, left_open=False)
 
 
 def _current(turn: Turn, data: Record) -> None:
@@ -61,6 +72,13 @@ def step_done(turn: Turn, data: Record) -> Turn:
     return replace(turn, done=turn.done | {key})
 
 
+def left_open(turn: Turn, data: Record) -> Turn:
+    _current(turn, data)
+    whole(data, "until")
+    need(not turn.left_open, "once", "this run was left open before")
+    return replace(turn, left_open=True)
+
+
 def released(turn: Turn, data: Record) -> Turn:
     _current(turn, data)
     words(data, "reason")
@@ -69,7 +87,7 @@ def released(turn: Turn, data: Record) -> Turn:
 
 def run_failed(turn: Turn, data: Record) -> Turn:
     _current(turn, data)
-    one_of(data, "failure", FAILURES)
+    one_of(data, "failure", CLASSES)
     whole(data, "due")
     return replace(turn, phase="accepted")
 
@@ -109,9 +127,11 @@ def aborted(turn: Turn, data: Record) -> Turn:
 
 
 def amended(turn: Turn, data: Record) -> Turn:
-    outcome = one_of(data, "outcome", OUTCOMES)
     entry = words(data, "entry")
     need(entry in turn.finals, "INV-10", f"{entry} is no final of this turn")
+    if data.get("outcome") is None:  # it was redriven
+        return replace(turn, phase="answered", outcome=None)
+    outcome = one_of(data, "outcome", OUTCOMES)
     answered = outcome in ("replied", "partially_replied", "silent")
     phase = "completed" if answered else "failed"
     return replace(turn, phase=phase, outcome=outcome)
@@ -119,7 +139,7 @@ def amended(turn: Turn, data: Record) -> Turn:
 
 def held(turn: Turn, data: Record) -> Turn:
     words(data, "reason")
-    return replace(turn, phase="accepted", held=True)
+    return replace(turn, phase="accepted", held=True, left_open=False)
 
 
 def unheld(turn: Turn, data: Record) -> Turn:
@@ -176,18 +196,40 @@ def worker_started(store: Ledger | None, data: Record) -> Ledger:
 
 
 def store_restored(store: Ledger | None, data: Record) -> Ledger:
-    whole(data, "position_seen", 1)
+    whole(data, "position_seen", 0)
     whole(data, "position_found", 0)
     words(data, "hash")
     return store or Ledger(phase="new")
 
 
-FIRST: Final = "turn.accepted"
+def store_pruned(store: Ledger | None, data: Record) -> Ledger:
+    for name in ("before", "streams", "events"):
+        whole(data, name)
+    return store or Ledger(phase="new")
+
+
+def store_late_receipt(store: Ledger | None, data: Record) -> Ledger:
+    words(data, "entry")
+    whole(data, "part")
+    whole(data, "attempt")
+    texts(data, "receipt")
+    return store or Ledger(phase="new")
+
+
+def store_wall_jumped(store: Ledger | None, data: Record) -> Ledger:
+    need(type(data.get("by_ms")) is int, "field", "by_ms is no integer")
+    return store or Ledger(phase="new")
+
+
+FIRST: Final[Mapping[str, Callable[[Record], Turn]]] = MappingProxyType(
+    {"turn.accepted": accepted, "turn.dead": dead}
+)
 _RULES: tuple[Callable[..., Any], ...] = (
     joined,
     started,
     step_started,
     step_done,
+    left_open,
     released,
     run_failed,
     answered,
@@ -213,6 +255,9 @@ LEDGERS: Final[Mapping[str, Callable[[Ledger | None, Record], Ledger]]] = (
             "store.created": store_created,
             "store.worker_started": worker_started,
             "store.restored": store_restored,
+            "store.pruned": store_pruned,
+            "store.late_receipt": store_late_receipt,
+            "store.wall_jumped": store_wall_jumped,
         }
     )
 )

@@ -100,14 +100,14 @@ def project(events: Iterable[Record]) -> Trace:
         elif event["kind"] != "outbox.queued":
             raise OutsideError(str(event["kind"]))
         before = after
-    if before is None or before.parts is None:
+    if before is None or not before.planned:
         why = "never planned"
         raise OutsideError(why)
     return Trace(MODULE, _constants(before), tuple(steps))
 
 
 def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
-    parts = entry.parts or ()
+    parts = entry.parts
     offers = {part.classes for part in parts}
     if len(offers) != 1 or next(iter(offers)) not in _CLASSES:
         why = "parts of several classes"
@@ -167,15 +167,14 @@ def _outcome_first(before: Entry) -> Iterator[Step]:
 
 
 def _seen(entry: Entry) -> Log:
-    parts = entry.parts or ()
-    over = entry.settled >= len(parts)
+    over = entry.over
     reason = "none"
     if entry.phase == "failed":
         reason = "unknown" if entry.reason == "outcome_unknown" else "no"
     return Log(
         phase=entry.phase,
-        part=entry.settled,
-        att=0 if over else parts[entry.settled].attempts,
+        part=entry.at,
+        att=0 if over else entry.part.attempts,
         used=entry.used,
         doubt=entry.doubt,
         abort=entry.abort,

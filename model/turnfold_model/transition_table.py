@@ -43,17 +43,28 @@ TURN_CLOSED: Final = frozenset({"completed", "failed", "aborted"})
 
 ENTRY_ROWS: Final[Rows] = (
     ("queued", "none", "queued"),
-    ("planned", "queued", "queued"),
+    ("planned", "queued attempted dispatched in_doubt parked retryable", "same"),
     ("attempted", "queued retryable in_doubt", "attempted dispatched"),
     ("dispatched", "attempted", "dispatched"),
-    ("part_delivered", "attempted dispatched in_doubt parked", "queued"),
+    # A placeholder that a part can use ends the doubt about it. Any other placeholder is
+    # a stray one: it is noted, and the entry stays as it is.
+    ("placed", "dispatched in_doubt", "queued parked"),
+    (
+        "placed",
+        "queued attempted dispatched in_doubt parked retryable delivered failed aborted",
+        "same",
+    ),
+    ("tried", "queued in_doubt parked", "same"),
+    ("part_refused", "queued attempted dispatched retryable", "queued"),
+    ("amended_part", "queued retryable", "same"),
+    ("part_delivered", "attempted dispatched in_doubt parked", "queued parked"),
     ("delivered", "attempted dispatched in_doubt parked", "delivered"),
-    ("deferred", "attempted dispatched", "queued"),
+    ("deferred", "attempted dispatched", "queued in_doubt"),
     ("failed_retryable", "attempted dispatched", "retryable"),
     ("unknown", "attempted dispatched in_doubt", "in_doubt"),
-    ("reconciled", "in_doubt parked", "retryable same"),
+    ("reconciled", "in_doubt parked", "retryable parked same"),
     ("parked", "in_doubt", "parked"),
-    ("resolved", "in_doubt parked", "retryable in_doubt"),
+    ("resolved", "in_doubt parked", "retryable in_doubt parked"),
     (
         "failed_terminal",
         "queued retryable attempted dispatched in_doubt parked",
@@ -65,20 +76,27 @@ ENTRY_ROWS: Final[Rows] = (
         "same",
     ),
     ("aborted", "queued retryable", "aborted"),
-    # Evidence for a part of a closed entry leaves the entry closed or completes it.
-    # Evidence for a part of an open entry settles the current part, or a part that is
-    # settled already.
+    # Evidence for a part of a closed entry leaves the entry closed or completes it. In an
+    # open entry evidence settles its part; while another part is being attempted, that
+    # attempt goes on.
+    ("late_receipt", "queued retryable", "delivered failed queued"),
     (
         "late_receipt",
-        "queued retryable attempted dispatched in_doubt parked",
-        "same queued delivered",
+        "attempted dispatched in_doubt parked",
+        "delivered failed parked queued",
     ),
+    ("late_receipt", "attempted dispatched", "same"),
     ("late_receipt", "failed aborted", "same delivered"),
     ("late_receipt", "delivered", "same"),
     ("rescheduled", "queued retryable in_doubt", "same"),
-    ("redriven", "failed", "queued"),
+    ("redriven", "failed", "queued in_doubt"),
     ("acknowledged", "failed", "same"),
-    ("bounced", "delivered", "same"),
+    ("bounced", "delivered", "failed"),
+    (
+        "bounced",
+        "queued attempted dispatched in_doubt parked retryable failed aborted",
+        "same",
+    ),
     ("imported", "none", "queued parked failed"),
     ("doubted", "queued retryable", "parked"),
     ("lane_yielded", "queued parked retryable failed", "same"),
@@ -87,10 +105,12 @@ ENTRY_ROWS: Final[Rows] = (
 
 TURN_ROWS: Final[Rows] = (
     ("accepted", "none", "accepted"),
+    ("dead", "none", "failed"),
     ("joined", "accepted", "same"),
     ("started", "accepted", "running"),
     ("step_started", "running", "same"),
     ("step_done", "running", "same"),
+    ("left_open", "running", "same"),
     ("released", "running", "accepted"),
     ("run_failed", "running", "accepted"),
     ("answered", "running", "answered"),
@@ -98,7 +118,7 @@ TURN_ROWS: Final[Rows] = (
     ("failed", "accepted running answered", "failed"),
     ("abort_requested", "accepted running answered", "same"),
     ("aborted", "accepted running answered", "aborted"),
-    ("amended", "completed failed aborted", "completed failed"),
+    ("amended", "completed failed aborted", "completed failed answered"),
     ("held", "accepted running", "accepted"),
     ("unheld", "accepted", "same"),
     ("resubmitted", "failed", "accepted"),

@@ -71,6 +71,25 @@ def _on(walk: Walk, words: str, parts: int = 1, *, hangs: bool = False) -> Walk:
     return evolve(walk, words=f"{walk.words} {words}", parts=parts, hangs=hangs)
 
 
+def _two_lost(words: str, kind: str = "keyed", *, prepares: bool = False) -> Walk:
+    """Two parts of a store that was restored, and what happens then."""
+    hangs = "late" in words
+    return Walk(f"queue restore {words}", kind, parts=2, prepares=prepares, hangs=hangs)
+
+
+def _half(words: str, kind: str = "keyed") -> Walk:
+    """The first of two parts is accepted; it bounces after what becomes of the second."""
+    return Walk(f"queue go accept {words} bounce", kind, parts=2)
+
+
+def _bounced_then_late(words: str, kind: str = "keyed") -> Walk:
+    """The first of two parts bounced; a receipt for the second comes late."""
+    middle = f"{words} " if words else ""
+    return Walk(
+        f"queue go accept bounce go hang {middle}late", kind, parts=2, hangs=True
+    )
+
+
 WALKS: Final = (
     *(_on(_TO[phase], word) for phase in _THERE for word in _THERE[phase]),
     *(
@@ -88,6 +107,32 @@ WALKS: Final = (
     # a look-up
     *(Walk(f"queue go lose go {said}", "lookup") for said in ("find", "miss", "shrug")),
     Walk("queue go lose go find", "lookup", parts=2),
+    # two parts in doubt: the answer for one leaves the other
+    *(_two_lost(words) for words in ("delivered", "not_sent", "resend go accept")),
+    *(_two_lost(f"resend go lose {word}") for word in ("delivered", "not_sent")),
+    _two_lost("resend go lose go miss", "lookup"),
+    *(_two_lost(f"resend go hang{words} late") for words in ("", " go")),
+    _two_lost("resend go dispatch hang go late", prepares=True),
+    Walk("queue go lose give_up redrive"),
+    # a part that bounced: the rest goes on, and the entry fails in the end
+    *(
+        _half(word)
+        for word in ("go", "go accept", "go lose", "go refuse", "go limit", "go bar")
+    ),
+    _half("go refuse abort"),
+    _half("go lose", kind="blind"),
+    Walk("queue go dispatch accept go bounce", parts=2, prepares=True),
+    *(
+        _bounced_then_late(words)
+        for words in ("", "not_sent", "not_sent go limit", "go")
+    ),
+    _bounced_then_late("", kind="blind"),
+    Walk(
+        "queue go dispatch accept bounce go dispatch hang go late",
+        parts=2,
+        prepares=True,
+        hangs=True,
+    ),
     # lanes
     Walk("remind"),
     Walk("queue go refuse", yields=True),
@@ -115,6 +160,19 @@ WALKS: Final = (
 )
 
 _NO_CODE: Final = "the kernel has no code for it yet"
+# Events that no decision makes yet, by what they wait for.
+_TO_COME: Final = MappingProxyType(
+    {
+        "live replies and edits": ("placed",),
+        "plans and look-ups that a death in them is counted for": ("tried",),
+        "parts that fail alone": ("part_refused", "amended_part"),
+        "updates that nobody can read": ("dead",),
+        "turns that are left open": ("left_open",),
+    }
+)
+_ON_ITS_WAY: Final = ("attempted", "dispatched")
+_BEYOND_QUEUED: Final = (*_ON_ITS_WAY, "in_doubt", "parked", "retryable")
+_OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"
 )
@@ -142,18 +200,34 @@ UNTAKEN: Final = MappingProxyType(
                 f"{_NO_CODE}: import and bridge",
             ),
             (_all("turn", "joined", "accepted"), f"{_NO_CODE}: merging inbound"),
+            *(
+                (frozenset(e for e in ALL if e.event in events), f"{_NO_CODE}: {what}")
+                for what, events in _TO_COME.items()
+            ),
+            (
+                _all("outbox", "planned", *_BEYOND_QUEUED),
+                f"{_NO_CODE}: a live reply is planned when it is sealed",
+            ),
+            (
+                _all("outbox", "deferred", *_ON_ITS_WAY, to="in_doubt"),
+                f"{_NO_CODE}: with an older doubt it is `unknown`, which costs a unit",
+            ),
+            (
+                _all("turn", "amended", *_OVER, to="answered"),
+                f"{_NO_CODE}: a turn stays over while its final is redriven",
+            ),
             (
                 _all(
                     "outbox",
                     "late_receipt",
-                    *("attempted", "dispatched", "in_doubt", "retryable", "parked"),
-                    "delivered",
+                    *("attempted", "dispatched", "parked", "delivered"),
                 ),
                 _SETTLED,
             ),
             (_all("outbox", "abort_requested", *("queued", "retryable")), _AT_ONCE),
             (_all("turn", "abort_requested", "accepted", "running"), _AT_ONCE),
             (_all("outbox", "part_delivered", "attempted", to="queued"), _BEFORE),
+            (_all("outbox", "part_delivered", "attempted", to="parked"), _BEFORE),
             (_all("outbox", "delivered", "attempted", to="delivered"), _BEFORE),
             (_all("outbox", "reconciled", "parked"), _PARKED),
             (_all("outbox", "reconciled", "parked", to="retryable"), _PARKED),

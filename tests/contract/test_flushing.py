@@ -1,186 +1,356 @@
-"""Where transactions are written: on the loop or in a thread, and nobody can tell."""
+"""Group commits: appends of one tick share one, and nobody waits on the loop for it."""
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from turnfold import Settings
-from turnfold.drivers import flushing
-from turnfold.errors import DiskError, FateUnknownError, InvalidInputError
-from turnfold.ports.store import Store, Tx
-from turnfold.words import Flush
+from turnfold import Kernel
+from turnfold.decide import gating
+from turnfold.decide.draft import Draft
+from turnfold.errors import (
+    BusyError,
+    DiskError,
+    NotFoundError,
+    NotOpenError,
+    RuleBrokenError,
+    StoreError,
+)
+from turnfold.journal import Decided
+from turnfold.ports.store import Listing, Refused, Store, Stored, Write
+from turnfold.words import Flush, Phase
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.faulty import FaultyStore
 from turnfold_model.gateway import (
     Gateway,
     driver_of,
     entry,
     in_file,
-    in_memory,
     inbound,
+    peek,
     route,
+    spin,
     until,
 )
 
+from .slow_disk import SLOW_S, SlowDisk, stalls
 
-class Watched:
-    """A store that calls `at_commit` where the COMMIT is made, in that thread."""
 
-    def __init__(self, store: Store, at_commit: Callable[[], None]) -> None:
-        self._store, self._at_commit = store, at_commit
+class Held:
+    """A store whose commits wait until the test lets them go on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.go = asyncio.Event()
+        self.go.set()
+        self.begun = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    @contextmanager
-    def write(self) -> Iterator[Tx]:
-        with self._store.write() as tx:
-            yield tx
-            self._at_commit()
+    def hold(self) -> None:
+        self.go.clear()
+        self.begun = 0
 
-
-def watching(at_commit: Callable[[], None]) -> Callable[[Store], Store]:
-    return lambda store: cast("Store", Watched(store, at_commit))
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        self.begun += 1
+        await self.go.wait()
+        return await self._store.commit(writes)
 
 
 @pytest.fixture
-async def threaded(tmp_path: Path) -> Any:
-    made = Gateway(store=in_file(tmp_path / "g.db"), flush=Flush.THREAD)
+async def threaded(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway whose commits are made in a thread."""
+    made = Gateway(store=in_file(tmp_path / "g.db", Flush.THREAD))
     yield made
     await made.end()
 
 
-async def test_the_loop_goes_on_while_a_commit_waits_for_the_disk(
+async def _held(gateway: Gateway) -> tuple[Kernel, Held]:
+    """A kernel at rest, whose next commits wait."""
+    found: list[Held] = []
+
+    def wrap(store: Store) -> Any:
+        found.append(Held(store))
+        return found[0]
+
+    kernel = await gateway.start(wrap=wrap)
+    await spin()
+    found[0].hold()
+    return kernel, found[0]
+
+
+# --- the loop ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk() -> Iterator[SlowDisk]:
+    disk = SlowDisk()
+    yield disk
+    disk.unregister()
+
+
+@pytest.mark.case("A06")
+async def test_the_loop_of_a_gateway_never_waits_for_the_disk(
+    disk: SlowDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that accepts, answers, sends and keeps its store up, and a client that
+    posts, on a disk where a sync takes 200 ms: the loop stands still for less than 20.
+    """
+    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.1)
+    monkeypatch.setattr("turnfold.upkeep.MARK_S", 0.1)
+
+    def store() -> Store:
+        return SqliteStore(tmp_path / "g.db", vfs="slow", flush=Flush.THREAD)
+
+    async def answer(handle: Any) -> None:
+        await handle.reply(f"re: {handle.inbound.text}")
+
+    gateway = Gateway(store=store, handler=answer)
+    kernel = await gateway.start()
+    client = await gateway.start(work=False)
+    disk.sync_s, number = SLOW_S, 0
+
+    async def messages() -> None:
+        nonlocal number
+        number += 1
+        mine, theirs = inbound(f"a{number}", "1"), inbound(f"b{number}", "2")
+        accepted = [await kernel.accept(mine), await client.accept(theirs)]
+        sent = await client.enqueue(route("3"), "text", key=f"k{number}")
+        await asyncio.gather(*[turn.settled(20_000) for turn in accepted])
+        await client.settled(sent.entry_id, 20_000)
+        await client.redact(sent.entry_id, by="me")
+        await asyncio.sleep(0.5)  # idle: the checkpoint, the mark
+
+    over_s = await stalls(messages)
+    disk.sync_s = 0
+    assert min(over_s) < 0.02, over_s
+    assert "MainThread" not in disk.syncs
+    assert len(disk.syncs) > 10
+    assert kernel.health()["flush"] == "thread"
+    assert len(gateway.platform.messages) == 3 * number
+    await gateway.end()
+
+
+# --- one commit for many -------------------------------------------------------------
+
+
+async def test_the_appends_of_one_tick_make_one_commit(gateway: Gateway) -> None:
+    kernel, held = await _held(gateway)
+    held.go.set()
+    many = [kernel.accept(inbound(str(n), str(n))) for n in range(30)]
+    turns = await asyncio.gather(*many)
+    assert all(turn.new for turn in turns)
+    assert held.begun == 1
+    assert peek(kernel).head.position == 1 + 30
+
+
+async def test_appends_that_come_meanwhile_make_the_next_commit(
     threaded: Gateway,
 ) -> None:
-    threads: list[str] = []
-
-    def slow() -> None:
-        threads.append(threading.current_thread().name)
-        time.sleep(0.02)
-
-    kernel = await threaded.start(wrap=watching(slow))
-    pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
-    turns = 0
-    while not pending.done():
-        turns += 1
-        await asyncio.sleep(0.001)
-    assert turns > 5
-    assert threads[-1].startswith("turnfold-flush")
-
-
-async def test_what_comes_meanwhile_makes_the_next_commit(threaded: Gateway) -> None:
-    commits: list[int] = []
-
-    def slow() -> None:
-        commits.append(1)
-        time.sleep(0.02)
-
-    kernel = await threaded.start(wrap=watching(slow))
+    kernel, held = await _held(threaded)
     first = asyncio.ensure_future(kernel.accept(inbound("1")))
-    await until(lambda: driver_of(kernel).flusher.busy)
-    before = len(commits)
-    others = [kernel.accept(inbound(str(n), str(n))) for n in range(2, 30)]
+    await until(lambda: held.begun)
+    others = [
+        asyncio.ensure_future(kernel.accept(inbound(str(n), str(n))))
+        for n in range(2, 30)
+    ]
+    await asyncio.sleep(0.01)
+    assert held.begun == 1
+    held.go.set()
     await asyncio.gather(first, *others)
-    assert len(commits) - before <= 2
+    assert held.begun == 2
 
 
 async def test_nothing_moves_before_the_commit_is_made(threaded: Gateway) -> None:
-    go = threading.Event()
-    kernel = await threaded.start(wrap=watching(lambda: cast("None", go.wait(5))))
+    kernel, held = await _held(threaded)
     pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
-    await until(lambda: driver_of(kernel).flusher.busy)
+    await until(lambda: held.begun)
     await asyncio.sleep(0.02)
     assert not pending.done()
     assert not threaded.platform.calls
     assert driver_of(kernel).book.open_count == 0
-    go.set()
+    held.go.set()
     name = (await pending).entry_id
     await kernel.settled(name, 5_000)
+    assert threaded.platform.contents == ["x"]
+
+
+async def test_a_decision_that_is_refused_leaves_its_neighbours_alone(
+    gateway: Gateway,
+) -> None:
+    kernel, held = await _held(gateway)
+    held.go.set()
+    results = await asyncio.gather(
+        kernel.enqueue(route("1"), "one"),
+        kernel.abort("entry:unknown"),
+        kernel.enqueue(route("2"), "two"),
+        kernel.append(_emits_and_fails),
+        return_exceptions=True,
+    )
+    assert [type(r).__name__ for r in results] == [
+        "Enqueued",
+        "NotFoundError",
+        "Enqueued",
+        "RuleBrokenError",
+    ]
+    assert isinstance(results[1], NotFoundError)
+    for done in (results[0], results[2]):
+        await kernel.settled(done.entry_id, 5_000)  # type: ignore[union-attr]
+    assert peek(kernel).state("gate:t/default") is None
+
+
+def _gates(draft: Draft, account: str) -> str:
+    """A decision that writes one event."""
+    gating.disconnected(draft, channel="t", account=account)
+    return account
+
+
+def _emits_and_fails(draft: Draft) -> None:
+    _gates(draft, "default")
+    raise RuleBrokenError(stream="gate:t/default", rule="injected", why="a test")
+
+
+# --- a commit that fails -------------------------------------------------------------
 
 
 @pytest.mark.case("Q02")
-@pytest.mark.parametrize("error", [DiskError, FateUnknownError])
-async def test_a_commit_that_fails_in_the_thread_is_its_callers_error_or_none(
-    threaded: Gateway, error: type[Exception]
+@pytest.mark.parametrize(("fault", "error"), [("full", DiskError), ("busy", BusyError)])
+async def test_a_commit_that_surely_failed_is_its_callers_error(
+    threaded: Gateway, fault: str, error: type[StoreError]
 ) -> None:
-    """Alone it is refused; of unknown fate it is read and decided again."""
-    fail: list[Exception] = []
-
-    def once() -> None:
-        if fail:
-            raise fail.pop()
-
-    kernel = await threaded.start(wrap=watching(once))
-    fail.append(error(path="g.db", problem="injected"))
-    if error is DiskError:
-        with pytest.raises(DiskError):
-            await kernel.accept(inbound("1"))
+    kernel = await threaded.start(wrap=FaultyStore)
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    with pytest.raises(error):
+        await kernel.accept(inbound("1"))
+    assert peek(kernel).head.position == 1
     turn = await kernel.accept(inbound("1"))
     again = await kernel.accept(inbound("1"))
+    assert turn.new
     assert turn.turn_id == again.turn_id
 
 
-async def test_who_needs_the_writing_side_waits_for_what_is_in_the_air(
-    threaded: Gateway,
+@pytest.mark.case("Q02")
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+async def test_a_commit_of_unknown_fate_is_read_and_decided_again(
+    threaded: Gateway, fault: str
 ) -> None:
-    kernel = await threaded.start(wrap=watching(lambda: time.sleep(0.02)))
-    pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
+    kernel = await threaded.start(wrap=FaultyStore)
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    turn = await kernel.accept(inbound("1"))
+    again = await kernel.accept(inbound("1"))
+    assert turn.new
+    assert not again.new
+    assert turn.turn_id == again.turn_id
+    assert peek(kernel).names().count("turn.accepted") == 1
+
+
+# --- callers that go away ------------------------------------------------------------
+
+
+async def test_a_cancelled_caller_does_not_cancel_its_append(threaded: Gateway) -> None:
+    """Neither while its commit is made nor while it waits for the next one."""
+    kernel, held = await _held(threaded)
+    first = asyncio.ensure_future(kernel.accept(inbound("1", "1")))
+    await until(lambda: held.begun)
+    second = asyncio.ensure_future(kernel.accept(inbound("2", "2")))
+    await asyncio.sleep(0.01)
+    for caller in (first, second):
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+    held.go.set()
+    for number in ("1", "2"):
+        assert not (await kernel.accept(inbound(number, number))).new
+
+
+async def test_a_caller_that_breaks_does_not_disturb_the_next(
+    threaded: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = await threaded.start()
+    told: list[Decided] = []
+
+    def breaks(_: Decided) -> None:
+        raise ZeroDivisionError
+
     flusher = driver_of(kernel).flusher
-    await until(lambda: flusher.busy)
-    flusher.land()
-    assert not flusher.busy
-    assert driver_of(kernel).book.open_count == 1
-    assert entry(kernel, (await pending).entry_id).planned
+    flusher.append(lambda _: 1, breaks)
+    flusher.append(lambda _: 2, told.append)
+    await flusher.rested()
+    assert [decided.value for decided in told] == [2]
+    assert "a caller broke" in caplog.text
+    assert (await kernel.accept(inbound())).new
 
 
-async def test_closing_waits_for_what_is_in_the_air(threaded: Gateway) -> None:
-    kernel = await threaded.start(wrap=watching(lambda: time.sleep(0.02)))
-    pending = asyncio.ensure_future(kernel.accept(inbound("1")))
-    await until(lambda: driver_of(kernel).flusher.busy)
-    await threaded.end()
-    turn = (await pending).turn_id
-    other = await threaded.start(work=False)
-    assert driver_of(other).book.state(turn) is not None
-
-
-async def test_a_slow_disk_is_noticed_and_a_quick_one_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_callers_learn_their_results_though_the_consequences_break(
+    threaded: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(flushing, "_SELDOM", 0)
-    wait = [0.01]
-    gateway = Gateway(store=in_file(tmp_path / "g.db"))
-    kernel = await gateway.start(wrap=watching(lambda: time.sleep(wait[0])))
-    flusher, number = driver_of(kernel).flusher, 0
+    kernel = await threaded.start()
+    flusher = driver_of(kernel).flusher
 
-    async def accepted_until(threaded: bool) -> None:
-        nonlocal number
-        while flusher.threaded is not threaded:
-            number += 1
-            await kernel.accept(inbound(str(number), str(number)))
-            assert number < 300
+    def breaks(_: Any) -> None:
+        raise ZeroDivisionError
 
-    await accepted_until(threaded=True)
-    assert kernel.health()["flush"] == "thread"
-    wait[0] = 0
-    await accepted_until(threaded=False)
-    assert kernel.health()["flush"] == "loop"
-    await gateway.end()
+    follows, flusher._stored = flusher._stored, breaks
+    turn = await kernel.accept(inbound())
+    flusher._stored = follows
+    assert turn.new
+    assert "the commit stands" in caplog.text
+    assert not (await kernel.accept(inbound())).new
 
 
-async def test_a_store_that_cannot_be_read_meanwhile_is_written_on_the_loop() -> None:
-    gateway = Gateway(store=in_memory(), flush=Flush.THREAD)
-    kernel = await gateway.start()
-    await kernel.accept(inbound("1"))
-    assert kernel.health()["flush"] == "loop"
-    await gateway.end()
+# --- the end -------------------------------------------------------------------------
 
 
-def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match="auto, loop, thread"):
-        Settings(flush="sometimes")  # type: ignore[arg-type]  # as a caller may
-    assert Settings(flush="thread").flush is Flush.THREAD  # type: ignore[arg-type]
+async def test_closing_waits_for_the_commit_under_way(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
+    pending = asyncio.ensure_future(kernel.accept(inbound("1")))
+    await until(lambda: held.begun)
+    closing = asyncio.ensure_future(threaded.end())
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    held.go.set()
+    await closing
+    turn = (await pending).turn_id
+    with pytest.raises(NotOpenError):
+        await kernel.accept(inbound("2"))
+    other = await threaded.start(work=False)
+    assert peek(other).state(turn) is not None
+
+
+async def test_a_closed_queue_refuses_everything(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
+    flusher = driver_of(kernel).flusher
+    under_way = flusher.submit(partial(_gates, account="a"))
+    await until(lambda: held.begun)
+    queued = flusher.submit(partial(_gates, account="b"))
+    closing = asyncio.ensure_future(flusher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(NotOpenError):
+        await queued
+    with pytest.raises(NotOpenError):
+        await flusher.submit(partial(_gates, account="c"))
+    held.go.set()
+    await closing
+    assert await under_way == "a"
+    gates = peek(kernel).list(Listing(prefix="gate:"))
+    assert [row.stream for row in gates] == ["gate:t/a"]
+
+
+async def test_a_crash_tells_nobody(threaded: Gateway) -> None:
+    kernel, held = await _held(threaded)
+    pending = asyncio.ensure_future(kernel.enqueue(route(), "x"))
+    await until(lambda: held.begun)
+    await threaded.crash(kernel)
+    held.go.set()
+    await asyncio.sleep(0.02)
+    assert not threaded.platform.calls
+    assert not pending.done() or pending.exception() is not None
+    pending.cancel()
+    kernel = await threaded.start()
+    done = await kernel.enqueue(route(), "y")
+    await kernel.settled(done.entry_id, 5_000)
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED

@@ -20,9 +20,9 @@ from turnfold.decide import restoring
 from turnfold.errors import BusyError, RuleBrokenError
 from turnfold.events.ledger import Restored
 from turnfold.ports.channel import Rejected
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, Watermark
 from turnfold.upkeep import Upkeep
-from turnfold.words import DeliveryClass, FailureClass, Phase, TurnPhase
+from turnfold.words import DeliveryClass, FailureClass, Phase, Reason, TurnPhase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model import reference
@@ -52,11 +52,17 @@ class Backups(Protocol):
     def put_back(self, *, mark: bool = False) -> None:
         """`mark`: the side file that was there with the copy, too."""
 
+    def hide_mark(self) -> None: ...
+
+    def show_mark(self) -> None:
+        """The mark that was hidden, over whatever is there now."""
+
 
 @define
 class MemoryBackups:
     disk: MemoryDisk = field(factory=MemoryDisk)
     kept: MemoryDisk = field(factory=MemoryDisk)
+    hidden: Watermark | None = None
 
     def store(self) -> Store:
         return MemoryStore(self.disk)
@@ -68,6 +74,12 @@ class MemoryBackups:
         newest, self.disk = self.disk.mark, self.kept.fork()
         if not mark:
             self.disk.mark = newest
+
+    def hide_mark(self) -> None:
+        self.hidden, self.disk.mark = self.disk.mark, None
+
+    def show_mark(self) -> None:
+        self.disk.mark = self.hidden
 
 
 @define
@@ -88,6 +100,12 @@ class FileBackups:
         if mark:
             shutil.copy(self.folder / "g.db.mark.kept", self.folder / "g.db.mark")
 
+    def hide_mark(self) -> None:
+        (self.folder / "g.db.mark").rename(self.folder / "g.db.mark.hidden")
+
+    def show_mark(self) -> None:
+        (self.folder / "g.db.mark.hidden").replace(self.folder / "g.db.mark")
+
 
 @pytest.fixture(params=["memory", "sqlite"])
 def backups(request: pytest.FixtureRequest, tmp_path: Path) -> Backups:
@@ -103,11 +121,12 @@ async def play(backups: Backups) -> Any:
 
 
 async def _judged(store: Store) -> None:
-    """What is written after it keeps every rule, by both readers of logs."""
+    """The log keeps every rule, by both readers of logs."""
     await store.open()
     try:
         report = await audit_store(store)
-        events = (e for r in Peek(store).log() for e in reference.as_events(r))
+        records = list(Peek(store).log())
+        events = (e for r in records for e in reference.as_events(r))
         breaches = list(reference.audit(events))
     finally:
         await store.close()
@@ -353,16 +372,56 @@ async def test_a_copy_that_others_have_appended_to_is_noticed_all_the_same(
     """The new history is longer than the mark; its hash is another."""
     name = await _until_copy(play, backups, _waiting)
     await _lost(play, backups)
-    client = await play.start(work=False)
-    for number in range(20):
-        await client.enqueue(route("other"), str(number))
-    mark = peek(client).watermark()
-    assert mark is not None
-    assert peek(client).head.position > mark.head.position
-    await play.end()
+    backups.hide_mark()
     kernel = await play.start()
+    for number in range(20):
+        await kernel.enqueue(route("other"), str(number))
+    head = peek(kernel).head
+    await play.end()
+    backups.show_mark()
+    kernel = await play.start()
+    mark = _restorations(kernel)[0].position_seen
+    assert head.position > mark
     assert len(_restorations(kernel)) == 1
     assert entry(kernel, name).phase is Phase.PARKED
+
+
+async def test_only_a_worker_goes_on_with_a_copy(
+    play: Gateway, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that finds no worker would call an entry unsent that may have arrived.
+    The next worker doubts it first, and then does what the client asked for."""
+    monkeypatch.setattr("turnfold.mailbox.PATIENCE_S", 0.05)
+    name = await _until_copy(play, backups, _waiting)
+    await _lost(play, backups)
+    client = await play.start(work=False)
+    head = peek(client).head
+    asked = await client.abort(name)
+    assert (asked.aborted, asked.status) == (False, "requested")
+    assert peek(client).head == head
+    kernel = await play.start()
+    await until(lambda: not peek(kernel).inbox())
+    found = entry(kernel, name)
+    assert (found.phase, found.reason) == (Phase.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert play.platform.contents == ["x", "more"]  # both in the lost history
+
+
+async def test_a_copy_with_many_open_streams_is_taken_up(
+    play: Gateway, backups: Backups
+) -> None:
+    """None of them is in memory before the store is doubted: one fetch brings all."""
+
+    async def before(kernel: Kernel) -> list[str]:
+        await kernel.disconnected("t")
+        done = [await kernel.enqueue(route(str(n)), "x") for n in range(120)]
+        turns = [await kernel.accept(inbound(str(n), str(n))) for n in range(20)]
+        return [e.entry_id for e in done] + [t.turn_id for t in turns]
+
+    names = await _until_copy(play, backups, before)
+    await _lost(play, backups)
+    kernel = await play.start()
+    assert all(entry(kernel, name).doubt for name in names[:120])
+    assert all(turn(kernel, name).held for name in names[120:])
 
 
 async def test_the_same_copy_put_back_again_is_noticed_again(
@@ -416,7 +475,7 @@ async def test_no_crash_looks_like_a_copy(play: Gateway, backups: Backups) -> No
         await kernel.enqueue(route(), str(number))
         if number % 3 == 0:
             assert kernel._worker is not None
-            kernel._worker.upkeep.mark()
+            await kernel._worker.upkeep.note_watermark()
         await spin(number)
         if number % 4 == 1:
             await play.end()
@@ -434,19 +493,19 @@ async def test_a_worker_that_finds_nothing_to_do_leaves_the_log_as_it_is(
     kernel = await play.start()
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 5_000)
-    before = [(r.data, r.hash) for r in peek(kernel).log()]
+    before = list(peek(kernel).log())
     await play.end()
     for _ in range(2):
         kernel = await play.start()
         assert kernel.working
         assert kernel._worker is not None
-        kernel._worker.upkeep.look(0.0, 1, worker=True)
-        kernel._worker.upkeep.look(9.0, 1, worker=True)
+        await kernel._worker.upkeep.look(0.0, 1)
+        await kernel._worker.upkeep.look(9.0, 1)
         await play.end()
     store = backups.store()
-    store.open()
-    assert [(r.data, r.hash) for r in store.log()] == before
-    store.close()
+    await store.open()
+    assert list(Peek(store).log()) == before
+    await store.close()
 
 
 # --- crashes between the steps -------------------------------------------------------
@@ -482,20 +541,30 @@ async def test_a_crash_after_the_commit_dooms_nothing_that_is_new(
     name = await _until_copy(play, backups, _waiting)
     await _lost(play, backups)
 
-    def dies(_: Upkeep) -> bool:
+    async def dies(_: Upkeep) -> bool:
         raise Cut
 
+    async def skips(_: Upkeep) -> bool:
+        return False
+
     with monkeypatch.context() as patch:
-        patch.setattr(Upkeep, "mark", dies)
+        patch.setattr(Upkeep, "note_watermark", dies)
         with pytest.raises(Cut):
             await play.start()
-    client = await play.start(work=False)
-    fresh = (await client.enqueue(route("new"), "fresh")).entry_id
-    lost = peek(client).watermark()
-    await play.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(Upkeep, "note_watermark", skips)
+        kernel = await play.start()
+        client = await play.start(work=False)
+        fresh = (await kernel.enqueue(route("new"), "fresh")).entry_id
+        lost = peek(kernel).watermark()
+        await play.crash(kernel)
+        posted = (await client.enqueue(route("new"), "posted")).entry_id
+        await play.end()
     kernel = await play.start()
+    assert entry(kernel, fresh).phase is Phase.QUEUED
     await kernel.connected("t")
     await kernel.settled(fresh, 5_000)
+    await kernel.settled(posted, 5_000)
     assert len(_restorations(kernel)) == 1
     assert entry(kernel, name).phase is Phase.PARKED
     assert peek(kernel).watermark() != lost

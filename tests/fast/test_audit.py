@@ -50,7 +50,7 @@ from .audit_logs import (
 
 DIED = FailureClass.OWNER_DIED
 TRANSIENT = FailureClass.TRANSIENT
-RESEND = o.Resolved(resend=True, by="policy:resend")
+RESEND = o.Resolved(part=0, resend=True, by="policy:resend")
 NEW_WORKER: Step = ("store", g.WorkerStarted(epoch=2, owner="w2"))
 SECOND = attempted(2, fence=2, owner="w2")
 
@@ -105,6 +105,13 @@ GOOD: dict[str, list[Step]] = {
         (E, o.Deferred(part=0, attempt=1, failure=FailureClass.RATE_LIMITED)),
         (E, attempted(2)),
         (E, delivered(2)),
+    ],
+    "put off in doubt": [
+        *in_doubt(KEYED),
+        (E, attempted(2)),
+        (E, o.Deferred(part=0, attempt=2, failure=FailureClass.DRAIN)),
+        (E, attempted(3)),
+        (E, delivered(3)),
     ],
     "the same key in time": [*in_doubt(KEYED, 10_000), (E, attempted(2), 4_999), (E, delivered(2))],
     "the same key for ever": [*in_doubt(KEYED), (E, attempted(2), 50_000), (E, delivered(2))],
@@ -250,12 +257,13 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
         Rule.NO_DOUBLE, E,
         [*in_doubt(KEYED), (E, attempted(2)), (E, retryable(attempt=2))],
     ),
-    "doubt put off": (
-        Rule.NO_DOUBLE, E,
+    "doubt put off and forgotten": (
+        Rule.EXPIRY, E,
         [
             *in_doubt(KEYED),
             (E, attempted(2)),
             (E, o.Deferred(part=0, attempt=2, failure=FailureClass.DRAIN)),
+            (E, o.FailedTerminal(reason=Reason.PERMANENT)),
         ],
     ),
     "died on the wire, called not sent": (
@@ -665,6 +673,9 @@ IN_A_STORE = {
     Rule.PROJECTION,
     Rule.KEY,
     Rule.BODY,
+    Rule.MARK,
+    Rule.FILE,
+    Rule.SETTLED,
 }  # tests/contract/test_audit_store.py
 
 

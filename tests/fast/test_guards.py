@@ -1,13 +1,16 @@
 """Each guard at its boundary: what it lets pass and what it stops."""
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from turnfold import guards
 from turnfold.events.outbox import PlannedPart
 from turnfold.machines.entry import Entry
+from turnfold.machines.parts import PartState
 from turnfold.machines.turn import Turn
-from turnfold.words import AbortReason, DeliveryClass, Kind, Phase, TurnPhase
+from turnfold.words import AbortReason, DeliveryClass, Kind, PartEnd, Phase, TurnPhase
 
 KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 PART = PlannedPart(
@@ -124,10 +127,18 @@ def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
     assert not guards.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
 
 
+def with_first(**facts: Any) -> Entry:
+    """Two parts, the second at hand, and the first as the facts say."""
+    first = PartState(part=0, **facts)
+    return evolve(ENTRY, parts=(PART, PART), part=1, others=(first,))
+
+
 def test_a_settled_part_is_settled() -> None:
     assert guards.not_settled(ENTRY, 0)
-    assert not guards.not_settled(evolve(ENTRY, part=1), 0)
-    assert not guards.not_settled(evolve(ENTRY, phase=Phase.DELIVERED), 0)
+    assert not guards.not_settled(ENTRY, 2)  # there is no such part
+    for end in PartEnd:
+        assert not guards.not_settled(with_first(end=end), 0)
+    assert guards.not_settled(with_first(doubt=True), 0)
 
 
 @pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])
@@ -178,7 +189,32 @@ def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
         and not doubt
     )
     assert guards.nothing_seen(entry) is hidden
-    assert not guards.nothing_seen(evolve(entry, part=1))
+    assert not guards.nothing_seen(evolve(entry, handle=("h",)))
+
+
+def test_what_was_accepted_or_placed_may_have_been_seen() -> None:
+    unsent = {"phase": Phase.QUEUED}
+    assert guards.nothing_seen(evolve(with_first(end=PartEnd.REFUSED), **unsent))
+    for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
+        assert not guards.nothing_seen(evolve(with_first(end=end), **unsent))
+    assert not guards.nothing_seen(evolve(with_first(handle=("h",)), **unsent))
+    assert not guards.nothing_seen(evolve(with_first(doubt=True), **unsent))
+
+
+def test_only_an_accepted_part_can_bounce() -> None:
+    assert guards.was_accepted(with_first(end=PartEnd.DELIVERED), 0)
+    assert not guards.was_accepted(with_first(end=PartEnd.DELIVERED), 1)
+    for end in (None, PartEnd.REFUSED, PartEnd.BOUNCED):
+        assert not guards.was_accepted(with_first(end=end), 0)
+
+
+def test_doubt_about_any_part_is_doubt() -> None:
+    assert guards.no_doubt(with_first(end=PartEnd.DELIVERED))
+    assert not guards.no_doubt(with_first(doubt=True))
+
+
+def test_no_death_ends_a_turn_that_was_left_open() -> None:
+    assert not guards.runner_is_dead(evolve(TURN, left_open=9_000), 6)
 
 
 def test_the_rest() -> None:

@@ -18,7 +18,7 @@ from turnfold_model.walks import WALKS
 from . import test_audit, test_reference
 from .audit_logs import records
 
-EVERY = 23  # of all damaged logs; tests/formal tries all of them
+EVERY = 37  # of all damaged logs; tests/formal tries all of them
 
 
 @cache

@@ -118,12 +118,16 @@ GOOD = {
     .attempt(attempt=2),
     "resolved": doubtful(classes=[])
     .out("parked", reason="hold")
-    .out("resolved", resend=True, by="me")
+    .out("resolved", part=0, resend=True, by="me")
     .attempt(attempt=2),
     "refunded": begun(budget=1)
     .attempt()
     .out("deferred", part=0, attempt=1, failure="rate_limited")
     .attempt(attempt=2),
+    "deferred in doubt": doubtful(budget=2)
+    .attempt(attempt=2)
+    .out("deferred", part=0, attempt=2, failure="rate_limited")
+    .attempt(attempt=3),
     "yielded": doubtful(classes=[])
     .out("parked", reason="hold")
     .out("lane_yielded", reason="parked")
@@ -154,7 +158,7 @@ GOOD = {
     .out("aborted", "t.final", reason="user")
     .turn("aborted", outcome="aborted"),
     "a person ends a doubt": doubtful(classes=[], budget=1)
-    .out("resolved", resend=False, by="me")
+    .out("resolved", part=0, resend=False, by="me")
     .attempt(attempt=2),
     "nothing to see": Story()
     .accept()
@@ -242,7 +246,7 @@ BAD = {
     "grant used twice": (
         "INV-2",
         doubtful(classes=[])
-        .out("resolved", resend=True, by="me")
+        .out("resolved", part=0, resend=True, by="me")
         .attempt(attempt=2)
         .unknown(attempt=2)
         .attempt(attempt=3),
@@ -250,7 +254,7 @@ BAD = {
     "not marked": (
         "INV-2",
         doubtful(classes=[])
-        .out("resolved", resend=True, marked=True, by="policy")
+        .out("resolved", part=0, resend=True, marked=True, by="policy")
         .attempt(attempt=2),
     ),
     "doubt forgotten": (
@@ -259,11 +263,12 @@ BAD = {
         .attempt(attempt=2)
         .out("failed_retryable", part=0, attempt=2, failure="transient", due=1),
     ),
-    "deferred in doubt": (
-        "INV-2",
+    "deferred in doubt and forgotten": (
+        "INV-12",
         doubtful()
         .attempt(attempt=2)
-        .out("deferred", part=0, attempt=2, failure="rate_limited"),
+        .out("deferred", part=0, attempt=2, failure="rate_limited")
+        .out("failed_terminal", reason="permanent"),
     ),
     "dead owner as failure": (
         "INV-4",

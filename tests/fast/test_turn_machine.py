@@ -25,10 +25,12 @@ SAMPLES: list[turn.TurnEvent] = [
         body="d",
         lane="t/a/42/",
     ),
+    t.Dead(channel="t", account="a", body="d", lane="t/a/", detail="e"),
     t.Joined(message_id="2", body="e"),
     t.Started(run=1, owner="o", fence=1),
     t.StepStarted(**RUN, key="k"),
     t.StepDone(**RUN, key="k", result="d"),
+    t.LeftOpen(**RUN, until=5_000),
     t.Released(**RUN, reason="shutdown"),
     t.RunFailed(**RUN, failure=FailureClass.TRANSIENT, due=5),
     t.Answered(**RUN, finals=("entry:e",)),
@@ -38,21 +40,23 @@ SAMPLES: list[turn.TurnEvent] = [
     t.TurnAborted(outcome=TurnOutcome.ABORTED),
     *(
         t.Amended(outcome=outcome, entry="entry:e")
-        for outcome in (TurnOutcome.REPLIED, TurnOutcome.FAILED)
+        for outcome in (TurnOutcome.REPLIED, TurnOutcome.FAILED, None)
     ),
     t.Held(reason="restored"),
     t.Unheld(by="op"),
     t.Resubmitted(by="op"),
     t.TurnRedacted(by="op"),
 ]
-ACCEPTED, STARTED, ANSWERED = SAMPLES[0], SAMPLES[2], SAMPLES[7]
+BY_NAME = {NAMES[type(event)].partition(".")[2]: event for event in SAMPLES}
+ACCEPTED, STARTED = BY_NAME["accepted"], BY_NAME["started"]
+ANSWERED = BY_NAME["answered"]
 PATHS: dict[str, list[turn.TurnEvent]] = {
     "accepted": [ACCEPTED],
     "running": [ACCEPTED, STARTED],
     "answered": [ACCEPTED, STARTED, ANSWERED],
-    "completed": [ACCEPTED, STARTED, ANSWERED, SAMPLES[8]],
-    "failed": [ACCEPTED, STARTED, SAMPLES[9]],
-    "aborted": [ACCEPTED, SAMPLES[11]],
+    "completed": [ACCEPTED, STARTED, ANSWERED, BY_NAME["completed"]],
+    "failed": [ACCEPTED, STARTED, BY_NAME["failed"]],
+    "aborted": [ACCEPTED, BY_NAME["aborted"]],
 }
 
 

@@ -14,10 +14,14 @@ channels or clocks.
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
+from attrs import evolve
+
 from turnfold.audit.auditor import Auditor
 from turnfold.audit.beside import compare
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Report, Rule
+from turnfold.audit.outside import note_integrity, note_mark
+from turnfold.audit.scope import Made, unchecked
 from turnfold.audit.walk import walk
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
@@ -45,19 +49,25 @@ def audit_log(
     marks: Iterable[Head] = (),
     witness: Iterable[Acceptance] | None = None,
     channels: Collection[str] | None = None,
+    settled_at: int | None = None,
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit records alone. `marks`: heads that the log must contain. `progress` is told
+    """Audit records alone. `marks`: heads that the log must contain. `settled_at`: also
+    find what should have moved by this time (log ms) and did not. `progress` is told
     the position now and then."""
-    auditor = Auditor(marks=marks, witness=witness, channels=channels, limit=limit)
+    kept = list(marks)
+    auditor = Auditor(marks=kept, witness=witness, channels=channels, limit=limit)
     following = iter(records)
     while page := list(islice(following, _PAGE)):
         auditor.feed(page)
         if progress is not None:
             progress(page[-1].position)
-    auditor.end()
-    return auditor.report()
+    auditor.end(settled_at)
+    made = Made(
+        witness=witness is not None, heads=bool(kept), settled=settled_at is not None
+    )
+    return evolve(auditor.report(), unchecked=unchecked(made))
 
 
 async def audit_store(
@@ -68,16 +78,23 @@ async def audit_store(
     channels: Collection[str] | None = None,
     beside: bool = True,
     bodies: bool = True,
+    integrity: bool = True,
+    settled_at: int | None = None,
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
     """Audit an open store: its log, its head, and all that it keeps beside them. A
     store that is being written to meanwhile is audited up to where its log then ends.
 
-    `beside`: False leaves out summaries, keys and bodies. `bodies`: False leaves out
-    bodies alone.
+    `beside`: False leaves out all but the log. `bodies`: False leaves out bodies alone.
+    `integrity`: False leaves out the database's check of its own files. `settled_at`:
+    also find what should have moved by this time (log ms) and did not. The report's
+    `unchecked` says which checks were not made.
     """
-    heads, damaged = list(marks), None
+    kept, damaged = list(marks), None
+    does = store.maintenance if beside else None
+    mark = None if does is None else await does.watermark()  # never ahead of the log
+    heads = list(kept)
     try:
         heads.append((await store.load()).head)
     except CorruptLogError as exc:
@@ -89,7 +106,20 @@ async def audit_store(
     if damaged is not None:
         auditor.findings.add(Rule.HEAD, damaged.problem, damaged.position)
     await walk(auditor, store, progress)
-    auditor.end()
+    auditor.end(settled_at)
+    if does is not None and mark is not None:
+        await note_mark(auditor, mark, does)
     if facts is not None:
         await compare(auditor, store, facts)
-    return auditor.report()
+    if does is not None and integrity:
+        await note_integrity(auditor, does)
+    made = Made(
+        store=beside,
+        bodies=bodies,
+        mark=mark is not None,
+        integrity=does is not None and integrity,
+        witness=witness is not None,
+        heads=bool(kept),
+        settled=settled_at is not None,
+    )
+    return evolve(auditor.report(), unchecked=unchecked(made))

@@ -12,7 +12,7 @@ from turnfold.audit.joint import Find, Joint
 from turnfold.audit.lanes import EntryLanes, TurnLanes
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
-from turnfold.events.ledger import WorkerStarted
+from turnfold.events.ledger import Restored, WorkerStarted
 from turnfold.fold import State, advance, family
 from turnfold.machines.entry import Entry
 from turnfold.machines.entry import advance as advance_entry
@@ -43,6 +43,7 @@ class Among:
         self._messages = turns.Messages()
         self._joint = Joint(find, aside, self._say_of)
         self._at = -1
+        self.restored: set[tuple[int, str]] = set()  # marks that the log accounts for
         self._workers: list[Worker] = [(0, None)]  # of this moment; the last one holds
         self._again: list[tuple[int, str, _Check]] = []
         self._position, self._stream = 0, ""
@@ -156,6 +157,8 @@ class Among:
 
     def _worker(self, record: Record, before: State | None, event: Any) -> State:
         epoch = self._workers[-1][0]
+        if isinstance(event, Restored):
+            self.restored.add((event.position_seen, event.hash))
         if isinstance(event, WorkerStarted):
             if event.epoch <= epoch:
                 self._say(Rule.FENCE, f"epoch {event.epoch} begins after epoch {epoch}")

@@ -10,13 +10,15 @@ from turnfold.audit.among import Among
 from turnfold.audit.chain import Chain
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import Findings, Report, Rule
+from turnfold.audit.settled import note_unsettled
 from turnfold.audit.states import States
 from turnfold.audit.witness import Acceptance, Witness
 from turnfold.codec import decode
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.events import Event
-from turnfold.fold import UNFOLDABLE, State
+from turnfold.fold import STORE, UNFOLDABLE, State
 from turnfold.machines.entry import Entry
+from turnfold.machines.ledger import StoreState
 from turnfold.records import Head, Record
 
 
@@ -47,6 +49,18 @@ class Auditor:
             self._witness = Witness(self.findings, witness, channels)
         self._among = Among(self.findings, self.states.find, self.aside)
         self._at = -1
+
+    @property
+    def store_id(self) -> str | None:
+        """The id in the first event of the log; None if that is not there."""
+        state = self.states.known.get(STORE)
+        return state.id if isinstance(state, StoreState) else None
+
+    @property
+    def restored(self) -> Collection[tuple[int, str]]:
+        """Position and hash of each mark that the log itself was found to be older
+        than."""
+        return self._among.restored
 
     # --- record by record ---
 
@@ -126,10 +140,12 @@ class Auditor:
 
     # --- the end ---
 
-    def end(self) -> None:
-        """Call once, after the last record."""
+    def end(self, settled_at: int | None = None) -> None:
+        """Call once, after the last record. `settled_at`: see `settled`."""
         self.chain.end()
         self._among.end()
+        if settled_at is not None:
+            note_unsettled(self.findings, self.states, settled_at)
         if self._witness is not None:
             self._witness.end()
 

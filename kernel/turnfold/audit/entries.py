@@ -10,10 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from turnfold.audit import part_rules
 from turnfold.audit.findings import Rule
 from turnfold.events import outbox as o
 from turnfold.machines.entry import Entry
-from turnfold.words import AbortReason, DeliveryClass, FailureClass, Kind, Phase, Reason
+from turnfold.machines.parts import SPOILED
+from turnfold.words import (
+    AbortReason,
+    DeliveryClass,
+    FailureClass,
+    Kind,
+    PartAct,
+    Phase,
+    Reason,
+)
 
 Say = Callable[[Rule, str], None]
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
@@ -22,6 +32,7 @@ _DEFERS = (
     FailureClass.RATE_LIMITED,
     FailureClass.AUTH,
     FailureClass.DRAIN,
+    FailureClass.STOPPED,
 )
 _RETRIES = (
     *_DEFERS,
@@ -29,6 +40,8 @@ _RETRIES = (
     FailureClass.TARGET_MOVED,
     FailureClass.CANCELLED,
     FailureClass.OWNER_DIED,
+    FailureClass.HANDLE_GONE,
+    FailureClass.DECORATION,
 )
 # An attempt on the wire ends by the word of the platform. Time and deaths prove nothing.
 _BY_REFUSAL = (
@@ -46,6 +59,7 @@ _OF_SENDER = frozenset(
         o.Deferred,
         o.FailedRetryable,
         o.OutcomeUnknown,
+        o.PartRefused,
         o.FailedTerminal,
     }
 )
@@ -87,9 +101,8 @@ def _planned(before: Entry, event: o.Planned, _at: int, say: Say) -> None:
 
 
 def _attempted(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
-    if not before.planned:
-        say(Rule.FROZEN_PLAN, "attempted before its parts were frozen")
-    elif event.part >= len(before.parts):
+    part_rules.act(before, event, say)
+    if before.planned and event.part >= len(before.parts):
         say(Rule.FROZEN_PLAN, f"attempted part {event.part}, which it does not have")
     if event.part > before.part:
         text = f"part {event.part} attempted while part {before.part} is not settled"
@@ -111,7 +124,7 @@ def _dispatched(before: Entry, event: o.Dispatched, at: int, say: Say) -> None:
 
 
 def _may_go_out(before: Entry, part: int, at: int, what: str, say: Say) -> None:
-    if part < before.part:
+    if part < before.part or before.ended(part):
         say(Rule.EVIDENCE, f"part {part} {what} again after it was settled")
     if at >= before.expires_at:
         late = at - before.expires_at
@@ -126,6 +139,8 @@ def _resent(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
         if before.marked and not event.marked:
             say(Rule.NO_DOUBLE, "sent again without the mark that was decided")
         return
+    if event.act is not PartAct.SEND:
+        return  # it shows nothing twice: see `part_rules.act`
     part = before.parts[before.part] if before.part < len(before.parts) else None
     if part is None or DeliveryClass.KEYED not in part.classes:
         classes = ", ".join(part.classes) if part and part.classes else "blind"
@@ -166,8 +181,7 @@ def _late(before: Entry, event: o.LateReceipt, _at: int, say: Say) -> None:
     _receipt(before, event.receipt, say)
     if event.part >= len(before.parts):
         say(Rule.EVIDENCE, f"a receipt for part {event.part}, which it does not have")
-    made = before.attempt if event.part == before.part else event.attempt
-    if event.part > before.part or not 1 <= event.attempt <= made:
+    if not 1 <= event.attempt <= before.made(event.part):
         text = f"a receipt for part {event.part}, attempt {event.attempt}"
         say(Rule.FENCE, f"{text}, which never began")
 
@@ -182,9 +196,12 @@ def _not_delivered(
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
     died = why == FailureClass.OWNER_DIED
     if isinstance(event, o.Deferred):
-        _proven(before, event.failure, _DEFERS, say)
+        _proven(event.failure, _DEFERS, say)
     elif isinstance(event, o.FailedRetryable):
-        _proven(before, event.failure, _RETRIES, say)
+        if before.doubtful:
+            text = "called `not accepted` while an older attempt is in doubt"
+            say(Rule.NO_DOUBLE, text)
+        _proven(event.failure, _RETRIES, say)
         if died and before.phase is Phase.DISPATCHED:
             say(
                 Rule.NO_DOUBLE,
@@ -192,25 +209,23 @@ def _not_delivered(
             )
 
 
-def _proven(
-    before: Entry, failure: FailureClass, allowed: tuple[FailureClass, ...], say: Say
-) -> None:
+def _proven(failure: FailureClass, allowed: tuple[FailureClass, ...], say: Say) -> None:
     """An attempt is called not accepted."""
-    if before.doubt:
-        say(Rule.NO_DOUBLE, "called `not accepted` while an older attempt is in doubt")
     if failure not in allowed:
         say(Rule.NO_LOSS, f"put off for {failure}, which is no reason to try again")
 
 
 def _ended(before: Entry, event: o.FailedTerminal, at: int, say: Say) -> None:
     reason, unknown = event.reason, event.reason is Reason.OUTCOME_UNKNOWN
-    if before.doubt and not unknown:
+    if before.doubtful and not unknown:
         say(Rule.EXPIRY, f"ended as {reason}, though it may have been delivered")
     if before.phase is Phase.DISPATCHED:
         if reason not in _BY_REFUSAL:
             say(Rule.EXPIRY, f"ended as {reason} while it was on the wire")
-    elif unknown and not before.doubt:
+    elif unknown and not before.doubtful:
         say(Rule.EXPIRY, "ended as outcome_unknown, though nothing is in doubt")
+    if reason is Reason.PARTIAL and (before.part < before.count or not before.spoiled):
+        say(Rule.TURN_TRUTH, "ended as partial, though parts are left to be sent")
     if reason is Reason.EXPIRED and at < before.expires_at:
         text = f"expired {before.expires_at - at} ms before its time"
         say(Rule.EXPIRY, text)
@@ -228,7 +243,7 @@ def _looked_up(before: Entry, event: o.Reconciled, _at: int, say: Say) -> None:
 
 
 def _redriven(before: Entry, event: o.Redriven, at: int, say: Say) -> None:
-    unknown = before.doubt or before.reason == Reason.OUTCOME_UNKNOWN
+    unknown = before.doubtful or before.reason == Reason.OUTCOME_UNKNOWN
     if unknown and not event.accept_duplicate:
         say(Rule.NO_DOUBLE, "redriven out of doubt, and no duplicate was accepted")
     if before.redacted:
@@ -237,18 +252,19 @@ def _redriven(before: Entry, event: o.Redriven, at: int, say: Say) -> None:
         say(Rule.EXPIRY, "redriven with an expiry in the past")
     if event.budget < 1:
         say(Rule.ATTEMPTS, "redriven without a budget")
+    spoiled = [s for s in before.others if s.end in SPOILED]
+    known = {part.key for part in before.parts}
+    fresh = len(set(event.keys)) == len(spoiled) and not known.intersection(event.keys)
+    if not fresh or len(event.keys) != len(spoiled):
+        text = "redriven without a new key for each part that was refused or bounced"
+        say(Rule.NO_DOUBLE, text)
 
 
 def _aborted(before: Entry, event: o.Aborted, _at: int, say: Say) -> None:
-    if before.doubt:
+    if before.doubtful:
         say(Rule.ABORT, "aborted, though an attempt of it is in doubt")
     if event.reason is AbortReason.RERUN and before.kind not in _OF_A_RUN:
         say(Rule.ONE_TURN, f"aborted for a rerun, but a {before.kind} is of no run")
-
-
-def _bounced(before: Entry, event: o.Bounced, _at: int, say: Say) -> None:
-    if event.part >= before.part:
-        say(Rule.EVIDENCE, f"part {event.part} bounced and was never accepted")
 
 
 Worker = tuple[int, str | None]  # its epoch and owner
@@ -263,7 +279,7 @@ def by_worker(
     store at the event, and those that began later in the same moment.
     """
     kind: Any = type(event)
-    if kind is o.Attempted:
+    if kind is o.Attempted or kind is o.Tried:
         said: Any = event
         return (said.fence, said.owner) in workers
     if kind not in _OF_SENDER or phase not in _IN_FLIGHT:
@@ -311,6 +327,11 @@ _RULES: Mapping[type, Callable[[Entry, Any, int, Say], None]] = MappingProxyType
         o.Aborted: _aborted,
         o.LateReceipt: _late,
         o.Redriven: _redriven,
-        o.Bounced: _bounced,
+        o.Resolved: part_rules.resolved,
+        o.Placed: part_rules.placed,
+        o.Doubted: part_rules.doubted,
+        o.PartRefused: part_rules.refused,
+        o.AmendedPart: part_rules.amended,
+        o.Bounced: part_rules.bounced,
     }
 )

@@ -36,6 +36,9 @@ class Rule(StrEnum):
     GATE = "lane.gate"
     KEY = "store.key"
     BODY = "store.body"
+    MARK = "store.mark"
+    FILE = "store.file"
+    SETTLED = "INV-14"
 
 
 RULES = {
@@ -64,6 +67,9 @@ RULES = {
     Rule.GATE: "nothing is attempted while a gate of its lane is closed",
     Rule.KEY: "the dedupe keys are those of the log, each at its stream",
     Rule.BODY: "the bodies are those that events name, but for redacted ones",
+    Rule.MARK: "the log reaches the mark that was noted beside it",
+    Rule.FILE: "the database finds nothing wrong with its own files",
+    Rule.SETTLED: "everything is closed, parked, held, or due in the future",
 }
 
 
@@ -94,6 +100,7 @@ class Report:
     streams: int = 0
     witnessed: int | None = None  # entries of the platform's list; None: no list given
     head: Head = BLANK
+    unchecked: tuple[str, ...] = ()  # the checks that were not made, a sentence each
 
     @property
     def passed(self) -> bool:

@@ -137,8 +137,13 @@ class Joint:
             self._stopped(turn)
 
     def _follows(self, turn: Turn) -> None:
-        """Its outcome is that of its finals."""
+        """Its outcome is that of its finals; it has none while a redriven one is open."""
         if self._damaged(turn):
+            return
+        if turn.outcome is None:
+            if not any(entry.open for entry in self._finals(turn)):
+                text = "answered again, though none of its finals is open"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
             return
         wanted = outcome_of(self._finals(turn))
         if turn.outcome is not wanted:

@@ -131,12 +131,12 @@ class TurnLanes(Lanes):
             return
         if before is None:
             self.join(after.stream, after.lane, after.order)
-        elif after.phase not in _WAITING or after.held:
+        elif after.phase not in _WAITING or after.held or after.left_open is not None:
             self.leave(after.stream, after.lane)
-        if after.phase is TurnPhase.RUNNING:
+        if after.phase is TurnPhase.RUNNING and after.left_open is None:
             self._running.setdefault(after.lane, set()).add(after.stream)
         elif before is TurnPhase.RUNNING:
-            running = self._running[after.lane]
+            running = self._running.get(after.lane, set())
             running.discard(after.stream)
             if not running:
-                del self._running[after.lane]
+                self._running.pop(after.lane, None)

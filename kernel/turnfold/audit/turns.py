@@ -43,8 +43,8 @@ def check(before: Turn, event: t.TurnEvent, say: Say) -> None:
             _started(before, event, say)
         case t.StepStarted() | t.StepDone():
             _stepped(before, event, say)
-        case t.Released() | t.RunFailed():
-            _same_run(before, event.run, say)
+        case t.Released() | t.RunFailed() | t.LeftOpen():
+            _run_over(before, event, say)
         case t.Answered():
             _answered(before, event, say)
         case t.Completed() | t.Failed() | t.TurnAborted():
@@ -72,6 +72,14 @@ def _started(before: Turn, event: t.Started, say: Say) -> None:
 def _same_run(before: Turn, run: int, say: Say) -> None:
     if run != before.run:
         say(Rule.ONE_TURN, f"said by run {run}, but run {before.run} is under way")
+
+
+def _run_over(
+    before: Turn, event: t.Released | t.RunFailed | t.LeftOpen, say: Say
+) -> None:
+    _same_run(before, event.run, say)
+    if isinstance(event, t.LeftOpen) and before.left_open is not None:
+        say(Rule.ONE_TURN, "left open a second time")
 
 
 def _stepped(before: Turn, event: t.StepStarted | t.StepDone, say: Say) -> None:
@@ -113,14 +121,13 @@ def _resubmitted(before: Turn, say: Say) -> None:
 def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
     """How a turn ended, by its finals (INV-10)."""
     phases = {entry.phase for entry in finals}
-    bounced = any(entry.bounced for entry in finals)
     if not finals:
         return TurnOutcome.SILENT
-    if phases == {Phase.DELIVERED} and not bounced:
+    if phases == {Phase.DELIVERED}:
         return TurnOutcome.REPLIED
-    if any(len(entry.receipts) > entry.bounced for entry in finals):
+    if any(entry.receipts for entry in finals):
         return TurnOutcome.PARTIALLY_REPLIED
-    if Phase.FAILED in phases or bounced:
+    if Phase.FAILED in phases:
         expired = all(entry.reason == Reason.EXPIRED for entry in finals)
         return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
     reasons = {entry.reason for entry in finals}

@@ -99,9 +99,9 @@ class Witness:
             case o.LateReceipt():
                 self._accepted(entry, event.part, event.receipt, position)
             case o.Resolved():
-                self._grant(entry)
+                self._grant(entry, event.part)
             case o.Redriven() if event.accept_duplicate:
-                self._grant(entry)
+                self._grant(entry, entry.part)
             case _:
                 pass
 
@@ -113,9 +113,9 @@ class Witness:
         if key is not None and key in self._count:
             self._announced.setdefault(key, (entry.stream, position))
 
-    def _grant(self, entry: Entry) -> None:
+    def _grant(self, entry: Entry, part: int) -> None:
         """A logged word of a policy or a person allows one more acceptance."""
-        key = self._key(entry, entry.part)
+        key = self._key(entry, part)
         if key is not None and key in self._count:
             self._granted[key] += 1
 

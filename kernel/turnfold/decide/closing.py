@@ -93,11 +93,11 @@ def outcome_of(finals: list[Entry]) -> TurnOutcome:
     """INV-10: how a turn ended follows from its final entries alone."""
     if not finals:
         return TurnOutcome.SILENT
-    if all(e.phase is Phase.DELIVERED and not e.bounced for e in finals):
+    if all(e.phase is Phase.DELIVERED for e in finals):
         return TurnOutcome.REPLIED
-    if any(len(e.receipts) > e.bounced for e in finals):
+    if any(e.receipts for e in finals):
         return TurnOutcome.PARTIALLY_REPLIED
-    if any(e.phase is Phase.FAILED or e.bounced for e in finals):
+    if any(e.phase is Phase.FAILED for e in finals):
         expired = all(e.reason == Reason.EXPIRED for e in finals)
         return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
     if any(e.reason == AbortReason.SUPERSEDED for e in finals):

@@ -6,8 +6,9 @@ one that fails half-way makes the journal decide the others anew (journal.py). S
 is not in memory raises NotLoaded; the journal fetches it and decides everything anew.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, cast, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from attrs import field
 
@@ -32,6 +33,8 @@ from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
 from turnfold.settings import Settings
 from turnfold.words import CLOSED
 
+T = TypeVar("T")
+
 
 class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an error
     """A decision asked for state that is not in memory: fetch `wanted`, decide again."""
@@ -39,6 +42,36 @@ class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an erro
     def __init__(self, wanted: Wanted) -> None:
         super().__init__(wanted)
         self.wanted = wanted
+
+
+def all_of(questions: Iterable[Callable[[], T]]) -> list[T]:
+    """The answers to all of these. State that is not in memory is asked for together:
+    one fetch for a turn with a hundred entries, not a hundred."""
+    answers: list[T] = []
+    missing: list[Wanted] = []
+    for question in questions:
+        try:
+            answers.append(question())
+        except NotLoaded as miss:
+            missing.append(miss.wanted)
+    if missing:
+        raise NotLoaded(together(missing))
+    return answers
+
+
+def together(wanted: Sequence[Wanted]) -> Wanted:
+    """One question to the store for all of these."""
+    if len(wanted) == 1:
+        return wanted[0]
+    none: frozenset[Any] = frozenset()
+    return Wanted(
+        streams=none.union(*[w.streams for w in wanted]),
+        summaries=none.union(*[w.summaries for w in wanted]),
+        keys=none.union(*[w.keys for w in wanted]),
+        bodies=none.union(*[w.bodies for w in wanted]),
+        children=none.union(*[w.children for w in wanted]),
+        answers=none.union(*[w.answers for w in wanted]),
+    )
 
 
 class View(Protocol):
@@ -144,6 +177,7 @@ class Draft:
         self.done: list[str] = []  # commands that leave the inbox
         self.answers: list[Answer] = []
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
+        self._places: dict[str, int] = {}  # the position of the record of a stream
         self._numbers: dict[str, int] = {}  # the next body of a stream
         self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
@@ -274,13 +308,16 @@ class Draft:
         ]
         return [*self.below.entries_of(turn), *born]
 
-    def entries(self, turn: str) -> Iterator[Entry]:
+    def entries(self, turn: str) -> list[Entry]:
         """The entries of a turn that can be read; the others are set aside."""
-        for stream in self.entries_of(turn):
-            try:
-                yield self.entry(stream)
-            except CorruptLogError:
-                continue  # shown by health
+        found = all_of(partial(self._readable, name) for name in self.entries_of(turn))
+        return [entry for entry in found if entry is not None]
+
+    def _readable(self, stream: str) -> Entry | None:
+        try:
+            return self.entry(stream)
+        except CorruptLogError:
+            return None  # shown by health
 
     def stored(self, stream: str, ref: str) -> bytes:
         """The bytes of a body that an event of `stream` names.
@@ -315,7 +352,9 @@ class Draft:
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
         now, items = self.now, self._items.get(stream)
-        position = self._base + len(self._items) + 1 if items is None else 0
+        if items is None:
+            self._places[stream] = self._base + len(self._items) + 1
+        position = self._places[stream]
         after = evolve(before, events[0], stream, now, position)
         made = [encode(events[0])]
         for event in events[1:]:  # in place: nobody has seen that state

@@ -1,19 +1,28 @@
 """What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 
 from turnfold import guards
-from turnfold.bodies import left_of
+from turnfold.bodies import digests_of, left_of
 from turnfold.decide.attempting import attempt_if_free
 from turnfold.decide.closing import after_close
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import Draft, all_of
 from turnfold.decide.settling import accepted, fail_entry
-from turnfold.errors import RuleBrokenError, StillOpenError
+from turnfold.errors import (
+    DamagedError,
+    MissingBodyError,
+    RuleBrokenError,
+    StillOpenError,
+)
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.fold import family
 from turnfold.machines.entry import Entry
+from turnfold.machines.parts import SPOILED
 from turnfold.machines.turn import Turn
+from turnfold.names import part_key
 from turnfold.ports.channel import Receipt
 from turnfold.words import Phase, Reason
 
@@ -21,7 +30,7 @@ from turnfold.words import Phase, Reason
 def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.FAILED and entry.doubt and not accept_duplicate:
+    if entry.phase is Phase.FAILED and entry.doubtful and not accept_duplicate:
         raise RuleBrokenError(
             stream=stream,
             rule="no_doubt",
@@ -29,6 +38,7 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
         )
     _must_have_bodies(entry)
     expires = draft.now + draft.settings.ttl_ms(entry.kind)
+    spoiled = [s.part for s in entry.others if s.end in SPOILED]
     draft.emit(
         stream,
         o.Redriven(
@@ -36,9 +46,18 @@ def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) 
             expires_at=expires,
             by=by,
             accept_duplicate=accept_duplicate,
+            keys=tuple([_new_key(entry, part) for part in spoiled]),
         ),
     )
     attempt_if_free(draft, entry.lane)
+
+
+def _new_key(entry: Entry, part: int) -> str:
+    """A key for a part that the platform has refused under its old one. Its letters are
+    those of the old key, so it is in the platform's alphabet."""
+    old = entry.parts[part].key
+    name = f"{entry.stream}+{entry.version}"
+    return part_key(name, part, "".join(sorted(set(old))), len(old))
 
 
 def _must_have_bodies(state: Entry | Turn) -> None:
@@ -60,6 +79,7 @@ def resolve(
         case "not_sent" | "resend":
             resend = verdict == "resend"
             event = o.Resolved(
+                part=entry.part,
                 resend=resend,
                 by=by,
                 why=draft.text(stream, why),
@@ -94,7 +114,10 @@ def acknowledge(draft: Draft, stream: str, by: str) -> None:
 
 def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
     """The platform refused afterwards what it had accepted (B20): a turn whose final
-    it was is amended."""
+    it was is amended. Raises RuleBrokenError for a part that has no receipt."""
+    if not guards.was_accepted(draft.entry(stream), part):
+        why = f"part {part} has no receipt that could bounce"
+        raise RuleBrokenError(stream=stream, rule="was_accepted", why=why)
     event = o.Bounced(part=part, detail=draft.text(stream, detail))
     after_close(draft, draft.emit(stream, event))
 
@@ -102,20 +125,41 @@ def bounce(draft: Draft, stream: str, part: int, detail: str = "") -> None:
 def redact(draft: Draft, stream: str, by: str) -> None:
     """Erase the bodies of what is over; a turn takes its entries with it. What was
     erased before is left alone, unless something has come since."""
-    if family(stream) != "turn":
-        _redact(draft, draft.entry(stream), o.Redacted(by=by))
-        return
-    turn = draft.turn(stream)
-    _over(turn)
-    for name in draft.entries_of(stream):
-        _redact(draft, draft.entry(name), o.Redacted(by=by))
-    _redact(draft, turn, t.TurnRedacted(by=by))
+    turn = draft.turn(stream) if family(stream) == "turn" else None
+    if turn is None:
+        entries = [draft.entry(stream)]
+    else:
+        _over(turn)
+        entries = all_of(partial(draft.entry, e) for e in draft.entries_of(stream))
+    for entry in entries:
+        _over(entry)
+    _load_bodies(draft, [stream, *(e.stream for e in entries)])
+    for entry in entries:
+        _redact(draft, entry, o.Redacted(by=by))
+    if turn is not None:
+        _redact(draft, turn, t.TurnRedacted(by=by))
+
+
+def _load_bodies(draft: Draft, streams: Iterable[str]) -> None:
+    """Everything that is to be erased, in two fetches."""
+    names = dict.fromkeys(streams)
+    histories = all_of(partial(draft.history, name) for name in names)
+    all_of(
+        partial(_look, draft, name, ref)
+        for name, history in zip(names, histories, strict=True)
+        for event in history
+        for ref in digests_of(event)
+    )
+
+
+def _look(draft: Draft, stream: str, ref: str) -> None:
+    with suppress(MissingBodyError, DamagedError):  # erased all the same
+        draft.stored(stream, ref)
 
 
 def _redact(
     draft: Draft, state: Entry | Turn, event: o.Redacted | t.TurnRedacted
 ) -> None:
-    _over(state)
     stored = partial(draft.stored, state.stream)
     left = left_of(draft.history(state.stream), stored)
     if left or not state.redacted:

@@ -6,15 +6,16 @@ held, in the first commit of the first worker that finds out, before anything is
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from turnfold.decide.closing import after_close
-from turnfold.decide.draft import Draft
+from turnfold.decide.draft import Draft, all_of
 from turnfold.decide.running import start_if_free
 from turnfold.errors import CorruptLogError, RuleBrokenError
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
 from turnfold.events.ledger import Restored
-from turnfold.fold import STORE
+from turnfold.fold import STORE, State
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.ports.store import Watermark
@@ -33,9 +34,11 @@ def restored(draft: Draft, mark: Watermark, streams: Iterable[str]) -> bool:
     )
     if any(_same(event, known) for known in draft.history(STORE)):
         return False
+    names = list(streams)
+    all_of(partial(_readable, draft, stream) for stream in names)  # in one fetch
     draft.fence()
     draft.emit(STORE, event)
-    for stream in streams:
+    for stream in names:
         _suspect(draft, stream)
     return True
 
@@ -48,16 +51,19 @@ def _same(event: Restored, known: object) -> bool:
     )
 
 
-def _suspect(draft: Draft, stream: str) -> None:
+def _readable(draft: Draft, stream: str) -> State | None:
     try:
-        state = draft.state(stream)
+        return draft.state(stream)
     except CorruptLogError:
-        return  # set aside: nothing is done with it
-    match state:
-        case Entry():
-            _doubt(draft, state)
-        case Turn():
-            _hold(draft, state)
+        return None  # set aside: nothing is done with it
+
+
+def _suspect(draft: Draft, stream: str) -> None:
+    match _readable(draft, stream):
+        case Entry() as entry:
+            _doubt(draft, entry)
+        case Turn() as turn:
+            _hold(draft, turn)
         case _:
             pass
 

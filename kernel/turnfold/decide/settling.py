@@ -87,6 +87,9 @@ def _go_on(draft: Draft, entry: Entry) -> None:
     if entry.abort is not None and guards.abortable_as_unsent(entry):
         event = o.Aborted(reason=entry.abort, by=entry.abort_by)
         entry = draft.emit(entry.stream, event)
+    if entry.phase is Phase.QUEUED and entry.part >= entry.count:
+        partial = o.FailedTerminal(reason=Reason.PARTIAL)
+        entry = draft.emit(entry.stream, partial)
     if entry.phase in _STOPPED:
         after_close(draft, entry)
 
@@ -100,8 +103,10 @@ def accepted(
     looked_up: bool = False,
     by: str | None = None,
 ) -> None:
-    """Settle the current part by a receipt; the last part closes the entry."""
-    event = _delivered if entry.last else _part_delivered
+    """Settle the current part by a receipt; the last part closes the entry, which fails
+    if another part was refused or bounced."""
+    whole = entry.last and not entry.spoiled
+    event = _delivered if whole else _part_delivered
     settled = event(
         part=entry.part,
         attempt=number,
@@ -201,7 +206,7 @@ def _unknown(draft: Draft, entry: Entry, cause: str, detail: str = "") -> None:
 
 
 def _holds(entry: Entry) -> bool:
-    return entry.policy in (BlindPolicy.HOLD, BlindPolicy.DROP)
+    return entry.on_unknown in (BlindPolicy.HOLD, BlindPolicy.DROP)
 
 
 def fail_entry(
@@ -326,7 +331,7 @@ def settle_doubt(draft: Draft, stream: str) -> None:
     if entry.phase is not Phase.IN_DOUBT:
         return
     # A look-up that cannot tell, ever, is for a person: its class promised to ask.
-    policy = BlindPolicy.HOLD if guards.may_look_up(entry) else entry.policy
+    policy = BlindPolicy.HOLD if guards.may_look_up(entry) else entry.on_unknown
     if entry.abort is not None or not _alive(draft, entry):
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     elif policy is BlindPolicy.HOLD:
@@ -337,7 +342,10 @@ def settle_doubt(draft: Draft, stream: str) -> None:
     else:
         marked = policy is BlindPolicy.RESEND_MARKED
         draft.emit(
-            stream, o.Resolved(resend=True, by=f"policy:{policy}", marked=marked)
+            stream,
+            o.Resolved(
+                part=entry.part, resend=True, by=f"policy:{policy}", marked=marked
+            ),
         )
     attempt_if_free(draft, entry.lane)
 

@@ -266,9 +266,10 @@ class Driver:
             settle, stream=a.entry, part=a.part, number=a.number, outcome=outcome
         )
         try:
-            await self.submit(decision)
-        except OwnedError:
-            await self._post(inbox.receipt_command(attempt, outcome.receipt))
+            try:
+                await self.submit(decision)
+            except OwnedError:
+                await self._post(inbox.receipt_command(attempt, outcome.receipt))
         except (StoreError, UsageError) as exc:
             _LOG.error("a late success could not be stored: %s", exc)
 
@@ -310,9 +311,11 @@ class Driver:
         self._set_alarm()
 
     def stand_down(self) -> None:
-        """The right to work is lost: attempt nothing more. What is on the wire ends by
-        itself; a success of it is evidence and is recorded, a failure is not ours to."""
+        """The right to work is lost: attempt and append nothing more. A call on the
+        wire ends by itself; its success is evidence and goes to the inbox, its failure
+        is for the next owner to find."""
         self.epoch, self.deposed = 0, True
+        self.journal.stand_down()
         self._start_nothing()
 
     def _start_nothing(self) -> None:

@@ -22,6 +22,10 @@ NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
         outbox.Planned: "outbox.planned",
         outbox.Attempted: "outbox.attempted",
         outbox.Dispatched: "outbox.dispatched",
+        outbox.Placed: "outbox.placed",
+        outbox.Tried: "outbox.tried",
+        outbox.PartRefused: "outbox.part_refused",
+        outbox.AmendedPart: "outbox.amended_part",
         outbox.PartDelivered: "outbox.part_delivered",
         outbox.Delivered: "outbox.delivered",
         outbox.Deferred: "outbox.deferred",
@@ -43,10 +47,12 @@ NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
         outbox.LaneYielded: "outbox.lane_yielded",
         outbox.Redacted: "outbox.redacted",
         turn.Accepted: "turn.accepted",
+        turn.Dead: "turn.dead",
         turn.Joined: "turn.joined",
         turn.Started: "turn.started",
         turn.StepStarted: "turn.step_started",
         turn.StepDone: "turn.step_done",
+        turn.LeftOpen: "turn.left_open",
         turn.Released: "turn.released",
         turn.RunFailed: "turn.run_failed",
         turn.Answered: "turn.answered",
@@ -65,6 +71,9 @@ NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
         ledger.StoreCreated: "store.created",
         ledger.WorkerStarted: "store.worker_started",
         ledger.Restored: "store.restored",
+        ledger.Pruned: "store.pruned",
+        ledger.PrunedReceipt: "store.late_receipt",
+        ledger.WallJumped: "store.wall_jumped",
     }
 )
 CLASSES: MappingProxyType[str, type[Event]] = MappingProxyType(

@@ -48,6 +48,36 @@ class Restored:
     hash: str
 
 
+@frozen(kw_only=True)
+class Pruned:
+    """Closed streams older than `before` were taken out of the log, so many of them with
+    so many events."""
+
+    before: Integer
+    streams: Integer
+    events: Integer
+
+
+@frozen(kw_only=True)
+class PrunedReceipt:
+    """A late receipt for a part of an entry that is pruned. Stored as
+    `store.late_receipt`."""
+
+    entry: str
+    part: Integer
+    attempt: Integer
+    receipt: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class WallJumped:
+    """The wall clock was set: by so many ms forward, or backward if negative."""
+
+    by_ms: Integer
+
+
 GateEvent = GateClosed | GateOpened
 CursorEvent = CursorAdvanced
-StoreEvent = StoreCreated | WorkerStarted | Restored
+StoreEvent = (
+    StoreCreated | WorkerStarted | Restored | Pruned | PrunedReceipt | WallJumped
+)

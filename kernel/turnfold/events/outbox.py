@@ -11,11 +11,14 @@ from turnfold.frozen import frozen
 from turnfold.words import (
     AbortReason,
     BlindPolicy,
+    Decoration,
     DeliveryClass,
     FailureClass,
     Kind,
+    PartAct,
     Phase,
     Reason,
+    Trial,
 )
 
 
@@ -29,6 +32,7 @@ class PlannedPart:
     classes: tuple[DeliveryClass, ...] = ()
     key_window_ms: Integer | None = None
     settle_ms: Integer = 120_000
+    policy: BlindPolicy | None = None  # none: the entry's own
 
 
 @frozen(kw_only=True)
@@ -51,6 +55,9 @@ class Queued:
 
 @frozen(kw_only=True)
 class Planned:
+    """The parts are frozen. For a live reply, which has a placeholder before that, this
+    is the seal."""
+
     parts: tuple[PlannedPart, ...]
     budget: Integer
     thread: str | None = None  # the effective thread
@@ -59,6 +66,9 @@ class Planned:
 
 @frozen(kw_only=True)
 class Attempted:
+    """`classes` and `policy` are those of a placeholder that goes out before the plan;
+    later the plan has them."""
+
     part: Integer
     attempt: Integer
     owner: str
@@ -66,6 +76,10 @@ class Attempted:
     on_wire: bool = False  # no prepare: this commit is also the dispatch
     marked: bool = False  # shown as a possible duplicate
     target: str | None = None  # effective conversation, where it moved
+    signed_at: Integer | None = None  # wall time of the signature
+    act: PartAct = PartAct.SEND
+    classes: tuple[DeliveryClass, ...] = ()
+    policy: BlindPolicy | None = None
 
 
 @frozen(kw_only=True)
@@ -75,8 +89,51 @@ class Dispatched:
 
 
 @frozen(kw_only=True)
+class Placed:
+    """The placeholder of a part is visible. `handle` is what edits name it by; it is no
+    receipt and settles nothing. `stray`: the part has no use for it, it is to be
+    retracted."""
+
+    part: Integer
+    attempt: Integer
+    handle: tuple[str, ...]
+    stray: bool = False
+
+
+@frozen(kw_only=True)
+class Tried:
+    """A plan or a look-up begins outside of a run, so that a death in it is seen."""
+
+    act: Trial
+    owner: str
+    fence: Integer
+
+
+@frozen(kw_only=True)
+class PartRefused:
+    """The platform will never accept this part; the parts after it still go. `attempt`
+    is 0 for a part that was never attempted."""
+
+    part: Integer
+    attempt: Integer
+    failure: FailureClass
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class AmendedPart:
+    """A part goes on without a decoration: its new body under a new key."""
+
+    part: Integer
+    body: str
+    key: str
+    dropped: Decoration
+
+
+@frozen(kw_only=True)
 class PartDelivered:
-    """A part before the last one is settled: by a receipt, or suppressed."""
+    """A part is settled, by a receipt or suppressed, and the entry is not delivered by
+    it: parts are left, or one was refused or bounced."""
 
     part: Integer
     attempt: Integer
@@ -153,11 +210,14 @@ class Parked:
 
 @frozen(kw_only=True)
 class Resolved:
-    """Doubt ended by policy or an operator: not sent, or send again all the same."""
+    """Doubt about a part ended by policy or an operator: not sent, or send again all the
+    same. `expires_at`: the new expiry that an operator's word sets."""
 
+    part: Integer
     resend: bool
     by: str
     marked: bool = False
+    expires_at: Integer | None = None
     why: str | None = None
 
 
@@ -197,10 +257,14 @@ class Rescheduled:
 
 @frozen(kw_only=True)
 class Redriven:
+    """A dead letter is sent again. `keys` are new ones for the parts that were refused
+    or bounced, in their order; delivered parts never go again."""
+
     budget: Integer
     expires_at: Integer
     by: str
     accept_duplicate: bool = False
+    keys: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -210,6 +274,9 @@ class Acknowledged:
 
 @frozen(kw_only=True)
 class Bounced:
+    """The platform refused a part after it had accepted it: the receipt no longer
+    counts, nor does the same receipt if it comes again."""
+
     part: Integer
     detail: str | None = None
 
@@ -236,7 +303,8 @@ class Imported:
 
 @frozen(kw_only=True)
 class Doubted:
-    """The store was restored from a backup: what was open may have been sent."""
+    """The store was restored from a backup: each part that is not settled may have been
+    sent."""
 
     reason: str
 
@@ -256,6 +324,10 @@ OutboxEvent = (
     | Planned
     | Attempted
     | Dispatched
+    | Placed
+    | Tried
+    | PartRefused
+    | AmendedPart
     | PartDelivered
     | Delivered
     | Deferred

@@ -7,6 +7,9 @@ from turnfold.words import AbortReason, FailureClass, TurnOutcome
 
 @frozen(kw_only=True)
 class Accepted:
+    """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
+    its wall time. `differs`: a message with this key had other bytes."""
+
     channel: str
     account: str
     conversation: str
@@ -17,6 +20,27 @@ class Accepted:
     thread: str | None = None
     control: bool = False
     cursor: str | None = None
+    sender: str | None = None
+    sent_at: Integer | None = None
+    revision: str | None = None
+    differs: bool = False
+
+
+@frozen(kw_only=True)
+class Dead:
+    """An update that nobody can read: its bytes are `body`, the error is `detail`. The
+    place and the message id are given as far as they could be read."""
+
+    channel: str
+    account: str
+    body: str
+    lane: str
+    conversation: str = ""
+    message_id: str = ""
+    event: str = "message"
+    thread: str | None = None
+    cursor: str | None = None
+    detail: str | None = None
 
 
 @frozen(kw_only=True)
@@ -27,6 +51,10 @@ class Joined:
     body: str
     event: str = "message"
     cursor: str | None = None
+    sender: str | None = None
+    sent_at: Integer | None = None
+    revision: str | None = None
+    differs: bool = False
 
 
 @frozen(kw_only=True)
@@ -47,6 +75,15 @@ class StepDone:
     run: Integer
     key: str
     result: str
+
+
+@frozen(kw_only=True)
+class LeftOpen:
+    """The run ended and its answer is to come from elsewhere, by the turn's id. The turn
+    is never run again; at `until` it fails."""
+
+    run: Integer
+    until: Integer
 
 
 @frozen(kw_only=True)
@@ -101,10 +138,11 @@ class TurnAborted:
 
 @frozen(kw_only=True)
 class Amended:
-    """What happened to a final entry after the turn was over."""
+    """A final entry of a turn that is over has changed. No outcome: the entry was
+    redriven, and the turn is answered again."""
 
-    outcome: TurnOutcome
     entry: str
+    outcome: TurnOutcome | None = None
 
 
 @frozen(kw_only=True)
@@ -129,10 +167,12 @@ class TurnRedacted:
 
 TurnEvent = (
     Accepted
+    | Dead
     | Joined
     | Started
     | StepStarted
     | StepDone
+    | LeftOpen
     | Released
     | RunFailed
     | Answered

@@ -317,7 +317,7 @@ class Inspect:
             expires_at=e.expires_at,
             due=e.due,
             reason=None if e.reason is None else str(e.reason),
-            doubt=e.doubt,
+            doubt=e.doubtful,
             delivered=len(e.receipts),
             parts=build.parts_of(records, text, partial(model.preview, e.stream)),
             next=nexts.next_of_entry(draft, e, self._alive()),

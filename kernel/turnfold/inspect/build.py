@@ -37,7 +37,7 @@ class Parts:
     def feed(self, event: Event, at: int) -> None:
         match event:
             case o.Planned():
-                self.parts = [self._planned(i, p) for i, p in enumerate(event.parts)]
+                self._plan(event)
             case o.Attempted():
                 self._attempted(event, at)
             case o.Dispatched():
@@ -50,14 +50,53 @@ class Parts:
             case o.OutcomeUnknown():
                 text = f"unknown ({event.cause})"
                 self._outcome(event.part, text, at, event.detail)
+            case o.Placed() | o.PartRefused() | o.AmendedPart() | o.Bounced():
+                self._changed(event, at)
             case _:
                 pass
+
+    def _changed(
+        self, event: o.Placed | o.PartRefused | o.AmendedPart | o.Bounced, at: int
+    ) -> None:
+        view = self.parts[event.part]
+        match event:
+            case o.Placed(stray=False):
+                self._outcome(event.part, "placeholder stands", at, None)
+            case o.PartRefused():
+                text = f"refused ({event.failure})"
+                self._outcome(event.part, text, at, event.detail)
+                view = evolve(self.parts[event.part], settled="refused", settled_at=at)
+                self.parts[event.part] = view
+            case o.AmendedPart():
+                shown = self.preview(event.body)
+                self.parts[event.part] = evolve(view, key=event.key, text=shown)
+            case o.Bounced():
+                bounced = evolve(view, settled="bounced", settled_at=at, receipt=())
+                self.parts[event.part] = bounced
+            case _:
+                pass
+
+    def redriven(self, entry: Entry) -> None:
+        """`entry`: as it is after a redrive. Parts that are open again are not settled,
+        and their keys may be new."""
+        for index, planned in enumerate(entry.parts):
+            if not entry.ended(index):
+                view = evolve(self.parts[index], settled=None, settled_at=None)
+                self.parts[index] = evolve(view, key=planned.key)
 
     def ended(self, entry: Entry, event: o.FailedTerminal, at: int) -> None:
         """The last attempt of an entry that failed for good."""
         if entry.part < len(self.parts):
             text = f"ended ({event.failure or event.reason})"
             self._outcome(entry.part, text, at, event.detail)
+
+    def _plan(self, event: o.Planned) -> None:
+        """A placeholder may have gone out before; its attempts are the first part's."""
+        before = self.parts
+        self.parts = [self._planned(i, p) for i, p in enumerate(event.parts)]
+        for index, view in enumerate(before[: len(self.parts)]):
+            known = evolve(self.parts[index], attempts=view.attempts)
+            self.parts[index] = known
 
     def _planned(self, index: int, p: o.PlannedPart) -> PartView:
         text = self.preview(p.body)
@@ -75,6 +114,9 @@ class Parts:
             marked=event.marked,
             target=event.target,
         )
+        if not self.parts:  # a placeholder, before the plan
+            first = PartView(index=0, kind="", key="", classes=event.classes, text=None)
+            self.parts = [first]
         view = self.parts[event.part]
         self.parts[event.part] = evolve(view, attempts=(*view.attempts, attempt))
 
@@ -123,6 +165,8 @@ def parts_of(
                 parts.ended(state, event, record.at)
             parts.feed(event, record.at)
             state = fold.evolve(state, event, record.stream, record.at, record.position)
+            if isinstance(event, o.Redriven) and isinstance(state, Entry):
+                parts.redriven(state)
     return tuple(parts.parts)
 
 
@@ -154,7 +198,7 @@ def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView
     """The message that began a turn, and those that joined it."""
     found: list[InboundView] = []
     for at, event in _events(records):
-        if isinstance(event, t.Accepted):
+        if isinstance(event, t.Accepted | t.Dead):
             first = InboundView(
                 channel=event.channel,
                 account=event.account,
@@ -210,6 +254,8 @@ def _end(event: Event) -> str | None:
     match event:
         case t.Answered():
             return "answered" if event.silent is None else f"silent ({event.silent})"
+        case t.LeftOpen():
+            return "left open"
         case t.Released():
             return f"stopped ({event.reason})"
         case t.RunFailed():

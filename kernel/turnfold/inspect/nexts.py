@@ -38,12 +38,13 @@ def next_of_entry(draft: Draft, entry: Entry, alive: bool | None) -> Next:
 
 def _closed(entry: Entry) -> Next:
     match entry.phase:
-        case Phase.DELIVERED if entry.bounced:
-            return Next(text="nothing: delivered, but the platform refused it later")
         case Phase.DELIVERED:
             return Next(text="nothing: delivered")
         case Phase.ABORTED:
             return Next(text=f"nothing: aborted ({entry.reason})")
+        case _ if entry.bounced and not entry.acknowledged:
+            text = "nothing by itself: the platform refused it after it had accepted it"
+            return Next(text=f"{text}; redrive or acknowledge", person=True)
         case _ if entry.acknowledged:
             return Next(
                 text=f"nothing: failed ({entry.reason}), and somebody has seen it"
@@ -99,7 +100,7 @@ def _step(draft: Draft, entry: Entry) -> Next:
 
 
 def _policy(entry: Entry) -> str:
-    match entry.policy:
+    match entry.on_unknown:
         case BlindPolicy.HOLD:
             return "it may have arrived and nothing can tell: it is parked for a person"
         case BlindPolicy.DROP:
@@ -164,6 +165,9 @@ def next_of_turn(
 
 
 def _run_next(draft: Draft, turn: Turn, alive: bool | None) -> Next:
+    if turn.left_open is not None:
+        text = "left open: its answer comes from elsewhere, or the turn fails"
+        return Next(text=text, at=turn.left_open)
     if turn.phase is TurnPhase.RUNNING:
         dead = turn.fence != draft.fence().epoch or alive is False
         if not dead:

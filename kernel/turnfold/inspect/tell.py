@@ -6,6 +6,7 @@ from turnfold.events import Event
 from turnfold.events import ledger as g
 from turnfold.events import outbox as o
 from turnfold.events import turn as t
+from turnfold.words import PartAct, Trial
 
 Text = Callable[[str | None], str | None]  # digest to free text, if it is still there
 
@@ -39,6 +40,8 @@ def _entry(event: Event) -> str | None:
             return _attempted(event)
         case o.Dispatched():
             return f"{part(event.part)} handed to the wire, attempt {event.attempt}"
+        case o.Placed() | o.Tried() | o.PartRefused() | o.AmendedPart():
+            return _on_the_way(event)
         case o.PartDelivered() | o.Delivered():
             return _delivered(event)
         case o.Deferred():
@@ -57,6 +60,23 @@ def _entry(event: Event) -> str | None:
             return None
 
 
+def _on_the_way(event: o.Placed | o.Tried | o.PartRefused | o.AmendedPart) -> str:
+    match event:
+        case o.Placed() if event.stray:
+            return f"{part(event.part)}: a placeholder too many, to be retracted"
+        case o.Placed():
+            return (
+                f"{part(event.part)}: its placeholder stands, {', '.join(event.handle)}"
+            )
+        case o.Tried():
+            what = "a plan" if event.act is Trial.PLAN else "a look-up"
+            return f"{what} begins (worker {event.owner}, epoch {event.fence})"
+        case o.PartRefused():
+            return f"{part(event.part)} will never be accepted ({event.failure})"
+        case o.AmendedPart():
+            return f"{part(event.part)} goes on without its {event.dropped}"
+
+
 def _answer(event: o.Reconciled) -> str:
     if event.absent:
         return "is proven absent"
@@ -67,7 +87,8 @@ def _attempted(event: o.Attempted) -> str:
     wire = ", on the wire" if event.on_wire else ""
     mark = ", marked as a possible duplicate" if event.marked else ""
     who = f"worker {event.owner}, epoch {event.fence}"
-    return f"{part(event.part)}, attempt {event.attempt}{wire}{mark} ({who})"
+    act = "" if event.act is PartAct.SEND else f" ({event.act})"
+    return f"{part(event.part)}, attempt {event.attempt}{act}{wire}{mark} ({who})"
 
 
 def _delivered(event: o.PartDelivered | o.Delivered) -> str:
@@ -85,7 +106,7 @@ def _entry_late(event: Event) -> str | None:
     match event:
         case o.Resolved():
             verdict = "send it again" if event.resend else "it was not sent"
-            return f"doubt ended{by(event.by)}: {verdict}"
+            return f"{part(event.part)}: doubt ended{by(event.by)}: {verdict}"
         case o.AbortRequested() | t.TurnAbortRequested():
             return f"abort asked for ({event.reason}){by(event.by)}"
         case o.Aborted():
@@ -116,6 +137,9 @@ def _turn(event: Event) -> str | None:
         case t.Accepted():
             what = "control input" if event.control else "message"
             return f"{what} {event.message_id} accepted"
+        case t.Dead():
+            where = f"{event.channel}/{event.account}"
+            return f"an update of {where} that nobody can read"
         case t.Joined():
             return f"message {event.message_id} joined"
         case t.Started():
@@ -126,6 +150,8 @@ def _turn(event: Event) -> str | None:
             return f"run {event.run}: step {event.key} begun"
         case t.StepDone():
             return f"run {event.run}: step {event.key} done"
+        case t.LeftOpen():
+            return f"run {event.run} left its turn open, to be answered by its id"
         case t.Released():
             return f"run {event.run} stopped ({event.reason}), to be run again"
         case t.RunFailed():
@@ -147,6 +173,8 @@ def _turn_end(event: Event) -> str | None:
             return f"over: {event.outcome} ({event.reason}){notice}"
         case t.TurnAborted():
             return f"over: {event.outcome}{by(event.by)}"
+        case t.Amended(outcome=None):
+            return f"answered again, because {event.entry} was redriven"
         case t.Amended():
             return f"now {event.outcome}, because of {event.entry}"
         case t.Held():
@@ -174,5 +202,13 @@ def _ledger(event: Event) -> str:
         case g.Restored():
             lost = f"{event.position_seen}, found at {event.position_found}"
             return f"an older copy was put in its place: it had got to {lost}"
+        case g.Pruned():
+            return f"{event.streams} streams with {event.events} events were pruned"
+        case g.PrunedReceipt():
+            receipt = ", ".join(event.receipt)
+            return f"a late receipt for {event.entry}, which is pruned: {receipt}"
+        case g.WallJumped():
+            way = "forward" if event.by_ms > 0 else "back"
+            return f"the wall clock was set {way} by {abs(event.by_ms)} ms"
         case _:
             return type(event).__name__

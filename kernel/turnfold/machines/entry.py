@@ -1,20 +1,21 @@
-"""The state machine of an outbox entry (specs/design.md 4): table, state, fold.
+"""The state of an outbox entry (specs/design.md 4), moved on by one event at a time.
 
-Rule of this file: everything that a log of `outbox.*` events means stands here. The
-fold never looks at a policy, a clock or a channel, so a log written under other
-settings replays the same. What may be *decided* is in `decide/`, guarded by `guards`.
+The table is in `entry_table`, what each event means in `entry_fold`.
 
-QUEUED, RETRYABLE and ABORTED imply that no attempt is in doubt. Doubt is sticky: it ends by evidence (a
-receipt, a proven absence) or by a person's or policy's word, never by time.
+QUEUED, RETRYABLE and ABORTED imply that no part is in doubt. Doubt is sticky: it ends
+by evidence (a receipt, a proven absence) or by a person's or policy's word, never by
+time.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from turnfold.events import outbox as o
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, assign, beginner, copier, illegal, targets
+from turnfold.machines import parts
+from turnfold.machines.entry_fold import moved
+from turnfold.machines.entry_table import TRANSITIONS
+from turnfold.machines.parts import Parts
+from turnfold.machines.table import beginner, copier, illegal, targets
 from turnfold.words import (
     CLOSED,
     AbortReason,
@@ -22,108 +23,18 @@ from turnfold.words import (
     DeliveryClass,
     FailureClass,
     Kind,
+    PartAct,
+    PartEnd,
     Phase,
     Status,
 )
 
 
-def _to(*phases: Phase) -> frozenset[Phase]:
-    return frozenset(phases)
-
-
-_SENDING: Row = {
-    o.PartDelivered: _to(Phase.QUEUED),
-    o.Delivered: _to(Phase.DELIVERED),
-    o.Deferred: _to(Phase.QUEUED),
-    o.FailedRetryable: _to(Phase.RETRYABLE),
-    o.OutcomeUnknown: _to(Phase.IN_DOUBT),
-    o.FailedTerminal: _to(Phase.FAILED),
-}
-TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
-    {
-        None: {
-            o.Queued: _to(Phase.QUEUED),
-            o.Imported: _to(Phase.QUEUED, Phase.PARKED, Phase.FAILED),
-        },
-        Phase.QUEUED: {
-            o.Planned: _to(Phase.QUEUED),
-            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.AbortRequested: _to(Phase.QUEUED),
-            o.Aborted: _to(Phase.ABORTED),
-            o.LateReceipt: _to(Phase.QUEUED, Phase.DELIVERED),
-            o.Rescheduled: _to(Phase.QUEUED),
-            o.Doubted: _to(Phase.PARKED),
-            o.LaneYielded: _to(Phase.QUEUED),
-        },
-        Phase.ATTEMPTED: {
-            **_SENDING,
-            o.Dispatched: _to(Phase.DISPATCHED),
-            o.AbortRequested: _to(Phase.ATTEMPTED),
-            o.LateReceipt: _to(Phase.ATTEMPTED, Phase.QUEUED, Phase.DELIVERED),
-        },
-        Phase.DISPATCHED: {
-            **_SENDING,
-            o.AbortRequested: _to(Phase.DISPATCHED),
-            o.LateReceipt: _to(Phase.DISPATCHED, Phase.QUEUED, Phase.DELIVERED),
-        },
-        Phase.IN_DOUBT: {
-            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
-            o.PartDelivered: _to(Phase.QUEUED),
-            o.Delivered: _to(Phase.DELIVERED),
-            o.OutcomeUnknown: _to(Phase.IN_DOUBT),
-            o.Reconciled: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
-            o.Parked: _to(Phase.PARKED),
-            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.AbortRequested: _to(Phase.IN_DOUBT),
-            o.LateReceipt: _to(Phase.IN_DOUBT, Phase.QUEUED, Phase.DELIVERED),
-            o.Rescheduled: _to(Phase.IN_DOUBT),
-        },
-        Phase.PARKED: {
-            o.PartDelivered: _to(Phase.QUEUED),
-            o.Delivered: _to(Phase.DELIVERED),
-            o.Reconciled: _to(Phase.RETRYABLE, Phase.PARKED),
-            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.AbortRequested: _to(Phase.PARKED),
-            o.LateReceipt: _to(Phase.PARKED, Phase.QUEUED, Phase.DELIVERED),
-            o.LaneYielded: _to(Phase.PARKED),
-        },
-        Phase.RETRYABLE: {
-            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.AbortRequested: _to(Phase.RETRYABLE),
-            o.Aborted: _to(Phase.ABORTED),
-            o.LateReceipt: _to(Phase.RETRYABLE, Phase.QUEUED, Phase.DELIVERED),
-            o.Rescheduled: _to(Phase.RETRYABLE),
-            o.Doubted: _to(Phase.PARKED),
-            o.LaneYielded: _to(Phase.RETRYABLE),
-        },
-        Phase.DELIVERED: {
-            o.LateReceipt: _to(Phase.DELIVERED),
-            o.Bounced: _to(Phase.DELIVERED),
-            o.Redacted: _to(Phase.DELIVERED),
-        },
-        Phase.FAILED: {
-            o.LateReceipt: _to(Phase.FAILED, Phase.DELIVERED),
-            o.Redriven: _to(Phase.QUEUED),
-            o.Acknowledged: _to(Phase.FAILED),
-            o.LaneYielded: _to(Phase.FAILED),
-            o.Redacted: _to(Phase.FAILED),
-        },
-        Phase.ABORTED: {
-            o.LateReceipt: _to(Phase.ABORTED, Phase.DELIVERED),
-            o.Redacted: _to(Phase.ABORTED),
-        },
-    }
-)
-
-
 @frozen(kw_only=True)
 class Entry:
-    """The fold of an entry's log. `part` is the first part that is not settled;
-    `attempt`, `used`, `doubt`, `first_at` and `asks` speak of that part."""
+    """The fold of an entry's log. `part` is the part at hand: the first in doubt while
+    the entry is in doubt or parked, else the first that has not ended. The fields from
+    `attempt` to `void` speak of that part, `others` of the rest."""
 
     stream: str
     version: int
@@ -149,27 +60,35 @@ class Entry:
     planned: bool = False
     ids: bool = True
     budget: int = 0
+    tries: int = 0  # plans and look-ups begun since one came to an end
+    offered: tuple[DeliveryClass, ...] = ()  # of a placeholder before the plan
+    offered_policy: BlindPolicy | None = None
     part: int = 0
     attempt: int = 0
+    act: PartAct = PartAct.SEND  # of the latest attempt
     used: int = 0  # budget units; a deferral gives one back
     doubt: bool = False  # an attempt of this part may have been accepted
     resend: bool = False  # a person or policy said: send again all the same
+    granted: bool = False  # ... and the latest attempt is the one that this allowed
     marked: bool = False  # ... and show it
+    resends: int = 0  # times that a policy said so
     first_at: int | None = None  # first attempt of this part
     last_at: int | None = None  # latest attempt of this part
     asks: int = 0  # look-ups that could not tell
     deaths: int = 0  # processes that died while attempting
+    handle: tuple[str, ...] = ()  # of the placeholder that stands
+    remade: bool = False  # its placeholder, out of doubt
+    void: tuple[str, ...] = ()  # a receipt that bounced
+    others: Parts = ()
     fence: int = 0
     owner: str | None = None
     target: str | None = None
-    receipts: tuple[tuple[str, ...], ...] = ()  # one per settled part
     abort: AbortReason | None = None
     abort_by: str | None = None
     yielded: bool = False
     reason: str | None = None
     failure: FailureClass | None = None
     acknowledged: bool = False
-    bounced: bool = False
     redacted: bool = False  # its bodies are erased
     bodies: int = 0  # numbers of bodies that its events have used up
 
@@ -182,17 +101,64 @@ class Entry:
         return self.phase not in CLOSED
 
     @property
+    def count(self) -> int:
+        """The number of parts; before the plan there is one."""
+        return len(self.parts) or 1
+
+    @property
     def current(self) -> o.PlannedPart:
         return self.parts[self.part]
 
     @property
     def last(self) -> bool:
-        """True if the current part is the last one."""
-        return self.part + 1 >= len(self.parts)
+        """True if all other parts have ended."""
+        if not self.others:
+            return self.count == 1
+        ended = [state for state in self.others if state.end is not None]
+        return len(ended) + 1 >= self.count
 
     @property
     def classes(self) -> tuple[DeliveryClass, ...]:
-        return self.current.classes
+        return self.current.classes if self.planned else self.offered
+
+    @property
+    def on_unknown(self) -> BlindPolicy:
+        """The policy for the part at hand."""
+        if self.planned:
+            return self.current.policy or self.policy
+        return self.offered_policy or self.policy
+
+    @property
+    def doubtful(self) -> bool:
+        """True if any part is in doubt."""
+        return self.doubt or any(state.doubt for state in self.others)
+
+    @property
+    def receipts(self) -> tuple[tuple[str, ...], ...]:
+        """One per delivered part."""
+        return tuple(parts.receipts(self.others))
+
+    @property
+    def bounced(self) -> bool:
+        """True if a part bounced and was not redriven since."""
+        return any(state.end is PartEnd.BOUNCED for state in self.others)
+
+    @property
+    def spoiled(self) -> bool:
+        """True if a part was refused or bounced: the entry cannot become delivered."""
+        return any(state.end in parts.SPOILED for state in self.others)
+
+    def ended(self, part: int) -> bool:
+        """True if nothing more is to be sent of this part."""
+        state = parts.known(self.others, part) if self.others else None
+        return state is not None and state.end is not None
+
+    def made(self, part: int) -> int:
+        """The number of the latest attempt of a part; 0 if there was none."""
+        if part == self.part:
+            return self.attempt
+        state = parts.known(self.others, part)
+        return 0 if state is None else state.attempt
 
 
 def evolve(
@@ -213,13 +179,13 @@ def advance(
     if entry is None:
         after = _born(event, stream, at, position)
     else:
-        _moved(entry, after, event, at)
+        moved(entry, after, event, at)
         after.updated = at
     if after.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
     after.version += 1
-    moved: Entry = after
-    return moved
+    done: Entry = after
+    return done
 
 
 def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
@@ -238,157 +204,3 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
         born.doubt = event.phase != Phase.QUEUED
     made: Entry = born
     return made
-
-
-# One case per event and no wildcard: mypy's exhaustive-match finds a forgotten one.
-# What every message does sets its fields one by one: the fold is on its path.
-def _moved(e: Entry, to: Any, event: o.OutboxEvent, at: int) -> None:
-    """Set the fields that an event changes. `to` is `e`, to be written."""
-    match event:
-        case o.Attempted():
-            _attempted(e, to, event, at)
-        case o.Delivered() | o.PartDelivered():
-            _settled(e, to, event.receipt, event.thread)
-        case o.Planned():
-            _planned(to, event)
-        case o.Dispatched():
-            to.phase = Phase.DISPATCHED
-        case o.Queued() | o.Imported():
-            pass  # the table lets neither get here
-        case o.Deferred():
-            assign(
-                to,
-                phase=Phase.QUEUED,
-                used=e.used - 1,
-                due=event.due,
-                failure=event.failure,
-            )
-        case o.FailedRetryable():
-            assign(
-                to,
-                phase=Phase.RETRYABLE,
-                due=event.due,
-                failure=event.failure,
-                target=event.target or e.target,
-                deaths=e.deaths + (event.failure is FailureClass.OWNER_DIED),
-            )
-        case o.OutcomeUnknown():
-            assign(
-                to,
-                phase=Phase.IN_DOUBT,
-                doubt=True,
-                due=event.due,
-                reason=event.cause,
-                deaths=e.deaths + (event.cause == FailureClass.OWNER_DIED),
-            )
-        case o.Reconciled():
-            _reconciled(e, to, event)
-        case o.Parked():
-            assign(to, phase=Phase.PARKED, due=None, reason=event.reason)
-        case o.Resolved():
-            _resolved(e, to, event, at)
-        case o.FailedTerminal():
-            assign(
-                to,
-                phase=Phase.FAILED,
-                due=None,
-                reason=event.reason,
-                failure=event.failure,
-            )
-        case o.AbortRequested():
-            assign(to, abort=event.reason, abort_by=event.by)
-        case o.Aborted():
-            assign(to, phase=Phase.ABORTED, due=None, reason=event.reason)
-        case o.LateReceipt():
-            _late(e, to, event)
-        case o.Rescheduled():
-            to.due = event.due
-        case o.Redriven():
-            _redriven(to, event)
-        case o.Acknowledged():
-            to.acknowledged = True
-        case o.Bounced():
-            to.bounced = True
-        case o.Doubted():
-            assign(to, phase=Phase.PARKED, doubt=True, due=None, reason=event.reason)
-        case o.LaneYielded():
-            to.yielded = True
-        case o.Redacted():
-            to.redacted = True
-
-
-def _planned(to: Any, event: o.Planned) -> None:
-    to.planned = True
-    to.parts = event.parts
-    to.budget = event.budget
-    to.ids = event.ids
-    if event.thread is not None:
-        to.thread = event.thread
-
-
-def _attempted(e: Entry, to: Any, event: o.Attempted, at: int) -> None:
-    to.phase = Phase.DISPATCHED if event.on_wire else Phase.ATTEMPTED
-    to.attempt = event.attempt
-    to.used = e.used + 1
-    if e.first_at is None:
-        to.first_at = at
-    to.last_at = at
-    to.fence = event.fence
-    to.owner = event.owner
-    to.due = None
-    to.resend = False
-    to.marked = event.marked
-
-
-def _settled(e: Entry, to: Any, receipt: tuple[str, ...], thread: str | None) -> None:
-    """The current part is done: on to the next one, or delivered."""
-    to.phase = Phase.DELIVERED if e.last else Phase.QUEUED
-    to.part = e.part + 1
-    to.receipts = (*e.receipts, receipt)
-    if e.thread is None:
-        to.thread = thread
-    to.attempt = to.used = to.asks = to.deaths = 0
-    to.doubt = to.resend = to.marked = False
-    to.first_at = to.last_at = to.due = to.reason = None
-
-
-def _reconciled(e: Entry, to: Any, event: o.Reconciled) -> None:
-    to.due = event.due
-    if event.absent:
-        to.phase = Phase.RETRYABLE
-        to.doubt = False
-        to.failure = FailureClass.ABSENT
-    elif not event.early:
-        to.asks = e.asks + 1
-
-
-def _resolved(e: Entry, to: Any, event: o.Resolved, at: int) -> None:
-    """A person's word to send is worth one attempt, though the budget be spent."""
-    to.due = at
-    to.used = min(e.used, max(e.budget - 1, 0))
-    if event.resend:
-        to.phase = Phase.IN_DOUBT
-        to.resend = True
-        to.marked = event.marked
-    else:
-        to.phase = Phase.RETRYABLE
-        to.doubt = False
-        to.failure = FailureClass.NOT_SENT
-
-
-def _late(e: Entry, to: Any, event: o.LateReceipt) -> None:
-    """Evidence for one part. It can settle the current part of an open entry, and
-    close a closed one only when nothing is left to send."""
-    if event.part != e.part or e.phase is Phase.DELIVERED:
-        return
-    phase, reason, finishes = e.phase, e.reason, e.open or e.last
-    _settled(e, to, event.receipt, event.thread)
-    if not finishes:
-        to.phase = phase
-        to.reason = reason
-
-
-def _redriven(to: Any, event: o.Redriven) -> None:
-    assign(to, phase=Phase.QUEUED, budget=event.budget, expires_at=event.expires_at)
-    assign(to, used=0, asks=0, deaths=0, doubt=False, acknowledged=False)
-    assign(to, abort=None, abort_by=None, due=None, reason=None)

@@ -61,7 +61,13 @@ GATE: Mapping[bool, Row] = MappingProxyType(
     }
 )
 CURSOR: Mapping[None, Row] = MappingProxyType({None: {g.CursorAdvanced: _SAME}})
-_STARTED: Row = {g.WorkerStarted: _SAME, g.Restored: _SAME}
+_STARTED: Row = {
+    g.WorkerStarted: _SAME,
+    g.Restored: _SAME,
+    g.Pruned: _SAME,
+    g.PrunedReceipt: _SAME,
+    g.WallJumped: _SAME,
+}
 STORE: Mapping[bool, Row] = MappingProxyType(
     {False: {g.StoreCreated: _SAME, **_STARTED}, True: _STARTED}
 )
@@ -111,3 +117,5 @@ def evolve_store(
             return attrs.evolve(after, epoch=event.epoch, owner=event.owner)
         case g.Restored():
             return attrs.evolve(after, restored=position)
+        case g.Pruned() | g.PrunedReceipt() | g.WallJumped():
+            return after

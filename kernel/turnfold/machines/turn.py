@@ -6,7 +6,7 @@ from typing import Any
 
 from turnfold.events import turn as t
 from turnfold.frozen import frozen
-from turnfold.machines.table import Row, assign, copier, illegal, targets
+from turnfold.machines.table import Row, assign, beginner, copier, illegal, targets
 from turnfold.words import AbortReason, TurnOutcome, TurnPhase
 
 ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
@@ -17,10 +17,10 @@ def _to(*phases: TurnPhase) -> frozenset[TurnPhase]:
     return frozenset(phases)
 
 
-_CLOSED: Row = {t.Amended: _to(COMPLETED, FAILED)}
+_CLOSED: Row = {t.Amended: _to(COMPLETED, FAILED, ANSWERED)}
 TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
     {
-        None: {t.Accepted: _to(ACCEPTED)},
+        None: {t.Accepted: _to(ACCEPTED), t.Dead: _to(FAILED)},
         ACCEPTED: {
             t.Joined: _to(ACCEPTED),
             t.Started: _to(RUNNING),
@@ -33,6 +33,7 @@ TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
         RUNNING: {
             t.StepStarted: _to(RUNNING),
             t.StepDone: _to(RUNNING),
+            t.LeftOpen: _to(RUNNING),
             t.Released: _to(ACCEPTED),
             t.RunFailed: _to(ACCEPTED),
             t.Answered: _to(ANSWERED),
@@ -96,6 +97,8 @@ class Turn:
     abort_by: str | None = None
     held: bool = False
     passed: bool = False  # was held, and later turns of its lane did not wait for it
+    dead: bool = False  # nobody could read it
+    left_open: int | None = None  # its answer comes from elsewhere, until then
     resubmitted: bool = False
     forgiven: int = 0  # what runs up to this one have shown does not count any more
     redacted: bool = False  # its bodies are erased
@@ -134,31 +137,24 @@ def advance(
 
 
 def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
-    assert isinstance(event, t.Accepted)  # noqa: S101  by the table
-    return Turn(
-        stream=stream,
-        version=0,
-        phase=ACCEPTED,
-        order=position,
-        created=at,
-        updated=at,
-        channel=event.channel,
-        account=event.account,
-        conversation=event.conversation,
-        message_id=event.message_id,
-        event=event.event,
-        lane=event.lane,
-        body=event.body,
-        thread=event.thread,
-        control=event.control,
-    )
+    assert isinstance(event, t.Accepted | t.Dead)  # noqa: S101  by the table
+    first: Any = type(event)
+    born: Any = beginner(Turn, first)(event)
+    assign(born, stream=stream, version=0, order=position, created=at, updated=at)
+    if isinstance(event, t.Dead):
+        assign(born, phase=FAILED, dead=True, reason="dead")
+        born.outcome = TurnOutcome.FAILED
+    else:
+        born.phase = ACCEPTED
+    made: Turn = born
+    return made
 
 
 def _moved(turn: Turn, to: Any, event: t.TurnEvent) -> None:
     """Set the fields that an event changes. `to` is `turn`, to be written."""
     match event:
-        case t.Accepted():
-            pass  # the table does not let it get here
+        case t.Accepted() | t.Dead():
+            pass  # the table lets neither get here
         case t.Joined():
             to.joined = (*turn.joined, event.body)
         case t.Started():
@@ -166,11 +162,13 @@ def _moved(turn: Turn, to: Any, event: t.TurnEvent) -> None:
             to.run = event.run
             to.fence = event.fence
             to.owner = event.owner
-            to.due = None
+            to.due = to.left_open = None
         case t.StepStarted():
             to.steps = _step(turn, event.key, None)
         case t.StepDone():
             to.steps = _step(turn, event.key, event.result)
+        case t.LeftOpen():
+            to.left_open = event.until
         case t.Released():
             assign(to, phase=ACCEPTED, reason=event.reason, due=event.due)
         case t.RunFailed():
@@ -201,13 +199,10 @@ def _moved(turn: Turn, to: Any, event: t.TurnEvent) -> None:
         case t.TurnAborted():
             assign(to, phase=ABORTED, outcome=event.outcome)
         case t.Amended():
-            assign(
-                to,
-                phase=COMPLETED if event.outcome in _GOOD else FAILED,
-                outcome=event.outcome,
-            )
+            assign(to, phase=_amended(event.outcome), outcome=event.outcome)
         case t.Held():
             assign(to, phase=ACCEPTED, held=True, passed=True, reason=event.reason)
+            to.left_open = None
         case t.Unheld():
             to.held = False
         case t.Resubmitted():
@@ -222,6 +217,12 @@ def _moved(turn: Turn, to: Any, event: t.TurnEvent) -> None:
             )
         case t.TurnRedacted():
             to.redacted = True
+
+
+def _amended(outcome: TurnOutcome | None) -> TurnPhase:
+    if outcome is None:
+        return ANSWERED
+    return COMPLETED if outcome in _GOOD else FAILED
 
 
 def _step(

@@ -21,6 +21,7 @@ from turnfold.errors import (
     BusyError,
     DamagedError,
     DiskError,
+    InvalidInputError,
     NotAStoreError,
     StoreError,
     UnsafeStoreError,
@@ -210,6 +211,8 @@ def typed(
         except UnicodeDecodeError as exc:
             problem = f"a text in it is not UTF-8: {exc}"
             raise DamagedError(path=self.path, problem=problem) from exc
+        except (UnicodeEncodeError, OverflowError) as exc:  # no row can have this
+            raise InvalidInputError(field="query", problem=str(exc)) from exc
 
     return wrapper
 

@@ -147,9 +147,10 @@ class SqliteStore:
         end = partial(self._end, self._detached("closed"))
         if idle or forked:
             end()
-            return
-        await self._queue.there(end)
-        self._queue.close()
+        else:
+            await self._queue.there(end)
+        if not forked:
+            self._queue.close()
 
     async def reopen(self) -> None:
         """After a COMMIT of unknown fate: new connections, the same ownership. Calls
@@ -285,7 +286,8 @@ class SqliteStore:
         writing, queue = self._desk(), self._queue
         if not commands:
             return ()
-        if queue.inline and queue.flush is not Flush.LOOP:
+        large = any(len(body) > INLINE_MAX for c in commands for body in c.bodies)
+        if queue.inline and queue.flush is not Flush.LOOP and not large:
             try:
                 posted = queue.here(partial(writing.post, commands, patient=False))
             except WouldWaitError:
@@ -294,7 +296,8 @@ class SqliteStore:
                 if writing.wal.due:
                     queue.after(writing.wal.relieve)
                 return posted
-        return await queue.there(partial(writing.post, commands), timed=True)
+        work = partial(writing.post, commands)
+        return await queue.there(work, timed=not large)
 
     async def fetch(self, wanted: Wanted) -> Found:
         found, files = self._read().fetch(wanted)

@@ -1,0 +1,116 @@
+"""A record that is damaged on the disk: one commit of one stream is lost, and told."""
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from turnfold import Kernel
+from turnfold.audit import audit_store
+from turnfold.audit.findings import Report
+from turnfold.errors import CorruptLogError
+from turnfold.ports.store import Record
+from turnfold.words import TurnOutcome
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.gateway import Gateway, in_file, inbound, peek, route
+from turnfold_model.peek import Peek
+
+
+async def _answer(handle: Any) -> None:
+    await handle.reply(f"re: {handle.inbound.text}")
+
+
+def _edit(path: Path, sql: str, *bindings: object) -> None:
+    conn = apsw.Connection(str(path))
+    conn.execute(sql, bindings)
+    conn.close()
+
+
+GARBAGE = "UPDATE log SET events = x'00ff' WHERE position = ?"
+FLIPPED = 'UPDATE log SET events = CAST(replace(CAST(events AS TEXT), \'"kind":"final"\', \'"kind":"block"\') AS BLOB) WHERE position = ?'
+
+
+async def _talked(gateway: Gateway) -> tuple[str, str, list[Record]]:
+    """One turn with its answer, which shares commits with it, and one notice."""
+    gateway.handler = _answer
+    kernel = await gateway.start()
+    accepted = await kernel.accept(inbound(text="hello"))
+    await accepted.settled(5_000)
+    (final,) = peek(kernel).children(accepted.turn_id)
+    notice = await kernel.enqueue(route("7"), "a notice")
+    await kernel.settled(notice.entry_id, 5_000)
+    records = list(peek(kernel).log())
+    await gateway.end()
+    return accepted.turn_id, final, records
+
+
+async def _report(path: Path) -> Report:
+    store = SqliteStore(path)
+    await store.open(read_only=True)
+    try:
+        return await audit_store(store)
+    finally:
+        await store.close()
+
+
+@pytest.mark.case("Q01")
+async def test_a_damaged_record_loses_one_commit_of_one_stream_and_says_so(
+    tmp_path: Path,
+) -> None:
+    """The other stream of the same commit, the other commits of the same stream and
+    every other stream are read as before."""
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    turn, final, records = await _talked(gateway)
+    damaged = next(r for r in records if r.stream == final)
+    _edit(path, GARBAGE, damaged.position)
+
+    report = await _report(path)
+    assert not report.passed
+    assert {f.position for f in report.findings if f.position} == {damaged.position}
+    assert {f.stream for f in report.findings if f.stream} <= {turn, final}
+    assert report.streams >= len({r.stream for r in records}) - 1
+
+    gateway.handler = None
+    kernel = await gateway.start()
+    kept = list(peek(kernel).log())
+    lost = [a.position for a, b in zip(records, kept, strict=True) if a != b]
+    assert lost == [damaged.position]
+    assert (await kernel.settled(turn, 1_000)) is TurnOutcome.REPLIED
+    with pytest.raises(CorruptLogError) as caught:
+        peek(kernel).state(final)
+    assert (caught.value.position, caught.value.stream) == (damaged.position, final)
+    for stream in {r.stream for r in records} - {final}:
+        assert peek(kernel).state(stream) is not None
+    await _goes_on(kernel, gateway)
+
+
+@pytest.mark.case("Q01")
+async def test_a_record_that_says_something_else_is_found_by_its_hash(
+    tmp_path: Path,
+) -> None:
+    """It can be read, so only the audit can tell; it names the position."""
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    _, final, records = await _talked(gateway)
+    changed = next(r for r in records if r.stream == final)
+    _edit(path, FLIPPED, changed.position)
+    store = SqliteStore(path)
+    await store.open(read_only=True)
+    assert Peek(store).read(final)[0].events != changed.events
+    await store.close()
+    report = await _report(path)
+    assert report.first is not None
+    assert report.first.position == changed.position
+    kernel = await gateway.start()
+    await _goes_on(kernel, gateway)
+
+
+async def _goes_on(kernel: Kernel, gateway: Gateway) -> None:
+    """Everything else works."""
+    before = list(gateway.platform.contents)
+    done = await kernel.enqueue(route("8"), "more")
+    await kernel.settled(done.entry_id, 5_000)
+    assert gateway.platform.contents == [*before, "more"]
+    await gateway.end()
