@@ -68,6 +68,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.lost = 12  # beyond the numbers of other messages
         self.folder = tempfile.mkdtemp(prefix="turnfold-", dir=ROOM)
 
     @initialize(row=st.sampled_from(ROWS))
@@ -92,6 +93,14 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gateway.world.faults = faults
         self.gateway.live(steps, dies_at, drawn)
         self.gateway.world.faults = 0
+
+    @rule(pick=_pick)
+    def answer_gets_lost(self, pick: int) -> None:
+        """A success is cut off, and its receipt turns up while it is in doubt."""
+        self.lost += 6  # the style of the answer, and no message that came before
+        self.gateway.accept(self.lost)
+        self.gateway.lose_answers(80)
+        self._evidence(pick)
 
     # --- messages and what people want ---
 
@@ -188,15 +197,18 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(pick=_pick)
     def resubmit(self, pick: int) -> None:
-        turns = self.gateway.turns()
-        turn = _one([t for t in turns if t.phase is TurnPhase.FAILED], pick)
+        failed = [t for t in self.gateway.turns() if t.phase is TurnPhase.FAILED]
+        turn = _one([t for t in failed if not t.finals] or failed, pick)
         if turn:
             self.gateway.tell(operating.resubmit, stream=turn.stream, by="test")
 
     def _evidence(self, pick: int) -> None:
-        """A success that comes late: the platform's word for an attempt long past."""
+        """A success that comes late: the platform's word for an attempt long past, for
+        one in doubt where there is one."""
         entries = self.gateway.entries()
-        entry = _one([e for e in entries if e.planned and self._landed(e)], pick)
+        landed = [e for e in entries if e.planned and self._landed(e)]
+        doubted = [e for e in landed if e.phase in ("in_doubt", "parked")]
+        entry = _one(doubted or landed, pick)
         if entry:
             outcome = Accepted(receipt=Receipt(ids=(self._landed(entry) or "",)))
             at = {"part": entry.part, "number": max(1, entry.attempt)}

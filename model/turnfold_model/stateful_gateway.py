@@ -18,8 +18,8 @@ from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
 from turnfold.fold import family
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
-from turnfold.ports.store import Summary, now
-from turnfold.words import Flush
+from turnfold.ports.store import Listing, Summary, now
+from turnfold.words import Flush, Phase
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash import scripts
@@ -45,8 +45,11 @@ class Dice:
 
     def __init__(self) -> None:
         self.drawn: list[int] = []
+        self.loaded: dict[int, int] = {}  # options -> the one that is always chosen
 
     def choose(self, options: int) -> int:
+        if options in self.loaded:
+            return self.loaded[options]
         if options < 2 or not self.drawn:
             return 0
         return self.drawn.pop(0) % options
@@ -62,7 +65,8 @@ class Talker(Process):
 
     def handler(self, effect: CallHandler) -> Program:
         turn: Turn = self.look(lambda draft: draft.turn(effect.turn))
-        style = int(turn.message_id) % 6
+        number = int(turn.message_id)
+        style = number % 6
         talk = evolve(
             self.scenario,
             blocks=(0, 1, 2, 0, 1, 0)[style],
@@ -70,18 +74,19 @@ class Talker(Process):
             parts=(1, 3, 1, 1, 2, 1)[style],
         )
         told = scripts.handler(talk, self._desk, turn, effect)
-        return _moody(style, effect, told)
+        return _moody(style, effect, told, fails=number % 12 == 11)
 
 
-def _moody(style: int, call: CallHandler, told: Program) -> Program:
-    """Styles 4 and 5 remember a step; 5 fails in its first run, 3 is released in it."""
+def _moody(style: int, call: CallHandler, told: Program, *, fails: bool) -> Program:
+    """Styles 4 and 5 remember a step; 5 fails in its first run, or in every one if
+    `fails`; 3 is released in its first."""
     if style >= 4:
         step = partial(stepping.begin_step, stream=call.turn, run=call.run, key="s")
         state = yield Append(step)
         if not state.done:
             end = partial(stepping.end_step, stream=call.turn, run=call.run, key="s")
             yield Append(partial(end, result=1))
-    if call.run == 1 and style in (3, 5):
+    if fails or (call.run == 1 and style in (3, 5)):
         return RunEnd("raised" if style == 5 else "stopped", "on purpose")
     return (yield from told)
 
@@ -119,12 +124,18 @@ class StatefulGateway:
             if self._left < 0:
                 raise DiedError
 
-    def live(self, steps: int, dies_at: int | None, drawn: Sequence[int]) -> bool:
+    def live(
+        self,
+        steps: int,
+        dies_at: int | None,
+        drawn: Sequence[int],
+        until: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Take steps; False if the process died in them and was started again."""
         self._left, self.dice.drawn = dies_at, list(drawn)
         try:
             for _ in range(steps):
-                if not self.step():
+                if not self.step() or until():
                     break
         except DiedError:
             self._left = None
@@ -196,6 +207,18 @@ class StatefulGateway:
         command = scripts.enqueue(number, self.process.now()).command
         (posted,) = now(self.process.store.post((command,)))
         self.seen.add(("notice", "posted" if posted.new else "posted again"))
+
+    def lose_answers(self, steps: int) -> None:
+        """Take steps until an entry is in doubt: requests land, and nobody hears it."""
+        fates = self.world.scenario.fates
+        self.dice.loaded = {len(fates) + 1: 1 + fates.index("landed")}
+        self.world.faults = 3
+        self.live(steps, None, (), self._doubts)
+        self.world.faults, self.dice.loaded = 0, {}
+
+    def _doubts(self) -> bool:
+        wanted = Listing(phases=(Phase.IN_DOUBT,), open=True, limit=1)
+        return bool(now(self.process.store.list(wanted)))
 
     def entries(self) -> list[Entry]:
         found = (self._state(s) for s in self._phases if family(s) == "entry")
