@@ -73,7 +73,7 @@ def test_a_worker_that_slept_wakes_up_before_and_after_all_was_over() -> None:
         now(store.open())
         kinds = [n for n in Peek(store).names() if n.startswith("outbox.")]
         seen.add(" ".join(kind.removeprefix("outbox.") for kind in kinds))
-        store.close()
+        now(store.close())
         return broken(world)
 
     done = explore(named("paused-blind"), check=check, seconds=60)
