@@ -15,11 +15,12 @@ from tests.bench.compare import US
 Bound = tuple[str, float, float]  # name, least, most
 _HOW = compare.Setting(rounds=5, seconds=0.3, senders=(1, 100))
 
-# A few per cent above the count of the last landing that brought it down. Whoever
-# brings it down further lowers the bound, towards the targets.
+# A few per cent above today's count. The asynchronous port, the awaiting driver and the
+# proof of types when an event is written cost more than records per commit saved, so the
+# count is above the one before them. Whoever brings it down lowers the bound.
 _COUNTED: tuple[Bound, ...] = (
-    (f"{US}, 100", 0, 1120),
-    (f"{US}, 1", 0, 1410),
+    (f"{US}, 100", 0, 1190),
+    (f"{US}, 1", 0, 1600),
 )
 _TIMED: tuple[Bound, ...] = (
     (f"{US}, 1 / raw commits", 0.08, 99),

@@ -75,15 +75,14 @@ async def gateway(store: Store | Path) -> AsyncIterator[Kernel]:
     kernel = Kernel(store)
     kernel.attach("t", Instant())
     async with kernel:
+        if isinstance(kernel.store, SqliteStore):
+            check_durability(kernel.store)
         yield kernel
 
 
 def sqlite(path: Path, level: Level = "FULL") -> SqliteStore:
-    """An open store whose durability was read back."""
-    store = SqliteStore(path, synchronous=level)
-    store.open()
-    check_durability(store, level)
-    return store
+    """A store whose durability is read back when it is open."""
+    return SqliteStore(path, synchronous=level)
 
 
 def lifecycle_of(kernel: Kernel) -> Lifecycle:

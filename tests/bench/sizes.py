@@ -12,7 +12,7 @@ from tests.bench import ours
 from tests.bench.disks import Disk
 from tests.bench.growth import leave_open
 
-from turnfold.audit import audit_log, audit_store
+from turnfold.audit import audit_store
 from turnfold_adapters.stores.sqlite import SqliteStore
 
 Figures = dict[str, float]
@@ -60,12 +60,15 @@ def audit(folder: Path, messages: int) -> Figures:
 
 def _audited(path: Path, *, beside: bool) -> float:
     """Of processor time; the caller takes the best of five, for others only add."""
-    store = SqliteStore(path)
-    store.open(read_only=True)
+    return asyncio.run(_audit(SqliteStore(path), beside=beside))
+
+
+async def _audit(store: SqliteStore, *, beside: bool) -> float:
+    await store.open(read_only=True)
     began = time.process_time()
-    report = audit_store(store) if beside else audit_log(store.log())
+    report = await audit_store(store, beside=beside)
     passed = time.process_time() - began
-    store.close()
+    await store.close()
     assert report.passed, report.first
     return report.events / passed
 

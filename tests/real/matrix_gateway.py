@@ -22,12 +22,14 @@ from turnfold.fold import family
 from turnfold.kernel import Kernel
 from turnfold.payloads import File, Inbound, Payload, Route, Text
 from turnfold.ports.channel import Attempt, Outcome, Part
+from turnfold.ports.store import now
 from turnfold.settings import Settings
 from turnfold.stores import store_at
 from turnfold.turns import TurnHandle
 from turnfold_adapters.channels import matrix_client  # noqa: F401  warm before a fork
 from turnfold_adapters.channels.matrix import MatrixChannel
 from turnfold_model.failpoints import Failpoints, Stop
+from turnfold_model.peek import Peek
 
 # Deaths and outages are the point here: none of the limits may end a turn, and waits
 # are short.
@@ -110,9 +112,12 @@ async def announce(address: str, room_id: str, name: str) -> None:
 
 
 def over(kernel: Kernel, turns: int) -> bool:
-    accepted = sum(r.kind == "turn.accepted" for r in kernel.store.log())
-    families = {family(row.stream) for row in kernel.store.open_streams()}
-    return accepted >= turns and not families & {"turn", "entry"}
+    if not kernel.working:
+        return False
+    accepted = Peek(kernel.store).names().count("turn.accepted")
+    families = {family(row.stream) for row in now(kernel.store.load()).open}
+    waiting = now(kernel.store.inbox())
+    return accepted >= turns and not waiting and not families & {"turn", "entry"}
 
 
 def child(order: dict[str, Any]) -> NoReturn:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from turnfold.audit import Acceptance, audit_store
+from turnfold.ports.store import now
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.peek import Peek
 
 from .synapse import User
 
@@ -169,13 +171,13 @@ class Stage:
 
     def _log_problems(self, scene: "Scene", mine: Sequence[Event]) -> list[str]:
         witness = [Acceptance(e["content"][KEY_FIELD], e["event_id"]) for e in mine]
-        store = SqliteStore(self.store_of(scene))
-        store.open(read_only=True)
+        store = SqliteStore(self.store_of(scene), flush="loop")
+        now(store.open(read_only=True))
         try:
-            report = audit_store(store, witness=witness)
-            kinds = Counter(record.kind for record in store.log())
+            report = now(audit_store(store, witness=witness))
+            kinds = Counter(Peek(store).names())
         finally:
-            store.close()
+            now(store.close())
         problems = [str(finding) for finding in report.findings]
         once = ("turn.accepted", "turn.answered", "turn.completed")
         wrong = [kind for kind in once if kinds[kind] != len(scene.messages)]
