@@ -70,6 +70,14 @@ def audit_log(
     return evolve(auditor.report(), unchecked=unchecked(made))
 
 
+async def _head(store: Store) -> tuple[list[Head], CorruptLogError | None]:
+    """Give the end of the log as the store says it, or why the store cannot say it."""
+    try:
+        return [(await store.load()).head], None
+    except CorruptLogError as exc:
+        return [], exc
+
+
 async def audit_store(
     store: Store,
     *,
@@ -91,17 +99,13 @@ async def audit_store(
     also find what should have moved by this time (log ms) and did not. The report's
     `unchecked` says which checks were not made.
     """
-    kept, damaged = list(marks), None
+    kept = list(marks)
     does = store.maintenance if beside else None
     mark = None if does is None else await does.watermark()  # never ahead of the log
-    heads = list(kept)
-    try:
-        heads.append((await store.load()).head)
-    except CorruptLogError as exc:
-        damaged = exc
+    head, damaged = await _head(store)
     facts = Facts(bodies=bodies) if beside else None
     auditor = Auditor(
-        facts=facts, marks=heads, witness=witness, channels=channels, limit=limit
+        facts=facts, marks=kept + head, witness=witness, channels=channels, limit=limit
     )
     if damaged is not None:
         auditor.findings.add(Rule.HEAD, damaged.problem, damaged.position)

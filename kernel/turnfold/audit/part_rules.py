@@ -95,7 +95,8 @@ def resolved(before: Entry, event: o.Resolved, _at: int, say: Say) -> None:
 
 
 def doubted(before: Entry, _event: o.Doubted, _at: int, say: Say) -> None:
-    if before.part >= before.count:
+    here = len(before.parts) if before.planned else before.count
+    if before.part >= here:  # a plan without parts has none that could be in doubt
         say(Rule.NO_DOUBLE, "called in doubt, though each part has ended")
 
 
