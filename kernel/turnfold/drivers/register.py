@@ -60,15 +60,21 @@ class Register:
         if self._lanes.get(entry.lane) is taken:
             del self._lanes[entry.lane]
 
-    def contents(self) -> frozenset[tuple[str, int, int]]:
-        """Entry, part and number of each attempt in it."""
-        refs = [taken.attempt for taken in self._taken.values()]
-        return frozenset((ref.entry, ref.part, ref.number) for ref in refs)
+    def contents(self) -> frozenset[tuple[str, int, int, bool, str]]:
+        """Entry, part and number of each attempt in it, and its note."""
+        return frozenset(
+            (*_ref(taken.attempt), taken.sent, repr(taken.outcome))
+            for taken in self._taken.values()
+        )
 
     def speaks_for(self, lane: str) -> AttemptRef | None:
         """The attempt whose end moves a lane on; without one its program must look."""
         taken = self._lanes.get(lane)
         return None if taken is None else taken.attempt
+
+
+def _ref(attempt: AttemptRef) -> tuple[str, int, int]:
+    return attempt.entry, attempt.part, attempt.number
 
 
 def _same(attempt: AttemptRef, part: int, number: int) -> bool:

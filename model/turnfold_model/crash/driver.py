@@ -35,6 +35,7 @@ from turnfold.errors import StoreError, UsageError
 from turnfold.frozen import frozen
 from turnfold.journal import Commit, Journal
 from turnfold.machines.entry import Entry
+from turnfold.ports.channel import Outcome, Unknown
 from turnfold.ports.store import now
 
 SICK_MS = 5_000  # when a program that broke is started again
@@ -206,9 +207,7 @@ class CrashDriver:
             case Prepare():
                 return self.around.prepare(effect)
             case Send():
-                self.around.send(effect)
-                live.in_flight = effect
-                return None
+                return self._send(live, effect)
             case Reconcile():
                 return self.around.reconcile(effect)
             case CallHandler():
@@ -224,10 +223,25 @@ class CrashDriver:
             case Look() | TakeUp():
                 raise AssertionError  # answered above
 
+    def _send(self, live: Live, effect: Send) -> Outcome | None:
+        """One call for an attempt in one life, as in production (`drivers/sender.py`)."""
+        taken = self.register.find(effect.attempt)
+        if taken is None:
+            return Unknown(cause="overtaken")
+        if taken.sent:
+            return taken.outcome or Unknown(cause="sent_before")
+        taken.sent = True
+        self.around.send(effect)
+        live.in_flight = effect
+        return None
+
     def _collect(self, live: Live) -> None:
         assert live.in_flight is not None  # noqa: S101  asked by step()
         effect, live.in_flight = live.in_flight, None
         live.answer = self.around.answer(effect)
+        taken = self.register.find(effect.attempt)
+        if taken is not None:
+            taken.outcome = live.answer
         self.around.stop("answered", effect)
 
     def append(self, decision: Decision) -> Any:
