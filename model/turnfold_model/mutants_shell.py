@@ -79,7 +79,7 @@ RECOVERY: Final = (
         f"{_GROUP}.close",
         "await self._idle.wait()",
         "pass",
-        f"{_FLUSHING}::closing_waits",
+        f"{_FLUSHING}::a_closed_queue",
     ),
     _broken(
         "a command stays in the inbox after its decision",

@@ -343,6 +343,8 @@ async def test_a_closed_queue_refuses_everything(threaded: Gateway) -> None:
         await queued
     with pytest.raises(NotOpenError):
         await flusher.submit(partial(_gates, account="c"))
+    await asyncio.sleep(0.05)
+    assert not closing.done()  # it waits for the commit under way
     held.go.set()
     await closing
     assert await under_way == "a"
