@@ -79,6 +79,7 @@ class Live:
     answer: Any = None
     error: Exception | None = None
     in_flight: Send | None = None
+    sent: bool = False
     attempt: AttemptRef | None = None  # of a program that sends
     until: int | None = None  # resting until then
 
@@ -224,13 +225,14 @@ class CrashDriver:
                 raise AssertionError  # answered above
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
-        """One call for an attempt in one life, as in production (`drivers/sender.py`)."""
+        """A program that begins again is told what became of its attempt, as by
+        `drivers/sender.py`. What one program does twice or too early is not excused: the
+        search must see it."""
         taken = self.register.find(effect.attempt)
-        if taken is None:
-            return Unknown(cause="overtaken")
-        if taken.sent:
-            return taken.outcome or Unknown(cause="sent_before")
-        taken.sent = True
+        if taken is not None:
+            if taken.sent and not live.sent:
+                return taken.outcome or Unknown(cause="sent_before")
+            taken.sent = live.sent = True
         self.around.send(effect)
         live.in_flight = effect
         return None
