@@ -258,6 +258,19 @@ async def test_a_commit_of_unknown_fate_is_read_and_decided_again(
     assert threaded.platform.contents == ["x"]
 
 
+@pytest.mark.case("F08")
+async def test_a_commit_of_unknown_fate_that_nobody_repeats_is_found_by_the_poll(
+    threaded: Gateway,
+) -> None:
+    """It was stored, the store could not be opened anew, and its caller has gone."""
+    kernel = await threaded.start(wrap=FaultyStore)
+    kernel.store.fails("landed")  # type: ignore[attr-defined]
+    kernel.store.unopenable = 1  # type: ignore[attr-defined]
+    with pytest.raises(DiskError):
+        await kernel.enqueue(route(), "x")
+    await until(lambda: threaded.platform.contents == ["x"])
+
+
 # --- callers that go away ------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
+from turnfold_model.platform import wait_for
 
 SENT = ("attempted", "dispatched", "delivered")
 
@@ -317,13 +318,46 @@ async def test_the_time_of_the_log_does_not_go_back_with_the_clock_of_a_client(
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize("ticks", range(0, 24, 3))
+async def test_a_worker_that_lost_the_store_applies_its_commands_without_rights(
+    lone: Gateway,
+) -> None:
+    """It may take the store for a moment, like any client. Its old right would let it
+    announce an attempt that nobody makes and start a run that nobody runs."""
+    lone.handler = _answer
+    kernel = await lone.start()
+    landed = asyncio.Event()
+    lone.platform.plays(wait_for(landed))
+    done = await kernel.enqueue(route(), "before")
+    await until(lambda: lone.platform.calls)
+    lone.store().disk.room.holder = None  # type: ignore[attr-defined]
+    await until(lambda: not kernel.working)
+    landed.set()
+    await until(lambda: peek(kernel).inbox())
+    asked = await kernel.accept(inbound(text="hello"))
+    posted = await kernel.enqueue(route("7"), "posted")
+    stopped = await kernel.enqueue(route("8"), "stopped")
+    assert (await kernel.abort(stopped.entry_id)).aborted
+    assert story(kernel, done.entry_id)[-1] == "late_receipt"
+    assert set(story(kernel, posted.entry_id)).isdisjoint(SENT)
+    assert turn(kernel, asked.turn_id).phase is TurnPhase.ACCEPTED
+    assert lone.platform.contents == ["before"]
+    await lone.crash(kernel)
+    kernel = await lone.start()
+    await kernel.settled(posted.entry_id, 5_000)
+    await kernel.settled(asked.turn_id, 5_000)
+    assert sorted(lone.platform.contents) == ["before", "posted", "re: hello"]
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 2, 3, 5, 8])
 async def test_a_client_that_is_cancelled_gives_the_store_back(
     gateway: Gateway, ticks: int
 ) -> None:
     client = await gateway.start(work=False)
     posted = await client.enqueue(route(), "x")
     asking = asyncio.ensure_future(client.abort(posted.entry_id))
+    alone = client._alone
+    assert alone is not None
+    await until(lambda: alone._task is not None)
     for _ in range(ticks):
         await asyncio.sleep(0)
     asking.cancel()
