@@ -9,6 +9,7 @@ from typing import Final
 
 from turnfold_model.mutants_code import Edit, Mutant, one
 from turnfold_model.mutants_guards import GUARDS
+from turnfold_model.mutants_owning import OWNING
 from turnfold_model.mutants_shell import RECOVERY
 from turnfold_model.mutants_store import STORE
 
@@ -393,4 +394,4 @@ DECISIONS: Final = (
         "test:fast/test_stale_worker.py::a_new_attempt",
     ),
 )
-MUTANTS: Final = (*GUARDS, *PROGRAMS, *DECISIONS, *RECOVERY, *STORE)
+MUTANTS: Final = (*GUARDS, *PROGRAMS, *DECISIONS, *RECOVERY, *OWNING, *STORE)
