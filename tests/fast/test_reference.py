@@ -448,7 +448,38 @@ BAD = {
         .answer()
         .out("failed_terminal", "t.final", reason="refused")
         .turn("failed", outcome="failed", reason="x")
+        .then()
         .turn("resubmitted", by="me"),
+    ),
+    "a block of no run": (
+        "field",
+        Story().accept().run().queue("b", kind="block", turn="turn:t"),
+    ),
+    "another part looked up": (
+        "INV-5",
+        doubtful(classes=["lookup"]).out("reconciled", part=1, absent=False, due=1),
+    ),
+    "started after an abort": (
+        "INV-11",
+        Story().accept().turn("abort_requested", reason="user").run(),
+    ),
+    "a final named twice": (
+        "INV-10",
+        Story()
+        .accept()
+        .run()
+        .queue("t.final", turn="turn:t")
+        .turn("answered", run=1, finals=["entry:t.final", "entry:t.final"]),
+    ),
+    "let go, and nothing held it": ("held", Story().accept().turn("unheld", by="me")),
+    "a bounce of nothing": (
+        "INV-4",
+        begun(parts=2)
+        .attempt()
+        .out("part_delivered", **receipt())
+        .attempt(part=1)
+        .out("delivered", **receipt(part=1))
+        .out("bounced", part=2),
     ),
     "epoch goes back": (
         "INV-5",
