@@ -5,9 +5,10 @@ heads noted outside the log can, so an audit takes any number of them.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from turnfold.audit.findings import Findings, Rule
-from turnfold.records import BLANK, Head, Record, hash_of, head_after
+from turnfold.records import BLANK, Head, Record, hash_of, hashes_of, head_after
 
 
 class Chain:
@@ -44,16 +45,19 @@ class Chain:
         """True, and gone on to their end, if nothing at all is wrong with these; else
         nothing is done, and each has to be fed. All of them at each step, since most
         of what a log without fault costs here would be calls."""
-        first, last = self.position + 1, self.position + len(records)
+        before = self.position
+        last = before + len(records)
         times = [self.at, *[r.at for r in records]]
         if (
-            [hash_of(r) for r in records] != [r.hash for r in records]
-            or [r.position for r in records] != [*range(first, last + 1)]
+            hashes_of(records) != [r.hash for r in records]
+            or [r.position for r in records] != [*range(before + 1, last + 1)]
             or times != sorted(times)
-            or any(first <= mark <= last for mark in self._marks)
         ):
             return False
-        self.head = head_after(self.head, records)
+        ends = sorted(mark - before for mark in self._marks if before < mark < last)
+        for start, end in pairwise([0, *ends, len(records)]):
+            self.head = head_after(self.head, records[start:end])
+            self._check_marks()
         self.at = times[-1]
         self.events += sum([r.count for r in records])
         return True

@@ -12,14 +12,17 @@ from turnfold.fold import State, fold, summarize
 from turnfold.machines.entry import Entry
 from turnfold.machines.turn import Turn
 from turnfold.records import Record
+from turnfold.words import CLOSED
 
 _LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
 
 
 class States:
-    """`put` each state that is new or has moved on."""
+    """`put` each state that is new or has moved on. `projected`: False if nobody asks
+    for the projections of dropped streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, projected: bool = True) -> None:
+        self._projected = projected
         self.known: dict[str, State] = {}
         self.dropped: dict[int, int] = {}  # hash of the name -> of the projection
         self._closed: deque[str] = deque()
@@ -28,7 +31,10 @@ class States:
     def put(self, state: State, *, new: bool) -> None:
         self.count += new
         self.known[state.stream] = state
-        if isinstance(state, Entry | Turn) and not state.open:
+        if type(state) is Entry:  # nearly all are
+            if state.phase in CLOSED:
+                self._closed.append(state.stream)
+        elif type(state) is Turn and not state.open:
             self._closed.append(state.stream)
 
     def find(self, stream: str) -> Entry | Turn | None:
@@ -54,7 +60,8 @@ class States:
                 kept.append(state.stream)
             else:
                 del self.known[state.stream]
-                self.dropped[hash(state.stream)] = hash(summarize(state))
+                wanted = hash(summarize(state)) if self._projected else 0
+                self.dropped[hash(state.stream)] = wanted
         self._closed.extend(kept)
 
     def _needed(self, state: Entry | Turn) -> bool:
@@ -64,7 +71,8 @@ class States:
 
     def missing(self, streams: Iterable[str]) -> set[str]:
         """Those of these streams that were dropped."""
-        return {name for name in streams if hash(name) in self.dropped}
+        known, dropped = self.known, self.dropped
+        return {n for n in streams if n not in known and hash(n) in dropped}
 
     def bring_back(self, stream: str, records: Sequence[Record]) -> None:
         """A dropped stream from its records. Raises CorruptLogError."""
