@@ -3,8 +3,8 @@
    wire and what the user sees beside it. One worker at a time: a dead owner is known
    to be dead. There is no clock: expiry and time-outs may come at any time.
    `turnfold_model.twin_entry` is the same by hand; both have the same number of
-   distinct states. Redrive, bounce, live replies and operators are in the Python world
-   model only. *)
+   distinct states. Redrive, live replies and operators are in the Python world model
+   only. *)
 EXTENDS Integers, FiniteSets
 
 CONSTANTS
@@ -18,13 +18,14 @@ CONSTANTS
 VARIABLES
   phase, part, att, used, doubt, abort,  \* the log
   reason,  \* why F: "none", "no" (not delivered) or "unknown"
+  spoiled, \* a part bounced: the entry can no more be delivered whole
   owner,   \* a living worker holds the attempt
   wire,    \* requests on their way: <<part, attempt>>
   taken,   \* per part: how often the user sees it
   left     \* what may still go wrong
 
-vars == <<phase, part, att, used, doubt, abort, reason, owner, wire, taken, left>>
-log == <<phase, part, att, used, doubt, abort, reason>>
+vars == <<phase, part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+log == <<phase, part, att, used, doubt, abort, reason, spoiled>>
 
 Open == {"queued", "retryable", "attempted", "dispatched", "in_doubt", "parked"}
 Closed == {"delivered", "failed", "aborted"}
@@ -33,13 +34,13 @@ Request == <<part, att>>
 TypeOK ==
   /\ phase \in Open \cup Closed
   /\ part \in 0..Parts /\ att \in 0..(Budget + Faults) /\ used \in 0..Budget
-  /\ doubt \in BOOLEAN /\ abort \in BOOLEAN /\ owner \in BOOLEAN
+  /\ {doubt, abort, spoiled, owner} \subseteq BOOLEAN
   /\ reason \in {"none", "no", "unknown"}
   /\ taken \in [0..(Parts - 1) -> 0..2] /\ left \in 0..Faults
 
 Init ==
   /\ phase = "queued" /\ part = 0 /\ att = 0 /\ used = 0
-  /\ doubt = FALSE /\ abort = FALSE /\ reason = "none"
+  /\ doubt = FALSE /\ abort = FALSE /\ reason = "none" /\ spoiled = FALSE
   /\ owner = FALSE /\ wire = {} /\ taken = [p \in 0..(Parts - 1) |-> 0]
   /\ left = Faults
 
@@ -51,13 +52,13 @@ Attempted ==
   /\ phase \in {"queued", "retryable"} \/ MayResend
   /\ ~abort /\ used < Budget
   /\ phase' = "attempted" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
-  /\ UNCHANGED <<part, doubt, abort, reason, wire, taken, left>>
+  /\ UNCHANGED <<part, doubt, abort, reason, spoiled, wire, taken, left>>
 
 \* The commit comes before the send; a crash between the two is a request that is lost.
 Dispatched ==
   /\ phase = "attempted" /\ owner /\ ~abort
   /\ phase' = "dispatched" /\ wire' = wire \cup {Request}
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, taken, left>>
 
 (* ---- the platform ---- *)
 
@@ -75,13 +76,17 @@ Vanishes ==
 
 (* ---- outcomes ---- *)
 
-\* The part at hand is over; the last one closes the entry.
+\* The part at hand is over; the last one closes the entry. If another part bounced,
+\* the entry ends as failed: it is delivered in part.
+Last == part + 1 = Parts
 Past ==
   /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ doubt' = FALSE
-  /\ phase' = IF part + 1 = Parts THEN "delivered" ELSE IF phase = "failed" THEN "failed" ELSE "queued"
-  /\ reason' = IF part + 1 = Parts THEN "none" ELSE reason
+  /\ phase' = IF Last /\ ~spoiled THEN "delivered"
+              ELSE IF Last \/ phase = "failed" THEN "failed" ELSE "queued"
+  /\ reason' = IF Last /\ ~spoiled THEN "none"
+               ELSE IF Last /\ phase # "failed" THEN "no" ELSE reason
   /\ owner' = FALSE
-  /\ UNCHANGED <<abort, wire, taken, left>>
+  /\ UNCHANGED <<abort, spoiled, wire, taken, left>>
 
 Delivered == phase = "dispatched" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
 
@@ -90,7 +95,7 @@ NotAccepted(to, refund) ==
   /\ phase' = IF doubt THEN "in_doubt" ELSE to
   /\ used' = IF doubt THEN used ELSE used - refund
   /\ owner' = FALSE /\ left' = left - 1
-  /\ UNCHANGED <<part, att, doubt, abort, reason, taken>>
+  /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, taken>>
 
 Refused(to, refund) ==
   /\ owner
@@ -108,13 +113,13 @@ FailedPermanent ==
      \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
   /\ phase' = "failed" /\ reason' = "no"
   /\ owner' = FALSE /\ left' = left - 1
-  /\ UNCHANGED <<part, att, used, doubt, abort, taken>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, taken>>
 
 Unknown(lost) ==
   /\ phase = "dispatched"
   /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE
   /\ left' = left - lost
-  /\ UNCHANGED <<part, att, used, abort, reason, wire, taken>>
+  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, wire, taken>>
 
 AnswerLost == owner /\ left > 0 /\ Unknown(1)
 
@@ -128,7 +133,7 @@ Crash ==
 OwnerDiedBefore ==
   /\ phase = "attempted" /\ ~owner
   /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
 
 OwnerDiedAfter == ~owner /\ Unknown(0)
 
@@ -137,7 +142,7 @@ AbortedAttempt ==
   /\ phase = "attempted" /\ owner /\ abort
   /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
   /\ owner' = FALSE
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, wire, taken, left>>
 
 (* ---- doubt ---- *)
 
@@ -148,28 +153,36 @@ Found == phase = "in_doubt" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
 Absent ==
   /\ phase = "in_doubt" /\ Class = "lookup" /\ Quiet /\ taken[part] = 0
   /\ phase' = "retryable" /\ doubt' = FALSE
-  /\ UNCHANGED <<part, att, used, abort, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, owner, wire, taken, left>>
 
 Parked ==
   /\ phase = "in_doubt" /\ Class = "blind"
   /\ phase' = "parked"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
 
 \* The key's window is over, or no look-up can tell, ever: as if there were neither.
 OutOfMeans ==
   /\ phase = "in_doubt" /\ Class # "blind"
   /\ phase' = "parked"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
 
 \* Evidence that nobody asked for any more; also while the next attempt is under way.
 LateReceipt ==
   phase \in {"attempted", "dispatched", "in_doubt", "parked", "failed"} /\ doubt /\ taken[part] > 0 /\ Past
 
+\* The platform takes back what it accepted. Nothing is sent again for that.
+Bounced ==
+  /\ part > 0 /\ ~spoiled /\ left > 0
+  /\ spoiled' = TRUE /\ left' = left - 1
+  /\ phase' = IF phase = "delivered" THEN "failed" ELSE phase
+  /\ reason' = IF phase = "delivered" THEN "no" ELSE reason
+  /\ UNCHANGED <<part, att, used, doubt, abort, owner, wire, taken>>
+
 (* ---- ends ---- *)
 
 Ends(why) ==
   /\ phase' = "failed" /\ reason' = why
-  /\ UNCHANGED <<part, att, used, doubt, abort, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, owner, wire, taken, left>>
 
 Exhausted ==
   \/ phase \in {"queued", "retryable"} /\ used = Budget /\ Ends("no")
@@ -181,11 +194,11 @@ Expired ==
 
 AbortRequested ==
   /\ phase \in Open /\ ~abort /\ abort' = TRUE
-  /\ UNCHANGED <<phase, part, att, used, doubt, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<phase, part, att, used, doubt, reason, spoiled, owner, wire, taken, left>>
 
 Aborted ==
   /\ phase \in {"queued", "retryable"} /\ abort /\ phase' = "aborted"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
 
 (* What must happen at last; the rest may. *)
 Progress ==
@@ -193,7 +206,7 @@ Progress ==
   \/ AbortedAttempt \/ Found \/ Absent \/ Parked \/ Exhausted \/ Aborted
 Trouble ==
   Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ AnswerLost \/ Crash
-  \/ LateReceipt \/ OutOfMeans \/ Expired \/ AbortRequested
+  \/ LateReceipt \/ Bounced \/ OutOfMeans \/ Expired \/ AbortRequested
 \* A worker whose request has vanished hears of it at last.
 NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0)
 
@@ -212,7 +225,7 @@ SaysNo == phase \in {"queued", "retryable", "aborted"} \/ (phase = "failed" /\ r
 Truthful ==                                                            \* INV-11, INV-12
   SaysNo /\ part < Parts =>
     ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
-Whole == phase = "delivered" => part = Parts                                          \* INV-1
+Whole == phase = "delivered" => part = Parts /\ ~spoiled                        \* INV-1
 
 NumbersGrow == [][part' > part \/ att' >= att]_vars                            \* INV-6
 AfterAbort == [][abort => wire' \subseteq wire]_vars                          \* INV-11

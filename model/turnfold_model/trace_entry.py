@@ -28,6 +28,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "delivered": frozenset({"Delivered"}),
         "found": frozenset({"Found"}),
         "late_receipt": frozenset({"LateReceipt"}),
+        "bounced": frozenset({"Bounced"}),
         "deferred": frozenset({"Deferred"}),
         "failed_retryable": frozenset({"FailedRetryable"}),
         "cancelled": frozenset({"AbortedAttempt", "FailedRetryable"}),
@@ -55,7 +56,7 @@ _ENDS: Final = MappingProxyType(
 # Seen by people, or for the order of a lane: the module's log does not move.
 _STILL: Final = frozenset(
     {
-        *("queued", "planned", "rescheduled", "acknowledged", "bounced"),
+        *("queued", "planned", "rescheduled", "acknowledged"),
         *("lane_yielded", "redacted"),
     }
 )
@@ -69,7 +70,7 @@ _CLASSES: Final = MappingProxyType(
 TROUBLE: Final = frozenset(
     {
         *("deferred", "failed_retryable", "cancelled", "owner_died", "unknown"),
-        *("refused_in_doubt", "permanent"),
+        *("refused_in_doubt", "permanent", "bounced"),
     }
 )
 
@@ -84,6 +85,7 @@ class Log(NamedTuple):
     doubt: bool = False
     abort: bool = False
     reason: str = "none"
+    spoiled: bool = False
 
 
 def project(events: Iterable[Record]) -> Trace:
@@ -121,7 +123,7 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
 
 def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
     name = str(event["kind"]).partition(".")[2]
-    if name in _STILL or (name == "reconciled" and after.phase != "retryable"):
+    if _is_still(event, before, after):
         return
     word, then = _word(name, event["data"], before), _seen(after)
     if word == "attempted" and after.phase == "dispatched":
@@ -135,7 +137,21 @@ def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
         and word != "permanent"
     ):
         yield from _outcome_first(before)
-    yield Step(word, then._replace(abort=then.abort or word == "aborted"))
+    yield Step(word, then)
+
+
+def _is_still(event: Record, before: Entry, after: Entry) -> bool:
+    """The module does not notice this event."""
+    name = str(event["kind"]).partition(".")[2]
+    match name:
+        case "reconciled":
+            return after.phase != "retryable"
+        case "bounced":
+            return _spoiled(before)  # once is enough
+        case "failed_terminal":
+            return bool(event["data"]["reason"] == "partial")  # told by the last part
+        case _:
+            return name in _STILL
 
 
 def _word(name: str, data: Record, before: Entry) -> str:
@@ -167,16 +183,22 @@ def _outcome_first(before: Entry) -> Iterator[Step]:
 
 
 def _seen(entry: Entry) -> Log:
-    over = entry.over
-    reason = "none"
-    if entry.phase == "failed":
+    over, phase, reason = entry.over, entry.phase, "none"
+    if over and phase == "queued":
+        phase = "failed"  # `failed_terminal` follows in the same commit
+    if phase == "failed":
         reason = "unknown" if entry.reason == "outcome_unknown" else "no"
     return Log(
-        phase=entry.phase,
+        phase=phase,
         part=entry.at,
         att=0 if over else entry.part.attempts,
         used=entry.used,
         doubt=entry.doubt,
-        abort=entry.abort,
+        abort=entry.abort or phase == "aborted",
         reason=reason,
+        spoiled=_spoiled(entry),
     )
+
+
+def _spoiled(entry: Entry) -> bool:
+    return any(part.end == "bounced" for part in entry.parts)

@@ -1,7 +1,13 @@
-"""The traces of a whole log: one for each entry, turn and lane of it."""
+"""The traces of a whole log: one for each entry, turn and lane of it.
+
+The streams of one commit have no order among each other, and a moment stands for a
+commit (`specs/rules.md`). So a turn that ends may stand before its final in the log: the
+final's phase is then the one that it reaches in the same moment.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import Any, Final
 
 from attrs import define, field
@@ -14,6 +20,8 @@ from turnfold_model.trace import OutsideError, Trace
 # What becomes of an entry by the word of a person, or of a platform that takes its own
 # back: the turn's module knows none of it.
 _UNKNOWN: Final = frozenset({"resolved", "redriven", "bounced"})
+_ENDS: Final = frozenset({"completed", "failed", "aborted"})
+_CLOSED: Final = frozenset({"delivered", "failed", "aborted"})
 
 
 @define
@@ -35,7 +43,7 @@ class Traces:
         phases: dict[str, str] = {}
         finals: dict[str, str] = {}
         judged: dict[str, str] = {}
-        for edge, event in steps(log):
+        for edge, event, ends in _with_ends(log):
             self.events += 1
             stream = str(event["stream"])
             if edge.machine == "outbox":
@@ -50,6 +58,8 @@ class Traces:
                 named = next(iter(event["data"].get("finals", ())), "")
                 finals[stream] = named if named in phases else f"entry:{named}"
             final = phases.get(finals.get(stream, ""), "none")
+            if edge.event in _ENDS and final not in (*_CLOSED, "none"):
+                final = ends.get(finals[stream], final)
             turns.setdefault(stream, []).append((event, final))
         for events in entries.values():
             self._project(trace_entry.project, events)
@@ -67,3 +77,16 @@ class Traces:
             self.found[projection(events)] += 1
         except OutsideError as exc:
             self.outside[str(exc)] += 1
+
+
+def _with_ends(log: Iterable[Record]) -> Iterator[tuple[Edge, Record, dict[str, str]]]:
+    """Each edge and its event, with the entries that close in the same moment: the
+    first closed phase of each."""
+    for _, moment in groupby(steps(log), key=lambda step: step[1]["at"]):
+        known = list(moment)
+        ends: dict[str, str] = {}
+        for edge, event in known:
+            if edge.machine == "outbox" and edge.target in _CLOSED:
+                ends.setdefault(str(event["stream"]), edge.target)
+        for edge, event in known:
+            yield edge, event, ends

@@ -27,6 +27,7 @@ ACTIONS: Final = frozenset(
         "Absent",
         "Parked",
         "LateReceipt",
+        "Bounced",
         "OutOfMeans",
         "Exhausted",
         "Expired",
@@ -48,6 +49,7 @@ class Entry(NamedTuple):
     doubt: bool = False
     abort: bool = False
     reason: str = "none"
+    spoiled: bool = False
     owner: bool = False
     wire: frozenset[tuple[int, int]] = frozenset()
 
@@ -69,6 +71,7 @@ def steps(constants: Constants, s: Entry) -> Steps:
     yield from _recovery(s)
     if s.phase in ("attempted", "dispatched", "in_doubt", "parked", "failed"):
         yield from _doubt(constants, s)
+    yield from _taken_back(s)
     yield from _ends(constants, s)
 
 
@@ -99,17 +102,16 @@ def _platform(constants: Constants, s: Entry) -> Steps:
 
 
 def _past(constants: Constants, s: Entry) -> Entry:
-    last = s.part + 1 == constants["Parts"]
-    phase = "delivered" if last else ("failed" if s.phase == "failed" else "queued")
-    return s._replace(
-        part=s.part + 1,
-        att=0,
-        used=0,
-        doubt=False,
-        phase=phase,
-        reason="none" if last else s.reason,
-        owner=False,
-    )
+    after = s._replace(part=s.part + 1, att=0, used=0, doubt=False, owner=False)
+    if after.part == constants["Parts"]:
+        if not s.spoiled:
+            return after._replace(phase="delivered", reason="none")
+        return after if s.phase == "failed" else _failed(after)
+    return after if s.phase == "failed" else after._replace(phase="queued")
+
+
+def _failed(s: Entry) -> Entry:
+    return s._replace(phase="failed", reason="no")
 
 
 def _not_accepted(s: Entry, to: str, refund: int) -> Entry:
@@ -138,8 +140,7 @@ def _outcomes(constants: Constants, s: Entry) -> Steps:
         yield "FailedRetryable", _not_accepted(refused, "retryable", 0)
         yield "Deferred", _not_accepted(refused, "queued", 1)
         if not s.doubt:
-            ended = refused._replace(phase="failed", reason="no", owner=False)
-            yield "FailedPermanent", ended
+            yield "FailedPermanent", _failed(refused)._replace(owner=False)
     if s.phase == "dispatched":
         yield "AnswerLost", spent._replace(phase="in_doubt", doubt=True, owner=False)
     yield "Crash", spent._replace(owner=False)
@@ -172,9 +173,15 @@ def _doubt(constants: Constants, s: Entry) -> Steps:
     yield "Parked" if kind == "blind" else "OutOfMeans", s._replace(phase="parked")
 
 
+def _taken_back(s: Entry) -> Steps:
+    if s.part and s.left and not s.spoiled:
+        spoiled = s._replace(spoiled=True, left=s.left - 1)
+        yield "Bounced", _failed(spoiled) if s.phase == "delivered" else spoiled
+
+
 def _ends(constants: Constants, s: Entry) -> Steps:
     spent = s.used == constants["Budget"]
-    no = s._replace(phase="failed", reason="no")
+    no = _failed(s)
     unknown = s._replace(phase="failed", reason="unknown")
     if s.phase in ("queued", "retryable"):
         if spent:
@@ -208,6 +215,6 @@ def wrong(constants: Constants, s: Entry) -> str:
         "InOrder": all(p <= s.part for p in range(parts) if s.taken[p]),
         "Counted": s.used <= s.att,
         "Truthful": not (says_no and s.part < parts) or clean,
-        "Whole": s.phase != "delivered" or s.part == parts,
+        "Whole": s.phase != "delivered" or (s.part == parts and not s.spoiled),
     }
     return next((name for name, held in holds.items() if not held), "")
