@@ -1,7 +1,6 @@
 -------------------------------- MODULE Lane --------------------------------
 (* Lanes and gates (specs/design.md 4 and 6): entries are queued in order, each in its lane; a
-   closed gate holds an account, or one conversation; the head of a lane may yield.
-   `turnfold_model.twin_lane` is the same by hand. *)
+   closed gate holds an account, or one conversation; the head of a lane may yield. *)
 EXTENDS Integers
 
 CONSTANTS

@@ -1,8 +1,7 @@
 -------------------------------- MODULE Turn --------------------------------
 (* A turn and its runs (specs/design.md 5), from the inbound message to its end, with workers
    that die, sleep and wake up, a platform that delivers the message again, and an
-   outbox that is only as large as a turn needs it: one final entry, one notice.
-   `turnfold_model.twin_turn` is the same by hand. *)
+   outbox that is only as large as a turn needs it: one final entry, one notice. *)
 EXTENDS Integers
 
 CONSTANTS

@@ -79,7 +79,7 @@ LARGE: Final = [
     _turn(3, 3, Doubtful=False),
     _lane(3, 2, 4),
 ]
-# An assumption or a guard is taken away: both must find what breaks.
+# An assumption or a guard is taken away: TLC must find what breaks.
 BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
     _entry("lookup", 1, 2, Settles=False),

@@ -17,9 +17,13 @@ from attrs import define, field
 from turnfold_model import tlc, trace_entry, trace_lane, trace_turn
 from turnfold_model.trace import Trace, without_a_bone
 from turnfold_model.trace_log import Traces
-from turnfold_model.twin import TWINS
 
 _KINDS: Final = {kind.MODULE: kind for kind in (trace_entry, trace_turn, trace_lane)}
+ACTIONS: Final[Mapping[str, frozenset[str]]] = {
+    "Entry": trace_entry.SILENT.union(*trace_entry.ACTIONS.values()),
+    "Turn": trace_turn.SILENT.union(trace_turn.UNSEEN, *trace_turn.ACTIONS.values()),
+    "Lane": trace_lane.SILENT.union(*trace_lane.ACTIONS.values()),
+}
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Entry": {"HonoursKey": True, "Settles": True},
     "Turn": {},
@@ -52,7 +56,7 @@ def told(traces: Traces) -> dict[str, Any]:
     bare = (without_a_bone(trace) for trace in right)
     wrong = dict.fromkeys(few[len(few) // 2] for few in bare if few)
     done, still = check(right), check(wrong)
-    actions = {f"{module}.{a}" for module in _KINDS for a in TWINS[module].actions}
+    actions = {f"{module}.{a}" for module, names in ACTIONS.items() for a in names}
     unseen = actions - done.covered
     return {
         "logs": traces.logs,
@@ -108,7 +112,7 @@ def _check(
     result.accepted += len(done)
     result.refused += [t for n, t in enumerate(traces, 1) if n not in done]
     fired = {name.removeprefix("T") for name, times in run.fired.items() if times}
-    result.covered |= {f"{module}.{a}" for a in fired & TWINS[module].actions}
+    result.covered |= {f"{module}.{a}" for a in fired & ACTIONS[module]}
 
 
 def _troubles(trace: Trace) -> int:
@@ -118,7 +122,7 @@ def _troubles(trace: Trace) -> int:
 def written(module: str, traces: list[Trace]) -> str:
     """The text of the module that follows these traces."""
     kind = _KINDS[module]
-    stands: dict[str, set[str]] = {action: set() for action in TWINS[module].actions}
+    stands: dict[str, set[str]] = {action: set() for action in ACTIONS[module]}
     for event, actions in kind.ACTIONS.items():
         for action in actions:
             stands[action].add(event)

@@ -34,6 +34,8 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "amended": frozenset({"Amended"}),
     }
 )
+# A worker that is stopped and not replaced leaves nothing in a log.
+UNSEEN: Final = frozenset({"Sleeps", "Wakes"})
 TROUBLE: Final = frozenset({"run_failed", "orphaned", "last_run", "released"})
 _STILL: Final = frozenset({"step_started", "step_done", "redacted"})
 _SAID: Final = MappingProxyType(

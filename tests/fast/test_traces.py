@@ -1,8 +1,16 @@
 """How a log becomes traces for TLC: the words, the states, and what stays outside."""
 
+import re
+from pathlib import Path
+
+import pytest
+
+from turnfold_model.tlc_traces import ACTIONS
 from turnfold_model.trace import Trace, without_a_bone
 from turnfold_model.trace_log import Traces
 from turnfold_model.walk_stage import Walk, logs
+
+SPECS = Path(__file__).parents[2] / "specs"
 
 
 def of(*walks: Walk) -> Traces:
@@ -74,3 +82,26 @@ def test_a_step_that_later_ones_rest_on_can_be_left_out() -> None:
     assert [words(wrong) for wrong in without_a_bone(entry)] == [
         ["dispatched", "delivered"]
     ]
+
+
+@pytest.mark.parametrize("module", list(ACTIONS))
+def test_a_module_is_short_and_names_every_action_of_its_traces(module: str) -> None:
+    text = (SPECS / f"{module}.tla").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 260
+    defined = set(re.findall(r"^(\w+)(?:\([^)]*\))? ==", text, re.MULTILINE))
+    assert ACTIONS[module] <= defined
+
+
+def test_a_last_part_after_a_bounced_one_ends_the_entry_as_failed() -> None:
+    entry = only(of(Walk("queue go accept bounce go accept", parts=2)), "Entry")
+    assert words(entry)[-3:] == ["attempted", "dispatched", "delivered"]
+    assert entry.steps[-1].log[0] == "failed"
+    assert entry.steps[-1].log[-1] is True
+
+
+def test_a_turn_that_ends_before_its_final_in_the_log_has_the_final_of_its_commit() -> (
+    None
+):
+    turn = only(of(Walk("ask reply abort")), "Turn")
+    assert words(turn)[-2:] == ["abort_requested", "aborted"]
+    assert [step.log[5] for step in turn.steps[-2:]] == ["owed", "aborted"]
