@@ -229,6 +229,14 @@ DECISIONS: Final = (
         "crash:hold-two",
     ),
     one(
+        "a reply that was stopped half way stays one though its part has bounced",
+        "decision",
+        f"{_D}.closing:amend",
+        "turn.phase is not TurnPhase.COMPLETED",
+        "True",
+        _TURNS,
+    ),
+    one(
         "an aborted reply leaves the rest of its turn going",
         "decision",
         f"{_D}.closing:_stop_the_rest",

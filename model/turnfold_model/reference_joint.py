@@ -38,6 +38,7 @@ class Moment:
     checks: list[tuple[Record, Check]] = field(default_factory=list)
     queued: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
+    redriven: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)  # gates that were open at its start
 
@@ -45,6 +46,8 @@ class Moment:
         kind, stream = event["kind"], str(event["stream"])
         if kind == "outbox.queued":
             self.queued.add(stream)
+        elif kind == "outbox.redriven":
+            self.redriven.add(stream)
         elif kind == "turn.answered":
             self.answered.add(stream)
         elif kind == "store.worker_started":
@@ -105,11 +108,11 @@ class Joint:
         if kind == "turn.answered":
             self._finals_queued(state, stream, moment)
         elif kind == "turn.amended":
-            self._follows(state)
+            self._follows(state, moment)
         elif kind in _OVER:
             self._over(state, stream, moment)
             if kind == "turn.aborted":
-                self._cascaded(stream)
+                self._cascaded(stream, moment)
             elif kind == "turn.failed":
                 self._told(event["data"].get("notice"), stream, moment)
 
@@ -148,15 +151,19 @@ class Joint:
         need(notice in moment.queued, "notices", f"{notice} was not queued with failed")
 
     def _over(self, turn: Turn, stream: str, moment: Moment) -> None:
+        if moment.redriven & set(turn.finals):
+            return  # that may be a later commit: the final was closed before it
         owed = [name for name, entry in self._finals(turn) if entry.open]
         need(turn.open or not owed, "INV-10", f"over while {owed} is owed")
         if not (turn.finals or turn.silent):
             return  # it never had an answer: nothing follows from entries
-        self._follows(turn)
+        self._follows(turn, moment)
         together = stream in moment.answered or moment.closed & set(turn.finals)
         need(bool(together), "INV-10", "not in the commit that closed a final")
 
-    def _follows(self, turn: Turn) -> None:
+    def _follows(self, turn: Turn, moment: Moment) -> None:
+        if moment.redriven & set(turn.finals):
+            return
         if turn.outcome is None:  # one of its finals was redriven
             again = any(entry.open for _, entry in self._finals(turn))
             need(again, "INV-10", "answered again, but no final is open")
@@ -171,11 +178,11 @@ class Joint:
             if entry is not None:
                 yield name, entry
 
-    def _cascaded(self, stream: str) -> None:
+    def _cascaded(self, stream: str, moment: Moment) -> None:
         for name in self.entries_of.get(stream, ()):
             entry = self._entry(name)
             if entry is not None and entry.kind != "notice":
-                done = not entry.open or entry.abort
+                done = not entry.open or entry.abort or name in moment.redriven
                 need(done, "INV-11", f"aborted, but {name} is still open")
 
 

@@ -221,10 +221,12 @@ class StatefulGateway:
         return bool(now(self.process.store.list(wanted)))
 
     def entries(self) -> list[Entry]:
+        self.compare()
         found = (self._state(s) for s in self._phases if family(s) == "entry")
         return [e for e in found if isinstance(e, Entry)]
 
     def turns(self) -> list[Turn]:
+        self.compare()
         found = (self._state(s) for s in self._phases if family(s) == "turn")
         return [t for t in found if isinstance(t, Turn)]
 

@@ -452,6 +452,29 @@ async def test_an_abort_between_parts_stops_the_rest(lone: Gateway) -> None:
     assert lone.platform.contents == ["1"]
 
 
+@pytest.mark.case("B20")
+async def test_when_the_one_part_of_a_stopped_reply_bounces_nothing_was_replied(
+    lone: Gateway,
+) -> None:
+    async def answer(handle) -> None:
+        await handle.reply("1", "2")
+
+    go = asyncio.Event()
+    lone.handler = answer
+    lone.platform.plays(wait_for(go))
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    await kernel.abort(done.turn_id)
+    go.set()
+    await spin()
+    assert await done.settled(1000) is TurnOutcome.PARTIALLY_REPLIED
+    (final,) = turn(kernel, done.turn_id).finals
+    await kernel.bounced(final)
+    found = turn(kernel, done.turn_id)
+    assert (found.phase, found.outcome) == (TurnPhase.FAILED, TurnOutcome.ABORTED)
+
+
 async def test_an_abort_in_prepare_keeps_it_off_the_wire(lone: Gateway) -> None:
     lone.channels = {("t", "default"): PlatformChannel(lone.platform, prepares=True)}
     slow = hang()

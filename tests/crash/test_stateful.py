@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+from turnfold.decide import settling
+from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model import stateful
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.stateful_gateway import StatefulGateway
@@ -75,6 +77,23 @@ def test_whatever_people_platforms_and_crashes_do_all_checkers_agree() -> None:
         stateful.run(160, 50, derandomize=not LONG)
     assert stateful.SEEN >= MUST, MUST - stateful.SEEN
     assert len(stateful.SEEN) >= (95 if LONG else 75)
+
+
+def test_a_late_receipt_between_announcement_and_call_stops_the_call(tmp_path) -> None:
+    gateway = StatefulGateway(stateful.ROWS[0], str(tmp_path / "g.db"))
+    gateway.accept(0)
+    gateway.lose_answers(80)
+    (entry,) = gateway.entries()
+    lost = {"part": entry.part, "number": entry.attempt}
+    attempted = entry.attempt + 1
+    gateway.live(80, None, (), lambda: gateway.entries()[0].attempt == attempted)
+    assert not gateway.world.flying
+    receipt = Receipt(ids=(gateway.world.platform.find(entry.current.key) or "",))
+    late = Accepted(receipt=receipt)
+    gateway.tell(settling.settle, stream=entry.stream, outcome=late, **lost)
+    gateway.settle()
+    gateway.judge()
+    gateway.close()
 
 
 def test_a_gateway_that_is_killed_at_each_moment_settles(tmp_path) -> None:

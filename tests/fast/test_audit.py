@@ -71,6 +71,12 @@ def final(kind: Kind = Kind.FINAL, name: str = FINAL) -> list[Step]:
     return [(name, queued(kind=kind, turn=T, run=1)), (name, planned(name=name))]
 
 
+def failed() -> list[Step]:
+    """A turn whose answer the platform refused."""
+    over = t.Failed(outcome=TurnOutcome.FAILED, reason="permanent")
+    return [*answered(), (FINAL, ended(Reason.PERMANENT)), (T, over)]
+
+
 GATE = "gate:t/default"
 ABSENT = o.Reconciled(part=0, absent=True, due=T0)
 EXPIRED = ended(Reason.EXPIRED)
@@ -185,11 +191,33 @@ GOOD: dict[str, list[Step]] = {
         (T, t.Failed(outcome=TurnOutcome.FAILED, reason="x", notice="entry:t.notice")),
     ],
     "a turn amended": [
-        *answered(),
-        (FINAL, ended(Reason.PERMANENT)),
-        (T, t.Failed(outcome=TurnOutcome.FAILED, reason="permanent")),
+        *failed(),
         (FINAL, o.LateReceipt(part=0, attempt=1, receipt=("m",))),
         (T, t.Amended(outcome=TurnOutcome.REPLIED, entry=FINAL)),
+    ],
+    "a final redriven in the moment in which its turn failed": [*failed(), (FINAL, REDRIVEN)],
+    "the same, and then stopped": [
+        *failed(),
+        (FINAL, REDRIVEN),
+        (FINAL, o.Aborted(reason=AbortReason.USER)),
+    ],
+    "a final redriven in the moment in which it bounced": [
+        *answered(),
+        (FINAL, delivered()),
+        (T, t.Completed(outcome=TurnOutcome.REPLIED)),
+        (FINAL, o.Bounced(part=0), 5),
+        (T, t.Amended(outcome=TurnOutcome.FAILED, entry=FINAL), 5),
+        (FINAL, evolve(REDRIVEN, keys=("k",)), 5),
+    ],
+    "a block redriven in the moment in which its turn was aborted": [
+        *START,
+        (T, accepted()),
+        (T, started()),
+        *final(Kind.BLOCK),
+        (FINAL, attempted()),
+        (FINAL, ended(Reason.PERMANENT)),
+        (T, t.TurnAborted(outcome=TurnOutcome.ABORTED)),
+        (FINAL, REDRIVEN),
     ],
     "a silent turn": [
         *START,

@@ -105,6 +105,8 @@ class Among:
             self._lanes.moved(after)
             if phase not in CLOSED and after.phase in CLOSED:
                 self._joint.closed(stream)
+            elif kind is o.Redriven:
+                self._joint.redriven(stream)
         return after
 
     def _by_worker(

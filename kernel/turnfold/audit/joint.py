@@ -37,6 +37,7 @@ class Joint:
         self._notices: dict[str, str] = {}  # the first notice of each turn
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
+        self._redriven: set[str] = set()
         self._said: list[tuple[int, str, t.TurnEvent]] = []  # by turns, to be judged
 
     def _say(self, stream: str, rule: Rule, text: str) -> None:
@@ -52,6 +53,9 @@ class Joint:
     def closed(self, stream: str) -> None:
         self._closed.add(stream)
 
+    def redriven(self, stream: str) -> None:
+        self._redriven.add(stream)
+
     def turn(self, position: int, stream: str, event: t.TurnEvent) -> None:
         if isinstance(event, (*_ENDS, t.Answered, t.Amended)):
             self._said.append((position, stream, event))
@@ -59,11 +63,14 @@ class Joint:
     # --- when the moment is over ---
 
     def end(self) -> None:
-        if not self._queued and not self._said:
-            self._closed.clear()
-            return
+        if self._queued or self._said:
+            self._judge()
+        self._closed.clear()
+        self._redriven.clear()
+
+    def _judge(self) -> None:
         queued, said, closed = self._queued, self._said, self._closed
-        self._queued, self._said, self._closed = {}, [], set()
+        self._queued, self._said = {}, []
         answered = {name for _, name, event in said if isinstance(event, t.Answered)}
         for stream, (self._position, event) in queued.items():
             self._of_a_turn(stream, event, answered)
@@ -122,7 +129,7 @@ class Joint:
         answered: Collection[str],
     ) -> None:
         owed = [e.stream for e in self._finals(turn) if e.open]
-        if self._damaged(turn):
+        if self._unsaid(turn):
             pass
         elif owed and not turn.open:
             text = f"over while its final {owed[0]} is open"
@@ -138,7 +145,7 @@ class Joint:
 
     def _follows(self, turn: Turn) -> None:
         """Its outcome is that of its finals; it has none while a redriven one is open."""
-        if self._damaged(turn):
+        if self._unsaid(turn):
             return
         if turn.outcome is None:
             if not any(entry.open for entry in self._finals(turn)):
@@ -155,7 +162,8 @@ class Joint:
             entry = self._find(name)
             if name in self._aside or not isinstance(entry, Entry):
                 continue
-            if entry.open and entry.abort is None and entry.kind is not Kind.NOTICE:
+            goes_on = entry.open and entry.abort is None and name not in self._redriven
+            if goes_on and entry.kind is not Kind.NOTICE:
                 text = f"aborted, but its {entry.kind} {name} goes on"
                 self._say(turn.stream, Rule.ABORT, text)
 
@@ -177,8 +185,12 @@ class Joint:
         found = (self._find(name) for name in turn.finals)
         return [entry for entry in found if isinstance(entry, Entry)]
 
-    def _damaged(self, turn: Turn) -> bool:
-        return any(name in self._aside for name in turn.finals)
+    def _unsaid(self, turn: Turn) -> bool:
+        """Nobody knows how a final stood when its turn ended: it cannot be read, or it
+        was redriven in the same moment, perhaps in a later commit."""
+        return any(
+            name in self._aside or name in self._redriven for name in turn.finals
+        )
 
     def _forget(self, turn: Turn) -> None:
         """Only a failed turn without finals can be run again."""

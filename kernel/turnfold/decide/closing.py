@@ -118,9 +118,11 @@ def _notice_for(finals: list[Entry]) -> str | None:
 
 def amend(draft: Draft, turn: Turn, stream: str) -> None:
     """A final entry of a turn that was over has changed. What was aborted after a
-    redrive leaves the turn as it had ended."""
+    redrive leaves the turn as it had failed; but where a part had arrived, an abort of
+    the rest and then a bounce of this part leave nothing that was replied."""
     outcome = outcome_of([draft.entry(name) for name in turn.finals])
-    if outcome is not turn.outcome and outcome not in _WHY:
+    stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
+    if outcome is not turn.outcome and not stays:
         draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
 
 

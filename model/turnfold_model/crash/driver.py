@@ -225,10 +225,12 @@ class CrashDriver:
                 raise AssertionError  # answered above
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
-        """A program that begins again is told what became of its attempt, as by
-        `drivers/sender.py`. What one program does twice or too early is not excused: the
-        search must see it."""
+        """A program that begins again is told what became of its attempt, and one whose
+        attempt a late receipt has overtaken is told so, as by `drivers/sender.py`. What
+        one program does twice or too early is not excused: the search must see it."""
         taken = self.register.find(effect.attempt)
+        if taken is None and live.attempt == effect.attempt:
+            return Unknown(cause="overtaken")
         if taken is not None:
             if taken.sent and not live.sent:
                 return taken.outcome or Unknown(cause="sent_before")
