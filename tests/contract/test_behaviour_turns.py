@@ -6,6 +6,7 @@ import pytest
 
 from turnfold import FailureClass, Settings
 from turnfold.decide.attempting import attempt
+from turnfold.decide.settling import settle
 from turnfold.errors import (
     BackPressureError,
     IllegalTransitionError,
@@ -15,6 +16,7 @@ from turnfold.errors import (
     StaleRunError,
     StepInDoubtError,
 )
+from turnfold.ports.channel import Accepted, Receipt
 from turnfold.words import Phase, TurnOutcome, TurnPhase
 from turnfold_model.gateway import (
     Gateway,
@@ -642,6 +644,27 @@ async def test_a_doubtful_dead_letter_is_redriven_only_by_name(lone: Gateway) ->
         await kernel.redrive(done.entry_id, by="op")
     await kernel.redrive(done.entry_id, by="op", accept_duplicate=True)
     await kernel.settled(done.entry_id, 1000)
+
+
+async def test_a_dead_letter_whose_doubt_is_over_still_needs_the_word(
+    lone: Gateway,
+) -> None:
+    """It failed as unknown; the receipt of the part in doubt says nothing of the rest."""
+    lone.platform.plays(unknown(lands=True))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1", "2", policy="drop")
+    await spin()
+    await lone.advance(1_000)
+    late = Accepted(receipt=Receipt(ids=("m1",)))
+    await kernel.append(lambda draft: settle(draft, done.entry_id, 0, 1, late))
+    found = entry(kernel, done.entry_id)
+    assert (found.phase, found.reason, found.doubtful) == (
+        Phase.FAILED,
+        "outcome_unknown",
+        False,
+    )
+    with pytest.raises(RuleBrokenError, match="accept_duplicate"):
+        await kernel.redrive(done.entry_id, by="op")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ from turnfold.words import Phase, Reason
 def redrive(draft: Draft, stream: str, by: str, accept_duplicate: bool = False) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.FAILED and entry.doubtful and not accept_duplicate:
+    unknown = entry.doubtful or entry.reason == Reason.OUTCOME_UNKNOWN
+    if entry.phase is Phase.FAILED and unknown and not accept_duplicate:
         raise RuleBrokenError(
             stream=stream,
             rule="no_doubt",
