@@ -208,12 +208,22 @@ class StatefulGateway:
         (posted,) = now(self.process.store.post((command,)))
         self.seen.add(("notice", "posted" if posted.new else "posted again"))
 
-    def lose_answers(self, steps: int) -> None:
-        """Take steps until an entry is in doubt: requests land, and nobody hears it."""
+    def lose_answers(self, steps: int, fate: str = "landed") -> None:
+        """Take steps until an entry is in doubt: nobody hears of the requests."""
+        self.strike(fate, steps, self._doubts, faults=3)
+
+    def strike(
+        self,
+        fate: str,
+        steps: int,
+        until: Callable[[], bool] = lambda: False,
+        faults: int = 1,
+    ) -> None:
+        """Take steps in which the next requests meet this fate."""
         fates = self.world.scenario.fates
-        self.dice.loaded = {len(fates) + 1: 1 + fates.index("landed")}
-        self.world.faults = 3
-        self.live(steps, None, (), self._doubts)
+        self.dice.loaded = {len(fates) + 1: 1 + fates.index(fate)}
+        self.world.faults = faults
+        self.live(steps, None, (), until)
         self.world.faults, self.dice.loaded = 0, {}
 
     def _doubts(self) -> bool:
