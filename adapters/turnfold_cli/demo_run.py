@@ -16,7 +16,7 @@ from turnfold.ports.store import Store
 from turnfold.stores import store_at
 from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
-from turnfold_model.quiet import quiet
+from turnfold_model.quiet import at_rest
 
 WITNESS, LOG = "witness.json", "gateway.log"
 
@@ -149,7 +149,7 @@ async def _settle(path: Path, progress: Progress) -> bool:
     async with reading(path) as store:
         end = time.monotonic() + _SETTLES_WITHIN_S
         while time.monotonic() < end:
-            if quiet((await store.load()).open) and not await store.inbox(1):
+            if at_rest((await store.load()).open) and not await store.inbox(1):
                 return True
             await asyncio.sleep(_POLL_S)
     return False

@@ -33,7 +33,7 @@ from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.failpoints import Failpoints, Stop
 from turnfold_model.kill9_link import Link
 from turnfold_model.platform import Platform, PlatformChannel
-from turnfold_model.quiet import quiet
+from turnfold_model.quiet import at_rest
 
 CHANNEL = "wire"
 # Many deaths in a row are the point here, so none of the limits may be reached.
@@ -122,7 +122,7 @@ async def _rests(kernel: Kernel) -> bool:
     """Nothing is left to do, neither in the log nor in the inbox."""
     store = kernel.store
     waits = await store.inbox(1)
-    return kernel.working and not waits and quiet((await store.load()).open)
+    return kernel.working and not waits and at_rest((await store.load()).open)
 
 
 async def _carry_out(kernel: Kernel, command: Command) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.kill9_child import Command, texts_of
 from turnfold_model.kill9_stage import Scene, Stage, StuckError
 from turnfold_model.peek import Peek
-from turnfold_model.quiet import quiet
+from turnfold_model.quiet import at_rest
 from turnfold_model.scratch import ROOM
 
 
@@ -68,7 +68,7 @@ def _breaches(stage: Stage, store: Store) -> Iterator[str]:
     witness = [Acceptance(a.key, a.id) for a in stage.wire.arrived]
     report = now(audit_store(store, integrity=False, witness=witness))
     yield from (str(finding) for finding in report.findings)
-    if not quiet(now(store.load()).open):
+    if not at_rest(now(store.load()).open):
         yield "INV-14 something is open that is not parked"
     if now(store.inbox()):
         yield "INV-14 a command lies in the inbox that nobody takes up"

@@ -7,7 +7,7 @@ from turnfold.ports.store import Summary
 from turnfold.words import Phase, TurnPhase
 
 
-def quiet(open_rows: Iterable[Summary]) -> bool:
+def at_rest(open_rows: Iterable[Summary]) -> bool:
     """Given the summaries of all open streams: does nothing move by itself any more?
 
     A parked entry waits for a person, and so does the turn that it answers. Any other

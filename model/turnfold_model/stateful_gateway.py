@@ -28,7 +28,7 @@ from turnfold_model.crash.process import Process
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import Platform, World
 from turnfold_model.peek import Peek
-from turnfold_model.quiet import quiet
+from turnfold_model.quiet import at_rest
 from turnfold_model.reference import Log, as_events
 from turnfold_model.reference_kinds import Record
 from turnfold_model.transition_table import NONE
@@ -288,7 +288,7 @@ class StatefulGateway:
         ]
 
     def _rests(self) -> bool:
-        return quiet(self._open()) and not now(self.process.store.inbox(1))
+        return at_rest(self._open()) and not now(self.process.store.inbox(1))
 
     def _open(self) -> Sequence[Summary]:
         return now(self.process.store.load()).open

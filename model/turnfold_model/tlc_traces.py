@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from turnfold_model import tlc, trace_entry, trace_lane, trace_turn
-from turnfold_model.trace import Trace, without_a_bone
+from turnfold_model.trace import Trace, without_a_required_step
 from turnfold_model.trace_log import Traces
 
 _KINDS: Final = {kind.MODULE: kind for kind in (trace_entry, trace_turn, trace_lane)}
@@ -53,8 +53,8 @@ class Checked:
 def told(traces: Traces) -> dict[str, Any]:
     """The report on a batch; of each trace one is made wrong, and must be refused."""
     right = list(traces.found)
-    bare = (without_a_bone(trace) for trace in right)
-    wrong = dict.fromkeys(few[len(few) // 2] for few in bare if few)
+    wrong_ones = (without_a_required_step(trace) for trace in right)
+    wrong = dict.fromkeys(few[len(few) // 2] for few in wrong_ones if few)
     done, still = check(right), check(wrong)
     actions = {f"{module}.{a}" for module, names in ACTIONS.items() for a in names}
     unseen = actions - done.covered

@@ -25,7 +25,7 @@ class OutsideError(Exception):
 
 
 # Steps that nothing can do without: a log in which one is missing is wrong.
-_BONES: Final = MappingProxyType(
+_REQUIRED_STEPS: Final = MappingProxyType(
     {
         "Entry": frozenset({"attempted", "unknown", "owner_died"}),
         "Turn": frozenset({"accepted", "started", "answered"}),
@@ -34,11 +34,11 @@ _BONES: Final = MappingProxyType(
 )
 
 
-def without_a_bone(trace: Trace) -> list[Trace]:
+def without_a_required_step(trace: Trace) -> list[Trace]:
     """The same with one step left out, so that no behaviour has it any more."""
-    steps, bones = trace.steps, _BONES[trace.module]
+    steps, required = trace.steps, _REQUIRED_STEPS[trace.module]
     return [
         trace._replace(steps=(*steps[:index], *steps[index + 1 :]))
         for index, (step, later) in enumerate(pairwise(steps))
-        if step.event in bones and later.event != "late_receipt"  # needs no attempt
+        if step.event in required and later.event != "late_receipt"  # needs no attempt
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from turnfold_model.tlc_traces import ACTIONS
-from turnfold_model.trace import Trace, without_a_bone
+from turnfold_model.trace import Trace, without_a_required_step
 from turnfold_model.trace_log import Traces
 from turnfold_model.walk_stage import Walk, logs
 
@@ -79,7 +79,7 @@ def test_what_a_module_does_not_know_is_counted_and_not_forced() -> None:
 
 def test_a_step_that_later_ones_rest_on_can_be_left_out() -> None:
     entry = only(of(Walk("queue go accept")), "Entry")
-    assert [words(wrong) for wrong in without_a_bone(entry)] == [
+    assert [words(wrong) for wrong in without_a_required_step(entry)] == [
         ["dispatched", "delivered"]
     ]
 
