@@ -358,7 +358,7 @@ async def test_a_success_after_the_loss_is_recorded_as_evidence(filed: Gateway) 
     head = peek(kernel).head
     landed.set()
     await until(lambda: peek(kernel).inbox())
-    assert driver_of(kernel).live == {}
+    await until(lambda: not driver_of(kernel).live)
     assert entry(kernel, after.entry_id).phase is Phase.QUEUED
     assert peek(kernel).head == head
     kernel = await _next(filed)
