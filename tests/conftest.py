@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from turnfold import pages
+from turnfold._runtime import calls, programs
 from turnfold.audit import Acceptance, audit_store
-from turnfold.drivers import calls
-from turnfold.programs import patience
-from turnfold.words import Flush
+from turnfold.enums import Flush
+from turnfold.ports.store import record_pages
 from turnfold_model import reference
 from turnfold_model.gateway import Gateway, in_file, in_memory
 
@@ -53,7 +52,7 @@ def marked_cases() -> set[str]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two waits of the real clock, made short."""
-    monkeypatch.setattr(patience, "REST_MS", 2)
+    monkeypatch.setattr(programs, "BACK_OFF_MS", 2)
     monkeypatch.setattr(calls, "GRACE_S", 0.02)
 
 
@@ -64,7 +63,7 @@ async def audited(gateway: Gateway) -> None:
     try:
         witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
         report = await audit_store(store, witness=witness)
-        records = [record async for page in pages.records(store) for record in page]
+        records = [record async for page in record_pages(store) for record in page]
         events = (e for record in records for e in reference.as_events(record))
         breaches = list(reference.audit(events))
     finally:

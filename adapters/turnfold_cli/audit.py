@@ -13,7 +13,6 @@ from attrs import frozen
 from rich.progress import Progress
 from rich.table import Table
 
-from turnfold import ndjson
 from turnfold.audit import (
     RULES,
     Acceptance,
@@ -23,8 +22,8 @@ from turnfold.audit import (
     read_witness,
 )
 from turnfold.errors import CorruptLogError
-from turnfold.ports.store import Store
-from turnfold.records import Head
+from turnfold.inspect import export
+from turnfold.ports.store import Head, Store
 from turnfold_cli import FOUND
 from turnfold_cli.common import (
     STORE,
@@ -134,7 +133,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
-    records = ndjson.read(lines)
+    records = export.read(lines)
     with _progress(None) as tell:
         return audit_log(
             records,

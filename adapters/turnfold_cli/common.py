@@ -9,8 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from turnfold.errors import CorruptLogError, StoreError, TurnfoldError, UsageError
-from turnfold.ports.store import Store
-from turnfold.stores import store_at
+from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.processes import is_alive
 from turnfold_cli import FOUND, NO_STORE, USAGE
 from turnfold_cli.output import say_json

@@ -16,12 +16,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from turnfold.kernel import Kernel
-from turnfold.payloads import File, Payload, Text
+from turnfold.api.handle import TurnHandle
+from turnfold.api.kernel import Kernel
+from turnfold.enums import DeliveryClass, Kind, Status
+from turnfold.messages import File, Payload, Text
+from turnfold.ports.store import store_at
 from turnfold.settings import Settings
-from turnfold.stores import store_at
-from turnfold.turns import TurnHandle
-from turnfold.words import DeliveryClass, Kind, Status
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_adapters.channels.webhook_inbound import WebhookInbox
 from turnfold_model.failpoints import Failpoints, Stop
@@ -29,10 +29,10 @@ from turnfold_model.failpoints import Failpoints, Stop
 # The demo kills on purpose and more often than any process dies by itself: what would
 # rightly give up after the 3rd or 5th death has to go on here, and without long waits.
 SETTINGS = Settings(
-    runs=1_000,
-    deaths=1_000,
-    attempts=1_000,
-    asks=1_000,
+    max_runs=1_000,
+    max_crashes=1_000,
+    max_attempts=1_000,
+    max_lookups=1_000,
     backoff_base_ms=20,
     backoff_cap_ms=200,
 )

@@ -12,15 +12,14 @@ from typing import Any
 from attrs import define, field, frozen
 from rich.table import Table
 
-from turnfold import pages
+from turnfold._state.entry import Entry
+from turnfold._state.fold import State, apply
+from turnfold._state.turn import Turn
 from turnfold.audit import Report as Audit
 from turnfold.audit import Rule, audit_store, read_witness
+from turnfold.enums import Kind, Phase
 from turnfold.errors import CorruptLogError
-from turnfold.fold import State, apply
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
-from turnfold.ports.store import Store
-from turnfold.words import Kind, Phase
+from turnfold.ports.store import Store, record_pages
 from turnfold_cli.demo_plan import STORE, Class, Message, Plan
 from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
@@ -77,7 +76,7 @@ class _Log:
     @classmethod
     async def of(cls, store: Store) -> "_Log":
         log = cls()
-        async for page in pages.records(store):
+        async for page in record_pages(store):
             for record in page:
                 try:
                     state = apply(log.states.get(record.stream), record)

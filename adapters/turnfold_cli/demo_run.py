@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 from attrs import define, field, frozen
 
-from turnfold.ports.store import Store
-from turnfold.stores import store_at
+from turnfold.ports.store import Store, store_at
 from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
 from turnfold_model.quiet import at_rest

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from turnfold.enums import Phase, Status, TurnPhase
 from turnfold.inspect import Filter, Inspect, Row
-from turnfold.words import Phase, Status, TurnPhase
 from turnfold_cli import USAGE
 from turnfold_cli.common import (
     STORE,

@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
-from turnfold import ndjson, pages
-from turnfold.bodies import PAYLOADS, content_in, digests_of, place_of
-from turnfold.codec import decode
+from turnfold._log.bodies import (
+    PAYLOADS,
+    content_in,
+    digests_of,
+    place_of,
+)
+from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.ports.store import Body, BodyRef, Record, Store, Wanted
+from turnfold.inspect import export
+from turnfold.ports.store import Body, BodyRef, Record, Store, Wanted, record_pages
 from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
 
 After = Annotated[int, typer.Option("--from", min=1, help="First position to print.")]
@@ -41,13 +46,13 @@ async def _print(address: str, after: int, *, bodies: bool) -> None:
 async def lines(
     store: Store, after: int = 0, *, bodies: bool = False
 ) -> AsyncIterator[bytes]:
-    async for page in pages.records(store, after):
+    async for page in record_pages(store, after):
         if bodies:
             for record, named in zip(page, await _bodies(store, page), strict=True):
-                yield ndjson.dump(record, named)
+                yield export.dump(record, named)
         else:
             for record in page:
-                yield ndjson.dump(record)
+                yield export.dump(record)
 
 
 async def _bodies(

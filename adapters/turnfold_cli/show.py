@@ -14,7 +14,7 @@ from turnfold.inspect import (
     AttemptView,
     CommandView,
     EntryView,
-    Happening,
+    EventView,
     Inspect,
     LedgerView,
     Next,
@@ -112,7 +112,7 @@ def _turn(screen: Console, turn: TurnView) -> None:
     _line(screen, "verdict", turn.verdict)
 
 
-def _merged(turn: TurnView) -> list[Happening]:
+def _merged(turn: TurnView) -> list[EventView]:
     """The events of the turn and of its entries, as they came."""
     events = [*turn.happened, *(h for e in turn.entries for h in e.happened)]
     return sorted(events, key=lambda h: h.position)
@@ -162,7 +162,7 @@ def _ledger(screen: Console, view: LedgerView) -> None:
 
 
 def _timeline(
-    screen: Console, events: "list[Happening] | tuple[Happening, ...]"
+    screen: Console, events: "list[EventView] | tuple[EventView, ...]"
 ) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("position", justify="right", style="dim", no_wrap=True)

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from turnfold import ndjson
-from turnfold.inspect import Happening, Inspect
+from turnfold.inspect import EventView, Inspect, export
 from turnfold.ports.store import Record
 from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
 from turnfold_cli.output import clean, console, when
@@ -62,7 +61,7 @@ async def _follow(
 
 
 async def _lines(records: Sequence[Record]) -> Sequence[Callable[[], None]]:
-    return [partial(typer.echo, ndjson.dump(record)) for record in records]
+    return [partial(typer.echo, export.dump(record)) for record in records]
 
 
 async def _events(
@@ -71,7 +70,7 @@ async def _events(
     return [partial(_show, screen, event) for event in await inspect.tell(records)]
 
 
-def _show(screen: Console, event: Happening) -> None:
+def _show(screen: Console, event: EventView) -> None:
     line = Text(f"{event.position:>7} {when(event.at, date=False)} ", style="dim")
     line.append(clean(event.stream), style="cyan")
     line.append(f" {clean(event.text)}", style="none")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from turnfold.enums import BlindPolicy, Kind
 from turnfold.errors import InvalidInputError
-from turnfold.words import BlindPolicy, Kind
 
 HOUR = 3_600_000
 
@@ -27,17 +27,17 @@ def _ms(default: int) -> int:
 
 @frozen(kw_only=True)
 class Settings:
-    attempts: int = _ms(8)  # per part
+    max_attempts: int = _ms(8)  # per part
     backoff_base_ms: int = _ms(1_000)
     backoff_cap_ms: int = _ms(900_000)
     attempt_deadline_ms: int = _ms(60_000)
     settle_ms: int = _ms(120_000)
     final_ttl_ms: int = _ms(24 * HOUR)
-    short_ttl_ms: int = _ms(600_000)  # blocks and tools
-    runs: int = _ms(3)  # per turn
+    block_ttl_ms: int = _ms(600_000)  # blocks and tools
+    max_runs: int = _ms(3)  # per turn
     drain_ms: int = _ms(10_000)
-    deaths: int = _ms(5)  # process deaths before quarantine
-    asks: int = _ms(8)  # look-ups that cannot tell, before parking
+    max_crashes: int = _ms(5)  # process deaths before quarantine
+    max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
     probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
     blind: BlindPolicy = BlindPolicy.HOLD
@@ -45,7 +45,7 @@ class Settings:
     yield_closed: bool = True  # a parked head does; a terminal one has left the lane
     concurrent_runs: int = _ms(100)
     concurrent_sends: int = _ms(1_000)
-    waiting: int = _ms(1_000_000)  # open entries before enqueue says no
+    max_open_entries: int = _ms(1_000_000)  # open entries before enqueue says no
     notices: Mapping[str, str] = field(
         factory=lambda: {
             "runs_exhausted": "Something went wrong and there is no answer. "
@@ -58,4 +58,4 @@ class Settings:
     def ttl_ms(self, kind: Kind) -> int:
         """How long an entry of this kind may wait before it expires."""
         long = kind in (Kind.FINAL, Kind.NOTICE)
-        return self.final_ttl_ms if long else self.short_ttl_ms
+        return self.final_ttl_ms if long else self.block_ttl_ms

@@ -14,16 +14,16 @@ from functools import partial
 
 from attrs import define, field, frozen
 
+from turnfold._log.bodies import unpack
+from turnfold._runtime.programs import Effect
+from turnfold._state.entry import Entry
+from turnfold.api.kernel import Kernel
 from turnfold.audit import Acceptance, audit_store
-from turnfold.effects import Effect
-from turnfold.kernel import Kernel
-from turnfold.machines.entry import Entry
-from turnfold.packing import unpack
-from turnfold.payloads import Payload
+from turnfold.enums import DeliveryClass, Phase
+from turnfold.messages import Payload
 from turnfold.ports.channel import Part
 from turnfold.ports.store import now
 from turnfold.settings import Settings
-from turnfold.words import DeliveryClass, Phase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.channel_kit import (
     Bench,
@@ -42,9 +42,9 @@ from turnfold_model.peek import Peek
 Check = Callable[[Bench], Awaitable[None]]
 # Deaths are the point here: none of the limits may end an entry, and waits are short.
 SETTINGS = Settings(
-    deaths=1_000,
-    attempts=1_000,
-    asks=1_000,
+    max_crashes=1_000,
+    max_attempts=1_000,
+    max_lookups=1_000,
     backoff_base_ms=5,
     backoff_cap_ms=50,
     probe_ms=50,

@@ -15,9 +15,15 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-from turnfold.attached import Attached, End, end_of
-from turnfold.payloads import File, Payload, Route, Text
-from turnfold.planning import default_plan
+from turnfold._decide.plan import default_plan
+from turnfold._runtime.channel import AttachedChannel, CallResult, end_of
+from turnfold.enums import DeliveryClass, Kind
+from turnfold.messages import (
+    File,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import (
     Attempt,
     Outcome,
@@ -27,7 +33,6 @@ from turnfold.ports.channel import (
     Rejected,
     Verdict,
 )
-from turnfold.words import DeliveryClass, Kind
 from turnfold_model.store_kit import CheckFailedError, same, true
 
 __all__ = [
@@ -109,11 +114,13 @@ class Bench:
     told apart even where nobody sees keys."""
 
     harness: Harness
-    opened: list[Attached] = field(factory=list)
+    opened: list[AttachedChannel] = field(factory=list)
 
-    def desk(self) -> Attached:
+    def desk(self) -> AttachedChannel:
         """A new channel, attached. Raises ContractError."""
-        desk = Attached(self.harness.route.channel, "default", self.harness.channel())
+        desk = AttachedChannel(
+            self.harness.route.channel, "default", self.harness.channel()
+        )
         self.opened.append(desk)
         return desk
 
@@ -128,7 +135,7 @@ class Bench:
             if fault not in self.harness.faults:
                 raise NotApplicableError(f"the harness cannot make {fault}")
 
-    def needs_class(self, desk: Attached, wanted: DeliveryClass) -> None:
+    def needs_class(self, desk: AttachedChannel, wanted: DeliveryClass) -> None:
         if wanted not in desk.capabilities.of("text").classes:
             raise NotApplicableError(f"the channel does not claim {wanted}")
 
@@ -141,21 +148,21 @@ class Bench:
         name = f"{uuid.uuid4().hex[:12]}.txt"
         return File(data=name.encode() * 10, name=name, mime="text/plain")
 
-    def payloads(self, desk: Attached) -> list[Payload]:
+    def payloads(self, desk: AttachedChannel) -> list[Payload]:
         """One payload of each kind that the channel declares and the kit can make."""
         files: list[Payload] = (
             [self.file()] if "file" in desk.capabilities.parts else []
         )
         return [self.text(), *files]
 
-    def part(self, desk: Attached, payload: Payload) -> Part:
+    def part(self, desk: AttachedChannel, payload: Payload) -> Part:
         """As the kernel would plan it, under a key that was never used."""
         parts = self.parts(desk, payload)
         same(len(parts), 1, f"parts of {payload!r:.60}")
         return parts[0]
 
     def parts(
-        self, desk: Attached, payload: Payload, entry: str | None = None
+        self, desk: AttachedChannel, payload: Payload, entry: str | None = None
     ) -> list[Part]:
         entry = entry or f"entry:{uuid.uuid4().hex}"
         route = self.harness.route
@@ -177,14 +184,16 @@ class Bench:
 
     # --- what the kernel does with a part ---
 
-    async def prepared(self, desk: Attached, part: Part) -> Any:
+    async def prepared(self, desk: AttachedChannel, part: Part) -> Any:
         """What prepare() gives; a Rejected if it fails."""
         if not desk.prepares(part.kind):
             return None
         ready = desk.prepared(await _ended(desk.prepare(part), "prepare()"))
         return ready if isinstance(ready, Rejected) else ready.value
 
-    async def deliver(self, desk: Attached, part: Part, *, number: int = 1) -> Outcome:
+    async def deliver(
+        self, desk: AttachedChannel, part: Part, *, number: int = 1
+    ) -> Outcome:
         """Prepare, send, and hold the answer to the contract."""
         ready = await self.prepared(desk, part)
         if isinstance(ready, Rejected):
@@ -192,19 +201,19 @@ class Bench:
         return desk.outcome(await self.sending(desk, part, ready, number))
 
     async def sending(
-        self, desk: Attached, part: Part, ready: Any, number: int = 1
-    ) -> End:
+        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+    ) -> CallResult:
         """The end of one send()."""
         return await _ended(self.start(desk, part, ready, number), "send()")
 
     def start(
-        self, desk: Attached, part: Part, ready: Any, number: int = 1
-    ) -> asyncio.Task[End]:
+        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+    ) -> asyncio.Task[CallResult]:
         """The task of one send()."""
         at = Attempt(number=number, at_ms=now_ms(), prepared=ready)
         return asyncio.ensure_future(desk.send(part, at))
 
-    async def ask(self, desk: Attached, part: Part) -> Verdict:
+    async def ask(self, desk: AttachedChannel, part: Part) -> Verdict:
         """Look a part up, as of an attempt a moment ago."""
         call = desk.reconcile(part, now_ms() - 60_000)
         return desk.verdict(await _ended(call, "reconcile()"))
@@ -222,7 +231,7 @@ class Bench:
 
 
 def pieces(
-    desk: Attached, payload: Payload, route: Route, entry: str
+    desk: AttachedChannel, payload: Payload, route: Route, entry: str
 ) -> Sequence[PlannedPart]:
     """The parts of a payload, by the adapter's plan or the plain one."""
     planner = getattr(desk.channel, "plan", None)
@@ -250,7 +259,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def settle_s(desk: Attached) -> float:
+def settle_s(desk: AttachedChannel) -> float:
     """How long an old request may still land, as the channel says."""
     offers = desk.capabilities.parts.values()
     longest = max((offer.settle_ms for offer in offers), default=0)
@@ -265,7 +274,9 @@ async def close(channel: object) -> None:
         await ended
 
 
-async def _ended(call: Coroutine[Any, Any, End] | asyncio.Task[End], what: str) -> End:
+async def _ended(
+    call: Coroutine[Any, Any, CallResult] | asyncio.Task[CallResult], what: str
+) -> CallResult:
     task = asyncio.ensure_future(call)
     await asyncio.wait({task}, timeout=CALL_S)
     if not task.done():

@@ -5,9 +5,9 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 
-from turnfold.attached import Attached
-from turnfold.payloads import Text
-from turnfold.planning import MEASURES
+from turnfold._decide.plan import MEASURES
+from turnfold._runtime.channel import AttachedChannel
+from turnfold.messages import Text
 from turnfold.ports.channel import Accepted, Rejected
 from turnfold_model.channel_kit import Bench, NotApplicableError, same, true
 
@@ -120,7 +120,7 @@ def _chain(error: BaseException) -> str:
 # --- helpers ---
 
 
-def _limit(desk: Attached) -> int:
+def _limit(desk: AttachedChannel) -> int:
     return desk.capabilities.limit or 1_000
 
 

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from turnfold.attached import Attached, end_of
-from turnfold.failures import RULES
+from turnfold._decide.failures import RULES
+from turnfold._runtime.channel import AttachedChannel, end_of
+from turnfold.enums import DeliveryClass, FailureClass
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -15,7 +16,6 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.words import DeliveryClass, FailureClass
 from turnfold_model.channel_kit import (
     Bench,
     Fault,
@@ -191,7 +191,7 @@ async def what_is_prepared_is_seen_by_nobody_and_may_be_repeated(bench: Bench) -
         _accepted(outcome, "the send after prepare()")
 
 
-def _kind(bench: Bench, desk: Attached, payload: object) -> str:
+def _kind(bench: Bench, desk: AttachedChannel, payload: object) -> str:
     return bench.part(desk, payload).kind  # type: ignore[arg-type]  # one of payloads()
 
 
@@ -199,7 +199,7 @@ def _kind(bench: Bench, desk: Attached, payload: object) -> str:
 
 
 async def _with_fault(
-    bench: Bench, fault: Fault, desk: Attached, part: Part
+    bench: Bench, fault: Fault, desk: AttachedChannel, part: Part
 ) -> Outcome:
     """One send that meets a fault; what it came to, and nothing else has happened."""
     before = await bench.harness.calls()

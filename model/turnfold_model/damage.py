@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
-from turnfold.events import CLASSES
+from turnfold._log.events import CLASSES
 
 Event = Mapping[str, Any]
 Log = Sequence[Event]

@@ -17,9 +17,15 @@ from typing import Any, cast
 
 from attrs import define, field, frozen
 
-from turnfold.codec import decode
-from turnfold.effects import Append, Effect, Look, TakeUp, Wait
-from turnfold.events import NAMES
+from turnfold._log.codec import decode
+from turnfold._log.events import NAMES
+from turnfold._runtime.programs import (
+    Append,
+    Effect,
+    Look,
+    TakeUp,
+    Wait,
+)
 from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
 
 

@@ -15,16 +15,16 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field
 
-from turnfold.drivers.driver import Driver
+from turnfold._log.events import NAMES, Event
+from turnfold._runtime.driver import Driver
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.api.kernel import Kernel
+from turnfold.enums import Flush
 from turnfold.errors import NotFoundError
-from turnfold.events import NAMES, Event
-from turnfold.kernel import Kernel
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
-from turnfold.payloads import Inbound, Route
+from turnfold.messages import Inbound, Route
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
-from turnfold.words import Flush
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.clock import FakeClock

@@ -19,7 +19,7 @@ from itertools import count
 
 from attrs import define, evolve, field
 
-from turnfold.words import DeliveryClass, Flush
+from turnfold.enums import DeliveryClass, Flush
 from turnfold_model.kill9_child import Command, warm_up
 from turnfold_model.kill9_stage import Scene
 from turnfold_model.kill9_verdict import Verdict, play

@@ -10,8 +10,20 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
-from turnfold.kernel import Kernel
-from turnfold.payloads import File, Inbound, Route, Text
+from turnfold.api.handle import TurnHandle
+from turnfold.api.kernel import Kernel
+from turnfold.enums import (
+    DeliveryClass,
+    Flush,
+    Kind,
+    Status,
+)
+from turnfold.messages import (
+    File,
+    Inbound,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -26,8 +38,6 @@ from turnfold.ports.channel import (
     Verdict,
 )
 from turnfold.settings import Settings
-from turnfold.turns import TurnHandle
-from turnfold.words import DeliveryClass, Flush, Kind, Status
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.failpoints import Failpoints, Stop
@@ -38,10 +48,10 @@ from turnfold_model.quiet import at_rest
 CHANNEL = "wire"
 # Many deaths in a row are the point here, so none of the limits may be reached.
 SETTINGS = Settings(
-    runs=1_000,
-    deaths=1_000,
-    attempts=1_000,
-    asks=1_000,
+    max_runs=1_000,
+    max_crashes=1_000,
+    max_attempts=1_000,
+    max_lookups=1_000,
     backoff_base_ms=1,
     backoff_cap_ms=5,
     drain_ms=2_000,

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import asdict
 
-from turnfold.words import DeliveryClass
+from turnfold.enums import DeliveryClass
 from turnfold_model.kill9 import Report, full, play_all, quick
 
 HELP = "kill -9 real gateways at every point, their recovery included"

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from turnfold.words import DeliveryClass, Flush
+from turnfold.enums import DeliveryClass, Flush
 from turnfold_model.kill9_child import Command, Role, child
 from turnfold_model.kill9_link import Lines, write_line
 

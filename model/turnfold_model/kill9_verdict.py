@@ -7,13 +7,13 @@ from pathlib import Path
 
 from attrs import define, field
 
+from turnfold._state.entry import Entry
+from turnfold._state.fold import State, apply
+from turnfold._state.turn import Turn
 from turnfold.audit import Acceptance, audit_store
+from turnfold.enums import DeliveryClass, Kind, Phase
 from turnfold.errors import CorruptLogError
-from turnfold.fold import State, apply
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
 from turnfold.ports.store import Store, now
-from turnfold.words import DeliveryClass, Kind, Phase
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.kill9_child import Command, texts_of
 from turnfold_model.kill9_stage import Scene, Stage, StuckError

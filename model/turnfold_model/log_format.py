@@ -15,9 +15,9 @@ from typing import Any
 
 import attrs
 
-from turnfold import words
-from turnfold.events import NAMES, SCHEMAS
-from turnfold.events.outbox import PlannedPart
+from turnfold import enums
+from turnfold._log.events import NAMES, SCHEMAS
+from turnfold._log.outbox_events import PlannedPart
 
 BEGIN, END = "<!-- {}: made by turnfold_model.log_format -->", "<!-- /{} -->"
 # Text that is the name of a body beside the log, not the text itself.
@@ -44,7 +44,7 @@ def events_table() -> str:
 def words_table() -> str:
     """The closed sets of words that events use."""
     lines = ["| type | words |", "|---|---|"]
-    for name, cls in sorted(vars(words).items()):
+    for name, cls in sorted(vars(enums).items()):
         if isinstance(cls, type) and issubclass(cls, StrEnum) and name in _used():
             shown = ", ".join(f"`{word.value}`" for word in cls)
             lines.append(f"| {name} | {shown} |")

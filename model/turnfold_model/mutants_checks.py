@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import apsw
 
-from turnfold.answers import outcome_of
+from turnfold._runtime.channel import outcome_of
 from turnfold.errors import DiskError, StoreError
 from turnfold.ports.channel import Accepted, Receipt, Unknown
 from turnfold.ports.store import now

@@ -1,11 +1,11 @@
-"""Mutants of `turnfold.guards`: each guard taken out, in each direction that could do
+"""Mutants of `turnfold._decide.rules`: each guard taken out, in each direction that could do
 harm. A guard that others back up is left to tests that ask it alone."""
 
 from typing import Final
 
 from turnfold_model.mutants_code import Edit, Mutant, one
 
-_G = "turnfold.guards"
+_G = "turnfold._decide.rules"
 _ALONE = "test:fast/test_guards.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _RESTORED = "test:contract/test_restored.py"

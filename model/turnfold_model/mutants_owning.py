@@ -5,8 +5,8 @@ from typing import Final
 
 from turnfold_model.mutants_code import Mutant, one
 
-_JOURNAL = "turnfold.journal:Journal"
-_ALONE = "turnfold.alone:Alone"
+_JOURNAL = "turnfold._runtime.committer:Committer"
+_ALONE = "turnfold.api.client:Alone"
 _INBOX = "test:contract/test_inbox.py"
 _COMMITS = "test:contract/test_group_commit.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
@@ -21,7 +21,7 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 OWNING: Final = (
     _broken(
         "a commit begins while another one is under way",
-        "turnfold.drivers.flushing:GroupCommit._run",
+        "turnfold._runtime.committer:GroupCommit._run",
         "await self._commit()",
         "_ = asyncio.ensure_future(self._commit())\nawait asyncio.sleep(0)",
         f"{_COMMITS}::come_meanwhile",
@@ -42,14 +42,14 @@ OWNING: Final = (
     ),
     _broken(
         "a worker that has lost its store appends all the same",
-        "turnfold.drivers.driver:Driver.stand_down",
+        "turnfold._runtime.driver:Driver.stand_down",
         "self.journal.stand_down()",
         "pass",
         f"{_UPKEEP}::a_success_after_the_loss",
     ),
     _broken(
         "only the first event of a stream in a commit knows its position",
-        "turnfold.decide.draft:Draft.emit",
+        "turnfold._decide.unit_of_work:UnitOfWork.emit",
         "position = self._places[stream]",
         "position = self._places[stream] if items is None else 0",
         f"{_RESTORED}::what_was_queued",
@@ -91,7 +91,7 @@ OWNING: Final = (
     ),
     _broken(
         "a posted payload expires by the time of its logging",
-        "turnfold.decide.inbox:_enqueue",
+        "turnfold._decide.inbox:_enqueue",
         "data['expires_at']",
         "None",
         f"{_INBOX}::expires_by_the_time",

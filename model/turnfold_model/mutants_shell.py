@@ -5,11 +5,11 @@ from typing import Final
 
 from turnfold_model.mutants_code import Mutant, one
 
-_SENDER = "turnfold.drivers.sender:Sender"
-_GROUP = "turnfold.drivers.flushing:GroupCommit"
+_SENDER = "turnfold._runtime.sender:Sender"
+_GROUP = "turnfold._runtime.committer:GroupCommit"
 _FLUSHING = "test:contract/test_group_commit.py"
 _STALE = "test:fast/test_stale_worker.py"
-_JOURNAL = "turnfold.journal:Journal"
+_JOURNAL = "turnfold._runtime.committer:Committer"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _UPKEEP = "test:contract/test_upkeep.py"
@@ -23,7 +23,7 @@ RECOVERY: Final = (
     one(
         "blind retry: what a dead process had on the wire was never sent",
         "recovery",
-        "turnfold.decide.settling:recover",
+        "turnfold._decide.outcomes:recover",
         "if entry.phase is Phase.DISPATCHED:",
         "if False:",
         "crash:blind-hold",
@@ -33,36 +33,36 @@ RECOVERY: Final = (
     one(
         "what was attempted and not dispatched is left alone",
         "recovery",
-        "turnfold.decide.settling:recover",
-        "not guards.sender_is_dead(entry, draft.fence().epoch)",
+        "turnfold._decide.outcomes:recover",
+        "not rules.sender_is_dead(entry, draft.fence().epoch)",
         "entry.phase is Phase.ATTEMPTED",
         "crash:prepare",
         world="recovery",
     ),
     _broken(
         "nothing is taken up at the start",
-        "turnfold.drivers.scheduler:at_start",
+        "turnfold._runtime.scheduler:at_start",
         "for lane in book.lanes():",
         "for lane in ():",
         "crash:one",
     ),
     _broken(
         "orphans are not looked for",
-        "turnfold.drivers.scheduler:at_start",
+        "turnfold._runtime.scheduler:at_start",
         "for lane in book.turn_lanes():",
         "for lane in ():",
         "crash:one",
     ),
     _broken(
         "the next worker keeps the epoch of the last",
-        "turnfold.kernel:Kernel._promote",
+        "turnfold.api.kernel:Kernel._promote",
         "self._epoch() + 1",
         "max(1, self._epoch())",
         f"{_DOUBT}::blind_after_a_crash",
     ),
     _broken(
         "who is not the worker any more speaks as before",
-        "turnfold.decide.draft:Draft.authority",
+        "turnfold._decide.unit_of_work:UnitOfWork.authority",
         "fence is None or self.fence_lost",
         "fence is None",
         f"{_STALE}::the_end_of_an_attempt",
@@ -83,14 +83,14 @@ RECOVERY: Final = (
     ),
     _broken(
         "a command stays in the inbox after its decision",
-        "turnfold.decide.inbox:apply",
+        "turnfold._decide.inbox:apply",
         'draft.take_out(command.id, _answer({"ok": result}) if command.answer else None)',
         "del result",
         "crash:client",
     ),
     _broken(
         "a decision that failed half-way keeps what it made",
-        "turnfold.journal:_one",
+        "turnfold._runtime.committer:_one",
         "draft.made != before",
         "False",
         f"{_FAULTS}::leaves_nothing_behind",
@@ -125,7 +125,7 @@ RECOVERY: Final = (
     ),
     _broken(
         "who waits for an end is woken by any move",
-        "turnfold.kernel:Kernel._saw",
+        "turnfold.api.kernel:Kernel._saw",
         "stream in waiters and isinstance(state, Entry | Turn) and not state.open",
         "stream in waiters",
         "test:contract/test_behaviour_turns.py",
@@ -203,63 +203,63 @@ RECOVERY: Final = (
     ),
     _broken(
         "more is sent at once than the settings allow",
-        "turnfold.drivers.dispatch:Dispatcher.__init__",
+        "turnfold._runtime.driver:Dispatcher.__init__",
         "asyncio.Semaphore(at_once)",
         "asyncio.Semaphore(at_once + 1)",
         f"{_DOUBT}::no_more_is_sent",
     ),
     _broken(
         "a lane program that looks sends an attempt that is on its way",
-        "turnfold.drivers.driver:Driver.start",
+        "turnfold._runtime.driver:Driver.start",
         "key in self.live",
         "key in self.live and key.what != 'send'",
         f"{_DOUBT}::an_attempt_is_carried_once",
     ),
     _broken(
         "a drain leaves alone the attempts that nobody took up",
-        "turnfold.drivers.driver:Driver._never_taken_up",
+        "turnfold._runtime.driver:Driver._never_taken_up",
         "",
         "return []",
         f"{_DOUBT}::a_drain_records",
     ),
     _broken(
         "an exception of an adapter proves that nothing was sent",
-        "turnfold.attached:Attached.outcome",
+        "turnfold._runtime.channel:AttachedChannel.outcome",
         "Unknown(cause='raised', detail=_told(error))",
         "Rejected(failure=FailureClass.TRANSIENT)",
         f"{_FAULTS}::whatever_an_adapter_raises",
     ),
     _broken(
         "a key may be forgotten before its last request lands",
-        "turnfold.attached:_window_problem",
+        "turnfold._runtime.channel:_window_problem",
         "",
         "return ''",
         f"{_FAULTS}::a_key_that_is_forgotten",
     ),
     _broken(
         "a worker goes on without its lock",
-        "turnfold.worker:Worker.check_ownership",
+        "turnfold._runtime.worker:Worker.check_ownership",
         "not self.ownership.held",
         "False",
         f"{_UPKEEP}::a_lock_file_removed",
     ),
     _broken(
         "an older copy of the store is taken for the original",
-        "turnfold.upkeep:Upkeep.lost_history",
+        "turnfold._runtime.worker:Upkeep.lost_history",
         "",
         "return None",
         "test:contract/test_restored.py::what_was_queued",
     ),
     _broken(
         "a restored turn is run at once",
-        "turnfold.decide.restoring:_hold",
+        "turnfold._decide.operator:_hold",
         "",
         "return",
         "test:contract/test_restored.py::a_turn_of_the_copy",
     ),
     _broken(
         "the watermark is replaced before it was judged",
-        "turnfold.upkeep:Upkeep.note_watermark",
+        "turnfold._runtime.worker:Upkeep.note_watermark",
         "not self._trusted",
         "False",
         f"{_UPKEEP}::no_mark_is_written",

@@ -269,14 +269,14 @@ STORE: Final = (
     ),
     _broken(
         "an event is stored with fields of the wrong type",
-        "turnfold.codec:encode",
+        "turnfold._log.codec:encode",
         "form.read(data)",
         "None",
         f"{_CODEC}::a_value_of_the_wrong_type",
     ),
     _broken(
         "an event is read from bytes that are not canonical",
-        "turnfold.codec:_read",
+        "turnfold._log.codec:_read",
         "again != data",
         "False",
         f"{_CODEC}::every_field_at_its_default",

@@ -13,8 +13,8 @@ from turnfold_model.mutants_owning import OWNING
 from turnfold_model.mutants_shell import RECOVERY
 from turnfold_model.mutants_store import STORE
 
-_D = "turnfold.decide"
-_P = "turnfold.programs"
+_D = "turnfold._decide"
+_P = "turnfold._runtime.programs"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
@@ -34,15 +34,15 @@ PROGRAMS: Final = (
         "no write-ahead: the part is sent, then its attempt is logged",
         "program",
         (
-            Edit(f"{_D}.attempting:attempt_if_free", "", "return"),
+            Edit(f"{_D}.schedule:attempt_if_free", "", "return"),
             Edit(
-                f"{_D}.attempting:attempt_now",
+                f"{_D}.schedule:attempt_now",
                 "attempt_if_free(draft, draft.entry(stream).lane)",
                 "attempt(draft, stream)",
             ),
-            Edit(f"{_D}.draft:Draft.hand_out", "", "return"),
+            Edit(f"{_D}.unit_of_work:UnitOfWork.hand_out", "", "return"),
             Edit(
-                f"{_P}.entries:lane",
+                f"{_P}:lane",
                 "yield from _DOES[step.act](step.entry)",
                 _SENT_FIRST,
             ),
@@ -53,23 +53,23 @@ PROGRAMS: Final = (
     one(
         "an outcome is dropped when the store cannot take it",
         "program",
-        f"{_P}.patience:insist",
-        "yield from rest(exc, 'outcome')",
+        f"{_P}:append_until_stored",
+        "yield from back_off(exc, 'outcome')",
         "return None",
         "crash:store-lookup",
     ),
     one(
         "an abort before the dispatch does not stop the send",
         "program",
-        f"{_P}.entries:_prepare",
-        "yield from insist(_of(attempt, settling.withdraw))",
+        f"{_P}:_prepare",
+        "yield from append_until_stored(_of(attempt, outcomes.withdraw))",
         "yield from send(attempt)",
         "crash:abort-prepare",
     ),
     one(
         "a refused prepare is followed by the send",
         "program",
-        f"{_P}.entries:_prepare",
+        f"{_P}:_prepare",
         "if isinstance(ready, Rejected):",
         "if False:",
         "crash:prepare-fault",
@@ -77,7 +77,7 @@ PROGRAMS: Final = (
     one(
         "the part is sent twice in a row",
         "program",
-        f"{_P}.entries:send",
+        f"{_P}:send",
         "yield Send(attempt)",
         "((yield Send(attempt)), (yield Send(attempt)))[1]",
         "crash:blind-hold",
@@ -85,7 +85,7 @@ PROGRAMS: Final = (
     one(
         "an attempt that no commit has handed out is not looked for",
         "program",
-        f"{_P}.entries:lane",
+        f"{_P}:lane",
         "yield TakeUp(attempt)",
         "pass",
         "crash:store",
@@ -94,7 +94,7 @@ PROGRAMS: Final = (
     one(
         "a lane waits for an attempt that is over",
         "program",
-        "turnfold.drivers.register:Register.moved",
+        "turnfold._runtime.sender:Register.moved",
         "",
         "return",
         "crash:two-faults",
@@ -102,7 +102,7 @@ PROGRAMS: Final = (
     one(
         "a lane is never looked at after a commit",
         "program",
-        "turnfold.drivers.scheduler:after",
+        "turnfold._runtime.scheduler:after",
         "register.speaks_for(state.lane) is None",
         "False",
         "crash:prepare",
@@ -110,8 +110,8 @@ PROGRAMS: Final = (
     one(
         "the end of a run is not recorded",
         "program",
-        f"{_P}.turns:run",
-        "yield from insist(_ending(end, turn, number))",
+        f"{_P}:run",
+        "yield from append_until_stored(_ending(end, turn, number))",
         "pass",
         "crash:speechless",
     ),
@@ -120,7 +120,7 @@ DECISIONS: Final = (
     one(
         "a timeout counts as a failure",
         "decision",
-        f"{_D}.settling:settle",
+        f"{_D}.outcomes:settle",
         "_unknown(draft, entry, outcome.cause, outcome.detail)",
         "_retry(draft, entry, FailureClass.TRANSIENT)",
         "crash:blind-fault",
@@ -130,8 +130,8 @@ DECISIONS: Final = (
     one(
         "doubt is forgotten when the next attempt is refused",
         "decision",
-        f"{_D}.settling:_rejected",
-        "if not guards.no_doubt(entry):",
+        f"{_D}.outcomes:_rejected",
+        "if not rules.no_doubt(entry):",
         "if False:",
         "crash:keyed-two-faults",
         world="doubt",
@@ -139,8 +139,8 @@ DECISIONS: Final = (
     one(
         "what may have arrived is called undelivered",
         "decision",
-        f"{_D}.settling:fail_entry",
-        "if not guards.no_doubt(entry):",
+        f"{_D}.outcomes:fail_entry",
+        "if not rules.no_doubt(entry):",
         "if False:",
         "crash:expiry",
         world="honesty",
@@ -148,15 +148,15 @@ DECISIONS: Final = (
     one(
         "a look-up too early proves absence",
         "decision",
-        f"{_D}.settling:look_up",
-        "guards.absence_proven(unsettled_ms)",
+        f"{_D}.outcomes:look_up",
+        "rules.absence_proven(unsettled_ms)",
         "True",
         "crash:lookup",
     ),
     one(
         "a doubtful part is sent again whatever the policy says",
         "decision",
-        f"{_D}.settling:settle_doubt",
+        f"{_D}.outcomes:settle_doubt",
         "policy is BlindPolicy.HOLD",
         "False",
         "crash:blind-hold",
@@ -165,7 +165,7 @@ DECISIONS: Final = (
     one(
         "late evidence is dropped",
         "decision",
-        f"{_D}.settling:_late",
+        f"{_D}.outcomes:_late",
         "",
         "return False",
         "stateful",
@@ -173,7 +173,7 @@ DECISIONS: Final = (
     one(
         "a deferral spends a unit of the budget",
         "decision",
-        f"{_D}.settling:_rejected",
+        f"{_D}.outcomes:_rejected",
         "not rule.counts",
         "False",
         f"{_WAITING}::a_deferral_never",
@@ -181,7 +181,7 @@ DECISIONS: Final = (
     one(
         "the first of several parts counts as the last",
         "decision",
-        "turnfold.machines.entry:Entry.last",
+        "turnfold._state.entry:Entry.last",
         "",
         "return True",
         "crash:keyed",
@@ -190,7 +190,7 @@ DECISIONS: Final = (
     one(
         "an illegal transition is made all the same",
         "decision",
-        "turnfold.machines.table:targets",
+        "turnfold._state.transitions:targets",
         "",
         "return frozenset(table)",
         "test:fast/test_entry_machine.py",
@@ -198,7 +198,7 @@ DECISIONS: Final = (
     one(
         "early finalisation: a turn ends while a reply is owed",
         "decision",
-        f"{_D}.closing:conclude",
+        f"{_D}.outbox:conclude",
         "any(e.open for e in finals)",
         "False",
         "crash:one",
@@ -207,7 +207,7 @@ DECISIONS: Final = (
     one(
         "the end of a reply does not end its turn",
         "decision",
-        f"{_D}.closing:after_close",
+        f"{_D}.outbox:after_close",
         "conclude(draft, turn.stream)",
         "pass",
         "crash:one",
@@ -215,7 +215,7 @@ DECISIONS: Final = (
     one(
         "a reply of which some parts arrived counts as whole",
         "decision",
-        f"{_D}.closing:outcome_of",
+        f"{_D}.outbox:outcome_of",
         "return TurnOutcome.PARTIALLY_REPLIED",
         "return TurnOutcome.REPLIED",
         "crash:abort-lookup",
@@ -223,7 +223,7 @@ DECISIONS: Final = (
     one(
         "a parked head never lets its lane go on",
         "decision",
-        f"{_D}.closing:let_pass",
+        f"{_D}.outbox:let_pass",
         "",
         "return",
         "crash:hold-two",
@@ -231,7 +231,7 @@ DECISIONS: Final = (
     one(
         "a reply that was stopped half way stays one though its part has bounced",
         "decision",
-        f"{_D}.closing:amend",
+        f"{_D}.outbox:amend",
         "turn.phase is not TurnPhase.COMPLETED",
         "True",
         _TURNS,
@@ -239,7 +239,7 @@ DECISIONS: Final = (
     one(
         "an aborted reply leaves the rest of its turn going",
         "decision",
-        f"{_D}.closing:_stop_the_rest",
+        f"{_D}.outbox:_stop_the_rest",
         "",
         "return",
         "crash:abort-reply",
@@ -247,7 +247,7 @@ DECISIONS: Final = (
     one(
         "an abort is ignored while a part is in flight",
         "decision",
-        f"{_D}.aborting:_stop",
+        f"{_D}.operator:_stop",
         "after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))",
         "return",
         "crash:abort",
@@ -255,7 +255,7 @@ DECISIONS: Final = (
     one(
         "an aborted turn leaves its entries going",
         "decision",
-        f"{_D}.aborting:_cascade",
+        f"{_D}.operator:_cascade",
         "",
         "return",
         "crash:abort",
@@ -263,7 +263,7 @@ DECISIONS: Final = (
     one(
         "no dedupe: the key of a message is not kept",
         "decision",
-        f"{_D}.accepting:accept",
+        f"{_D}.turns:accept",
         "draft.key(key, turn)",
         "pass",
         "crash:one",
@@ -271,7 +271,7 @@ DECISIONS: Final = (
     one(
         "a message whose commit landed unseen is not new to its caller",
         "decision",
-        f"{_D}.accepting:accept",
+        f"{_D}.turns:accept",
         "known == turn",
         "False",
         f"{_FAULTS}::a_commit_that_landed",
@@ -279,7 +279,7 @@ DECISIONS: Final = (
     one(
         "a cursor does not move",
         "decision",
-        f"{_D}.accepting:advance",
+        f"{_D}.turns:advance",
         "",
         "return",
         "test:contract/test_behaviour_accept.py::a_cursor_moves",
@@ -287,7 +287,7 @@ DECISIONS: Final = (
     one(
         "the key of an enqueue is not kept",
         "decision",
-        f"{_D}.enqueuing:enqueue",
+        f"{_D}.outbox:enqueue",
         "draft.key(outbound_key(intent.key), intent.entry)",
         "pass",
         "crash:client",
@@ -295,8 +295,8 @@ DECISIONS: Final = (
     one(
         "the reply is queued in one commit, answered in the next",
         "decision",
-        f"{_D}.running:reply",
-        "if guards.not_answered(turn):",
+        f"{_D}.turns:reply",
+        "if rules.not_answered(turn):",
         "if draft.find_entry(intent.entry) is None:",
         "crash:one",
         world="one_commit",
@@ -304,7 +304,7 @@ DECISIONS: Final = (
     one(
         "an older run's blocks stay queued",
         "decision",
-        f"{_D}.running:_drop_unsent",
+        f"{_D}.turns:_drop_unsent",
         "",
         "return",
         "crash:stale-blocks",
@@ -312,7 +312,7 @@ DECISIONS: Final = (
     one(
         "two turns of a lane run at a time",
         "decision",
-        f"{_D}.running:next_turn",
+        f"{_D}.turns:next_turn",
         "return turn_step(draft, turn)",
         "if turn_step(draft, turn).act is not TurnAct.WAIT:\n"
         "    return turn_step(draft, turn)",
@@ -321,7 +321,7 @@ DECISIONS: Final = (
     one(
         "a step that is done is done again",
         "decision",
-        f"{_D}.stepping:begin_step",
+        f"{_D}.turns:begin_step",
         "if known.get(key) is not None:",
         "if False:",
         f"{_TURNS}::a_step_is_done_once",
@@ -329,7 +329,7 @@ DECISIONS: Final = (
     one(
         "a lane does not wait for its head",
         "decision",
-        f"{_D}.draft:Draft.front",
+        f"{_D}.unit_of_work:UnitOfWork.front",
         "if not entry.yielded:",
         "if False:",
         "crash:two-faults",
@@ -338,7 +338,7 @@ DECISIONS: Final = (
     one(
         "closed gates are ignored",
         "decision",
-        f"{_D}.attempting:_unless_gated",
+        f"{_D}.schedule:_unless_gated",
         "held = True",
         "pass",
         f"{_WAITING}::connected_opens",
@@ -347,7 +347,7 @@ DECISIONS: Final = (
     one(
         "a shorter limit opens a longer gate",
         "decision",
-        f"{_D}.gating:_longer",
+        f"{_D}.outcomes:_longer",
         "",
         "return False",
         f"{_WAITING}::a_longer_gate",
@@ -355,15 +355,15 @@ DECISIONS: Final = (
     one(
         "a dispatch does not ask for an abort",
         "decision",
-        f"{_D}.attempting:dispatch",
-        "not guards.not_aborted(entry)",
+        f"{_D}.schedule:dispatch",
+        "not rules.not_aborted(entry)",
         "False",
         "crash:abort-prepare",
     ),
     one(
         "a dispatch loses the answer of prepare()",
         "decision",
-        f"{_D}.attempting:dispatch",
+        f"{_D}.schedule:dispatch",
         "draft.hand_out(entry, prepared)",
         "draft.hand_out(entry)",
         "crash:prepare",
@@ -371,15 +371,15 @@ DECISIONS: Final = (
     one(
         "a dispatch does not look at the clock",
         "decision",
-        f"{_D}.attempting:dispatch",
-        "not guards.not_expired(entry, draft.now)",
+        f"{_D}.schedule:dispatch",
+        "not rules.not_expired(entry, draft.now)",
         "False",
         "crash:expires-in-prepare",
     ),
     one(
         "a dead letter in doubt is sent again without a word for it",
         "decision",
-        f"{_D}.operating:redrive",
+        f"{_D}.operator:redrive",
         "entry.doubtful or entry.reason == Reason.OUTCOME_UNKNOWN",
         "False",
         f"{_TURNS}::a_doubtful_dead_letter",
@@ -388,7 +388,7 @@ DECISIONS: Final = (
     one(
         "what failed as unknown is sent again without a word for it",
         "decision",
-        f"{_D}.operating:redrive",
+        f"{_D}.operator:redrive",
         "entry.reason == Reason.OUTCOME_UNKNOWN",
         "False",
         f"{_TURNS}::a_dead_letter_whose_doubt",
@@ -396,7 +396,7 @@ DECISIONS: Final = (
     one(
         "a failed turn is run again more than once",
         "decision",
-        f"{_D}.operating:resubmit",
+        f"{_D}.operator:resubmit",
         "if turn.resubmitted:",
         "if False:",
         f"{_TURNS}::a_turn_that_fails_again",
@@ -404,7 +404,7 @@ DECISIONS: Final = (
     one(
         "a stale worker may still write",
         "decision",
-        f"{_D}.draft:Draft.fence",
+        f"{_D}.unit_of_work:UnitOfWork.fence",
         "if self.fence_lost:",
         "if False:",
         "test:fast/test_stale_worker.py::a_new_attempt",

@@ -6,10 +6,10 @@ hand. Nothing here belongs into a gateway: there, the reads of a store are await
 
 from collections.abc import Iterator, Sequence
 
-from turnfold.bodies import checked, place_of
-from turnfold.codec import decode
-from turnfold.events import NAMES, Event
-from turnfold.fold import State, fold
+from turnfold._log.bodies import checked, place_of
+from turnfold._log.codec import decode
+from turnfold._log.events import NAMES, Event
+from turnfold._state.fold import State, fold
 from turnfold.ports.store import (
     Body,
     Command,

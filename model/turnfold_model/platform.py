@@ -12,7 +12,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from turnfold.payloads import File, Native, Payload, Text
+from turnfold.enums import DeliveryClass, FailureClass
+from turnfold.messages import (
+    File,
+    Native,
+    Payload,
+    Text,
+)
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -28,7 +34,6 @@ from turnfold.ports.channel import (
     Unknown,
     Verdict,
 )
-from turnfold.words import DeliveryClass, FailureClass
 
 KINDS = ("text", "file", "native")
 Planner = Callable[[Payload], Sequence[PlannedPart]]

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from turnfold import pages
+from turnfold.api.kernel import Kernel
 from turnfold.audit import Acceptance, Report, audit_store
-from turnfold.kernel import Kernel
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, record_pages
 from turnfold_model.clock import FakeClock
 from turnfold_model.edges import Edge, taken
 from turnfold_model.platform import Platform
@@ -151,7 +150,7 @@ async def _audited(
     await store.open(read_only=True)
     try:
         report = await audit_store(store, witness=witness)
-        records = [record async for page in pages.records(store) for record in page]
+        records = [record async for page in record_pages(store) for record in page]
         return report, set(taken(e for r in records for e in as_events(r)))
     finally:
         await store.close()

@@ -18,9 +18,9 @@ from typing import Literal, Self, cast
 import apsw
 from attrs import define, evolve, field, frozen
 
+from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold.errors import TurnfoldError
 from turnfold.ports.store import Store, now
-from turnfold.words import BlindPolicy, DeliveryClass
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash.life import Life, StuckError, Tape
 from turnfold_model.crash.scenario import Scenario

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from turnfold.fold import family
+from turnfold._state.fold import family
+from turnfold.enums import Phase, TurnPhase
 from turnfold.ports.store import Summary
-from turnfold.words import Phase, TurnPhase
 
 
 def at_rest(open_rows: Iterable[Summary]) -> bool:

@@ -5,11 +5,11 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from turnfold import canonical
+from turnfold._log import canonical
+from turnfold._log.canonical import Record
+from turnfold._log.codec import decode, encode, record_of
 from turnfold.audit import audit_log
-from turnfold.codec import decode, encode, record_of
 from turnfold.errors import CorruptLogError
-from turnfold.records import Record
 from turnfold_model import reference
 from turnfold_model.damage import Log, counted
 

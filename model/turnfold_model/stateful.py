@@ -24,11 +24,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from turnfold.decide import aborting, gating, operating, settling
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
+from turnfold._decide import operator, outcomes
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    AbortReason,
+    BlindPolicy,
+    DeliveryClass,
+    TurnPhase,
+)
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold.words import AbortReason, BlindPolicy, DeliveryClass, TurnPhase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scenario import HOUR, Scenario
 from turnfold_model.scratch import ROOM
@@ -132,21 +137,21 @@ class GatewayMachine(RuleBasedStateMachine):
         """The platform accepts a reply, and refuses it afterwards."""
         turn = self._until(0, lambda turn: turn.phase is TurnPhase.COMPLETED)
         for final in turn.finals:
-            self.gateway.tell(operating.bounce, stream=final, part=0, detail="full")
+            self.gateway.tell(operator.bounce, stream=final, part=0, detail="full")
 
     @rule()
     def handler_always_fails(self) -> None:
         """All runs of a turn raise; a person lets it run once more."""
         turn = self._until(11, lambda turn: turn.phase is TurnPhase.FAILED)
-        self.gateway.tell(operating.resubmit, stream=turn.stream, by="test")
+        self.gateway.tell(operator.resubmit, stream=turn.stream, by="test")
 
     @rule(reason=st.sampled_from([_USER, AbortReason.SUPERSEDED]))
     def reply_is_stopped(self, reason: AbortReason) -> None:
         """One that waits for its channel, and one whose second part is on the wire."""
         turn = self._until(0, lambda turn: bool(turn.finals), up=False)
-        self.gateway.tell(aborting.abort_turn, stream=turn.stream, reason=reason)
+        self.gateway.tell(operator.abort_turn, stream=turn.stream, reason=reason)
         turn = self._until(1, self._is_half_sent)
-        self.gateway.tell(aborting.abort_turn, stream=turn.stream, reason=reason)
+        self.gateway.tell(operator.abort_turn, stream=turn.stream, reason=reason)
         self._live(20, None, [], 0)
 
     def _is_half_sent(self, turn: Turn) -> bool:
@@ -195,7 +200,7 @@ class GatewayMachine(RuleBasedStateMachine):
     def stop_turn(self, pick: int, reason: AbortReason) -> None:
         turn = _one(self.gateway.turns(), pick)
         if turn:
-            self.gateway.tell(aborting.abort_turn, stream=turn.stream, reason=reason)
+            self.gateway.tell(operator.abort_turn, stream=turn.stream, reason=reason)
 
     # --- operators ---
 
@@ -213,27 +218,27 @@ class GatewayMachine(RuleBasedStateMachine):
                 self._operate(
                     pick,
                     ("queued", "attempted", "dispatched", "in_doubt", "retryable"),
-                    aborting.abort_entry,
+                    operator.abort_entry,
                     reason=_USER,
                 )
             case "redrive" | "risk":
                 failed = _one([e for e in entries if e.phase == "failed"], pick)
                 if failed:
                     anyway = {"by": "test", "accept_duplicate": what == "risk"}
-                    tell(operating.redrive, stream=failed.stream, **anyway)
+                    tell(operator.redrive, stream=failed.stream, **anyway)
             case "late":
                 self._evidence(pick)
             case "acknowledge":
-                self._operate(pick, "failed", operating.acknowledge, by="test")
+                self._operate(pick, "failed", operator.acknowledge, by="test")
             case "bounce":
                 self._operate(
-                    pick, ("delivered",), operating.bounce, part=0, detail="full"
+                    pick, ("delivered",), operator.bounce, part=0, detail="full"
                 )
             case _:
                 self._operate(
                     pick,
                     ("delivered", "failed", "aborted"),
-                    operating.redact,
+                    operator.redact,
                     by="test",
                 )
 
@@ -247,7 +252,7 @@ class GatewayMachine(RuleBasedStateMachine):
         if verdict == "not_sent" and self._may_have_landed(entry):
             verdict = "delivered" if self._landed(entry) else "give_up"
         stream = entry.stream
-        self.gateway.tell(operating.resolve, stream=stream, verdict=verdict, by="test")
+        self.gateway.tell(operator.resolve, stream=stream, verdict=verdict, by="test")
 
     @rule(pick=_pick, wait=st.sampled_from(_WAITS))
     def reschedule(self, pick: int, wait: int) -> None:
@@ -255,7 +260,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self._operate(
             pick,
             ("queued", "retryable", "in_doubt"),
-            operating.reschedule,
+            operator.reschedule,
             due=due,
             by="test",
         )
@@ -265,7 +270,7 @@ class GatewayMachine(RuleBasedStateMachine):
         failed = [t for t in self.gateway.turns() if t.phase is TurnPhase.FAILED]
         turn = _one([t for t in failed if not t.finals] or failed, pick)
         if turn:
-            self.gateway.tell(operating.resubmit, stream=turn.stream, by="test")
+            self.gateway.tell(operator.resubmit, stream=turn.stream, by="test")
 
     def _evidence(self, pick: int) -> None:
         """A success that comes late: the platform's word for an attempt long past, for
@@ -278,7 +283,7 @@ class GatewayMachine(RuleBasedStateMachine):
             outcome = Accepted(receipt=Receipt(ids=(self._landed(entry) or "",)))
             at = {"part": entry.part, "number": max(1, entry.attempt)}
             stream, tell = entry.stream, self.gateway.tell
-            taken = tell(settling.settle, stream=stream, outcome=outcome, **at)
+            taken = tell(outcomes.settle, stream=stream, outcome=outcome, **at)
             assert taken is True, taken  # noqa: S101  INV-4: evidence wins
 
     def _operate(
@@ -318,7 +323,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gateway.pass_time(wait)
 
     def _connect(self, *, up: bool) -> None:
-        decision = gating.connected if up else gating.disconnected
+        decision = outcomes.connected if up else outcomes.disconnected
         self.gateway.tell(decision, channel=scripts.CHANNEL, account="default")
 
     # --- what must hold ---

@@ -11,15 +11,20 @@ from typing import Any
 
 from attrs import evolve
 
+from turnfold._decide import turns
+from turnfold._runtime.programs import (
+    Append,
+    CallHandler,
+    Program,
+    RunEnd,
+)
+from turnfold._state.entry import Entry
+from turnfold._state.fold import family
+from turnfold._state.turn import Turn
 from turnfold.audit import audit_store
-from turnfold.decide import stepping
-from turnfold.effects import Append, CallHandler, Program, RunEnd
+from turnfold.enums import Flush, Phase
 from turnfold.errors import RuleBrokenError, StepInDoubtError, UsageError
-from turnfold.fold import family
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
 from turnfold.ports.store import Listing, Summary, now
-from turnfold.words import Flush, Phase
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash import scripts
@@ -81,10 +86,10 @@ def _moody(style: int, call: CallHandler, told: Program, *, fails: bool) -> Prog
     """Styles 4 and 5 remember a step; 5 fails in its first run, or in every one if
     `fails`; 3 is released in its first."""
     if style >= 4:
-        step = partial(stepping.begin_step, stream=call.turn, run=call.run, key="s")
+        step = partial(turns.begin_step, stream=call.turn, run=call.run, key="s")
         state = yield Append(step)
         if not state.done:
-            end = partial(stepping.end_step, stream=call.turn, run=call.run, key="s")
+            end = partial(turns.end_step, stream=call.turn, run=call.run, key="s")
             yield Append(partial(end, result=1))
     if fails or (call.run == 1 and style in (3, 5)):
         return RunEnd("raised" if style == 5 else "stopped", "on purpose")

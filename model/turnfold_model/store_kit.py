@@ -12,7 +12,8 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from turnfold import canonical
+from turnfold._log import canonical
+from turnfold._log.canonical import BLANK, hash_of
 from turnfold.errors import ConflictError
 from turnfold.ports.store import (
     Body,
@@ -27,7 +28,6 @@ from turnfold.ports.store import (
     Wanted,
     Write,
 )
-from turnfold.records import BLANK, hash_of
 
 MANY = 2500  # records; more than any store is likely to read in one piece
 

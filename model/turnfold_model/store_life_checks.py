@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from turnfold._log.canonical import BLANK
 from turnfold.errors import NotAStoreError, NotOpenError, ReadOnlyError
 from turnfold.ports.store import Listing, Store, Wanted, Write
-from turnfold.records import BLANK
 from turnfold_model.store_kit import (
     Place,
     body,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from turnfold._log.canonical import BLANK
 from turnfold.errors import ConflictError, InvalidInputError
 from turnfold.ports.store import Body, BodyRef, Head, Listing, Store, Watermark
-from turnfold.records import BLANK
 from turnfold_model.store_kit import (
     Place,
     attempt,

@@ -3,7 +3,7 @@
 The rows are the `from -> to` columns of specs/design.md, as plain data with the
 names that stand in a log. The reference judges logs by them, and `chart` gives them to
 `transitions`. They are the second of two sources: the kernel's tables in
-`turnfold.machines` are the first. Never derive a row from the kernel's table, or the
+`turnfold._state` are the first. Never derive a row from the kernel's table, or the
 test that compares both proves nothing.
 
 The rules beside the columns are in `reference_entry` and `reference_turn`.

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from turnfold.kernel import Kernel
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.api.kernel import Kernel
+from turnfold.enums import FailureClass
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -28,7 +29,6 @@ from turnfold.ports.channel import (
 )
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
-from turnfold.words import FailureClass
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model import reference
 from turnfold_model.gateway import (
@@ -64,7 +64,7 @@ class Walk:
 
     @property
     def settings(self) -> Settings:
-        return Settings(runs=self.runs, yield_retryable=self.yields)
+        return Settings(max_runs=self.runs, yield_retryable=self.yields)
 
     @property
     def name(self) -> str:

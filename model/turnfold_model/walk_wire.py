@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from turnfold.enums import DeliveryClass
 from turnfold.ports.channel import Attempt, Capabilities, Part, PartClass, Rejected
-from turnfold.words import DeliveryClass
 
 _KEYED, _LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 _CLASSES: Final = {"keyed": (_KEYED,), "lookup": (_LOOKUP,), "blind": ()}

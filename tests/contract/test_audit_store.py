@@ -8,16 +8,16 @@ import apsw
 import pytest
 from attrs import evolve
 
-from turnfold import File, pages
+from turnfold import File
+from turnfold._log import outbox_events as o
+from turnfold._log.codec import encode, record_of
+from turnfold._state.fold import apply, fold, summarize
 from turnfold.audit import Auditor, Report, Rule, audit_store
-from turnfold.audit.beside import compare
+from turnfold.audit.auditor import walk
 from turnfold.audit.facts import Facts
-from turnfold.audit.walk import walk
-from turnfold.codec import encode, record_of
-from turnfold.events import outbox as o
-from turnfold.fold import apply, fold, summarize
+from turnfold.audit.side_checks import compare
+from turnfold.enums import Phase
 from turnfold.ports.store import Body, Stored, Write, now
-from turnfold.words import Phase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
@@ -277,10 +277,10 @@ async def test_closed_streams_are_dropped_and_read_again_when_they_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Memory is bounded by what is open."""
-    from turnfold.audit import states
+    from turnfold.audit import auditor as auditor_module
 
-    monkeypatch.setattr(states, "_LATE", 0)
-    monkeypatch.setattr(pages, "RECORDS", 1)
+    monkeypatch.setattr(auditor_module, "_LATE", 0)
+    monkeypatch.setattr(auditor_module, "RECORDS", 1)
     disk = MemoryDisk()
     gateway = Gateway(store=lambda: MemoryStore(disk))
     await worked(gateway)

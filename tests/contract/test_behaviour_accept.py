@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from turnfold import Inbound, SourceCursor, TurnfoldError
+from turnfold._log.ids import cursor_of
+from turnfold.enums import TurnOutcome, TurnPhase
 from turnfold.errors import InvalidInputError, NotFoundError
-from turnfold.names import cursor_of
-from turnfold.words import TurnOutcome, TurnPhase
 from turnfold_model.gateway import (
     Gateway,
     commits,

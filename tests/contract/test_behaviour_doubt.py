@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Kernel, Settings
-from turnfold.decide import settling
-from turnfold.drivers import scheduler
-from turnfold.drivers.scheduler import Key
-from turnfold.effects import Append, Effect, Send
+from turnfold._decide import outcomes
+from turnfold._runtime import scheduler
+from turnfold._runtime.programs import Append, Effect, Send
+from turnfold._runtime.scheduler import Key
+from turnfold.enums import Phase
 from turnfold.ports.channel import CannotTell, Found, Receipt
-from turnfold.words import Phase
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.gateway import (
     Gateway,
@@ -236,7 +236,7 @@ async def test_a_resend_by_policy_is_in_the_log_before_it_happens(
 
 
 async def test_a_resend_policy_ends_with_the_budget(lone: Gateway) -> None:
-    lone.settings = Settings(attempts=3)
+    lone.settings = Settings(max_attempts=3)
     kernel, name = await sent(lone, *[unknown()] * 9, policy=BlindPolicy.RESEND)
     for _ in range(9):
         await lone.advance(60_000)
@@ -258,7 +258,7 @@ async def test_a_look_up_that_cannot_tell_never_sends_again(
         await lone.advance(900_000)
     assert entry(kernel, name).phase is Phase.PARKED
     assert len(lone.platform.calls) == 1
-    assert len(lone.platform.asked) == lone.settings.asks
+    assert len(lone.platform.asked) == lone.settings.max_lookups
 
 
 @pytest.mark.case("L05", "B09")
@@ -470,7 +470,7 @@ async def test_an_attempt_goes_to_the_wire_once_in_the_life_of_a_process(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(settling, "settle", broken)
+        patch.setattr(outcomes, "settle", broken)
         kernel, name = await sent(lone)
         await until(lambda: driver_of(kernel).troubles)
     await lone.advance(5_000)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected, Settings
-from turnfold.decide.draft import Draft
-from turnfold.drivers.calls import Call
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log.events import GateClosed
+from turnfold._runtime.calls import Call
+from turnfold.enums import Phase, TurnOutcome
 from turnfold.errors import (
     ContractError,
     CorruptLogError,
@@ -19,9 +21,7 @@ from turnfold.errors import (
     OwnedError,
     StoreError,
 )
-from turnfold.events.ledger import GateClosed
 from turnfold.ports.channel import Unknown
-from turnfold.words import Phase, TurnOutcome
 from turnfold_model.faulty import FaultyStore
 from turnfold_model.gateway import (
     Gateway,
@@ -466,7 +466,7 @@ def test_claims_without_a_method_are_refused(tmp_path) -> None:
 async def test_an_entry_that_kills_its_process_is_quarantined(
     gateway: Gateway, prepares: bool
 ) -> None:
-    gateway.settings = Settings(deaths=3)
+    gateway.settings = Settings(max_crashes=3)
     gateway.platform.keyed = True
     gateway.channels = {
         ("t", "default"): PlatformChannel(
@@ -671,7 +671,7 @@ async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
     kernel = await gateway.start()
     driver = driver_of(kernel)
 
-    def half(draft: Draft) -> None:
+    def half(draft: UnitOfWork) -> None:
         draft.emit("gate:t/default", GateClosed(reason="disconnected"))
         draft.key("out:half", "gate:t/default")
         raise NotFoundError(what="the other half", id="x")

@@ -38,7 +38,9 @@ class Forgetful:
 @pytest.mark.case("B04")
 async def test_restarts_inside_the_settle_time_do_not_use_up_the_look_ups() -> None:
     channel = Forgetful()
-    gateway = Gateway(settings=Settings(asks=2), channels={("t", "default"): channel})
+    gateway = Gateway(
+        settings=Settings(max_lookups=2), channels={("t", "default"): channel}
+    )
     kernel = await gateway.start()
     sent = await kernel.enqueue(route(), "hello")
     for _ in range(5):

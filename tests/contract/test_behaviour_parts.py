@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from turnfold import DeliveryClass, FailureClass, File, Native, Settings, Text
-from turnfold.bodies import place_of
+from turnfold._log.bodies import place_of
+from turnfold.enums import Kind, Phase, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.ports.channel import PlannedPart
-from turnfold.words import Kind, Phase, TurnOutcome
 from turnfold_model.gateway import (
     Gateway,
     entry,
@@ -268,7 +268,7 @@ async def test_the_same_key_with_another_file_is_flagged(gateway: Gateway) -> No
 async def test_long_text_is_split_once_and_attempts_count_per_part(
     lone: Gateway,
 ) -> None:
-    lone.settings = Settings(attempts=2)
+    lone.settings = Settings(max_attempts=2)
     lone.channels = {("t", "default"): PlatformChannel(lone.platform, limit=10)}
     lone.platform.plays(
         reject(FailureClass.TRANSIENT), accept(), reject(FailureClass.TRANSIENT)

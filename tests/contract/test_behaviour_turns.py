@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from turnfold import FailureClass, Settings
-from turnfold.decide.attempting import attempt
-from turnfold.decide.settling import settle
+from turnfold._decide.outcomes import settle
+from turnfold._decide.schedule import attempt
+from turnfold.enums import Phase, TurnOutcome, TurnPhase
 from turnfold.errors import (
     BackPressureError,
     IllegalTransitionError,
@@ -17,7 +18,6 @@ from turnfold.errors import (
     StepInDoubtError,
 )
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold.words import Phase, TurnOutcome, TurnPhase
 from turnfold_model.gateway import (
     Gateway,
     commits,
@@ -90,7 +90,7 @@ async def test_a_notice_that_fails_causes_no_notice(lone: Gateway) -> None:
     async def broken(handle) -> None:
         raise RuntimeError("boom")
 
-    lone.settings = Settings(runs=1)
+    lone.settings = Settings(max_runs=1)
     lone.handler = broken
     lone.platform.plays(reject(PERMISSION))
     kernel = await lone.start()
@@ -312,7 +312,7 @@ async def test_control_input_takes_no_lane(lone: Gateway) -> None:
 
 
 async def test_back_pressure_refuses_loudly_and_leaves_nothing(lone: Gateway) -> None:
-    lone.settings = Settings(waiting=1)
+    lone.settings = Settings(max_open_entries=1)
     lone.platform.plays(hang())
     kernel = await lone.start()
     await kernel.enqueue(route(), "1")
@@ -679,7 +679,7 @@ async def test_a_dead_letter_whose_doubt_is_over_still_needs_the_word(
 async def test_a_person_ends_a_doubt_even_when_the_budget_is_spent(
     gateway: Gateway, verdict: str, phase: Phase, calls: int
 ) -> None:
-    gateway.settings = Settings(attempts=1)
+    gateway.settings = Settings(max_attempts=1)
     gateway.platform.plays(unknown())
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), "1")
@@ -714,7 +714,7 @@ async def test_a_turn_that_fails_again_is_not_resubmitted_again(lone: Gateway) -
     async def answer(handle) -> None:
         raise RuntimeError("boom")
 
-    lone.handler, lone.settings = answer, Settings(runs=1)
+    lone.handler, lone.settings = answer, Settings(max_runs=1)
     kernel = await lone.start()
     done = await kernel.accept(inbound())
     assert await done.settled(1000) is TurnOutcome.FAILED

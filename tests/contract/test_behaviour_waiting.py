@@ -6,9 +6,15 @@ from functools import partial
 import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
-from turnfold.decide import aborting, operating
+from turnfold._decide import operator
+from turnfold.enums import (
+    AbortReason,
+    GateScope,
+    Kind,
+    Phase,
+    TurnOutcome,
+)
 from turnfold.ports.channel import Rejected
-from turnfold.words import AbortReason, GateScope, Kind, Phase, TurnOutcome
 from turnfold_model.clock import START_MS
 from turnfold_model.gateway import (
     Gateway,
@@ -61,7 +67,7 @@ async def test_each_tier_of_the_back_off_begins_at_its_millisecond(
 
 @pytest.mark.case("D07")
 async def test_the_budget_ends_at_its_last_unit(gateway: Gateway) -> None:
-    gateway.settings = Settings(attempts=3)
+    gateway.settings = Settings(max_attempts=3)
     kernel, name = await queued(gateway, *[reject(TRANSIENT)] * 9)
     for _ in range(5):
         kernel = await gateway.restart(kernel)
@@ -75,7 +81,7 @@ async def test_the_budget_ends_at_its_last_unit(gateway: Gateway) -> None:
 async def test_a_deferral_never_spends_an_attempt(
     lone: Gateway, failure: FailureClass
 ) -> None:
-    lone.settings = Settings(attempts=1)
+    lone.settings = Settings(max_attempts=1)
     kernel, name = await queued(lone, *[reject(failure)] * 20)
     for _ in range(20):
         assert entry(kernel, name).used == 0
@@ -434,8 +440,8 @@ async def test_an_end_is_heard_of_whatever_comes_before_the_waiter_runs(
     waiting = asyncio.ensure_future(kernel.settled(name))
     await spin()
     for decision in (
-        partial(operating.reschedule, stream=name, due=START_MS + HOUR, by="me"),
-        partial(aborting.abort_entry, stream=name, reason=AbortReason.USER),
+        partial(operator.reschedule, stream=name, due=START_MS + HOUR, by="me"),
+        partial(operator.abort_entry, stream=name, reason=AbortReason.USER),
     ):
         driver = driver_of(kernel)
         commit = await driver.journal.commit([decision])

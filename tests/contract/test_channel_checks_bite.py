@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from turnfold.payloads import File, Payload, Route, Text
+from turnfold.enums import DeliveryClass, FailureClass, Kind
+from turnfold.messages import (
+    File,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -27,7 +33,6 @@ from turnfold.ports.channel import (
     Unknown,
     Verdict,
 )
-from turnfold.words import DeliveryClass, FailureClass, Kind
 from turnfold_model import check_channel
 from turnfold_model.channel_checks import (
     CHECKS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from turnfold.payloads import Route
-from turnfold.words import DeliveryClass
+from turnfold.enums import DeliveryClass
+from turnfold.messages import Route
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_cli.platform import Platform
 from turnfold_cli.platform_book import Fault as PlatformFault

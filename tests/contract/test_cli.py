@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import turnfold_cli
-from turnfold import ndjson
-from turnfold.words import FailureClass
+from turnfold.enums import FailureClass
+from turnfold.inspect import export
 from turnfold_cli import COMMANDS, app
 from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
 from turnfold_model.platform import reject, unknown
@@ -349,7 +349,7 @@ def test_there_are_no_colours_in_a_pipe() -> None:
 def test_the_log_comes_as_lines_that_are_read_back() -> None:
     result = run("log")
     assert result.exit_code == 0
-    records = list(ndjson.read(result.stdout_bytes.splitlines()))
+    records = list(export.read(result.stdout_bytes.splitlines()))
     head = as_json("head")
     assert records[-1].position == len(records) == head["position"]
     tail = run("log", "--from", str(len(records))).stdout.splitlines()
@@ -366,7 +366,7 @@ def test_the_bodies_come_with_the_log_on_request() -> None:
         if kind == "outbox.queued"
     )
     number = queued["body"][0].partition(".")[0]
-    body = ndjson.bytes_of(record["bodies"][number]["data"])
+    body = export.bytes_of(record["bodies"][number]["data"])
     assert json.loads(body)["text"] == "re: hello"
 
 

@@ -9,9 +9,9 @@ import pytest
 from turnfold import Kernel
 from turnfold.audit import audit_store
 from turnfold.audit.findings import Report
+from turnfold.enums import TurnOutcome
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Record
-from turnfold.words import TurnOutcome
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.gateway import Gateway, in_file, inbound, peek, route
 from turnfold_model.peek import Peek

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel
-from turnfold.decide import gating
-from turnfold.decide.draft import Draft
+from turnfold._decide import outcomes
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._runtime.committer import Decided
+from turnfold.enums import Flush, Phase
 from turnfold.errors import (
     BusyError,
     DiskError,
@@ -19,9 +21,7 @@ from turnfold.errors import (
     RuleBrokenError,
     StoreError,
 )
-from turnfold.journal import Decided
 from turnfold.ports.store import Listing, Refused, Store, Stored, Write
-from turnfold.words import Flush, Phase
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.faulty import FaultyStore
 from turnfold_model.gateway import (
@@ -102,8 +102,8 @@ async def test_the_loop_of_a_gateway_never_waits_for_the_disk(
     """A worker that accepts, answers, sends and keeps its store up, and a client that
     posts, on a disk where a sync takes 200 ms: the loop stands still for less than 20.
     """
-    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.1)
-    monkeypatch.setattr("turnfold.upkeep.MARK_S", 0.1)
+    monkeypatch.setattr("turnfold._runtime.worker.IDLE_S", 0.1)
+    monkeypatch.setattr("turnfold._runtime.worker.MARK_S", 0.1)
 
     def store() -> Store:
         return SqliteStore(tmp_path / "g.db", vfs="slow", flush=Flush.THREAD)
@@ -209,13 +209,13 @@ async def test_a_decision_that_is_refused_leaves_its_neighbours_alone(
     assert peek(kernel).state("gate:t/default") is None
 
 
-def _gates(draft: Draft, account: str) -> str:
+def _gates(draft: UnitOfWork, account: str) -> str:
     """A decision that writes one event."""
-    gating.disconnected(draft, channel="t", account=account)
+    outcomes.disconnected(draft, channel="t", account=account)
     return account
 
 
-def _emits_and_fails(draft: Draft) -> None:
+def _emits_and_fails(draft: UnitOfWork) -> None:
     _gates(draft, "default")
     raise RuleBrokenError(stream="gate:t/default", rule="injected", why="a test")
 

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel, Settings
+from turnfold.enums import (
+    AbortReason,
+    Kind,
+    Phase,
+    Reason,
+    TurnOutcome,
+    TurnPhase,
+)
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
 from turnfold.ports.store import Command, Refused, Store, Stored, Write
-from turnfold.words import AbortReason, Kind, Phase, Reason, TurnOutcome, TurnPhase
 from turnfold_model.gateway import (
     Gateway,
     commits,
@@ -36,7 +43,7 @@ async def _answer(handle: Any) -> None:
 @pytest.fixture
 def impatient_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller waits 50 ms for the answer of a worker."""
-    monkeypatch.setattr("turnfold.mailbox.PATIENCE_S", 0.05)
+    monkeypatch.setattr("turnfold.api.client.PATIENCE_S", 0.05)
 
 
 # --- logged once ---------------------------------------------------------------------

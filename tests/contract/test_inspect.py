@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 from turnfold import BlindPolicy, DeliveryClass, FailureClass, Settings
+from turnfold.enums import (
+    Phase,
+    Status,
+    TurnOutcome,
+    TurnPhase,
+)
 from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inspect import (
     CommandView,
@@ -14,9 +20,9 @@ from turnfold.inspect import (
     Inspect,
     LedgerView,
     TurnView,
+    lookup,
 )
 from turnfold.ports.store import Command
-from turnfold.words import Phase, Status, TurnOutcome, TurnPhase
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.gateway import Gateway, in_file, inbound, peek, route, spin
 from turnfold_model.platform import PlatformChannel, hang, reject, unknown
@@ -291,7 +297,7 @@ async def test_a_message_id_in_two_conversations_is_not_guessed(
 async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
     gateway: Gateway,
 ) -> None:
-    gateway.settings = Settings(attempts=1)
+    gateway.settings = Settings(max_attempts=1)
     refused = reject(FailureClass.PERMISSION)
     gateway.platform.plays(refused, conversation="dead")
     gateway.platform.plays(unknown(), conversation="parked")
@@ -330,9 +336,8 @@ async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
 
 
 async def test_a_list_goes_on_over_many_pages(gateway: Gateway, monkeypatch) -> None:
-    from turnfold.inspect import find
 
-    monkeypatch.setattr(find, "_PAGE", 2)
+    monkeypatch.setattr(lookup, "_PAGE", 2)
     kernel = await gateway.start()
     for number in range(7):
         await kernel.enqueue(route(f"c{number}"), "hi")

@@ -9,13 +9,13 @@ import attrs
 import pytest
 
 from turnfold import File, Kernel, Text
-from turnfold.bodies import digests_of
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import digests_of
+from turnfold._log.events import CLASSES, NAMES
+from turnfold.enums import FailureClass, Phase, TurnOutcome
 from turnfold.errors import RuleBrokenError, StillOpenError
-from turnfold.events import CLASSES, NAMES
-from turnfold.events import outbox as o
-from turnfold.events import turn as t
 from turnfold.ports.channel import Rejected
-from turnfold.words import FailureClass, Phase, TurnOutcome
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.gateway import (
     Gateway,
@@ -178,7 +178,7 @@ async def test_what_was_erased_is_neither_sent_nor_run_again(gateway: Gateway) -
         raise ValueError("no")
 
     gateway.handler = handler
-    gateway.settings = attrs.evolve(gateway.settings, runs=1, notices={})
+    gateway.settings = attrs.evolve(gateway.settings, max_runs=1, notices={})
     gateway.platform.plays(answers(Rejected(failure=FailureClass.PERMISSION)))
     kernel = await gateway.start()
     letter = await kernel.enqueue(route(), "text")
@@ -262,8 +262,8 @@ async def test_a_turn_with_many_bodies_is_redacted_in_one_go(gateway: Gateway) -
 @pytest.fixture
 def soon_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker is idle 20 ms after its last append."""
-    monkeypatch.setattr("turnfold.worker._POLL_S", 0.005)
-    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.02)
+    monkeypatch.setattr("turnfold._runtime.worker._POLL_S", 0.005)
+    monkeypatch.setattr("turnfold._runtime.worker.IDLE_S", 0.02)
 
 
 @pytest.mark.usefixtures("soon_idle")

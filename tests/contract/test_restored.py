@@ -15,14 +15,20 @@ import pytest
 from attrs import define, field
 
 from turnfold import Kernel
+from turnfold._decide import operator
+from turnfold._log.events import Restored
+from turnfold._runtime.worker import Upkeep
 from turnfold.audit import audit_store
-from turnfold.decide import restoring
+from turnfold.enums import (
+    DeliveryClass,
+    FailureClass,
+    Phase,
+    Reason,
+    TurnPhase,
+)
 from turnfold.errors import BusyError, RuleBrokenError
-from turnfold.events.ledger import Restored
 from turnfold.ports.channel import Rejected
 from turnfold.ports.store import Store, Watermark
-from turnfold.upkeep import Upkeep
-from turnfold.words import DeliveryClass, FailureClass, Phase, Reason, TurnPhase
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model import reference
@@ -391,7 +397,7 @@ async def test_only_a_worker_goes_on_with_a_copy(
 ) -> None:
     """A client that finds no worker would call an entry unsent that may have arrived.
     The next worker doubts it first, and then does what the client asked for."""
-    monkeypatch.setattr("turnfold.mailbox.PATIENCE_S", 0.05)
+    monkeypatch.setattr("turnfold.api.client.PATIENCE_S", 0.05)
     name = await _until_copy(play, backups, _waiting)
     await _lost(play, backups)
     client = await play.start(work=False)
@@ -520,15 +526,15 @@ async def test_a_crash_before_the_commit_repeats_it(
 ) -> None:
     name = await _until_copy(play, backups, _waiting)
     await _lost(play, backups)
-    real = restoring.restored
+    real = operator.restored
 
     def dies(*_: Any, **__: Any) -> None:
         raise Cut
 
-    monkeypatch.setattr(restoring, "restored", dies)
+    monkeypatch.setattr(operator, "restored", dies)
     with pytest.raises(Cut):
         await play.start()
-    monkeypatch.setattr(restoring, "restored", real)
+    monkeypatch.setattr(operator, "restored", real)
     kernel = await play.start()
     assert len(_restorations(kernel)) == 1
     assert entry(kernel, name).phase is Phase.PARKED
@@ -580,7 +586,7 @@ async def test_a_store_that_is_busy_just_then_is_not_worked_on(
         raise BusyError(path="p", waited_ms=1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(restoring, "restored", busy)
+        patch.setattr(operator, "restored", busy)
         with pytest.raises(BusyError):
             await play.start()
     kernel = await play.start()

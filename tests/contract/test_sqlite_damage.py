@@ -6,13 +6,13 @@ from typing import Any
 import apsw
 import pytest
 
+from turnfold._log.canonical import hash_of
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
     DamagedError,
     StoreError,
 )
-from turnfold.records import hash_of
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.store_kit import (
     body,

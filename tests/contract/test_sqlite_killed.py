@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from turnfold._log.canonical import hash_of
 from turnfold.ports.store import Store, now
-from turnfold.records import hash_of
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.store_kit import read, running, whole_log
 

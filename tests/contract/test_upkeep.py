@@ -10,11 +10,11 @@ import pytest
 from attrs import evolve
 
 from turnfold import Kernel, Settings
+from turnfold._runtime.worker import IDLE_S, MARK_S, Upkeep
+from turnfold.enums import FailureClass, Phase, TurnPhase
 from turnfold.errors import DiskError, NotOpenError, OwnedError
 from turnfold.ports.channel import Rejected
 from turnfold.ports.store import Watermark, now
-from turnfold.upkeep import IDLE_S, MARK_S, Upkeep
-from turnfold.words import FailureClass, Phase, TurnPhase
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.files import MarkFile
@@ -171,8 +171,8 @@ def test_no_mark_is_written_without_an_id_or_before_the_old_one_was_judged(
 async def test_an_idle_worker_moves_the_log_and_marks_how_far_it_got(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnfold.worker._POLL_S", 0.005)
-    monkeypatch.setattr("turnfold.upkeep.IDLE_S", 0.02)
+    monkeypatch.setattr("turnfold._runtime.worker._POLL_S", 0.005)
+    monkeypatch.setattr("turnfold._runtime.worker.IDLE_S", 0.02)
     gateway = Gateway(store=in_file(tmp_path / "g.db"))
     kernel = await gateway.start()
     await kernel.enqueue(route(), "x")

@@ -19,7 +19,14 @@ from typing import Any
 
 import pytest
 
-from turnfold.payloads import File, Native, Payload, Route, Text
+from turnfold.enums import DeliveryClass, FailureClass
+from turnfold.messages import (
+    File,
+    Native,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -31,7 +38,6 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.words import DeliveryClass, FailureClass
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_cli.platform import Platform
 from turnfold_cli.platform_book import Fault, FaultKind, Mode

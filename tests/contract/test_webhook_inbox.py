@@ -14,6 +14,7 @@ import pytest
 from attrs import frozen
 from standardwebhooks import Webhook
 
+from turnfold.enums import FailureClass, TurnPhase
 from turnfold.errors import (
     BackPressureError,
     DiskError,
@@ -21,9 +22,8 @@ from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
 )
-from turnfold.payloads import Inbound, Route, Text
+from turnfold.messages import Inbound, Route, Text
 from turnfold.ports.channel import Accepted, Attempt, Part, Rejected
-from turnfold.words import FailureClass, TurnPhase
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_adapters.channels.webhook_http import Limits
 from turnfold_adapters.channels.webhook_inbound import WebhookInbox

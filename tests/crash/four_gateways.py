@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 
 from turnfold import Kernel
 from turnfold.audit import Acceptance, audit_store
-from turnfold.payloads import Inbound, Text
+from turnfold.enums import DeliveryClass, Flush
+from turnfold.messages import Inbound, Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -37,7 +38,6 @@ from turnfold.ports.channel import (
 )
 from turnfold.ports.store import Listing
 from turnfold.settings import Settings
-from turnfold.words import DeliveryClass, Flush
 from turnfold_adapters.stores.sqlite import SqliteStore
 
 GATEWAYS, MESSAGES, CONVERSATIONS = 4, 60, 7

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from turnfold import effects
-from turnfold.decide import attempting, running, settling
-from turnfold.events import CLASSES
+from turnfold._decide import outcomes, schedule, turns
+from turnfold._log.events import CLASSES
+from turnfold._runtime import programs
 from turnfold_cli.demo_plan import PATH, RECOVERY, Class, make_plan
 
 FIELDS = {"messages", "turns", "delivered", "lost", "doubled", "parked", "kills"}
@@ -61,7 +61,7 @@ def test_every_message_has_its_place_in_one_life() -> None:
 
 
 def test_every_point_that_a_plan_names_is_one_that_exists() -> None:
-    modules = (attempting, running, settling)
+    modules = (schedule, turns, outcomes)
     for point in {*PATH, *(name for names in RECOVERY.values() for name in names)}:
         what, _, which = point.partition(" ")
         match what:
@@ -70,4 +70,4 @@ def test_every_point_that_a_plan_names_is_one_that_exists() -> None:
             case "Append":
                 assert any(hasattr(module, which) for module in modules), point
             case _:
-                assert hasattr(effects, what)
+                assert hasattr(programs, what)

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from turnfold.effects import Append, Look
-from turnfold.kernel import Kernel
-from turnfold.payloads import Inbound
+from turnfold._runtime.programs import Append, Look
+from turnfold.api.kernel import Kernel
+from turnfold.messages import Inbound
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.failpoints import Failpoints, Stop, label
 from turnfold_model.platform import Platform, PlatformChannel

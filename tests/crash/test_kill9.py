@@ -58,16 +58,16 @@ def test_a_gateway_is_killed_on_the_whole_path_and_in_its_recovery(
 
 
 NO_DEDUPE = """
-accept = accepting.accept
+accept = turns.accept
 def forgets(draft, turn, inbound, cursor=None):
-    accepting.inbound_key = lambda _: turn
+    turns.inbound_key = lambda _: turn
     return accept(draft, turn, inbound, cursor)
-accepting.accept = forgets
+turns.accept = forgets
 """
 MUTANT = """
-from turnfold import guards
-from turnfold.decide import accepting
-from turnfold.words import DeliveryClass
+from turnfold._decide import rules
+from turnfold._decide import turns
+from turnfold.enums import DeliveryClass
 from turnfold_model.kill9 import Scene, every_point
 {mutation}
 for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
@@ -80,8 +80,8 @@ for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
 @pytest.mark.parametrize(
     ("mutation", "delivery", "rule"),
     [
-        ("guards.resend_allowed = lambda *_: True", "blind", "INV-2"),
-        ("guards.may_look_up = lambda *_: False", "lookup", "INV-1"),
+        ("rules.resend_allowed = lambda *_: True", "blind", "INV-2"),
+        ("rules.may_look_up = lambda *_: False", "lookup", "INV-1"),
         (NO_DEDUPE, "keyed", "INV-9"),
     ],
     ids=["blind resend", "no look-up", "no dedupe"],

@@ -2,8 +2,8 @@
 
 import pytest
 
-from turnfold.payloads import Route
-from turnfold.words import Phase, Reason
+from turnfold.enums import Phase, Reason
+from turnfold.messages import Route
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.gateway import Gateway, peek, until
 from turnfold_model.platform import PlatformChannel

@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 from tests.least import LEAST
 
-from turnfold import guards
-from turnfold.machines.entry import Entry
+from turnfold._decide import rules
+from turnfold._state.entry import Entry
 from turnfold_model import world_matrix
 from turnfold_model.__main__ import main
 from turnfold_model.mutants_checks import NoCheckerError, check, price
@@ -50,11 +50,11 @@ def test_there_is_a_mutant_for_each_guard() -> None:
     broken = {edit.where for mutant in MUTANTS for edit in mutant.edits}
     names = [
         name
-        for name, found in vars(guards).items()
-        if getattr(found, "__module__", "") == guards.__name__
+        for name, found in vars(rules).items()
+        if getattr(found, "__module__", "") == rules.__name__
     ]
     assert len(names) > 15
-    assert {f"turnfold.guards:{name}" for name in names} <= broken
+    assert {f"turnfold._decide.rules:{name}" for name in names} <= broken
 
 
 def test_each_guard_of_the_world_model_has_its_twin_among_the_mutants() -> None:
@@ -84,12 +84,20 @@ def test_there_are_at_least_as_many_mutants_as_the_page_asks_for() -> None:
 @pytest.mark.parametrize(
     ("where", "old", "told"),
     [
-        ("turnfold.guards:no_doubt", "entry.gone", "`entry.gone`, found it 0 times"),
-        ("turnfold.guards:no_doubt", "entry", "found it 1 times"),
-        ("turnfold.guards:outcome_is_current", "entry.phase", "found it 1 times"),
-        ("turnfold.guards:gone", "entry", "there is no such function"),
+        (
+            "turnfold._decide.rules:no_doubt",
+            "entry.gone",
+            "`entry.gone`, found it 0 times",
+        ),
+        ("turnfold._decide.rules:no_doubt", "entry", "found it 1 times"),
+        (
+            "turnfold._decide.rules:outcome_is_current",
+            "entry.phase",
+            "found it 1 times",
+        ),
+        ("turnfold._decide.rules:gone", "entry", "there is no such function"),
         ("turnfold.gone:guard", "entry", "there is no such function"),
-        ("turnfold.machines.entry:Entry", "entry", "no function"),
+        ("turnfold._state.entry:Entry", "entry", "no function"),
     ],
 )
 def test_a_mutant_whose_code_has_moved_on_says_what_it_looked_for(
@@ -104,7 +112,7 @@ def test_a_mutant_whose_code_has_moved_on_says_what_it_looked_for(
 
 
 def test_a_piece_that_stands_there_twice_is_not_replaced() -> None:
-    where = "turnfold.guards:nothing_seen"
+    where = "turnfold._decide.rules:nothing_seen"
     twice = Mutant("twice", "guard", (Edit(where, "Phase", "None"),), ())
     with pytest.raises(StaleMutantError, match="5 times"), applied(twice):
         pass
@@ -112,10 +120,12 @@ def test_a_piece_that_stands_there_twice_is_not_replaced() -> None:
 
 def test_layout_does_not_matter_and_everything_is_put_back() -> None:
     entry = cast("Entry", SimpleNamespace(abort="user"))
-    edit = Edit("turnfold.guards:not_aborted", "( entry . abort )is\\\n None", "True")
+    edit = Edit(
+        "turnfold._decide.rules:not_aborted", "( entry . abort )is\\\n None", "True"
+    )
     with applied(Mutant("spread", "guard", (edit,), ())):
-        assert guards.not_aborted(entry)
-    assert not guards.not_aborted(entry)
+        assert rules.not_aborted(entry)
+    assert not rules.not_aborted(entry)
 
 
 def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
@@ -123,7 +133,7 @@ def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
 ) -> None:
     from turnfold_model import mutants_command as command
 
-    edit = Edit("turnfold.guards:no_doubt", "entry.gone", "True")
+    edit = Edit("turnfold._decide.rules:no_doubt", "entry.gone", "True")
     rows = (
         Mutant("stale", "guard", (edit,), ("answers",)),
         Mutant("lost", "guard", (), ("crash:nowhere",)),
@@ -136,7 +146,7 @@ def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
     assert (report["total"], report["killed"]) == (3, 0)
     assert report["survivors"] == ["harmless"]
     assert report["stale"] == [
-        "stale: turnfold.guards:no_doubt: looked for `entry.gone`, found it 0 times",
+        "stale: turnfold._decide.rules:no_doubt: looked for `entry.gone`, found it 0 times",
         "lost: crash:nowhere",
     ]
 

@@ -10,7 +10,7 @@ import secrets
 
 import pytest
 
-from turnfold.decide import settling
+from turnfold._decide import outcomes
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model import stateful
 from turnfold_model.crash.scenario import Scenario
@@ -123,7 +123,7 @@ def test_a_late_receipt_between_announcement_and_call_stops_the_call(tmp_path) -
     assert not gateway.world.flying
     receipt = Receipt(ids=(gateway.world.platform.find(entry.current.key) or "",))
     late = Accepted(receipt=receipt)
-    gateway.tell(settling.settle, stream=entry.stream, outcome=late, **lost)
+    gateway.tell(outcomes.settle, stream=entry.stream, outcome=late, **lost)
     gateway.settle()
     gateway.judge()
     gateway.close()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from turnfold.errors import FateUnknownError
-from turnfold.payloads import Route
+from turnfold.messages import Route
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_model.crash.life import ShakyStore
 from turnfold_model.gateway import Gateway, driver_of, until

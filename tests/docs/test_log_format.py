@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from turnfold import ndjson
+from turnfold._log.codec import decode
+from turnfold._log.events import NAMES
 from turnfold.audit import audit_log
-from turnfold.codec import decode
-from turnfold.events import NAMES
+from turnfold.inspect import export
 from turnfold_model.log_format import renewed
 
 SPEC = Path(__file__).parents[2] / "specs" / "log-format.md"
@@ -80,8 +80,8 @@ def test_the_name_of_the_body_is_that_of_its_number_and_digest() -> None:
 
 
 def test_the_library_reads_the_example_and_writes_it_again() -> None:
-    records = list(ndjson.read(line.encode() for line in LINES))
-    assert [ndjson.dump(record).decode() for record in records] == LINES
+    records = list(export.read(line.encode() for line in LINES))
+    assert [export.dump(record).decode() for record in records] == LINES
     assert [[NAMES[type(e)] for e in decode(record)] for record in records] == [
         ["store.created"],
         ["outbox.queued", "outbox.planned"],
@@ -92,7 +92,7 @@ def test_the_library_reads_the_example_and_writes_it_again() -> None:
 
 
 def test_the_example_passes_the_audit() -> None:
-    report = audit_log(ndjson.read(line.encode() for line in LINES))
+    report = audit_log(export.read(line.encode() for line in LINES))
     assert report.passed
     assert report.head.hash.hex() == block("text").split()[-1]
 
@@ -102,7 +102,7 @@ def test_the_example_passes_the_audit() -> None:
     [("\b\t\n\f\r", r"\b\t\n\f\r"), ("\x00\x1f", r"\u0000\u001f"), ('"\\', r"\"\\")],
 )
 def test_strings_are_escaped_as_the_page_says(text: str, code: str) -> None:
-    from turnfold.canonical import dumps
+    from turnfold._log.canonical import dumps
 
     assert dumps(text).decode() == f'"{code}"'
     assert dumps("/\x7f\u20ac\U0001f980").decode() == '"/\x7f\u20ac\U0001f980"'
@@ -134,8 +134,8 @@ def test_a_line_that_is_none_is_refused_and_the_rest_is_read_on(wrong: bytes) ->
     from turnfold.errors import InvalidInputError
 
     with pytest.raises(InvalidInputError):
-        ndjson.load(wrong)
-    records = list(ndjson.read([wrong, LINES[1].encode()]))
+        export.load(wrong)
+    records = list(export.read([wrong, LINES[1].encode()]))
     assert [record.stream for record in records] == [
         "?",
         "entry:06gvp0000000000000000000ex",

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from turnfold.codec import encode, record_of
-from turnfold.events import Event
-from turnfold.events import ledger as g
-from turnfold.events import outbox as o
-from turnfold.events import turn as t
-from turnfold.records import Record
-from turnfold.words import DeliveryClass, Kind
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.canonical import Record
+from turnfold._log.codec import encode, record_of
+from turnfold._log.events import Event
+from turnfold.enums import DeliveryClass, Kind
 
 T0 = 1_000_000
 Step = tuple[str, Event] | tuple[str, Event, int]
@@ -17,8 +16,8 @@ FINAL = "entry:t.final"
 LANE = "t/default/42/"
 KEYED, LOOKUP = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 START: list[Step] = [
-    ("store", g.StoreCreated(store="s")),
-    ("store", g.WorkerStarted(epoch=1, owner="w1")),
+    ("store", t.StoreCreated(store="s")),
+    ("store", t.WorkerStarted(epoch=1, owner="w1")),
 ]
 
 

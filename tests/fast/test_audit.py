@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 import pytest
 from attrs import evolve
 
-from turnfold import ndjson
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.canonical import (
+    BLANK,
+    Head,
+    Record,
+    hash_of,
+    head_after,
+)
 from turnfold.audit import RULES, Acceptance, Rule, audit_log, read_witness
 from turnfold.audit.findings import Findings
-from turnfold.errors import InvalidInputError
-from turnfold.events import ledger as g
-from turnfold.events import outbox as o
-from turnfold.events import turn as t
-from turnfold.records import BLANK, Head, Record, hash_of, head_after
-from turnfold.words import (
+from turnfold.enums import (
     AbortReason,
     BlindPolicy,
     FailureClass,
@@ -21,6 +24,8 @@ from turnfold.words import (
     Reason,
     TurnOutcome,
 )
+from turnfold.errors import InvalidInputError
+from turnfold.inspect import export
 
 from .audit_logs import (
     FINAL,
@@ -51,7 +56,7 @@ from .audit_logs import (
 DIED = FailureClass.OWNER_DIED
 TRANSIENT = FailureClass.TRANSIENT
 RESEND = o.Resolved(part=0, resend=True, by="policy:resend")
-NEW_WORKER: Step = ("store", g.WorkerStarted(epoch=2, owner="w2"))
+NEW_WORKER: Step = ("store", t.WorkerStarted(epoch=2, owner="w2"))
 SECOND = attempted(2, fence=2, owner="w2")
 
 
@@ -161,15 +166,15 @@ GOOD: dict[str, list[Step]] = {
         *START,
         (E, queued()),
         (E, planned()),
-        (GATE, g.GateClosed(reason="auth")),
-        (GATE, g.GateOpened(reason="connected")),
+        (GATE, t.GateClosed(reason="auth")),
+        (GATE, t.GateOpened(reason="connected")),
         (E, attempted()),
     ],
     "a gate whose time is over": [
         *START,
         (E, queued()),
         (E, planned()),
-        (GATE, g.GateClosed(reason="rate_limited", until=T0 + 5)),
+        (GATE, t.GateClosed(reason="rate_limited", until=T0 + 5)),
         (E, attempted(), 5),
     ],
     "no ids on this platform": [
@@ -317,7 +322,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     "an epoch twice": (Rule.FENCE, "store", [*START, START[1]]),
     "an epoch goes back": (
         Rule.FENCE, "store",
-        [*START, NEW_WORKER, ("store", g.WorkerStarted(epoch=1, owner="w1"))],
+        [*START, NEW_WORKER, ("store", t.WorkerStarted(epoch=1, owner="w1"))],
     ),
     "attempted by the old worker": (
         Rule.FENCE, E,
@@ -369,7 +374,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
             *START,
             (E, queued()),
             (E, planned()),
-            (GATE, g.GateClosed(reason="auth")),
+            (GATE, t.GateClosed(reason="auth")),
             (E, attempted(), 10),
         ],
     ),
@@ -604,10 +609,10 @@ def test_an_unreadable_stream_is_set_aside_and_the_rest_is_judged() -> None:
 
 
 def test_an_export_with_a_broken_line_is_read_on() -> None:
-    lines = [ndjson.dump(record) for record in LOG]
-    assert audit_log(ndjson.read(lines), marks=[HEAD]).passed
+    lines = [export.dump(record) for record in LOG]
+    assert audit_log(export.read(lines), marks=[HEAD]).passed
     lines[4] = lines[4][:-9]
-    report = audit_log(ndjson.read(lines))
+    report = audit_log(export.read(lines))
     assert {f.rule for f in report.findings} >= {Rule.HASH, Rule.DECODE, Rule.VERSION}
     assert report.events == len(LOG)
 

@@ -11,12 +11,16 @@ from attrs import NOTHING, evolve, fields, has
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turnfold import canonical
-from turnfold.codec import decode, encode, record_of
+from turnfold._log import canonical, outbox_events
+from turnfold._log.canonical import Record, envelope, hash_of
+from turnfold._log.codec import decode, encode, record_of, upcast
+from turnfold._log.events import (
+    CLASSES,
+    NAMES,
+    SCHEMAS,
+    Event,
+)
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.events import CLASSES, NAMES, SCHEMAS, Event, outbox
-from turnfold.records import Record, envelope, hash_of
-from turnfold.upcasters import upcast
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "events-1.ndjson"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -229,12 +233,12 @@ def test_a_lone_surrogate_is_refused_when_written(name: str) -> None:
 
 
 def test_the_fields_of_a_part_are_held_to_the_same_rules() -> None:
-    part = made(outbox.PlannedPart)
-    plan = outbox.Planned(parts=(part, part), budget=8)
+    part = made(outbox_events.PlannedPart)
+    plan = outbox_events.Planned(parts=(part, part), budget=8)
     stored = json.loads(written(plan))
-    for a in fields(outbox.PlannedPart):
+    for a in fields(outbox_events.PlannedPart):
         if a.default is not NOTHING:
-            bare = outbox.Planned(
+            bare = outbox_events.Planned(
                 parts=(evolve(part, **{a.name: a.default}),), budget=8
             )
             assert a.name not in json.loads(written(bare))["parts"][0]
@@ -251,9 +255,9 @@ def test_an_event_that_is_said_again_and_again_is_read_once() -> None:
     first = one("outbox.attempted", data)
     assert one("outbox.attempted", bytes(bytearray(data))) is first
     other = one("outbox.dispatched", b'{"attempt":1,"part":0}')
-    assert other == outbox.Dispatched(part=0, attempt=1)
+    assert other == outbox_events.Dispatched(part=0, attempt=1)
     assert one("outbox.part_delivered", b'{"attempt":1,"part":0}') == (
-        outbox.PartDelivered(part=0, attempt=1)
+        outbox_events.PartDelivered(part=0, attempt=1)
     )
 
 
@@ -292,7 +296,7 @@ def test_what_is_not_canonical_or_not_exact_is_refused(data: bytes) -> None:
 
 def test_the_same_bytes_done_right_are_read() -> None:
     event = one("outbox.dispatched", b'{"attempt":1,"part":0}')
-    assert event == outbox.Dispatched(part=0, attempt=1)
+    assert event == outbox_events.Dispatched(part=0, attempt=1)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +327,10 @@ def test_upcasters_are_applied_one_version_at_a_time() -> None:
 
 
 def test_the_events_of_a_record_come_back_in_their_order() -> None:
-    events = (outbox.Dispatched(part=0, attempt=1), outbox.Parked(reason="x"))
+    events = (
+        outbox_events.Dispatched(part=0, attempt=1),
+        outbox_events.Parked(reason="x"),
+    )
     written = record_of([encode(event) for event in events], "entry:e", 5, 1000, 7)
     assert (written.count, written.before) == (2, 3)
     assert decode(written) == events
@@ -331,7 +338,7 @@ def test_the_events_of_a_record_come_back_in_their_order() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_record_has_as_many_events_as_it_says(count: int) -> None:
-    items = [encode(outbox.Parked(reason="x"))] * 2
+    items = [encode(outbox_events.Parked(reason="x"))] * 2
     written = evolve(record_of(items, "entry:e", 5, 1000, 7), count=count)
     with pytest.raises(CorruptLogError, match="2 events"):
         decode(written)

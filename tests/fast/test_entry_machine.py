@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import pytest
 
-from turnfold.errors import IllegalTransitionError
-from turnfold.events import NAMES, outbox
-from turnfold.machines.entry import Entry, evolve
-from turnfold.machines.entry_table import TRANSITIONS
-from turnfold.words import (
+from turnfold._log import outbox_events as o
+from turnfold._log.events import NAMES
+from turnfold._state.entry import Entry, evolve
+from turnfold._state.entry_fold import TRANSITIONS
+from turnfold.enums import (
     AbortReason,
     BlindPolicy,
     Decoration,
@@ -21,6 +21,7 @@ from turnfold.words import (
     Reason,
     Trial,
 )
+from turnfold.errors import IllegalTransitionError
 from turnfold_model import transition_table
 from turnfold_model.transition_table import NONE
 
@@ -28,7 +29,6 @@ TABLE = {
     phase or NONE: {kind.partition(".")[2]: set(to) for kind, to in row.items()}
     for phase, row in transition_table.ENTRY.items()
 }
-o = outbox
 WHERE = {
     "kind": Kind.FINAL,
     "channel": "t",
@@ -48,7 +48,7 @@ def attempted(part: int, wire: bool) -> o.Attempted:
     return o.Attempted(part=part, attempt=1, owner="o", fence=1, on_wire=wire)
 
 
-SAMPLES: list[outbox.OutboxEvent] = [
+SAMPLES: list[o.OutboxEvent] = [
     o.Queued(**WHERE),
     *(
         o.Imported(**WHERE, phase=phase, origin="x")
@@ -97,7 +97,7 @@ WIRE = attempted(0, wire=True)
 LOST = o.OutcomeUnknown(**TRY, cause="cut", due=5)
 PARKED = o.Parked(reason="cut")
 AGAIN = o.FailedRetryable(**TRY, failure=FailureClass.TRANSIENT, due=5)
-Path = list[outbox.OutboxEvent]
+Path = list[o.OutboxEvent]
 PATHS: dict[str, Path] = {
     "queued": [],
     "attempted": [attempted(0, wire=False)],
@@ -132,7 +132,7 @@ PAIRS: dict[str, list[Path]] = {
 }
 
 
-def folded(events: list[outbox.OutboxEvent]) -> Entry:
+def folded(events: list[o.OutboxEvent]) -> Entry:
     state: Entry | None = None
     for position, event in enumerate(events, 1):
         state = evolve(state, event, "entry:e", 1000 + position, position)
@@ -158,7 +158,7 @@ def states(phase: str) -> list[Entry | None]:
     return [in_phase(phase, 1), in_phase(phase, 2), *pairs]
 
 
-def name_of(event: outbox.OutboxEvent) -> str:
+def name_of(event: o.OutboxEvent) -> str:
     return NAMES[type(event)].partition(".")[2]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from turnfold.failures import RULES, backoff_ms
+from turnfold._decide.failures import RULES, backoff_ms
+from turnfold.enums import FailureClass
 from turnfold.settings import Settings
-from turnfold.words import FailureClass
 
 PAGE = Path(__file__).parents[2] / "specs" / "failures.md"
 ROW = re.compile(

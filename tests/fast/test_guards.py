@@ -5,12 +5,18 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from turnfold import guards
-from turnfold.events.outbox import PlannedPart
-from turnfold.machines.entry import Entry
-from turnfold.machines.parts import PartState
-from turnfold.machines.turn import Turn
-from turnfold.words import AbortReason, DeliveryClass, Kind, PartEnd, Phase, TurnPhase
+from turnfold._decide import rules
+from turnfold._log.outbox_events import PlannedPart
+from turnfold._state.entry import Entry, PartState
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    AbortReason,
+    DeliveryClass,
+    Kind,
+    PartEnd,
+    Phase,
+    TurnPhase,
+)
 
 KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 PART = PlannedPart(
@@ -59,48 +65,48 @@ TURN = Turn(
 
 @pytest.mark.parametrize(("now", "passes"), [(999, True), (1000, False)])
 def test_at_its_expiry_it_is_too_late(now: int, passes: bool) -> None:
-    assert guards.not_expired(ENTRY, now) is passes
+    assert rules.not_expired(ENTRY, now) is passes
 
 
 @pytest.mark.parametrize(("used", "passes"), [(0, True), (7, True), (8, False)])
 def test_the_budget_is_used_up_at_its_size(used: int, passes: bool) -> None:
-    assert guards.budget_left(evolve(ENTRY, used=used)) is passes
+    assert rules.budget_left(evolve(ENTRY, used=used)) is passes
 
 
 @pytest.mark.parametrize(("deaths", "passes"), [(4, True), (5, False)])
 def test_the_fifth_death_is_the_last(deaths: int, passes: bool) -> None:
-    assert guards.not_quarantined(evolve(ENTRY, deaths=deaths), 5) is passes
+    assert rules.not_quarantined(evolve(ENTRY, deaths=deaths), 5) is passes
 
 
 def test_a_requested_abort_forbids_attempts() -> None:
-    assert guards.not_aborted(ENTRY)
-    assert not guards.not_aborted(evolve(ENTRY, abort=AbortReason.USER))
+    assert rules.not_aborted(ENTRY)
+    assert not rules.not_aborted(evolve(ENTRY, abort=AbortReason.USER))
 
 
 @pytest.mark.parametrize(("now", "passes"), [(549, True), (550, False)])
 def test_half_of_a_window_is_kept(now: int, passes: bool) -> None:
-    assert guards.key_window_open(ENTRY, now) is passes
+    assert rules.key_window_open(ENTRY, now) is passes
     doubtful = evolve(ENTRY, doubt=True)
-    assert guards.resend_allowed(doubtful, now) is passes
+    assert rules.resend_allowed(doubtful, now) is passes
 
 
 def test_a_key_for_ever_has_no_window_and_no_key_has_none() -> None:
     forever = evolve(PART, key_window_ms=None)
-    assert guards.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12)
+    assert rules.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12)
     keyless = evolve(PART, classes=(LOOKUP,))
-    assert not guards.key_window_open(evolve(ENTRY, parts=(keyless,)), 501)
-    assert not guards.key_window_open(evolve(ENTRY, first_at=None), 501)
+    assert not rules.key_window_open(evolve(ENTRY, parts=(keyless,)), 501)
+    assert not rules.key_window_open(evolve(ENTRY, first_at=None), 501)
 
 
 def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
     blind = evolve(ENTRY, parts=(evolve(PART, classes=()),), doubt=True)
-    assert not guards.resend_allowed(blind, 501)
-    assert guards.resend_allowed(evolve(blind, resend=True), 501)
-    assert guards.resend_allowed(evolve(blind, doubt=False), 501)
-    assert guards.no_doubt(ENTRY)
-    assert not guards.no_doubt(blind)
-    assert not guards.may_look_up(blind)
-    assert guards.may_look_up(ENTRY)
+    assert not rules.resend_allowed(blind, 501)
+    assert rules.resend_allowed(evolve(blind, resend=True), 501)
+    assert rules.resend_allowed(evolve(blind, doubt=False), 501)
+    assert rules.no_doubt(ENTRY)
+    assert not rules.no_doubt(blind)
+    assert not rules.may_look_up(blind)
+    assert rules.may_look_up(ENTRY)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +120,17 @@ def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
     ],
 )
 def test_an_outcome_belongs_to_one_attempt(change: dict[str, object]) -> None:
-    assert guards.outcome_is_current(ENTRY, 5, 0, 1)
-    assert not guards.outcome_is_current(evolve(ENTRY, **change), 5, 0, 1)
+    assert rules.outcome_is_current(ENTRY, 5, 0, 1)
+    assert not rules.outcome_is_current(evolve(ENTRY, **change), 5, 0, 1)
 
 
 def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
-    assert guards.sender_is_dead(ENTRY, 6)
-    assert not guards.sender_is_dead(ENTRY, 5)
-    assert not guards.sender_is_dead(evolve(ENTRY, phase=Phase.IN_DOUBT), 6)
-    assert guards.runner_is_dead(TURN, 6)
-    assert not guards.runner_is_dead(TURN, 5)
-    assert not guards.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
+    assert rules.sender_is_dead(ENTRY, 6)
+    assert not rules.sender_is_dead(ENTRY, 5)
+    assert not rules.sender_is_dead(evolve(ENTRY, phase=Phase.IN_DOUBT), 6)
+    assert rules.runner_is_dead(TURN, 6)
+    assert not rules.runner_is_dead(TURN, 5)
+    assert not rules.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
 
 
 def with_first(**facts: Any) -> Entry:
@@ -134,16 +140,16 @@ def with_first(**facts: Any) -> Entry:
 
 
 def test_a_settled_part_is_settled() -> None:
-    assert guards.not_settled(ENTRY, 0)
-    assert not guards.not_settled(ENTRY, 2)  # there is no such part
+    assert rules.not_settled(ENTRY, 0)
+    assert not rules.not_settled(ENTRY, 2)  # there is no such part
     for end in PartEnd:
-        assert not guards.not_settled(with_first(end=end), 0)
-    assert guards.not_settled(with_first(doubt=True), 0)
+        assert not rules.not_settled(with_first(end=end), 0)
+    assert rules.not_settled(with_first(doubt=True), 0)
 
 
 @pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])
 def test_absence_is_proven_when_nothing_can_land(unsettled: int, proven: bool) -> None:
-    assert guards.absence_proven(unsettled) is proven
+    assert rules.absence_proven(unsettled) is proven
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ def test_absence_is_proven_when_nothing_can_land(unsettled: int, proven: bool) -
 def test_a_receipt_has_ids_unless_there_are_none(
     ids: tuple[str, ...], gives: bool, given: bool
 ) -> None:
-    assert guards.receipt_given(ids, gives_ids=gives) is given
+    assert rules.receipt_given(ids, gives_ids=gives) is given
 
 
 @pytest.mark.parametrize(
@@ -173,8 +179,8 @@ def test_a_receipt_has_ids_unless_there_are_none(
     ],
 )
 def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:
-    assert guards.run_is_current(TURN, 5, 2)
-    assert not guards.run_is_current(evolve(TURN, **change), 5, 2)
+    assert rules.run_is_current(TURN, 5, 2)
+    assert not rules.run_is_current(evolve(TURN, **change), 5, 2)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -182,46 +188,46 @@ def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:
 def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
     entry = evolve(ENTRY, phase=phase, doubt=doubt)
     unsent = phase in (Phase.QUEUED, Phase.RETRYABLE) and not doubt
-    assert guards.abortable_as_unsent(entry) is unsent
+    assert rules.abortable_as_unsent(entry) is unsent
     hidden = (
         phase
         in (Phase.QUEUED, Phase.RETRYABLE, Phase.ABORTED, Phase.ATTEMPTED, Phase.FAILED)
         and not doubt
     )
-    assert guards.nothing_seen(entry) is hidden
-    assert not guards.nothing_seen(evolve(entry, handle=("h",)))
+    assert rules.nothing_seen(entry) is hidden
+    assert not rules.nothing_seen(evolve(entry, handle=("h",)))
 
 
 def test_what_was_accepted_or_placed_may_have_been_seen() -> None:
     unsent = {"phase": Phase.QUEUED}
-    assert guards.nothing_seen(evolve(with_first(end=PartEnd.REFUSED), **unsent))
+    assert rules.nothing_seen(evolve(with_first(end=PartEnd.REFUSED), **unsent))
     for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
-        assert not guards.nothing_seen(evolve(with_first(end=end), **unsent))
-    assert not guards.nothing_seen(evolve(with_first(handle=("h",)), **unsent))
-    assert not guards.nothing_seen(evolve(with_first(doubt=True), **unsent))
+        assert not rules.nothing_seen(evolve(with_first(end=end), **unsent))
+    assert not rules.nothing_seen(evolve(with_first(handle=("h",)), **unsent))
+    assert not rules.nothing_seen(evolve(with_first(doubt=True), **unsent))
 
 
 def test_only_an_accepted_part_can_bounce() -> None:
-    assert guards.was_accepted(with_first(end=PartEnd.DELIVERED), 0)
-    assert not guards.was_accepted(with_first(end=PartEnd.DELIVERED), 1)
+    assert rules.was_accepted(with_first(end=PartEnd.DELIVERED), 0)
+    assert not rules.was_accepted(with_first(end=PartEnd.DELIVERED), 1)
     for end in (None, PartEnd.REFUSED, PartEnd.BOUNCED):
-        assert not guards.was_accepted(with_first(end=end), 0)
+        assert not rules.was_accepted(with_first(end=end), 0)
 
 
 def test_doubt_about_any_part_is_doubt() -> None:
-    assert guards.no_doubt(with_first(end=PartEnd.DELIVERED))
-    assert not guards.no_doubt(with_first(doubt=True))
+    assert rules.no_doubt(with_first(end=PartEnd.DELIVERED))
+    assert not rules.no_doubt(with_first(doubt=True))
 
 
 def test_no_death_ends_a_turn_that_was_left_open() -> None:
-    assert not guards.runner_is_dead(evolve(TURN, left_open=9_000), 6)
+    assert not rules.runner_is_dead(evolve(TURN, left_open=9_000), 6)
 
 
 def test_the_rest() -> None:
-    assert guards.head_of_lane("entry:e", "entry:e")
-    assert not guards.head_of_lane("entry:e", "entry:f")
-    assert not guards.head_of_lane("entry:e", None)
-    assert guards.not_answered(TURN)
-    assert not guards.not_answered(evolve(TURN, phase=TurnPhase.ANSWERED))
-    assert guards.runs_left(evolve(TURN, failed_runs=1), 2)
-    assert not guards.runs_left(evolve(TURN, failed_runs=2), 2)
+    assert rules.head_of_lane("entry:e", "entry:e")
+    assert not rules.head_of_lane("entry:e", "entry:f")
+    assert not rules.head_of_lane("entry:e", None)
+    assert rules.not_answered(TURN)
+    assert not rules.not_answered(evolve(TURN, phase=TurnPhase.ANSWERED))
+    assert rules.runs_left(evolve(TURN, failed_runs=1), 2)
+    assert not rules.runs_left(evolve(TURN, failed_runs=2), 2)

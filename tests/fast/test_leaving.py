@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from turnfold import leaving
+from turnfold._runtime import channel
+from turnfold.api.kernel import Kernel
 from turnfold.errors import NotOpenError
-from turnfold.kernel import Kernel
 
 
 class Quiet:
@@ -57,7 +57,7 @@ async def test_a_channel_that_cannot_be_closed_keeps_neither_others_nor_the_stor
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(leaving, "_CLOSING_S", 0.02)
+    monkeypatch.setattr(channel, "_CLOSING_S", 0.02)
     kernel, good = Kernel(tmp_path / "g.db"), Quiet()
     kernel.attach("bad", bad)
     kernel.attach("good", good)

@@ -11,9 +11,9 @@ import aiohttp
 import nio  # type: ignore[import-untyped]
 import pytest
 
+from turnfold.enums import DeliveryClass, FailureClass, GateScope
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.ports.channel import Accepted, Rejected, Unknown
-from turnfold.words import DeliveryClass, FailureClass, GateScope
 from turnfold_adapters.channels.matrix import MatrixChannel
 from turnfold_adapters.channels.matrix_client import (
     RedirectedError,

@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
-from turnfold.payloads import File, Inbound, Native, Payload, Route, Text
+from turnfold.enums import Format
+from turnfold.messages import (
+    File,
+    Inbound,
+    Native,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import Part
-from turnfold.words import Format
 from turnfold_adapters.channels.matrix_content import (
     CONTENT_MAX_BYTES,
     KEY_FIELD,

@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from turnfold.payloads import Route, Text
+from turnfold.enums import FailureClass
+from turnfold.messages import Route, Text
 from turnfold.ports.channel import Absent, CannotTell, Found, Part
-from turnfold.words import FailureClass
 from turnfold_adapters.channels.matrix_client import MatrixClient, Request
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
 from turnfold_adapters.channels.matrix_history import LOOKUP_PAGES_MAX, look_up

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnfold import Inbound, Kind, Route
-from turnfold.names import (
+from turnfold._log.ids import (
     account_scope,
     cursor_of,
     gates_of,

@@ -3,9 +3,11 @@ by one, live replies, dead updates, turns left open. Both readings judge them al
 
 import pytest
 
-from turnfold.events import Event, outbox, turn
-from turnfold.events import ledger as g
-from turnfold.words import (
+from turnfold._log import events as g
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.events import Event
+from turnfold.enums import (
     Decoration,
     DeliveryClass,
     FailureClass,
@@ -39,7 +41,6 @@ from .audit_logs import (
     unknown,
 )
 
-o, t = outbox, turn
 EVERY = 3  # of the damaged logs
 EDITABLE = (DeliveryClass.EDITABLE,)
 PLACEHOLDER, EDIT = PartAct.PLACEHOLDER, PartAct.EDIT

@@ -4,11 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnfold import File, Native, Route, Text, canonical
+from turnfold import (
+    File,
+    Native,
+    Route,
+    Text,
+)
+from turnfold._log import canonical
+from turnfold._log.bodies import pack, unpack
+from turnfold.enums import Format
 from turnfold.errors import InvalidInputError
-from turnfold.packing import pack, unpack
-from turnfold.payloads import Payload
-from turnfold.words import Format
+from turnfold.messages import Payload
 
 WRONG = [None, 5, 1.5, True, b"x", ["x"], {"x": 1}, object()]
 SOLID = st.text(st.characters(exclude_categories=["Cs"]))

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from turnfold import Capabilities, File, Kind, Native, Route, Text
-from turnfold.planning import MEASURES, make_plan, split_text
+from turnfold._decide.plan import MEASURES, make_plan, split_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 WORDS = st.text(st.sampled_from("ab \n\té😀"), max_size=200)

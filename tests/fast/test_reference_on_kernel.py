@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
+from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold.ports.store import now
-from turnfold.words import BlindPolicy, DeliveryClass
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import World

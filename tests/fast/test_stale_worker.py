@@ -6,14 +6,14 @@ from functools import partial
 
 import pytest
 
-from turnfold.decide import running, settling
-from turnfold.decide.draft import Draft
-from turnfold.effects import Append, Send
+from turnfold._decide import outcomes, turns
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._runtime.committer import Decided
+from turnfold._runtime.programs import Append, Send
+from turnfold.enums import FailureClass
 from turnfold.errors import OwnedError
-from turnfold.journal import Decided
 from turnfold.ports.channel import Rejected
 from turnfold.ports.store import now
-from turnfold.words import FailureClass
 from turnfold_model.crash import scripts
 from turnfold_model.crash.matrix import named
 from turnfold_model.crash.process import Process
@@ -53,7 +53,7 @@ def decided(worker: Process, decision) -> Decided:
 def test_a_new_attempt_of_it_is_refused(stale: Process) -> None:
     before = Peek(stale.store).head
 
-    def fence(draft: Draft) -> object:
+    def fence(draft: UnitOfWork) -> object:
         return draft.fence()
 
     assert isinstance(decided(stale, fence).error, OwnedError)
@@ -63,13 +63,13 @@ def test_a_new_attempt_of_it_is_refused(stale: Process) -> None:
 def test_the_end_of_an_attempt_that_failed_is_not_recorded(stale: Process) -> None:
     before = Peek(stale.store).head
     outcome = Rejected(failure=FailureClass.TRANSIENT)
-    decision = partial(settling.settle, stream=ENTRY, part=0, number=1, outcome=outcome)
+    decision = partial(outcomes.settle, stream=ENTRY, part=0, number=1, outcome=outcome)
     assert decided(stale, decision).value is False
     assert Peek(stale.store).head == before
 
 
 def test_the_end_of_a_run_is_not_recorded(stale: Process) -> None:
     before = Peek(stale.store).head
-    decision = partial(running.released, stream=TURN, run=1, reason="shutdown")
+    decision = partial(turns.released, stream=TURN, run=1, reason="shutdown")
     assert decided(stale, decision).error is None
     assert Peek(stale.store).head == before

@@ -1,6 +1,7 @@
 """The tree keeps its shape: sizes, imports, words. Read as rules, not as style."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ SOURCES = sorted(
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # A longer file or function stands here with its reason.
 LONGER: dict[str, str] = {
-    "machines/entry_fold.py:moved": "one case per event; splitting it would hide a gap",
-    "machines/turn.py:_moved": "as above",
+    "_state/entry_fold.py:moved": "one case per event; splitting it would hide a gap",
+    "_state/turn.py:_moved": "as above",
 }
 MAY_IMPORT = {
     "turnfold": {"turnfold"},
@@ -68,6 +69,53 @@ def test_imports_go_one_way() -> None:
         if name.startswith("turnfold")
         and name.partition(".")[0] not in MAY_IMPORT[path.relative_to(ROOT).parts[1]]
     ]
+
+
+# The kernel's layers, from the caller down to the stored bytes. A layer imports what
+# stands behind it; ports, audit and inspect stand beside, the words below all.
+LAYERS = ("api", "_runtime", "_decide", "_state", "_log")
+BESIDE = {
+    "ports": {"_log", "ports"},
+    "audit": {"_state", "_log", "ports", "audit"},
+    "inspect": {"_decide", "_state", "_log", "ports", "inspect"},
+    "": set[str](),  # enums, errors, messages, settings, clock
+}
+
+
+def _layer(module: str) -> str:
+    part = module.split(".")[1] if "." in module else ""
+    return part if part in LAYERS or part in BESIDE else ""
+
+
+def _below(layer: str) -> set[str]:
+    if layer in BESIDE:
+        return BESIDE[layer] | {""}
+    rest = {"ports", ""} | ({"audit", "inspect"} if layer == "api" else set())
+    return {*LAYERS[LAYERS.index(layer) :]} | rest
+
+
+def _kernel_modules() -> Iterator[tuple[str, Path]]:
+    root = ROOT / "kernel"
+    for path in sorted(root.rglob("*.py")):
+        if path != root / "turnfold" / "__init__.py":
+            yield ".".join(path.relative_to(root).with_suffix("").parts), path
+
+
+def test_imports_in_the_kernel_go_down() -> None:
+    assert not [
+        f"{module} imports {name}"
+        for module, path in _kernel_modules()
+        for name in _imported(path)
+        if name.startswith("turnfold.") and _layer(name) not in _below(_layer(module))
+    ]
+
+
+def test_every_path_of_the_touch_lists_exists() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`([\w./-]+(?:\.py|\.md|/))`", page)
+    roots = (ROOT, ROOT / "kernel" / "turnfold", ROOT / "specs", ROOT / "model")
+    assert len(paths) > 10
+    assert not [p for p in paths if not any((r / p).exists() for r in roots)]
 
 
 def _imported(path: Path) -> Iterator[str]:
@@ -141,4 +189,4 @@ def test_every_public_name_is_there() -> None:
     import turnfold
 
     for name in turnfold.__all__:
-        assert getattr(turnfold, name).__module__.startswith("turnfold")
+        assert getattr(turnfold, name) is not None, name

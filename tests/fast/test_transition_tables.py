@@ -1,6 +1,6 @@
 """Two transition tables, written apart: the kernel's and the model's. They are equal.
 
-The kernel's stands in `turnfold.machines`, the model's in
+The kernel's stands in `turnfold._state`, the model's in
 `turnfold_model.transition_table`. Nothing else in the tree writes edges by hand.
 """
 
@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from transitions import MachineError
 
-from turnfold.events import NAMES
-from turnfold.events.outbox import OutboxEvent
-from turnfold.events.turn import TurnEvent
-from turnfold.machines import entry, turn
+from turnfold._log.events import NAMES, TurnEvent
+from turnfold._log.outbox_events import OutboxEvent
+from turnfold._state import entry, turn
 from turnfold_model import chart, transition_table
 from turnfold_model.transition_table import NONE
 

@@ -3,10 +3,16 @@ model's table, or the event is refused by name and changes nothing."""
 
 import pytest
 
+from turnfold._log import events as t
+from turnfold._log.events import NAMES
+from turnfold._state.turn import TRANSITIONS, Turn, evolve
+from turnfold.enums import (
+    AbortReason,
+    FailureClass,
+    TurnOutcome,
+    TurnPhase,
+)
 from turnfold.errors import IllegalTransitionError
-from turnfold.events import NAMES, turn
-from turnfold.machines.turn import TRANSITIONS, Turn, evolve
-from turnfold.words import AbortReason, FailureClass, TurnOutcome, TurnPhase
 from turnfold_model import transition_table
 from turnfold_model.transition_table import NONE
 
@@ -14,9 +20,8 @@ TABLE = {
     phase or NONE: {kind.partition(".")[2]: set(to) for kind, to in row.items()}
     for phase, row in transition_table.TURN.items()
 }
-t = turn
 RUN = {"run": 1}
-SAMPLES: list[turn.TurnEvent] = [
+SAMPLES: list[t.TurnEvent] = [
     t.Accepted(
         channel="t",
         account="a",
@@ -50,7 +55,7 @@ SAMPLES: list[turn.TurnEvent] = [
 BY_NAME = {NAMES[type(event)].partition(".")[2]: event for event in SAMPLES}
 ACCEPTED, STARTED = BY_NAME["accepted"], BY_NAME["started"]
 ANSWERED = BY_NAME["answered"]
-PATHS: dict[str, list[turn.TurnEvent]] = {
+PATHS: dict[str, list[t.TurnEvent]] = {
     "accepted": [ACCEPTED],
     "running": [ACCEPTED, STARTED],
     "answered": [ACCEPTED, STARTED, ANSWERED],
@@ -60,14 +65,14 @@ PATHS: dict[str, list[turn.TurnEvent]] = {
 }
 
 
-def folded(events: list[turn.TurnEvent]) -> Turn | None:
+def folded(events: list[t.TurnEvent]) -> Turn | None:
     state: Turn | None = None
     for position, event in enumerate(events, 1):
         state = evolve(state, event, "turn:t", 1000 + position, position)
     return state
 
 
-def name_of(event: turn.TurnEvent) -> str:
+def name_of(event: t.TurnEvent) -> str:
     return NAMES[type(event)].partition(".")[2]
 
 

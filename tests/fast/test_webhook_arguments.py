@@ -10,10 +10,10 @@ import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from turnfold.enums import DeliveryClass
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.payloads import Route, Text
+from turnfold.messages import Route, Text
 from turnfold.ports.channel import Accepted, Attempt, CannotTell, Part
-from turnfold.words import DeliveryClass
 from turnfold_adapters.channels.webhook import WebhookChannel, signer
 
 URL = "https://receiver.invalid/in"

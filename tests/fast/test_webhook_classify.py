@@ -7,8 +7,8 @@ import httpcore
 import httpx
 import pytest
 
+from turnfold.enums import FailureClass
 from turnfold.ports.channel import Rejected, Unknown
-from turnfold.words import FailureClass
 from turnfold_adapters.channels.webhook_errors import classify
 
 

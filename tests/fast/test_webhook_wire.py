@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from turnfold.payloads import File, Native, Payload, Route, Text
+from turnfold.enums import FailureClass, Format, GateScope
+from turnfold.messages import (
+    File,
+    Native,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import Accepted, Attempt, Part, Rejected, Unknown
-from turnfold.words import FailureClass, Format, GateScope
 from turnfold_adapters.channels.webhook_wire import (
     Reply,
     ReplyRules,

@@ -18,14 +18,19 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, NoReturn
 
-from turnfold.fold import family
-from turnfold.kernel import Kernel
-from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold._state.fold import family
+from turnfold.api.handle import TurnHandle
+from turnfold.api.kernel import Kernel
+from turnfold.messages import (
+    File,
+    Inbound,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.channel import Attempt, Outcome, Part
-from turnfold.ports.store import now
+from turnfold.ports.store import now, store_at
 from turnfold.settings import Settings
-from turnfold.stores import store_at
-from turnfold.turns import TurnHandle
 from turnfold_adapters.channels import matrix_client  # noqa: F401  warm before a fork
 from turnfold_adapters.channels.matrix import MatrixChannel
 from turnfold_model.failpoints import Failpoints, Stop
@@ -34,10 +39,10 @@ from turnfold_model.peek import Peek
 # Deaths and outages are the point here: none of the limits may end a turn, and waits
 # are short.
 SETTINGS = Settings(
-    runs=1_000,
-    deaths=1_000,
-    attempts=1_000,
-    asks=1_000,
+    max_runs=1_000,
+    max_crashes=1_000,
+    max_attempts=1_000,
+    max_lookups=1_000,
     backoff_base_ms=10,
     backoff_cap_ms=100,
     probe_ms=100,

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from turnfold.payloads import File, Native, Text
+from turnfold.enums import FailureClass, Format
+from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import Accepted, Attempt, Rejected, Unknown
-from turnfold.words import FailureClass, Format
 from turnfold_adapters.channels.matrix_content import KEY_FIELD, TEXT_MAX_BYTES
 
 from .cutting_proxy import CuttingProxy, Fault

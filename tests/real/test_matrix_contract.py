@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from turnfold.payloads import Route
+from turnfold.messages import Route
 from turnfold_adapters.channels.matrix import MatrixChannel
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
 from turnfold_model.channel_checks import CHECKS, Check, Fault, Harness, Seen, run_check

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from turnfold.enums import DeliveryClass, FailureClass
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.payloads import File, Inbound
+from turnfold.messages import File, Inbound
 from turnfold.ports.channel import (
     Attempt,
     Capabilities,
@@ -35,7 +36,6 @@ from turnfold.ports.channel import (
     Rejected,
     Verdict,
 )
-from turnfold.words import DeliveryClass, FailureClass
 from turnfold_adapters.channels.matrix_content import (
     MESSAGE,
     TEXT_MAX_BYTES,

@@ -19,8 +19,8 @@ import aiohttp
 import nio  # type: ignore[import-untyped]  # ships no types
 from attrs import evolve
 
+from turnfold.enums import FailureClass
 from turnfold.ports.channel import Outcome, Rejected, Unknown
-from turnfold.words import FailureClass
 from turnfold_adapters.channels.matrix_outcomes import (
     Answer,
     RefusedError,

@@ -9,9 +9,14 @@ from typing import Any
 
 from attrs import frozen
 
-from turnfold.payloads import File, Inbound, Native, Text
+from turnfold.enums import Format
+from turnfold.messages import (
+    File,
+    Inbound,
+    Native,
+    Text,
+)
 from turnfold.ports.channel import Part
-from turnfold.words import Format
 
 # Our key inside the content. It outlives the server's memory of transaction ids and
 # is what a look-up searches for.

@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import frozen
 
+from turnfold.enums import FailureClass, GateScope
 from turnfold.errors import ChannelError
 from turnfold.ports.channel import Accepted, Outcome, Receipt, Rejected, Unknown
-from turnfold.words import FailureClass, GateScope
 
 # A server that asks for more than a day is misread or broken; the kernel's own
 # back-off serves the user better than a silent week.

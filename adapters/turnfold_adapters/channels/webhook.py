@@ -27,8 +27,9 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
+from turnfold.enums import DeliveryClass, FailureClass, GateScope
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.payloads import File
+from turnfold.messages import File
 from turnfold.ports.channel import (
     Absent,
     Attempt,
@@ -42,7 +43,6 @@ from turnfold.ports.channel import (
     Rejected,
     Verdict,
 )
-from turnfold.words import DeliveryClass, FailureClass, GateScope
 from turnfold_adapters.channels import webhook_errors, webhook_wire
 from turnfold_adapters.channels.webhook_wire import Reply, ReplyRules
 

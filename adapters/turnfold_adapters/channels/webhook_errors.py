@@ -12,8 +12,8 @@ import socket
 from collections.abc import Iterator
 from functools import cache
 
+from turnfold.enums import FailureClass
 from turnfold.ports.channel import Outcome, Rejected, Unknown
-from turnfold.words import FailureClass
 
 Types = tuple[type[BaseException], ...]
 

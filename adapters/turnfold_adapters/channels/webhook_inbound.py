@@ -35,7 +35,7 @@ from turnfold.errors import (
     StoreError,
     TurnfoldError,
 )
-from turnfold.payloads import Inbound
+from turnfold.messages import Inbound
 from turnfold_adapters.channels.webhook import signer
 from turnfold_adapters.channels.webhook_http import Answer, HttpServer, Limits, Request
 

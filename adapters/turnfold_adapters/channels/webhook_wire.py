@@ -31,7 +31,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from turnfold.payloads import File, Native, Text
+from turnfold.enums import FailureClass, GateScope
+from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -41,7 +42,6 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.words import FailureClass, GateScope
 
 ID_HEADER = "x-message-id"
 REPLAYED_HEADER = "idempotent-replayed"

@@ -21,6 +21,7 @@ from turnfold.errors import (
     ReadOnlyError,
 )
 from turnfold.ports.store import (
+    BLANK,
     Body,
     BodyRef,
     Command,
@@ -36,8 +37,8 @@ from turnfold.ports.store import (
     Wanted,
     Watermark,
     Write,
+    head_after,
 )
-from turnfold.records import BLANK, head_after
 from turnfold_adapters.stores.checking import (
     KEPT_ANSWERS,
     body_there,

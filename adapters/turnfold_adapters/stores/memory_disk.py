@@ -14,6 +14,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from turnfold.ports.store import (
+    BLANK,
     Answer,
     Body,
     BodyRef,
@@ -24,7 +25,6 @@ from turnfold.ports.store import (
     Summary,
     Watermark,
 )
-from turnfold.records import BLANK
 
 _Call = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 

@@ -16,17 +16,14 @@ from itertools import islice
 
 from attrs import evolve
 
-from turnfold.audit.auditor import Auditor
-from turnfold.audit.beside import compare
+from turnfold._log.canonical import Head, Record
+from turnfold.audit.auditor import Auditor, walk
 from turnfold.audit.facts import Facts
-from turnfold.audit.findings import RULES, Finding, Report, Rule
-from turnfold.audit.outside import note_integrity, note_mark
-from turnfold.audit.scope import Made, unchecked
-from turnfold.audit.walk import walk
+from turnfold.audit.findings import RULES, Finding, Made, Report, Rule, unchecked
+from turnfold.audit.side_checks import compare, note_integrity, note_mark
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Store
-from turnfold.records import Head, Record
 
 __all__ = [
     "RULES",

@@ -1,27 +1,211 @@
-"""The audit itself: one pass over the records of a log, whatever they come from.
+"""The folded streams that an audit keeps in hand: the open ones.
 
-A stream that cannot be read on is set aside with its finding; the chain goes on, and so
-does everything else. Nothing here does I/O: `audit.beside` reads a store for it.
+With a store a closed stream is dropped after a while, so that memory is bounded by what
+is open. Of a dropped stream two numbers stay: the hash of its name, and the hash of the
+projection that it must have. If records of it come all the same, it is read again.
 """
 
 import gc
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import NamedTuple
 
-from turnfold.audit.among import Among
-from turnfold.audit.chain import Chain
+from turnfold._log.canonical import (
+    BLANK,
+    Head,
+    Record,
+    hash_of,
+    hashes_of,
+    head_after,
+)
+from turnfold._log.codec import decode
+from turnfold._log.events import Event
+from turnfold._log.ids import TURN, gates_of
+from turnfold._state.entry import Entry
+from turnfold._state.fold import (
+    STORE,
+    UNFOLDABLE,
+    Gate,
+    State,
+    StoreState,
+    fold,
+    summarize,
+)
+from turnfold._state.turn import Turn
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import Findings, Report, Rule
-from turnfold.audit.settled import note_unsettled
-from turnfold.audit.states import States
+from turnfold.audit.stream_rules import StreamRules
 from turnfold.audit.witness import Acceptance, Witness
-from turnfold.codec import decode
+from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
-from turnfold.events import Event
-from turnfold.fold import STORE, UNFOLDABLE, State
-from turnfold.machines.entry import Entry
-from turnfold.machines.ledger import StoreState
-from turnfold.records import Head, Record
+from turnfold.ports.store import RECORDS, Store, Wanted
+
+_LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
+
+
+class States:
+    """`put` each state that is new or has moved on. `projected`: False if nobody asks
+    for the projections of dropped streams."""
+
+    def __init__(self, *, projected: bool = True) -> None:
+        self._projected = projected
+        self.known: dict[str, State] = {}
+        self.dropped: dict[int, int] = {}  # hash of the name -> of the projection
+        self._closed: deque[str] = deque()
+        self.count = 0  # streams there ever were
+
+    def put(self, state: State, *, new: bool) -> None:
+        self.count += new
+        self.known[state.stream] = state
+        if type(state) is Entry:  # nearly all are
+            if state.phase in CLOSED:
+                self._closed.append(state.stream)
+        elif type(state) is Turn and not state.open:
+            self._closed.append(state.stream)
+
+    def find(self, stream: str) -> Entry | Turn | None:
+        """An entry or a turn as it stands now. The entries of a turn that is in hand
+        are in hand, too."""
+        known = self.known.get(stream)
+        return known if isinstance(known, Entry | Turn) else None
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self.known.values())
+
+    # --- for whoever can read a stream again ---
+
+    def trim(self, before: int) -> None:
+        """Drop streams that closed long ago, none that moved at `before` or later: the
+        moment of that time is not judged yet."""
+        kept = []
+        while len(self._closed) > _LATE:
+            state = self.known.get(self._closed.popleft())
+            if not isinstance(state, Entry | Turn) or state.open:
+                continue
+            if state.updated >= before or self._needed(state):
+                kept.append(state.stream)
+            else:
+                del self.known[state.stream]
+                wanted = hash(summarize(state)) if self._projected else 0
+                self.dropped[hash(state.stream)] = wanted
+        self._closed.extend(kept)
+
+    def _needed(self, state: Entry | Turn) -> bool:
+        """The end of a turn is held against its entries, however old they are."""
+        turn = self.known.get(state.turn or "") if isinstance(state, Entry) else None
+        return isinstance(turn, Turn) and turn.open
+
+    def missing(self, streams: Iterable[str]) -> set[str]:
+        """Those of these streams that were dropped."""
+        known, dropped = self.known, self.dropped
+        return {n for n in streams if n not in known and hash(n) in dropped}
+
+    def bring_back(self, stream: str, records: Sequence[Record]) -> None:
+        """A dropped stream from its records. Raises CorruptLogError."""
+        del self.dropped[hash(stream)]
+        state = fold(records)
+        if state is not None:
+            self.put(state, new=False)
+
+
+# --- The chain: hashes, positions, versions and heads. Needs no idea of what events mean ---
+
+
+class Chain:
+    """Fed with every record in order. `marks`: heads that the log must contain."""
+
+    def __init__(self, findings: Findings, marks: Iterable[Head] = ()) -> None:
+        self._findings = findings
+        self._marks: dict[int, list[bytes]] = {}
+        for mark in marks:
+            self._marks.setdefault(mark.position, []).append(mark.hash)
+        self.head, self.events, self.at = BLANK, 0, 0
+        self._check_marks()
+
+    @property
+    def position(self) -> int:
+        return self.head.position
+
+    def feed(self, record: Record) -> None:
+        if record.position != self.position + 1:
+            self._gap(record)
+        if hash_of(record) != record.hash:
+            text = "its hash is not the hash of what is stored"
+            self._findings.add(Rule.HASH, text, record.position, record.stream)
+        if record.at < self.at:
+            text = f"time goes back from {self.at} to {record.at}"
+            self._findings.add(Rule.TIME, text, record.position, record.stream)
+        self.at = max(self.at, record.at)
+        self.events += record.count
+        self.head = head_after(self.head, (record,))
+        if self.position in self._marks:
+            self._check_marks()
+
+    def follows(self, records: Sequence[Record]) -> bool:
+        """True, and gone on to their end, if nothing at all is wrong with these; else
+        nothing is done, and each has to be fed. All of them at each step, since most
+        of what a log without fault costs here would be calls."""
+        before = self.position
+        last = before + len(records)
+        times = [self.at, *[r.at for r in records]]
+        if (
+            hashes_of(records) != [r.hash for r in records]
+            or [r.position for r in records] != [*range(before + 1, last + 1)]
+            or times != sorted(times)
+        ):
+            return False
+        ends = sorted(mark - before for mark in self._marks if before < mark < last)
+        for start, end in pairwise([0, *ends, len(records)]):
+            self.head = head_after(self.head, records[start:end])
+            self._check_marks()
+        self.at = times[-1]
+        self.events += sum([r.count for r in records])
+        return True
+
+    def _gap(self, record: Record) -> None:
+        expected, found = self.position + 1, record.position
+        if found <= self.position:
+            text = f"position {found} comes after {self.position}"
+        elif found == expected + 1:
+            text = f"the record at {expected} is missing"
+        else:
+            text = f"the records from {expected} to {found - 1} are missing"
+        self._findings.add(Rule.POSITION, text, found, record.stream)
+
+    def _check_marks(self) -> None:
+        mine = self.head.hash
+        for digest in self._marks.pop(self.position, ()):
+            if digest != mine:
+                text = (
+                    f"the head noted for position {self.position} is "
+                    f"{digest.hex()[:12]}.., the log gives {mine.hex()[:12]}..: "
+                    "a record up to here was changed, lost or moved"
+                )
+                self._findings.add(Rule.HEAD, text, self.position)
+
+    def end(self) -> None:
+        """The log is over: a head beyond it was noted for records that are gone."""
+        for position in sorted(self._marks):
+            text = f"a head was noted for position {position}, "
+            if position > self.position:
+                text += f"but the log ends at {self.position}: its tail is gone"
+            else:
+                text += "but there is no record at it"
+            self._findings.add(Rule.HEAD, text, self.position)
+        self._marks.clear()
+
+
+# --- The audit itself: one pass over the records of a log, whatever they come from ---
 
 
 @contextmanager
@@ -62,7 +246,7 @@ class Auditor:
         self._witness = None
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
-        self._among = Among(self.findings, self.states.find, self.aside)
+        self._among = StreamRules(self.findings, self.states.find, self.aside)
         self._at = -1
 
     @property
@@ -175,3 +359,157 @@ class Auditor:
             witnessed=None if self._witness is None else self._witness.total,
             head=self.chain.head,
         )
+
+
+# --- INV-14, as far as one log shows it: at rest, everything is closed or waits for a ---
+
+
+_SENDING = (Phase.ATTEMPTED, Phase.DISPATCHED)
+
+
+def note_unsettled(findings: Findings, states: States, now: int) -> None:
+    """Note what should have moved by `now` (log ms) and did not."""
+    opened = [s for s in states if isinstance(s, Entry | Turn) and s.open]
+    opened.sort(key=lambda state: state.order)
+    gates = {s.stream for s in states if isinstance(s, Gate) and s.holds(now)}
+    for text, state in _unsettled(opened, gates, now):
+        findings.add(Rule.SETTLED, text, None, state.stream)
+
+
+def _unsettled(
+    opened: list[Entry | Turn], gates: set[str], now: int
+) -> Iterator[tuple[str, Entry | Turn]]:
+    held: set[tuple[type, str]] = set()  # the lanes that an earlier one holds
+    for state in opened:
+        lane = type(state), state.lane
+        text: str | None
+        if isinstance(state, Entry):
+            gated = bool(gates.intersection(_gates(state.lane)))
+            text = _entry(state, now, waits=lane in held or gated)
+            holds = not state.yielded
+        else:
+            text = _turn(state, now, waits=lane in held)
+            holds = state.phase is not TurnPhase.ANSWERED and not state.held
+        if holds:
+            held.add(lane)
+        if text is not None:
+            yield text, state
+
+
+def _gates(lane: str) -> tuple[str, ...]:
+    return gates_of(lane) if lane.count("/") == 3 else ()
+
+
+def _entry(entry: Entry, now: int, *, waits: bool) -> str | None:
+    if entry.phase in _SENDING:
+        return f"attempt {entry.attempt} of part {entry.part} has no outcome"
+    if now >= entry.expires_at:
+        return f"it expired {now - entry.expires_at} ms ago and is still {entry.phase}"
+    if entry.phase is Phase.PARKED or waits:
+        return None
+    return _overdue(entry.due, entry.updated, now)
+
+
+def _turn(turn: Turn, now: int, *, waits: bool) -> str | None:
+    match turn.phase:
+        case TurnPhase.RUNNING:
+            return f"run {turn.run} has not ended"
+        case TurnPhase.ACCEPTED if not (turn.held or waits):
+            return _overdue(turn.due, turn.updated, now)
+        case _:
+            return None  # an answer is as settled as its entries are
+
+
+def _overdue(due: int | None, updated: int, now: int) -> str | None:
+    since = updated if due is None else due
+    if now < since:
+        return None
+    return f"it has been due for {now - since} ms, and nothing holds it back"
+
+
+# --- The records of a store, page by page, into an auditor. A page costs one call, two ---
+
+
+_GIVE_UP = 100  # positions that cannot be read, one after the other
+
+
+async def walk(
+    auditor: Auditor, store: Store, progress: Callable[[int], None] | None = None
+) -> None:
+    """Feed the whole log. `progress` is told the position after each page."""
+    async for page in _readable(auditor, store):
+        auditor.trim()
+        await _bring_back(auditor, store, page)
+        auditor.feed(page)
+        if progress is not None:
+            progress(page[-1].position)
+
+
+async def _readable(auditor: Auditor, store: Store) -> AsyncIterator[Sequence[Record]]:
+    """All pages that the store can read. Around damage they are smaller, and a position
+    that cannot be read alone is passed."""
+    after, size, failed = 0, RECORDS, 0
+    while failed < _GIVE_UP:
+        try:
+            page = await store.log(after, size)
+        except CorruptLogError as exc:
+            if size > 1:
+                size = max(1, size // 10)
+                continue
+            if not failed:
+                auditor.findings.add(Rule.DECODE, str(exc), after + 1)
+            after, failed = after + 1, failed + 1
+            continue
+        if not page:
+            return
+        yield page
+        after, size, failed = page[-1].position, min(size * 10, RECORDS), 0
+    text = f"{failed} positions in a row cannot be read; the audit of the log ends here"
+    auditor.findings.add(Rule.DECODE, text, after)
+
+
+async def _bring_back(auditor: Auditor, store: Store, page: Sequence[Record]) -> None:
+    """Dropped streams that move in this page, turns with their entries."""
+    streams = auditor.missing(page)
+    if not streams:
+        return
+    turns = frozenset(name for name in streams if name.startswith(TURN))
+    if turns:
+        found = await store.fetch(Wanted(children=turns))
+        children = [name for names in found.children.values() for name in names]
+        streams |= auditor.states.missing(children)
+    found = await store.fetch(Wanted(streams=frozenset(streams)))
+    end = page[0].position
+    for stream, records in found.streams.items():
+        auditor.bring_back(stream, [r for r in records if r.position < end])
+
+
+class Wrong(NamedTuple):
+    """Something beside the log that does not fit it. `position`: of the record that
+    speaks of it; 0 for none."""
+
+    position: int
+    stream: str
+    text: str
+
+
+async def streams_at(store: Store, positions: Iterable[int]) -> set[str]:
+    """The streams of the records at these positions."""
+    wanted, found = sorted(set(positions)), set[str]()
+    at = 0
+    while at < len(wanted):
+        page = await store.log(wanted[at] - 1, RECORDS)
+        last = page[-1].position if page else wanted[-1]
+        end = bisect_right(wanted, last, at)
+        here = set(wanted[at:end])
+        found |= {r.stream for r in page if r.position in here}
+        at = max(end, at + 1)
+    return found
+
+
+Told = tuple[int, Event]  # the position of an event's record, and the event
+
+
+def told(records: Iterable[Record]) -> Sequence[Told]:
+    """The events of a stream. Raises CorruptLogError."""
+    return [(r.position, event) for r in records for event in decode(r)]

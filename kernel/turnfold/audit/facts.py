@@ -6,14 +6,14 @@ position of the record that speaks of it first.
 
 from collections.abc import Iterator, Sequence
 
-from turnfold.audit.turns import inbound_key
-from turnfold.bodies import PAYLOADS, digests_of
-from turnfold.events import Event
-from turnfold.events import outbox as o
-from turnfold.events import turn as t
-from turnfold.fold import State
-from turnfold.machines.turn import Turn
-from turnfold.names import outbound_key
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import PAYLOADS, digests_of
+from turnfold._log.events import Event
+from turnfold._log.ids import outbound_key
+from turnfold._state.fold import State
+from turnfold._state.turn import Turn
+from turnfold.audit.stream_rules import inbound_key
 
 # Most events name no body and give out no key.
 _SILENT = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)

@@ -7,17 +7,34 @@ the events inside of a moment does not matter to these rules.
 
 from collections.abc import Callable, Collection, Sequence
 
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
 from turnfold.audit.findings import Rule
-from turnfold.audit.turns import outcome_of
-from turnfold.events import outbox as o
-from turnfold.events import turn as t
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
-from turnfold.words import Kind
+from turnfold.enums import AbortReason, Kind, Phase, Reason, TurnOutcome
 
 Say = Callable[[int, str, Rule, str], None]  # position, stream, rule, text
 Find = Callable[[str], Entry | Turn | None]
 _ENDS = (t.Completed, t.Failed, t.TurnAborted)
+
+
+def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
+    """How a turn ended, by its finals (INV-10)."""
+    phases = {entry.phase for entry in finals}
+    if not finals:
+        return TurnOutcome.SILENT
+    if phases == {Phase.DELIVERED}:
+        return TurnOutcome.REPLIED
+    if any(entry.receipts for entry in finals):
+        return TurnOutcome.PARTIALLY_REPLIED
+    if Phase.FAILED in phases:
+        expired = all(entry.reason == Reason.EXPIRED for entry in finals)
+        return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
+    reasons = {entry.reason for entry in finals}
+    if AbortReason.SUPERSEDED in reasons:
+        return TurnOutcome.SUPERSEDED
+    return TurnOutcome.ABORTED if AbortReason.USER in reasons else TurnOutcome.SILENT
 
 
 class Joint:

@@ -11,10 +11,10 @@ from typing import Any
 
 from attrs import frozen
 
+from turnfold._log import outbox_events as o
+from turnfold._state.entry import Entry
 from turnfold.audit.findings import Findings, Rule
 from turnfold.errors import InvalidInputError
-from turnfold.events import outbox as o
-from turnfold.machines.entry import Entry
 
 
 @frozen

@@ -13,20 +13,36 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
-from turnfold import fold, pages
-from turnfold.decide.draft import Context, Desk, Draft, Fence
+from turnfold._decide.unit_of_work import (
+    ChannelFacts,
+    Context,
+    Fence,
+    UnitOfWork,
+)
+from turnfold._log.ids import ENTRY, TURN, inbound_key
+from turnfold._state import fold
+from turnfold._state.entry import Entry
+from turnfold._state.fold import Cursor, Gate, StoreState
+from turnfold._state.turn import Turn
 from turnfold.errors import NotFoundError
-from turnfold.inspect import build, nexts
-from turnfold.inspect.find import INBOX, Filter, makes, resolve, rows
-from turnfold.inspect.state import AnyDesk, ReadModel
-from turnfold.inspect.tell import Text
-from turnfold.inspect.verdict import verdict
+from turnfold.inspect import outlook, timeline
+from turnfold.inspect.lookup import (
+    INBOX,
+    AnyDesk,
+    Filter,
+    ReadModel,
+    makes,
+    resolve,
+    rows,
+)
+from turnfold.inspect.outlook import verdict
+from turnfold.inspect.timeline import Text
 from turnfold.inspect.views import (
     Answer,
     AttemptView,
     CommandView,
     EntryView,
-    Happening,
+    EventView,
     InboundView,
     LedgerView,
     Next,
@@ -35,12 +51,8 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
-from turnfold.machines.entry import Entry
-from turnfold.machines.ledger import Cursor, Gate, StoreState
-from turnfold.machines.turn import Turn
-from turnfold.names import ENTRY, TURN, inbound_key
-from turnfold.payloads import Inbound
-from turnfold.ports.store import Command, Record, Store, Wanted
+from turnfold.messages import Inbound
+from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
 __all__ = [
@@ -48,8 +60,8 @@ __all__ = [
     "AttemptView",
     "CommandView",
     "EntryView",
+    "EventView",
     "Filter",
-    "Happening",
     "InboundView",
     "Inspect",
     "LedgerView",
@@ -78,7 +90,7 @@ class Inspect:
         *,
         now: Callable[[], int] = _wall_ms,
         settings: Settings | None = None,
-        desks: Mapping[tuple[str, str], Desk] | None = None,
+        desks: Mapping[tuple[str, str], ChannelFacts] | None = None,
         alive: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self._store = store
@@ -181,21 +193,21 @@ class Inspect:
         """The commands that wait for the worker, the oldest first."""
         return tuple(map(self._command, await self._store.inbox(INBOX)))
 
-    async def events(self, after: int = 0) -> AsyncIterator[Happening]:
+    async def events(self, after: int = 0) -> AsyncIterator[EventView]:
         """Every event after a position, in words; a record that cannot be read says
         so."""
-        async for page in pages.records(self._store, after):
+        async for page in record_pages(self._store, after):
             for happening in await self.tell(page):
                 yield happening
 
-    async def tell(self, records: Sequence[Record]) -> tuple[Happening, ...]:
+    async def tell(self, records: Sequence[Record]) -> tuple[EventView, ...]:
         """The events of these records, in words."""
         model = ReadModel(self._store)
         await model.read_bodies_of(records)
         return tuple(
             happening
             for record in records
-            for happening in build.happened(
+            for happening in timeline.happened(
                 (record,), partial(model.text, record.stream)
             )
         )
@@ -242,7 +254,7 @@ class Inspect:
         alive = self._alive()
         text = "waits in the inbox for the worker to take it up"
         if alive is False:
-            text += nexts.NOBODY
+            text += outlook.NOBODY
         return CommandView(
             id=command.id,
             kind=command.kind,
@@ -258,7 +270,7 @@ class Inspect:
         model: ReadModel,
         turn: Turn,
         waiting: tuple[CommandView, ...],
-        draft: Draft,
+        draft: UnitOfWork,
     ) -> TurnView:
         entries = [
             self._entry(model, draft.entry(name), (), draft)
@@ -267,7 +279,7 @@ class Inspect:
         finals = [e for e in entries if e.id in turn.finals]
         unsettled = [(e.id, e.next) for e in finals if not e.phase.closed]
         named = [(e.id, e.run) for e in entries]
-        next_ = nexts.next_of_turn(draft, turn, self._alive(), unsettled)
+        next_ = outlook.next_of_turn(draft, turn, self._alive(), unsettled)
         records, text = model.records(turn.stream), partial(model.text, turn.stream)
         return TurnView(
             id=turn.stream,
@@ -278,14 +290,14 @@ class Inspect:
             control=turn.control,
             created=turn.created,
             updated=turn.updated,
-            inbound=build.inbound_of(records, partial(model.preview, turn.stream)),
-            runs=build.runs_of(records, text, named),
+            inbound=timeline.inbound_of(records, partial(model.preview, turn.stream)),
+            runs=timeline.runs_of(records, text, named),
             finals=turn.finals,
             notice=turn.notice,
             entries=tuple(entries),
             verdict=verdict(turn, entries, next_),
             next=next_,
-            happened=build.happened(records, text),
+            happened=timeline.happened(records, text),
             waiting=waiting,
         )
 
@@ -294,7 +306,7 @@ class Inspect:
         model: ReadModel,
         e: Entry,
         waiting: tuple[CommandView, ...],
-        draft: Draft,
+        draft: UnitOfWork,
     ) -> EntryView:
         records = model.records(e.stream)
         text: Text = partial(model.text, e.stream)
@@ -319,9 +331,9 @@ class Inspect:
             reason=None if e.reason is None else str(e.reason),
             doubt=e.doubtful,
             delivered=len(e.receipts),
-            parts=build.parts_of(records, text, partial(model.preview, e.stream)),
-            next=nexts.next_of_entry(draft, e, self._alive()),
-            happened=build.happened(records, text),
+            parts=timeline.parts_of(records, text, partial(model.preview, e.stream)),
+            next=outlook.next_of_entry(draft, e, self._alive()),
+            happened=timeline.happened(records, text),
             waiting=waiting,
         )
 
@@ -338,6 +350,6 @@ class Inspect:
             until=summary.due if is_gate else None,
             created=state.created,
             updated=state.updated,
-            next=nexts.next_of_ledger(state, self._now()),
-            happened=build.happened(model.records(state.stream), text),
+            next=outlook.next_of_ledger(state, self._now()),
+            happened=timeline.happened(model.records(state.stream), text),
         )

@@ -6,7 +6,7 @@ text of a handler or platform but `text`, `detail` and `why`, which can be erase
 
 from attrs import field, frozen
 
-from turnfold.words import (
+from turnfold.enums import (
     BlindPolicy,
     DeliveryClass,
     Kind,
@@ -18,7 +18,7 @@ from turnfold.words import (
 
 
 @frozen(kw_only=True)
-class Happening:
+class EventView:
     """One event in plain words. `position`: of its record, which may hold several."""
 
     position: int
@@ -106,7 +106,7 @@ class EntryView:
     delivered: int  # parts
     parts: tuple[PartView, ...]
     next: Next
-    happened: tuple[Happening, ...] = field(repr=False)
+    happened: tuple[EventView, ...] = field(repr=False)
     waiting: tuple[CommandView, ...] = ()  # commands about it
 
 
@@ -153,7 +153,7 @@ class TurnView:
     entries: tuple[EntryView, ...]
     verdict: str
     next: Next
-    happened: tuple[Happening, ...] = field(repr=False)
+    happened: tuple[EventView, ...] = field(repr=False)
     waiting: tuple[CommandView, ...] = ()  # commands about it
 
 
@@ -168,7 +168,7 @@ class LedgerView:
     created: int
     updated: int
     next: Next
-    happened: tuple[Happening, ...] = field(repr=False)
+    happened: tuple[EventView, ...] = field(repr=False)
 
 
 @frozen(kw_only=True)

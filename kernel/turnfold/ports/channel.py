@@ -11,8 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from turnfold.payloads import Inbound, Payload, Route
-from turnfold.words import DeliveryClass, FailureClass, GateScope, Kind
+from turnfold.enums import (
+    DeliveryClass,
+    FailureClass,
+    GateScope,
+    Kind,
+)
+from turnfold.messages import Inbound, Payload, Route
 
 
 @frozen(kw_only=True)

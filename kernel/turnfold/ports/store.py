@@ -12,15 +12,24 @@ store's own business: SQLite answers at once or waits for a thread behind the sa
 and the loop never waits for the disk.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
-from turnfold.errors import ConflictError
-from turnfold.records import Head, Record
+from turnfold._log.canonical import BLANK, Head, Record, head_after
+from turnfold.errors import ConflictError, InvalidInputError
 
 __all__ = [
+    "BLANK",
     "Answer",
     "Body",
     "BodyRef",
@@ -42,7 +51,12 @@ __all__ = [
     "Wanted",
     "Watermark",
     "Write",
+    "body_pages",
+    "head_after",
+    "key_pages",
     "now",
+    "record_pages",
+    "summary_pages",
 ]
 
 _T = TypeVar("_T")
@@ -396,3 +410,72 @@ def now(call: Coroutine[Any, Any, _T]) -> _T:
     name = getattr(call, "__qualname__", "a call")
     msg = f"{name} waits for something; run it in an event loop"
     raise RuntimeError(msg)
+
+
+# --- Finding a store by its address, through entry points: the kernel imports no adapter ---
+
+
+GROUP = "turnfold.stores"
+
+
+def store_at(address: str | Path) -> Store:
+    """The store at an address, not open yet. InvalidInputError if nothing knows it."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  26 ms, only at open
+
+    scheme, colon, rest = str(address).partition(":")
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not colon or len(scheme) == 1 or scheme not in known:
+        scheme, rest = "sqlite", str(address)
+    if scheme not in known:
+        problem = "no store is installed for it; install turnfold as a package"
+        raise InvalidInputError(field="address", problem=problem)
+    factory = known[scheme].load()
+    try:
+        return cast("Store", factory(rest) if rest else factory())
+    except TypeError as exc:
+        problem = f"not an address of a {scheme} store: {address}"
+        raise InvalidInputError(field="address", problem=problem) from exc
+
+
+# --- All of a store, page by page: the loops around the calls of the port that page ---
+
+
+RECORDS = 1_000
+BODIES = 100  # each may have 64 KiB and more
+KEYS = 1_000
+SUMMARIES = 1_000
+
+
+async def record_pages(store: Store, after: int = 0) -> AsyncIterator[Sequence[Record]]:
+    """The log after a position."""
+    while page := await store.log(after, RECORDS):
+        yield page
+        after = page[-1].position
+
+
+async def summary_pages(
+    store: Store, listing: Listing, size: int = SUMMARIES
+) -> AsyncIterator[Sequence[Summary]]:
+    """All summaries that pass a filter, newest first; its `limit` does not count."""
+    want = evolve(listing, limit=size)
+    while page := await store.list(want):
+        yield page
+        if len(page) < size:
+            return
+        want = evolve(want, before=page[-1].order)
+
+
+async def body_pages(store: Store) -> AsyncIterator[Sequence[Body]]:
+    """All bodies that are kept."""
+    after: BodyRef | None = None
+    while page := await store.bodies(after, BODIES):
+        yield page
+        after = page[-1].stream, page[-1].number
+
+
+async def key_pages(store: Store) -> AsyncIterator[Sequence[tuple[str, str]]]:
+    """All dedupe keys with their streams."""
+    after = ""
+    while page := await store.keys(after, KEYS):
+        yield page
+        after = page[-1][0]

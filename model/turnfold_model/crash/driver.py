@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from attrs import define
 
-from turnfold.decide.draft import AttemptRef, Draft, NotLoaded
-from turnfold.drivers import scheduler
-from turnfold.drivers.register import Register
-from turnfold.drivers.scheduler import Key
-from turnfold.effects import (
+from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
+from turnfold._log.frozen import frozen
+from turnfold._runtime import scheduler
+from turnfold._runtime.committer import Commit, Committer
+from turnfold._runtime.programs import (
     Append,
     CallHandler,
     Decision,
@@ -31,17 +31,17 @@ from turnfold.effects import (
     TakeUp,
     Wait,
 )
+from turnfold._runtime.scheduler import Key
+from turnfold._runtime.sender import Register
+from turnfold._state.entry import Entry
 from turnfold.errors import StoreError, UsageError
-from turnfold.frozen import frozen
-from turnfold.journal import Commit, Journal
-from turnfold.machines.entry import Entry
 from turnfold.ports.channel import Outcome, Unknown
 from turnfold.ports.store import now
 
 SICK_MS = 5_000  # when a program that broke is started again
 
 
-class Surroundings(Protocol):
+class Environment(Protocol):
     """The world as one process meets it. Each answers an effect at once, but `send`:
     that starts a request, and `answer` collects what came back."""
 
@@ -87,7 +87,7 @@ class Live:
 class CrashDriver:
     """One life. `alive` holds its programs in the order they became so."""
 
-    def __init__(self, journal: Journal, around: Surroundings, epoch: int) -> None:
+    def __init__(self, journal: Committer, around: Environment, epoch: int) -> None:
         self.journal, self.book, self.around = journal, journal.book, around
         self.epoch = epoch  # 0: a client, which never works
         self.alive: dict[object, Live] = {}
@@ -195,7 +195,7 @@ class CrashDriver:
     def look(self, question: Decision) -> Any:
         """Ask folded state; what is not in memory is fetched."""
         try:
-            return question(Draft(self.book, self.journal.context()))
+            return question(UnitOfWork(self.book, self.journal.context()))
         except NotLoaded:
             return now(self.journal.commit([question])).results[0].get()
 
@@ -226,7 +226,7 @@ class CrashDriver:
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
         """A program that begins again is told what became of its attempt, and one whose
-        attempt a late receipt has overtaken is told so, as by `drivers/sender.py`. What
+        attempt a late receipt has overtaken is told so, as by `_runtime/sender.py`. What
         one program does twice or too early is not excused: the search must see it."""
         taken = self.register.find(effect.attempt)
         if taken is None and live.attempt == effect.attempt:

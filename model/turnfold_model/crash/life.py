@@ -6,7 +6,7 @@ from typing import NoReturn, cast
 
 from attrs import define, field
 
-from turnfold.effects import Append, Program
+from turnfold._runtime.programs import Append, Program
 from turnfold.errors import DiskError, FateUnknownError
 from turnfold.ports.store import (
     Command,

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from turnfold.words import BlindPolicy, DeliveryClass
+from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold_model.crash.scenario import Assumption, Scenario
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)

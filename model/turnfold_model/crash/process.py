@@ -9,12 +9,18 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
-from turnfold.attached import Attached
-from turnfold.bodies import read_body
-from turnfold.book import Book
-from turnfold.clock import Clock
-from turnfold.decide.draft import Context, Desk, Draft, Fence
-from turnfold.effects import (
+from turnfold._decide.unit_of_work import (
+    ChannelFacts,
+    Context,
+    Fence,
+    UnitOfWork,
+)
+from turnfold._log.bodies import fetch_payload, read_body
+from turnfold._log.ids import reply_entry
+from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.committer import Committer, created
+from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.programs import (
     Append,
     Asked,
     CallHandler,
@@ -26,14 +32,12 @@ from turnfold.effects import (
     Reconcile,
     Send,
 )
+from turnfold._state.entry import Entry
+from turnfold._state.fold import STORE, StoreState
+from turnfold.clock import Clock
+from turnfold.enums import FailureClass, Kind, Phase
 from turnfold.errors import FateUnknownError, NotOpenError, StoreError
-from turnfold.fold import STORE
-from turnfold.journal import Journal, created
-from turnfold.machines.entry import Entry
-from turnfold.machines.ledger import StoreState
-from turnfold.names import reply_entry
-from turnfold.packing import fetch_payload
-from turnfold.payloads import Route
+from turnfold.messages import Route
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -47,7 +51,6 @@ from turnfold.ports.channel import (
     Unknown,
 )
 from turnfold.ports.store import Command, Store, now
-from turnfold.words import FailureClass, Kind, Phase
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act
 from turnfold_model.crash.scenario import LATEST_MS, Assumption
@@ -98,11 +101,11 @@ class Process:
         self.scenario = world.scenario
         self.born = world.now
         self._quiet: dict[str, int] = {}
-        self._desk = Attached(CHANNEL, "default", _Channel(world))
-        self.book = Book()
+        self._desk = AttachedChannel(CHANNEL, "default", _Channel(world))
+        self.book = OpenStreams()
         self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
         self._fence: Fence | None = None
-        journal = Journal(store, self.book, self.context)
+        journal = Committer(store, self.book, self.context)
         now(journal.load())
         self.clock.at_least(self.book.last_at)
         if self.book.position == 0 and epoch != 0:
@@ -149,7 +152,7 @@ class Process:
 
     def context(self) -> Context:
         prepares = self.scenario.prepares
-        desk = Desk(prepares=lambda _: prepares)
+        desk = ChannelFacts(prepares=lambda _: prepares)
         return Context(
             now=max(self.now(), self.book.last_at),
             settings=self.scenario.settings,
@@ -273,11 +276,11 @@ class Process:
         entry: Entry = self.look(lambda draft: draft.entry(stream))
         return entry
 
-    def look(self, question: Callable[[Draft], Any]) -> Any:
+    def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
         return self.driver.look(question)
 
 
-def _create(journal: Journal) -> None:
+def _create(journal: Committer) -> None:
     """A new store's first event; a disk that fails is tried again, as an operator
     would start the process again."""
     while True:

@@ -5,9 +5,9 @@ from functools import cached_property
 
 from attrs import define
 
+from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold.ports.channel import Capabilities, PartClass
 from turnfold.settings import Settings
-from turnfold.words import BlindPolicy, DeliveryClass
 
 SETTLE_MS = 5_000
 LATEST_MS = 3 * SETTLE_MS  # when a request lands whose sender is not to be trusted
@@ -88,11 +88,11 @@ class Scenario:
     def settings(self) -> Settings:
         return Settings(
             blind=self.policy,
-            attempts=self.attempts,
-            deaths=self.deaths,
-            runs=self.runs,
+            max_attempts=self.attempts,
+            max_crashes=self.deaths,
+            max_runs=self.runs,
             final_ttl_ms=self.ttl_ms,
-            short_ttl_ms=self.ttl_ms,
+            block_ttl_ms=self.ttl_ms,
         )
 
     @property

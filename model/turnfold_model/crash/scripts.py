@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from turnfold.attached import Attached
-from turnfold.decide import accepting, inbox, running
-from turnfold.decide.aborting import abort_entry, abort_turn
-from turnfold.decide.draft import Draft
-from turnfold.decide.queueing import Intent
-from turnfold.effects import (
+from turnfold._decide import inbox, turns
+from turnfold._decide.operator import abort_entry, abort_turn
+from turnfold._decide.outbox import Intent
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log.bodies import pack
+from turnfold._log.ids import ENTRY, TURN, reply_entry
+from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.programs import (
     Append,
     CallHandler,
     Decision,
@@ -16,15 +18,19 @@ from turnfold.effects import (
     Program,
     RunEnd,
     Wait,
+    append_until_stored,
 )
+from turnfold._state.turn import Turn
+from turnfold.enums import AbortReason, Kind
 from turnfold.errors import NotOpenError, StoreError
-from turnfold.machines.turn import Turn
-from turnfold.names import ENTRY, TURN, reply_entry
-from turnfold.packing import pack
-from turnfold.payloads import File, Inbound, Payload, Route, Text
+from turnfold.messages import (
+    File,
+    Inbound,
+    Payload,
+    Route,
+    Text,
+)
 from turnfold.ports.store import Command
-from turnfold.programs.patience import insist
-from turnfold.words import AbortReason, Kind
 from turnfold_model.crash.scenario import Scenario
 
 CHANNEL = "model"
@@ -49,22 +55,22 @@ def message(lane: int, number: int = 0) -> Inbound:
 def accept(scenario: Scenario, number: int, identity: int) -> Decision:
     turn = f"{TURN}{identity:06}"
     inbound = message(number % scenario.lanes, number)
-    return partial(accepting.accept, turn=turn, inbound=inbound)
+    return partial(turns.accept, turn=turn, inbound=inbound)
 
 
-def first_turn_is_open(draft: Draft) -> bool:
+def first_turn_is_open(draft: UnitOfWork) -> bool:
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     return stream is not None and draft.turn(stream).open
 
 
-def abort_first(draft: Draft) -> None:
+def abort_first(draft: UnitOfWork) -> None:
     """A user stops what became of the first message."""
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     if stream is not None:
         abort_turn(draft, stream=stream, reason=AbortReason.USER)
 
 
-def abort_reply(draft: Draft) -> None:
+def abort_reply(draft: UnitOfWork) -> None:
     """A user stops the reply to the first message, and nothing else of it."""
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     finals = draft.turn(stream).finals if stream else ()
@@ -75,7 +81,7 @@ def abort_reply(draft: Draft) -> None:
 def take_inbox(read: Callable[[], Sequence[Command]]) -> Program:
     """The owner logs what others have posted, one command in a commit."""
     for command in read():
-        yield from insist(partial(inbox.apply, command=command))
+        yield from append_until_stored(partial(inbox.apply, command=command))
 
 
 def enqueue(number: int, now: int) -> Post:
@@ -99,15 +105,15 @@ def abort(turn: str) -> Post:
 
 
 def handler(
-    scenario: Scenario, desk: Attached, turn: Turn, call: CallHandler
+    scenario: Scenario, desk: AttachedChannel, turn: Turn, call: CallHandler
 ) -> Program:
     """Blocks, then the reply; a store that fails is an exception of the handler."""
 
     def intent(kind: Kind, number: int = 0) -> Intent:
         return _intent(scenario, desk, turn, call.run, kind, number)
 
-    spoken = partial(running.say, stream=call.turn, run=call.run)
-    final = partial(running.reply, stream=call.turn, run=call.run)
+    spoken = partial(turns.say, stream=call.turn, run=call.run)
+    final = partial(turns.reply, stream=call.turn, run=call.run)
     try:
         for number in range(scenario.blocks):
             yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
@@ -125,7 +131,12 @@ def unread(trouble: StoreError | NotOpenError) -> Program:
 
 
 def _intent(
-    scenario: Scenario, desk: Attached, turn: Turn, run: int, kind: Kind, number: int
+    scenario: Scenario,
+    desk: AttachedChannel,
+    turn: Turn,
+    run: int,
+    kind: Kind,
+    number: int,
 ) -> Intent:
     name = reply_entry(turn.stream, kind, run, str(number))
     route = Route(channel=CHANNEL, conversation=turn.conversation)

@@ -9,11 +9,11 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
-from turnfold.decide import attempting, running
-from turnfold.effects import Effect, Look
+from turnfold._decide import schedule, turns
+from turnfold._runtime.programs import Effect, Look
 from turnfold_model.crash.driver import Act, CrashDriver, Live
 
-_TOPS = (attempting.next_step, running.next_turn)
+_TOPS = (schedule.next_step, turns.next_turn)
 
 
 class TracedDriver(CrashDriver):

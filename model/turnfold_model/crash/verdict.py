@@ -7,15 +7,25 @@ from itertools import pairwise
 
 from attrs import frozen
 
+from turnfold._log.codec import decode
+from turnfold._log.events import NAMES, Event
+from turnfold._state.entry import Entry
+from turnfold._state.fold import (
+    State,
+    apply,
+    family,
+    summarize,
+)
+from turnfold._state.turn import Turn
 from turnfold.audit import audit_store
-from turnfold.codec import decode
+from turnfold.enums import (
+    FailureClass,
+    Kind,
+    Phase,
+    TurnPhase,
+)
 from turnfold.errors import CorruptLogError, TurnfoldError
-from turnfold.events import NAMES, Event
-from turnfold.fold import State, apply, family, summarize
-from turnfold.machines.entry import Entry
-from turnfold.machines.turn import Turn
 from turnfold.ports.store import Record, Store, now
-from turnfold.words import FailureClass, Kind, Phase, TurnPhase
 from turnfold_model.crash.world import World
 from turnfold_model.peek import Peek
 

@@ -7,8 +7,8 @@ from typing import Self
 from attrs import define, evolve, field, frozen
 
 from turnfold.audit import Acceptance
+from turnfold.enums import DeliveryClass
 from turnfold.ports.store import Head, Store
-from turnfold.words import DeliveryClass
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.crash.scenario import LATEST_MS, SETTLE_MS, Assumption, Scenario
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from turnfold import canonical
+from turnfold._log import canonical
 from turnfold.errors import DiskError, InvalidInputError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS

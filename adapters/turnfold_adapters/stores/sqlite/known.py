@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import apsw
 from attrs import define, field
 
-from turnfold.records import BLANK, Head
+from turnfold.ports.store import BLANK, Head
 from turnfold_adapters.stores.sqlite.connection import row_of
 
 _REMEMBERED = 10_000  # streams

@@ -14,6 +14,7 @@ import apsw
 
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import (
+    BLANK,
     Answer,
     Body,
     BodyRef,
@@ -27,7 +28,6 @@ from turnfold.ports.store import (
     Summary,
     Wanted,
 )
-from turnfold.records import BLANK
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
 from turnfold_adapters.stores.sqlite.files import BodyFolder

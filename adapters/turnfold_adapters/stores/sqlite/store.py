@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import apsw
 
+from turnfold.enums import Flush
 from turnfold.errors import (
     DiskError,
     NotAStoreError,
@@ -45,7 +46,6 @@ from turnfold.ports.store import (
     Watermark,
     Write,
 )
-from turnfold.words import Flush
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership

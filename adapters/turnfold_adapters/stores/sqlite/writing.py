@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import apsw
 
+from turnfold.enums import Flush
 from turnfold.errors import (
     BusyError,
     ConflictError,
@@ -26,7 +27,6 @@ from turnfold.errors import (
     NotOpenError,
 )
 from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
-from turnfold.words import Flush
 from turnfold_adapters.stores.checking import (
     check_projection,
     check_summary,

@@ -1,0 +1,62 @@
+"""What each failure class means: one table. Documented in specs/failures.md.
+
+`counts`: a unit of the budget is spent. `ends`: retrying cannot help. `gate`: what is
+held back until it gets better, besides this part.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attrs import frozen
+
+from turnfold.enums import FailureClass, GateScope
+from turnfold.settings import Settings
+
+
+@frozen
+class Rule:
+    counts: bool
+    ends: bool = False
+    gate: GateScope | None = None
+    opens_by_itself: bool = True
+
+
+_RETRY = Rule(counts=True)
+_FREE = Rule(counts=False)
+_END = Rule(counts=True, ends=True)
+
+RULES: Mapping[FailureClass, Rule] = MappingProxyType(
+    {
+        FailureClass.TRANSIENT: _RETRY,
+        FailureClass.RATE_LIMITED: Rule(counts=False, gate=GateScope.CONVERSATION),
+        FailureClass.NOT_CONNECTED: Rule(counts=False, gate=GateScope.ACCOUNT),
+        FailureClass.AUTH: Rule(
+            counts=False, gate=GateScope.ACCOUNT, opens_by_itself=False
+        ),
+        FailureClass.PERMISSION: _END,
+        FailureClass.TARGET_GONE: _END,
+        FailureClass.TARGET_MOVED: _RETRY,
+        FailureClass.HANDLE_GONE: _RETRY,
+        FailureClass.DECORATION: _RETRY,
+        FailureClass.TOO_LONG: _END,
+        FailureClass.INVALID_PAYLOAD: _END,
+        FailureClass.CANCELLED: _RETRY,
+        FailureClass.OWNER_DIED: _RETRY,
+        FailureClass.DRAIN: _FREE,
+        FailureClass.STOPPED: _FREE,
+        FailureClass.ABSENT: _RETRY,
+        FailureClass.NOT_SENT: _RETRY,
+    }
+)
+
+
+def backoff_ms(settings: Settings, used: int, jitter: int) -> int:
+    """The wait after the `used`-th counted attempt: full jitter under a doubling cap.
+
+    `jitter` is 0 to 1000 and an argument, so that the decision stays pure.
+
+    >>> [backoff_ms(Settings(), n, 1000) for n in (1, 2, 3, 20)]
+    [1000, 2000, 4000, 900000]
+    """
+    doubled = settings.backoff_base_ms << min(max(used, 1) - 1, 40)
+    return min(doubled, settings.backoff_cap_ms) * jitter // 1000

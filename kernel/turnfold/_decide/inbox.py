@@ -1,0 +1,255 @@
+"""Commands of processes that do not own the store: written as data, decided by the owner.
+
+A command lies in the inbox from the moment its caller got an answer. The owner decides
+it and takes it out of the inbox in one commit, so a command is logged once even if the
+owner dies between reading and logging it.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from attrs import asdict
+
+from turnfold._decide import (
+    operator,
+    outbox,
+    outcomes,
+    turns,
+)
+from turnfold._decide.operator import Abortion
+from turnfold._decide.outbox import Intent
+from turnfold._decide.outcomes import settle
+from turnfold._decide.turns import SourceCursor
+from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
+from turnfold._log import canonical
+from turnfold._log.bodies import EncodedPayload, pack_inbound
+from turnfold._log.ids import TURN, inbound_key, outbound_key
+from turnfold.enums import AbortReason, BlindPolicy, Kind
+from turnfold.errors import InvalidInputError, TurnfoldError, UsageError, error_of
+from turnfold.messages import Inbound, Route
+from turnfold.ports.channel import Accepted, Receipt
+from turnfold.ports.store import Command
+
+_INBOUND = (
+    "channel",
+    "account",
+    "conversation",
+    "message_id",
+    "event",
+    "thread",
+    "control",
+)
+
+
+# --- written by the caller ---------------------------------------------------------
+
+
+def accept_command(
+    turn: str, inbound: Inbound, cursor: SourceCursor | None, at: int
+) -> Command:
+    data: dict[str, Any] = {name: getattr(inbound, name) for name in _INBOUND}
+    data["cursor"] = None if cursor is None else asdict(cursor)
+    return Command(
+        id=turn,
+        kind="accept",
+        stream=turn,
+        at=at,
+        data=canonical.dumps(data),
+        key=inbound_key(inbound),
+        bodies=(pack_inbound(inbound),),
+    )
+
+
+def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
+    """`ttl_ms`: how long the payload may wait if the caller did not say; it counts from
+    now and not from when the owner logs it."""
+    contents = [p.content for p in intent.packed if p.content is not None]
+    bodies = iter(range(len(contents)))
+    data = {
+        "route": asdict(intent.route),
+        "kind": intent.kind,
+        "key": intent.key,
+        "policy": intent.policy,
+        "not_before": intent.not_before,
+        "expires_at": intent.expires_at or at + ttl_ms,
+        "payloads": [
+            {
+                "kind": p.kind,
+                "head": p.head,
+                "content": None if p.content is None else next(bodies),
+            }
+            for p in intent.packed
+        ],
+    }
+    return Command(
+        id=intent.entry,
+        kind="enqueue",
+        stream=intent.entry,
+        at=at,
+        data=canonical.dumps(data),
+        key=None if intent.key is None else outbound_key(intent.key),
+        bodies=tuple(contents),
+    )
+
+
+def act_command(
+    kind: str, command_id: str, stream: str, at: int, *, answer: bool, **arguments: Any
+) -> Command:
+    """A command about a stream that exists. `answer`: the caller waits for one."""
+    data = canonical.dumps(arguments)
+    return Command(
+        id=command_id, kind=kind, stream=stream, at=at, data=data, answer=answer
+    )
+
+
+def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Command:
+    """A success that came when the store was another's: evidence for its owner."""
+    a = attempt
+    data = {
+        "part": a.part,
+        "attempt": a.number,
+        "ids": receipt.ids,
+        "thread": receipt.thread,
+    }
+    return Command(
+        id=f"receipt:{a.entry}:{a.part}:{a.number}",
+        kind="receipt",
+        stream=a.entry,
+        at=at,
+        data=canonical.dumps(data),
+    )
+
+
+# --- decided by the owner ----------------------------------------------------------
+
+
+def apply(draft: UnitOfWork, command: Command) -> None:
+    """Decide a command and take it out of the inbox.
+
+    Raises UsageError if it cannot be done (then `refuse` it), StoreError if it cannot
+    be done now.
+    """
+    act = _ACTS.get(command.kind)
+    if act is None:
+        problem = f"no command is called {command.kind!r:.40}"
+        raise InvalidInputError(field="command.kind", problem=problem)
+    try:
+        result = act(draft, command, canonical.loads(command.data))
+    except (KeyError, TypeError, ValueError, IndexError) as exc:
+        problem = f"{command.kind}: {exc!r:.200}"
+        raise InvalidInputError(field="command.data", problem=problem) from exc
+    draft.take_out(command.id, _answer({"ok": result}) if command.answer else None)
+
+
+def refuse(draft: UnitOfWork, command: Command, error: UsageError) -> None:
+    """Take out a command that cannot be done, and tell its caller, who waits."""
+    facts = {name: _plain(value) for name, value in error.facts.items()}
+    draft.take_out(command.id, _answer({"error": error.code, "facts": facts}))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def _answer(value: Mapping[str, Any]) -> bytes:
+    return canonical.dumps(value)
+
+
+def result_of(answer: bytes) -> Any:
+    """The result in an answer; raises the error that the owner met."""
+    value = canonical.loads(answer)
+    if "error" in value:
+        error: TurnfoldError = error_of(value["error"], value["facts"])
+        raise error
+    return value["ok"]
+
+
+_Act = Callable[[UnitOfWork, Command, Any], Any]
+
+
+def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
+    cursor = data.pop("cursor")
+    inbound = Inbound(**data, body=canonical.loads(command.bodies[0]))
+    turns.accept(
+        draft,
+        turn=command.stream,
+        inbound=inbound,
+        cursor=None if cursor is None else SourceCursor(**cursor),
+    )
+
+
+def _enqueue(draft: UnitOfWork, command: Command, data: Any) -> None:
+    packed = tuple(_packed(p, command.bodies) for p in data["payloads"])
+    intent = Intent(
+        entry=command.stream,
+        route=Route(**data["route"]),
+        kind=Kind(data["kind"]),
+        packed=packed,
+        key=data["key"],
+        policy=None if data["policy"] is None else BlindPolicy(data["policy"]),
+        not_before=data["not_before"],
+        expires_at=data["expires_at"],
+        promised=True,
+    )
+    outbox.enqueue(draft, intent)
+
+
+def _packed(payload: Any, bodies: tuple[bytes, ...]) -> EncodedPayload:
+    index = payload["content"]
+    content = None if index is None else bodies[index]
+    head = payload["head"]
+    return EncodedPayload(payload["kind"], head, (canonical.dumps(head), content))
+
+
+def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
+    turn = command.stream.startswith(TURN)
+    stop = operator.abort_turn if turn else operator.abort_entry
+    reason = AbortReason(data["reason"])
+    done: Abortion = stop(draft, command.stream, reason, data["by"])
+    return {"aborted": done.aborted, "status": str(done.status)}
+
+
+def _receipt(draft: UnitOfWork, command: Command, data: Any) -> None:
+    """A success that reached a worker after it had lost the store: evidence."""
+    receipt = Receipt(ids=tuple(data["ids"]), thread=data["thread"])
+    outcome = Accepted(receipt=receipt)
+    settle(draft, command.stream, data["part"], data["attempt"], outcome)
+
+
+def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:
+    del command
+    act = outcomes.connected if data.pop("connected") else outcomes.disconnected
+    act(draft, **data)
+
+
+def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
+    del command
+    turns.advance(draft, SourceCursor(**data))
+
+
+def _operate(decision: Callable[..., Any]) -> _Act:
+    def act(draft: UnitOfWork, command: Command, data: Any) -> None:
+        decision(draft, stream=command.stream, **data)
+
+    return act
+
+
+_ACTS: Mapping[str, _Act] = MappingProxyType(
+    {
+        "accept": _accept,
+        "enqueue": _enqueue,
+        "abort": _abort,
+        "receipt": _receipt,
+        "gate": _gate,
+        "advance": _advance,
+        "redrive": _operate(operator.redrive),
+        "resolve": _operate(operator.resolve),
+        "acknowledge": _operate(operator.acknowledge),
+        "reschedule": _operate(operator.reschedule),
+        "bounce": _operate(operator.bounce),
+        "resubmit": _operate(operator.resubmit),
+        "unhold": _operate(operator.unhold),
+        "redact": _operate(operator.redact),
+    }
+)

@@ -1,0 +1,368 @@
+"""What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+
+from turnfold._decide import rules
+from turnfold._decide.outbox import after_close, conclude
+from turnfold._decide.outcomes import accepted, fail_entry
+from turnfold._decide.schedule import attempt_if_free
+from turnfold._decide.turns import start_if_free
+from turnfold._decide.unit_of_work import UnitOfWork, all_of
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import digests_of, left_of
+from turnfold._log.events import Restored
+from turnfold._log.frozen import frozen
+from turnfold._log.ids import part_key
+from turnfold._state.entry import SPOILED, Entry
+from turnfold._state.fold import STORE, State, family
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    AbortReason,
+    FailureClass,
+    Phase,
+    Reason,
+    TurnOutcome,
+    TurnPhase,
+)
+from turnfold.errors import (
+    CorruptLogError,
+    DamagedError,
+    MissingBodyError,
+    RuleBrokenError,
+    StillOpenError,
+)
+from turnfold.ports.channel import Receipt
+from turnfold.ports.store import Watermark
+
+
+def redrive(
+    draft: UnitOfWork, stream: str, by: str, accept_duplicate: bool = False
+) -> None:
+    """Send a dead letter again: from its first unsettled part, with a new budget."""
+    entry = draft.entry(stream)
+    unknown = entry.doubtful or entry.reason == Reason.OUTCOME_UNKNOWN
+    if entry.phase is Phase.FAILED and unknown and not accept_duplicate:
+        raise RuleBrokenError(
+            stream=stream,
+            rule="no_doubt",
+            why="it may have arrived; say accept_duplicate to send it again",
+        )
+    _must_have_bodies(entry)
+    expires = draft.now + draft.settings.ttl_ms(entry.kind)
+    spoiled = [s.part for s in entry.others if s.end in SPOILED]
+    draft.emit(
+        stream,
+        o.Redriven(
+            budget=draft.settings.max_attempts,
+            expires_at=expires,
+            by=by,
+            accept_duplicate=accept_duplicate,
+            keys=tuple([_new_key(entry, part) for part in spoiled]),
+        ),
+    )
+    attempt_if_free(draft, entry.lane)
+
+
+def _new_key(entry: Entry, part: int) -> str:
+    """A key for a part that the platform has refused under its old one. Its letters are
+    those of the old key, so it is in the platform's alphabet."""
+    old = entry.parts[part].key
+    name = f"{entry.stream}+{entry.version}"
+    return part_key(name, part, "".join(sorted(set(old))), len(old))
+
+
+def _must_have_bodies(state: Entry | Turn) -> None:
+    if not rules.bodies_kept(state):
+        why = "its content was erased; send it anew"
+        raise RuleBrokenError(stream=state.stream, rule="bodies_kept", why=why)
+
+
+def resolve(
+    draft: UnitOfWork,
+    stream: str,
+    verdict: str,
+    by: str,
+    why: str = "",
+    marked: bool = True,
+) -> None:
+    """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
+        raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
+    match verdict:
+        case "delivered":
+            accepted(draft, entry, entry.attempt, Receipt(), by=by)
+        case "not_sent" | "resend":
+            resend = verdict == "resend"
+            event = o.Resolved(
+                part=entry.part,
+                resend=resend,
+                by=by,
+                why=draft.text(stream, why),
+                marked=marked and resend,
+            )
+            draft.emit(stream, event)
+            _stop_if_aborted(draft, draft.entry(stream))
+        case "give_up":
+            fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+        case _:
+            raise RuleBrokenError(stream=stream, rule="verdict", why=verdict)
+    attempt_if_free(draft, entry.lane)
+
+
+def _stop_if_aborted(draft: UnitOfWork, entry: Entry) -> None:
+    if entry.abort is not None and rules.abortable_as_unsent(entry):
+        event = o.Aborted(reason=entry.abort, by=entry.abort_by)
+        after_close(draft, draft.emit(entry.stream, event))
+
+
+def reschedule(draft: UnitOfWork, stream: str, due: int, by: str) -> None:
+    entry = draft.entry(stream)
+    draft.emit(stream, o.Rescheduled(due=due, by=by))
+    attempt_if_free(draft, entry.lane)
+
+
+def acknowledge(draft: UnitOfWork, stream: str, by: str) -> None:
+    """A person has seen a dead letter."""
+    draft.entry(stream)
+    draft.emit(stream, o.Acknowledged(by=by))
+
+
+def bounce(draft: UnitOfWork, stream: str, part: int, detail: str = "") -> None:
+    """The platform refused afterwards what it had accepted (B20): a turn whose final
+    it was is amended. Raises RuleBrokenError for a part that has no receipt."""
+    if not rules.was_accepted(draft.entry(stream), part):
+        why = f"part {part} has no receipt that could bounce"
+        raise RuleBrokenError(stream=stream, rule="was_accepted", why=why)
+    event = o.Bounced(part=part, detail=draft.text(stream, detail))
+    after_close(draft, draft.emit(stream, event))
+
+
+def redact(draft: UnitOfWork, stream: str, by: str) -> None:
+    """Erase the bodies of what is over; a turn takes its entries with it. What was
+    erased before is left alone, unless something has come since."""
+    turn = draft.turn(stream) if family(stream) == "turn" else None
+    if turn is None:
+        entries = [draft.entry(stream)]
+    else:
+        _over(turn)
+        entries = all_of(partial(draft.entry, e) for e in draft.entries_of(stream))
+    for entry in entries:
+        _over(entry)
+    _load_bodies(draft, [stream, *(e.stream for e in entries)])
+    for entry in entries:
+        _redact(draft, entry, o.Redacted(by=by))
+    if turn is not None:
+        _redact(draft, turn, t.TurnRedacted(by=by))
+
+
+def _load_bodies(draft: UnitOfWork, streams: Iterable[str]) -> None:
+    """Everything that is to be erased, in two fetches."""
+    names = dict.fromkeys(streams)
+    histories = all_of(partial(draft.history, name) for name in names)
+    all_of(
+        partial(_look, draft, name, ref)
+        for name, history in zip(names, histories, strict=True)
+        for event in history
+        for ref in digests_of(event)
+    )
+
+
+def _look(draft: UnitOfWork, stream: str, ref: str) -> None:
+    with suppress(MissingBodyError, DamagedError):  # erased all the same
+        draft.stored(stream, ref)
+
+
+def _redact(
+    draft: UnitOfWork, state: Entry | Turn, event: o.Redacted | t.TurnRedacted
+) -> None:
+    stored = partial(draft.stored, state.stream)
+    left = left_of(draft.history(state.stream), stored)
+    if left or not state.redacted:
+        draft.emit(state.stream, event)
+        draft.erase(state.stream, left)
+
+
+def _over(state: Entry | Turn) -> None:
+    if state.open:
+        raise StillOpenError(stream=state.stream, phase=_named(state))
+
+
+def _named(state: Entry | Turn) -> str:
+    return str(state.status if isinstance(state, Entry) else state.phase)
+
+
+def resubmit(draft: UnitOfWork, stream: str, by: str) -> None:
+    """Run a failed turn again, once."""
+    turn = draft.turn(stream)
+    if turn.resubmitted:
+        raise RuleBrokenError(stream=stream, rule="resubmit_once", why="done before")
+    _must_have_bodies(turn)
+    if turn.finals:
+        why = f"the outbox owns its answer; redrive {', '.join(turn.finals)}"
+        raise RuleBrokenError(stream=stream, rule="not_answered", why=why)
+    draft.emit(stream, t.Resubmitted(by=by))
+
+
+# --- Stopping what is no longer wanted: by a user, or because something newer replaces it ---
+
+
+_OUTCOMES = {
+    AbortReason.USER: TurnOutcome.ABORTED,
+    AbortReason.SUPERSEDED: TurnOutcome.SUPERSEDED,
+}
+
+
+@frozen(kw_only=True)
+class Abortion:
+    """`aborted`: nothing more will be sent. False: too late, or still on the wire;
+    `status` says where it stands."""
+
+    aborted: bool
+    status: str
+
+
+def abort_entry(
+    draft: UnitOfWork, stream: str, reason: AbortReason, by: str | None = None
+) -> Abortion:
+    entry = draft.entry(stream)
+    if entry.open and entry.abort is None:
+        _stop(draft, entry, reason, by)
+        attempt_if_free(draft, entry.lane)
+    after = draft.entry(stream)
+    return Abortion(aborted=after.phase is Phase.ABORTED, status=after.status)
+
+
+def _stop(draft: UnitOfWork, entry: Entry, reason: AbortReason, by: str | None) -> None:
+    stream = entry.stream
+    if rules.abortable_as_unsent(entry):
+        after_close(draft, draft.emit(stream, o.Aborted(reason=reason, by=by)))
+        return
+    after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))
+    if after.phase is Phase.PARKED:
+        fail_entry(draft, after, Reason.OUTCOME_UNKNOWN)
+
+
+def abort_turn(
+    draft: UnitOfWork, stream: str, reason: AbortReason, by: str | None = None
+) -> Abortion:
+    """Stop a turn and everything of it that is still open."""
+    turn = draft.turn(stream)
+    if turn.open and turn.abort is None:
+        if turn.phase is TurnPhase.ANSWERED:
+            _abort_answered(draft, turn, reason, by)
+        else:
+            outcome = _OUTCOMES.get(reason, TurnOutcome.ABORTED)
+            draft.emit(stream, t.TurnAborted(outcome=outcome, by=by))
+            _cascade(draft, turn, reason, by)
+    after = draft.turn(stream)
+    return Abortion(aborted=after.phase is TurnPhase.ABORTED, status=after.phase)
+
+
+def _abort_answered(
+    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None
+) -> None:
+    """The outbox owns the answer: the end of the turn follows from its entries."""
+    draft.emit(turn.stream, t.TurnAbortRequested(reason=reason, by=by))
+    _cascade(draft, turn, reason, by)
+    if draft.turn(turn.stream).open:
+        conclude(draft, turn.stream)
+
+
+def _cascade(
+    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None
+) -> None:
+    lanes = set()
+    for entry in list(draft.entries(turn.stream)):
+        if entry.open and entry.abort is None:
+            _stop(draft, entry, reason, by)
+            lanes.add(entry.lane)
+    for lane in sorted(lanes):
+        attempt_if_free(draft, lane)
+
+
+# --- The store is an older copy of itself: what is open in it may be over already ---
+
+
+REASON = "restored"
+
+
+def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool:
+    """`mark` tells of the history that is gone; `streams` are all that are open. False
+    if this was done before, and only the mark was not rewritten since."""
+    event = Restored(
+        position_seen=mark.head.position,
+        position_found=draft.position,
+        hash=mark.head.hash.hex(),
+    )
+    if any(_same(event, known) for known in draft.history(STORE)):
+        return False
+    names = list(streams)
+    all_of(partial(_readable, draft, stream) for stream in names)  # in one fetch
+    draft.fence()
+    draft.emit(STORE, event)
+    for stream in names:
+        _suspect(draft, stream)
+    return True
+
+
+def _same(event: Restored, known: object) -> bool:
+    return (
+        isinstance(known, Restored)
+        and known.position_seen == event.position_seen
+        and known.hash == event.hash
+    )
+
+
+def _readable(draft: UnitOfWork, stream: str) -> State | None:
+    try:
+        return draft.state(stream)
+    except CorruptLogError:
+        return None  # set aside: nothing is done with it
+
+
+def _suspect(draft: UnitOfWork, stream: str) -> None:
+    match _readable(draft, stream):
+        case Entry() as entry:
+            _doubt(draft, entry)
+        case Turn() as turn:
+            _hold(draft, turn)
+        case _:
+            pass
+
+
+def _doubt(draft: UnitOfWork, entry: Entry) -> None:
+    """An attempt that was under way is in doubt even where it had not reached the wire:
+    it may have gone on. What is in doubt or parked already stays so."""
+    match entry.phase:
+        case Phase.QUEUED | Phase.RETRYABLE:
+            event = o.Doubted(reason=REASON)
+            after_close(draft, draft.emit(entry.stream, event))
+        case Phase.ATTEMPTED | Phase.DISPATCHED:
+            unknown = o.OutcomeUnknown(
+                part=entry.part,
+                attempt=entry.attempt,
+                cause=FailureClass.OWNER_DIED,
+                due=draft.now,
+            )
+            draft.emit(entry.stream, unknown)
+        case _:
+            pass
+
+
+def _hold(draft: UnitOfWork, turn: Turn) -> None:
+    runs = turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+    if runs and not turn.held:
+        draft.emit(turn.stream, t.Held(reason=REASON))
+
+
+def unhold(draft: UnitOfWork, stream: str, by: str) -> None:
+    """A person says that a turn has not been answered: it runs."""
+    turn = draft.turn(stream)
+    if not turn.held:
+        raise RuleBrokenError(stream=stream, rule="held", why=f"it is {turn.phase}")
+    draft.emit(stream, t.Unheld(by=by))
+    start_if_free(draft, stream)

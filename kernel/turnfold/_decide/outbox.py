@@ -1,0 +1,324 @@
+"""How an entry is born: `queued`, and `planned` with it where its channel is attached."""
+
+from functools import partial
+
+from turnfold._decide import rules
+from turnfold._decide.plan import Plan
+from turnfold._decide.schedule import attempt_if_free
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log import bodies, canonical
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import EncodedPayload, pack
+from turnfold._log.frozen import frozen, maker
+from turnfold._log.ids import outbound_key, reply_entry
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    AbortReason,
+    BlindPolicy,
+    Kind,
+    Phase,
+    Reason,
+    Status,
+    TurnOutcome,
+    TurnPhase,
+)
+from turnfold.errors import BackPressureError
+from turnfold.messages import Route, Text
+
+_Identity = tuple[bytes, bytes | None]
+_queued, _planned = maker(o.Queued), maker(o.Planned)
+_part = maker(o.PlannedPart)
+
+
+@frozen(kw_only=True)
+class Intent:
+    """What is to be sent. `entry` is its stream, fixed before anything is decided, so
+    that deciding twice queues once. `plan` is none if the channel is not here."""
+
+    entry: str
+    route: Route
+    kind: Kind
+    packed: tuple[EncodedPayload, ...]
+    plan: Plan | None = None
+    turn: str | None = None
+    run: int | None = None
+    key: str | None = None  # the caller's idempotency key
+    policy: BlindPolicy | None = None
+    not_before: int | None = None
+    expires_at: int | None = None
+    fresh: bool = False  # `entry` was made for this intent alone
+    promised: bool = False  # it was durable in the inbox: back-pressure came before
+
+
+def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
+    """Put a packed payload beside the log; the text that names it in its stream."""
+    encoded, content = packed.identity
+    if content is None:
+        return draft.body(stream, encoded, packed.origin)
+    head = {**packed.head, "content": draft.body(stream, content)}
+    return draft.body(stream, canonical.dumps(head))
+
+
+def queue(draft: UnitOfWork, intent: Intent) -> Entry:
+    """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
+    route, settings = intent.route, draft.settings
+    stream = intent.entry
+    stored: dict[_Identity, str] = {}
+    for packed in intent.packed:  # equal payloads share a body
+        if packed.identity not in stored:
+            stored[packed.identity] = _store(draft, stream, packed)
+    queued = _queued(
+        kind=intent.kind,
+        channel=route.channel,
+        account=route.account,
+        conversation=route.conversation,
+        thread=route.thread,
+        reply_to=route.reply_to,
+        lane=route.lane,
+        body=tuple([stored[p.identity] for p in intent.packed]),
+        turn=intent.turn,
+        run=intent.run,
+        key=intent.key,
+        policy=intent.policy or settings.blind,
+        not_before=intent.not_before,
+        expires_at=intent.expires_at or draft.now + settings.ttl_ms(intent.kind),
+    )
+    events: list[o.OutboxEvent] = [queued]
+    if intent.not_before is not None and intent.not_before > draft.now:
+        # A reminder for tomorrow must not hold back today's replies.
+        events.append(o.LaneYielded(reason="not_before"))
+    if intent.plan is not None:
+        events.append(frozen_plan(draft, stream, intent.plan, stored))
+    return draft.emit(intent.entry, *events)
+
+
+def frozen_plan(
+    draft: UnitOfWork, stream: str, made: Plan, stored: dict[_Identity, str]
+) -> o.Planned | o.Aborted:
+    """The event that freezes a plan, or ends an entry that its channel suppresses."""
+    if not made.parts:
+        return o.Aborted(reason=AbortReason.SUPPRESSED)
+    parts = []
+    for part in made.parts:
+        packed, offer = part.packed, part.offer
+        planned = _part(
+            kind=packed.kind,
+            # a part that is the whole payload shares its body
+            body=stored.get(packed.identity) or _store(draft, stream, packed),
+            key=part.key,
+            classes=offer.classes,
+            key_window_ms=offer.key_window_ms,
+            settle_ms=offer.settle_ms,
+        )
+        parts.append(planned)
+    budget = draft.settings.max_attempts
+    return _planned(parts=tuple(parts), budget=budget, ids=made.ids)
+
+
+# --- What follows from the end of an entry: the lane moves on, its turn may be over ---
+
+
+# What the user is told, by why the reply was not delivered. What may have arrived is
+# never called undelivered, and where the conversation is gone nobody would read it.
+_NOTICE = {
+    Reason.PERMANENT: "undeliverable",
+    Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
+}
+_WHY = {
+    TurnOutcome.ABORTED: AbortReason.USER,
+    TurnOutcome.SUPERSEDED: AbortReason.SUPERSEDED,
+}
+_NO_ONE_THERE = ("permission", "target_gone")
+
+
+def after_close(draft: UnitOfWork, entry: Entry) -> None:
+    """Call when this draft has parked or closed an entry."""
+    let_pass(draft, entry)
+    if entry.turn is None:
+        return
+    stream = entry.stream
+    turn = draft.find_turn(entry.turn)
+    if turn is None or stream not in turn.finals:
+        return
+    if turn.phase is TurnPhase.ANSWERED:
+        conclude(draft, turn.stream)
+    elif turn.phase.closed and entry.phase.closed:
+        amend(draft, turn, stream)
+
+
+def let_pass(draft: UnitOfWork, entry: Entry) -> None:
+    if entry.phase not in (Phase.PARKED, Phase.FAILED) or entry.yielded:
+        return
+    if draft.settings.yield_closed:
+        draft.emit(entry.stream, o.LaneYielded(reason=entry.phase.status))
+
+
+def conclude(draft: UnitOfWork, stream: str) -> None:
+    """End an answered turn if all its final entries are closed."""
+    turn = draft.turn(stream)
+    finals = [draft.entry(name) for name in turn.finals]
+    if turn.phase is not TurnPhase.ANSWERED or any(e.open for e in finals):
+        return
+    outcome = outcome_of(finals)
+    match outcome:
+        case TurnOutcome.FAILED | TurnOutcome.EXPIRED:
+            reason = next((e.reason for e in finals if e.reason), "failed")
+            fail(draft, stream, outcome, reason, _notice_for(finals))
+        case TurnOutcome.ABORTED | TurnOutcome.SUPERSEDED:
+            draft.emit(stream, t.TurnAborted(outcome=outcome, by=turn.abort_by))
+            _stop_the_rest(draft, turn, _WHY[outcome])
+        case _:
+            draft.emit(stream, t.Completed(outcome=outcome))
+
+
+def _stop_the_rest(draft: UnitOfWork, turn: Turn, reason: AbortReason) -> None:
+    """Nothing more of an aborted turn goes out: its blocks and tools stop, too, also
+    when it was its reply alone that a user stopped (INV-11)."""
+    for name in draft.entries_of(turn.stream):
+        entry = draft.entry(name)
+        if not entry.open or entry.abort is not None:
+            continue
+        if rules.abortable_as_unsent(entry):
+            draft.emit(name, o.Aborted(reason=reason, by=turn.abort_by))
+        else:
+            draft.emit(name, o.AbortRequested(reason=reason, by=turn.abort_by))
+
+
+def outcome_of(finals: list[Entry]) -> TurnOutcome:
+    """INV-10: how a turn ended follows from its final entries alone."""
+    if not finals:
+        return TurnOutcome.SILENT
+    if all(e.phase is Phase.DELIVERED for e in finals):
+        return TurnOutcome.REPLIED
+    if any(e.receipts for e in finals):
+        return TurnOutcome.PARTIALLY_REPLIED
+    if any(e.phase is Phase.FAILED for e in finals):
+        expired = all(e.reason == Reason.EXPIRED for e in finals)
+        return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
+    if any(e.reason == AbortReason.SUPERSEDED for e in finals):
+        return TurnOutcome.SUPERSEDED
+    if any(e.reason == AbortReason.USER for e in finals):
+        return TurnOutcome.ABORTED
+    return TurnOutcome.SILENT  # all suppressed
+
+
+def _notice_for(finals: list[Entry]) -> str | None:
+    for entry in finals:
+        if entry.failure in _NO_ONE_THERE:
+            return None
+        if entry.reason in _NOTICE:
+            return _NOTICE[Reason(entry.reason)]
+    return None
+
+
+def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
+    """A final entry of a turn that was over has changed. What was aborted after a
+    redrive leaves the turn as it had failed; but where a part had arrived, an abort of
+    the rest and then a bounce of this part leave nothing that was replied."""
+    outcome = outcome_of([draft.entry(name) for name in turn.finals])
+    stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
+    if outcome is not turn.outcome and not stays:
+        draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
+
+
+def fail(
+    draft: UnitOfWork,
+    stream: str,
+    outcome: TurnOutcome,
+    reason: str,
+    notice: str | None,
+) -> None:
+    """End a turn without a reply; the user's notice is queued in the same commit."""
+    turn = draft.turn(stream)
+    told = _queue_notice(draft, turn, notice) if notice else None
+    draft.emit(stream, t.Failed(outcome=outcome, reason=reason, notice=told))
+
+
+def _queue_notice(draft: UnitOfWork, turn: Turn, notice: str) -> str | None:
+    text = draft.settings.notices.get(notice)
+    name = reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
+    if not text or draft.find_entry(name) is not None:
+        return None
+    route = Route(
+        channel=turn.channel,
+        account=turn.account,
+        conversation=turn.conversation,
+        thread=turn.thread,
+        reply_to=turn.message_id,
+    )
+    packed = (pack(Text(text)),)
+    intent = Intent(
+        entry=name, route=route, kind=Kind.NOTICE, packed=packed, turn=turn.stream
+    )
+    queue(draft, intent)
+    return name
+
+
+# --- Enqueueing: once per key, planned here or later, attempted at once if it can be ---
+
+
+@frozen(kw_only=True)
+class Enqueued:
+    """`new` is false when the key (or the entry) was there before; `differs` says that
+    this call brought other bytes than the first one, which stand."""
+
+    entry_id: str
+    status: Status
+    new: bool | None  # None: only the owner of the store can know
+    differs: bool = False
+
+
+_enqueued = maker(Enqueued)
+
+
+def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
+    if intent.fresh:
+        draft.fresh(intent.entry)
+    known = draft.find_entry(intent.entry)
+    if known is None and intent.key is not None and intent.turn is None:
+        stream = draft.lookup(outbound_key(intent.key))
+        known = draft.find_entry(stream) if stream else None
+    if known is not None:
+        return _known(draft, known, intent)
+    limit = draft.settings.max_open_entries
+    if draft.open_count >= limit and not intent.promised:
+        raise BackPressureError(
+            what="open entries", waiting=draft.open_count, limit=limit
+        )
+    entry = queue(draft, intent)
+    if intent.key is not None and intent.turn is None:
+        draft.key(outbound_key(intent.key), intent.entry)
+    attempt_if_free(draft, entry.lane)
+    status = draft.latest(entry).phase.status
+    return _enqueued(entry_id=intent.entry, status=status, new=True)
+
+
+def _known(draft: UnitOfWork, entry: Entry, intent: Intent) -> Enqueued:
+    same = entry.redacted or _same(draft, entry, intent)  # erased: nobody can tell
+    # Without a turn the stream is fresh for every call: then this call made it, in a
+    # COMMIT that reached the disk though it seemed to fail.
+    ours = intent.turn is None and entry.stream == intent.entry
+    return Enqueued(
+        entry_id=entry.stream,
+        status=entry.status,
+        new=ours,
+        differs=not same and not ours,
+    )
+
+
+def _same(draft: UnitOfWork, entry: Entry, intent: Intent) -> bool:
+    return len(entry.body) == len(intent.packed) and all(
+        bodies.same(packed, digest, partial(draft.stored, entry.stream))
+        for packed, digest in zip(intent.packed, entry.body, strict=True)
+    )
+
+
+def plan(draft: UnitOfWork, stream: str, made: Plan) -> None:
+    """Freeze the parts of an entry that was queued where its channel was not."""
+    entry = draft.entry(stream)
+    if not entry.planned and entry.open:
+        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}))
+        if not entry.open:
+            after_close(draft, entry)

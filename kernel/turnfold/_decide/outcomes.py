@@ -1,0 +1,414 @@
+"""What an outcome, a look-up or the death of a sender means for an entry.
+
+Evidence wins over authority: a success is recorded whoever brings it and however late,
+a failure only by the one worker, part and attempt that it belongs to.
+"""
+
+from turnfold._decide import rules
+from turnfold._decide.failures import RULES, backoff_ms
+from turnfold._decide.outbox import after_close
+from turnfold._decide.schedule import attempt_if_free
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log import outbox_events as o
+from turnfold._log.events import GateClosed, GateOpened
+from turnfold._log.frozen import maker
+from turnfold._log.ids import GATE, account_scope, gate_for
+from turnfold._state.entry import Entry
+from turnfold.enums import (
+    BlindPolicy,
+    DeliveryClass,
+    FailureClass,
+    GateScope,
+    Phase,
+    Reason,
+)
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    CannotTell,
+    Found,
+    Outcome,
+    Receipt,
+    Rejected,
+    Unknown,
+    Verdict,
+)
+
+_STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
+_delivered, _part_delivered = maker(o.Delivered), maker(o.PartDelivered)
+
+
+def settle(
+    draft: UnitOfWork, stream: str, part: int, number: int, outcome: Outcome
+) -> bool:
+    """Record what an attempt came to. False if it was no longer the current one and
+    brought nothing new."""
+    entry = draft.entry(stream)
+    if not rules.outcome_is_current(entry, draft.authority, part, number):
+        return _late(draft, entry, part, number, outcome)
+    match outcome:
+        case Accepted():
+            accepted(draft, entry, number, outcome.receipt, outcome.deduplicated)
+        case Rejected():
+            _rejected(draft, entry, outcome)
+        case Unknown():
+            _unknown(draft, entry, outcome.cause, outcome.detail)
+    attempt_if_free(draft, entry.lane)
+    return True
+
+
+def _late(
+    draft: UnitOfWork, entry: Entry, part: int, number: int, outcome: Outcome
+) -> bool:
+    if not isinstance(outcome, Accepted) or not rules.not_settled(entry, part):
+        return False
+    receipt = outcome.receipt
+    event = o.LateReceipt(
+        part=part, attempt=number, receipt=receipt.ids, thread=receipt.thread
+    )
+    _part_settled(draft, entry, event)
+    return True
+
+
+def _part_settled(
+    draft: UnitOfWork,
+    before: Entry,
+    event: o.LateReceipt | o.Delivered | o.PartDelivered,
+) -> None:
+    """Record what settles a part, and what follows from it."""
+    entry = draft.emit(before.stream, event)
+    if not rules.history_is_whole(before, draft.restored_at):
+        entry = _doubted(draft, before, entry)
+    _go_on(draft, entry)
+
+
+def _doubted(draft: UnitOfWork, before: Entry, entry: Entry) -> Entry:
+    """A part that was in doubt was sent, so the next one may have been sent, too, in
+    the history that is gone."""
+    if entry.phase is not Phase.QUEUED or entry.part == before.part:
+        return entry
+    return draft.emit(entry.stream, o.Doubted(reason="restored"))
+
+
+def _go_on(draft: UnitOfWork, entry: Entry) -> None:
+    """After a settled part: the abort, the end, or the next part of this lane."""
+    if entry.abort is not None and rules.abortable_as_unsent(entry):
+        event = o.Aborted(reason=entry.abort, by=entry.abort_by)
+        entry = draft.emit(entry.stream, event)
+    if entry.phase is Phase.QUEUED and entry.part >= entry.count:
+        partial = o.FailedTerminal(reason=Reason.PARTIAL)
+        entry = draft.emit(entry.stream, partial)
+    if entry.phase in _STOPPED:
+        after_close(draft, entry)
+
+
+def accepted(
+    draft: UnitOfWork,
+    entry: Entry,
+    number: int,
+    receipt: Receipt,
+    deduplicated: bool = False,
+    looked_up: bool = False,
+    by: str | None = None,
+) -> None:
+    """Settle the current part by a receipt; the last part closes the entry, which fails
+    if another part was refused or bounced."""
+    whole = entry.last and not entry.spoiled
+    event = _delivered if whole else _part_delivered
+    settled = event(
+        part=entry.part,
+        attempt=number,
+        receipt=receipt.ids,
+        thread=receipt.thread,
+        deduplicated=deduplicated,
+        looked_up=looked_up,
+        by=by,
+    )
+    _part_settled(draft, entry, settled)
+
+
+def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    rule = RULES[outcome.failure]
+    if rule.gate is not None:
+        close_gate(draft, entry.lane, outcome)
+    if not rules.no_doubt(entry):
+        _refused_in_doubt(draft, entry, outcome)
+    elif rule.ends:
+        fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
+    elif not rule.counts:
+        _defer(draft, entry, outcome)
+    else:
+        _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
+
+
+def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    """This attempt surely failed, but an older one may have been accepted."""
+    if RULES[outcome.failure].ends and not rules.may_look_up(entry):
+        reason = Reason.OUTCOME_UNKNOWN
+        fail_entry(draft, entry, reason, outcome.failure, outcome.detail)
+    else:
+        _unknown(draft, entry, outcome.failure, outcome.detail)
+
+
+def _defer(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    event = o.Deferred(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=outcome.failure,
+        detail=draft.text(entry.stream, outcome.detail),
+    )
+    _go_on(draft, draft.emit(entry.stream, event))
+
+
+def _retry(
+    draft: UnitOfWork,
+    entry: Entry,
+    failure: FailureClass,
+    detail: str = "",
+    target: str | None = None,
+) -> None:
+    """Proven not accepted: again later, unless that was the last unit."""
+    if not rules.budget_left(entry) and entry.abort is None:
+        fail_entry(draft, entry, Reason.ATTEMPTS_EXHAUSTED, failure, detail)
+        return
+    event = o.FailedRetryable(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=failure,
+        due=_again(draft, entry, failure),
+        target=target,
+        detail=draft.text(entry.stream, detail),
+    )
+    _go_on(draft, draft.emit(entry.stream, event))
+    if (
+        draft.settings.yield_retryable
+        and draft.entry(entry.stream).phase is Phase.RETRYABLE
+    ):
+        draft.emit(entry.stream, o.LaneYielded(reason=str(failure)))
+
+
+def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
+    """When to try again. The first death of a process is no reason to wait; more of
+    them are, so that the rest of the lanes goes out before a poisonous entry does."""
+    used = entry.used
+    if cause == FailureClass.OWNER_DIED:
+        if entry.deaths == 0:
+            return draft.now
+        used = entry.deaths
+    return draft.now + backoff_ms(draft.settings, used, draft.context.jitter())
+
+
+def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
+    keyed = DeliveryClass.KEYED in entry.classes
+    waiting_helps = keyed or not (_holds(entry) or rules.may_look_up(entry))
+    draft.emit(
+        entry.stream,
+        o.OutcomeUnknown(
+            part=entry.part,
+            attempt=entry.attempt,
+            cause=str(cause),  # a failure class is a word like any other here
+            due=_again(draft, entry, cause) if waiting_helps else draft.now,
+            detail=draft.text(entry.stream, detail),
+        ),
+    )
+
+
+def _holds(entry: Entry) -> bool:
+    return entry.on_unknown in (BlindPolicy.HOLD, BlindPolicy.DROP)
+
+
+def fail_entry(
+    draft: UnitOfWork,
+    entry: Entry,
+    reason: Reason,
+    failure: FailureClass | None = None,
+    detail: str = "",
+) -> None:
+    """End an entry. What may have arrived is never called undelivered (INV-12)."""
+    if not rules.no_doubt(entry):
+        reason = Reason.OUTCOME_UNKNOWN
+    told = draft.text(entry.stream, detail)
+    event = o.FailedTerminal(reason=reason, failure=failure, detail=told)
+    after_close(draft, draft.emit(entry.stream, event))
+
+
+# --- recovery, timers and doubt: what the lane program decides by itself ----------
+
+
+def recover(draft: UnitOfWork, stream: str) -> None:
+    """The process that attempted this entry is dead. Before the dispatch nothing can
+    have been sent; after it nobody knows."""
+    entry = draft.entry(stream)
+    if not rules.sender_is_dead(entry, draft.fence().epoch):
+        return
+    if entry.phase is Phase.DISPATCHED:
+        _unknown(draft, entry, FailureClass.OWNER_DIED)
+    elif rules.no_doubt(entry):
+        _retry(draft, entry, FailureClass.OWNER_DIED)
+    else:
+        _unknown(draft, entry, FailureClass.OWNER_DIED)
+    attempt_if_free(draft, entry.lane)
+
+
+def expire(draft: UnitOfWork, stream: str) -> None:
+    """INV-12: `now >= expires_at`, and nothing is being sent."""
+    entry = draft.entry(stream)
+    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+    if not entry.open or in_flight or rules.not_expired(entry, draft.now):
+        return
+    fail_entry(draft, entry, Reason.EXPIRED)
+    attempt_if_free(draft, entry.lane)
+
+
+def give_up(draft: UnitOfWork, stream: str) -> None:
+    """The budget is spent, or the entry has killed too many processes."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
+        return
+    reason = Reason.ATTEMPTS_EXHAUSTED if _alive(draft, entry) else Reason.QUARANTINED
+    fail_entry(draft, entry, reason, entry.failure)
+    attempt_if_free(draft, entry.lane)
+
+
+def abort_now(draft: UnitOfWork, stream: str) -> None:
+    """An abort was requested while a part was out; now nothing is."""
+    entry = draft.entry(stream)
+    if entry.abort is None or not rules.abortable_as_unsent(entry):
+        return
+    _go_on(draft, entry)
+    attempt_if_free(draft, entry.lane)
+
+
+def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
+    """The payload cannot be planned: its body is gone, or the adapter's plan broke."""
+    entry = draft.entry(stream)
+    if entry.phase is Phase.QUEUED and not entry.planned:
+        fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)
+        attempt_if_free(draft, entry.lane)
+
+
+def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
+    """Attempted but never dispatched, and now it may not go out: an abort came, or
+    its time is over."""
+    entry = draft.entry(stream)
+    if entry.phase is not Phase.ATTEMPTED or (entry.part, entry.attempt) != (
+        part,
+        number,
+    ):
+        return
+    if not rules.not_expired(entry, draft.now):
+        fail_entry(draft, entry, Reason.EXPIRED)
+    elif rules.no_doubt(entry):
+        _retry(draft, entry, FailureClass.CANCELLED)
+    else:
+        _unknown(draft, entry, FailureClass.CANCELLED)
+    attempt_if_free(draft, entry.lane)
+
+
+def look_up(
+    draft: UnitOfWork, stream: str, verdict: Verdict, unsettled_ms: int
+) -> None:
+    """Record the answer of a look-up; absence counts only when it is final."""
+    entry = draft.entry(stream)
+    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
+        return
+    match verdict:
+        case Found(receipt=receipt):
+            accepted(draft, entry, entry.attempt, receipt, looked_up=True)
+        case Absent() if rules.absence_proven(unsettled_ms):
+            event = o.Reconciled(part=entry.part, absent=True, due=draft.now)
+            _go_on(draft, draft.emit(stream, event))
+        case Absent():  # says nothing yet, and so spends none of the look-ups
+            due = draft.now + unsettled_ms
+            event = o.Reconciled(part=entry.part, absent=False, due=due, early=True)
+            draft.emit(stream, event)
+        case CannotTell(detail=detail):
+            draft.emit(stream, _cannot_tell(draft, entry, detail))
+    attempt_if_free(draft, entry.lane)
+
+
+def _cannot_tell(draft: UnitOfWork, entry: Entry, detail: str) -> o.Reconciled:
+    wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
+    due = draft.now + wait
+    told = draft.text(entry.stream, detail)
+    return o.Reconciled(part=entry.part, absent=False, due=due, detail=told)
+
+
+def settle_doubt(draft: UnitOfWork, stream: str) -> None:
+    """Nothing can be asked and no key helps: the route's policy decides, in the log.
+    An entry that a person aborted is not sent again to find out."""
+    entry = draft.entry(stream)
+    if entry.phase is not Phase.IN_DOUBT:
+        return
+    # A look-up that cannot tell, ever, is for a person: its class promised to ask.
+    policy = BlindPolicy.HOLD if rules.may_look_up(entry) else entry.on_unknown
+    if entry.abort is not None or not _alive(draft, entry):
+        fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+    elif policy is BlindPolicy.HOLD:
+        event = o.Parked(reason=entry.reason or "unknown")
+        after_close(draft, draft.emit(stream, event))
+    elif policy is BlindPolicy.DROP or not rules.budget_left(entry):
+        fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+    else:
+        marked = policy is BlindPolicy.RESEND_MARKED
+        draft.emit(
+            stream,
+            o.Resolved(
+                part=entry.part, resend=True, by=f"policy:{policy}", marked=marked
+            ),
+        )
+    attempt_if_free(draft, entry.lane)
+
+
+def _alive(draft: UnitOfWork, entry: Entry) -> bool:
+    return rules.not_quarantined(entry, draft.settings.max_crashes)
+
+
+# --- Gates: an account, a conversation or a route that is held back, and let go again ---
+
+
+_SHORTEST_MS = 100
+
+
+def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
+    """Hold what the failure speaks of, until it says so or somebody reconnects."""
+    rule = RULES[outcome.failure]
+    scope = rule.gate or GateScope.ROUTE
+    if outcome.failure is FailureClass.RATE_LIMITED:
+        scope = outcome.scope
+    wait = _wait(draft, outcome)
+    until = draft.now + wait if rule.opens_by_itself else None
+    name = gate_for(lane, scope)
+    gate = draft.gate(name)
+    if gate is not None and gate.holds(draft.now) and _longer(gate.until, until):
+        return
+    draft.emit(name, GateClosed(reason=outcome.failure, until=until))
+
+
+def _wait(draft: UnitOfWork, outcome: Rejected) -> int:
+    if outcome.retry_after_ms is not None:
+        # What is deferred costs nothing, so it must not come round without a pause.
+        return max(outcome.retry_after_ms, _SHORTEST_MS)
+    if outcome.failure is FailureClass.RATE_LIMITED:
+        return draft.settings.rate_limit_ms
+    return draft.settings.probe_ms
+
+
+def _longer(held: int | None, asked: int | None) -> bool:
+    return held is None or (asked is not None and held >= asked)
+
+
+def connected(draft: UnitOfWork, channel: str, account: str) -> None:
+    """The embedder says that an account works again: nothing waits any longer."""
+    name = f"{GATE}{account_scope(channel, account)}"
+    gate = draft.gate(name)
+    if gate is not None and gate.closed:
+        draft.emit(name, GateOpened(reason="connected"))
+
+
+def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
+    """The embedder knows that an account cannot send: hold it, spend nothing."""
+    name = f"{GATE}{account_scope(channel, account)}"
+    gate = draft.gate(name)
+    if gate is None or not gate.holds(draft.now) or gate.until is not None:
+        draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))

@@ -1,0 +1,173 @@
+"""From payloads to the frozen list of parts (INV-7): what will be sent, in which order,
+under which keys, with which guarantee. Runs the adapter's own `plan`, or a plain one
+that gives every payload a part and splits text at the adapter's limit.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import evolve
+
+from turnfold._log.bodies import EncodedPayload, pack
+from turnfold._log.frozen import frozen
+from turnfold._log.ids import part_key
+from turnfold.enums import Kind
+from turnfold.errors import ContractError
+from turnfold.messages import (
+    File,
+    Payload,
+    Route,
+    Text,
+)
+from turnfold.ports.channel import (
+    Capabilities,
+    PartClass,
+    PlanContext,
+    PlannedPart,
+)
+
+
+@frozen
+class PlanPart:
+    packed: EncodedPayload
+    key: str
+    offer: PartClass
+
+
+@frozen
+class Plan:
+    """What `planned` will freeze. No parts: suppressed by the channel."""
+
+    parts: tuple[PlanPart, ...]
+    ids: bool = True
+
+
+Planner = Callable[..., Sequence[PlannedPart]]
+
+
+def make_plan(
+    planner: Planner | None,
+    capabilities: Capabilities,
+    payloads: Sequence[Payload],
+    route: Route,
+    kind: Kind,
+    entry: str,
+    packed: Sequence[EncodedPayload] = (),
+) -> Plan:
+    """`planner`: the channel's own, if it has one. Raises ContractError if what it
+    makes is no plan. `packed`: the payloads as they were packed already; a part that
+    is a whole payload shares it."""
+    ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
+    parts: list[PlanPart] = []
+    for payload in payloads:
+        if planner is None:
+            pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
+        else:
+            context = PlanContext(entry_id=entry, kind=kind)
+            pieces = _checked(planner(payload, route, kind, context), route)
+        for piece in pieces:
+            made = ready.get(id(piece.payload)) or pack(piece.payload)
+            parts.append(_part(piece.kind, made, capabilities, entry, len(parts)))
+    return Plan(tuple(parts), capabilities.gives_ids)
+
+
+def _part(
+    kind: str,
+    packed: EncodedPayload,
+    capabilities: Capabilities,
+    entry: str,
+    index: int,
+) -> PlanPart:
+    c = capabilities
+    key = part_key(entry, index, c.key_alphabet, c.key_length)
+    return PlanPart(packed, key, c.of(kind))
+
+
+def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
+    good = isinstance(pieces, list | tuple) and all(
+        isinstance(piece, PlannedPart) and isinstance(piece.payload, Payload)
+        for piece in pieces
+    )
+    if not good:
+        problem = f"plan() must return a list of PlannedPart, got {pieces!r:.80}"
+        raise ContractError(channel=route.channel, problem=problem)
+    return pieces  # type: ignore[return-value]  # just checked
+
+
+def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:
+    """One part for a payload; text without visible characters is nothing to send."""
+    if isinstance(payload, Text):
+        if not payload.text.strip():
+            return []
+        if capabilities.limit is None:
+            return [PlannedPart(payload=payload, kind="text")]
+        chunks = split_text(payload.text, capabilities.limit, capabilities.unit)
+        return [
+            PlannedPart(
+                payload=payload
+                if chunk == payload.text
+                else evolve(payload, text=chunk),
+                kind="text",
+            )
+            for chunk in chunks
+        ]
+    kind = "file" if isinstance(payload, File) else "native"
+    return [PlannedPart(payload=payload, kind=kind)]
+
+
+MEASURES: dict[str, Callable[[str], int]] = {
+    "chars": len,
+    "utf16": lambda s: len(s.encode("utf-16-le")) // 2,
+    "bytes": lambda s: len(s.encode()),
+}
+
+
+def split_text(text: str, limit: int | None, unit: str = "chars") -> Iterator[str]:
+    """Chunks of at most `limit` units, cut at a line end, else a space, else anywhere.
+    Nothing but the white space at a cut is lost.
+
+    >>> list(split_text("one two three", 8))
+    ['one two', 'three']
+    """
+    if limit is None:
+        if text.strip():
+            yield text
+        return
+    measure, start, size = MEASURES[unit], 0, len(text)
+    while start < size:
+        end = _longest(text, start, limit, measure)
+        cut = size if end == size else _cut(text, start, end)
+        chunk = text[start:cut]
+        if cut < size and text[cut].isspace():
+            chunk = chunk.rstrip()
+            cut = _past_space(text, cut)
+        if chunk.strip():
+            yield chunk
+        start = cut
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """Where to cut a piece that may go up to `end`: before white space, if there is
+    something to read before it."""
+    for mark in "\n ":
+        cut = text.rfind(mark, start, end + 1)
+        if cut > start and not text[start:cut].isspace():
+            return cut
+    return end
+
+
+def _past_space(text: str, index: int) -> int:
+    while index < len(text) and text[index].isspace():
+        index += 1
+    return index
+
+
+def _longest(text: str, start: int, limit: int, measure: Callable[[str], int]) -> int:
+    """The end of the longest piece from `start` that fits; at least one character."""
+    low, high = start + 1, min(len(text), start + limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if measure(text[start:middle]) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low

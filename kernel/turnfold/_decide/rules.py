@@ -1,0 +1,161 @@
+"""The rules of the transition tables, one named function each (specs/design.md 4 and 5).
+
+A guard answers one question and decides nothing else. Decisions call it through this
+module, so that a test can take one guard out and show that something breaks without
+it: each guard is a mutant (specs/guarantees.md).
+"""
+
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    DeliveryClass,
+    PartEnd,
+    Phase,
+    TurnPhase,
+)
+
+
+def not_expired(entry: Entry, now: int) -> bool:
+    """INV-12: at `expires_at` it is too late."""
+    return now < entry.expires_at
+
+
+def not_aborted(entry: Entry) -> bool:
+    """INV-11: a requested abort forbids any later attempt."""
+    return entry.abort is None
+
+
+def budget_left(entry: Entry) -> bool:
+    """INV-6: the budget is a counter of its own."""
+    return entry.used < entry.budget
+
+
+def not_quarantined(entry: Entry, limit: int) -> bool:
+    """An entry that took its process down `limit` times is not tried again."""
+    return entry.deaths < limit
+
+
+def not_settled(entry: Entry, part: int) -> bool:
+    """INV-4: a receipt for a part forbids any later dispatch of it."""
+    return part < entry.count and not entry.ended(part)
+
+
+def key_window_open(entry: Entry, now: int) -> bool:
+    """The platform still honours the key. Half of its window is kept as a margin for
+    a wall clock that was set back across a restart (specs/design.md 2)."""
+    if DeliveryClass.KEYED not in entry.classes or entry.first_at is None:
+        return False
+    window = entry.current.key_window_ms
+    return window is None or (now - entry.first_at) * 2 < window
+
+
+def resend_allowed(entry: Entry, now: int) -> bool:
+    """INV-2: what is in doubt goes out again only under the same key inside its
+    window, or when a policy or a person said so in the log."""
+    return not entry.doubt or entry.resend or key_window_open(entry, now)
+
+
+def may_look_up(entry: Entry) -> bool:
+    return DeliveryClass.LOOKUP in entry.classes
+
+
+def absence_proven(unsettled_ms: int) -> bool:
+    """INV-2: "not there" counts only once the old request can no longer land."""
+    return unsettled_ms <= 0
+
+
+def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> bool:
+    """INV-5: an outcome belongs to exactly one attempt of one worker."""
+    return (
+        entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+        and entry.fence == fence
+        and entry.part == part
+        and entry.attempt == attempt
+    )
+
+
+def sender_is_dead(entry: Entry, fence: int) -> bool:
+    """An attempt of an earlier epoch: the lock says that its process is gone."""
+    return entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and entry.fence != fence
+
+
+def no_doubt(entry: Entry) -> bool:
+    """Doubt is sticky: a refusal of this attempt says nothing of an older one."""
+    return not entry.doubtful
+
+
+def receipt_given(ids: tuple[str, ...], *, gives_ids: bool) -> bool:
+    """No receipt is no delivery, unless the adapter said that there are none."""
+    return not gives_ids or (bool(ids) and all(ids))
+
+
+def was_accepted(entry: Entry, part: int) -> bool:
+    """INV-4: only a part that has its receipt can bounce."""
+    return any(
+        state.part == part and state.end is PartEnd.DELIVERED for state in entry.others
+    )
+
+
+def head_of_lane(entry_stream: str, head: str | None) -> bool:
+    """INV-8: only the first entry that has not yielded is attempted."""
+    return entry_stream == head
+
+
+def run_is_current(turn: Turn, fence: int, run: int) -> bool:
+    """INV-9: only the run that is under way may speak for its turn."""
+    return (
+        turn.phase in (TurnPhase.RUNNING, TurnPhase.ANSWERED)
+        and turn.fence == fence
+        and turn.run == run
+        and turn.abort is None
+    )
+
+
+def run_is_ours(turn: Turn, fence: int, run: int) -> bool:
+    """INV-5: only who runs a turn says how its run ended, aborted or not."""
+    return turn.phase is TurnPhase.RUNNING and turn.fence == fence and turn.run == run
+
+
+def not_answered(turn: Turn) -> bool:
+    """INV-9: an answer that the outbox owns is never computed again."""
+    return turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+
+
+def runner_is_dead(turn: Turn, fence: int) -> bool:
+    """A turn that was left open runs nowhere: no death ends its wait."""
+    under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
+    return under_way and turn.fence != fence
+
+
+def runs_left(turn: Turn, limit: int) -> bool:
+    return turn.failed_runs < limit
+
+
+def abortable_as_unsent(entry: Entry) -> bool:
+    """INV-11: only what is surely unsent becomes `aborted`."""
+    return entry.phase in (Phase.QUEUED, Phase.RETRYABLE) and not entry.doubt
+
+
+def history_is_whole(entry: Entry, restored_at: int) -> bool:
+    """INV-2: what came after a part in doubt is known, unless the entry is older than
+    the copy that the store was restored from."""
+    return not entry.doubt or entry.order > restored_at
+
+
+def bodies_kept(state: Entry | Turn) -> bool:
+    """INV-7: what was erased can be neither sent nor run again."""
+    return not state.redacted
+
+
+def nothing_seen(entry: Entry) -> bool:
+    """Nobody can have seen anything of this entry."""
+    unsent = entry.phase in (
+        Phase.QUEUED,
+        Phase.RETRYABLE,
+        Phase.ABORTED,
+        Phase.ATTEMPTED,
+        Phase.FAILED,
+    )
+    shown = (PartEnd.DELIVERED, PartEnd.BOUNCED)
+    seen = any(state.end in shown or state.handle for state in entry.others)
+    return unsent and not entry.doubtful and not entry.handle and not seen

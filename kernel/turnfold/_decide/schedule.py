@@ -1,0 +1,234 @@
+"""Which entry of a lane goes next, and the write-ahead of its attempt.
+
+`next_step` is the scheduler's brain: a pure look at a lane that says what is to be
+done now, or when to look again. The lane program does what it says, one step at a
+time, and so does every decision that fuses the next attempt into its own commit.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any
+
+from turnfold._decide import rules
+from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
+from turnfold._log import outbox_events as o
+from turnfold._log.frozen import frozen, maker
+from turnfold._log.ids import gates_of
+from turnfold._state.entry import Entry
+from turnfold.enums import Phase
+from turnfold.errors import RuleBrokenError
+
+
+class Act(Enum):
+    """What a lane needs next."""
+
+    WAIT = auto()  # nothing before `until`
+    PLAN = auto()  # freeze the parts with the channel's plan
+    ATTEMPT = auto()  # write the attempt ahead
+    PREPARE = auto()  # ours and durable: prepare, then dispatch
+    SEND = auto()  # ours and announced, and perhaps not on its way yet
+    RECOVER = auto()  # the process that attempted it is dead
+    LOOK_UP = auto()  # ask the platform what became of it
+    SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy speaks
+    EXPIRE = auto()
+    GIVE_UP = auto()  # budget or quarantine
+    ABORT = auto()  # an abort was requested and nothing is on the wire
+
+
+@frozen
+class Step:
+    act: Act
+    entry: str = ""
+    until: int | None = None
+    attempt: AttemptRef | None = None  # of PREPARE and SEND
+
+
+_NOTHING = Step(Act.WAIT)
+_attempted = maker(o.Attempted)
+
+
+def next_step(draft: UnitOfWork, lane: str) -> Step:
+    """What to do in a lane now. What is on its way comes before all else: one send at
+    a time. Yielded entries are passed by while they wait; the first entry that has not
+    yielded holds the rest back."""
+    return _next(draft, draft.front(lane))
+
+
+def _next(draft: UnitOfWork, front: Sequence[Entry]) -> Step:
+    first = _NOTHING
+    for entry in front:
+        step = step_of(draft, entry)
+        if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+            return step
+        if first.act is Act.WAIT:
+            first = step if step.act is not Act.WAIT else _earlier(first, step)
+    return first
+
+
+def _earlier(one: Step, other: Step) -> Step:
+    """Of two waits the one that ends first; one without an end never does."""
+    if one.until is None or (other.until is not None and other.until < one.until):
+        return other
+    return one
+
+
+def step_of(draft: UnitOfWork, entry: Entry) -> Step:
+    """What one entry needs, were it the first of its lane."""
+    if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+        return _in_flight(draft, entry)
+    if not rules.not_expired(entry, draft.now):
+        return Step(Act.EXPIRE, entry.stream)
+    if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
+        return Step(Act.ABORT, entry.stream)
+    if entry.phase is Phase.PARKED:
+        return Step(Act.WAIT, until=entry.expires_at)
+    if entry.due is not None and draft.now < entry.due:
+        return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
+    if entry.phase is Phase.IN_DOUBT:
+        return _in_doubt(draft, entry)
+    return _ready(draft, entry)
+
+
+def _in_flight(draft: UnitOfWork, entry: Entry) -> Step:
+    fence = draft.context.fence
+    if fence is None:
+        return Step(Act.WAIT)
+    if rules.sender_is_dead(entry, fence.epoch):
+        return Step(Act.RECOVER, entry.stream)
+    act = Act.PREPARE if entry.phase is Phase.ATTEMPTED else Act.SEND
+    attempt = AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane)
+    return Step(act, entry.stream, attempt=attempt)
+
+
+def _ready(draft: UnitOfWork, entry: Entry) -> Step:
+    here = (entry.channel, entry.account) in draft.context.desks
+    if not here or draft.context.draining:
+        return Step(Act.WAIT, until=entry.expires_at)
+    if not entry.planned:
+        return Step(Act.PLAN, entry.stream)
+    if _hopeless(draft, entry):
+        return Step(Act.GIVE_UP, entry.stream)
+    return _unless_gated(draft, entry, Act.ATTEMPT)
+
+
+def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
+    alive = rules.not_quarantined(entry, draft.settings.max_crashes)
+    return not (alive and rules.budget_left(entry))
+
+
+def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
+    here = (entry.channel, entry.account) in draft.context.desks
+    if draft.context.draining:
+        return Step(Act.WAIT, until=entry.expires_at)
+    resend = rules.not_aborted(entry) and rules.resend_allowed(entry, draft.now)
+    if resend and not _hopeless(draft, entry):
+        if not here:
+            return Step(Act.WAIT, until=entry.expires_at)
+        return _unless_gated(draft, entry, Act.ATTEMPT)
+    if rules.may_look_up(entry) and entry.asks < draft.settings.max_lookups:
+        if not here:
+            return Step(Act.WAIT, until=entry.expires_at)
+        return _unless_gated(draft, entry, Act.LOOK_UP)
+    return Step(Act.SETTLE_DOUBT, entry.stream)
+
+
+def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
+    """Gates are looked at before anything is attempted, so waiting costs nothing."""
+    if not draft.gated:
+        return Step(act, entry.stream)
+    until: list[int] = [entry.expires_at]
+    held = False
+    for name in gates_of(entry.lane):
+        gate = draft.holding(name)
+        if gate is not None and gate.holds(draft.now):
+            held = True
+            if gate.until is not None:
+                until.append(gate.until)
+    return Step(Act.WAIT, until=min(until)) if held else Step(act, entry.stream)
+
+
+def attempt(
+    draft: UnitOfWork, stream: str, front: Sequence[Entry] | None = None
+) -> None:
+    """Write one attempt ahead. Every rule of the `attempted` row is asked here.
+    `front`: that of its lane, if it is at hand."""
+    entry = draft.entry(stream)
+    fence = draft.fence()
+    rule = _broken_rule(draft, entry, front or draft.front(entry.lane))
+    if rule is not None:
+        raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
+    desk = draft.context.desks[entry.channel, entry.account]
+    on_wire = not desk.prepares(entry.current.kind)
+    event = _attempted(
+        part=entry.part,
+        attempt=entry.attempt + 1,
+        owner=fence.owner,
+        fence=fence.epoch,
+        on_wire=on_wire,
+        marked=entry.marked,
+        target=entry.target,
+    )
+    entry = draft.emit(stream, event)
+    if on_wire:
+        draft.hand_out(entry)
+
+
+def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str | None:
+    """The first rule of the `attempted` row that does not hold."""
+    now = draft.now
+    if not rules.not_expired(entry, now):
+        return "not_expired"
+    if not rules.not_aborted(entry):
+        return "not_aborted"
+    if not rules.budget_left(entry):
+        return "budget_left"
+    if not rules.not_quarantined(entry, draft.settings.max_crashes):
+        return "not_quarantined"
+    if not rules.resend_allowed(entry, now):
+        return "resend_allowed"
+    if not rules.head_of_lane(entry.stream, _turn_to_send(entry, front)):
+        return "head_of_lane"
+    return None
+
+
+def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
+    """The entry itself if it may go now, else the one that holds it back."""
+    mine = None
+    for other in front:
+        if other.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+            return other.stream
+        if other.stream == entry.stream:
+            mine = other.stream
+    return mine
+
+
+def attempt_if_free(draft: UnitOfWork, lane: str) -> None:
+    """Fuse the next attempt of a lane into this commit, if there is one to make."""
+    if draft.context.fence is None or draft.context.draining or draft.fence_lost:
+        return
+    front = draft.front(lane)
+    if front and (step := _next(draft, front)).act is Act.ATTEMPT:
+        attempt(draft, step.entry, front)
+
+
+def attempt_now(draft: UnitOfWork, stream: str) -> None:
+    """The same for the lane of an entry that seemed ready: inside the transaction it
+    may turn out that something else comes first."""
+    attempt_if_free(draft, draft.entry(stream).lane)
+
+
+def dispatch(
+    draft: UnitOfWork, stream: str, part: int, number: int, prepared: Any = None
+) -> bool:
+    """The last word before the wire; False if the entry may not go out after all."""
+    entry, epoch = draft.entry(stream), draft.fence().epoch
+    if not rules.outcome_is_current(entry, epoch, part, number):
+        return False
+    if (
+        entry.phase is Phase.ATTEMPTED
+    ):  # else a commit of unknown fate has dispatched it
+        if not rules.not_aborted(entry) or not rules.not_expired(entry, draft.now):
+            return False
+        entry = draft.emit(stream, o.Dispatched(part=part, attempt=number))
+    draft.hand_out(entry, prepared)
+    return True

@@ -1,0 +1,366 @@
+"""The runs of a turn: started, answered, released, failed, and orphaned by a death."""
+
+from enum import Enum, auto
+
+from attrs import field
+
+from turnfold._decide import rules
+from turnfold._decide.failures import backoff_ms
+from turnfold._decide.outbox import Enqueued, Intent, conclude, enqueue, fail
+from turnfold._decide.schedule import attempt_if_free
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log import canonical
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import pack_inbound
+from turnfold._log.events import CursorAdvanced
+from turnfold._log.frozen import frozen
+from turnfold._log.ids import cursor_of, inbound_key
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    AbortReason,
+    FailureClass,
+    Kind,
+    Phase,
+    TurnOutcome,
+    TurnPhase,
+)
+from turnfold.errors import BackPressureError, StaleRunError
+from turnfold.messages import Inbound, identifier, token
+
+
+class TurnAct(Enum):
+    WAIT = auto()
+    START = auto()
+    ORPHAN = auto()  # running, but the process that ran it is dead
+
+
+@frozen
+class TurnStep:
+    act: TurnAct
+    turn: str = ""
+    until: int | None = None
+
+
+def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
+    """What the turns of a lane need now. One runs at a time, from its start to its
+    answer; a turn that waits for its next run holds the later ones back."""
+    for stream in draft.turn_lane(lane):
+        turn = draft.turn(stream)
+        if turn.phase is TurnPhase.ANSWERED or turn.held:
+            continue  # what waits for a person holds nobody back
+        if turn.passed and (other := _running(draft, lane)) is not None:
+            turn = other
+        return turn_step(draft, turn)
+    return TurnStep(TurnAct.WAIT)
+
+
+def _running(draft: UnitOfWork, lane: str) -> Turn | None:
+    """The turn of a lane that runs, wherever it stands: it may have passed others."""
+    turns = (draft.turn(stream) for stream in draft.turn_lane(lane))
+    return next((t for t in turns if t.phase is TurnPhase.RUNNING), None)
+
+
+def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
+    fence = draft.context.fence
+    if fence is None or draft.context.draining or not draft.context.runs:
+        return TurnStep(TurnAct.WAIT)
+    if turn.held:
+        return TurnStep(TurnAct.WAIT)
+    if turn.phase is TurnPhase.RUNNING:
+        dead = rules.runner_is_dead(turn, fence.epoch)
+        return TurnStep(TurnAct.ORPHAN if dead else TurnAct.WAIT, turn.stream)
+    if turn.phase is not TurnPhase.ACCEPTED:
+        return TurnStep(TurnAct.WAIT)
+    if turn.due is not None and draft.now < turn.due:
+        return TurnStep(TurnAct.WAIT, until=turn.due)
+    return TurnStep(TurnAct.START, turn.stream)
+
+
+def start_if_free(draft: UnitOfWork, stream: str) -> None:
+    """Fuse the start into the commit that accepted the turn, if its lane is free."""
+    if draft.context.fence is None or not draft.context.runs:
+        return
+    turn = draft.turn(stream)
+    step = turn_step(draft, turn) if turn.control else next_turn(draft, turn.lane)
+    if step.act is TurnAct.START and step.turn == stream:
+        start(draft, stream)
+
+
+def start(draft: UnitOfWork, stream: str) -> None:
+    """Begin the next run. What an earlier run left unsent will not be sent."""
+    turn = draft.turn(stream)
+    if turn_step(draft, turn).act is not TurnAct.START:
+        return
+    fence = draft.fence()
+    if turn.run:
+        _drop_unsent(draft, turn)
+        if _told_twice(draft, turn):
+            _interrupted(draft, turn)
+            return
+    draft.emit(
+        stream, t.Started(run=turn.run + 1, owner=fence.owner, fence=fence.epoch)
+    )
+
+
+def _drop_unsent(draft: UnitOfWork, turn: Turn) -> None:
+    """What earlier runs have queued and nobody has seen is not wanted any more, from
+    the commit on that ends the run: sent later, it would be said twice."""
+    for entry in list(draft.entries(turn.stream)):
+        if entry.run is None or entry.run > turn.run:
+            continue
+        if rules.abortable_as_unsent(entry):
+            draft.emit(entry.stream, o.Aborted(reason=AbortReason.RERUN))
+        elif (
+            entry.phase is Phase.ATTEMPTED and rules.no_doubt(entry) and not entry.abort
+        ):
+            draft.emit(entry.stream, o.AbortRequested(reason=AbortReason.RERUN))
+
+
+def check_run(draft: UnitOfWork, stream: str, run: int) -> Turn:
+    """Raises StaleRunError if this run may no longer speak for its turn."""
+    turn = draft.turn(stream)
+    if not rules.run_is_current(turn, draft.authority, run):
+        why = turn.abort or turn.outcome or f"turn is {turn.phase}, run {turn.run}"
+        raise StaleRunError(turn=stream, run=run, why=str(why))
+    return turn
+
+
+def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
+    """The final: queued, planned, attempted and `answered` in one commit, once."""
+    if _replied(draft.turn(stream), run, intent):
+        return enqueue(draft, intent)  # the first one stands, delivered or not
+    turn = check_run(draft, stream, run)
+    owned = enqueue(draft, intent)
+    if rules.not_answered(turn):
+        draft.emit(stream, t.Answered(run=run, finals=(intent.entry,)))
+        conclude(draft, stream)
+    return owned
+
+
+def _replied(turn: Turn, run: int, intent: Intent) -> bool:
+    return turn.run == run and intent.entry in turn.finals
+
+
+def say(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
+    """A block or a tool's message, committed at once."""
+    check_run(draft, stream, run)
+    return enqueue(draft, intent)
+
+
+def silence(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
+    """The handler says that no reply is meant."""
+    turn = check_run(draft, stream, run)
+    if rules.not_answered(turn):
+        draft.emit(stream, t.Answered(run=run, silent=reason))
+        conclude(draft, stream)
+
+
+def returned(draft: UnitOfWork, stream: str, run: int) -> None:
+    """The handler came back. Without a reply its last block is the final."""
+    turn = draft.turn(stream)
+    current = rules.run_is_current(turn, draft.authority, run)
+    if not current or not rules.not_answered(turn):
+        return
+    blocks = [
+        entry.stream
+        for entry in draft.entries(stream)
+        if entry.run == run and entry.kind is Kind.BLOCK
+    ]
+    if blocks:
+        draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
+    else:
+        draft.emit(stream, t.Answered(run=run, silent="unstated"))
+    conclude(draft, stream)
+
+
+def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
+    """Stopped for our own reasons: not counted, taken up again later."""
+    turn = draft.turn(stream)
+    if rules.run_is_ours(turn, draft.authority, run):
+        full = reason == BackPressureError.code  # it will not be empty at once
+        due = draft.now + draft.settings.backoff_base_ms if full else None
+        draft.emit(stream, t.Released(run=run, reason=reason, due=due))
+
+
+def run_failed(
+    draft: UnitOfWork, stream: str, run: int, failure: FailureClass, detail: str = ""
+) -> None:
+    """The handler raised."""
+    turn = draft.turn(stream)
+    if rules.run_is_ours(turn, draft.authority, run):
+        _failed(draft, turn, failure, detail)
+
+
+def _failed(
+    draft: UnitOfWork, turn: Turn, failure: FailureClass, detail: str = ""
+) -> None:
+    """Again, unless too often, or unless somebody may have seen the beginning of an
+    answer that would be told twice."""
+    _drop_unsent(draft, turn)
+    if _told_twice(draft, turn):
+        _interrupted(draft, turn)
+        return
+    if rules.runs_left(turn, draft.settings.max_runs - 1):  # this one counts, too
+        _again(draft, turn, failure, detail)
+    else:
+        why = "runs_exhausted"
+        fail(draft, turn.stream, TurnOutcome.FAILED, why, why)
+    _wake_lanes(draft, turn.stream)
+
+
+def _interrupted(draft: UnitOfWork, turn: Turn) -> None:
+    end = TurnOutcome.PARTIALLY_REPLIED
+    fail(draft, turn.stream, end, "interrupted", "interrupted")
+    _wake_lanes(draft, turn.stream)
+
+
+def _again(draft: UnitOfWork, turn: Turn, failure: FailureClass, detail: str) -> None:
+    wait = 0
+    if failure is not FailureClass.OWNER_DIED or turn.failed_runs:
+        jitter = draft.context.jitter()
+        wait = backoff_ms(draft.settings, turn.failed_runs + 1, jitter)
+    draft.emit(
+        turn.stream,
+        t.RunFailed(
+            run=turn.run,
+            failure=failure,
+            due=draft.now + wait,
+            detail=draft.text(turn.stream, detail),
+        ),
+    )
+
+
+def _told_twice(draft: UnitOfWork, turn: Turn) -> bool:
+    """Would another run repeat what somebody may have seen, with nobody to mind?"""
+    if draft.context.resumes:
+        return False
+    entries = list(draft.entries(turn.stream))
+    if len(entries) < len(draft.entries_of(turn.stream)):
+        return True  # who knows what the unreadable one has shown
+    return any(
+        e.run is not None and e.run > turn.forgiven and not rules.nothing_seen(e)
+        for e in entries
+    )
+
+
+def _wake_lanes(draft: UnitOfWork, stream: str) -> None:
+    """A notice may be able to go out with this very commit."""
+    turn = draft.turn(stream)
+    if turn.notice:
+        attempt_if_free(draft, draft.entry(turn.notice).lane)
+
+
+def orphaned(draft: UnitOfWork, stream: str) -> None:
+    """A turn that was running in a process that died, found by its successor."""
+    turn = draft.turn(stream)
+    if rules.runner_is_dead(turn, draft.fence().epoch):
+        _failed(draft, turn, FailureClass.OWNER_DIED)
+
+
+def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
+    """What earlier runs of a turn left behind, for a handler that resumes."""
+    run = draft.turn(stream).run
+    return [e for e in draft.entries(stream) if e.run is not None and e.run < run]
+
+
+# --- Taking a message in: once, durably, with its cursor, and started if its lane is free ---
+
+
+@frozen(kw_only=True)
+class Acceptance:
+    """`new` is false for a message that was there before; `status` is then where its
+    turn stands, so that the caller can acknowledge, ignore or show the old answer."""
+
+    turn_id: str
+    status: TurnPhase
+    new: bool | None  # None: only the owner of the store can know
+
+
+@frozen(kw_only=True)
+class SourceCursor:
+    """How far a source has got, under a name of its own."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(validator=identifier)
+    value: str = field(validator=token)
+    name: str = field(default="", validator=token)
+
+
+def accept(
+    draft: UnitOfWork, turn: str, inbound: Inbound, cursor: SourceCursor | None = None
+) -> Acceptance:
+    """`turn` is the stream that the message gets if it is new."""
+    if cursor is not None:
+        advance(draft, cursor)
+    key = inbound_key(inbound)
+    known = draft.lookup(key)
+    if known is not None:
+        # Ours already: an earlier COMMIT of this very call did reach the disk.
+        status, new = draft.turn(known).phase, known == turn
+        return Acceptance(turn_id=known, status=status, new=new)
+    draft.fresh(turn)
+    draft.emit(
+        turn,
+        t.Accepted(
+            channel=inbound.channel,
+            account=inbound.account,
+            conversation=inbound.conversation,
+            message_id=inbound.message_id,
+            event=inbound.event,
+            thread=inbound.thread,
+            lane=inbound.route.lane,
+            body=draft.body(turn, pack_inbound(inbound)),
+            control=inbound.control,
+        ),
+    )
+    draft.key(key, turn)
+    start_if_free(draft, turn)
+    return Acceptance(turn_id=turn, status=draft.turn(turn).phase, new=True)
+
+
+def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
+    """A cursor moves in the commit of what it has passed, never ahead of it."""
+    name = cursor_of(cursor.channel, cursor.account, cursor.name)
+    before = draft.cursor(name)
+    if before is None or before.value != cursor.value:
+        draft.emit(name, CursorAdvanced(cursor=cursor.value))
+
+
+def inbound_of(body: bytes) -> dict[str, object]:
+    """The body of a message as it was accepted."""
+    value = canonical.loads(body)
+    return value if isinstance(value, dict) else {}
+
+
+# --- Side effects that a handler remembers, so that a later run does not repeat them ---
+
+
+@frozen
+class StepState:
+    """`done` with the digest of its result; neither: begun by an earlier run that did
+    not live to say how it went."""
+
+    begun_before: bool
+    done: bool = False
+    result: str | None = None
+
+
+def begin_step(draft: UnitOfWork, stream: str, run: int, key: str) -> StepState:
+    turn = check_run(draft, stream, run)
+    known = dict(turn.steps)
+    if known.get(key) is not None:
+        return StepState(begun_before=True, done=True, result=known[key])
+    if key in known:
+        return StepState(begun_before=True)
+    draft.emit(stream, t.StepStarted(run=run, key=key))
+    return StepState(begun_before=False)
+
+
+def end_step(
+    draft: UnitOfWork, stream: str, run: int, key: str, result: object
+) -> None:
+    check_run(draft, stream, run)
+    digest = draft.body(stream, canonical.dumps(result))
+    draft.emit(stream, t.StepDone(run=run, key=key, result=digest))

@@ -1,0 +1,470 @@
+"""What a decision works on: the folded state it may read, the events it makes.
+
+A Draft lies over a View, mostly the book, and keeps what is emitted to itself until the
+commit is done. The decisions of one commit share it, so they see each other's results;
+one that fails half-way makes the journal decide the others anew (journal.py). State that
+is not in memory raises NotLoaded; the journal fetches it and decides everything anew.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from attrs import field
+
+from turnfold._log.bodies import body_ref, checked, place_of
+from turnfold._log.codec import encode, record_of
+from turnfold._log.events import Event, WorkerStarted
+from turnfold._log.frozen import frozen
+from turnfold._log.ids import ENTRY
+from turnfold._log.outbox_events import OutboxEvent
+from turnfold._state.entry import Entry
+from turnfold._state.fold import (
+    STORE,
+    Cursor,
+    Gate,
+    State,
+    StoreState,
+    advance,
+    evolve,
+    family,
+)
+from turnfold._state.turn import Turn
+from turnfold.enums import CLOSED
+from turnfold.errors import (
+    CorruptLogError,
+    MissingBodyError,
+    NotFoundError,
+    OwnedError,
+)
+from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
+from turnfold.settings import Settings
+
+T = TypeVar("T")
+
+
+class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an error
+    """A decision asked for state that is not in memory: fetch `wanted`, decide again."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+
+def all_of(questions: Iterable[Callable[[], T]]) -> list[T]:
+    """The answers to all of these. State that is not in memory is asked for together:
+    one fetch for a turn with a hundred entries, not a hundred."""
+    answers: list[T] = []
+    missing: list[Wanted] = []
+    for question in questions:
+        try:
+            answers.append(question())
+        except NotLoaded as miss:
+            missing.append(miss.wanted)
+    if missing:
+        raise NotLoaded(together(missing))
+    return answers
+
+
+def together(wanted: Sequence[Wanted]) -> Wanted:
+    """One question to the store for all of these."""
+    if len(wanted) == 1:
+        return wanted[0]
+    none: frozenset[Any] = frozenset()
+    return Wanted(
+        streams=none.union(*[w.streams for w in wanted]),
+        summaries=none.union(*[w.summaries for w in wanted]),
+        keys=none.union(*[w.keys for w in wanted]),
+        bodies=none.union(*[w.bodies for w in wanted]),
+        children=none.union(*[w.children for w in wanted]),
+        answers=none.union(*[w.answers for w in wanted]),
+    )
+
+
+class View(Protocol):
+    """Folded state, ready to be read. State that is not in memory raises NotLoaded."""
+
+    @property
+    def position(self) -> int: ...
+
+    def state(self, stream: str) -> State | None: ...
+
+    def lookup(self, key: str) -> str | None:
+        """The stream that a dedupe key belongs to."""
+
+    @property
+    def gated(self) -> bool:
+        """Is any gate closed at all? Mostly none is, and this is asked for every
+        attempt."""
+
+    def holding(self, gate: str) -> Gate | None:
+        """A gate, if it is closed (its time may be over)."""
+
+    def lane(self, lane: str) -> Iterator[Entry]:
+        """The open entries of a lane, in the order of their queueing."""
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        """The accepted and running turns of a lane, in order."""
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        """All entries of a turn, closed ones too, in order."""
+
+    def stored(self, place: BodyRef) -> Body | None:
+        """A body beside the log, or None if it is not there."""
+
+    def history(self, stream: str) -> Sequence[Event]:
+        """All events of a stream."""
+
+    @property
+    def open_count(self) -> int: ...
+
+
+@frozen(kw_only=True)
+class Fence:
+    """The right of one worker: its epoch and its id."""
+
+    epoch: int
+    owner: str
+
+
+@frozen(kw_only=True)
+class ChannelFacts:
+    """What the kernel knows of one attached channel when it decides."""
+
+    prepares: Callable[[str], bool]  # does a part of this kind need prepare()?
+
+
+@frozen(kw_only=True)
+class Context:
+    """What a decision may know besides state. `fence` is None outside the worker."""
+
+    now: int
+    settings: Settings
+    wall: int | None = None  # wall ms; None: the same as `now`
+    fence: Fence | None = None
+    desks: Mapping[tuple[str, str], ChannelFacts] = field(factory=dict)
+    jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
+    salt: Callable[[], bytes] = lambda: bytes(16)
+    runs: bool = True  # a handler is registered and may start now
+    resumes: bool = False  # the handler takes up what an earlier run began
+    draining: bool = False
+    again: bool = False  # decided before, in a commit of unknown fate
+
+
+_WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
+
+
+@frozen
+class AttemptRef:
+    """One attempt of one part that may go to the wire when its commit is durable.
+    `prepared`: what the channel's prepare() gave for it."""
+
+    entry: str
+    part: int
+    number: int
+    lane: str
+    prepared: Any = None
+
+
+Emitted = tuple[str, Event]  # stream and event
+
+
+class UnitOfWork:
+    """See the module. All decisions of one commit share one."""
+
+    def __init__(self, below: View, context: Context) -> None:
+        self.below, self.context = below, context
+        self.now = context.now
+        self.settings = context.settings
+        self.emitted: list[Emitted] = []
+        self.bodies: list[Body] = []
+        self.erased: list[BodyRef] = []
+        self.keys: dict[str, str] = {}
+        self.touched: dict[str, State] = {}
+        self.done: list[str] = []  # commands that leave the inbox
+        self.answers: list[Answer] = []
+        self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
+        self._places: dict[str, int] = {}  # the position of the record of a stream
+        self._numbers: dict[str, int] = {}  # the next body of a stream
+        self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
+        self._base = below.position
+        self._born: list[str] = []
+        self._lanes: dict[str, list[str]] = {}
+        self._turn_lanes: dict[str, list[str]] = {}
+        self._absent: set[str] = set()
+        self._gated = False  # a gate was moved in here
+        store = below.state(STORE)
+        self._store = store if type(store) is StoreState else None
+
+    # --- reading ---
+
+    @property
+    def position(self) -> int:
+        """The position of the last record that this commit would write."""
+        return self._base + len(self._items)
+
+    @property
+    def made(self) -> int:
+        """Grows with everything that a decision makes."""
+        made = len(self.emitted) + len(self.bodies) + len(self.keys)
+        return made + len(self.erased) + len(self.done) + len(self.answers)
+
+    def records(self) -> list[Record]:
+        """One record for each stream that this commit moves, in order of position."""
+        wall = self.context.wall
+        if wall is not None and abs(wall - self.now) <= _WALL_MS:
+            wall = None
+        return [
+            record_of(items, stream, self.touched[stream].version, self.now, at, wall)
+            for at, (stream, items) in enumerate(self._items.items(), self._base + 1)
+        ]
+
+    @property
+    def open_count(self) -> int:
+        return self.below.open_count + len(self._born)
+
+    def state(self, stream: str) -> State | None:
+        mine = self.touched.get(stream)
+        if mine is not None:
+            return mine
+        return None if stream in self._absent else self.below.state(stream)
+
+    def fresh(self, stream: str) -> None:
+        """The caller has just made this name: nothing needs to be looked up for it.
+        Were that wrong, the append would be refused as a conflict."""
+        if not self.context.again:
+            self._absent.add(stream)
+
+    @property
+    def gated(self) -> bool:
+        return self._gated or self.below.gated
+
+    def holding(self, gate: str) -> Gate | None:
+        mine = self.touched.get(gate)
+        if isinstance(mine, Gate):
+            return mine if mine.closed else None
+        return self.below.holding(gate)
+
+    def find_entry(self, stream: str) -> Entry | None:
+        found = self.state(stream)
+        return found if type(found) is Entry else None
+
+    def entry(self, stream: str) -> Entry:
+        found = self.touched.get(stream)
+        if found is None and stream.startswith(ENTRY) and stream not in self._absent:
+            found = self.below.state(stream)
+        if type(found) is not Entry:
+            raise NotFoundError(what="entry", id=stream)
+        return found
+
+    def latest(self, entry: Entry) -> Entry:
+        """An entry as it is by now."""
+        found = self.touched.get(entry.stream)
+        return found if type(found) is Entry else entry
+
+    def find_turn(self, stream: str) -> Turn | None:
+        return cast("Turn | None", self.state(stream))
+
+    def turn(self, stream: str) -> Turn:
+        found = self.state(stream) if family(stream) == "turn" else None
+        if found is None:
+            raise NotFoundError(what="turn", id=stream)
+        return cast("Turn", found)
+
+    def gate(self, stream: str) -> Gate | None:
+        return cast("Gate | None", self.state(stream))
+
+    def cursor(self, stream: str) -> Cursor | None:
+        return cast("Cursor | None", self.state(stream))
+
+    def lookup(self, key: str) -> str | None:
+        return self.keys.get(key) or self.below.lookup(key)
+
+    def lane(self, lane: str) -> Iterator[Entry]:
+        """The open entries of a lane, in the order of their queueing."""
+        touched = self.touched
+        for entry in self.below.lane(lane):
+            now = touched.get(entry.stream, entry)
+            if type(now) is Entry and now.phase not in CLOSED:
+                yield now
+        for stream in self._lanes.get(lane, ()):
+            now = touched[stream]
+            if type(now) is Entry and now.phase not in CLOSED:
+                yield now
+
+    def front(self, lane: str) -> list[Entry]:
+        """Those that a lane may be busy with: all that have yielded, and the head."""
+        front = []
+        for entry in self.lane(lane):
+            front.append(entry)
+            if not entry.yielded:
+                break
+        return front
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        for stream in self.below.turn_lane(lane):
+            if self.turn(stream).open:
+                yield stream
+        for stream in self._turn_lanes.get(lane, ()):
+            if self.turn(stream).open:
+                yield stream
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        born = [
+            s for s in self._born if family(s) == "entry" and self.entry(s).turn == turn
+        ]
+        return [*self.below.entries_of(turn), *born]
+
+    def entries(self, turn: str) -> list[Entry]:
+        """The entries of a turn that can be read; the others are set aside."""
+        found = all_of(partial(self._readable, name) for name in self.entries_of(turn))
+        return [entry for entry in found if entry is not None]
+
+    def _readable(self, stream: str) -> Entry | None:
+        try:
+            return self.entry(stream)
+        except CorruptLogError:
+            return None  # shown by health
+
+    def stored(self, stream: str, ref: str) -> bytes:
+        """The bytes of a body that an event of `stream` names.
+
+        Raises MissingBodyError if they are gone, DamagedError if they are not those
+        that the digest proves.
+        """
+        place = place_of(stream, ref)
+        if place in self.erased:
+            raise MissingBodyError(digest=ref)
+        for body in self.bodies:
+            if (body.stream, body.number) == place:
+                return body.data
+        return checked(ref, self.below.stored(place))
+
+    def history(self, stream: str) -> Sequence[Event]:
+        mine = [event for name, event in self.emitted if name == stream]
+        return [*self.below.history(stream), *mine]
+
+    # --- writing ---
+
+    @overload
+    def emit(self, stream: str, *events: OutboxEvent) -> Entry: ...
+
+    @overload
+    def emit(self, stream: str, *events: Event) -> State: ...
+
+    def emit(self, stream: str, *events: Event) -> State:
+        """Apply and write events; raises if one is illegal here or cannot be stored,
+        and then nothing changed. The state after the last of them."""
+        before = self.touched.get(stream)
+        if before is None and stream not in self._absent:
+            before = self.below.state(stream)
+        now, items = self.now, self._items.get(stream)
+        if items is None:
+            self._places[stream] = self._base + len(self._items) + 1
+        position = self._places[stream]
+        after = evolve(before, events[0], stream, now, position)
+        made = [encode(events[0])]
+        for event in events[1:]:  # in place: nobody has seen that state
+            after = advance(after, event, stream, now, position)
+            made.append(encode(event))
+        if items is None:
+            self._items[stream] = made
+        else:
+            items += made
+        self.emitted += [(stream, event) for event in events]
+        self._touch(stream, before, after)
+        return after
+
+    def _touch(self, stream: str, before: State | None, after: State) -> None:
+        self.touched[stream] = after
+        if stream in self._numbers and isinstance(after, Entry | Turn):
+            count_bodies(after, self._numbers[stream])
+        if before is None:
+            self._bear(stream, after)
+        if type(after) is StoreState:
+            self._store = after
+        elif type(after) is Gate:
+            self._gated = True
+
+    def _bear(self, stream: str, state: State) -> None:
+        self._born.append(stream)
+        if isinstance(state, Entry):
+            self._lanes.setdefault(state.lane, []).append(stream)
+        elif isinstance(state, Turn) and not state.control:
+            self._turn_lanes.setdefault(state.lane, []).append(stream)
+
+    def hand_out(self, entry: Entry, prepared: Any = None) -> None:
+        """The current attempt of an entry is to be sent after the COMMIT."""
+        self.attempts.append(
+            AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane, prepared)
+        )
+
+    def body(self, stream: str, data: bytes, origin: object = None) -> str:
+        """Store bytes beside the log; the text by which an event of `stream` names
+        them. `origin`: the value that they were made of, if it cannot change."""
+        number = self._numbers.get(stream)
+        if number is None:
+            state = self.state(stream)
+            number = state.bodies if isinstance(state, Entry | Turn) else 0
+        self._numbers[stream] = number + 1
+        salt = self.context.salt()
+        body = Body(stream=stream, number=number, salt=salt, data=data, origin=origin)
+        self.bodies.append(body)
+        return body_ref(body)
+
+    def text(self, stream: str, value: str) -> str | None:
+        """Free text as a body, cut at 4 KiB; nothing for no text."""
+        if not value:
+            return None
+        return self.body(stream, value.encode("utf-8", "replace")[:4096])
+
+    def erase(self, stream: str, refs: Sequence[str]) -> None:
+        """Bodies to be gone for good after the COMMIT."""
+        self.erased += [place_of(stream, ref) for ref in refs]
+
+    def key(self, name: str, stream: str) -> None:
+        self.keys[name] = stream
+
+    def take_out(self, command: str, answer: bytes | None = None) -> None:
+        """A command leaves the inbox with this commit. `answer`: for its caller."""
+        self.done.append(command)
+        if answer is not None:
+            self.answers.append(Answer(id=command, at=self.now, data=answer))
+
+    def fence(self) -> Fence:
+        """The worker's right. The first use by an epoch is written to the log: a
+        worker that never decides anything leaves the store as it was."""
+        fence, worker = self.context.fence, self._store
+        if fence is None:
+            raise NotFoundError(what="worker", id="here")
+        if worker is not None and worker.epoch == fence.epoch:
+            return fence
+        if self.fence_lost:
+            owner = worker.owner if worker else None
+            raise OwnedError(path="the store", owner=f"{owner}; ours is over")
+        self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
+        return fence
+
+    @property
+    def fence_lost(self) -> bool:
+        """A later worker has written: we are not the one any more (INV-5)."""
+        fence, worker = self.context.fence, self._store
+        return fence is not None and worker is not None and worker.epoch > fence.epoch
+
+    @property
+    def authority(self) -> int:
+        """Our epoch; -1 for who is not the worker, or not any more: it may bring
+        evidence, and speaks for no attempt and no run (INV-5)."""
+        fence = self.context.fence
+        return -1 if fence is None or self.fence_lost else fence.epoch
+
+    @property
+    def restored_at(self) -> int:
+        """Where the log was last found to be an older copy of itself; 0: nowhere."""
+        return self._store.restored if self._store else 0
+
+
+def count_bodies(state: Entry | Turn, number: int) -> None:
+    """The next body of this stream gets at least this number."""
+    counted: Any = state  # made in this commit, shared with nobody yet
+    counted.bodies = max(counted.bodies, number)

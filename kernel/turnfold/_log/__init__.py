@@ -1,0 +1,1 @@
+"""What is stored: events, their bytes and hashes, and how streams are named."""

@@ -1,0 +1,258 @@
+"""Payloads to stored bytes and back.
+
+A payload's body is canonical JSON; the content of a file is a body of its own, named
+in it by digest, so that the queue owns a copy and the file on disk may vanish.
+"""
+
+import mimetypes
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Any
+
+from attrs import field
+
+from turnfold._log import canonical
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.events import Event
+from turnfold._log.frozen import frozen
+from turnfold.enums import Format
+from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
+from turnfold.messages import (
+    File,
+    Inbound,
+    Native,
+    Payload,
+    Text,
+)
+from turnfold.ports.store import Body, BodyRef, Store, Wanted
+
+_OCTETS = "application/octet-stream"
+
+
+@frozen
+class EncodedPayload:
+    """A payload ready to be stored. `encoded` is its head in canonical JSON, `content`
+    the content of a file. Both together are the same for the same payload: what an
+    entry and its parts share a body by."""
+
+    kind: str  # "text", "file" or "native"
+    head: Mapping[str, Any]
+    identity: tuple[bytes, bytes | None]
+    origin: Payload | None = field(default=None, eq=False, repr=False)  # if unchanging
+
+    @property
+    def encoded(self) -> bytes:
+        return self.identity[0]
+
+    @property
+    def content(self) -> bytes | None:
+        return self.identity[1]
+
+
+def _encoded(payload: Text) -> bytes:
+    """What canonical.dumps would make of it."""
+    form, text = encode_basestring(payload.format), encode_basestring(payload.text)
+    return f'{{"format":{form},"text":{text},"type":"text"}}'.encode()
+
+
+def pack(payload: Payload) -> EncodedPayload:
+    """Reads the file of a File; raises InvalidInputError if it cannot be read."""
+    match payload:
+        case Text():
+            head = {"type": "text", "text": payload.text, "format": payload.format}
+            return EncodedPayload("text", head, (_encoded(payload), None), payload)
+        case Native():
+            head = {"type": "native", "body": _thaw(payload.body)}
+            return EncodedPayload("native", head, (canonical.dumps(head), None))
+        case File():
+            return _pack_file(payload)
+
+
+def _pack_file(payload: File) -> EncodedPayload:
+    path = Path(payload.path) if payload.path is not None else None
+    name = payload.name or (path.name if path else "file")
+    content = payload.data if payload.data is not None else _read(path)
+    mime = payload.mime
+    if mime == _OCTETS:
+        mime = mimetypes.guess_type(name)[0] or _OCTETS
+    head = {"type": "file", "name": name, "mime": mime}
+    return EncodedPayload("file", head, (canonical.dumps(head), content))
+
+
+def _read(path: Path | None) -> bytes:
+    try:
+        return path.read_bytes() if path else b""
+    except OSError as exc:
+        raise InvalidInputError(field="path", problem=str(exc)) from exc
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_thaw(item) for item in value]
+    return value
+
+
+def same(packed: EncodedPayload, digest: str, body: Callable[[str], bytes]) -> bool:
+    """True if a stored body holds just this payload. `body` reads a stored one."""
+    stored = canonical.loads(body(digest))
+    content = stored.pop("content", None)
+    if stored != dict(packed.head) or (content is None) != (packed.content is None):
+        return False
+    return content is None or body(content) == packed.content
+
+
+def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
+    """The payload in stored bytes; `body` fetches a file's content by digest."""
+    match canonical.loads(data):
+        case {"type": "text", "text": str(text), "format": str(form)}:
+            return Text(text, format=Format(form))
+        case {"type": "native", "body": dict(native)}:
+            return Native(native)
+        case {
+            "type": "file",
+            "name": str(name),
+            "mime": str(mime),
+            "content": str(digest),
+        }:
+            return File(data=body(digest), name=name, mime=mime)
+        case _:
+            raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+async def fetch_payload(
+    read: Callable[[str, str], Awaitable[bytes]], stream: str, ref: str
+) -> Payload:
+    """The payload that an event of `stream` names. `read`: a body by stream and name.
+
+    Raises what `read` raises, and InvalidInputError for bytes that are no payload.
+    """
+    data = await read(stream, ref)
+    content = content_in(data)
+    stored = {} if content is None else {content: await read(stream, content)}
+    return unpack(data, stored.__getitem__)
+
+
+def pack_inbound(inbound: Inbound) -> bytes:
+    """The body of an accepted message; its ids stand in the event."""
+    return canonical.dumps(_thaw(inbound.body))
+
+
+# --- How events name bodies: by number in their stream and by salted digest ---
+
+
+FILE = b'{"content":'  # how the payload of a file begins
+PAYLOADS = (
+    o.Queued,
+    o.Planned,
+    o.Imported,
+    o.AmendedPart,
+)  # events that name payloads of an entry
+
+
+def body_ref(body: Body) -> str:
+    """The text that names a body in an event: `<number>.<salted digest>`."""
+    return f"{body.number}.{canonical.body_digest(body.salt, body.data)}"
+
+
+def place_of(stream: str, ref: str) -> BodyRef:
+    """Where a store keeps the body that an event of `stream` names.
+
+    Raises InvalidInputError for a text that names no body.
+    """
+    return stream, number_of(ref)
+
+
+def number_of(ref: str) -> int:
+    """The number in the text that names a body. Raises InvalidInputError."""
+    number, dot, _ = ref.partition(".")
+    if not dot or not number.isascii() or not number.isdigit():
+        raise InvalidInputError(field="body", problem=f"{ref!r:.60} names no body")
+    return int(number)
+
+
+def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
+    """The bytes of a body as it came from a store.
+
+    Raises MissingBodyError if it is not there, DamagedError if the bytes are not those
+    that the digest in `ref` proves.
+    """
+    if body is None:
+        raise MissingBodyError(digest=ref)
+    if body_ref(body) != ref:
+        problem = f"the bytes of body {ref} are not those that its digest names"
+        raise DamagedError(path=address, problem=problem)
+    return body.data
+
+
+async def read_body(store: Store, stream: str, ref: str) -> bytes:
+    """The bytes of a body that an event of `stream` names.
+
+    Raises MissingBodyError, DamagedError, InvalidInputError, and what `fetch` raises.
+    """
+    place = place_of(stream, ref)
+    found = await store.fetch(Wanted(bodies=frozenset((place,))))
+    return checked(ref, found.bodies[place], store.address)
+
+
+def digests_of(event: Event) -> Iterator[str]:
+    """The bodies that an event names."""
+    match event:
+        case o.Queued() | o.Imported():
+            yield from event.body
+        case o.Planned():
+            yield from (part.body for part in event.parts)
+        case t.Accepted() | t.Joined():
+            yield event.body
+        case t.Dead():
+            yield from (d for d in (event.body, event.detail) if d is not None)
+        case o.AmendedPart():
+            yield event.body
+        case t.StepDone():
+            yield event.result
+        case o.Resolved() if event.why is not None:
+            yield event.why
+        case _:
+            detail = getattr(event, "detail", None)
+            if detail is not None:
+                yield detail
+
+
+def content_of(event: Event, data: bytes) -> str | None:
+    """The body that holds the content of a file, where this one is a file's payload.
+    Only an entry's payload is: what a message or a handler brings may look like one,
+    and name a body that is not its own."""
+    return content_in(data) if isinstance(event, PAYLOADS) else None
+
+
+def content_in(data: bytes) -> str | None:
+    """The name of the body that holds a file's content, in the bytes of its payload;
+    None for another payload."""
+    if not data.startswith(FILE):
+        return None
+    try:
+        value = canonical.loads(data)
+    except InvalidInputError:
+        return None
+    return value["content"] if isinstance(value["content"], str) else None
+
+
+def left_of(events: Iterable[Event], stored: Callable[[str], bytes]) -> list[str]:
+    """The bodies of these events that are still there, each once."""
+    found: dict[str, None] = {}
+    for event in events:
+        for digest in digests_of(event):
+            try:
+                data = stored(digest)
+            except MissingBodyError:
+                continue
+            except DamagedError:
+                data = b""  # no longer readable, but there
+            found[digest] = None
+            content = content_of(event, data)
+            if content is not None:
+                found[content] = None
+    return list(found)

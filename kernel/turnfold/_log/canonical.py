@@ -1,0 +1,165 @@
+"""Canonical JSON and the hashes over it: the bytes that a log is made of.
+
+UTF-8, keys sorted, no white space, no floats, integers under 2^53, no duplicate keys,
+no BOM. One value has one encoding, so bytes can be compared and hashed.
+"""
+
+import json
+from binascii import b2a_base64
+from collections.abc import Iterable
+from hashlib import sha256
+from json.encoder import encode_basestring
+from typing import Annotated, Any
+
+import msgspec
+from attrs import frozen
+
+from turnfold.errors import InvalidInputError
+
+EMPTY_HEAD = bytes(32)  # the running head before the first event
+# The integers of events: every JSON reader gives these back exactly.
+Integer = Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+).encode
+
+
+def _no_float(literal: str) -> None:
+    msg = f"floating point number {literal}"
+    raise ValueError(msg)
+
+
+# Made once: json.loads with a hook would make a decoder for every call.
+_decode = json.JSONDecoder(parse_float=_no_float).decode
+
+
+def dumps(value: Any) -> bytes:
+    """The one encoding of a value made of dict, list, str, int, bool and None."""
+    return _encode(value).encode("utf-8")
+
+
+def loads(data: bytes) -> Any:
+    """Decode, and refuse anything that is not the canonical encoding of its value.
+
+    Encoding again and comparing is what catches duplicate keys, `-0`, white space, a
+    BOM and escaped surrogates, which every decoder lets pass.
+    """
+    try:
+        value = _decode(data.decode("utf-8"))
+        again = dumps(value)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidInputError(field="json", problem=str(exc)) from exc
+    if again != data:
+        raise InvalidInputError(field="json", problem="not in canonical form")
+    return value
+
+
+def event_hash(envelope: bytes) -> bytes:
+    """The hash of one event: over its canonical envelope, 32 bytes."""
+    return sha256(envelope).digest()
+
+
+def body_digest(salt: bytes, data: bytes) -> str:
+    """The name of a body: salted, so that it tells nothing once the body is erased."""
+    return digest_text(sha256(salt + data).digest())
+
+
+def digest_text(digest: bytes) -> str:
+    """32 bytes as 43 characters of base64 for file names and addresses."""
+    return b2a_base64(digest, newline=False)[:43].translate(_URL_SAFE).decode()
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+# --- A log record: what one commit says of one stream, as it is stored and hashed ---
+
+
+EMPTY_HEAD = bytes(32)  # the running head before the first record
+
+
+@frozen
+class Head:
+    """Where a log ends: the last position and the running hash up to it."""
+
+    position: int
+    hash: bytes
+
+
+BLANK = Head(0, EMPTY_HEAD)
+
+
+@frozen
+class Record:
+    """The events that one commit appends to one stream.
+
+    `position` counts records of a shard from 1 without gaps. `version` is that of the
+    last event; `count` is the number of events, so `version - count` is the version
+    before. `at` is log time in ms. `wall` is wall time in ms where it differs from
+    `at` by more than a second, else None.
+    """
+
+    position: int
+    stream: str
+    version: int
+    count: int
+    at: int
+    events: bytes
+    hash: bytes
+    wall: int | None = None
+    shard: int = 0
+
+    @property
+    def before(self) -> int:
+        """The version of the stream before this record."""
+        return self.version - self.count
+
+
+def envelope(
+    stream: str,
+    version: int,
+    at: int,
+    events: bytes,
+    wall: int | None = None,
+    shard: int = 0,
+) -> bytes:
+    """The bytes that the hash of a record covers."""
+    tail = f'"shard":{shard},"stream":{encode_basestring(stream)},"version":{version}'
+    if wall is not None:
+        tail = f'{tail},"wall":{wall}'
+    return b'{"at":%d,"events":%b,%b}' % (at, events, tail.encode())
+
+
+def hash_of(record: Record) -> bytes:
+    """The hash that a record must have, computed from its stored fields: 32 bytes."""
+    r = record
+    data = envelope(r.stream, r.version, r.at, r.events, r.wall, r.shard)
+    return sha256(data).digest()
+
+
+def hashes_of(records: Iterable[Record]) -> list[bytes]:
+    """`hash_of` each, without two calls for each: for readers of whole logs."""
+    return [
+        sha256(
+            b'{"at":%d,"events":%b,"shard":%d,"stream":%b,"version":%d%b}'
+            % (
+                r.at,
+                r.events,
+                r.shard,
+                encode_basestring(r.stream).encode(),
+                r.version,
+                b"" if r.wall is None else b',"wall":%d' % r.wall,
+            )
+        ).digest()
+        for r in records
+    ]
+
+
+def head_after(head: Head, records: Iterable[Record]) -> Head:
+    """The head after these records, which follow it without a gap."""
+    position, digest = head.position, head.hash
+    for record in records:
+        digest = sha256(digest + record.hash).digest()
+        position = record.position
+    return Head(position, digest)

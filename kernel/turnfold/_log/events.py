@@ -1,0 +1,345 @@
+"""The events of a turn (specs/design.md 5). The same rules as for the events of an entry."""
+
+from types import MappingProxyType
+
+from turnfold._log import outbox_events
+from turnfold._log.canonical import Integer
+from turnfold._log.frozen import frozen
+from turnfold.enums import AbortReason, FailureClass, TurnOutcome
+
+
+@frozen(kw_only=True)
+class Accepted:
+    """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
+    its wall time. `differs`: a message with this key had other bytes."""
+
+    channel: str
+    account: str
+    conversation: str
+    message_id: str
+    body: str
+    lane: str
+    event: str = "message"
+    thread: str | None = None
+    control: bool = False
+    cursor: str | None = None
+    sender: str | None = None
+    sent_at: Integer | None = None
+    revision: str | None = None
+    differs: bool = False
+
+
+@frozen(kw_only=True)
+class Dead:
+    """An update that nobody can read: its bytes are `body`, the error is `detail`. The
+    place and the message id are given as far as they could be read."""
+
+    channel: str
+    account: str
+    body: str
+    lane: str
+    conversation: str = ""
+    message_id: str = ""
+    event: str = "message"
+    thread: str | None = None
+    cursor: str | None = None
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Joined:
+    """A further inbound message merged into this turn; its key stays its own."""
+
+    message_id: str
+    body: str
+    event: str = "message"
+    cursor: str | None = None
+    sender: str | None = None
+    sent_at: Integer | None = None
+    revision: str | None = None
+    differs: bool = False
+
+
+@frozen(kw_only=True)
+class Started:
+    run: Integer
+    owner: str
+    fence: Integer
+
+
+@frozen(kw_only=True)
+class StepStarted:
+    run: Integer
+    key: str
+
+
+@frozen(kw_only=True)
+class StepDone:
+    run: Integer
+    key: str
+    result: str
+
+
+@frozen(kw_only=True)
+class LeftOpen:
+    """The run ended and its answer is to come from elsewhere, by the turn's id. The turn
+    is never run again; at `until` it fails."""
+
+    run: Integer
+    until: Integer
+
+
+@frozen(kw_only=True)
+class Released:
+    """The run stopped for our own reasons and is not counted."""
+
+    run: Integer
+    reason: str
+    due: Integer | None = None
+
+
+@frozen(kw_only=True)
+class RunFailed:
+    run: Integer
+    failure: FailureClass
+    due: Integer
+    detail: str | None = None
+
+
+@frozen(kw_only=True)
+class Answered:
+    """The reply is owned by the outbox: its final entries, or why there are none."""
+
+    run: Integer
+    finals: tuple[str, ...] = ()
+    silent: str | None = None
+
+
+@frozen(kw_only=True)
+class Completed:
+    outcome: TurnOutcome
+
+
+@frozen(kw_only=True)
+class Failed:
+    outcome: TurnOutcome
+    reason: str
+    notice: str | None = None  # the entry that tells the user
+
+
+@frozen(kw_only=True)
+class TurnAbortRequested:
+    reason: AbortReason
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class TurnAborted:
+    outcome: TurnOutcome
+    by: str | None = None
+
+
+@frozen(kw_only=True)
+class Amended:
+    """A final entry of a turn that is over has changed. No outcome: the entry was
+    redriven, and the turn is answered again."""
+
+    entry: str
+    outcome: TurnOutcome | None = None
+
+
+@frozen(kw_only=True)
+class Held:
+    reason: str
+
+
+@frozen(kw_only=True)
+class Unheld:
+    by: str
+
+
+@frozen(kw_only=True)
+class Resubmitted:
+    by: str
+
+
+@frozen(kw_only=True)
+class TurnRedacted:
+    by: str
+
+
+TurnEvent = (
+    Accepted
+    | Dead
+    | Joined
+    | Started
+    | StepStarted
+    | StepDone
+    | LeftOpen
+    | Released
+    | RunFailed
+    | Answered
+    | Completed
+    | Failed
+    | TurnAbortRequested
+    | TurnAborted
+    | Amended
+    | Held
+    | Unheld
+    | Resubmitted
+    | TurnRedacted
+)
+
+
+# --- The events of gates, cursors and the store itself (specs/design.md 7) ---
+
+
+@frozen(kw_only=True)
+class GateClosed:
+    """Nothing in this scope is attempted until then, or until it is opened."""
+
+    reason: str
+    until: Integer | None = None
+
+
+@frozen(kw_only=True)
+class GateOpened:
+    reason: str
+
+
+@frozen(kw_only=True)
+class CursorAdvanced:
+    """A source got on without bringing a message."""
+
+    cursor: str
+
+
+@frozen(kw_only=True)
+class StoreCreated:
+    store: str  # a random id, so that two stores are never mistaken
+
+
+@frozen(kw_only=True)
+class WorkerStarted:
+    """Written with the first event that a worker decides, not when it starts."""
+
+    epoch: Integer
+    owner: str
+
+
+@frozen(kw_only=True)
+class Restored:
+    """The log was found to be older than it had been: a copy was put in its place.
+    `position_seen` and `hash` are where it had got to by the mark beside it,
+    `position_found` is where it ended when that was noticed."""
+
+    position_seen: Integer
+    position_found: Integer
+    hash: str
+
+
+@frozen(kw_only=True)
+class Pruned:
+    """Closed streams older than `before` were taken out of the log, so many of them with
+    so many events."""
+
+    before: Integer
+    streams: Integer
+    events: Integer
+
+
+@frozen(kw_only=True)
+class PrunedReceipt:
+    """A late receipt for a part of an entry that is pruned. Stored as
+    `store.late_receipt`."""
+
+    entry: str
+    part: Integer
+    attempt: Integer
+    receipt: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class WallJumped:
+    """The wall clock was set: by so many ms forward, or backward if negative."""
+
+    by_ms: Integer
+
+
+GateEvent = GateClosed | GateOpened
+CursorEvent = CursorAdvanced
+StoreEvent = (
+    StoreCreated | WorkerStarted | Restored | Pruned | PrunedReceipt | WallJumped
+)
+
+
+# --- Every event there is, with the name and schema version it is stored under ---
+
+
+Event = outbox_events.OutboxEvent | TurnEvent | GateEvent | CursorEvent | StoreEvent
+
+NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
+    {
+        outbox_events.Queued: "outbox.queued",
+        outbox_events.Planned: "outbox.planned",
+        outbox_events.Attempted: "outbox.attempted",
+        outbox_events.Dispatched: "outbox.dispatched",
+        outbox_events.Placed: "outbox.placed",
+        outbox_events.Tried: "outbox.tried",
+        outbox_events.PartRefused: "outbox.part_refused",
+        outbox_events.AmendedPart: "outbox.amended_part",
+        outbox_events.PartDelivered: "outbox.part_delivered",
+        outbox_events.Delivered: "outbox.delivered",
+        outbox_events.Deferred: "outbox.deferred",
+        outbox_events.FailedRetryable: "outbox.failed_retryable",
+        outbox_events.OutcomeUnknown: "outbox.unknown",
+        outbox_events.Reconciled: "outbox.reconciled",
+        outbox_events.Parked: "outbox.parked",
+        outbox_events.Resolved: "outbox.resolved",
+        outbox_events.FailedTerminal: "outbox.failed_terminal",
+        outbox_events.AbortRequested: "outbox.abort_requested",
+        outbox_events.Aborted: "outbox.aborted",
+        outbox_events.LateReceipt: "outbox.late_receipt",
+        outbox_events.Rescheduled: "outbox.rescheduled",
+        outbox_events.Redriven: "outbox.redriven",
+        outbox_events.Acknowledged: "outbox.acknowledged",
+        outbox_events.Bounced: "outbox.bounced",
+        outbox_events.Imported: "outbox.imported",
+        outbox_events.Doubted: "outbox.doubted",
+        outbox_events.LaneYielded: "outbox.lane_yielded",
+        outbox_events.Redacted: "outbox.redacted",
+        Accepted: "turn.accepted",
+        Dead: "turn.dead",
+        Joined: "turn.joined",
+        Started: "turn.started",
+        StepStarted: "turn.step_started",
+        StepDone: "turn.step_done",
+        LeftOpen: "turn.left_open",
+        Released: "turn.released",
+        RunFailed: "turn.run_failed",
+        Answered: "turn.answered",
+        Completed: "turn.completed",
+        Failed: "turn.failed",
+        TurnAbortRequested: "turn.abort_requested",
+        TurnAborted: "turn.aborted",
+        Amended: "turn.amended",
+        Held: "turn.held",
+        Unheld: "turn.unheld",
+        Resubmitted: "turn.resubmitted",
+        TurnRedacted: "turn.redacted",
+        GateClosed: "gate.closed",
+        GateOpened: "gate.opened",
+        CursorAdvanced: "cursor.advanced",
+        StoreCreated: "store.created",
+        WorkerStarted: "store.worker_started",
+        Restored: "store.restored",
+        Pruned: "store.pruned",
+        PrunedReceipt: "store.late_receipt",
+        WallJumped: "store.wall_jumped",
+    }
+)
+CLASSES: MappingProxyType[str, type[Event]] = MappingProxyType(
+    {name: cls for cls, name in NAMES.items()}
+)
+# The newest schema of each event; older ones are raised step by step (upcasters.py).
+SCHEMAS: MappingProxyType[str, int] = MappingProxyType(dict.fromkeys(CLASSES, 1))

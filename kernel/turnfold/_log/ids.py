@@ -1,0 +1,97 @@
+"""How streams, keys and gates are named. Ids are text everywhere."""
+
+from functools import lru_cache
+from hashlib import sha256, shake_128
+from itertools import product
+
+from turnfold.enums import GateScope, Kind
+from turnfold.messages import Inbound, escape
+
+_TIME_SHIFTS, _RANDOM_SHIFTS = range(40, -10, -10), range(70, -10, -10)
+_TWO_DIGITS = tuple(map("".join, product("0123456789abcdefghijklmnopqrstuv", repeat=2)))
+ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
+
+
+def time_id(now_ms: int, random: bytes) -> str:
+    """A new id: 26 characters, sorts by time, 80 random bits from the caller."""
+    value = int.from_bytes(random[:10], "big")
+    return _time_digits(now_ms) + "".join(
+        [_TWO_DIGITS[value >> shift & 1023] for shift in _RANDOM_SHIFTS]
+    )
+
+
+@lru_cache(maxsize=16)
+def _time_digits(now_ms: int) -> str:
+    """Ten digits of base 32 for 48 bits: the same for all ids of a millisecond."""
+    value = now_ms & (2**48 - 1)
+    return "".join([_TWO_DIGITS[value >> shift & 1023] for shift in _TIME_SHIFTS])
+
+
+def inbound_key(inbound: Inbound) -> str:
+    return f"in:{inbound.dedupe_key}"
+
+
+def outbound_key(key: str) -> str:
+    return f"out:{key}"
+
+
+def short_id(stream: str) -> str:
+    return stream.partition(":")[2]
+
+
+def reply_entry(turn: str, kind: Kind, run: int, key: str) -> str:
+    """The one entry that a key of a turn can ever name; finals and notices are once
+    per turn, blocks and tools once per run."""
+    base = short_id(turn)
+    if kind in (Kind.FINAL, Kind.NOTICE):
+        return f"{ENTRY}{base}.{kind}"
+    return f"{ENTRY}{base}.{run}.{kind}.{_safe(key)}"
+
+
+def _safe(key: str) -> str:
+    if len(key) <= 40 and key.isascii() and key.replace("-", "").isalnum():
+        return key
+    return f"~{sha256(key.encode()).hexdigest()[:32]}"
+
+
+def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
+    """The idempotency key of a part in the platform's alphabet: the same for ever,
+    since it is a hash of names that never change."""
+    noise = shake_128(f"{entry}#{index}".encode()).digest(length)
+    return noise.decode("latin-1").translate(_letters(alphabet))
+
+
+@lru_cache(maxsize=16)
+def _letters(alphabet: str) -> dict[int, str]:
+    """A letter for each byte; nearly the same number of bytes for each letter."""
+    return {byte: alphabet[byte % len(alphabet)] for byte in range(256)}
+
+
+def account_scope(channel: str, account: str) -> str:
+    """The beginning of every lane of an account, as its gate and cursors are named."""
+    return f"{escape(channel)}/{escape(account)}"
+
+
+@lru_cache(maxsize=4096)
+def gates_of(lane: str) -> tuple[str, str, str]:
+    """The gates that hold a lane, widest first. A lane is
+    channel/account/conversation/thread with the parts escaped."""
+    channel, account, conversation, _ = lane.split("/")
+    wide = f"{GATE}{channel}/{account}"
+    return wide, f"{wide}/{conversation}", f"{GATE}{lane}"
+
+
+def gate_for(lane: str, scope: GateScope) -> str:
+    account, conversation, route = gates_of(lane)
+    match scope:
+        case GateScope.ACCOUNT:
+            return account
+        case GateScope.CONVERSATION:
+            return conversation
+        case GateScope.ROUTE:
+            return route
+
+
+def cursor_of(channel: str, account: str, name: str = "") -> str:
+    scope = account_scope(channel, account)
+    return f"{CURSOR}{scope}" + (f"/{escape(name)}" if name else "")

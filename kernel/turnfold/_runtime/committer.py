@@ -1,0 +1,487 @@
+"""Where decisions become commits: many of them in one, each on its own.
+
+Decisions read memory. If one of them needs state that is not in memory, the journal
+fetches all that is missing in one call and decides everything anew. A refused decision
+leaves no trace, and a failing one does not fail its neighbours. Nobody learns a result
+before the COMMIT of everything it was decided on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import attrs
+from attrs import define, field
+
+from turnfold._decide.unit_of_work import (
+    AttemptRef,
+    Context,
+    Emitted,
+    NotLoaded,
+    UnitOfWork,
+    together,
+)
+from turnfold._log.codec import decode
+from turnfold._log.events import StoreCreated
+from turnfold._log.frozen import frozen
+from turnfold._runtime.open_streams import OpenStreams
+from turnfold._state.fold import STORE, State, StoreState, summarize
+from turnfold.errors import (
+    BusyError,
+    CorruptLogError,
+    FateUnknownError,
+    NotOpenError,
+    OwnedError,
+    ReadOnlyError,
+    StoreError,
+)
+from turnfold.ports.store import (
+    Body,
+    Head,
+    Record,
+    Refused,
+    Store,
+    Stored,
+    Wanted,
+    Write,
+)
+
+Decision = Callable[[UnitOfWork], Any]
+_PAGE = 1_000  # records
+_RACES = 20  # commits of another process between deciding and storing
+
+
+@frozen
+class Decided:
+    """What became of one decision: a value, or the error it was refused with."""
+
+    value: Any = None
+    error: Exception | None = None
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@define
+class Commit:
+    """What one commit did. `moved`: the streams that changed, as they are now.
+    `attempts`: those that are durable now and may go to the wire."""
+
+    results: list[Decided]
+    moved: dict[str, State] = field(factory=dict)
+    emitted: list[Emitted] = field(factory=list)
+    bodies: list[Body] = field(factory=list)
+    attempts: list[AttemptRef] = field(factory=list)
+
+
+class Committer:
+    """The one way to write to a store that this process owns.
+
+    `context` is asked once per commit. One commit at a time: the caller waits for each
+    before it begins the next one (`drivers.flushing.GroupCommit` does).
+    """
+
+    def __init__(
+        self, store: Store, book: OpenStreams, context: Callable[[], Context]
+    ) -> None:
+        self.store = store
+        self.book = book
+        self.context = context
+        self._news: dict[str, State] = {}  # found after a commit of unknown fate
+        self._found: list[Emitted] = []
+        self._lost = False  # a COMMIT failed: nothing is true before it is read again
+        self._suspicious = False  # somebody else may have appended
+        self.replaced: OwnedError | None = None  # the store is another's, or may be
+
+    async def begin(self, new_id: Callable[[], str]) -> None:
+        """Load; a store without records gets its first one. `new_id` names it."""
+        await self.load()
+        if self.book.position == 0:
+            decision = partial(created, store_id=new_id())
+            (await self.commit([decision])).results[0].get()
+
+    async def load(self) -> None:
+        """Read where the log ends and what is open."""
+        self.book.load(await self.store.load())
+
+    @property
+    def store_id(self) -> str | None:
+        """The id in the first event of the log."""
+        state = self.book.state(STORE)
+        return state.id if isinstance(state, StoreState) else None
+
+    async def commit(
+        self, decisions: Sequence[Decision], wanted: Sequence[Wanted] = ()
+    ) -> Commit:
+        """Decide and store. Never raises for a decision: its error is its result.
+
+        `wanted`: what the decisions are known to ask for, fetched before they run.
+        """
+        if self.replaced is not None:
+            return _refused(decisions, self.replaced)
+        try:
+            if self._lost:
+                await self.reopen()
+            elif self._suspicious:
+                await self._look_behind()
+            await self._prefetch(wanted)
+            return await self._transact(decisions)
+        except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
+            return await self._failed(decisions, exc)
+
+    async def _prefetch(self, wanted: Sequence[Wanted]) -> None:
+        if not wanted:
+            return
+        keys = self.book.missing_keys(frozenset().union(*[w.keys for w in wanted]))
+        if keys:
+            self.book.take(await self.store.fetch(Wanted(keys=keys)))
+
+    async def _failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
+        match exc:
+            case FateUnknownError():
+                self._lost = True
+                return await self._after_unknown_fate(decisions, exc)
+            case BusyError() | NotOpenError() | ReadOnlyError() | OwnedError():
+                return _refused(decisions, exc)  # no smaller commit fares better
+            case _:
+                return await self._one_by_one(decisions, exc)
+
+    async def _one_by_one(
+        self, decisions: Sequence[Decision], exc: Exception
+    ) -> Commit:
+        """Find the culprit: the others must not fail for it."""
+        if len(decisions) <= 1:
+            return _refused(decisions, exc)
+        return _joined([await self.commit([decision]) for decision in decisions])
+
+    async def _after_unknown_fate(
+        self, decisions: Sequence[Decision], exc: FateUnknownError
+    ) -> Commit:
+        """The COMMIT may have reached the disk: read, then decide on what is there."""
+        try:
+            await self.reopen()
+            return await self._transact(decisions, again=True)
+        except (StoreError, NotOpenError) as again:
+            self._lost = isinstance(again, FateUnknownError) or self._lost
+            again.__context__ = exc
+            return _refused(decisions, again)
+
+    # --- after a commit of unknown fate ---
+
+    @property
+    def lost(self) -> bool:
+        """The last COMMIT has an unknown fate, and nobody could read what it did."""
+        return self._lost
+
+    async def suspects(self) -> bool:
+        """Ask the store whether it holds records that memory does not know: those of a
+        commit of unknown fate, or of an owner that lost the store and goes on. If so,
+        the next commit reads them, even an empty one."""
+        if not self._lost and not self._suspicious:
+            self._suspicious = bool(await self.store.log(self.book.position, 1))
+        return self._lost or self._suspicious
+
+    def stand_down(self) -> None:
+        """This process may have lost the store: every later decision is refused."""
+        if self.replaced is None:
+            owner = "perhaps another process; this one has lost it"
+            self.replaced = OwnedError(path=self.store.address, owner=owner)
+
+    async def _look_behind(self) -> None:
+        self._suspicious = False
+        position = self.book.position
+        if await self.store.log(position, 1):
+            await self._read_anew(position)
+            self._check_replaced()
+
+    async def reopen(self) -> None:
+        """Forget everything that was folded and read it again. Whatever is there and
+        was not known yet is news, even if this process wrote it."""
+        known = self.book.position
+        await self.store.reopen()
+        await self._read_anew(known)
+        self._lost = False
+
+    async def _read_anew(self, known: int) -> None:
+        await self.load()
+        while records := await self.store.log(known, _PAGE):
+            known = records[-1].position
+            await self._rediscover(records)
+
+    async def _rediscover(self, records: Sequence[Record]) -> None:
+        streams = frozenset(record.stream for record in records)
+        self.book.take(await self.store.fetch(Wanted(streams=streams)))
+        for record in records:
+            try:
+                state = self.book.state(record.stream)
+                events = decode(record)
+            except CorruptLogError:
+                continue  # set aside, shown by health
+            if state is not None:
+                self._news[record.stream] = state
+                self._found += [(record.stream, event) for event in events]
+
+    # --- one commit: decided, written, taken over ---
+
+    async def _transact(
+        self, decisions: Sequence[Decision], *, again: bool = False
+    ) -> Commit:
+        for _ in range(_RACES):
+            draft, results = await self._decide(decisions, again=again)
+            head = await self._store(draft) if draft.made else self.book.head
+            if head is not None:
+                return self._with_news(self._finish(draft, results, head))
+        msg = f"another process appended {_RACES} times while this one decided"
+        raise RuntimeError(msg)
+
+    async def _decide(
+        self, decisions: Sequence[Decision], *, again: bool
+    ) -> tuple[UnitOfWork, list[Decided]]:
+        """All decisions on one draft. Those that emit and then fail are taken out and
+        the others decided anew; so are all when something had to be fetched."""
+        context = self.context()
+        if again:
+            context = attrs.evolve(context, again=True)
+        failed: dict[int, Exception] = {}
+        asked: set[Wanted] = set()
+        while True:
+            draft, left = UnitOfWork(self.book, context), len(failed)
+            missing: list[Wanted] = []
+            results = [
+                _one(draft, decision, failed, missing, number)
+                for number, decision in enumerate(decisions)
+            ]
+            if missing:
+                await self._fetch(missing, asked)
+            elif len(failed) == left:
+                return draft, results
+
+    async def _fetch(self, missing: Sequence[Wanted], asked: set[Wanted]) -> None:
+        """`asked`: all that this commit has fetched before. It brought an answer, so a
+        decision that asks the same again would ask for ever."""
+        if again := asked.intersection(missing):
+            msg = f"the store was asked and a decision still misses {again.pop()}"
+            raise RuntimeError(msg)
+        asked.update(missing)
+        self.book.take(await self.store.fetch(together(missing)))
+
+    async def _store(self, draft: UnitOfWork) -> Head | None:
+        """Where the log ends now; None if it had moved, and the decisions are stale."""
+        write = Write(
+            base=self.book.head,
+            records=draft.records(),
+            summaries=[summarize(state) for state in draft.touched.values()],
+            bodies=draft.bodies,
+            keys=list(draft.keys.items()),
+            erase=draft.erased,
+            done=draft.done,
+            answers=draft.answers,
+        )
+        (answer,) = await self.store.commit((write,))
+        if isinstance(answer, Stored):
+            return answer.head
+        await self._was_refused(answer)
+        return None
+
+    async def _was_refused(self, answer: Refused) -> None:
+        """Memory was wrong about the log: an owner that lost the store goes on writing,
+        or this one is that owner. The later epoch stays."""
+        before = self.book.head
+        await self._read_anew(before.position)
+        if self.book.head == before:
+            raise answer.why  # no other record came: what was folded is damaged
+        self._check_replaced()
+
+    def _check_replaced(self) -> None:
+        state, fence = self.book.state(STORE), self.context().fence
+        if fence is None or (
+            isinstance(state, StoreState) and state.epoch > fence.epoch
+        ):
+            owner = "a process of a later epoch, whose records follow ours"
+            self.replaced = OwnedError(path=self.store.address, owner=owner)
+            raise self.replaced
+
+    def _finish(self, draft: UnitOfWork, results: list[Decided], head: Head) -> Commit:
+        """Take over what is durable now."""
+        self.book.absorb(draft.touched, head, draft.keys)
+        self.book.forget_fetched()
+        return Commit(
+            results, draft.touched, draft.emitted, draft.bodies, draft.attempts
+        )
+
+    def _with_news(self, commit: Commit) -> Commit:
+        if self._news:
+            commit.moved = {**self._news, **commit.moved}
+            self._news = {}
+        if self._found:
+            commit.emitted = [*self._found, *commit.emitted]
+            self._found = []
+        return commit
+
+
+def _one(
+    draft: UnitOfWork,
+    decision: Decision,
+    failed: dict[int, Exception],
+    missing: list[Wanted],
+    number: int,
+) -> Decided:
+    """One decision. Whatever it raises is its own result."""
+    if number in failed:
+        return Decided(error=failed[number])
+    before = draft.made
+    try:
+        return Decided(decision(draft))
+    except NotLoaded as miss:
+        missing.append(miss.wanted)
+        return Decided()
+    except Exception as exc:  # noqa: BLE001  the result of this decision alone
+        if draft.made != before:
+            failed[number] = exc
+        return Decided(error=exc)
+
+
+def _refused(decisions: Sequence[Decision], exc: Exception) -> Commit:
+    return Commit([Decided(error=exc) for _ in decisions])
+
+
+def _joined(commits: Sequence[Commit]) -> Commit:
+    whole = Commit([])
+    for commit in commits:
+        whole.results += commit.results
+        whole.moved.update(commit.moved)
+        whole.emitted += commit.emitted
+        whole.bodies += commit.bodies
+        whole.attempts += commit.attempts
+    return whole
+
+
+def created(draft: UnitOfWork, store_id: str) -> None:
+    """The first event of a new store."""
+    if draft.state(STORE) is None:
+        draft.emit(STORE, StoreCreated(store=store_id))
+
+
+# --- Everything that is appended in one tick of the loop goes into one commit ---
+
+
+_LOG = logging.getLogger("turnfold")
+Tell = Callable[[Decided], None]
+_Queue = Sequence[tuple[Decision, Tell]]
+
+
+class GroupCommit:
+    """`stored` is told of each commit before the callers learn their results."""
+
+    def __init__(self, journal: Committer, stored: Callable[[Commit], None]) -> None:
+        self._journal, self._stored = journal, stored
+        self._queue: list[tuple[Decision, Tell]] = []
+        self._wanted: list[Wanted] = []
+        self._work: asyncio.Future[None] | None = None  # set while the task is idle
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to commit. Everything that follows from a commit runs in the context
+        of this call, so no context variable of a caller reaches another one."""
+        context = copy_context()
+        self._task = asyncio.create_task(self._run(), context=context)
+
+    def submit(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
+        """A future of the decision's answer, done after its COMMIT. Cancelling the
+        future does not take the append back. `wanted`: state that the decision is
+        known to ask for."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.append(decision, partial(_resolve, answer), wanted)
+        return answer
+
+    def append(
+        self, decision: Decision, tell: Tell, wanted: Wanted | None = None
+    ) -> None:
+        """As `submit`; `tell` is called with the result after the COMMIT."""
+        if self._closed:
+            tell(Decided(error=NotOpenError(state="closed")))
+            return
+        self._queue.append((decision, tell))
+        self._idle.clear()
+        if wanted is not None:
+            self._wanted.append(wanted)
+        if self._work is not None and not self._work.done():
+            self._work.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            while self._queue:
+                self._idle.clear()
+                await self._commit()
+            self._idle.set()
+            self._work = asyncio.get_running_loop().create_future()
+            await self._work
+
+    async def _commit(self) -> None:
+        queue, self._queue = self._queue, []
+        wanted, self._wanted = self._wanted, []
+        try:
+            commit = await self._journal.commit([d for d, _ in queue], wanted)
+        except BaseException as exc:
+            _refuse(queue, exc)
+            raise
+        try:
+            self._stored(commit)
+        except Exception:  # noqa: BLE001  a caller learns what is durable, whatever else goes wrong
+            _LOG.exception("what follows from a commit broke; the commit stands")
+        for (_, tell), decided in zip(queue, commit.results, strict=True):
+            _safely(tell, decided)
+
+    async def rested(self) -> None:
+        """Return when everything that was appended is stored."""
+        await self._idle.wait()
+
+    def abandon(self) -> None:
+        """End where it stands, as a crash does: nothing more is stored or told."""
+        self._closed = True
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def close(self) -> None:
+        """Refuse whatever is not being stored yet; let a commit under way end."""
+        self._closed = True
+        queue, self._queue = self._queue, []
+        _refuse(queue, NotOpenError(state="closed"))
+        task, self._task = self._task, None
+        if task is not None:
+            await self._idle.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _safely(tell: Tell, decided: Decided) -> None:
+    try:
+        tell(decided)
+    except Exception:  # noqa: BLE001  one caller's trouble is not that of the next
+        _LOG.exception("a caller broke when it was told its result")
+
+
+def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
+    if future.done():
+        return  # its caller was cancelled; the append stands all the same
+    if decided.error is not None:
+        future.set_exception(decided.error)
+    else:
+        future.set_result(decided.value)
+
+
+def _refuse(queue: _Queue, exc: BaseException) -> None:
+    error = exc if isinstance(exc, Exception) else NotOpenError(state="closing")
+    for _, tell in queue:
+        _safely(tell, Decided(error=error))

@@ -1,0 +1,467 @@
+"""What programs want of channels: a plan, a preparation, a call, a look-up.
+
+The dispatcher finds the channel as it is attached now, and keeps the number of sends
+under way in bounds.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from turnfold._decide import inbox
+from turnfold._decide.outcomes import settle
+from turnfold._decide.plan import Plan
+from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
+from turnfold._log.bodies import fetch_payload, read_body
+from turnfold._runtime import scheduler
+from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.committer import Commit, Committer, GroupCommit
+from turnfold._runtime.programs import (
+    Append,
+    Asked,
+    CallHandler,
+    Decision,
+    Effect,
+    Look,
+    MakePlan,
+    Post,
+    Prepare,
+    Prepared,
+    Program,
+    Reconcile,
+    RunEnd,
+    Send,
+    TakeUp,
+    Wait,
+)
+from turnfold._runtime.scheduler import Key, Timers
+from turnfold._runtime.sender import (
+    DRAIN,
+    Register,
+    Sender,
+    route_of,
+    unreadable,
+)
+from turnfold._state.entry import Entry
+from turnfold.clock import Clock
+from turnfold.enums import FailureClass
+from turnfold.errors import (
+    MissingBodyError,
+    NotFoundError,
+    OwnedError,
+    StoreError,
+    TurnfoldError,
+    UsageError,
+)
+from turnfold.ports.channel import Accepted, CannotTell, Outcome, Rejected
+from turnfold.ports.store import Command, Posted, Store, Wanted
+from turnfold.settings import Settings
+
+_ABSENT_MS = 5_000  # how long a look-up waits for a channel that is not attached
+
+
+class Dispatcher:
+    """`find` gives the folded entry."""
+
+    def __init__(
+        self,
+        store: Store,
+        find: Callable[[str], Awaitable[Entry]],
+        channels: Mapping[tuple[str, str], AttachedChannel],
+        sender: Sender,
+        at_once: int,
+    ) -> None:
+        self._store, self._find = store, find
+        self._channels, self._sender = channels, sender
+        self._slots = asyncio.Semaphore(at_once)
+        self.draining = False
+
+    async def plan(self, stream: str) -> Plan | Rejected:
+        entry = await self._find(stream)
+        channel = self._channel(entry)
+        if channel is None:
+            return _detached(entry)
+        try:
+            read = partial(read_body, self._store)
+            payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
+            return channel.plan(payloads, route_of(entry), entry.kind, stream)
+        except Exception as exc:  # an adapter's plan may raise anything
+            if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
+                raise  # a disk may recover; a body that is gone stays gone
+            detail = f"plan: {type(exc).__name__}: {exc}"
+            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
+
+    async def prepare(self, attempt: AttemptRef) -> Prepared | Rejected:
+        entry = await self._find(attempt.entry)
+        channel = self._channel(entry)
+        if channel is None:
+            return _detached(entry)
+        if self.draining:
+            return DRAIN
+        return await self._sender.prepare(channel, attempt, entry)
+
+    async def send(self, attempt: AttemptRef) -> Outcome:
+        """As soon as there is a slot for it."""
+        async with self._slots:
+            try:
+                entry = await self._find(attempt.entry)
+            except TurnfoldError as exc:
+                return unreadable(exc)
+            channel = self._channel(entry)
+            if channel is None:
+                return _detached(entry)
+            return await self._sender.send(channel, attempt, entry)
+
+    async def reconcile(self, stream: str) -> Asked:
+        entry = await self._find(stream)
+        channel = self._channel(entry)
+        if channel is None:
+            return Asked(CannotTell(detail="channel is not attached"), _ABSENT_MS)
+        return await self._sender.reconcile(channel, entry)
+
+    def stop(self, programs: int) -> None:
+        """End the calls under way. Nothing is sent any more: so there are slots for all
+        programs, and each that has waited for one learns that nothing was sent."""
+        self._sender.stopping = True
+        self._sender.calls.cancel_all()
+        for _ in range(programs):
+            self._slots.release()
+
+    def _channel(self, entry: Entry) -> AttachedChannel | None:
+        return self._channels.get((entry.channel, entry.account))
+
+
+def _detached(entry: Entry) -> Rejected:
+    detail = f"channel {entry.channel}/{entry.account} is not attached"
+    return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
+
+
+# --- The production driver: programs on asyncio, one shared commit per loop tick ---
+
+
+_LOG = logging.getLogger("turnfold")
+_AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
+_SICK_MS = 5_000  # how long a program that broke is left alone
+_NEVER_CALLED = RunEnd("stopped", "shutdown")  # not its failure
+
+Probe = Callable[[str, Effect], None]
+Watch = Callable[[Commit], None]
+
+
+class Driver:
+    """`run_handler` calls the embedder and never raises; `watch` is told of every
+    commit; `probe` is called before and after each effect (tests stop there)."""
+
+    def __init__(
+        self,
+        journal: Committer,
+        clock: Clock,
+        settings: Settings,
+        channels: Mapping[tuple[str, str], AttachedChannel],
+        run_handler: Callable[[str, int], Awaitable[RunEnd]],
+        watch: Watch,
+        probe: Probe | None = None,
+    ) -> None:
+        store = journal.store
+        self.journal, self.book, self.clock = journal, journal.book, clock
+        self._run_handler, self._watch, self._probe = run_handler, watch, probe
+        self.register = Register()
+        self.sender = Sender(store, clock, settings, self.register, self._evidence)
+        self.dispatcher = Dispatcher(
+            store, self.entry, channels, self.sender, settings.concurrent_sends
+        )
+        self._runs = asyncio.Semaphore(settings.concurrent_runs)
+        self.flusher = GroupCommit(journal, self.moved)
+        self._timers = Timers(clock, self._ring)
+        self.epoch = 0  # 0: not the worker
+        self.draining = False
+        self.deposed = False
+        self.troubles = 0
+        self.live: dict[Key, asyncio.Task[None]] = {}
+        self._again: set[Key] = set()
+        self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled where they wait
+        self._at_rest = asyncio.Event()
+
+    # --- appends: one commit per tick ---
+
+    def submit(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
+        """The future resolves after COMMIT. Cancelling it does not undo the append.
+        `wanted`: state that the decision is known to ask for."""
+        return self.flusher.submit(decision, wanted)
+
+    def moved(self, commit: Commit) -> None:
+        """Give every program that has something to do now a chance to do it."""
+        for state in commit.moved.values():
+            if isinstance(state, Entry):
+                self.register.moved(state)
+                self.sender.forget(state)
+        if self.epoch:
+            self.sender.bodies.keep(commit.bodies)
+            self._take_up(commit.attempts)
+            states = commit.moved.values()
+            self.start(scheduler.after(states, self.book, self.epoch, self.register))
+            self._set_alarm()
+        self._watch(commit)
+
+    # --- programs ---
+
+    def start(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key in self.live:
+                self._again.add(key)
+                continue
+            program = scheduler.program_of(key, self.register)
+            if program is not None:
+                loop = asyncio.get_running_loop()
+                self.live[key] = loop.create_task(self._run(key, program))
+
+    def _take_up(self, attempts: Iterable[AttemptRef]) -> None:
+        self.start(scheduler.taken_up(attempts, self.register))
+
+    async def _run(self, key: Key, program: Program) -> None:
+        """One program, from its beginning to its end."""
+        until: int | None = None
+        try:
+            until = await self._steps(key, program)
+        except asyncio.CancelledError:
+            pass  # ended from outside, where it stands
+        except Exception:  # noqa: BLE001  a broken program must not stop the others
+            until = self._broke(key)
+        finally:
+            program.close()
+        self._ended(key, until)
+
+    async def _steps(self, key: Key, program: Program) -> int | None:
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = program.throw(error) if error else program.send(answer)
+            except StopIteration as stop:
+                until: int | None = stop.value
+                return until
+            answer = error = None
+            try:
+                if self._probe is not None:
+                    self._probe("before", effect)
+                answer = await self._perform(key, effect)
+            except (StoreError, UsageError) as exc:
+                error = exc
+            if self._probe is not None:
+                self._probe("after", effect)
+
+    async def _perform(self, key: Key, effect: Effect) -> Any:  # noqa: C901  one case per effect
+        match effect:
+            case Append(decision=decision):
+                return await self.submit(decision)
+            case Send(attempt=attempt):
+                return await self.dispatcher.send(attempt)
+            case Prepare(attempt=attempt):
+                return await self.dispatcher.prepare(attempt)
+            case Reconcile(entry=entry):
+                return await self.dispatcher.reconcile(entry)
+            case CallHandler(turn=turn, run=run):
+                return await self._call_handler(turn, run)
+            case Wait():
+                return await self._wait(effect)
+            case MakePlan(entry=entry):
+                return await self.dispatcher.plan(entry)
+            case Post(command=command):
+                return await self._post(command)
+            case Look(question=question):
+                self._again.discard(key)  # a look sees all that happened before it
+                return await self.look(question)
+            case TakeUp(attempt=attempt):
+                return self._take_up([attempt])
+
+    async def _post(self, command: Command) -> Posted:
+        (posted,) = await self.journal.store.post((command,))
+        return posted
+
+    def _broke(self, key: Key) -> int:
+        """Call where its error is at hand. When to try again."""
+        self.troubles += 1
+        _LOG.exception("program %s %s broke; trying again", key.what, key.name)
+        return self.clock.now() + _SICK_MS
+
+    def _ended(self, key: Key, until: int | None) -> None:
+        self.live.pop(key, None)
+        again = key in self._again
+        self._again.discard(key)
+        if key.what == "run" or not self.epoch:
+            again, until = False, None
+        if again and (key.what == "send" or not self.draining):
+            self.start([key])
+        elif until is not None:
+            self._wake_at(key, until)
+        if not self.live:
+            self._at_rest.set()
+
+    # --- handlers and rest: where a program may be cut off ---
+
+    async def _call_handler(self, turn: str, run: int) -> RunEnd:
+        async with self._runs:
+            if self.sender.stopping:
+                return _NEVER_CALLED
+            with self._cut_off_here():
+                try:
+                    return await self._run_handler(turn, run)
+                except asyncio.CancelledError:
+                    return _NEVER_CALLED
+
+    async def _wait(self, wait: Wait) -> None:
+        if wait.trouble is not None:
+            self.troubles += 1
+            _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)
+        with self._cut_off_here():
+            await asyncio.sleep(wait.ms / 1000)
+
+    @contextlib.contextmanager
+    def _cut_off_here(self) -> Iterator[None]:
+        """While a program waits in here, a drain may cancel its task."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  programs run in tasks
+        self._idle.add(task)
+        try:
+            yield
+        finally:
+            self._idle.discard(task)
+
+    # --- folded state ---
+
+    async def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
+        """Ask folded state; nothing that the question emits is kept. The journal fetches
+        state that is not in memory, by a commit that writes nothing."""
+        try:
+            return question(UnitOfWork(self.book, self.journal.context()))
+        except NotLoaded:
+            return await self.submit(question)
+
+    async def entry(self, stream: str) -> Entry:
+        """The folded entry. Raises NotFoundError."""
+        try:
+            found = self.book.state(stream)
+        except NotLoaded:
+            found = await self.submit(lambda draft: draft.state(stream))
+        if not isinstance(found, Entry):
+            raise NotFoundError(what="entry", id=stream)
+        return found
+
+    async def _evidence(self, attempt: AttemptRef, outcome: Accepted) -> None:
+        """A call that was given up has succeeded after all."""
+        if not (self.epoch or self.deposed):
+            return
+        a = attempt
+        decision = partial(
+            settle, stream=a.entry, part=a.part, number=a.number, outcome=outcome
+        )
+        try:
+            try:
+                await self.submit(decision)
+            except OwnedError:
+                await self._post(inbox.receipt_command(attempt, outcome.receipt))
+        except (StoreError, UsageError) as exc:
+            _LOG.error("a late success could not be stored: %s", exc)
+
+    # --- time ---
+
+    def _wake_at(self, key: Key, until: int) -> None:
+        self._timers.add(key, until)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if not self.draining:
+            self._timers.set_alarm(self.book.next_deadline())
+
+    def look_again(self) -> None:
+        """The clock was moved by hand: what is due by now starts now."""
+        if self.epoch:
+            self._ring()
+
+    def _ring(self) -> None:
+        now = self.clock.now()
+        self.start(list(self._timers.due(now)))
+        self.start(Key("expiry", stream) for stream in self.book.overdue(now))
+        self._set_alarm()
+
+    # --- beginning and end ---
+
+    def begin(self, epoch: int) -> None:
+        """Become the worker: take up everything that is open."""
+        self.epoch = epoch
+        self.sender.begin()
+        self._start_some(iter(list(scheduler.at_start(self.book))))
+
+    def _start_some(self, keys: Iterator[Key]) -> None:
+        """Some at a time: the first lane sends before the last one is folded."""
+        some = list(islice(keys, _AT_ONCE))
+        if some and self.epoch and not self.draining:
+            self.start(some)
+            asyncio.get_running_loop().call_soon(self._start_some, keys)
+        self._set_alarm()
+
+    def stand_down(self) -> None:
+        """The right to work is lost: attempt and append nothing more. A call on the
+        wire ends by itself; its success is evidence and goes to the inbox, its failure
+        is for the next owner to find."""
+        self.epoch, self.deposed = 0, True
+        self.journal.stand_down()
+        self._start_nothing()
+
+    def _start_nothing(self) -> None:
+        self.draining = self.dispatcher.draining = True
+        self._timers.silence()
+
+    async def drain(self, timeout_ms: int) -> None:
+        """Start nothing new; let what is on the wire end; then cut it off."""
+        self._start_nothing()
+        await self._rested(timeout_ms / 1000)
+        self.sender.stopping = True
+        self.start(self._never_taken_up())
+        while self.live:
+            self._cut_off()
+            await self._rested(1)
+        await self.flusher.rested()
+        self.epoch = 0
+
+    def _never_taken_up(self) -> list[Key]:
+        """The lanes of attempts that are durable and in nobody's hand: their programs
+        record that nothing was sent."""
+        waiting = self.book.under_way(self.epoch) if self.epoch else ()
+        return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
+
+    def _cut_off(self) -> None:
+        """Programs that wait for a call, a slot, a handler or a time go on now. An
+        append that is being stored is waited for."""
+        self.dispatcher.stop(len(self.live))
+        for _ in self.live:
+            self._runs.release()
+        for task in list(self._idle):
+            task.cancel()
+
+    async def _rested(self, timeout_s: float) -> None:
+        """Until no program is under way, or the time is up."""
+        if not self.live:
+            return
+        self._at_rest.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._at_rest.wait()
+
+    def abandon(self) -> list[asyncio.Task[Any]]:
+        """End everything where it stands, as a crash does; returns the tasks that were
+        cancelled. For tests: the process goes on, and the log must not."""
+        self.stand_down()
+        self.flusher.abandon()
+        self.sender.stopping = True
+        calls, listeners = self.sender.calls.tasks(), self.sender.hung.values()
+        tasks: list[asyncio.Task[Any]] = [*self.live.values(), *calls, *listeners]
+        for task in tasks:
+            task.cancel()
+        return tasks

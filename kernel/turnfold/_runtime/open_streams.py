@@ -1,0 +1,375 @@
+"""The folded state of what is open, kept beside the log: the read model of decisions.
+
+Only the owner of a store appends, so what is in here stays true until the owner's own
+next commit. Closed streams are not kept; a question about one raises NotLoaded, the
+journal fetches the stream, and the question is asked again. A stream that cannot be
+read is set aside with its error, and the rest of its lane goes on (Q01).
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+
+from turnfold._decide.unit_of_work import NotLoaded
+from turnfold._log.canonical import BLANK
+from turnfold._log.codec import decode
+from turnfold._log.events import Event
+from turnfold._log.ids import ENTRY
+from turnfold._state.entry import Entry
+from turnfold._state.fold import (
+    STORE,
+    Cursor,
+    Gate,
+    State,
+    StoreState,
+    family,
+    fold,
+    restore,
+)
+from turnfold._state.turn import Turn
+from turnfold.enums import CLOSED, Phase, TurnPhase
+from turnfold.errors import CorruptLogError
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Found,
+    Head,
+    Loaded,
+    Record,
+    Summary,
+    Wanted,
+)
+
+_AT_ONCE = 20  # entries of one lane that are fetched together, at least
+_KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
+_CLOSABLE = (Entry, Turn)
+_SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
+
+
+class OpenStreams:
+    """A View over a store that this process owns. `load` first, then `take` what was
+    fetched and `absorb` what was committed; nothing here does I/O."""
+
+    def __init__(self) -> None:
+        self.corrupt: dict[str, CorruptLogError] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self.head = BLANK
+        self.last_at = 0
+        self._states: dict[str, State] = {}
+        self._elsewhere: dict[str, State | None] = {}  # closed, or not there
+        self._keys: dict[str, str | None] = {}
+        self._children: dict[str, list[str]] = {}
+        self._records: dict[str, Sequence[Record]] = {}
+        self._bodies: dict[BodyRef, Body | None] = {}
+        self._open: dict[str, str] = {}  # open stream -> its lane
+        self._lanes: dict[str, dict[str, None]] = {}
+        self._turn_lanes: dict[str, dict[str, None]] = {}
+        self._controls: dict[str, None] = {}
+        self._closed_gates: dict[str, Gate] = {}
+        self._deadlines: list[tuple[int, str]] = []
+        self._entries = 0
+
+    def load(self, loaded: Loaded) -> None:
+        """Begin anew with what a store says of itself: not a single fold."""
+        self._reset()
+        for row in loaded.open:
+            if row.stream.startswith(ENTRY):  # nearly all, so at once
+                self._join(self._lanes, row.stream, row.lane or "")
+                self._deadlines.append((row.expires or 0, row.stream))
+            else:
+                self._list(row)
+        self._entries = len(self._deadlines)
+        heapq.heapify(self._deadlines)
+        if loaded.store is None:
+            self._elsewhere[STORE] = None
+        else:
+            self._states[STORE] = restore(loaded.store)
+        self.head = loaded.head
+        self.last_at = loaded.last_at
+
+    def _list(self, row: Summary) -> None:
+        match family(row.stream):
+            case "turn" if row.phase != TurnPhase.ANSWERED:
+                self._list_turn(row.stream, row.lane or "", row.kind == "control")
+            case "gate":
+                self._absorb(restore(row))
+            case _:
+                pass
+
+    def _list_turn(self, stream: str, lane: str, control: bool) -> None:
+        if control:
+            self._controls[stream] = None
+        else:
+            self._join(self._turn_lanes, stream, lane)
+
+    def _join(self, lanes: dict[str, dict[str, None]], stream: str, lane: str) -> None:
+        self._open[stream] = lane
+        row = lanes.get(lane)
+        if row is None:
+            row = lanes[lane] = {}
+        row[stream] = None
+
+    def _leave(self, lanes: dict[str, dict[str, None]], stream: str) -> None:
+        lane = self._open.pop(stream, None)
+        if lane is None:
+            return
+        row = lanes.get(lane, {})
+        row.pop(stream, None)
+        if not row:
+            lanes.pop(lane, None)
+
+    # --- View ---
+
+    @property
+    def position(self) -> int:
+        """Where the log ends, as far as this process has taken it over."""
+        return self.head.position
+
+    @property
+    def open_count(self) -> int:
+        return self._entries
+
+    def state(self, stream: str) -> State | None:
+        known = self._states.get(stream)
+        if known is not None:
+            return known
+        if stream in self.corrupt:
+            raise self.corrupt[stream]
+        if stream in self._elsewhere:
+            return self._elsewhere[stream]
+        names = frozenset((stream,))
+        if family(stream) in _SUMMARIZED:
+            raise NotLoaded(Wanted(summaries=names))
+        raise NotLoaded(Wanted(streams=names))
+
+    @staticmethod
+    def _keeps(state: State) -> bool:
+        return not isinstance(state, _CLOSABLE) or state.open
+
+    def lookup(self, key: str) -> str | None:
+        if key not in self._keys:
+            raise NotLoaded(Wanted(keys=frozenset((key,))))
+        return self._keys[key]
+
+    @property
+    def gated(self) -> bool:
+        return bool(self._closed_gates)
+
+    def holding(self, gate: str) -> Gate | None:
+        return self._closed_gates.get(gate)
+
+    def lane(self, lane: str) -> Iterator[Entry]:
+        # Not a copy: callers usually stop at the first entries of a long lane.
+        row = self._lanes.get(lane, {})
+        for stream in row:
+            entry = self._states.get(stream)
+            if entry is None and self._unknown(stream):
+                raise NotLoaded(Wanted(streams=self._unread(row)))
+            if type(entry) is Entry:
+                yield entry
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        row = self._turn_lanes.get(lane, {})
+        for stream in row:
+            if stream in self._states:
+                yield stream
+            elif self._unknown(stream):
+                raise NotLoaded(Wanted(streams=self._unread(row)))
+
+    def _unknown(self, stream: str) -> bool:
+        """Nothing was fetched of an open stream yet. One that turned out to be closed
+        was moved by another owner: the next commit will be refused."""
+        return stream not in self.corrupt and stream not in self._elsewhere
+
+    def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
+        """The first streams of a lane that are not folded yet; as many as are folded,
+        so that a long lane that is read to its end takes few fetches."""
+        unread: list[str] = []
+        folded = 0
+        for stream in row:
+            if stream not in self._states and self._unknown(stream):
+                unread.append(stream)
+            else:
+                folded += 1
+            if len(unread) >= max(_AT_ONCE, folded):
+                break
+        return frozenset(unread)
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        known = self._children.get(turn)
+        if known is None:
+            raise NotLoaded(Wanted(children=frozenset((turn,))))
+        return known
+
+    def stored(self, place: BodyRef) -> Body | None:
+        if place not in self._bodies:
+            raise NotLoaded(Wanted(bodies=frozenset((place,))))
+        return self._bodies[place]
+
+    def history(self, stream: str) -> Sequence[Event]:
+        records = self._records.get(stream)
+        if records is None:
+            raise NotLoaded(Wanted(streams=frozenset((stream,))))
+        return [event for record in records for event in decode(record)]
+
+    # --- what was fetched ---
+
+    def missing_keys(self, keys: frozenset[str]) -> frozenset[str]:
+        """Those of these keys that a fetch would bring news of."""
+        return frozenset(key for key in keys if key not in self._keys)
+
+    def take(self, found: Found) -> None:
+        """Keep what a fetch brought. State in memory is never older than it."""
+        for stream, records in found.streams.items():
+            self._records[stream] = records
+            if stream not in self._states:
+                self._take_stream(stream, records)
+        for stream, summary in found.summaries.items():
+            if stream not in self._states:
+                self._keep(stream, restore(summary) if summary else None)
+        self._keys.update(found.keys)
+        self._bodies.update(found.bodies)
+        for turn, entries in found.children.items():
+            self._children[turn] = list(entries)
+
+    def _take_stream(self, stream: str, records: Sequence[Record]) -> None:
+        try:
+            state = fold(records)
+            if state is None and stream in self._open:
+                raise CorruptLogError(  # noqa: TRY301  one place sets it aside
+                    position=0, stream=stream, problem="its records are gone"
+                )
+            self._keep(stream, state)
+        except CorruptLogError as exc:
+            self.corrupt[stream] = exc
+
+    def _keep(self, stream: str, state: State | None) -> None:
+        if state is not None and self._keeps(state):
+            self._states[stream] = state
+        else:
+            self._elsewhere[stream] = state
+
+    def forget_fetched(self) -> None:
+        """After a commit or a question: records and bodies may be large, and the rest
+        must not grow for ever."""
+        self._records.clear()
+        self._bodies.clear()
+        for kept in (self._elsewhere, self._keys, self._children):
+            if len(kept) > _KEPT:
+                kept.clear()
+
+    # --- what the scheduler asks ---
+
+    def lanes(self) -> list[str]:
+        return list(self._lanes)
+
+    def has_open(self, lane: str) -> bool:
+        return lane in self._lanes
+
+    def turn_lanes(self) -> list[str]:
+        return list(self._turn_lanes)
+
+    def open_streams(self) -> list[str]:
+        """Every entry that is open and every turn that is not answered yet."""
+        return [*self._open, *self._controls]
+
+    def controls(self) -> list[str]:
+        return list(self._controls)
+
+    def under_way(self, epoch: int) -> list[Entry]:
+        """The entries that a worker is attempting."""
+        states = self._states.values()
+        entries = [state for state in states if isinstance(state, Entry)]
+        return [
+            e
+            for e in entries
+            if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
+        ]
+
+    def overdue(self, now: int) -> Iterator[str]:
+        """Open entries whose time is over, each once."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, stream = heapq.heappop(self._deadlines)
+            if stream in self._open and stream not in self.corrupt:
+                yield stream
+
+    def next_deadline(self) -> int | None:
+        while self._deadlines and self._deadlines[0][1] not in self._open:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _deadline(self, expires: int, stream: str) -> None:
+        heapq.heappush(self._deadlines, (expires, stream))
+        if len(self._deadlines) > 2 * self._entries + 1_000:
+            alive = [d for d in self._deadlines if d[1] in self._open]
+            heapq.heapify(alive)
+            self._deadlines = alive
+
+    # --- moving on ---
+
+    def absorb(
+        self, states: Mapping[str, State], head: Head, keys: Mapping[str, str]
+    ) -> None:
+        """Take over what a commit made of its streams and keys."""
+        for state in states.values():
+            self.last_at = max(self.last_at, state.updated)
+            self._elsewhere.pop(state.stream, None)
+            if isinstance(state, Entry):
+                self._absorb_entry(state)
+            else:
+                self._absorb(state)
+        self._keys.update(keys)
+        self.head = head
+
+    def _absorb(self, state: Turn | Gate | Cursor | StoreState) -> None:
+        if self._keeps(state):
+            self._states[state.stream] = state
+        else:
+            self._states.pop(state.stream, None)
+        match state:
+            case Turn():
+                self._absorb_turn(state)
+            case Gate():
+                self._absorb_gate(state)
+            case Cursor() | StoreState():
+                pass
+
+    def _absorb_gate(self, gate: Gate) -> None:
+        if gate.closed:
+            self._closed_gates[gate.stream] = gate
+        else:
+            self._closed_gates.pop(gate.stream, None)
+
+    def _absorb_entry(self, entry: Entry) -> None:
+        stream = entry.stream
+        if entry.turn is not None and entry.order > self.position:
+            siblings = self._children.get(entry.turn)
+            if siblings is not None:
+                siblings.append(stream)
+        if entry.phase in CLOSED:
+            self._states.pop(stream, None)
+            if stream in self._open:
+                self._leave(self._lanes, stream)
+                self._entries -= 1
+            return
+        before = self._states.get(stream)
+        self._states[stream] = entry
+        if stream not in self._open:
+            self._join(self._lanes, stream, entry.lane)
+            self._entries += 1
+            self._deadline(entry.expires_at, stream)
+        elif type(before) is Entry and before.expires_at != entry.expires_at:
+            self._deadline(entry.expires_at, stream)
+
+    def _absorb_turn(self, turn: Turn) -> None:
+        if turn.order > self.position:  # it was accepted in this very commit
+            self._children.setdefault(turn.stream, [])
+        waits = turn.open and turn.phase is not TurnPhase.ANSWERED
+        if waits and turn.stream not in self._open:
+            self._list_turn(turn.stream, turn.lane, turn.control)
+        elif not waits:
+            self._controls.pop(turn.stream, None)
+            self._leave(self._turn_lanes, turn.stream)
+            if not turn.open:
+                self._children.pop(turn.stream, None)

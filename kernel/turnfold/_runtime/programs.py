@@ -1,0 +1,353 @@
+"""Programs: generators that yield effects, and the effects. A driver answers them.
+
+A driver may stop before an effect, or after it happened but before the program learns
+of it. Those two are every crash there is, which is why nothing else has effects.
+
+A program keeps no local across iterations of its outer loop: each iteration starts
+from the folded state, so the worker and its recovery are the same code. A program that
+has nothing to do now returns the wall time to be started again at, or none.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from turnfold._decide import (
+    inbox,
+    outbox,
+    outcomes,
+    schedule,
+    turns,
+)
+from turnfold._decide.plan import Plan
+from turnfold._decide.schedule import Act, Step
+from turnfold._decide.turns import TurnAct, TurnStep
+from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
+from turnfold._log.frozen import frozen
+from turnfold.enums import FailureClass
+from turnfold.errors import (
+    CorruptLogError,
+    NotOpenError,
+    OwnedError,
+    StoreError,
+    UsageError,
+)
+from turnfold.ports.channel import Accepted, Outcome, Rejected
+from turnfold.ports.store import Command
+
+Decision = Callable[[UnitOfWork], Any]
+
+
+@frozen
+class Append:
+    """Decide and commit. Answer: what the decision returned. Raises what it raised."""
+
+    decision: Decision
+
+
+@frozen
+class Look:
+    """Ask folded state, outside a transaction. Answer: what the question returned."""
+
+    question: Decision
+
+
+@frozen
+class MakePlan:
+    """Run the channel's plan for a queued entry. Answer: Plan, or Rejected."""
+
+    entry: str
+
+
+@frozen
+class Prepare:
+    """Upload, open, fetch a token. Answer: Prepared, or Rejected."""
+
+    attempt: AttemptRef
+
+
+@frozen
+class Prepared:
+    value: Any = None
+
+
+@frozen
+class TakeUp:
+    """Start the program of an attempt, unless this process has taken it up before."""
+
+    attempt: AttemptRef
+
+
+@frozen
+class Send:
+    """The one visible platform call of an attempt. Answer: an Outcome, always."""
+
+    attempt: AttemptRef
+
+
+@frozen
+class Reconcile:
+    """Ask what became of the current part of an entry. Answer: Asked."""
+
+    entry: str
+
+
+@frozen
+class Asked:
+    """`unsettled_ms`: how long an old request may still land; 0 when it cannot."""
+
+    verdict: Any
+    unsettled_ms: int = 0
+
+
+@frozen
+class Post:
+    """Put a command into the inbox of the store. Answer: Posted. For a process that is
+    not the owner, or not any more."""
+
+    command: Command
+
+
+@frozen
+class CallHandler:
+    """Run the embedder's handler. Answer: RunEnd."""
+
+    turn: str
+    run: int
+
+
+@frozen
+class RunEnd:
+    """`how`: "returned", "raised" or "stopped"."""
+
+    how: str
+    detail: str = ""
+
+
+@frozen
+class Wait:
+    """Let time pass. `trouble`: the error that made waiting necessary, to be told."""
+
+    ms: int
+    trouble: Exception | None = None
+    where: str = ""
+
+
+Effect = (
+    Append
+    | Look
+    | MakePlan
+    | Prepare
+    | TakeUp
+    | Send
+    | Reconcile
+    | Post
+    | CallHandler
+    | Wait
+)
+Program = Generator[Effect, Any, Any]
+
+
+# --- What a program does when the store cannot take its decision just now ---
+
+
+BACK_OFF_MS = 250  # short, since a store that works again should be used again
+
+
+def append_until_stored(decision: Decision) -> Program:
+    """Append until it is stored. For outcomes: what a platform said is kept in hand
+    until the log has it, and nothing is sent meanwhile (A06, A09)."""
+    while True:
+        try:
+            answer: Any = yield Append(decision)
+        except (CorruptLogError, OwnedError):
+            raise  # no patience makes it readable, or ours
+        except (StoreError, NotOpenError) as exc:
+            yield from back_off(exc, "outcome")
+        else:
+            return answer
+
+
+def back_off(trouble: Exception, where: str) -> Program:
+    yield Wait(BACK_OFF_MS, trouble, where)
+
+
+# --- The program of a lane (its worker, its recovery and its timer in one), and the program ---
+
+
+def lane(name: str) -> Program:
+    """Do what the lane needs until it needs nothing now, or an attempt is under way:
+    the end of that moves the lane, and so starts this program again."""
+    question = Look(partial(schedule.next_step, lane=name))
+    while True:
+        step: Step = yield question
+        try:
+            match step:
+                case Step(act=Act.WAIT):
+                    return step.until
+                case Step(act=Act.SEND, attempt=AttemptRef() as attempt):
+                    yield TakeUp(attempt)
+                    return None
+                case Step(act=Act.PREPARE, attempt=AttemptRef() as attempt):
+                    yield from _prepare(attempt)
+                case _:
+                    yield from _DOES[step.act](step.entry)
+        except OwnedError:
+            return None  # another process works on this store now
+        except (StoreError, UsageError) as exc:
+            # Decided on a state that has moved, or a store that cannot write: look
+            # again in a while, and say so.
+            yield from back_off(exc, name)
+
+
+def send(attempt: AttemptRef) -> Program:
+    """Ours and announced: exactly one Send for this attempt, and its outcome is kept in
+    hand until it is recorded."""
+    outcome: Outcome = yield Send(attempt)
+    try:
+        yield from _record(attempt, outcome)
+    except OwnedError:
+        if isinstance(outcome, Accepted):
+            yield from _bear_witness(attempt, outcome)
+
+
+def _bear_witness(attempt: AttemptRef, outcome: Accepted) -> Program:
+    """The store is another's by now: a success is evidence, a failure is not ours to
+    record (INV-5)."""
+    while True:
+        try:
+            yield Post(inbox.receipt_command(attempt, outcome.receipt))
+        except (StoreError, NotOpenError) as exc:
+            yield from back_off(exc, "receipt")
+        else:
+            return
+
+
+def expiry(entry: str) -> Program:
+    """An entry whose time is over, wherever it stands in its lane."""
+    try:
+        yield from append_until_stored(partial(outcomes.expire, stream=entry))
+    except (CorruptLogError, OwnedError):
+        return  # set aside in the book, shown by health
+
+
+def _decided(decision: Callable[..., None]) -> Callable[[str], Program]:
+    def act(entry: str) -> Program:
+        yield Append(partial(decision, stream=entry))
+
+    return act
+
+
+def _plan(entry: str) -> Program:
+    made: Plan | Rejected = yield MakePlan(entry)
+    if isinstance(made, Rejected):
+        decision = partial(outcomes.refuse_plan, stream=entry, outcome=made)
+        yield Append(decision)
+    else:
+        yield Append(partial(outbox.plan, stream=entry, made=made))
+
+
+def _prepare(attempt: AttemptRef) -> Program:
+    """Dispatch what could be prepared; its commit hands the attempt out."""
+    ready: Prepared | Rejected = yield Prepare(attempt)
+    if isinstance(ready, Rejected):
+        yield from _record(attempt, ready)
+        return
+    dispatch = partial(_of(attempt, schedule.dispatch), prepared=ready.value)
+    if not (yield from append_until_stored(dispatch)):
+        yield from append_until_stored(_of(attempt, outcomes.withdraw))
+
+
+def _record(attempt: AttemptRef, outcome: Outcome) -> Program:
+    return append_until_stored(partial(_of(attempt, outcomes.settle), outcome=outcome))
+
+
+def _of(attempt: AttemptRef, decision: Callable[..., object]) -> Callable[..., object]:
+    a = attempt
+    return partial(decision, stream=a.entry, part=a.part, number=a.number)
+
+
+def _look_up(entry: str) -> Program:
+    asked: Asked = yield Reconcile(entry)
+    yield Append(
+        partial(
+            outcomes.look_up,
+            stream=entry,
+            verdict=asked.verdict,
+            unsettled_ms=asked.unsettled_ms,
+        )
+    )
+
+
+_DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
+    {
+        Act.PLAN: _plan,
+        Act.ATTEMPT: _decided(schedule.attempt_now),
+        Act.RECOVER: _decided(outcomes.recover),
+        Act.LOOK_UP: _look_up,
+        Act.SETTLE_DOUBT: _decided(outcomes.settle_doubt),
+        Act.EXPIRE: _decided(outcomes.expire),
+        Act.GIVE_UP: _decided(outcomes.give_up),
+        Act.ABORT: _decided(outcomes.abort_now),
+    }
+)
+
+
+# --- The programs of turns: which one starts next, one run of the handler, an orphan ---
+
+
+def turn_lane(lane: str) -> Program:
+    """Start what may start in a lane of turns, and take up what a death left."""
+    return _step_by_step(lane, partial(turns.next_turn, lane=lane))
+
+
+def control(turn: str) -> Program:
+    """The same for control input, which takes no lane and waits for nobody."""
+
+    def question(draft: UnitOfWork) -> TurnStep:
+        return turns.turn_step(draft, draft.turn(turn))
+
+    return _step_by_step(turn, question)
+
+
+def _step_by_step(where: str, question: Decision) -> Program:
+    while True:
+        step: TurnStep = yield Look(question)
+        try:
+            match step.act:
+                case TurnAct.WAIT:
+                    return step.until
+                case TurnAct.START:
+                    yield Append(partial(turns.start, stream=step.turn))
+                case TurnAct.ORPHAN:
+                    yield Append(partial(turns.orphaned, stream=step.turn))
+        except OwnedError:
+            return None
+        except (StoreError, UsageError) as exc:
+            yield from back_off(exc, where)
+
+
+def run(turn: str, number: int) -> Program:
+    """One run. It was started in the log before this program exists."""
+    end: RunEnd = yield CallHandler(turn, number)
+    try:
+        yield from append_until_stored(_ending(end, turn, number))
+    except OwnedError:
+        return  # the next owner takes the turn up
+
+
+def _ending(end: RunEnd, turn: str, number: int) -> Decision:
+    match end.how:
+        case "returned":
+            return partial(turns.returned, stream=turn, run=number)
+        case "raised":
+            return partial(
+                turns.run_failed,
+                stream=turn,
+                run=number,
+                failure=FailureClass.TRANSIENT,
+                detail=end.detail,
+            )
+        case _:
+            return partial(turns.released, stream=turn, run=number, reason=end.detail)

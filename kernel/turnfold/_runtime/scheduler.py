@@ -1,0 +1,159 @@
+"""Which programs should be alive, and when the ones that wait are started again.
+
+Every driver asks here what the changes of a commit give to do. Programs that wait for a
+time stand in one heap, with one alarm of the loop.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from turnfold._decide.unit_of_work import AttemptRef
+from turnfold._log.ids import GATE
+from turnfold._runtime import programs
+from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.programs import Program
+from turnfold._runtime.sender import Register
+from turnfold._state.entry import Entry
+from turnfold._state.fold import Gate, State
+from turnfold._state.turn import Turn
+from turnfold.clock import Clock
+from turnfold.enums import TurnPhase
+
+_LONGEST_MS = 60_000  # look again at least this often, for clocks that jump
+
+
+class Key(NamedTuple):
+    """The name of a program: at most one of each is alive."""
+
+    what: str  # "lane", "send", "turns", "control", "run" or "expiry"
+    name: str
+    run: int = 0
+
+
+def program_of(key: Key, register: Register) -> Program | None:
+    """None: nothing is left to do. A lane has one program that sends: the next attempt
+    waits until the call of the one before it has ended."""
+    match key.what:
+        case "lane":
+            return programs.lane(key.name)
+        case "send":
+            attempt = register.speaks_for(key.name)
+            return None if attempt is None else programs.send(attempt)
+        case "turns":
+            return programs.turn_lane(key.name)
+        case "control":
+            return programs.control(key.name)
+        case "run":
+            return programs.run(key.name, key.run)
+        case _:
+            return programs.expiry(key.name)
+
+
+def at_start(book: OpenStreams) -> Iterator[Key]:
+    """Everything that is open, once: the worker's recovery is its ordinary work."""
+    # Turns first: what a dead run left unsent is dropped before a lane sends it.
+    for lane in book.turn_lanes():
+        yield Key("turns", lane)
+    for turn in book.controls():
+        yield Key("control", turn)
+    for lane in book.lanes():
+        yield Key("lane", lane)
+
+
+def taken_up(attempts: Iterable[AttemptRef], register: Register) -> Iterator[Key]:
+    """The programs that send these attempts, or do it already."""
+    for attempt in attempts:
+        register.enter(attempt)
+        yield Key("send", attempt.lane)
+
+
+def after(
+    moved: Iterable[State], book: OpenStreams, epoch: int, register: Register
+) -> Iterator[Key]:
+    """The programs that these changes may give something to do. A lane that an attempt
+    speaks for is looked at when that has ended."""
+    for state in moved:
+        match state:
+            case Entry():
+                if register.speaks_for(state.lane) is None and book.has_open(
+                    state.lane
+                ):
+                    yield Key("lane", state.lane)
+            case Turn():
+                yield from _turn(state, epoch)
+            case Gate() if not state.closed:
+                yield from behind(state.stream.removeprefix(GATE), book)
+            case _:
+                pass
+
+
+def _turn(turn: Turn, epoch: int) -> Iterator[Key]:
+    if turn.control:
+        yield Key("control", turn.stream)
+    else:
+        yield Key("turns", turn.lane)
+    if turn.phase is TurnPhase.RUNNING and turn.fence == epoch:
+        yield Key("run", turn.stream, turn.run)
+
+
+def behind(scope: str, book: OpenStreams) -> Iterator[Key]:
+    """The lanes that a gate or a channel's account holds."""
+    for lane in book.lanes():
+        if lane == scope or lane.startswith(f"{scope}/"):
+            yield Key("lane", lane)
+
+
+class Timers:
+    """`ring` is called in the loop when something may be due; early is harmless."""
+
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+        self._clock, self._ring = clock, ring
+        self._heap: list[tuple[int, int, Key]] = []
+        self._due: dict[Key, int] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
+
+    def add(self, key: Key, until: int) -> None:
+        """Replaces what the key had waited for."""
+        self._due[key] = until
+        heapq.heappush(self._heap, (until, id(key), key))
+        if len(self._heap) > 2 * len(self._due) + 1_000:
+            self._heap = [(at, id(k), k) for k, at in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def due(self, now: int) -> Iterator[Key]:
+        while self._heap and self._heap[0][0] <= now:
+            until, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == until:
+                del self._due[key]
+                yield key
+
+    def set_alarm(self, deadline: int | None) -> None:
+        """For the first of what waits here and a deadline from elsewhere."""
+        first = self._heap[0][0] if self._heap else deadline
+        if first is None:
+            return
+        if deadline is not None and deadline < first:
+            first = deadline
+        if self._alarm is not None and self._alarm_at <= first:
+            return  # one that rings early looks again; most never ring
+        now = self._clock.now()
+        at = min(max(first, now), now + _LONGEST_MS)
+        if self._alarm is not None:
+            if self._alarm_at <= at:
+                return
+            self._alarm.cancel()
+        self._alarm_at = at
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later((at - now) / 1000, self._rang)
+
+    def _rang(self) -> None:
+        self._alarm = None
+        self._ring()
+
+    def silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

@@ -1,0 +1,356 @@
+"""The register of a process: the attempts that it has taken up, and the fate of each.
+
+A commit hands out the attempts that it made durable, and a lane program may find the same
+ones when it looks. Each is entered here before it is sent, with a note when its call has
+begun; so it goes to the wire once, whoever starts its program and however often. An
+attempt leaves when the log has moved past it, and its number never comes again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+
+from turnfold._decide.unit_of_work import AttemptRef
+from turnfold._log.bodies import fetch_payload, place_of, read_body
+from turnfold._runtime.calls import Call, Calls
+from turnfold._runtime.channel import AttachedChannel, CallResult
+from turnfold._runtime.programs import Asked, Prepared
+from turnfold._state.entry import Entry
+from turnfold.clock import Clock
+from turnfold.enums import FailureClass, Phase
+from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
+from turnfold.messages import Payload, Route, Text
+from turnfold.ports.channel import (
+    Accepted,
+    Attempt,
+    CannotTell,
+    Outcome,
+    Part,
+    Rejected,
+    Unknown,
+)
+from turnfold.ports.store import Body, BodyRef, Store
+from turnfold.settings import Settings
+
+
+class Taken:
+    """An attempt that was taken up, and what became of it so far."""
+
+    __slots__ = ("attempt", "outcome", "sent")
+
+    def __init__(self, attempt: AttemptRef) -> None:
+        self.attempt = attempt
+        self.sent = False  # its call has begun
+        self.outcome: Outcome | None = None
+
+
+class Register:
+    """See the module. In the log at most one attempt of an entry is under way."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Taken] = {}  # by entry
+        self._lanes: dict[str, Taken] = {}  # by lane, the latest
+
+    def enter(self, attempt: AttemptRef) -> None:
+        """Take an attempt up. One that is in here already keeps its note."""
+        if self.find(attempt) is None:
+            taken = Taken(attempt)
+            self._taken[attempt.entry] = self._lanes[attempt.lane] = taken
+
+    def find(self, attempt: AttemptRef) -> Taken | None:
+        taken = self._taken.get(attempt.entry)
+        if taken is None or not _same(taken.attempt, attempt.part, attempt.number):
+            return None
+        return taken
+
+    def holds(self, entry: Entry) -> bool:
+        """Was the attempt that this entry is at taken up?"""
+        taken = self._taken.get(entry.stream)
+        return taken is not None and _same(taken.attempt, entry.part, entry.attempt)
+
+    def moved(self, entry: Entry) -> None:
+        """The log says this of an entry now."""
+        taken = self._taken.get(entry.stream)
+        if taken is None:
+            return
+        if entry.phase is Phase.DISPATCHED and _same(
+            taken.attempt, entry.part, entry.attempt
+        ):
+            return
+        del self._taken[entry.stream]
+        if self._lanes.get(entry.lane) is taken:
+            del self._lanes[entry.lane]
+
+    def contents(self) -> frozenset[tuple[str, int, int, bool, str]]:
+        """Entry, part and number of each attempt in it, and its note."""
+        return frozenset(
+            (*_ref(taken.attempt), taken.sent, repr(taken.outcome))
+            for taken in self._taken.values()
+        )
+
+    def speaks_for(self, lane: str) -> AttemptRef | None:
+        """The attempt whose end moves a lane on; without one its program must look."""
+        taken = self._lanes.get(lane)
+        return None if taken is None else taken.attempt
+
+
+def _ref(attempt: AttemptRef) -> tuple[str, int, int]:
+    return attempt.entry, attempt.part, attempt.number
+
+
+def _same(attempt: AttemptRef, part: int, number: int) -> bool:
+    return attempt.part == part and attempt.number == number
+
+
+# --- Taking one attempt to the wire and back, at most once in the life of a process ---
+
+
+_ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
+_SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
+DRAIN = Rejected(failure=FailureClass.DRAIN)
+
+Evidence = Callable[[AttemptRef, Accepted], Awaitable[None]]
+
+
+class Sender:
+    """`evidence` records a success that came after its call was given up."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        register: Register,
+        evidence: Evidence,
+    ) -> None:
+        self._clock, self._register, self._evidence = clock, register, evidence
+        self.bodies = BodiesAtHand(store)
+        self.calls = Calls(settings)
+        self._began = clock.mono_ms()
+        self._quiet: dict[str, int] = {}  # entry -> when its last call ended
+        self.hung: dict[str, asyncio.Task[None]] = {}  # entry -> what listens to it
+        self.stopping = False
+
+    def begin(self) -> None:
+        """This process is the worker from now on: an older one may have sent until
+        just now, however long this one has been standing by."""
+        self._began = self._clock.mono_ms()
+
+    # --- the three calls ---
+
+    async def prepare(
+        self, channel: AttachedChannel, attempt: AttemptRef, entry: Entry
+    ) -> Prepared | Rejected:
+        """Repeatable, and invisible to the reader: a failure is always "not sent"."""
+        if not _stands(entry, attempt):
+            return Rejected(failure=FailureClass.CANCELLED, detail="overtaken")
+        try:
+            part = await self._part(entry)
+        except TurnfoldError as exc:
+            return unreadable(exc)
+        call = self.calls.begin(channel.prepare, part)
+        end = await call.ended
+        self._over(entry.stream, call, end)
+        if self.stopping and (end is None or end.cancelled):
+            return DRAIN
+        if end is None:
+            return Rejected(failure=FailureClass.TRANSIENT, detail="deadline")
+        return channel.prepared(end)
+
+    async def send(
+        self, channel: AttachedChannel, attempt: AttemptRef, entry: Entry
+    ) -> Outcome:
+        """One call for an attempt in the life of this process, whatever happens."""
+        taken = self._register.find(attempt)
+        if taken is None:  # a late receipt came first (INV-4)
+            return Unknown(cause="overtaken")
+        if taken.sent:
+            return taken.outcome or Unknown(cause="sent_before")
+        if self.stopping:
+            return DRAIN  # proven not sent
+        taken.sent = True
+        try:
+            part = await self._part(entry)
+        except TurnfoldError as exc:
+            taken.outcome = unreadable(exc)
+            return taken.outcome
+        if self._register.find(attempt) is not taken:  # overtaken while bytes were read
+            return Unknown(cause="overtaken")
+        envelope = self._envelope(attempt, entry)
+        call = self.calls.begin(channel.send, part, envelope)
+        end = await call.ended
+        self._over(entry.stream, call, end, channel, attempt)
+        taken.outcome = outcome = self._outcome(channel, call, end)
+        return outcome
+
+    def _envelope(self, attempt: AttemptRef, entry: Entry) -> Attempt:
+        at = entry.last_at or self._clock.now()
+        return Attempt(
+            number=attempt.number,
+            at_ms=at,
+            marked=entry.marked,
+            prepared=attempt.prepared,
+        )
+
+    def _outcome(
+        self, channel: AttachedChannel, call: Call, end: CallResult | None
+    ) -> Outcome:
+        if end is None or (end.cancelled and call.timed_out):
+            return Unknown(cause="deadline")
+        if end.cancelled and self.stopping:
+            return Unknown(cause="shutdown")
+        return channel.outcome(end)
+
+    async def reconcile(self, channel: AttachedChannel, entry: Entry) -> Asked:
+        """Ask the platform what became of a part. An answer does not make an entry
+        quiet: a request that was sent before may still land."""
+        unsettled = self._unsettled(entry)
+        try:
+            part = await self._part(entry)
+        except TurnfoldError as exc:
+            return Asked(CannotTell(detail=str(exc)), unsettled)
+        since = (entry.first_at or entry.created) - _SKEW_MS
+        call = self.calls.begin(channel.reconcile, part, since)
+        end = await call.ended
+        if end is None:
+            self._over(entry.stream, call, end)
+            return Asked(CannotTell(detail="deadline"), unsettled)
+        return Asked(channel.verdict(end), unsettled)
+
+    async def _part(self, entry: Entry) -> Part:
+        """The part that is next, with its bytes. MissingBodyError if they are gone."""
+        planned = entry.current
+        return Part(
+            entry_id=entry.stream,
+            index=entry.part,
+            count=len(entry.parts),
+            kind=planned.kind,
+            payload=await self.bodies.payload(entry.stream, planned.body),
+            key=planned.key,
+            route=route_of(entry, entry.target),
+        )
+
+    # --- what is still on the wire, and since when nothing is ---
+
+    def _unsettled(self, entry: Entry) -> int:
+        """How long an old request may still land. Counted from the end of our own
+        call, or from when we became the worker if another process made it, on a
+        monotonic clock and never by the wall. Taken before the question is asked."""
+        settle = entry.current.settle_ms
+        if entry.stream in self.hung:
+            return max(settle, 1_000)
+        quiet = self._quiet.get(entry.stream, self._began)
+        return max(0, quiet + settle - self._clock.mono_ms())
+
+    def forget(self, entry: Entry) -> None:
+        """A closed entry is asked about no more."""
+        if not entry.open:
+            self._quiet.pop(entry.stream, None)
+
+    def _over(
+        self,
+        stream: str,
+        call: Call,
+        end: CallResult | None,
+        channel: AttachedChannel | None = None,
+        attempt: AttemptRef | None = None,
+    ) -> None:
+        """Nothing of an entry is on the wire any more, unless its call hangs."""
+        if end is not None:
+            self._quiet[stream] = self._clock.mono_ms()
+            return
+        listens = self._listen(stream, call, channel, attempt)
+        self.hung[stream] = asyncio.get_running_loop().create_task(listens)
+
+    async def _listen(
+        self,
+        stream: str,
+        call: Call,
+        channel: AttachedChannel | None,
+        attempt: AttemptRef | None,
+    ) -> None:
+        """A call that hangs may end after all: a success is evidence, however late."""
+        end = await call.last()
+        if self.hung.get(stream) is asyncio.current_task():
+            del self.hung[stream]
+        self._quiet[stream] = self._clock.mono_ms()
+        if channel is not None and attempt is not None:
+            outcome = channel.outcome(end)
+            if isinstance(outcome, Accepted):
+                await self._evidence(attempt, outcome)
+
+
+class BodiesAtHand:
+    """Bodies that were just stored are mostly sent at once, and are not read back."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[BodyRef, Body] = {}
+        self._room = _ROOM
+
+    def keep(self, bodies: Sequence[Body]) -> None:
+        for body in bodies:
+            self._kept[body.stream, body.number] = body
+            self._room -= len(body.data)
+        if self._room < 0:
+            self._kept.clear()
+            self._room = _ROOM
+
+    async def payload(self, stream: str, ref: str) -> Payload:
+        """The payload that an event of `stream` names. Raises MissingBodyError if its
+        bytes are gone, DamagedError if they are others."""
+        own = self._kept.get(place_of(stream, ref))
+        if own is not None and isinstance(own.origin, Text):
+            self._taken(place_of(stream, ref))
+            return own.origin
+        return await fetch_payload(self._read, stream, ref)
+
+    async def _read(self, stream: str, ref: str) -> bytes:
+        own = self._taken(place_of(stream, ref))
+        if own is not None:
+            return own.data
+        return await read_body(self._store, stream, ref)
+
+    def _taken(self, place: BodyRef) -> Body | None:
+        """A body at hand is given away once."""
+        own = self._kept.pop(place, None)
+        if own is not None:
+            self._room += len(own.data)
+        return own
+
+
+def route_of(entry: Entry, target: str | None = None) -> Route:
+    """Where an entry goes; `target`: where its conversation has moved to."""
+    e = entry
+    place = target or e.conversation
+    return _route(e.channel, e.account, place, e.thread, e.reply_to)
+
+
+@lru_cache(maxsize=1024)  # conversations come again, and a route checks its texts
+def _route(
+    channel: str,
+    account: str,
+    conversation: str,
+    thread: str | None,
+    reply_to: str | None,
+) -> Route:
+    return Route(
+        channel=channel,
+        account=account,
+        conversation=conversation,
+        thread=thread,
+        reply_to=reply_to,
+    )
+
+
+def _stands(entry: Entry, attempt: AttemptRef) -> bool:
+    """This attempt is still the one that the log announces."""
+    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+    return in_flight and (entry.part, entry.attempt) == (attempt.part, attempt.number)
+
+
+def unreadable(exc: TurnfoldError) -> Rejected:
+    """Nothing was sent. A body that is gone stays gone; a disk may recover."""
+    gone = isinstance(exc, MissingBodyError | InvalidInputError)
+    failure = FailureClass.INVALID_PAYLOAD if gone else FailureClass.TRANSIENT
+    return Rejected(failure=failure, detail=str(exc))

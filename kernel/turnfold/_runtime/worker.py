@@ -1,0 +1,266 @@
+"""The maintenance that a worker gives its store beside the work, and when.
+
+Nothing of it is on the path of a message. While appends come, only the watermark is
+moved on now and then; the rest waits until none has come for a second. A failure is
+logged once and tried again; it stops no work.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from turnfold.errors import NotOpenError, StoreError
+from turnfold.ports.store import (
+    Doorbell,
+    Maintenance,
+    Owner,
+    Ownership,
+    Store,
+    Watermark,
+)
+
+IDLE_S = 1.0
+MARK_S = 5.0  # while busy: writing and syncing a file delays some message
+
+_LOG = logging.getLogger("turnfold")
+
+
+class Upkeep:
+    """`maintenance` is None for a store that needs none. `store_id` names the store in
+    its watermark; while it cannot be read, no watermark is written."""
+
+    def __init__(
+        self,
+        maintenance: Maintenance | None,
+        address: str,
+        store_id: Callable[[], str | None],
+    ) -> None:
+        self._does, self._address, self._store_id = maintenance, address, store_id
+        self._seen = -1
+        self._since = 0.0
+        self._marked = float("-inf")
+        self._swept = False
+        self._trusted = False
+        self._rested = False
+        self.owing = False
+        self.trouble: Exception | None = None
+
+    async def look(self, now: float, position: int) -> None:
+        """Call it a few times a second, with a time that only goes forward."""
+        if position != self._seen:
+            self._seen, self._since, self._rested = position, now, False
+            if now - self._marked >= MARK_S:
+                self._marked = now
+                await self.note_watermark()
+        elif not self._rested and now - self._since >= IDLE_S:
+            self._since = now  # the rest waits for another such time
+            self._rested = await self._rest()
+
+    async def _rest(self) -> bool:
+        """True if everything is done until the next append."""
+        # The checkpoint first: at a weaker `synchronous` only that makes it durable.
+        done = [
+            await self._checkpoint(),
+            await self.note_watermark(),
+            await self._sweep(),
+        ]
+        return all(done)
+
+    async def erase(self) -> bool:
+        """Finish an erasing now if nobody reads an older state; else when idle."""
+        if await self._checkpoint():
+            return True
+        self.owing, self._rested = True, False
+        return False
+
+    async def note_watermark(self) -> bool:
+        """Note outside the log how far it has got; also the last thing of a worker."""
+        store_id, does = self._store_id(), self._does
+        if does is None or store_id is None or not self._trusted:
+            return True
+        return await self._try(lambda: does.note_watermark(store_id))
+
+    async def lost_history(self, store_id: str | None) -> Watermark | None:
+        """The watermark, if the log that it speaks of is not the one that is here: then
+        an older copy was put in its place. Raises StoreError. `store_id`: of the log.
+
+        A watermark of another store is a leftover. A copy that was made together with
+        its watermark cannot be told from the original.
+        """
+        if self._does is None:
+            return None
+        mark = await self._does.watermark()
+        if mark is None or mark.store != store_id:
+            return None
+        return None if await self._does.contains_head(mark.head) else mark
+
+    def trust(self) -> None:
+        """The log is the one that the watermark speaks of, or the consequences of the
+        difference are stored: only now may the watermark be replaced."""
+        self._trusted = True
+
+    async def _checkpoint(self) -> bool:
+        does, left = self._does, [False]
+        if does is None:
+            return True
+
+        async def checkpoint() -> None:
+            left[0] = not await does.checkpoint()
+
+        if not await self._try(checkpoint):
+            return False
+        self.owing = self.owing and left[0]
+        return not left[0]
+
+    async def _sweep(self) -> bool:
+        """Once per worker: only a process that died leaves something behind."""
+        if not self._swept and self._does is not None:
+            self._swept = await self._try(self._does.sweep)
+        return self._swept or self._does is None
+
+    async def _try(self, work: Callable[[], Awaitable[Any]]) -> bool:
+        try:
+            await work()
+        except (StoreError, NotOpenError) as exc:
+            if str(exc) != str(self.trouble):
+                _LOG.warning("upkeep of %s: %s", self._address, exc)
+            self.trouble = exc
+            return False
+        self.trouble = None
+        return True
+
+
+# --- Becoming the owner of a store, standing by, and noticing commands of others ---
+
+
+_POLL_S = 0.25  # behind the doorbell, for rings that were lost
+
+
+class Worker:
+    """`promote(owner)` is called once, when this kernel becomes the worker; `depose()`
+    when it has lost that right. `rung()` is called at every ring and poll; `replaced()`
+    says that another owner has written. `position()` tells appends from idleness."""
+
+    def __init__(
+        self,
+        store: Store,
+        upkeep: Upkeep,
+        promote: Callable[[Owner], Awaitable[None]],
+        depose: Callable[[], None],
+        rung: Callable[[], Awaitable[None]],
+        replaced: Callable[[], str | None],
+        position: Callable[[], int],
+    ) -> None:
+        self._store, self.upkeep = store, upkeep
+        self._promote, self._depose, self._rung = promote, depose, rung
+        self._replaced, self._position = replaced, position
+        self.ownership: Ownership = store.ownership()
+        self._doorbell: Doorbell = store.doorbell()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop_listening: Callable[[], None] | None = None
+        self._rings = asyncio.Event()
+        self.working = False
+        self.fences_lost = 0
+
+    async def start(self) -> None:
+        """Take the lock now if it is free, else stand by."""
+        if not await self._try():
+            self._tasks.append(asyncio.create_task(self._stand_by()))
+
+    async def _try(self) -> bool:
+        owner = await self.ownership.take()
+        if owner is None:
+            return False
+        try:
+            self._stop_listening = self._doorbell.listen(self._rings.set)
+            await self._promote(owner)
+        except BaseException:
+            self._quiet()
+            self.ownership.release()  # or nobody could ever work on this store again
+            raise
+        self.working = True
+        self._rings.set()  # commands may lie in the inbox already
+        self._tasks += [
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._tend()),
+        ]
+        return True
+
+    async def _stand_by(self) -> None:
+        while True:
+            await self.ownership.wait()
+            try:
+                if await self._try():
+                    return
+            except StoreError as exc:
+                _LOG.warning("cannot take over %s: %s", self._store.address, exc)
+                await asyncio.sleep(_POLL_S)
+
+    async def _watch(self) -> None:
+        """Look at the inbox at every ring, and a few times a second."""
+        while True:
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._rings.wait()
+            except TimeoutError:
+                pass  # the poll behind the doorbell
+            self._rings.clear()
+            if self.check_ownership():
+                await self._hear()
+
+    async def _hear(self) -> None:
+        try:
+            await self._rung()
+        except (StoreError, NotOpenError) as exc:
+            _LOG.warning("cannot read %s: %s", self._store.address, exc)
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if self.working:
+                now = asyncio.get_running_loop().time()
+                await self.upkeep.look(now, self._position())
+
+    def check_ownership(self) -> bool:
+        """Stop working if somebody else might, or does. Ownership is not taken again:
+        restart the process. `health()["working"]` becomes False."""
+        if not self.working:
+            return False
+        why = self._replaced()
+        if why is None and not self.ownership.held:
+            why = "the lock is not ours any more (was its file removed?)"
+        if why is None:
+            return True
+        self.working = False
+        self.fences_lost += 1
+        self._quiet()
+        address = self._store.address
+        _LOG.error("no longer the worker of %s: %s; restart it", address, why)
+        self._depose()
+        return False
+
+    def ring(self) -> None:
+        """Wake the owner in another process."""
+        self._doorbell.ring()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._quiet()
+
+    def _quiet(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+
+    async def release(self) -> None:
+        """After the last append: the next worker may begin."""
+        try:
+            if self.working:
+                await self.upkeep.note_watermark()
+        finally:
+            self.working = False
+            self.ownership.release()

@@ -1,0 +1,336 @@
+"""What an entry remembers of its parts while they are not at hand.
+
+Most entries have one part, and most parts are sent in their order. So an entry keeps
+the facts of one part, the part at hand, in fields of its own, and a `PartState` for each
+other part of which there is something to remember.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from turnfold._log import outbox_events as o
+from turnfold._log.frozen import frozen, maker
+from turnfold._state.entry_fold import TRANSITIONS, moved
+from turnfold._state.transitions import (
+    beginner,
+    copier,
+    illegal,
+    targets,
+)
+from turnfold.enums import (
+    CLOSED,
+    AbortReason,
+    BlindPolicy,
+    DeliveryClass,
+    FailureClass,
+    Kind,
+    PartAct,
+    PartEnd,
+    Phase,
+    Status,
+)
+
+
+@frozen(kw_only=True)
+class PartState:
+    """One part that is not at hand. `end` is none while it is open."""
+
+    part: int
+    end: PartEnd | None = None
+    receipt: tuple[str, ...] = ()
+    void: tuple[str, ...] = ()  # a receipt that bounced: the same is no evidence again
+    handle: tuple[str, ...] = ()
+    remade: bool = False
+    attempt: int = 0
+    used: int = 0
+    doubt: bool = False
+    resends: int = 0
+    asks: int = 0
+    deaths: int = 0
+    first_at: int | None = None
+    last_at: int | None = None
+
+
+SPOILED = (PartEnd.REFUSED, PartEnd.BOUNCED)
+Parts = tuple[PartState, ...]
+_state = maker(PartState)
+
+
+def known(others: Parts, part: int) -> PartState | None:
+    """What is remembered of a part; none if it was never touched."""
+    for state in others:
+        if state.part == part:
+            return state
+    return None
+
+
+def with_part(others: Parts, state: PartState) -> Parts:
+    """The same with this state of its part, in the order of parts."""
+    if not others:
+        return (state,)
+    rest = [other for other in others if other.part != state.part]
+    return tuple(sorted([*rest, state], key=_number))
+
+
+def _number(state: PartState) -> int:
+    return state.part
+
+
+def first_open(others: Parts, count: int) -> int:
+    """The first of `count` parts that has not ended; `count` if all have."""
+    ended = {state.part for state in others if state.end is not None}
+    return next((part for part in range(count) if part not in ended), count)
+
+
+def first_doubted(others: Parts) -> int | None:
+    return next((state.part for state in others if state.doubt), None)
+
+
+def all_delivered(others: Parts, count: int) -> bool:
+    delivered = [state for state in others if state.end is PartEnd.DELIVERED]
+    return len(delivered) >= count
+
+
+def receipts(others: Parts) -> Sequence[tuple[str, ...]]:
+    """One per delivered part; an empty one if the part was suppressed."""
+    return [state.receipt for state in others if state.end is PartEnd.DELIVERED]
+
+
+def put_down(
+    entry: Any, end: PartEnd | None = None, receipt: tuple[str, ...] = ()
+) -> None:
+    """Remember the part at hand among the others. `end`: it has come to this end, and
+    with it its doubt."""
+    state = _state(
+        part=entry.part,
+        end=end,
+        receipt=receipt,
+        void=entry.void,
+        handle=entry.handle,
+        remade=entry.remade,
+        attempt=entry.attempt,
+        used=entry.used,
+        doubt=entry.doubt and end is None,
+        resends=entry.resends,
+        asks=entry.asks,
+        deaths=entry.deaths,
+        first_at=entry.first_at,
+        last_at=entry.last_at,
+    )
+    entry.others = with_part(entry.others, state)
+
+
+_UNTOUCHED = PartState(part=0)
+
+
+def take_up(entry: Any, part: int) -> None:
+    """Make a part the one at hand, with what is remembered of it."""
+    state = known(entry.others, part)
+    if state is not None and state.end is None:
+        entry.others = tuple(o for o in entry.others if o.part != part)
+    else:
+        state = _UNTOUCHED
+    entry.part = part
+    entry.void, entry.handle = state.void, state.handle
+    entry.remade = state.remade
+    entry.attempt, entry.used = state.attempt, state.used
+    entry.doubt, entry.resends = state.doubt, state.resends
+    entry.asks, entry.deaths = state.asks, state.deaths
+    entry.first_at, entry.last_at = state.first_at, state.last_at
+    entry.resend = entry.granted = entry.marked = False
+
+
+def reopened(others: Parts, part: int) -> Parts:
+    """The same with a part that has not ended."""
+    return tuple([attrs.evolve(s, end=None) if s.part == part else s for s in others])
+
+
+def renewed(state: PartState) -> PartState:
+    """A part as a redrive leaves it: its attempts stay counted and its doubt stays, its
+    budgets begin anew, and unless it is delivered it is open."""
+    if state.end is PartEnd.DELIVERED:
+        return state
+    return _state(
+        part=state.part, void=state.void, attempt=state.attempt, doubt=state.doubt
+    )
+
+
+# --- The state of an outbox entry (specs/design.md 4), moved on by one event at a time ---
+
+
+@frozen(kw_only=True)
+class Entry:
+    """The fold of an entry's log. `part` is the part at hand: the first in doubt while
+    the entry is in doubt or parked, else the first that has not ended. The fields from
+    `attempt` to `void` speak of that part, `others` of the rest."""
+
+    stream: str
+    version: int
+    phase: Phase
+    order: int  # position of its first event
+    created: int
+    updated: int
+    kind: Kind
+    channel: str
+    account: str
+    conversation: str
+    lane: str
+    body: tuple[str, ...]
+    expires_at: int
+    turn: str | None = None
+    run: int | None = None
+    key: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    policy: BlindPolicy = BlindPolicy.HOLD
+    due: int | None = None
+    parts: tuple[o.PlannedPart, ...] = ()
+    planned: bool = False
+    ids: bool = True
+    budget: int = 0
+    tries: int = 0  # plans and look-ups begun since one came to an end
+    offered: tuple[DeliveryClass, ...] = ()  # of a placeholder before the plan
+    offered_policy: BlindPolicy | None = None
+    part: int = 0
+    attempt: int = 0
+    act: PartAct = PartAct.SEND  # of the latest attempt
+    used: int = 0  # budget units; a deferral gives one back
+    doubt: bool = False  # an attempt of this part may have been accepted
+    resend: bool = False  # a person or policy said: send again all the same
+    granted: bool = False  # ... and the latest attempt is the one that this allowed
+    marked: bool = False  # ... and show it
+    resends: int = 0  # times that a policy said so
+    first_at: int | None = None  # first attempt of this part
+    last_at: int | None = None  # latest attempt of this part
+    asks: int = 0  # look-ups that could not tell
+    deaths: int = 0  # processes that died while attempting
+    handle: tuple[str, ...] = ()  # of the placeholder that stands
+    remade: bool = False  # its placeholder, out of doubt
+    void: tuple[str, ...] = ()  # a receipt that bounced
+    others: Parts = ()
+    fence: int = 0
+    owner: str | None = None
+    target: str | None = None
+    abort: AbortReason | None = None
+    abort_by: str | None = None
+    yielded: bool = False
+    reason: str | None = None
+    failure: FailureClass | None = None
+    acknowledged: bool = False
+    redacted: bool = False  # its bodies are erased
+    bodies: int = 0  # numbers of bodies that its events have used up
+
+    @property
+    def status(self) -> Status:
+        return self.phase.status
+
+    @property
+    def open(self) -> bool:
+        return self.phase not in CLOSED
+
+    @property
+    def count(self) -> int:
+        """The number of parts; before the plan there is one."""
+        return len(self.parts) or 1
+
+    @property
+    def current(self) -> o.PlannedPart:
+        return self.parts[self.part]
+
+    @property
+    def last(self) -> bool:
+        """True if all other parts have ended."""
+        if not self.others:
+            return self.count == 1
+        ended = [state for state in self.others if state.end is not None]
+        return len(ended) + 1 >= self.count
+
+    @property
+    def classes(self) -> tuple[DeliveryClass, ...]:
+        return self.current.classes if self.planned else self.offered
+
+    @property
+    def on_unknown(self) -> BlindPolicy:
+        """The policy for the part at hand."""
+        if self.planned:
+            return self.current.policy or self.policy
+        return self.offered_policy or self.policy
+
+    @property
+    def doubtful(self) -> bool:
+        """True if any part is in doubt."""
+        return self.doubt or any(state.doubt for state in self.others)
+
+    @property
+    def receipts(self) -> tuple[tuple[str, ...], ...]:
+        """One per delivered part."""
+        return tuple(receipts(self.others))
+
+    @property
+    def bounced(self) -> bool:
+        """True if a part bounced and was not redriven since."""
+        return any(state.end is PartEnd.BOUNCED for state in self.others)
+
+    @property
+    def spoiled(self) -> bool:
+        """True if a part was refused or bounced: the entry cannot become delivered."""
+        return any(state.end in SPOILED for state in self.others)
+
+    def ended(self, part: int) -> bool:
+        """True if nothing more is to be sent of this part."""
+        state = known(self.others, part) if self.others else None
+        return state is not None and state.end is not None
+
+    def made(self, part: int) -> int:
+        """The number of the latest attempt of a part; 0 if there was none."""
+        if part == self.part:
+            return self.attempt
+        state = known(self.others, part)
+        return 0 if state is None else state.attempt
+
+
+def evolve(
+    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
+) -> Entry:
+    """The state after one more event. Raises off the table and changes nothing."""
+    return advance(entry and copier(Entry)(entry), event, stream, at, position)
+
+
+def advance(
+    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
+) -> Entry:
+    """As `evolve`, in place: for a state that nobody else holds. What is left of it
+    when this raises must not be used."""
+    phase = None if entry is None else entry.phase
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    after: Any = entry  # frozen for everybody else
+    if entry is None:
+        after = _born(event, stream, at, position)
+    else:
+        moved(entry, after, event, at)
+        after.updated = at
+    if after.phase not in allowed:
+        raise illegal(TRANSITIONS, phase, type(event), stream)
+    after.version += 1
+    done: Entry = after
+    return done
+
+
+def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
+    first: Any = type(event)
+    born: Any = beginner(Entry, first)(event)
+    born.stream = stream
+    born.version = 0
+    born.order = position
+    born.created = born.updated = at
+    if isinstance(event, o.Queued):
+        born.phase = Phase.QUEUED
+        born.due = event.not_before
+    else:
+        assert isinstance(event, o.Imported)  # noqa: S101  by the table
+        born.phase = Phase(event.phase)
+        born.doubt = event.phase != Phase.QUEUED
+    made: Entry = born
+    return made

@@ -1,0 +1,373 @@
+"""Gates, cursors and the worker's epoch: streams where the last event is the state."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from turnfold._log import events as g
+from turnfold._log.bodies import digests_of, number_of
+from turnfold._log.canonical import Record
+from turnfold._log.codec import decode
+from turnfold._log.events import Event
+from turnfold._log.frozen import frozen
+from turnfold._state import entry as entry_machine
+from turnfold._state import turn as turn_machine
+from turnfold._state.entry import Entry
+from turnfold._state.transitions import Row, targets
+from turnfold._state.turn import Turn
+from turnfold.enums import CLOSED
+from turnfold.errors import CorruptLogError, UsageError
+from turnfold.ports.store import Summary
+
+
+@frozen(kw_only=True)
+class Gate:
+    """A scope that is held. Closed with `until`, it opens by itself at that time."""
+
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    closed: bool = False
+    reason: str | None = None
+    until: int | None = None
+
+    def holds(self, now: int) -> bool:
+        return self.closed and (self.until is None or now < self.until)
+
+
+@frozen(kw_only=True)
+class Cursor:
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    value: str | None = None
+
+
+@frozen(kw_only=True)
+class StoreState:
+    """The `store` stream. `epoch` is the fence of the latest worker that wrote;
+    `restored` the position at which the store was last found to be an older copy."""
+
+    stream: str
+    version: int
+    order: int
+    created: int
+    updated: int
+    epoch: int = 0
+    owner: str | None = None
+    id: str | None = None
+    restored: int = 0
+
+
+_SAME = frozenset({None})  # these streams have no phases but those of the gate
+GATE_TABLE: Mapping[bool, Row] = MappingProxyType(
+    {
+        False: {g.GateClosed: _SAME},
+        True: {g.GateClosed: _SAME, g.GateOpened: _SAME},
+    }
+)
+CURSOR_TABLE: Mapping[None, Row] = MappingProxyType({None: {g.CursorAdvanced: _SAME}})
+_STARTED: Row = {
+    g.WorkerStarted: _SAME,
+    g.Restored: _SAME,
+    g.Pruned: _SAME,
+    g.PrunedReceipt: _SAME,
+    g.WallJumped: _SAME,
+}
+STORE_TABLE: Mapping[bool, Row] = MappingProxyType(
+    {False: {g.StoreCreated: _SAME, **_STARTED}, True: _STARTED}
+)
+
+
+def evolve_gate(
+    gate: Gate | None, event: g.GateEvent, stream: str, at: int, position: int
+) -> Gate:
+    before = gate or Gate(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    targets(GATE_TABLE, before.closed, type(event), stream)
+    return attrs.evolve(
+        before,
+        version=before.version + 1,
+        updated=at,
+        closed=isinstance(event, g.GateClosed),
+        reason=event.reason,
+        until=event.until if isinstance(event, g.GateClosed) else None,
+    )
+
+
+def evolve_cursor(
+    cursor: Cursor | None, event: g.CursorEvent, stream: str, at: int, position: int
+) -> Cursor:
+    before = cursor or Cursor(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    targets(CURSOR_TABLE, None, type(event), stream)
+    return attrs.evolve(
+        before, version=before.version + 1, updated=at, value=event.cursor
+    )
+
+
+def evolve_store(
+    store: StoreState | None, event: g.StoreEvent, stream: str, at: int, position: int
+) -> StoreState:
+    before = store or StoreState(
+        stream=stream, version=0, order=position, created=at, updated=at
+    )
+    targets(STORE_TABLE, before.id is not None, type(event), stream)
+    after = attrs.evolve(before, version=before.version + 1, updated=at)
+    match event:
+        case g.StoreCreated():
+            return attrs.evolve(after, id=event.store)
+        case g.WorkerStarted():
+            return attrs.evolve(after, epoch=event.epoch, owner=event.owner)
+        case g.Restored():
+            return attrs.evolve(after, restored=position)
+        case g.Pruned() | g.PrunedReceipt() | g.WallJumped():
+            return after
+
+
+# --- One fold for every kind of stream, and the projection of its state ---
+
+
+State = Entry | Turn | Gate | Cursor | StoreState
+STORE = "store"  # the one stream without an id
+
+_EVOLVE: dict[str, Any] = {
+    "entry": entry_machine.evolve,
+    "turn": turn_machine.evolve,
+    "gate": evolve_gate,
+    "cursor": evolve_cursor,
+    "store": evolve_store,
+}
+
+
+# The same by the state that is there already, which spares looking at its name.
+_STATES = {
+    "entry": Entry,
+    "turn": Turn,
+    "gate": Gate,
+    "cursor": Cursor,
+    "store": StoreState,
+}
+_ONWARD: dict[type, Any] = {cls: _EVOLVE[name] for name, cls in _STATES.items()}
+
+# In place, for a state that nobody else holds.
+_ADVANCE = _EVOLVE | {"entry": entry_machine.advance, "turn": turn_machine.advance}
+
+
+def family(stream: str) -> str:
+    return stream.partition(":")[0]
+
+
+def evolve(
+    state: State | None, event: Event, stream: str, at: int, position: int
+) -> State:
+    """The state of any stream after one more event. `position`: of its record."""
+    machine = _EVOLVE[family(stream)] if state is None else _ONWARD[type(state)]
+    after: State = machine(state, event, stream, at, position)
+    return after
+
+
+def advance(
+    state: State | None, event: Event, stream: str, at: int, position: int
+) -> State:
+    """As `evolve`; what it was given may be what it gives back, changed. What is left
+    of that when this raises must not be used."""
+    after: State = _ADVANCE[family(stream)](state, event, stream, at, position)
+    return after
+
+
+def fold(records: Iterable[Record]) -> State | None:
+    """The state that a stream's records add up to; None for no records.
+
+    Raises CorruptLogError where a record is unreadable, missing or illegal.
+    """
+    state: State | None = None
+    for record in records:
+        state = _onto(state, record, advance)
+    return state
+
+
+def apply(state: State | None, record: Record) -> State:
+    """One stored record on top of a state, which stays as it is.
+
+    Raises CorruptLogError for a record that does not follow the state's version, cannot
+    be read, or holds an event that is illegal there.
+    """
+    return _onto(state, record, evolve)
+
+
+_Step = Callable[[State | None, Event, str, int, int], State]
+
+
+def _onto(state: State | None, record: Record, first: _Step) -> State:
+    """`first` takes the first event in: all later states are nobody else's."""
+    check_follows(state, record)
+    stream, at, position = record.stream, record.at, record.position
+    events = decode(record)
+    try:
+        after = first(state, events[0], stream, at, position)
+        for event in events[1:]:
+            after = advance(after, event, stream, at, position)
+        if isinstance(after, Entry | Turn):
+            after = _counted(after, events)
+    except UNFOLDABLE as exc:
+        problem = str(exc) if isinstance(exc, UsageError) else repr(exc)
+        raise CorruptLogError(
+            position=position, stream=stream, problem=problem
+        ) from exc
+    return after
+
+
+def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
+    """Count the numbers of bodies that these events have used up. A file's content is
+    numbered before the payload that names it, so the payload's number is enough."""
+    used = [number_of(ref) + 1 for event in events for ref in digests_of(event)]
+    if not used:
+        return state
+    counted: Any = state  # made in this fold, shared with nobody yet
+    counted.bodies = max(state.bodies, *used)
+    return state
+
+
+# What a fold raises for an event that is illegal where it stands, or is of a family
+# that its stream is not.
+UNFOLDABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
+
+
+def check_follows(state: State | None, record: Record) -> None:
+    """Raises CorruptLogError unless the record is the next one of its stream."""
+    expected = 0 if state is None else state.version
+    if record.before == expected and record.count > 0:
+        return
+    problem = f"{record.count} events up to version {record.version}"
+    raise CorruptLogError(
+        position=record.position,
+        stream=record.stream,
+        problem=f"{problem}, where version {expected + 1} comes next",
+    )
+
+
+_summary = Summary
+
+
+def summarize(state: State) -> Summary:
+    """The projection of a stream's state: what the store keeps beside the log.
+
+    It is made for every stream of every commit: hence an enum's `_value_`, which is its
+    `value` without a call.
+    """
+    match state:
+        case Entry():
+            return _entry(state)
+        case Turn():
+            return _turn(state)
+        case Gate():
+            phase = "closed" if state.closed else "open"
+            return _plain(state, phase, due=state.until, reason=state.reason)
+        case Cursor():
+            return _plain(state, "at", due=None, reason=state.value)
+        case StoreState():
+            row = _plain(state, "epoch", due=state.epoch, reason=state.owner)
+            return attrs.evolve(row, kind=state.id, expires=state.restored or None)
+
+
+def _entry(e: Entry) -> Summary:
+    return _summary(
+        stream=e.stream,
+        version=e.version,
+        open=e.phase not in CLOSED,
+        phase=e.phase._value_,
+        order=e.order,
+        created=e.created,
+        updated=e.updated,
+        lane=e.lane,
+        parent=e.turn,
+        kind=e.kind._value_,
+        due=e.due,
+        expires=e.expires_at,
+        reason=None if e.reason is None else str(e.reason),
+    )
+
+
+def _turn(t: Turn) -> Summary:
+    return _summary(
+        stream=t.stream,
+        version=t.version,
+        open=t.open,
+        phase=t.phase._value_,
+        order=t.order,
+        created=t.created,
+        updated=t.updated,
+        lane=t.lane,
+        kind="control" if t.control else "turn",
+        due=t.due,
+        reason=_text(t.outcome or t.reason),
+    )
+
+
+def _text(word: str | None) -> str | None:
+    """An enumerated word as the plain text that a store keeps."""
+    return None if word is None else str(word)
+
+
+def _plain(
+    state: Gate | Cursor | StoreState, phase: str, due: int | None, reason: str | None
+) -> Summary:
+    return Summary(
+        stream=state.stream,
+        version=state.version,
+        open=isinstance(state, Gate) and state.closed,
+        phase=phase,
+        order=state.order,
+        created=state.created,
+        updated=state.updated,
+        due=due,
+        reason=_text(reason),
+    )
+
+
+def restore(summary: Summary) -> Gate | Cursor | StoreState:
+    """The state of a gate, cursor or store stream: its last event says it all, so its
+    summary does too, and a gate that flapped a million times opens as fast as new."""
+    s = summary
+    match family(s.stream):
+        case "gate":
+            return Gate(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                closed=s.phase == "closed",
+                reason=s.reason,
+                until=s.due,
+            )
+        case "cursor":
+            return Cursor(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                value=s.reason,
+            )
+        case _:
+            return StoreState(
+                stream=s.stream,
+                version=s.version,
+                order=s.order,
+                created=s.created,
+                updated=s.updated,
+                epoch=s.due or 0,
+                owner=s.reason,
+                id=s.kind,
+                restored=s.expires or 0,
+            )

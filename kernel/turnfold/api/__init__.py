@@ -1,0 +1,1 @@
+"""What an embedder calls: the kernel, its commands, and the border to its own code."""

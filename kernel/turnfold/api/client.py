@@ -1,0 +1,145 @@
+"""How a kernel that does not own its store gets commands done: through the inbox.
+
+A posted command is durable when `post` returns; the owner logs it. A caller that needs
+the owner's answer waits for it. Where no worker lives, this process takes the store for
+a moment, applies the inbox, sends nothing, and gives the store back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import attrs
+
+from turnfold._decide import inbox
+from turnfold._decide.inbox import result_of
+from turnfold._decide.unit_of_work import Context
+from turnfold._runtime.committer import Committer
+from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.worker import Upkeep
+from turnfold.clock import Clock
+from turnfold.errors import RequestedError, UsageError
+from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
+
+_POLL_S = 0.02
+PATIENCE_S = 5.0  # how long a caller waits for the answer of a worker
+
+
+class Mailbox:
+    """`ring` wakes the owner. `apply_alone` takes the store if nobody has it, applies
+    its inbox and gives it back; it returns at once if somebody has it."""
+
+    def __init__(
+        self,
+        store: Store,
+        ring: Callable[[], None],
+        apply_alone: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store, self._ring, self._apply_alone = store, ring, apply_alone
+
+    async def post(self, command: Command) -> Posted:
+        """Durable when this returns. Raises as the store's `post` does."""
+        (posted,) = await self._store.post((command,))
+        self._ring()
+        return posted
+
+    async def ask(self, command: Command) -> Any:
+        """Post a command and wait for the answer of the owner.
+
+        Raises the error that the owner met, or RequestedError if no worker has answered
+        after five seconds; the command is then still in the inbox and will be done.
+        """
+        await self.post(command)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        answer = await self._answer(command.id)
+        while answer is None and loop.time() < until:
+            await self._apply_alone()
+            answer = await self._answer(command.id)
+            if answer is None:
+                await asyncio.sleep(_POLL_S)
+                answer = await self._answer(command.id)
+        if answer is None:
+            waited = int(PATIENCE_S * 1000)
+            raise RequestedError(
+                path=self._store.address, command=command.kind, waited_ms=waited
+            )
+        return result_of(answer.data)
+
+    async def _answer(self, command_id: str) -> Answer | None:
+        found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))
+        return found.answers[command_id]
+
+    async def waits(self, command_id: str) -> bool:
+        """True while a command lies in the inbox."""
+        found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))
+        return command_id in found.waiting
+
+
+# --- Doing the commands of an inbox where no worker lives ---
+
+
+_LOG = logging.getLogger("turnfold")
+
+
+class Alone:
+    """`context` is that of the kernel. `new_id` names a store that is new."""
+
+    def __init__(
+        self,
+        store: Store,
+        ownership: Ownership,
+        upkeep: Upkeep,
+        clock: Clock,
+        context: Callable[[], Context],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store, self._ownership, self._upkeep = store, ownership, upkeep
+        self._clock, self._context, self._new_id = clock, context, new_id
+        self._task: asyncio.Task[None] | None = None
+
+    async def apply(self) -> None:
+        """Apply the inbox, unless somebody owns the store. One call at a time does it.
+        A cancelled caller does not end it in the middle, with the store in hand."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._apply())
+        await asyncio.shield(self._task)
+
+    async def end(self) -> None:
+        """Wait until the store is given back."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _apply(self) -> None:
+        if await self._ownership.take() is None:
+            return
+        try:
+            journal = Committer(self._store, OpenStreams(), self._without_rights)
+            await journal.begin(self._new_id)
+            self._clock.at_least(journal.book.last_at)
+            if await self._upkeep.lost_history(journal.store_id) is not None:
+                _LOG.warning(
+                    "%s is an older copy of itself: only a worker may go on with it",
+                    self._store.address,
+                )
+                return
+            for command in await self._store.inbox():
+                await self._apply_one(journal, command)
+        finally:
+            self._ownership.release()
+
+    def _without_rights(self) -> Context:
+        """Nothing is attempted and no turn starts: nobody would go on with it."""
+        return attrs.evolve(self._context(), fence=None, runs=False)
+
+    async def _apply_one(self, journal: Committer, command: Command) -> None:
+        commit = await journal.commit([partial(inbox.apply, command=command)])
+        error = commit.results[0].error
+        if isinstance(error, UsageError) and command.answer:
+            decision = partial(inbox.refuse, command=command, error=error)
+            commit = await journal.commit([decision])
+            error = commit.results[0].error
+        if error is not None:
+            _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)

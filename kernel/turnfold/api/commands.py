@@ -1,0 +1,372 @@
+"""What may be told to a kernel: one method per command, each one commit.
+
+When a command returns, what it says is durable. When it raises, nothing of it is.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import asdict
+
+from turnfold._decide import (
+    inbox,
+    operator,
+    outbox,
+    outcomes,
+    turns,
+)
+from turnfold._decide.operator import Abortion
+from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._decide.turns import Acceptance, SourceCursor
+from turnfold._log.bodies import pack
+from turnfold._log.frozen import maker
+from turnfold._log.ids import (
+    ENTRY,
+    TURN,
+    inbound_key,
+    outbound_key,
+)
+from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.programs import Decision
+from turnfold.api.client import Mailbox
+from turnfold.api.handle import AcceptedTurn
+from turnfold.clock import Clock
+from turnfold.enums import (
+    AbortReason,
+    BlindPolicy,
+    Kind,
+    Status,
+    TurnPhase,
+)
+from turnfold.errors import InvalidInputError, OwnedError, RequestedError
+from turnfold.messages import (
+    File,
+    Inbound,
+    Payload,
+    Route,
+    Text,
+    check_enum,
+    check_id,
+    check_ms,
+    check_optional_id,
+    check_text,
+)
+from turnfold.ports.store import Wanted
+from turnfold.settings import Settings
+
+_intent = maker(Intent)
+
+
+class Commands:
+    """The commands of a Kernel; it brings the means.
+
+    Each is decided here by the owner of the store. In any other process it is posted to
+    the owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
+    others wait for the owner's answer.
+    """
+
+    _clock: Clock
+    _desks: dict[tuple[str, str], AttachedChannel]
+    settings: Settings
+
+    @property
+    def working(self) -> bool:
+        """True while this kernel is the worker of its store."""
+        raise NotImplementedError
+
+    async def append(self, decision: Decision, wanted: Wanted | None = None) -> Any:
+        """Decide and commit; the answer is durable."""
+        raise NotImplementedError
+
+    @property
+    def _mailbox(self) -> Mailbox:
+        raise NotImplementedError
+
+    def _new_id(self) -> str:
+        raise NotImplementedError
+
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
+        raise NotImplementedError
+
+    async def accept(
+        self, inbound: Inbound, *, cursor: SourceCursor | None = None
+    ) -> AcceptedTurn:
+        """Take a message in. When this returns it is durable: acknowledge it now."""
+        if not isinstance(inbound, Inbound):
+            problem = f"expected Inbound, got {type(inbound).__name__}"
+            raise InvalidInputError(field="inbound", problem=problem)
+        turn = f"{TURN}{self._new_id()}"
+        if self.working:
+            wanted = Wanted(keys=frozenset((inbound_key(inbound),)))
+            decision = partial(turns.accept, turn=turn, inbound=inbound, cursor=cursor)
+            try:
+                return self._accepted(await self.append(decision, wanted))
+            except OwnedError:
+                pass  # not the owner any more: the message goes to the one who is
+        command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
+        posted = await self._mailbox.post(command)
+        phase = TurnPhase.ACCEPTED
+        done = Acceptance(turn_id=posted.stream, status=phase, new=_perhaps(posted.new))
+        return self._accepted(done, command.key)
+
+    async def advance(self, cursor: SourceCursor) -> None:
+        """A source got on without bringing a message."""
+        await self._do(
+            partial(turns.advance, cursor=cursor),
+            "advance",
+            "store",
+            asdict(cursor),
+        )
+
+    async def enqueue(
+        self,
+        route: Route,
+        *payloads: Payload | str,
+        key: str | None = None,
+        kind: Kind = Kind.NOTICE,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> Enqueued:
+        """Send something without a turn: a notice, a reminder, a tool's result. The
+        same `key` again returns the first entry. If this raises, nothing is queued
+        and nothing will be sent."""
+        intent = await self.intend(
+            entry=f"{ENTRY}{self._new_id()}",
+            route=route,
+            kind=kind,
+            payloads=payloads,
+            key=key,
+            policy=policy,
+            ttl_ms=ttl_ms,
+            not_before=not_before,
+        )
+        if self.working:
+            wanted = (
+                None if key is None else Wanted(keys=frozenset((outbound_key(key),)))
+            )
+            try:
+                done: Enqueued = await self.append(
+                    partial(outbox.enqueue, intent=intent), wanted
+                )
+            except OwnedError:
+                pass  # not the owner any more: the payload goes to the one who is
+            else:
+                return done
+        command = inbox.enqueue_command(
+            intent, self._clock.now(), self.settings.ttl_ms(intent.kind)
+        )
+        posted = await self._mailbox.post(command)
+        return Enqueued(
+            entry_id=posted.stream, status=Status.QUEUED, new=_perhaps(posted.new)
+        )
+
+    async def intend(
+        self,
+        *,
+        entry: str,
+        route: Route,
+        kind: Kind,
+        payloads: Sequence[Payload | str],
+        turn: str | None = None,
+        run: int | None = None,
+        key: str | None = None,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+        not_before: int | None = None,
+    ) -> Intent:
+        """Read files, run the channel's plan: all that comes before the decision."""
+        if not isinstance(route, Route):
+            problem = f"expected Route, got {type(route).__name__}"
+            raise InvalidInputError(field="route", problem=problem)
+        if not payloads:
+            raise InvalidInputError(field="payloads", problem="nothing to send")
+        kind = check_enum("kind", kind, Kind)
+        held: list[Payload] = []
+        for payload in payloads:
+            plain = Text(payload) if isinstance(payload, str) else payload
+            held.append(plain if type(plain) is Text else await _held(plain))
+        desk = self._desks.get((route.channel, route.account))
+        packed = tuple(map(pack, held))
+        plan = desk.plan(held, route, kind, entry, packed) if desk else None
+        expires = None
+        if ttl_ms is not None:
+            ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)
+            expires = check_ms("ttl_ms", self._clock.now() + ttl_ms)
+        return _intent(
+            entry=entry,
+            route=route,
+            kind=kind,
+            fresh=turn is None,
+            packed=packed,
+            plan=plan,
+            turn=turn,
+            run=run,
+            key=check_optional_id("key", key),
+            policy=None
+            if policy is None
+            else check_enum("policy", policy, BlindPolicy),
+            not_before=None
+            if not_before is None
+            else check_ms("not_before", not_before),
+            expires_at=expires,
+        )
+
+    async def abort(self, stream: str, *, by: str | None = None) -> Abortion:
+        """Stop a turn or an entry. Says honestly if it is too late."""
+        return await self._stop(stream, AbortReason.USER, by)
+
+    async def supersede(self, turn: str, *, by: str | None = None) -> Abortion:
+        """Stop a turn because something newer replaces it."""
+        return await self._stop(turn, AbortReason.SUPERSEDED, by)
+
+    async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
+        turn = check_id("stream", stream).startswith(TURN)
+        decision = operator.abort_turn if turn else operator.abort_entry
+        by = check_optional_id("by", by)
+        decide = partial(decision, stream=stream, reason=reason, by=by)
+        try:
+            done = await self._do(decide, "abort", stream, {"reason": reason, "by": by})
+        except RequestedError:
+            return Abortion(aborted=False, status="requested")
+        return done if isinstance(done, Abortion) else Abortion(**done)
+
+    async def _do(
+        self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
+    ) -> Any:
+        """Decide here, or have the owner decide and wait for its answer."""
+        if self.working:
+            try:
+                return await self.append(decision)
+            except OwnedError:
+                pass  # not the owner any more: ask the one who is
+        command = inbox.act_command(
+            kind,
+            self._new_id(),
+            stream,
+            self._clock.wall_now(),
+            answer=True,
+            **arguments,
+        )
+        return await self._mailbox.ask(command)
+
+    async def connected(self, channel: str, *, account: str = "default") -> None:
+        """The account works: what waited for it goes now, back-off or not."""
+        await self._gate(outcomes.connected, channel, account)
+
+    async def disconnected(self, channel: str, *, account: str = "default") -> None:
+        """The account cannot send: hold it and spend no attempts until connected()."""
+        await self._gate(outcomes.disconnected, channel, account)
+
+    async def _gate(
+        self, decision: Callable[..., None], channel: str, account: str
+    ) -> None:
+        names = {
+            "channel": check_id("channel", channel),
+            "account": check_id("account", account),
+        }
+        opens = decision is outcomes.connected
+        await self._do(
+            partial(decision, **names), "gate", "store", names | {"connected": opens}
+        )
+
+    async def redrive(
+        self, entry: str, *, by: str, accept_duplicate: bool = False
+    ) -> None:
+        """Send a dead letter again, from its first part that is not delivered."""
+        await self._operate(
+            operator.redrive,
+            "redrive",
+            entry,
+            by=by,
+            accept_duplicate=accept_duplicate,
+        )
+
+    async def resolve(
+        self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
+    ) -> None:
+        """End a doubt: "delivered", "not_sent", "resend" or "give_up"."""
+        await self._operate(
+            operator.resolve,
+            "resolve",
+            entry,
+            by=by,
+            verdict=verdict,
+            why=check_text("why", why),
+            marked=marked,
+        )
+
+    async def acknowledge(self, entry: str, *, by: str) -> None:
+        """A person has seen a dead letter."""
+        await self._operate(operator.acknowledge, "acknowledge", entry, by=by)
+
+    async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
+        """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
+        due = check_ms("due_ms", due_ms)
+        await self._operate(operator.reschedule, "reschedule", entry, by=by, due=due)
+
+    async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
+        """The platform refused afterwards what it had accepted."""
+        arguments: dict[str, Any] = {
+            "part": part,
+            "detail": check_text("detail", detail),
+        }
+        stream = check_id("entry", entry)
+        decision = partial(operator.bounce, stream=stream, **arguments)
+        await self._do(decision, "bounce", stream, arguments)
+
+    async def resubmit(self, turn: str, *, by: str) -> None:
+        """Run a failed turn again, once."""
+        await self._operate(operator.resubmit, "resubmit", turn, "turn", by=by)
+
+    async def unhold(self, turn: str, *, by: str) -> None:
+        """Let a turn run that is held because the store was restored from a copy: a
+        person has seen that it was not answered in the history that is gone."""
+        await self._operate(operator.unhold, "unhold", turn, "turn", by=by)
+
+    async def redact(self, stream: str, *, by: str) -> bool:
+        """Erase for good what a turn or an entry has stored: payloads, files, texts of
+        errors. Its events stay, with their ids and times. A turn takes its entries with
+        it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
+
+        True: no file of the store holds any of it. False: somebody is reading an older
+        state just now, or the owner is another process; it is gone as soon as the owner
+        is idle and that reading is over.
+        """
+        await self._operate(operator.redact, "redact", stream, "stream", by=by)
+        return await self._erased()
+
+    async def _erased(self) -> bool:
+        raise NotImplementedError
+
+    async def _operate(
+        self,
+        decision: Callable[..., Any],
+        kind: str,
+        stream: str,
+        what: str = "entry",
+        **arguments: Any,
+    ) -> Any:
+        stream = check_id(what, stream)
+        arguments["by"] = check_id("by", arguments["by"])
+        decide = partial(decision, stream=stream, **arguments)
+        return await self._do(decide, kind, stream, arguments)
+
+
+def _perhaps(new: bool | None) -> bool | None:
+    """A command that is new in the inbox may be known to the owner by now."""
+    return None if new else new
+
+
+async def _held(payload: Payload) -> Payload:
+    """A file's content in hand: from here on the queue owns a copy."""
+    if isinstance(payload, File) and payload.data is None and payload.path is not None:
+        packed = await asyncio.to_thread(pack, payload)
+        head = packed.head
+        return File(data=packed.content, name=head["name"], mime=head["mime"])
+    if not isinstance(payload, Payload):
+        problem = f"expected Text, File or Native, got {type(payload).__name__}"
+        raise InvalidInputError(field="payloads", problem=problem)
+    return payload

@@ -1,0 +1,192 @@
+"""What an embedder holds of a turn: the one it accepted, the one its handler answers."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from turnfold._decide import turns
+from turnfold._decide.outbox import Enqueued
+from turnfold._log import canonical
+from turnfold._log.bodies import read_body
+from turnfold._log.ids import reply_entry
+from turnfold._runtime.programs import Decision
+from turnfold._state.turn import Turn
+from turnfold.enums import (
+    BlindPolicy,
+    Kind,
+    Status,
+    TurnOutcome,
+    TurnPhase,
+)
+from turnfold.errors import OwnedError, StaleRunError, StepInDoubtError
+from turnfold.messages import Inbound, Payload, check_id, json_value
+
+if TYPE_CHECKING:
+    from turnfold.api.kernel import Kernel
+
+
+@frozen(kw_only=True)
+class AcceptedTurn:
+    """What `accept` gives back: durable by the time you hold it. `new` is false for a
+    message that was accepted before."""
+
+    turn_id: str
+    status: TurnPhase
+    new: bool | None  # None: only the owner of the store can know
+    _kernel: "Kernel"
+    _key: str | None = None  # of a message that went into the inbox
+
+    async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
+        """Wait until the turn is over. Raises TimeoutError."""
+        return await self._kernel.closed(self.turn_id, self._key, timeout_ms)
+
+
+@frozen(kw_only=True)
+class Said:
+    """What an earlier run of the same turn has sent, or tried to."""
+
+    entry_id: str
+    kind: Kind
+    status: Status
+    delivered_parts: int
+
+
+class TurnHandle:
+    """What a handler gets. Every call is durable when it returns, and raises
+    StaleRunError once the run is no longer the one that speaks for the turn."""
+
+    def __init__(
+        self, kernel: "Kernel", turn: Turn, inbound: Inbound, joined: Sequence[Any]
+    ) -> None:
+        self._kernel = kernel
+        self._turn = turn
+        self._blocks = 0
+        self.inbound = inbound
+        self.joined = tuple(joined)
+
+    @property
+    def id(self) -> str:
+        return self._turn.stream
+
+    @property
+    def run(self) -> int:
+        """1 for the first run; more after a failure or the death of a process."""
+        return self._turn.run
+
+    async def previous(self) -> Sequence[Said]:
+        """What earlier runs have said; for handlers registered with resume=True."""
+        entries = await self._append(partial(turns.previous_entries, stream=self.id))
+        return [
+            Said(
+                entry_id=e.stream,
+                kind=e.kind,
+                status=e.status,
+                delivered_parts=len(e.receipts),
+            )
+            for e in entries
+        ]
+
+    async def reply(
+        self,
+        *payloads: Payload | str,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Enqueued:
+        """The answer, once per turn: from here on the outbox owns it."""
+        return await self._say(
+            turns.reply, Kind.FINAL, "final", payloads, policy, ttl_ms
+        )
+
+    async def block(self, *payloads: Payload | str, key: str | None = None) -> Enqueued:
+        """A piece of the answer, sent at once. The key defaults to its number."""
+        return await self._say(
+            turns.say, Kind.BLOCK, self._key(key), payloads, None, None
+        )
+
+    async def tool(self, *payloads: Payload | str, key: str | None = None) -> Enqueued:
+        """A message on what a tool is doing, sent at once."""
+        return await self._say(
+            turns.say, Kind.TOOL, self._key(key), payloads, None, None
+        )
+
+    def _key(self, key: str | None) -> str:
+        self._blocks += 1
+        return check_id("key", key) if key is not None else str(self._blocks)
+
+    async def _say(
+        self,
+        decision: Callable[..., Enqueued],
+        kind: Kind,
+        key: str,
+        payloads: Sequence[Payload | str],
+        policy: BlindPolicy | None,
+        ttl_ms: int | None,
+    ) -> Enqueued:
+        intent = await self._kernel.intend(
+            entry=reply_entry(self.id, kind, self.run, key),
+            route=self.inbound.route,
+            kind=kind,
+            payloads=payloads,
+            turn=self.id,
+            run=self.run,
+            key=key,
+            policy=policy,
+            ttl_ms=ttl_ms,
+        )
+        done: Enqueued = await self._append(
+            partial(decision, stream=self.id, run=self.run, intent=intent)
+        )
+        return done
+
+    async def _append(self, decision: Decision) -> Any:
+        try:
+            return await self._kernel.append(decision)
+        except OwnedError as exc:
+            raise StaleRunError(turn=self.id, run=self.run, why=str(exc)) from exc
+
+    async def silent(self, reason: str) -> None:
+        """No reply is meant, and why: a short code, such as "not_addressed"."""
+        check_id("reason", reason)
+        await self._append(
+            partial(turns.silence, stream=self.id, run=self.run, reason=reason)
+        )
+
+    async def step(
+        self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool = False
+    ) -> Any:
+        """Do something outside once, over all runs of the turn, and remember its
+        result (anything canonical JSON can carry). Raises StepInDoubtError if an
+        earlier run began it and died, unless `repeat`."""
+        check_id("key", key)
+        begin = partial(turns.begin_step, stream=self.id, run=self.run, key=key)
+        state: turns.StepState = await self._append(begin)
+        if state.done and state.result is not None:
+            return canonical.loads(
+                await read_body(self._kernel.store, self.id, state.result)
+            )
+        if state.begun_before and not repeat:
+            raise StepInDoubtError(turn=self.id, key=key)
+        result = await effect()
+        json_value(result, "result")
+        await self._append(
+            partial(
+                turns.end_step, stream=self.id, run=self.run, key=key, result=result
+            )
+        )
+        return result
+
+
+def inbound_of(turn: Turn, body: Mapping[str, Any]) -> Inbound:
+    """The message as it was accepted."""
+    return Inbound(
+        turn.channel,
+        account=turn.account,
+        conversation=turn.conversation,
+        message_id=turn.message_id,
+        event=turn.event,
+        thread=turn.thread,
+        body=body,
+        control=turn.control,
+    )

@@ -1,0 +1,364 @@
+"""Everything that a store keeps beside its log - summaries, dedupe keys, bodies -
+compared with the log in both directions: nothing missing, nothing left over.
+
+Each side is read once from end to end and ticked off against numbers that the audit
+kept. The streams for which something does not fit are then looked at again, with all
+that belongs to them in one answer of the store: that tells what is wrong, and passes
+over whatever was written while the audit ran.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Protocol
+
+from attrs import define, field
+
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import (
+    PAYLOADS,
+    body_ref,
+    content_in,
+    digests_of,
+    place_of,
+)
+from turnfold._log.canonical import Record
+from turnfold._log.events import Event
+from turnfold._state.fold import State, fold, summarize
+from turnfold.audit.auditor import Auditor, States, Wrong, streams_at, told
+from turnfold.audit.facts import Facts, keys_of
+from turnfold.audit.findings import Rule
+from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Listing,
+    Maintenance,
+    Store,
+    Summary,
+    Wanted,
+    Watermark,
+    body_pages,
+    key_pages,
+    record_pages,
+    summary_pages,
+)
+
+_AT_ONCE = 100  # streams that are looked at again in one call
+
+
+class Side(Protocol):
+    """One of the things that lie beside a log."""
+
+    async def read(self) -> Collection[str]:
+        """Read all of it. The streams for which something does not fit."""
+
+    async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
+        """What is wrong with these streams, as they are stored now."""
+
+
+async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
+    """Note in the auditor's findings what does not fit. Call it after the last record."""
+    sides: dict[Rule, Side] = {
+        Rule.PROJECTION: Summaries(store, auditor.states),
+        Rule.KEY: Keys(store, facts),
+    }
+    if facts.wants_bodies:
+        sides[Rule.BODY] = Bodies(store, facts)
+    for rule, side in sides.items():
+        try:
+            wrong = await _wrong(side, auditor.aside)
+        except CorruptLogError as exc:
+            auditor.findings.add(rule, f"cannot be compared with the log: {exc}")
+            continue
+        for one in sorted(wrong):
+            auditor.findings.add(rule, one.text, one.position or None, one.stream)
+
+
+async def _wrong(side: Side, aside: Collection[str]) -> Sequence[Wrong]:
+    """Nothing is asked about streams that cannot be read: the audit has named them."""
+    suspects = iter([name for name in await side.read() if name not in aside])
+    wrong: list[Wrong] = []
+    while names := frozenset(islice(suspects, _AT_ONCE)):
+        wrong += await side.look(names)
+    return wrong
+
+
+# --- What stands outside of the tables of a store: the mark beside it, and the opinion that ---
+
+
+async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> None:
+    """Hold the mark against the log that was read. Call after the last record."""
+    text = None
+    store, log, seen = auditor.store_id, auditor.chain.position, mark.head.position
+    if not seen or (seen, mark.head.hash.hex()) in auditor.restored:
+        return  # the log itself tells that an older copy was put in place
+    if store is None:
+        text = f"the mark knows position {seen}, and the log has no beginning: wiped?"
+    elif store != mark.store:
+        text = f"the mark is of the store {mark.store}, the log of the store {store}"
+    elif seen > log:
+        text = (
+            f"the mark knows position {seen}, and the log ends at {log}: its tail is "
+            "gone, or an older copy was put in its place"
+        )
+    elif not await does.contains_head(mark.head):
+        text = f"the log went another way before position {seen}, which the mark knows"
+    if text is not None:
+        auditor.findings.add(Rule.MARK, text)
+
+
+async def note_integrity(auditor: Auditor, does: Maintenance) -> None:
+    """Ask the database for what is wrong with its files."""
+    try:
+        for line in await does.integrity():
+            auditor.findings.add(Rule.FILE, line)
+    except StoreError as exc:
+        auditor.findings.add(Rule.FILE, f"its own check ended with: {exc}")
+
+
+# --- Every dedupe key that the log gave out is kept, at its stream, and there is no other ---
+
+
+class Keys:
+    """See `beside.Side`."""
+
+    def __init__(self, store: Store, facts: Facts) -> None:
+        self._store, self._given = store, facts.keys
+        self._odd: dict[str, list[str]] = {}  # kept for a stream that did not give it
+
+    async def read(self) -> Collection[str]:
+        left = dict(self._given)
+        async for page in key_pages(self._store):
+            for key, stream in page:
+                if left.pop(hash((key, stream)), None) is None:
+                    self._odd.setdefault(stream, []).append(key)
+        return {*self._odd, *await streams_at(self._store, left.values())}
+
+    async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
+        records = (await self._store.fetch(Wanted(streams=streams))).streams
+        given = {name: _given(records[name]) for name in streams}
+        keys = frozenset(key for row in given.values() if row for key in row)
+        holders = (await self._store.fetch(Wanted(keys=keys))).keys
+        wrong: list[Wrong] = []
+        for name, row in given.items():
+            if row is None:
+                continue  # its records are damaged, which is another finding
+            for key, position in row.items():
+                if holders[key] != name:
+                    where = f"belongs to {holders[key]}" if holders[key] else "is gone"
+                    wrong.append(Wrong(position, name, f"the key {key} {where}"))
+            for key in self._odd.get(name, ()):
+                if key not in row:
+                    text = f"the key {key} is kept for it, which it never gave out"
+                    wrong.append(Wrong(0, name, text))
+        return wrong
+
+
+def _given(records: Sequence[Record]) -> dict[str, int] | None:
+    """The keys that a stream gave out, with positions; None if it cannot be read."""
+    try:
+        return dict(keys_of(told(records)))
+    except CorruptLogError:
+        return None
+
+
+# --- Every summary is the projection of its folded stream, and every stream has one ---
+
+
+class Summaries:
+    """See `beside.Side`. A stream that the audit dropped is known by hashes alone."""
+
+    def __init__(self, store: Store, states: States) -> None:
+        self._store, self._states = store, states
+
+    async def read(self) -> Collection[str]:
+        known, dropped = self._states.known, dict(self._states.dropped)
+        unseen, odd = set(known), list[str]()
+        async for page in summary_pages(self._store, Listing(prefix="")):
+            for summary in page:
+                name = summary.stream
+                state = known.get(name)
+                unseen.discard(name)
+                if state is not None:
+                    fits = summarize(state) == summary
+                else:
+                    fits = dropped.pop(hash(name), None) == hash(summary)
+                if not fits:
+                    odd.append(name)
+        return [*odd, *unseen, *await self._names(dropped)]
+
+    async def _names(self, hashes: Collection[int]) -> set[str]:
+        found: set[str] = set()
+        if hashes:
+            async for page in record_pages(self._store):
+                found |= {r.stream for r in page if hash(r.stream) in hashes}
+        return found
+
+    async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
+        wanted = Wanted(streams=streams, summaries=streams)
+        found = await self._store.fetch(wanted)
+        wrong = []
+        for name in streams:
+            text = _difference(found.streams[name], found.summaries[name])
+            if text is not None:
+                wrong.append(Wrong(0, name, text))
+        return wrong
+
+
+def _difference(records: Sequence[Record], found: Summary | None) -> str | None:
+    try:
+        state = fold(records)
+    except CorruptLogError:
+        return None  # its records are damaged, which is another finding
+    if found is None:
+        return None if state is None else "there is no projection of it"
+    if state is None:
+        return "there is a projection, but no record of it in the log"
+    return _unlike(state, found)
+
+
+def _unlike(state: State, found: Summary) -> str | None:
+    wanted = summarize(state)
+    for name in [a.name for a in Summary.__attrs_attrs__]:
+        is_, should = getattr(found, name), getattr(wanted, name)
+        if is_ != should:
+            return f"its projection says {name}={is_!r}, the log says {should!r}"
+    return None
+
+
+# --- Every body that an event names is there and is what its digest says, unless its ---
+
+
+_Bodies = Mapping[BodyRef, Body | None]
+
+
+class Bodies:
+    """See `beside.Side`. The payload of a file names one more body, its content."""
+
+    def __init__(self, store: Store, facts: Facts) -> None:
+        self._store, self._facts = store, facts
+        self._unnamed: dict[int, BodyRef] = {}  # by hash((stream, ref)), as facts are
+        self._kept: dict[str, list[int]] = {}  # the same by stream
+
+    async def read(self) -> Collection[str]:
+        payloads, texts = dict(self._facts.payloads), dict(self._facts.texts)
+        contents: dict[int, str] = {}  # named by a payload, not seen yet -> its stream
+        async for page in body_pages(self._store):
+            for body in page:
+                mark = hash((body.stream, body_ref(body)))
+                payload = payloads.pop(mark, None) is not None
+                named = contents.pop(mark, None) or texts.pop(mark, None) or payload
+                if not named:
+                    self._unnamed[mark] = (body.stream, body.number)
+                if payload:
+                    self._content(body, contents)
+        for stream, number in self._unnamed.values():
+            self._kept.setdefault(stream, []).append(number)
+        missing = await streams_at(self._store, [*payloads.values(), *texts.values()])
+        return {*self._kept, *contents.values(), *missing, *self._facts.redacted}
+
+    def _content(self, body: Body, contents: dict[int, str]) -> None:
+        ref = content_in(body.data)
+        mark = hash((body.stream, ref))
+        if ref is not None and self._unnamed.pop(mark, None) is None:
+            contents[mark] = body.stream
+
+    async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
+        records = (await self._store.fetch(Wanted(streams=streams))).streams
+        named = [n for s in streams if (n := _named(s, records[s])) is not None]
+        found = dict(await self._fetch(place for one in named for place in one.all()))
+        for one in named:
+            one.add_contents(found)
+        found |= await self._fetch(place for one in named for place in one.contents)
+        return [
+            wrong
+            for one in named
+            for wrong in one.wrong(found, self._kept.get(one.stream, ()))
+        ]
+
+    async def _fetch(self, places: Iterable[BodyRef]) -> _Bodies:
+        return (await self._store.fetch(Wanted(bodies=frozenset(places)))).bodies
+
+
+@define
+class _Named:
+    """The bodies that one stream names: place -> the text in the event and its
+    position. `erased`: those that it named before it was redacted."""
+
+    stream: str
+    payloads: dict[BodyRef, tuple[str, int]] = field(factory=dict)
+    texts: dict[BodyRef, tuple[str, int]] = field(factory=dict)
+    contents: dict[BodyRef, tuple[str, int]] = field(factory=dict)
+    erased: dict[BodyRef, tuple[str, int]] = field(factory=dict)
+    odd: list[Wrong] = field(factory=list)  # texts that name no body
+
+    def add(self, position: int, event: Event) -> None:
+        if isinstance(event, o.Redacted | t.TurnRedacted):
+            self.erased |= self.payloads | self.texts
+            self.payloads, self.texts = {}, {}
+        named = self.payloads if isinstance(event, PAYLOADS) else self.texts
+        for ref in digests_of(event):
+            self._name(named, ref, position)
+
+    def _name(
+        self, named: dict[BodyRef, tuple[str, int]], ref: str, position: int
+    ) -> None:
+        try:
+            named.setdefault(place_of(self.stream, ref), (ref, position))
+        except InvalidInputError as exc:
+            self.odd.append(Wrong(position, self.stream, str(exc)))
+
+    def all(self) -> Sequence[BodyRef]:
+        return [*self.payloads, *self.texts, *self.contents, *self.erased]
+
+    def add_contents(self, found: _Bodies) -> None:
+        """The contents of files, which only the files' payloads name."""
+        for place, (_, position) in self.payloads.items():
+            body = found[place]
+            ref = None if body is None else content_in(body.data)
+            if ref is not None:
+                self._name(self.contents, ref, position)
+
+    def wrong(self, found: _Bodies, kept: Sequence[int]) -> Iterator[Wrong]:
+        """`kept`: numbers of bodies that no event seemed to name."""
+        yield from self.odd
+        lost = False
+        for place, (ref, position) in (self.payloads | self.texts).items():
+            text = _problem(ref, found[place])
+            if text is not None:
+                lost = lost or place in self.payloads
+                yield Wrong(position, self.stream, text)
+        for place, (ref, position) in self.contents.items():
+            text = _problem(ref, found[place])
+            if text is not None:
+                yield Wrong(position, self.stream, f"of the content of a file: {text}")
+        for place, (ref, position) in self.erased.items():
+            if found[place] is not None:
+                text = f"the body {ref} was to be erased, and is still there"
+                yield Wrong(position, self.stream, text)
+        everything = set(self.all())
+        for number in kept:
+            # A payload that is lost may have named it as the content of a file.
+            if (self.stream, number) not in everything and not lost:
+                text = f"no event names the body {number} that is kept for it"
+                yield Wrong(0, self.stream, text)
+
+
+def _problem(ref: str, body: Body | None) -> str | None:
+    if body is None:
+        return f"the body {ref} is not there"
+    if body_ref(body) != ref:
+        return f"the body {ref} is not what its digest names"
+    return None
+
+
+def _named(stream: str, records: Sequence[Record]) -> _Named | None:
+    """None for a stream that cannot be read, which is another finding."""
+    named = _Named(stream)
+    try:
+        for position, event in told(records):
+            named.add(position, event)
+    except CorruptLogError:
+        return None
+    return named

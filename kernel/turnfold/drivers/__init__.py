@@ -1,1 +1,0 @@
-"""Drivers answer the effects of programs. One in production, one that crashes."""

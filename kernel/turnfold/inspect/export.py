@@ -1,0 +1,135 @@
+"""A log as lines of text: one canonical JSON object per record (specs/log-format.md).
+
+A line holds the envelope that the record's hash covers, with `position` and `hash`, and
+`bodies` on request. `events` that are not as a codec writes them go out under `raw`
+with their `count`, so that a damaged row does not stop an export.
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from attrs import evolve
+
+from turnfold._log import canonical
+from turnfold._log.canonical import Record
+from turnfold.errors import InvalidInputError
+from turnfold.ports.store import Body
+
+_ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
+_FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them
+_TYPES = {"hash": str, "stream": str, "events": list, "raw": str}  # others: integers
+
+
+def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> bytes:
+    """One line, without its end. `bodies`: those that the events name, by number; None
+    for one that was erased."""
+    value: dict[str, Any] = {
+        "at": record.at,
+        "hash": record.hash.hex(),
+        "position": record.position,
+        "shard": record.shard,
+        "stream": record.stream,
+        "version": record.version,
+        **_events(record),
+    }
+    if record.wall is not None:
+        value["wall"] = record.wall
+    if bodies is not None:
+        value["bodies"] = {str(number): _body(b) for number, b in bodies.items()}
+    return canonical.dumps(value)
+
+
+def _events(record: Record) -> dict[str, Any]:
+    """The events as they are, if a reader can count them and gets the same bytes."""
+    try:
+        events = canonical.loads(record.events)
+    except InvalidInputError:
+        events = None
+    if isinstance(events, list) and len(events) == record.count:
+        return {"events": events}
+    return {"count": record.count, "raw": text_of(record.events)}
+
+
+def _body(body: Body | None) -> dict[str, str] | None:
+    if body is None:
+        return None
+    return {"data": text_of(body.data), "salt": text_of(body.salt)}
+
+
+def load(line: bytes) -> Record:
+    """The record in a line. Raises InvalidInputError. The meaning of its events and its
+    hash are left to the codec and to the audit."""
+    value = _object(canonical.loads(line))
+    if "raw" in value:
+        count, events = value["count"], bytes_of(value["raw"])
+    else:
+        count, events = len(value["events"]), canonical.dumps(value["events"])
+    return Record(
+        position=value["position"],
+        stream=value["stream"],
+        version=value["version"],
+        count=count,
+        at=value["at"],
+        events=events,
+        hash=_hash(value["hash"]),
+        wall=value.get("wall"),
+        shard=value["shard"],
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInputError(field="line", problem="not an object")
+    names = set(value) - {"bodies", "wall"}
+    if names not in [_ALWAYS | form for form in _FORMS]:
+        odd = ", ".join(sorted(names ^ (_ALWAYS | _FORMS[0])))
+        problem = f"fields missing or unknown: {odd}"
+        raise InvalidInputError(field="line", problem=problem)
+    for name in set(value) - {"bodies"}:
+        wanted = _TYPES.get(name, int)
+        if type(value[name]) is not wanted:
+            problem = f"expected {wanted.__name__}"
+            raise InvalidInputError(field=name, problem=problem)
+    return value
+
+
+def _hash(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError as exc:
+        raise InvalidInputError(field="hash", problem=str(exc)) from exc
+    if len(digest) != 32 or digest.hex() != text:
+        problem = "not 32 bytes in lower-case hexadecimal"
+        raise InvalidInputError(field="hash", problem=problem)
+    return digest
+
+
+def read(lines: Iterable[bytes]) -> Iterator[Record]:
+    """The records of an export. A line that is none becomes a record that no codec can
+    read, so that the audit names it and reads on."""
+    last = Record(0, "?", 0, 0, 0, b"", bytes(32))
+    for line in lines:
+        try:
+            last = load(line.rstrip(b"\r\n"))
+        except InvalidInputError:
+            position = last.position + 1
+            last = evolve(
+                last, position=position, stream="?", version=1, count=1, events=line
+            )
+        yield last
+
+
+def text_of(data: bytes) -> str:
+    """Base64 with `-` and `_`, without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def bytes_of(text: object) -> bytes:
+    """Back from `text_of`. Raises InvalidInputError."""
+    if not isinstance(text, str):
+        raise InvalidInputError(field="base64", problem="expected str")
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as exc:
+        raise InvalidInputError(field="base64", problem=str(exc)) from exc

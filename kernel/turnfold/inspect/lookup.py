@@ -1,0 +1,462 @@
+"""State for questions, read from a store as it is asked for: nothing is written, and
+nothing outlives the question."""
+
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from json.encoder import encode_basestring
+from typing import TypeVar
+
+from attrs import field, frozen
+
+from turnfold._decide.unit_of_work import (
+    ChannelFacts,
+    Context,
+    NotLoaded,
+    UnitOfWork,
+)
+from turnfold._log import canonical
+from turnfold._log import events as t
+from turnfold._log.bodies import checked, digests_of, place_of
+from turnfold._log.codec import decode
+from turnfold._log.events import Event
+from turnfold._log.ids import (
+    CURSOR,
+    ENTRY,
+    GATE,
+    TURN,
+)
+from turnfold._state.entry import Entry
+from turnfold._state.fold import (
+    STORE,
+    Gate,
+    State,
+    family,
+    fold,
+    restore,
+)
+from turnfold.enums import Phase
+from turnfold.errors import (
+    CorruptLogError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
+from turnfold.inspect.views import Row
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Command,
+    Listing,
+    Record,
+    Store,
+    Summary,
+    Wanted,
+    record_pages,
+    summary_pages,
+)
+
+_AT_ONCE = 20  # streams of a lane that are read together
+_ROUNDS = 1_000  # calls of the store for one question
+_PREVIEW = 200  # characters of a body that a view shows
+_SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
+T = TypeVar("T")
+
+
+class ReadModel:
+    """The View of `decide` over a store that nobody has loaded.
+
+    The `read` methods fetch ahead what many questions need; `ask` fetches the rest.
+    """
+
+    open_count = 0  # limits are for those who write
+    position = 0
+    gated = True  # nobody knows before a gate is looked at
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, Sequence[Record]] = {}
+        self._states: dict[str, State | CorruptLogError | None] = {}
+        self._keys: dict[str, str | None] = {}
+        self._children: dict[str, Sequence[str]] = {}
+        self._bodies: dict[BodyRef, Body | None] = {}
+        self._lanes: dict[tuple[str, str], Sequence[str]] = {}
+
+    # --- reading the store ---
+
+    async def ask(self, context: Context, question: Callable[[UnitOfWork], T]) -> T:
+        """Ask again and again until all that the question looks at is here."""
+        for _ in range(_ROUNDS):
+            try:
+                return question(UnitOfWork(self, context))
+            except NotLoaded as miss:
+                await self._fetch(miss.wanted)
+        msg = f"a question still misses state after {_ROUNDS} calls of the store"
+        raise RuntimeError(msg)
+
+    async def read(self, streams: Iterable[str]) -> None:
+        """The records of these streams."""
+        await self._fetch(Wanted(streams=frozenset(streams)))
+
+    async def read_entries(self, turn: str) -> Sequence[str]:
+        """The entries of a turn with their records."""
+        await self._fetch(Wanted(children=frozenset((turn,))))
+        await self.read(self._children[turn])
+        return self._children[turn]
+
+    async def read_lane(self, prefix: str, lane: str) -> None:
+        """The open streams of a lane, by name."""
+        if (prefix, lane) in self._lanes:
+            return
+        listing = Listing(prefix=prefix, lane=lane, open=True)
+        rows = [r async for page in summary_pages(self._store, listing) for r in page]
+        names = [row.stream for row in reversed(rows) if row.kind != "control"]
+        self._lanes[prefix, lane] = names
+
+    async def read_bodies(self, streams: Iterable[str]) -> None:
+        """The bodies that the events of these streams name."""
+        records = [record for name in streams for record in self._records[name]]
+        await self.read_bodies_of(records)
+
+    async def read_bodies_of(self, records: Iterable[Record]) -> None:
+        await self._fetch(Wanted(bodies=frozenset(_places(records))))
+
+    async def _fetch(self, wanted: Wanted) -> None:
+        found = await self._store.fetch(wanted)
+        for stream, records in found.streams.items():
+            self._records[stream] = records
+            self._states[stream] = _folded(records)
+        for stream, summary in found.summaries.items():
+            self._states[stream] = None if summary is None else restore(summary)
+        self._keys.update(found.keys)
+        self._children.update(found.children)
+        self._bodies.update(found.bodies)
+
+    # --- the View ---
+
+    def state(self, stream: str) -> State | None:
+        if stream not in self._states:
+            names = frozenset((stream,))
+            if family(stream) in _SUMMARIZED:
+                raise NotLoaded(Wanted(summaries=names))
+            raise NotLoaded(Wanted(streams=names))
+        found = self._states[stream]
+        if isinstance(found, CorruptLogError):
+            raise found
+        return found
+
+    def records(self, stream: str) -> Sequence[Record]:
+        if stream not in self._records:
+            raise NotLoaded(Wanted(streams=frozenset((stream,))))
+        return self._records[stream]
+
+    def lookup(self, key: str) -> str | None:
+        if key not in self._keys:
+            raise NotLoaded(Wanted(keys=frozenset((key,))))
+        return self._keys[key]
+
+    def holding(self, gate: str) -> Gate | None:
+        state = self.state(gate)
+        return state if isinstance(state, Gate) and state.closed else None
+
+    def lane(self, lane: str) -> Iterator[Entry]:
+        """Of a lane that was read."""
+        for state in self._open("entry:", lane):
+            if isinstance(state, Entry):
+                yield state
+
+    def turn_lane(self, lane: str) -> Iterator[str]:
+        """Of a lane that was read."""
+        return (turn.stream for turn in self._open("turn:", lane))
+
+    def _open(self, prefix: str, lane: str) -> Iterator[State]:
+        names = self._lanes.get((prefix, lane), ())
+        for place, name in enumerate(names):
+            if name not in self._states:
+                some = frozenset(names[place : place + _AT_ONCE])
+                raise NotLoaded(Wanted(streams=some))
+            found = self._states[name]
+            # The worker sets an unreadable stream aside, too.
+            if found is not None and not isinstance(found, CorruptLogError):
+                yield found
+
+    def entries_of(self, turn: str) -> Sequence[str]:
+        if turn not in self._children:
+            raise NotLoaded(Wanted(children=frozenset((turn,))))
+        return self._children[turn]
+
+    def stored(self, place: BodyRef) -> Body | None:
+        if place not in self._bodies:
+            raise NotLoaded(Wanted(bodies=frozenset((place,))))
+        return self._bodies[place]
+
+    def history(self, stream: str) -> Sequence[Event]:
+        return [event for r in self.records(stream) for event in decode(r)]
+
+    # --- bodies as people read them ---
+
+    def text(self, stream: str, ref: str | None) -> str | None:
+        """The free text that an event of `stream` names, if it is still there."""
+        if ref is None:
+            return None
+        try:
+            data = checked(ref, self.stored(place_of(stream, ref)))
+        except (StoreError, InvalidInputError):
+            return "(text not kept)"
+        return data.decode("utf-8", "replace")
+
+    def preview(self, stream: str, ref: str) -> str | None:
+        """The beginning of what a body says to a reader; None if it is gone."""
+        try:
+            data = checked(ref, self.stored(place_of(stream, ref)))
+            body = canonical.loads(data)
+        except (StoreError, InvalidInputError):
+            return None
+        match body:
+            case {"text": str(text)}:
+                return text[:_PREVIEW]
+            case {"name": str(name)}:
+                return f"file {name}"
+            case _:
+                return canonical.dumps(body).decode()[:_PREVIEW]
+
+
+def _folded(records: Sequence[Record]) -> State | CorruptLogError | None:
+    try:
+        return fold(records)
+    except CorruptLogError as exc:
+        return exc
+
+
+def _places(records: Iterable[Record]) -> Iterator[BodyRef]:
+    """The bodies that records name; nothing for a record that cannot be read."""
+    for record in records:
+        try:
+            for event in decode(record):
+                for ref in digests_of(event):
+                    yield place_of(record.stream, ref)
+        except (CorruptLogError, InvalidInputError):
+            continue
+
+
+class AnyDesk(Mapping[tuple[str, str], ChannelFacts]):
+    """A question from outside cannot know which channels are attached, so it takes all
+    of them to be."""
+
+    def __getitem__(self, key: tuple[str, str]) -> ChannelFacts:
+        return ChannelFacts(prepares=lambda _: False)
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+# --- From what a person has at hand - an id, a piece of one, a message id - to a stream, ---
+
+
+_PREFIXES = (TURN, ENTRY, GATE, CURSOR)
+_PAGE = 500
+_SHOWN = 5  # ids named when a piece of one fits several
+INBOX = 10_000  # commands that are looked through
+
+
+async def resolve(store: Store, wanted: str) -> str:
+    """The stream that `wanted` means: a whole name, an id without its prefix, the
+    beginning of exactly one id, or the id of an inbound message. The stream may be one
+    that a command in the inbox will make.
+
+    Raises NotFoundError, or InvalidInputError if several fit.
+    """
+    if not wanted:
+        raise InvalidInputError(field="id", problem="it is empty")
+    names = (wanted, *(prefix + wanted for prefix in _PREFIXES))
+    known = (await store.fetch(Wanted(summaries=frozenset(names)))).summaries
+    for name in names:
+        if known[name] is not None:
+            return name
+    found = await _beginning(store, wanted)
+    if len(found) != 1:
+        found = [name async for name in by_message(store, wanted)] or found
+    if not found:
+        found = [c.stream for c in await store.inbox(INBOX) if _means(c, wanted)]
+    if not found:
+        raise NotFoundError(what="turn, entry or message", id=wanted)
+    if len(found) > 1:
+        shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        problem = f"{wanted!r} fits several: {shown}"
+        raise InvalidInputError(field="id", problem=problem)
+    return found[0]
+
+
+async def _beginning(store: Store, wanted: str) -> list[str]:
+    """Streams whose id begins so. Entries of a turn begin with its id: where they are
+    all that fits besides the turn, the turn is meant."""
+    prefixes = (wanted,) if ":" in wanted else tuple(p + wanted for p in _PREFIXES)
+    found: list[str] = []
+    for prefix in prefixes:
+        rows = await store.list(Listing(prefix=prefix, limit=_PAGE))
+        found += [row.stream for row in rows]
+    turns = [name for name in found if family(name) == "turn"]
+    if len(turns) == 1:
+        base = turns[0].removeprefix(TURN)
+        others = (n.partition(":")[2] for n in found if n != turns[0])
+        if all(name.startswith(f"{base}.") for name in others):
+            return turns
+    return found
+
+
+async def by_message(store: Store, message_id: str) -> AsyncIterator[str]:
+    """The turns that a message id belongs to, in any conversation. Reads the log."""
+    # Few records name it, and only those are decoded.
+    text = f'"message_id":{encode_basestring(message_id)}'.encode()
+    async for page in record_pages(store):
+        for record in page:
+            if text not in record.events:
+                continue
+            try:
+                events = decode(record)
+            except CorruptLogError:
+                continue  # the audit speaks of it
+            taken = [e for e in events if isinstance(e, t.Accepted | t.Joined)]
+            if any(event.message_id == message_id for event in taken):
+                yield record.stream
+
+
+def makes(command: Command) -> bool:
+    """The command makes its stream: until it is logged there is no other trace of it."""
+    return command.kind in ("accept", "enqueue")
+
+
+def _means(command: Command, wanted: str) -> bool:
+    if not makes(command):
+        return False
+    name = command.stream
+    whole = wanted if ":" in wanted else f"{name.partition(':')[0]}:{wanted}"
+    return name.startswith(whole) or message_of(command) == wanted
+
+
+def message_of(command: Command) -> str | None:
+    """The id of the message that a command brings."""
+    if command.kind != "accept":
+        return None
+    try:
+        value = canonical.loads(command.data)
+    except InvalidInputError:
+        return None  # the owner will say so
+    found = value.get("message_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which turns and entries to list; newest first. `status`: of entries a Status or
+    a phase ("P" for parked), of turns a phase. Times are log milliseconds."""
+
+    what: str | None = None  # "turn" or "entry"; none: both
+    status: tuple[str, ...] = ()
+    channel: str | None = None
+    account: str | None = None
+    conversation: str | None = None
+    lane: str | None = None
+    kind: tuple[str, ...] = ()
+    reason: tuple[str, ...] = ()
+    open: bool | None = None
+    since: int | None = None
+    until: int | None = None
+    turn: str | None = None
+    limit: int = field(default=50)
+
+
+async def rows(store: Store, want: Filter) -> list[Row]:
+    """At most `limit` rows that pass the filter."""
+    found: list[Row] = []
+    tests = _tests(want)
+    async for page in summary_pages(store, _listing(want), _PAGE):
+        known = (s for s in page if family(s.stream) in ("turn", "entry"))
+        found += [r for r in map(_row, known) if all(test(r) for test in tests)]
+        if len(found) >= want.limit:
+            break
+    return found[: max(0, want.limit)]
+
+
+def _listing(want: Filter) -> Listing:
+    """The store narrows down by what it knows itself."""
+    return Listing(
+        prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
+        phases=tuple({p for status in want.status for p in _phases(status)}),
+        open=want.open,
+        lane=want.lane,
+        parent=want.turn,
+        since=want.since,
+        until=want.until,
+    )
+
+
+def _phases(status: str) -> Iterator[str]:
+    """The phases that a word for a status stands for."""
+    if status == "parked":
+        yield Phase.PARKED
+        return
+    known: list[str] = [phase for phase in Phase if phase.status == status]
+    yield from known or [status]
+
+
+def _tests(want: Filter) -> list[Callable[[Row], bool]]:
+    tests: list[Callable[[Row], bool]] = []
+    if want.channel is not None:
+        tests.append(lambda row: row.channel == want.channel)
+    if want.account is not None:
+        tests.append(lambda row: row.account == want.account)
+    if want.conversation is not None:
+        tests.append(lambda row: row.conversation == want.conversation)
+    if want.kind:
+        tests.append(lambda row: row.kind in want.kind)
+    if want.reason:
+        tests.append(lambda row: row.reason in want.reason)
+    return tests
+
+
+def _row(s: Summary) -> Row:
+    entry = family(s.stream) == "entry"
+    channel, account, conversation, thread = route_of_lane(s.lane or "///")
+    return Row(
+        id=s.stream,
+        what="entry" if entry else "turn",
+        kind=s.kind,
+        status=_status(s.phase) if entry else s.phase,
+        open=s.open,
+        channel=channel,
+        account=account,
+        conversation=conversation,
+        thread=thread or None,
+        reason=s.reason,
+        created=s.created,
+        updated=s.updated,
+        due=s.due,
+        expires=s.expires,
+        turn=s.parent,
+    )
+
+
+def _status(phase: str) -> str:
+    """As people say it: a parked entry is `attempted`, and that would hide it."""
+    if phase == Phase.PARKED:
+        return "parked"
+    return Phase(phase).status
+
+
+def route_of_lane(lane: str) -> tuple[str, str, str, str]:
+    """Channel, account, conversation and thread out of the name of a lane."""
+    parts = [p.replace("%2F", "/").replace("%25", "%") for p in lane.split("/")]
+    channel, account, conversation, thread = (*parts, "", "", "", "")[:4]
+    return channel, account, conversation, thread

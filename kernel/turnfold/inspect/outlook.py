@@ -1,0 +1,245 @@
+"""What happens next with an entry or a turn, when, and whether a person is needed.
+
+The kernel's own scheduler is asked (`decide.attempting.step_of`,
+`decide.running.turn_step`), so that the answer is what the worker would do.
+"""
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from turnfold._decide.schedule import Act, step_of
+from turnfold._decide.turns import TurnAct, turn_step
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log.ids import gates_of
+from turnfold._state.entry import Entry
+from turnfold._state.fold import Cursor, Gate, StoreState
+from turnfold._state.turn import Turn
+from turnfold.enums import BlindPolicy, Phase, TurnOutcome, TurnPhase
+from turnfold.inspect.timeline import part
+from turnfold.inspect.views import EntryView, Next
+
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
+NOBODY = "; no worker is running now"
+
+
+def next_of_entry(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
+    """`alive`: does a worker live? None: that is not known here."""
+    if not entry.open:
+        return _closed(entry)
+    if entry.phase in _IN_FLIGHT:
+        return _in_flight(draft, entry, alive)
+    ahead = _ahead(draft, entry)
+    if ahead is not None and entry.phase is not Phase.PARKED:
+        return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
+    found = _step(draft, entry)
+    if alive is False and not found.person:
+        return evolve(found, text=found.text + NOBODY)
+    return found
+
+
+def _closed(entry: Entry) -> Next:
+    match entry.phase:
+        case Phase.DELIVERED:
+            return Next(text="nothing: delivered")
+        case Phase.ABORTED:
+            return Next(text=f"nothing: aborted ({entry.reason})")
+        case _ if entry.bounced and not entry.acknowledged:
+            text = "nothing by itself: the platform refused it after it had accepted it"
+            return Next(text=f"{text}; redrive or acknowledge", person=True)
+        case _ if entry.acknowledged:
+            return Next(
+                text=f"nothing: failed ({entry.reason}), and somebody has seen it"
+            )
+        case _:
+            text = f"nothing by itself: failed ({entry.reason}); redrive or acknowledge"
+            return Next(text=text, person=True)
+
+
+def _in_flight(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
+    fence = draft.fence()
+    what = f"{part(entry.part)}, attempt {entry.attempt},"
+    if entry.fence != fence.epoch or alive is False:
+        tail = "" if alive is not False else NOBODY
+        wire = entry.phase is Phase.DISPATCHED
+        then = "looks into what became of it" if wire else "tries again"
+        text = f"{what} was under way when its process died; the worker {then}{tail}"
+        return Next(text=text)
+    return Next(text=f"{what} is under way; its outcome is awaited")
+
+
+def _ahead(draft: UnitOfWork, entry: Entry) -> str | None:
+    for other in draft.lane(entry.lane):
+        if other.stream == entry.stream:
+            return None
+        if other.phase in _IN_FLIGHT or not other.yielded:
+            return other.stream
+    return None
+
+
+def _step(draft: UnitOfWork, entry: Entry) -> Next:
+    here = part(entry.part)
+    match step_of(draft, entry).act:
+        case Act.WAIT:
+            return _waits(draft, entry)
+        case Act.PLAN:
+            return Next(text="its parts are planned as soon as the worker gets to it")
+        case Act.ATTEMPT:
+            text = f"{here}, attempt {entry.attempt + 1}, goes out now"
+            return Next(text=text, at=draft.now)
+        case Act.LOOK_UP:
+            return Next(text=f"the platform is asked about {here} now", at=draft.now)
+        case Act.SETTLE_DOUBT:
+            return Next(text=_policy(entry), at=draft.now)
+        case Act.EXPIRE:
+            return Next(text="its time is over; it is closed now", at=entry.expires_at)
+        case Act.GIVE_UP:
+            return Next(text="no attempt is left; it is closed now", at=draft.now)
+        case Act.ABORT:
+            return Next(text="it is aborted now", at=draft.now)
+        case Act.PREPARE | Act.SEND | Act.RECOVER:
+            return Next(text="its outcome is awaited")
+
+
+def _policy(entry: Entry) -> str:
+    match entry.on_unknown:
+        case BlindPolicy.HOLD:
+            return "it may have arrived and nothing can tell: it is parked for a person"
+        case BlindPolicy.DROP:
+            return "it may have arrived and nothing can tell: it is closed"
+        case BlindPolicy.RESEND | BlindPolicy.RESEND_MARKED:
+            marked = entry.policy is BlindPolicy.RESEND_MARKED
+            how = ", marked as a possible duplicate" if marked else ""
+            return f"it may have arrived and nothing can tell: it is sent again{how}"
+
+
+def _waits(draft: UnitOfWork, entry: Entry) -> Next:
+    if entry.phase is Phase.PARKED:
+        text = f"parked ({entry.reason}): somebody must say if it arrived (resolve)"
+        text += "; else it ends as outcome_unknown"
+        return Next(text=text, at=entry.expires_at, person=True)
+    if entry.due is not None and draft.now < entry.due:
+        return Next(text=_when_due(entry), at=entry.due)
+    if (entry.channel, entry.account) not in draft.context.desks:
+        text = f"waits: {entry.channel}/{entry.account} is not attached here"
+        return Next(text=text, at=entry.expires_at, person=True)
+    if draft.context.draining:
+        return Next(text="waits: this worker is shutting down", at=entry.expires_at)
+    return _gated(draft, entry)
+
+
+def _when_due(entry: Entry) -> str:
+    if entry.phase is Phase.IN_DOUBT:
+        return f"in doubt; {part(entry.part)} is looked into again"
+    if not entry.attempt and not entry.part:
+        return "is not to be sent before then"
+    return f"{part(entry.part)}, attempt {entry.attempt + 1}, after a wait"
+
+
+def _gated(draft: UnitOfWork, entry: Entry) -> Next:
+    for name in gates_of(entry.lane):
+        gate = draft.gate(name)
+        if gate is not None and gate.holds(draft.now):
+            text = f"waits: {name} is closed ({gate.reason})"
+            person = gate.until is None
+            return Next(text=text, at=gate.until, person=person)
+    return Next(text="waits", at=entry.expires_at)
+
+
+# --- turns and the rest ------------------------------------------------------------
+
+
+def next_of_turn(
+    draft: UnitOfWork, turn: Turn, alive: bool | None, finals: list[tuple[str, Next]]
+) -> Next:
+    """`finals`: what happens next with the final entries that are still open."""
+    if not turn.open:
+        return Next(text="nothing: it is over")
+    if turn.phase is TurnPhase.ANSWERED:
+        if not finals:
+            return Next(text="it is closed with its final entries")
+        name, what = finals[0]
+        return evolve(what, text=f"{name} {what.text}")
+    if turn.held:
+        return Next(text=f"held ({turn.reason}): somebody must let it go", person=True)
+    found = _run_next(draft, turn, alive)
+    return evolve(found, text=found.text + NOBODY) if alive is False else found
+
+
+def _run_next(draft: UnitOfWork, turn: Turn, alive: bool | None) -> Next:
+    if turn.left_open is not None:
+        text = "left open: its answer comes from elsewhere, or the turn fails"
+        return Next(text=text, at=turn.left_open)
+    if turn.phase is TurnPhase.RUNNING:
+        dead = turn.fence != draft.fence().epoch or alive is False
+        if not dead:
+            return Next(text=f"run {turn.run} is under way; its answer is awaited")
+        text = f"run {turn.run} died with its process; the worker takes the turn up"
+        return Next(text=text)
+    for stream in draft.turn_lane(turn.lane):
+        if stream == turn.stream or turn.control:
+            break
+        if draft.turn(stream).phase is not TurnPhase.ANSWERED:
+            return Next(text=f"waits for {stream}, which came first")
+    step = turn_step(draft, turn)
+    if step.act is TurnAct.WAIT and step.until is not None:
+        return Next(text=f"run {turn.run + 1}, after a wait", at=step.until)
+    return Next(text=f"run {turn.run + 1} starts as soon as a handler is free")
+
+
+def next_of_ledger(state: Gate | Cursor | StoreState, now: int) -> Next:
+    if isinstance(state, Gate) and state.holds(now):
+        if state.until is None:
+            return Next(text="stays closed until somebody opens it", person=True)
+        return Next(text="opens by itself", at=state.until)
+    return Next(text="nothing")
+
+
+# --- What to tell somebody who wrote and waits for an answer: one sentence ---
+
+
+def verdict(turn: Turn, entries: Sequence[EntryView], next_: Next) -> str:
+    """`entries`: all of the turn; `next_`: what happens next with it."""
+    finals = [e for e in entries if e.id in turn.finals]
+    match turn.phase:
+        case TurnPhase.ACCEPTED | TurnPhase.RUNNING:
+            return f"the message arrived and has no answer yet: {next_.text}"
+        case TurnPhase.ANSWERED:
+            return f"there is an answer, but it is not through: {next_.text}"
+        case TurnPhase.COMPLETED | TurnPhase.FAILED | TurnPhase.ABORTED:
+            return _over(turn, finals) + _notice(turn, entries)
+
+
+def _over(turn: Turn, finals: Sequence[EntryView]) -> str:
+    sent = sum(e.delivered for e in finals)
+    parts = sum(len(e.parts) for e in finals)
+    match turn.outcome:
+        case TurnOutcome.REPLIED:
+            receipts = [i for e in finals for p in e.parts for i in p.receipt]
+            shown = f" (receipt {', '.join(receipts)})" if receipts else ""
+            return f"answered: the platform accepted all {parts} part(s){shown}"
+        case TurnOutcome.PARTIALLY_REPLIED:
+            return f"answered in part: {sent} of {parts} part(s) got through"
+        case TurnOutcome.SILENT:
+            return f"no answer was meant ({turn.silent or turn.reason or 'suppressed'})"
+        case TurnOutcome.EXPIRED:
+            return "there was an answer, but its time was over before it got through"
+        case TurnOutcome.ABORTED | TurnOutcome.SUPERSEDED:
+            return f"it was stopped ({turn.outcome}) before an answer got through"
+        case TurnOutcome.FAILED | None:
+            return _failed(turn, finals)
+
+
+def _failed(turn: Turn, finals: Sequence[EntryView]) -> str:
+    if not finals:
+        return f"there is no answer: {turn.reason or 'failed'}"
+    if any(e.doubt and e.phase is not Phase.DELIVERED for e in finals):
+        return "there was an answer; whether it arrived is not known"
+    return f"there was an answer, but it did not get through ({turn.reason})"
+
+
+def _notice(turn: Turn, entries: Sequence[EntryView]) -> str:
+    told = next((e for e in entries if e.id == turn.notice), None)
+    if told is None:
+        return ""
+    return f"; the user's notice is {told.status}"

@@ -1,1 +1,0 @@
-"""The state machines: one file each, table first, then the fold."""

@@ -1,0 +1,310 @@
+"""Arguments of public methods, checked at the call that brought them."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from attrs import Attribute, field, frozen
+
+from turnfold.enums import Format
+from turnfold.errors import InvalidInputError
+
+Word = TypeVar("Word", bound=StrEnum)
+_LIMIT_MS = 2**53  # what the log can carry
+
+
+def check_text(field: str, value: Any, *, empty: bool = True) -> str:
+    """A str that UTF-8 can carry."""
+    if not isinstance(value, str):
+        raise _wrong(field, "str", value)
+    if not empty and not value:
+        raise InvalidInputError(field=field, problem="is empty")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        problem = "lone surrogate in text"
+        raise InvalidInputError(field=field, problem=problem) from exc
+    return value
+
+
+def identifier_problem(value: str) -> str:
+    """What keeps a text from being an id; nothing if it may be one. Control characters
+    (NUL, DEL and the C1 block, too) are in no platform's ids, and some databases and
+    most terminals cannot take them."""
+    if not value or len(value) > 512:
+        return f"expected 1 to 512 characters, got {len(value)}"
+    return control_problem(value)
+
+
+def control_problem(value: str) -> str:
+    if value.isascii() and value.isprintable():  # nearly all, at once
+        return ""
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        return "control character"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return "lone surrogate in text"
+    return ""
+
+
+def check_id(field: str, value: Any) -> str:
+    """An id: what `identifier_problem` finds nothing wrong with."""
+    name = check_text(field, value)
+    problem = identifier_problem(name)
+    if problem:
+        raise InvalidInputError(field=field, problem=problem)
+    return name
+
+
+def check_optional_id(field: str, value: Any) -> str | None:
+    return None if value is None else check_id(field, value)
+
+
+def check_ms(field: str, value: Any, *, least: int = 0) -> int:
+    """Milliseconds, as a plain int; a bool is none."""
+    if type(value) is not int:
+        raise _wrong(field, "int", value)
+    if not least <= value < _LIMIT_MS:
+        raise InvalidInputError(field=field, problem=f"{value} is not in range")
+    return value
+
+
+def check_enum(field: str, value: Any, words: type[Word]) -> Word:
+    """One of a closed set of words, given as itself or as its text."""
+    if type(value) is words:
+        return value
+    try:
+        return words(value)
+    except ValueError as exc:
+        problem = f"{value!r:.80} is none of {', '.join(words)}"
+        raise InvalidInputError(field=field, problem=problem) from exc
+
+
+def _wrong(field: str, wanted: str, value: object) -> InvalidInputError:
+    problem = f"expected {wanted}, got {type(value).__name__}"
+    return InvalidInputError(field=field, problem=problem)
+
+
+# --- What goes in and out: inbound messages, routes and payloads ---
+
+
+Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+
+
+def _utf8(value: str, name: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(field=name, problem="lone surrogate in text") from exc
+    return value
+
+
+def text(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: exactly a str that UTF-8 can carry."""
+    if type(value) is not str:
+        problem = f"expected str, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    _utf8(value, attribute.name)
+
+
+def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: a non-empty id of at most 512 characters, no control ones."""
+    if (
+        type(value) is str
+        and 0 < len(value) <= 512
+        and value.isascii()
+        and value.isprintable()
+    ):
+        return  # nearly all
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    problem = identifier_problem(value)
+    if problem:
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def token(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: what a platform hands out to be given back, at most 4096
+    characters; it may be empty."""
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    problem = control_problem(value)
+    if len(value) > 4096:
+        problem = f"expected at most 4096 characters, got {len(value)}"
+    if problem:
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def optional_identifier(
+    _: object, attribute: "Attribute[str | None]", value: object
+) -> None:
+    if value is not None:
+        identifier(_, attribute, value)  # type: ignore[arg-type]  # same attribute name
+
+
+_DEEPEST = 64  # json itself gives up at about a thousand
+
+
+def json_value(value: object, name: str, depth: int = 0) -> None:
+    """Refuse what canonical JSON cannot carry: floats, huge integers, odd keys."""
+    if depth > _DEEPEST:
+        problem = f"nested deeper than {_DEEPEST}"
+        raise InvalidInputError(field=name[:80], problem=problem)
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        _utf8(value, name)
+    elif isinstance(value, int):
+        if abs(value) >= 2**53:
+            raise InvalidInputError(field=name, problem="integer of 2^53 or more")
+    elif isinstance(value, Mapping | list | tuple):
+        _json_items(value, name, depth + 1)
+    else:
+        problem = f"{type(value).__name__} has no place in canonical JSON"
+        raise InvalidInputError(field=name, problem=problem)
+
+
+def _json_items(value: object, name: str, depth: int) -> None:
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            json_value(item, f"{name}[{index}]", depth)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidInputError(field=name, problem="object key is not text")
+            json_value(key, name)
+            json_value(item, f"{name}.{key}", depth)
+
+
+def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    if not isinstance(value, Mapping):
+        problem = f"expected a mapping, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    json_value(value, attribute.name)
+
+
+def _flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
+    if type(value) is not bool:
+        problem = f"expected bool, got {type(value).__name__}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def _format(value: Any) -> Format:
+    return check_enum("format", value, Format)
+
+
+def _freeze(value: Any) -> Any:
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+
+
+@frozen(kw_only=True)
+class Route:
+    """Where a payload goes. `thread=None` means the root of the conversation."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier)
+    conversation: str = field(validator=identifier)
+    thread: str | None = field(default=None, validator=optional_identifier)
+    reply_to: str | None = field(default=None, validator=optional_identifier)
+
+    @property
+    def lane(self) -> str:
+        """The name of the ordered queue that this route belongs to."""
+        return _lane(self.channel, self.account, self.conversation, self.thread)
+
+
+@lru_cache(maxsize=4096)  # conversations come again
+def _lane(*parts: str | None) -> str:
+    return "/".join("" if p is None else escape(p) for p in parts)
+
+
+def escape(part: str) -> str:
+    """An id as a part of a name whose parts are told apart by slashes."""
+    return part.replace("%", "%25").replace("/", "%2F")
+
+
+@frozen
+class Text:
+    """Text, split into parts by the channel if it is too long for one."""
+
+    text: str = field(validator=text)
+    format: Format = field(default=Format.PLAIN, converter=_format, kw_only=True)
+
+
+@frozen
+class File:
+    """A file. Its bytes are copied when it is enqueued; the path may then vanish."""
+
+    path: str | Path | None = None
+    data: bytes | None = field(default=None, kw_only=True, repr=False)
+    name: str = field(default="", validator=text, kw_only=True)
+    mime: str = field(default="application/octet-stream", validator=text, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise InvalidInputError(field="path", problem="give a path or data")
+        if self.path is not None and not isinstance(self.path, str | Path):
+            raise InvalidInputError(field="path", problem="expected str or Path")
+        if self.data is not None and type(self.data) is not bytes:
+            raise InvalidInputError(field="data", problem="expected bytes")
+
+
+@frozen
+class Native:
+    """What only one platform understands, kept as given (buttons, cards, blocks)."""
+
+    body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
+
+
+Payload = Text | File | Native
+
+
+@frozen
+class Inbound:
+    """A message as it came in. Its dedupe key is (channel, account, conversation,
+    message_id, event): the same five again are the same message."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier, kw_only=True)
+    conversation: str = field(validator=identifier, kw_only=True)
+    message_id: str = field(validator=identifier, kw_only=True)
+    event: str = field(default="message", validator=identifier, kw_only=True)
+    thread: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    body: Mapping[str, Any] = field(
+        factory=dict, validator=_body, converter=_freeze, kw_only=True
+    )
+    control: bool = field(default=False, validator=_flag, kw_only=True)
+
+    @property
+    def text(self) -> str:
+        """`body["text"]`, or nothing when the message has none."""
+        value = self.body.get("text", "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def route(self) -> Route:
+        """Where an answer to this message goes."""
+        return Route(
+            channel=self.channel,
+            account=self.account,
+            conversation=self.conversation,
+            thread=self.thread,
+            reply_to=self.message_id,
+        )
+
+    @property
+    def dedupe_key(self) -> str:
+        parts = (
+            self.channel,
+            self.account,
+            self.conversation,
+            self.message_id,
+            self.event,
+        )
+        return "/".join(escape(part) for part in parts)
