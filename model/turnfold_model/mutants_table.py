@@ -17,6 +17,7 @@ _D = "turnfold._decide"
 _P = "turnfold._runtime.programs"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
+_OPERATORS = "test:contract/test_behaviour_operators.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _WAITING = "test:contract/test_behaviour_waiting.py"
 
@@ -382,7 +383,7 @@ DECISIONS: Final = (
         f"{_D}.operator:redrive",
         "entry.doubtful or entry.reason == Reason.OUTCOME_UNKNOWN",
         "False",
-        f"{_TURNS}::a_doubtful_dead_letter",
+        f"{_OPERATORS}::a_doubtful_dead_letter",
         world="consent",
     ),
     one(
@@ -391,7 +392,7 @@ DECISIONS: Final = (
         f"{_D}.operator:redrive",
         "entry.reason == Reason.OUTCOME_UNKNOWN",
         "False",
-        f"{_TURNS}::a_dead_letter_whose_doubt",
+        f"{_OPERATORS}::a_dead_letter_whose_doubt",
     ),
     one(
         "a failed turn is run again more than once",
@@ -399,7 +400,7 @@ DECISIONS: Final = (
         f"{_D}.operator:resubmit",
         "if turn.resubmitted:",
         "if False:",
-        f"{_TURNS}::a_turn_that_fails_again",
+        f"{_OPERATORS}::a_turn_that_fails_again",
     ),
     one(
         "a stale worker may still write",
