@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "kill9": "turnfold_model.kill9_command",
     "mutants": "turnfold_model.mutants_command",
     "powerloss": "turnfold_model.powerloss_command",
+    "readings": "turnfold_model.readings_command",
     "tlc": "turnfold_model.tlc_command",
 }
 

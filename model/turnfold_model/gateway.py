@@ -35,7 +35,7 @@ Handler = Callable[[Any], Any]
 
 
 class NoJitter(random.Random):
-    """Back-off without dice: always the whole of it."""
+    """Back-off without dice: always the whole of it. The rest is as random as ever."""
 
     def randint(self, a: int, b: int) -> int:  # noqa: ARG002  the signature of Random
         return b
@@ -87,6 +87,7 @@ class Gateway:
     channels: dict[tuple[str, str], object] = field(factory=dict)
     handler: Handler | None = None
     resume: bool = False
+    entropy: random.Random = field(factory=NoJitter)
     alive: list[Kernel] = field(factory=list)
 
     async def start(
@@ -99,7 +100,7 @@ class Gateway:
             settings=self.settings,
             clock=self.clock,
             work=work,
-            entropy=NoJitter(),
+            entropy=self.entropy,
         )
         channels = self.channels or {("t", "default"): PlatformChannel(self.platform)}
         for (name, account), channel in channels.items():

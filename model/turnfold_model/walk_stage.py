@@ -33,6 +33,7 @@ from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model import reference
 from turnfold_model.gateway import (
     Gateway,
+    NoJitter,
     entry,
     inbound,
     peek,
@@ -74,13 +75,17 @@ class Walk:
 
 
 class Stage:
-    """One walk. Words are its methods; `records` is the log that they made."""
+    """One walk. Words are its methods; `play` gives the log that they made. Its times
+    are those of a clock that stands still, its ids those of `seed`."""
 
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: Walk, seed: int) -> None:
         self.walk = walk
         self.disk, self._kept = MemoryDisk(), MemoryDisk()
         self.wire = Wire(deaf=walk.hangs)
-        self.gateway = Gateway(store=self._store, settings=walk.settings)
+        entropy = NoJitter(seed)
+        self.gateway = Gateway(
+            store=self._store, settings=walk.settings, entropy=entropy
+        )
         channel = Channel(self.wire, walk.kind, prepares=walk.prepares)
         self.gateway.channels = {("t", "default"): channel}
         self._receipts = 0
@@ -313,12 +318,12 @@ async def _nothing() -> str:
     return "done"
 
 
-def logs(walks: Iterable[Walk]) -> Iterator[tuple[Walk, list[Record]]]:
-    """The log of each walk, each in an event loop of its own whose time passes only
+def logs(walks: Iterable[Walk], seed: int = 0) -> Iterator[tuple[Walk, list[Record]]]:
+    """The log of each walk, the same for the same seed, each in an event loop of its own whose time passes only
     when nothing else is left to do."""
     for walk in walks:
         with _hushed(), asyncio.Runner(loop_factory=Loop) as runner:
-            log = runner.run(Stage(walk).play())
+            log = runner.run(Stage(walk, seed).play())
         yield walk, log
 
 

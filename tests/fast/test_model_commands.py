@@ -49,3 +49,14 @@ def test_an_unknown_option_is_wrong_usage(capsys):
         main(["explore", "--sideways"])
     assert refused.value.code == 2
     assert "--sideways" in capsys.readouterr().err
+
+
+def test_readings_judges_logs_of_a_seed(capsys):
+    words = ["readings", "--logs", "20", "--seed", "7", "--json"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert main(words) == 0
+    assert capsys.readouterr().out == first
+    report = json.loads(first)
+    assert report["complete"]
+    assert report["legal"] + report["illegal"] + report["unreadable"] == 20

@@ -1,5 +1,6 @@
 """Two readings of specs/rules.md, written apart: the kernel's audit and the model's
-reference. They agree on logs of the real kernel, and on damaged ones."""
+reference. They agree on logs of the real kernel, and on damaged ones: the same ones in every
+run. `python -m turnfold_model readings --seed N` makes others."""
 
 from collections import Counter
 from functools import cache
@@ -75,7 +76,7 @@ def test_both_readings_agree_on_thousands_of_damaged_logs(capsys) -> None:
 
 
 @pytest.mark.case("X10")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_both_readings_agree_on_logs_with_several_pieces_of_damage(data) -> None:
     log = data.draw(st.sampled_from(right()), label="log")

@@ -1,5 +1,6 @@
 """Every damaged log that one piece of damage makes of a log of the kernel: both readings
-of specs/rules.md agree on it. The fast tests try a part of them."""
+of specs/rules.md agree on it. The fast tests try a part of them. The logs are the same in
+every run; `python -m turnfold_model readings --seed N` makes others."""
 
 from collections import Counter
 

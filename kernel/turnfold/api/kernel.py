@@ -6,7 +6,6 @@ nothing in common but the rule that one store has one worker.
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -64,7 +63,8 @@ T = TypeVar("T")
 
 class Kernel(Commands):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
-    that accepts, enqueues, aborts and reads. Everything else has its default."""
+    that accepts, enqueues, aborts and reads. `entropy`: ids, salts and jitter, which a
+    test may want to repeat. Everything else has its default."""
 
     def __init__(
         self,
@@ -481,7 +481,7 @@ class Kernel(Commands):
             fence=fence,
             desks=self._views,
             jitter=lambda: self._entropy.randint(0, 1000),
-            salt=partial(os.urandom, 16),
+            salt=partial(self._entropy.randbytes, 16),
             runs=self._handlers.present,
             resumes=self._handlers.resumes,
             draining=driver.draining,
@@ -497,7 +497,7 @@ class Kernel(Commands):
         )
 
     def _new_id(self) -> str:
-        return time_id(self._clock.now(), os.urandom(10))
+        return time_id(self._clock.now(), self._entropy.randbytes(10))
 
     def _saw(self, commit: Commit) -> None:
         """After every commit, ours or another process's."""
