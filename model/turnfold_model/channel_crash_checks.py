@@ -136,7 +136,7 @@ class _Play:
             await close(channel)
 
     async def _until_rest(self, life: _Life) -> None:
-        if not self.stream:
+        if not self.stream and not life.dead:  # it may have died while it opened
             route = self.bench.harness.route
             made = await life.kernel.enqueue(route, *self.payloads, key="kit")
             self.stream = made.entry_id

@@ -10,6 +10,11 @@ _ALONE = "turnfold.api.client:Alone"
 _INBOX = "test:contract/test_inbox.py"
 _COMMITS = "test:contract/test_group_commit.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
+_TAKING = "test:contract/test_taking_over.py"
+_ENTRIES = "turnfold._runtime.programs"
+_DECIDE = "turnfold._decide"
+_DRIVER = "turnfold._runtime.driver:Driver"
+_INTAKE = "turnfold._runtime.intake:Intake"
 _UPKEEP = "test:contract/test_upkeep.py"
 _RESTORED = "test:contract/test_restored.py"
 
@@ -19,6 +24,98 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 
 OWNING: Final = (
+    _broken(
+        "a worker starts what is open before it has read the inbox",
+        "turnfold._runtime.programs:take_over",
+        "yield Hear()",
+        "pass",
+        f"{_TAKING}::if_its_abort_waits",
+    ),
+    _broken(
+        "an inbox that cannot be read is skipped at the take-over",
+        "turnfold._runtime.programs:take_over",
+        "yield from back_off(exc, 'taking over')",
+        "break",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "only the first page of the inbox is read",
+        f"{_INTAKE}._read",
+        "more = len(found) >= room",
+        "more = False",
+        f"{_TAKING}::if_its_abort_waits",
+    ),
+    _broken(
+        "a reading of the inbox answers who asked after it began",
+        f"{_INTAKE}.read",
+        "asked = self._begun",
+        "asked = self._begun - self._lock.locked()",
+        f"{_TAKING}::a_reading_that_began_before",
+    ),
+    _broken(
+        "turns start while the store is taken over",
+        "turnfold.api.kernel:Kernel._context_at",
+        "driver.draining or driver.taking_over",
+        "driver.draining",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "programs start while the store is taken over",
+        f"{_DRIVER}.moved",
+        "if self.works:",
+        "if self.epoch:",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "a worker whose opening was cancelled goes on",
+        f"{_DRIVER}.begin",
+        "self.abandon()",
+        "pass",
+        f"{_TAKING}::leaves_nobody_at_work",
+    ),
+    _broken(
+        "a part in doubt is sent again before the inbox is read",
+        f"{_ENTRIES}:_heard",
+        "yield Hear()",
+        "pass",
+        "crash:zombie-resend",
+        f"{_TAKING}::is_read_before_the_resend",
+    ),
+    _broken(
+        "what was prepared to go again is sent before the inbox is read",
+        f"{_ENTRIES}:_prepare",
+        "yield Hear()",
+        "pass",
+        f"{_TAKING}::what_was_prepared",
+    ),
+    _broken(
+        "any decision may send again what is in doubt",
+        f"{_DECIDE}.schedule:attempt_if_free",
+        "heard and step.act is Act.RESEND",
+        "step.act is Act.RESEND",
+        f"{_TAKING}::a_persons_word",
+    ),
+    _broken(
+        "a resend that was granted counts as harmless",
+        f"{_DECIDE}.schedule:_harmless",
+        "",
+        "return True",
+        f"{_TAKING}::was_granted",
+    ),
+    _broken(
+        "a command attempts what the next one aborts",
+        f"{_DECIDE}.inbox:apply",
+        "draft.hears = True",
+        "pass",
+        f"{_TAKING}::an_abort_frees_no_lane",
+    ),
+    _broken(
+        "a person's word about the attempt of a dead sender is refused",
+        f"{_DECIDE}.operator:resolve",
+        "bury(draft, draft.entry(stream))",
+        "draft.entry(stream)",
+        f"{_TAKING}::who_said_delivered",
+    ),
     _broken(
         "a commit begins while another one is under way",
         "turnfold._runtime.committer:GroupCommit._run",

@@ -23,7 +23,7 @@ RECOVERY: Final = (
     one(
         "blind retry: what a dead process had on the wire was never sent",
         "recovery",
-        "turnfold._decide.outcomes:recover",
+        "turnfold._decide.outcomes:bury",
         "if entry.phase is Phase.DISPATCHED:",
         "if False:",
         "crash:blind-hold",
@@ -33,8 +33,8 @@ RECOVERY: Final = (
     one(
         "what was attempted and not dispatched is left alone",
         "recovery",
-        "turnfold._decide.outcomes:recover",
-        "not rules.sender_is_dead(entry, draft.fence().epoch)",
+        "turnfold._decide.outcomes:bury",
+        "not rules.sender_is_dead(entry, fence.epoch)",
         "entry.phase is Phase.ATTEMPTED",
         "crash:prepare",
         world="recovery",

@@ -501,6 +501,7 @@ async def test_no_lane_program_looks_at_a_message_that_is_sent_at_once() -> None
     kernel = Kernel(MemoryStore(), probe=lambda _, effect: seen.append(effect))
     kernel.attach("t", PlatformChannel(Platform()))
     async with kernel:
+        seen.clear()  # of what opening does
         done = await kernel.enqueue(route(), "hi")
         await kernel.settled(done.entry_id, 1_000)
     assert {type(effect) for effect in seen} == {Send, Append}

@@ -21,7 +21,14 @@ from turnfold_model.peek import Peek
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
-SLOW = {"zombie-fault", "client", "client-abort", "abort-reply", "stale-blocks"}
+SLOW = {
+    "zombie-fault",
+    "zombie-resend",
+    "client",
+    "client-abort",
+    "abort-reply",
+    "stale-blocks",
+}
 ROWS = MATRIX if LONG else [row for row in SMALL if row.name not in SLOW]
 
 

@@ -134,11 +134,14 @@ def apply(draft: UnitOfWork, command: Command) -> None:
     if act is None:
         problem = f"no command is called {command.kind!r:.40}"
         raise InvalidInputError(field="command.kind", problem=problem)
+    draft.hears = True  # the next command may abort what this one would attempt
     try:
         result = act(draft, command, canonical.loads(command.data))
     except (KeyError, TypeError, ValueError, IndexError) as exc:
         problem = f"{command.kind}: {exc!r:.200}"
         raise InvalidInputError(field="command.data", problem=problem) from exc
+    finally:
+        draft.hears = False
     draft.take_out(command.id, _answer({"ok": result}) if command.answer else None)
 
 

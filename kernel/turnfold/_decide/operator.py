@@ -6,7 +6,7 @@ from functools import partial
 
 from turnfold._decide import rules
 from turnfold._decide.outbox import after_close, conclude
-from turnfold._decide.outcomes import accepted, fail_entry
+from turnfold._decide.outcomes import accepted, bury, fail_entry
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.turns import start_if_free
 from turnfold._decide.unit_of_work import UnitOfWork, all_of
@@ -89,7 +89,7 @@ def resolve(
     marked: bool = True,
 ) -> None:
     """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
-    entry = draft.entry(stream)
+    entry = bury(draft, draft.entry(stream))
     if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
         raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
     match verdict:

@@ -236,18 +236,26 @@ def fail_entry(
 
 
 def recover(draft: UnitOfWork, stream: str) -> None:
-    """The process that attempted this entry is dead. Before the dispatch nothing can
-    have been sent; after it nobody knows."""
+    """The process that attempted this entry is dead."""
     entry = draft.entry(stream)
-    if not rules.sender_is_dead(entry, draft.fence().epoch):
-        return
+    if bury(draft, entry) is not entry:
+        attempt_if_free(draft, entry.lane)
+
+
+def bury(draft: UnitOfWork, entry: Entry) -> Entry:
+    """The entry after the death of its sender, if it had one that is dead. Before the
+    dispatch nothing can have been sent; after it nobody knows."""
+    fence = draft.context.fence
+    if fence is None or not rules.sender_is_dead(entry, fence.epoch):
+        return entry
+    draft.fence()  # raises OwnedError if it is not ours any more
     if entry.phase is Phase.DISPATCHED:
         _unknown(draft, entry, FailureClass.OWNER_DIED)
     elif rules.no_doubt(entry):
         _retry(draft, entry, FailureClass.OWNER_DIED)
     else:
         _unknown(draft, entry, FailureClass.OWNER_DIED)
-    attempt_if_free(draft, entry.lane)
+    return draft.entry(entry.stream)
 
 
 def expire(draft: UnitOfWork, stream: str) -> None:
@@ -336,7 +344,7 @@ def _cannot_tell(draft: UnitOfWork, entry: Entry, detail: str) -> o.Reconciled:
 
 def settle_doubt(draft: UnitOfWork, stream: str) -> None:
     """Nothing can be asked and no key helps: the route's policy decides, in the log.
-    An entry that a person aborted is not sent again to find out."""
+    An entry that a person aborted is not sent again to find out. The inbox was read."""
     entry = draft.entry(stream)
     if entry.phase is not Phase.IN_DOUBT:
         return
@@ -357,7 +365,7 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
                 part=entry.part, resend=True, by=f"policy:{policy}", marked=marked
             ),
         )
-    attempt_if_free(draft, entry.lane)
+    attempt_if_free(draft, entry.lane, heard=True)
 
 
 def _alive(draft: UnitOfWork, entry: Entry) -> bool:

@@ -25,6 +25,7 @@ class Act(Enum):
     WAIT = auto()  # nothing before `until`
     PLAN = auto()  # freeze the parts with the channel's plan
     ATTEMPT = auto()  # write the attempt ahead
+    RESEND = auto()  # the same for a part in doubt, after a look into the inbox
     PREPARE = auto()  # ours and durable: prepare, then dispatch
     SEND = auto()  # ours and announced, and perhaps not on its way yet
     RECOVER = auto()  # the process that attempted it is dead
@@ -41,6 +42,7 @@ class Step:
     entry: str = ""
     until: int | None = None
     attempt: AttemptRef | None = None  # of PREPARE and SEND
+    again: bool = False  # of PREPARE: an older attempt is in doubt
 
 
 _NOTHING = Step(Act.WAIT)
@@ -97,12 +99,12 @@ def _in_flight(draft: UnitOfWork, entry: Entry) -> Step:
         return Step(Act.RECOVER, entry.stream)
     act = Act.PREPARE if entry.phase is Phase.ATTEMPTED else Act.SEND
     attempt = AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane)
-    return Step(act, entry.stream, attempt=attempt)
+    return Step(act, entry.stream, attempt=attempt, again=entry.doubt)
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
     here = (entry.channel, entry.account) in draft.context.desks
-    if not here or draft.context.draining:
+    if not here or draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
     if not entry.planned:
         return Step(Act.PLAN, entry.stream)
@@ -118,18 +120,24 @@ def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
 
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     here = (entry.channel, entry.account) in draft.context.desks
-    if draft.context.draining:
+    if draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
     resend = rules.not_aborted(entry) and rules.resend_allowed(entry, draft.now)
     if resend and not _hopeless(draft, entry):
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
-        return _unless_gated(draft, entry, Act.ATTEMPT)
+        act = Act.ATTEMPT if _harmless(draft, entry) else Act.RESEND
+        return _unless_gated(draft, entry, act)
     if rules.may_look_up(entry) and entry.asks < draft.settings.max_lookups:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, Act.LOOK_UP)
     return Step(Act.SETTLE_DOUBT, entry.stream)
+
+
+def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
+    """The platform knows the key: it accepts the part once, however often it comes."""
+    return rules.key_window_open(entry, draft.now)
 
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -202,12 +210,15 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
     return mine
 
 
-def attempt_if_free(draft: UnitOfWork, lane: str) -> None:
-    """Fuse the next attempt of a lane into this commit, if there is one to make."""
-    if draft.context.fence is None or draft.context.draining or draft.fence_lost:
+def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> None:
+    """Fuse the next attempt of a lane into this commit, if there is one to make.
+    `heard`: the inbox was read for this decision, so a part in doubt may go again."""
+    held = draft.hears or draft.context.holds_back
+    if held or draft.context.fence is None or draft.fence_lost:
         return
     front = draft.front(lane)
-    if front and (step := _next(draft, front)).act is Act.ATTEMPT:
+    step = _next(draft, front) if front else _NOTHING
+    if step.act is Act.ATTEMPT or (heard and step.act is Act.RESEND):
         attempt(draft, step.entry, front)
 
 
@@ -215,6 +226,11 @@ def attempt_now(draft: UnitOfWork, stream: str) -> None:
     """The same for the lane of an entry that seemed ready: inside the transaction it
     may turn out that something else comes first."""
     attempt_if_free(draft, draft.entry(stream).lane)
+
+
+def resend_now(draft: UnitOfWork, stream: str) -> None:
+    """As `attempt_now`, after the inbox was read."""
+    attempt_if_free(draft, draft.entry(stream).lane, heard=True)
 
 
 def dispatch(

@@ -64,7 +64,7 @@ def _running(draft: UnitOfWork, lane: str) -> Turn | None:
 
 def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
     fence = draft.context.fence
-    if fence is None or draft.context.draining or not draft.context.runs:
+    if fence is None or draft.context.holds_back or not draft.context.runs:
         return TurnStep(TurnAct.WAIT)
     if turn.held:
         return TurnStep(TurnAct.WAIT)

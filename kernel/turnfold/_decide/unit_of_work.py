@@ -147,7 +147,7 @@ class Context:
     salt: Callable[[], bytes] = lambda: bytes(16)
     runs: bool = True  # a handler is registered and may start now
     resumes: bool = False  # the handler takes up what an earlier run began
-    draining: bool = False
+    holds_back: bool = False  # nothing new is attempted and no turn starts
     again: bool = False  # decided before, in a commit of unknown fate
 
 
@@ -183,6 +183,7 @@ class UnitOfWork:
         self.touched: dict[str, State] = {}
         self.done: list[str] = []  # commands that leave the inbox
         self.answers: list[Answer] = []
+        self.hears = False  # a command of the inbox is decided: nothing is attempted
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
         self._places: dict[str, int] = {}  # the position of the record of a stream
         self._numbers: dict[str, int] = {}  # the next body of a stream

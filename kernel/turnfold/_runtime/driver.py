@@ -20,12 +20,14 @@ from turnfold._log.bodies import fetch_payload, read_body
 from turnfold._runtime import scheduler
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
+from turnfold._runtime.intake import Intake
 from turnfold._runtime.programs import (
     Append,
     Asked,
     CallHandler,
     Decision,
     Effect,
+    Hear,
     Look,
     MakePlan,
     Post,
@@ -37,6 +39,7 @@ from turnfold._runtime.programs import (
     Send,
     TakeUp,
     Wait,
+    Work,
 )
 from turnfold._runtime.scheduler import Key, Timers
 from turnfold._runtime.sender import (
@@ -176,8 +179,11 @@ class Driver:
         )
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
         self.flusher = GroupCommit(journal, self.moved)
+        self.intake = Intake(journal, self.submit, lambda: bool(self.epoch))
         self._timers = Timers(clock, self._ring)
         self.epoch = 0  # 0: not the worker
+        self._taking_over: int | None = None  # since when, monotonic ms
+        self._looked = asyncio.Event()  # a first time into the inbox
         self.draining = False
         self.deposed = False
         self.troubles = 0
@@ -201,7 +207,7 @@ class Driver:
             if isinstance(state, Entry):
                 self.register.moved(state)
                 self.sender.forget(state)
-        if self.epoch:
+        if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
             states = commit.moved.values()
@@ -268,6 +274,10 @@ class Driver:
                 return await self.dispatcher.reconcile(entry)
             case CallHandler(turn=turn, run=run):
                 return await self._call_handler(turn, run)
+            case Hear():
+                return await self._hear()
+            case Work():
+                return self._work()
             case Wait():
                 return await self._wait(effect)
             case MakePlan(entry=entry):
@@ -279,6 +289,12 @@ class Driver:
                 return await self.look(question)
             case TakeUp(attempt=attempt):
                 return self._take_up([attempt])
+
+    async def _hear(self) -> None:
+        try:
+            await self.intake.read()
+        finally:
+            self._looked.set()
 
     async def _post(self, command: Command) -> Posted:
         (posted,) = await self.journal.store.post((command,))
@@ -292,6 +308,8 @@ class Driver:
 
     def _ended(self, key: Key, until: int | None) -> None:
         self.live.pop(key, None)
+        if key == scheduler.TAKE_OVER:
+            self._looked.set()  # its error, if there was one, is logged
         again = key in self._again
         self._again.discard(key)
         if key.what == "run" or not self.epoch:
@@ -381,21 +399,48 @@ class Driver:
 
     def look_again(self) -> None:
         """The clock was moved by hand: what is due by now starts now."""
-        if self.epoch:
+        if self.works:
             self._ring()
 
     def _ring(self) -> None:
         now = self.clock.now()
         self.start(list(self._timers.due(now)))
-        self.start(Key("expiry", stream) for stream in self.book.overdue(now))
+        if self.works:
+            self.start(Key("expiry", stream) for stream in self.book.overdue(now))
         self._set_alarm()
 
     # --- beginning and end ---
 
-    def begin(self, epoch: int) -> None:
-        """Become the worker: take up everything that is open."""
-        self.epoch = epoch
+    async def begin(self, epoch: int) -> None:
+        """Become the worker. Returns when the inbox was read and what is open was taken
+        up, or when the store could not do that: the program then tries again."""
+        self.epoch, self._taking_over = epoch, self.clock.mono_ms()
         self.sender.begin()
+        self.start([scheduler.TAKE_OVER])
+        try:
+            await self._looked.wait()
+        except asyncio.CancelledError:
+            self.abandon()  # nobody will hold the store for what it starts
+            raise
+
+    @property
+    def works(self) -> bool:
+        """The worker, and all that had waited in the inbox was read."""
+        return bool(self.epoch) and self._taking_over is None
+
+    @property
+    def taking_over(self) -> bool:
+        return self._taking_over is not None
+
+    @property
+    def taking_over_ms(self) -> int | None:
+        """How long the worker has been at it; None when that is behind it."""
+        since = self._taking_over
+        return None if since is None else self.clock.mono_ms() - since
+
+    def _work(self) -> None:
+        """Take up everything that is open."""
+        self._taking_over = None
         self._start_some(iter(list(scheduler.at_start(self.book))))
 
     def _start_some(self, keys: Iterator[Key]) -> None:

@@ -102,6 +102,18 @@ class Asked:
 
 
 @frozen
+class Hear:
+    """Log every command that waits in the inbox now, all pages of it. Raises StoreError
+    or NotOpenError if the store cannot do that now: then nothing may be decided as if
+    the inbox had been read."""
+
+
+@frozen
+class Work:
+    """The store is taken over: start everything that is open."""
+
+
+@frozen
 class Post:
     """Put a command into the inbox of the store. Answer: Posted. For a process that is
     not the owner, or not any more."""
@@ -142,6 +154,8 @@ Effect = (
     | TakeUp
     | Send
     | Reconcile
+    | Hear
+    | Work
     | Post
     | CallHandler
     | Wait
@@ -173,6 +187,25 @@ def back_off(trouble: Exception, where: str) -> Program:
     yield Wait(BACK_OFF_MS, trouble, where)
 
 
+# --- The program of a worker that has just taken its store ---
+
+
+def take_over() -> Program:
+    """Log what waits in the inbox, then start what is open. A receipt or an abort that
+    was posted before this worker came changes what it may send, so nothing is attempted
+    before. A store that cannot be read delays the start."""
+    while True:
+        try:
+            yield Hear()
+        except OwnedError:
+            return
+        except (StoreError, NotOpenError) as exc:
+            yield from back_off(exc, "taking over")
+        else:
+            break
+    yield Work()
+
+
 # --- The program of a lane (its worker, its recovery and its timer in one), and the program ---
 
 
@@ -190,7 +223,7 @@ def lane(name: str) -> Program:
                     yield TakeUp(attempt)
                     return None
                 case Step(act=Act.PREPARE, attempt=AttemptRef() as attempt):
-                    yield from _prepare(attempt)
+                    yield from _prepare(attempt, again=step.again)
                 case _:
                     yield from _DOES[step.act](step.entry)
         except OwnedError:
@@ -239,6 +272,21 @@ def _decided(decision: Callable[..., None]) -> Callable[[str], Program]:
     return act
 
 
+def _resend(entry: str) -> Program:
+    return _heard(partial(schedule.resend_now, stream=entry))
+
+
+def _settle_doubt(entry: str) -> Program:
+    return _heard(partial(outcomes.settle_doubt, stream=entry))
+
+
+def _heard(decision: Decision) -> Program:
+    """For what may send a part in doubt again: its receipt, an abort or a person's word
+    may wait in the inbox, and each of them forbids it."""
+    yield Hear()
+    yield Append(decision)
+
+
 def _plan(entry: str) -> Program:
     made: Plan | Rejected = yield MakePlan(entry)
     if isinstance(made, Rejected):
@@ -248,12 +296,15 @@ def _plan(entry: str) -> Program:
         yield Append(partial(outbox.plan, stream=entry, made=made))
 
 
-def _prepare(attempt: AttemptRef) -> Program:
-    """Dispatch what could be prepared; its commit hands the attempt out."""
+def _prepare(attempt: AttemptRef, *, again: bool) -> Program:
+    """Dispatch what could be prepared; its commit hands the attempt out. `again`: an
+    older attempt of this part is in doubt."""
     ready: Prepared | Rejected = yield Prepare(attempt)
     if isinstance(ready, Rejected):
         yield from _record(attempt, ready)
         return
+    if again:
+        yield Hear()
     dispatch = partial(_of(attempt, schedule.dispatch), prepared=ready.value)
     if not (yield from append_until_stored(dispatch)):
         yield from append_until_stored(_of(attempt, outcomes.withdraw))
@@ -270,23 +321,23 @@ def _of(attempt: AttemptRef, decision: Callable[..., object]) -> Callable[..., o
 
 def _look_up(entry: str) -> Program:
     asked: Asked = yield Reconcile(entry)
-    yield Append(
-        partial(
-            outcomes.look_up,
-            stream=entry,
-            verdict=asked.verdict,
-            unsettled_ms=asked.unsettled_ms,
-        )
+    decision = partial(
+        outcomes.look_up,
+        stream=entry,
+        verdict=asked.verdict,
+        unsettled_ms=asked.unsettled_ms,
     )
+    yield from _heard(decision)
 
 
 _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
     {
         Act.PLAN: _plan,
         Act.ATTEMPT: _decided(schedule.attempt_now),
+        Act.RESEND: _resend,
         Act.RECOVER: _decided(outcomes.recover),
         Act.LOOK_UP: _look_up,
-        Act.SETTLE_DOUBT: _decided(outcomes.settle_doubt),
+        Act.SETTLE_DOUBT: _settle_doubt,
         Act.EXPIRE: _decided(outcomes.expire),
         Act.GIVE_UP: _decided(outcomes.give_up),
         Act.ABORT: _decided(outcomes.abort_now),

@@ -27,9 +27,12 @@ _LONGEST_MS = 60_000  # look again at least this often, for clocks that jump
 class Key(NamedTuple):
     """The name of a program: at most one of each is alive."""
 
-    what: str  # "lane", "send", "turns", "control", "run" or "expiry"
+    what: str  # "lane", "send", "turns", "control", "run", "expiry" or "take over"
     name: str
     run: int = 0
+
+
+TAKE_OVER = Key("take over", "")
 
 
 def program_of(key: Key, register: Register) -> Program | None:
@@ -45,6 +48,8 @@ def program_of(key: Key, register: Register) -> Program | None:
             return programs.turn_lane(key.name)
         case "control":
             return programs.control(key.name)
+        case "take over":
+            return programs.take_over()
         case "run":
             return programs.run(key.name, key.run)
         case _:
@@ -52,7 +57,8 @@ def program_of(key: Key, register: Register) -> Program | None:
 
 
 def at_start(book: OpenStreams) -> Iterator[Key]:
-    """Everything that is open, once: the worker's recovery is its ordinary work."""
+    """Everything that is open, once, when the inbox has been read: the rest of the
+    worker's recovery is its ordinary work."""
     # Turns first: what a dead run left unsent is dropped before a lane sends it.
     for lane in book.turn_lanes():
         yield Key("turns", lane)

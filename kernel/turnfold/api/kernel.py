@@ -7,13 +7,13 @@ nothing in common but the rule that one store has one worker.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
-from turnfold._decide import inbox, operator
+from turnfold._decide import operator
 from turnfold._decide.turns import Acceptance
 from turnfold._decide.unit_of_work import (
     ChannelFacts,
@@ -48,15 +48,13 @@ from turnfold.errors import (
     NotFoundError,
     NotOpenError,
     OwnedError,
-    UsageError,
 )
 from turnfold.inspect import Inspect
 from turnfold.messages import check_id, check_text
-from turnfold.ports.store import Command, Found, Owner, Store, Summary, Wanted, store_at
+from turnfold.ports.store import Found, Owner, Store, Summary, Wanted, store_at
 from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
-_INBOX = 100  # commands that the owner logs in one commit
 _CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
 T = TypeVar("T")
 
@@ -97,7 +95,6 @@ class Kernel(Commands):
         self._alone: Alone | None = None
         self._fence: Fence | None = None
         self._owns = False  # the store is ours, and what was open is taken up
-        self._unfit: set[str] = set()  # commands that the owner could not do
         self._leaving: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
@@ -112,7 +109,7 @@ class Kernel(Commands):
         desk = AttachedChannel(name, account, channel)
         self._desks[key] = desk
         self._views[key] = ChannelFacts(prepares=desk.prepares)
-        if self._driver is not None and self._driver.epoch:
+        if self._driver is not None and self._driver.works:
             self._driver.start(
                 scheduler.behind(account_scope(name, account), self._driver.book)
             )
@@ -182,7 +179,7 @@ class Kernel(Commands):
             upkeep,
             self._promote,
             self._depose,
-            self._take_inbox,
+            driver.intake.read,
             self._replaced,
             lambda: driver.book.position,
         )
@@ -195,15 +192,16 @@ class Kernel(Commands):
             await worker.start()
 
     async def _promote(self, owner: Owner) -> None:
-        """The store is ours: read it, doubt it if it is an older copy, then work."""
+        """The store is ours: read it, doubt it if it is an older copy, log what waits
+        in its inbox, then work."""
         driver = self._open_driver()
         await driver.journal.begin(self._new_id)
         self._clock.at_least(driver.book.last_at)
         self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         await self._doubt_if_restored()
         driver.flusher.start()
+        await driver.begin(self._fence.epoch)
         self._owns = True
-        driver.begin(self._fence.epoch)
         self._sources.start()
 
     def _epoch(self) -> int:
@@ -231,48 +229,6 @@ class Kernel(Commands):
         worker.upkeep.trust()
         if mark is not None:
             await worker.upkeep.note_watermark()
-
-    # --- commands of other processes ---
-
-    async def _take_inbox(self) -> None:
-        """Log the commands that wait, about a hundred in a commit, until none is left."""
-        driver = self._open_driver()
-        if await driver.journal.suspects():
-            await driver.submit(lambda _: None)  # reads what memory does not know
-        while self._owns:
-            found = await self.store.inbox(_INBOX + len(self._unfit))
-            commands = [c for c in found if c.id not in self._unfit]
-            if not commands or not await self._log_commands(commands):
-                return
-
-    async def _log_commands(self, commands: Sequence[Command]) -> bool:
-        """True if the inbox may be read again at once."""
-        driver = self._open_driver()
-        answers = [
-            driver.submit(
-                partial(inbox.apply, command=c),
-                Wanted(keys=frozenset((c.key,) if c.key else ())),
-            )
-            for c in commands
-        ]
-        done = await asyncio.gather(*answers, return_exceptions=True)
-        for command, result in zip(commands, done, strict=True):
-            if isinstance(result, UsageError):
-                await self._cannot_do(command, result)
-            elif isinstance(result, BaseException):
-                _LOG.warning("inbox: %s %s: %s", command.kind, command.id, result)
-                return False  # the next poll tries again
-        return True
-
-    async def _cannot_do(self, command: Command, error: UsageError) -> None:
-        """A caller who waits is told. A payload that was promised stays in the inbox,
-        where `health` and `inspect` show it."""
-        if command.answer:
-            decision = partial(inbox.refuse, command=command, error=error)
-            await self._open_driver().submit(decision)
-        else:
-            self._unfit.add(command.id)
-            _LOG.error("inbox: %s %s: %s", command.kind, command.id, error)
 
     async def _apply_alone(self) -> None:
         if self._alone is not None and not self._owns:
@@ -468,7 +424,8 @@ class Kernel(Commands):
         driver = self._open_driver()
         now = max(self._clock.now(), driver.book.last_at)
         fence = self._fence
-        facts = (now, fence, self._handlers.present, driver.draining)
+        holds_back = driver.draining or driver.taking_over
+        facts = (now, fence, self._handlers.present, holds_back)
         if facts != self._facts or self._known is None:
             self._facts, self._known = facts, self._context_at(now, fence, driver)
         return self._known
@@ -484,7 +441,7 @@ class Kernel(Commands):
             salt=partial(self._entropy.randbytes, 16),
             runs=self._handlers.present,
             resumes=self._handlers.resumes,
-            draining=driver.draining,
+            holds_back=driver.draining or driver.taking_over,
         )
 
     def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
@@ -521,13 +478,14 @@ class Kernel(Commands):
         return {
             "state": self._state,
             "working": self.working,
+            "taking_over_ms": driver.taking_over_ms,
             "fences_lost": worker.fences_lost if worker else 0,
             "upkeep": None if trouble is None else str(trouble),
             "open_entries": driver.book.open_count,
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.sender.hung),
             "troubles": driver.troubles,
-            "inbox_refused": sorted(self._unfit),
+            "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             **store.facts(),
         }

@@ -1,7 +1,7 @@
 """What happens next with an entry or a turn, when, and whether a person is needed.
 
-The kernel's own scheduler is asked (`decide.attempting.step_of`,
-`decide.running.turn_step`), so that the answer is what the worker would do.
+The kernel's own scheduler is asked (`_decide.schedule.step_of`,
+`_decide.turns.turn_step`), so that the answer is what the worker would do.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _step(draft: UnitOfWork, entry: Entry) -> Next:
             return _waits(draft, entry)
         case Act.PLAN:
             return Next(text="its parts are planned as soon as the worker gets to it")
-        case Act.ATTEMPT:
+        case Act.ATTEMPT | Act.RESEND:
             text = f"{here}, attempt {entry.attempt + 1}, goes out now"
             return Next(text=text, at=draft.now)
         case Act.LOOK_UP:
@@ -123,8 +123,9 @@ def _waits(draft: UnitOfWork, entry: Entry) -> Next:
     if (entry.channel, entry.account) not in draft.context.desks:
         text = f"waits: {entry.channel}/{entry.account} is not attached here"
         return Next(text=text, at=entry.expires_at, person=True)
-    if draft.context.draining:
-        return Next(text="waits: this worker is shutting down", at=entry.expires_at)
+    if draft.context.holds_back:
+        text = "waits: this worker starts nothing new just now"
+        return Next(text=text, at=entry.expires_at)
     return _gated(draft, entry)
 
 

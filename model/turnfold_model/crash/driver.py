@@ -6,11 +6,13 @@ the program learns of it. Whatever the caller copies or ends there is a crash: e
 crash there is. What channels and handlers do is the caller's too.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define
 
+from turnfold._decide import inbox
 from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
 from turnfold._log.frozen import frozen
 from turnfold._runtime import scheduler
@@ -20,6 +22,7 @@ from turnfold._runtime.programs import (
     CallHandler,
     Decision,
     Effect,
+    Hear,
     Look,
     MakePlan,
     Post,
@@ -30,13 +33,15 @@ from turnfold._runtime.programs import (
     Send,
     TakeUp,
     Wait,
+    Work,
+    append_until_stored,
 )
 from turnfold._runtime.scheduler import Key
 from turnfold._runtime.sender import Register
 from turnfold._state.entry import Entry
 from turnfold.errors import StoreError, UsageError
 from turnfold.ports.channel import Outcome, Unknown
-from turnfold.ports.store import now
+from turnfold.ports.store import Command, now
 
 SICK_MS = 5_000  # when a program that broke is started again
 
@@ -46,6 +51,12 @@ class Environment(Protocol):
     that starts a request, and `answer` collects what came back."""
 
     def now(self) -> int: ...
+
+    def waiting(self) -> Sequence[Command]:
+        """What lies in the inbox. Raises NotOpenError, StoreError."""
+
+    def saw(self, commit: Commit) -> None:
+        """Called after each commit, before anything follows from it."""
 
     def plan(self, effect: MakePlan) -> Any: ...
 
@@ -92,6 +103,7 @@ class CrashDriver:
         self.epoch = epoch  # 0: a client, which never works
         self.alive: dict[object, Live] = {}
         self.timers: dict[Key, int] = {}
+        self.taking_over = False  # the inbox is not read yet
         self.register = Register()
         self._again: set[object] = set()
         self.effects = 0
@@ -99,7 +111,12 @@ class CrashDriver:
 
     def begin(self) -> None:
         if self.epoch:
-            self.start(scheduler.at_start(self.book))
+            self.taking_over = True
+            self.start([scheduler.TAKE_OVER])
+
+    @property
+    def works(self) -> bool:
+        return bool(self.epoch) and not self.taking_over
 
     def start(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -130,7 +147,7 @@ class CrashDriver:
         due = [p.until for p in self.alive.values() if p.until is not None]
         due += self.timers.values()
         deadline = self.book.next_deadline()
-        if self.epoch and deadline is not None:
+        if self.works and deadline is not None:
             due.append(deadline)
         return min(due, default=None)
 
@@ -143,7 +160,7 @@ class CrashDriver:
                 return  # still failing; the next tick tries again
         now = self.around.now()
         self.start([key for key, due in self.timers.items() if due <= now])
-        if self.epoch:
+        if self.works:
             self.start(Key("expiry", s) for s in self.book.overdue(now))
 
     def step(self, live: Live) -> None:
@@ -171,7 +188,7 @@ class CrashDriver:
         return live.program.send(answer)
 
     def _do(self, live: Live, effect: Effect | Act) -> None:
-        if isinstance(effect, Look | TakeUp):  # no effect on the world
+        if isinstance(effect, Look | TakeUp | Work | Hear):  # no effect on the world
             self._inside(live, effect)
             self.step(live)
             return
@@ -183,14 +200,25 @@ class CrashDriver:
             live.error = exc
         self.around.stop("after", effect)
 
-    def _inside(self, live: Live, effect: Look | TakeUp) -> None:
-        if isinstance(effect, TakeUp):
-            self.start(scheduler.taken_up([effect.attempt], self.register))
-            return
+    def _inside(self, live: Live, effect: Look | TakeUp | Work | Hear) -> None:
         try:
-            live.answer = self.look(effect.question)
+            match effect:
+                case Look(question=question):
+                    live.answer = self.look(question)
+                case TakeUp(attempt=attempt):
+                    self.start(scheduler.taken_up([attempt], self.register))
+                case Work():
+                    self.taking_over = False
+                    self.start(scheduler.at_start(self.book))
+                case Hear():
+                    self._hear(live)
         except (StoreError, UsageError) as exc:  # as in production
             live.error = exc
+
+    def _hear(self, live: Live) -> None:
+        """Log what waits, then look again: the answer comes when nothing waits."""
+        if commands := self.around.waiting():
+            live.program = _nested(_logged(commands), live.program)
 
     def look(self, question: Decision) -> Any:
         """Ask folded state; what is not in memory is fetched."""
@@ -212,7 +240,8 @@ class CrashDriver:
             case Reconcile():
                 return self.around.reconcile(effect)
             case CallHandler():
-                live.program = _nested(self.around.handler(effect), live.program)
+                handler = _called(self.around.handler(effect))
+                live.program = _nested(handler, live.program)
                 return None
             case Post(command=command):
                 return now(self.journal.store.post((command,)))[0]
@@ -221,7 +250,7 @@ class CrashDriver:
                 return None
             case Act(does=does):
                 return does()
-            case Look() | TakeUp():
+            case Look() | TakeUp() | Work() | Hear():
                 raise AssertionError  # answered above
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
@@ -260,11 +289,12 @@ class CrashDriver:
             self.append(lambda _: None)
 
     def moved(self, commit: Commit) -> None:
+        self.around.saw(commit)
         states, register = commit.moved.values(), self.register
         for state in states:
             if isinstance(state, Entry):
                 register.moved(state)
-        if self.epoch:
+        if self.works:
             self.start(scheduler.taken_up(commit.attempts, register))
             self.start(scheduler.after(states, self.book, self.epoch, register))
 
@@ -281,14 +311,29 @@ class CrashDriver:
             self.timers[key] = until
 
 
+def _called(handler: Program) -> Program:
+    try:
+        return (yield from handler)
+    except UsageError as exc:  # StaleRunError: the turn is over without it
+        return RunEnd("stopped", exc.code)
+
+
+def _logged(commands: Sequence[Command]) -> Program:
+    """The owner logs what others have posted, one command in a commit."""
+    for command in commands:
+        yield from append_until_stored(partial(inbox.apply, command=command))
+    yield Hear()
+
+
 def _nested(inner: Program, outer: Program) -> Program:
-    """Run a handler's program, then go on with the run that called it."""
+    """Run a program that an effect of another one asks for, then go on with that."""
+    answer = error = None
     try:
         answer = yield from inner
-    except UsageError as exc:  # StaleRunError: the turn is over without it
-        answer = RunEnd("stopped", exc.code)
+    except (StoreError, UsageError) as exc:
+        error = exc
     try:
-        effect = outer.send(answer)
+        effect = outer.throw(error) if error else outer.send(answer)
         while True:
             try:
                 answer = yield effect

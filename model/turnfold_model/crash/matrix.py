@@ -85,6 +85,7 @@ SMALL: Final = (
     Scenario(name="zombie", zombies=1, crashes=0),
     Scenario(name="zombie-two", messages=2, zombies=1, crashes=0),
     Scenario(name="zombie-fault", classes=(), zombies=1, crashes=0, faults=1),
+    Scenario(name="zombie-resend", classes=(), policy=_RESEND, zombies=1, crashes=1),
     Scenario(name="client", client=True, crashes=0),
     Scenario(name="client-abort", client=True, abort=True, crashes=0),
 )

@@ -5,7 +5,7 @@ Whatever could go this way or that asks `choose`, so the same process serves exh
 search, random search and a recorded life on a real disk.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from turnfold._decide.unit_of_work import (
 )
 from turnfold._log.bodies import fetch_payload, read_body
 from turnfold._log.ids import reply_entry
+from turnfold._log.outbox_events import Attempted, Dispatched
 from turnfold._runtime.channel import AttachedChannel
-from turnfold._runtime.committer import Committer, created
+from turnfold._runtime.committer import Commit, Committer, created
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.programs import (
     Append,
@@ -106,6 +107,7 @@ class Process:
         self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
         self._fence: Fence | None = None
         journal = Committer(store, self.book, self.context)
+        self.driver = TracedDriver(journal, self, 0)
         now(journal.load())
         self.clock.at_least(self.book.last_at)
         if self.book.position == 0 and epoch != 0:
@@ -113,7 +115,8 @@ class Process:
         epoch = self.next_epoch() if epoch is None else epoch
         if epoch:
             self._fence = Fence(epoch=epoch, owner=f"w{epoch}")
-        self.driver = TracedDriver(journal, self, epoch)
+        self.driver.epoch = epoch
+        self._found = {c.id for c in self.waiting()} if epoch else set()
 
     def next_epoch(self) -> int:
         state = self.book.state(STORE)
@@ -122,19 +125,17 @@ class Process:
     @property
     def called(self) -> bool:
         """Commands of others wait, and no program takes them up yet."""
-        return self.readable and INBOX not in self.driver.alive and bool(self._inbox())
+        heard = INBOX in self.driver.alive or self.driver.taking_over
+        return self.readable and not heard and bool(self.waiting())
 
     @property
     def behind(self) -> bool:
         """A worker that has lost its place has written what this one has not read."""
         return self.readable and bool(now(self.store.log(self.book.position, 1)))
 
-    def _inbox(self) -> Sequence[Command]:
-        return now(self.store.inbox())
-
     def hear(self) -> None:
         """Look at the inbox, as a ring or a poll makes a worker do."""
-        self.driver.add(INBOX, scripts.take_inbox(self._inbox))
+        self.driver.add(INBOX, scripts.take_inbox())
         alive = self.driver.alive  # the inbox goes first
         others = {key: live for key, live in alive.items() if key != INBOX}
         inbox = alive[INBOX]
@@ -145,7 +146,7 @@ class Process:
     def readable(self) -> bool:
         """A store in doubt shows nothing until a commit has opened it again."""
         try:
-            self._inbox()
+            self.waiting()
         except NotOpenError:
             return False
         return True
@@ -160,6 +161,7 @@ class Process:
             desks={(CHANNEL, "default"): desk} if self._fence else {},
             salt=self.salt,
             resumes=self.scenario.resumes,
+            holds_back=self.driver.taking_over,
         )
 
     def salt(self) -> bytes:
@@ -180,9 +182,13 @@ class Process:
 
     def moment(self) -> Hashable:
         """Two equal moments in equal worlds have the same future."""
-        return self.driver.moment(), self.born, frozenset(self._quiet.items())
+        quiet = frozenset(self._quiet.items())
+        return self.driver.moment(), self.born, quiet, frozenset(self._found)
 
     # --- Surroundings ---
+
+    def waiting(self) -> Sequence[Command]:
+        return now(self.store.inbox())
 
     def now(self) -> int:
         return self.clock.now()
@@ -190,6 +196,21 @@ class Process:
     def stop(self, when: str, effect: object) -> None:
         del when, effect  # this process dies anywhere
         self._died()
+
+    def saw(self, commit: Commit) -> None:
+        """An attempt that is durable now was decided with the inbox read: up to the
+        take-over, and up to this moment if a part in doubt is sent again by a grant."""
+        if not self.readable:
+            return
+        tried = [e for e in _tried(commit) if e.fence == self.driver.epoch]
+        waiting = self.waiting()
+        self._found.intersection_update(c.id for c in waiting)
+        if self._found and tried:
+            self._wrong("an attempt, though what waited at the take-over is not read")
+        receipts = {c.stream for c in waiting if c.kind == "receipt"}
+        for entry in tried:
+            if entry.granted and entry.stream in receipts:
+                self._wrong(f"INV-4 {entry.stream} again, though its receipt waited")
 
     def plan(self, effect: MakePlan) -> Any:
         entry = self.entry(effect.entry)
@@ -278,6 +299,14 @@ class Process:
 
     def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
         return self.driver.look(question)
+
+
+def _tried(commit: Commit) -> Iterator[Entry]:
+    """The entries that a commit attempts or dispatches, as they are now."""
+    for stream, event in commit.emitted:
+        entry = commit.moved.get(stream)
+        if isinstance(event, Attempted | Dispatched) and isinstance(entry, Entry):
+            yield entry
 
 
 def _create(journal: Committer) -> None:

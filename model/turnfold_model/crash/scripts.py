@@ -1,6 +1,5 @@
 """What the embedder of the explored gateway does: commands, and the handler."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 from turnfold._decide import inbox, turns
@@ -14,11 +13,11 @@ from turnfold._runtime.programs import (
     Append,
     CallHandler,
     Decision,
+    Hear,
     Post,
     Program,
     RunEnd,
     Wait,
-    append_until_stored,
 )
 from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason, Kind
@@ -30,7 +29,6 @@ from turnfold.messages import (
     Route,
     Text,
 )
-from turnfold.ports.store import Command
 from turnfold_model.crash.scenario import Scenario
 
 CHANNEL = "model"
@@ -78,10 +76,9 @@ def abort_reply(draft: UnitOfWork) -> None:
         abort_entry(draft, stream=name, reason=AbortReason.USER)
 
 
-def take_inbox(read: Callable[[], Sequence[Command]]) -> Program:
-    """The owner logs what others have posted, one command in a commit."""
-    for command in read():
-        yield from append_until_stored(partial(inbox.apply, command=command))
+def take_inbox() -> Program:
+    """A worker hears a ring, or polls."""
+    yield Hear()
 
 
 def enqueue(number: int, now: int) -> Post:

@@ -1,0 +1,102 @@
+"""The owner's side of the inbox: commands of other processes are logged, each once.
+
+One reading at a time; a caller that wants to know what waits now gets a reading that
+began after it asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from turnfold._decide import inbox
+from turnfold._runtime.committer import Committer
+from turnfold._runtime.programs import Decision
+from turnfold.errors import (
+    BusyError,
+    DiskError,
+    FateUnknownError,
+    NotOpenError,
+    OwnedError,
+    ReadOnlyError,
+    TurnfoldError,
+    UsageError,
+)
+from turnfold.ports.store import Command, Wanted
+
+_LOG = logging.getLogger("turnfold")
+_PAGE = 100  # commands that are logged in one commit
+_NOT_NOW = (
+    BusyError,
+    DiskError,
+    FateUnknownError,
+    NotOpenError,
+    OwnedError,
+    ReadOnlyError,
+)
+_Submit = Callable[[Decision, Wanted | None], Awaitable[Any]]
+
+
+class Intake:
+    """`owns()`: the store is still ours. `unfit`: the commands that cannot be done."""
+
+    def __init__(
+        self, journal: Committer, submit: _Submit, owns: Callable[[], bool]
+    ) -> None:
+        self._journal, self._submit, self._owns = journal, submit, owns
+        self.unfit: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._begun = self._done = 0  # readings
+
+    async def read(self) -> None:
+        """Log all that waits now. Raises StoreError or NotOpenError if the store cannot
+        do that at this moment; a later call goes on from there."""
+        asked = self._begun
+        async with self._lock:
+            if self._done > asked:
+                return  # a reading that began after this call has ended well
+            self._begun += 1
+            mine = self._begun
+            await self._read()
+            self._done = mine
+
+    async def _read(self) -> None:
+        if await self._journal.suspects():
+            await self._submit(_nothing, None)  # reads what memory does not know
+        more = True
+        while more and self._owns():
+            room = _PAGE + len(self.unfit)
+            found = await self._journal.store.inbox(room)
+            await self._log([c for c in found if c.id not in self.unfit])
+            more = len(found) >= room
+
+    async def _log(self, commands: Sequence[Command]) -> None:
+        answers = [self._submit(*_decision_of(c)) for c in commands]
+        done = await asyncio.gather(*answers, return_exceptions=True)
+        for command, result in zip(commands, done, strict=True):
+            if isinstance(result, BaseException):
+                await self._failed(command, result)
+
+    async def _failed(self, command: Command, error: BaseException) -> None:
+        """A caller who waits is told. A payload that was promised stays in the inbox,
+        where `health` and `inspect` show it."""
+        if isinstance(error, _NOT_NOW) or not isinstance(error, Exception):
+            raise error
+        if command.answer and isinstance(error, UsageError):
+            refusal = partial(inbox.refuse, command=command, error=error)
+            await self._submit(refusal, None)
+            return
+        self.unfit.add(command.id)
+        bug = None if isinstance(error, TurnfoldError) else error
+        told = command.kind, command.id, error
+        _LOG.error("inbox: %s %s: %s", *told, exc_info=bug)
+
+
+def _nothing(_: object) -> None:
+    """Decides nothing."""
+
+
+def _decision_of(command: Command) -> tuple[Decision, Wanted]:
+    keys = frozenset((command.key,) if command.key else ())
+    return partial(inbox.apply, command=command), Wanted(keys=keys)
