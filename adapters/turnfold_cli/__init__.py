@@ -30,6 +30,11 @@ COMMANDS = MappingProxyType(
         ),
         "list": ("list_", "list_", "Turns and entries, newest first."),
         "inbox": ("inbox", "inbox", "What waits for the worker to take it up."),
+        "retry": ("act", "retry", "Send a dead letter again; run a failed turn again."),
+        "resolve": ("act", "resolve", "Say what became of an entry in doubt."),
+        "discard": ("act", "discard", "Do nothing more about a turn or an entry."),
+        "abort": ("act", "abort", "Stop a turn or an entry."),
+        "open": ("act", "open_", "Open the gates of an account; let a held turn run."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
         "log": ("log", "log", "The log as NDJSON, one record a line."),
         "audit": ("audit", "audit", "Check a log against every rule it must keep."),
@@ -37,7 +42,9 @@ COMMANDS = MappingProxyType(
     }
 )
 _NEEDS = ("typer", "rich")
-_ABOUT = """Look into a turnfold store. Nothing here changes one.
+_ABOUT = """Look into a turnfold store, and decide about what waits in it.
+
+Only retry, resolve, discard, abort and open change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""
@@ -81,7 +88,7 @@ def app(arguments: list[str]) -> "typer.Typer":
 
 
 def _version_only() -> None:
-    """Look into a turnfold store."""
+    """Look into a turnfold store, and decide about what waits in it."""
 
 
 def _stub() -> None:

@@ -209,7 +209,7 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     turn = command.stream.startswith(TURN)
     stop = operator.abort_turn if turn else operator.abort_entry
     reason = AbortReason(data["reason"])
-    done: Abortion = stop(draft, command.stream, reason, data["by"])
+    done: Abortion = stop(draft, command.stream, reason, data["by"], data["why"])
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
@@ -222,8 +222,10 @@ def _receipt(draft: UnitOfWork, command: Command, data: Any) -> None:
 
 def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:
     del command
-    act = outcomes.connected if data.pop("connected") else outcomes.disconnected
-    act(draft, **data)
+    if data.pop("connected"):
+        outcomes.connected(draft, **data)
+    else:
+        outcomes.disconnected(draft, data["channel"], data["account"])
 
 
 def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
@@ -232,8 +234,8 @@ def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
 
 
 def _operate(decision: Callable[..., Any]) -> _Act:
-    def act(draft: UnitOfWork, command: Command, data: Any) -> None:
-        decision(draft, stream=command.stream, **data)
+    def act(draft: UnitOfWork, command: Command, data: Any) -> Any:
+        return decision(draft, stream=command.stream, **data)
 
     return act
 
@@ -246,6 +248,9 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "receipt": _receipt,
         "gate": _gate,
         "advance": _advance,
+        "retry": _operate(operator.retry),
+        "discard": _operate(operator.discard),
+        "let_go": _operate(operator.let_go),
         "redrive": _operate(operator.redrive),
         "resolve": _operate(operator.resolve),
         "acknowledge": _operate(operator.acknowledge),

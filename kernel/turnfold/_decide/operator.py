@@ -1,4 +1,5 @@
-"""What a person may decide: redrive, resolve a doubt, reschedule, acknowledge, bounce."""
+"""The acts of a person or an embedder: retry, resolve, discard, abort, redact, unhold; and
+a store that is an older copy of itself."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from turnfold._log import outbox_events as o
 from turnfold._log.bodies import digests_of, left_of
 from turnfold._log.events import Restored
 from turnfold._log.frozen import frozen
-from turnfold._log.ids import part_key
+from turnfold._log.ids import GATE, account_scope, gates_of, part_key
 from turnfold._state.entry import SPOILED, Entry
 from turnfold._state.fold import STORE, State, family
 from turnfold._state.turn import Turn
@@ -39,7 +40,11 @@ from turnfold.ports.store import Watermark
 
 
 def redrive(
-    draft: UnitOfWork, stream: str, by: str, accept_duplicate: bool = False
+    draft: UnitOfWork,
+    stream: str,
+    by: str,
+    accept_duplicate: bool = False,
+    why: str = "",
 ) -> None:
     """Send a dead letter again: from its first unsettled part, with a new budget."""
     entry = draft.entry(stream)
@@ -61,6 +66,7 @@ def redrive(
             by=by,
             accept_duplicate=accept_duplicate,
             keys=tuple([_new_key(entry, part) for part in spoiled]),
+            why=draft.text(stream, why),
         ),
     )
     attempt_if_free(draft, entry.lane)
@@ -94,7 +100,7 @@ def resolve(
         raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
     match verdict:
         case "delivered":
-            accepted(draft, entry, entry.attempt, Receipt(), by=by)
+            accepted(draft, entry, entry.attempt, Receipt(), by=by, why=why)
         case "not_sent" | "resend":
             resend = verdict == "resend"
             event = o.Resolved(
@@ -107,7 +113,7 @@ def resolve(
             draft.emit(stream, event)
             _stop_if_aborted(draft, draft.entry(stream))
         case "give_up":
-            fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
+            fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN, by=by, why=why)
         case _:
             raise RuleBrokenError(stream=stream, rule="verdict", why=verdict)
     attempt_if_free(draft, entry.lane)
@@ -119,16 +125,20 @@ def _stop_if_aborted(draft: UnitOfWork, entry: Entry) -> None:
         after_close(draft, draft.emit(entry.stream, event))
 
 
-def reschedule(draft: UnitOfWork, stream: str, due: int, by: str) -> None:
+def reschedule(
+    draft: UnitOfWork, stream: str, due: int, by: str, why: str = ""
+) -> None:
+    """Move the next attempt of an entry to `due` (ms)."""
     entry = draft.entry(stream)
-    draft.emit(stream, o.Rescheduled(due=due, by=by))
+    event = o.Rescheduled(due=due, by=by, why=draft.text(stream, why))
+    draft.emit(stream, event)
     attempt_if_free(draft, entry.lane)
 
 
-def acknowledge(draft: UnitOfWork, stream: str, by: str) -> None:
+def acknowledge(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
     """A person has seen a dead letter."""
     draft.entry(stream)
-    draft.emit(stream, o.Acknowledged(by=by))
+    draft.emit(stream, o.Acknowledged(by=by, why=draft.text(stream, why)))
 
 
 def bounce(draft: UnitOfWork, stream: str, part: int, detail: str = "") -> None:
@@ -195,7 +205,88 @@ def _named(state: Entry | Turn) -> str:
     return str(state.status if isinstance(state, Entry) else state.phase)
 
 
-def resubmit(draft: UnitOfWork, stream: str, by: str) -> None:
+def retry(
+    draft: UnitOfWork,
+    stream: str,
+    by: str,
+    accept_duplicate: bool = False,
+    why: str = "",
+) -> str:
+    """Do again what has failed, or now what waits for its time. Returns the act that
+    this was: "redriven", "rescheduled" or "resubmitted".
+
+    Raises RuleBrokenError where nothing can be repeated; `why` in it names the command
+    that helps.
+    """
+    if family(stream) == "turn":
+        return _retry_turn(draft, draft.turn(stream), by, accept_duplicate, why)
+    entry = draft.entry(stream)
+    match entry.phase:
+        case Phase.FAILED:
+            redrive(draft, stream, by, accept_duplicate, why)
+            return "redriven"
+        case Phase.QUEUED | Phase.RETRYABLE:
+            reschedule(draft, stream, draft.now, by, why)
+            return "rescheduled"
+        case Phase.IN_DOUBT | Phase.PARKED:
+            problem = "it may have arrived; resolve it"
+        case _:
+            problem = f"it is {entry.status}"
+    raise RuleBrokenError(stream=stream, rule="retry", why=problem)
+
+
+def _retry_turn(
+    draft: UnitOfWork, turn: Turn, by: str, accept_duplicate: bool, why: str
+) -> str:
+    if not turn.finals:
+        resubmit(draft, turn.stream, by, why)
+        return "resubmitted"
+    finals = all_of(partial(draft.entry, name) for name in turn.finals)
+    dead = [entry.stream for entry in finals if entry.phase is Phase.FAILED]
+    if not dead:
+        problem = f"its answer is {', '.join(sorted({e.status for e in finals}))}"
+        raise RuleBrokenError(stream=turn.stream, rule="retry", why=problem)
+    for name in dead:
+        redrive(draft, name, by, accept_duplicate, why)
+    return "redriven"
+
+
+def discard(draft: UnitOfWork, stream: str, by: str, why: str = "") -> str:
+    """A person decides that nothing more is done. A dead letter counts as seen; what is
+    in doubt ends as unknown and counts as seen; the rest is aborted. Returns
+    "acknowledged" or "aborted"."""
+    if family(stream) == "turn":
+        return _discard_turn(draft, draft.turn(stream), by, why)
+    entry = draft.entry(stream)
+    if entry.phase in (Phase.IN_DOUBT, Phase.PARKED):
+        resolve(draft, stream, "give_up", by, why)
+        why = ""
+    if draft.entry(stream).phase is Phase.FAILED:
+        acknowledge(draft, stream, by, why)
+        return "acknowledged"
+    if not entry.open:
+        problem = f"it is {entry.status} already"
+        raise RuleBrokenError(stream=stream, rule="discard", why=problem)
+    abort_entry(draft, stream, AbortReason.USER, by, why)
+    return "aborted"
+
+
+def _discard_turn(draft: UnitOfWork, turn: Turn, by: str, why: str) -> str:
+    entries = all_of(partial(draft.entry, e) for e in draft.entries_of(turn.stream))
+    waiting = (Phase.IN_DOUBT, Phase.PARKED, Phase.FAILED)
+    dead = [entry.stream for entry in entries if entry.phase in waiting]
+    for name in dead:
+        discard(draft, name, by, why)
+    if draft.turn(turn.stream).open:
+        abort_turn(draft, turn.stream, AbortReason.USER, by, why)
+        return "aborted"
+    if not dead:
+        problem = f"it is {turn.phase} already, and none of its entries has failed"
+        raise RuleBrokenError(stream=turn.stream, rule="discard", why=problem)
+    return "acknowledged"
+
+
+def resubmit(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
     """Run a failed turn again, once."""
     turn = draft.turn(stream)
     if turn.resubmitted:
@@ -204,7 +295,7 @@ def resubmit(draft: UnitOfWork, stream: str, by: str) -> None:
     if turn.finals:
         why = f"the outbox owns its answer; redrive {', '.join(turn.finals)}"
         raise RuleBrokenError(stream=stream, rule="not_answered", why=why)
-    draft.emit(stream, t.Resubmitted(by=by))
+    draft.emit(stream, t.Resubmitted(by=by, why=draft.text(stream, why)))
 
 
 # --- Stopping what is no longer wanted: by a user, or because something newer replaces it ---
@@ -226,59 +317,74 @@ class Abortion:
 
 
 def abort_entry(
-    draft: UnitOfWork, stream: str, reason: AbortReason, by: str | None = None
+    draft: UnitOfWork,
+    stream: str,
+    reason: AbortReason,
+    by: str | None = None,
+    why: str = "",
 ) -> Abortion:
     entry = draft.entry(stream)
     if entry.open and entry.abort is None:
-        _stop(draft, entry, reason, by)
+        _stop(draft, entry, reason, by, why)
         attempt_if_free(draft, entry.lane)
     after = draft.entry(stream)
     return Abortion(aborted=after.phase is Phase.ABORTED, status=after.status)
 
 
-def _stop(draft: UnitOfWork, entry: Entry, reason: AbortReason, by: str | None) -> None:
+def _stop(
+    draft: UnitOfWork, entry: Entry, reason: AbortReason, by: str | None, why: str
+) -> None:
     stream = entry.stream
+    told = draft.text(stream, why)
     if rules.abortable_as_unsent(entry):
-        after_close(draft, draft.emit(stream, o.Aborted(reason=reason, by=by)))
+        after_close(
+            draft, draft.emit(stream, o.Aborted(reason=reason, by=by, why=told))
+        )
         return
-    after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))
+    after = draft.emit(stream, o.AbortRequested(reason=reason, by=by, why=told))
     if after.phase is Phase.PARKED:
         fail_entry(draft, after, Reason.OUTCOME_UNKNOWN)
 
 
 def abort_turn(
-    draft: UnitOfWork, stream: str, reason: AbortReason, by: str | None = None
+    draft: UnitOfWork,
+    stream: str,
+    reason: AbortReason,
+    by: str | None = None,
+    why: str = "",
 ) -> Abortion:
     """Stop a turn and everything of it that is still open."""
     turn = draft.turn(stream)
     if turn.open and turn.abort is None:
         if turn.phase is TurnPhase.ANSWERED:
-            _abort_answered(draft, turn, reason, by)
+            _abort_answered(draft, turn, reason, by, why)
         else:
             outcome = _OUTCOMES.get(reason, TurnOutcome.ABORTED)
-            draft.emit(stream, t.TurnAborted(outcome=outcome, by=by))
-            _cascade(draft, turn, reason, by)
+            told = draft.text(stream, why)
+            draft.emit(stream, t.TurnAborted(outcome=outcome, by=by, why=told))
+            _cascade(draft, turn, reason, by, why)
     after = draft.turn(stream)
     return Abortion(aborted=after.phase is TurnPhase.ABORTED, status=after.phase)
 
 
 def _abort_answered(
-    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None
+    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None, why: str
 ) -> None:
     """The outbox owns the answer: the end of the turn follows from its entries."""
-    draft.emit(turn.stream, t.TurnAbortRequested(reason=reason, by=by))
-    _cascade(draft, turn, reason, by)
+    told = draft.text(turn.stream, why)
+    draft.emit(turn.stream, t.TurnAbortRequested(reason=reason, by=by, why=told))
+    _cascade(draft, turn, reason, by, why)
     if draft.turn(turn.stream).open:
         conclude(draft, turn.stream)
 
 
 def _cascade(
-    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None
+    draft: UnitOfWork, turn: Turn, reason: AbortReason, by: str | None, why: str
 ) -> None:
     lanes = set()
     for entry in list(draft.entries(turn.stream)):
         if entry.open and entry.abort is None:
-            _stop(draft, entry, reason, by)
+            _stop(draft, entry, reason, by, why)
             lanes.add(entry.lane)
     for lane in sorted(lanes):
         attempt_if_free(draft, lane)
@@ -359,10 +465,50 @@ def _hold(draft: UnitOfWork, turn: Turn) -> None:
         draft.emit(turn.stream, t.Held(reason=REASON))
 
 
-def unhold(draft: UnitOfWork, stream: str, by: str) -> None:
+_NOTE = 500  # characters of a reason that a gate keeps
+
+
+def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
+    """Open what holds a stream back: the gates of an entry, of a turn's entries, of an
+    account (`channel/account`), or one gate by its name; and let a held turn run.
+
+    Returns the names of what was opened. Raises RuleBrokenError if nothing was closed.
+    """
+    opened = []
+    if family(stream) == "turn" and draft.turn(stream).held:
+        unhold(draft, stream, by, why)
+        opened.append(stream)
+    for name in _gates_before(draft, stream):
+        gate = draft.gate(name)
+        if gate is not None and gate.holds(draft.now):
+            note = why[:_NOTE] or None
+            draft.emit(name, t.GateOpened(reason="operator", by=by, note=note))
+            opened.append(name)
+    if not opened:
+        raise RuleBrokenError(stream=stream, rule="let_go", why="nothing holds it back")
+    return opened
+
+
+def _gates_before(draft: UnitOfWork, stream: str) -> list[str]:
+    match family(stream):
+        case "gate":
+            return [stream]
+        case "entry":
+            entries = [draft.entry(stream)]
+        case "turn":
+            names = draft.entries_of(stream)
+            entries = all_of(partial(draft.entry, name) for name in names)
+        case _:
+            channel, _, account = stream.partition("/")
+            return [f"{GATE}{account_scope(channel, account)}"]
+    names = [gate for entry in entries for gate in gates_of(entry.lane)]
+    return list(dict.fromkeys(names))
+
+
+def unhold(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
     """A person says that a turn has not been answered: it runs."""
     turn = draft.turn(stream)
     if not turn.held:
         raise RuleBrokenError(stream=stream, rule="held", why=f"it is {turn.phase}")
-    draft.emit(stream, t.Unheld(by=by))
+    draft.emit(stream, t.Unheld(by=by, why=draft.text(stream, why)))
     start_if_free(draft, stream)

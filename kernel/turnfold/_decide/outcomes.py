@@ -110,6 +110,7 @@ def accepted(
     deduplicated: bool = False,
     looked_up: bool = False,
     by: str | None = None,
+    why: str = "",
 ) -> None:
     """Settle the current part by a receipt; the last part closes the entry, which fails
     if another part was refused or bounced."""
@@ -123,6 +124,7 @@ def accepted(
         deduplicated=deduplicated,
         looked_up=looked_up,
         by=by,
+        why=draft.text(entry.stream, why),
     )
     _part_settled(draft, entry, settled)
 
@@ -223,12 +225,21 @@ def fail_entry(
     reason: Reason,
     failure: FailureClass | None = None,
     detail: str = "",
+    by: str | None = None,
+    why: str = "",
 ) -> None:
-    """End an entry. What may have arrived is never called undelivered (INV-12)."""
+    """End an entry. What may have arrived is never called undelivered (INV-12). `by`
+    and `why`: the person who ended it, and the reason that was given."""
     if not rules.no_doubt(entry):
         reason = Reason.OUTCOME_UNKNOWN
     told = draft.text(entry.stream, detail)
-    event = o.FailedTerminal(reason=reason, failure=failure, detail=told)
+    event = o.FailedTerminal(
+        reason=reason,
+        failure=failure,
+        detail=told,
+        by=by,
+        why=draft.text(entry.stream, why),
+    )
     after_close(draft, draft.emit(entry.stream, event))
 
 
@@ -406,12 +417,19 @@ def _longer(held: int | None, asked: int | None) -> bool:
     return held is None or (asked is not None and held >= asked)
 
 
-def connected(draft: UnitOfWork, channel: str, account: str) -> None:
-    """The embedder says that an account works again: nothing waits any longer."""
+def connected(
+    draft: UnitOfWork,
+    channel: str,
+    account: str,
+    by: str | None = None,
+    why: str = "",
+) -> None:
+    """An account works again: nothing waits any longer. `by`: the person who says so;
+    None for the embedder."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if gate is not None and gate.closed:
-        draft.emit(name, GateOpened(reason="connected"))
+        draft.emit(name, GateOpened(reason="connected", by=by, note=why[:500] or None))
 
 
 def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:

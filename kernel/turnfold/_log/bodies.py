@@ -213,12 +213,11 @@ def digests_of(event: Event) -> Iterator[str]:
             yield event.body
         case t.StepDone():
             yield event.result
-        case o.Resolved() if event.why is not None:
-            yield event.why
         case _:
-            detail = getattr(event, "detail", None)
-            if detail is not None:
-                yield detail
+            for name in ("detail", "why"):
+                text = getattr(event, name, None)
+                if text is not None:
+                    yield text
 
 
 def content_of(event: Event, data: bytes) -> str | None:

@@ -131,12 +131,14 @@ class Failed:
 class TurnAbortRequested:
     reason: AbortReason
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
 class TurnAborted:
     outcome: TurnOutcome
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -156,11 +158,13 @@ class Held:
 @frozen(kw_only=True)
 class Unheld:
     by: str
+    why: str | None = None
 
 
 @frozen(kw_only=True)
 class Resubmitted:
     by: str
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -204,7 +208,12 @@ class GateClosed:
 
 @frozen(kw_only=True)
 class GateOpened:
+    """Opened by its embedder or by a person. `note` is that person's reason: a gate keeps
+    no bodies, so the text stands here."""
+
     reason: str
+    by: str | None = None
+    note: str | None = None
 
 
 @frozen(kw_only=True)

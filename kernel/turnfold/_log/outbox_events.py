@@ -143,6 +143,7 @@ class PartDelivered:
     looked_up: bool = False
     suppressed: str | None = None
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -157,6 +158,7 @@ class Delivered:
     looked_up: bool = False
     suppressed: str | None = None
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -227,18 +229,21 @@ class FailedTerminal:
     failure: FailureClass | None = None
     by: str | None = None
     detail: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
 class AbortRequested:
     reason: AbortReason
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
 class Aborted:
     reason: AbortReason
     by: str | None = None
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -253,6 +258,7 @@ class LateReceipt:
 class Rescheduled:
     due: Integer
     by: str
+    why: str | None = None
 
 
 @frozen(kw_only=True)
@@ -265,11 +271,13 @@ class Redriven:
     by: str
     accept_duplicate: bool = False
     keys: tuple[str, ...] = ()
+    why: str | None = None
 
 
 @frozen(kw_only=True)
 class Acknowledged:
     by: str
+    why: str | None = None
 
 
 @frozen(kw_only=True)

@@ -214,21 +214,29 @@ class Commands:
             expires_at=expires,
         )
 
-    async def abort(self, stream: str, *, by: str | None = None) -> Abortion:
+    async def abort(
+        self, stream: str, *, by: str | None = None, why: str = ""
+    ) -> Abortion:
         """Stop a turn or an entry. Says honestly if it is too late."""
-        return await self._stop(stream, AbortReason.USER, by)
+        return await self._stop(stream, AbortReason.USER, by, why)
 
-    async def supersede(self, turn: str, *, by: str | None = None) -> Abortion:
+    async def supersede(
+        self, turn: str, *, by: str | None = None, why: str = ""
+    ) -> Abortion:
         """Stop a turn because something newer replaces it."""
-        return await self._stop(turn, AbortReason.SUPERSEDED, by)
+        return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
 
-    async def _stop(self, stream: str, reason: AbortReason, by: str | None) -> Abortion:
+    async def _stop(
+        self, stream: str, reason: AbortReason, by: str | None, why: str
+    ) -> Abortion:
         turn = check_id("stream", stream).startswith(TURN)
         decision = operator.abort_turn if turn else operator.abort_entry
         by = check_optional_id("by", by)
-        decide = partial(decision, stream=stream, reason=reason, by=by)
+        said: dict[str, Any] = {"reason": reason, "by": by}
+        said["why"] = check_text("why", why)
+        decide = partial(decision, stream=stream, **said)
         try:
-            done = await self._do(decide, "abort", stream, {"reason": reason, "by": by})
+            done = await self._do(decide, "abort", stream, said)
         except RequestedError:
             return Abortion(aborted=False, status="requested")
         return done if isinstance(done, Abortion) else Abortion(**done)
@@ -252,28 +260,87 @@ class Commands:
         )
         return await self._mailbox.ask(command)
 
-    async def connected(self, channel: str, *, account: str = "default") -> None:
-        """The account works: what waited for it goes now, back-off or not."""
-        await self._gate(outcomes.connected, channel, account)
+    async def connected(
+        self,
+        channel: str,
+        *,
+        account: str = "default",
+        by: str | None = None,
+        why: str = "",
+    ) -> None:
+        """The account works: what waited for it goes now, back-off or not. `by` and
+        `why`: the person who says so, for the log; None for the embedder itself."""
+        said = {"by": check_optional_id("by", by), "why": check_text("why", why)}
+        await self._gate(outcomes.connected, channel, account, **said)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
         """The account cannot send: hold it and spend no attempts until connected()."""
         await self._gate(outcomes.disconnected, channel, account)
 
     async def _gate(
-        self, decision: Callable[..., None], channel: str, account: str
+        self, decision: Callable[..., None], channel: str, account: str, **said: Any
     ) -> None:
         names = {
             "channel": check_id("channel", channel),
             "account": check_id("account", account),
-        }
+        } | said
         opens = decision is outcomes.connected
         await self._do(
             partial(decision, **names), "gate", "store", names | {"connected": opens}
         )
 
+    async def retry(
+        self, stream: str, *, by: str, why: str = "", accept_duplicate: bool = False
+    ) -> str:
+        """Do again what has failed: a dead letter, the dead letters of a turn, or the
+        run of a turn without an answer. An entry that waits for its time goes now.
+
+        `accept_duplicate`: also if it may have arrived. Returns "redriven",
+        "rescheduled" or "resubmitted". Raises RuleBrokenError if nothing can be
+        repeated, NotFoundError for an unknown id.
+        """
+        act: str = await self._operate(
+            operator.retry,
+            "retry",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+            accept_duplicate=accept_duplicate,
+        )
+        return act
+
+    async def discard(self, stream: str, *, by: str, why: str = "") -> str:
+        """Decide that nothing more is done: a dead letter counts as seen, a doubt ends
+        as unknown, the rest is aborted. Returns "acknowledged" or "aborted". Raises
+        RuleBrokenError if all of it is over already."""
+        act: str = await self._operate(
+            operator.discard,
+            "discard",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+        )
+        return act
+
+    async def let_go(self, stream: str, *, by: str, why: str = "") -> list[str]:
+        """Open what holds something back: the gates of an entry, of the entries of a
+        turn, or of an account (`channel/account`), or one gate by its name; and let a
+        held turn run. Returns the names of what was opened. Raises RuleBrokenError if
+        nothing was closed."""
+        names: list[str] = await self._operate(
+            operator.let_go,
+            "let_go",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+        )
+        return list(names)
+
     async def redrive(
-        self, entry: str, *, by: str, accept_duplicate: bool = False
+        self, entry: str, *, by: str, why: str = "", accept_duplicate: bool = False
     ) -> None:
         """Send a dead letter again, from its first part that is not delivered."""
         await self._operate(
@@ -281,6 +348,7 @@ class Commands:
             "redrive",
             entry,
             by=by,
+            why=check_text("why", why),
             accept_duplicate=accept_duplicate,
         )
 
@@ -298,14 +366,20 @@ class Commands:
             marked=marked,
         )
 
-    async def acknowledge(self, entry: str, *, by: str) -> None:
+    async def acknowledge(self, entry: str, *, by: str, why: str = "") -> None:
         """A person has seen a dead letter."""
-        await self._operate(operator.acknowledge, "acknowledge", entry, by=by)
+        why = check_text("why", why)
+        await self._operate(operator.acknowledge, "acknowledge", entry, by=by, why=why)
 
-    async def reschedule(self, entry: str, due_ms: int, *, by: str) -> None:
+    async def reschedule(
+        self, entry: str, due_ms: int, *, by: str, why: str = ""
+    ) -> None:
         """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
         due = check_ms("due_ms", due_ms)
-        await self._operate(operator.reschedule, "reschedule", entry, by=by, due=due)
+        why = check_text("why", why)
+        await self._operate(
+            operator.reschedule, "reschedule", entry, by=by, due=due, why=why
+        )
 
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
         """The platform refused afterwards what it had accepted."""
@@ -317,14 +391,16 @@ class Commands:
         decision = partial(operator.bounce, stream=stream, **arguments)
         await self._do(decision, "bounce", stream, arguments)
 
-    async def resubmit(self, turn: str, *, by: str) -> None:
+    async def resubmit(self, turn: str, *, by: str, why: str = "") -> None:
         """Run a failed turn again, once."""
-        await self._operate(operator.resubmit, "resubmit", turn, "turn", by=by)
+        why = check_text("why", why)
+        await self._operate(operator.resubmit, "resubmit", turn, "turn", by=by, why=why)
 
-    async def unhold(self, turn: str, *, by: str) -> None:
+    async def unhold(self, turn: str, *, by: str, why: str = "") -> None:
         """Let a turn run that is held because the store was restored from a copy: a
         person has seen that it was not answered in the history that is gone."""
-        await self._operate(operator.unhold, "unhold", turn, "turn", by=by)
+        why = check_text("why", why)
+        await self._operate(operator.unhold, "unhold", turn, "turn", by=by, why=why)
 
     async def redact(self, stream: str, *, by: str) -> bool:
         """Erase for good what a turn or an entry has stored: payloads, files, texts of

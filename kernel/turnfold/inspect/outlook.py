@@ -46,14 +46,18 @@ def _closed(entry: Entry) -> Next:
             return Next(text=f"nothing: aborted ({entry.reason})")
         case _ if entry.bounced and not entry.acknowledged:
             text = "nothing by itself: the platform refused it after it had accepted it"
-            return Next(text=f"{text}; redrive or acknowledge", person=True)
+            return Next(text=f"{text}; {_decide(entry)}", person=True)
         case _ if entry.acknowledged:
             return Next(
                 text=f"nothing: failed ({entry.reason}), and somebody has seen it"
             )
         case _:
-            text = f"nothing by itself: failed ({entry.reason}); redrive or acknowledge"
+            text = f"nothing by itself: failed ({entry.reason}); {_decide(entry)}"
             return Next(text=text, person=True)
+
+
+def _decide(entry: Entry) -> str:
+    return f"turnfold retry {entry.stream}, or turnfold discard {entry.stream}"
 
 
 def _in_flight(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
@@ -115,7 +119,8 @@ def _policy(entry: Entry) -> str:
 
 def _waits(draft: UnitOfWork, entry: Entry) -> Next:
     if entry.phase is Phase.PARKED:
-        text = f"parked ({entry.reason}): somebody must say if it arrived (resolve)"
+        text = f"parked ({entry.reason}): somebody must say if it arrived: turnfold resolve "
+        text += f"{entry.stream} delivered|not_sent|resend|give_up"
         text += "; else it ends as outcome_unknown"
         return Next(text=text, at=entry.expires_at, person=True)
     if entry.due is not None and draft.now < entry.due:
@@ -143,6 +148,7 @@ def _gated(draft: UnitOfWork, entry: Entry) -> Next:
         if gate is not None and gate.holds(draft.now):
             text = f"waits: {name} is closed ({gate.reason})"
             person = gate.until is None
+            text += f"; turnfold open {entry.stream}" if person else ""
             return Next(text=text, at=gate.until, person=person)
     return Next(text="waits", at=entry.expires_at)
 

@@ -206,7 +206,8 @@ def _ledger(event: Event) -> str:
         case t.GateClosed():
             return f"closed ({event.reason})"
         case t.GateOpened():
-            return f"opened ({event.reason})"
+            note = f": {event.note}" if event.note else ""
+            return f"opened ({event.reason}){by(event.by)}{note}"
         case t.CursorAdvanced():
             return f"moved to {event.cursor}"
         case t.StoreCreated():
