@@ -10,7 +10,7 @@ from turnfold.audit import Acceptance, audit_store
 from turnfold.enums import Flush
 from turnfold.ports.store import record_pages
 from turnfold_model import reference
-from turnfold_model.gateway import Gateway, in_file, in_memory
+from turnfold_model.testing.gateway import Gateway, in_file, in_memory
 
 from .case_report import PAGE, CaseReport, marked_in_files, read_cases
 

@@ -24,7 +24,7 @@ from turnfold.ports.store import store_at
 from turnfold.settings import Settings
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_adapters.channels.webhook_inbound import WebhookInbox
-from turnfold_model.failpoints import Failpoints, Stop
+from turnfold_model.testing.failpoints import Failpoints, Stop
 
 # The demo kills on purpose and more often than any process dies by itself: what would
 # rightly give up after the 3rd or 5th death has to go on here, and without long waits.

@@ -8,7 +8,7 @@ from itertools import cycle, pairwise
 from attrs import frozen
 
 from turnfold_cli.demo_gateway import block_text, part_text
-from turnfold_model.failpoints import Stop
+from turnfold_model.testing.failpoints import Stop
 
 STORE = "gateway.db"  # in the folder of a demo
 

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from turnfold.ports.store import Store, store_at
 from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
-from turnfold_model.quiet import at_rest
+from turnfold_model.testing.at_rest import at_rest
 
 WITNESS, LOG = "witness.json", "gateway.log"
 

@@ -16,17 +16,17 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from turnfold_model.commands import UnavailableError
+from turnfold_model.unavailable import UnavailableError
 
 COMMANDS: Final = {
-    "crash": "turnfold_model.crash_command",
-    "edges": "turnfold_model.edges_command",
-    "explore": "turnfold_model.explore_command",
-    "kill9": "turnfold_model.kill9_command",
-    "mutants": "turnfold_model.mutants_command",
-    "powerloss": "turnfold_model.powerloss_command",
-    "readings": "turnfold_model.readings_command",
-    "tlc": "turnfold_model.tlc_command",
+    "crash": "turnfold_model.crash.command",
+    "edges": "turnfold_model.edge_walks.command",
+    "explore": "turnfold_model.protocol_model.command",
+    "kill9": "turnfold_model.kill9.command",
+    "mutants": "turnfold_model.mutants.command",
+    "powerloss": "turnfold_model.powerloss.command",
+    "readings": "turnfold_model.readings.command",
+    "tlc": "turnfold_model.tla.command",
 }
 
 

@@ -19,10 +19,10 @@ from attrs import define, field
 from turnfold.api.kernel import Kernel
 from turnfold.audit import Acceptance, Report, audit_store
 from turnfold.ports.store import Store, record_pages
-from turnfold_model.clock import FakeClock
-from turnfold_model.edges import Edge, taken
-from turnfold_model.platform import Platform
+from turnfold_model.edge_walks.edges import Edge, taken
 from turnfold_model.reference import as_events
+from turnfold_model.testing.clock import FakeClock
+from turnfold_model.testing.platform import Platform
 
 _MARK = "turnfold_no_audit"
 _EDGES = pytest.StashKey[set[Edge]]()
@@ -62,7 +62,7 @@ def pytest_terminal_summary(
 ) -> None:
     if not config.getoption("--turnfold-edges"):
         return
-    from turnfold_model.edges_command import told  # noqa: PLC0415  for this option only
+    from turnfold_model.edge_walks.command import told  # noqa: PLC0415  for this option only
 
     seen = config.stash[_EDGES]
     report = told(dict.fromkeys(seen, 1))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from turnfold.audit import Rule, audit_log
 from turnfold_cli import app
-from turnfold_model.gateway import Gateway, in_file, route, spin
+from turnfold_model.testing.gateway import Gateway, in_file, route, spin
 
 from .test_audit_store import (  # noqa: F401  two of them are fixtures
     audited_file,

@@ -20,8 +20,8 @@ from turnfold.enums import Phase
 from turnfold.ports.store import Body, Stored, Write, now
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
-from turnfold_model.platform import unknown
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.testing.platform import unknown
 
 
 async def worked(gateway: Gateway) -> None:

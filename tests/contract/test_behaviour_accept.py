@@ -8,7 +8,7 @@ from turnfold import Inbound, SourceCursor, TurnfoldError
 from turnfold._log.ids import cursor_of
 from turnfold.enums import TurnOutcome, TurnPhase
 from turnfold.errors import InvalidInputError, NotFoundError
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     commits,
     driver_of,
@@ -19,7 +19,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import wait_for
+from turnfold_model.testing.platform import wait_for
 
 
 async def echo(handle) -> None:

@@ -7,7 +7,7 @@ import pytest
 from turnfold import Accepted, Kernel, Receipt, Route
 from turnfold.ports.channel import Unknown
 from turnfold_adapters.stores.memory import MemoryStore
-from turnfold_model.peek import Peek
+from turnfold_model.testing.peek import Peek
 
 
 class Slow:

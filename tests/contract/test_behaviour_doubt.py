@@ -12,7 +12,7 @@ from turnfold._runtime.scheduler import Key
 from turnfold.enums import Phase
 from turnfold.ports.channel import CannotTell, Found, Receipt
 from turnfold_adapters.stores.memory import MemoryStore
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
     entry,
@@ -23,7 +23,7 @@ from turnfold_model.gateway import (
     story,
     until,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     Platform,
     PlatformChannel,
     hang,

@@ -22,8 +22,8 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold.ports.channel import Unknown
-from turnfold_model.faulty import FaultyStore
-from turnfold_model.gateway import (
+from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.gateway import (
     Gateway,
     commits,
     driver_of,
@@ -37,7 +37,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     PlatformChannel,
     answers,
     cancels_itself,

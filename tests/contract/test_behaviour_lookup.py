@@ -12,7 +12,7 @@ from turnfold import (
     Settings,
     Unknown,
 )
-from turnfold_model.gateway import Gateway, entry, events, route
+from turnfold_model.testing.gateway import Gateway, entry, events, route
 
 
 class Forgetful:

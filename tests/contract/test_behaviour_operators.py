@@ -11,7 +11,7 @@ from turnfold.errors import (
     RuleBrokenError,
 )
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     inbound,
@@ -21,7 +21,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     reject,
     unknown,
 )

@@ -9,7 +9,7 @@ from turnfold._log.bodies import place_of
 from turnfold.enums import Kind, Phase, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.ports.channel import PlannedPart
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     inbound,
@@ -20,7 +20,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     PlatformChannel,
     accept,
     accept_in,

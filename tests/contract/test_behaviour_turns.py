@@ -14,7 +14,7 @@ from turnfold.errors import (
     StaleRunError,
     StepInDoubtError,
 )
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     commits,
     driver_of,
@@ -27,7 +27,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     PlatformChannel,
     accept,
     hang,

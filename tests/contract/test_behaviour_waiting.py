@@ -15,8 +15,8 @@ from turnfold.enums import (
     TurnOutcome,
 )
 from turnfold.ports.channel import Rejected
-from turnfold_model.clock import START_MS
-from turnfold_model.gateway import (
+from turnfold_model.testing.clock import START_MS
+from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
     entry,
@@ -26,7 +26,7 @@ from turnfold_model.gateway import (
     spin,
     story,
 )
-from turnfold_model.platform import (
+from turnfold_model.testing.platform import (
     Platform,
     PlatformChannel,
     accept,

@@ -7,8 +7,8 @@ import pytest
 
 from turnfold import BlockingKernel, Kernel, Settings
 from turnfold.errors import NotAStoreError, NotOpenError
-from turnfold_model.gateway import inbound, route
-from turnfold_model.platform import Platform, PlatformChannel
+from turnfold_model.testing.gateway import inbound, route
+from turnfold_model.testing.platform import Platform, PlatformChannel
 
 
 def made(path: Path, platform: Platform) -> BlockingKernel:

@@ -34,7 +34,7 @@ from turnfold.ports.channel import (
     Verdict,
 )
 from turnfold_model import check_channel
-from turnfold_model.channel_checks import (
+from turnfold_model.checks.channel import (
     CHECKS,
     CheckFailedError,
     Fault,

@@ -13,7 +13,7 @@ from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_cli.platform import Platform
 from turnfold_cli.platform_book import Fault as PlatformFault
 from turnfold_cli.platform_book import FaultKind, Mode
-from turnfold_model.channel_checks import CHECKS, Check, Fault, Harness, Seen, run_check
+from turnfold_model.checks.channel import CHECKS, Check, Fault, Harness, Seen, run_check
 
 _SCRIPTED = {
     Fault.CUT_AFTER: PlatformFault(kind=FaultKind.CUT_AFTER),

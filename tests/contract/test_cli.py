@@ -17,8 +17,8 @@ import turnfold_cli
 from turnfold.enums import FailureClass
 from turnfold.inspect import export
 from turnfold_cli import COMMANDS, app
-from turnfold_model.gateway import Gateway, in_file, inbound, route, spin
-from turnfold_model.platform import reject, unknown
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.testing.platform import reject, unknown
 
 ESCAPE = "\x1b"
 

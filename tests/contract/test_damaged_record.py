@@ -13,8 +13,8 @@ from turnfold.enums import TurnOutcome
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Record
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.gateway import Gateway, in_file, inbound, peek, route
-from turnfold_model.peek import Peek
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, peek, route
+from turnfold_model.testing.peek import Peek
 
 
 async def _answer(handle: Any) -> None:

@@ -12,10 +12,10 @@ from tests.least import LEAST
 
 from turnfold_model import reference
 from turnfold_model.__main__ import main
-from turnfold_model.edges import ALL, Edge, taken
-from turnfold_model.reference_kinds import Record
-from turnfold_model.walk_stage import Walk, logs
-from turnfold_model.walks import UNTAKEN, WALKS
+from turnfold_model.edge_walks.edges import ALL, Edge, taken
+from turnfold_model.edge_walks.stage import Walk, logs
+from turnfold_model.edge_walks.walks import UNTAKEN, WALKS
+from turnfold_model.reference.kinds import Record
 
 
 @cache

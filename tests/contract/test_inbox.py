@@ -18,7 +18,7 @@ from turnfold.enums import (
 )
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
 from turnfold.ports.store import Command, Refused, Store, Stored, Write
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     commits,
     driver_of,
@@ -31,7 +31,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import wait_for
+from turnfold_model.testing.platform import wait_for
 
 SENT = ("attempted", "dispatched", "delivered")
 

@@ -24,8 +24,8 @@ from turnfold.inspect import (
 )
 from turnfold.ports.store import Command
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.gateway import Gateway, in_file, inbound, peek, route, spin
-from turnfold_model.platform import PlatformChannel, hang, reject, unknown
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, peek, route, spin
+from turnfold_model.testing.platform import PlatformChannel, hang, reject, unknown
 
 HOUR = 3_600_000
 RETRY = FailureClass.TRANSIENT

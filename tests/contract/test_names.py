@@ -9,7 +9,7 @@ import pytest
 from turnfold import Kernel
 from turnfold._decide.turns import SourceCursor
 from turnfold.errors import InvalidInputError
-from turnfold_model.gateway import Gateway, inbound, route, spin
+from turnfold_model.testing.gateway import Gateway, inbound, route, spin
 
 HOSTILE = {
     "NUL": "a\0b",

@@ -19,7 +19,7 @@ from turnfold_adapters.stores import processes
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.ownership import POLL_S, Claim
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import head_of
+from turnfold_model.checks.store_kit import head_of
 
 WORKER = """
 import sys

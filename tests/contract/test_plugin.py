@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 BROKEN = """
 import asyncio
 from turnfold import Accepted, Kernel, Receipt, Route
-from turnfold_model.platform import PlatformChannel
+from turnfold_model.testing.platform import PlatformChannel
 
 class Twice(PlatformChannel):
     async def send(self, part, key, attempt):

@@ -17,7 +17,7 @@ from turnfold.enums import FailureClass, Phase, TurnOutcome
 from turnfold.errors import RuleBrokenError, StillOpenError
 from turnfold.ports.channel import Rejected
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     events,
@@ -30,7 +30,7 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import answers
+from turnfold_model.testing.platform import answers
 
 SECRETS = ("asked-Aq3", "block-Bq3", "final-Cq3", "step-Dq3", "file-Eq3", "error-Fq3")
 

@@ -32,7 +32,7 @@ from turnfold.ports.store import Store, Watermark
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model import reference
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     events,
@@ -44,8 +44,8 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.peek import Peek
-from turnfold_model.platform import PlatformChannel, answers, hang, unknown
+from turnfold_model.testing.peek import Peek
+from turnfold_model.testing.platform import PlatformChannel, answers, hang, unknown
 
 
 class Backups(Protocol):

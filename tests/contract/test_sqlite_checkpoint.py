@@ -14,7 +14,7 @@ from turnfold.errors import DiskError
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite import wal as log_file
 from turnfold_adapters.stores.sqlite.wal import Wal
-from turnfold_model.store_kit import head_of, put, running, whole_log
+from turnfold_model.checks.store_kit import head_of, put, running, whole_log
 
 SMALL = 2 * 1024 * 1024  # of a log: 127 pages, and the thread begins
 

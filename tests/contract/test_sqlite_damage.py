@@ -14,7 +14,7 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import (
+from turnfold_model.checks.store_kit import (
     body,
     body_in,
     head_of,

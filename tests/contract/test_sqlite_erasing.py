@@ -14,7 +14,7 @@ import pytest
 from turnfold.errors import DiskError, InvalidInputError
 from turnfold.ports.store import Body, Store
 from turnfold_adapters.stores.sqlite import SqliteStore, files
-from turnfold_model.store_kit import (
+from turnfold_model.checks.store_kit import (
     attempt,
     body,
     body_in,

@@ -12,7 +12,7 @@ import pytest
 from turnfold._log.canonical import hash_of
 from turnfold.ports.store import Store, now
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import read, running, whole_log
+from turnfold_model.checks.store_kit import read, running, whole_log
 
 # Writes until it is killed; says the position after each COMMIT. Every third commit has
 # a large body; when idle, every fifth asks for a checkpoint, and else the log is moved
@@ -20,7 +20,7 @@ from turnfold_model.store_kit import read, running, whole_log
 CHILD = """
 import asyncio, sys
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import *
+from turnfold_model.checks.store_kit import *
 async def main():
     store = SqliteStore(sys.argv[1], wal_bytes=100_000, flush=sys.argv[3])
     await store.open()
@@ -40,7 +40,7 @@ asyncio.run(main())
 OWNER = """
 import asyncio, sys
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import *
+from turnfold_model.checks.store_kit import *
 async def main():
     store = SqliteStore(sys.argv[1], wal_bytes=100_000)
     await store.open()

@@ -23,7 +23,7 @@ from turnfold_adapters.stores.sqlite.connection import (
     _require_synchronous,
     file_system_in,
 )
-from turnfold_model.store_kit import command, head_of, put, whole_log
+from turnfold_model.checks.store_kit import command, head_of, put, whole_log
 
 
 def _store(path: object, **options: Any) -> SqliteStore:

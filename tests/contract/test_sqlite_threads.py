@@ -14,7 +14,7 @@ from turnfold.errors import FateUnknownError, NotOpenError
 from turnfold.ports.store import Stored, Wanted, Write
 from turnfold_adapters.stores.sqlite import SqliteStore, writing
 from turnfold_adapters.stores.sqlite.writing import WriteQueue
-from turnfold_model.store_kit import (
+from turnfold_model.checks.store_kit import (
     body,
     body_in,
     command,

@@ -14,7 +14,7 @@ import pytest
 from turnfold.errors import KeyTakenError, NotOpenError
 from turnfold.ports.store import Body, Command, Record, Summary, Write, now
 from turnfold_adapters.stores.sqlite import SqliteStore, reads
-from turnfold_model.store_kit import (
+from turnfold_model.checks.store_kit import (
     body,
     body_in,
     command,
@@ -131,7 +131,7 @@ OWNER = """
 import asyncio, sys
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold.errors import ConflictError
-from turnfold_model.store_kit import put
+from turnfold_model.checks.store_kit import put
 async def main():
     store = SqliteStore(sys.argv[1], busy_ms=30_000)
     await store.open()
@@ -442,7 +442,7 @@ def test_bodies_of_a_command_are_packed_and_unpacked() -> None:
 CLIENT = """
 import asyncio, sys, time
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_kit import command
+from turnfold_model.checks.store_kit import command
 async def main():
     store = SqliteStore(sys.argv[1])
     await store.open()

@@ -11,7 +11,7 @@ from turnfold.errors import FateUnknownError, StoreError
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.store_checks import (
+from turnfold_model.checks.store import (
     CHECKS,
     Check,
     CheckFailedError,

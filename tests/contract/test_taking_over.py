@@ -18,7 +18,7 @@ from turnfold.errors import BusyError
 from turnfold.messages import Text
 from turnfold.ports.channel import Receipt
 from turnfold.ports.store import Command, Store
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
     entry,
@@ -30,7 +30,13 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.platform import PlatformChannel, hang, reject, unknown, wait_for
+from turnfold_model.testing.platform import (
+    PlatformChannel,
+    hang,
+    reject,
+    unknown,
+    wait_for,
+)
 
 RESEND = BlindPolicy.RESEND
 

@@ -18,7 +18,8 @@ from turnfold.ports.store import Watermark, now
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.files import MarkFile
-from turnfold_model.gateway import (
+from turnfold_model.checks.store_kit import put
+from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
     entry,
@@ -31,9 +32,8 @@ from turnfold_model.gateway import (
     turn,
     until,
 )
-from turnfold_model.peek import Peek
-from turnfold_model.platform import accept, wait_for
-from turnfold_model.store_kit import put
+from turnfold_model.testing.peek import Peek
+from turnfold_model.testing.platform import accept, wait_for
 
 
 class Notes:

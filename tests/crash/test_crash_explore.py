@@ -8,16 +8,16 @@ import os
 import pytest
 
 from turnfold.ports.store import now
-from turnfold_model import crash_command
 from turnfold_model.__main__ import main
+from turnfold_model.crash import command
 from turnfold_model.crash.explore import explore, replay
 from turnfold_model.crash.matrix import LARGE, MATRIX, SMALL, named
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.verdict import broken
 from turnfold_model.crash.world import World
-from turnfold_model.mutants_code import applied
-from turnfold_model.mutants_table import MUTANTS
-from turnfold_model.peek import Peek
+from turnfold_model.mutants.code import applied
+from turnfold_model.mutants.table import MUTANTS
+from turnfold_model.testing.peek import Peek
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
@@ -115,4 +115,4 @@ def test_the_command_stops_when_its_time_is_up(
     words = ["crash", "--json", "--only", "three", "--jobs", "1", "--seconds", "1"]
     assert main(words) == 0
     assert '"complete": 0' in capsys.readouterr().out
-    assert crash_command.HELP
+    assert command.HELP

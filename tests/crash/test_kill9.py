@@ -68,7 +68,7 @@ MUTANT = """
 from turnfold._decide import rules
 from turnfold._decide import turns
 from turnfold.enums import DeliveryClass
-from turnfold_model.kill9 import Scene, every_point
+from turnfold_model.kill9.play import Scene, every_point
 {mutation}
 for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
     if any(text.startswith("{rule}") for text in verdict.breaches):

@@ -5,8 +5,8 @@ import pytest
 from turnfold.enums import Phase, Reason
 from turnfold.messages import Route
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
-from turnfold_model.gateway import Gateway, peek, until
-from turnfold_model.platform import PlatformChannel
+from turnfold_model.testing.gateway import Gateway, peek, until
+from turnfold_model.testing.platform import PlatformChannel
 
 
 @pytest.mark.case("Q01")

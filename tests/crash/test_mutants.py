@@ -15,12 +15,12 @@ from tests.least import LEAST
 
 from turnfold._decide import rules
 from turnfold._state.entry import Entry
-from turnfold_model import world_matrix
 from turnfold_model.__main__ import main
-from turnfold_model.mutants_checks import NoCheckerError, check, price
-from turnfold_model.mutants_code import Edit, Mutant, StaleMutantError, applied
-from turnfold_model.mutants_matrix import COLUMNS, survey, table
-from turnfold_model.mutants_table import MUTANTS
+from turnfold_model.mutants.checkers import NoCheckerError, check, price
+from turnfold_model.mutants.code import Edit, Mutant, StaleMutantError, applied
+from turnfold_model.mutants.matrix import COLUMNS, survey, table
+from turnfold_model.mutants.table import MUTANTS
+from turnfold_model.protocol_model import matrix
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
@@ -58,7 +58,7 @@ def test_there_is_a_mutant_for_each_guard() -> None:
 
 
 def test_each_guard_of_the_world_model_has_its_twin_among_the_mutants() -> None:
-    worlds = [c.name.removeprefix("unguarded-") for c in world_matrix.unguarded()]
+    worlds = [c.name.removeprefix("unguarded-") for c in matrix.unguarded()]
     assert sorted(m.world for m in MUTANTS if m.world) == sorted(worlds)
 
 
@@ -131,7 +131,7 @@ def test_layout_does_not_matter_and_everything_is_put_back() -> None:
 def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from turnfold_model import mutants_command as command
+    from turnfold_model.mutants import command
 
     edit = Edit("turnfold._decide.rules:no_doubt", "entry.gone", "True")
     rows = (
@@ -191,7 +191,7 @@ def test_the_command_reports_and_fails_if_its_time_is_up(
 def test_the_whole_table_asks_every_sort_of_checker(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from turnfold_model import mutants_command as command
+    from turnfold_model.mutants import command
 
     asked: set[str] = set()
 

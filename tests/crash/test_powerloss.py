@@ -13,9 +13,9 @@ import pytest
 from turnfold.ports.store import now
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.__main__ import main
-from turnfold_model.powerloss import PATH, SCENARIOS, VFS, Harness, chance
-from turnfold_model.powerloss_disk import SORTS, Op, Surface
-from turnfold_model.store_kit import put
+from turnfold_model.checks.store_kit import put
+from turnfold_model.powerloss.disk import SORTS, Op, Surface
+from turnfold_model.powerloss.harness import PATH, SCENARIOS, VFS, Harness, chance
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)

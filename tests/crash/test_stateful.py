@@ -12,9 +12,9 @@ import pytest
 
 from turnfold._decide import outcomes
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold_model import stateful
 from turnfold_model.crash.scenario import Scenario
-from turnfold_model.stateful_gateway import StatefulGateway
+from turnfold_model.stateful import gateway_machine
+from turnfold_model.stateful.gateway import StatefulGateway
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 # For what hangs, and far beyond what a busy machine needs. A time-out that raised inside
@@ -81,19 +81,19 @@ RARE = {
 
 @pytest.fixture(autouse=True)
 def nothing_seen() -> None:
-    stateful.SEEN.clear()
+    gateway_machine.SEEN.clear()
 
 
 @pytest.mark.case("A01", "A02", "A03", "A19")
 def test_whatever_people_platforms_and_crashes_do_all_checkers_agree() -> None:
-    stateful.directed()
-    assert stateful.SEEN >= RARE, RARE - stateful.SEEN
+    gateway_machine.directed()
+    assert gateway_machine.SEEN >= RARE, RARE - gateway_machine.SEEN
     if LONG:
-        stateful.run(3_000, 60, seed=secrets.randbits(32))
+        gateway_machine.run(3_000, 60, seed=secrets.randbits(32))
     else:
-        stateful.run(80, 40)
-    assert stateful.SEEN >= MUST, MUST - stateful.SEEN
-    assert len(stateful.SEEN) >= (95 if LONG else 75)
+        gateway_machine.run(80, 40)
+    assert gateway_machine.SEEN >= MUST, MUST - gateway_machine.SEEN
+    assert len(gateway_machine.SEEN) >= (95 if LONG else 75)
 
 
 def test_a_play_that_is_cut_short_is_not_judged(monkeypatch) -> None:
@@ -104,8 +104,8 @@ def test_a_play_that_is_cut_short_is_not_judged(monkeypatch) -> None:
 
 
 def _cut_short() -> None:
-    machine = stateful.GatewayMachine()
-    machine.begin(stateful.ROWS[0])
+    machine = gateway_machine.GatewayMachine()
+    machine.begin(gateway_machine.ROWS[0])
     try:
         raise KeyboardInterrupt
     finally:
@@ -113,7 +113,7 @@ def _cut_short() -> None:
 
 
 def test_a_late_receipt_between_announcement_and_call_stops_the_call(tmp_path) -> None:
-    gateway = StatefulGateway(stateful.ROWS[0], str(tmp_path / "g.db"))
+    gateway = StatefulGateway(gateway_machine.ROWS[0], str(tmp_path / "g.db"))
     gateway.accept(0)
     gateway.lose_answers(80)
     (entry,) = gateway.entries()
@@ -131,7 +131,9 @@ def test_a_late_receipt_between_announcement_and_call_stops_the_call(tmp_path) -
 
 def test_a_gateway_that_is_killed_at_each_moment_settles(tmp_path) -> None:
     """Every moment of one conversation, one after the other on the same file."""
-    row = Scenario(name="each", classes=stateful.ROWS[1].classes, lanes=2, fates=())
+    row = Scenario(
+        name="each", classes=gateway_machine.ROWS[1].classes, lanes=2, fates=()
+    )
     gateway = StatefulGateway(row, str(tmp_path / "g.db"))
     for number in range(12):
         gateway.accept(number)

@@ -8,8 +8,8 @@ from turnfold.errors import FateUnknownError
 from turnfold.messages import Route
 from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_model.crash.life import ShakyStore
-from turnfold_model.gateway import Gateway, driver_of, until
-from turnfold_model.platform import Platform
+from turnfold_model.testing.gateway import Gateway, driver_of, until
+from turnfold_model.testing.platform import Platform
 
 ROUTE = Route(channel="t", conversation="1")
 LOST, STORED = 2, 3  # what became of a commit of unknown fate

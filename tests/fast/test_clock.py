@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnfold_model.clock import START_MS, FakeClock
+from turnfold_model.testing.clock import START_MS, FakeClock
 
 
 def test_it_follows_a_forward_jump_and_outlives_a_backward_one() -> None:

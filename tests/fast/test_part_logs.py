@@ -16,9 +16,9 @@ from turnfold.enums import (
     Trial,
     TurnOutcome,
 )
-from turnfold_model.damage import Log, damaged
-from turnfold_model.readings import judged
-from turnfold_model.reference_log import as_events
+from turnfold_model.readings.compare import judged
+from turnfold_model.readings.damage import Log, damaged
+from turnfold_model.reference.log import as_events
 
 from .audit_logs import (
     FINAL,

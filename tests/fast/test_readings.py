@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turnfold_model.damage import WAYS, Log, damaged
-from turnfold_model.readings import judged
+from turnfold_model.edge_walks.stage import logs
+from turnfold_model.edge_walks.walks import WALKS
+from turnfold_model.readings.compare import judged
+from turnfold_model.readings.damage import WAYS, Log, damaged
 from turnfold_model.reference import as_events
-from turnfold_model.walk_stage import logs
-from turnfold_model.walks import WALKS
 
 from . import test_audit, test_reference
 from .audit_logs import records

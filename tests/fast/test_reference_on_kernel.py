@@ -11,8 +11,8 @@ from turnfold.ports.store import now
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import World
-from turnfold_model.peek import Peek
 from turnfold_model.reference import as_events, audit
+from turnfold_model.testing.peek import Peek
 
 SECONDS = 0.5
 KEYED, LOOKUP = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)

@@ -11,7 +11,7 @@ from turnfold.api import callbacks
 from turnfold.api.callbacks import pause_s
 from turnfold.api.kernel import Kernel
 from turnfold.messages import Inbound
-from turnfold_model.gateway import Gateway, inbound, peek, until
+from turnfold_model.testing.gateway import Gateway, inbound, peek, until
 
 Pair = tuple[Inbound | None, str]
 

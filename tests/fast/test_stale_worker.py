@@ -18,7 +18,7 @@ from turnfold_model.crash import scripts
 from turnfold_model.crash.matrix import named
 from turnfold_model.crash.process import Process
 from turnfold_model.crash.world import World
-from turnfold_model.peek import Peek
+from turnfold_model.testing.peek import Peek
 
 TURN, ENTRY = "turn:000001", "entry:000001.final"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from turnfold_model.tlc_traces import ACTIONS
-from turnfold_model.trace import Trace, without_a_required_step
-from turnfold_model.trace_log import Traces
-from turnfold_model.walk_stage import Walk, logs
+from turnfold_model.edge_walks.stage import Walk, logs
+from turnfold_model.tla.tlc_traces import ACTIONS
+from turnfold_model.tla.trace import Trace, without_a_required_step
+from turnfold_model.tla.trace_log import Traces
 
 SPECS = Path(__file__).parents[2] / "specs"
 

@@ -1,7 +1,7 @@
 """Two transition tables, written apart: the kernel's and the model's. They are equal.
 
 The kernel's stands in `turnfold._state`, the model's in
-`turnfold_model.transition_table`. Nothing else in the tree writes edges by hand.
+`turnfold_model.machines.transition_table`. Nothing else in the tree writes edges by hand.
 """
 
 from pathlib import Path
@@ -13,16 +13,20 @@ from transitions import MachineError
 from turnfold._log.events import NAMES, TurnEvent
 from turnfold._log.outbox_events import OutboxEvent
 from turnfold._state import entry, turn
-from turnfold_model import chart, transition_table
-from turnfold_model.transition_table import NONE
+from turnfold_model.machines import statechart, transition_table
+from turnfold_model.machines.transition_table import NONE
 
 ROOT = Path(__file__).parents[2]
 MACHINES = [
     pytest.param(
-        chart.ENTRY, transition_table.ENTRY, entry.TRANSITIONS, OutboxEvent, id="entry"
+        statechart.ENTRY,
+        transition_table.ENTRY,
+        entry.TRANSITIONS,
+        OutboxEvent,
+        id="entry",
     ),
     pytest.param(
-        chart.TURN, transition_table.TURN, turn.TRANSITIONS, TurnEvent, id="turn"
+        statechart.TURN, transition_table.TURN, turn.TRANSITIONS, TurnEvent, id="turn"
     ),
 ]
 each_machine = pytest.mark.parametrize(("drawn", "model", "kernel", "union"), MACHINES)
@@ -57,7 +61,7 @@ def test_the_closed_phases_are_the_same(drawn, model, kernel, union):
 def test_transitions_takes_the_rows_as_they_stand(drawn, model, kernel, union):
     machine = drawn.machine()
     rows = transition_table.edges(drawn.rows)
-    assert set(chart.drawn_edges(machine)) == set(rows)
+    assert set(statechart.drawn_edges(machine)) == set(rows)
     assert set(machine.states) == {phase or NONE for phase in model}
 
 
@@ -66,7 +70,7 @@ def test_an_illegal_event_leaves_the_chart_where_it_is():
         state = ""
 
     thing: Any = Thing()
-    chart.ENTRY.machine(model=thing)
+    statechart.ENTRY.machine(model=thing)
     thing.queued()
     with pytest.raises(MachineError):
         thing.dispatched()
@@ -76,4 +80,6 @@ def test_an_illegal_event_leaves_the_chart_where_it_is():
 @pytest.mark.parametrize("name", ["entry.md", "turn.md"])
 def test_the_diagrams_are_current(name):
     text = (ROOT / "specs" / name).read_text(encoding="utf-8")
-    assert text == chart.pages()[name], "run: python -m turnfold_model.chart specs"
+    assert text == statechart.pages()[name], (
+        "run: python -m turnfold_model.machines.statechart specs"
+    )

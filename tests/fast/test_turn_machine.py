@@ -13,8 +13,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import IllegalTransitionError
-from turnfold_model import transition_table
-from turnfold_model.transition_table import NONE
+from turnfold_model.machines import transition_table
+from turnfold_model.machines.transition_table import NONE
 
 TABLE = {
     phase or NONE: {kind.partition(".")[2]: set(to) for kind, to in row.items()}

@@ -2,16 +2,16 @@
 
 import pytest
 
-from turnfold_model import world_matrix
-from turnfold_model.explorer import always_ends, explore
-from turnfold_model.world_words import Config
+from turnfold_model.protocol_model import matrix
+from turnfold_model.protocol_model.explorer import always_ends, explore
+from turnfold_model.protocol_model.words import Config
 
 
 def by_name(configs: list[Config]) -> list:
     return [pytest.param(config, id=config.name) for config in configs]
 
 
-SMALL = [*world_matrix.kept(), *world_matrix.guarded()]
+SMALL = [*matrix.kept(), *matrix.guarded()]
 
 
 @pytest.mark.parametrize("config", by_name(SMALL))
@@ -25,7 +25,7 @@ def test_nothing_goes_round_in_circles(config):
     assert always_ends(config)
 
 
-@pytest.mark.parametrize("config", by_name(world_matrix.dropped()))
+@pytest.mark.parametrize("config", by_name(matrix.dropped()))
 def test_each_assumption_is_needed(config):
     assert explore(config).broken
     double_send = explore(config, ignore=frozenset({"INV-12"}))
@@ -46,13 +46,13 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("config", by_name(world_matrix.unguarded()))
+@pytest.mark.parametrize("config", by_name(matrix.unguarded()))
 def test_each_guard_is_needed(config):
     assert explore(config).broken == EXPECTED.get(config.without, "INV-12")
 
 
 def test_the_shortest_way_to_a_violation_is_told():
-    config = next(c for c in world_matrix.dropped() if "key" in c.name)
+    config = next(c for c in matrix.dropped() if "key" in c.name)
     result = explore(config)
     said = [line.partition(":")[0] for line in result.trace[1:]]
     assert said[0] == "attempted"
@@ -61,13 +61,13 @@ def test_the_shortest_way_to_a_violation_is_told():
 
 
 def test_a_search_is_the_same_every_time():
-    config = world_matrix.kept()[0]
+    config = matrix.kept()[0]
     one, two = explore(config), explore(config)
     assert (one.distinct, one.edges, one.depth) == (two.distinct, two.edges, two.depth)
 
 
 def test_a_search_whose_time_is_up_says_so():
-    result = explore(world_matrix.MATRIX[0], deadline=0.0)
+    result = explore(matrix.MATRIX[0], deadline=0.0)
     assert not result.complete
     assert not result.broken
 
@@ -75,8 +75,8 @@ def test_a_search_whose_time_is_up_says_so():
 def test_names_are_unique():
     configs = [
         *SMALL,
-        *world_matrix.MATRIX,
-        *world_matrix.dropped(),
-        *world_matrix.unguarded(),
+        *matrix.MATRIX,
+        *matrix.dropped(),
+        *matrix.unguarded(),
     ]
     assert len({c.name for c in configs}) == len(configs)

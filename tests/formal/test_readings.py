@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from turnfold_model.damage import damaged
-from turnfold_model.readings import judged
-from turnfold_model.walk_stage import Walk, logs
-from turnfold_model.walks import WALKS
+from turnfold_model.edge_walks.stage import Walk, logs
+from turnfold_model.edge_walks.walks import WALKS
+from turnfold_model.readings.compare import judged
+from turnfold_model.readings.damage import damaged
 
 
 @pytest.mark.case("X10")

@@ -3,8 +3,8 @@
 import pytest
 from tests.least import LEAST
 
-from turnfold_model import tlc, tlc_tasks
-from turnfold_model.tlc_traces import ACTIONS
+from turnfold_model.tla import tlc, tlc_tasks
+from turnfold_model.tla.tlc_traces import ACTIONS
 
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)

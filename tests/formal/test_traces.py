@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.least import LEAST
 
-from turnfold_model import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
-from turnfold_model.trace import Step, Trace
+from turnfold_model.tla import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
+from turnfold_model.tla.trace import Step, Trace
 
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)

@@ -3,10 +3,10 @@
 import pytest
 from tests.least import LEAST
 
-from turnfold_model import world_matrix
-from turnfold_model.explorer import Result, always_ends, explore
+from turnfold_model.protocol_model import matrix
+from turnfold_model.protocol_model.explorer import Result, always_ends, explore
 
-ALL = [*world_matrix.kept(), *world_matrix.guarded(), *world_matrix.MATRIX]
+ALL = [*matrix.kept(), *matrix.guarded(), *matrix.MATRIX]
 DONE: dict[str, Result] = {}
 STEPS = {
     "abort",
@@ -80,7 +80,7 @@ def test_the_matrix_is_large_and_every_step_was_taken():
 
 @pytest.mark.parametrize(
     "config",
-    [c for c in world_matrix.MATRIX if "lane" in c.name or "turns" in c.name][:12],
+    [c for c in matrix.MATRIX if "lane" in c.name or "turns" in c.name][:12],
     ids=lambda config: config.name,
 )
 def test_without_further_faults_everything_comes_to_rest(config):

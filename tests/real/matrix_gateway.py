@@ -33,8 +33,8 @@ from turnfold.ports.store import now, store_at
 from turnfold.settings import Settings
 from turnfold_adapters.channels import matrix_client  # noqa: F401  warm before a fork
 from turnfold_adapters.channels.matrix import MatrixChannel
-from turnfold_model.failpoints import Failpoints, Stop
-from turnfold_model.peek import Peek
+from turnfold_model.testing.failpoints import Failpoints, Stop
+from turnfold_model.testing.peek import Peek
 
 # Deaths and outages are the point here: none of the limits may end a turn, and waits
 # are short.

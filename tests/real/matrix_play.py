@@ -20,7 +20,7 @@ from turnfold.audit import Acceptance, audit_store
 from turnfold.ports.store import now
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.peek import Peek
+from turnfold_model.testing.peek import Peek
 
 from .synapse import User
 

@@ -11,7 +11,7 @@ import pytest
 from turnfold.messages import Route
 from turnfold_adapters.channels.matrix import MatrixChannel
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
-from turnfold_model.channel_checks import CHECKS, Check, Fault, Harness, Seen, run_check
+from turnfold_model.checks.channel import CHECKS, Check, Fault, Harness, Seen, run_check
 
 from .cutting_proxy import CuttingProxy
 from .cutting_proxy import Fault as ProxyFault

@@ -27,7 +27,7 @@ from turnfold.enums import (
 from turnfold.errors import CorruptLogError, TurnfoldError
 from turnfold.ports.store import Record, Store, now
 from turnfold_model.crash.world import World
-from turnfold_model.peek import Peek
+from turnfold_model.testing.peek import Peek
 
 
 def broken(world: World, store: Store | None = None) -> list[str]:

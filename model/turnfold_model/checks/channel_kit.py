@@ -1,0 +1,285 @@
+"""What the checks of a channel are written with: the harness that its author provides,
+and a bench that does to a channel what the kernel does.
+
+No test library is needed, so that an adapter's author can run the checks anywhere.
+"""
+
+import asyncio
+import inspect
+import time
+import uuid
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+
+from turnfold._decide.plan import default_plan
+from turnfold._runtime.channel import AttachedChannel, CallResult, end_of
+from turnfold.enums import DeliveryClass, Kind
+from turnfold.messages import (
+    File,
+    Payload,
+    Route,
+    Text,
+)
+from turnfold.ports.channel import (
+    Attempt,
+    Outcome,
+    Part,
+    PlanContext,
+    PlannedPart,
+    Rejected,
+    Verdict,
+)
+from turnfold_model.checks.store_kit import CheckFailedError, same, true
+
+__all__ = [
+    "Bench",
+    "CheckFailedError",
+    "Factory",
+    "Fault",
+    "Harness",
+    "NotApplicableError",
+    "Seen",
+    "same",
+    "true",
+]
+
+CALL_S = 30.0  # no call of a channel under test may take longer
+_SETTLE_MAX_MS = 5_000
+
+
+class Fault(StrEnum):
+    """What can happen to a visible call, as a harness can arrange it."""
+
+    CUT_AFTER = "cut_after"  # accepted, then the connection breaks
+    CUT_BEFORE = "cut_before"  # the connection breaks; nothing is accepted
+    SILENT = "silent"  # accepted at once; no answer for a minute
+    REFUSED = "refused"  # no connection can be made, by anything; until heal()
+    RATE_LIMITED = "rate_limited"  # "slow down"; nothing is accepted
+    REJECTED = "rejected"  # refused for good; nothing is accepted
+
+
+@frozen(kw_only=True)
+class Seen:
+    """One visible thing that the platform accepted. `id`: as a receipt has it. `key`:
+    the idempotency key, if the platform (or the harness) sees it. `text`: what a reader
+    sees of it, or the name of the file."""
+
+    id: str
+    key: str | None = None
+    text: str = ""
+
+
+class Harness(Protocol):
+    """The platform behind the channel under test, new for each check.
+
+    `faults`: those that it can make; what needs another one is left out, and said so.
+    `route`: a conversation where parts may go.
+    """
+
+    faults: Collection[Fault]
+    route: Route
+
+    def channel(self) -> object:
+        """Another adapter to this platform, as a process that starts again makes it.
+        Give it the shortest `settle_ms` that the platform keeps; the kit waits it out.
+        """
+
+    async def witness(self) -> Sequence[Seen]:
+        """All that was accepted at `route` so far, oldest first."""
+
+    async def calls(self) -> int:
+        """How many visible calls have reached the platform, accepted or not."""
+
+    async def fault(self, kind: Fault, *, skip: int = 0, times: int = 1) -> None:
+        """Let `skip` visible calls pass; the next `times` meet this."""
+
+    async def heal(self) -> None:
+        """End every fault."""
+
+
+Factory = Callable[[], AbstractAsyncContextManager[Harness]]
+
+
+class NotApplicableError(Exception):
+    """The check asks for what this channel or its harness does not offer."""
+
+
+@define
+class Bench:
+    """One check's harness and channels. Texts are unique, so that what arrived can be
+    told apart even where nobody sees keys."""
+
+    harness: Harness
+    opened: list[AttachedChannel] = field(factory=list)
+
+    def desk(self) -> AttachedChannel:
+        """A new channel, attached. Raises ContractError."""
+        desk = AttachedChannel(
+            self.harness.route.channel, "default", self.harness.channel()
+        )
+        self.opened.append(desk)
+        return desk
+
+    async def end(self) -> None:
+        for desk in self.opened:
+            await close(desk.channel)
+
+    # --- what a check needs ---
+
+    def needs(self, *faults: Fault) -> None:
+        for fault in faults:
+            if fault not in self.harness.faults:
+                raise NotApplicableError(f"the harness cannot make {fault}")
+
+    def needs_class(self, desk: AttachedChannel, wanted: DeliveryClass) -> None:
+        if wanted not in desk.capabilities.of("text").classes:
+            raise NotApplicableError(f"the channel does not claim {wanted}")
+
+    # --- parts ---
+
+    def text(self, about: str = "part") -> Text:
+        return Text(f"{about} {uuid.uuid4().hex[:12]}")
+
+    def file(self) -> File:
+        name = f"{uuid.uuid4().hex[:12]}.txt"
+        return File(data=name.encode() * 10, name=name, mime="text/plain")
+
+    def payloads(self, desk: AttachedChannel) -> list[Payload]:
+        """One payload of each kind that the channel declares and the kit can make."""
+        files: list[Payload] = (
+            [self.file()] if "file" in desk.capabilities.parts else []
+        )
+        return [self.text(), *files]
+
+    def part(self, desk: AttachedChannel, payload: Payload) -> Part:
+        """As the kernel would plan it, under a key that was never used."""
+        parts = self.parts(desk, payload)
+        same(len(parts), 1, f"parts of {payload!r:.60}")
+        return parts[0]
+
+    def parts(
+        self, desk: AttachedChannel, payload: Payload, entry: str | None = None
+    ) -> list[Part]:
+        entry = entry or f"entry:{uuid.uuid4().hex}"
+        route = self.harness.route
+        plan = desk.plan([payload], route, Kind.NOTICE, entry)
+        made = pieces(desk, payload, route, entry)
+        same(len(made), len(plan.parts), "the number of parts, planned again")
+        return [
+            Part(
+                entry_id=entry,
+                index=index,
+                count=len(plan.parts),
+                kind=piece.kind,
+                payload=piece.payload,
+                key=planned.key,
+                route=route,
+            )
+            for index, (piece, planned) in enumerate(zip(made, plan.parts, strict=True))
+        ]
+
+    # --- what the kernel does with a part ---
+
+    async def prepared(self, desk: AttachedChannel, part: Part) -> Any:
+        """What prepare() gives; a Rejected if it fails."""
+        if not desk.prepares(part.kind):
+            return None
+        ready = desk.prepared(await _ended(desk.prepare(part), "prepare()"))
+        return ready if isinstance(ready, Rejected) else ready.value
+
+    async def deliver(
+        self, desk: AttachedChannel, part: Part, *, number: int = 1
+    ) -> Outcome:
+        """Prepare, send, and hold the answer to the contract."""
+        ready = await self.prepared(desk, part)
+        if isinstance(ready, Rejected):
+            return ready
+        return desk.outcome(await self.sending(desk, part, ready, number))
+
+    async def sending(
+        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+    ) -> CallResult:
+        """The end of one send()."""
+        return await _ended(self.start(desk, part, ready, number), "send()")
+
+    def start(
+        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+    ) -> asyncio.Task[CallResult]:
+        """The task of one send()."""
+        at = Attempt(number=number, at_ms=now_ms(), prepared=ready)
+        return asyncio.ensure_future(desk.send(part, at))
+
+    async def ask(self, desk: AttachedChannel, part: Part) -> Verdict:
+        """Look a part up, as of an attempt a moment ago."""
+        call = desk.reconcile(part, now_ms() - 60_000)
+        return desk.verdict(await _ended(call, "reconcile()"))
+
+    # --- what the platform has ---
+
+    async def shown(self, part: Part) -> list[Seen]:
+        """What the platform accepted of a part."""
+        return [seen for seen in await self.harness.witness() if is_of(seen, part)]
+
+    async def shows_once(self, part: Part, when: str) -> Seen:
+        found = await self.shown(part)
+        true(len(found) == 1, f"{when}, the platform shows the part {len(found)} times")
+        return found[0]
+
+
+def pieces(
+    desk: AttachedChannel, payload: Payload, route: Route, entry: str
+) -> Sequence[PlannedPart]:
+    """The parts of a payload, by the adapter's plan or the plain one."""
+    planner = getattr(desk.channel, "plan", None)
+    if planner is None:
+        return default_plan(payload, desk.capabilities)
+    context = PlanContext(entry_id=entry, kind=Kind.NOTICE)
+    made: Sequence[PlannedPart] = planner(payload, route, Kind.NOTICE, context)
+    return made
+
+
+def token(payload: Payload) -> str:
+    """What to find a payload by, where no keys are seen."""
+    if isinstance(payload, Text):
+        return payload.text
+    return payload.name if isinstance(payload, File) else ""
+
+
+def is_of(seen: Seen, part: Part) -> bool:
+    if seen.key is not None:
+        return seen.key == part.key
+    return token(part.payload) in seen.text
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def settle_s(desk: AttachedChannel) -> float:
+    """How long an old request may still land, as the channel says."""
+    offers = desk.capabilities.parts.values()
+    longest = max((offer.settle_ms for offer in offers), default=0)
+    hint = f"build the channel with a settle_ms of at most {_SETTLE_MAX_MS} for the kit"
+    true(longest <= _SETTLE_MAX_MS, f"settle_ms is {longest}: {hint}")
+    return longest / 1000
+
+
+async def close(channel: object) -> None:
+    ended = getattr(channel, "aclose", lambda: None)()
+    if inspect.isawaitable(ended):
+        await ended
+
+
+async def _ended(
+    call: Coroutine[Any, Any, CallResult] | asyncio.Task[CallResult], what: str
+) -> CallResult:
+    task = asyncio.ensure_future(call)
+    await asyncio.wait({task}, timeout=CALL_S)
+    if not task.done():
+        task.cancel()
+        raise CheckFailedError(f"{what} has no end after {CALL_S:.0f} s")
+    return end_of(task)

@@ -1,0 +1,89 @@
+"""`crash`: the kernel's own programs under every crash, fault and order."""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import frozen
+
+from turnfold_model.crash.explore import Explored, explore
+from turnfold_model.crash.matrix import MATRIX, named
+from turnfold_model.testing.jobs import processors, spread
+
+HELP: Final = "the kernel's programs: up to 3 crashes, faults, two processes"
+_SHARE = 40.0  # seconds for one scenario, if nobody says otherwise
+
+
+@frozen
+class _Task:
+    """`share`: the most seconds for this scenario. `until`: wall time for all, and
+    `lines`: how many scenarios still have to share it, for each process."""
+
+    name: str
+    share: float
+    until: float | None
+    lines: float
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options beside `--json` and `--seconds`."""
+    parser.add_argument("--only", metavar="WORD", help="scenarios with this word")
+    parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
+    parser.add_argument(
+        "--share", type=float, default=_SHARE, metavar="N", help="seconds per scenario"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="taken for symmetry; this search has no chance in it"
+    )
+
+
+def run(
+    options: argparse.Namespace, say: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
+    """The whole matrix. A violation is told with the tapes that reproduce it."""
+    word = options.only or ""
+    until = None if options.seconds is None else time.time() + options.seconds
+    names = [scenario.name for scenario in MATRIX if word in scenario.name]
+    tasks = [
+        _Task(name, options.share, until, (len(names) - done) / options.jobs)
+        for done, name in enumerate(names)
+    ]
+    results = []
+    for done in spread(_explore, tasks, options.jobs):
+        results.append(done)
+        state = "complete" if done.complete else "time is up"
+        say(f"{done.scenario:22} {done.executions:7} executions  {state}")
+        for found in done.violations:
+            say(f"  {found.rule}\n    {found.path}")
+    return _report(results), not any(done.violations for done in results)
+
+
+def _explore(task: _Task) -> Explored:
+    left = task.share
+    if task.until is not None:  # small ones end early and leave their time to others
+        left = min(left, (task.until - time.time()) / max(1.0, task.lines))
+    done = explore(named(task.name), seconds=max(0.05, left))
+    done.moments.clear()  # large, and of no use to anybody else
+    return done
+
+
+def _report(results: list[Explored]) -> dict[str, Any]:
+    return {
+        "executions": sum(done.executions for done in results),
+        "merged": sum(done.merged for done in results),
+        "images": sum(done.worlds for done in results),
+        "effects": sum(done.effects for done in results),
+        "scenarios": len(results),
+        "complete": sum(done.complete for done in results),
+        "violations": sum(len(done.violations) for done in results),
+        "rows": [
+            {
+                "name": done.scenario,
+                "executions": done.executions,
+                "complete": done.complete,
+                "violations": [found.rule for found in done.violations],
+            }
+            for done in results
+        ],
+    }

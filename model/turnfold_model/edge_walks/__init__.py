@@ -1,0 +1,1 @@
+"""Walks of the real kernel over every edge of its machines."""

@@ -1,0 +1,245 @@
+"""The walks that take the kernel over every edge of its machines, and what is left.
+
+`WALKS` is generated where the model gives a pattern: the route to each phase, times
+what may happen there. The rest is written by hand. `UNTAKEN` says of each remaining
+edge why the kernel never takes it; other gateways may.
+"""
+
+from itertools import product
+from types import MappingProxyType
+from typing import Final
+
+from attrs import evolve
+
+from turnfold_model.edge_walks.edges import ALL, Edge
+from turnfold_model.edge_walks.stage import Walk
+
+# How an entry gets into each phase on a keyed channel, and stays there.
+_TO: Final = {
+    "queued": Walk("queue"),
+    "attempted": Walk("queue go", prepares=True),
+    "dispatched": Walk("queue go"),
+    "in_doubt": Walk("queue go lose"),
+    "parked": Walk("queue go lose", kind="blind"),
+    "retryable": Walk("queue go refuse"),
+    "delivered": Walk("queue go accept"),
+    "failed": Walk("queue expire"),
+    "aborted": Walk("queue abort"),
+}
+# The same with a first call that still hangs.
+_LATE: Final = {
+    "queued": Walk("queue go hang not_sent go limit"),
+    "attempted": Walk("queue go dispatch hang go", prepares=True),
+    "dispatched": Walk("queue go hang go"),
+    "in_doubt": Walk("queue go hang"),
+    "parked": Walk("queue go hang", kind="blind"),
+    "retryable": Walk("queue go hang not_sent"),
+    "failed": Walk("queue go hang give_up"),
+    "aborted": Walk("queue go hang not_sent abort"),
+}
+# What may happen in these phases, whatever came before.
+_THERE: Final = {
+    "queued": ("go", "expire", "abort", "reschedule", "restore"),
+    "attempted": (
+        "dispatch",
+        "refuse",
+        "limit",
+        "bar",
+        "abort",
+        "abort crash",
+        "crash",
+    ),
+    "dispatched": ("accept", "refuse", "limit", "bar", "lose", "abort", "crash"),
+    "in_doubt": (
+        "go",
+        "delivered",
+        "not_sent",
+        "resend",
+        "expire",
+        "abort",
+        "reschedule",
+    ),
+    "parked": ("delivered", "not_sent", "resend", "give_up", "abort", "expire"),
+    "retryable": ("go", "expire", "abort", "reschedule", "restore"),
+    "delivered": ("bounce", "redact"),
+    "failed": ("redrive", "acknowledge", "redact"),
+    "aborted": ("redact",),
+}
+
+
+def _on(walk: Walk, words: str, parts: int = 1, *, hangs: bool = False) -> Walk:
+    return evolve(walk, words=f"{walk.words} {words}", parts=parts, hangs=hangs)
+
+
+def _two_lost(words: str, kind: str = "keyed", *, prepares: bool = False) -> Walk:
+    """Two parts of a store that was restored, and what happens then."""
+    hangs = "late" in words
+    return Walk(f"queue restore {words}", kind, parts=2, prepares=prepares, hangs=hangs)
+
+
+def _half(words: str, kind: str = "keyed") -> Walk:
+    """The first of two parts is accepted; it bounces after what becomes of the second."""
+    return Walk(f"queue go accept {words} bounce", kind, parts=2)
+
+
+def _bounced_then_late(words: str, kind: str = "keyed") -> Walk:
+    """The first of two parts bounced; a receipt for the second comes late."""
+    middle = f"{words} " if words else ""
+    return Walk(
+        f"queue go accept bounce go hang {middle}late", kind, parts=2, hangs=True
+    )
+
+
+WALKS: Final = (
+    *(_on(_TO[phase], word) for phase in _THERE for word in _THERE[phase]),
+    *(
+        _on(walk, "late", parts, hangs=True)
+        for walk, parts in product(_LATE.values(), (1, 2))
+    ),
+    # through `prepare`
+    Walk("queue go refuse go dispatch", prepares=True),
+    # in doubt, and before the wire
+    Walk("queue go dispatch lose go refuse", prepares=True),
+    # a part of several
+    Walk("queue go accept go accept", parts=2),
+    Walk("queue go lose delivered", parts=2),
+    Walk("queue go lose delivered", kind="blind", parts=2),
+    # a look-up
+    *(Walk(f"queue go lose go {said}", "lookup") for said in ("find", "miss", "shrug")),
+    Walk("queue go lose go find", "lookup", parts=2),
+    # two parts in doubt: the answer for one leaves the other
+    *(_two_lost(words) for words in ("delivered", "not_sent", "resend go accept")),
+    *(_two_lost(f"resend go lose {word}") for word in ("delivered", "not_sent")),
+    _two_lost("resend go lose go miss", "lookup"),
+    *(_two_lost(f"resend go hang{words} late") for words in ("", " go")),
+    _two_lost("resend go dispatch hang go late", prepares=True),
+    Walk("queue go lose give_up redrive"),
+    # a part that bounced: the rest goes on, and the entry fails in the end
+    *(
+        _half(word)
+        for word in ("go", "go accept", "go lose", "go refuse", "go limit", "go bar")
+    ),
+    _half("go refuse abort"),
+    _half("go lose", kind="blind"),
+    Walk("queue go dispatch accept go bounce", parts=2, prepares=True),
+    *(
+        _bounced_then_late(words)
+        for words in ("", "not_sent", "not_sent go limit", "go")
+    ),
+    _bounced_then_late("", kind="blind"),
+    Walk(
+        "queue go dispatch accept bounce go dispatch hang go late",
+        parts=2,
+        prepares=True,
+        hangs=True,
+    ),
+    # lanes
+    Walk("remind"),
+    Walk("queue go refuse", yields=True),
+    # turns
+    Walk("ask step reply go accept stop redact"),
+    Walk("ask silent stop"),
+    Walk("ask fail run_again reply"),
+    Walk("ask shut"),
+    Walk("ask fail", runs=1),
+    Walk("ask block go accept shut"),  # somebody has seen a part: it is not said again
+    Walk("ask fail resubmit", runs=1),
+    Walk("ask fail go accept redact", runs=1),
+    Walk("ask reply go bar"),
+    Walk("ask abort redact"),
+    Walk("ask_nobody abort"),
+    Walk("ask reply abort"),
+    Walk("ask restore unhold"),
+    Walk("ask_nobody restore unhold"),
+    Walk("ask reply expire redrive go accept"),
+    Walk("ask reply expire redrive go bar"),  # another reason than before
+    Walk("ask reply go accept bounce"),
+    Walk("ask reply go accept go bar redrive go accept", parts=2),
+    Walk("ask reply go hang not_sent abort late", hangs=True),
+    Walk("ask reply go hang expire late", kind="blind", hangs=True),
+)
+
+_NO_CODE: Final = "the kernel has no code for it yet"
+# Events that no decision makes yet, by what they wait for.
+_TO_COME: Final = MappingProxyType(
+    {
+        "live replies and edits": ("placed",),
+        "plans and look-ups that a death in them is counted for": ("tried",),
+        "parts that fail alone": ("part_refused", "amended_part"),
+        "updates that nobody can read": ("dead",),
+        "turns that are left open": ("left_open",),
+    }
+)
+_ON_ITS_WAY: Final = ("attempted", "dispatched")
+_BEYOND_QUEUED: Final = (*_ON_ITS_WAY, "in_doubt", "parked", "retryable")
+_OVER: Final = ("completed", "failed", "aborted")
+_SETTLED: Final = (
+    "a receipt for a part that is settled brings nothing new, and is not logged"
+)
+_AT_ONCE: Final = "what is surely unsent is `aborted` in the commit of the request"
+_BEFORE: Final = (
+    "nothing of this attempt is on the wire; an older one's receipt is `late_receipt`"
+)
+_PARKED: Final = "what is parked is for a person: nobody looks it up any more"
+
+
+def _all(machine: str, event: str, *sources: str, to: str = "") -> frozenset[Edge]:
+    """`to`: the next phase; without, the phase stays."""
+    known = [e for e in ALL if (e.machine, e.event) == (machine, event)]
+    return frozenset(
+        e for e in known if e.source in sources and e.target == (to or e.source)
+    )
+
+
+UNTAKEN: Final = MappingProxyType(
+    {
+        edge: why
+        for edges, why in (
+            (
+                frozenset(e for e in ALL if e.event == "imported"),
+                f"{_NO_CODE}: import and bridge",
+            ),
+            (_all("turn", "joined", "accepted"), f"{_NO_CODE}: merging inbound"),
+            *(
+                (frozenset(e for e in ALL if e.event in events), f"{_NO_CODE}: {what}")
+                for what, events in _TO_COME.items()
+            ),
+            (
+                _all("outbox", "planned", *_BEYOND_QUEUED),
+                f"{_NO_CODE}: a live reply is planned when it is sealed",
+            ),
+            (
+                _all("outbox", "deferred", *_ON_ITS_WAY, to="in_doubt"),
+                f"{_NO_CODE}: with an older doubt it is `unknown`, which costs a unit",
+            ),
+            (
+                _all("turn", "amended", *_OVER, to="answered"),
+                f"{_NO_CODE}: a turn stays over while its final is redriven",
+            ),
+            (
+                _all(
+                    "outbox",
+                    "late_receipt",
+                    *("attempted", "dispatched", "parked", "delivered"),
+                ),
+                _SETTLED,
+            ),
+            (_all("outbox", "abort_requested", *("queued", "retryable")), _AT_ONCE),
+            (_all("turn", "abort_requested", "accepted", "running"), _AT_ONCE),
+            (_all("outbox", "part_delivered", "attempted", to="queued"), _BEFORE),
+            (_all("outbox", "part_delivered", "attempted", to="parked"), _BEFORE),
+            (_all("outbox", "delivered", "attempted", to="delivered"), _BEFORE),
+            (_all("outbox", "reconciled", "parked"), _PARKED),
+            (_all("outbox", "reconciled", "parked", to="retryable"), _PARKED),
+            (
+                _all("outbox", "unknown", "in_doubt"),
+                "a look-up that fails is `reconciled`; nothing adds doubt to doubt",
+            ),
+            (
+                _all("turn", "amended", "aborted", to="failed"),
+                "what was aborted is unsent, and can only turn out delivered",
+            ),
+        )
+        for edge in edges
+    }
+)

@@ -1,0 +1,1 @@
+"""kill -9 of real gateway processes at every point of their path."""

@@ -1,0 +1,187 @@
+"""`mutants`: the product is broken on purpose, and each break must be noticed.
+
+A mutant is held against its checkers, cheapest first, until one notices it; with
+`--full` against all there are. Before that every checker that is used must have nothing
+to say of the healthy product. A mutant that does not fit the code any more is an error.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from turnfold_model.mutants.checkers import NoCheckerError, check, price
+from turnfold_model.mutants.code import Mutant, StaleMutantError, applied
+from turnfold_model.mutants.matrix import Found, checkers, survey, table
+from turnfold_model.mutants.table import MUTANTS
+from turnfold_model.testing.jobs import isolate, processors
+
+HELP: Final = "each guard and promise broken once; some checker must notice"
+Say = Callable[[str], None]
+
+
+@frozen
+class _Task:
+    """`mutant`: its place in the table; none: the healthy product, which no checker may
+    complain of. `until`: wall time."""
+
+    mutant: int | None
+    checkers: tuple[str, ...]
+    full: bool
+    until: float | None
+
+
+@frozen
+class _Done:
+    """`found`: what each checker that was asked said. `late`: there was no time to ask
+    them all. `stale`: what was looked for in vain, in the code or among the checkers."""
+
+    task: _Task
+    found: list[tuple[str, Found]] = field(factory=list)
+    late: bool = False
+    stale: str = ""
+    seconds: float = 0.0
+
+    @property
+    def mutant(self) -> Mutant:
+        return MUTANTS[self.task.mutant or 0]
+
+    @property
+    def kills(self) -> list[tuple[str, Found]]:
+        """The world model speaks of the protocol, not of this kernel."""
+        return [cell for cell in self.found if cell[1] and "world" not in cell[1]]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options beside `--json` and `--seconds`."""
+    parser.add_argument("--only", metavar="WORD", help="mutants with this word")
+    parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
+    parser.add_argument(
+        "--full", action="store_true", help="each against all checkers: takes hours"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="taken for symmetry; nothing here is left to chance"
+    )
+
+
+def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
+    """All mutants, and the checkers they need against the healthy product."""
+    until = None if options.seconds is None else time.time() + options.seconds
+    tasks = _tasks(options.only or "", until, full=options.full)
+    dead: dict[int, _Done] = {}
+    alarms: list[str] = []
+    late = 0
+    for number, done in enumerate(isolate(_work, tasks, options.jobs), 1):
+        late += done.late
+        if done.task.mutant is not None:
+            dead[done.task.mutant] = done
+            say(f"{number:3}/{len(tasks)} {_line(done)}")
+        elif done.kills or done.stale:
+            alarms.append(_what(done))
+            say(f"FALSE ALARM {alarms[-1]}")
+    rows = [dead[index] for index in sorted(dead)]
+    if options.full:
+        say("\n".join(table((row.mutant, row.found) for row in rows)))
+    report = _report(rows, alarms, late)
+    well = report["killed"] == report["total"] and not (alarms or late)
+    return report, bool(well and report["total"])
+
+
+def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
+    """The longest ones first, so that no processor is left alone at the end; of the
+    whole table the mutants first, since each is a row that somebody waits for."""
+    chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
+    cheap = {i: sorted(m.killers, key=price) for i, m in chosen}
+    asked = {i: tuple(checkers(m) if full else cheap[i]) for i, m in chosen}
+    healthy = {
+        name for names in asked.values() for name in names[: None if full else 1]
+    }
+    real = [name for name in healthy if not name.startswith("world:")]
+    tasks = [_Task(None, (name,), full, until) for name in sorted(real)]
+    tasks += [_Task(i, names, full, until) for i, names in asked.items()]
+    longest = sorted(tasks, key=lambda task: -price(task.checkers[0]))
+    return sorted(longest, key=lambda task: full and task.mutant is None)
+
+
+def _work(task: _Task) -> _Done:
+    if _over(task):
+        return _Done(task, late=True)
+    began = time.monotonic()
+    mutant = nullcontext() if task.mutant is None else applied(MUTANTS[task.mutant])
+    try:
+        with mutant:
+            found = _ask(task)
+    except (StaleMutantError, NoCheckerError) as exc:
+        return _Done(task, stale=str(exc))
+    cut = _over(task) and len(found) < len(task.checkers)
+    late = cut and (task.full or not found[-1][1])
+    return _Done(task, found, late, seconds=time.monotonic() - began)
+
+
+def _ask(task: _Task) -> list[tuple[str, Found]]:
+    """Until one checker has found something; with `full` all of them."""
+    out: list[tuple[str, Found]] = []
+    for name in task.checkers:
+        out.append((name, survey(name) if task.full else _asked(name)))
+        if (out[-1][1] and not task.full) or _over(task):
+            break
+    return out
+
+
+def _asked(name: str) -> Found:
+    text = check(name)
+    return {name.partition(":")[0]: text} if text else {}
+
+
+def _over(task: _Task) -> bool:
+    return task.until is not None and time.time() > task.until
+
+
+def _line(done: _Done) -> str:
+    if done.stale:
+        return f"STALE            {done.mutant.name} | {done.stale}"
+    verdict = "killed  " if done.kills else "late    " if done.late else "SURVIVES"
+    return f"{verdict} {done.seconds:5.1f} s  {done.mutant.name} | {_what(done)}"
+
+
+def _what(done: _Done) -> str:
+    if done.stale:
+        return done.stale
+    if not done.kills:
+        return ", ".join(done.task.checkers)
+    name, found = done.kills[0]
+    return f"{name} | {' '.join(next(iter(found.values())).split())[:120]}"
+
+
+def _report(rows: list[_Done], alarms: list[str], late: int) -> dict[str, Any]:
+    killers = [row.kills[0][0].partition(":")[0] for row in rows if row.kills]
+    return {
+        "total": len(rows),
+        "killed": len(killers),
+        "survivors": [
+            r.mutant.name for r in rows if not (r.kills or r.late or r.stale)
+        ],
+        "stale": [f"{row.mutant.name}: {row.stale}" for row in rows if row.stale],
+        "late": late,
+        "false_alarms": alarms,
+        "areas": _counted(row.mutant.area for row in rows),
+        "killed_by": _counted(killers),
+        "rows": [_row(row) for row in rows],
+    }
+
+
+def _counted(words: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
+
+
+def _row(done: _Done) -> dict[str, Any]:
+    return {
+        "name": done.mutant.name,
+        "area": done.mutant.area,
+        "killed_by": {name: dict(found) for name, found in done.kills},
+        "seconds": round(done.seconds, 1),
+    }

@@ -1,0 +1,119 @@
+"""Mutants of `turnfold._decide.rules`: each guard taken out, in each direction that could do
+harm. A guard that others back up is left to tests that ask it alone."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Edit, Mutant, one
+
+_G = "turnfold._decide.rules"
+_ALONE = "test:fast/test_guards.py"
+_TURNS = "test:contract/test_behaviour_turns.py"
+_RESTORED = "test:contract/test_restored.py"
+
+
+def _says(guard: str, answer: bool, *killers: str, world: str = "") -> Mutant:
+    """A guard that always says the same."""
+    edit = Edit(f"{_G}:{guard}", "", f"return {answer}")
+    name = f"{guard} is always {answer}"
+    return Mutant(name, "guard", (edit,), killers, world)
+
+
+def _without(name: str, guard: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "guard", f"{_G}:{guard}", old, new, *killers)
+
+
+GUARDS: Final = (
+    _says("not_expired", True, "crash:expired-while-down"),
+    _says("not_aborted", True, "crash:abort-prepare", "crash:abort"),
+    _says("budget_left", True, "crash:budget"),
+    _says("not_quarantined", True, "crash:deaths"),
+    _says("not_settled", True, _ALONE),
+    _says("resend_allowed", True, "crash:blind-hold", "crash:lookup"),
+    _says("resend_allowed", False, "crash:keyed"),
+    _says("may_look_up", False, "crash:lookup"),
+    _says("may_look_up", True, "crash:blind-hold"),
+    _says("absence_proven", True, "crash:lookup"),
+    _says("sender_is_dead", True, "crash:one"),
+    _says("sender_is_dead", False, "crash:blind-hold"),
+    _says("no_doubt", True, "crash:budget"),
+    _says("was_accepted", True, _ALONE),
+    _without(
+        "a death ends a turn that was left open",
+        "runner_is_dead",
+        "turn.left_open is None",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "doubt about another part is forgotten",
+        "no_doubt",
+        "entry.doubtful",
+        "entry.doubt",
+        _ALONE,
+    ),
+    _says("receipt_given", True, "answers", world="proof"),
+    _says("head_of_lane", True, f"{_TURNS}::an_attempt_out_of_turn"),
+    _says("run_is_current", True, "crash:abort", "crash:zombie", world="stale_run"),
+    _says("run_is_ours", True, "test:fast/test_stale_worker.py::the_end_of_a_run"),
+    _says("run_is_ours", False, "crash:store"),
+    _says("not_answered", True, "crash:one"),
+    _says("runner_is_dead", False, "crash:one"),
+    _says("runner_is_dead", True, "crash:one"),
+    _says("runs_left", True, "crash:few-runs"),
+    _says("runs_left", False, "crash:one"),
+    _says("abortable_as_unsent", True, "crash:abort", world="abort"),
+    _says("abortable_as_unsent", False, "crash:abort-reply"),
+    _says("nothing_seen", True, "crash:not-resumed"),
+    _says("history_is_whole", True, f"{_RESTORED}::a_later_part"),
+    _says("history_is_whole", False, "crash:lookup"),
+    _says("bodies_kept", True, "test:contract/test_redacting.py::what_was_erased"),
+    _without(
+        "a key counts outside its window",
+        "key_window_open",
+        "(now - entry.first_at) * 2 < window",
+        "True",
+        "crash:window",
+    ),
+    _without(
+        "the whole window of a key is used, with no margin for the clock",
+        "key_window_open",
+        "(now - entry.first_at) * 2 < window",
+        "now - entry.first_at < window",
+        _ALONE,
+    ),
+    _without(
+        "no fence: an outcome of any worker counts",
+        "outcome_is_current",
+        "entry.fence == fence",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "an outcome of any part counts",
+        "outcome_is_current",
+        "entry.part == part",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "an outcome of any attempt counts",
+        "outcome_is_current",
+        "entry.attempt == attempt",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "a run of an older worker may speak",
+        "run_is_current",
+        "turn.fence == fence",
+        "True",
+        _ALONE,
+    ),
+    _without(
+        "an older run may speak",
+        "run_is_current",
+        "turn.run == run",
+        "True",
+        _ALONE,
+    ),
+)

@@ -1,0 +1,196 @@
+"""The mutants of owning a store: who may append, the inbox of those who may not, and
+clients that take a store for a moment because no worker lives."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_JOURNAL = "turnfold._runtime.committer:Committer"
+_ALONE = "turnfold.api.client:Alone"
+_INBOX = "test:contract/test_inbox.py"
+_COMMITS = "test:contract/test_group_commit.py"
+_FAULTS = "test:contract/test_behaviour_faults.py"
+_TAKING = "test:contract/test_taking_over.py"
+_ENTRIES = "turnfold._runtime.programs"
+_DECIDE = "turnfold._decide"
+_DRIVER = "turnfold._runtime.driver:Driver"
+_INTAKE = "turnfold._runtime.intake:Intake"
+_UPKEEP = "test:contract/test_upkeep.py"
+_RESTORED = "test:contract/test_restored.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "recovery", where, old, new, *killers)
+
+
+OWNING: Final = (
+    _broken(
+        "a worker starts what is open before it has read the inbox",
+        "turnfold._runtime.programs:take_over",
+        "yield Hear()",
+        "pass",
+        f"{_TAKING}::if_its_abort_waits",
+    ),
+    _broken(
+        "an inbox that cannot be read is skipped at the take-over",
+        "turnfold._runtime.programs:take_over",
+        "yield from back_off(exc, 'taking over')",
+        "break",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "only the first page of the inbox is read",
+        f"{_INTAKE}._read",
+        "more = len(found) >= room",
+        "more = False",
+        f"{_TAKING}::if_its_abort_waits",
+    ),
+    _broken(
+        "a reading of the inbox answers who asked after it began",
+        f"{_INTAKE}.read",
+        "asked = self._begun",
+        "asked = self._begun - self._lock.locked()",
+        f"{_TAKING}::a_reading_that_began_before",
+    ),
+    _broken(
+        "turns start while the store is taken over",
+        "turnfold.api.kernel:Kernel._context_at",
+        "driver.draining or driver.taking_over",
+        "driver.draining",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "programs start while the store is taken over",
+        f"{_DRIVER}.moved",
+        "if self.works:",
+        "if self.epoch:",
+        f"{_TAKING}::delays_the_take_over",
+    ),
+    _broken(
+        "a worker whose opening was cancelled goes on",
+        f"{_DRIVER}.begin",
+        "self.abandon()",
+        "pass",
+        f"{_TAKING}::leaves_nobody_at_work",
+    ),
+    _broken(
+        "a part in doubt is sent again before the inbox is read",
+        f"{_ENTRIES}:_heard",
+        "yield Hear()",
+        "pass",
+        "crash:zombie-resend",
+        f"{_TAKING}::is_read_before_the_resend",
+    ),
+    _broken(
+        "what was prepared to go again is sent before the inbox is read",
+        f"{_ENTRIES}:_prepare",
+        "yield Hear()",
+        "pass",
+        f"{_TAKING}::what_was_prepared",
+    ),
+    _broken(
+        "any decision may send again what is in doubt",
+        f"{_DECIDE}.schedule:attempt_if_free",
+        "heard and step.act is Act.RESEND",
+        "step.act is Act.RESEND",
+        f"{_TAKING}::a_persons_word",
+    ),
+    _broken(
+        "a resend that was granted counts as harmless",
+        f"{_DECIDE}.schedule:_harmless",
+        "",
+        "return True",
+        f"{_TAKING}::was_granted",
+    ),
+    _broken(
+        "a command attempts what the next one aborts",
+        f"{_DECIDE}.inbox:apply",
+        "draft.hears = True",
+        "pass",
+        f"{_TAKING}::an_abort_frees_no_lane",
+    ),
+    _broken(
+        "a person's word about the attempt of a dead sender is refused",
+        f"{_DECIDE}.operator:resolve",
+        "bury(draft, draft.entry(stream))",
+        "draft.entry(stream)",
+        f"{_TAKING}::who_said_delivered",
+    ),
+    _broken(
+        "a commit begins while another one is under way",
+        "turnfold._runtime.committer:GroupCommit._run",
+        "await self._commit()",
+        "_ = asyncio.ensure_future(self._commit())\nawait asyncio.sleep(0)",
+        f"{_COMMITS}::come_meanwhile",
+    ),
+    _broken(
+        "a commit that was refused is decided again on the same state",
+        f"{_JOURNAL}._was_refused",
+        "await self._read_anew(before.position)",
+        "pass",
+        f"{_FAULTS}::not_the_one_any_more",
+    ),
+    _broken(
+        "a store in doubt is not read by the poll",
+        f"{_JOURNAL}.suspects",
+        "return self._lost or self._suspicious",
+        "return self._suspicious",
+        f"{_COMMITS}::is_found_by_the_poll",
+    ),
+    _broken(
+        "a worker that has lost its store appends all the same",
+        "turnfold._runtime.driver:Driver.stand_down",
+        "self.journal.stand_down()",
+        "pass",
+        f"{_UPKEEP}::a_success_after_the_loss",
+    ),
+    _broken(
+        "only the first event of a stream in a commit knows its position",
+        "turnfold._decide.unit_of_work:UnitOfWork.emit",
+        "position = self._places[stream]",
+        "position = self._places[stream] if items is None else 0",
+        f"{_RESTORED}::what_was_queued",
+    ),
+    _broken(
+        "a log begins without the event that names it",
+        f"{_JOURNAL}.begin",
+        "self.book.position == 0",
+        "False",
+        f"{_INBOX}::begins_a_new_store",
+    ),
+    _broken(
+        "a client goes on with an older copy of the store",
+        f"{_ALONE}._apply",
+        "await self._upkeep.lost_history(journal.store_id) is not None",
+        "False",
+        f"{_RESTORED}::only_a_worker",
+    ),
+    _broken(
+        "a worker that lost the store uses its old right as a client",
+        f"{_ALONE}._without_rights",
+        "",
+        "return self._context()",
+        f"{_INBOX}::without_rights",
+    ),
+    _broken(
+        "a client that is cancelled keeps the store",
+        f"{_ALONE}.apply",
+        "await asyncio.shield(self._task)",
+        "await self._task",
+        f"{_INBOX}::that_is_cancelled",
+    ),
+    _broken(
+        "a client does not follow the time of the log",
+        f"{_ALONE}._apply",
+        "self._clock.at_least(journal.book.last_at)",
+        "pass",
+        f"{_INBOX}::the_time_of_the_log",
+    ),
+    _broken(
+        "a posted payload expires by the time of its logging",
+        "turnfold._decide.inbox:_enqueue",
+        "data['expires_at']",
+        "None",
+        f"{_INBOX}::expires_by_the_time",
+    ),
+)

@@ -1,0 +1,267 @@
+"""The mutants of recovery and of what stands around the kernel's core: the journal, the
+clock, calls to channels, the worker's seat, the mark beside the store."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_SENDER = "turnfold._runtime.sender:Sender"
+_GROUP = "turnfold._runtime.committer:GroupCommit"
+_FLUSHING = "test:contract/test_group_commit.py"
+_STALE = "test:fast/test_stale_worker.py"
+_JOURNAL = "turnfold._runtime.committer:Committer"
+_DOUBT = "test:contract/test_behaviour_doubt.py"
+_FAULTS = "test:contract/test_behaviour_faults.py"
+_UPKEEP = "test:contract/test_upkeep.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "recovery", where, old, new, *killers)
+
+
+RECOVERY: Final = (
+    one(
+        "blind retry: what a dead process had on the wire was never sent",
+        "recovery",
+        "turnfold._decide.outcomes:bury",
+        "if entry.phase is Phase.DISPATCHED:",
+        "if False:",
+        "crash:blind-hold",
+        "crash:lookup",
+        world="orphan",
+    ),
+    one(
+        "what was attempted and not dispatched is left alone",
+        "recovery",
+        "turnfold._decide.outcomes:bury",
+        "not rules.sender_is_dead(entry, fence.epoch)",
+        "entry.phase is Phase.ATTEMPTED",
+        "crash:prepare",
+        world="recovery",
+    ),
+    _broken(
+        "nothing is taken up at the start",
+        "turnfold._runtime.scheduler:at_start",
+        "for lane in book.lanes():",
+        "for lane in ():",
+        "crash:one",
+    ),
+    _broken(
+        "orphans are not looked for",
+        "turnfold._runtime.scheduler:at_start",
+        "for lane in book.turn_lanes():",
+        "for lane in ():",
+        "crash:one",
+    ),
+    _broken(
+        "the next worker keeps the epoch of the last",
+        "turnfold.api.kernel:Kernel._promote",
+        "self._epoch() + 1",
+        "max(1, self._epoch())",
+        f"{_DOUBT}::blind_after_a_crash",
+    ),
+    _broken(
+        "who is not the worker any more speaks as before",
+        "turnfold._decide.unit_of_work:UnitOfWork.authority",
+        "fence is None or self.fence_lost",
+        "fence is None",
+        f"{_STALE}::the_end_of_an_attempt",
+    ),
+    _broken(
+        "callers learn of a commit before it is made",
+        f"{_GROUP}._commit",
+        "",
+        "[tell(Decided()) for _, tell in self._queue]",
+        f"{_FLUSHING}::nothing_moves_before",
+    ),
+    _broken(
+        "closing does not wait for the commit under way",
+        f"{_GROUP}.close",
+        "await self._idle.wait()",
+        "pass",
+        f"{_FLUSHING}::a_closed_queue",
+    ),
+    _broken(
+        "a command stays in the inbox after its decision",
+        "turnfold._decide.inbox:apply",
+        'draft.take_out(command.id, _answer({"ok": result}) if command.answer else None)',
+        "del result",
+        "crash:client",
+    ),
+    _broken(
+        "a decision that failed half-way keeps what it made",
+        "turnfold._runtime.committer:_one",
+        "draft.made != before",
+        "False",
+        f"{_FAULTS}::leaves_nothing_behind",
+    ),
+    _broken(
+        "a commit of unknown fate counts as done",
+        f"{_JOURNAL}._after_unknown_fate",
+        "",
+        "await self.store.reopen()\nreturn Commit([Decided() for _ in decisions])",
+        "crash:store",
+    ),
+    _broken(
+        "records of another owner are not looked for",
+        f"{_JOURNAL}.suspects",
+        "return self._lost or self._suspicious",
+        "return False",
+        "crash:zombie",
+    ),
+    _broken(
+        "a worker goes on beside one of a later epoch",
+        f"{_JOURNAL}._check_replaced",
+        "state.epoch > fence.epoch",
+        "False",
+        f"{_UPKEEP}::a_later_worker",
+    ),
+    _broken(
+        "one bad decision fails all of its commit",
+        f"{_JOURNAL}._one_by_one",
+        "",
+        "return _refused(decisions, exc)",
+        "test:contract/test_behaviour_accept.py::what_the_store_refuses",
+    ),
+    _broken(
+        "who waits for an end is woken by any move",
+        "turnfold.api.kernel:Kernel._saw",
+        "stream in waiters and isinstance(state, Entry | Turn) and not state.open",
+        "stream in waiters",
+        "test:contract/test_behaviour_turns.py",
+    ),
+    _broken(
+        "the clock follows a backward jump",
+        "turnfold.clock:Clock.now",
+        "max(self._wall_ms(), self._anchor_wall + mono - self._anchor_mono)",
+        "self._wall_ms()",
+        "test:fast/test_clock.py",
+    ),
+    _broken(
+        "after a restart the clock may be behind the log",
+        "turnfold.clock:Clock.at_least",
+        "",
+        "return",
+        "test:fast/test_clock.py",
+    ),
+    _broken(
+        "no settle time: a look-up counts at once",
+        f"{_SENDER}._unsettled",
+        "",
+        "return 0",
+        f"{_DOUBT}::absence_counts",
+    ),
+    _broken(
+        "a call that hangs counts as over",
+        f"{_SENDER}._unsettled",
+        "if entry.stream in self.hung:",
+        "if False:",
+        f"{_DOUBT}::while_a_call_hangs",
+    ),
+    _broken(
+        "a standby's settle time began with its process",
+        f"{_SENDER}.begin",
+        "",
+        "return",
+        f"{_DOUBT}::settle_time_counts_from",
+    ),
+    _broken(
+        "a call beyond its deadline was not sent",
+        f"{_SENDER}._outcome",
+        "",
+        "if end is None or end.cancelled:\n"
+        "    return Rejected(failure=FailureClass.TRANSIENT)",
+        f"{_DOUBT}::a_call_beyond",
+    ),
+    _broken(
+        "a late receipt does not stop the send that it makes needless",
+        f"{_SENDER}.send",
+        "taken = self._register.find(attempt)",
+        "self._register.enter(attempt)\ntaken = self._register.find(attempt)",
+        f"{_DOUBT}::a_receipt_that_comes",
+    ),
+    _broken(
+        "an attempt may be sent again by the process that sent it",
+        f"{_SENDER}.send",
+        "if taken.sent:",
+        "if False:",
+        f"{_DOUBT}::an_attempt_goes",
+    ),
+    _broken(
+        "a call that was given up is not listened to",
+        f"{_SENDER}._listen",
+        "await self._evidence(attempt, outcome)",
+        "pass",
+        f"{_DOUBT}::a_receipt_that_comes",
+    ),
+    _broken(
+        "an attempt that waits for a slot is sent though the process stops",
+        f"{_SENDER}.send",
+        "if self.stopping:",
+        "if False:",
+        f"{_DOUBT}::a_drain_records",
+    ),
+    _broken(
+        "more is sent at once than the settings allow",
+        "turnfold._runtime.driver:Dispatcher.__init__",
+        "asyncio.Semaphore(at_once)",
+        "asyncio.Semaphore(at_once + 1)",
+        f"{_DOUBT}::no_more_is_sent",
+    ),
+    _broken(
+        "a lane program that looks sends an attempt that is on its way",
+        "turnfold._runtime.driver:Driver.start",
+        "key in self.live",
+        "key in self.live and key.what != 'send'",
+        f"{_DOUBT}::an_attempt_is_carried_once",
+    ),
+    _broken(
+        "a drain leaves alone the attempts that nobody took up",
+        "turnfold._runtime.driver:Driver._never_taken_up",
+        "",
+        "return []",
+        f"{_DOUBT}::a_drain_records",
+    ),
+    _broken(
+        "an exception of an adapter proves that nothing was sent",
+        "turnfold._runtime.channel:AttachedChannel.outcome",
+        "Unknown(cause='raised', detail=_told(error))",
+        "Rejected(failure=FailureClass.TRANSIENT)",
+        f"{_FAULTS}::whatever_an_adapter_raises",
+    ),
+    _broken(
+        "a key may be forgotten before its last request lands",
+        "turnfold._runtime.channel:_window_problem",
+        "",
+        "return ''",
+        f"{_FAULTS}::a_key_that_is_forgotten",
+    ),
+    _broken(
+        "a worker goes on without its lock",
+        "turnfold._runtime.worker:Worker.check_ownership",
+        "not self.ownership.held",
+        "False",
+        f"{_UPKEEP}::a_lock_file_removed",
+    ),
+    _broken(
+        "an older copy of the store is taken for the original",
+        "turnfold._runtime.worker:Upkeep.lost_history",
+        "",
+        "return None",
+        "test:contract/test_restored.py::what_was_queued",
+    ),
+    _broken(
+        "a restored turn is run at once",
+        "turnfold._decide.operator:_hold",
+        "",
+        "return",
+        "test:contract/test_restored.py::a_turn_of_the_copy",
+    ),
+    _broken(
+        "the watermark is replaced before it was judged",
+        "turnfold._runtime.worker:Upkeep.note_watermark",
+        "not self._trusted",
+        "False",
+        f"{_UPKEEP}::no_mark_is_written",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The protocol without the kernel: workers, wire and platform, every state of them."""

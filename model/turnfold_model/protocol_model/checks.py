@@ -1,0 +1,53 @@
+"""The invariants of specs/design.md 2 that a state of one column can break.
+
+They compare what the log says with what the platform showed: the log must be true.
+INV-2, INV-3, INV-8 and INV-11 are broken by a step, and are told by the step.
+"""
+
+from turnfold_model.protocol_model.words import TURN_OVER, Column, Config, Ph, Tp
+
+_NO_DOUBT = frozenset({Ph.QUEUED, Ph.RETRYABLE, Ph.ABORTED})
+
+
+def wrong(config: Config, column: Column) -> str:
+    """The first invariant that this column breaks, or nothing."""
+    log = column.log
+    if log.phase == Ph.NONE:
+        return ""
+    for name, broken in (
+        ("INV-4", _unproven(column)),
+        ("INV-1", log.phase == Ph.DELIVERED and log.settled < config.parts),
+        ("INV-6", log.used > config.budget or log.used > log.attempts),
+        ("INV-10", _owed(column)),
+        ("INV-11", log.phase == Ph.ABORTED and log.doubt),
+        ("INV-12", _denied(config, column)),
+    ):
+        if broken:
+            return name
+    return ""
+
+
+def _unproven(column: Column) -> bool:
+    """A part counts as settled, yet the user never saw it."""
+    log = column.log
+    return any(
+        not column.taken[part] and not log.excused[part] for part in range(log.settled)
+    )
+
+
+def _owed(column: Column) -> bool:
+    """A turn is over while its reply is still under way."""
+    log = column.log
+    open_entry = log.phase not in (Ph.DELIVERED, Ph.FAILED, Ph.ABORTED)
+    over = log.turn in TURN_OVER and log.turn != Tp.BARE
+    return over and open_entry and not log.note and not log.again
+
+
+def _denied(config: Config, column: Column) -> bool:
+    """The log says "not delivered" of a part that was, or still may be."""
+    log = column.log
+    says_no = log.phase in _NO_DOUBT or (log.phase == Ph.FAILED and not log.unknown)
+    if not says_no or log.settled >= config.parts or log.excused[log.settled]:
+        return False
+    arrived = column.taken[log.settled] > 0
+    return arrived or any(r.part == log.settled for r in column.wire)

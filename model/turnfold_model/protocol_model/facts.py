@@ -1,0 +1,139 @@
+"""Commits: how an event changes what the log says of a column."""
+
+from turnfold_model.protocol_model.words import (
+    CLOSED,
+    TURN_OVER,
+    Column,
+    Config,
+    Facts,
+    Ph,
+    Tp,
+)
+
+
+def commit(config: Config, column: Column, log: Facts) -> Column:
+    """The column after an append. A turn ends in the commit that closes its final."""
+    early = config.without == "owed" and log.turn == Tp.ANSWERED
+    if early:
+        log = log._replace(turn=Tp.COMPLETED)
+    if log.phase in CLOSED and not log.note and log.turn != Tp.BARE:
+        over = {
+            Ph.DELIVERED: Tp.COMPLETED,
+            Ph.FAILED: Tp.FAILED,
+            Ph.ABORTED: Tp.ABORTED,
+        }
+        log = log._replace(turn=over[log.phase])
+    if config.assume.fsync:
+        return column._replace(log=log)
+    return column._replace(log=log, before=column.log)
+
+
+def settled(config: Config, column: Column) -> Column:
+    """The part at hand is accepted: part_delivered, or delivered for the last one."""
+    log = column.log
+    last = log.settled + 1 == config.parts or config.without == "parts"
+    closed = log.phase in CLOSED
+    phase = Ph.DELIVERED if last else (log.phase if closed else Ph.QUEUED)
+    log = log._replace(
+        phase=phase,
+        settled=log.settled + 1,
+        attempts=0,
+        used=0,
+        doubt=False,
+        grant=False,
+        unknown=log.unknown and not last,
+    )
+    fresh = column._replace(age=0, lag=0, restarted=False)
+    return commit(config, fresh, log)
+
+
+def late_receipt(config: Config, column: Column, part: int) -> Column:
+    """Evidence, not authority: it settles the part at hand or changes nothing."""
+    if part < column.log.settled:
+        return column
+    return settled(config, column)
+
+
+def not_sent(config: Config, column: Column, phase: Ph, *, refund: int = 0) -> Column:
+    """Proven not accepted; with an older attempt in doubt that proves nothing."""
+    log = column.log
+    to = Ph.IN_DOUBT if log.doubt and config.without != "doubt" else phase
+    used = log.used - (refund if not log.doubt else 0)
+    return commit(config, column, log._replace(phase=to, used=used))
+
+
+def unknown(config: Config, column: Column) -> Column:
+    return commit(config, column, column.log._replace(phase=Ph.IN_DOUBT, doubt=True))
+
+
+def given_up(config: Config, column: Column) -> Column:
+    """failed_terminal; it yields its lane at once."""
+    log = column.log
+    in_doubt = log.phase in (Ph.IN_DOUBT, Ph.PARKED) or log.doubt
+    in_doubt = in_doubt and config.without != "honesty"
+    log = log._replace(phase=Ph.FAILED, passed=True, unknown=in_doubt, grant=False)
+    return commit(config, column, log)
+
+
+def parked(config: Config, column: Column) -> Column:
+    log = column.log._replace(phase=Ph.PARKED, passed=True, grant=False)
+    return commit(config, column, log)
+
+
+def absent(config: Config, column: Column) -> Column:
+    log = column.log._replace(phase=Ph.RETRYABLE, doubt=False, grant=False)
+    return commit(config, column, log)
+
+
+def excused(log: Facts) -> Facts:
+    """A policy event allows, or takes the blame for, a second send of this part."""
+    marks = list(log.excused)
+    marks[log.settled] = True
+    return log._replace(excused=tuple(marks))
+
+
+def one_more(config: Config, column: Column, log: Facts) -> Column:
+    """Who resolves a doubt means it: there is at least one attempt left."""
+    return commit(config, column, log._replace(used=min(log.used, config.budget - 1)))
+
+
+def granted(config: Config, column: Column) -> Column:
+    """resolved(resend)."""
+    log = excused(column.log)._replace(phase=Ph.IN_DOUBT, grant=True)
+    return one_more(config, column, log)
+
+
+def abort(config: Config, column: Column) -> Column:
+    """abort_requested for the entry and the turn; what is not begun ends at once."""
+    log = column.log
+    if log.turn in (Tp.ACCEPTED, Tp.RUNNING):
+        return commit(config, column, log._replace(turn=Tp.ABORTED))
+    if config.without == "abort":  # also what is on the wire is called aborted
+        return commit(config, column, log._replace(phase=Ph.ABORTED))
+    return commit(config, column, log._replace(abort=True))
+
+
+def abortable(log: Facts) -> bool:
+    if log.turn in (Tp.ACCEPTED, Tp.RUNNING):
+        return True
+    open_entry = log.phase not in CLOSED and log.phase != Ph.NONE
+    return open_entry and not log.abort and not log.note
+
+
+def queued(config: Config, column: Column, *, note: bool = False) -> Column:
+    """The reply and `answered`, or the notice and `failed`: one commit."""
+    turn = column.log.turn
+    if turn != Tp.BARE:
+        turn = Tp.FAILED if note else Tp.ANSWERED
+    log = column.log._replace(turn=turn, note=note)
+    if config.without == "one_commit" and turn == Tp.ANSWERED:
+        return commit(config, column, log)
+    log = log._replace(phase=Ph.QUEUED, excused=(False,) * config.parts)
+    return commit(config, column, log)._replace(taken=(0,) * config.parts)
+
+
+def at_rest(log: Facts) -> bool:
+    """INV-14: nothing is owed: closed, visibly parked, or never came."""
+    if log.phase == Ph.NONE:
+        return log.turn in TURN_OVER or log.turn == Tp.NONE
+    return log.phase in CLOSED or log.phase == Ph.PARKED

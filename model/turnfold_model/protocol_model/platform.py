@@ -1,0 +1,90 @@
+"""The wire and the platform: requests land once, late or never; answers get lost.
+
+Here is the witness: what the user sees, whatever the log says. A step that shows a
+part twice, without a policy event that allows it, breaks INV-2.
+"""
+
+from collections.abc import Iterator
+
+from turnfold_model.protocol_model import facts
+from turnfold_model.protocol_model.words import (
+    DEAD,
+    HUNG,
+    Column,
+    Config,
+    Job,
+    Request,
+    Stage,
+    Step,
+)
+
+
+def _landed(config: Config, column: Column, request: Request) -> tuple[Column, str]:
+    """The platform takes the request, or knows its key and shows nothing new."""
+    part = request.part
+    column = _gone(column, request)
+    seen = column.taken[part]
+    young = column.age < 2 or part < column.log.settled
+    if seen and config.cls == "keyed" and config.assume.key and young:
+        return column, ""
+    taken = list(column.taken)
+    taken[part] = min(seen + 1, 2)
+    broken = "INV-2" if seen and not column.log.excused[part] else ""
+    return column._replace(taken=tuple(taken)), broken
+
+
+def _gone(column: Column, request: Request) -> Column:
+    wire = list(column.wire)
+    wire.remove(request)
+    return column._replace(wire=tuple(wire))
+
+
+def _tagged(column: Column, request: Request, tag: int) -> Column:
+    rest = list(_gone(column, request).wire)
+    return column._replace(wire=tuple(sorted([*rest, request._replace(tag=tag)])))
+
+
+def answers(
+    config: Config, column: Column, job: Job, slot: int, faulty: bool
+) -> Iterator[Step]:
+    """What the platform, or the network, does with the request a worker waits for."""
+    if job.stage != Stage.SENT:
+        return
+    request = Request(job.part, job.attempt, slot)
+    taken, broken = _landed(config, column, request)
+    gone = _gone(column, request)
+
+    def step(label: str, after: Column, stage: Stage, fault: int = 0) -> Step:
+        return Step(label, after, job._replace(stage=stage), fault)
+
+    yield step("accepted", taken, Stage.ACCEPTED)._replace(broken=broken)
+    if not faulty:
+        return
+    yield step("answer lost", taken, Stage.LOST, 1)._replace(broken=broken)
+    yield step("request lost", gone, Stage.LOST, 1)
+    yield step("late request", _tagged(column, request, DEAD), Stage.LOST, 1)
+    if config.hung:
+        yield step("hung", _tagged(column, request, HUNG), Stage.LOST, 1)
+    yield step("refused", gone, Stage.REFUSED, 1)
+    yield step("refused for good", gone, Stage.ENDED, 1)
+    if config.gates:
+        yield step("held back", gone, Stage.DEFERRED, 1)
+
+
+def landings(config: Config, column: Column) -> Iterator[Step]:
+    """Requests that nobody waits for still land, or never do."""
+    for request in sorted(set(column.wire)):
+        if request.tag not in (DEAD, HUNG):
+            continue
+        after, broken = _landed(config, column, request)
+        yield Step("lands late", after, Job(), broken=broken)
+        yield Step("never lands", _gone(column, request), Job())
+
+
+def returns(config: Config, column: Column, job: Job) -> Iterator[Step]:
+    """A hung call of a living worker answers after all: a late receipt."""
+    for request in sorted(set(column.wire)):
+        if request.tag == HUNG:
+            after, broken = _landed(config, column, request)
+            after = facts.late_receipt(config, after, request.part)
+            yield Step("late receipt", after, job, broken=broken)

@@ -1,0 +1,1 @@
+"""The Hypothesis machine: people, platforms and crashes by chance."""

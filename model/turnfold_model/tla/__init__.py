@@ -1,0 +1,1 @@
+"""TLC on the TLA+ modules of specs/, and logs of the kernel as behaviours of them."""

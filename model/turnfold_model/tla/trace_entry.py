@@ -1,0 +1,204 @@
+"""The log of an entry as a behaviour of `specs/Entry.tla`: its states, step by step.
+
+A trace is what the module's log variables are after each event, and which actions may
+have led there. The kernel puts in one event what the module does in two steps where the
+first could not be seen by anybody: an attempt that goes on the wire at once, the abort
+of what is unsent, the last failure of a budget. Those become two steps here, and that
+is all the freedom there is. What the module does not speak of ends the projection with
+a reason: such traces are counted, not forced.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from turnfold_model.reference.judge import legal
+from turnfold_model.reference.kinds import Record
+from turnfold_model.reference.shapes import FAILURES, Entry
+from turnfold_model.tla.trace import OutsideError, Step, Trace
+
+MODULE: Final = "Entry"
+SILENT: Final = frozenset({"Lands", "Vanishes", "Crash"})
+# A word of a trace and the actions of the module that it may stand for. A word is the
+# event, made sharper by what the event says of its cause.
+ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "attempted": frozenset({"Attempted"}),
+        "dispatched": frozenset({"Dispatched"}),
+        "delivered": frozenset({"Delivered"}),
+        "found": frozenset({"Found"}),
+        "late_receipt": frozenset({"LateReceipt"}),
+        "bounced": frozenset({"Bounced"}),
+        "deferred": frozenset({"Deferred"}),
+        "failed_retryable": frozenset({"FailedRetryable"}),
+        "cancelled": frozenset({"AbortedAttempt", "FailedRetryable"}),
+        "owner_died": frozenset({"OwnerDiedBefore", "OwnerDiedAfter"}),
+        "unknown": frozenset({"AnswerLost", "NoAnswer"}),
+        "refused_in_doubt": frozenset({"FailedRetryable", "Deferred"}),
+        "reconciled": frozenset({"Absent"}),
+        "parked": frozenset({"Parked", "OutOfMeans"}),
+        "permanent": frozenset({"FailedPermanent"}),
+        "expired": frozenset({"Expired"}),
+        "exhausted": frozenset({"Exhausted"}),
+        "given_up": frozenset({"Exhausted", "Expired"}),
+        "abort_requested": frozenset({"AbortRequested"}),
+        "aborted": frozenset({"Aborted"}),
+    }
+)
+_ENDS: Final = MappingProxyType(
+    {
+        "expired": "expired",
+        "attempts_exhausted": "exhausted",
+        "permanent": "permanent",
+        "refused": "permanent",
+    }
+)
+# Seen by people, or for the order of a lane: the module's log does not move.
+_STILL: Final = frozenset(
+    {
+        *("queued", "planned", "rescheduled", "acknowledged"),
+        *("lane_yielded", "redacted"),
+    }
+)
+_CLASSES: Final = MappingProxyType(
+    {frozenset[str](): "blind", frozenset({"keyed"}): "keyed"}
+    | {frozenset({"lookup"}): "lookup"}
+)
+
+
+# What spends the module's faults.
+TROUBLE: Final = frozenset(
+    {
+        *("deferred", "failed_retryable", "cancelled", "owner_died", "unknown"),
+        *("refused_in_doubt", "permanent", "bounced"),
+    }
+)
+
+
+class Log(NamedTuple):
+    """The module's log variables."""
+
+    phase: str = "queued"
+    part: int = 0
+    att: int = 0
+    used: int = 0
+    doubt: bool = False
+    abort: bool = False
+    reason: str = "none"
+    spoiled: bool = False
+
+
+def project(events: Iterable[Record]) -> Trace:
+    """The trace of one entry's stream. Raises OutsideError."""
+    steps: list[Step] = []
+    before: Entry | None = None
+    for event in events:
+        after = legal(before, event)
+        if not isinstance(after, Entry):
+            why = "an event that the reference refuses"
+            raise OutsideError(why)
+        if before is not None:
+            steps += _steps(event, before, after)
+        elif event["kind"] != "outbox.queued":
+            raise OutsideError(str(event["kind"]))
+        before = after
+    if before is None or not before.planned:
+        why = "never planned"
+        raise OutsideError(why)
+    return Trace(MODULE, _constants(before), tuple(steps))
+
+
+def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
+    parts = entry.parts
+    offers = {part.classes for part in parts}
+    if len(offers) != 1 or next(iter(offers)) not in _CLASSES:
+        why = "parts of several classes"
+        raise OutsideError(why)
+    kind = _CLASSES[next(iter(offers))]
+    if kind == "blind" and entry.policy != "hold":
+        why = f"policy {entry.policy}"
+        raise OutsideError(why)
+    return ("Parts", len(parts)), ("Budget", entry.budget), ("Class", kind)
+
+
+def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
+    name = str(event["kind"]).partition(".")[2]
+    if _is_still(event, before, after):
+        return
+    word, then = _word(name, event["data"], before), _seen(after)
+    if word == "attempted" and after.phase == "dispatched":
+        yield Step(word, then._replace(phase="attempted"))
+        word = "dispatched"
+    if word == "aborted" and not before.abort:
+        yield Step("abort_requested", _seen(before)._replace(abort=True))
+    if (
+        name == "failed_terminal"
+        and before.phase in ("attempted", "dispatched")
+        and word != "permanent"
+    ):
+        yield from _outcome_first(before)
+    yield Step(word, then)
+
+
+def _is_still(event: Record, before: Entry, after: Entry) -> bool:
+    """The module does not notice this event."""
+    name = str(event["kind"]).partition(".")[2]
+    match name:
+        case "reconciled":
+            return after.phase != "retryable"
+        case "bounced":
+            return _spoiled(before)  # once is enough
+        case "failed_terminal":
+            return bool(event["data"]["reason"] == "partial")  # told by the last part
+        case _:
+            return name in _STILL
+
+
+def _word(name: str, data: Record, before: Entry) -> str:
+    cause = data.get("failure") or data.get("cause")
+    match name:
+        case "part_delivered" | "delivered":
+            told = "late_receipt" if data.get("by") else "delivered"
+            return "found" if data.get("looked_up") else told
+        case "failed_retryable" | "unknown" if cause in ("owner_died", "cancelled"):
+            return str(cause)
+        case "unknown" if cause in FAILURES:
+            return "refused_in_doubt"
+        case "failed_terminal" if before.doubt:
+            return "expired" if data["reason"] == "expired" else "given_up"
+        case "failed_terminal":
+            return _ENDS.get(data["reason"], "given_up")
+        case _:
+            if name in ACTIONS:
+                return name
+            raise OutsideError(name)
+
+
+def _outcome_first(before: Entry) -> Iterator[Step]:
+    """The attempt's own outcome, which the kernel does not write when it is the last."""
+    if before.doubt:
+        yield Step("refused_in_doubt", _seen(before)._replace(phase="in_doubt"))
+    else:
+        yield Step("failed_retryable", _seen(before)._replace(phase="retryable"))
+
+
+def _seen(entry: Entry) -> Log:
+    over, phase, reason = entry.over, entry.phase, "none"
+    if over and phase == "queued":
+        phase = "failed"  # `failed_terminal` follows in the same commit
+    if phase == "failed":
+        reason = "unknown" if entry.reason == "outcome_unknown" else "no"
+    return Log(
+        phase=phase,
+        part=entry.at,
+        att=0 if over else entry.part.attempts,
+        used=entry.used,
+        doubt=entry.doubt,
+        abort=entry.abort or phase == "aborted",
+        reason=reason,
+        spoiled=_spoiled(entry),
+    )
+
+
+def _spoiled(entry: Entry) -> bool:
+    return any(part.end == "bounced" for part in entry.parts)
