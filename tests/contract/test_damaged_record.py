@@ -90,7 +90,7 @@ async def test_a_damaged_record_loses_one_commit_of_one_stream_and_says_so(
 async def test_a_record_that_says_something_else_is_found_by_its_hash(
     tmp_path: Path,
 ) -> None:
-    """It can be read, so only the audit can tell; it names the position."""
+    """It can be read; the audit names the position, and nothing else is touched."""
     path = tmp_path / "g.db"
     gateway = Gateway(store=in_file(path))
     _, final, records = await _talked(gateway)
@@ -104,6 +104,36 @@ async def test_a_record_that_says_something_else_is_found_by_its_hash(
     assert report.first is not None
     assert report.first.position == changed.position
     kernel = await gateway.start()
+    await _goes_on(kernel, gateway)
+
+
+ELSEWHERE = 'UPDATE log SET events = CAST(replace(CAST(events AS TEXT), \'"conversation":"42"\', \'"conversation":"43"\') AS BLOB) WHERE position = ?'
+
+
+@pytest.mark.case("Q01")
+async def test_nothing_is_decided_on_a_record_that_says_something_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped bit would send the message to another reader: its entry is set aside,
+    the rest of its lane goes out."""
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    bad = await kernel.enqueue(route("42"), "bad")
+    good = await kernel.enqueue(route("42"), "good")
+    position = peek(kernel).read(bad.entry_id)[0].position
+    await gateway.end()
+    _edit(path, ELSEWHERE, position)
+    kernel = await gateway.start()
+    await kernel.connected("t")
+    await kernel.settled(good.entry_id, 5_000)
+    assert kernel.health()["corrupt_streams"] == [bad.entry_id]
+    assert f"{bad.entry_id} is set aside" in caplog.text
+    with pytest.raises(CorruptLogError) as caught:
+        await kernel.abort(bad.entry_id)
+    assert (caught.value.position, caught.value.stream) == (position, bad.entry_id)
+    assert gateway.platform.contents == ["good"]
     await _goes_on(kernel, gateway)
 
 

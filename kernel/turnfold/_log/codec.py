@@ -71,7 +71,7 @@ def record_of(
 
 
 def decode(record: Record) -> tuple[Event, ...]:
-    """The events in a record. Its hash is the audit's business, not checked here."""
+    """The events in a record. Who reads a store checks its hash first."""
     try:
         items = _items(record.events)
         events = tuple([_event(kind, schema, data) for kind, schema, data in items])

@@ -3,14 +3,16 @@
 Only the owner of a store appends, so what is in here stays true until the owner's own
 next commit. Closed streams are not kept; a question about one raises NotLoaded, the
 journal fetches the stream, and the question is asked again. A stream that cannot be
-read is set aside with its error, and the rest of its lane goes on (Q01).
+read, or whose records are not those that were written, is set aside with its error, and
+the rest of its lane goes on (Q01).
 """
 
 import heapq
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from turnfold._decide.unit_of_work import NotLoaded
-from turnfold._log.canonical import BLANK
+from turnfold._log.canonical import BLANK, hashes_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
 from turnfold._log.ids import ENTRY
@@ -39,6 +41,7 @@ from turnfold.ports.store import (
     Wanted,
 )
 
+_LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # entries of one lane that are fetched together, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
@@ -235,6 +238,7 @@ class OpenStreams:
 
     def _take_stream(self, stream: str, records: Sequence[Record]) -> None:
         try:
+            _check_hashes(records)
             state = fold(records)
             if state is None and stream in self._open:
                 raise CorruptLogError(  # noqa: TRY301  one place sets it aside
@@ -242,6 +246,8 @@ class OpenStreams:
                 )
             self._keep(stream, state)
         except CorruptLogError as exc:
+            if stream not in self.corrupt:
+                _LOG.error("%s is set aside: %s", stream, exc)
             self.corrupt[stream] = exc
 
     def _keep(self, stream: str, state: State | None) -> None:
@@ -373,3 +379,15 @@ class OpenStreams:
             self._leave(self._turn_lanes, turn.stream)
             if not turn.open:
                 self._children.pop(turn.stream, None)
+
+
+def _check_hashes(records: Sequence[Record]) -> None:
+    """A bit that flipped on the disk may leave a record that can still be read. Nothing
+    is decided on it. Raises CorruptLogError."""
+    for record, digest in zip(records, hashes_of(records), strict=True):
+        if record.hash != digest:
+            raise CorruptLogError(
+                position=record.position,
+                stream=record.stream,
+                problem="its hash is not the hash of what is stored",
+            )

@@ -25,6 +25,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "a record is acted upon whatever its hash says",
+        "turnfold._runtime.open_streams:_check_hashes",
+        "",
+        "return",
+        "test:contract/test_damaged_record.py::nothing_is_decided",
+    ),
+    _broken(
         "a worker starts what is open before it has read the inbox",
         "turnfold._runtime.programs:take_over",
         "yield Hear()",
