@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from turnfold_model.edge_walks.stage import logs
 from turnfold_model.edge_walks.walks import WALKS
-from turnfold_model.readings import judged
+from turnfold_model.readings.compare import judged
 from turnfold_model.readings.damage import WAYS, Log, damaged
 
 HELP: Final = "the kernel's audit and the reference on logs with 1 to 3 damages"
