@@ -9,7 +9,7 @@ import pytest
 
 from turnfold.ports.store import now
 from turnfold_model.__main__ import main
-from turnfold_model.crash import command
+from turnfold_model.crash import command, replays
 from turnfold_model.crash.explore import explore, replay
 from turnfold_model.crash.matrix import LARGE, MATRIX, SMALL, named
 from turnfold_model.crash.scenario import Scenario
@@ -58,6 +58,18 @@ def test_what_two_executions_share_is_lived_through_once() -> None:
     done = explore(named("zombie"))
     assert done.complete
     assert done.merged > done.executions // 2
+
+
+@pytest.mark.parametrize("name", ["abort", "client", "both"])
+def test_a_commit_that_is_taken_over_leaves_what_a_new_one_would(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every moment that is reached, with the log, memory and programs of each process."""
+    quick = explore(named(name))
+    monkeypatch.setattr(replays, "_KEPT", 0)
+    slow = explore(named(name))
+    assert quick.moments == slow.moments
+    assert quick == slow
 
 
 def test_a_world_and_its_copy_have_one_future_and_go_apart_in_it() -> None:

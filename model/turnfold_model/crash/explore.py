@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from turnfold.errors import TurnfoldError
 from turnfold_model.crash.life import Life, MergedError, StuckError, Tape
+from turnfold_model.crash.replays import Memo
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.verdict import broken
 from turnfold_model.crash.world import World
@@ -80,11 +81,12 @@ def _lives(
 ) -> Iterator[tuple[tuple[int, ...], list[World]]]:
     """All lives that begin with this image; yields the images they may crash into."""
     tapes: list[tuple[int, ...]] = [()]
+    memo: Memo = {}
     while tapes:
         tape = Tape(tapes.pop())
         images: list[World] = []
         path = (*boot.path, (tape.given, -1))
-        rules = _live(boot.world.copy(), tape, images, done, check)
+        rules = _live(boot.world.copy(), tape, images, done, check, memo)
         done.violations += [Violation(done.scenario, rule, path) for rule in rules]
         done.executions += 1
         tapes += tape.siblings()
@@ -97,9 +99,10 @@ def _live(
     images: list[World],
     done: Explored,
     check: Callable[[World], list[str]],
+    memo: Memo,
 ) -> list[str]:
     try:
-        life = Life(world, tape, partial(_collect, images), done.moments)
+        life = Life(world, tape, partial(_collect, images), done.moments, memo)
         life.run()
     except MergedError:
         done.merged += 1

@@ -22,6 +22,7 @@ from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act, Live
 from turnfold_model.crash.process import Choose, Process
+from turnfold_model.crash.replays import Memo, Replays
 from turnfold_model.crash.scenario import LATEST_MS
 from turnfold_model.crash.world import World
 
@@ -54,6 +55,11 @@ class Tape:
     def spent(self) -> bool:
         """The given prefix is behind: what comes now was not seen before."""
         return len(self.arities) >= len(self.given)
+
+    def choices(self) -> tuple[int, ...]:
+        """Those that were taken so far."""
+        made = len(self.arities)
+        return (*self.given[:made], *[0] * (made - len(self.given)))
 
     def siblings(self) -> list[tuple[int, ...]]:
         """The executions that differ first behind the given prefix."""
@@ -111,7 +117,7 @@ class ShakyStore(MemoryStore):
 class Life:
     """`crash` is called with the world wherever the machine may die and the parent of
     this execution was not asked before. `seen`: moments that others have been through.
-    """
+    `memo`: what others that began here have committed."""
 
     def __init__(
         self,
@@ -119,9 +125,13 @@ class Life:
         tape: Tape,
         crash: Callable[[World], None],
         seen: set[Hashable] | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.world, self.tape, self._crash, self._seen = world, tape, crash, seen
         self.scenario = world.scenario
+        self._replays: Replays | None = None
+        if memo is not None and not self.scenario.store_faults:
+            self._replays = Replays(memo, tape.choices)
         self.worker = self._process()
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
@@ -132,7 +142,8 @@ class Life:
     def _process(self, epoch: int | None = None) -> Process:
         store = self._store()
         now(store.open())
-        return Process(self.world, store, self.tape.choose, self._died, epoch)
+        choose, died, replays = self.tape.choose, self._died, self._replays
+        return Process(self.world, store, choose, died, epoch, replays)
 
     def _store(self) -> Store:
         if self.world.store_faults:

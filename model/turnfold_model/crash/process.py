@@ -52,8 +52,10 @@ from turnfold.ports.channel import (
     Unknown,
 )
 from turnfold.ports.store import Command, Store, now
+from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act
+from turnfold_model.crash.replays import ReplayedCommitter, Replays
 from turnfold_model.crash.scenario import LATEST_MS, Assumption
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
@@ -88,7 +90,8 @@ class _Channel:
 
 class Process:
     """`died` is called around each effect; raising, or copying the world, is a crash.
-    `epoch`: 0 for a client, none for the next worker of the log."""
+    `epoch`: 0 for a client, none for the next worker of the log. `replays`: of the life
+    that it is part of."""
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class Process:
         choose: Choose,
         died: Callable[[], None] = lambda: None,
         epoch: int | None = None,
+        replays: Replays | None = None,
     ) -> None:
         self.world, self.store, self.choose, self._died = world, store, choose, died
         self.scenario = world.scenario
@@ -106,7 +110,12 @@ class Process:
         self.book = OpenStreams()
         self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
         self._fence: Fence | None = None
-        journal = Committer(store, self.book, self.context)
+        if replays is not None and isinstance(store, MemoryStore):
+            journal: Committer = ReplayedCommitter(
+                store, self.book, self.context, replays
+            )
+        else:
+            journal = Committer(store, self.book, self.context)
         self.driver = TracedDriver(journal, self, 0)
         now(journal.load())
         self.clock.at_least(self.book.last_at)
