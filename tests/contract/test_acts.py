@@ -11,7 +11,7 @@ from turnfold import FailureClass, Kernel
 from turnfold.enums import Phase, TurnOutcome
 from turnfold.errors import NotFoundError, RuleBrokenError
 from turnfold_cli import app
-from turnfold_model.gateway import (
+from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     events,
@@ -23,7 +23,7 @@ from turnfold_model.gateway import (
     story,
     turn,
 )
-from turnfold_model.platform import reject, unknown
+from turnfold_model.testing.platform import reject, unknown
 
 GONE = FailureClass.TARGET_GONE
 
