@@ -53,8 +53,8 @@ def receipt_of(name: str, number: int = 1) -> Command:
 
 
 def abort_of(name: str) -> Command:
-    reason = AbortReason.USER
-    return act_command("abort", name, name, 0, answer=False, reason=reason, by=None)
+    words = {"reason": AbortReason.USER, "by": None, "why": ""}
+    return act_command("abort", name, name, 0, answer=False, **words)
 
 
 def later(number: int) -> Command:

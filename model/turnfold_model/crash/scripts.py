@@ -96,7 +96,14 @@ def enqueue(number: int, now: int) -> Post:
 def abort(turn: str) -> Post:
     """From a process that does not own the store: a user stops a turn."""
     command = inbox.act_command(
-        "abort", "abort", turn, 0, answer=False, reason=AbortReason.USER, by=None
+        "abort",
+        "abort",
+        turn,
+        0,
+        answer=False,
+        reason=AbortReason.USER,
+        by=None,
+        why="",
     )
     return Post(command)
 
