@@ -11,7 +11,6 @@ import pytest
 from turnfold import Kernel
 from turnfold._decide import outcomes
 from turnfold._decide.unit_of_work import UnitOfWork
-from turnfold._runtime.committer import Decided
 from turnfold.enums import Flush, Phase
 from turnfold.errors import (
     BusyError,
@@ -288,24 +287,6 @@ async def test_a_cancelled_caller_does_not_cancel_its_append(threaded: Gateway) 
     held.go.set()
     for number in ("1", "2"):
         assert not (await kernel.accept(inbound(number, number))).new
-
-
-async def test_a_caller_that_breaks_does_not_disturb_the_next(
-    threaded: Gateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    kernel = await threaded.start()
-    told: list[Decided] = []
-
-    def breaks(_: Decided) -> None:
-        raise ZeroDivisionError
-
-    flusher = driver_of(kernel).flusher
-    flusher.append(lambda _: 1, breaks)
-    flusher.append(lambda _: 2, told.append)
-    await flusher.rested()
-    assert [decided.value for decided in told] == [2]
-    assert "a caller broke" in caplog.text
-    assert (await kernel.accept(inbound())).new
 
 
 async def test_callers_learn_their_results_though_the_consequences_break(

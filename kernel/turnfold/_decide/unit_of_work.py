@@ -183,6 +183,7 @@ class UnitOfWork:
         self.touched: dict[str, State] = {}
         self.done: list[str] = []  # commands that leave the inbox
         self.answers: list[Answer] = []
+        self.made = 0  # grows with everything that a decision makes
         self.hears = False  # a command of the inbox is decided: nothing is attempted
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
         self._places: dict[str, int] = {}  # the position of the record of a stream
@@ -203,12 +204,6 @@ class UnitOfWork:
     def position(self) -> int:
         """The position of the last record that this commit would write."""
         return self._base + len(self._items)
-
-    @property
-    def made(self) -> int:
-        """Grows with everything that a decision makes."""
-        made = len(self.emitted) + len(self.bodies) + len(self.keys)
-        return made + len(self.erased) + len(self.done) + len(self.answers)
 
     def records(self) -> list[Record]:
         """One record for each stream that this commit moves, in order of position."""
@@ -373,6 +368,7 @@ class UnitOfWork:
         else:
             items += made
         self.emitted += [(stream, event) for event in events]
+        self.made += 1
         self._touch(stream, before, after)
         return after
 
@@ -411,6 +407,7 @@ class UnitOfWork:
         salt = self.context.salt()
         body = Body(stream=stream, number=number, salt=salt, data=data, origin=origin)
         self.bodies.append(body)
+        self.made += 1
         return body_ref(body)
 
     def text(self, stream: str, value: str) -> str | None:
@@ -422,13 +419,16 @@ class UnitOfWork:
     def erase(self, stream: str, refs: Sequence[str]) -> None:
         """Bodies to be gone for good after the COMMIT."""
         self.erased += [place_of(stream, ref) for ref in refs]
+        self.made += len(refs)
 
     def key(self, name: str, stream: str) -> None:
         self.keys[name] = stream
+        self.made += 1
 
     def take_out(self, command: str, answer: bytes | None = None) -> None:
         """A command leaves the inbox with this commit. `answer`: for its caller."""
         self.done.append(command)
+        self.made += 1
         if answer is not None:
             self.answers.append(Answer(id=command, at=self.now, data=answer))
 

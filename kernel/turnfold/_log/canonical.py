@@ -12,7 +12,7 @@ from json.encoder import encode_basestring
 from typing import Annotated, Any
 
 import msgspec
-from attrs import frozen
+from attrs import define
 
 from turnfold.errors import InvalidInputError
 
@@ -79,7 +79,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 EMPTY_HEAD = bytes(32)  # the running head before the first record
 
 
-@frozen
+@define(unsafe_hash=True)
 class Head:
     """Where a log ends: the last position and the running hash up to it."""
 
@@ -90,7 +90,7 @@ class Head:
 BLANK = Head(0, EMPTY_HEAD)
 
 
-@frozen
+@define(unsafe_hash=True)
 class Record:
     """The events that one commit appends to one stream.
 

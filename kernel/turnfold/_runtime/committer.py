@@ -371,8 +371,7 @@ def created(draft: UnitOfWork, store_id: str) -> None:
 
 
 _LOG = logging.getLogger("turnfold")
-Tell = Callable[[Decided], None]
-_Queue = Sequence[tuple[Decision, Tell]]
+_Queue = list[tuple[Decision, asyncio.Future[Any]]]
 
 
 class GroupCommit:
@@ -380,7 +379,7 @@ class GroupCommit:
 
     def __init__(self, journal: Committer, stored: Callable[[Commit], None]) -> None:
         self._journal, self._stored = journal, stored
-        self._queue: list[tuple[Decision, Tell]] = []
+        self._queue: _Queue = []
         self._wanted: list[Wanted] = []
         self._work: asyncio.Future[None] | None = None  # set while the task is idle
         self._task: asyncio.Task[None] | None = None
@@ -401,27 +400,25 @@ class GroupCommit:
         future does not take the append back. `wanted`: state that the decision is
         known to ask for."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.append(decision, partial(_resolve, answer), wanted)
-        return answer
-
-    def append(
-        self, decision: Decision, tell: Tell, wanted: Wanted | None = None
-    ) -> None:
-        """As `submit`; `tell` is called with the result after the COMMIT."""
         if self._closed:
-            tell(Decided(error=NotOpenError(state="closed")))
-            return
-        self._queue.append((decision, tell))
-        self._idle.clear()
+            answer.set_exception(NotOpenError(state="closed"))
+            return answer
+        if not self._queue:
+            self._begin()
+        self._queue.append((decision, answer))
         if wanted is not None:
             self._wanted.append(wanted)
+        return answer
+
+    def _begin(self) -> None:
+        """There is work again, or more work after the commit that is under way."""
+        self._idle.clear()
         if self._work is not None and not self._work.done():
             self._work.set_result(None)
 
     async def _run(self) -> None:
         while True:
             while self._queue:
-                self._idle.clear()
                 await self._commit()
             self._idle.set()
             self._work = asyncio.get_running_loop().create_future()
@@ -439,8 +436,8 @@ class GroupCommit:
             self._stored(commit)
         except Exception:  # noqa: BLE001  a caller learns what is durable, whatever else goes wrong
             _LOG.exception("what follows from a commit broke; the commit stands")
-        for (_, tell), decided in zip(queue, commit.results, strict=True):
-            _safely(tell, decided)
+        for (_, answer), decided in zip(queue, commit.results, strict=True):
+            _resolve(answer, decided)
 
     async def rested(self) -> None:
         """Return when everything that was appended is stored."""
@@ -465,23 +462,16 @@ class GroupCommit:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _safely(tell: Tell, decided: Decided) -> None:
-    try:
-        tell(decided)
-    except Exception:  # noqa: BLE001  one caller's trouble is not that of the next
-        _LOG.exception("a caller broke when it was told its result")
-
-
-def _resolve(future: asyncio.Future[Any], decided: Decided) -> None:
-    if future.done():
+def _resolve(answer: asyncio.Future[Any], decided: Decided) -> None:
+    if answer.done():
         return  # its caller was cancelled; the append stands all the same
     if decided.error is not None:
-        future.set_exception(decided.error)
+        answer.set_exception(decided.error)
     else:
-        future.set_result(decided.value)
+        answer.set_result(decided.value)
 
 
 def _refuse(queue: _Queue, exc: BaseException) -> None:
     error = exc if isinstance(exc, Exception) else NotOpenError(state="closing")
-    for _, tell in queue:
-        _safely(tell, Decided(error=error))
+    for _, answer in queue:
+        _resolve(answer, Decided(error=error))

@@ -50,8 +50,9 @@ from turnfold._runtime.sender import (
     unreadable,
 )
 from turnfold._state.entry import Entry
+from turnfold._state.fold import State
 from turnfold.clock import Clock
-from turnfold.enums import FailureClass
+from turnfold.enums import CLOSED, FailureClass
 from turnfold.errors import (
     MissingBodyError,
     NotFoundError,
@@ -109,7 +110,8 @@ class Dispatcher:
 
     async def send(self, attempt: AttemptRef) -> Outcome:
         """As soon as there is a slot for it."""
-        async with self._slots:
+        await self._slots.acquire()
+        try:
             try:
                 entry = await self._find(attempt.entry)
             except TurnfoldError as exc:
@@ -118,6 +120,8 @@ class Dispatcher:
             if channel is None:
                 return _detached(entry)
             return await self._sender.send(channel, attempt, entry)
+        finally:
+            self._slots.release()
 
     async def reconcile(self, stream: str) -> Asked:
         entry = await self._find(stream)
@@ -206,7 +210,8 @@ class Driver:
         for state in commit.moved.values():
             if isinstance(state, Entry):
                 self.register.moved(state)
-                self.sender.forget(state)
+                if state.phase in CLOSED:
+                    self.sender.forget(state)
         if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
@@ -233,8 +238,22 @@ class Driver:
     async def _run(self, key: Key, program: Program) -> None:
         """One program, from its beginning to its end."""
         until: int | None = None
+        answer: Any = None
+        error: Exception | None = None
         try:
-            until = await self._steps(key, program)
+            while True:
+                effect = program.throw(error) if error else program.send(answer)
+                answer = error = None
+                try:
+                    if self._probe is not None:
+                        self._probe("before", effect)
+                    answer = await self._perform(key, effect)
+                except (StoreError, UsageError) as exc:
+                    error = exc
+                if self._probe is not None:
+                    self._probe("after", effect)
+        except StopIteration as stop:
+            until = stop.value
         except asyncio.CancelledError:
             pass  # ended from outside, where it stands
         except Exception:  # noqa: BLE001  a broken program must not stop the others
@@ -243,52 +262,38 @@ class Driver:
             program.close()
         self._ended(key, until)
 
-    async def _steps(self, key: Key, program: Program) -> int | None:
-        answer: Any = None
-        error: Exception | None = None
-        while True:
-            try:
-                effect = program.throw(error) if error else program.send(answer)
-            except StopIteration as stop:
-                until: int | None = stop.value
-                return until
-            answer = error = None
-            try:
-                if self._probe is not None:
-                    self._probe("before", effect)
-                answer = await self._perform(key, effect)
-            except (StoreError, UsageError) as exc:
-                error = exc
-            if self._probe is not None:
-                self._probe("after", effect)
-
-    async def _perform(self, key: Key, effect: Effect) -> Any:  # noqa: C901  one case per effect
+    def _perform(self, key: Key, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
+        """What brings the answer. Not a coroutine around another one: each of them is
+        passed through again when the answer comes."""
         match effect:
             case Append(decision=decision):
-                return await self.submit(decision)
+                return self.submit(decision)
             case Send(attempt=attempt):
-                return await self.dispatcher.send(attempt)
+                return self.dispatcher.send(attempt)
             case Prepare(attempt=attempt):
-                return await self.dispatcher.prepare(attempt)
+                return self.dispatcher.prepare(attempt)
             case Reconcile(entry=entry):
-                return await self.dispatcher.reconcile(entry)
+                return self.dispatcher.reconcile(entry)
             case CallHandler(turn=turn, run=run):
-                return await self._call_handler(turn, run)
+                return self._call_handler(turn, run)
             case Hear():
-                return await self._hear()
+                return self._hear()
             case Work():
                 return self._work()
             case Wait():
-                return await self._wait(effect)
+                return self._wait(effect)
             case MakePlan(entry=entry):
-                return await self.dispatcher.plan(entry)
+                return self.dispatcher.plan(entry)
             case Post(command=command):
-                return await self._post(command)
+                return self._post(command)
             case Look(question=question):
                 self._again.discard(key)  # a look sees all that happened before it
-                return await self.look(question)
+                return self.look(question)
             case TakeUp(attempt=attempt):
-                return self._take_up([attempt])
+                return self._hand_over(attempt)
+
+    async def _hand_over(self, attempt: AttemptRef) -> None:
+        self._take_up([attempt])
 
     async def _hear(self) -> None:
         try:
@@ -361,12 +366,17 @@ class Driver:
         except NotLoaded:
             return await self.submit(question)
 
+    async def state(self, stream: str) -> State | None:
+        """The folded state of a stream."""
+        try:
+            return self.book.state(stream)
+        except NotLoaded:
+            found: State | None = await self.submit(lambda draft: draft.state(stream))
+            return found
+
     async def entry(self, stream: str) -> Entry:
         """The folded entry. Raises NotFoundError."""
-        try:
-            found = self.book.state(stream)
-        except NotLoaded:
-            found = await self.submit(lambda draft: draft.state(stream))
+        found = await self.state(stream)
         if not isinstance(found, Entry):
             raise NotFoundError(what="entry", id=stream)
         return found
@@ -438,7 +448,7 @@ class Driver:
         since = self._taking_over
         return None if since is None else self.clock.mono_ms() - since
 
-    def _work(self) -> None:
+    async def _work(self) -> None:
         """Take up everything that is open."""
         self._taking_over = None
         self._start_some(iter(list(scheduler.at_start(self.book))))

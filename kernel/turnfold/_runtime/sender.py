@@ -59,23 +59,23 @@ class Register:
 
     def find(self, attempt: AttemptRef) -> Taken | None:
         taken = self._taken.get(attempt.entry)
-        if taken is None or not _same(taken.attempt, attempt.part, attempt.number):
+        if taken is None:
             return None
-        return taken
+        mine = taken.attempt
+        same = mine.part == attempt.part and mine.number == attempt.number
+        return taken if same else None
 
     def holds(self, entry: Entry) -> bool:
         """Was the attempt that this entry is at taken up?"""
         taken = self._taken.get(entry.stream)
-        return taken is not None and _same(taken.attempt, entry.part, entry.attempt)
+        return taken is not None and _is_at(entry, taken.attempt)
 
     def moved(self, entry: Entry) -> None:
         """The log says this of an entry now."""
         taken = self._taken.get(entry.stream)
         if taken is None:
             return
-        if entry.phase is Phase.DISPATCHED and _same(
-            taken.attempt, entry.part, entry.attempt
-        ):
+        if entry.phase is Phase.DISPATCHED and _is_at(entry, taken.attempt):
             return
         del self._taken[entry.stream]
         if self._lanes.get(entry.lane) is taken:
@@ -98,8 +98,8 @@ def _ref(attempt: AttemptRef) -> tuple[str, int, int]:
     return attempt.entry, attempt.part, attempt.number
 
 
-def _same(attempt: AttemptRef, part: int, number: int) -> bool:
-    return attempt.part == part and attempt.number == number
+def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
+    return attempt.part == entry.part and attempt.number == entry.attempt
 
 
 # --- Taking one attempt to the wire and back, at most once in the life of a process ---
@@ -243,9 +243,8 @@ class Sender:
         return max(0, quiet + settle - self._clock.mono_ms())
 
     def forget(self, entry: Entry) -> None:
-        """A closed entry is asked about no more."""
-        if not entry.open:
-            self._quiet.pop(entry.stream, None)
+        """Call this when an entry is closed: it is asked about no more."""
+        self._quiet.pop(entry.stream, None)
 
     def _over(
         self,
@@ -299,9 +298,10 @@ class BodiesAtHand:
     async def payload(self, stream: str, ref: str) -> Payload:
         """The payload that an event of `stream` names. Raises MissingBodyError if its
         bytes are gone, DamagedError if they are others."""
-        own = self._kept.get(place_of(stream, ref))
+        place = place_of(stream, ref)
+        own = self._kept.get(place)
         if own is not None and isinstance(own.origin, Text):
-            self._taken(place_of(stream, ref))
+            self._taken(place)
             return own.origin
         return await fetch_payload(self._read, stream, ref)
 

@@ -292,7 +292,7 @@ class Kernel(Commands):
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
         self._check_owned()
-        return await asyncio.shield(driver.submit(decision, wanted))
+        return await driver.submit(decision, wanted)
 
     def _check_owned(self) -> None:
         if not self._owns:
@@ -343,7 +343,10 @@ class Kernel(Commands):
         self, stream: str, timeout_ms: int | None = None
     ) -> TurnOutcome | None:
         """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
-        return await self.closed(check_text("stream", stream), None, timeout_ms)
+        check_text("stream", stream)
+        if timeout_ms is None:
+            return await self._closed(stream, None)
+        return await self.closed(stream, None, timeout_ms)
 
     async def closed(
         self, stream: str, key: str | None, timeout_ms: int | None
@@ -378,7 +381,7 @@ class Kernel(Commands):
         waiters = self._waiters.setdefault(stream, [])
         waiters.append(closed)
         try:
-            state = await self.look(lambda draft: draft.state(stream))
+            state = await self._open_driver().state(stream)
             if not isinstance(state, Entry | Turn):
                 raise NotFoundError(what="turn or entry", id=stream)
             return await closed if state.open else state

@@ -23,7 +23,7 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from turnfold._log.canonical import BLANK, Head, Record, head_after
 from turnfold.errors import ConflictError, InvalidInputError
@@ -64,7 +64,7 @@ _T = TypeVar("_T")
 BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Summary:
     """The projection of one stream: enough to schedule and to list without a fold.
 
@@ -87,7 +87,7 @@ class Summary:
     reason: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Body:
     """Bytes beside the log, named by their stream and a number in it.
 
@@ -150,7 +150,7 @@ class Answer:
     data: bytes
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Write:
     """All or nothing: what one commit appends to one shard.
 
@@ -172,7 +172,7 @@ class Write:
     shard: int = 0
 
 
-@frozen
+@define(unsafe_hash=True)
 class Stored:
     """The write is durable; the log of its shard now ends at `head`."""
 

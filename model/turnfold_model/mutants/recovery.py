@@ -71,7 +71,7 @@ RECOVERY: Final = (
         "callers learn of a commit before it is made",
         f"{_GROUP}._commit",
         "",
-        "[tell(Decided()) for _, tell in self._queue]",
+        "[_resolve(answer, Decided()) for _, answer in self._queue]",
         f"{_FLUSHING}::nothing_moves_before",
     ),
     _broken(
