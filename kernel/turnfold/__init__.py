@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         StillOpenError,
         StoreError,
         TurnfoldError,
+        UnknownRefusalError,
         UnsafeStoreError,
         UsageError,
     )
@@ -158,6 +159,7 @@ _HOMES = {
     "TurnPhase": "enums",
     "TurnfoldError": "errors",
     "Unknown": "ports.channel",
+    "UnknownRefusalError": "errors",
     "UnsafeStoreError": "errors",
     "UsageError": "errors",
     "Verdict": "ports.channel",
@@ -237,6 +239,7 @@ __all__ = [
     "TurnPhase",
     "TurnfoldError",
     "Unknown",
+    "UnknownRefusalError",
     "UnsafeStoreError",
     "UsageError",
     "Verdict",

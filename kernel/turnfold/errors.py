@@ -1,25 +1,28 @@
-"""Every error the library raises: what was refused, which id, what to do next.
+"""Every error the library raises: the thing refused, its id, and the next thing to do.
 
-Three families by fault: `UsageError` (the embedder), `ChannelError` (the platform or
-its adapter), `StoreError` (the disk or the database). Facts are fields; the text is
-made from them; all of them pickle. The catalogue is `specs/errors.md`.
+Three families by fault: `UsageError` (the embedder), `ChannelError` (the platform or its
+adapter), `StoreError` (the disk or the database). The facts of an error are typed,
+keyword-only fields; the text is made from them. Every error pickles. The catalogue is
+`specs/errors.md`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from attrs import define, fields
 
+
+@define(kw_only=True, slots=False)
 class TurnfoldError(Exception):
-    """The base of them all. `code` is stable; fields are keyword-only facts."""
+    """The base of all errors of turnfold. `code` is stable, for programs to compare."""
 
     code: ClassVar[str] = "turnfold"
     template: ClassVar[str] = "{self.code}"
 
-    def __init__(self, **facts: Any) -> None:
-        super().__init__()
-        self.facts = facts
-        for name, value in facts.items():
-            setattr(self, name, value)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields of this error by name."""
+        return {a.name: getattr(self, a.name) for a in fields(type(self))}
 
     def __str__(self) -> str:
         return self.template.format(self=self, **self.facts)
@@ -32,12 +35,16 @@ def _rebuild(cls: type[TurnfoldError], facts: dict[str, Any]) -> TurnfoldError:
     return cls(**facts)
 
 
-def error_of(code: str, facts: dict[str, Any]) -> TurnfoldError:
-    """The error with a code and its facts, as another process has met it."""
+def error_of(code: str, facts: Mapping[str, Any]) -> TurnfoldError:
+    """The error with this code and these facts, which another process has met.
+
+    A code or facts that only another version of turnfold knows give a UnknownRefusalError.
+    """
     for cls in _all(TurnfoldError):
-        if cls.code == code:
+        if cls.code == code and {a.name for a in fields(cls)} == facts.keys():
             return cls(**facts)
-    return TurnfoldError(**facts)
+    told = ", ".join(f"{name}={value}" for name, value in sorted(facts.items()))
+    return UnknownRefusalError(refusal=code, told=told)
 
 
 def _all(cls: type[TurnfoldError]) -> Iterator[type[TurnfoldError]]:
@@ -47,31 +54,43 @@ def _all(cls: type[TurnfoldError]) -> Iterator[type[TurnfoldError]]:
 
 
 class UsageError(TurnfoldError):
-    """The caller asked for something that cannot be done as asked."""
+    """The base of errors of the caller, who asked for something impossible."""
 
     code = "usage"
 
 
 class ChannelError(TurnfoldError):
-    """An adapter broke its contract."""
+    """The base of errors of adapters, which broke their contract."""
 
     code = "channel"
 
 
 class StoreError(TurnfoldError):
-    """The store could not do what was asked. Nothing was half done."""
+    """The base of errors of the store. Unless the class says otherwise, nothing of the
+    call was stored."""
 
     code = "store"
 
 
+# --- the caller's fault ---
+
+
+@define(kw_only=True, slots=False)
 class InvalidInputError(UsageError):
+    """Raised for an argument of a wrong type or out of range, before anything is
+    written. `field`: the argument. The codec raises it for values, too."""
+
     code = "usage.invalid_input"
     template = "{field}: {problem}"
     field: str
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class IllegalTransitionError(UsageError):
+    """Raised when a command does not fit the phase of its turn or entry, such as a
+    redrive of a delivered entry. `legal`: the events that the phase allows."""
+
     code = "machine.illegal_transition"
     template = "{event} cannot follow {phase} in {stream}; legal here: {legal}"
     stream: str
@@ -80,8 +99,10 @@ class IllegalTransitionError(UsageError):
     legal: str
 
 
+@define(kw_only=True, slots=False)
 class RuleBrokenError(UsageError):
-    """A guard of the transition table said no; `rule` is its name in guards.py."""
+    """Raised when a rule forbids a command that the phase allows. `rule`: the name of a
+    function in `turnfold._decide.rules`, listed in specs/rules.md."""
 
     code = "machine.rule_broken"
     template = "{stream}: rule {rule} forbids this: {why}"
@@ -90,15 +111,34 @@ class RuleBrokenError(UsageError):
     why: str
 
 
+@define(kw_only=True, slots=False)
 class NotFoundError(UsageError):
+    """Raised when an id, or a piece of one, names nothing in the store."""
+
     code = "usage.not_found"
     template = "there is no {what} {id}; `turnfold list` shows what there is"
     what: str
     id: str
 
 
+@define(kw_only=True, slots=False)
+class UnknownRefusalError(UsageError):
+    """Raised when the worker refused a command with an error that this version of
+    turnfold does not know. `refusal`: the code of that error."""
+
+    code = "usage.refused"
+    template = (
+        "the worker refused the command with {refusal} ({told}), which is not known "
+        "here; run the same version of turnfold in every process"
+    )
+    refusal: str
+    told: str
+
+
+@define(kw_only=True, slots=False)
 class StaleRunError(UsageError):
-    """The run was aborted or replaced; whatever it computes is no longer wanted."""
+    """Raised in a handler whose run was aborted or replaced. Its answer is not wanted
+    any more: the handler returns."""
 
     code = "turn.stale_run"
     template = "run {run} of turn {turn} is over ({why}); stop and return"
@@ -107,9 +147,10 @@ class StaleRunError(UsageError):
     why: str
 
 
+@define(kw_only=True, slots=False)
 class StepInDoubtError(UsageError):
-    """An earlier run began this step and died; only the embedder knows if it is safe
-    to do it again."""
+    """Raised by `TurnHandle.step` if an earlier run began this step and died. Only the
+    embedder knows if the step may be done again."""
 
     code = "turn.step_in_doubt"
     template = (
@@ -120,8 +161,9 @@ class StepInDoubtError(UsageError):
     key: str
 
 
+@define(kw_only=True, slots=False)
 class MissingExtraError(UsageError):
-    """An optional part of turnfold was asked for that is not installed."""
+    """Raised when an optional part of turnfold is used that is not installed."""
 
     code = "usage.missing_extra"
     template = "{package} is not installed; pip install 'turnfold[{extra}]'"
@@ -129,8 +171,9 @@ class MissingExtraError(UsageError):
     package: str
 
 
+@define(kw_only=True, slots=False)
 class StillOpenError(UsageError):
-    """What is asked for can be done only to what is over."""
+    """Raised when a command needs a closed turn or entry, as erasing does."""
 
     code = "usage.still_open"
     template = "{stream} is {phase}; wait for its end, or abort or resolve it first"
@@ -138,14 +181,19 @@ class StillOpenError(UsageError):
     phase: str
 
 
+@define(kw_only=True, slots=False)
 class NotOpenError(UsageError):
+    """Raised by every call to a kernel or store that is not open yet, or closed.
+    `state`: which of both."""
+
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"
     state: str
 
 
+@define(kw_only=True, slots=False)
 class BackPressureError(UsageError):
-    """More is waiting than `limits` allows. Nothing was written; try again later."""
+    """Raised when more work is open than the settings allow. Nothing was written."""
 
     code = "kernel.back_pressure"
     template = "{waiting} {what} are waiting (limit {limit}); try again later"
@@ -154,17 +202,26 @@ class BackPressureError(UsageError):
     limit: int
 
 
+# --- the adapter's fault ---
+
+
+@define(kw_only=True, slots=False)
 class ContractError(ChannelError):
-    """What was attached as a channel is not one."""
+    """Raised when an attached object is no channel, or when its plan is no plan."""
 
     code = "channel.contract"
-    template = "channel {channel}: {problem}"
+    template = "channel {channel}: {problem}; repair the adapter"
     channel: str
     problem: str
 
 
+# --- the store's fault ---
+
+
+@define(kw_only=True, slots=False)
 class ConflictError(StoreError):
-    """Somebody else appended to the stream first. Read again and decide again."""
+    """Raised when another writer appended to the stream first. The kernel decides again
+    by itself; a caller sees this error when the second decision met a conflict, too."""
 
     code = "store.conflict"
     template = "{stream} is at version {actual}, not {expected}; decide again"
@@ -173,24 +230,30 @@ class ConflictError(StoreError):
     actual: int
 
 
+@define(kw_only=True, slots=False)
 class KeyTakenError(ConflictError):
-    """A dedupe key is held by a stream already; `stream` is that stream and `actual`
-    its version."""
+    """Raised when another stream holds a dedupe key already. `stream` is that stream
+    and `actual` its version."""
 
     code = "store.key_taken"
     template = "key {key} is held by {stream}; decide again"
     key: str
 
 
+@define(kw_only=True, slots=False)
 class BusyError(StoreError):
+    """Raised when another process held the database for longer than the busy timeout."""
+
     code = "store.busy"
     template = "{path} stayed locked by another process for {waited_ms} ms; try again"
     path: str
     waited_ms: int
 
 
+@define(kw_only=True, slots=False)
 class CorruptLogError(StoreError):
-    """A stored row cannot be what was written. The rest of the log still works."""
+    """Raised when a stored record cannot be read or cannot stand where it stands. Its
+    stream is set aside; all other streams still work."""
 
     code = "store.corrupt"
     template = "position {position} of the log, {stream}: {problem}"
@@ -199,18 +262,23 @@ class CorruptLogError(StoreError):
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class DamagedError(CorruptLogError):
-    """A page or a body is not what was written; what it held cannot be placed in the
-    log. Everything that lies elsewhere still works."""
+    """Raised when a page of the database or a body differs from the bytes that were
+    written. The damage cannot be placed in the log, so `position` is 0 and `stream` is
+    empty. All that lies elsewhere still works."""
 
     code = "store.damaged"
     template = "{path} is damaged: {problem}; audit it, or restore a backup"
     path: str
-    position = 0
-    stream = ""
+    position: int = 0
+    stream: str = ""
 
 
+@define(kw_only=True, slots=False)
 class NewerSchemaError(StoreError):
+    """Raised on opening a store that a newer turnfold wrote."""
+
     code = "store.newer_schema"
     template = (
         "{path} has schema {found}, this turnfold knows up to {known}; upgrade turnfold"
@@ -220,15 +288,21 @@ class NewerSchemaError(StoreError):
     known: int
 
 
+@define(kw_only=True, slots=False)
 class NotAStoreError(StoreError):
+    """Raised on opening a path that holds another file, or no file where none may be
+    made."""
+
     code = "store.not_a_store"
-    template = "{path} is not a turnfold store: {problem}"
+    template = "{path} is not a turnfold store: {problem}; check the path"
     path: str
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class UnsafeStoreError(StoreError):
-    """The place or its settings cannot keep the promise (network disk, no fsync)."""
+    """Raised on opening a store where a commit may be lost: on a network disk, or with
+    a setting that leaves out a sync."""
 
     code = "store.unsafe"
     template = "{path} cannot hold a store safely: {problem}"
@@ -236,8 +310,10 @@ class UnsafeStoreError(StoreError):
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class DiskError(StoreError):
-    """Full, read-only or failing disk. What was not confirmed was not written."""
+    """Raised when the disk is full, read-only or failing. Nothing of the call was
+    stored."""
 
     code = "store.disk"
     template = "{path}: {problem}; nothing of this call was stored"
@@ -245,16 +321,19 @@ class DiskError(StoreError):
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class ReadOnlyError(StoreError):
-    """The store was opened for reading only."""
+    """Raised by every write to a store that was opened for reading only."""
 
     code = "store.read_only"
     template = "{path} is open for reading only; open it for writing to change it"
     path: str
 
 
+@define(kw_only=True, slots=False)
 class FateUnknownError(StoreError):
-    """A COMMIT failed in a way that may or may not have reached the disk."""
+    """Raised when a COMMIT failed in a way that may or may not have reached the disk.
+    The same call with the same key or message id is safe: it finds what was stored."""
 
     code = "store.fate_unknown"
     template = "{path}: the fate of a commit is unknown ({problem}); reopen and read"
@@ -262,9 +341,10 @@ class FateUnknownError(StoreError):
     problem: str
 
 
+@define(kw_only=True, slots=False)
 class RequestedError(StoreError):
-    """A command is durable in the inbox, and no worker has answered it yet. It is not
-    lost: a worker will do it. Waiting longer is the remedy, or starting a worker."""
+    """Raised when a command is durable in the inbox and no worker has answered it yet.
+    The command is not lost: a worker will do it. Wait longer, or start a worker."""
 
     code = "store.requested"
     template = (
@@ -276,16 +356,23 @@ class RequestedError(StoreError):
     waited_ms: int
 
 
+@define(kw_only=True, slots=False)
 class OwnedError(StoreError):
-    """Another process or kernel is the worker of this store."""
+    """Raised when another process or kernel is the worker of this store."""
 
     code = "store.owned"
-    template = "{path} has a worker: {owner}"
+    template = "{path} has a worker: {owner}; wait as standby, or stop that worker"
     path: str
     owner: str
 
 
+@define(kw_only=True, slots=False)
 class MissingBodyError(StoreError):
+    """Raised when a body is needed that was erased, or is lost from the disk."""
+
     code = "store.missing_body"
-    template = "the body {digest} is not in the store (erased, or lost from disk)"
+    template = (
+        "the body {digest} is not in the store (erased, or lost from disk); restore "
+        "it from a backup, or give the entry up"
+    )
     digest: str

@@ -4,6 +4,7 @@ import pickle
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 from turnfold import errors
@@ -22,8 +23,8 @@ def classes(base: type[TurnfoldError] = TurnfoldError) -> list[type[TurnfoldErro
 
 
 def made(cls: type[TurnfoldError]) -> TurnfoldError:
-    fields = re.findall(r"{(\w+)}", cls.template)
-    return cls(**{name: f"<{name}>" for name in fields if name != "self"})
+    wanted = {a.name for a in attrs.fields(cls) if a.default is attrs.NOTHING}
+    return cls(**{name: f"<{name}>" for name in wanted})
 
 
 def test_the_catalogue_has_every_class_under_its_code() -> None:
@@ -47,7 +48,44 @@ def test_each_error_prints_its_facts_and_survives_pickling(
     assert (str(again), again.facts) == (str(error), error.facts)
     for name, value in error.facts.items():
         assert getattr(again, name) == value
-        assert str(value) in str(error)
+    for name in re.findall(r"{(\w+)}", cls.template):
+        assert str(error.facts[name]) in str(error)
+
+
+@pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+def test_the_facts_of_an_error_are_typed_fields(cls: type[TurnfoldError]) -> None:
+    """An error that gains a fact without a type, or a text without its fact, is found
+    here and by mypy."""
+    assert set(re.findall(r"{(\w+)}", cls.template)) <= {
+        a.name for a in attrs.fields(cls)
+    }
+    with pytest.raises(TypeError):
+        cls(**made(cls).facts, surplus=1)
+
+
+@pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+def test_an_error_comes_back_from_its_code_and_facts(cls: type[TurnfoldError]) -> None:
+    error = made(cls)
+    again = errors.error_of(cls.code, error.facts)
+    assert (type(again), str(again)) == (cls, str(error))
+
+
+@pytest.mark.parametrize(
+    ("code", "facts"),
+    [("usage.newest", {"id": "x"}), ("usage.not_found", {"what": "turn", "why": "x"})],
+)
+def test_a_refusal_of_another_version_is_told_as_such(
+    code: str, facts: dict[str, str]
+) -> None:
+    error = errors.error_of(code, facts)
+    assert isinstance(error, errors.UnknownRefusalError)
+    assert code in str(error)
+    assert "=x" in str(error)
+
+
+@pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
+def test_a_docstring_says_when_an_error_is_raised(cls: type[TurnfoldError]) -> None:
+    assert (cls.__doc__ or "").startswith(("Raised ", "The base of "))
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)

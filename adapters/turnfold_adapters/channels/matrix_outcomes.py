@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from turnfold.enums import FailureClass, GateScope
 from turnfold.errors import ChannelError
@@ -75,6 +75,7 @@ class Answer:
         return " ".join(word for word in words if word)[:500]
 
 
+@define(kw_only=True, slots=False)
 class RefusedError(ChannelError):
     """A step before the wire, or of a look-up, was refused. `rejected` says how."""
 

@@ -26,7 +26,7 @@ from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload, pack_inbound
 from turnfold._log.ids import TURN, inbound_key, outbound_key
 from turnfold.enums import AbortReason, BlindPolicy, Kind
-from turnfold.errors import InvalidInputError, TurnfoldError, UsageError, error_of
+from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.messages import Inbound, Route
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
@@ -163,8 +163,7 @@ def result_of(answer: bytes) -> Any:
     """The result in an answer; raises the error that the owner met."""
     value = canonical.loads(answer)
     if "error" in value:
-        error: TurnfoldError = error_of(value["error"], value["facts"])
-        raise error
+        raise error_of(value["error"], value["facts"])
     return value["ok"]
 
 
