@@ -28,6 +28,7 @@ def _ms(default: int) -> int:
 @frozen(kw_only=True)
 class Settings:
     max_attempts: int = _ms(8)  # per part
+    max_resends: int = _ms(1)  # by a policy, per part, before parking
     backoff_base_ms: int = _ms(1_000)
     backoff_cap_ms: int = _ms(900_000)
     attempt_deadline_ms: int = _ms(60_000)

@@ -235,8 +235,29 @@ async def test_a_resend_by_policy_is_in_the_log_before_it_happens(
     assert told.index("resolved") < told.index("attempted", 3)
 
 
+@pytest.mark.case("B01")
+@pytest.mark.parametrize("policy", [BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED])
+@pytest.mark.parametrize("times", [None, 0, 2])
+async def test_a_policy_sends_again_so_often_and_then_asks_a_person(
+    lone: Gateway, policy: BlindPolicy, times: int | None
+) -> None:
+    """Once, unless the setting says otherwise. The person may send it again after it."""
+    if times is not None:
+        lone.settings = Settings(max_resends=times)
+    kernel, name = await sent(lone, *[unknown()] * 9, policy=policy)
+    for _ in range(9):
+        await lone.advance(60_000)
+    sends = 1 + (1 if times is None else times)
+    assert len(lone.platform.calls) == sends
+    assert entry(kernel, name).phase is Phase.PARKED
+    assert (await kernel.inspect.show(name)).next.person
+    await kernel.resolve(name, "resend", by="you")
+    await spin()
+    assert len(lone.platform.calls) == sends + 1
+
+
 async def test_a_resend_policy_ends_with_the_budget(lone: Gateway) -> None:
-    lone.settings = Settings(max_attempts=3)
+    lone.settings = Settings(max_attempts=3, max_resends=9)
     kernel, name = await sent(lone, *[unknown()] * 9, policy=BlindPolicy.RESEND)
     for _ in range(9):
         await lone.advance(60_000)

@@ -201,8 +201,8 @@ def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
 
 
 def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
-    keyed = DeliveryClass.KEYED in entry.classes
-    waiting_helps = keyed or not (_holds(entry) or rules.may_look_up(entry))
+    sends = policy_in_doubt(draft, entry) not in (BlindPolicy.HOLD, BlindPolicy.DROP)
+    waiting_helps = sends or DeliveryClass.KEYED in entry.classes
     draft.emit(
         entry.stream,
         o.OutcomeUnknown(
@@ -213,10 +213,6 @@ def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> N
             detail=draft.text(entry.stream, detail),
         ),
     )
-
-
-def _holds(entry: Entry) -> bool:
-    return entry.on_unknown in (BlindPolicy.HOLD, BlindPolicy.DROP)
 
 
 def fail_entry(
@@ -359,8 +355,7 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
     entry = draft.entry(stream)
     if entry.phase is not Phase.IN_DOUBT:
         return
-    # A look-up that cannot tell, ever, is for a person: its class promised to ask.
-    policy = BlindPolicy.HOLD if rules.may_look_up(entry) else entry.on_unknown
+    policy = policy_in_doubt(draft, entry)
     if entry.abort is not None or not _alive(draft, entry):
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     elif policy is BlindPolicy.HOLD:
@@ -377,6 +372,19 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
             ),
         )
     attempt_if_free(draft, entry.lane, heard=True)
+
+
+def policy_in_doubt(draft: UnitOfWork, entry: Entry) -> BlindPolicy:
+    """What happens to a part in doubt that cannot be asked about. A look-up that cannot
+    tell, ever, is for a person: its class promised to ask. So is a part that its policy
+    has sent again before."""
+    if rules.may_look_up(entry):
+        return BlindPolicy.HOLD
+    policy = entry.on_unknown
+    again = policy in (BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED)
+    if again and not rules.resends_left(entry, draft.settings.max_resends):
+        return BlindPolicy.HOLD
+    return policy
 
 
 def _alive(draft: UnitOfWork, entry: Entry) -> bool:

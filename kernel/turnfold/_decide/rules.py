@@ -55,6 +55,11 @@ def resend_allowed(entry: Entry, now: int) -> bool:
     return not entry.doubt or entry.resend or key_window_open(entry, now)
 
 
+def resends_left(entry: Entry, limit: int) -> bool:
+    """INV-2: a policy sends a part again so often, then a person decides."""
+    return entry.resends < limit
+
+
 def may_look_up(entry: Entry) -> bool:
     return DeliveryClass.LOOKUP in entry.classes
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
+from turnfold._decide.outcomes import policy_in_doubt
 from turnfold._decide.schedule import Act, step_of
 from turnfold._decide.turns import TurnAct, turn_step
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -94,7 +95,7 @@ def _step(draft: UnitOfWork, entry: Entry) -> Next:
         case Act.LOOK_UP:
             return Next(text=f"the platform is asked about {here} now", at=draft.now)
         case Act.SETTLE_DOUBT:
-            return Next(text=_policy(entry), at=draft.now)
+            return Next(text=_policy(draft, entry), at=draft.now)
         case Act.EXPIRE:
             return Next(text="its time is over; it is closed now", at=entry.expires_at)
         case Act.GIVE_UP:
@@ -105,14 +106,15 @@ def _step(draft: UnitOfWork, entry: Entry) -> Next:
             return Next(text="its outcome is awaited")
 
 
-def _policy(entry: Entry) -> str:
-    match entry.on_unknown:
+def _policy(draft: UnitOfWork, entry: Entry) -> str:
+    policy = policy_in_doubt(draft, entry)
+    match policy:
         case BlindPolicy.HOLD:
             return "it may have arrived and nothing can tell: it is parked for a person"
         case BlindPolicy.DROP:
             return "it may have arrived and nothing can tell: it is closed"
         case BlindPolicy.RESEND | BlindPolicy.RESEND_MARKED:
-            marked = entry.policy is BlindPolicy.RESEND_MARKED
+            marked = policy is BlindPolicy.RESEND_MARKED
             how = ", marked as a possible duplicate" if marked else ""
             return f"it may have arrived and nothing can tell: it is sent again{how}"
 

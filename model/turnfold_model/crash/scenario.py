@@ -63,6 +63,7 @@ class Scenario:
     pauses: bool = False
     lanes: int = 1
     attempts: int = 8
+    resends: int = 1
     deaths: int = 100
     runs: int = 100
     window_ms: int = WINDOW_MS
@@ -89,6 +90,7 @@ class Scenario:
         return Settings(
             blind=self.policy,
             max_attempts=self.attempts,
+            max_resends=self.resends,
             max_crashes=self.deaths,
             max_runs=self.runs,
             final_ttl_ms=self.ttl_ms,

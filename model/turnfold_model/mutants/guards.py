@@ -8,6 +8,7 @@ from turnfold_model.mutants.code import Edit, Mutant, one
 _G = "turnfold._decide.rules"
 _ALONE = "test:fast/test_guards.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
+_DOUBT = "test:contract/test_behaviour_doubt.py"
 _RESTORED = "test:contract/test_restored.py"
 
 
@@ -30,6 +31,8 @@ GUARDS: Final = (
     _says("not_settled", True, _ALONE),
     _says("resend_allowed", True, "crash:blind-hold", "crash:lookup"),
     _says("resend_allowed", False, "crash:keyed"),
+    _says("resends_left", True, f"{_DOUBT}::and_then_asks"),
+    _says("resends_left", False, f"{_DOUBT}::blind_policy_does"),
     _says("may_look_up", False, "crash:lookup"),
     _says("may_look_up", True, "crash:blind-hold"),
     _says("absence_proven", True, "crash:lookup"),
