@@ -249,7 +249,7 @@ DECISIONS: Final = (
         "an abort is ignored while a part is in flight",
         "decision",
         f"{_D}.operator:_stop",
-        "after = draft.emit(stream, o.AbortRequested(reason=reason, by=by))",
+        "after = draft.emit(stream, o.AbortRequested(reason=reason, by=by, why=told))",
         "return",
         "crash:abort",
     ),
