@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from turnfold._decide.turns import SourceCursor
     from turnfold.api.blocking import BlockingKernel, BlockingTurn
     from turnfold.api.callbacks import Handler
+    from turnfold.api.ends import Never, NotNow
     from turnfold.api.handle import AcceptedTurn, TurnHandle
     from turnfold.api.kernel import Kernel
     from turnfold.clock import Clock
@@ -126,9 +127,11 @@ _HOMES = {
     "MissingBodyError": "errors",
     "MissingExtraError": "errors",
     "Native": "messages",
+    "Never": "api.ends",
     "NewerSchemaError": "errors",
     "NotAStoreError": "errors",
     "NotFoundError": "errors",
+    "NotNow": "api.ends",
     "NotOpenError": "errors",
     "Outcome": "ports.channel",
     "OwnedError": "errors",
@@ -206,9 +209,11 @@ __all__ = [
     "MissingBodyError",
     "MissingExtraError",
     "Native",
+    "Never",
     "NewerSchemaError",
     "NotAStoreError",
     "NotFoundError",
+    "NotNow",
     "NotOpenError",
     "Outcome",
     "OwnedError",

@@ -25,6 +25,16 @@ def _ms(default: int) -> int:
     return value
 
 
+def _positive_or_none(owner: object, attribute: object, value: object) -> None:
+    if value is not None:
+        _positive(owner, attribute, value)
+
+
+def _ms_or_none(default: int) -> int | None:
+    value: int | None = field(default=default, validator=_positive_or_none)
+    return value
+
+
 @frozen(kw_only=True)
 class Settings:
     max_attempts: int = _ms(8)  # per part
@@ -36,6 +46,10 @@ class Settings:
     final_ttl_ms: int = _ms(24 * HOUR)
     block_ttl_ms: int = _ms(600_000)  # blocks and tools
     max_runs: int = _ms(3)  # per turn
+    run_deadline_ms: int | None = _ms_or_none(
+        HOUR // 2
+    )  # None: a run may take for ever
+    hook_deadline_ms: int | None = _ms_or_none(60_000)
     drain_ms: int = _ms(10_000)
     max_crashes: int = _ms(5)  # process deaths before quarantine
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking

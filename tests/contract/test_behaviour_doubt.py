@@ -195,6 +195,7 @@ async def test_a_hook_that_raises_disturbs_nothing(lone: Gateway) -> None:
     third = await kernel.enqueue(route(), "3")
     await kernel.settled(third.entry_id, 1000)
     await kernel.bounced(third.entry_id)
+    await until(lambda: len(seen) == 3)
     assert seen == [first.entry_id, second.entry_id, third.entry_id]
     assert entry(kernel, second.entry_id).phase is Phase.PARKED
     assert len(lone.platform.calls) == 3
@@ -458,7 +459,7 @@ async def test_a_receipt_that_comes_before_the_next_send_stops_it(
     kernel, name = await sent(lone, wait_for(first, deaf=True))
     await until(lambda: entry(kernel, name).doubt)
     lone.platform.plays(wait_for(block), conversation="43")
-    driver_of(kernel).sender.calls.settings = Settings()
+    driver_of(kernel).sender._settings = Settings()
     other = await kernel.enqueue(route("43"), "other")  # takes the only place
     await lone.advance(1_000)
     await until(lambda: entry(kernel, name).phase is Phase.DISPATCHED)

@@ -696,8 +696,8 @@ async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
     begin = calls.begin
     begun: list[Call] = []
 
-    def cut(method: Any, *arguments: Any) -> Call:
-        begun.append(begin(method, *arguments))
+    def cut(method: Any, *arguments: Any, **more: Any) -> Call:
+        begun.append(begin(method, *arguments, **more))
         calls.cancel_all()
         return begun[-1]
 

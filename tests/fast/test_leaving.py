@@ -31,9 +31,10 @@ class Hangs(Quiet):
         await asyncio.Event().wait()
 
 
-class Plain(Quiet):
-    def aclose(self) -> None:  # type: ignore[override]  # that is the fault
+class Exits(Quiet):
+    def aclose(self) -> None:  # type: ignore[override]  # a plain method will do
         self.closed += 1
+        raise SystemExit(3)
 
 
 async def test_a_channel_under_two_accounts_is_closed_once(tmp_path: Path) -> None:
@@ -48,8 +49,8 @@ async def test_a_channel_under_two_accounts_is_closed_once(tmp_path: Path) -> No
 @pytest.mark.case("L07")
 @pytest.mark.parametrize(
     "bad",
-    [Quiet(OSError("reset")), Quiet(asyncio.CancelledError()), Hangs(), Plain()],
-    ids=["raises", "cancels itself", "hangs", "plain"],
+    [Quiet(OSError("reset")), Quiet(asyncio.CancelledError()), Hangs(), Exits()],
+    ids=["raises", "cancels itself", "hangs", "exits"],
 )
 async def test_a_channel_that_cannot_be_closed_keeps_neither_others_nor_the_store(
     bad: Quiet,

@@ -34,6 +34,7 @@ from turnfold.ports.channel import (
     Verdict,
 )
 
+DEADLINE = "deadline"  # why an outcome is unknown: nobody waits for its call any more
 _STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 _delivered, _part_delivered = maker(o.Delivered), maker(o.PartDelivered)
 
@@ -202,14 +203,19 @@ def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
 
 def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
     sends = policy_in_doubt(draft, entry) not in (BlindPolicy.HOLD, BlindPolicy.DROP)
-    waiting_helps = sends or DeliveryClass.KEYED in entry.classes
+    keyed = DeliveryClass.KEYED in entry.classes
+    waiting_helps = sends or keyed
+    due = _again(draft, entry, cause) if waiting_helps else draft.now
+    if waiting_helps and not keyed and cause == DEADLINE:
+        # The call is listened to for as long again: its receipt would end the doubt.
+        due += draft.settings.attempt_deadline_ms
     draft.emit(
         entry.stream,
         o.OutcomeUnknown(
             part=entry.part,
             attempt=entry.attempt,
             cause=str(cause),  # a failure class is a word like any other here
-            due=_again(draft, entry, cause) if waiting_helps else draft.now,
+            due=due,
             detail=draft.text(entry.stream, detail),
         ),
     )

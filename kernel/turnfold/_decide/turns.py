@@ -184,6 +184,27 @@ def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
         draft.emit(stream, t.Released(run=run, reason=reason, due=due))
 
 
+def not_now(draft: UnitOfWork, stream: str, run: int, wait_ms: int | None) -> None:
+    """The handler asked to be called later: not counted."""
+    if rules.run_is_ours(draft.turn(stream), draft.authority, run):
+        wait = draft.settings.rate_limit_ms if wait_ms is None else wait_ms
+        event = t.Released(run=run, reason="not_now", due=draft.now + wait)
+        draft.emit(stream, event)
+
+
+def never(draft: UnitOfWork, stream: str, run: int) -> None:
+    """The handler says that no run can succeed: the turn ends, and the user is told."""
+    turn = draft.turn(stream)
+    if not rules.run_is_ours(turn, draft.authority, run):
+        return
+    _drop_unsent(draft, turn)
+    if _told_twice(draft, turn):
+        _interrupted(draft, turn)
+        return
+    fail(draft, stream, TurnOutcome.FAILED, "never", "runs_exhausted")
+    _wake_lanes(draft, stream)
+
+
 def run_failed(
     draft: UnitOfWork, stream: str, run: int, failure: FailureClass, detail: str = ""
 ) -> None:

@@ -1,33 +1,186 @@
-"""Calls of adapters: a task for each, and one deadline for all.
+"""The border to foreign code: handlers, sources, hooks and channels are called here only.
 
-A call that does not end when it is cancelled still counts as alive, and nothing may be
-concluded from its silence. So whoever made it is told that it hangs, and may go on; its
-task stays to be listened to.
+`contained` and `answered` make one call and never raise what foreign code raises, of
+whatever class it is. `Calls` gives each call a task of its own and a deadline. What
+reaches the rest of the kernel is a CallResult, and nothing else.
+
+A deadline ends waiting. A call that does not end when it is cancelled still counts as
+alive, and nothing may be concluded from its silence. So whoever made it is told that it
+hangs, and may go on; its task stays to be listened to.
 """
 
 import asyncio
-from collections.abc import Callable
+import inspect
+import logging
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from typing import Any
 
-from turnfold._runtime.channel import Calling, CallResult, end_of
-from turnfold.settings import Settings
+from turnfold._log.frozen import frozen
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
+STALL_S = 0.01  # an alarm that is later than this shows that the loop stood still
+ROUND_S = 0.25  # what a call gets after a stall, before it is judged
+
+_LOG = logging.getLogger("turnfold")
+_LONGEST_TEXT = 1_000
+
+
+@frozen
+class CallResult:
+    """How a call of foreign code ended."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self.error, asyncio.CancelledError)
+
+
+Calling = Coroutine[Any, Any, CallResult]
+
+
+async def contained(function: Callable[..., Any], *arguments: Any) -> CallResult:
+    """Call foreign code and await its answer. Never raises.
+
+    Make a task of it, or a cancellation from outside is taken for one of its own."""
+    try:
+        value = function(*arguments)
+        if inspect.isawaitable(value):
+            value = await value
+    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
+        return _failed(exc)
+    return CallResult(_without_coroutine(value))
+
+
+def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
+    """Call foreign code that answers at once. Never raises."""
+    try:
+        value = function(*arguments)
+    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
+        return _failed(exc)
+    return CallResult(_without_coroutine(value))
+
+
+class UnawaitedCoroutineError(Exception):
+    """Foreign code gave a coroutine where a value was expected."""
+
+
+def _without_coroutine(value: Any) -> Any:
+    """A coroutine that nobody will await is closed, and its name takes its place."""
+    if not inspect.iscoroutine(value):
+        return value
+    try:
+        value.close()
+    except BaseException as exc:  # noqa: BLE001  it may do anything when it is closed
+        report("a coroutine that was given as a value", exc)
+    return UnawaitedCoroutineError(value.__qualname__)
+
+
+def _failed(error: BaseException) -> CallResult:
+    if isinstance(error, KeyboardInterrupt):
+        _pass_on(error)
+    return CallResult(error=error)
+
+
+def _pass_on(interrupt: KeyboardInterrupt) -> None:
+    """Where nothing else listens to Ctrl-C, this may have been one: the loop ends by it,
+    after the call has got its end. `asyncio.run` and `Kernel.run` do listen."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+
+    def again() -> None:
+        raise interrupt
+
+    asyncio.get_running_loop().call_soon(again)
+
+
+class HiddenTextError(Exception):
+    """In a traceback, in the place of an error whose own text no log could take."""
+
+
+def told(error: BaseException) -> str:
+    """Name and text of an error, cut off; also of one whose text raises."""
+    text = _text_of(error)
+    if text is None:
+        text = "(its text cannot be shown)"
+    whole = f"{type(error).__name__}: {text}"[:_LONGEST_TEXT]
+    return whole.encode("utf-8", "replace").decode("utf-8")
+
+
+def _text_of(error: BaseException) -> str | None:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  an error that cannot even be shown
+        return None
+
+
+def report(what: str, error: BaseException) -> None:
+    """A bug of foreign code, with its traceback. Never raises."""
+    shown = error
+    if not all(map(_can_be_shown, _chain(error))):
+        shown = HiddenTextError(told(error)).with_traceback(error.__traceback__)
+    _LOG.error("%s: %s", what, told(error), exc_info=shown)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from. A chain may be a ring."""
+    seen: list[BaseException] = []
+    while error is not None and not any(error is known for known in seen):
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+
+
+def _can_be_shown(error: BaseException) -> bool:
+    text = _text_of(error)
+    short = text is not None and len(text) <= _LONGEST_TEXT
+    return short and not any("\ud800" <= c <= "\udfff" for c in text or "")
+
+
+def end_of(task: asyncio.Task[CallResult]) -> CallResult:
+    """The end of a task that may have been cut off before it began."""
+    if task.cancelled():
+        return CallResult(error=asyncio.CancelledError("cancelled"))
+    error = task.exception()
+    return task.result() if error is None else CallResult(error=error)
+
+
+_INSIDE: ContextVar["asyncio.Task[Any] | None"] = ContextVar("inside", default=None)
 
 
 class Call:
-    """One call, begun by Calls. Await `ended`: its end, or None if it hangs."""
+    """One call, begun by Calls. Await `ended`: its end, or None if it hangs, or if
+    `listens` and its deadline has passed."""
 
-    __slots__ = ("begun", "ended", "task", "timed_out")
+    __slots__ = ("begun", "ended", "judged", "listens", "span", "task", "timed_out")
 
-    def __init__(self, ended: asyncio.Future[CallResult | None]) -> None:
+    def __init__(
+        self,
+        ended: asyncio.Future[CallResult | None],
+        span: float | None,
+        *,
+        listens: bool,
+    ) -> None:
         self.ended = ended
+        self.span, self.listens = span, listens  # seconds; None: no deadline
         self.task: asyncio.Task[CallResult]
         self.begun = self.timed_out = False
+        self.judged = False  # it was given one more round after a stall
 
     def settle(self, end: CallResult | None) -> None:
         if not self.ended.done():
             self.ended.set_result(end)
+
+    def in_time(self, end: CallResult | None) -> CallResult | None:
+        """An end that its deadline brought is no cancellation by the call itself."""
+        if end is None or not (self.timed_out and end.cancelled):
+            return end
+        return CallResult(error=TimeoutError(f"it had not ended after {self.span} s"))
 
     async def last(self) -> CallResult:
         """The end of a call that hangs."""
@@ -40,22 +193,60 @@ class Call:
 
 
 class Calls:
-    """The calls that are under way, in the order in which they time out."""
+    """The calls that are under way, each with its deadline."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._due: dict[Call, float] = {}
+    def __init__(self) -> None:
+        # By the length of the deadline: all of one length time out in their order.
+        self._due: dict[float | None, dict[Call, float]] = {}
+        self._live: set[asyncio.Task[Any] | None] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
-    def begin(self, method: Callable[..., Calling], *arguments: Any) -> Call:
-        """Make a call; `method` gives a coroutine that raises nothing."""
+    def begin(
+        self,
+        method: Callable[..., Calling],
+        *arguments: Any,
+        deadline_ms: int | None = None,
+        listens: bool = False,
+    ) -> Call:
+        """Make a call; `method` gives a coroutine that raises nothing. After its
+        deadline it is cancelled; one that `listens` is waited for no longer, and is
+        cancelled after the same time once more."""
         loop = asyncio.get_running_loop()
-        call = Call(loop.create_future())
-        self._due[call] = due = loop.time() + self.settings.attempt_deadline_ms / 1000
+        span = None if deadline_ms is None else deadline_ms / 1000
+        call = Call(loop.create_future(), span, listens=listens)
+        self._watch(call, span)
         call.task = loop.create_task(self._make(call, method, arguments))
-        if self._alarm is None:
-            self._alarm = loop.call_at(due, self._ring)
         return call
+
+    async def ask(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        deadline_ms: int | None = None,
+    ) -> CallResult | None:
+        """Call foreign code and wait for its end; None if it hangs. A cancellation
+        from outside ends the call, too, and passes."""
+        call = self.begin(contained, function, *arguments, deadline_ms=deadline_ms)
+        return await self.wait_for(call)
+
+    async def wait_for(self, call: Call) -> CallResult | None:
+        try:
+            end = await call.ended
+        except asyncio.CancelledError:
+            await self._end_now(call)
+            raise
+        return call.in_time(end)
+
+    async def _end_now(self, call: Call) -> None:
+        """Whoever waited is cancelled: give the call its grace, and no more."""
+        self._forget(call)
+        call.task.cancel()
+        await asyncio.wait({call.task}, timeout=GRACE_S)
+
+    def inside(self) -> bool:
+        """Does the caller run within a call of ours that has not ended?"""
+        return _INSIDE.get() in self._live
 
     async def _make(
         self, call: Call, method: Callable[..., Calling], arguments: tuple[Any, ...]
@@ -63,35 +254,94 @@ class Calls:
         # The coroutine is made in here: a task that is cancelled before it begins
         # leaves none behind.
         call.begun = True
-        end = await method(*arguments)
-        self._due.pop(call, None)
+        task = asyncio.current_task()
+        _INSIDE.set(task)
+        self._live.add(task)
+        try:
+            end = await method(*arguments)
+        finally:
+            self._live.discard(task)
+        self._forget(call)
         call.settle(end)
         return end
 
     def tasks(self) -> list[asyncio.Task[CallResult]]:
         """All that are under way, but those that hang."""
-        return [call.task for call in self._due]
+        return [call.task for calls in self._due.values() for call in calls]
+
+    async def end_all(self) -> None:
+        """Cancel what is under way, and give it its grace."""
+        tasks = self.tasks()
+        self.cancel_all()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
 
     def cancel_all(self) -> None:
-        for call in list(self._due):
-            self._cancel(call)
+        for calls in list(self._due.values()):
+            for call in list(calls):
+                self._cancel(call)
 
     def _cancel(self, call: Call) -> None:
         """Ask it to end, and wait no longer than the grace."""
-        self._due.pop(call, None)
+        self._forget(call)
         call.task.cancel()
         if call.begun:
             asyncio.get_running_loop().call_later(GRACE_S, call.settle, None)
         else:
             call.settle(CallResult(error=asyncio.CancelledError("cancelled")))
 
+    # --- deadlines ---
+
+    def _watch(self, call: Call, span: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        due = float("inf") if span is None else loop.time() + span
+        self._due.setdefault(span, {})[call] = due
+        if span is not None and (self._alarm is None or due < self._alarm_at):
+            self._set_alarm(due)
+
+    def _set_alarm(self, due: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = due
+        self._alarm = asyncio.get_running_loop().call_at(due, self._ring)
+
+    def _forget(self, call: Call) -> None:
+        for span in (call.span, ROUND_S):
+            calls = self._due.get(span)
+            if calls is None:
+                continue
+            calls.pop(call, None)
+            if not calls:
+                del self._due[span]
+
     def _ring(self) -> None:
         self._alarm = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for call, due in list(self._due.items()):
-            if due > now:
-                self._alarm = loop.call_at(due, self._ring)
-                return
+        now = asyncio.get_running_loop().time()
+        for call in self._over(now):
+            self._judge(call, stalled=now - self._alarm_at > STALL_S)
+        first = [next(iter(calls.values())) for calls in self._due.values()]
+        if first and min(first) < float("inf"):
+            self._set_alarm(min(first))
+
+    def _over(self, now: float) -> list[Call]:
+        found = []
+        for calls in self._due.values():
+            for call, due in calls.items():
+                if due > now:
+                    break
+                found.append(call)
+        return found
+
+    def _judge(self, call: Call, *, stalled: bool) -> None:
+        """Its time is up. After a stall its answer may lie in the loop, unread."""
+        self._forget(call)
+        if stalled and not call.judged:
+            call.judged = True
+            self._watch(call, ROUND_S)
+        elif call.listens and not call.timed_out:
+            call.timed_out = True
+            call.settle(None)
+            self._watch(call, call.span)
+        else:
             call.timed_out = True
             self._cancel(call)

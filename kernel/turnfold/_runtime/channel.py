@@ -7,20 +7,28 @@ look-up without one cannot tell, a wait that nobody can read is no wait.
 
 import asyncio
 import inspect
-import logging
 import math
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from operator import is_
 from typing import Any
 
 from turnfold._decide import rules
 from turnfold._decide.plan import MEASURES, Plan, make_plan
 from turnfold._log.bodies import EncodedPayload
-from turnfold._log.frozen import frozen
+from turnfold._runtime.calls import (
+    Calling,
+    CallResult,
+    Calls,
+    answered,
+    contained,
+    report,
+    told,
+)
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
-from turnfold.errors import ContractError
+from turnfold.errors import ContractError, TurnfoldError
 from turnfold.messages import Payload, Route, identifier_problem
 from turnfold.ports.channel import (
     Absent,
@@ -171,31 +179,17 @@ def _text(value: object) -> str:
 # --- A channel as attached: its methods found once, its answers held to the contract ---
 
 
-@frozen
-class CallResult:
-    """How a call of an adapter ended."""
-
-    value: Any = None
-    error: BaseException | None = None
-
-    @property
-    def cancelled(self) -> bool:
-        return isinstance(self.error, asyncio.CancelledError)
-
-
-Calling = Coroutine[Any, Any, CallResult]
-
-
 class AttachedChannel:
     """One channel under one name and account. Raises ContractError if it is none."""
 
     def __init__(self, name: str, account: str, channel: object) -> None:
         self.name, self.account, self.channel = name, account, channel
+        self.bugs = 0
         self._send = self._method("send", required=True)
         self._prepare = self._method("prepare")
         self._reconcile = self._method("reconcile")
         self._classify = getattr(channel, "classify", None)
-        self._planner = getattr(channel, "plan", None)
+        self._planner = getattr(channel, "plan", None) and self._planned
         self.capabilities = self._declared()
 
     def _method(self, name: str, *, required: bool = False) -> Any:
@@ -239,20 +233,38 @@ class AttachedChannel:
         entry: str,
         packed: Sequence[EncodedPayload] = (),
     ) -> Plan:
-        """Raises what the adapter's plan raises, and ContractError."""
+        """Raises ContractError, whatever the adapter's plan raises."""
         offers = self.capabilities
-        return make_plan(self._planner, offers, payloads, route, kind, entry, packed)
+        arguments = (self._planner, offers, payloads, route, kind, entry, packed)
+        end = answered(make_plan, *arguments)
+        if end.error is None:
+            plan: Plan = end.value
+            return plan
+        if isinstance(end.error, TurnfoldError):
+            raise end.error
+        raise self._no_plan(end.error) from end.error
+
+    def _planned(self, *arguments: Any) -> Any:
+        end = answered(self.channel.plan, *arguments)  # type: ignore[attr-defined]
+        if end.error is not None:
+            raise self._no_plan(end.error) from end.error
+        return end.value
+
+    def _no_plan(self, error: BaseException) -> ContractError:
+        self._bug("plan", error)
+        problem = f"plan() raised {told(error)}"
+        return ContractError(channel=self.name, problem=problem)
 
     # The calls: coroutines that never raise what an adapter raises.
 
     def prepare(self, part: Part) -> Calling:
-        return _contained(self._prepare, part)
+        return contained(self._prepare, part)
 
     def send(self, part: Part, attempt: Attempt) -> Calling:
-        return _contained(self._send, part, part.key, attempt)
+        return contained(self._send, part, part.key, attempt)
 
     def reconcile(self, part: Part, since: int) -> Calling:
-        return _contained(self._reconcile, part, since)
+        return contained(self._reconcile, part, since)
 
     # What the end of such a call means. One that was cancelled without our asking was
     # cancelled by the adapter itself (L07): an error like any other.
@@ -264,38 +276,56 @@ class AttachedChannel:
         meant = self._meaning(end.error)
         if isinstance(meant, Rejected):
             return meant
-        return Rejected(failure=FailureClass.TRANSIENT, detail=_told(end.error))
+        self._bug("prepare", end.error)
+        return Rejected(failure=FailureClass.TRANSIENT, detail=told(end.error))
 
     def outcome(self, end: CallResult) -> Outcome:
         if end.error is None:
             return self._held(end.value)
-        error = end.error
-        return self._meaning(error) or Unknown(cause="raised", detail=_told(error))
+        meant = self._meaning(end.error)
+        if meant is not None:
+            return meant
+        self._bug("send", end.error)
+        return Unknown(cause="raised", detail=told(end.error))
 
     def verdict(self, end: CallResult) -> Verdict:
         """A look-up that fails, or answers nonsense, could not tell."""
         if end.error is not None:
-            return CannotTell(detail=_told(end.error))
-        try:
-            return verdict_of(end.value, gives_ids=self.capabilities.gives_ids)
-        except Exception as exc:  # noqa: BLE001  an answer that cannot even be shown
-            return CannotTell(detail=_told(exc))
+            self._bug("reconcile", end.error)
+            return CannotTell(detail=told(end.error))
+        ids = self.capabilities.gives_ids
+        read = answered(partial(verdict_of, gives_ids=ids), end.value)
+        if read.error is None:
+            verdict: Verdict = read.value
+            return verdict
+        return CannotTell(detail=told(read.error))
 
     def _meaning(self, exc: BaseException) -> Outcome | None:
         if self._classify is None or isinstance(exc, asyncio.CancelledError):
             return None
-        try:
-            meant = self._classify(exc)
-        except Exception:  # noqa: BLE001  a broken classifier knows nothing
-            return None
-        given = isinstance(meant, Accepted | Rejected | Unknown)
-        return self._held(meant) if given else None
+        end = answered(self._classify, exc)
+        if end.error is not None:
+            self._bug("classify", end.error)
+        elif isinstance(end.value, Accepted | Rejected | Unknown):
+            return self._held(end.value)
+        elif isinstance(end.value, Exception):
+            self._bug("classify", end.value)
+        return None
 
     def _held(self, answer: object) -> Outcome:
-        try:
-            return outcome_of(answer, gives_ids=self.capabilities.gives_ids)
-        except Exception as exc:  # noqa: BLE001  an answer that cannot even be shown
-            return Unknown(cause="no_receipt", detail=_told(exc))
+        """An answer that cannot even be shown proves nothing."""
+        ids = self.capabilities.gives_ids
+        read = answered(partial(outcome_of, gives_ids=ids), answer)
+        if read.error is None:
+            outcome: Outcome = read.value
+            return outcome
+        return Unknown(cause="no_receipt", detail=told(read.error))
+
+    def _bug(self, method: str, error: BaseException) -> None:
+        """Tell of an error that no platform makes. A line was down: that is no bug."""
+        if not isinstance(error, OSError | TimeoutError):
+            self.bugs += 1
+            report(f"channel {self.name}/{self.account}: {method}() raised", error)
 
 
 _KEY_SPACE = 2**64  # fewer keys than this would meet by chance
@@ -340,65 +370,21 @@ def _window_problem(window: int, settle: int) -> str:
     )
 
 
-class AdapterExitError(Exception):
-    """The adapter called sys.exit() or the like; the process goes on."""
-
-
-async def _contained(
-    call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
-) -> CallResult:
-    try:
-        return CallResult(await call(*arguments))
-    except KeyboardInterrupt:
-        raise  # a person ends the process
-    except SystemExit as exc:  # asyncio lets it stop the loop, wherever it is raised
-        return CallResult(error=AdapterExitError(str(exc)))
-    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
-        return CallResult(error=exc)
-
-
-def end_of(task: asyncio.Task[CallResult]) -> CallResult:
-    """The end of a task that may have been cut off before it began."""
-    if task.cancelled():
-        return CallResult(error=asyncio.CancelledError("cancelled"))
-    error = task.exception()
-    return task.result() if error is None else CallResult(error=error)
-
-
-def _told(exc: BaseException) -> str:
-    try:
-        return f"{type(exc).__name__}: {exc}"[:1000]
-    except Exception:  # noqa: BLE001  an error that cannot even be shown
-        return type(exc).__name__
-
-
 # --- Taking leave of channels: whatever an adapter does, the store gets closed ---
 
 
-_LOG = logging.getLogger("turnfold")
 _CLOSING_S = 5.0  # connections that cannot be given back in this time are let go
 
 
-async def close_channels(desks: Iterable[AttachedChannel]) -> None:
+async def close_channels(calls: Calls, desks: Iterable[AttachedChannel]) -> None:
     """Call aclose() of every channel that has it, once. Never raises."""
     by_channel = {id(desk.channel): desk for desk in desks}
     for desk in by_channel.values():
-        close = getattr(desk.channel, "aclose", None)
+        close = answered(getattr, desk.channel, "aclose", None).value
         if close is None:
             continue
-        try:
-            await _within_time(close())
-        except Exception:  # noqa: BLE001  an adapter may raise anything
-            where = (desk.name, desk.account)
-            _LOG.exception("channel %s/%s could not be closed", *where)
-
-
-async def _within_time(call: Any) -> None:
-    task = asyncio.ensure_future(call)
-    await asyncio.wait({task}, timeout=_CLOSING_S)
-    if not task.done():
-        task.cancel()
-        raise TimeoutError(f"aclose() has no end after {_CLOSING_S:.0f} s")
-    if task.cancelled():
-        raise RuntimeError("aclose() cancelled itself")
-    task.result()
+        end = await calls.ask(close, deadline_ms=int(_CLOSING_S * 1_000))
+        error = TimeoutError("it hangs") if end is None else end.error
+        if error is not None:
+            where = f"channel {desk.name}/{desk.account}"
+            report(f"{where} could not be closed", error)

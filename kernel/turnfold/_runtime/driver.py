@@ -18,6 +18,7 @@ from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
 from turnfold._log.bodies import fetch_payload, read_body
 from turnfold._runtime import scheduler
+from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
 from turnfold._runtime.intake import Intake
@@ -93,10 +94,10 @@ class Dispatcher:
             read = partial(read_body, self._store)
             payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
             return channel.plan(payloads, route_of(entry), entry.kind, stream)
-        except Exception as exc:  # an adapter's plan may raise anything
+        except Exception as exc:  # a stored payload may be of any shape
             if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
                 raise  # a disk may recover; a body that is gone stays gone
-            detail = f"plan: {type(exc).__name__}: {exc}"
+            detail = f"plan: {told(exc)}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
 
     async def prepare(self, attempt: AttemptRef) -> Prepared | Rejected:
@@ -482,6 +483,7 @@ class Driver:
         while self.live:
             self._cut_off()
             await self._rested(1)
+        await self.sender.calls.end_all()  # those that were only listened to
         await self.flusher.rested()
         self.epoch = 0
 

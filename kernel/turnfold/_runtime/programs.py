@@ -131,10 +131,12 @@ class CallHandler:
 
 @frozen
 class RunEnd:
-    """`how`: "returned", "raised" or "stopped"."""
+    """`how`: "returned", "raised" (a bug), "stopped" (by us), "not_now" or "never".
+    `wait_ms`: how long the handler asked to wait."""
 
     how: str
     detail: str = ""
+    wait_ms: int | None = None
 
 
 @frozen
@@ -400,5 +402,10 @@ def _ending(end: RunEnd, turn: str, number: int) -> Decision:
                 failure=FailureClass.TRANSIENT,
                 detail=end.detail,
             )
+        case "not_now":
+            wait = end.wait_ms
+            return partial(turns.not_now, stream=turn, run=number, wait_ms=wait)
+        case "never":
+            return partial(turns.never, stream=turn, run=number)
         case _:
             return partial(turns.released, stream=turn, run=number, reason=end.detail)

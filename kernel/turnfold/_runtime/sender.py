@@ -10,16 +10,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
+from turnfold._decide.outcomes import DEADLINE
 from turnfold._decide.unit_of_work import AttemptRef
 from turnfold._log.bodies import fetch_payload, place_of, read_body
-from turnfold._runtime.calls import Call, Calls
-from turnfold._runtime.channel import AttachedChannel, CallResult
+from turnfold._runtime.calls import Call, CallResult, Calls
+from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
 from turnfold.clock import Clock
 from turnfold.enums import FailureClass, Phase
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
-from turnfold.messages import Payload, Route, Text
+from turnfold.messages import File, Payload, Route, Text
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -106,6 +107,7 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 
 
 _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
+_BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 _SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
 DRAIN = Rejected(failure=FailureClass.DRAIN)
 
@@ -125,7 +127,7 @@ class Sender:
     ) -> None:
         self._clock, self._register, self._evidence = clock, register, evidence
         self.bodies = BodiesAtHand(store)
-        self.calls = Calls(settings)
+        self.calls, self._settings = Calls(), settings
         self._began = clock.mono_ms()
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self.hung: dict[str, asyncio.Task[None]] = {}  # entry -> what listens to it
@@ -148,8 +150,9 @@ class Sender:
             part = await self._part(entry)
         except TurnfoldError as exc:
             return unreadable(exc)
-        call = self.calls.begin(channel.prepare, part)
-        end = await call.ended
+        span = self._deadline_ms(part)
+        call = self.calls.begin(channel.prepare, part, deadline_ms=span)
+        end = call.in_time(await call.ended)
         self._over(entry.stream, call, end)
         if self.stopping and (end is None or end.cancelled):
             return DRAIN
@@ -177,7 +180,10 @@ class Sender:
         if self._register.find(attempt) is not taken:  # overtaken while bytes were read
             return Unknown(cause="overtaken")
         envelope = self._envelope(attempt, entry)
-        call = self.calls.begin(channel.send, part, envelope)
+        span = self._deadline_ms(part)
+        call = self.calls.begin(
+            channel.send, part, envelope, deadline_ms=span, listens=True
+        )
         end = await call.ended
         self._over(entry.stream, call, end, channel, attempt)
         taken.outcome = outcome = self._outcome(channel, call, end)
@@ -192,11 +198,17 @@ class Sender:
             prepared=attempt.prepared,
         )
 
+    def _deadline_ms(self, part: Part) -> int:
+        """Longer for a file, by its size."""
+        data = part.payload.data if isinstance(part.payload, File) else None
+        size = 0 if data is None else len(data)
+        return self._settings.attempt_deadline_ms + size // _BYTES_MS
+
     def _outcome(
         self, channel: AttachedChannel, call: Call, end: CallResult | None
     ) -> Outcome:
         if end is None or (end.cancelled and call.timed_out):
-            return Unknown(cause="deadline")
+            return Unknown(cause=DEADLINE)
         if end.cancelled and self.stopping:
             return Unknown(cause="shutdown")
         return channel.outcome(end)
@@ -210,11 +222,14 @@ class Sender:
         except TurnfoldError as exc:
             return Asked(CannotTell(detail=str(exc)), unsettled)
         since = (entry.first_at or entry.created) - _SKEW_MS
-        call = self.calls.begin(channel.reconcile, part, since)
-        end = await call.ended
+        span = self._settings.attempt_deadline_ms
+        call = self.calls.begin(channel.reconcile, part, since, deadline_ms=span)
+        end = call.in_time(await call.ended)
         if end is None:
             self._over(entry.stream, call, end)
             return Asked(CannotTell(detail="deadline"), unsettled)
+        if end.cancelled and self.stopping:
+            return Asked(CannotTell(detail="shutdown"), unsettled)
         return Asked(channel.verdict(end), unsettled)
 
     async def _part(self, entry: Entry) -> Part:

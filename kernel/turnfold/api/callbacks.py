@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from turnfold._decide.turns import SourceCursor
 from turnfold._log import canonical
@@ -13,12 +14,15 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
 from turnfold._log.events import Restored
+from turnfold._log.frozen import frozen
 from turnfold._log.ids import cursor_of
+from turnfold._runtime.calls import CallResult, Calls, answered, contained, report, told
 from turnfold._runtime.committer import Commit
 from turnfold._runtime.programs import RunEnd
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, State
 from turnfold._state.turn import Turn
+from turnfold.api.ends import Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
@@ -39,12 +43,15 @@ Handler = Callable[[TurnHandle], Awaitable[Any]]
 class Handlers:
     """The one handler of a kernel and the runs of it that are under way."""
 
-    def __init__(self, kernel: "Kernel") -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
+        self._kernel, self._calls = kernel, calls
         self._handler: Handler | None = None
         self.present = self.resumes = False
         self._running: dict[str, asyncio.Task[Any]] = {}
+        self._began: dict[str, float] = {}  # turn -> when its run began, loop time
         self._unwanted: set[str] = set()
+        self.hung = 0  # runs that did not end when they were cancelled
+        self.bugs = 0
 
     def register(self, handler: Handler, *, resume: bool) -> Handler:
         if not inspect.iscoroutinefunction(handler):
@@ -65,35 +72,51 @@ class Handlers:
             handle = await self._handle(stream)
         except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)
-            return RunEnd("raised", _told(exc))
-        task = asyncio.ensure_future(self._handler(handle))
-        self._running[stream] = task
+            return RunEnd("raised", told(exc))
         try:
-            await asyncio.wait({task})
+            end = await self._call(self._handler, stream, handle)
         except asyncio.CancelledError:
-            await _stop(task)
             return RunEnd("stopped", "shutdown")
+        return await self._end(stream, run, end)
+
+    async def _call(
+        self, handler: Handler, stream: str, handle: TurnHandle
+    ) -> CallResult | None:
+        span = self._kernel.settings.run_deadline_ms
+        call = self._calls.begin(contained, handler, handle, deadline_ms=span)
+        self._running[stream] = call.task
+        self._began[stream] = asyncio.get_running_loop().time()
+        try:
+            return await self._calls.wait_for(call)
         finally:
             self._running.pop(stream, None)
-        return await self._end(stream, run, task)
+            self._began.pop(stream, None)
 
-    async def _end(self, stream: str, run: int, task: asyncio.Task[Any]) -> RunEnd:
+    async def _end(self, stream: str, run: int, end: CallResult | None) -> RunEnd:
         if stream in self._unwanted:
             self._unwanted.discard(stream)
-            if not task.cancelled():
-                task.exception()
             return RunEnd("stopped", "aborted")
-        if task.cancelled():
-            return RunEnd("raised", "the handler cancelled itself")
-        error = task.exception()
-        if error is None:
-            return RunEnd("returned")
-        if isinstance(error, StaleRunError) and not await self._wanted(stream, run):
-            return RunEnd("stopped", "stale")
-        if isinstance(error, BackPressureError):
-            return RunEnd("stopped", error.code)
-        _LOG.error("turn %s, run %d: the handler raised", stream, run, exc_info=error)
-        return RunEnd("raised", _told(error))
+        if end is None:
+            self.hung += 1
+            error: BaseException | None = TimeoutError("it hangs beyond its deadline")
+        else:
+            error = end.error
+        match error:
+            case None:
+                return RunEnd("returned")
+            case StaleRunError() if not await self._wanted(stream, run):
+                return RunEnd("stopped", "stale")
+            case BackPressureError():
+                return RunEnd("stopped", error.code)
+            case NotNow():
+                return RunEnd("not_now", told(error), error.retry_after_ms)
+            case Never():
+                return RunEnd("never", told(error))
+            case _:
+                pass
+        self.bugs += 1
+        report(f"turn {stream}, run {run}: the handler raised", error)
+        return RunEnd("raised", told(error))
 
     def stop(self, stream: str) -> None:
         """The turn was aborted or replaced: its run is no longer wanted."""
@@ -101,6 +124,13 @@ class Handlers:
         if task is not None and not task.done():
             self._unwanted.add(stream)
             task.cancel()
+
+    def ages_ms(self) -> Mapping[str, int]:
+        """How long each run has been under way, the oldest first."""
+        if not self._began:
+            return {}
+        now = asyncio.get_running_loop().time()
+        return {turn: int((now - at) * 1_000) for turn, at in self._began.items()}
 
     async def _wanted(self, stream: str, run: int) -> bool:
         """An abort may have come while the run waited for its place, or the store may
@@ -122,38 +152,32 @@ class Handlers:
         return TurnHandle(self._kernel, turn, inbound_of(turn, body), joined)
 
 
-async def _stop(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait({task}, timeout=1)
-    if task.done() and not task.cancelled():
-        task.exception()
-
-
-def _told(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"[:1000]
-
-
 # --- Telling the embedder what must not pass in silence: dead letters, parks, bounces ---
 
 
-Told = TypeVar("Told")
-Hook = Callable[[Entry], None]
-HeldHook = Callable[[Turn], None]
-RestoredHook = Callable[[Restored], None]
+Hook = Callable[[Entry], Any]
+HeldHook = Callable[[Turn], Any]
+RestoredHook = Callable[[Restored], Any]
 
 
 _NEWS = {o.FailedTerminal, o.Parked, o.Doubted, o.Bounced, t.Held, Restored}
 
 
 class Hooks:
-    """Lists of plain functions that get the folded Entry, the Turn or the event."""
+    """Lists of functions, plain or async, that get the folded Entry, the Turn or the
+    event. They are called one after the other, in the order of the log, in a task of
+    their own: no commit waits for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls, deadline_ms: int | None) -> None:
+        self._calls, self._deadline_ms = calls, deadline_ms
         self.terminal: list[Hook] = []
         self.parked: list[Hook] = []
         self.bounced: list[Hook] = []
         self.held: list[HeldHook] = []
         self.restored: list[RestoredHook] = []
+        self._news: deque[tuple[Callable[[Any], Any], Any]] = deque()
+        self._teller: asyncio.Task[None] | None = None
+        self.bugs = 0
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
@@ -201,17 +225,16 @@ class Hooks:
                 case _:
                     pass
 
-    @staticmethod
-    def _call(hooks: list[Hook], state: State | None, news: str) -> None:
+    def _call(self, hooks: list[Hook], state: State | None, news: str) -> None:
         if not isinstance(state, Entry):
             return
         _LOG.warning("%s to %s %s", state.stream, state.lane, news)
-        _tell(hooks, state)
+        self._line_up(hooks, state)
 
     def _call_held(self, state: State | None, reason: str) -> None:
         if isinstance(state, Turn):
             _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
-            _tell(self.held, state)
+            self._line_up(self.held, state)
 
     def _call_restored(self, event: Restored) -> None:
         _LOG.error(
@@ -220,22 +243,44 @@ class Hooks:
             event.position_found,
             event.position_seen,
         )
-        _tell(self.restored, event)
+        self._line_up(self.restored, event)
 
+    def _line_up(self, hooks: Sequence[Callable[[Any], Any]], what: Any) -> None:
+        self._news.extend((hook, what) for hook in hooks)
+        if self._news and self._teller is None:
+            self._teller = asyncio.get_running_loop().create_task(self._tell())
 
-def _tell(hooks: Sequence[Callable[[Told], None]], what: Told) -> None:
-    for hook in hooks:
+    async def _tell(self) -> None:
         try:
-            hook(what)
-        except Exception:  # noqa: BLE001  a hook may raise anything
-            _LOG.exception("a hook failed; what it was told of is not affected")
+            while self._news:
+                hook, what = self._news.popleft()
+                end = await self._calls.ask(hook, what, deadline_ms=self._deadline_ms)
+                error = TimeoutError("it hangs") if end is None else end.error
+                if error is not None:
+                    self.bugs += 1
+                    report("a hook failed; what it was told of is not affected", error)
+        finally:
+            self._teller = None
+
+    async def end(self, timeout_s: float) -> None:
+        """Tell what is still to be told, but wait no longer than this."""
+        teller = self._teller
+        if teller is None:
+            return
+        await asyncio.wait({teller}, timeout=timeout_s)
+        if self._news or not teller.done():
+            _LOG.error("closing: %d news were not told to hooks", len(self._news) + 1)
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """Tell nothing more."""
+        self._news.clear()
+        if self._teller is not None:
+            self._teller.cancel()
 
 
 # --- Inbound sources: accepted in order, the cursor in the commit of what it has passed ---
 
-
-if TYPE_CHECKING:
-    from turnfold.api.kernel import Kernel
 
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
@@ -250,60 +295,134 @@ def pause_s(broken: int) -> float:
     return min(_PAUSE_S * 2.0 ** min(max(broken, 1) - 1, 30), _PAUSE_MAX_S)
 
 
+@frozen
+class SourceFacts:
+    """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
+    start). `quiet_ms`: since its last sign of life, an item or a cursor that was
+    accepted; since its first start if there was none. `failing_ms`: since it last
+    worked, if it has ended since then without bringing anything."""
+
+    state: str
+    restarts: int
+    items: int
+    quiet_ms: int | None
+    failing_ms: int | None
+    error: str | None
+
+
 class Sources:
     """The sources of a kernel; they run only while it is the worker."""
 
-    def __init__(self, kernel: "Kernel") -> None:
-        self._kernel = kernel
-        self._sources: list[tuple[str, str, Callable[..., Any]]] = []
+    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
+        self._kernel, self._calls = kernel, calls
+        self._sources: dict[tuple[str, str], _Pull] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, name: str, account: str, stream: Callable[..., Any]) -> None:
-        self._sources.append((name, account, stream))
+        """Raises InvalidInputError if there is a source of this name and account."""
+        if (name, account) in self._sources:
+            problem = f"there is a source {name}/{account} already"
+            raise InvalidInputError(field="name", problem=problem)
+        if not callable(stream):
+            problem = "a source is a function that takes a cursor"
+            raise InvalidInputError(field="stream", problem=problem)
+        pull = _Pull(self._kernel, self._calls, name, account, stream)
+        self._sources[name, account] = pull
         if self._kernel.working:
-            self._run(name, account, stream)
+            self._run(pull)
 
     def start(self) -> None:
-        for name, account, stream in self._sources:
-            self._run(name, account, stream)
+        for pull in self._sources.values():
+            self._run(pull)
 
-    def _run(self, name: str, account: str, stream: Callable[..., Any]) -> None:
-        pull = _Pull(self._kernel, name, account, stream)
+    def _run(self, pull: "_Pull") -> None:
         self._tasks.append(asyncio.create_task(pull.forever()))
 
+    def facts(self) -> Mapping[str, SourceFacts]:
+        """What became of each source so far, for `health`."""
+        return {f"{n}/{a}": pull.facts() for (n, a), pull in self._sources.items()}
+
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Pull:
-    """One source, started again whenever it ends or breaks."""
+    """One source, started again whenever and however it ends."""
 
     def __init__(
-        self, kernel: "Kernel", name: str, account: str, stream: Callable[..., Any]
+        self,
+        kernel: "Kernel",
+        calls: Calls,
+        name: str,
+        account: str,
+        stream: Callable[..., Any],
     ) -> None:
-        self._kernel, self._stream = kernel, stream
+        self._kernel, self._calls, self._stream = kernel, calls, stream
         self._name, self._account = name, account
         self._broken = 0  # times in a row, without having brought anything
+        self._state = "waiting"
+        self._starts = self._items = 0
+        self._alive_at: float | None = None  # loop time of the last sign of life
+        self._error: str | None = None
+
+    def facts(self) -> SourceFacts:
+        quiet = None
+        if self._alive_at is not None:
+            now = asyncio.get_running_loop().time()
+            quiet = int((now - self._alive_at) * 1_000)
+        return SourceFacts(
+            state=self._state,
+            restarts=max(0, self._starts - 1),
+            items=self._items,
+            quiet_ms=quiet,
+            failing_ms=quiet if self._broken else None,
+            error=self._error,
+        )
 
     async def forever(self) -> None:
-        while True:
-            try:
-                await self._once()
-            except Exception:  # noqa: BLE001  a source may raise anything
+        """Until its task is cancelled. A source that cancels itself ends like any
+        other: only the call ends, not this loop."""
+        try:
+            while True:
+                self._state = "reading"
+                self._starts += 1
+                self._note_life(only_first=True)
+                end = await self._calls.ask(self._once)
                 self._broken += 1
-                pause = pause_s(self._broken)
-                where = (self._name, self._account, pause)
-                _LOG.exception("source %s/%s broke; again in %d s", *where)
-            await asyncio.sleep(pause_s(self._broken))
+                self._state, pause = "pausing", pause_s(self._broken)
+                self._say(end, pause)
+                await asyncio.sleep(pause)
+        finally:
+            self._state = "waiting"
+
+    def _say(self, end: CallResult | None, pause: float) -> None:
+        error = None if end is None else end.error
+        where = f"source {self._name}/{self._account}"
+        if error is None:
+            self._error = "it ended"
+            _LOG.warning("%s ended; again in %.0f s", where, pause)
+        else:
+            self._error = told(error)
+            report(f"{where} broke; again in {pause:.0f} s", error)
 
     async def _once(self) -> None:
-        async with _closing(self._stream(await self._cursor())) as pairs:
+        start = answered(self._stream, await self._cursor())
+        if start.error is not None:
+            raise start.error
+        async with _closing(start.value) as pairs:
             async for inbound, value in pairs:
                 await self._take(inbound, value)
                 self._broken = 0
+                self._items += 1
+                self._note_life()
+
+    def _note_life(self, *, only_first: bool = False) -> None:
+        if self._alive_at is None or not only_first:
+            self._alive_at = asyncio.get_running_loop().time()
+            self._error = None
 
     async def _take(self, inbound: Inbound | None, value: str) -> None:
         cursor = SourceCursor(channel=self._name, account=self._account, value=value)

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
+from attrs import asdict
+
 from turnfold._decide import operator
 from turnfold._decide.turns import Acceptance
 from turnfold._decide.unit_of_work import (
@@ -28,6 +30,7 @@ from turnfold._log.ids import (
     time_id,
 )
 from turnfold._runtime import scheduler
+from turnfold._runtime.calls import Calls
 from turnfold._runtime.channel import AttachedChannel, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
@@ -82,9 +85,10 @@ class Kernel(Commands):
         self._entropy = entropy or random.SystemRandom()
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
         self._views: dict[tuple[str, str], ChannelFacts] = {}
-        self._handlers = Handlers(self)
-        self._sources = Sources(self)
-        self.hooks = Hooks()
+        self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
+        self._handlers = Handlers(self, self._calls)
+        self._sources = Sources(self, self._calls)
+        self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
         self._state = "not open"
         self._facts: tuple[object, ...] = ()
         self._known: Context | None = None
@@ -250,6 +254,7 @@ class Kernel(Commands):
         if self._leaving is not None:
             await self._leaving
         await driver.drain(self.settings.drain_ms)
+        await self.hooks.end(self.settings.drain_ms / 1000)
         if self._alone is not None:
             await self._alone.end()
         if worker is not None:
@@ -259,7 +264,7 @@ class Kernel(Commands):
             await worker.release()
         self._owns = False
         self._state = "closed"
-        await close_channels(self._desks.values())
+        await close_channels(self._calls, self._desks.values())
         await self.store.close()
         self._wake_all()
 
@@ -474,10 +479,20 @@ class Kernel(Commands):
             _tell(waiters, None)
         self._waiters.clear()
 
+    def _foreign_bugs(self) -> Mapping[str, int]:
+        """Errors of foreign code since the kernel was made, by whose they were."""
+        channels = {f"{n}/{a}": desk.bugs for (n, a), desk in self._desks.items()}
+        return {
+            "handler": self._handlers.bugs,
+            "hooks": self.hooks.bugs,
+            **{name: bugs for name, bugs in channels.items() if bugs},
+        }
+
     def health(self) -> Mapping[str, Any]:
         """Facts for a health endpoint, from state and not from counters of events."""
         driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
+        runs = self._handlers.ages_ms()
         return {
             "state": self._state,
             "working": self.working,
@@ -488,6 +503,11 @@ class Kernel(Commands):
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.sender.hung),
             "troubles": driver.troubles,
+            "runs": len(runs),
+            "oldest_run_ms": max(runs.values(), default=None),
+            "hung_runs": self._handlers.hung,
+            "foreign_bugs": self._foreign_bugs(),
+            "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             **store.facts(),

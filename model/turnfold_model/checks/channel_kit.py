@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from attrs import define, field, frozen
 
 from turnfold._decide.plan import default_plan
-from turnfold._runtime.channel import AttachedChannel, CallResult, end_of
+from turnfold._runtime.calls import CallResult, end_of
+from turnfold._runtime.channel import AttachedChannel
 from turnfold.enums import DeliveryClass, Kind
 from turnfold.messages import (
     File,

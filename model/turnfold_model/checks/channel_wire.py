@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from turnfold._decide.failures import RULES
-from turnfold._runtime.channel import AttachedChannel, end_of
+from turnfold._runtime.calls import end_of
+from turnfold._runtime.channel import AttachedChannel
 from turnfold.enums import DeliveryClass, FailureClass
 from turnfold.ports.channel import (
     Absent,

@@ -10,6 +10,8 @@ _GROUP = "turnfold._runtime.committer:GroupCommit"
 _FLUSHING = "test:contract/test_group_commit.py"
 _STALE = "test:fast/test_stale_worker.py"
 _JOURNAL = "turnfold._runtime.committer:Committer"
+_DEADLINES = "test:contract/test_deadlines.py"
+_FOREIGN = "test:contract/test_foreign_code.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _UPKEEP = "test:contract/test_upkeep.py"
@@ -38,6 +40,42 @@ RECOVERY: Final = (
         "entry.phase is Phase.ATTEMPTED",
         "crash:prepare",
         world="recovery",
+    ),
+    _broken(
+        "a call is not listened to after its deadline",
+        "turnfold._runtime.calls:Calls._judge",
+        "call.listens and not call.timed_out",
+        "False",
+        f"{_DEADLINES}::a_receipt_after_the_deadline",
+    ),
+    _broken(
+        "a call is judged at once after a stall of the loop",
+        "turnfold._runtime.calls:Calls._judge",
+        "stalled and not call.judged",
+        "False",
+        f"{_DEADLINES}::after_a_stall",
+    ),
+    _broken(
+        "a blind part is sent again while its call is still listened to",
+        "turnfold._decide.outcomes:_unknown",
+        "waiting_helps and not keyed and cause == DEADLINE",
+        "False",
+        f"{_DEADLINES}::no_blind_resend",
+    ),
+    _broken(
+        "foreign code may raise what is no Exception",
+        "turnfold._runtime.calls:contained",
+        "BaseException",
+        "Exception",
+        f"{_FOREIGN}::no_kind_of_misbehaviour",
+    ),
+    _broken(
+        "an end that the handler chose counts as a failure",
+        "turnfold._runtime.programs:_ending",
+        "return partial(turns.not_now, stream=turn, run=number, wait_ms=wait)",
+        "return partial(turns.run_failed, stream=turn, run=number, "
+        "failure=FailureClass.TRANSIENT)",
+        f"{_DEADLINES}::not_now",
     ),
     _broken(
         "nothing is taken up at the start",

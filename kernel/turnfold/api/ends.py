@@ -1,0 +1,31 @@
+"""How a handler ends a run without an answer. Any other exception is a bug of its own."""
+
+from turnfold.messages import check_ms, check_text
+
+
+class NotNow(Exception):  # noqa: N818  an end that the handler chose, not an error
+    """Run this turn again later: a model is overloaded, a service is away.
+
+    The run is not counted. `retry_after_ms`: how long to wait; None leaves it to the
+    kernel. The turn keeps its lane."""
+
+    def __init__(self, why: str = "", *, retry_after_ms: int | None = None) -> None:
+        super().__init__(check_text("why", why))
+        wait = retry_after_ms
+        self.why = why
+        self.retry_after_ms = wait if wait is None else check_ms("retry_after_ms", wait)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_not_now, (self.why, self.retry_after_ms))
+
+
+def _not_now(why: str, retry_after_ms: int | None) -> NotNow:
+    return NotNow(why, retry_after_ms=retry_after_ms)
+
+
+class Never(Exception):  # noqa: N818  as above
+    """No run of this turn can succeed: it fails at once, and the user is told."""
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(check_text("why", why))
+        self.why = why

@@ -1,0 +1,349 @@
+"""Foreign code that raises anything, answers anything, or never ends.
+
+Every kind of misbehaviour goes through every place where the kernel calls foreign code.
+For each pair: nothing hangs, the message that met it has a visible end or waits in
+sight, another account goes on, health tells of it, and `close()` ends. `-s` prints the
+table.
+"""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from turnfold._runtime import calls, channel, programs
+from turnfold.api import callbacks
+from turnfold.api.kernel import Kernel
+from turnfold.audit import audit_store
+from turnfold.enums import DeliveryClass, FailureClass
+from turnfold.errors import OwnedError, StaleRunError
+from turnfold.ports.channel import (
+    Accepted,
+    Capabilities,
+    Found,
+    PartClass,
+    Receipt,
+    Rejected,
+)
+from turnfold.ports.store import Summary
+from turnfold.settings import Settings
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
+from turnfold_model.testing.gateway import NoJitter, inbound, until
+
+
+class OwnError(BaseException):
+    """Neither Exception nor anything that Python knows."""
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+    __repr__ = __str__
+
+
+class ExitingTextError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Evil:
+    """Every look at it ends the process."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise SystemExit(4)
+
+    def __bool__(self) -> bool:
+        raise SystemExit(5)
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit(6)
+
+    def __getattr__(self, name: str) -> Any:
+        raise SystemExit(7)
+
+
+def _recursion() -> None:
+    _recursion()
+
+
+async def _coroutine() -> str:
+    return "never awaited"
+
+
+def _raising(make: Callable[[], BaseException]) -> Callable[[], Any]:
+    def act() -> Any:
+        raise make()
+
+    return act
+
+
+ERRORS: dict[str, Callable[[], Any]] = {
+    "ValueError": _raising(lambda: ValueError("x")),
+    "OSError": _raising(lambda: OSError("line is down")),
+    "TimeoutError": _raising(TimeoutError),
+    "MemoryError": _raising(MemoryError),
+    "RecursionError": _recursion,
+    "StopIteration": _raising(StopIteration),
+    "StopAsyncIteration": _raising(StopAsyncIteration),
+    "GeneratorExit": _raising(GeneratorExit),
+    "CancelledError": _raising(asyncio.CancelledError),
+    "KeyboardInterrupt": _raising(KeyboardInterrupt),
+    "SystemExit": _raising(lambda: SystemExit(3)),
+    "own BaseException": _raising(lambda: OwnError("x")),
+    "group": _raising(lambda: BaseExceptionGroup("g", [KeyboardInterrupt()])),
+    "text raises": _raising(NoTextError),
+    "text exits": _raising(ExitingTextError),
+    "lone surrogate": _raising(lambda: ValueError("\ud800")),
+    "huge text": _raising(lambda: ValueError("x" * 1_000_000)),
+    "control characters": _raising(lambda: ValueError("\0\x1b[31m")),
+    "error of turnfold": _raising(lambda: OwnedError(path="x", owner="foreign code")),
+    "stale run": _raising(lambda: StaleRunError(turn="turn:x", run=1, why="foreign")),
+}
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "None": lambda: None,
+    "True": lambda: True,
+    "a number": lambda: 7,
+    "a text": lambda: "id",
+    "a mapping": lambda: {"ok": True, "id": 5},
+    "no text in it": lambda: Accepted(receipt=Receipt(ids=(None,))),  # type: ignore[arg-type]  # that is the fault
+    "no such class": lambda: Rejected(failure="no such"),  # type: ignore[arg-type]  # as above
+    "evil": Evil,
+    "a class": lambda: Accepted,
+    "a coroutine": _coroutine,
+    "an exception": lambda: ValueError("x"),
+    "a generator": lambda: (i for i in [1]),
+}
+HANGS = ("hangs", "hangs, deaf")
+KINDS = (*ERRORS, *ANSWERS, *HANGS)
+
+
+async def _hangs(kind: str) -> None:
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if kind == "hangs":
+                raise
+            DEAF.append(asyncio.current_task())
+            await asyncio.sleep(0.3)  # longer than any grace
+            return
+
+
+DEAF: list[Any] = []
+
+
+def now(kind: str) -> Any:
+    """Misbehave in a plain function."""
+    return (ERRORS.get(kind) or ANSWERS[kind])()
+
+
+async def later(kind: str) -> Any:
+    """Misbehave in an async function."""
+    if kind in HANGS:
+        return await _hangs(kind)
+    return now(kind)
+
+
+ACCEPTED = Accepted(receipt=Receipt(ids=("1",)))
+LOOKUP = Capabilities(
+    parts={"text": PartClass(classes=(DeliveryClass.LOOKUP,), settle_ms=0)}
+)
+
+
+class Good:
+    async def send(self, part: Any, key: str, attempt: Any) -> Any:
+        return ACCEPTED
+
+
+class Bad(Good):
+    """A channel that misbehaves in one place only."""
+
+    capabilities = LOOKUP
+
+    def __init__(self, place: str, kind: str) -> None:
+        self.place, self.kind = place, kind
+        self.met = 0
+        if place == "prepare":
+            self.prepare = self._later
+        if place == "plan":
+            self.plan = self._now
+        if place == "classify":
+            self.classify = self._now
+        if place == "close":
+            self.aclose = self._later
+
+    async def _later(self, *_: Any) -> Any:
+        self.met += 1
+        return await later(self.kind)
+
+    def _now(self, *_: Any) -> Any:
+        self.met += 1
+        return now(self.kind)
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Any:
+        if self.place == "send":
+            return await self._later()
+        if self.place in ("reconcile", "classify"):
+            raise ConnectionError("lost")
+        if self.place in ("hook", "async hook"):
+            return Rejected(failure=FailureClass.PERMISSION)
+        return ACCEPTED
+
+    async def reconcile(self, part: Any, since_ms: int) -> Any:
+        if self.place == "reconcile":
+            return await self._later()
+        return Found(receipt=Receipt(ids=("x",)))
+
+
+ASYNC = ("handler", "source", "async hook", "prepare", "send", "reconcile", "close")
+PLACES = (*ASYNC, "hook", "plan", "classify")
+FAST = Settings(
+    backoff_base_ms=1,
+    backoff_cap_ms=2,
+    max_attempts=2,
+    max_runs=2,
+    max_lookups=2,
+    attempt_deadline_ms=60,
+    run_deadline_ms=60,
+    hook_deadline_ms=60,
+    drain_ms=1_000,
+)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "GRACE_S", 0.02)
+    monkeypatch.setattr(channel, "_CLOSING_S", 0.05)
+    monkeypatch.setattr(callbacks, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(programs, "BACK_OFF_MS", 2)
+    DEAF.clear()
+
+
+def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
+    kernel = Kernel(store, settings=FAST, entropy=NoJitter())
+    kernel.attach("bad", bad)
+    kernel.attach("good", Good())
+    place = bad.place
+
+    @kernel.on_turn
+    async def answer(turn: Any) -> Any:
+        if place == "handler" and turn.inbound.channel == "bad":
+            return await bad._later()
+        await turn.reply("x")
+        return None
+
+    if place == "source":
+        kernel.source("bad", _source(bad))
+    if place == "hook":
+        kernel.hooks.on_terminal(bad._now)
+    if place == "async hook":
+        kernel.hooks.on_terminal(bad._later)
+    return kernel
+
+
+def _source(bad: Bad) -> Callable[[str | None], Any]:
+    """The first start misbehaves; the second brings a message."""
+
+    async def raises() -> Any:
+        bad.met += 1
+        await later(bad.kind)
+        yield None, "never"
+
+    async def brings() -> Any:
+        yield inbound("9", channel="good"), "1"
+        await asyncio.Event().wait()
+
+    def start(cursor: str | None) -> Any:
+        if bad.met:
+            return brings()
+        if bad.kind not in ANSWERS:
+            return raises()
+        bad.met += 1
+        return now(bad.kind)
+
+    return start
+
+
+async def _one(place: str, kind: str) -> str:
+    disk, bad = MemoryDisk(), Bad(place, kind)
+    kernel = _kernel(MemoryStore(disk), bad)
+    await kernel.open()
+    await kernel.accept(inbound("1", channel="bad"))
+    try:
+        if place == "source" and kind not in HANGS:
+            await until(lambda: kernel.health()["sources"]["bad/default"]["items"] == 1)
+        met = place in ("close", "source")
+        await until(lambda: met or bad.met)
+        fate = await _fate(disk)
+        good = await kernel.accept(inbound("2", channel="good"))
+        assert await good.settled(3_000) == "replied"
+        _tells(kernel, place, kind)
+    finally:
+        await asyncio.wait_for(kernel.close(), 5)
+    assert bad.met
+    await asyncio.gather(*DEAF, return_exceptions=True)
+    DEAF.clear()
+    gc.collect()
+    store = MemoryStore(disk)
+    await store.open()
+    report = await audit_store(store)
+    await store.close()
+    assert report.passed, report.first
+    return fate
+
+
+async def _fate(disk: MemoryDisk) -> str:
+    """What became of the message that met it: closed, or parked for a person."""
+    await until(lambda: all(map(_at_rest, disk.summaries.values())))
+    met = [s for s in disk.summaries.values() if s.stream.startswith("entry:")]
+    return ", ".join(sorted({s.phase for s in met})) or "silent"
+
+
+def _at_rest(summary: Summary) -> bool:
+    if summary.stream.startswith("turn:"):
+        return summary.phase not in ("accepted", "running")
+    return not summary.open or summary.phase == "parked"
+
+
+NO_BUGS = ("OSError", "TimeoutError")  # so a platform says that its line is down
+
+
+def _tells(kernel: Kernel, place: str, kind: str) -> None:
+    health = kernel.health()
+    assert health["working"]
+    if place == "source" and kind not in HANGS:
+        facts = health["sources"]["bad/default"]
+        assert (facts["restarts"], facts["state"]) == (1, "reading")
+    whose = {"handler": "handler", "hook": "hooks", "async hook": "hooks"}
+    told = whose.get(place, "bad/default")
+    counted = place not in ("source", "close") and kind in ERRORS
+    if counted and not (told == "bad/default" and kind in NO_BUGS):
+        assert health["foreign_bugs"][told], (place, kind)
+    if place == "handler" and kind in HANGS:
+        assert health["foreign_bugs"]["handler"] == 2
+
+
+@pytest.mark.case("U01", "U06", "U09", "U10", "U11", "U12", "T05", "L07")
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_kind_of_misbehaviour_in_any_place_stops_a_gateway(
+    place: str, short: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = [kind for kind in KINDS if kind not in HANGS or place in ASYNC]
+    for kind in kinds:
+        caplog.clear()
+        async with asyncio.timeout(20):
+            fate = await _one(place, kind)
+        if kind in ERRORS and (place in NOT_A_CHANNEL or kind not in NO_BUGS):
+            assert any(r.exc_info for r in caplog.records), (place, kind)
+        print(f"{place:12} {kind:20} {fate}")  # noqa: T201  the table, shown by -s
+    assert len(kinds) >= 32
+
+
+NOT_A_CHANNEL = ("handler", "source", "hook", "async hook", "close")
