@@ -6,7 +6,9 @@ import pytest
 
 from turnfold import DeliveryClass, FailureClass, File, Native, Settings, Text
 from turnfold._log.bodies import place_of
-from turnfold.enums import Kind, Phase, TurnOutcome
+from turnfold._log.codec import decode
+from turnfold._log.events import NAMES
+from turnfold.enums import Kind, Phase, Reason, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.ports.channel import PlannedPart
 from turnfold_model.testing.gateway import (
@@ -80,6 +82,22 @@ async def test_a_doubtful_middle_part_holds_the_later_ones(lone: Gateway) -> Non
     await kernel.resolve(done.entry_id, "not_sent", by="op")
     await kernel.settled(done.entry_id, 1000)
     assert lone.platform.contents == ["1", "2", "3"]
+
+
+@pytest.mark.case("C01")
+async def test_an_entry_ends_in_the_commit_of_its_last_part(lone: Gateway) -> None:
+    """Its first part bounced in the meantime, so it cannot become delivered."""
+    kernel = await lone.start()
+    lone.platform.plays(accept(), reject(FailureClass.TRANSIENT))
+    done = await kernel.enqueue(route(), "1", "2")
+    await until(lambda: entry(kernel, done.entry_id).phase is Phase.RETRYABLE)
+    await kernel.bounced(done.entry_id, part=0)
+    await lone.advance(1_000)
+    found = entry(kernel, done.entry_id)
+    assert (found.phase, found.reason) == (Phase.FAILED, Reason.PARTIAL)
+    last = peek(kernel).read(done.entry_id)[-1]
+    kinds = [NAMES[type(event)] for event in decode(last)]
+    assert kinds == ["outbox.part_delivered", "outbox.failed_terminal"]
 
 
 async def test_a_final_that_was_partly_delivered_is_a_partial_reply(

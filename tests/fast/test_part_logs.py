@@ -260,6 +260,11 @@ BAD: dict[str, list[Step]] = {
     "refused in doubt": pair(attempted(), unknown(), again(2), refused(0, 2)),
     "refused twice": pair(refused(0, 0), refused(0, 0)),
     "partial, though a part is left": pair(refused(0, 0), PARTIAL),
+    "all parts have ended, and nothing follows": pair(refused(0, 0), refused(1, 0)),
+    "partial in another commit than the last part": [
+        *pair(refused(0, 0), attempted(part=1), part_delivered(part=1)),
+        (E, PARTIAL, 9),
+    ],
     "delivered, though a part was refused": pair(
         refused(0, 0), attempted(part=1), delivered(part=1)
     ),

@@ -55,6 +55,7 @@ class Joint:
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
         self._redriven: set[str] = set()
+        self._ended: list[tuple[int, str]] = []  # by position: a part of an entry
         self._said: list[tuple[int, str, t.TurnEvent]] = []  # by turns, to be judged
 
     def _say(self, stream: str, rule: Rule, text: str) -> None:
@@ -70,6 +71,10 @@ class Joint:
     def closed(self, stream: str) -> None:
         self._closed.add(stream)
 
+    def part_ended(self, position: int, stream: str) -> None:
+        """A part ended, and its entry may go on."""
+        self._ended.append((position, stream))
+
     def redriven(self, stream: str) -> None:
         self._redriven.add(stream)
 
@@ -82,6 +87,8 @@ class Joint:
     def end(self) -> None:
         if self._queued or self._said:
             self._judge()
+        if self._ended:
+            self._nothing_left()
         self._closed.clear()
         self._redriven.clear()
 
@@ -105,6 +112,17 @@ class Joint:
                     if isinstance(turn_event, t.Failed):
                         self._told(turn, turn_event.notice, queued)
                     self._forget(turn)
+
+    def _nothing_left(self) -> None:
+        """An entry with nothing to send is closed in the commit of its last part."""
+        ended, self._ended = self._ended, []
+        for self._position, stream in ended:
+            entry = self._find(stream)
+            if not isinstance(entry, Entry) or not entry.open:
+                continue
+            if all(entry.ended(part) for part in range(entry.count)):
+                text = "all of its parts have ended, and it is still open"
+                self._say(stream, Rule.TURN_TRUTH, text)
 
     def _of_a_turn(
         self, stream: str, event: o.Queued, answered: Collection[str]

@@ -291,6 +291,7 @@ def inbound_key(place: t.Accepted | Turn, message: t.Accepted | t.Joined) -> str
 
 # From an open phase to an open one: no lane and no turn has to hear of these.
 _STAYING = frozenset({o.Planned, o.Attempted, o.Dispatched})
+_ENDING = (o.PartDelivered, o.PartRefused)  # a part, and not its entry
 
 
 _Check = Callable[[Say], None]
@@ -374,6 +375,8 @@ class StreamRules:
                 self._joint.closed(stream)
             elif kind is o.Redriven:
                 self._joint.redriven(stream)
+            elif kind in _ENDING:
+                self._joint.part_ended(record.position, stream)
         return after
 
     def _by_worker(

@@ -25,6 +25,7 @@ _BY_THE_SENDER = frozenset(
         "outbox.part_refused",
     }
 )
+_ENDS_A_PART = ("outbox.part_delivered", "outbox.part_refused")
 Check = Callable[["Moment"], None]
 
 
@@ -103,6 +104,8 @@ class Joint:
         state = self.find(stream)
         if isinstance(state, Entry) and kind == "outbox.queued":
             self._queued(stream, state, moment)
+        if isinstance(state, Entry) and kind in _ENDS_A_PART:
+            need(not (state.open and state.over), "INV-10", "open, and nothing is left")
         if not isinstance(state, Turn):
             return
         if kind == "turn.answered":
