@@ -8,6 +8,7 @@ is not in memory raises NotLoaded; the journal fetches it and decides everything
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from attrs import field
@@ -278,23 +279,25 @@ class UnitOfWork:
 
     def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
-        touched = self.touched
-        for entry in self.below.lane(lane):
-            now = touched.get(entry.stream, entry)
-            if type(now) is Entry and now.phase not in CLOSED:
-                yield now
-        for stream in self._lanes.get(lane, ()):
-            now = touched[stream]
+        for entry in self._queued(lane):
+            now = self.touched.get(entry.stream, entry)
             if type(now) is Entry and now.phase not in CLOSED:
                 yield now
 
+    def _queued(self, lane: str) -> Iterator[State]:
+        born = map(self.touched.__getitem__, self._lanes.get(lane, ()))
+        return chain(self.below.lane(lane), born)
+
     def front(self, lane: str) -> list[Entry]:
-        """Those that a lane may be busy with: all that have yielded, and the head."""
+        """Those that a lane may be busy with: all that have yielded, and the head. Not
+        over `lane`, which would be one generator more for every message."""
         front = []
-        for entry in self.lane(lane):
-            front.append(entry)
-            if not entry.yielded:
-                break
+        for entry in self._queued(lane):
+            now = self.touched.get(entry.stream, entry)
+            if type(now) is Entry and now.phase not in CLOSED:
+                front.append(now)
+                if not now.yielded:
+                    break
         return front
 
     def turn_lane(self, lane: str) -> Iterator[str]:
@@ -367,7 +370,8 @@ class UnitOfWork:
             self._items[stream] = made
         else:
             items += made
-        self.emitted += [(stream, event) for event in events]
+        for event in events:
+            self.emitted.append((stream, event))
         self.made += 1
         self._touch(stream, before, after)
         return after

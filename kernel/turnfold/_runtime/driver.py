@@ -377,7 +377,10 @@ class Driver:
 
     async def entry(self, stream: str) -> Entry:
         """The folded entry. Raises NotFoundError."""
-        found = await self.state(stream)
+        try:
+            found = self.book.state(stream)
+        except NotLoaded:
+            found = await self.state(stream)
         if not isinstance(found, Entry):
             raise NotFoundError(what="entry", id=stream)
         return found

@@ -173,12 +173,15 @@ class Sender:
             return DRAIN  # proven not sent
         taken.sent = True
         try:
-            part = await self._part(entry)
+            payload = self.bodies.at_hand(entry.stream, entry.current.body)
+            if payload is None:
+                payload = await self.bodies.payload(entry.stream, entry.current.body)
+                if self._register.find(attempt) is not taken:  # overtaken meanwhile
+                    return Unknown(cause="overtaken")
+            part = _part(entry, payload)
         except TurnfoldError as exc:
             taken.outcome = unreadable(exc)
             return taken.outcome
-        if self._register.find(attempt) is not taken:  # overtaken while bytes were read
-            return Unknown(cause="overtaken")
         envelope = self._envelope(attempt, entry)
         span = self._deadline_ms(part)
         call = self.calls.begin(
@@ -234,16 +237,8 @@ class Sender:
 
     async def _part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""
-        planned = entry.current
-        return Part(
-            entry_id=entry.stream,
-            index=entry.part,
-            count=len(entry.parts),
-            kind=planned.kind,
-            payload=await self.bodies.payload(entry.stream, planned.body),
-            key=planned.key,
-            route=route_of(entry, entry.target),
-        )
+        body = entry.current.body
+        return _part(entry, await self.bodies.payload(entry.stream, body))
 
     # --- what is still on the wire, and since when nothing is ---
 
@@ -310,15 +305,20 @@ class BodiesAtHand:
             self._kept.clear()
             self._room = _ROOM
 
-    async def payload(self, stream: str, ref: str) -> Payload:
-        """The payload that an event of `stream` names. Raises MissingBodyError if its
-        bytes are gone, DamagedError if they are others."""
+    def at_hand(self, stream: str, ref: str) -> Payload | None:
+        """The payload that an event of `stream` names, if it was just stored."""
         place = place_of(stream, ref)
         own = self._kept.get(place)
-        if own is not None and isinstance(own.origin, Text):
-            self._taken(place)
-            return own.origin
-        return await fetch_payload(self._read, stream, ref)
+        if own is None or not isinstance(own.origin, Text):
+            return None
+        self._taken(place)
+        return own.origin
+
+    async def payload(self, stream: str, ref: str) -> Payload:
+        """The same, read if need be. Raises MissingBodyError if its bytes are gone,
+        DamagedError if they are others."""
+        own = self.at_hand(stream, ref)
+        return own or await fetch_payload(self._read, stream, ref)
 
     async def _read(self, stream: str, ref: str) -> bytes:
         own = self._taken(place_of(stream, ref))
@@ -332,6 +332,20 @@ class BodiesAtHand:
         if own is not None:
             self._room += len(own.data)
         return own
+
+
+def _part(entry: Entry, payload: Payload) -> Part:
+    """The part that is next."""
+    planned = entry.current
+    return Part(
+        entry_id=entry.stream,
+        index=entry.part,
+        count=len(entry.parts),
+        kind=planned.kind,
+        payload=payload,
+        key=planned.key,
+        route=route_of(entry, entry.target),
+    )
 
 
 def route_of(entry: Entry, target: str | None = None) -> Route:

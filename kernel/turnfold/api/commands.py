@@ -76,7 +76,9 @@ class Commands:
         """True while this kernel is the worker of its store."""
         raise NotImplementedError
 
-    async def append(self, decision: Decision, wanted: Wanted | None = None) -> Any:
+    def append(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
         """Decide and commit; the answer is durable."""
         raise NotImplementedError
 

@@ -290,14 +290,16 @@ class Kernel(Commands):
 
     # --- commands: the rest is in commands.py ---
 
-    async def append(self, decision: Decision, wanted: Wanted | None = None) -> Any:
+    def append(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
         """Decide and commit; the answer is durable. A cancelled caller does not take
         its append back. Raises OwnedError if the store is not ours."""
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
         self._check_owned()
-        return await driver.submit(decision, wanted)
+        return driver.submit(decision, wanted)
 
     def _check_owned(self) -> None:
         if not self._owns:

@@ -64,7 +64,7 @@ _T = TypeVar("_T")
 BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 
 
-@define(kw_only=True, unsafe_hash=True)
+@define(unsafe_hash=True)
 class Summary:
     """The projection of one stream: enough to schedule and to list without a fold.
 

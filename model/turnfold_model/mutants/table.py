@@ -339,7 +339,7 @@ DECISIONS: Final = (
         "a lane does not wait for its head",
         "decision",
         f"{_D}.unit_of_work:UnitOfWork.front",
-        "if not entry.yielded:",
+        "if not now.yielded:",
         "if False:",
         "crash:two-faults",
         world="lane",
