@@ -54,6 +54,9 @@ class Settings:
     max_crashes: int = _ms(5)  # process deaths before quarantine
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
     probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
+    auth_probe_ms: int = _ms(
+        600_000
+    )  # a refused token: how long before one tries again
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
     blind: BlindPolicy = BlindPolicy.HOLD
     yield_retryable: bool = False  # a head that waits for its retry lets others pass

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "crash": "turnfold_model.crash.command",
     "edges": "turnfold_model.edge_walks.command",
     "explore": "turnfold_model.protocol_model.command",
+    "flow": "turnfold_model.flow.command",
     "kill9": "turnfold_model.kill9.command",
     "mutants": "turnfold_model.mutants.command",
     "powerloss": "turnfold_model.powerloss.command",

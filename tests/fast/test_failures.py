@@ -28,8 +28,7 @@ def test_each_row_is_as_documented(failure: FailureClass) -> None:
     assert rule.counts == (counts == "yes")
     assert rule.ends == (ends == "yes")
     assert str(rule.gate or "-") == gate
-    if rule.gate is not None:
-        assert rule.opens_by_itself == (opens == "by itself")
+    assert (rule.gate is None) == (opens == "-")
 
 
 def test_what_costs_nothing_always_waits_for_something() -> None:

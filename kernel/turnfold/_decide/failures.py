@@ -18,7 +18,6 @@ class Rule:
     counts: bool
     ends: bool = False
     gate: GateScope | None = None
-    opens_by_itself: bool = True
 
 
 _RETRY = Rule(counts=True)
@@ -30,9 +29,7 @@ RULES: Mapping[FailureClass, Rule] = MappingProxyType(
         FailureClass.TRANSIENT: _RETRY,
         FailureClass.RATE_LIMITED: Rule(counts=False, gate=GateScope.CONVERSATION),
         FailureClass.NOT_CONNECTED: Rule(counts=False, gate=GateScope.ACCOUNT),
-        FailureClass.AUTH: Rule(
-            counts=False, gate=GateScope.ACCOUNT, opens_by_itself=False
-        ),
+        FailureClass.AUTH: Rule(counts=False, gate=GateScope.ACCOUNT),
         FailureClass.PERMISSION: _END,
         FailureClass.TARGET_GONE: _END,
         FailureClass.TARGET_MOVED: _RETRY,

@@ -14,6 +14,7 @@ from turnfold._log.events import GateClosed, GateOpened
 from turnfold._log.frozen import maker
 from turnfold._log.ids import GATE, account_scope, gate_for
 from turnfold._state.entry import Entry
+from turnfold._state.fold import Gate
 from turnfold.enums import (
     BlindPolicy,
     DeliveryClass,
@@ -410,7 +411,7 @@ def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
     if outcome.failure is FailureClass.RATE_LIMITED:
         scope = outcome.scope
     wait = _wait(draft, outcome)
-    until = draft.now + wait if rule.opens_by_itself else None
+    until = draft.now + wait
     name = gate_for(lane, scope)
     gate = draft.gate(name)
     if gate is not None and gate.holds(draft.now) and _longer(gate.until, until):
@@ -424,7 +425,27 @@ def _wait(draft: UnitOfWork, outcome: Rejected) -> int:
         return max(outcome.retry_after_ms, _SHORTEST_MS)
     if outcome.failure is FailureClass.RATE_LIMITED:
         return draft.settings.rate_limit_ms
+    if outcome.failure is FailureClass.AUTH:
+        return draft.settings.auth_probe_ms
     return draft.settings.probe_ms
+
+
+def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
+    """The gates that hold accounts back since an earlier worker. A platform that asked
+    for a wait gets its wait."""
+    return [
+        gate
+        for gate in draft.closed_gates()
+        if gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)
+    ]
+
+
+def probe_gates(draft: UnitOfWork) -> None:
+    """A worker that begins tries each account that was held: the token may be new, the
+    connection may stand again. The time of the gate is over, so one lane goes first."""
+    for gate in gates_to_probe(draft):
+        reason = gate.reason or FailureClass.NOT_CONNECTED
+        draft.emit(gate.stream, GateClosed(reason=reason, until=draft.now))
 
 
 def _longer(held: int | None, asked: int | None) -> bool:

@@ -143,7 +143,7 @@ def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     """Gates are looked at before anything is attempted, so waiting costs nothing."""
     if not draft.gated:
-        return Step(act, entry.stream)
+        return _in_turn(draft, entry, act)
     until: list[int] = [entry.expires_at]
     held = False
     for name in gates_of(entry.lane):
@@ -152,7 +152,19 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
             held = True
             if gate.until is not None:
                 until.append(gate.until)
-    return Step(Act.WAIT, until=min(until)) if held else Step(act, entry.stream)
+    return Step(Act.WAIT, until=min(until)) if held else _in_turn(draft, entry, act)
+
+
+def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
+    """Behind a gate whose time is over one lane is tried first, and then they go at a
+    pace. A question costs the platform little: look-ups do not wait here."""
+    flow = draft.context.flow
+    if flow is None or not flow.knows or act is Act.LOOK_UP:
+        return Step(act, entry.stream)
+    until = flow.turn_of(entry.lane, draft.now)
+    if until is None:
+        return Step(act, entry.stream)
+    return Step(Act.WAIT, until=min(until, entry.expires_at))
 
 
 def attempt(

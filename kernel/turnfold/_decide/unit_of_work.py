@@ -101,6 +101,9 @@ class View(Protocol):
     def holding(self, gate: str) -> Gate | None:
         """A gate, if it is closed (its time may be over)."""
 
+    def closed_gates(self) -> Sequence[Gate]:
+        """All gates that are closed (the time of some may be over)."""
+
     def lane(self, lane: str) -> Iterator[Entry]:
         """The open entries of a lane, in the order of their queueing."""
 
@@ -150,9 +153,21 @@ class Context:
     resumes: bool = False  # the handler takes up what an earlier run began
     holds_back: bool = False  # nothing new is attempted and no turn starts
     again: bool = False  # decided before, in a commit of unknown fate
+    flow: "Flow | None" = None  # who may go now, behind gates that have closed
 
 
 _WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
+
+
+class Flow(Protocol):
+    """The order and the pace of the lanes behind a gate whose time is over."""
+
+    @property
+    def knows(self) -> bool:
+        """False: no gate has closed, and nobody need ask."""
+
+    def turn_of(self, lane: str, now: int) -> int | None:
+        """None: the lane may attempt now. Else when it should ask again (log ms)."""
 
 
 @frozen
@@ -235,6 +250,10 @@ class UnitOfWork:
     @property
     def gated(self) -> bool:
         return self._gated or self.below.gated
+
+    def closed_gates(self) -> Sequence[Gate]:
+        """As they stand before this unit of work."""
+        return self.below.closed_gates()
 
     def holding(self, gate: str) -> Gate | None:
         mine = self.touched.get(gate)

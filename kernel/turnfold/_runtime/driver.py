@@ -21,6 +21,7 @@ from turnfold._runtime import scheduler
 from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
+from turnfold._runtime.flow import Flow
 from turnfold._runtime.intake import Intake
 from turnfold._runtime.programs import (
     Append,
@@ -186,6 +187,7 @@ class Driver:
         self.flusher = GroupCommit(journal, self.moved)
         self.intake = Intake(journal, self.submit, lambda: bool(self.epoch))
         self._timers = Timers(clock, self._ring)
+        self.flow = Flow(clock, self.start)
         self.epoch = 0  # 0: not the worker
         self._taking_over: int | None = None  # since when, monotonic ms
         self._looked = asyncio.Event()  # a first time into the inbox
@@ -216,7 +218,8 @@ class Driver:
         if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
-            states = commit.moved.values()
+            states = list(commit.moved.values())
+            self.flow.moved(states, self.clock.now())
             self.start(scheduler.after(states, self.book, self.epoch, self.register))
             self._set_alarm()
         self._watch(commit)
@@ -418,6 +421,7 @@ class Driver:
 
     def _ring(self) -> None:
         now = self.clock.now()
+        self.flow.ring(now)
         self.start(list(self._timers.due(now)))
         if self.works:
             self.start(Key("expiry", stream) for stream in self.book.overdue(now))
@@ -455,6 +459,7 @@ class Driver:
     async def _work(self) -> None:
         """Take up everything that is open."""
         self._taking_over = None
+        self.flow.begin(self.book.closed_gates())
         self._start_some(iter(list(scheduler.at_start(self.book))))
 
     def _start_some(self, keys: Iterator[Key]) -> None:
@@ -476,6 +481,7 @@ class Driver:
     def _start_nothing(self) -> None:
         self.draining = self.dispatcher.draining = True
         self._timers.silence()
+        self.flow.silence()
 
     async def drain(self, timeout_ms: int) -> None:
         """Start nothing new; let what is on the wire end; then cut it off."""

@@ -162,6 +162,9 @@ class OpenStreams:
     def holding(self, gate: str) -> Gate | None:
         return self._closed_gates.get(gate)
 
+    def closed_gates(self) -> Sequence[Gate]:
+        return list(self._closed_gates.values())
+
     def lane(self, lane: str) -> Iterator[Entry]:
         # Not a copy: callers usually stop at the first entries of a long lane.
         row = self._lanes.get(lane, {})

@@ -195,7 +195,8 @@ def back_off(trouble: Exception, where: str) -> Program:
 def take_over() -> Program:
     """Log what waits in the inbox, then start what is open. A receipt or an abort that
     was posted before this worker came changes what it may send, so nothing is attempted
-    before. A store that cannot be read delays the start."""
+    before. A store that cannot be read delays the start. Accounts that were held are
+    tried again."""
     while True:
         try:
             yield Hear()
@@ -205,6 +206,11 @@ def take_over() -> Program:
             yield from back_off(exc, "taking over")
         else:
             break
+    try:
+        if (yield Look(outcomes.gates_to_probe)):
+            yield from append_until_stored(outcomes.probe_gates)
+    except OwnedError:
+        return
     yield Work()
 
 

@@ -452,6 +452,7 @@ class Kernel(Commands):
             runs=self._handlers.present,
             resumes=self._handlers.resumes,
             holds_back=driver.draining or driver.taking_over,
+            flow=driver.flow,
         )
 
     def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
@@ -510,10 +511,26 @@ class Kernel(Commands):
             "hung_runs": self._handlers.hung,
             "foreign_bugs": self._foreign_bugs(),
             "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
+            "gates": self._gates(driver),
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             **store.facts(),
         }
+
+    def _gates(self, driver: Driver) -> list[dict[str, Any]]:
+        """What is held back, why, until when (log ms; None: until somebody opens it),
+        and how many lanes wait for their turn behind it."""
+        waiting = driver.flow.waiting()
+        return [
+            {
+                "gate": gate.stream,
+                "reason": gate.reason,
+                "until": gate.until,
+                "waiting": waiting.get(gate.stream, 0),
+            }
+            for gate in driver.book.closed_gates()
+            if gate.holds(self._clock.now()) or gate.stream in waiting
+        ]
 
 
 def _unwanted(turn: Turn) -> bool:

@@ -160,6 +160,9 @@ class ReadModel:
             raise NotLoaded(Wanted(keys=frozenset((key,))))
         return self._keys[key]
 
+    def closed_gates(self) -> Sequence[Gate]:
+        raise NotImplementedError  # only the worker asks
+
     def holding(self, gate: str) -> Gate | None:
         state = self.state(gate)
         return state if isinstance(state, Gate) and state.closed else None

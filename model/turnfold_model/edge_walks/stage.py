@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from turnfold._log.events import GateClosed
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
@@ -114,7 +115,7 @@ class Stage:
         """Say every word; gives the log, as an export has it."""
         self.gateway.handler = self._handle
         await self.gateway.start()
-        await self.kernel.disconnected("t")
+        await self._shut()
         try:
             for word in self.walk.words.split():
                 self.gateway.clock.pass_ms(1)  # each word has a moment of its own
@@ -145,13 +146,19 @@ class Stage:
         done = await self.kernel.enqueue(route(), "x", not_before=later)
         self._entry = done.entry_id
 
+    async def _shut(self) -> None:
+        """Hold everything, over a restart too: a new worker tries an account that was
+        disconnected, and keeps a wait that the platform asked for."""
+        limit = GateClosed(reason="rate_limited", until=None)
+        await self.kernel.append(lambda draft: draft.emit("gate:t/default", limit))
+
     async def go(self) -> None:
         """Everything that was due goes; then the gate is shut again."""
         before = len(self.wire.asked)
         await self.gateway.advance(_PATIENCE_MS)
         await self.kernel.connected("t")
         await until(lambda: len(self.wire.asked) > before)
-        await self.kernel.disconnected("t")
+        await self._shut()
 
     async def dispatch(self) -> None:
         self.wire.give("prepared")

@@ -1,0 +1,234 @@
+"""How fast attempts go out behind gates that have closed.
+
+A gate whose time is over lets one lane through, the probe; the other lanes wait for its
+answer. After a rate limit the lanes behind a gate share a pace: the platform's own rate,
+learned from what it accepted, tried a little faster after each success. All of this is
+memory of one process and may be lost: it delays attempts and permits none. A new worker
+begins with one probe behind each gate that the log says is closed.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define, field
+
+from turnfold._log.ids import gates_of
+from turnfold._runtime.scheduler import Key
+from turnfold._state.entry import Entry
+from turnfold._state.fold import Gate, State
+from turnfold.clock import Clock
+from turnfold.enums import FailureClass, Phase
+
+_LOG = logging.getLogger("turnfold")
+_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
+_PATIENCE_MS = 60_000  # for a lane that waits: it asks again at least this often
+_FIRST_MS = 100.0  # the pace after a first refusal
+_SEEN = 50  # successes that the platform's rate is measured by
+_SEEN_MS = 10_000  # none is older
+_SLOWER, _ROOM = 2.0, 1.05
+# The pace after each success in a row: careful near the limit, then in a hurry.
+_FASTER = ((60, 0.9), (20, 0.97), (0, 0.997))
+_FAST_MS = 1.0  # a pace below this is no pace
+
+
+@define
+class Pace:
+    """The lanes behind one gate. Times are ms of the log."""
+
+    gate: str
+    half_open: bool = True
+    probe: str | None = None  # the lane that is tried
+    probe_until: int = 0
+    interval: float = 0.0  # between two attempts; 0: no limit is known
+    next_at: float = 0.0
+    in_a_row: int = 0  # successes since the last refusal
+    granted: set[str] = field(factory=set)  # may attempt once, and have not yet
+    flying: set[str] = field(factory=set)
+    waiting: dict[str, None] = field(factory=dict)  # first come, first served
+    accepted: deque[int] = field(factory=lambda: deque(maxlen=_SEEN))
+
+    def ask(self, lane: str, now: int) -> int | None:
+        """None: the lane may attempt now. Else when it should ask again."""
+        if lane in self.granted:
+            return None
+        if self.half_open:
+            if self.probe is not None and now < self.probe_until:
+                self.waiting[lane] = None
+                return self.probe_until
+            self.probe, self.probe_until = lane, now + _PATIENCE_MS
+            self._grant(lane)
+            return None
+        if not self.interval:
+            return None
+        if self.waiting or now < self.next_at:
+            self.waiting[lane] = None
+            return now + _PATIENCE_MS
+        self._take_slot(lane, now)
+        return None
+
+    def _grant(self, lane: str) -> None:
+        self.waiting.pop(lane, None)
+        self.granted.add(lane)
+
+    def _take_slot(self, lane: str, now: int) -> None:
+        self.next_at = max(float(now), self.next_at) + self.interval
+        self._grant(lane)
+
+    def closed(self, gate: Gate, now: int) -> None:
+        """The platform has refused: slower from now on, and one probe after the wait."""
+        self.half_open, self.probe, self.in_a_row = True, None, 0
+        if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
+            self.interval = self._slower(gate.until - now, now)
+            self.next_at = float(gate.until)
+
+    def _slower(self, wait: int, now: int) -> float:
+        """The interval that the platform has shown, with a little room."""
+        while self.accepted and now - self.accepted[0] > _SEEN_MS:
+            self.accepted.popleft()
+        if len(self.accepted) > 2:
+            first, last, count = self.accepted[0], self.accepted[-1], len(self.accepted)
+            shown = max((now - first) / count, (last - first) / (count - 1))
+            return max(shown * _ROOM, _FAST_MS)
+        return self.interval * _SLOWER or min(float(wait), _FIRST_MS)
+
+    def moved(self, entry: Entry, now: int) -> None:
+        """The log says this of an entry behind the gate."""
+        lane = entry.lane
+        if entry.phase in _IN_FLIGHT:
+            self.granted.discard(lane)
+            self.waiting.pop(lane, None)
+            self.flying.add(lane)
+        elif lane in self.flying:
+            self.flying.discard(lane)
+            self._answered(lane, now)
+        elif lane == self.probe and not entry.open:
+            self.probe = None  # it ended without an attempt
+            self.granted.discard(lane)
+
+    def _answered(self, lane: str, now: int) -> None:
+        """Any answer but the gate's own class: that would have closed it again."""
+        if self.half_open and lane != self.probe:
+            return  # it went out before the gate closed, and says nothing
+        self.half_open, self.probe = False, None
+        self.accepted.append(now)
+        self.in_a_row += 1
+        factor = next(f for least, f in _FASTER if self.in_a_row >= least)
+        self.interval *= factor
+        if self.interval < _FAST_MS:
+            self.interval = 0.0
+
+    def released(self, now: int) -> list[str]:
+        """The lanes whose turn has come."""
+        if self.half_open:
+            free = self.probe is None or now >= self.probe_until
+            return list(self.waiting)[:1] if free else []
+        if not self.interval:
+            lanes = list(self.waiting)
+            self.waiting.clear()
+            return lanes
+        lanes = []
+        while self.waiting and now >= self.next_at:
+            lanes.append(next(iter(self.waiting)))
+            self._take_slot(lanes[-1], now)
+        return lanes
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to remember."""
+        return not (self.half_open or self.interval or self.waiting)
+
+
+class Flow:
+    """The paces of all gates that have closed in this process. `start` runs programs."""
+
+    def __init__(self, clock: Clock, start: Callable[[Iterable[Key]], None]) -> None:
+        self._clock, self._start = clock, start
+        self._paces: dict[str, Pace] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def knows(self) -> bool:
+        """False: no gate has closed, and nobody need ask."""
+        return bool(self._paces)
+
+    def begin(self, gates: Iterable[Gate]) -> None:
+        """A new worker: one probe behind each of these."""
+        self._paces = {gate.stream: Pace(gate.stream) for gate in gates}
+
+    def turn_of(self, lane: str, now: int) -> int | None:
+        """None: an entry of this lane may be attempted now. Else when to ask again; the
+        lane is started before that if its turn comes."""
+        for name in gates_of(lane):
+            pace = self._paces.get(name)
+            until = None if pace is None else pace.ask(lane, now)
+            if until is not None:
+                self._set_alarm(now)
+                return until
+        return None
+
+    def moved(self, states: Sequence[State], now: int) -> None:
+        """Learn from a commit. Gates first: an entry that was refused is no success."""
+        for state in states:
+            if isinstance(state, Gate):
+                self._gate(state, now)
+        if not self._paces:
+            return
+        for state in states:
+            if isinstance(state, Entry):
+                for name in gates_of(state.lane):
+                    if name in self._paces:
+                        self._paces[name].moved(state, now)
+        self.ring(now)
+
+    def _gate(self, gate: Gate, now: int) -> None:
+        _tell(gate)
+        if gate.closed:
+            self._paces.setdefault(gate.stream, Pace(gate.stream)).closed(gate, now)
+        elif gate.stream in self._paces:
+            self._paces[gate.stream].half_open = False
+
+    def ring(self, now: int) -> None:
+        """Start the lanes whose turn has come."""
+        lanes = [lane for pace in self._paces.values() for lane in pace.released(now)]
+        for name in [name for name, pace in self._paces.items() if pace.over]:
+            del self._paces[name]
+        if lanes:
+            self._start([Key("lane", lane) for lane in lanes])
+        self._set_alarm(now)
+
+    def waiting(self) -> dict[str, int]:
+        """How many lanes wait behind each gate for their turn, for `health()`."""
+        return {name: len(pace.waiting) for name, pace in self._paces.items()}
+
+    def silence(self) -> None:
+        """Start nothing any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set_alarm(self, now: int) -> None:
+        due = [
+            pace.next_at
+            for pace in self._paces.values()
+            if pace.waiting and not pace.half_open
+        ]
+        if due and self._alarm is None:
+            wait = max(min(due) - now, 0) / 1000
+            self._alarm = asyncio.get_running_loop().call_later(wait, self._rang)
+
+    def _rang(self) -> None:
+        self._alarm = None
+        self.ring(self._clock.now())
+
+
+def _tell(gate: Gate) -> None:
+    facts = {"gate": gate.stream, "reason": gate.reason, "until": gate.until}
+    if not gate.closed:
+        _LOG.info("%s is open (%s)", gate.stream, gate.reason, extra=facts)
+    elif gate.until is None:
+        _LOG.warning("%s is closed (%s)", gate.stream, gate.reason, extra=facts)
+    else:
+        text = "%s is closed (%s), tried again at %s ms"
+        _LOG.info(text, gate.stream, gate.reason, gate.until, extra=facts)

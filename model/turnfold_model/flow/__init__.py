@@ -1,0 +1,1 @@
+"""Many lanes against a platform that limits its rate."""

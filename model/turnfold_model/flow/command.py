@@ -1,0 +1,117 @@
+"""`flow`: many lanes against a platform that limits its rate, in real time.
+
+The platform is a bucket: it takes a few messages at once and then so many a second, and
+says in Retry-After when it has room again. Nothing is counted by the kernel: the bucket
+counts what it took and what it refused.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define
+
+from turnfold import Accepted, FailureClass, GateScope, Kernel, Receipt, Rejected, Route
+from turnfold_model.testing.peek import Peek
+
+HELP: Final = "many lanes against a rate limit: what is used, what is refused"
+
+
+@define
+class Bucket:
+    """A channel whose platform takes `burst` messages at once and `rate` a second."""
+
+    rate: float
+    burst: float
+    whole_seconds: bool = False  # Retry-After as most platforms give it
+    room: float = 0.0
+    filled_at: float = 0.0
+    taken: int = 0
+    refused: int = 0
+    late: int = 0  # taken after the first half of the time
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted | Rejected:
+        """The contract's `send`."""
+        del part, attempt
+        now = time.monotonic()
+        grown = self.room + (now - self.filled_at) * self.rate
+        self.room, self.filled_at = min(self.burst, grown), now
+        if self.room >= 1:
+            self.room, self.taken = self.room - 1, self.taken + 1
+            return Accepted(receipt=Receipt(ids=(key,)))
+        self.refused += 1
+        wait_s = (1 - self.room) / self.rate
+        wait = (
+            (int(wait_s) + 1) * 1000 if self.whole_seconds else int(wait_s * 1000) + 1
+        )
+        account = GateScope.ACCOUNT
+        failure = FailureClass.RATE_LIMITED
+        return Rejected(failure=failure, retry_after_ms=wait, scope=account)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options beside `--json` and `--seconds`."""
+    parser.add_argument("--lanes", type=int, default=100, help="default: 100")
+    parser.add_argument(
+        "--rate", type=float, default=10.0, help="a second; default: 10"
+    )
+    parser.add_argument("--messages", type=int, default=900, help="default: 900")
+    parser.add_argument(
+        "--whole-seconds", action="store_true", help="Retry-After in whole seconds"
+    )
+
+
+def run(
+    options: argparse.Namespace, say: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
+    """Sends all messages, at most twice as long as the bucket needs."""
+    bucket = Bucket(
+        rate=options.rate, burst=options.rate, whole_seconds=options.whole_seconds
+    )
+    bucket.room, bucket.filled_at = bucket.burst, time.monotonic()
+    needs = options.messages / options.rate
+    say(f"the bucket needs {needs:.0f} s")
+    took, events = asyncio.run(_played(bucket, options.lanes, options.messages, needs))
+    report = {
+        "messages": options.messages,
+        "lanes": options.lanes,
+        "rate": options.rate,
+        "accepted": bucket.taken,
+        "refused": bucket.refused,
+        "bucket_s": round(needs, 1),
+        "took_s": round(took, 1),
+        "used": round(needs / took, 3),
+        "events_per_message": round(events / options.messages, 1),
+    }
+    return report, _well(bucket, options.messages, took, needs)
+
+
+def _well(bucket: Bucket, messages: int, took: float, needs: float) -> bool:
+    few = bucket.refused <= bucket.taken * 0.1 + 10
+    return few and bucket.taken == messages and took <= needs / 0.8 + 2
+
+
+async def _played(
+    bucket: Bucket, lanes: int, messages: int, needs: float
+) -> tuple[float, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = Kernel(Path(folder) / "flow.db")
+        kernel.attach("bucket", bucket)
+        async with kernel:
+            began = time.monotonic()
+            names = []
+            for n in range(messages):
+                lane = Route(channel="bucket", conversation=f"c{n % lanes}")
+                names.append((await kernel.enqueue(lane, "news")).entry_id)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * needs + 5):
+                    for name in names:
+                        await kernel.settled(name)
+            took = time.monotonic() - began
+            events = sum(1 for _ in Peek(kernel.store).happened())
+        return took, events

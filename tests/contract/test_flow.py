@@ -1,0 +1,192 @@
+"""Behind a gate one lane is tried first, and after a rate limit all go at a pace."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from turnfold import Accepted, FailureClass, Kernel, Receipt, Rejected, Route
+from turnfold._log.events import GateClosed
+from turnfold._runtime.flow import Pace
+from turnfold._state.fold import Gate
+from turnfold.enums import GateScope, Phase
+from turnfold_model.testing.gateway import Gateway, entry, peek, route, spin
+from turnfold_model.testing.platform import reject
+
+AUTH, OFFLINE = FailureClass.AUTH, FailureClass.NOT_CONNECTED
+LIMITED = FailureClass.RATE_LIMITED
+
+
+class Bucket:
+    """A platform that takes one message in each `every_s`, and says when to come back."""
+
+    def __init__(self, every_s: float, *, whole_seconds: bool = False) -> None:
+        self.every_s, self._whole = every_s, whole_seconds
+        self.next_at, self.taken, self.refused = 0.0, 0, 0
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted | Rejected:
+        now = time.monotonic()
+        if now >= self.next_at:
+            self.next_at, self.taken = now + self.every_s, self.taken + 1
+            return Accepted(receipt=Receipt(ids=(key,)))
+        self.refused += 1
+        wait = int((self.next_at - now) * 1000) + 1
+        return Rejected(failure=LIMITED, retry_after_ms=wait, scope=GateScope.ACCOUNT)
+
+
+@pytest.mark.case("S01")
+@pytest.mark.timeout(60)
+async def test_many_lanes_share_what_a_platform_lets_through(tmp_path) -> None:
+    """`python -m turnfold_model flow` measures how much of the rate is used."""
+    bucket = Bucket(0.02)
+    kernel = Kernel(tmp_path / "g.db")
+    kernel.attach("t", bucket)
+    async with kernel:
+        names = [
+            (
+                await kernel.enqueue(
+                    Route(channel="t", conversation=f"c{n % 100}"), "news"
+                )
+            ).entry_id
+            for n in range(200)
+        ]
+        for name in names:
+            await kernel.settled(name, 30_000)
+    assert bucket.taken == 200
+    assert bucket.refused <= 0.1 * bucket.taken + 10
+
+
+@pytest.mark.case("S02")
+async def test_many_lanes_that_are_not_connected_make_one_probe_each_interval(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(*[reject(OFFLINE)] * 500)
+    kernel = await lone.start()
+    await kernel.disconnected("t")
+    for n in range(100):
+        await kernel.enqueue(route(f"c{n}"), "news")
+    await spin()
+    kernel = await lone.restart(kernel)  # a new worker tries once
+    await spin()
+    assert len(lone.platform.calls) == 1
+    for probes in (2, 3, 4):
+        await lone.advance(10_000)
+        await spin()
+        assert len(lone.platform.calls) == probes
+
+
+@pytest.mark.case("S04")
+@pytest.mark.parametrize("failure", [AUTH, OFFLINE])
+async def test_a_restart_is_enough_after_the_token_was_renewed(
+    gateway: Gateway, failure: FailureClass
+) -> None:
+    gateway.platform.plays(reject(failure))
+    kernel = await gateway.start()
+    first = await kernel.enqueue(route("a"), "from before")
+    await spin()
+    assert entry(kernel, first.entry_id).phase is Phase.QUEUED
+    kernel = await gateway.restart(kernel)
+    second = await kernel.enqueue(route("b"), "from after")
+    await kernel.settled(first.entry_id, 1000)
+    await kernel.settled(second.entry_id, 1000)
+
+
+@pytest.mark.case("S04")
+async def test_a_refused_token_is_tried_now_and_then(lone: Gateway) -> None:
+    lone.platform.plays(*[reject(AUTH)] * 3)
+    kernel = await lone.start()
+    names = [(await kernel.enqueue(route(f"c{n}"), "hi")).entry_id for n in range(5)]
+    await spin()
+    began = len(lone.platform.calls)
+    await lone.advance(599_000)
+    assert len(lone.platform.calls) == began
+    for _ in range(4):
+        await lone.advance(600_000)
+    for name in names:
+        await kernel.settled(name, 1000)
+
+
+async def test_a_rate_limit_keeps_its_wait_over_a_restart(lone: Gateway) -> None:
+    account = GateScope.ACCOUNT
+    lone.platform.plays(reject(LIMITED, retry_after_ms=60_000, scope=account))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "hi")
+    await spin()
+    kernel = await lone.restart(kernel)
+    await lone.advance(59_000)
+    assert len(lone.platform.calls) == 1
+    await lone.advance(1_000)
+    await kernel.settled(done.entry_id, 1000)
+
+
+async def test_a_probe_that_ends_unsent_leaves_its_place_to_the_next(
+    lone: Gateway,
+) -> None:
+    kernel = await lone.start()
+    await kernel.disconnected("t")
+    first = await kernel.enqueue(route("a"), "1", ttl_ms=1_000)
+    second = await kernel.enqueue(route("b"), "2")
+    await lone.advance(2_000)  # the first is over
+    kernel = await lone.restart(kernel)
+    await kernel.settled(second.entry_id, 1000)
+    assert entry(kernel, first.entry_id).phase is Phase.FAILED
+
+
+async def test_the_log_has_one_gate_event_for_each_refusal(lone: Gateway) -> None:
+    account = GateScope.ACCOUNT
+    limit = reject(LIMITED, retry_after_ms=1_000, scope=account)
+    lone.platform.plays(*[limit] * 3)
+    kernel = await lone.start()
+    await kernel.disconnected("t")
+    for n in range(50):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+    kernel = await lone.restart(kernel)
+    for _ in range(10):
+        await lone.advance(1_000)
+        await asyncio.sleep(0.01)
+    closings = [
+        event
+        for record, event in peek(kernel).happened()
+        if isinstance(event, GateClosed) and event.reason == LIMITED
+    ]
+    assert len(closings) == 3
+
+
+# --- the pace itself: no clock, no loop ---
+
+
+def _gate(until: int) -> Gate:
+    return Gate(
+        stream="gate:t/a",
+        version=1,
+        order=1,
+        created=0,
+        updated=0,
+        closed=True,
+        reason=LIMITED,
+        until=until,
+    )
+
+
+def test_one_lane_goes_first_and_the_others_wait_for_its_answer() -> None:
+    pace = Pace("gate:t/a")
+    assert pace.ask("one", 0) is None
+    assert pace.ask("one", 1) is None  # asked again by the decision itself
+    assert pace.ask("two", 1) == 60_000
+    assert pace.released(1) == []
+
+
+def test_a_probe_of_which_nothing_is_heard_does_not_block_for_ever() -> None:
+    pace = Pace("gate:t/a")
+    pace.ask("one", 0)
+    pace.ask("two", 1)
+    assert pace.released(60_000) == ["two"]
+
+
+def test_the_first_pace_is_a_guess_that_refusals_double() -> None:
+    pace = Pace("gate:t/a")
+    pace.closed(_gate(until=50), now=0)
+    assert pace.interval == 50
+    pace.closed(_gate(until=1_000_000), now=500)
+    assert pace.interval == 100  # and not the wait for each message
