@@ -61,10 +61,14 @@ def test_no_thread_is_another_lane_than_any_thread() -> None:
     assert len(lanes) == 2
 
 
-@given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1), st.binary(min_size=10))
+@given(
+    st.integers(0, 2**48 - 1),
+    st.integers(0, 2**48 - 1),
+    st.binary(min_size=16, max_size=16),
+)
 def test_ids_sort_by_time(one: int, other: int, noise: bytes) -> None:
     if one < other:
-        assert time_id(one, b"\xff" * 10) < time_id(other, noise)
+        assert time_id(one, b"\xff" * 16) < time_id(other, noise)
     assert len(time_id(one, noise)) == 26
 
 

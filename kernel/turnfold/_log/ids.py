@@ -7,17 +7,17 @@ from itertools import product
 from turnfold.enums import GateScope, Kind
 from turnfold.messages import Inbound, escape
 
-_TIME_SHIFTS, _RANDOM_SHIFTS = range(40, -10, -10), range(70, -10, -10)
-_TWO_DIGITS = tuple(map("".join, product("0123456789abcdefghijklmnopqrstuv", repeat=2)))
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_DIGIT = (_DIGITS * 8).encode()  # one for each byte
+_TIME_SHIFTS = range(40, -10, -10)
+_TWO_DIGITS = tuple(map("".join, product(_DIGITS, repeat=2)))
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
 
 
 def time_id(now_ms: int, random: bytes) -> str:
-    """A new id: 26 characters, sorts by time, 80 random bits from the caller."""
-    value = int.from_bytes(random[:10], "big")
-    return _time_digits(now_ms) + "".join(
-        [_TWO_DIGITS[value >> shift & 1023] for shift in _RANDOM_SHIFTS]
-    )
+    """A new id: 26 characters, sorts by time. `random`: 16 bytes of the caller; each
+    becomes a digit of base 32, so 80 bits of them count."""
+    return _time_digits(now_ms) + random.translate(_DIGIT).decode()
 
 
 @lru_cache(maxsize=16)

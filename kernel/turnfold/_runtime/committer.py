@@ -129,14 +129,13 @@ class Committer:
                 await self.reopen()
             elif self._suspicious:
                 await self._look_behind()
-            await self._prefetch(wanted)
+            if wanted:
+                await self._prefetch(wanted)
             return await self._transact(decisions)
         except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
             return await self._failed(decisions, exc)
 
     async def _prefetch(self, wanted: Sequence[Wanted]) -> None:
-        if not wanted:
-            return
         keys = self.book.missing_keys(frozenset().union(*[w.keys for w in wanted]))
         if keys:
             self.book.take(await self.store.fetch(Wanted(keys=keys)))

@@ -27,7 +27,6 @@ from turnfold._runtime.programs import (
     Append,
     Asked,
     CallHandler,
-    Decision,
     Effect,
     Hear,
     Look,
@@ -64,7 +63,7 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.ports.channel import Accepted, CannotTell, Outcome, Rejected
-from turnfold.ports.store import Command, Posted, Store, Wanted
+from turnfold.ports.store import Command, Posted, Store
 from turnfold.settings import Settings
 
 _ABSENT_MS = 5_000  # how long a look-up waits for a channel that is not attached
@@ -185,6 +184,7 @@ class Driver:
         )
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
         self.flusher = GroupCommit(journal, self.moved)
+        self.submit = self.flusher.submit
         self.intake = Intake(journal, self.submit, lambda: bool(self.epoch))
         self._timers = Timers(clock, self._ring)
         self.flow = Flow(clock, self.start)
@@ -199,14 +199,7 @@ class Driver:
         self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled where they wait
         self._at_rest = asyncio.Event()
 
-    # --- appends: one commit per tick ---
-
-    def submit(
-        self, decision: Decision, wanted: Wanted | None = None
-    ) -> asyncio.Future[Any]:
-        """The future resolves after COMMIT. Cancelling it does not undo the append.
-        `wanted`: state that the decision is known to ask for."""
-        return self.flusher.submit(decision, wanted)
+    # --- after each commit ---
 
     def moved(self, commit: Commit) -> None:
         """Give every program that has something to do now a chance to do it."""

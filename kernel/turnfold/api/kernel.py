@@ -8,7 +8,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
@@ -370,8 +369,11 @@ class Kernel(Commands):
             raise NotFoundError(what="turn or entry", id=stream)
         while self._state in ("open", "draining"):
             if self._owns:
-                with suppress(NotFoundError, OwnedError):  # it may lie in the inbox
+                try:
                     state = await self._awaited(stream)
+                except (NotFoundError, OwnedError):
+                    pass  # it may lie in the inbox
+                else:
                     if isinstance(state, Entry | Turn):
                         return state.outcome if isinstance(state, Turn) else None
                     continue
@@ -465,7 +467,7 @@ class Kernel(Commands):
         )
 
     def _new_id(self) -> str:
-        return time_id(self._clock.now(), self._entropy.randbytes(10))
+        return time_id(self._clock.now(), self._entropy.randbytes(16))
 
     def _saw(self, commit: Commit) -> None:
         """After every commit, ours or another process's."""
