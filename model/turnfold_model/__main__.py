@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from turnfold_model.unavailable import UnavailableError
+from turnfold_model.command_kit import UnavailableError
 
 COMMANDS: Final = {
     "crash": "turnfold_model.crash.command",

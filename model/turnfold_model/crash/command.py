@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from turnfold_model.command_kit import processors, spread
 from turnfold_model.crash.explore import Explored, explore
 from turnfold_model.crash.matrix import MATRIX, named
-from turnfold_model.testing.jobs import processors, spread
 
 HELP: Final = "the kernel's programs: up to 3 crashes, faults, two processes"
 _SHARE = 40.0  # seconds for one scenario, if nobody says otherwise

@@ -32,12 +32,12 @@ from turnfold.ports.store import now
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.checks.store import CHECKS, Place, run_check
 from turnfold_model.checks.store_kit import put
+from turnfold_model.command_kit import UnavailableError
 from turnfold_model.crash import verdict
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import MATRIX
 from turnfold_model.powerloss.harness import PATH, SCENARIOS, VFS, Harness
 from turnfold_model.protocol_model import explorer, matrix
-from turnfold_model.unavailable import UnavailableError
 
 _SECONDS = 30.0  # for one scenario; a healthy one needs fewer
 _PATIENCE_S = 90  # a checker without an end has noticed something, too

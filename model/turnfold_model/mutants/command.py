@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from turnfold_model.command_kit import isolate, processors
 from turnfold_model.mutants.checkers import NoCheckerError, check, price
 from turnfold_model.mutants.code import Mutant, StaleMutantError, applied
 from turnfold_model.mutants.matrix import Found, checkers, survey, table
 from turnfold_model.mutants.table import MUTANTS
-from turnfold_model.testing.jobs import isolate, processors
 
 HELP: Final = "each guard and promise broken once; some checker must notice"
 Say = Callable[[str], None]

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from attrs import asdict, frozen
 
+from turnfold_model.command_kit import processors, spread
 from turnfold_model.powerloss.harness import SCENARIOS, Harness, Level, Losses
-from turnfold_model.testing.jobs import processors, spread
 
 HELP: Final = "power loss at every position, again in the recovery, and disk errors"
 Say = Callable[[str], None]

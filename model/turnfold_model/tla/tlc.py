@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from turnfold_model.unavailable import UnavailableError
+from turnfold_model.command_kit import UnavailableError
 
 SPECS: Final = Path(__file__).parents[3] / "specs"
 _DISTINCT: Final = re.compile(r"([\d,]+) distinct states found, 0 states left")

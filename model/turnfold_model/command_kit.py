@@ -1,4 +1,5 @@
-"""Work spread over processes, with its results in the order they come."""
+"""What the commands share: what is missing on this machine, and work in processes of
+its own, with its results in the order they come."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,10 @@ from typing import TypeVar, cast
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class UnavailableError(RuntimeError):
+    """A command cannot run on this machine: the text says what is missing (exit 2)."""
 
 
 def spread(
