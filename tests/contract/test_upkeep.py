@@ -114,12 +114,12 @@ def test_what_could_not_be_moved_is_tried_again_a_second_later(look, notes) -> N
     assert look(9.0, 1) == []
 
 
-@pytest.mark.parametrize("error", [DiskError(path="p", problem="full"), NotOpenError()])
+@pytest.mark.parametrize(
+    "error", [DiskError(path="p", problem="full"), NotOpenError(state="in doubt")]
+)
 def test_upkeep_that_fails_stops_nothing_and_is_told_once(
     look, notes, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    if isinstance(error, NotOpenError):
-        error = NotOpenError(state="in doubt")
     look(0.0, 1)
     notes.error = error
     for second in (1.0, 2.0, 3.0):
