@@ -182,6 +182,7 @@ def test_a_probe_of_which_nothing_is_heard_does_not_block_for_ever() -> None:
     pace.ask("one", 0)
     pace.ask("two", 1)
     assert pace.released(60_000) == ["two"]
+    assert pace.ask("two", 60_000) is None
 
 
 def test_the_first_pace_is_a_guess_that_refusals_double() -> None:

@@ -12,6 +12,7 @@ from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.store import STORE
+from turnfold_model.mutants.waiting import WAITING
 
 _D = "turnfold._decide"
 _P = "turnfold._runtime.programs"
@@ -419,4 +420,12 @@ DECISIONS: Final = (
         "test:fast/test_stale_worker.py::a_new_attempt",
     ),
 )
-MUTANTS: Final = (*GUARDS, *PROGRAMS, *DECISIONS, *RECOVERY, *OWNING, *STORE)
+MUTANTS: Final = (
+    *GUARDS,
+    *PROGRAMS,
+    *DECISIONS,
+    *RECOVERY,
+    *OWNING,
+    *WAITING,
+    *STORE,
+)

@@ -1,0 +1,68 @@
+"""The mutants of waiting: gates, probes, the pace behind them, and the acts that end a
+wait."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_PACE = "turnfold._runtime.flow:Pace"
+_FLOW = "test:contract/test_flow.py"
+_ACTS = "test:contract/test_acts.py"
+_OPERATOR = "turnfold._decide.operator"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "programs", where, old, new, *killers)
+
+
+WAITING: Final = (
+    _broken(
+        "behind a gate whose time is over every lane goes at once",
+        f"{_PACE}.ask",
+        "self.half_open",
+        "False",
+        f"{_FLOW}::one_probe_each_interval",
+    ),
+    _broken(
+        "a new worker waits for a token that was renewed long ago",
+        "turnfold._decide.outcomes:gates_to_probe",
+        "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
+        "False",
+        f"{_FLOW}::after_the_token_was_renewed",
+    ),
+    _broken(
+        "a new worker does not keep the wait that a platform asked for",
+        "turnfold._decide.outcomes:gates_to_probe",
+        "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
+        "gate.holds(draft.now)",
+        f"{_FLOW}::keeps_its_wait_over_a_restart",
+    ),
+    _broken(
+        "a probe that ended unsent blocks the lanes behind it",
+        f"{_PACE}.ask",
+        "self.probe is not None and now < self.probe_until",
+        "self.probe is not None",
+        f"{_FLOW}::does_not_block_for_ever",
+    ),
+    _broken(
+        "refusals do not make the pace slower",
+        f"{_PACE}._slower",
+        "return self.interval * _SLOWER or min(float(wait), _FIRST_MS)",
+        "return self.interval or min(float(wait), _FIRST_MS)",
+        f"{_FLOW}::refusals_double",
+    ),
+    _broken(
+        "a retry sends what may have arrived",
+        f"{_OPERATOR}:retry",
+        "problem = 'it may have arrived; resolve it'",
+        "return 'redriven'",
+        f"{_ACTS}::a_retry_of_doubt_is_refused",
+    ),
+    _broken(
+        "an act does not say why",
+        f"{_OPERATOR}:redrive",
+        "draft.text(stream, why)",
+        "None",
+        f"{_ACTS}::the_log_says_who",
+    ),
+)
