@@ -12,7 +12,7 @@ _OPERATOR = "turnfold._decide.operator"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
-    return one(name, "programs", where, old, new, *killers)
+    return one(name, "program", where, old, new, *killers)
 
 
 WAITING: Final = (
