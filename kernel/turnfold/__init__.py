@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from turnfold.api.ends import Never, NotNow
     from turnfold.api.handle import AcceptedTurn, TurnHandle
     from turnfold.api.kernel import Kernel
+    from turnfold.api.portal import Portal
     from turnfold.clock import Clock
     from turnfold.enums import (
         AbortReason,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         UnknownRefusalError,
         UnsafeStoreError,
         UsageError,
+        WrongThreadError,
     )
     from turnfold.messages import File, Inbound, Native, Payload, Route, Text
     from turnfold.ports.channel import (
@@ -138,6 +140,7 @@ _HOMES = {
     "Part": "ports.channel",
     "PartClass": "ports.channel",
     "Payload": "messages",
+    "Portal": "api.portal",
     "Phase": "enums",
     "PlanContext": "ports.channel",
     "PlannedPart": "ports.channel",
@@ -166,6 +169,7 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UsageError": "errors",
     "Verdict": "ports.channel",
+    "WrongThreadError": "errors",
 }
 __version__ = "0.1.0"
 __all__ = [
@@ -223,6 +227,7 @@ __all__ = [
     "Phase",
     "PlanContext",
     "PlannedPart",
+    "Portal",
     "ReadOnlyError",
     "Reason",
     "Receipt",
@@ -248,6 +253,7 @@ __all__ = [
     "UnsafeStoreError",
     "UsageError",
     "Verdict",
+    "WrongThreadError",
 ]
 
 

@@ -192,6 +192,19 @@ class NotOpenError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class WrongThreadError(UsageError):
+    """Raised for a call of a kernel from another thread or event loop than the one that
+    opened it. `thread`: the name of the caller's thread."""
+
+    code = "kernel.wrong_thread"
+    template = (
+        "thread {thread} does not run the event loop that opened this kernel; use "
+        "kernel.portal().call(kernel.enqueue, ...)"
+    )
+    thread: str
+
+
+@define(kw_only=True, slots=False)
 class BackPressureError(UsageError):
     """Raised when more work is open than the settings allow. Nothing was written."""
 

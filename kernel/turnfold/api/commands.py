@@ -32,6 +32,7 @@ from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Decision
 from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
+from turnfold.api.portal import Home
 from turnfold.clock import Clock
 from turnfold.enums import (
     AbortReason,
@@ -68,6 +69,7 @@ class Commands:
     """
 
     _clock: Clock
+    _home: Home
     _desks: dict[tuple[str, str], AttachedChannel]
     settings: Settings
 
@@ -96,6 +98,7 @@ class Commands:
         self, inbound: Inbound, *, cursor: SourceCursor | None = None
     ) -> AcceptedTurn:
         """Take a message in. When this returns it is durable: acknowledge it now."""
+        self._home.check()
         if not isinstance(inbound, Inbound):
             problem = f"expected Inbound, got {type(inbound).__name__}"
             raise InvalidInputError(field="inbound", problem=problem)
@@ -180,6 +183,7 @@ class Commands:
         not_before: int | None = None,
     ) -> Intent:
         """Read files, run the channel's plan: all that comes before the decision."""
+        self._home.check()
         if not isinstance(route, Route):
             problem = f"expected Route, got {type(route).__name__}"
             raise InvalidInputError(field="route", problem=problem)
@@ -193,10 +197,6 @@ class Commands:
         desk = self._desks.get((route.channel, route.account))
         packed = tuple(map(pack, held))
         plan = desk.plan(held, route, kind, entry, packed) if desk else None
-        expires = None
-        if ttl_ms is not None:
-            ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)
-            expires = check_ms("ttl_ms", self._clock.now() + ttl_ms)
         return _intent(
             entry=entry,
             route=route,
@@ -213,8 +213,13 @@ class Commands:
             not_before=None
             if not_before is None
             else check_ms("not_before", not_before),
-            expires_at=expires,
+            expires_at=None if ttl_ms is None else self._end_of(ttl_ms),
         )
+
+    def _end_of(self, ttl_ms: int) -> int:
+        """When something ends that may live so long from now on."""
+        ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)
+        return check_ms("ttl_ms", self._clock.now() + ttl_ms)
 
     async def abort(
         self, stream: str, *, by: str | None = None, why: str = ""
@@ -247,6 +252,7 @@ class Commands:
         self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
     ) -> Any:
         """Decide here, or have the owner decide and wait for its answer."""
+        self._home.check()
         if self.working:
             try:
                 return await self.append(decision)

@@ -7,7 +7,7 @@ nothing in common but the rule that one store has one worker.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
@@ -23,8 +23,6 @@ from turnfold._decide.unit_of_work import (
     UnitOfWork,
 )
 from turnfold._log.ids import (
-    ENTRY,
-    TURN,
     account_scope,
     time_id,
 )
@@ -43,25 +41,25 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
+from turnfold.api.portal import Home, Portal
+from turnfold.api.waiting import Waiting, tell
 from turnfold.clock import Clock
-from turnfold.enums import TurnOutcome, TurnPhase
+from turnfold.enums import TurnPhase
 from turnfold.errors import (
     InvalidInputError,
-    NotFoundError,
     NotOpenError,
     OwnedError,
 )
 from turnfold.inspect import Inspect
-from turnfold.messages import check_id, check_text
-from turnfold.ports.store import Found, Owner, Store, Summary, Wanted, store_at
+from turnfold.messages import check_id
+from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
-_CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
 T = TypeVar("T")
 
 
-class Kernel(Commands):
+class Kernel(Waiting, Commands):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `entropy`: ids, salts and jitter, which a
     test may want to repeat. Everything else has its default."""
@@ -99,6 +97,9 @@ class Kernel(Commands):
         self._fence: Fence | None = None
         self._owns = False  # the store is ours, and what was open is taken up
         self._leaving: asyncio.Task[None] | None = None
+        self._home = Home()
+        self._opening: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
     # --- what is attached ---
@@ -106,6 +107,7 @@ class Kernel(Commands):
     def attach(self, name: str, channel: object, *, account: str = "default") -> None:
         """A channel under a name and one of its accounts. Raises ContractError if it
         is not a channel, InvalidInputError if the place is taken."""
+        self._home.check()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
@@ -122,6 +124,7 @@ class Kernel(Commands):
     ) -> None:
         """Accept what a Source brings, in order, while this kernel is the worker; its
         cursor moves in the commit of what it has passed."""
+        self._home.check()
         self._sources.add(check_id("name", name), check_id("account", account), stream)
 
     @overload
@@ -137,6 +140,7 @@ class Kernel(Commands):
     ) -> Handler | Callable[[Handler], Handler]:
         """Register the handler. `resume`: it takes up what an earlier run began, so
         it may run again even if somebody has seen a part of the answer."""
+        self._home.check()
         if handler is not None:
             return self._handlers.register(handler, resume=resume)
         return lambda later: self._handlers.register(later, resume=resume)
@@ -151,19 +155,48 @@ class Kernel(Commands):
         await self.close()
 
     async def open(self) -> None:
-        """Open the store, take up what is open, and begin to work or stand by.
+        """Open the store, take up what is open, and begin to work or stand by. Waits
+        first for a closing that is under way.
         Channels and handlers run in the context (`contextvars`) of this call."""
+        self._home.check()
+        while (other := self._opening or self._closing) is not None:
+            await asyncio.wait({other})
         if self._state == "open":
             return
-        address = self._address
-        store = store_at(address) if isinstance(address, str | Path) else address
-        await store.open()
+        self._home.enter()
+        self._opening = asyncio.get_running_loop().create_future()
         try:
+            await self._open()
+        finally:
+            self._opening.set_result(None)
+            self._opening = None
+
+    async def _open(self) -> None:
+        self._state = "opening"
+        address = self._address
+        store: Store | None = None
+        try:
+            store = store_at(address) if isinstance(address, str | Path) else address
+            await store.open()
             await self._assemble(store)
         except BaseException:
-            self._state = "not open"
-            await store.close()
+            await self._undo(store)
             raise
+
+    async def _undo(self, store: Store | None) -> None:
+        """Opening failed or was cancelled: nothing of it stays."""
+        driver, worker = self._driver, self._worker
+        self._driver = self._worker = None
+        self._state, self._owns = "not open", False
+        if driver is not None:
+            driver.abandon()
+        await self._sources.stop()
+        if worker is not None:
+            await worker.stop()
+            worker.ownership.release()
+        self._home.leave()
+        if store is not None:
+            await store.close()
 
     async def _assemble(self, store: Store) -> None:
         journal = Committer(store, OpenStreams(), self._context)
@@ -244,11 +277,45 @@ class Kernel(Commands):
         self._leaving = asyncio.create_task(self._sources.stop())
 
     async def close(self) -> None:
-        """Drain, then let go of the store. What was promised is durable already."""
-        if self._state != "open":
-            return
+        """Drain, then let go of the store. What was promised is durable already.
+
+        All calls wait for one and the same closing; cancelling a caller does not end
+        it. A handler, hook, source or channel of this kernel cannot wait for its own
+        end: there it begins, and the call returns."""
+        self._home.check()
+        while self._opening is not None:
+            await asyncio.wait({self._opening})
+        if self._state == "open" and self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+            self._closing.add_done_callback(self._has_closed)
+        if self._closing is not None and not self._inside():
+            await asyncio.shield(self._closing)
+
+    def _inside(self) -> bool:
+        """Does foreign code call, that closing waits for?"""
+        driver = self._driver
+        sends = driver is not None and driver.sender.calls.inside()
+        return sends or self._calls.inside()
+
+    def _has_closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing = None
+        error = None if closing.cancelled() else closing.exception()
+        if error is not None:
+            _LOG.error("%s was not closed in order: %s", self._address, error)
+
+    async def _close(self) -> None:
         driver, worker = self._open_driver(), self._worker
         self._state = "draining"
+        try:
+            await self._end_work(driver, worker)
+        except BaseException:  # a store that fails, or a loop that is being ended
+            driver.abandon()
+            self.hooks.cut_off()
+            raise
+        finally:
+            await self._let_go(worker)
+
+    async def _end_work(self, driver: Driver, worker: Worker | None) -> None:
         await self._sources.stop()
         if self._leaving is not None:
             await self._leaving
@@ -259,16 +326,35 @@ class Kernel(Commands):
         if worker is not None:
             await worker.stop()
         await driver.flusher.close()
-        if worker is not None:
-            await worker.release()
+
+    async def _let_go(self, worker: Worker | None) -> None:
+        """Whatever fails in here, the rest of it is done."""
         self._owns = False
-        self._state = "closed"
-        await close_channels(self._calls, self._desks.values())
-        await self.store.close()
-        self._wake_all()
+        try:
+            if worker is not None:
+                await worker.stop()
+                await worker.release()
+        finally:
+            self._state = "closed"
+            try:
+                await close_channels(self._calls, self._desks.values())
+            finally:
+                await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self.store.close()
+        finally:
+            self._wake_all()
+            self._home.leave()
+
+    def portal(self) -> Portal:
+        """The way in from other threads. May itself be called from any thread."""
+        return Portal(self._home)
 
     async def drain(self, timeout_ms: int | None = None) -> None:
         """Send nothing new; wait for what is on the wire. Accepting goes on."""
+        self._home.check()
         wait = self.settings.drain_ms if timeout_ms is None else timeout_ms
         await self._open_driver().drain(wait)
 
@@ -294,6 +380,7 @@ class Kernel(Commands):
     ) -> asyncio.Future[Any]:
         """Decide and commit; the answer is durable. A cancelled caller does not take
         its append back. Raises OwnedError if the store is not ours."""
+        self._home.check()
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
@@ -331,6 +418,7 @@ class Kernel(Commands):
     @property
     def inspect(self) -> Inspect:
         """Typed queries: what happened to a message, and what happens next."""
+        self._home.check()
         return Inspect(
             self.store,
             now=self._clock.now,
@@ -341,88 +429,10 @@ class Kernel(Commands):
 
     async def look(self, question: Callable[[UnitOfWork], T]) -> T:
         """Ask folded state. Raises OwnedError if the store is not ours."""
+        self._home.check()
         self._check_owned()
         answer: T = await self._open_driver().look(question)
         return answer
-
-    async def settled(
-        self, stream: str, timeout_ms: int | None = None
-    ) -> TurnOutcome | None:
-        """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
-        check_text("stream", stream)
-        if timeout_ms is None:
-            return await self._closed(stream, None)
-        return await self.closed(stream, None, timeout_ms)
-
-    async def closed(
-        self, stream: str, key: str | None, timeout_ms: int | None
-    ) -> TurnOutcome | None:
-        """As `settled`. `key`: the dedupe key of a message that was posted to the
-        inbox as `stream`; the owner may have known it as another turn."""
-        if timeout_ms is None:
-            return await self._closed(stream, key)
-        async with asyncio.timeout(timeout_ms / 1000):
-            return await self._closed(stream, key)
-
-    async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
-        if not stream.startswith((ENTRY, TURN)):
-            raise NotFoundError(what="turn or entry", id=stream)
-        while self._state in ("open", "draining"):
-            if self._owns:
-                try:
-                    state = await self._awaited(stream)
-                except (NotFoundError, OwnedError):
-                    pass  # it may lie in the inbox
-                else:
-                    if isinstance(state, Entry | Turn):
-                        return state.outcome if isinstance(state, Turn) else None
-                    continue
-            row = await self._seen_closed(stream, key)
-            if row is not None:
-                return _outcome_in(row)
-        raise NotOpenError(state=self._state)
-
-    async def _awaited(self, stream: str) -> State | None:
-        """The state of a stream once it is closed; None if the waiting was cut short.
-        The waiter is there before the question, so no end can pass between them."""
-        closed: asyncio.Future[State | None]
-        closed = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(stream, [])
-        waiters.append(closed)
-        try:
-            state = await self._open_driver().state(stream)
-            if not isinstance(state, Entry | Turn):
-                raise NotFoundError(what="turn or entry", id=stream)
-            return await closed if state.open else state
-        finally:
-            _drop(waiters, closed)
-
-    async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
-        """For a stream that memory does not have, because another process owns the
-        store or because the command that makes it lies in the inbox: its row when it is
-        closed, or None after a short wait. Raises NotFoundError."""
-        found = await self._look_from_outside(stream)
-        row = found.summaries[stream]
-        if row is None and stream not in found.waiting:
-            # It left the inbox between two reads, or as a message that was known.
-            row = await self._logged(stream, key)
-        if row is not None and not row.open:
-            return row
-        await asyncio.sleep(_CLIENT_POLL_S)
-        return None
-
-    async def _look_from_outside(self, stream: str) -> Found:
-        names = frozenset((stream,))
-        return await self.store.fetch(Wanted(summaries=names, answers=names))
-
-    async def _logged(self, stream: str, key: str | None) -> Summary | None:
-        if key is not None:
-            found = await self.store.fetch(Wanted(keys=frozenset((key,))))
-            stream = found.keys[key] or stream
-        row = (await self._look_from_outside(stream)).summaries[stream]
-        if row is None:
-            raise NotFoundError(what="turn or entry", id=stream)
-        return row
 
     # --- inside ---
 
@@ -476,13 +486,8 @@ class Kernel(Commands):
             if isinstance(state, Turn) and _unwanted(state):
                 self._handlers.stop(stream)
             if stream in waiters and isinstance(state, Entry | Turn) and not state.open:
-                _tell(waiters.pop(stream), state)
+                tell(waiters.pop(stream), state)
         self.hooks.tell(commit)
-
-    def _wake_all(self) -> None:
-        for waiters in self._waiters.values():
-            _tell(waiters, None)
-        self._waiters.clear()
 
     def _foreign_bugs(self) -> Mapping[str, int]:
         """Errors of foreign code since the kernel was made, by whose they were."""
@@ -495,6 +500,7 @@ class Kernel(Commands):
 
     def health(self) -> Mapping[str, Any]:
         """Facts for a health endpoint, from state and not from counters of events."""
+        self._home.check()
         driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
         runs = self._handlers.ages_ms()
@@ -539,23 +545,3 @@ def _unwanted(turn: Turn) -> bool:
     """Nobody wants what the handler still does. A handler whose reply has just been
     delivered is not stopped: it may have work of its own left."""
     return turn.abort is not None or turn.phase is TurnPhase.ABORTED
-
-
-def _outcome_in(row: Summary) -> TurnOutcome | None:
-    """The outcome of a closed turn, as its summary says it."""
-    if not row.stream.startswith(TURN) or row.reason is None:
-        return None
-    return TurnOutcome(row.reason)
-
-
-def _drop(
-    waiters: list[asyncio.Future[State | None]], waiter: asyncio.Future[State | None]
-) -> None:
-    if waiter in waiters:
-        waiters.remove(waiter)
-
-
-def _tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -> None:
-    for waiter in waiters:
-        if not waiter.done():  # else who waited was cancelled
-            waiter.set_result(state)

@@ -12,6 +12,7 @@ _STALE = "test:fast/test_stale_worker.py"
 _JOURNAL = "turnfold._runtime.committer:Committer"
 _DEADLINES = "test:contract/test_deadlines.py"
 _FOREIGN = "test:contract/test_foreign_code.py"
+_LIFE = "test:contract/test_kernel_life.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _UPKEEP = "test:contract/test_upkeep.py"
@@ -76,6 +77,27 @@ RECOVERY: Final = (
         "return partial(turns.run_failed, stream=turn, run=number, "
         "failure=FailureClass.TRANSIENT)",
         f"{_DEADLINES}::not_now",
+    ),
+    _broken(
+        "a call from another thread is let in",
+        "turnfold.api.portal:Home.check",
+        "if not here:",
+        "if False:",
+        f"{_LIFE}::a_plain_question",
+    ),
+    _broken(
+        "who gives up waiting for a closing ends it",
+        "turnfold.api.kernel:Kernel.close",
+        "await asyncio.shield(self._closing)",
+        "await self._closing",
+        f"{_LIFE}::a_closing_that_is_cancelled",
+    ),
+    _broken(
+        "foreign code waits for its own end when it closes the kernel",
+        "turnfold.api.kernel:Kernel.close",
+        "not self._inside()",
+        "True",
+        f"{_LIFE}::foreign_code_may_close",
     ),
     _broken(
         "nothing is taken up at the start",
