@@ -63,7 +63,9 @@ def _explore(task: _Task) -> Explored:
     left = task.share
     if task.until is not None:  # small ones end early and leave their time to others
         left = min(left, (task.until - time.time()) / max(1.0, task.lines))
+    before = time.process_time()
     done = explore(named(task.name), seconds=max(0.05, left))
+    done.cpu_s = time.process_time() - before
     done.moments.clear()  # large, and of no use to anybody else
     return done
 
@@ -77,11 +79,13 @@ def _report(results: list[Explored]) -> dict[str, Any]:
         "scenarios": len(results),
         "complete": sum(done.complete for done in results),
         "violations": sum(len(done.violations) for done in results),
+        "cpu_seconds": round(sum(done.cpu_s for done in results), 1),
         "rows": [
             {
                 "name": done.scenario,
                 "executions": done.executions,
                 "complete": done.complete,
+                "cpu_seconds": round(done.cpu_s, 2),
                 "violations": [found.rule for found in done.violations],
             }
             for done in results

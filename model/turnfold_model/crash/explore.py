@@ -31,7 +31,7 @@ class Violation:
 @define
 class Explored:
     """`complete`: every execution there is was made. `merged`: those that ended where
-    an earlier one had been."""
+    an earlier one had been. `cpu_s`: seconds of a processor, if somebody counted them."""
 
     scenario: str
     executions: int = 0
@@ -41,6 +41,7 @@ class Explored:
     violations: list[Violation] = field(factory=list)
     complete: bool = True
     moments: set[Hashable] = field(factory=set, repr=False)
+    cpu_s: float = 0.0
 
 
 @frozen
