@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from turnfold.api.callbacks import Handler
     from turnfold.api.ends import Never, NotNow
     from turnfold.api.handle import AcceptedTurn, TurnHandle
+    from turnfold.api.health import Wellness
     from turnfold.api.kernel import Kernel
     from turnfold.api.portal import Portal
     from turnfold.clock import Clock
@@ -169,6 +170,7 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UsageError": "errors",
     "Verdict": "ports.channel",
+    "Wellness": "api.health",
     "WrongThreadError": "errors",
 }
 __version__ = "0.1.0"
@@ -253,6 +255,7 @@ __all__ = [
     "UnsafeStoreError",
     "UsageError",
     "Verdict",
+    "Wellness",
     "WrongThreadError",
 ]
 

@@ -385,6 +385,13 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._since: float | None = None  # loop time from which on an append waits
+
+    def waiting_ms(self) -> int | None:
+        """The age of the oldest append that is not stored; None if there is none."""
+        if self._since is None:
+            return None
+        return int((asyncio.get_running_loop().time() - self._since) * 1_000)
 
     def start(self) -> None:
         """Begin to commit. Everything that follows from a commit runs in the context
@@ -412,6 +419,8 @@ class GroupCommit:
     def _begin(self) -> None:
         """There is work again, or more work after the commit that is under way."""
         self._idle.clear()
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
         if self._work is not None and not self._work.done():
             self._work.set_result(None)
 
@@ -419,6 +428,9 @@ class GroupCommit:
         while True:
             while self._queue:
                 await self._commit()
+                self._since = None
+                if self._queue:
+                    self._since = asyncio.get_running_loop().time()
             self._idle.set()
             self._work = asyncio.get_running_loop().create_future()
             await self._work

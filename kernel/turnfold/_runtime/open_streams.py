@@ -296,6 +296,10 @@ class OpenStreams:
             if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
         ]
 
+    def folded(self) -> Iterator[Entry]:
+        """The open entries that are in memory: a worker has looked at each lane."""
+        return (s for s in list(self._states.values()) if isinstance(s, Entry))
+
     def overdue(self, now: int) -> Iterator[str]:
         """Open entries whose time is over, each once."""
         while self._deadlines and self._deadlines[0][0] <= now:

@@ -178,6 +178,7 @@ class Hooks:
         self._news: deque[tuple[Callable[[Any], Any], Any]] = deque()
         self._teller: asyncio.Task[None] | None = None
         self.bugs = 0
+        self.dead = 0  # entries that ended undelivered since the kernel was made
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
@@ -211,6 +212,7 @@ class Hooks:
             state = commit.moved.get(stream)
             match event:
                 case o.FailedTerminal(reason=reason):
+                    self.dead += 1
                     self._call(self.terminal, state, f"ended undelivered: {reason}")
                 case o.Parked(reason=reason):
                     self._call(self.parked, state, f"is parked, in doubt: {reason}")

@@ -41,10 +41,11 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
+from turnfold.api.health import Wellness, due_since, judge
 from turnfold.api.portal import Home, Portal
 from turnfold.api.waiting import Waiting, tell
 from turnfold.clock import Clock
-from turnfold.enums import TurnPhase
+from turnfold.enums import Phase, TurnPhase
 from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
@@ -504,6 +505,7 @@ class Kernel(Waiting, Commands):
         driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
         runs = self._handlers.ages_ms()
+        parked, oldest_due = self._waiting(driver)
         return {
             "state": self._state,
             "working": self.working,
@@ -514,6 +516,10 @@ class Kernel(Waiting, Commands):
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.sender.hung),
             "troubles": driver.troubles,
+            "parked": parked,
+            "dead_letters": self.hooks.dead,
+            "oldest_append_ms": driver.flusher.waiting_ms(),
+            "oldest_due_ms": oldest_due,
             "runs": len(runs),
             "oldest_run_ms": max(runs.values(), default=None),
             "hung_runs": self._handlers.hung,
@@ -524,6 +530,22 @@ class Kernel(Waiting, Commands):
             "position": driver.book.position,
             **store.facts(),
         }
+
+    def is_well(self) -> Wellness:
+        """A judgement of `health`: true if all is well, else with the reasons."""
+        return judge(self.health())
+
+    def _waiting(self, driver: Driver) -> tuple[int, int | None]:
+        """How many entries are parked, and the age of the oldest that is due and not
+        started. Takes time in proportion to the open entries."""
+        now, parked, oldest = self._clock.now(), 0, None
+        for entry in driver.book.folded():
+            if entry.phase is Phase.PARKED:
+                parked += 1
+            since = due_since(entry)
+            if since is not None and since <= now:
+                oldest = max(oldest or 0, now - since)
+        return parked, oldest
 
     def _gates(self, driver: Driver) -> list[dict[str, Any]]:
         """What is held back, why, until when (log ms; None: until somebody opens it),

@@ -1,0 +1,77 @@
+"""Is a kernel well? A judgement of the facts that `Kernel.health` gives, with reasons.
+
+Health is progress: what counts is the age of the oldest thing that waits, not whether
+some task is alive.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from turnfold._state.entry import Entry
+from turnfold.enums import Phase
+
+APPEND_MS = 5_000  # a commit takes milliseconds
+DUE_MS = 60_000  # what is due is started at once, unless something holds it
+RUN_MS = 300_000  # a run may take as long as its deadline; from here on it is shown
+
+Facts = Mapping[str, Any]
+
+
+@frozen
+class Wellness:
+    """True as a condition if the kernel is well; else `reasons` says what is not."""
+
+    reasons: tuple[str, ...]
+
+    @property
+    def well(self) -> bool:
+        return not self.reasons
+
+    def __bool__(self) -> bool:
+        return self.well
+
+
+def due_since(entry: Entry) -> int | None:
+    """From when on an entry could have been attempted or asked about; log time."""
+    if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
+        return None
+    return entry.created if entry.due is None else entry.due
+
+
+def judge(facts: Facts) -> Wellness:
+    return Wellness(tuple(_reasons(facts)))
+
+
+def _reasons(facts: Facts) -> Iterator[str]:
+    for name, most, says in _AGES:
+        if facts[name] is not None and facts[name] > most:
+            yield f"{says} for {facts[name] / 1_000:.0f} s"
+    for name, says in _COUNTS.items():
+        found = facts[name]
+        count = found if isinstance(found, int) else len(found)
+        if count:
+            yield f"{count} {says}"
+    for name, source in facts["sources"].items():
+        if source["failing_ms"] is not None:
+            yield f"source {name} fails: {source['error']}"
+    for gate in facts["gates"]:
+        yield f"{gate['gate']} is closed: {gate['reason']}"
+    if facts["upkeep"] is not None:
+        yield f"upkeep of the store fails: {facts['upkeep']}"
+
+
+_AGES = (
+    ("oldest_append_ms", APPEND_MS, "an append has waited"),
+    ("oldest_due_ms", DUE_MS, "an entry has been due and not started"),
+    ("oldest_run_ms", RUN_MS, "a run has been under way"),
+)
+_COUNTS: Mapping[str, str] = {
+    "fences_lost": "time(s) the store was lost to another worker; restart the process",
+    "hung_runs": "run(s) did not end at their deadline",
+    "hung_calls": "call(s) of channels have not ended at their deadline",
+    "parked": "entries are parked and wait for a person",
+    "corrupt_streams": "stream(s) cannot be read",
+    "inbox_refused": "command(s) in the inbox cannot be done",
+}
