@@ -20,6 +20,7 @@ What runs the kernel itself:
 - `stateful`: chance, on a real file (Hypothesis)
 - `powerloss`: what a disk may have kept of a life (`powerloss`)
 - `kill9`: real processes that are killed (`kill9`)
+- `flow`: many lanes against a platform that limits its rate (`flow`)
 - `readings`: its audit beside the reference, on damaged logs (`readings`)
 - `mutants`: the product broken on purpose, and who notices (`mutants`)
 
