@@ -188,9 +188,9 @@ def attempt(
         marked=entry.marked,
         target=entry.target,
     )
-    entry = draft.emit(stream, event)
+    draft.emit_in_place(stream, event)
     if on_wire:
-        draft.hand_out(entry)
+        draft.hand_out(draft.entry(stream))
 
 
 def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str | None:

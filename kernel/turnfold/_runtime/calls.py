@@ -16,6 +16,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any
 
 from turnfold._log.frozen import frozen
@@ -49,7 +50,7 @@ async def contained(function: Callable[..., Any], *arguments: Any) -> CallResult
     Make a task of it, or a cancellation from outside is taken for one of its own."""
     try:
         value = function(*arguments)
-        if inspect.isawaitable(value):
+        if isinstance(value, CoroutineType) or inspect.isawaitable(value):
             value = await value
     except BaseException as exc:  # noqa: BLE001  its end, whatever it is
         return _failed(exc)
@@ -71,7 +72,7 @@ class UnawaitedCoroutineError(Exception):
 
 def _without_coroutine(value: Any) -> Any:
     """A coroutine that nobody will await is closed, and its name takes its place."""
-    if not inspect.iscoroutine(value):
+    if not isinstance(value, CoroutineType):
         return value
     try:
         value.close()

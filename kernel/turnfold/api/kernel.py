@@ -34,7 +34,6 @@ from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
-from turnfold._state.entry import Entry
 from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
 from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
@@ -43,7 +42,7 @@ from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Wellness, due_since, judge
 from turnfold.api.portal import Home, Portal
-from turnfold.api.waiting import Waiting, tell
+from turnfold.api.waiting import CLOSABLE, Waiting, tell
 from turnfold.clock import Clock
 from turnfold.enums import Phase, TurnPhase
 from turnfold.errors import (
@@ -486,7 +485,7 @@ class Kernel(Waiting, Commands):
         for stream, state in commit.moved.items():
             if isinstance(state, Turn) and _unwanted(state):
                 self._handlers.stop(stream)
-            if stream in waiters and isinstance(state, Entry | Turn) and not state.open:
+            if stream in waiters and isinstance(state, CLOSABLE) and not state.open:
                 tell(waiters.pop(stream), state)
         self.hooks.tell(commit)
 

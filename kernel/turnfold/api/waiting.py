@@ -14,6 +14,7 @@ from turnfold.errors import NotFoundError, NotOpenError, OwnedError
 from turnfold.messages import check_text
 from turnfold.ports.store import Found, Store, Summary, Wanted
 
+CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
 _CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
 
 
@@ -63,7 +64,7 @@ class Waiting:
                 except (NotFoundError, OwnedError):
                     pass  # it may lie in the inbox
                 else:
-                    if isinstance(state, Entry | Turn):
+                    if isinstance(state, CLOSABLE):
                         return state.outcome if isinstance(state, Turn) else None
                     continue
             row = await self._seen_closed(stream, key)
@@ -80,7 +81,7 @@ class Waiting:
         waiters.append(closed)
         try:
             state = await self._open_driver().state(stream)
-            if not isinstance(state, Entry | Turn):
+            if not isinstance(state, CLOSABLE):
                 raise NotFoundError(what="turn or entry", id=stream)
             return await closed if state.open else state
         finally:

@@ -186,7 +186,7 @@ RECOVERY: Final = (
     _broken(
         "who waits for an end is woken by any move",
         "turnfold.api.kernel:Kernel._saw",
-        "stream in waiters and isinstance(state, Entry | Turn) and not state.open",
+        "stream in waiters and isinstance(state, CLOSABLE) and not state.open",
         "stream in waiters",
         "test:contract/test_behaviour_turns.py",
     ),
