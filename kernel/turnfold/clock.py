@@ -1,45 +1,259 @@
-"""The kernel's time: wall milliseconds that never go back and never stand still.
+"""The kernel's one source of time: two times, timers and jitter (specs/design.md 2).
 
-`now = max(wall clock, anchor + monotonic time since the anchor)`. A forward jump of
-the wall clock is followed, so due work runs (P01). After a backward jump time goes on
-at its own pace from where it was, so nothing waits for the clock to catch up (P02).
+*Log time* orders the log and measures everything inside. It advances with the boot-time
+clock, so it counts lived time. It moves forward to the wall clock only while the wall
+clock is trusted. *Wall time* is the true time now, for everything that leaves the kernel.
+
+The wall clock keeps a fixed distance to the boot-time clock. Setting it changes the
+distance: that is a step. Each distance that was seen is an `_Agreement`. It is trusted
+when the operating system vouches for the wall clock, or when it has held for 15 minutes.
 """
 
+import asyncio
+import ctypes
+import random
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from attrs import define, frozen
+
+AGREED_MS = 900_000  # a distance that held for so long is trusted
+LEAD_MS = 60_000  # log time follows the wall clock when that leads by so much
+STEP_MS = 1_000  # a larger change of the distance is a step
+CONFIRM_MS = 10_000  # how long a step must hold before the system's word counts again
+_ASK_MS = 250  # how long an answer of the operating system is used
+_KNOWN = 8  # distances that are remembered, for clocks that are set back
+_POLL_MS = 10  # how often a clock that is not the system's is looked at
+
+_SPARE = 512  # bytes; `struct timex` is smaller everywhere
+_TIME_ERROR = 5  # adjtimex: the clock is not synchronised
+_SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@frozen(kw_only=True)
+class Lived:
+    """What a later life under the same boot has to know. `log` and `wall` are distances
+    to the boot-time clock, `since` is boot time, `sure` is log time."""
+
+    boot: str
+    log: int
+    wall: int
+    since: int
+    sure: int
+    trusted: bool
+
+
+@define
+class _Agreement:
+    """The wall clock keeps this distance to the boot-time clock. `since`: boot time.
+    `sure`: log times from this one on can be compared with now, trusted or not."""
+
+    distance: int
+    since: int
+    sure: int
+    stepped: bool = False
+    trusted: bool = False
 
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _mono_ms() -> int:
+def _boot_ms() -> int:
+    """Time since boot, with the time in which the machine slept where the system has
+    such a clock."""
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
     return time.monotonic_ns() // 1_000_000
 
 
+def _boot_id() -> str:
+    """The name of this boot, or an empty text where the system has none."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _synchronised() -> bool | None:
+    """What the operating system says of its wall clock. None: it does not say."""
+    if sys.platform != "linux":
+        return None
+    if _SYNCHRONISED.exists():
+        return True
+    try:
+        answer: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_SPARE))
+    except (OSError, AttributeError):
+        return None
+    return None if answer < 0 else answer != _TIME_ERROR
+
+
+def _jitter() -> int:
+    return random.SystemRandom().randint(0, 1000)
+
+
 class Clock:
+    """Every argument replaces one reading of the system, so that a test moves all of
+    them together. With a `wall_ms` of its own, the word of the operating system says
+    nothing about it: then `synchronised` is None unless it is given."""
+
     def __init__(
         self,
-        wall_ms: Callable[[], int] = _wall_ms,
-        mono_ms: Callable[[], int] = _mono_ms,
+        wall_ms: Callable[[], int] | None = None,
+        mono_ms: Callable[[], int] | None = None,
+        *,
+        boot_id: Callable[[], str] = _boot_id,
+        synchronised: Callable[[], bool | None] | None = None,
+        jitter: Callable[[], int] = _jitter,
     ) -> None:
-        self._wall_ms = wall_ms
-        self.mono_ms = mono_ms
-        self._anchor_wall = wall_ms()
-        self._anchor_mono = mono_ms()
+        own = wall_ms is None
+        self._wall_ms = wall_ms or _wall_ms
+        self.mono_ms = mono_ms or _boot_ms
+        self._real = mono_ms is None
+        self._synchronised = synchronised or (_synchronised if own else _unsaid)
+        self.jitter = jitter
+        self._boot = boot_id()
+        self._asked: tuple[int, bool | None] | None = None
+        self._steps: list[int] = []
+        self.steps = 0  # seen in this life
+        self.last_step_ms = 0
+        self._last = 0
+        wall, boot = self._read()
+        self._log = wall - boot  # the distance of log time to the boot-time clock
+        self._known = [_Agreement(wall - boot, boot, wall)]
+
+    # --- the two times ---
 
     def now(self) -> int:
-        """Milliseconds UTC for decisions."""
-        mono = self.mono_ms()
-        value = max(self._wall_ms(), self._anchor_wall + mono - self._anchor_mono)
-        self._anchor_wall, self._anchor_mono = value, mono
-        return value
+        """Log time, in ms."""
+        wall, boot = self._read()
+        agreement = self._known[-1]
+        if abs(wall - boot - agreement.distance) > STEP_MS:
+            wall, boot = self._read()  # this thread may have slept between two readings
+            if abs(wall - boot - agreement.distance) > STEP_MS:
+                self._stepped(wall - boot, boot)
+        if wall - boot - self._log >= LEAD_MS and self._trusts(boot):
+            self._log = wall - boot
+        self._last = max(self._last, boot + self._log)
+        return self._last
 
     def wall_now(self) -> int:
-        """The wall time now, in ms UTC, as the system tells it."""
+        """Wall time, in ms UTC, as the system tells it."""
         return self._wall_ms()
 
-    def at_least(self, wall_ms: int) -> None:
-        """Never say less than what was logged before."""
-        if wall_ms > self.now():
-            self._anchor_wall, self._anchor_mono = wall_ms, self.mono_ms()
+    @property
+    def trusted(self) -> bool:
+        """May log time follow the wall clock?"""
+        return self._trusts(self.mono_ms())
+
+    @property
+    def sure_from(self) -> int:
+        """Log times before this one cannot be compared with now: nobody knows how much
+        time has passed since. 0 while the wall clock is trusted."""
+        return 0 if self.trusted else self._known[-1].sure
+
+    def shift(self) -> int:
+        """What makes the log time of a wall date. A step that nobody vouches for yet
+        does not count; with no time to rely on, late is better than early."""
+        log = self.now()
+        wall, boot = self._read()
+        if not self._trusts(boot):
+            trusted = [known.distance for known in self._known if known.trusted]
+            wall = boot + trusted[-1] if trusted else min(wall, log)
+        return log - wall if abs(log - wall) > STEP_MS else 0
+
+    @property
+    def synchronised(self) -> bool | None:
+        return self._vouched(self.mono_ms())
+
+    def _read(self) -> tuple[int, int]:
+        return self._wall_ms(), self.mono_ms()
+
+    # --- trust ---
+
+    def _trusts(self, boot: int) -> bool:
+        agreement = self._known[-1]
+        if not agreement.trusted:
+            held = boot - agreement.since
+            confirmed = held >= (CONFIRM_MS if agreement.stepped else 0)
+            vouched = confirmed and self._vouched(boot)
+            agreement.trusted = bool(vouched) or held >= AGREED_MS
+        return agreement.trusted
+
+    def _vouched(self, boot: int) -> bool | None:
+        if self._asked is None or not 0 <= boot - self._asked[0] < _ASK_MS:
+            self._asked = boot, self._synchronised()
+        return self._asked[1]
+
+    def _stepped(self, distance: int, boot: int) -> None:
+        """Somebody set the wall clock. Set back to where it was, all is as before."""
+        by = distance - self._known[-1].distance
+        self._steps.append(by)
+        self.steps, self.last_step_ms = self.steps + 1, by
+        self._asked = None
+        for known in reversed(self._known):
+            if abs(distance - known.distance) <= STEP_MS:
+                self._known.remove(known)
+                self._known.append(known)
+                return
+        sure = max(self._last, boot + self._log) + 1
+        self._known.append(_Agreement(distance, boot, sure, stepped=True))
+        del self._known[:-_KNOWN]
+
+    def take_steps(self) -> list[int]:
+        """The steps that nobody has taken yet, in ms, forward or back."""
+        self.now()
+        steps, self._steps = self._steps, []
+        return steps
+
+    # --- a life begins ---
+
+    def begin(self, last_at: int, lived: Lived | None = None) -> None:
+        """Go on from the last record. `lived`: of the life that wrote it, if known."""
+        wall, boot = self._read()
+        self._steps, distance = [], wall - boot
+        if lived is not None and self._boot and lived.boot == self._boot:
+            self._resume(last_at, lived, distance, boot)
+            return
+        self._known = [_Agreement(distance, boot, last_at + 1)]
+        self._last, self._log = last_at, last_at - boot
+        if self._trusts(boot):  # the gap has no measure of its own
+            self._log = max(self._log, distance)
+        else:
+            self._log += 1  # what is logged from here on can be told from the rest
+
+    def _resume(self, last_at: int, lived: Lived, distance: int, boot: int) -> None:
+        self._last, self._log = last_at, max(lived.log, last_at - boot)
+        agreement = _Agreement(lived.wall, lived.since, lived.sure)
+        agreement.trusted = lived.trusted
+        self._known = [agreement]
+        if abs(distance - lived.wall) > STEP_MS:
+            self._stepped(distance, boot)
+
+    @property
+    def lived(self) -> Lived:
+        """For the next life. It changes only by a step, by trust, or when log time
+        follows the wall clock."""
+        now = self._known[-1]
+        return Lived(
+            boot=self._boot,
+            log=self._log,
+            wall=now.distance,
+            since=now.since,
+            sure=now.sure,
+            trusted=now.trusted,
+        )
+
+    # --- timers ---
+
+    def call_later(self, ms: int, ring: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `ring` in the running loop after so long, or earlier: look again then."""
+        wait = ms if self._real else min(ms, _POLL_MS)
+        return asyncio.get_running_loop().call_later(wait / 1000, ring)
+
+
+def _unsaid() -> bool | None:
+    return None

@@ -11,6 +11,7 @@ from attrs import evolve
 
 from turnfold import Kernel, Settings
 from turnfold._runtime.worker import IDLE_S, MARK_S, Upkeep
+from turnfold.clock import Lived
 from turnfold.enums import FailureClass, Phase, TurnPhase
 from turnfold.errors import DiskError, NotOpenError, OwnedError
 from turnfold.ports.channel import Rejected
@@ -19,6 +20,7 @@ from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.files import MarkFile
 from turnfold_model.checks.store_kit import put
+from turnfold_model.testing.clock import FakeClock
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
@@ -52,7 +54,8 @@ class Notes:
         self._note("sweep")
         return 0
 
-    async def note_watermark(self, store: str) -> None:
+    async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
+        del lived
         self._note(f"mark {store}")
 
     def _note(self, call: str) -> None:
@@ -71,7 +74,7 @@ def notes() -> Notes:
 
 
 def upkeep_of(notes: Any, store_id: Callable[[], str | None] = lambda: "id") -> Upkeep:
-    return Upkeep(notes, "notes:", store_id)
+    return Upkeep(notes, "notes:", store_id, FakeClock())
 
 
 @pytest.fixture

@@ -1,34 +1,193 @@
-"""Kernel time: follows a forward jump, never goes back, never stands still."""
+"""Two times: log time counts lived time, and follows the wall clock once it is trusted."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnfold.clock import AGREED_MS, CONFIRM_MS, Clock
 from turnfold_model.testing.clock import START_MS, FakeClock
 
+HOUR = 3_600_000
+DAY = 24 * HOUR
 
-def test_it_follows_a_forward_jump_and_outlives_a_backward_one() -> None:
+
+def lead(clock: FakeClock) -> int:
+    """How far log time is ahead of the wall clock."""
+    return clock.now() - clock.wall
+
+
+def booted(clock: FakeClock, off: int, *, synchronised: bool, wrong: int = 0) -> Clock:
+    """The clock of the next boot, after so long without power."""
+    last = clock.now()
+    clock.wall += off + wrong
+    after = clock.after_boot(synchronised=synchronised)
+    after.begin(last, clock.lived)
+    return after
+
+
+@pytest.mark.case("R04")
+def test_a_wall_clock_that_jumps_for_a_moment_moves_nothing() -> None:
     clock = FakeClock()
+    clock.jump_ms(2 * DAY)
     assert clock.now() == START_MS
-    clock.jump_ms(5_000)
-    assert clock.now() == START_MS + 5_000
-    clock.jump_ms(-100_000)
-    assert clock.now() == START_MS + 5_000
+    clock.pass_ms(1_000)
+    assert clock.now() == START_MS + 1_000
+    assert clock.sure_from == START_MS + 1, (
+        "nobody knows whether the machine was paused"
+    )
+    clock.jump_ms(-2 * DAY)
+    assert clock.now() == START_MS + 1_000
+    assert clock.sure_from == 0
+    assert clock.take_steps() == [2 * DAY, -2 * DAY]
+    assert clock.take_steps() == []
+
+
+def test_a_jump_that_holds_is_followed_when_the_system_vouches_for_it() -> None:
+    clock = FakeClock()
+    clock.jump_ms(DAY)
+    clock.now()
+    clock.pass_ms(CONFIRM_MS - 1)
+    assert lead(clock) == -DAY
+    clock.pass_ms(1)
+    assert lead(clock) == 0
+    assert clock.sure_from == 0
+
+
+def test_a_jump_that_nobody_vouches_for_is_followed_after_a_quarter_of_an_hour() -> (
+    None
+):
+    clock = FakeClock(synchronised=None)
+    clock.jump_ms(DAY)
+    clock.now()
+    clock.pass_ms(AGREED_MS - 1)
+    assert lead(clock) == -DAY
+    clock.pass_ms(1)
+    assert lead(clock) == 0
+
+
+def test_a_backward_jump_is_outlived() -> None:
+    clock = FakeClock()
+    clock.jump_ms(-DAY)
     clock.pass_ms(7)
-    assert clock.now() == START_MS + 5_007
+    assert clock.now() == START_MS + 7
+    clock.pass_ms(2 * AGREED_MS)
+    assert clock.now() == START_MS + 7 + 2 * AGREED_MS, "log time never goes back"
+
+
+def test_a_small_lead_is_not_followed_in_a_life() -> None:
+    clock = FakeClock()
+    clock.jump_ms(59_000)
+    clock.now()
+    clock.pass_ms(CONFIRM_MS)
+    assert lead(clock) == -59_000
 
 
 def test_it_never_says_less_than_was_logged() -> None:
     clock = FakeClock()
-    clock.at_least(START_MS + 10)
+    clock.begin(START_MS + 10)
     assert clock.now() == START_MS + 10
-    clock.at_least(START_MS)
     clock.pass_ms(1)
     assert clock.now() == START_MS + 11
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(-(10**9), 10**9)), max_size=30))
-def test_it_is_monotonic_through_any_jumps(moves: list[tuple[bool, int]]) -> None:
+@pytest.mark.case("R05")
+def test_days_without_power_count_once_the_clock_is_synchronised() -> None:
+    before = FakeClock()
+    after = booted(before, 3 * DAY, synchronised=True)
+    assert after.now() == START_MS + 3 * DAY
+    assert after.sure_from == 0
+
+
+@pytest.mark.case("R05")
+@pytest.mark.parametrize("wrong", [365 * DAY, -3 * DAY, -START_MS])
+def test_a_boot_with_a_wrong_clock_goes_on_from_the_last_record(wrong: int) -> None:
+    before = FakeClock()
+    after = booted(before, DAY, synchronised=False, wrong=wrong)
+    assert isinstance(after, FakeClock)
+    after.pass_ms(300_000)
+    assert after.now() == START_MS + 300_001
+    assert after.sure_from == START_MS + 1
+    after.jump_ms(-wrong)
+    after.synchronised_now = True
+    after.now()
+    after.pass_ms(CONFIRM_MS)
+    assert lead(after) == 0
+    assert after.sure_from == 0
+
+
+@pytest.mark.case("R05")
+def test_time_between_two_lives_of_one_boot_is_lived_time() -> None:
+    clock = FakeClock(synchronised=None)
+    for _ in range(3):
+        last, lived = clock.now(), clock.lived
+        clock.pass_ms(HOUR)
+        clock = clock.of_next_life()
+        clock.begin(last, lived)
+        assert clock.now() == last + HOUR
+        assert clock.sure_from == 0, "the wall clock has agreed for an hour"
+
+
+def test_a_step_between_two_lives_of_one_boot_is_noticed() -> None:
+    clock = FakeClock(synchronised=None)
+    last, lived = clock.now(), clock.lived
+    clock.pass_ms(HOUR)
+    clock.jump_ms(2 * DAY)
+    clock = clock.of_next_life()
+    clock.begin(last, lived)
+    assert clock.now() == last + HOUR
+    assert clock.take_steps() == [2 * DAY]
+
+
+def test_what_another_boot_noted_does_not_count() -> None:
+    clock = FakeClock(synchronised=False)
+    last, lived = clock.now(), clock.lived
+    clock.pass_ms(HOUR)
+    after = clock.after_boot()
+    after.begin(last, lived)
+    assert after.now() == last + 1
+
+
+@pytest.mark.case("R02")
+def test_the_log_of_a_life_with_a_wrong_clock_stays_ahead_and_the_wall_is_true() -> (
+    None
+):
+    before = FakeClock()
+    before.jump_ms(DAY)
+    before.now()
+    before.pass_ms(AGREED_MS)
+    last = before.now()
+    before.jump_ms(-DAY)
+    after = before.after_boot()
+    after.begin(last)
+    assert after.now() == last
+    assert after.wall_now() == START_MS + AGREED_MS
+
+
+def test_a_wall_date_is_judged_by_the_clock_that_is_trusted() -> None:
     clock = FakeClock()
+    assert clock.shift() == 0
+    clock.jump_ms(2 * DAY)
+    assert clock.shift() == 0, "the step does not count yet"
+    clock.jump_ms(-4 * DAY)
+    assert clock.shift() == 0
+    clock.now()
+    clock.pass_ms(CONFIRM_MS)
+    assert clock.shift() == 2 * DAY
+
+
+@pytest.mark.case("R06")
+def test_a_clock_of_a_test_is_not_vouched_for_by_the_system() -> None:
+    assert Clock(lambda: START_MS).synchronised is None
+
+
+_MOVES = st.tuples(st.booleans(), st.integers(-(10**9), 10**9))
+
+
+@given(st.lists(_MOVES, max_size=30), st.sampled_from([True, False, None]))
+def test_it_is_monotonic_through_any_jumps(
+    moves: list[tuple[bool, int]], synchronised: bool | None
+) -> None:
+    clock = FakeClock(synchronised=synchronised)
     before = clock.now()
     for jump, ms in moves:
         passed = 0 if jump else abs(ms)

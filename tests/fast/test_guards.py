@@ -85,24 +85,24 @@ def test_a_requested_abort_forbids_attempts() -> None:
 
 @pytest.mark.parametrize(("now", "passes"), [(549, True), (550, False)])
 def test_half_of_a_window_is_kept(now: int, passes: bool) -> None:
-    assert rules.key_window_open(ENTRY, now) is passes
+    assert rules.key_window_open(ENTRY, now, 0) is passes
     doubtful = evolve(ENTRY, doubt=True)
-    assert rules.resend_allowed(doubtful, now) is passes
+    assert rules.resend_allowed(doubtful, now, 0) is passes
 
 
 def test_a_key_for_ever_has_no_window_and_no_key_has_none() -> None:
     forever = evolve(PART, key_window_ms=None)
-    assert rules.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12)
+    assert rules.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12, 0)
     keyless = evolve(PART, classes=(LOOKUP,))
-    assert not rules.key_window_open(evolve(ENTRY, parts=(keyless,)), 501)
-    assert not rules.key_window_open(evolve(ENTRY, first_at=None), 501)
+    assert not rules.key_window_open(evolve(ENTRY, parts=(keyless,)), 501, 0)
+    assert not rules.key_window_open(evolve(ENTRY, first_at=None), 501, 0)
 
 
 def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
     blind = evolve(ENTRY, parts=(evolve(PART, classes=()),), doubt=True)
-    assert not rules.resend_allowed(blind, 501)
-    assert rules.resend_allowed(evolve(blind, resend=True), 501)
-    assert rules.resend_allowed(evolve(blind, doubt=False), 501)
+    assert not rules.resend_allowed(blind, 501, 0)
+    assert rules.resend_allowed(evolve(blind, resend=True), 501, 0)
+    assert rules.resend_allowed(evolve(blind, doubt=False), 501, 0)
     assert rules.no_doubt(ENTRY)
     assert not rules.no_doubt(blind)
     assert not rules.may_look_up(blind)

@@ -92,10 +92,9 @@ class MatrixChannel:
             password=password,
             timeout_ms=request_timeout_ms,
         )
-        self.capabilities = _capabilities(key_window_ms, settle_ms)
+        self.capabilities = _capabilities(key_window_ms, settle_ms, skew_ms)
         self._name = name
         self._account = account
-        self._skew_ms = skew_ms
         self._upload_timeout_ms = upload_timeout_ms
         self._event_types = event_types
         self._auto_join = auto_join
@@ -134,12 +133,12 @@ class MatrixChannel:
         return sent(answer, part.route.thread)
 
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
-        """Search the room's history back to `since_ms` minus the skew margin."""
+        """Search the room's history back to `since_ms`."""
         from turnfold_adapters.channels.matrix_history import (  # noqa: PLC0415  needs the extra
             look_up,
         )
 
-        return await look_up(self._client, part, since_ms - self._skew_ms)
+        return await look_up(self._client, part, since_ms)
 
     def classify(self, exception: BaseException) -> Outcome | None:
         """Rejected only if no request can have left; see `matrix_client.classify`."""
@@ -190,14 +189,18 @@ class MatrixChannel:
         raise refused("send", FailureClass.PERMISSION, detail)
 
 
-def _capabilities(key_window_ms: int | None, settle_ms: int) -> Capabilities:
+def _capabilities(
+    key_window_ms: int | None, settle_ms: int, skew_ms: int
+) -> Capabilities:
     both = PartClass(
         classes=(DeliveryClass.KEYED, DeliveryClass.LOOKUP),
         key_window_ms=key_window_ms,
         settle_ms=settle_ms,
     )
     parts = MappingProxyType(dict.fromkeys(("text", "file", "native"), both))
-    return Capabilities(parts=parts, limit=TEXT_MAX_BYTES, unit="bytes")
+    return Capabilities(
+        parts=parts, limit=TEXT_MAX_BYTES, unit="bytes", skew_ms=skew_ms
+    )
 
 
 def _check(

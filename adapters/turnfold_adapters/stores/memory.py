@@ -14,6 +14,7 @@ from itertools import islice
 
 from attrs import evolve
 
+from turnfold.clock import Lived
 from turnfold.errors import (
     ConflictError,
     NotAStoreError,
@@ -226,9 +227,9 @@ class MemoryMaintenance:
                 fresh[summary.stream] = summary
             disk.summaries = fresh
 
-    async def note_watermark(self, store: str) -> None:
+    async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         disk = self._writable()
-        disk.mark = Watermark(store=store, head=disk.head)
+        disk.mark = Watermark(store=store, head=disk.head, lived=lived)
 
     async def watermark(self) -> Watermark | None:
         return self._disk().mark

@@ -63,7 +63,7 @@ def accept_command(
 
 def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
     """`ttl_ms`: how long the payload may wait if the caller did not say; it counts from
-    now and not from when the owner logs it."""
+    `at`, a wall time, and not from when the owner logs it."""
     contents = [p.content for p in intent.packed if p.content is not None]
     bodies = iter(range(len(contents)))
     data = {
@@ -72,7 +72,7 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
         "key": intent.key,
         "policy": intent.policy,
         "not_before": intent.not_before,
-        "expires_at": intent.expires_at or at + ttl_ms,
+        "ttl_ms": ttl_ms if intent.ttl_ms is None else intent.ttl_ms,
         "payloads": [
             {
                 "kind": p.kind,
@@ -191,10 +191,16 @@ def _enqueue(draft: UnitOfWork, command: Command, data: Any) -> None:
         key=data["key"],
         policy=None if data["policy"] is None else BlindPolicy(data["policy"]),
         not_before=data["not_before"],
-        expires_at=data["expires_at"],
+        ttl_ms=data["ttl_ms"] - _waited(draft, command),
         promised=True,
     )
     outbox.enqueue(draft, intent)
+
+
+def _waited(draft: UnitOfWork, command: Command) -> int:
+    """How long a command lay in the inbox, while the wall clock is trusted; else
+    nobody knows."""
+    return 0 if draft.sure_from else max(0, draft.wall - command.at)
 
 
 def _packed(payload: Any, bodies: tuple[bytes, ...]) -> EncodedPayload:

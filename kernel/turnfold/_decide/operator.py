@@ -396,6 +396,11 @@ def _cascade(
 REASON = "restored"
 
 
+def wall_jumped(draft: UnitOfWork, by_ms: int) -> None:
+    """Somebody set the wall clock."""
+    draft.emit(STORE, t.WallJumped(by_ms=by_ms))
+
+
 def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool:
     """`mark` tells of the history that is gone; `streams` are all that are open. False
     if this was done before, and only the mark was not rewritten since."""

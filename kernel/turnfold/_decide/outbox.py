@@ -47,7 +47,7 @@ class Intent:
     key: str | None = None  # the caller's idempotency key
     policy: BlindPolicy | None = None
     not_before: int | None = None
-    expires_at: int | None = None
+    ttl_ms: int | None = None  # from when it falls due; None: by its kind
     fresh: bool = False  # `entry` was made for this intent alone
     promised: bool = False  # it was durable in the inbox: back-pressure came before
 
@@ -64,7 +64,7 @@ def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
 def queue(draft: UnitOfWork, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route, settings = intent.route, draft.settings
-    stream = intent.entry
+    stream, due = intent.entry, _log_time(draft, intent.not_before)
     stored: dict[_Identity, str] = {}
     for packed in intent.packed:  # equal payloads share a body
         if packed.identity not in stored:
@@ -82,16 +82,31 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         run=intent.run,
         key=intent.key,
         policy=intent.policy or settings.blind,
-        not_before=intent.not_before,
-        expires_at=intent.expires_at or draft.now + settings.ttl_ms(intent.kind),
+        not_before=due,
+        expires_at=_expiry(draft, intent, due or 0),
     )
     events: list[o.OutboxEvent] = [queued]
-    if intent.not_before is not None and intent.not_before > draft.now:
+    if due is not None and due > draft.now:
         # A reminder for tomorrow must not hold back today's replies.
         events.append(o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
         events.append(frozen_plan(draft, stream, intent.plan, stored))
     return draft.emit(intent.entry, *events)
+
+
+def _log_time(draft: UnitOfWork, date: int | None) -> int | None:
+    """The log time of a wall date."""
+    return None if date is None else max(0, date + draft.context.shift)
+
+
+def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
+    """A time to live counts from when the entry falls due. Log time that nobody can
+    vouch for may be behind, and move forward to the wall clock later: an entry that was
+    queued before that does not expire by it. (A payload may have waited in the inbox
+    for longer than it may live.)"""
+    lead = max(0, draft.wall - draft.now) if draft.sure_from else 0
+    ttl = draft.settings.ttl_ms(intent.kind) if intent.ttl_ms is None else intent.ttl_ms
+    return max(1, max(due, draft.now) + lead + ttl)
 
 
 def frozen_plan(

@@ -278,6 +278,8 @@ def expire(draft: UnitOfWork, stream: str) -> None:
     in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
     if not entry.open or in_flight or rules.not_expired(entry, draft.now):
         return
+    if not rules.expiry_is_sure(entry, draft.sure_from):
+        return
     fail_entry(draft, entry, Reason.EXPIRED)
     attempt_if_free(draft, entry.lane)
 
@@ -318,7 +320,8 @@ def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
         number,
     ):
         return
-    if not rules.not_expired(entry, draft.now):
+    over = not rules.not_expired(entry, draft.now)
+    if over and rules.expiry_is_sure(entry, draft.sure_from):
         fail_entry(draft, entry, Reason.EXPIRED)
     elif rules.no_doubt(entry):
         _retry(draft, entry, FailureClass.CANCELLED)

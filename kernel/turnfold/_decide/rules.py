@@ -20,6 +20,12 @@ def not_expired(entry: Entry, now: int) -> bool:
     return now < entry.expires_at
 
 
+def expiry_is_sure(entry: Entry, sure_from: int) -> bool:
+    """Nothing expires by a time that nobody can vouch for. What is past its expiry then
+    waits: it is neither sent nor ended."""
+    return entry.created >= sure_from
+
+
 def not_aborted(entry: Entry) -> bool:
     """INV-11: a requested abort forbids any later attempt."""
     return entry.abort is None
@@ -40,19 +46,32 @@ def not_settled(entry: Entry, part: int) -> bool:
     return part < entry.count and not entry.ended(part)
 
 
-def key_window_open(entry: Entry, now: int) -> bool:
+def key_window_open(entry: Entry, now: int, sure_from: int) -> bool:
     """The platform still honours the key. Half of its window is kept as a margin for
     a wall clock that was set back across a restart (specs/design.md 2)."""
+    return key_window_lasts(entry, now) and key_age_is_sure(entry, sure_from)
+
+
+def key_age_is_sure(entry: Entry, sure_from: int) -> bool:
+    """A window counts as closed while nobody knows how much time has passed in it."""
+    if entry.first_at is None or entry.current.key_window_ms is None:
+        return True
+    return entry.first_at >= sure_from
+
+
+def key_window_lasts(entry: Entry, now: int) -> bool:
+    """By log time, be that sure or not."""
     if DeliveryClass.KEYED not in entry.classes or entry.first_at is None:
         return False
     window = entry.current.key_window_ms
     return window is None or (now - entry.first_at) * 2 < window
 
 
-def resend_allowed(entry: Entry, now: int) -> bool:
+def resend_allowed(entry: Entry, now: int, sure_from: int) -> bool:
     """INV-2: what is in doubt goes out again only under the same key inside its
     window, or when a policy or a person said so in the log."""
-    return not entry.doubt or entry.resend or key_window_open(entry, now)
+    known = not entry.doubt or entry.resend
+    return known or key_window_open(entry, now, sure_from)
 
 
 def resends_left(entry: Entry, limit: int) -> bool:

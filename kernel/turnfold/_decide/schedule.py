@@ -46,6 +46,7 @@ class Step:
 
 
 _NOTHING = Step(Act.WAIT)
+_UNSURE_MS = 10_000  # how often a wait for a clock that is trusted looks again
 _attempted = maker(o.Attempted)
 
 
@@ -79,7 +80,9 @@ def step_of(draft: UnitOfWork, entry: Entry) -> Step:
     if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
         return _in_flight(draft, entry)
     if not rules.not_expired(entry, draft.now):
-        return Step(Act.EXPIRE, entry.stream)
+        if rules.expiry_is_sure(entry, draft.sure_from):
+            return Step(Act.EXPIRE, entry.stream)
+        return Step(Act.WAIT, until=draft.now + _UNSURE_MS)
     if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
         return Step(Act.ABORT, entry.stream)
     if entry.phase is Phase.PARKED:
@@ -122,7 +125,9 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     here = (entry.channel, entry.account) in draft.context.desks
     if draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
-    resend = rules.not_aborted(entry) and rules.resend_allowed(entry, draft.now)
+    sure_from = draft.sure_from
+    may_send = rules.not_aborted(entry)
+    resend = may_send and rules.resend_allowed(entry, draft.now, sure_from)
     if resend and not _hopeless(draft, entry):
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
@@ -132,12 +137,15 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, Act.LOOK_UP)
+    lasts = rules.key_window_lasts(entry, draft.now)
+    if may_send and lasts and not rules.key_age_is_sure(entry, sure_from):
+        return Step(Act.WAIT, until=min(entry.expires_at, draft.now + _UNSURE_MS))
     return Step(Act.SETTLE_DOUBT, entry.stream)
 
 
 def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
     """The platform knows the key: it accepts the part once, however often it comes."""
-    return rules.key_window_open(entry, draft.now)
+    return rules.key_window_open(entry, draft.now, draft.sure_from)
 
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -204,7 +212,7 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
         return "budget_left"
     if not rules.not_quarantined(entry, draft.settings.max_crashes):
         return "not_quarantined"
-    if not rules.resend_allowed(entry, now):
+    if not rules.resend_allowed(entry, now, draft.sure_from):
         return "resend_allowed"
     if not rules.head_of_lane(entry.stream, _turn_to_send(entry, front)):
         return "head_of_lane"

@@ -145,6 +145,8 @@ class Context:
     now: int
     settings: Settings
     wall: int | None = None  # wall ms; None: the same as `now`
+    shift: int = 0  # the log time of a wall date is that much later
+    sure_from: int = 0  # log times before it cannot be compared with `now`
     fence: Fence | None = None
     desks: Mapping[tuple[str, str], ChannelFacts] = field(factory=dict)
     jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
@@ -193,6 +195,8 @@ class UnitOfWork:
     def __init__(self, below: View, context: Context) -> None:
         self.below, self.context = below, context
         self.now = context.now
+        self.wall = context.now if context.wall is None else context.wall
+        self.sure_from = context.sure_from
         self.settings = context.settings
         self.emitted: list[Emitted] = []
         self.bodies: list[Body] = []

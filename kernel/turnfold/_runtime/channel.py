@@ -220,6 +220,11 @@ class AttachedChannel:
             raise ContractError(channel=self.name, problem=problem)
         return declared
 
+    @property
+    def skew_ms(self) -> int | None:
+        """By how much the platform's clock may differ from ours, if declared."""
+        return self.capabilities.skew_ms
+
     def prepares(self, kind: str) -> bool:
         """Does a part of this kind need prepare()?"""
         kinds = self.capabilities.prepares
@@ -342,6 +347,8 @@ def capabilities_problem(declared: Capabilities) -> str:
         return "key_alphabet has a character twice"
     if len(c.key_alphabet) < 2 or len(c.key_alphabet) ** c.key_length < _KEY_SPACE:
         return "key_alphabet and key_length leave too few keys to be unique"
+    if c.skew_ms is not None and (type(c.skew_ms) is not int or c.skew_ms < 0):
+        return f"skew_ms {c.skew_ms!r} is no time"
     return next(filter(None, map(_offer_problem, c.parts.values())), "")
 
 

@@ -152,8 +152,7 @@ class Timers:
                 return
             self._alarm.cancel()
         self._alarm_at = at
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later((at - now) / 1000, self._rang)
+        self._alarm = self._clock.call_later(at - now, self._rang)
 
     def _rang(self) -> None:
         self._alarm = None

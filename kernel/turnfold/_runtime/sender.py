@@ -108,7 +108,6 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 
 _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
-_SKEW_MS = 60_000  # how far a platform's clock may be behind ours in a look-up
 DRAIN = Rejected(failure=FailureClass.DRAIN)
 
 Evidence = Callable[[AttemptRef, Accepted], Awaitable[None]]
@@ -193,10 +192,9 @@ class Sender:
         return outcome
 
     def _envelope(self, attempt: AttemptRef, entry: Entry) -> Attempt:
-        at = entry.last_at or self._clock.now()
         return Attempt(
             number=attempt.number,
-            at_ms=at,
+            at_ms=self._clock.wall_now(),
             marked=entry.marked,
             prepared=attempt.prepared,
         )
@@ -224,7 +222,7 @@ class Sender:
             part = await self._part(entry)
         except TurnfoldError as exc:
             return Asked(CannotTell(detail=str(exc)), unsettled)
-        since = (entry.first_at or entry.created) - _SKEW_MS
+        since = self._since(entry, channel.skew_ms)
         span = self._settings.attempt_deadline_ms
         call = self.calls.begin(channel.reconcile, part, since, deadline_ms=span)
         end = call.in_time(await call.ended)
@@ -234,6 +232,15 @@ class Sender:
         if end.cancelled and self.stopping:
             return Asked(CannotTell(detail="shutdown"), unsettled)
         return Asked(channel.verdict(end), unsettled)
+
+    def _since(self, entry: Entry, skew_ms: int | None) -> int:
+        """The wall time from which on evidence counts, by the platform's clock. 0 where
+        nobody knows how far the two clocks are apart, or how long ago it was."""
+        first = entry.first_at or entry.created
+        if skew_ms is None or first < self._clock.sure_from:
+            return 0
+        ago = max(0, self._clock.now() - first)
+        return max(0, self._clock.wall_now() - ago - skew_ms)
 
     async def _part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""

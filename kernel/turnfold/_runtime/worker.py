@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from turnfold.clock import Clock, Lived
 from turnfold.errors import NotOpenError, StoreError
 from turnfold.ports.store import (
     Doorbell,
@@ -35,8 +36,11 @@ class Upkeep:
         maintenance: Maintenance | None,
         address: str,
         store_id: Callable[[], str | None],
+        clock: Clock,
     ) -> None:
         self._does, self._address, self._store_id = maintenance, address, store_id
+        self._clock = clock
+        self._noted: Lived | None = None
         self._seen = -1
         self._since = 0.0
         self._marked = float("-inf")
@@ -48,11 +52,12 @@ class Upkeep:
 
     async def look(self, now: float, position: int) -> None:
         """Call it a few times a second, with a time that only goes forward."""
+        news = self._trusted and self._noted != self._clock.lived
+        if news or (position != self._seen and now - self._marked >= MARK_S):
+            self._marked = now
+            await self.note_watermark()
         if position != self._seen:
             self._seen, self._since, self._rested = position, now, False
-            if now - self._marked >= MARK_S:
-                self._marked = now
-                await self.note_watermark()
         elif not self._rested and now - self._since >= IDLE_S:
             self._since = now  # the rest waits for another such time
             self._rested = await self._rest()
@@ -79,7 +84,15 @@ class Upkeep:
         store_id, does = self._store_id(), self._does
         if does is None or store_id is None or not self._trusted:
             return True
-        return await self._try(lambda: does.note_watermark(store_id))
+        self._noted = lived = self._clock.lived
+        return await self._try(lambda: does.note_watermark(store_id, lived))
+
+    async def lived(self, store_id: str | None) -> Lived | None:
+        """What an older life of this boot noted of its time. Raises StoreError."""
+        mark = None if self._does is None else await self._does.watermark()
+        if mark is None or mark.store != store_id:
+            return None
+        return mark.lived
 
     async def lost_history(self, store_id: str | None) -> Watermark | None:
         """The watermark, if the log that it speaks of is not the one that is here: then

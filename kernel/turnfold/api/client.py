@@ -118,7 +118,8 @@ class Alone:
         try:
             journal = Committer(self._store, OpenStreams(), self._without_rights)
             await journal.begin(self._new_id)
-            self._clock.at_least(journal.book.last_at)
+            lived = await self._upkeep.lived(journal.store_id)
+            self._clock.begin(journal.book.last_at, lived)
             if await self._upkeep.lost_history(journal.store_id) is not None:
                 _LOG.warning(
                     "%s is an older copy of itself: only a worker may go on with it",

@@ -161,7 +161,7 @@ class Commands:
             else:
                 return done
         command = inbox.enqueue_command(
-            intent, self._clock.now(), self.settings.ttl_ms(intent.kind)
+            intent, self._clock.wall_now(), self.settings.ttl_ms(intent.kind)
         )
         posted = await self._mailbox.post(command)
         return Enqueued(
@@ -213,13 +213,13 @@ class Commands:
             not_before=None
             if not_before is None
             else check_ms("not_before", not_before),
-            expires_at=None if ttl_ms is None else self._end_of(ttl_ms),
+            ttl_ms=None if ttl_ms is None else self._ttl(ttl_ms),
         )
 
-    def _end_of(self, ttl_ms: int) -> int:
-        """When something ends that may live so long from now on."""
+    def _ttl(self, ttl_ms: int) -> int:
         ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)
-        return check_ms("ttl_ms", self._clock.now() + ttl_ms)
+        check_ms("ttl_ms", self._clock.wall_now() + ttl_ms)
+        return ttl_ms
 
     async def abort(
         self, stream: str, *, by: str | None = None, why: str = ""

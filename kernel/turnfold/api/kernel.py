@@ -43,7 +43,7 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Wellness, due_since, judge
 from turnfold.api.portal import Home, Portal
 from turnfold.api.waiting import CLOSABLE, Waiting, tell
-from turnfold.clock import Clock
+from turnfold.clock import LEAD_MS, Clock
 from turnfold.enums import Phase, TurnPhase
 from turnfold.errors import (
     InvalidInputError,
@@ -61,8 +61,9 @@ T = TypeVar("T")
 
 class Kernel(Waiting, Commands):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
-    that accepts, enqueues, aborts and reads. `entropy`: ids, salts and jitter, which a
-    test may want to repeat. Everything else has its default."""
+    that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
+    `entropy`: ids and salts, which a test may want to repeat. Everything else has its
+    default."""
 
     def __init__(
         self,
@@ -209,13 +210,15 @@ class Kernel(Waiting, Commands):
             self._saw,
             self._probe,
         )
-        upkeep = Upkeep(store.maintenance, store.address, lambda: journal.store_id)
+        upkeep = Upkeep(
+            store.maintenance, store.address, lambda: journal.store_id, self._clock
+        )
         self._worker = worker = Worker(
             store,
             upkeep,
             self._promote,
             self._depose,
-            driver.intake.read,
+            self._rung,
             self._replaced,
             lambda: driver.book.position,
         )
@@ -230,15 +233,32 @@ class Kernel(Waiting, Commands):
     async def _promote(self, owner: Owner) -> None:
         """The store is ours: read it, doubt it if it is an older copy, log what waits
         in its inbox, then work."""
-        driver = self._open_driver()
+        driver, worker = self._open_driver(), self._worker
+        assert worker is not None  # noqa: S101  it calls this
         await driver.journal.begin(self._new_id)
-        self._clock.at_least(driver.book.last_at)
+        await self._begin_time(driver, worker)
         self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         await self._doubt_if_restored()
         driver.flusher.start()
         await driver.begin(self._fence.epoch)
         self._owns = True
         self._sources.start()
+
+    async def _begin_time(self, driver: Driver, worker: Worker) -> None:
+        """Log time goes on from the last record, or from where an older life of this
+        boot would be by now. The mark beside the store tells a later life the same."""
+        clock, upkeep = self._clock, worker.upkeep
+        clock.begin(driver.book.last_at, await upkeep.lived(driver.journal.store_id))
+        lead = driver.book.last_at - clock.wall_now()
+        if lead > LEAD_MS:
+            _LOG.warning("the log is %s s ahead of the wall clock", lead // 1000)
+
+    async def _note_steps(self) -> None:
+        """Steps of the wall clock go into the log. They change nothing else."""
+        steps = self._clock.take_steps() if self._owns else []
+        for by in steps:
+            _LOG.warning("the wall clock was set by %s ms", by)
+            await self._open_driver().submit(partial(operator.wall_jumped, by_ms=by))
 
     def _epoch(self) -> int:
         state = self._open_driver().book.state(STORE)
@@ -265,6 +285,11 @@ class Kernel(Waiting, Commands):
         worker.upkeep.trust()
         if mark is not None:
             await worker.upkeep.note_watermark()
+
+    async def _rung(self) -> None:
+        """At every ring of the doorbell, and a few times a second."""
+        await self._note_steps()
+        await self._open_driver().intake.read()
 
     async def _apply_alone(self) -> None:
         if self._alone is not None and not self._owns:
@@ -447,7 +472,8 @@ class Kernel(Waiting, Commands):
         now = max(self._clock.now(), driver.book.last_at)
         fence = self._fence
         holds_back = driver.draining or driver.taking_over
-        facts = (now, fence, self._handlers.present, holds_back)
+        sure = self._clock.sure_from
+        facts = (now, sure, fence, self._handlers.present, holds_back)
         if facts != self._facts or self._known is None:
             self._facts, self._known = facts, self._context_at(now, fence, driver)
         return self._known
@@ -456,10 +482,12 @@ class Kernel(Waiting, Commands):
         return Context(
             now=now,
             wall=self._clock.wall_now(),
+            shift=self._clock.shift(),
+            sure_from=self._clock.sure_from,
             settings=self.settings,
             fence=fence,
             desks=self._views,
-            jitter=lambda: self._entropy.randint(0, 1000),
+            jitter=self._clock.jitter,
             salt=partial(self._entropy.randbytes, 16),
             runs=self._handlers.present,
             resumes=self._handlers.resumes,
@@ -527,6 +555,7 @@ class Kernel(Waiting, Commands):
             "gates": self._gates(driver),
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
+            "time": self._time_facts(driver),
             **store.facts(),
         }
 
@@ -560,6 +589,17 @@ class Kernel(Waiting, Commands):
             for gate in driver.book.closed_gates()
             if gate.holds(self._clock.now()) or gate.stream in waiting
         ]
+
+    def _time_facts(self, driver: Driver) -> Mapping[str, Any]:
+        clock = self._clock
+        log = max(clock.now(), driver.book.last_at)
+        return {
+            "log_ahead_ms": log - clock.wall_now(),
+            "wall_trusted": clock.trusted,
+            "wall_synchronised": clock.synchronised,
+            "wall_steps": clock.steps,
+            "last_step_ms": clock.last_step_ms,
+        }
 
 
 def _unwanted(turn: Turn) -> bool:

@@ -111,7 +111,9 @@ class Capabilities:
     text part in `unit`s ("chars", "utf16", "bytes"). `gives_ids=False` says that the
     platform gives no message ids, so that an empty receipt is still an acceptance.
     `prepares` names the kinds of part that `prepare` is needed for (None: all, if the
-    method is there); the others save a commit.
+    method is there); the others save a commit. `skew_ms`: by how much the platform's
+    clock may differ from ours at most. A look-up cuts no evidence off more tightly than
+    that; where it is not declared (None), `since_ms` is 0.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -121,6 +123,7 @@ class Capabilities:
     unit: str = "chars"
     gives_ids: bool = True
     prepares: tuple[str, ...] | None = None
+    skew_ms: int | None = None
 
     def of(self, kind: str) -> PartClass:
         return self.parts.get(kind, _NOTHING_OFFERED)
@@ -189,7 +192,8 @@ class FullChannel(Channel, Protocol):
         """Upload, open, fetch a token: repeatable and invisible to the reader."""
 
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
-        """Was the part accepted by an attempt made since this wall time?"""
+        """Was the part accepted by an attempt made since this wall time? `since_ms`
+        leaves room for the declared skew."""
 
     def classify(self, exception: BaseException) -> Outcome | None:
         """What an exception of `send` means; None = not known here."""

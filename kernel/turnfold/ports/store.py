@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeVar, cast
 from attrs import Factory, define, evolve, field, frozen
 
 from turnfold._log.canonical import BLANK, Head, Record, head_after
+from turnfold.clock import Lived
 from turnfold.errors import ConflictError, InvalidInputError
 
 __all__ = [
@@ -109,6 +110,7 @@ class Watermark:
 
     store: str
     head: Head
+    lived: Lived | None = None  # the time of the life that noted it
 
 
 @frozen(kw_only=True)
@@ -341,7 +343,7 @@ class Maintenance(Protocol):
     async def rebuild(self, summaries: Iterable[Summary]) -> None:
         """Replace all summaries in one transaction: they are projections."""
 
-    async def note_watermark(self, store: str) -> None:
+    async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         """Note the head outside the log, so that an older copy put in its place is
         noticed. May lag behind; is never ahead of what is durable. DiskError."""
 

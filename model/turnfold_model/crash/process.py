@@ -108,7 +108,12 @@ class Process:
         self._quiet: dict[str, int] = {}
         self._desk = AttachedChannel(CHANNEL, "default", _Channel(world))
         self.book = OpenStreams()
-        self.clock = Clock(lambda: world.now + world.skew, lambda: world.now)
+        self.clock = Clock(
+            lambda: world.now + world.skew,
+            lambda: world.now,
+            boot_id=lambda: "",
+            synchronised=lambda: True,
+        )
         self._fence: Fence | None = None
         if replays is not None and isinstance(store, MemoryStore):
             journal: Committer = ReplayedCommitter(
@@ -118,7 +123,7 @@ class Process:
             journal = Committer(store, self.book, self.context)
         self.driver = TracedDriver(journal, self, 0)
         now(journal.load())
-        self.clock.at_least(self.book.last_at)
+        self.clock.begin(self.book.last_at)
         if self.book.position == 0 and epoch != 0:
             _create(journal)
         epoch = self.next_epoch() if epoch is None else epoch

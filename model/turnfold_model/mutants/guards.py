@@ -9,6 +9,7 @@ _G = "turnfold._decide.rules"
 _ALONE = "test:fast/test_guards.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
+_TIMES = "test:contract/test_two_times.py"
 _RESTORED = "test:contract/test_restored.py"
 
 
@@ -25,6 +26,10 @@ def _without(name: str, guard: str, old: str, new: str, *killers: str) -> Mutant
 
 GUARDS: Final = (
     _says("not_expired", True, "crash:expired-while-down"),
+    _says("expiry_is_sure", True, f"{_TIMES}::an_old_entry"),
+    _says("expiry_is_sure", False, f"{_TIMES}::an_old_entry"),
+    _says("key_age_is_sure", True, f"{_TIMES}::no_key_window"),
+    _says("key_age_is_sure", False, f"{_TIMES}::needs_no_trust"),
     _says("not_aborted", True, "crash:abort-prepare", "crash:abort"),
     _says("budget_left", True, "crash:budget"),
     _says("not_quarantined", True, "crash:deaths"),
@@ -72,14 +77,14 @@ GUARDS: Final = (
     _says("bodies_kept", True, "test:contract/test_redacting.py::what_was_erased"),
     _without(
         "a key counts outside its window",
-        "key_window_open",
+        "key_window_lasts",
         "(now - entry.first_at) * 2 < window",
         "True",
         "crash:window",
     ),
     _without(
         "the whole window of a key is used, with no margin for the clock",
-        "key_window_open",
+        "key_window_lasts",
         "(now - entry.first_at) * 2 < window",
         "now - entry.first_at < window",
         _ALONE,

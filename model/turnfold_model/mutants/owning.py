@@ -189,15 +189,15 @@ OWNING: Final = (
     _broken(
         "a client does not follow the time of the log",
         f"{_ALONE}._apply",
-        "self._clock.at_least(journal.book.last_at)",
+        "self._clock.begin(journal.book.last_at, lived)",
         "pass",
         f"{_INBOX}::the_time_of_the_log",
     ),
     _broken(
         "a posted payload expires by the time of its logging",
         "turnfold._decide.inbox:_enqueue",
-        "data['expires_at']",
-        "None",
+        "data['ttl_ms'] - _waited(draft, command)",
+        "data['ttl_ms']",
         f"{_INBOX}::expires_by_the_time",
     ),
 )

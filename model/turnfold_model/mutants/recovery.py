@@ -15,6 +15,8 @@ _FOREIGN = "test:contract/test_foreign_code.py"
 _LIFE = "test:contract/test_kernel_life.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
+_CLOCK = "test:fast/test_clock.py"
+_TIMES = "test:contract/test_two_times.py"
 _UPKEEP = "test:contract/test_upkeep.py"
 
 
@@ -22,7 +24,102 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
     return one(name, "recovery", where, old, new, *killers)
 
 
+_TIME: Final = (
+    _broken(
+        "the clock follows a backward jump",
+        "turnfold.clock:Clock.now",
+        "wall - boot - self._log >= LEAD_MS",
+        "True",
+        _CLOCK,
+    ),
+    _broken(
+        "log time never follows the wall clock",
+        "turnfold.clock:Clock.now",
+        "wall - boot - self._log >= LEAD_MS",
+        "False",
+        _CLOCK,
+    ),
+    _broken(
+        "a step that the system has not confirmed is followed",
+        "turnfold.clock:Clock._trusts",
+        "held >= (CONFIRM_MS if agreement.stepped else 0)",
+        "True",
+        _CLOCK,
+    ),
+    _broken(
+        "a wall clock that nobody vouches for is trusted at once",
+        "turnfold.clock:Clock._trusts",
+        "held >= AGREED_MS",
+        "True",
+        _CLOCK,
+    ),
+    _broken(
+        "a step that is taken back is another step",
+        "turnfold.clock:Clock._stepped",
+        "abs(distance - known.distance) <= STEP_MS",
+        "False",
+        _CLOCK,
+    ),
+    _broken(
+        "a boot follows a wrong clock",
+        "turnfold.clock:Clock.begin",
+        "self._trusts(boot)",
+        "True",
+        _CLOCK,
+    ),
+    _broken(
+        "what another boot noted of its time counts",
+        "turnfold.clock:Clock.begin",
+        "lived.boot == self._boot",
+        "True",
+        _CLOCK,
+    ),
+    _broken(
+        "after a restart the clock may be behind the log",
+        "turnfold.clock:Clock.begin",
+        "self._last, self._log = (last_at, last_at - boot)",
+        "pass",
+        _CLOCK,
+    ),
+    _broken(
+        "signatures are dated by log time",
+        f"{_SENDER}._envelope",
+        "self._clock.wall_now()",
+        "self._clock.now()",
+        f"{_TIMES}::that_is_ahead_is_told",
+    ),
+    _broken(
+        "a look-up knows no skew",
+        f"{_SENDER}._since",
+        "self._clock.wall_now() - ago - skew_ms",
+        "self._clock.wall_now() - ago",
+        f"{_TIMES}::a_clock_that_is_ahead",
+    ),
+    _broken(
+        "a look-up measures a time that nobody knows",
+        f"{_SENDER}._since",
+        "first < self._clock.sure_from",
+        "False",
+        f"{_TIMES}::cuts_nothing_off",
+    ),
+    _broken(
+        "a wall date is taken for log time",
+        "turnfold._decide.outbox:_log_time",
+        "date + draft.context.shift",
+        "date",
+        f"{_TIMES}::not_before",
+    ),
+    _broken(
+        "a step of the wall clock is not logged",
+        "turnfold.api.kernel:Kernel._note_steps",
+        "self._clock.take_steps() if self._owns else []",
+        "[]",
+        f"{_TIMES}::is_an_event",
+    ),
+)
+
 RECOVERY: Final = (
+    *_TIME,
     one(
         "blind retry: what a dead process had on the wire was never sent",
         "recovery",
@@ -189,20 +286,6 @@ RECOVERY: Final = (
         "stream in waiters and isinstance(state, CLOSABLE) and not state.open",
         "stream in waiters",
         "test:contract/test_behaviour_turns.py",
-    ),
-    _broken(
-        "the clock follows a backward jump",
-        "turnfold.clock:Clock.now",
-        "max(self._wall_ms(), self._anchor_wall + mono - self._anchor_mono)",
-        "self._wall_ms()",
-        "test:fast/test_clock.py",
-    ),
-    _broken(
-        "after a restart the clock may be behind the log",
-        "turnfold.clock:Clock.at_least",
-        "",
-        "return",
-        "test:fast/test_clock.py",
     ),
     _broken(
         "no settle time: a look-up counts at once",

@@ -19,7 +19,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from turnfold._log import canonical
+from turnfold.clock import Lived
 from turnfold.errors import DiskError, InvalidInputError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
@@ -170,6 +173,8 @@ class MarkFile:
 def _bytes(mark: Watermark) -> bytes:
     head = mark.head
     value = {"hash": head.hash.hex(), "position": head.position, "store": mark.store}
+    if mark.lived is not None:
+        value["lived"] = attrs.asdict(mark.lived)
     return canonical.dumps(value) + b"\n"
 
 
@@ -180,13 +185,32 @@ def _mark(data: bytes) -> Watermark | None:
         return None
     match value:
         case {"hash": str(digest), "position": int(position), "store": str(store)}:
-            return _parsed(store, position, digest)
+            return _parsed(store, position, digest, value.get("lived"))
         case _:
             return None
 
 
-def _parsed(store: str, position: int, digest: str) -> Watermark | None:
+def _parsed(store: str, position: int, digest: str, lived: object) -> Watermark | None:
     try:
-        return Watermark(store=store, head=Head(position, bytes.fromhex(digest)))
+        head = Head(position, bytes.fromhex(digest))
     except ValueError:
         return None
+    return Watermark(store=store, head=head, lived=_lived(lived))
+
+
+def _lived(value: object) -> Lived | None:
+    """None for anything that is not whole: then time goes on from the last record."""
+    match value:
+        case {
+            "boot": str(boot),
+            "log": int(log),
+            "wall": int(wall),
+            "since": int(since),
+            "sure": int(sure),
+            "trusted": bool(trusted),
+        }:
+            return Lived(
+                boot=boot, log=log, wall=wall, since=since, sure=sure, trusted=trusted
+            )
+        case _:
+            return None

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import apsw
 
+from turnfold.clock import Lived
 from turnfold.enums import Flush
 from turnfold.errors import (
     DiskError,
@@ -382,14 +383,15 @@ class SqliteStore:
         rebuild = partial(self._desk().rebuild, tuple(summaries))
         await self._queue.there(rebuild)
 
-    async def note_watermark(self, store: str) -> None:
+    async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         """Skipped while `synchronous` leaves open what is durable."""
-        await self._queue.there(partial(self._note, self._desk(), store))
+        await self._queue.there(partial(self._note, self._desk(), store, lived))
 
-    def _note(self, writing: Writing, store: str) -> None:
+    def _note(self, writing: Writing, store: str, lived: Lived | None) -> None:
         level, settled = self._settings.synchronous, writing.wal.settled
         if level in _DURABLE or (level == "NORMAL" and settled):
-            self._mark.write(Watermark(store=store, head=writing.own.head))
+            mark = Watermark(store=store, head=writing.own.head, lived=lived)
+            self._mark.write(mark)
 
     async def watermark(self) -> Watermark | None:
         self._read()
