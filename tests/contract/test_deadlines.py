@@ -158,6 +158,35 @@ async def test_never_ends_a_turn_at_once_and_the_user_is_told(lone: Gateway) -> 
     assert "Something went wrong" in lone.platform.contents[0]
 
 
+@pytest.mark.case("U04")
+async def test_a_text_that_is_returned_is_the_reply(lone: Gateway) -> None:
+    async def answer(handle: Any) -> Any:
+        return "my answer" if handle.inbound.message_id == "1" else Text("another")
+
+    lone.handler = answer
+    kernel = await lone.start()
+    for number in ("1", "2"):
+        accepted = await kernel.accept(inbound(number))
+        assert await accepted.settled(1_000) == "replied"
+    assert lone.platform.contents == ["my answer", "another"]
+
+
+@pytest.mark.case("U04")
+@pytest.mark.parametrize("given", [None, 7])
+async def test_silence_that_nobody_stated_is_told(
+    lone: Gateway, given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(handle: Any) -> Any:
+        return given
+
+    lone.handler = answer
+    kernel = await lone.start()
+    accepted = await kernel.accept(inbound("1"))
+    assert await accepted.settled(1_000) == "silent"
+    assert "returned and said nothing" in caplog.text
+    assert ("returned a int, which is no reply" in caplog.text) is (given == 7)
+
+
 @pytest.mark.case("U10")
 async def test_a_hook_may_be_async_and_no_commit_waits_for_it(wild: Gateway) -> None:
     told: list[str] = []

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from turnfold._decide.turns import SourceCursor
@@ -31,7 +32,7 @@ from turnfold.errors import (
     InvalidInputError,
     StaleRunError,
 )
-from turnfold.messages import Inbound
+from turnfold.messages import Inbound, Payload
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -83,7 +84,8 @@ class Handlers:
         self, handler: Handler, stream: str, handle: TurnHandle
     ) -> CallResult | None:
         span = self._kernel.settings.run_deadline_ms
-        call = self._calls.begin(contained, handler, handle, deadline_ms=span)
+        work = partial(_answer, handler)
+        call = self._calls.begin(contained, work, handle, deadline_ms=span)
         self._running[stream] = call.task
         self._began[stream] = asyncio.get_running_loop().time()
         try:
@@ -152,6 +154,19 @@ class Handlers:
         return TurnHandle(self._kernel, turn, inbound_of(turn, body), joined)
 
 
+async def _answer(handler: Handler, handle: TurnHandle) -> Any:
+    """Call a handler. A text or payload that it returns is its reply."""
+    given = await handler(handle)
+    if isinstance(given, str | Payload):
+        return await handle.reply(given)
+    if given is not None:
+        kind = type(given).__name__
+        _LOG.warning(
+            "%s: the handler returned a %s, which is no reply", handle.id, kind
+        )
+    return given
+
+
 # --- Telling the embedder what must not pass in silence: dead letters, parks, bounces ---
 
 
@@ -160,7 +175,7 @@ HeldHook = Callable[[Turn], Any]
 RestoredHook = Callable[[Restored], Any]
 
 
-_NEWS = {o.FailedTerminal, o.Parked, o.Doubted, o.Bounced, t.Held, Restored}
+_NEWS = {o.FailedTerminal, o.Parked, o.Doubted, o.Bounced, t.Held, t.Answered, Restored}
 
 
 class Hooks:
@@ -224,6 +239,8 @@ class Hooks:
                     self._call_restored(event)
                 case o.Bounced():
                     self._call(self.bounced, state, "bounced")
+                case t.Answered(silent="unstated"):
+                    _LOG.warning("%s: the handler returned and said nothing", stream)
                 case _:
                     pass
 
