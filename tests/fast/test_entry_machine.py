@@ -3,12 +3,14 @@ model's table, or the event is refused by name and changes nothing."""
 
 from contextlib import suppress
 
+import attrs
 import pytest
 
 from turnfold._log import outbox_events as o
 from turnfold._log.events import NAMES
-from turnfold._state.entry import Entry, evolve
-from turnfold._state.entry_fold import TRANSITIONS
+from turnfold._state.entry import Entry
+from turnfold._state.entry_fold import TRANSITIONS, evolve
+from turnfold._state.turn import Turn
 from turnfold.enums import (
     AbortReason,
     BlindPolicy,
@@ -239,3 +241,12 @@ def test_a_late_receipt_of_a_dead_letter_closes_it_only_when_all_is_settled() ->
     state = folded([*birth, *failed, first])
     assert (state.phase, state.part) == (Phase.FAILED, 1)
     assert evolve(state, second, "entry:e", 3000, 9).phase is Phase.DELIVERED
+
+
+@pytest.mark.parametrize("cls", [Entry, Turn])
+def test_a_copy_of_a_state_has_every_field(cls: type) -> None:
+    state = object.__new__(cls)
+    for number, field in enumerate(attrs.fields(cls)):
+        setattr(state, field.name, number)
+    assert attrs.astuple(state.copied()) == attrs.astuple(state)
+    assert state.copied() is not state

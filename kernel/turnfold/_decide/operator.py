@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
+from attrs import frozen
+
 from turnfold._decide import rules
 from turnfold._decide.outbox import after_close, conclude
 from turnfold._decide.outcomes import accepted, bury, fail_entry
@@ -15,7 +17,6 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import digests_of, left_of
 from turnfold._log.events import Restored
-from turnfold._log.frozen import frozen
 from turnfold._log.ids import GATE, account_scope, gates_of, part_key
 from turnfold._state.entry import SPOILED, Entry
 from turnfold._state.fold import STORE, State, family

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from attrs import define, frozen
+
 from turnfold._decide import rules
 from turnfold._decide.plan import Plan
 from turnfold._decide.schedule import attempt_if_free
@@ -10,7 +12,6 @@ from turnfold._log import bodies, canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import EncodedPayload, pack
-from turnfold._log.frozen import frozen, maker
 from turnfold._log.ids import outbound_key, reply_entry
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
@@ -28,11 +29,9 @@ from turnfold.errors import BackPressureError
 from turnfold.messages import Route, Text
 
 _Identity = tuple[bytes, bytes | None]
-_queued, _planned = maker(o.Queued), maker(o.Planned)
-_part = maker(o.PlannedPart)
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Intent:
     """What is to be sent. `entry` is its stream, fixed before anything is decided, so
     that deciding twice queues once. `plan` is none if the channel is not here."""
@@ -69,7 +68,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
     for packed in intent.packed:  # equal payloads share a body
         if packed.identity not in stored:
             stored[packed.identity] = _store(draft, stream, packed)
-    queued = _queued(
+    queued = o.Queued(
         kind=intent.kind,
         channel=route.channel,
         account=route.account,
@@ -118,7 +117,7 @@ def frozen_plan(
     parts = []
     for part in made.parts:
         packed, offer = part.packed, part.offer
-        planned = _part(
+        planned = o.PlannedPart(
             kind=packed.kind,
             # a part that is the whole payload shares its body
             body=stored.get(packed.identity) or _store(draft, stream, packed),
@@ -129,7 +128,7 @@ def frozen_plan(
         )
         parts.append(planned)
     budget = draft.settings.max_attempts
-    return _planned(parts=tuple(parts), budget=budget, ids=made.ids)
+    return o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
 
 
 # --- What follows from the end of an entry: the lane moves on, its turn may be over ---
@@ -285,9 +284,6 @@ class Enqueued:
     differs: bool = False
 
 
-_enqueued = maker(Enqueued)
-
-
 def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
     if intent.fresh:
         draft.fresh(intent.entry)
@@ -307,7 +303,7 @@ def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
         draft.key(outbound_key(intent.key), intent.entry)
     attempt_if_free(draft, entry.lane)
     status = draft.latest(entry).phase.status
-    return _enqueued(entry_id=intent.entry, status=status, new=True)
+    return Enqueued(entry_id=intent.entry, status=status, new=True)
 
 
 def _known(draft: UnitOfWork, entry: Entry, intent: Intent) -> Enqueued:

@@ -11,7 +11,6 @@ from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.events import GateClosed, GateOpened
-from turnfold._log.frozen import maker
 from turnfold._log.ids import GATE, account_scope, gate_for
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate
@@ -37,7 +36,6 @@ from turnfold.ports.channel import (
 
 DEADLINE = "deadline"  # why an outcome is unknown: nobody waits for its call any more
 _STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
-_delivered, _part_delivered = maker(o.Delivered), maker(o.PartDelivered)
 
 
 def settle(
@@ -117,7 +115,7 @@ def accepted(
     """Settle the current part by a receipt; the last part closes the entry, which fails
     if another part was refused or bounced."""
     whole = entry.last and not entry.spoiled
-    event = _delivered if whole else _part_delivered
+    event = o.Delivered if whole else o.PartDelivered
     settled = event(
         part=entry.part,
         attempt=number,

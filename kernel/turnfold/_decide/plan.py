@@ -5,10 +5,9 @@ that gives every payload a part and splits text at the adapter's limit.
 
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve
+from attrs import define, evolve
 
 from turnfold._log.bodies import EncodedPayload, pack
-from turnfold._log.frozen import frozen
 from turnfold._log.ids import part_key
 from turnfold.enums import Kind
 from turnfold.errors import ContractError
@@ -26,14 +25,14 @@ from turnfold.ports.channel import (
 )
 
 
-@frozen
+@define
 class PlanPart:
     packed: EncodedPayload
     key: str
     offer: PartClass
 
 
-@frozen
+@define
 class Plan:
     """What `planned` will freeze. No parts: suppressed by the channel."""
 

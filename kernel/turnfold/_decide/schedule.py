@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
+from attrs import define
+
 from turnfold._decide import rules
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
-from turnfold._log.frozen import frozen, maker
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
 from turnfold.enums import Phase
@@ -36,7 +37,7 @@ class Act(Enum):
     ABORT = auto()  # an abort was requested and nothing is on the wire
 
 
-@frozen
+@define
 class Step:
     act: Act
     entry: str = ""
@@ -47,7 +48,6 @@ class Step:
 
 _NOTHING = Step(Act.WAIT)
 _UNSURE_MS = 10_000  # how often a wait for a clock that is trusted looks again
-_attempted = maker(o.Attempted)
 
 
 def next_step(draft: UnitOfWork, lane: str) -> Step:
@@ -187,7 +187,7 @@ def attempt(
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
     on_wire = not desk.prepares(entry.current.kind)
-    event = _attempted(
+    event = o.Attempted(
         part=entry.part,
         attempt=entry.attempt + 1,
         owner=fence.owner,

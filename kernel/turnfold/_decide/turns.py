@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from attrs import field
+from attrs import define, field, frozen
 
 from turnfold._decide import rules
 from turnfold._decide.failures import backoff_ms
@@ -14,7 +14,6 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import pack_inbound
 from turnfold._log.events import CursorAdvanced
-from turnfold._log.frozen import frozen
 from turnfold._log.ids import cursor_of, inbound_key
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
@@ -36,7 +35,7 @@ class TurnAct(Enum):
     ORPHAN = auto()  # running, but the process that ran it is dead
 
 
-@frozen
+@define
 class TurnStep:
     act: TurnAct
     turn: str = ""
@@ -289,7 +288,7 @@ def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
 # --- Taking a message in: once, durably, with its cursor, and started if its lane is free ---
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class Acceptance:
     """`new` is false for a message that was there before; `status` is then where its
     turn stands, so that the caller can acknowledge, ignore or show the old answer."""

@@ -11,12 +11,11 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from attrs import field
+from attrs import define, field, frozen
 
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
-from turnfold._log.frozen import frozen
 from turnfold._log.ids import ENTRY
 from turnfold._log.outbox_events import OutboxEvent
 from turnfold._state.entry import Entry
@@ -174,7 +173,7 @@ class Flow(Protocol):
         """None: the lane may attempt now. Else when it should ask again (log ms)."""
 
 
-@frozen
+@define(unsafe_hash=True)
 class AttemptRef:
     """One attempt of one part that may go to the wire when its commit is durable.
     `prepared`: what the channel's prepare() gave for it."""

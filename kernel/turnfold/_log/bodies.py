@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import field
+from attrs import define, field
 
 from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.events import Event
-from turnfold._log.frozen import frozen
 from turnfold.enums import Format
 from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
 from turnfold.messages import (
@@ -32,7 +31,7 @@ _OCTETS = "application/octet-stream"
 _write = msgspec.json.Encoder(order="sorted").encode
 
 
-@frozen
+@define(unsafe_hash=True)
 class EncodedPayload:
     """A payload ready to be stored. `encoded` is its head in canonical JSON, `content`
     the content of a file. Both together are the same for the same payload: what an

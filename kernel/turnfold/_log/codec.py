@@ -17,6 +17,7 @@ from typing import Any, NotRequired, TypedDict, get_type_hints
 
 import attrs
 import msgspec
+from attrs import frozen
 from cattrs.gen import make_dict_unstructure_fn
 from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 
@@ -30,7 +31,6 @@ from turnfold._log.events import (
     SCHEMAS,
     Event,
 )
-from turnfold._log.frozen import frozen
 from turnfold.errors import CorruptLogError, InvalidInputError
 
 _Fields = Callable[[Any], dict[str, Any]]
@@ -38,6 +38,8 @@ _write = msgspec.json.Encoder(order="sorted").encode
 _typed_dict: Any = TypedDict  # made of fields that are known at run time
 # A worker says these of most messages in the same words: streams share the event.
 _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
+# The one field that holds records of a class of its own.
+_PARTS_OF: Mapping[Any, Any] = {o.Planned: (("parts", o.PlannedPart),)}
 _items = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]], strict=True).decode
 
 
@@ -50,7 +52,7 @@ def encode(event: Event) -> bytes:
     form = _FORMS[type(event)]
     try:
         data = _write(form.fields(event))
-        form.read(data)
+        form.prove(data)
     except (TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise InvalidInputError(field=form.kind, problem=str(exc)) from exc
     return b"%b%b]" % (form.front, data)
@@ -135,6 +137,7 @@ class _Form:
     front: bytes  # the beginning of an item
     fields: _Fields  # those that are written
     read: Callable[[bytes], dict[str, Any]]  # the same, each of its declared type
+    prove: Callable[[bytes], object]  # raises where `read` would, in half the time
 
 
 class _Forms(dict[type[Event], _Form]):
@@ -145,7 +148,8 @@ class _Forms(dict[type[Event], _Form]):
         schema = SCHEMAS[kind]
         front = b'["%b",%d,' % (kind.encode(), schema)
         read = msgspec.json.Decoder(_typed(cls), strict=True).decode
-        made = self[cls] = _Form(cls, kind, schema, front, _fields_of(cls), read)
+        prove = msgspec.json.Decoder(_proof(cls), strict=True).decode
+        made = self[cls] = _Form(cls, kind, schema, front, _fields_of(cls), read, prove)
         return made
 
 
@@ -173,6 +177,25 @@ def _typed(cls: Any) -> Any:
         if a.default is not attrs.NOTHING:
             hints[a.name] = NotRequired[hints[a.name]]
     return _typed_dict(cls.__name__, hints)
+
+
+@cache
+def _proof(cls: Any) -> Any:
+    """The fields of a class as a msgspec Struct, which is the quickest to read."""
+    hints = get_type_hints(cls, include_extras=True)
+    for name, part in _PARTS_OF.get(cls, ()):
+        proof: Any = _proof(part)
+        hints[name] = tuple[proof, ...]
+    return msgspec.defstruct(
+        cls.__name__,
+        [
+            (a.name, hints[a.name])
+            if a.default is attrs.NOTHING
+            else (a.name, hints[a.name], a.default)
+            for a in attrs.fields(cls)
+        ],
+        kw_only=True,
+    )
 
 
 @cache

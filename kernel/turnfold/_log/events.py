@@ -2,13 +2,14 @@
 
 from types import MappingProxyType
 
+from attrs import define
+
 from turnfold._log import outbox_events
 from turnfold._log.canonical import Integer
-from turnfold._log.frozen import frozen
 from turnfold.enums import AbortReason, FailureClass, TurnOutcome
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Accepted:
     """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
     its wall time. `differs`: a message with this key had other bytes."""
@@ -29,7 +30,7 @@ class Accepted:
     differs: bool = False
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Dead:
     """An update that nobody can read: its bytes are `body`, the error is `detail`. The
     place and the message id are given as far as they could be read."""
@@ -46,7 +47,7 @@ class Dead:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Joined:
     """A further inbound message merged into this turn; its key stays its own."""
 
@@ -60,27 +61,27 @@ class Joined:
     differs: bool = False
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Started:
     run: Integer
     owner: str
     fence: Integer
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class StepStarted:
     run: Integer
     key: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class StepDone:
     run: Integer
     key: str
     result: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class LeftOpen:
     """The run ended and its answer is to come from elsewhere, by the turn's id. The turn
     is never run again; at `until` it fails."""
@@ -89,7 +90,7 @@ class LeftOpen:
     until: Integer
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Released:
     """The run stopped for our own reasons and is not counted."""
 
@@ -98,7 +99,7 @@ class Released:
     due: Integer | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class RunFailed:
     run: Integer
     failure: FailureClass
@@ -106,7 +107,7 @@ class RunFailed:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Answered:
     """The reply is owned by the outbox: its final entries, or why there are none."""
 
@@ -115,33 +116,33 @@ class Answered:
     silent: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Completed:
     outcome: TurnOutcome
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Failed:
     outcome: TurnOutcome
     reason: str
     notice: str | None = None  # the entry that tells the user
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class TurnAbortRequested:
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class TurnAborted:
     outcome: TurnOutcome
     by: str | None = None
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Amended:
     """A final entry of a turn that is over has changed. No outcome: the entry was
     redriven, and the turn is answered again."""
@@ -150,24 +151,24 @@ class Amended:
     outcome: TurnOutcome | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Held:
     reason: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Unheld:
     by: str
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Resubmitted:
     by: str
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class TurnRedacted:
     by: str
 
@@ -198,7 +199,7 @@ TurnEvent = (
 # --- The events of gates, cursors and the store itself (specs/design.md 7) ---
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class GateClosed:
     """Nothing in this scope is attempted until then, or until it is opened."""
 
@@ -206,7 +207,7 @@ class GateClosed:
     until: Integer | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class GateOpened:
     """Opened by its embedder or by a person. `note` is that person's reason: a gate keeps
     no bodies, so the text stands here."""
@@ -216,19 +217,19 @@ class GateOpened:
     note: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class CursorAdvanced:
     """A source got on without bringing a message."""
 
     cursor: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class StoreCreated:
     store: str  # a random id, so that two stores are never mistaken
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class WorkerStarted:
     """Written with the first event that a worker decides, not when it starts."""
 
@@ -236,7 +237,7 @@ class WorkerStarted:
     owner: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Restored:
     """The log was found to be older than it had been: a copy was put in its place.
     `position_seen` and `hash` are where it had got to by the mark beside it,
@@ -247,7 +248,7 @@ class Restored:
     hash: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Pruned:
     """Closed streams older than `before` were taken out of the log, so many of them with
     so many events."""
@@ -257,7 +258,7 @@ class Pruned:
     events: Integer
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class PrunedReceipt:
     """A late receipt for a part of an entry that is pruned. Stored as
     `store.late_receipt`."""
@@ -268,7 +269,7 @@ class PrunedReceipt:
     receipt: tuple[str, ...] = ()
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class WallJumped:
     """The wall clock was set: by so many ms forward, or backward if negative."""
 

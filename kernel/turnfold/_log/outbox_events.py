@@ -6,8 +6,9 @@ Free text (error messages, reasons given by people) is never here: `detail` and 
 are digests of bodies beside the log. Wall times are milliseconds UTC.
 """
 
+from attrs import define
+
 from turnfold._log.canonical import Integer
-from turnfold._log.frozen import frozen
 from turnfold.enums import (
     AbortReason,
     BlindPolicy,
@@ -22,7 +23,7 @@ from turnfold.enums import (
 )
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class PlannedPart:
     """One visible platform call, frozen: its bytes, its key, what may be relied on."""
 
@@ -35,7 +36,7 @@ class PlannedPart:
     policy: BlindPolicy | None = None  # none: the entry's own
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Queued:
     kind: Kind
     channel: str
@@ -53,7 +54,7 @@ class Queued:
     not_before: Integer | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Planned:
     """The parts are frozen. For a live reply, which has a placeholder before that, this
     is the seal."""
@@ -64,7 +65,7 @@ class Planned:
     ids: bool = True  # the platform gives message ids
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Attempted:
     """`classes` and `policy` are those of a placeholder that goes out before the plan;
     later the plan has them."""
@@ -82,13 +83,13 @@ class Attempted:
     policy: BlindPolicy | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Dispatched:
     part: Integer
     attempt: Integer
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Placed:
     """The placeholder of a part is visible. `handle` is what edits name it by; it is no
     receipt and settles nothing. `stray`: the part has no use for it, it is to be
@@ -100,7 +101,7 @@ class Placed:
     stray: bool = False
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Tried:
     """A plan or a look-up begins outside of a run, so that a death in it is seen."""
 
@@ -109,7 +110,7 @@ class Tried:
     fence: Integer
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class PartRefused:
     """The platform will never accept this part; the parts after it still go. `attempt`
     is 0 for a part that was never attempted."""
@@ -120,7 +121,7 @@ class PartRefused:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class AmendedPart:
     """A part goes on without a decoration: its new body under a new key."""
 
@@ -130,7 +131,7 @@ class AmendedPart:
     dropped: Decoration
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class PartDelivered:
     """A part is settled, by a receipt or suppressed, and the entry is not delivered by
     it: parts are left, or one was refused or bounced."""
@@ -146,7 +147,7 @@ class PartDelivered:
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Delivered:
     """The last part is settled, and with it the entry."""
 
@@ -161,7 +162,7 @@ class Delivered:
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Deferred:
     """Proven not accepted and nobody's fault: the budget gets its unit back."""
 
@@ -172,7 +173,7 @@ class Deferred:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class FailedRetryable:
     part: Integer
     attempt: Integer
@@ -182,7 +183,7 @@ class FailedRetryable:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class OutcomeUnknown:
     """Stored as `outbox.unknown`."""
 
@@ -193,7 +194,7 @@ class OutcomeUnknown:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Reconciled:
     """A look-up answered: proven absent, or it could not tell. `early`: it is not
     there, but an old request may still land."""
@@ -205,12 +206,12 @@ class Reconciled:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Parked:
     reason: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Resolved:
     """Doubt about a part ended by policy or an operator: not sent, or send again all the
     same. `expires_at`: the new expiry that an operator's word sets."""
@@ -223,7 +224,7 @@ class Resolved:
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class FailedTerminal:
     reason: Reason
     failure: FailureClass | None = None
@@ -232,21 +233,21 @@ class FailedTerminal:
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class AbortRequested:
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Aborted:
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class LateReceipt:
     part: Integer
     attempt: Integer
@@ -254,14 +255,14 @@ class LateReceipt:
     thread: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Rescheduled:
     due: Integer
     by: str
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Redriven:
     """A dead letter is sent again. `keys` are new ones for the parts that were refused
     or bounced, in their order; delivered parts never go again."""
@@ -274,13 +275,13 @@ class Redriven:
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Acknowledged:
     by: str
     why: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Bounced:
     """The platform refused a part after it had accepted it: the receipt no longer
     counts, nor does the same receipt if it comes again."""
@@ -289,7 +290,7 @@ class Bounced:
     detail: str | None = None
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Imported:
     """An entry of another system's queue. `phase` is queued, parked or
     failed; an entry that came over in doubt is never queued."""
@@ -309,7 +310,7 @@ class Imported:
     policy: BlindPolicy = BlindPolicy.HOLD
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Doubted:
     """The store was restored from a backup: each part that is not settled may have been
     sent."""
@@ -317,12 +318,12 @@ class Doubted:
     reason: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class LaneYielded:
     reason: str
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class Redacted:
     by: str
 

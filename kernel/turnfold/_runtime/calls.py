@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from types import CoroutineType
 from typing import Any
 
-from turnfold._log.frozen import frozen
+from attrs import define
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
 STALL_S = 0.01  # an alarm that is later than this shows that the loop stood still
@@ -29,7 +29,7 @@ _LOG = logging.getLogger("turnfold")
 _LONGEST_TEXT = 1_000
 
 
-@frozen
+@define
 class CallResult:
     """How a call of foreign code ended."""
 

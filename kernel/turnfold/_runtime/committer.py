@@ -26,7 +26,6 @@ from turnfold._decide.unit_of_work import (
 )
 from turnfold._log.codec import decode
 from turnfold._log.events import StoreCreated
-from turnfold._log.frozen import frozen
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._state.fold import STORE, State, StoreState, summarize
 from turnfold.errors import (
@@ -54,7 +53,7 @@ _PAGE = 1_000  # records
 _RACES = 20  # commits of another process between deciding and storing
 
 
-@frozen
+@define
 class Decided:
     """What became of one decision: a value, or the error it was refused with."""
 

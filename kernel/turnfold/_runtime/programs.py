@@ -13,6 +13,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from attrs import define
+
 from turnfold._decide import (
     inbox,
     outbox,
@@ -24,7 +26,6 @@ from turnfold._decide.plan import Plan
 from turnfold._decide.schedule import Act, Step
 from turnfold._decide.turns import TurnAct, TurnStep
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
-from turnfold._log.frozen import frozen
 from turnfold.enums import FailureClass
 from turnfold.errors import (
     CorruptLogError,
@@ -39,61 +40,61 @@ from turnfold.ports.store import Command
 Decision = Callable[[UnitOfWork], Any]
 
 
-@frozen
+@define
 class Append:
     """Decide and commit. Answer: what the decision returned. Raises what it raised."""
 
     decision: Decision
 
 
-@frozen
+@define
 class Look:
     """Ask folded state, outside a transaction. Answer: what the question returned."""
 
     question: Decision
 
 
-@frozen
+@define
 class MakePlan:
     """Run the channel's plan for a queued entry. Answer: Plan, or Rejected."""
 
     entry: str
 
 
-@frozen
+@define
 class Prepare:
     """Upload, open, fetch a token. Answer: Prepared, or Rejected."""
 
     attempt: AttemptRef
 
 
-@frozen
+@define
 class Prepared:
     value: Any = None
 
 
-@frozen
+@define
 class TakeUp:
     """Start the program of an attempt, unless this process has taken it up before."""
 
     attempt: AttemptRef
 
 
-@frozen
+@define
 class Send:
     """The one visible platform call of an attempt. Answer: an Outcome, always."""
 
     attempt: AttemptRef
 
 
-@frozen
+@define
 class Reconcile:
     """Ask what became of the current part of an entry. Answer: Asked."""
 
     entry: str
 
 
-@frozen
+@define
 class Asked:
     """`unsettled_ms`: how long an old request may still land; 0 when it cannot."""
 
@@ -101,19 +102,19 @@ class Asked:
     unsettled_ms: int = 0
 
 
-@frozen
+@define
 class Hear:
     """Log every command that waits in the inbox now, all pages of it. Raises StoreError
     or NotOpenError if the store cannot do that now: then nothing may be decided as if
     the inbox had been read."""
 
 
-@frozen
+@define
 class Work:
     """The store is taken over: start everything that is open."""
 
 
-@frozen
+@define
 class Post:
     """Put a command into the inbox of the store. Answer: Posted. For a process that is
     not the owner, or not any more."""
@@ -121,7 +122,7 @@ class Post:
     command: Command
 
 
-@frozen
+@define
 class CallHandler:
     """Run the embedder's handler. Answer: RunEnd."""
 
@@ -129,7 +130,7 @@ class CallHandler:
     run: int
 
 
-@frozen
+@define
 class RunEnd:
     """`how`: "returned", "raised" (a bug), "stopped" (by us), "not_now" or "never".
     `wait_ms`: how long the handler asked to wait."""
@@ -139,7 +140,7 @@ class RunEnd:
     wait_ms: int | None = None
 
 
-@frozen
+@define
 class Wait:
     """Let time pass. `trouble`: the error that made waiting necessary, to be told."""
 

@@ -1,24 +1,19 @@
-"""What an entry remembers of its parts while they are not at hand.
+"""The state of an outbox entry: what the events of its stream add up to.
 
 Most entries have one part, and most parts are sent in their order. So an entry keeps
-the facts of one part, the part at hand, in fields of its own, and a `PartState` for each
-other part of which there is something to remember.
+the facts of one part, the part at hand, in fields of its own. For each other part of
+which there is something to remember, it keeps a `PartState` in `others`. `put_down` and
+`take_up` move the facts between the two.
+
+An `Entry` is a plain attrs class: the fold (`entry_fold`) sets its fields, and nothing
+else may. The fold copies a state before it changes one that others may hold.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import attrs
+from attrs import define, evolve
 
 from turnfold._log import outbox_events as o
-from turnfold._log.frozen import frozen, maker
-from turnfold._state.entry_fold import TRANSITIONS, moved
-from turnfold._state.transitions import (
-    beginner,
-    copier,
-    illegal,
-    targets,
-)
 from turnfold.enums import (
     CLOSED,
     AbortReason,
@@ -33,7 +28,7 @@ from turnfold.enums import (
 )
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, unsafe_hash=True)
 class PartState:
     """One part that is not at hand. `end` is none while it is open."""
 
@@ -55,112 +50,9 @@ class PartState:
 
 SPOILED = (PartEnd.REFUSED, PartEnd.BOUNCED)
 Parts = tuple[PartState, ...]
-_state = maker(PartState)
 
 
-def known(others: Parts, part: int) -> PartState | None:
-    """What is remembered of a part; none if it was never touched."""
-    for state in others:
-        if state.part == part:
-            return state
-    return None
-
-
-def with_part(others: Parts, state: PartState) -> Parts:
-    """The same with this state of its part, in the order of parts."""
-    if not others:
-        return (state,)
-    rest = [other for other in others if other.part != state.part]
-    return tuple(sorted([*rest, state], key=_number))
-
-
-def _number(state: PartState) -> int:
-    return state.part
-
-
-def first_open(others: Parts, count: int) -> int:
-    """The first of `count` parts that has not ended; `count` if all have."""
-    ended = {state.part for state in others if state.end is not None}
-    return next((part for part in range(count) if part not in ended), count)
-
-
-def first_doubted(others: Parts) -> int | None:
-    return next((state.part for state in others if state.doubt), None)
-
-
-def all_delivered(others: Parts, count: int) -> bool:
-    delivered = [state for state in others if state.end is PartEnd.DELIVERED]
-    return len(delivered) >= count
-
-
-def receipts(others: Parts) -> Sequence[tuple[str, ...]]:
-    """One per delivered part; an empty one if the part was suppressed."""
-    return [state.receipt for state in others if state.end is PartEnd.DELIVERED]
-
-
-def put_down(
-    entry: Any, end: PartEnd | None = None, receipt: tuple[str, ...] = ()
-) -> None:
-    """Remember the part at hand among the others. `end`: it has come to this end, and
-    with it its doubt."""
-    state = _state(
-        part=entry.part,
-        end=end,
-        receipt=receipt,
-        void=entry.void,
-        handle=entry.handle,
-        remade=entry.remade,
-        attempt=entry.attempt,
-        used=entry.used,
-        doubt=entry.doubt and end is None,
-        resends=entry.resends,
-        asks=entry.asks,
-        deaths=entry.deaths,
-        first_at=entry.first_at,
-        last_at=entry.last_at,
-    )
-    entry.others = with_part(entry.others, state)
-
-
-_UNTOUCHED = PartState(part=0)
-
-
-def take_up(entry: Any, part: int) -> None:
-    """Make a part the one at hand, with what is remembered of it."""
-    state = known(entry.others, part)
-    if state is not None and state.end is None:
-        entry.others = tuple(o for o in entry.others if o.part != part)
-    else:
-        state = _UNTOUCHED
-    entry.part = part
-    entry.void, entry.handle = state.void, state.handle
-    entry.remade = state.remade
-    entry.attempt, entry.used = state.attempt, state.used
-    entry.doubt, entry.resends = state.doubt, state.resends
-    entry.asks, entry.deaths = state.asks, state.deaths
-    entry.first_at, entry.last_at = state.first_at, state.last_at
-    entry.resend = entry.granted = entry.marked = False
-
-
-def reopened(others: Parts, part: int) -> Parts:
-    """The same with a part that has not ended."""
-    return tuple([attrs.evolve(s, end=None) if s.part == part else s for s in others])
-
-
-def renewed(state: PartState) -> PartState:
-    """A part as a redrive leaves it: its attempts stay counted and its doubt stays, its
-    budgets begin anew, and unless it is delivered it is open."""
-    if state.end is PartEnd.DELIVERED:
-        return state
-    return _state(
-        part=state.part, void=state.void, attempt=state.attempt, doubt=state.doubt
-    )
-
-
-# --- The state of an outbox entry (specs/design.md 4), moved on by one event at a time ---
-
-
-@frozen(kw_only=True)
+@define
 class Entry:
     """The fold of an entry's log. `part` is the part at hand: the first in doubt while
     the entry is in doubt or parked, else the first that has not ended. The fields from
@@ -221,6 +113,67 @@ class Entry:
     acknowledged: bool = False
     redacted: bool = False  # its bodies are erased
     bodies: int = 0  # numbers of bodies that its events have used up
+
+    def copied(self) -> "Entry":  # noqa: PLR0915  one for each field
+        """A copy for the fold to change. Written out, since every event that is decided
+        needs one: a copy through the constructor takes more than twice as long."""
+        new = object.__new__(Entry)
+        new.stream = self.stream
+        new.version = self.version
+        new.phase = self.phase
+        new.order = self.order
+        new.created = self.created
+        new.updated = self.updated
+        new.kind = self.kind
+        new.channel = self.channel
+        new.account = self.account
+        new.conversation = self.conversation
+        new.lane = self.lane
+        new.body = self.body
+        new.expires_at = self.expires_at
+        new.turn = self.turn
+        new.run = self.run
+        new.key = self.key
+        new.thread = self.thread
+        new.reply_to = self.reply_to
+        new.policy = self.policy
+        new.due = self.due
+        new.parts = self.parts
+        new.planned = self.planned
+        new.ids = self.ids
+        new.budget = self.budget
+        new.tries = self.tries
+        new.offered = self.offered
+        new.offered_policy = self.offered_policy
+        new.part = self.part
+        new.attempt = self.attempt
+        new.act = self.act
+        new.used = self.used
+        new.doubt = self.doubt
+        new.resend = self.resend
+        new.granted = self.granted
+        new.marked = self.marked
+        new.resends = self.resends
+        new.first_at = self.first_at
+        new.last_at = self.last_at
+        new.asks = self.asks
+        new.deaths = self.deaths
+        new.handle = self.handle
+        new.remade = self.remade
+        new.void = self.void
+        new.others = self.others
+        new.fence = self.fence
+        new.owner = self.owner
+        new.target = self.target
+        new.abort = self.abort
+        new.abort_by = self.abort_by
+        new.yielded = self.yielded
+        new.reason = self.reason
+        new.failure = self.failure
+        new.acknowledged = self.acknowledged
+        new.redacted = self.redacted
+        new.bodies = self.bodies
+        return new
 
     @property
     def status(self) -> Status:
@@ -291,46 +244,100 @@ class Entry:
         return 0 if state is None else state.attempt
 
 
-def evolve(
-    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
-) -> Entry:
-    """The state after one more event. Raises off the table and changes nothing."""
-    return advance(entry and copier(Entry)(entry), event, stream, at, position)
+def known(others: Parts, part: int) -> PartState | None:
+    """What is remembered of a part; none if it was never touched."""
+    for state in others:
+        if state.part == part:
+            return state
+    return None
 
 
-def advance(
-    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
-) -> Entry:
-    """As `evolve`, in place: for a state that nobody else holds. What is left of it
-    when this raises must not be used."""
-    phase = None if entry is None else entry.phase
-    allowed = targets(TRANSITIONS, phase, type(event), stream)
-    after: Any = entry  # frozen for everybody else
-    if entry is None:
-        after = _born(event, stream, at, position)
+def with_part(others: Parts, state: PartState) -> Parts:
+    """The same with this state of its part, in the order of parts."""
+    if not others:
+        return (state,)
+    rest = [other for other in others if other.part != state.part]
+    return tuple(sorted([*rest, state], key=_number))
+
+
+def _number(state: PartState) -> int:
+    return state.part
+
+
+def first_open(others: Parts, count: int) -> int:
+    """The first of `count` parts that has not ended; `count` if all have."""
+    ended = {state.part for state in others if state.end is not None}
+    return next((part for part in range(count) if part not in ended), count)
+
+
+def first_doubted(others: Parts) -> int | None:
+    return next((state.part for state in others if state.doubt), None)
+
+
+def all_delivered(others: Parts, count: int) -> bool:
+    delivered = [state for state in others if state.end is PartEnd.DELIVERED]
+    return len(delivered) >= count
+
+
+def receipts(others: Parts) -> Sequence[tuple[str, ...]]:
+    """One per delivered part; an empty one if the part was suppressed."""
+    return [state.receipt for state in others if state.end is PartEnd.DELIVERED]
+
+
+def put_down(
+    entry: Entry, end: PartEnd | None = None, receipt: tuple[str, ...] = ()
+) -> None:
+    """Remember the part at hand among the others. `end`: it has come to this end, and
+    with it its doubt."""
+    state = PartState(
+        part=entry.part,
+        end=end,
+        receipt=receipt,
+        void=entry.void,
+        handle=entry.handle,
+        remade=entry.remade,
+        attempt=entry.attempt,
+        used=entry.used,
+        doubt=entry.doubt and end is None,
+        resends=entry.resends,
+        asks=entry.asks,
+        deaths=entry.deaths,
+        first_at=entry.first_at,
+        last_at=entry.last_at,
+    )
+    entry.others = with_part(entry.others, state)
+
+
+_UNTOUCHED = PartState(part=0)
+
+
+def take_up(entry: Entry, part: int) -> None:
+    """Make a part the one at hand, with what is remembered of it."""
+    state = known(entry.others, part)
+    if state is not None and state.end is None:
+        entry.others = tuple(o for o in entry.others if o.part != part)
     else:
-        moved(entry, after, event, at)
-        after.updated = at
-    if after.phase not in allowed:
-        raise illegal(TRANSITIONS, phase, type(event), stream)
-    after.version += 1
-    done: Entry = after
-    return done
+        state = _UNTOUCHED
+    entry.part = part
+    entry.void, entry.handle = state.void, state.handle
+    entry.remade = state.remade
+    entry.attempt, entry.used = state.attempt, state.used
+    entry.doubt, entry.resends = state.doubt, state.resends
+    entry.asks, entry.deaths = state.asks, state.deaths
+    entry.first_at, entry.last_at = state.first_at, state.last_at
+    entry.resend = entry.granted = entry.marked = False
 
 
-def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
-    first: Any = type(event)
-    born: Any = beginner(Entry, first)(event)
-    born.stream = stream
-    born.version = 0
-    born.order = position
-    born.created = born.updated = at
-    if isinstance(event, o.Queued):
-        born.phase = Phase.QUEUED
-        born.due = event.not_before
-    else:
-        assert isinstance(event, o.Imported)  # noqa: S101  by the table
-        born.phase = Phase(event.phase)
-        born.doubt = event.phase != Phase.QUEUED
-    made: Entry = born
-    return made
+def reopened(others: Parts, part: int) -> Parts:
+    """The same with a part that has not ended."""
+    return tuple([evolve(s, end=None) if s.part == part else s for s in others])
+
+
+def renewed(state: PartState) -> PartState:
+    """A part as a redrive leaves it: its attempts stay counted and its doubt stays, its
+    budgets begin anew, and unless it is delivered it is open."""
+    if state.end is PartEnd.DELIVERED:
+        return state
+    return PartState(
+        part=state.part, void=state.void, attempt=state.attempt, doubt=state.doubt
+    )

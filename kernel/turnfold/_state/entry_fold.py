@@ -1,18 +1,35 @@
-"""The transition table of an outbox entry (specs/design.md 4), keyed by its phase.
+"""How an outbox entry moves: its transition table and its fold (specs/design.md 4).
 
-The table is of one piece with `transition_table` in the model, which is written apart.
-The data of an event decide which of several targets follows: the fold is in `entry`.
+The table names the phases that an event may lead to from each phase. The data of the
+event decide between several. `evolve` and `advance` first look the event up, then set
+the fields that the event changes (`_moved`), then check the new phase against the table.
+
+`turnfold_model.transition_table` is a second table, written apart from this one. A test
+holds both equal.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from turnfold._log import outbox_events as o
-from turnfold._state import entry
-from turnfold._state.transitions import Row, assign
+from turnfold._state.entry import (
+    SPOILED,
+    Entry,
+    PartState,
+    all_delivered,
+    first_doubted,
+    first_open,
+    known,
+    put_down,
+    renewed,
+    reopened,
+    take_up,
+    with_part,
+)
+from turnfold._state.transitions import Row, illegal, targets
 from turnfold.enums import (
     CLOSED,
     FailureClass,
@@ -142,325 +159,406 @@ TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
 )
 
 
-# --- What each event of an outbox entry means: the fields that it changes ---
+def evolve(
+    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
+) -> Entry:
+    """The state after one more event, as a new object; `entry` stays as it is.
+
+    `at`: log time of the event in ms. `position`: of its record. Raises
+    IllegalTransitionError if the table has no such edge.
+    """
+    return advance(entry and entry.copied(), event, stream, at, position)
 
 
-if TYPE_CHECKING:
-    from turnfold._state.entry import Entry
+def advance(
+    entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
+) -> Entry:
+    """As `evolve`, but `entry` itself is changed. For a state that nobody else holds.
+    If this raises, `entry` may be half changed and must not be used."""
+    phase = None if entry is None else entry.phase
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    if entry is None:
+        entry = _born(event, stream, at, position)
+    else:
+        _moved(entry, event, at)
+        entry.updated = at
+    if entry.phase not in allowed:
+        raise illegal(TRANSITIONS, phase, type(event), stream)
+    entry.version += 1
+    return entry
+
+
+def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
+    """A new entry, before its first event is counted in its version."""
+    assert isinstance(event, o.Queued | o.Imported)  # noqa: S101  by the table
+    entry = Entry(
+        stream=stream,
+        version=0,
+        phase=Phase.QUEUED,
+        order=position,
+        created=at,
+        updated=at,
+        kind=event.kind,
+        channel=event.channel,
+        account=event.account,
+        conversation=event.conversation,
+        lane=event.lane,
+        body=event.body,
+        expires_at=event.expires_at,
+        key=event.key,
+        thread=event.thread,
+        reply_to=event.reply_to,
+        policy=event.policy,
+    )
+    if isinstance(event, o.Imported):
+        entry.phase = Phase(event.phase)
+        entry.doubt = entry.phase is not Phase.QUEUED
+    else:
+        entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
+    return entry
+
 
 _ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
 # One case per event and no wildcard: mypy's exhaustive-match finds a forgotten one.
 # What every message does sets its fields one by one: the fold is on its path.
-def moved(e: "Entry", to: Any, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a case per event
-    """Set the fields that an event changes. `to` is `e`, to be written."""
+def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a case per event
+    """Set the fields that an event changes."""
     match event:
         case o.Attempted():
-            _attempted(e, to, event, at)
+            _attempted(e, event, at)
         case o.Delivered() | o.PartDelivered():
-            _accepted(e, to, event)
+            _accepted(e, event)
         case o.Planned():
-            _planned(to, event)
+            _planned(e, event)
         case o.Dispatched():
-            to.phase = Phase.DISPATCHED
+            e.phase = Phase.DISPATCHED
         case o.Queued() | o.Imported():
             pass  # the table lets neither get here
         case o.Placed():
-            _placed(e, to, event)
+            _placed(e, event)
         case o.Tried():
-            assign(to, tries=e.tries + 1, fence=event.fence, owner=event.owner)
+            e.tries = e.tries + 1
+            e.fence = event.fence
+            e.owner = event.owner
         case o.PartRefused():
-            _refused(e, to, event)
+            _refused(e, event)
         case o.AmendedPart():
-            _amended(e, to, event)
+            _amended(e, event)
         case o.Deferred():
-            _deferred(e, to, event)
+            _deferred(e, event)
         case o.FailedRetryable():
-            _retryable(e, to, event)
+            _retryable(e, event)
         case o.OutcomeUnknown():
             died = event.cause == FailureClass.OWNER_DIED
-            assign(to, phase=Phase.IN_DOUBT, doubt=True, due=event.due)
-            assign(to, reason=event.cause, deaths=e.deaths + died)
+            e.phase = Phase.IN_DOUBT
+            e.doubt = True
+            e.due = event.due
+            e.reason = event.cause
+            e.deaths = e.deaths + died
         case o.Reconciled():
-            _reconciled(e, to, event)
+            _reconciled(e, event)
         case o.Parked():
-            assign(to, phase=Phase.PARKED, due=None, reason=event.reason)
-            assign(to, resend=False, marked=False)
+            e.phase = Phase.PARKED
+            e.due = None
+            e.reason = event.reason
+            e.resend = False
+            e.marked = False
         case o.Resolved():
-            _resolved(e, to, event, at)
+            _resolved(e, event, at)
         case o.FailedTerminal():
-            assign(to, phase=Phase.FAILED, due=None)
-            assign(to, reason=event.reason, failure=event.failure)
+            e.phase = Phase.FAILED
+            e.due = None
+            e.reason = event.reason
+            e.failure = event.failure
         case o.AbortRequested():
-            assign(to, abort=event.reason, abort_by=event.by)
+            e.abort = event.reason
+            e.abort_by = event.by
         case o.Aborted():
-            assign(to, phase=Phase.ABORTED, due=None, reason=event.reason)
+            e.phase = Phase.ABORTED
+            e.due = None
+            e.reason = event.reason
         case o.LateReceipt():
-            _late(e, to, event)
+            _late(e, event)
         case o.Rescheduled():
-            to.due = event.due
+            e.due = event.due
         case o.Redriven():
-            _redriven(to, event)
+            _redriven(e, event)
         case o.Acknowledged():
-            to.acknowledged = True
+            e.acknowledged = True
         case o.Bounced():
-            _bounced(e, to, event)
+            _bounced(e, event)
         case o.Doubted():
-            _doubted(to, event)
+            _doubted(e, event)
         case o.LaneYielded():
-            to.yielded = True
+            e.yielded = True
         case o.Redacted():
-            to.redacted = True
+            e.redacted = True
 
 
-def _planned(to: Any, event: o.Planned) -> None:
-    to.planned = True
-    to.parts = event.parts
-    to.budget = event.budget
-    to.ids = event.ids
-    to.tries = 0
+def _planned(e: Entry, event: o.Planned) -> None:
+    e.planned = True
+    e.parts = event.parts
+    e.budget = event.budget
+    e.ids = event.ids
+    e.tries = 0
     if event.thread is not None:
-        to.thread = event.thread
+        e.thread = event.thread
 
 
-def _attempted(e: "Entry", to: Any, event: o.Attempted, at: int) -> None:
+def _attempted(e: Entry, event: o.Attempted, at: int) -> None:
     if event.part != e.part and not e.ended(event.part):
-        entry.put_down(to)
-        entry.take_up(to, event.part)
-    to.phase = Phase.DISPATCHED if event.on_wire else Phase.ATTEMPTED
-    to.attempt = event.attempt
-    to.used = to.used + 1
-    if to.first_at is None:
-        to.first_at = at
-    to.last_at = at
-    to.fence = event.fence
-    to.owner = event.owner
-    to.due = None
-    to.granted = to.resend
-    to.resend = False
-    to.marked = event.marked
-    to.act = event.act
-    if event.act is PartAct.PLACEHOLDER and to.doubt:
-        to.remade = True
+        put_down(e)
+        take_up(e, event.part)
+    e.phase = Phase.DISPATCHED if event.on_wire else Phase.ATTEMPTED
+    e.attempt = event.attempt
+    e.used = e.used + 1
+    if e.first_at is None:
+        e.first_at = at
+    e.last_at = at
+    e.fence = event.fence
+    e.owner = event.owner
+    e.due = None
+    e.granted = e.resend
+    e.resend = False
+    e.marked = event.marked
+    e.act = event.act
+    if event.act is PartAct.PLACEHOLDER and e.doubt:
+        e.remade = True
     if not e.planned:
-        to.offered = event.classes
-        to.offered_policy = event.policy
+        e.offered = event.classes
+        e.offered_policy = event.policy
 
 
-def _accepted(e: "Entry", to: Any, event: o.Delivered | o.PartDelivered) -> None:
+def _accepted(e: Entry, event: o.Delivered | o.PartDelivered) -> None:
     if event.part != e.part and not e.ended(event.part):
-        entry.put_down(to)
-        entry.take_up(to, event.part)
-    _end_part(to, PartEnd.DELIVERED, event.receipt)
+        put_down(e)
+        take_up(e, event.part)
+    _end_part(e, PartEnd.DELIVERED, event.receipt)
     if e.thread is None:
-        to.thread = event.thread
-    to.phase = _after_part(to)
-    if to.phase is Phase.FAILED:
-        to.phase = Phase.QUEUED  # `failed_terminal` follows in the same commit
+        e.thread = event.thread
+    e.phase = _after_part(e)
+    if e.phase is Phase.FAILED:
+        e.phase = Phase.QUEUED  # `failed_terminal` follows in the same commit
 
 
-def _end_part(to: Any, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
+def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
     """The part at hand is over: the next one comes to hand."""
-    entry.put_down(to, end, receipt)
-    _next_part(to)
-    to.due = to.reason = None
-    to.tries = 0
+    put_down(e, end, receipt)
+    _next_part(e)
+    e.due = e.reason = None
+    e.tries = 0
 
 
-def _next_part(to: Any) -> None:
-    doubted = entry.first_doubted(to.others)
+def _next_part(e: Entry) -> None:
+    doubted = first_doubted(e.others)
     if doubted is None:
-        doubted = entry.first_open(to.others, to.count)
-    entry.take_up(to, doubted)
+        doubted = first_open(e.others, e.count)
+    take_up(e, doubted)
 
 
-def _after_part(e: "Entry") -> Phase:
+def _after_part(e: Entry) -> Phase:
     """Where an open entry stands after one of its parts has ended."""
     if e.part >= e.count:
-        whole = entry.all_delivered(e.others, e.count)
+        whole = all_delivered(e.others, e.count)
         return Phase.DELIVERED if whole else Phase.FAILED
     return Phase.PARKED if e.doubt else Phase.QUEUED
 
 
-def _free(to: Any, calm: Phase) -> None:
+def _free(e: Entry, calm: Phase) -> None:
     """The doubt about the part at hand is over, the part is not. `calm`: the phase if no
     other part is in doubt."""
-    to.doubt = to.resend = to.granted = to.marked = False
-    if entry.first_doubted(to.others) is not None:
-        to.phase = Phase.PARKED
+    e.doubt = e.resend = e.granted = e.marked = False
+    if first_doubted(e.others) is not None:
+        e.phase = Phase.PARKED
     else:
-        to.phase = calm
-    if to.others:
-        entry.put_down(to)
-        _next_part(to)
+        e.phase = calm
+    if e.others:
+        put_down(e)
+        _next_part(e)
 
 
-def _placed(e: "Entry", to: Any, event: o.Placed) -> None:
+def _placed(e: Entry, event: o.Placed) -> None:
     """A placeholder is no failure: it gives its unit back."""
     if event.stray:
         return
     if event.part != e.part:
-        entry.put_down(to)
-        entry.take_up(to, event.part)
-    to.handle = event.handle
-    to.used = max(to.used - 1, 0)
-    to.due = to.reason = None
-    to.tries = 0
-    _free(to, Phase.QUEUED)
+        put_down(e)
+        take_up(e, event.part)
+    e.handle = event.handle
+    e.used = max(e.used - 1, 0)
+    e.due = e.reason = None
+    e.tries = 0
+    _free(e, Phase.QUEUED)
 
 
-def _refused(e: "Entry", to: Any, event: o.PartRefused) -> None:
+def _refused(e: Entry, event: o.PartRefused) -> None:
     if event.part != e.part and not e.ended(event.part):
-        entry.put_down(to)
-        entry.take_up(to, event.part)
-    _end_part(to, PartEnd.REFUSED)
-    assign(to, phase=Phase.QUEUED, failure=event.failure)
+        put_down(e)
+        take_up(e, event.part)
+    _end_part(e, PartEnd.REFUSED)
+    e.phase = Phase.QUEUED
+    e.failure = event.failure
 
 
-def _amended(e: "Entry", to: Any, event: o.AmendedPart) -> None:
-    to.parts = _changed(e.parts, event.part, body=event.body, key=event.key)
+def _amended(e: Entry, event: o.AmendedPart) -> None:
+    e.parts = _changed(e.parts, event.part, body=event.body, key=event.key)
     if event.part == e.part:
-        to.first_at = None  # the window of a new key begins with its first attempt
+        e.first_at = None  # the window of a new key begins with its first attempt
 
 
-def _deferred(e: "Entry", to: Any, event: o.Deferred) -> None:
+def _deferred(e: Entry, event: o.Deferred) -> None:
     """Costs nothing; the word that allowed this attempt allows another one."""
-    to.phase = Phase.IN_DOUBT if e.doubtful else Phase.QUEUED
-    assign(to, used=e.used - 1, due=event.due, failure=event.failure)
-    to.resend = e.granted
+    e.phase = Phase.IN_DOUBT if e.doubtful else Phase.QUEUED
+    e.used = e.used - 1
+    e.due = event.due
+    e.failure = event.failure
+    e.resend = e.granted
     if not e.granted:
-        to.marked = False
-    _handle_gone(to, event.failure)
+        e.marked = False
+    _handle_gone(e, event.failure)
 
 
-def _retryable(e: "Entry", to: Any, event: o.FailedRetryable) -> None:
-    assign(to, phase=Phase.RETRYABLE, due=event.due, failure=event.failure)
-    to.target = event.target or e.target
-    to.deaths = e.deaths + (event.failure is FailureClass.OWNER_DIED)
-    _handle_gone(to, event.failure)
+def _retryable(e: Entry, event: o.FailedRetryable) -> None:
+    e.phase = Phase.RETRYABLE
+    e.due = event.due
+    e.failure = event.failure
+    e.target = event.target or e.target
+    e.deaths = e.deaths + (event.failure is FailureClass.OWNER_DIED)
+    _handle_gone(e, event.failure)
 
 
-def _handle_gone(to: Any, failure: FailureClass) -> None:
+def _handle_gone(e: Entry, failure: FailureClass) -> None:
     if failure is FailureClass.HANDLE_GONE:
-        to.handle = ()
+        e.handle = ()
 
 
-def _reconciled(e: "Entry", to: Any, event: o.Reconciled) -> None:
-    to.tries = 0
-    to.due = event.due
+def _reconciled(e: Entry, event: o.Reconciled) -> None:
+    e.tries = 0
+    e.due = event.due
     if event.absent:
-        _free(to, Phase.RETRYABLE)
-        to.failure = FailureClass.ABSENT
+        _free(e, Phase.RETRYABLE)
+        e.failure = FailureClass.ABSENT
     elif not event.early:
-        to.asks = e.asks + 1
+        e.asks = e.asks + 1
 
 
-def _resolved(e: "Entry", to: Any, event: o.Resolved, at: int) -> None:
+def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
     """A word to send is worth one attempt, though the budget be spent."""
     if event.part != e.part and not e.ended(event.part):
-        entry.put_down(to)
-        entry.take_up(to, event.part)
-    to.due = at
-    to.used = min(to.used, max(e.budget - 1, 0))
+        put_down(e)
+        take_up(e, event.part)
+    e.due = at
+    e.used = min(e.used, max(e.budget - 1, 0))
     if event.expires_at is not None:
-        to.expires_at = event.expires_at
+        e.expires_at = event.expires_at
     if event.resend:
-        to.phase = Phase.IN_DOUBT
-        to.resend = True
-        to.marked = event.marked
-        to.resends = to.resends + event.by.startswith("policy:")
+        e.phase = Phase.IN_DOUBT
+        e.resend = True
+        e.marked = event.marked
+        e.resends = e.resends + event.by.startswith("policy:")
     else:
-        _free(to, Phase.RETRYABLE)
-        to.failure = FailureClass.NOT_SENT
+        _free(e, Phase.RETRYABLE)
+        e.failure = FailureClass.NOT_SENT
 
 
-def _late(e: "Entry", to: Any, event: o.LateReceipt) -> None:
+def _late(e: Entry, event: o.LateReceipt) -> None:
     """Evidence for one part, whatever has become of the entry since. A closed entry is
     closed differently only if all of it has arrived by now."""
-    before = entry.known(e.others, event.part)
+    before = known(e.others, event.part)
     void = e.void if event.part == e.part else before.void if before else ()
     if event.part >= e.count or (void and event.receipt == void):
         return
     if before is not None and before.end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
         return
     phase, reason, at_hand = e.phase, e.reason, event.part == e.part
-    _settle(to, event)
+    _settle(e, event)
     if e.thread is None:
-        to.thread = event.thread
-    after = _after_part(to)
+        e.thread = event.thread
+    after = _after_part(e)
     if phase in CLOSED:
         whole = after is Phase.DELIVERED
-        to.phase, to.reason = (after, None) if whole else (phase, reason)
+        e.phase, e.reason = (after, None) if whole else (phase, reason)
     elif phase in _ON_ITS_WAY and not at_hand and after in (Phase.QUEUED, Phase.PARKED):
-        to.phase = phase
+        e.phase = phase
     else:
-        to.phase = after
-        to.reason = Reason.PARTIAL if after is Phase.FAILED else None
+        e.phase = after
+        e.reason = Reason.PARTIAL if after is Phase.FAILED else None
 
 
-def _settle(to: Any, event: o.LateReceipt) -> None:
+def _settle(e: Entry, event: o.LateReceipt) -> None:
     """The part has arrived. If it is not at hand, the part at hand stays there, unless
     nothing is being sent and another one is in doubt or comes first."""
-    hand = to.part
+    hand = e.part
     if event.part == hand:
-        _end_part(to, PartEnd.DELIVERED, event.receipt)
+        _end_part(e, PartEnd.DELIVERED, event.receipt)
         return
-    keep = (to.resend, to.granted, to.marked)
-    entry.put_down(to)
-    to.others = entry.reopened(to.others, event.part)
-    entry.take_up(to, event.part)
-    entry.put_down(to, PartEnd.DELIVERED, event.receipt)
-    if to.phase in _ON_ITS_WAY:
-        entry.take_up(to, hand)
-        to.resend, to.granted, to.marked = keep
+    keep = (e.resend, e.granted, e.marked)
+    put_down(e)
+    e.others = reopened(e.others, event.part)
+    take_up(e, event.part)
+    put_down(e, PartEnd.DELIVERED, event.receipt)
+    if e.phase in _ON_ITS_WAY:
+        take_up(e, hand)
+        e.resend, e.granted, e.marked = keep
     else:
-        _next_part(to)
-        to.due = None
+        _next_part(e)
+        e.due = None
 
 
-def _bounced(e: "Entry", to: Any, event: o.Bounced) -> None:
+def _bounced(e: Entry, event: o.Bounced) -> None:
     """The receipt no longer counts. A delivered entry is a dead letter now."""
-    state = entry.known(e.others, event.part)
+    state = known(e.others, event.part)
     if state is None or state.end is not PartEnd.DELIVERED:
         return
-    bad = entry.PartState(
+    bad = PartState(
         part=event.part,
         end=PartEnd.BOUNCED,
         void=state.receipt,
         attempt=state.attempt,
     )
-    to.others = entry.with_part(e.others, bad)
+    e.others = with_part(e.others, bad)
     if e.phase is Phase.DELIVERED:
-        assign(to, phase=Phase.FAILED, reason="bounced")
+        e.phase = Phase.FAILED
+        e.reason = "bounced"
 
 
-def _doubted(to: Any, event: o.Doubted) -> None:
+def _doubted(e: Entry, event: o.Doubted) -> None:
     """Each part that has not ended may have been sent."""
-    entry.put_down(to)
-    for part in range(to.count):
-        if not to.ended(part):
-            entry.take_up(to, part)
-            to.doubt = True
-            entry.put_down(to)
-    _next_part(to)
-    assign(to, phase=Phase.PARKED, due=None, reason=event.reason)
+    put_down(e)
+    for part in range(e.count):
+        if not e.ended(part):
+            take_up(e, part)
+            e.doubt = True
+            put_down(e)
+    _next_part(e)
+    e.phase = Phase.PARKED
+    e.due = None
+    e.reason = event.reason
 
 
-def _redriven(to: Any, event: o.Redriven) -> None:
+def _redriven(e: Entry, event: o.Redriven) -> None:
     """Parts that were refused or bounced are open again, under new keys."""
-    entry.put_down(to)
-    spoiled = [state.part for state in to.others if state.end in entry.SPOILED]
+    put_down(e)
+    spoiled = [state.part for state in e.others if state.end in SPOILED]
     for part, key in zip(spoiled, event.keys, strict=False):
-        to.parts = _changed(to.parts, part, key=key)
-    to.others = tuple([entry.renewed(state) for state in to.others])
-    assign(to, budget=event.budget, expires_at=event.expires_at, acknowledged=False)
-    assign(to, abort=None, abort_by=None, due=None, reason=None, tries=0)
-    _next_part(to)
-    if to.doubt:
-        assign(to, phase=Phase.IN_DOUBT, resend=True)
+        e.parts = _changed(e.parts, part, key=key)
+    e.others = tuple([renewed(state) for state in e.others])
+    e.budget = event.budget
+    e.expires_at = event.expires_at
+    e.acknowledged = False
+    e.abort = None
+    e.abort_by = None
+    e.due = None
+    e.reason = None
+    e.tries = 0
+    _next_part(e)
+    if e.doubt:
+        e.phase = Phase.IN_DOUBT
+        e.resend = True
     else:
-        to.phase = Phase.QUEUED
+        e.phase = Phase.QUEUED
 
 
 def _changed(

@@ -5,15 +5,15 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from turnfold._log import events as g
 from turnfold._log.bodies import digests_of, number_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
-from turnfold._log.frozen import frozen
-from turnfold._state import entry as entry_machine
-from turnfold._state import turn as turn_machine
+from turnfold._state import entry_fold
+from turnfold._state import turn as turn_fold
 from turnfold._state.entry import Entry
 from turnfold._state.transitions import Row, targets
 from turnfold._state.turn import Turn
@@ -140,8 +140,8 @@ State = Entry | Turn | Gate | Cursor | StoreState
 STORE = "store"  # the one stream without an id
 
 _EVOLVE: dict[str, Any] = {
-    "entry": entry_machine.evolve,
-    "turn": turn_machine.evolve,
+    "entry": entry_fold.evolve,
+    "turn": turn_fold.evolve,
     "gate": evolve_gate,
     "cursor": evolve_cursor,
     "store": evolve_store,
@@ -159,7 +159,7 @@ _STATES = {
 _ONWARD: dict[type, Any] = {cls: _EVOLVE[name] for name, cls in _STATES.items()}
 
 # In place, for a state that nobody else holds.
-_ADVANCE = _EVOLVE | {"entry": entry_machine.advance, "turn": turn_machine.advance}
+_ADVANCE = _EVOLVE | {"entry": entry_fold.advance, "turn": turn_fold.advance}
 
 
 def family(stream: str) -> str:

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from attrs import define
+
 from turnfold._decide.turns import SourceCursor
 from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
 from turnfold._log.events import Restored
-from turnfold._log.frozen import frozen
 from turnfold._log.ids import cursor_of
 from turnfold._runtime.calls import CallResult, Calls, answered, contained, report, told
 from turnfold._runtime.committer import Commit
@@ -314,7 +315,7 @@ def pause_s(broken: int) -> float:
     return min(_PAUSE_S * 2.0 ** min(max(broken, 1) - 1, 30), _PAUSE_MAX_S)
 
 
-@frozen
+@define
 class SourceFacts:
     """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
     start). `quiet_ms`: since its last sign of life, an item or a cursor that was

@@ -21,7 +21,6 @@ from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.turns import Acceptance, SourceCursor
 from turnfold._log.bodies import pack
-from turnfold._log.frozen import maker
 from turnfold._log.ids import (
     ENTRY,
     TURN,
@@ -56,8 +55,6 @@ from turnfold.messages import (
 )
 from turnfold.ports.store import Wanted
 from turnfold.settings import Settings
-
-_intent = maker(Intent)
 
 
 class Commands:
@@ -197,7 +194,7 @@ class Commands:
         desk = self._desks.get((route.channel, route.account))
         packed = tuple(map(pack, held))
         plan = desk.plan(held, route, kind, entry, packed) if desk else None
-        return _intent(
+        return Intent(
             entry=entry,
             route=route,
             kind=kind,

@@ -11,7 +11,7 @@ from turnfold._log.canonical import Record
 from turnfold._log.events import Restored, WorkerStarted
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold._state.entry import advance as advance_entry
+from turnfold._state.entry_fold import advance as advance_entry
 from turnfold._state.fold import Gate, State, advance, family
 from turnfold._state.turn import Turn
 from turnfold._state.turn import advance as advance_turn

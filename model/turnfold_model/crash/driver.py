@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from attrs import define
+from attrs import define, frozen
 
 from turnfold._decide import inbox
 from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
-from turnfold._log.frozen import frozen
 from turnfold._runtime import scheduler
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.programs import (

@@ -270,7 +270,7 @@ STORE: Final = (
     _broken(
         "an event is stored with fields of the wrong type",
         "turnfold._log.codec:encode",
-        "form.read(data)",
+        "form.prove(data)",
         "None",
         f"{_CODEC}::a_value_of_the_wrong_type",
     ),
