@@ -189,5 +189,13 @@ def test_the_first_pace_is_a_guess_that_refusals_double() -> None:
     pace = Pace("gate:t/a")
     pace.closed(_gate(until=50), now=0)
     assert pace.interval == 50
+    pace.half_open = False
     pace.closed(_gate(until=1_000_000), now=500)
     assert pace.interval == 100  # and not the wait for each message
+
+
+def test_a_refused_probe_says_nothing_of_the_pace() -> None:
+    pace = Pace("gate:t/a")
+    for n in range(20):
+        pace.closed(_gate(until=50 + n * 100), now=n * 100)
+    assert pace.interval == 50

@@ -24,12 +24,13 @@ from turnfold.enums import FailureClass, Phase
 _LOG = logging.getLogger("turnfold")
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 _PATIENCE_MS = 60_000  # for a lane that waits: it asks again at least this often
+_SLOWEST_MS = 60_000.0
 _FIRST_MS = 100.0  # the pace after a first refusal
 _SEEN = 50  # successes that the platform's rate is measured by
 _SEEN_MS = 10_000  # none is older
-_SLOWER, _ROOM = 2.0, 1.05
+_SLOWER, _ROOM = 2.0, 1.02
 # The pace after each success in a row: careful near the limit, then in a hurry.
-_FASTER = ((60, 0.9), (20, 0.97), (0, 0.997))
+_FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
 _FAST_MS = 1.0  # a pace below this is no pace
 
 
@@ -77,11 +78,14 @@ class Pace:
         self._grant(lane)
 
     def closed(self, gate: Gate, now: int) -> None:
-        """The platform has refused: slower from now on, and one probe after the wait."""
+        """The platform has refused: one probe after the wait, and a slower pace. A probe
+        that is refused says when to come back, and nothing of the pace."""
+        at_pace = not self.half_open or not self.interval
         self.half_open, self.probe, self.in_a_row = True, None, 0
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
-            self.interval = self._slower(gate.until - now, now)
             self.next_at = float(gate.until)
+            if at_pace:
+                self.interval = self._slower(gate.until - now, now)
 
     def _slower(self, wait: int, now: int) -> float:
         """The interval that the platform has shown, with a little room."""
@@ -91,7 +95,8 @@ class Pace:
             first, last, count = self.accepted[0], self.accepted[-1], len(self.accepted)
             shown = max((now - first) / count, (last - first) / (count - 1))
             return max(shown * _ROOM, _FAST_MS)
-        return self.interval * _SLOWER or min(float(wait), _FIRST_MS)
+        slower = min(self.interval * _SLOWER, _SLOWEST_MS)
+        return slower or min(float(wait), _FIRST_MS)
 
     def moved(self, entry: Entry, now: int) -> None:
         """The log says this of an entry behind the gate."""

@@ -93,7 +93,7 @@ def run(
 
 def _well(bucket: Bucket, messages: int, took: float, needs: float) -> bool:
     few = bucket.refused <= bucket.taken * 0.1 + 10
-    return few and bucket.taken == messages and took <= needs / 0.8 + 2
+    return few and bucket.taken == messages and took <= 2 * needs
 
 
 async def _played(

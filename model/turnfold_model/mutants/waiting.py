@@ -47,9 +47,16 @@ WAITING: Final = (
     _broken(
         "refusals do not make the pace slower",
         f"{_PACE}._slower",
-        "return self.interval * _SLOWER or min(float(wait), _FIRST_MS)",
-        "return self.interval or min(float(wait), _FIRST_MS)",
+        "self.interval * _SLOWER",
+        "self.interval",
         f"{_FLOW}::refusals_double",
+    ),
+    _broken(
+        "each refused probe makes the pace slower",
+        f"{_PACE}.closed",
+        "at_pace = not self.half_open or not self.interval",
+        "at_pace = True",
+        f"{_FLOW}::says_nothing_of_the_pace",
     ),
     _broken(
         "a retry sends what may have arrived",
