@@ -88,10 +88,10 @@ Past ==
 
 Delivered == phase = "dispatched" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
 
-\* Proven not accepted. With an older attempt in doubt that proves nothing.
+\* Proven not accepted. That proves nothing of an older attempt in doubt.
 NotAccepted(to, refund) ==
   /\ phase' = IF doubt THEN "in_doubt" ELSE to
-  /\ used' = IF doubt THEN used ELSE used - refund
+  /\ used' = used - refund
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, taken>>
 

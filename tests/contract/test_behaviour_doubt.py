@@ -257,6 +257,24 @@ async def test_a_policy_sends_again_so_often_and_then_asks_a_person(
     assert len(lone.platform.calls) == sends + 1
 
 
+async def test_a_deferral_costs_nothing_while_an_older_attempt_is_in_doubt(
+    lone: Gateway,
+) -> None:
+    """The word that allowed the attempt allows the next one, and the doubt stays."""
+    limit = reject(FailureClass.RATE_LIMITED, retry_after_ms=1_000)
+    kernel, name = await sent(lone, unknown(), *[limit] * 12, policy=BlindPolicy.RESEND)
+    for _ in range(12):
+        await lone.advance(1_000)
+        found = entry(kernel, name)
+        assert (found.phase, found.doubt, found.resend) == (Phase.IN_DOUBT, True, True)
+        assert found.used <= 1
+    await lone.advance(1_000)
+    assert entry(kernel, name).phase is Phase.DELIVERED
+    assert len(lone.platform.calls) == 14
+    told = story(kernel, name)
+    assert (told.count("resolved"), told.count("deferred")) == (1, 12)
+
+
 async def test_a_resend_policy_ends_with_the_budget(lone: Gateway) -> None:
     lone.settings = Settings(max_attempts=3, max_resends=9)
     kernel, name = await sent(lone, *[unknown()] * 9, policy=BlindPolicy.RESEND)

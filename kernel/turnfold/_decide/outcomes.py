@@ -133,12 +133,12 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     rule = RULES[outcome.failure]
     if rule.gate is not None:
         close_gate(draft, entry.lane, outcome)
-    if not rules.no_doubt(entry):
+    if not rule.counts:  # it says nothing of the message, nor of an older attempt
+        _defer(draft, entry, outcome)
+    elif not rules.no_doubt(entry):
         _refused_in_doubt(draft, entry, outcome)
     elif rule.ends:
         fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
-    elif not rule.counts:
-        _defer(draft, entry, outcome)
     else:
         _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
 

@@ -100,6 +100,9 @@ WALKS: Final = (
     Walk("queue go refuse go dispatch", prepares=True),
     # in doubt, and before the wire
     Walk("queue go dispatch lose go refuse", prepares=True),
+    # a deferral leaves an older doubt as it was
+    Walk("queue go lose go limit"),
+    Walk("queue go dispatch lose go limit", prepares=True),
     # a part of several
     Walk("queue go accept go accept", parts=2),
     Walk("queue go lose delivered", parts=2),
@@ -207,10 +210,6 @@ UNTAKEN: Final = MappingProxyType(
             (
                 _all("outbox", "planned", *_BEYOND_QUEUED),
                 f"{_NO_CODE}: a live reply is planned when it is sealed",
-            ),
-            (
-                _all("outbox", "deferred", *_ON_ITS_WAY, to="in_doubt"),
-                f"{_NO_CODE}: with an older doubt it is `unknown`, which costs a unit",
             ),
             (
                 _all("turn", "amended", *_OVER, to="answered"),

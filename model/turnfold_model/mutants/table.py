@@ -120,6 +120,14 @@ PROGRAMS: Final = (
 )
 DECISIONS: Final = (
     one(
+        "a deferral in doubt costs a unit and the word that allowed it",
+        "decision",
+        f"{_D}.outcomes:_rejected",
+        "not rule.counts",
+        "not rule.counts and rules.no_doubt(entry)",
+        f"{_DOUBT}::a_deferral_costs_nothing",
+    ),
+    one(
         "an entry with nothing left to send stays open",
         "decision",
         f"{_D}.outcomes:_go_on",

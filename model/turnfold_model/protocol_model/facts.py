@@ -55,11 +55,10 @@ def late_receipt(config: Config, column: Column, part: int) -> Column:
 
 
 def not_sent(config: Config, column: Column, phase: Ph, *, refund: int = 0) -> Column:
-    """Proven not accepted; with an older attempt in doubt that proves nothing."""
+    """Proven not accepted; that proves nothing of an older attempt in doubt."""
     log = column.log
     to = Ph.IN_DOUBT if log.doubt and config.without != "doubt" else phase
-    used = log.used - (refund if not log.doubt else 0)
-    return commit(config, column, log._replace(phase=to, used=used))
+    return commit(config, column, log._replace(phase=to, used=log.used - refund))
 
 
 def unknown(config: Config, column: Column) -> Column:

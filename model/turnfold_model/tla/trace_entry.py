@@ -34,7 +34,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "cancelled": frozenset({"AbortedAttempt", "FailedRetryable"}),
         "owner_died": frozenset({"OwnerDiedBefore", "OwnerDiedAfter"}),
         "unknown": frozenset({"AnswerLost", "NoAnswer"}),
-        "refused_in_doubt": frozenset({"FailedRetryable", "Deferred"}),
+        "refused_in_doubt": frozenset({"FailedRetryable"}),
         "reconciled": frozenset({"Absent"}),
         "parked": frozenset({"Parked", "OutOfMeans"}),
         "permanent": frozenset({"FailedPermanent"}),
