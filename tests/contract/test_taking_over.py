@@ -65,9 +65,8 @@ def later(number: int) -> Command:
         kind=Kind.NOTICE,
         packed=(pack(Text("later")),),
         not_before=4_000_000_000_000,
-        expires_at=4_100_000_000_000,
     )
-    return enqueue_command(intent, 0, 0)
+    return enqueue_command(intent, 0, 60_000)
 
 
 async def answer(handle: Any) -> None:
