@@ -12,6 +12,7 @@ The record in the database explains who the owner is. The lock alone decides.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -81,6 +82,7 @@ class FileOwnership:
         self._file = f"{path}.worker"
         self._book = book
         self._held: tuple[_Key, Owner] | None = None
+        self._store = ""  # the database that it was taken for
 
     async def take(self) -> Owner | None:
         """Become the owner; None while another process or handle is.
@@ -114,7 +116,7 @@ class FileOwnership:
             gone = last.owner.id in _registry.released or not is_alive(last.owner)
             if not gone:
                 return None
-        owner = this_process()
+        owner, self._store = this_process(), store
         self._book.record_claim(Claim(owner=owner, store=store, lock=lock))
         return owner
 
@@ -131,11 +133,13 @@ class FileOwnership:
 
     @property
     def held(self) -> bool:
-        """True while this process has the lock, and on the file that has the name."""
+        """True while this process has the lock, and on the file that has the name, and
+        the database is the one that it was taken for."""
         if self._held is None or self._held[0][2] != os.getpid():
             return False
         try:
-            return _key_of(self._file) == self._held[0]
+            same = file_id(self._path) == self._store
+            return same and _key_of(self._file) == self._held[0]
         except OSError:  # its folder is out of reach: nobody can say that it is ours
             return False
 
@@ -171,9 +175,12 @@ class FileOwnership:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            return os.open(self._file, flags, 0o644)
+            descriptor = os.open(self._file, flags, 0o600)
         except OSError as exc:
             raise DiskError(path=self._file, problem=str(exc)) from exc
+        with contextlib.suppress(PermissionError):  # the file of another user
+            os.fchmod(descriptor, 0o600)  # who may read it may hold a lock on it
+        return descriptor
 
 
 def _let_go(key: _Key, owner: Owner) -> None:

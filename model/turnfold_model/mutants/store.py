@@ -15,6 +15,7 @@ _CHECKPOINT = f"{_TESTS}/test_sqlite_checkpoint.py"
 _ERASING = f"{_TESTS}/test_sqlite_erasing.py"
 _THREADS = f"{_TESTS}/test_sqlite_threads.py"
 _OWNERSHIP = f"{_TESTS}/test_ownership.py"
+_FILES = f"{_TESTS}/test_sqlite_files.py"
 _CODEC = "test:fast/test_codec.py"
 
 
@@ -35,6 +36,27 @@ STORE: Final = (
             Edit(f"{_SEAT}._lock", "if key in _registry.open:", "if False:"),
         ),
         ("store",),
+    ),
+    _broken(
+        "a commit in files that lost their names counts",
+        f"{_WRITING}._end",
+        "self._files is not None",
+        "False",
+        f"{_FILES}::lost_their_name",
+    ),
+    _broken(
+        "a worker whose database is gone goes on",
+        f"{_SEAT}.held",
+        "file_id(self._path) == self._store",
+        "True",
+        f"{_FILES}::stands_down",
+    ),
+    _broken(
+        "a sweep looks through a link",
+        f"{_S}.sqlite.files:BodyFolder.names",
+        "self._path.is_symlink() or not self._path.is_dir()",
+        "not self._path.is_dir()",
+        f"{_FILES}::a_sweep",
     ),
     _broken(
         "two processes may both be the worker",

@@ -14,6 +14,7 @@ it may be the older one, or unreadable: then nothing is noticed, and nothing is 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import attrs
 
 from turnfold._log import canonical
 from turnfold.clock import Lived
-from turnfold.errors import DiskError, InvalidInputError
+from turnfold.errors import DiskError, InvalidInputError, OwnedError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
@@ -91,9 +92,11 @@ class BodyFolder:
 
     def names(self) -> Sequence[str]:
         """The files that this library may have written; all others are not its own."""
-        if not self._path.is_dir():
+        if self._path.is_symlink() or not self._path.is_dir():
             return []
-        return sorted(f.name for f in self._path.iterdir() if _OURS(f.name))
+        with os.scandir(self._path) as found:
+            ours = [f.name for f in found if f.is_file(follow_symlinks=False)]
+        return sorted(filter(_OURS, ours))
 
     def discard(self, names: Sequence[str]) -> None:
         """Remove files for good: durable when it returns. The disk itself may keep old
@@ -120,8 +123,10 @@ class BodyFolder:
         return True
 
     def _make(self) -> None:
+        if self._path.is_symlink():
+            raise OSError(errno.ELOOP, "the folder of bodies is a link")
         if not self._path.is_dir():
-            self._path.mkdir(exist_ok=True)
+            self._path.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self._path.parent)
 
 
@@ -135,11 +140,56 @@ def sync_folder(path: Path) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and make its bytes durable; its name is not yet."""
-    with path.open("wb") as file:
+    """Write a new file that nobody else may read, and make its bytes durable; its name
+    is not yet. What has the name is taken away first: a link is never followed."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  a descriptor
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def make_private(path: str) -> None:
+    """Make an empty database that nobody else may read, unless there is one. SQLite
+    gives its other files the same rights."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        return
+    except OSError as exc:
+        raise DiskError(path=path, problem=str(exc)) from exc
+
+
+class OpenFiles:
+    """The database and its WAL as they were when they were opened. A commit that went
+    to files without their names is in nobody's store."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._known = {name: _identity(name) for name in (path, f"{path}-wal")}
+
+    def check(self) -> None:
+        """Raises OwnedError if a name stands for another file now, or for none."""
+        for name, known in self._known.items():
+            now = _identity(name)
+            if known is None and now is not None:
+                self._known[name] = now  # the WAL comes with the first commit
+            elif known != now:
+                owner = f"{name} was moved, replaced or deleted under this one"
+                raise OwnedError(path=self._path, owner=owner)
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """None if there is no such file. Raises DiskError."""
+    try:
+        status = os.stat(name)  # noqa: PTH116  once for each commit: no Path is made
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise DiskError(path=name, problem=str(exc)) from exc
+    return status.st_dev, status.st_ino
 
 
 class MarkFile:

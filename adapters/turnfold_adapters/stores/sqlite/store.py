@@ -58,7 +58,13 @@ from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
     typed_error,
 )
-from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, MarkFile
+from turnfold_adapters.stores.sqlite.files import (
+    INLINE_MAX,
+    BodyFolder,
+    MarkFile,
+    OpenFiles,
+    make_private,
+)
 from turnfold_adapters.stores.sqlite.reads import Reads, read_files
 from turnfold_adapters.stores.sqlite.wal import Mover, Wal, has_log
 from turnfold_adapters.stores.sqlite.writing import (
@@ -181,6 +187,9 @@ class SqliteStore:
         connection.check_disk(self.path)
         if not Path(self.path).parent.is_dir():
             raise DiskError(path=self.path, problem="its folder does not exist")
+        real = self._settings.vfs is None
+        if real:
+            make_private(self.path)
         found, wait = has_log(self.path), BusyWait(self._busy_ms)
         self._writer = connection.open_writer(self._settings, wait)
         own = Reads(self._writer, self.path, wait, self._folder)
@@ -198,7 +207,8 @@ class SqliteStore:
         else:
             self._reader = connection.open_reader(self._settings, self._wait)
             reads = Reads(self._reader, self.path, self._wait, self._folder)
-        self._writing = Writing(own, wal, self._folder, self._doubt)
+        files = OpenFiles(self.path) if real else None
+        self._writing = Writing(own, wal, self._folder, self._doubt, files)
         self._reads = reads
 
     def _mover(self) -> Mover | None:

@@ -38,7 +38,7 @@ from turnfold_adapters.stores.sqlite.connection import (
     rollback,
     typed_error,
 )
-from turnfold_adapters.stores.sqlite.files import BodyFolder, place_in
+from turnfold_adapters.stores.sqlite.files import BodyFolder, OpenFiles, place_in
 from turnfold_adapters.stores.sqlite.known import Remembered
 from turnfold_adapters.stores.sqlite.reads import Reads, packed
 from turnfold_adapters.stores.sqlite.transaction import (
@@ -96,8 +96,9 @@ class Writing:
         wal: Wal,
         folder: BodyFolder,
         doubt: Callable[[BaseException], None],
+        files: OpenFiles | None = None,
     ) -> None:
-        self.own, self.wal = own, wal
+        self.own, self.wal, self._files = own, wal, files
         self.known = Remembered()
         self.over = False
         self._conn, self._run = own.conn, own.run
@@ -259,6 +260,8 @@ class Writing:
             if self._conn.in_transaction:
                 self._undo(tx, exc)
             raise
+        if self._files is not None:
+            self._files.check()
 
     def _in_doubt(self, cause: BaseException) -> None:
         self.over = True
