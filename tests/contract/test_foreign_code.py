@@ -18,7 +18,7 @@ from turnfold.api import callbacks
 from turnfold.api.kernel import Kernel
 from turnfold.audit import audit_store
 from turnfold.enums import DeliveryClass, FailureClass
-from turnfold.errors import OwnedError, StaleRunError
+from turnfold.errors import OwnedError, StaleRunError, TurnfoldError
 from turnfold.ports.channel import (
     Accepted,
     Capabilities,
@@ -347,3 +347,21 @@ async def test_no_kind_of_misbehaviour_in_any_place_stops_a_gateway(
 
 
 NOT_A_CHANNEL = ("handler", "source", "hook", "async hook", "close")
+
+
+@pytest.mark.case("U06")
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_channel_that_cannot_be_looked_at_is_refused_by_a_typed_error(
+    kind: str,
+) -> None:
+    """Without a loop, Ctrl-C is Ctrl-C."""
+
+    class Shy(Good):
+        @property
+        def capabilities(self) -> Any:
+            return now(kind)
+
+    kernel = Kernel(MemoryStore(MemoryDisk()))
+    error = KeyboardInterrupt if kind == "KeyboardInterrupt" else TurnfoldError
+    with pytest.raises(error):
+        kernel.attach("shy", Shy())

@@ -97,7 +97,11 @@ def _pass_on(interrupt: KeyboardInterrupt) -> None:
     def again() -> None:
         raise interrupt
 
-    asyncio.get_running_loop().call_soon(again)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # no loop runs, so no message waits for this call
+        raise interrupt from None
+    loop.call_soon(again)
 
 
 class HiddenTextError(Exception):

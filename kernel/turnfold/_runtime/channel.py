@@ -333,6 +333,18 @@ class AttachedChannel:
             report(f"channel {self.name}/{self.account}: {method}() raised", error)
 
 
+def attached(name: str, account: str, channel: object) -> AttachedChannel:
+    """Raises ContractError, whatever a look at the channel raises."""
+    end = answered(AttachedChannel, name, account, channel)
+    if end.error is None:
+        made: AttachedChannel = end.value
+        return made
+    if isinstance(end.error, TurnfoldError):
+        raise end.error
+    problem = f"its methods cannot be read: {told(end.error)}"
+    raise ContractError(channel=name, problem=problem) from end.error
+
+
 _KEY_SPACE = 2**64  # fewer keys than this would meet by chance
 
 

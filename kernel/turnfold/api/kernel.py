@@ -28,7 +28,7 @@ from turnfold._log.ids import (
 )
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import Calls
-from turnfold._runtime.channel import AttachedChannel, close_channels
+from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.open_streams import OpenStreams
@@ -112,7 +112,7 @@ class Kernel(Waiting, Commands):
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
-        desk = AttachedChannel(name, account, channel)
+        desk = attached(name, account, channel)
         self._desks[key] = desk
         self._views[key] = ChannelFacts(prepares=desk.prepares)
         if self._driver is not None and self._driver.works:
