@@ -194,8 +194,8 @@ STORE: Final = (
     _broken(
         "a sweep removes files that are not the store's own",
         f"{_S}.sqlite.files:BodyFolder.names",
-        "_OURS(f.name)",
-        "True",
+        "filter(_OURS, ours)",
+        "ours",
         f"{_TESTS}/test_sqlite_writing.py::files_that_a_crash_left",
     ),
     _broken(
