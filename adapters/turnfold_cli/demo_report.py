@@ -9,17 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import frozen
 from rich.table import Table
 
-from turnfold._state.entry import Entry
-from turnfold._state.fold import State, apply
-from turnfold._state.turn import Turn
 from turnfold.audit import Report as Audit
 from turnfold.audit import Rule, audit_store, read_witness
 from turnfold.enums import Kind, Phase
 from turnfold.errors import CorruptLogError
-from turnfold.ports.store import Store, record_pages
+from turnfold.inspect import EntryView, Filter, Inspect, TurnView
+from turnfold.ports.store import Store
 from turnfold_cli.demo_plan import STORE, Class, Message, Plan
 from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
@@ -65,30 +63,20 @@ class Report:
         return shown
 
 
-@define
-class _Log:
-    """The folded log: every stream, turns by message, entries by turn."""
+_ALL = Filter(what="turn", limit=1_000_000)
 
-    states: dict[str, State] = field(factory=dict)
-    turns: dict[str, Turn] = field(factory=dict)
-    entries: dict[str, list[Entry]] = field(factory=dict)
 
-    @classmethod
-    async def of(cls, store: Store) -> "_Log":
-        log = cls()
-        async for page in record_pages(store):
-            for record in page:
-                try:
-                    state = apply(log.states.get(record.stream), record)
-                except CorruptLogError:
-                    continue  # the audit names it; its message will count as lost
-                log.states[record.stream] = state
-        for state in log.states.values():
-            if isinstance(state, Turn):
-                log.turns[state.message_id] = state
-            elif isinstance(state, Entry) and state.turn:
-                log.entries.setdefault(state.turn, []).append(state)
-        return log
+async def _turns(store: Store) -> dict[str, TurnView]:
+    """The turns of the log, with their entries, by the id of their message."""
+    inspect, turns = Inspect(store), {}
+    for row in await inspect.list(_ALL):
+        try:
+            turn = await inspect.show(row.id)
+        except CorruptLogError:
+            continue  # the audit names it; its message will count as lost
+        if isinstance(turn, TurnView):
+            turns[turn.inbound[0].message_id] = turn
+    return turns
 
 
 async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
@@ -96,12 +84,14 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
     witness = read_witness((evidence.folder / WITNESS).read_bytes())
     async with reading(evidence.folder / STORE) as store:
         audit = await audit_store(store, witness=witness)
-        log = await _Log.of(store)
+        turns = await _turns(store)
     breaches = [str(finding) for finding in audit.findings]
     breaches += [f"{Rule.ONE_TURN} {text}" for text in _once(plan, evidence)]
     if mode is not Class.BLIND:
-        breaches += [f"{Rule.LANE_ORDER} {text}" for text in _overtaken(log, evidence)]
-    fates = {m.name: _fate(m, log, evidence) for m in plan.messages}
+        breaches += [
+            f"{Rule.LANE_ORDER} {text}" for text in _overtaken(turns, evidence)
+        ]
+    fates = {m.name: _fate(m, turns, evidence) for m in plan.messages}
     breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in _BAD]
     became = Counter(fates.values())
     faults = evidence.stats["faults_fired"]
@@ -109,7 +99,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         delivery=mode.value,
         seed=seed,
         messages=len(plan.messages),
-        turns=len(log.turns),
+        turns=len(turns),
         delivered=became["delivered"],
         parked=became["parked"],
         pending=became["pending"],
@@ -160,13 +150,13 @@ def _doubled(evidence: Evidence) -> int:
     return again + len(_same_text(evidence.witness))
 
 
-def _overtaken(log: _Log, evidence: Evidence) -> Iterator[str]:
+def _overtaken(turns: Mapping[str, TurnView], evidence: Evidence) -> Iterator[str]:
     """The parts of a lane arrive in the order in which they were queued. Not asked of
     a blind platform, where a parked head lets the others pass."""
     place = {
-        part.key: (entry.lane, (entry.order, index))
-        for entry in log.states.values()
-        if isinstance(entry, Entry)
+        part.key: (entry.lane, (entry.happened[0].position, index))
+        for turn in turns.values()
+        for entry in turn.entries
         for index, part in enumerate(entry.parts)
     }
     latest: dict[str, tuple[int, int]] = {}
@@ -177,16 +167,15 @@ def _overtaken(log: _Log, evidence: Evidence) -> Iterator[str]:
         latest[lane] = max(latest.get(lane, order), order)
 
 
-def _fate(message: Message, log: _Log, evidence: Evidence) -> str:
+def _fate(message: Message, turns: Mapping[str, TurnView], evidence: Evidence) -> str:
     """Every piece of the answer has to be somewhere; what is parked is in plain sight."""
-    turn = log.turns.get(message.name)
+    turn = turns.get(message.name)
     if turn is None:
         return "lost"
-    entries = log.entries.get(turn.stream, [])
-    wanted = [entry for entry in entries if entry.phase is not Phase.ABORTED]
+    wanted = [entry for entry in turn.entries if entry.phase is not Phase.ABORTED]
     if any(entry.phase is Phase.PARKED for entry in wanted):
         return "parked"
-    if turn.open or any(entry.open for entry in wanted):
+    if not turn.phase.closed or not all(entry.phase.closed for entry in wanted):
         return "pending"
     whole = _arrived(message, wanted, evidence.witness)
     delivered = all(entry.phase is Phase.DELIVERED for entry in wanted)
@@ -194,7 +183,7 @@ def _fate(message: Message, log: _Log, evidence: Evidence) -> str:
 
 
 def _arrived(
-    message: Message, entries: list[Entry], witness: Sequence[Mapping[str, Any]]
+    message: Message, entries: list[EntryView], witness: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Has the platform every text of the answer, and its file?"""
     texts = {m["text"] for m in witness}

@@ -111,6 +111,18 @@ def test_imports_in_the_kernel_go_down() -> None:
     ]
 
 
+def test_adapters_import_no_private_package_of_the_kernel() -> None:
+    """An adapter or a tool needs no more than others can have. The model and the tests
+    may look inside."""
+    assert not [
+        f"{_name(path)} imports {name}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "adapters")
+        for name in _imported(path)
+        if name.startswith("turnfold._")
+    ]
+
+
 # Who sets fields of others: the fold those of states, a decision those of its draft.
 MAY_SET = {"self", "draft", "new", "counted"}
 FOLD = {"entry.py", "entry_fold.py", "turn.py"}

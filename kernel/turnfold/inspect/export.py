@@ -6,19 +6,81 @@ with their `count`, so that a damaged row does not stop an export.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
 
 from turnfold._log import canonical
+from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
 from turnfold._log.canonical import Record
-from turnfold.errors import InvalidInputError
-from turnfold.ports.store import Body
+from turnfold._log.codec import decode
+from turnfold.errors import CorruptLogError, InvalidInputError
+from turnfold.ports.store import Body, BodyRef, Store, Wanted, record_pages
 
 _ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
 _FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them
 _TYPES = {"hash": str, "stream": str, "events": list, "raw": str}  # others: integers
+
+
+async def lines(
+    store: Store, after: int = 0, *, bodies: bool = False
+) -> AsyncIterator[bytes]:
+    """The log after a position, a line for each record. `bodies`: with those that its
+    events name. Raises StoreError if the store cannot be read."""
+    async for page in record_pages(store, after):
+        if bodies:
+            for record, named in zip(page, await _bodies(store, page), strict=True):
+                yield dump(record, named)
+        else:
+            for record in page:
+                yield dump(record)
+
+
+async def _bodies(
+    store: Store, page: Sequence[Record]
+) -> Sequence[Mapping[int, Body | None]]:
+    """For each record the bodies that its events name, by number."""
+    named = [_named(record) for record in page]
+    found = await _fetch(store, (place for places in named for place in places))
+    contents = [_contents(places, found) for places in named]
+    found |= await _fetch(store, (place for places in contents for place in places))
+    return [
+        {place[1]: found[place] for place in (*places, *more)}
+        for places, more in zip(named, contents, strict=True)
+    ]
+
+
+def _named(record: Record) -> dict[BodyRef, bool]:
+    """The bodies that a record names; True for a payload."""
+    try:
+        return {
+            place_of(record.stream, ref): isinstance(event, PAYLOADS)
+            for event in decode(record)
+            for ref in digests_of(event)
+        }
+    except (CorruptLogError, InvalidInputError):
+        return {}
+
+
+def _contents(
+    named: Mapping[BodyRef, bool], found: Mapping[BodyRef, Body | None]
+) -> list[BodyRef]:
+    """The contents of files, which only the payloads of the files name."""
+    contents = []
+    for place, payload in named.items():
+        body = found[place] if payload else None
+        ref = None if body is None else content_in(body.data)
+        if ref is not None:
+            with suppress(InvalidInputError):
+                contents.append(place_of(place[0], ref))
+    return contents
+
+
+async def _fetch(store: Store, places: Iterable[BodyRef]) -> dict[BodyRef, Body | None]:
+    wanted = Wanted(bodies=frozenset(places))
+    return dict((await store.fetch(wanted)).bodies) if wanted.bodies else {}
 
 
 def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> bytes:

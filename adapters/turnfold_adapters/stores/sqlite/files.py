@@ -15,6 +15,7 @@ it may be the older one, or unreadable: then nothing is noticed, and nothing is 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -22,9 +23,8 @@ from pathlib import Path
 
 import attrs
 
-from turnfold._log import canonical
 from turnfold.clock import Lived
-from turnfold.errors import DiskError, InvalidInputError, OwnedError
+from turnfold.errors import DiskError, OwnedError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
@@ -225,13 +225,13 @@ def _bytes(mark: Watermark) -> bytes:
     value = {"hash": head.hash.hex(), "position": head.position, "store": mark.store}
     if mark.lived is not None:
         value["lived"] = attrs.asdict(mark.lived)
-    return canonical.dumps(value) + b"\n"
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def _mark(data: bytes) -> Watermark | None:
     try:
-        value = canonical.loads(data.removesuffix(b"\n"))
-    except InvalidInputError:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     match value:
         case {"hash": str(digest), "position": int(position), "store": str(store)}:
