@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from turnfold._state.entry import Entry
+from turnfold.clock import Clock
 from turnfold.enums import Phase
 
 APPEND_MS = 5_000  # a commit takes milliseconds
@@ -75,3 +76,14 @@ _COUNTS: Mapping[str, str] = {
     "corrupt_streams": "stream(s) cannot be read",
     "inbox_refused": "command(s) in the inbox cannot be done",
 }
+
+
+def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
+    """How both times stand. `last_at`: log time of the last record, in ms."""
+    return {
+        "log_ahead_ms": max(clock.now(), last_at) - clock.wall_now(),
+        "wall_trusted": clock.trusted,
+        "wall_synchronised": clock.synchronised,
+        "wall_steps": clock.steps,
+        "last_step_ms": clock.last_step_ms,
+    }

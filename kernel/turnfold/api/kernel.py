@@ -16,16 +16,8 @@ from attrs import asdict
 
 from turnfold._decide import operator
 from turnfold._decide.turns import Acceptance
-from turnfold._decide.unit_of_work import (
-    ChannelFacts,
-    Context,
-    Fence,
-    UnitOfWork,
-)
-from turnfold._log.ids import (
-    account_scope,
-    time_id,
-)
+from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWork
+from turnfold._log.ids import account_scope, time_id
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import Calls
 from turnfold._runtime.channel import AttachedChannel, attached, close_channels
@@ -40,7 +32,7 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
-from turnfold.api.health import Wellness, due_since, judge
+from turnfold.api.health import Wellness, due_since, judge, time_facts
 from turnfold.api.portal import Home, Portal
 from turnfold.api.waiting import CLOSABLE, Waiting, tell
 from turnfold.clock import LEAD_MS, Clock
@@ -555,7 +547,7 @@ class Kernel(Waiting, Commands):
             "gates": self._gates(driver),
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
-            "time": self._time_facts(driver),
+            "time": time_facts(self._clock, driver.book.last_at),
             **store.facts(),
         }
 
@@ -589,17 +581,6 @@ class Kernel(Waiting, Commands):
             for gate in driver.book.closed_gates()
             if gate.holds(self._clock.now()) or gate.stream in waiting
         ]
-
-    def _time_facts(self, driver: Driver) -> Mapping[str, Any]:
-        clock = self._clock
-        log = max(clock.now(), driver.book.last_at)
-        return {
-            "log_ahead_ms": log - clock.wall_now(),
-            "wall_trusted": clock.trusted,
-            "wall_synchronised": clock.synchronised,
-            "wall_steps": clock.steps,
-            "last_step_ms": clock.last_step_ms,
-        }
 
 
 def _unwanted(turn: Turn) -> bool:
