@@ -5,6 +5,7 @@ what a log means.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -25,6 +26,38 @@ def _ms(default: int) -> int:
     return value
 
 
+def _at_least_one(_: object, attribute: object, value: object) -> None:
+    if type(value) is not int or value < 1:
+        name = getattr(attribute, "name", "setting")
+        raise InvalidInputError(field=name, problem=f"expected an int >= 1: {value!r}")
+
+
+def _some(default: int) -> int:
+    """A limit or a time that would stop everything if it were 0."""
+    value: int = field(default=default, validator=_at_least_one)
+    return value
+
+
+def _of_type(*types: type) -> Any:
+    def check(_: object, attribute: Any, value: object) -> None:
+        if not isinstance(value, types):
+            names = " or ".join(t.__name__ for t in types)
+            problem = f"expected {names}, got {value!r}"
+            raise InvalidInputError(field=attribute.name, problem=problem)
+
+    return check
+
+
+def _policy(value: str) -> BlindPolicy:
+    """A policy, given as itself or as its word."""
+    try:
+        return BlindPolicy(value)
+    except ValueError as exc:
+        words = ", ".join(BlindPolicy)
+        problem = f"expected one of {words}: {value!r}"
+        raise InvalidInputError(field="blind", problem=problem) from exc
+
+
 def _positive_or_none(owner: object, attribute: object, value: object) -> None:
     if value is not None:
         _positive(owner, attribute, value)
@@ -37,40 +70,45 @@ def _ms_or_none(default: int) -> int | None:
 
 @frozen(kw_only=True)
 class Settings:
-    max_attempts: int = _ms(8)  # per part
+    max_attempts: int = _some(8)  # per part
     max_resends: int = _ms(1)  # by a policy, per part, before parking
     backoff_base_ms: int = _ms(1_000)
-    backoff_cap_ms: int = _ms(900_000)
-    attempt_deadline_ms: int = _ms(60_000)
+    backoff_cap_ms: int = _some(900_000)
+    attempt_deadline_ms: int = _some(60_000)
     settle_ms: int = _ms(120_000)
-    final_ttl_ms: int = _ms(24 * HOUR)
-    block_ttl_ms: int = _ms(600_000)  # blocks and tools
-    max_runs: int = _ms(3)  # per turn
+    final_ttl_ms: int = _some(24 * HOUR)
+    block_ttl_ms: int = _some(600_000)  # blocks and tools
+    max_runs: int = _some(3)  # per turn
     run_deadline_ms: int | None = _ms_or_none(
         HOUR // 2
     )  # None: a run may take for ever
     hook_deadline_ms: int | None = _ms_or_none(60_000)
     drain_ms: int = _ms(10_000)
-    max_crashes: int = _ms(5)  # process deaths before quarantine
+    max_crashes: int = _some(5)  # process deaths before quarantine
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
     probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
     auth_probe_ms: int = _ms(
         600_000
     )  # a refused token: how long before one tries again
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
-    blind: BlindPolicy = BlindPolicy.HOLD
-    yield_retryable: bool = False  # a head that waits for its retry lets others pass
-    yield_closed: bool = True  # a parked head does; a terminal one has left the lane
-    concurrent_runs: int = _ms(100)
-    concurrent_sends: int = _ms(1_000)
-    max_open_entries: int = _ms(1_000_000)  # open entries before enqueue says no
+    blind: BlindPolicy = field(default=BlindPolicy.HOLD, converter=_policy)
+    yield_retryable: bool = field(
+        default=False, validator=_of_type(bool)
+    )  # a head that waits for its retry lets others pass
+    yield_closed: bool = field(
+        default=True, validator=_of_type(bool)
+    )  # a parked head does; a terminal one has left the lane
+    concurrent_runs: int = _some(100)
+    concurrent_sends: int = _some(1_000)
+    max_open_entries: int = _some(1_000_000)  # open entries before enqueue says no
     notices: Mapping[str, str] = field(
+        validator=_of_type(Mapping),
         factory=lambda: {
             "runs_exhausted": "Something went wrong and there is no answer. "
             "Please try again.",
             "interrupted": "The answer was interrupted and may be incomplete.",
             "undeliverable": "An answer could not be delivered.",
-        }
+        },
     )
 
     def ttl_ms(self, kind: Kind) -> int:

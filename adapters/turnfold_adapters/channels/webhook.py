@@ -154,6 +154,7 @@ class WebhookChannel:
             else self._httpx.Limits(max_keepalive_connections=0)
         )
         client: httpx.AsyncClient = self._httpx.AsyncClient(
+            trust_env=False,  # a proxy of the environment would get the token
             limits=limits,
             verify=_tls(),
             follow_redirects=False,
