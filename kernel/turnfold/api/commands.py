@@ -63,6 +63,12 @@ class Commands:
     Each is decided here by the owner of the store. In any other process it is posted to
     the owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
     others wait for the owner's answer.
+
+    Every command raises NotOpenError before `open` and after `close`, InvalidInputError
+    for an argument of a wrong type or out of range, and StoreError if the store fails.
+    A command that waits for the owner raises RequestedError if no owner answered in
+    time: it is not lost. A command about one id also raises NotFoundError, and
+    IllegalTransitionError or RuleBrokenError if the turn or entry does not allow it.
     """
 
     _clock: Clock
