@@ -428,11 +428,7 @@ class Driver:
         self.epoch, self._taking_over = epoch, self.clock.mono_ms()
         self.sender.begin()
         self.start([scheduler.TAKE_OVER])
-        try:
-            await self._looked.wait()
-        except asyncio.CancelledError:
-            self.abandon()  # nobody will hold the store for what it starts
-            raise
+        await self._looked.wait()
 
     @property
     def works(self) -> bool:

@@ -75,8 +75,8 @@ OWNING: Final = (
     ),
     _broken(
         "a worker whose opening was cancelled goes on",
-        f"{_DRIVER}.begin",
-        "self.abandon()",
+        "turnfold.api.kernel:Kernel._undo",
+        "driver.abandon()",
         "pass",
         f"{_TAKING}::leaves_nobody_at_work",
     ),
