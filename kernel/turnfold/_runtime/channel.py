@@ -179,6 +179,13 @@ def _text(value: object) -> str:
 # --- A channel as attached: its methods found once, its answers held to the contract ---
 
 
+_ARGUMENTS = {  # of the methods that are awaited
+    "send": ("part", "key", "attempt"),
+    "prepare": ("part",),
+    "reconcile": ("part", "since_ms"),
+}
+
+
 class AttachedChannel:
     """One channel under one name and account. Raises ContractError if it is none."""
 
@@ -199,7 +206,20 @@ class AttachedChannel:
         if not inspect.iscoroutinefunction(method):
             problem = f"{name}() must be an `async def` method"
             raise ContractError(channel=self.name, problem=problem)
+        self._check_arguments(name, method)
         return method
+
+    def _check_arguments(self, name: str, method: Any) -> None:
+        """Else each message would find out, one after the other."""
+        if isinstance(self.channel, type):
+            problem = f"{self.channel.__name__} is a class; attach an instance of it"
+            raise ContractError(channel=self.name, problem=problem)
+        arguments = _ARGUMENTS[name]
+        try:
+            inspect.signature(method).bind(*arguments)
+        except TypeError as exc:
+            problem = f"{name}() must take ({', '.join(arguments)}): {exc}"
+            raise ContractError(channel=self.name, problem=problem) from exc
 
     def _declared(self) -> Capabilities:
         declared = getattr(self.channel, "capabilities", None)
