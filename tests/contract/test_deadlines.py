@@ -187,7 +187,6 @@ async def test_silence_that_nobody_stated_is_told(
     assert ("returned a int, which is no reply" in caplog.text) is (given == 7)
 
 
-@pytest.mark.case("U10")
 async def test_a_hook_may_be_async_and_no_commit_waits_for_it(wild: Gateway) -> None:
     told: list[str] = []
     go = asyncio.Event()

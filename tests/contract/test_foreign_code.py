@@ -330,7 +330,7 @@ def _tells(kernel: Kernel, place: str, kind: str) -> None:
         assert health["foreign_bugs"]["handler"] == 2
 
 
-@pytest.mark.case("U01", "U06", "U09", "U10", "U11", "U12", "T05", "L07")
+@pytest.mark.case("U01", "U06", "U09", "U11", "U12", "T05", "L07")
 @pytest.mark.parametrize("place", PLACES)
 async def test_no_kind_of_misbehaviour_in_any_place_stops_a_gateway(
     place: str, short: None, caplog: pytest.LogCaptureFixture

@@ -61,7 +61,7 @@ async def test_an_append_that_hangs_is_shown_with_its_age(
     assert kernel.health()["oldest_append_ms"] is None
 
 
-@pytest.mark.case("S14", "S05")
+@pytest.mark.case("S14")
 async def test_parked_and_dead_entries_are_counted(lone: Gateway) -> None:
     lone.platform.plays(unknown(), reject(FailureClass.PERMISSION))
     kernel = await lone.start()
@@ -74,7 +74,7 @@ async def test_parked_and_dead_entries_are_counted(lone: Gateway) -> None:
     assert "1 entries are parked" in reasons(kernel)
 
 
-@pytest.mark.case("S14", "Z04")
+@pytest.mark.case("S14")
 async def test_what_is_due_and_not_started_has_an_age(lone: Gateway) -> None:
     kernel = await lone.start()
     await kernel.enqueue(route("42", "nobody attached this"), "x")
