@@ -1,11 +1,13 @@
 """The blocking facade: the same kernel, from threads that know nothing of asyncio."""
 
 from concurrent.futures import ThreadPoolExecutor
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
 
 from turnfold import BlockingKernel, Kernel, Settings
+from turnfold.api.commands import Commands
 from turnfold.errors import NotAStoreError, NotOpenError
 from turnfold_model.testing.gateway import inbound, route
 from turnfold_model.testing.platform import Platform, PlatformChannel
@@ -62,3 +64,9 @@ def test_what_opening_raises_comes_out_and_the_thread_ends(tmp_path: Path) -> No
     with pytest.raises(NotAStoreError):
         kernel.open()
     assert kernel._thread is None
+
+
+def test_every_command_of_a_kernel_has_a_blocking_twin() -> None:
+    commands = {n for n in vars(Commands) if iscoroutinefunction(vars(Commands)[n])}
+    public = {name for name in commands if not name.startswith("_")} - {"intend"}
+    assert public <= vars(BlockingKernel).keys()

@@ -8,24 +8,22 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Self, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from attrs import frozen
 
-from turnfold._decide.operator import Abortion
-from turnfold._decide.outbox import Enqueued
 from turnfold._decide.turns import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
 from turnfold.enums import (
-    BlindPolicy,
-    Kind,
     TurnOutcome,
     TurnPhase,
 )
 from turnfold.errors import NotOpenError
-from turnfold.messages import Inbound, Payload, Route
+from turnfold.messages import Inbound
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -41,6 +39,18 @@ class BlockingTurn:
     def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
         """Raises TimeoutError."""
         return self._owner.settled(self.turn_id, timeout_ms)
+
+
+def _blocking(
+    method: Callable[Concatenate[Kernel, _P], Coroutine[Any, Any, _T]],
+) -> "Callable[Concatenate[BlockingKernel, _P], _T]":
+    """The same method for callers that block: run in the kernel's thread."""
+
+    @wraps(method)
+    def blocking(self: "BlockingKernel", /, *args: _P.args, **named: _P.kwargs) -> _T:
+        return self.call(method(self.kernel, *args, **named))
+
+    return blocking
 
 
 class BlockingKernel:
@@ -110,39 +120,26 @@ class BlockingKernel:
             turn_id=done.turn_id, status=done.status, new=done.new, owner=self
         )
 
-    def enqueue(
-        self,
-        route: Route,
-        *payloads: Payload | str,
-        key: str | None = None,
-        kind: Kind = Kind.NOTICE,
-        policy: BlindPolicy | None = None,
-        ttl_ms: int | None = None,
-        not_before: int | None = None,
-    ) -> Enqueued:
-        return self.call(
-            self.kernel.enqueue(
-                route,
-                *payloads,
-                key=key,
-                kind=kind,
-                policy=policy,
-                ttl_ms=ttl_ms,
-                not_before=not_before,
-            )
-        )
-
-    def abort(self, stream: str, *, by: str | None = None) -> Abortion:
-        return self.call(self.kernel.abort(stream, by=by))
-
-    def supersede(self, turn: str, *, by: str | None = None) -> Abortion:
-        return self.call(self.kernel.supersede(turn, by=by))
-
-    def connected(self, channel: str, *, account: str = "default") -> None:
-        self.call(self.kernel.connected(channel, account=account))
-
-    def settled(self, stream: str, timeout_ms: int | None = None) -> TurnOutcome | None:
-        return self.call(self.kernel.settled(stream, timeout_ms))
+    # The same arguments, results and errors as the methods of a Kernel.
+    advance = _blocking(Kernel.advance)
+    enqueue = _blocking(Kernel.enqueue)
+    abort = _blocking(Kernel.abort)
+    supersede = _blocking(Kernel.supersede)
+    connected = _blocking(Kernel.connected)
+    disconnected = _blocking(Kernel.disconnected)
+    retry = _blocking(Kernel.retry)
+    discard = _blocking(Kernel.discard)
+    let_go = _blocking(Kernel.let_go)
+    redrive = _blocking(Kernel.redrive)
+    resolve = _blocking(Kernel.resolve)
+    acknowledge = _blocking(Kernel.acknowledge)
+    reschedule = _blocking(Kernel.reschedule)
+    bounced = _blocking(Kernel.bounced)
+    resubmit = _blocking(Kernel.resubmit)
+    unhold = _blocking(Kernel.unhold)
+    redact = _blocking(Kernel.redact)
+    settled = _blocking(Kernel.settled)
+    closed = _blocking(Kernel.closed)
 
     def ask(self, question: Callable[[Kernel], Any]) -> Any:
         """Run a function of the kernel in its thread: queries, health."""
