@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from turnfold import File, Kernel
-from turnfold.errors import TurnfoldError
+from turnfold.errors import TurnfoldError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite.files import BodyFolder, MarkFile
 from turnfold_model.testing.gateway import route, until
 
@@ -108,3 +108,12 @@ def test_a_sweep_sees_only_files_of_its_own_and_looks_through_no_link(
     assert BodyFolder(str(tmp_path / "g.db")).names() == ["17-0", "17-0.4711.new"]
     (tmp_path / "h.db.bodies").symlink_to(real)
     assert BodyFolder(str(tmp_path / "h.db")).names() == []
+
+
+@pytest.mark.case("Y12")
+async def test_a_system_without_record_locks_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnfold_adapters.stores.sqlite.store._HAS_LOCKS", False)
+    with pytest.raises(UnsafeStoreError, match="record locks"):
+        await Kernel(tmp_path / "g.db").open()

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +27,9 @@ from attrs import frozen
 from turnfold.errors import DiskError
 from turnfold.ports.store import Owner
 from turnfold_adapters.stores.processes import is_alive, start_time, this_process
+
+if sys.platform != "win32":  # there the store says so when it is opened
+    import fcntl
 
 POLL_S = 0.25
 _PAUSE_S = 0.02  # the owner is dead but its successor has not left a record yet

@@ -28,6 +28,7 @@ from turnfold.errors import (
     NotOpenError,
     ReadOnlyError,
     StoreError,
+    UnsafeStoreError,
 )
 from turnfold.ports.store import (
     Body,
@@ -77,6 +78,7 @@ T = TypeVar("T")
 _Parts = tuple[Writing | None, apsw.Connection | None, apsw.Connection | None]
 
 _MIB = 1024 * 1024
+_HAS_LOCKS = os.name == "posix"
 _DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
 
 
@@ -169,6 +171,9 @@ class SqliteStore:
     def _open(self, *, read_only: bool = False) -> None:
         if self._reads is not None:
             return
+        if not _HAS_LOCKS:
+            problem = "this system has no POSIX record locks; use Linux or macOS"
+            raise UnsafeStoreError(path=self.path, problem=problem)
         connection.check_file(self.path)
         try:
             if read_only:
