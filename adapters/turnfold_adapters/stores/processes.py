@@ -50,7 +50,8 @@ def start_time(pid: int) -> int | None:
 
 
 def is_alive(owner: Owner) -> bool:
-    """True if this very process lives on this host, or if that cannot be ruled out."""
+    """True if this very process lives here, or if the system hides that. False for a
+    process of another host or of an earlier boot."""
     if owner.host != platform.node() or owner.boot != boot_id():
         return False
     started = start_time(owner.pid)

@@ -310,7 +310,8 @@ _OUTCOMES = {
 
 @frozen(kw_only=True)
 class Abortion:
-    """`aborted`: nothing more will be sent. False: too late, or still on the wire;
+    """`aborted`: nothing more will be sent. False: it was over already, it is still on
+    the wire, or it was parked in doubt and has ended as failed, outcome unknown.
     `status` says where it stands."""
 
     aborted: bool
