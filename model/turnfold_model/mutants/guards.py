@@ -28,6 +28,8 @@ GUARDS: Final = (
     _says("not_expired", True, "crash:expired-while-down"),
     _says("expiry_is_sure", True, f"{_TIMES}::an_old_entry"),
     _says("expiry_is_sure", False, f"{_TIMES}::an_old_entry"),
+    _says("key_window_open", True, f"{_ALONE}::half_of_a_window"),
+    _says("key_window_open", False, f"{_ALONE}::half_of_a_window"),
     _says("key_age_is_sure", True, f"{_TIMES}::no_key_window"),
     _says("key_age_is_sure", False, f"{_TIMES}::needs_no_trust"),
     _says("not_aborted", True, "crash:abort-prepare", "crash:abort"),
