@@ -199,3 +199,14 @@ def test_a_refused_probe_says_nothing_of_the_pace() -> None:
     for n in range(20):
         pace.closed(_gate(until=50 + n * 100), now=n * 100)
     assert pace.interval == 50
+
+
+def test_the_next_lane_keeps_its_distance_from_the_probe() -> None:
+    pace = Pace("gate:t/a")
+    pace.closed(_gate(until=50), now=0)
+    assert pace.ask("one", 50) is None
+    pace.flying.add("one")
+    pace.ask("two", 51)
+    pace._answered("one", 60)
+    assert pace.released(61) == []
+    assert pace.released(110) == ["two"]

@@ -116,7 +116,9 @@ class Pace:
         """Any answer but the gate's own class: that would have closed it again."""
         if self.half_open and lane != self.probe:
             return  # it went out before the gate closed, and says nothing
-        self.half_open, self.probe = False, None
+        if self.half_open:
+            self.half_open, self.probe = False, None
+            self.next_at = max(self.next_at, now + self.interval)
         self.accepted.append(now)
         self.in_a_row += 1
         factor = next(f for least, f in _FASTER if self.in_a_row >= least)

@@ -59,6 +59,13 @@ WAITING: Final = (
         f"{_FLOW}::says_nothing_of_the_pace",
     ),
     _broken(
+        "the next lane follows the probe at once",
+        f"{_PACE}._answered",
+        "self.next_at = max(self.next_at, now + self.interval)",
+        "pass",
+        f"{_FLOW}::keeps_its_distance",
+    ),
+    _broken(
         "a retry sends what may have arrived",
         f"{_OPERATOR}:retry",
         "problem = 'it may have arrived; resolve it'",
