@@ -1,4 +1,5 @@
-"""What a demo does, decided by its seed alone: the messages, and when to kill."""
+"""The plan of a demo: its messages, and the moments of its kills. The same seed, counts
+and class give the same plan."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -109,12 +110,14 @@ RECOVERY = {
     Class.LOOKUP: ("Append recover", "Reconcile", "Append look_up", "Append orphaned"),
     Class.BLIND: ("Append recover", "Append settle_doubt", "Append orphaned"),
 }
-# A point that is not reached by then will not be: nothing is left to do in that life.
+# Seconds after the gateway listens. By then it has done its work, so a point that it has
+# not reached is not reached any more.
 _PATIENCE_S = 1.5
 
 
 def make_plan(messages: int, kills: int, seed: int, mode: Class) -> Plan:
-    # The class is no part of the seed: the same messages for every class.
+    # The seed does not hold the class, so all classes get the same messages. The kills
+    # may differ: each class has its own points of recovery.
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     conversations = max(1, messages // 8)
     made = [_message(rng, n + 1, conversations) for n in range(messages)]
@@ -136,7 +139,7 @@ def _message(rng: random.Random, number: int, conversations: int) -> Message:
 
 
 def _kills(rng: random.Random, count: int, mode: Class) -> Iterator[Kill]:
-    """In turn: a point on the path, a point of the recovery from that, any moment."""
+    """In turn: a point of normal work, a point of the recovery after a kill, any moment."""
     path = cycle(_shuffled(rng, PATH))
     recovery = cycle(_shuffled(rng, RECOVERY[mode]))
     for number in range(count):

@@ -17,7 +17,7 @@ _ENDS_WITHIN_S = 20.0
 
 
 class DemoError(Exception):
-    """The demo itself could not go on; says nothing about turnfold."""
+    """The demo could not be carried through, so it has no verdict on turnfold."""
 
 
 async def _first_line(process: Process, what: str) -> bytes:
@@ -45,7 +45,7 @@ async def platform(
     module = "turnfold_cli.platform"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *flags, "--until-eof", stdin=PIPE, stdout=PIPE
-    )  # it ends when we do, even if we are killed
+    )  # its input closes when this process dies, however that is; then it ends, too
     try:
         yield str(json.loads(await _first_line(process, "the platform"))["url"])
     finally:
@@ -54,8 +54,9 @@ async def platform(
 
 
 class Gateway:
-    """One gateway to the outside, many processes one after the other. `url` is where
-    it listens now, or where it last did."""
+    """One gateway as seen from outside; a series of processes, one for each life. The
+    input of a process closes when the demo dies; then it drains and ends. `url` is
+    where it listens now, or where it last did."""
 
     def __init__(self, store: Path, platform: str, mode: Class, log: IO[bytes]) -> None:
         self._flags = [f"--store={store}", f"--platform={platform}", f"--class={mode}"]

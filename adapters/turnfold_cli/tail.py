@@ -1,4 +1,4 @@
-"""`turnfold tail`: new events as they come, one line each."""
+"""`turnfold tail`: prints what is added to a store, as it is added."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ From = Annotated[
 ]
 Count = Annotated[
     int | None,
-    typer.Option("--count", "-n", min=1, help="Stop after so many events or lines."),
+    typer.Option("--count", "-n", min=1, help="Stop after so many lines."),
 ]
 
 
@@ -31,9 +31,11 @@ def tail(
     count: Count = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the log in plain words; with --json as lines like those of `log`.
+    """Print new events in plain words, one a line; with --json new records, one a line,
+    as `turnfold log` prints them.
 
-    Ends with Ctrl-C.
+    The store is opened for reading only, so nobody who writes to it waits. Ends with
+    Ctrl-C.
     """
     with answering(as_json=as_json):
         asyncio.run(_follow(store, first, count, as_json=as_json))

@@ -5,8 +5,8 @@ whatever class it is. `Calls` gives each call a task of its own and a deadline. 
 reaches the rest of the kernel is a CallResult, and nothing else.
 
 A deadline ends waiting. A call that does not end when it is cancelled still counts as
-alive, and nothing may be concluded from its silence. So whoever made it is told that it
-hangs, and may go on; its task stays to be listened to.
+alive, and nothing may be concluded from its silence. So its caller gets None, which says
+that the call hangs, and goes on. The task is kept, and `Call.last` gives its end.
 """
 
 import asyncio
@@ -71,7 +71,8 @@ class UnawaitedCoroutineError(Exception):
 
 
 def _without_coroutine(value: Any) -> Any:
-    """A coroutine that nobody will await is closed, and its name takes its place."""
+    """A coroutine that nobody will await is closed; an error with its name takes its
+    place."""
     if not isinstance(value, CoroutineType):
         return value
     try:
@@ -162,7 +163,7 @@ class Call:
     """One call, begun by Calls. Await `ended`: its end, or None if it hangs, or if
     `listens` and its deadline has passed."""
 
-    __slots__ = ("begun", "ended", "judged", "listens", "span", "task", "timed_out")
+    __slots__ = ("begun", "ended", "listens", "reprieved", "span", "task", "timed_out")
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class Call:
         self.span, self.listens = span, listens  # seconds; None: no deadline
         self.task: asyncio.Task[CallResult]
         self.begun = self.timed_out = False
-        self.judged = False  # it was given one more round after a stall
+        self.reprieved = False  # it has had its one more round after a stall
 
     def settle(self, end: CallResult | None) -> None:
         if not self.ended.done():
@@ -214,9 +215,10 @@ class Calls:
         deadline_ms: int | None = None,
         listens: bool = False,
     ) -> Call:
-        """Make a call; `method` gives a coroutine that raises nothing. After its
-        deadline it is cancelled; one that `listens` is waited for no longer, and is
-        cancelled after the same time once more."""
+        """Make a call; `method` gives a coroutine that raises nothing. At its
+        deadline it is cancelled. With `listens` the caller gets None at the deadline, the
+        call runs on, so that a late success is heard, and it is cancelled after the same
+        time once more."""
         loop = asyncio.get_running_loop()
         span = None if deadline_ms is None else deadline_ms / 1000
         call = Call(loop.create_future(), span, listens=listens)
@@ -340,8 +342,8 @@ class Calls:
     def _judge(self, call: Call, *, stalled: bool) -> None:
         """Its time is up. After a stall its answer may lie in the loop, unread."""
         self._forget(call)
-        if stalled and not call.judged:
-            call.judged = True
+        if stalled and not call.reprieved:
+            call.reprieved = True
             self._watch(call, ROUND_S)
         elif call.listens and not call.timed_out:
             call.timed_out = True

@@ -149,7 +149,7 @@ RECOVERY: Final = (
     _broken(
         "a call is judged at once after a stall of the loop",
         "turnfold._runtime.calls:Calls._judge",
-        "stalled and not call.judged",
+        "stalled and not call.reprieved",
         "False",
         f"{_DEADLINES}::after_a_stall",
     ),

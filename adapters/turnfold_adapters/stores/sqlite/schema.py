@@ -7,9 +7,9 @@ A commit costs what it writes and syncs, which is pages; so the layout saves pag
 - `log` has one row per commit and stream. A stream is read backwards from `last` along
   `prev`; the running head stands on the last record of each commit.
 - `body` is keyed by stream and number in one integer that grows with the log. Rows are
-  only appended: a row between others would move its neighbours to another page, and a
-  copy of what is erased later would stay behind on the old one. A body that comes late
-  to an older stream goes to `late_body`.
+  only appended. A row between others can split a page: its neighbours are copied to a new
+  page, their bytes stay on the old one, and a later erasure misses them. So a body that
+  comes late to an older stream goes to `late_body`.
 - `inbox` and `answer` are ordered by an integer key that grows.
 
 The reasons with figures: specs/decisions/0010-sqlite-layout.md.
@@ -22,8 +22,8 @@ from turnfold.errors import NewerSchemaError, NotAStoreError
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
 SCHEMA = 1  # the layout below; in the file's header as user_version
 
-# The oldest layout whose readers understand this one. A newer turnfold that only adds
-# to the layout leaves it alone, and an older one may then still read its stores.
+# The lowest SCHEMA whose code can read this layout. A layout that only adds to the one
+# before it raises SCHEMA and not this number, so an older turnfold can still read it.
 READABLE_BY = 1
 
 NUMBER_BITS = 20  # of a body's number in its place
@@ -68,8 +68,8 @@ _TABLES = (
     ) STRICT""",
     """CREATE TABLE body (
         id INTEGER PRIMARY KEY,  -- stream << 20 | number; see `place_of`
-        salt BLOB,  -- null: the body was erased
-        data BLOB  -- null: in a file of the folder beside the database
+        salt BLOB,  -- null: the body was erased, and `data` is null, too
+        data BLOB  -- null beside a salt: the bytes are in a file beside the database
     ) STRICT""",
     """CREATE TABLE late_body (
         id INTEGER PRIMARY KEY,
