@@ -204,6 +204,8 @@ async def test_a_longer_gate_is_not_shortened_by_a_later_limit(lone: Gateway) ->
     await lone.advance(59_999)
     assert len(lone.platform.calls) == 2
     await lone.advance(1)
+    assert len(lone.platform.calls) == 3  # the probe; the other keeps its distance
+    await lone.advance(1_000)
     assert len(lone.platform.calls) == 4
 
 

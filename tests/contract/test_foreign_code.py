@@ -8,6 +8,7 @@ table.
 
 import asyncio
 import gc
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -352,9 +353,11 @@ NOT_A_CHANNEL = ("handler", "source", "hook", "async hook", "close")
 @pytest.mark.case("U06")
 @pytest.mark.parametrize("kind", ERRORS)
 def test_a_channel_that_cannot_be_looked_at_is_refused_by_a_typed_error(
-    kind: str,
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a loop, Ctrl-C is Ctrl-C."""
+    """Without a loop, Ctrl-C is Ctrl-C. A test runner in the background ignores it."""
+    usual = signal.default_int_handler
+    monkeypatch.setattr(signal, "getsignal", lambda _: usual)
 
     class Shy(Good):
         @property
