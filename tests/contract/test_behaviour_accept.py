@@ -1,10 +1,13 @@
 """Taking messages in: once, durably, with the cursor, whatever happens next."""
 
 import asyncio
+from functools import partial
+from typing import Any
 
 import pytest
 
 from turnfold import Inbound, SourceCursor, TurnfoldError
+from turnfold._decide import turns
 from turnfold._log.ids import cursor_of
 from turnfold.enums import TurnOutcome, TurnPhase
 from turnfold.errors import InvalidInputError, NotFoundError
@@ -260,10 +263,15 @@ async def test_what_the_store_refuses_does_not_fail_its_neighbours_of_one_tick(
     gateway: Gateway,
 ) -> None:
     kernel = await gateway.start()
+    submit = driver_of(kernel).submit  # all three before the tick ends
+
+    def accepted(name: str) -> asyncio.Future[Any]:
+        return submit(partial(turns.accept, turn=f"turn:{name}", inbound=inbound(name)))
+
     first, refused, second = await asyncio.gather(
-        kernel.accept(inbound("1")),
-        kernel.append(lambda draft: draft.key("in:x", "turn:nobody")),
-        kernel.accept(inbound("2")),
+        accepted("1"),
+        submit(lambda draft: draft.key("in:x", "turn:nobody")),
+        accepted("2"),
         return_exceptions=True,
     )
     assert isinstance(refused, InvalidInputError)
