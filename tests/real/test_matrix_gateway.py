@@ -19,6 +19,9 @@ from .matrix_play import Point, Scene, Stage, nursery, play_all
 from .synapse import Synapse, User
 
 STAGES = 2  # that play at the same time, each with a room of its own
+# A process that dies in its first moments has not noted the time beside its store. The next
+# one then trusts no window of a key and asks the platform. So these keys have none.
+NO_WINDOW = None
 EFFECTS = ("CallHandler", "Prepare", "Append dispatch", "Send", "Append settle")
 
 
@@ -83,7 +86,9 @@ async def test_a_gateway_killed_around_every_effect_answers_each_message_once(
 
 async def test_a_channel_that_forgets_its_keys_would_be_caught(stage: Stage) -> None:
     """The verdict bites: room and witness both show the part that came twice."""
-    scene = Scene(name="bad", stops=[("after Send", 1)], forgetful=True)
+    scene = Scene(
+        name="bad", stops=[("after Send", 1)], forgetful=True, window_ms=NO_WINDOW
+    )
     await stage.play(scene)
     with pytest.raises(AssertionError) as caught:
         stage.judge(scene)
@@ -92,9 +97,9 @@ async def test_a_channel_that_forgets_its_keys_would_be_caught(stage: Stage) -> 
 
 
 @pytest.mark.case("A04", "B02", "B06")
-@pytest.mark.parametrize("window_ms", [3_600_000, 0], ids=["keyed", "lookup"])
+@pytest.mark.parametrize("window_ms", [NO_WINDOW, 0], ids=["keyed", "lookup"])
 async def test_a_gateway_killed_again_while_it_recovers_answers_each_message_once(
-    stages: list[Stage], window_ms: int
+    stages: list[Stage], window_ms: int | None
 ) -> None:
     """The second death comes at everything that only a recovery does."""
     deaths = [("after Send", 1), ("before Send", 3), ("before CallHandler", 1)]
@@ -140,10 +145,10 @@ async def test_a_notice_that_the_worker_has_to_plan_is_sent_once(
 
 
 @pytest.mark.case("A04", "B06", "D17")
-@pytest.mark.parametrize("window_ms", [3_600_000, 0], ids=["keyed", "lookup"])
+@pytest.mark.parametrize("window_ms", [NO_WINDOW, 0], ids=["keyed", "lookup"])
 @pytest.mark.parametrize("fault", [Fault.CUT_AFTER, Fault.CUT_BEFORE])
 async def test_a_connection_cut_around_the_request_leaves_one_event_per_part(
-    stage: Stage, proxy: CuttingProxy, fault: Fault, window_ms: int
+    stage: Stage, proxy: CuttingProxy, fault: Fault, window_ms: int | None
 ) -> None:
     scenes = []
     for nth in (1, 2, 3):
