@@ -51,9 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnavailableError as exc:
         _say(f"{name}: {exc}")
         return 2
-    _say(f"{name}: {'well' if well else 'BROKEN'} in {time.monotonic() - began:.1f} s")
+    _say(f"{name}: {_verdict(result, well=well)} in {time.monotonic() - began:.1f} s")
     _print(result, as_json=options.json)
     return 0 if well else 1
+
+
+def _verdict(result: dict[str, Any], *, well: bool) -> str:
+    """A search that ran out of time is not called well."""
+    complete = result.get("complete")
+    total = result.get("scenarios", result.get("configurations"))
+    if not well:
+        return "BROKEN"
+    if isinstance(complete, bool) or not isinstance(complete, int) or complete == total:
+        return "well"
+    return f"nothing found, {complete} of {total} searched to their end"
 
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:

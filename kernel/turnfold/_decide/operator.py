@@ -9,7 +9,7 @@ from attrs import frozen
 
 from turnfold._decide import rules
 from turnfold._decide.outbox import after_close, conclude
-from turnfold._decide.outcomes import accepted, bury, fail_entry
+from turnfold._decide.outcomes import accepted, bury, fail_entry, open_gate
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.turns import start_if_free
 from turnfold._decide.unit_of_work import UnitOfWork, all_of
@@ -472,9 +472,6 @@ def _hold(draft: UnitOfWork, turn: Turn) -> None:
         draft.emit(turn.stream, t.Held(reason=REASON))
 
 
-_NOTE = 500  # characters of a reason that a gate keeps
-
-
 def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
     """Open what holds a stream back: the gates of an entry, of a turn's entries, of an
     account (`channel/account`), or one gate by its name; and let a held turn run.
@@ -488,8 +485,7 @@ def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
     for name in _gates_before(draft, stream):
         gate = draft.gate(name)
         if gate is not None and gate.holds(draft.now):
-            note = why[:_NOTE] or None
-            draft.emit(name, t.GateOpened(reason="operator", by=by, note=note))
+            open_gate(draft, name, "operator", by, why)
             opened.append(name)
     if not opened:
         raise RuleBrokenError(stream=stream, rule="let_go", why="nothing holds it back")

@@ -465,7 +465,17 @@ def connected(
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if gate is not None and gate.closed:
-        draft.emit(name, GateOpened(reason="connected", by=by, note=why[:500] or None))
+        open_gate(draft, name, "connected", by, why)
+
+
+_NOTE = 500  # characters of a person's words that a gate keeps
+
+
+def open_gate(
+    draft: UnitOfWork, name: str, reason: str, by: str | None, why: str
+) -> None:
+    """Open one gate. `why`: a person's words, which the event itself keeps."""
+    draft.emit(name, GateOpened(reason=reason, by=by, note=why[:_NOTE] or None))
 
 
 def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:

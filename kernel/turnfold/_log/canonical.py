@@ -55,11 +55,6 @@ def loads(data: bytes) -> Any:
     return value
 
 
-def event_hash(envelope: bytes) -> bytes:
-    """The hash of one event: over its canonical envelope, 32 bytes."""
-    return sha256(envelope).digest()
-
-
 def body_digest(salt: bytes, data: bytes) -> str:
     """The name of a body: salted, so that it tells nothing once the body is erased."""
     return digest_text(sha256(salt + data).digest())
