@@ -13,16 +13,16 @@ Two readings of the contract that know nothing of the kernel's code:
 - `protocol_model`: workers, wire and platform, every state (`explore`)
 - `tla`: TLC on the modules of `specs/`, and on logs of the kernel (`tlc`)
 
-What runs the kernel itself:
+The checks that run the kernel itself:
 
 - `edge_walks`: along every edge of its machines (`edges`)
 - `crash`: a crash before and after each effect of its programs (`crash`)
 - `stateful`: chance, on a real file (Hypothesis)
-- `powerloss`: what a disk may have kept of a life (`powerloss`)
+- `powerloss`: every image that a disk may have kept of a life (`powerloss`)
 - `kill9`: real processes that are killed (`kill9`)
 - `flow`: many lanes against a platform that limits its rate (`flow`)
 - `readings`: its audit beside the reference, on damaged logs (`readings`)
-- `mutants`: the product broken on purpose, and who notices (`mutants`)
+- `mutants`: the product broken on purpose, and the checkers that notice (`mutants`)
 
 `python -m turnfold_model` runs the commands in brackets. Names are loaded when they are first asked for: the model needs no third-party package,
 but some of its tools do.

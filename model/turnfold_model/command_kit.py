@@ -1,4 +1,4 @@
-"""What the commands share: what is missing on this machine, and work in processes of
+"""Shared by the commands: the error for a missing tool, and work in processes of
 its own, with its results in the order they come."""
 
 import os
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class UnavailableError(RuntimeError):
-    """A command cannot run on this machine: the text says what is missing (exit 2)."""
+    """A command cannot run on this machine: the text names the missing tool (exit 2)."""
 
 
 def spread(

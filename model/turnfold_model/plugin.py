@@ -1,12 +1,12 @@
 """pytest fixtures for a gateway that embeds turnfold: `pytest -p turnfold_model.plugin`.
 
 Never loaded by itself. It brings a clock that stands still, a scripted platform with a
-list of what it accepted, and an audit of every log that a test makes: each store that a
+list of accepted messages, and an audit of every log that a test makes: each store that a
 Kernel opened is judged when the test is over, by that list too if the test used it. A
 test that damages its log on purpose says so: `@pytest.mark.turnfold_no_audit("why")`.
 
 `--turnfold-edges` ends the session with the edges of the two machines that no log of it
-has taken: what the tests have not tried.
+has taken: the tests have not tried them.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from turnfold_model.testing.platform import Platform
 
 _MARK = "turnfold_no_audit"
 _EDGES = pytest.StashKey[set[Edge]]()
-_SENT = "turnfold_edges"  # what a process of pytest-xdist hands over
+_SENT = "turnfold_edges"  # handed over by a process of pytest-xdist
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -146,7 +146,7 @@ def _judge(store: Store, witness: list[Acceptance] | None) -> set[Edge]:
 async def _audited(
     store: Store, witness: list[Acceptance] | None
 ) -> tuple[Report, set[Edge]]:
-    await store.close()  # whatever is left of a kernel must not write any more
+    await store.close()  # the rest of a kernel must not write any more
     await store.open(read_only=True)
     try:
         report = await audit_store(store, witness=witness)

@@ -2,7 +2,7 @@
 effect, its connections cut, and started again - until the entry is at rest.
 
 A kill is a kernel that is left where it stands: nothing is drained, nothing is written,
-its calls are abandoned. What the platform shows in the end is what counts.
+its calls are abandoned. Only the platform's list at the end counts.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class _Life:
 @frozen(kw_only=True)
 class Scene:
     """Where the lives end, one after the other; the one after the last rests. `fault`:
-    what the visible call after the first `skip` meets."""
+    the fault that the visible call after the first `skip` meets."""
 
     stops: Sequence[Stop] = ()
     fault: Fault | None = None
@@ -222,7 +222,7 @@ def _acceptances(seen: Sequence[Seen]) -> list[Acceptance] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the kernel says about deaths and outages is no news here."""
+    """The kernel's log lines about deaths and outages are expected here."""
     logger = logging.getLogger("turnfold")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,5 +1,5 @@
-"""What the checks of a channel are written with: the harness that its author provides,
-and a bench that does to a channel what the kernel does.
+"""The parts of which the checks of a channel are made: the harness that its author provides,
+and a bench that calls a channel as the kernel does.
 
 No test library is needed, so that an adapter's author can run the checks anywhere.
 """
@@ -53,7 +53,7 @@ _SETTLE_MAX_MS = 5_000
 
 
 class Fault(StrEnum):
-    """What can happen to a visible call, as a harness can arrange it."""
+    """The fates of a visible call that a harness can arrange."""
 
     CUT_AFTER = "cut_after"  # accepted, then the connection breaks
     CUT_BEFORE = "cut_before"  # the connection breaks; nothing is accepted
@@ -66,7 +66,7 @@ class Fault(StrEnum):
 @frozen(kw_only=True)
 class Seen:
     """One visible thing that the platform accepted. `id`: as a receipt has it. `key`:
-    the idempotency key, if the platform (or the harness) sees it. `text`: what a reader
+    the idempotency key, if the platform (or the harness) sees it. `text`: the words that a reader
     sees of it, or the name of the file."""
 
     id: str
@@ -77,7 +77,7 @@ class Seen:
 class Harness(Protocol):
     """The platform behind the channel under test, new for each check.
 
-    `faults`: those that it can make; what needs another one is left out, and said so.
+    `faults`: those that it can make; a check that needs another one is left out, and the report names it.
     `route`: a conversation where parts may go.
     """
 
@@ -106,7 +106,7 @@ Factory = Callable[[], AbstractAsyncContextManager[Harness]]
 
 
 class NotApplicableError(Exception):
-    """The check asks for what this channel or its harness does not offer."""
+    """The check needs something that this channel or its harness does not offer."""
 
 
 @define
@@ -186,7 +186,7 @@ class Bench:
     # --- what the kernel does with a part ---
 
     async def prepared(self, desk: AttachedChannel, part: Part) -> Any:
-        """What prepare() gives; a Rejected if it fails."""
+        """The result of prepare(); a Rejected if it fails."""
         if not desk.prepares(part.kind):
             return None
         ready = desk.prepared(await _ended(desk.prepare(part), "prepare()"))
@@ -222,7 +222,7 @@ class Bench:
     # --- what the platform has ---
 
     async def shown(self, part: Part) -> list[Seen]:
-        """What the platform accepted of a part."""
+        """The messages of a part that the platform accepted."""
         return [seen for seen in await self.harness.witness() if is_of(seen, part)]
 
     async def shows_once(self, part: Part, when: str) -> Seen:
@@ -244,7 +244,7 @@ def pieces(
 
 
 def token(payload: Payload) -> str:
-    """What to find a payload by, where no keys are seen."""
+    """The words by which a payload is found where no keys are seen."""
     if isinstance(payload, Text):
         return payload.text
     return payload.name if isinstance(payload, File) else ""

@@ -1,4 +1,4 @@
-"""Checks of what a channel says before and beside the wire: its methods, its plan, what
+"""Checks of a channel before and beside the wire: its methods, its plan, what
 it makes of exceptions."""
 
 import asyncio
@@ -65,7 +65,7 @@ async def a_text_as_long_as_the_limit_is_accepted(bench: Bench) -> None:
 
 
 class _WrapperError(Exception):
-    """What a client library puts around an error of the network."""
+    """The error that a client library puts around an error of the network."""
 
 
 async def no_error_after_the_connect_is_called_unsent(bench: Bench) -> None:

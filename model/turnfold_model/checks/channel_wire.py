@@ -1,4 +1,4 @@
-"""Checks of what a channel does on the wire: receipts, keys, look-ups, faults."""
+"""Checks of a channel on the wire: receipts, keys, look-ups, faults."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -51,7 +51,7 @@ async def an_accepted_part_is_there_once_and_has_a_receipt(bench: Bench) -> None
 
 
 async def a_receipt_is_of_texts(bench: Bench) -> None:
-    """What send() itself gives, before the kernel makes the best of it."""
+    """The result of send() itself, before the kernel interprets it."""
     desk = bench.desk()
     part = bench.part(desk, bench.text())
     end = await bench.sending(desk, part, await bench.prepared(desk, part))
@@ -202,7 +202,7 @@ def _kind(bench: Bench, desk: AttachedChannel, payload: object) -> str:
 async def _with_fault(
     bench: Bench, fault: Fault, desk: AttachedChannel, part: Part
 ) -> Outcome:
-    """One send that meets a fault; what it came to, and nothing else has happened."""
+    """One send that meets a fault: its outcome. Nothing else happens."""
     before = await bench.harness.calls()
     await bench.harness.fault(fault)
     outcome = await bench.deliver(desk, part)

@@ -44,7 +44,7 @@ def check_store(factory: Callable[[], Place]) -> None:
 
 
 def run_check(check: Check, factory: Callable[[], Place]) -> None:
-    """One check. Raises CheckFailedError if the store does not do what the port says;
+    """One check. Raises CheckFailedError if the store breaks the contract of the port;
     any other error is the store's own."""
     asyncio.run(_run(check, factory()))
 

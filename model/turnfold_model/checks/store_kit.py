@@ -33,7 +33,7 @@ MANY = 2500  # records; more than any store is likely to read in one piece
 
 
 class CheckFailedError(AssertionError):
-    """The store does not do what the port says."""
+    """The store breaks the contract of the port."""
 
 
 def _nothing() -> None:

@@ -2,8 +2,8 @@
 
 It runs the same programs as production, one effect at a time in an order that the
 caller chooses, and tells `stop` before each effect and after it happened but before
-the program learns of it. Whatever the caller copies or ends there is a crash: every
-crash there is. What channels and handlers do is the caller's too.
+the program learns of it. If the caller copies or ends the process there, that is a crash: every
+crash there is. The caller plays channels and handlers, too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -47,12 +47,12 @@ SICK_MS = 5_000  # when a program that broke is started again
 
 class Environment(Protocol):
     """The world as one process meets it. Each answers an effect at once, but `send`:
-    that starts a request, and `answer` collects what came back."""
+    that starts a request, and `answer` collects its answer."""
 
     def now(self) -> int: ...
 
     def waiting(self) -> Sequence[Command]:
-        """What lies in the inbox. Raises NotOpenError, StoreError."""
+        """The commands in the inbox. Raises NotOpenError, StoreError."""
 
     def saw(self, commit: Commit) -> None:
         """Called after each commit, before anything follows from it."""
@@ -82,7 +82,7 @@ class Act:
 
 @define
 class Live:
-    """A program and what it is to be given next."""
+    """A program and the value that it is given next."""
 
     key: object
     program: Program
@@ -151,7 +151,7 @@ class CrashDriver:
         return min(due, default=None)
 
     def tick(self) -> None:
-        """Time has moved: wake what is due, and read a store that was in doubt."""
+        """Time has moved: wake the programs that are due, and read a store that was in doubt."""
         if self.journal.lost:
             try:
                 self.refresh()
@@ -215,12 +215,12 @@ class CrashDriver:
             live.error = exc
 
     def _hear(self, live: Live) -> None:
-        """Log what waits, then look again: the answer comes when nothing waits."""
+        """Log all that waits, then look again: the answer comes when nothing waits."""
         if commands := self.around.waiting():
             live.program = _nested(_logged(commands), live.program)
 
     def look(self, question: Decision) -> Any:
-        """Ask folded state; what is not in memory is fetched."""
+        """Ask folded state; streams that are not in memory are fetched."""
         try:
             return question(UnitOfWork(self.book, self.journal.context()))
         except NotLoaded:
@@ -253,9 +253,9 @@ class CrashDriver:
                 raise AssertionError  # answered above
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
-        """A program that begins again is told what became of its attempt, and one whose
-        attempt a late receipt has overtaken is told so, as by `_runtime/sender.py`. What
-        one program does twice or too early is not excused: the search must see it."""
+        """A program that begins again gets the outcome of its attempt. A program with an
+        attempt that a late receipt has overtaken gets the receipt, as `_runtime/sender.py` does. A program's
+        act that is done twice or too early is not excused: the search must see it."""
         taken = self.register.find(effect.attempt)
         if taken is None and live.attempt == effect.attempt:
             return Unknown(cause="overtaken")
@@ -282,7 +282,7 @@ class CrashDriver:
         return commit.results[0].get()
 
     def refresh(self) -> None:
-        """Read what memory does not know: of a commit of unknown fate, or of a worker
+        """Read the records that memory lacks: of a commit of unknown fate, or of a worker
         that has lost its place and goes on."""
         if now(self.journal.suspects()):
             self.append(lambda _: None)
@@ -318,7 +318,7 @@ def _called(handler: Program) -> Program:
 
 
 def _logged(commands: Sequence[Command]) -> Program:
-    """The owner logs what others have posted, one command in a commit."""
+    """The owner logs the commands that others have posted, one in a commit."""
     for command in commands:
         yield from append_until_stored(partial(inbox.apply, command=command))
     yield Hear()

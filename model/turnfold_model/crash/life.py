@@ -53,7 +53,7 @@ class Tape:
 
     @property
     def spent(self) -> bool:
-        """The given prefix is behind: what comes now was not seen before."""
+        """The given prefix is behind: every step from here on is new."""
         return len(self.arities) >= len(self.given)
 
     def choices(self) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ class ShakyStore(MemoryStore):
 class Life:
     """`crash` is called with the world wherever the machine may die and the parent of
     this execution was not asked before. `seen`: moments that others have been through.
-    `memo`: what others that began here have committed."""
+    `memo`: the commits of other lives that began here."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Life:
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
         self._asleep: Process | None = None
-        self._rang = (0, 0)  # what lay in the inbox at the last ring, and where
+        self._rang = (0, 0)  # the inbox at the last ring, and its place
         self._mine: set[Hashable] = set()  # moments that this life was the first in
 
     def _process(self, epoch: int | None = None) -> Process:
@@ -235,7 +235,7 @@ class Life:
         return True
 
     def _options(self) -> list[tuple[Process, Live]]:
-        """Who may take the next step."""
+        """The processes that may take the next step."""
         out = []
         for process in self._processes():
             ready = process.driver.ready()
@@ -250,7 +250,7 @@ class Life:
         return [self.worker, self.client] if self.client else [self.worker]
 
     def _rested(self) -> bool:
-        """Nobody is ready: what others wrote is read, or time passes."""
+        """Nobody is ready: records of others are read, or time passes."""
         if self.worker.called:
             self.worker.hear()
             return True
@@ -261,8 +261,8 @@ class Life:
         dues = [process.driver.next_time() for process in self._processes()]
         due = min((d for d in dues if d is not None), default=None)
         if due is None or due - world.now > self._patience:
-            world.platform.land(world.now + LATEST_MS)  # what is late comes, too
-            return False  # at rest: what waits an hour or more is parked
+            world.platform.land(world.now + LATEST_MS)  # late requests come, too
+            return False  # at rest: an entry that waits an hour or more is parked
         world.now = max(due, world.now + 1)
         world.platform.land(world.now)
         for process in self._processes():
@@ -329,7 +329,7 @@ class Life:
         return bool(free and self.worker.driver.alive)
 
     def _maybe_wake(self) -> None:
-        """Who was stopped goes on where it was, as if no time had passed."""
+        """A stopped process goes on where it was, as if no time had passed."""
         if self._asleep is not None and self.tape.choose(2):
             self._zombie, self._asleep = (self._asleep, _AFTERLIFE), None
             self._zombie[0].driver.tick()

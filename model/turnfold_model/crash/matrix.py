@@ -1,4 +1,4 @@
-"""The matrix: what is explored, each row exhaustively unless it says otherwise."""
+"""The matrix of scenarios. Each row is explored exhaustively unless it says otherwise."""
 
 from typing import Any, Final
 

@@ -1,7 +1,7 @@
 """One process of a gateway at a store: its memory, its programs, its surroundings.
 
 A worker has a fence and does everything; a client only accepts, enqueues and aborts.
-Whatever could go this way or that asks `choose`, so the same process serves exhaustive
+Each step with more than one result asks `choose`, so the same process serves exhaustive
 search, random search and a recorded life on a real disk.
 """
 
@@ -74,7 +74,7 @@ _REFUSALS = {
 
 
 class _Channel:
-    """What a kernel is told about the platform; it is never awaited here."""
+    """The platform as a kernel sees it; it is never awaited here."""
 
     def __init__(self, world: World) -> None:
         self.capabilities = world.scenario.capabilities
@@ -144,7 +144,7 @@ class Process:
 
     @property
     def behind(self) -> bool:
-        """A worker that has lost its place has written what this one has not read."""
+        """A worker that has lost its place has written records that this one has not read."""
         return self.readable and bool(now(self.store.log(self.book.position, 1)))
 
     def hear(self) -> None:

@@ -1,7 +1,7 @@
 """Commits that an earlier execution made in the same place are taken over from it.
 
 Every execution of an image begins at its boot, so most of its steps were taken before:
-after the same choices a life stands where another one stood, and what it commits there
+after the same choices a life stands where another one stood, and its commits there
 has the same answer, and leaves the same disk and the same memory. Nothing is decided
 twice. This needs a store that makes no choices of its own.
 """
@@ -27,7 +27,7 @@ _ELSEWHERE: Final = frozenset({"store", "book", "context", "_disk", "_replays"})
 
 @frozen
 class _After:
-    """A commit, and what it left."""
+    """A commit and its result."""
 
     commit: Commit
     disk: dict[str, Any]

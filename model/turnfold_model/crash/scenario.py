@@ -1,4 +1,4 @@
-"""What is explored: one delivery class, a few messages, and what may go wrong."""
+"""A scenario: one delivery class, a few messages, and the faults that may occur."""
 
 from enum import StrEnum
 from functools import cached_property
@@ -10,17 +10,17 @@ from turnfold.ports.channel import Capabilities, PartClass
 from turnfold.settings import Settings
 
 SETTLE_MS = 5_000
-LATEST_MS = 3 * SETTLE_MS  # when a request lands whose sender is not to be trusted
+LATEST_MS = 3 * SETTLE_MS  # when a request of an untrusted sender lands
 WINDOW_MS = 3_600_000
 HOUR = 3_600_000
-# What may become of a request, besides that all goes well.
+# The fates of a request, besides that all goes well.
 FATES = ("landed", "lost", "late", "refused", "limited")
 
 
 class Assumption(StrEnum):
-    """What specs/design.md 2 takes for granted. A scenario may drop one of them."""
+    """The assumptions of specs/design.md 2. A scenario may drop one of them."""
 
-    FSYNC = "fsync"  # what was committed is still there after a crash
+    FSYNC = "fsync"  # a commit is still there after a crash
     KEY = "key"  # the platform honours its key inside the window
     CLOCK = "clock"  # a restart loses at most half of a key's window
     SETTLE = "settle"  # a dead sender's request lands in `settle_ms`, or never

@@ -1,4 +1,4 @@
-"""What the embedder of the explored gateway does: commands, and the handler."""
+"""The embedder of the explored gateway: its commands and its handler."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ _PAUSE_MS = 100
 
 
 def until_stored(effect: Append | Post) -> Program:
-    """What an embedder does with a StoreError: the same again, a little later."""
+    """An embedder's answer to a StoreError: the same call again, a little later."""
     while True:
         try:
             yield effect
@@ -62,7 +62,7 @@ def first_turn_is_open(draft: UnitOfWork) -> bool:
 
 
 def abort_first(draft: UnitOfWork) -> None:
-    """A user stops what became of the first message."""
+    """A user stops the turn of the first message."""
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     if stream is not None:
         abort_turn(draft, stream=stream, reason=AbortReason.USER)

@@ -1,8 +1,8 @@
-"""The crash driver with a memory of what each program was told, so that two moments
+"""The crash driver with a memory of each program's inputs, so that two moments
 with the same future can be told to be the same.
 
 A program is a pure function of the answers it was given, and keeps nothing across its
-outer loop: so what it was told since the top of that loop says where it stands.
+outer loop: so its inputs since the top of that loop say where it stands.
 """
 
 from collections.abc import Hashable

@@ -1,4 +1,4 @@
-"""What must hold when a machine has come to rest, whatever happened before."""
+"""The verdict on a machine that has come to rest."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,8 +107,8 @@ def forget() -> None:
 def _runs(
     world: World, streams: Mapping[str, Sequence[Fact]], entries: list[Entry]
 ) -> Iterator[str]:
-    """What was noticed on the way; INV-9: what an older run queued but did not send
-    stays unsent."""
+    """The wrongs that were noticed on the way; INV-9: entries that an older run queued but did not send
+    stay unsent."""
     yield from world.wrongs
     for entry in entries:
         if entry.turn is None or entry.run is None or entry.kind is not Kind.BLOCK:
@@ -123,7 +123,7 @@ def _runs(
 def _outlived(
     world: World, entry: Entry, records: Sequence[Fact], later: int
 ) -> Iterator[str]:
-    """What became of a block whose turn was run again from position `later` on."""
+    """The fate of a block of a turn that was run again from position `later` on."""
     for before, record in pairwise(records):
         fresh = before.kind in ("outbox.planned", "outbox.failed_retryable")
         if fresh and record.kind == "outbox.attempted" and record.position > later:
@@ -220,7 +220,7 @@ def _loss(world: World, e: Entry, seen: set[tuple[str, int]]) -> list[str]:
 
 
 def _order(world: World, entries: list[Entry]) -> list[str]:
-    """First acceptances of a lane follow the order of queueing, but for what yielded."""
+    """First acceptances of a lane follow the order of queueing, except for entries that yielded."""
     if world.scenario.zombies:
         return []  # two senders at once: a fence protects the log, never the wire
     order = {e.stream: e.order for e in entries}

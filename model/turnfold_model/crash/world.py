@@ -1,4 +1,4 @@
-"""What survives a crash: the disk, the platform, the requests under way, the time."""
+"""The world survives a crash: the disk, the platform, the requests under way, the time."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -25,7 +25,7 @@ class Request:
 
 @define
 class Platform:
-    """Its own list of what it accepted: the witness. `pending`: requests of a dead
+    """The platform's own list of accepted messages: the witness. `pending`: requests of a dead
     sender that will still land, at their time. It honours a key for `window_ms`."""
 
     keyed: bool
@@ -79,14 +79,14 @@ class World:
     now: int = 1_000_000
     skew: int = 0
     ids: int = 0
-    acked: frozenset[str] = frozenset()  # what somebody was told is done
+    acked: frozenset[str] = frozenset()  # acknowledged to somebody
     aborted: bool = False
     crashes: int = 0  # left
     faults: int = 0  # left
     store_faults: int = 0  # left
     zombies: int = 0  # left
-    wrongs: frozenset[str] = frozenset()  # what was seen to go wrong on the way
-    confirmed: Head | None = None  # what the log must contain from now on
+    wrongs: frozenset[str] = frozenset()  # wrongs that were seen on the way
+    confirmed: Head | None = None  # the log must contain this from now on
     flying: dict[str, Request] = field(factory=dict)
     booted: MemoryDisk | None = None  # the disk at the last boot, if it may come back
 

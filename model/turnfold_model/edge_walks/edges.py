@@ -1,9 +1,9 @@
 """Which edges of the two machines have a log's events taken: from, event, to.
 
-A log is evidence of what its gateway really did, so the edges that no test's log has
-taken are what the tests have not tried. The reference steps each stream; an event that
-it refuses ends its stream here, since nobody knows where it stands after that (`audit`
-says what is wrong with it). A stream whose beginning was pruned is left alone.
+A log is evidence of its gateway's real steps, so the edges that no test's log has
+taken are untested. The reference steps each stream; an event that
+it refuses ends its stream here, since nobody knows the state after that (`audit`
+names the rule that it breaks). A stream without its beginning (pruned) is left alone.
 
 >>> queued = {"kind": "final", "channel": "c", "account": "a", "conversation": "1",
 ...           "lane": "l", "body": ["b"], "expires_at": 10}

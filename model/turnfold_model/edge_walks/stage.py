@@ -1,8 +1,8 @@
 """A stage on which a kernel is walked along the edges of its machines, word by word.
 
-Every call to the platform and every run of the handler waits until a word says what
-comes of it, the clock stands still, and the account's gate is open only while the word
-`go` lets something start: so between two words nothing moves. What a word does goes
+Every call to the platform and every run of the handler waits until a word ends it,
+the clock stands still, and the account's gate is open only while the word
+`go` lets something start: so between two words nothing moves. The effects of a word go
 through the kernel's public commands and the platform's answers, nothing else.
 """
 
@@ -256,7 +256,7 @@ class Stage:
         await self.gateway.restart(self.kernel)
 
     async def restore(self) -> None:
-        """A copy is put back, beside the mark of what went on after it."""
+        """A copy is put back, beside the mark of the life that went on after it."""
         await self.gateway.crash(self.kernel)
         self._kept = self.disk.fork()
         handler, self.gateway.handler = self.gateway.handler, None
@@ -326,7 +326,7 @@ async def _nothing() -> str:
 
 
 def logs(walks: Iterable[Walk], seed: int = 0) -> Iterator[tuple[Walk, list[Record]]]:
-    """The log of each walk, the same for the same seed, each in an event loop of its own whose time passes only
+    """The log of each walk, the same for the same seed, each in an event loop of its own. Its time passes only
     when nothing else is left to do."""
     for walk in walks:
         with _hushed(), asyncio.Runner(loop_factory=Loop) as runner:
@@ -336,7 +336,7 @@ def logs(walks: Iterable[Walk], seed: int = 0) -> Iterator[tuple[Walk, list[Reco
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """What fails and parks here is meant to; standard error need not hear of it."""
+    """Failures and parked entries are intended here; standard error need not show them."""
     deaf, told = logging.NullHandler(), logging.getLogger("turnfold")
     told.addHandler(deaf)
     try:

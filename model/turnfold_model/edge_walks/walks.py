@@ -1,4 +1,4 @@
-"""The walks that take the kernel over every edge of its machines, and what is left.
+"""The walks that take the kernel over every edge of its machines, and the edges left over.
 
 `WALKS` is generated where the model gives a pattern: the route to each phase, times
 what may happen there. The rest is written by hand. `UNTAKEN` says of each remaining
@@ -37,7 +37,7 @@ _LATE: Final = {
     "failed": Walk("queue go hang give_up"),
     "aborted": Walk("queue go hang not_sent abort"),
 }
-# What may happen in these phases, whatever came before.
+# These may happen in these phases after any history.
 _THERE: Final = {
     "queued": ("go", "expire", "abort", "reschedule", "restore"),
     "attempted": (
@@ -72,13 +72,13 @@ def _on(walk: Walk, words: str, parts: int = 1, *, hangs: bool = False) -> Walk:
 
 
 def _two_lost(words: str, kind: str = "keyed", *, prepares: bool = False) -> Walk:
-    """Two parts of a store that was restored, and what happens then."""
+    """Two parts of a store that was restored, and their fates."""
     hangs = "late" in words
     return Walk(f"queue restore {words}", kind, parts=2, prepares=prepares, hangs=hangs)
 
 
 def _half(words: str, kind: str = "keyed") -> Walk:
-    """The first of two parts is accepted; it bounces after what becomes of the second."""
+    """The first of two parts is accepted; it bounces after the second has its outcome."""
     return Walk(f"queue go accept {words} bounce", kind, parts=2)
 
 
@@ -163,7 +163,7 @@ WALKS: Final = (
 )
 
 _NO_CODE: Final = "the kernel has no code for it yet"
-# Events that no decision makes yet, by what they wait for.
+# Events that no decision makes yet, by the command that they wait for.
 _TO_COME: Final = MappingProxyType(
     {
         "live replies and edits": ("placed",),

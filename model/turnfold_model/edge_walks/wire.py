@@ -44,7 +44,7 @@ class Wire:
         return latest is not None and latest[0] == what
 
     def give(self, answer: Any) -> None:
-        """Answer the newest call; what prepare() is refused with, it raises."""
+        """Answer the newest call; prepare() raises its refusal."""
         latest = self.latest()
         if latest is None:
             raise AssertionError
@@ -61,7 +61,7 @@ class Wire:
 
 
 class _RefusedError(Exception):
-    """What a client library would raise; `classify` knows what it means."""
+    """An error as a client library raises it; `classify` knows its meaning."""
 
 
 def _classify(exc: BaseException) -> Any:
@@ -97,7 +97,7 @@ class Channel:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Who sleeps wakes up at once if nobody else has anything to do meanwhile."""
+    """A sleeper wakes up at once if nobody else has anything to do meanwhile."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

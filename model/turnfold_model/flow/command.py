@@ -2,7 +2,7 @@
 
 The platform is a bucket: it takes a few messages at once and then so many a second, and
 says in Retry-After when it has room again. Nothing is counted by the kernel: the bucket
-counts what it took and what it refused.
+counts the calls that it took and those that it refused.
 """
 
 import argparse

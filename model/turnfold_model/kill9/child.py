@@ -1,4 +1,4 @@
-"""What runs in the processes that are killed: a gateway, or a client beside one."""
+"""The code of the processes that are killed: a gateway, or a client beside one."""
 
 import asyncio
 import logging
@@ -65,13 +65,15 @@ class Command:
     """Something that somebody asks of the gateway until it was confirmed."""
 
     what: str  # "accept", "enqueue" or "abort"
-    name: str  # message id, idempotency key, or the message whose turn is to stop
+    name: (
+        str  # message id, idempotency key, or the message of the turn that has to stop
+    )
     conversation: str = "42"
 
 
 @frozen(kw_only=True)
 class Role:
-    """What a child is to do. `die`: at which of its points, 0 = never."""
+    """The task of a child. `die`: at which of its points, 0 = never."""
 
     store: str
     delivery: DeliveryClass
@@ -95,7 +97,7 @@ def child(sock: socket.socket, role: Role) -> NoReturn:
 
 
 async def warm_up() -> None:
-    """Call before forking: what is loaded and compiled here, no child has to."""
+    """Call before forking: children need not load and compile this again."""
     kernel = Kernel(MemoryStore(), settings=SETTINGS)
     kernel.attach(CHANNEL, PlatformChannel(Platform()))
     kernel.on_turn(resume=True)(answer)
@@ -157,7 +159,7 @@ async def _carry_out(kernel: Kernel, command: Command) -> dict[str, Any]:
 
 
 async def answer(turn: TurnHandle) -> None:
-    """A block, then a reply in three parts; goes on behind what an earlier run said."""
+    """A block, then a reply in three parts; goes on behind the messages of an earlier run."""
     name = turn.inbound.message_id
     said = [s for s in await turn.previous() if s.kind is Kind.BLOCK]
     if all(s.status is Status.ABORTED for s in said):
@@ -168,7 +170,7 @@ async def answer(turn: TurnHandle) -> None:
 
 
 def texts_of(name: str) -> list[str]:
-    """What the platform has to see of the answer to a message, in order."""
+    """The parts of the answer to a message that the platform has to see, in order."""
     return [f"{name}: thinking", f"{name}: one", f"{name}: two", f"[{name}.txt]"]
 
 
@@ -178,7 +180,7 @@ class WireChannel:
     def __init__(self, link: Link, delivery: DeliveryClass) -> None:
         self._link = link
         blind = delivery is DeliveryClass.BLIND
-        # The parent reads what a dead child has written before it starts another one,
+        # The parent reads the output of a dead child before it starts another one,
         # so an old request has landed when the next process asks.
         offer = PartClass(classes=() if blind else (delivery,), settle_ms=0)
         self.capabilities = Capabilities(

@@ -1,6 +1,6 @@
 """The line between a child that can be killed and its parent: JSON lines on a socket.
 
-What a child has written is in the kernel of the operating system and outlives it, as a
+The output of a child is in the kernel of the operating system and outlives it, as a
 request does that has left a real process. Nothing is buffered on the child's side.
 """
 
@@ -14,7 +14,7 @@ _CHUNK = 65_536
 
 
 class Lines:
-    """Bytes to JSON objects; what has no end yet waits."""
+    """Bytes to JSON objects; a line without its end waits."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -5,7 +5,7 @@ platform. The gateway dies at its k-th point - before or after an effect or a CO
 and another one takes over, which may die as well. Then platform, log and audit have to
 agree that nothing was lost and nothing doubled.
 
-This sees what a dead process leaves behind, not what a disk forgets: power loss is
+This sees the files of a dead process, not the losses of a disk: power loss is
 another harness. As a command: `python -m turnfold_model kill9 --long`.
 """
 
@@ -24,7 +24,7 @@ from turnfold_model.kill9.child import Command, warm_up
 from turnfold_model.kill9.stage import Scene
 from turnfold_model.kill9.verdict import Verdict, play
 
-# What several people want at once, from a process beside the worker.
+# Wishes of several people at once, from a process beside the worker.
 _BESIDE = (
     Command(what="accept", name="m1"),
     Command(what="accept", name="m2", conversation="43"),
@@ -37,7 +37,7 @@ _ANSWERS = 4  # that the platform gives in a run without trouble
 
 @define
 class Report:
-    """What a matrix came to. `points`: deaths that took place, by where."""
+    """The result of a matrix. `points`: deaths that took place, by where."""
 
     runs: int = 0
     forks: int = 0

@@ -61,7 +61,7 @@ class Arrived:
 
 @define
 class Wire:
-    """The platform: what it took, in order, and how often it was asked."""
+    """The platform: the messages that it took, in order, and how often it was asked."""
 
     delivery: DeliveryClass
     lose: int = 0
@@ -113,7 +113,7 @@ class Child:
 
 @define
 class Stage:
-    """Plays one scene on a store. What came of it stands in its fields."""
+    """Plays one scene on a store. The result stands in its fields."""
 
     scene: Scene
     store: Path
@@ -157,7 +157,7 @@ class Stage:
     # --- who is on stage ---
 
     def _man(self) -> None:
-        """Start whoever is missing."""
+        """Start the missing processes."""
         workers = [one for one in self._children if one.role.works]
         if not any(one.alive for one in workers) and not self._rested:
             self._start_worker(len(workers))

@@ -1,4 +1,4 @@
-"""Is what a run left behind as it was promised? The platform's list has the last word."""
+"""Judges the files of a run against the promise. The platform's list has the last word."""
 
 import tempfile
 from collections import Counter
@@ -24,7 +24,7 @@ from turnfold_model.testing.scratch import ROOM
 
 @define
 class Verdict:
-    """What came of one scene."""
+    """The result of one scene."""
 
     scene: Scene
     stopped: Sequence[str]

@@ -1,9 +1,9 @@
-"""The checkers of mutants: each looks at the kernel as it is now and says what it found.
+"""The checkers of mutants: each looks at the kernel as it is now and reports its findings.
 
 `crash:<scenario>` explores a row of the crash matrix, `power:<scenario>` loses power in
 a life of the real store, `disk:<scenario>` makes its disk fail, `store` is the contract
-of stores, `refused` what a store says of a commit that failed, `stateful` the
-Hypothesis machine, `answers` what counts as an answer, `test:<file>::<word>` the tests
+of stores, `refused` the error of a store for a commit that failed, `stateful` the
+Hypothesis machine, `answers` the values that count as an answer, `test:<file>::<word>` the tests
 of a file with this word in their name.
 
 `world:<switch>` is not about the kernel: it searches the world model without the same
@@ -63,7 +63,7 @@ def price(name: str) -> int:
 
 
 def check(name: str) -> str | None:
-    """What the checker found, or none if all looks well to it. Raises NoCheckerError."""
+    """The finding of the checker, or none if it sees nothing wrong. Raises NoCheckerError."""
     kind, _, what = name.partition(":")
     if kind not in _KINDS:
         raise NoCheckerError(name)
@@ -154,8 +154,8 @@ def _place(path: Path) -> Place:
 
 
 def _refused(_: str) -> str | None:
-    """A disk that fails at each operation of a commit: what the store calls surely not
-    stored is not there."""
+    """A disk that fails at each operation of a commit: commits that the store calls surely not
+    stored are not there."""
     harness = Harness()
     try:
         return next(filter(None, map(partial(_refusal, harness), range(60))), None)
@@ -223,7 +223,7 @@ def _run_tests(what: str, there: Connection) -> None:
     file, _, word = what.partition("::")
     root = _TESTS.parent
     words = ["-q", "-p", "no:cacheprovider", f"--rootdir={root}"]
-    # What an earlier checker has imported cannot be rewritten any more, and need not.
+    # Modules that an earlier checker imported cannot be rewritten any more, and need not.
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     words += ["-c", str(root / "pyproject.toml"), str(_TESTS / file)]
     try:

@@ -2,7 +2,7 @@
 
 A piece is looked for in the syntax tree, so layout, comments and line breaks do not
 matter. It must stand there exactly once. If it does not, or if its function is gone,
-the mutant is stale: an error that says what was looked for, never a silent pass.
+the mutant is stale: an error with the text that was looked for, never a silent pass.
 """
 
 import ast
@@ -162,7 +162,7 @@ def _is_header(node: ast.AST) -> bool:
 
 
 def _first_line(node: ast.AST) -> str:
-    """What a compound statement has beside its blocks."""
+    """The parts of a compound statement beside its blocks."""
     fields = [(n, v) for n, v in ast.iter_fields(node) if n not in _BLOCKS]
     parts = [(n, v if isinstance(v, list) else [v]) for n, v in fields]
     return repr([(n, [_dumped(item) for item in items]) for n, items in parts])
@@ -173,7 +173,7 @@ def _dumped(value: object) -> str:
 
 
 def _compiled(function: FunctionType, tree: _Function, where: str) -> CodeType:
-    """The new code runs in the function's own module, whoever refers to it."""
+    """The new code runs in the function's own module."""
     _strip(tree)
     module = ast.fix_missing_locations(ast.Module([tree], []))
     names: dict[str, Any] = {}
@@ -186,7 +186,7 @@ def _compiled(function: FunctionType, tree: _Function, where: str) -> CodeType:
 
 
 def _strip(tree: _Function) -> None:
-    """Only the code is taken; what stands around it need not be evaluated again."""
+    """Only the code is taken; the text around it need not be evaluated again."""
     tree.decorator_list, tree.returns = [], None
     given = tree.args
     for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs):

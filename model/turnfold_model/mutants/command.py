@@ -37,8 +37,8 @@ class _Task:
 
 @frozen
 class _Done:
-    """`found`: what each checker that was asked said. `late`: there was no time to ask
-    them all. `stale`: what was looked for in vain, in the code or among the checkers."""
+    """`found`: the word of each checker that was asked. `late`: there was no time to ask
+    them all. `stale`: the text that was looked for in vain, in the code or among the checkers."""
 
     task: _Task
     found: list[tuple[str, Found]] = field(factory=list)

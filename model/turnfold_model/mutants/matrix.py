@@ -20,7 +20,7 @@ from turnfold_model.powerloss.harness import SCENARIOS
 from turnfold_model.reference import Log, as_events
 from turnfold_model.testing.peek import Peek
 
-Found = Mapping[str, str]  # column -> what its checker said
+Found = Mapping[str, str]  # column -> the word of its checker
 COLUMNS: Final = (
     *("world", "reference", "audit", "crash", "stateful"),
     *("power", "disk", "store", "test", "other"),
@@ -39,7 +39,7 @@ def checkers(mutant: Mutant) -> list[str]:
 
 
 def survey(name: str) -> Found:
-    """What one checker says, by column."""
+    """The word of one checker, by column."""
     kind, _, what = name.partition(":")
     if kind == "crash":
         return _crash(what)
@@ -66,7 +66,7 @@ def _crash(what: str) -> Found:
 
 
 def _judged(seen: dict[bytes, list[str]], world: World) -> list[str]:
-    """The verdict, and what the reference says of the log; equal logs are read once."""
+    """The verdict, and the reference's reading of the log; equal logs are read once."""
     store = world.handle()
     now(store.open())
     try:

@@ -1,4 +1,4 @@
-"""The mutants of owning a store: who may append, the inbox of those who may not, and
+"""The mutants of owning a store: the right to append, the inbox of processes without it, and
 clients that take a store for a moment because no worker lives."""
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The mutants of recovery and of what stands around the kernel's core: the journal, the
+"""The mutants of recovery and of the parts around the kernel's core: the journal, the
 clock, calls to channels, the worker's seat, the mark beside the store."""
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The mutants of the SQLite store (what it refuses, asserts and undoes) and of the codec."""
+"""The mutants of the SQLite store (its refusals, assertions and rollbacks) and of the codec."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The mutants of what is decided and of what the programs do.
+"""The mutants of the decisions and of the programs.
 
 Guards, recovery and store have their own files; MUTANTS are all of them. A mutant names
 the checkers that notice it. `python -m turnfold_model mutants` runs them; a mutant that

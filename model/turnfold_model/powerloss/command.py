@@ -12,7 +12,7 @@ from turnfold_model.powerloss.harness import SCENARIOS, Harness, Level, Losses
 
 HELP: Final = "power loss at every position, again in the recovery, and disk errors"
 Say = Callable[[str], None]
-# Of the scenarios: one that loses without syncs, and one whose platform can do nothing
+# Of the scenarios: one that loses without syncs, and one with a platform that can do nothing
 # against a second send.
 _KEYED, _BLIND = 0, 2
 

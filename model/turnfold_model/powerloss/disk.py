@@ -1,4 +1,4 @@
-"""What a disk may hold after the power failed: every write since its last sync may be
+"""The images that a disk may hold after the power failed: every write since its last sync may be
 there, missing, or there in part.
 
 A sync of a file makes its bytes durable, and the name of a new file, too; SQLite syncs
@@ -30,7 +30,7 @@ class Op:
 
 @define
 class Surface:
-    """The disk while operations pass by: what is durable, and what is pending."""
+    """The disk while operations pass by: durable and pending writes."""
 
     durable: dict[str, bytes] = field(factory=dict)
     pending: list[Op] = field(factory=list)
@@ -56,7 +56,7 @@ class Surface:
         self.durable = _applied(self.durable, names)
         gone: set[str] = set()
         kept = []
-        for op in reversed(self.pending):  # what was done to a file that is gone
+        for op in reversed(self.pending):  # writes to a file that is gone
             if op.kind == "delete":
                 gone.add(op.name)
             elif op.kind != "create" and op.name not in gone:
@@ -87,7 +87,7 @@ class Surface:
 
 
 def _applied(durable: Mapping[str, bytes], ops: list[Op]) -> dict[str, bytes]:
-    """A write to a file whose name did not survive is lost with it."""
+    """A write to a file is lost if the name of the file did not survive."""
     files: dict[str, bytearray] = {}
     out = dict(durable)
     for op in ops:

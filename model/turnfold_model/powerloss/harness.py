@@ -2,8 +2,8 @@
 leave behind, recovered by the kernel's own programs and judged.
 
 A life is recorded once: each operation on the disk, and between them the world as it
-stands (what the platform accepted, what was acknowledged, what is under way). At each
-position images are made of what was synced and what was not; each distinct one is
+stands (accepted by the platform, acknowledged, under way). At each
+position images are made of the synced and the other writes; each distinct one is
 booted, lives to its rest, and is held against the rules. Its recovery is recorded, too,
 and the power fails again in it.
 """
@@ -70,7 +70,7 @@ class RandomTape(Tape):
 
 @define(kw_only=True)
 class DiskWorld(World):
-    """A world whose disk is the simulated one."""
+    """A world with the simulated disk."""
 
     level: Level = "FULL"
     handles: list[SqliteStore] = field(factory=list)
@@ -140,7 +140,7 @@ class Losses:
 
 
 class Harness:
-    """One simulated disk and the figures of what was done on it. `until`: says when
+    """One simulated disk and the figures of its use. `until`: says when
     the time is up."""
 
     def __init__(
@@ -228,7 +228,7 @@ class Harness:
     def _record(
         self, image: Image, world: DiskWorld, seed: str, *, close: bool
     ) -> tuple[list[Op], list[str]]:
-        """One life from an image, and what is wrong at its end."""
+        """One life from an image, and the wrongs at its end."""
         self.disk.load(image)
         self.disk.trace = trace = [_file(name, data) for name, data in image.items()]
         try:
@@ -287,5 +287,5 @@ def _fallen(world: DiskWorld, random: Random) -> DiskWorld:
 
 
 def _file(name: str, data: bytes) -> Op:
-    """What a recovery begins with is durable."""
+    """The image that a recovery begins with is durable."""
     return Op("image", name, 0, data)

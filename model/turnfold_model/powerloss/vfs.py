@@ -47,7 +47,7 @@ class SimulatedDisk(apsw.VFS):
 
     @contextmanager
     def gone(self) -> Iterator[None]:
-        """For a process that is dead: whatever its handles still do has no effect."""
+        """For a process that is dead: its handles have no effect any more."""
         self._gone = True
         try:
             yield

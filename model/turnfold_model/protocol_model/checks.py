@@ -1,6 +1,6 @@
 """The invariants of specs/design.md 2 that a state of one column can break.
 
-They compare what the log says with what the platform showed: the log must be true.
+They compare the log with the messages that the platform showed: the log must be true.
 INV-2, INV-3, INV-8 and INV-11 are broken by a step, and are told by the step.
 """
 

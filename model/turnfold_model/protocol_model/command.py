@@ -1,4 +1,4 @@
-"""`explore`: the world model over its whole matrix, and what it needs to hold."""
+"""`explore`: the world model over its whole matrix, with each assumption and guard dropped in turn."""
 
 import argparse
 import time

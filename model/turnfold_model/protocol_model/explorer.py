@@ -18,7 +18,7 @@ from turnfold_model.protocol_model.world import Edge, State, World
 
 @dataclass(slots=True)
 class Result:
-    """What a search of one configuration found."""
+    """The result of a search of one configuration."""
 
     config: Config
     distinct: int = 0
@@ -44,7 +44,7 @@ def explore(
     """Every reachable state of one configuration; stops at the first violation.
 
     `deadline` is in `time.monotonic`. Invariants in `ignore` may break, so that one can
-    see what else a missing guard leads to.
+    see the other effects of a missing guard.
     """
     return Search(config, ignore).run(deadline, progress)
 
@@ -52,7 +52,7 @@ def explore(
 def always_ends(config: Config) -> bool:
     """INV-14, the other half: with no further faults nothing can go round in circles.
 
-    Together with "whoever cannot move is at rest", which every search checks, it says
+    Together with "a world that cannot move is at rest", which every search checks, it says
     that each run in which faults stop comes to rest. Needs all edges: small worlds.
     """
     world = World(config)
@@ -69,7 +69,7 @@ def always_ends(config: Config) -> bool:
 
 
 def _acyclic(after: dict[State, list[State]]) -> bool:
-    """Kahn: take away what nothing points to, until nothing is left."""
+    """Kahn: take away states that nothing points to, until nothing is left."""
     into = dict.fromkeys(after, 0)
     for targets in after.values():
         for target in targets:

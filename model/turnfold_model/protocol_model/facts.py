@@ -1,4 +1,4 @@
-"""Commits: how an event changes what the log says of a column."""
+"""Commits: how an event changes the log's view of a column."""
 
 from turnfold_model.protocol_model.words import (
     CLOSED,
@@ -92,7 +92,7 @@ def excused(log: Facts) -> Facts:
 
 
 def one_more(config: Config, column: Column, log: Facts) -> Column:
-    """Who resolves a doubt means it: there is at least one attempt left."""
+    """A person who resolves a doubt gets at least one attempt."""
     return commit(config, column, log._replace(used=min(log.used, config.budget - 1)))
 
 
@@ -103,11 +103,11 @@ def granted(config: Config, column: Column) -> Column:
 
 
 def abort(config: Config, column: Column) -> Column:
-    """abort_requested for the entry and the turn; what is not begun ends at once."""
+    """abort_requested for the entry and the turn; work that has not begun ends at once."""
     log = column.log
     if log.turn in (Tp.ACCEPTED, Tp.RUNNING):
         return commit(config, column, log._replace(turn=Tp.ABORTED))
-    if config.without == "abort":  # also what is on the wire is called aborted
+    if config.without == "abort":  # a request on the wire is called aborted, too
         return commit(config, column, log._replace(phase=Ph.ABORTED))
     return commit(config, column, log._replace(abort=True))
 

@@ -1,4 +1,4 @@
-"""The configurations that are searched, and what must break when one thing is dropped.
+"""The configurations that are searched, and those that must break when one thing is dropped.
 
 A guard can be pointless in one configuration and vital in the next, so the matrix goes
 over delivery classes, policies, parts, lanes, turns and kinds of trouble.

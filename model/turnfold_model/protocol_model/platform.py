@@ -1,6 +1,6 @@
 """The wire and the platform: requests land once, late or never; answers get lost.
 
-Here is the witness: what the user sees, whatever the log says. A step that shows a
+Here is the witness: the messages that the user sees. A step that shows a
 part twice, without a policy event that allows it, breaks INV-2.
 """
 
@@ -47,7 +47,7 @@ def _tagged(column: Column, request: Request, tag: int) -> Column:
 def answers(
     config: Config, column: Column, job: Job, slot: int, faulty: bool
 ) -> Iterator[Step]:
-    """What the platform, or the network, does with the request a worker waits for."""
+    """The platform's, or the network's, answers to the request that a worker waits for."""
     if job.stage != Stage.SENT:
         return
     request = Request(job.part, job.attempt, slot)

@@ -1,7 +1,7 @@
 """The words of the world model: configurations, columns, jobs.
 
 A *column* is one inbound message with its turn, its one reply entry, the requests that
-are on the wire for it and what the platform has taken: everything that belongs to one
+are on the wire for it and the copies that the platform has taken: everything that belongs to one
 lane position. A world has one or two of them. What a worker holds in memory about a
 column is its *job*; a crash loses it.
 """
@@ -40,7 +40,7 @@ class Tp(IntEnum):
 
 
 class Stage(IntEnum):
-    """What a worker is doing with a column, and knows but has not logged yet."""
+    """A worker's act on a column, and the answer that it has not logged yet."""
 
     IDLE = 0
     PREPARING = 1
@@ -71,7 +71,7 @@ class Request(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker does with a column, and for which attempt."""
+    """A worker's act on a column, and its attempt."""
 
     stage: Stage = Stage.IDLE
     part: int = 0
@@ -79,7 +79,7 @@ class Job(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the log says of a column."""
+    """The log's view of a column."""
 
     turn: Tp = Tp.BARE
     runs: int = 0
@@ -113,7 +113,7 @@ class Column(NamedTuple):
 class Assumptions:
     """Those of specs/design.md 2; each may be dropped."""
 
-    fsync: bool = True  # what was committed stays
+    fsync: bool = True  # a commit stays
     key: bool = True  # the platform honours the key inside its window
     clock: bool = True  # a restart loses at most half of a key's window
     settle: bool = True  # a dead sender's request lands before the look-up, or never
@@ -124,7 +124,7 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One bounded world. The budgets bound what may go wrong, not when."""
+    """One bounded world. The budgets bound the number of faults, not their moments."""
 
     name: str
     cls: str = "keyed"
@@ -149,7 +149,7 @@ class Config:
 
 
 class Step(NamedTuple):
-    """One thing that may happen to a column, and what it costs."""
+    """One thing that may happen to a column, and its cost."""
 
     label: str
     column: Column

@@ -1,4 +1,4 @@
-"""What a living worker may do with one column: the protocol of specs/design.md 4 to 6.
+"""The steps of a living worker on one column: the protocol of specs/design.md 4 to 6.
 
 A worker decides on the log as it stands and on its own job. One that lost the fence
 (`current` is false) may only report a success, as evidence.
@@ -25,7 +25,7 @@ IDLE = Job()
 
 
 class Around(NamedTuple):
-    """What of the rest of the world a decision looks at."""
+    """The part of the rest of the world that a decision looks at."""
 
     slot: int
     current: bool  # holds the fence

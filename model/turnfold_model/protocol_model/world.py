@@ -4,7 +4,7 @@ A state is a flat tuple of small integers: columns and jobs are interned, and wh
 happen to a column is computed once per (column, job, surroundings), so that a step
 costs little more than building the tuple. There is no clock: the end of an owner, a
 time-out, an expiry, the end of a key's window may come at any time, so safety holds
-whatever the clocks do, but for what `Assumptions` names.
+for every behaviour of the clocks, except as `Assumptions` says.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from turnfold_model.protocol_model.words import (
 )
 
 State = tuple[int, ...]
-# places in a state: two worker slots (0 absent, 1 awake, 2 stopped), who holds the
-# fence, the gate, then what may still go wrong
+# places in a state: two worker slots (0 absent, 1 awake, 2 stopped), the holder of the
+# fence, the gate, then the faults that are left
 HOLDER, GATE, CRASHES, FAULTS, HANDS, PAUSES, HEAD = 2, 3, 4, 5, 6, 7, 8
 WIDTH: Final = 3  # a column and the two jobs on it
 ABSENT, AWAKE, STOPPED = 0, 1, 2
@@ -72,7 +72,7 @@ class Edge(NamedTuple):
 
 
 class World:
-    """One configuration, as a graph: where it begins and what may happen next."""
+    """One configuration, as a graph: its beginning and the next steps of each state."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -97,7 +97,7 @@ class World:
         return (AWAKE, ABSENT, 0, 1, *budgets, *body)
 
     def describe(self, state: State) -> str:
-        """For people who read a counterexample."""
+        """For the reader of a counterexample."""
         lines = [f"slots {state[0]},{state[1]} fence {state[HOLDER]}"]
         for base in range(HEAD, len(state), WIDTH):
             jobs = [self.jobs.values[j].stage.name for j in state[base + 1 : base + 3]]
@@ -223,7 +223,7 @@ class World:
             yield Edge(move.label, tuple(new), fault, move.broken)
 
     def _happenings(self, column: Column, hand: bool, idle: bool) -> Iterator[Step]:
-        """What befalls a column without any worker: messages, people, time."""
+        """The steps of a column without any worker: messages, people, time."""
         config, log = self.config, column.log
         yield from platform.landings(config, column)
         if log.turn == Tp.NONE:
@@ -237,7 +237,7 @@ class World:
             yield Step("time passes", column._replace(age=column.age + 1), Job())
 
     def _supersede(self, new: list[int], base: int) -> None:
-        """A newer message of the lane takes the place of what is not answered yet."""
+        """A newer message of the lane takes the place of unanswered ones."""
         for other in range(HEAD, base, WIDTH):
             column = self.columns.values[new[other]]
             if facts.abortable(column.log):

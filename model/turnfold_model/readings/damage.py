@@ -1,4 +1,4 @@
-"""Logs with one piece of damage each, for whoever judges logs.
+"""Logs with one piece of damage each, for every judge of logs.
 
 A log is a list of events as an export has them. Each way of damage yields every log that
 it makes of one log, with positions and versions counted anew: so only the rules of
@@ -19,7 +19,7 @@ from turnfold._log.events import CLASSES
 
 Event = Mapping[str, Any]
 Log = Sequence[Event]
-Damaged = Iterator[tuple[str, list[Event]]]  # what was done, and the log
+Damaged = Iterator[tuple[str, list[Event]]]  # the damage, and the log
 
 _HOUR_MS: Final = 3_600_000
 _OTHER: Final = "something else"

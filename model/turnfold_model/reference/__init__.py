@@ -14,7 +14,7 @@ a gateway in any language can be checked:
 >>> str(legal(entry, {"kind": "outbox.dispatched", "at": 1, "data": {}}))
 'table: outbox.dispatched cannot follow queued'
 
-A log shows what it was told: a send that nobody logged, a cut tail, and whether the
+A log shows only its own records: a send that nobody logged, a cut tail, and whether the
 platform really took a part cannot be seen here (see specs/guarantees.md).
 """
 

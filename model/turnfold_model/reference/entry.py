@@ -161,7 +161,7 @@ def parked(entry: Entry, data: Record, at: int) -> Entry:
 
 
 def resolved(entry: Entry, data: Record, at: int) -> Entry:
-    """Ends a doubt. Who says "send it" means it: one attempt more than the budget had
+    """Ends a doubt. The word "send it" grants one attempt more than the budget had
     left, if it had none."""
     del at
     words(data, "by")

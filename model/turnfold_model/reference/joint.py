@@ -64,7 +64,7 @@ class Moment:
 def by_the_worker(
     event: Record, before: State | None, held: int, moment: Moment
 ) -> None:
-    """INV-5: the worker attempts and runs, and says what came of its own attempts. A
+    """INV-5: the worker attempts and runs, and records the outcomes of its own attempts. A
     later worker can only call it dead. `held`: the place of the one that held the store
     at the event; one that begins in the same commit may have its record behind it."""
     data, kind = event["data"], event["kind"]

@@ -11,7 +11,7 @@ from turnfold_model.reference.shapes import Entry, State, Turn
 def legal(state: State | None, event: Record) -> State | Violation:
     """The next state of the stream, or the rule that the event breaks.
 
-    `event` needs `kind`, `at` and `data`; `state` is what `legal` gave for the event
+    `event` needs `kind`, `at` and `data`; `state` is the result of `legal` for the event
     before, None for a new stream.
     """
     try:

@@ -1,4 +1,4 @@
-"""What the reference says when a log breaks a rule, and the record it reads."""
+"""The findings of the reference when a log breaks a rule, and the record that it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ class _Lane:
 
 
 class _Lanes:
-    """Who must wait for whom. A stream that was passed once holds nobody ever again."""
+    """The order of waiting. A stream that was passed once holds nobody ever again."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
@@ -74,7 +74,7 @@ class Log:
         self._moment = Moment(at=-1, workers=[(0, None)])
 
     def feed(self, event: Record) -> Iterator[Violation]:
-        """Takes the next event; yields what is wrong with it, or with what came
+        """Takes the next event; yields its findings, or those about the events
         before it in the same commit."""
         stream = str(event.get("stream"))
         position = event.get("position", self._position + 1)
@@ -148,7 +148,7 @@ class Log:
         moment.later(event, partial(self._joint.judge, event))
 
     def _waits(self, event: Record, check: Callable[[Moment], None]) -> None:
-        """The streams of one commit have no order among each other: what is broken now
+        """The streams of one commit have no order among each other: a rule that is broken now
         is asked again when the moment is over."""
         try:
             check(self._moment)
@@ -220,7 +220,7 @@ def _gates_of(lane: str) -> Iterator[str]:
 
 
 def audit(events: Iterable[Record], **options: Any) -> Iterator[Violation]:
-    """What is wrong with a whole log, in its order."""
+    """The findings about a whole log, in its order."""
     log = Log(**options)
     for event in events:
         yield from log.feed(event)

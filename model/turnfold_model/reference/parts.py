@@ -28,7 +28,7 @@ def settled(entry: Entry, number: int, receipt: tuple[str, ...]) -> Entry:
 
 def next_part(entry: Entry) -> Entry:
     """The part that is next: one in doubt comes before all others, since nobody may go
-    on before it is known what became of it."""
+    on before its outcome is known."""
     doubts = [n for n, part in enumerate(entry.parts) if part.doubt]
     open_parts = [n for n, part in enumerate(entry.parts) if part.end is None]
     at = next(iter([*doubts, *open_parts]), len(entry.parts))

@@ -1,4 +1,4 @@
-"""The rules of what goes towards the wire: plans, attempts, placeholders, parts.
+"""The rules of everything on its way to the wire: plans, attempts, placeholders, parts.
 
 As in `entry`, each takes the entry, the `data` of the event and its time.
 """
@@ -19,7 +19,7 @@ from turnfold_model.reference.shapes import (
 
 
 def planned(entry: Entry, data: Record, at: int) -> Entry:
-    """What is known of a placeholder that went out before goes over to the first part."""
+    """The facts of a placeholder that went out before go over to the first part."""
     del at
     need(not entry.planned, "INV-7", "the plan is frozen")
     raw = data.get("parts", ())

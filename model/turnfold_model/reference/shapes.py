@@ -1,4 +1,4 @@
-"""What the reference remembers of a stream, and the closed sets of words in it."""
+"""The reference's memory of a stream, and the closed sets of words in it."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -29,7 +29,7 @@ REASONS: Final = frozenset(
     }
 )
 ABORTS: Final = frozenset({"user", "superseded", "rerun", "suppressed"})
-# What can be said of an attempt whose request may still be on the wire: the platform
+# The events of an attempt with a request that may still be on the wire: the platform
 # refused it. That time ran out, or that its owner died, proves nothing.
 PROVEN_BY_REFUSAL: Final = frozenset(
     {"permanent", "refused", "attempts_exhausted", "outcome_unknown"}

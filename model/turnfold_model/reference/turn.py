@@ -1,6 +1,6 @@
 """The rules of a turn, of gates, cursors and the store (specs/design.md 5 and 7).
 
-What needs other streams (finals, notices, lanes, dedupe keys) is in `log`.
+The rules that need other streams (finals, notices, lanes, dedupe keys) are in `log`.
 """
 
 from collections.abc import Callable, Mapping

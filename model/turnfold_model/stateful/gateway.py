@@ -1,6 +1,6 @@
 """A gateway on a real SQLite file, stepped by hand and killed between any two effects.
 
-It is what the Hypothesis machine plays with: commands are decisions appended at once,
+The Hypothesis machine plays with it: commands are decisions appended at once,
 the worker's programs take a step when they are told to, a crash is the number of the
 moment at which the process ends. Beside it runs the reference.
 """
@@ -38,7 +38,7 @@ from turnfold_model.reference.kinds import Record
 from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.peek import Peek
 
-EFFECTS = 4_000  # what a gateway may need to come to rest, and far more
+EFFECTS = 4_000  # far more than a gateway needs to come to rest
 
 
 class DiedError(BaseException):
@@ -61,7 +61,7 @@ class Dice:
 
 
 class Talker(Process):
-    """A process whose handler does something else for every message."""
+    """A process with a handler that does something else for every message."""
 
     def salt(self) -> bytes:
         """Another for each body: erasing one must not erase its equals."""
@@ -97,8 +97,8 @@ def _moody(style: int, call: CallHandler, told: Program, *, fails: bool) -> Prog
 
 
 class StatefulGateway:
-    """`seen`: what this gateway went through: (phase, event), for an event with an
-    outcome or a reason (event, that), and what happened to it from outside."""
+    """`seen`: the steps of this gateway: (phase, event), for an event with an
+    outcome or a reason (event, that), and the faults from outside."""
 
     def __init__(self, scenario: Scenario, path: str) -> None:
         platform = Platform("keyed" in scenario.classes, scenario.window_ms)

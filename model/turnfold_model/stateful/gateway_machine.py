@@ -1,6 +1,6 @@
 """The Hypothesis machine: people, platforms and crashes against a real SQLite file.
 
-Luck makes most of what can happen; rules of their own make the rest, each from a new
+Chance makes most of the steps; rules of their own make the rest, each from a new
 message on. A crash is data of the rule that lets the worker work, not a rule of its own: so one
 example takes hundreds of kernel steps, and shrinks well. `run` says how much.
 """
@@ -244,7 +244,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(pick=_pick, verdict=st.sampled_from(["not_sent", "resend", "give_up"]))
     def resolve(self, pick: int, verdict: str) -> None:
-        """A person who says "not sent" is right; who says "resend" takes the risk."""
+        """A person who says "not sent" is right; one who says "resend" takes the risk."""
         entries = self.gateway.entries()
         entry = _one([e for e in entries if e.phase in ("in_doubt", "parked")], pick)
         if entry is None:
@@ -295,7 +295,7 @@ class GatewayMachine(RuleBasedStateMachine):
             self.gateway.tell(decision, stream=entry.stream, **more)
 
     def _landed(self, entry: Entry) -> str | None:
-        """What the platform knows of the current part."""
+        """The platform's view of the current part."""
         if entry.part >= len(entry.parts):
             return None
         return self.gateway.world.platform.find(entry.current.key)
@@ -356,7 +356,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
 
 def directed() -> None:
-    """Plays, on a gateway of each kind, what luck seldom makes; nothing here is drawn."""
+    """Plays, on a gateway of each kind, the steps that chance seldom makes; nothing here is drawn."""
     for row in ROWS:
         machine = GatewayMachine()
         try:

@@ -1,1 +1,1 @@
-"""What tests of a gateway use: a fake platform, a clock, faults on purpose, and looks at a store."""
+"""The tools of a gateway's tests: a fake platform, a clock, faults on purpose, and looks at a store."""

@@ -7,7 +7,7 @@ START_MS = 1_800_000_000_000  # a wall time that no real clock says
 
 class FakeClock(Clock):
     """Stands still until it is moved. `wall` and `mono` are plain milliseconds, and
-    `synchronised_now` is what the operating system says. Back-off has no dice: it is
+    `synchronised_now` is the answer of the operating system. Back-off has no dice: it is
     always the whole of it."""
 
     def __init__(

@@ -4,7 +4,7 @@ Two layers together cover every crash that a kernel can die of: the probe of its
 (before and after each effect of a program) and its store (before and after each COMMIT,
 also of those that no program asked for: an accept, an enqueue, a reply of a handler, a
 command that is posted).
-A point is called after what happens there: "before Send", "after Append settle",
+The name of a point says its moment: "before Send", "after Append settle",
 "before commit turn.answered".
 """
 
@@ -77,7 +77,7 @@ class Failpoints:
 
 
 def label(effect: Effect) -> str:
-    """What people call an effect; an append goes by the decision that it makes."""
+    """The readable name of an effect; an append goes by the decision that it makes."""
     name = type(effect).__name__
     if not isinstance(effect, Append):
         return name

@@ -12,7 +12,7 @@ from turnfold.ports.store import Refused, Store, Stored, Write
 
 @define(eq=False)
 class FaultyStore:
-    """`faults`: what the next commits meet, in order: "full", "busy",
+    """`faults`: the faults of the next commits, in order: "full", "busy",
     "lost" (the COMMIT failed and did nothing), "landed" (it failed and was done
     nevertheless), "" (nothing). `unopenable`: how many reopenings fail."""
 

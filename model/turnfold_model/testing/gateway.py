@@ -1,7 +1,7 @@
 """A gateway for tests: kernels that follow one another on one disk, and crashes.
 
 `crash()` ends a kernel as SIGKILL would: nothing is drained, nothing more is written,
-no call of it reaches the platform. What was committed is what the next one finds.
+no call of it reaches the platform. The next one finds exactly the commits.
 """
 # ruff: noqa: SLF001  a crash has no public name: it goes behind the kernel's back
 
@@ -187,7 +187,7 @@ def inbound(
 
 
 def peek(kernel: Kernel) -> Peek:
-    """What is committed in the store of a kernel."""
+    """The commits in the store of a kernel."""
     return Peek(kernel.store)
 
 

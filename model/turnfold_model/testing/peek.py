@@ -28,7 +28,7 @@ _PAGE = 1_000
 
 
 class Peek:
-    """What is committed in an open store."""
+    """The commits in an open store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

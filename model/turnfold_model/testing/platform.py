@@ -1,6 +1,6 @@
 """A chat platform in this process, for tests: scripted, and with a list of its own.
 
-What the platform took stands in `messages`, whatever the kernel believes: the list is
+The platform lists its accepted messages in `messages`: this list is
 the witness against it. Every send plays the next act of the script of its conversation
 (or of the common script) and accepts when there is none.
 """
@@ -41,7 +41,7 @@ Planner = Callable[[Payload], Sequence[PlannedPart]]
 
 @frozen(kw_only=True)
 class Message:
-    """What a reader sees, and what it came from."""
+    """A visible message and its source."""
 
     id: str
     account: str
@@ -57,8 +57,8 @@ class Message:
 
 @frozen(kw_only=True)
 class Act:
-    """What the platform does with one request. `lands`: the message is there, whatever
-    the sender learns. `answer`: what send() returns; `error`: what it raises."""
+    """The platform's treatment of one request. `lands`: the message is there, no matter what
+    the sender learns. `answer`: send() returns it; `error`: send() raises it."""
 
     lands: bool = False
     answer: Any = None
@@ -66,7 +66,7 @@ class Act:
     hold: asyncio.Event | None = None  # nothing happens before this
     cut: bool = False  # the request is taken at once; it is the answer that waits
     deaf: bool = False  # does not end when it is cancelled
-    honest: bool = True  # the answer is the receipt of what landed
+    honest: bool = True  # the answer is the receipt of the message that landed
 
 
 def accept() -> Act:
@@ -130,7 +130,7 @@ class Platform:
     _scripts: defaultdict[str, deque[Act]] = field(factory=lambda: defaultdict(deque))
 
     def plays(self, *acts: Act, conversation: str | None = None) -> None:
-        """What the next requests meet, in order."""
+        """The faults of the next requests, in order."""
         chosen = self._scripts[conversation] if conversation else self._script
         chosen.extend(acts)
 

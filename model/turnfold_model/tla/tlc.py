@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(slots=True)
 class Run:
-    """What TLC said. `fired`: how often each action was taken."""
+    """The output of TLC. `fired`: how often each action was taken."""
 
     distinct: int = 0
     broken: str = ""

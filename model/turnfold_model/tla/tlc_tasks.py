@@ -1,4 +1,4 @@
-"""Which modules TLC checks, with which constants, and for what."""
+"""The modules that TLC checks, with their constants and purposes."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -79,7 +79,7 @@ LARGE: Final = [
     _turn(3, 3, Doubtful=False),
     _lane(3, 2, 4),
 ]
-# An assumption or a guard is taken away: TLC must find what breaks.
+# An assumption or a guard is taken away: TLC must find a violation.
 BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
     _entry("lookup", 1, 2, Settles=False),

@@ -1,4 +1,4 @@
-"""What a trace is: the log variables of a module after each event of a stream."""
+"""A trace: the log variables of a module after each event of a stream."""
 
 from itertools import pairwise
 from types import MappingProxyType
@@ -21,7 +21,7 @@ class Trace(NamedTuple):
 
 
 class OutsideError(Exception):
-    """This log is not of what the module is about; `args` say why."""
+    """The module does not speak of this log; `args` say why."""
 
 
 # Steps that nothing can do without: a log in which one is missing is wrong.

@@ -23,7 +23,7 @@ def batch() -> Traces:
         now(store.open())
         traces.add([e for record in Peek(store).log() for e in as_events(record)])
         now(store.close())
-        return []  # what must hold is judged elsewhere
+        return []  # the invariants are judged elsewhere
 
     for scenario in SMALL:
         if not scenario.zombies:  # the modules know of no two owners of one attempt

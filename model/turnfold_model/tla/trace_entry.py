@@ -1,10 +1,10 @@
 """The log of an entry as a behaviour of `specs/Entry.tla`: its states, step by step.
 
-A trace is what the module's log variables are after each event, and which actions may
-have led there. The kernel puts in one event what the module does in two steps where the
+A trace holds the module's log variables after each event, and the actions that may
+have led there. One event of the kernel is two steps of the module where the
 first could not be seen by anybody: an attempt that goes on the wire at once, the abort
 of what is unsent, the last failure of a budget. Those become two steps here, and that
-is all the freedom there is. What the module does not speak of ends the projection with
+is all the freedom there is. An event outside the module ends the projection with
 a reason: such traces are counted, not forced.
 """
 
@@ -20,7 +20,7 @@ from turnfold_model.tla.trace import OutsideError, Step, Trace
 MODULE: Final = "Entry"
 SILENT: Final = frozenset({"Lands", "Vanishes", "Crash"})
 # A word of a trace and the actions of the module that it may stand for. A word is the
-# event, made sharper by what the event says of its cause.
+# event, made sharper by the event's cause.
 ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "attempted": frozenset({"Attempted"}),
@@ -66,7 +66,7 @@ _CLASSES: Final = MappingProxyType(
 )
 
 
-# What spends the module's faults.
+# The events that spend the module's faults.
 TROUBLE: Final = frozenset(
     {
         *("deferred", "failed_retryable", "cancelled", "owner_died", "unknown"),

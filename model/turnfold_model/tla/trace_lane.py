@@ -73,7 +73,7 @@ def project(events: Iterable[tuple[Edge, Record]]) -> Trace:
 
 
 def _word(edge: Edge) -> str:
-    """What the event is to the lane; nothing if the lane does not notice."""
+    """The meaning of the event for the lane; nothing if the lane does not notice."""
     name, before, after = edge.event, edge.source, edge.target
     if name == "lane_yielded" and before == "queued":
         raise OutsideError(_LATER)

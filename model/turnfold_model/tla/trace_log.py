@@ -17,7 +17,7 @@ from turnfold_model.reference.kinds import Record
 from turnfold_model.tla import trace_entry, trace_lane, trace_turn
 from turnfold_model.tla.trace import OutsideError, Trace
 
-# What becomes of an entry by the word of a person, or of a platform that takes its own
+# The fate of an entry by the word of a person, or of a platform that takes its own
 # back: the turn's module knows none of it.
 _UNKNOWN: Final = frozenset({"resolved", "redriven", "bounced"})
 _ENDS: Final = frozenset({"completed", "failed", "aborted"})
