@@ -1,1 +1,1 @@
-"""What turnfold talks to: stores and channels. The kernel imports none of it."""
+"""Stores and channels. The kernel imports none of it."""

@@ -2,7 +2,7 @@
 
 Needs the extra `turnfold[matrix]`; this module imports without it.
 
-What is relied on, and where it comes from:
+The adapter relies on these facts, with their sources:
 
 - A PUT with the same transaction id, room and device is answered with the first
   event's id. The specification gives the scope (device and endpoint) but no time;

@@ -71,12 +71,12 @@ TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 def classify(exception: BaseException) -> Outcome | None:
-    """What an exception means: `Rejected` only if the request cannot have been sent.
+    """The meaning of an exception: `Rejected` only if the request cannot have been sent.
 
     Walks the causes (`raise .. from ..`) from the outermost inwards and stops at the
     first one that knows. An implicit context is never proof of "not sent": a wrapper
     that failed to connect, tried again and timed out shows the first failure there.
-    None for what is no `Exception`, such as a cancellation: not ours to judge.
+    None for a BaseException that is no `Exception`, such as a cancellation: not ours to judge.
     """
     if not isinstance(exception, Exception):
         return None
@@ -193,7 +193,7 @@ class MatrixClient:
         content_type: str = "application/json",
         timeout_ms: int | None = None,
     ) -> Answer:
-        """Make one HTTP request. Raises what aiohttp raises; see `classify`."""
+        """Make one HTTP request. Raises the errors of aiohttp; see `classify`."""
         method, path = request[0], _without_token(request[1])
         body = request[2].encode() if len(request) == 3 else data
         headers = {"Content-Type": content_type}
@@ -221,7 +221,7 @@ class MatrixClient:
         content_type: str = "application/json",
         timeout_ms: int | None = None,
     ) -> Mapping[str, Any]:
-        """`call` for what nobody sees: the body, or `RefusedError` unless 2xx."""
+        """`call` for invisible requests: the body, or `RefusedError` unless 2xx."""
         await self.ready()
         answer = await self.call(
             request, data=data, content_type=content_type, timeout_ms=timeout_ms

@@ -19,7 +19,7 @@ from turnfold.messages import (
 from turnfold.ports.channel import Part
 
 # Our key inside the content. It outlives the server's memory of transaction ids and
-# is what a look-up searches for.
+# is the text that a look-up searches for.
 KEY_FIELD = "io.turnfold.part"
 MARKER = "(may be a duplicate) "
 MESSAGE = "m.room.message"
@@ -39,7 +39,7 @@ Markdown = Callable[[str], str]
 
 @frozen(kw_only=True)
 class Event:
-    """What goes on the wire: an event type and its content."""
+    """The request on the wire: an event type and its content."""
 
     type: str
     content: dict[str, Any]
@@ -196,10 +196,10 @@ def inbound_of(
 ) -> Inbound | None:
     """The inbound message in an event, or None if it has no usable id or content.
 
-    The content is somebody else's: whatever it holds, this returns and never raises,
+    The content is somebody else's: for any value of it this returns and never raises,
     because one hostile event must not stop the reading of all rooms. `body` has
     `text`, `sender`, `type`, `at_ms` (the sender's server's clock), `content`.
-    An edit (`m.replace`) is `event="edit"`; its `content` names what it replaces.
+    An edit (`m.replace`) is `event="edit"`; its `content` names the replaced event.
     """
     content = event.get("content")
     event_id = event.get("event_id")
@@ -234,7 +234,7 @@ def _is_id(value: object) -> bool:
 
 def clean(value: Any, depth: int = DEPTH_MAX) -> Any:
     """JSON that canonical JSON can carry: other people's floats, huge integers and
-    lone surrogates become text or a replacement character; what is nested deeper than
+    lone surrogates become text or a replacement character; values nested deeper than
     `depth` becomes None.
 
     >>> clean({"a": 1.5, "b": 2**60})

@@ -108,7 +108,7 @@ def _erased(event: Event) -> bool:
 def _far_enough(own: list[Event], user_id: str, since_ms: int) -> bool:
     """Is a page wholly older than the attempt, or does it hold our joining?
 
-    Wholly, not partly: a server whose clock was set back has old times among new.
+    Wholly, not partly: a server with a clock that was set back has old times among new.
     """
     older = bool(own) and all(_at(event) < since_ms for event in own)
     return older or any(_entrance(event, user_id) for event in own)
@@ -121,7 +121,7 @@ def _entrance(event: Event, user_id: str) -> bool:
 
 
 def membership(event: Event, user_id: str) -> str | None:
-    """What a member event about this user says; None for any other event."""
+    """The membership in a member event about this user; None for any other event."""
     if event.get("type") != "m.room.member" or event.get("state_key") != user_id:
         return None
     content = event.get("content")

@@ -1,4 +1,4 @@
-"""What an answer of a Matrix homeserver means for a part. Pure: no I/O, no nio.
+"""The meaning of a Matrix homeserver's answer for a part. Pure: no I/O, no nio.
 
 A class that ends or holds an entry needs a Matrix `errcode` behind it: a bare 403 or
 404 may come from a proxy, a firewall or a page of a hosting company, and says nothing
@@ -92,7 +92,7 @@ def refused(what: str, failure: FailureClass, detail: str) -> RefusedError:
 
 
 def sent(answer: Answer, thread: str | None) -> Outcome:
-    """What the answer to the PUT of an event says. No event id is no acceptance."""
+    """The outcome of the PUT of an event. No event id is no acceptance."""
     if not answer.ok:
         return refusal(answer) or Unknown(
             cause=f"http_{answer.status}", detail=answer.detail
@@ -132,7 +132,7 @@ def _failure(answer: Answer) -> FailureClass | None:
 def raise_for(answer: Answer, what: str) -> None:
     """Raise `RefusedError` unless the answer is a success.
 
-    For requests that nobody sees and that may be repeated: what would be Unknown for
+    For requests that nobody sees and that may be repeated: an answer that is Unknown for
     a send is merely TRANSIENT here.
     """
     if answer.ok:

@@ -2,8 +2,8 @@
 
 The cursor is the sync token. A round is one sync with all its gaps filled; its
 messages come out with the cursor of the round before, and only the last one carries
-the new cursor. So whoever stops in between sees the whole round again, and the
-kernel's dedupe keys take care of what it already had.
+the new cursor. So a process that stops in between sees the whole round again, and the
+kernel's dedupe keys drop the messages that it already had.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _POLL_GRACE_MS = 15_000
 
 @frozen(kw_only=True)
 class Listening:
-    """How to listen. `channel` and `account` are what the kernel calls this bot."""
+    """How to listen. `channel` and `account` are this bot's names in the kernel."""
 
     channel: str
     account: str
@@ -108,7 +108,7 @@ async def _round(client: MatrixClient, how: Listening, since: str | None) -> Rou
     if how.auto_join:
         for room_id in _mapping(rooms.get("invite")):
             await _join(client, room_id)
-    if since is None:  # what was said before the bot first ran is not for it
+    if since is None:  # messages from before the bot first ran are not for it
         return Round(messages=(), cursor=token)
     messages: list[Inbound] = []
     for section in ("join", "leave"):  # a room that threw us out may hold messages
@@ -119,7 +119,7 @@ async def _round(client: MatrixClient, how: Listening, since: str | None) -> Rou
 
 
 def _filter(how: Listening, since: str | None) -> dict[str, Any]:
-    """Only what is read: messages, and members to see when we came in."""
+    """Only the events that are read: messages, and members to see when we came in."""
     nothing: dict[str, Any] = {"types": []}
     return {
         "presence": nothing,
@@ -153,7 +153,7 @@ async def _events(
 async def _gap(
     client: MatrixClient, how: Listening, room_id: str, before: str, since: str
 ) -> list[Event]:
-    """What happened between the cursor and the oldest event of a limited timeline."""
+    """The events between the cursor and the oldest event of a limited timeline."""
     newest_first: list[Event] = []
     try:
         async for page in pages(
@@ -169,7 +169,7 @@ async def _gap(
 
 
 def _since_entrance(events: list[Event], user_id: str) -> list[Event]:
-    """Without what was said before we were invited (or, uninvited, came in).
+    """Without messages from before we were invited (or, uninvited, came in).
 
     A room that is new to us arrives with its older history. The first event about our
     own membership tells whether we were in the room before it.

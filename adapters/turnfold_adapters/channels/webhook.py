@@ -2,11 +2,11 @@
 
 Signed as Standard Webhooks say (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
 The id is our idempotency key, the same on every attempt of a part, and is also sent as
-`Idempotency-Key`. What the receiver makes of that key only the embedder knows, so the
+`Idempotency-Key`. Only the embedder knows how the receiver treats that key, so the
 delivery classes are arguments; without them a webhook is `blind`.
 
 One `send` is one request: no retries, no redirects, no second try on another connection.
-The shapes of requests and answers are documented in `webhook_wire`, what an exception
+The shapes of requests and answers are documented in `webhook_wire`, the meaning of an exception
 proves in `webhook_errors`, and the table of statuses stands in `webhook_wire` too:
 
     2xx with an id     accepted         2xx without id, or {"ok": false}   unknown
@@ -188,7 +188,7 @@ class WebhookChannel:
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
         """Ask `lookup_url` for the key of the part.
 
-        200 with an id is Found; a 404 or 200 whose JSON says `"found": false` is
+        200 with an id is Found; a 404, or a 200 with `"found": false` in its JSON, is
         Absent; anything else is CannotTell, also a 404 that does not say so, because
         proxies and half-deployed receivers answer 404 for things that exist. The key
         names one part exactly, so `since_ms` is not needed to tell parts apart.

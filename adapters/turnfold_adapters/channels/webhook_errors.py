@@ -1,4 +1,4 @@
-"""What an exception of a webhook request proves. Only one thing counts as "not sent":
+"""The proof in an exception of a webhook request. Only one thing counts as "not sent":
 a failure of the connect phase, before a byte of the request could leave.
 
 A library between us and httpx may wrap that failure, so the *cause* chain (`raise ..

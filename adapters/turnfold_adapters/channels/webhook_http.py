@@ -24,7 +24,7 @@ LINGER_MS = 500
 
 @frozen(kw_only=True)
 class Limits:
-    """What one peer may cost us. `request_ms` is for the whole of a request, so that a
+    """The most that one peer may cost us. `request_ms` is for the whole of a request, so that a
     peer that drips a byte a second is cut as well; it is also the idle time between two
     requests. `drain_ms`: how long closing waits for requests that are being answered."""
 
@@ -68,7 +68,7 @@ Respond = Callable[[Request], Awaitable[Answer]]
 
 
 class HttpServer:
-    """Answers every complete request with what `respond` returns."""
+    """Answers every complete request with the result of `respond`."""
 
     def __init__(self, respond: Respond, *, host: str, port: int, limits: Limits):
         self._h11 = _load_h11()
@@ -94,7 +94,7 @@ class HttpServer:
         )
 
     async def aclose(self) -> None:
-        """Stop listening, let requests under way finish, then cut what is left."""
+        """Stop listening, let requests under way finish, then cut the rest."""
         if self._server is None:
             return
         self._closing = True
@@ -241,7 +241,7 @@ class _Peer:
             raise ConnectionAbortedError("the peer does not read") from exc
 
     async def linger(self) -> None:
-        """Read away what the peer still sends. Closing over unread bytes makes the
+        """Read away the rest of the peer's bytes. Closing over unread bytes makes the
         kernel send a reset, which can destroy our answer before it is read."""
         if self._writer.can_write_eof():
             self._writer.write_eof()

@@ -2,7 +2,7 @@
 
 The sender may forget a message once it sees a 2xx, so a 200 is sent after `accept` has
 returned, which the kernel does after the COMMIT, and never before. Everything else is
-an answer after which a sender sends again (503) or learns what is wrong (4xx).
+an answer after which a sender sends again (503) or learns its mistake (4xx).
 
 A request is one JSON object:
 
@@ -10,7 +10,7 @@ A request is one JSON object:
      "message_id": str          (default: the webhook-id header)
      "thread": str | null, "event": str (default "message"), "control": bool,
      "text": str                (the same as body.text)
-     "body": object}            (whatever the handler should see)
+     "body": object}            (any JSON, for the handler)
 
 Channel and account come from the inbox, not from the sender, and a field that is not in
 this list is refused: a misspelt `thread` must not end up in the root of a conversation.
@@ -43,7 +43,7 @@ Accept = Callable[[Inbound], Awaitable[Any]]
 Parse = Callable[[Mapping[str, Any], Mapping[str, str]], Inbound]
 
 RETRY_AFTER_S = 5
-# Far beyond any message, far below what makes a recursive encoder fail later on.
+# Far beyond any message, far below the depth at which a recursive encoder fails.
 DEPTH = 64
 
 _FIELDS = frozenset(
@@ -60,7 +60,7 @@ class WebhookInbox:
     None anybody who can reach the port can write. `channel`, `account`: whose messages
     these are. `parse(message, headers)`: for senders with another shape; it makes the
     Inbound from the JSON object and the lower-case headers, and raises InvalidInputError
-    for what it does not like.
+    for input that it refuses.
 
     Use it as `async with`, or `start()` and `aclose()`. A sender that hangs up does not
     cancel its `accept`; closing waits `limits.drain_ms` for it.
@@ -191,7 +191,7 @@ def _needed(message: Mapping[str, Any], name: str) -> Any:
 def _body(message: Mapping[str, Any]) -> Any:
     body = message.get("body", {})
     if "text" not in message or not isinstance(body, dict):
-        return body  # Inbound refuses what is not a mapping
+        return body  # Inbound refuses a body that is no mapping
     if not isinstance(message["text"], str):
         raise InvalidInputError(field="text", problem="expected text")
     if "text" in body:

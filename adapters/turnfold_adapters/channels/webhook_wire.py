@@ -1,4 +1,4 @@
-"""What a webhook looks like on the wire and what its answers mean. Pure: no I/O.
+"""The form of a webhook on the wire and the meaning of its answers. Pure: no I/O.
 
 The body of a request is one JSON object (canonical: sorted keys, UTF-8), the same bytes
 on every attempt of a part unless the attempt is marked, so that a receiver that keys on
@@ -83,7 +83,7 @@ _REFUSALS: Mapping[int, FailureClass] = {
 # waiting for a receiver which may well have the request.
 _DOUBTFUL = frozenset({408, 499})
 
-# What a receiver may put into `error` of a 409 to say that the key belongs to another
+# A receiver may put one of these into `error` of a 409 to say that the key belongs to another
 # payload. Any other 409 means "the first request with this key is still in progress".
 KEY_REUSED = "key_reused"
 
@@ -169,7 +169,7 @@ def _plain(value: object) -> dict[str, Any]:
 
 
 def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
-    """What the receiver's answer says about the part. `now_ms`: wall time."""
+    """The outcome that the receiver's answer states. `now_ms`: wall time."""
     status = reply.status
     if 200 <= status < 300:
         return _taken(reply, rules)
@@ -227,7 +227,7 @@ def json_object(body: bytes | None) -> Mapping[str, Any]:
 
 
 def normal_id(value: object) -> str | None:
-    """An id as text, or None for what cannot be one (empty, bool, object, too long).
+    """An id as text, or None for a value that cannot be one (empty, bool, object, too long).
 
     >>> normal_id(42), normal_id(" m1 "), normal_id(True), normal_id("")
     ('42', 'm1', None, None)

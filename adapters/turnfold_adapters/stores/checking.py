@@ -14,7 +14,7 @@ INT_LIMIT = 2**63
 NUMBER_LIMIT = 2**20  # numbers of the bodies of one stream
 KEPT_ANSWERS = 10_000  # the newest; the caller of an older one is gone
 
-# --- refusals that name what has moved -------------------------------------------
+# --- refusals that name the stream that has moved-------------------------------------------
 
 
 def log_moved(base: Head, head: Head) -> ConflictError:

@@ -37,7 +37,7 @@ class SocketDoorbell:
             self.failure = exc
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` in the running loop at every ring; returns what stops it.
+        """Call `wake` in the running loop at every ring; returns the function that stops it.
 
         If the name is taken or the system has no such sockets, `failure` is set and
         only the worker's own poll is left.

@@ -1,4 +1,4 @@
-"""What a store in memory keeps, and the processes around it.
+"""The disk of a store in memory, and the processes around it.
 
 A `MemoryDisk` survives; the `Room` around it does not: the worker's lock, the handles
 that wait for it, the listeners of the bell. A fork of the disk gets an empty room, as a
@@ -119,7 +119,7 @@ class MemoryOwnership:
         return self._disk.room.record
 
     def release(self) -> None:
-        """Let go, if held; those who wait are woken."""
+        """Let go, if held; waiting processes are woken."""
         room = self._disk.room
         with room.lock:
             if room.holder is not self:

@@ -6,7 +6,7 @@ take would silently succeed, so a registry is asked before the file is opened; a
 file that was unlinked defeats any lock, so the file that was locked is compared with
 the one that now has the name, and with the one that the last owner locked.
 
-The record in the database explains who the owner is. The lock alone decides.
+The record in the database only names the owner. The lock alone decides.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Key = tuple[int, int, int]  # device, inode, process
 
 @frozen(kw_only=True)
 class Claim:
-    """What the database keeps of an owner: also which files it spoke of."""
+    """The record of an owner in the database, with the files that it spoke of."""
 
     owner: Owner
     store: str  # device:inode of the database, for a copy takes the record along
@@ -182,7 +182,9 @@ class FileOwnership:
         except OSError as exc:
             raise DiskError(path=self._file, problem=str(exc)) from exc
         with contextlib.suppress(PermissionError):  # the file of another user
-            os.fchmod(descriptor, 0o600)  # who may read it may hold a lock on it
+            os.fchmod(
+                descriptor, 0o600
+            )  # a process that may read it may hold a lock on it
         return descriptor
 
 

@@ -1,4 +1,4 @@
-"""Who a process is, so that a reused process id is never mistaken for it.
+"""The identity of a process, so that a reused process id is never mistaken for it.
 
 A process is its id, the time it started and the boot it lives in. Where the system
 does not tell (no /proc), the start time is 0 and the doubt is on the side of "alive".

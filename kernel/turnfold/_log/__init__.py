@@ -1,1 +1,1 @@
-"""What is stored: events, their bytes and hashes, and how streams are named."""
+"""The stored log: events, their bytes and hashes, and how streams are named."""

@@ -56,7 +56,7 @@ def pack(payload: Payload) -> EncodedPayload:
     match payload:
         case Text():
             head = {"format": payload.format, "text": payload.text, "type": "text"}
-            # What canonical.dumps would make of it, in an eighth of the time.
+            # The same bytes as canonical.dumps makes, in an eighth of the time.
             return EncodedPayload("text", head, (_write(head), None), payload)
         case Native():
             head = {"type": "native", "body": _thaw(payload.body)}
@@ -123,7 +123,7 @@ async def fetch_payload(
 ) -> Payload:
     """The payload that an event of `stream` names. `read`: a body by stream and name.
 
-    Raises what `read` raises, and InvalidInputError for bytes that are no payload.
+    Raises the errors of `read`, and InvalidInputError for bytes that are no payload.
     """
     data = await read(stream, ref)
     content = content_in(data)
@@ -186,7 +186,7 @@ def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
 async def read_body(store: Store, stream: str, ref: str) -> bytes:
     """The bytes of a body that an event of `stream` names.
 
-    Raises MissingBodyError, DamagedError, InvalidInputError, and what `fetch` raises.
+    Raises MissingBodyError, DamagedError, InvalidInputError, and the errors of `fetch`.
     """
     place = place_of(stream, ref)
     found = await store.fetch(Wanted(bodies=frozenset((place,))))
@@ -217,7 +217,7 @@ def digests_of(event: Event) -> Iterator[str]:
 
 def content_of(event: Event, data: bytes) -> str | None:
     """The body that holds the content of a file, where this one is a file's payload.
-    Only an entry's payload is: what a message or a handler brings may look like one,
+    Only an entry's payload is one: a body from a message or a handler may look like one,
     and name a body that is not its own."""
     return content_in(data) if isinstance(event, PAYLOADS) else None
 

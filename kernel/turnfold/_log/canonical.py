@@ -42,7 +42,7 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """Decode, and refuse anything that is not the canonical encoding of its value.
 
-    Encoding again and comparing is what catches duplicate keys, `-0`, white space, a
+    Encoding again and comparing catches duplicate keys, `-0`, white space, a
     BOM and escaped surrogates, which every decoder lets pass.
     """
     try:
@@ -68,7 +68,7 @@ def digest_text(digest: bytes) -> str:
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-# --- A log record: what one commit says of one stream, as it is stored and hashed ---
+# --- A log record: the events of one stream in one commit, as stored and hashed ---
 
 
 EMPTY_HEAD = bytes(32)  # the running head before the first record

@@ -2,7 +2,7 @@
 
 cattrs leaves out the fields at their default, msgspec writes canonical JSON and reads it
 strictly. `encode` proves that the types can be read again. `decode` also writes the events
-again and compares: only what the kernel would write is read. See specs/decisions/0011.
+again and compares: only bytes that the kernel would write are read. See specs/decisions/0011.
 
 `events` of a record is a JSON array of `[kind, schema, data]`. A record that cannot be
 read becomes CorruptLogError with its position; no other error comes out of here. Format:
@@ -66,14 +66,14 @@ def record_of(
     position: int,
     wall: int | None = None,
 ) -> Record:
-    """The record of what one commit says of one stream. `version`: of its last event."""
+    """The record of one stream in one commit. `version`: of its last event."""
     events = b"[%b]" % b",".join(items)
     digest = sha256(envelope(stream, version, at, events, wall)).digest()
     return Record(position, stream, version, len(items), at, events, digest, wall)
 
 
 def decode(record: Record) -> tuple[Event, ...]:
-    """The events in a record. Who reads a store checks its hash first."""
+    """The events in a record. A reader of a store checks its hash first."""
     try:
         items = _items(record.events)
         events = tuple([_event(kind, schema, data) for kind, schema, data in items])
@@ -154,7 +154,7 @@ class _Forms(dict[type[Event], _Form]):
 
 
 class _Readers(dict[str, tuple[int, Callable[[bytes], Event]]]):
-    """By kind: the newest schema, and what reads it."""
+    """By kind: the newest schema, and its reader."""
 
     def __missing__(self, kind: str) -> tuple[int, Callable[[bytes], Event]]:
         cls = CLASSES[kind]
@@ -208,7 +208,7 @@ def _converter() -> MsgspecJsonConverter:
 
 @cache
 def _fields_of(cls: type[Any]) -> _Fields:
-    """What makes a dict of an event, or of a part of one, without its defaults."""
+    """The function that makes a dict of an event, or of a part of one, without its defaults."""
     return make_dict_unstructure_fn(cls, _converter(), _cattrs_omit_if_default=True)
 
 

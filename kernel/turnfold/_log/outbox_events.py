@@ -25,7 +25,7 @@ from turnfold.enums import (
 
 @define(kw_only=True, unsafe_hash=True)
 class PlannedPart:
-    """One visible platform call, frozen: its bytes, its key, what may be relied on."""
+    """One visible platform call, frozen: its bytes, its key, its delivery classes."""
 
     kind: str
     body: str
@@ -91,7 +91,7 @@ class Dispatched:
 
 @define(kw_only=True, unsafe_hash=True)
 class Placed:
-    """The placeholder of a part is visible. `handle` is what edits name it by; it is no
+    """The placeholder of a part is visible. Edits name it by `handle`; that is no
     receipt and settles nothing. `stray`: the part has no use for it, it is to be
     retracted."""
 

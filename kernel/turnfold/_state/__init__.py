@@ -1,1 +1,1 @@
-"""What a log adds up to: for each kind of stream a table of transitions and a fold."""
+"""The states of a log: for each kind of stream a table of transitions and a fold."""

@@ -1,4 +1,4 @@
-"""The state of an outbox entry: what the events of its stream add up to.
+"""The state of an outbox entry: the fold of its stream's events.
 
 Most entries have one part, and most parts are sent in their order. So an entry keeps
 the facts of one part, the part at hand, in fields of its own. For each other part of
@@ -245,7 +245,7 @@ class Entry:
 
 
 def known(others: Parts, part: int) -> PartState | None:
-    """What is remembered of a part; none if it was never touched."""
+    """The remembered facts of a part; none if it was never touched."""
     for state in others:
         if state.part == part:
             return state
@@ -312,7 +312,7 @@ _UNTOUCHED = PartState(part=0)
 
 
 def take_up(entry: Entry, part: int) -> None:
-    """Make a part the one at hand, with what is remembered of it."""
+    """Make a part the one at hand, with its remembered facts."""
     state = known(entry.others, part)
     if state is not None and state.end is None:
         entry.others = tuple(o for o in entry.others if o.part != part)

@@ -222,7 +222,7 @@ _ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
 # One case per event and no wildcard: mypy's exhaustive-match finds a forgotten one.
-# What every message does sets its fields one by one: the fold is on its path.
+# The events of every message set fields one by one: the fold is on their path.
 def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a case per event
     """Set the fields that an event changes."""
     match event:
@@ -464,7 +464,7 @@ def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
 
 
 def _late(e: Entry, event: o.LateReceipt) -> None:
-    """Evidence for one part, whatever has become of the entry since. A closed entry is
+    """Evidence for one part, in any phase of the entry. A closed entry is
     closed differently only if all of it has arrived by now."""
     before = known(e.others, event.part)
     void = e.void if event.part == e.part else before.void if before else ()

@@ -178,8 +178,8 @@ def evolve(
 def advance(
     state: State | None, event: Event, stream: str, at: int, position: int
 ) -> State:
-    """As `evolve`; what it was given may be what it gives back, changed. What is left
-    of that when this raises must not be used."""
+    """As `evolve`, but it may change and return the given state itself. The rest
+    of that state must not be used after an error."""
     after: State = _ADVANCE[family(stream)](state, event, stream, at, position)
     return after
 
@@ -237,7 +237,7 @@ def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
     return state
 
 
-# What a fold raises for an event that is illegal where it stands, or is of a family
+# A fold raises these for an event that is illegal where it stands, or is of a family
 # that its stream is not.
 UNFOLDABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
 
@@ -256,7 +256,7 @@ def check_follows(state: State | None, record: Record) -> None:
 
 
 def summarize(state: State) -> Summary:
-    """The projection of a stream's state: what the store keeps beside the log.
+    """The projection of a stream's state: the store keeps it beside the log.
 
     It is made for every stream of every commit: hence an enum's `_value_`, which is its
     `value` without a call.

@@ -100,7 +100,7 @@ class Turn:
     dead: bool = False  # nobody could read it
     left_open: int | None = None  # its answer comes from elsewhere, until then
     resubmitted: bool = False
-    forgiven: int = 0  # what runs up to this one have shown does not count any more
+    forgiven: int = 0  # messages of runs up to this one do not count any more
     redacted: bool = False  # its bodies are erased
     bodies: int = 0  # numbers of bodies that its events have used up
 
@@ -162,8 +162,8 @@ def evolve(
 def advance(
     turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
 ) -> Turn:
-    """As `evolve`, in place: for a state that nobody else holds. What is left of it
-    when this raises must not be used."""
+    """As `evolve`, in place: for a state that nobody else holds. The state
+    must not be used after an error."""
     phase = None if turn is None else turn.phase
     allowed = targets(TRANSITIONS, phase, type(event), stream)
     if turn is None:

@@ -3,7 +3,7 @@
 Streaming: it takes records from anywhere - a store that is open for reading only, an
 export file, a test - and says which rules they break, in order. With a store it also
 compares everything that lies beside the log with it, in both directions; with a witness
-list it compares the log with what the platform accepted. It knows nothing of settings,
+list it compares the log with the messages that the platform accepted. It knows nothing of settings,
 channels or clocks.
 
     report = await audit_store(store, witness=read_witness(data))
@@ -51,7 +51,7 @@ def audit_log(
     progress: Progress | None = None,
 ) -> Report:
     """Audit records alone. `marks`: heads that the log must contain. `settled_at`: also
-    find what should have moved by this time (log ms) and did not. `progress` is told
+    find streams that should have moved by this time (log ms) and did not. `progress` is told
     the position now and then."""
     kept = list(marks)
     auditor = Auditor(marks=kept, witness=witness, channels=channels, limit=limit)
@@ -93,7 +93,7 @@ async def audit_store(
 
     `beside`: False leaves out all but the log. `bodies`: False leaves out bodies alone.
     `integrity`: False leaves out the database's check of its own files. `settled_at`:
-    also find what should have moved by this time (log ms) and did not. The report's
+    also find streams that should have moved by this time (log ms) and did not. The report's
     `unchecked` says which checks were not made.
     """
     kept = list(marks)

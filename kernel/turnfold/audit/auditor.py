@@ -1,7 +1,7 @@
 """The folded streams that an audit keeps in hand: the open ones.
 
-With a store a closed stream is dropped after a while, so that memory is bounded by what
-is open. Of a dropped stream two numbers stay: the hash of its name, and the hash of the
+With a store a closed stream is dropped after a while, so that memory is bounded by the
+open ones. Of a dropped stream two numbers stay: the hash of its name, and the hash of the
 projection that it must have. If records of it come all the same, it is read again.
 """
 
@@ -50,7 +50,7 @@ from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.ports.store import RECORDS, Store, Wanted
 
-_LATE = 2_000  # closed streams kept a while: what closes a final closes its turn, too
+_LATE = 2_000  # closed streams kept a while: the event that closes a final closes its turn, too
 
 
 class States:
@@ -118,7 +118,7 @@ class States:
             self.put(state, new=False)
 
 
-# --- The chain: hashes, positions, versions and heads. Needs no idea of what events mean ---
+# --- The chain: hashes, positions, versions and heads. Needs no idea of the meaning of events ---
 
 
 class Chain:
@@ -154,7 +154,7 @@ class Chain:
     def follows(self, records: Sequence[Record]) -> bool:
         """True, and gone on to their end, if nothing at all is wrong with these; else
         nothing is done, and each has to be fed. All of them at each step, since most
-        of what a log without fault costs here would be calls."""
+        of the cost of a log without fault would be calls."""
         before = self.position
         last = before + len(records)
         times = [self.at, *[r.at for r in records]]
@@ -205,7 +205,7 @@ class Chain:
         self._marks.clear()
 
 
-# --- The audit itself: one pass over the records of a log, whatever they come from ---
+# --- The audit itself: one pass over the records of a log, from any source ---
 
 
 @contextmanager
@@ -224,8 +224,8 @@ def _no_collection() -> Iterator[None]:
 class Auditor:
     """Feed it every record in order, then ask for the `report`.
 
-    `facts`: collects what must lie beside the log; None if nobody compares it. `marks`:
-    heads that the log must contain. `witness`: the list of what the platform accepted,
+    `facts`: collects the bodies and keys that must lie beside the log; None if nobody compares them. `marks`:
+    heads that the log must contain. `witness`: the list of messages that the platform accepted,
     on the channels of `channels` (None: on all of them).
     """
 
@@ -272,7 +272,7 @@ class Auditor:
             self._follow(records)
 
     def trim(self) -> None:
-        """Forget closed streams, so that memory is bounded by what is open."""
+        """Forget closed streams, so that memory is bounded by the is open."""
         self.states.trim(self._at)
 
     def missing(self, records: Sequence[Record]) -> set[str]:
@@ -368,7 +368,7 @@ _SENDING = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
 def note_unsettled(findings: Findings, states: States, now: int) -> None:
-    """Note what should have moved by `now` (log ms) and did not."""
+    """Note each stream that should have moved by `now` (log ms) and did not."""
     opened = [s for s in states if isinstance(s, Entry | Turn) and s.open]
     opened.sort(key=lambda state: state.order)
     gates = {s.stream for s in states if isinstance(s, Gate) and s.holds(now)}

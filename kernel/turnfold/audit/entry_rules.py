@@ -33,7 +33,7 @@ _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
 def act(before: Entry, event: o.Attempted, say: Say) -> None:
-    """What the call of an attempt breaks: a send, a placeholder, or an edit of it."""
+    """The rules that the call of an attempt breaks: a send, a placeholder, or an edit of it."""
     kind = event.act
     if not before.planned and kind is not PartAct.PLACEHOLDER:
         say(Rule.FROZEN_PLAN, "attempted before its parts were frozen")

@@ -1,4 +1,4 @@
-"""What a log says must lie beside it: bodies and dedupe keys.
+"""The bodies and dedupe keys that must lie beside a log.
 
 There may be millions of them, so only numbers are kept: the hash of each with the
 position of the record that speaks of it first.
@@ -27,7 +27,7 @@ class Facts:
         self.payloads: dict[int, int] = {}  # hash((stream, ref)) -> position
         self.texts: dict[int, int] = {}  # the same for all other bodies
         self.keys: dict[int, int] = {}  # hash((key, stream)) -> position
-        self.redacted: list[str] = []  # streams whose bodies were erased
+        self.redacted: list[str] = []  # streams with erased bodies
 
     def feed(self, state: State, event: Event, position: int) -> None:
         if isinstance(event, _SILENT):
@@ -45,7 +45,7 @@ class Facts:
 
 
 def _key_of(event: Event, state: State | t.Accepted | None) -> str | None:
-    """`state`: of the event's stream; whatever a key is made of never changes."""
+    """`state`: of the event's stream; the fields that make a key never change."""
     match event:
         case t.Accepted():
             return f"in:{inbound_key(event, event)}"

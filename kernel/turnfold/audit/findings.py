@@ -1,4 +1,4 @@
-"""What an audit says: rules with stable ids, findings, and the report of them all."""
+"""The words of an audit: rules with stable ids, findings, and the report of them all."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from turnfold._log.canonical import BLANK, Head
 
 
 class Rule(StrEnum):
-    """Every rule that an audit can find broken. The id is stable; `RULES` says what it
+    """Every rule that an audit can find broken. The id is stable; `RULES` says in words what it
     demands. INV ids are those of specs/design.md 2."""
 
     HASH = "chain.hash"

@@ -1,4 +1,4 @@
-"""The rules of one commit: what must stand in the log together (specs/commits.md).
+"""The rules of one commit: the events that must stand in the log together (specs/commits.md).
 
 A log does not show where a commit ends. So a run of events with one time counts as one
 commit, a *moment*, and its rules are checked when the next time begins. The order of

@@ -3,8 +3,8 @@ compared with the log in both directions: nothing missing, nothing left over.
 
 Each side is read once from end to end and ticked off against numbers that the audit
 kept. The streams for which something does not fit are then looked at again, with all
-that belongs to them in one answer of the store: that tells what is wrong, and passes
-over whatever was written while the audit ran.
+that belongs to them in one answer of the store: that names the fault, and passes
+over records that were written while the audit ran.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,11 +54,11 @@ class Side(Protocol):
         """Read all of it. The streams for which something does not fit."""
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
-        """What is wrong with these streams, as they are stored now."""
+        """The faults of these streams, as they are stored now."""
 
 
 async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
-    """Note in the auditor's findings what does not fit. Call it after the last record."""
+    """Note each mismatch in the auditor's findings. Call it after the last record."""
     sides: dict[Rule, Side] = {
         Rule.PROJECTION: Summaries(store, auditor.states),
         Rule.KEY: Keys(store, facts),
@@ -84,7 +84,7 @@ async def _wrong(side: Side, aside: Collection[str]) -> Sequence[Wrong]:
     return wrong
 
 
-# --- What stands outside of the tables of a store: the mark beside it, and the opinion that ---
+# --- Outside of the tables of a store: the mark beside it, and the opinion that ---
 
 
 async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> None:
@@ -109,7 +109,7 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
 
 
 async def note_integrity(auditor: Auditor, does: Maintenance) -> None:
-    """Ask the database for what is wrong with its files."""
+    """Ask the database for the faults of its files."""
     try:
         for line in await does.integrity():
             auditor.findings.add(Rule.FILE, line)
@@ -227,7 +227,7 @@ def _unlike(state: State, found: Summary) -> str | None:
     return None
 
 
-# --- Every body that an event names is there and is what its digest says, unless its ---
+# --- Every body that an event names is there and fits its digest, unless its ---
 
 
 _Bodies = Mapping[BodyRef, Body | None]

@@ -108,7 +108,7 @@ class EntryLanes(Lanes):
         self._opened.clear()
 
     def say(self, stream: str, lane: str, order: int, at: int, say: Say) -> None:
-        """Say what stands in the way of an attempt."""
+        """Name the obstacles of an attempt."""
         head, gate = self.ahead_of(stream, lane, order), self._closed(lane, at)
         if head is not None:
             say(Rule.LANE_ORDER, f"attempted before {head}, which has not yielded")
@@ -138,7 +138,7 @@ class TurnLanes(Lanes):
         return not others and self.ahead_of(stream, lane, order) is None
 
     def say(self, stream: str, lane: str, order: int, say: Say) -> None:
-        """Say what stands in the way of a start."""
+        """Name the obstacles of a start."""
         head = self.ahead_of(stream, lane, order)
         if head is not None:
             say(Rule.TURN_LANE, f"started before {head} was answered")
@@ -331,7 +331,7 @@ class StreamRules:
         self._at = at
 
     def end(self) -> None:
-        """The moment is over: judge what had to stand together in it."""
+        """The moment is over: judge the events that had to stand together in it."""
         again, self._again = self._again, []
         for self._position, self._stream, ask in again:
             ask(self._say)
@@ -340,8 +340,8 @@ class StreamRules:
         del self._workers[:-1]
 
     def step(self, record: Record, before: State | None, event: Any) -> State:
-        """The state after the event. `before` moves on in place. Raises off the table,
-        and what may be raised for events of another family."""
+        """The state after the event. `before` moves on in place. Raises for an event off the table,
+        and any of UNFOLDABLE for an event of another family."""
         self._position, self._stream = record.position, record.stream
         if type(before) is Entry:  # most of all events are of one
             return self._entry(record, before, event)

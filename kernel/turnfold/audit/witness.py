@@ -1,4 +1,4 @@
-"""The witness join: what the platform says it accepted, held against the log.
+"""The witness join: the platform's list of accepted messages, held against the log.
 
 A log alone cannot show a send that it never announced. The platform's own list can:
 one entry per accepted part with its `key`, and the `id` it was given if there is one.
@@ -57,10 +57,10 @@ def _acceptance(row: object) -> Acceptance:
 
 
 class Witness:
-    """Fed with the events of entries; `end` says what the list and the log disagree on.
+    """Fed with the events of entries; `end` reports where the list and the log disagree.
 
     `channels`: the channels that this list speaks of; none: all of them. A part in
-    doubt may be on the list or not: that is what doubt means.
+    doubt may be on the list or not: doubt means exactly that.
     """
 
     def __init__(

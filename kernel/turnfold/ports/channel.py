@@ -1,6 +1,6 @@
-"""The adapter contract, version 2: what a channel is to the kernel (specs/design.md 11).
+"""The adapter contract, version 2: the kernel's view of a channel (specs/design.md 11).
 
-Only `send` is required. What an adapter does not declare counts as not offered: an
+Only `send` is required. A property that an adapter does not declare counts as not offered: an
 undeclared delivery class is `blind`. The kernel looks each optional method up once,
 when the channel is attached, and refuses claims without a method behind them.
 `turnfold_model.check_channel` is its test.
@@ -85,12 +85,12 @@ Verdict = Found | Absent | CannotTell
 
 @frozen(kw_only=True)
 class PartClass:
-    """What the platform gives for one kind of part, best first.
+    """The platform's guarantees for one kind of part, best first.
 
-    `classes`: what to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
+    `classes`: the classes to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
     end. `key_window_ms`: how long the platform honours a key (None: for ever,
     0: not at all, so that the next class is relied on).
-    `settle_ms`: after how long a request whose sender is gone lands or never will. A
+    `settle_ms`: after this time a request of a dead sender has landed or never will. A
     window must be at least twice that: a key is used again for its first half, and
     the last such request must land before the platform forgets it.
     """
@@ -105,7 +105,7 @@ _NOTHING_OFFERED = PartClass()
 
 @frozen(kw_only=True)
 class Capabilities:
-    """What an adapter declares, by kind of part ("text", "file", "native").
+    """The declaration of an adapter, by kind of part ("text", "file", "native").
 
     `key_length` and `key_alphabet` bound the idempotency key. `limit` is the largest
     text part in `unit`s ("chars", "utf16", "bytes"). `gives_ids=False` says that the
@@ -131,7 +131,7 @@ class Capabilities:
 
 @frozen(kw_only=True)
 class PlannedPart:
-    """One visible platform call that `plan` decided on. `payload` is what is stored
+    """One visible platform call that `plan` decided on. `payload` is stored
     and later handed to `send`, byte for byte."""
 
     payload: Payload
@@ -140,7 +140,7 @@ class PlannedPart:
 
 @frozen(kw_only=True)
 class PlanContext:
-    """What a plan may look at besides payload and route."""
+    """The facts that a plan may use besides payload and route."""
 
     entry_id: str
     kind: Kind
@@ -166,7 +166,7 @@ class Attempt:
     number: int  # from 1, per part, never reused
     at_ms: int  # wall time of the attempt: the time to sign with
     marked: bool = False  # show "may be a duplicate" to the reader
-    prepared: Any = None  # what prepare() gave back, this time
+    prepared: Any = None  # the result of prepare(), this time
 
 
 @runtime_checkable
@@ -178,7 +178,7 @@ class Channel(Protocol):
 
 
 class FullChannel(Channel, Protocol):
-    """Every optional method, for reading; implement what the platform offers."""
+    """Every optional method, for reading; implement those that the platform offers."""
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -196,7 +196,7 @@ class FullChannel(Channel, Protocol):
         leaves room for the declared skew."""
 
     def classify(self, exception: BaseException) -> Outcome | None:
-        """What an exception of `send` means; None = not known here."""
+        """The outcome that an exception of `send` means; None = not known here."""
 
     async def aclose(self) -> None:
         """Give connections back. Called once, when the kernel that it is attached to

@@ -1,12 +1,12 @@
-"""What a store is to the kernel (specs/design.md, 7). `turnfold_model.check_store` is
+"""The kernel's view of a store (specs/design.md, 7). `turnfold_model.check_store` is
 its test.
 
 A store keeps records, one summary row per stream, bodies, dedupe keys and an inbox. It
-decides nothing: the kernel says what a record means. Records, bodies, keys and the
+decides nothing: only the kernel interprets a record. Records, bodies, keys and the
 inbox are primary data; summaries can be rebuilt from the log.
 
 The port is asynchronous and has no interactive transaction. A decision reads memory;
-what memory lacks is fetched in one call, and the decision runs again. Only the owner of
+streams that memory lacks are fetched in one call, and the decision runs again. Only the owner of
 the store commits; every other process posts commands. Whether a call suspends is the
 store's own business: SQLite answers at once or waits for a thread behind the same call,
 and the loop never waits for the disk.
@@ -145,7 +145,7 @@ class Posted:
 
 @frozen(kw_only=True)
 class Answer:
-    """What the owner made of a command. `data`: canonical JSON, written once."""
+    """The owner's answer to a command. `data`: canonical JSON, written once."""
 
     id: str
     at: int
@@ -154,7 +154,7 @@ class Answer:
 
 @define(kw_only=True, unsafe_hash=True)
 class Write:
-    """All or nothing: what one commit appends to one shard.
+    """All or nothing: the records that one commit appends to one shard.
 
     The log must end at `base`; positions follow it. The records of one stream follow
     its version. `keys`: (dedupe key, stream), each new. `erase`: bodies that are gone
@@ -191,7 +191,7 @@ class Refused:
 
 @frozen(kw_only=True)
 class Loaded:
-    """What the owner starts from: the head, the time of the last record, and the
+    """The owner's starting point: the head, the time of the last record, and the
     summaries of all open streams and of the stream `store`, by `order`."""
 
     head: Head
@@ -251,7 +251,7 @@ class Store(Protocol):
 
     @property
     def address(self) -> str:
-        """What a person calls this store: a path or an address without secrets."""
+        """This store's name for people: a path or an address without secrets."""
 
     async def open(self, *, read_only: bool = False) -> None:
         """Raises NewerSchemaError, NotAStoreError, UnsafeStoreError, DiskError."""
@@ -267,7 +267,7 @@ class Store(Protocol):
     # --- the owner -------------------------------------------------------------------
 
     async def load(self) -> Loaded:
-        """Where the log ends and what is open."""
+        """The end of the log and the open streams."""
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
         """Compare and store, one answer for each write; at most one write a shard.
@@ -293,8 +293,8 @@ class Store(Protocol):
         """
 
     async def fetch(self, wanted: Wanted) -> Found:
-        """What is committed now, in one round trip. A damaged row comes back as it is:
-        the reader of a record or a body says what is wrong with it."""
+        """The committed rows, in one round trip. A damaged row comes back as it is:
+        the reader of a record or a body reports its damage."""
 
     async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
         """The records after a position, in order, at most `limit`."""
@@ -333,33 +333,33 @@ class Maintenance(Protocol):
     """Calls for idle moments of the owner. None of them holds the loop up."""
 
     async def checkpoint(self) -> bool:
-        """Move what was written to its final place. True if nothing is left to do; then
-        nothing is left of what was erased. Does not raise for a disk that fails: a
+        """Move the written pages to their final place. True if nothing is left to do; then
+        nothing is left of erased bodies. Does not raise for a disk that fails: a
         later call tries again."""
 
     async def sweep(self) -> int:
-        """Remove what a crash left behind and nothing names; how much that was."""
+        """Remove files that a crash left behind and nothing names; returns their number."""
 
     async def rebuild(self, summaries: Iterable[Summary]) -> None:
         """Replace all summaries in one transaction: they are projections."""
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         """Note the head outside the log, so that an older copy put in its place is
-        noticed. May lag behind; is never ahead of what is durable. DiskError."""
+        noticed. May lag behind; is never ahead of the durable log. DiskError."""
 
     async def watermark(self) -> Watermark | None:
-        """What was noted last, if it can be read."""
+        """The last note, if it can be read."""
 
     async def contains_head(self, head: Head) -> bool:
         """True if a commit of this log ended with just this head."""
 
     async def integrity(self) -> Sequence[str]:
-        """What the database itself finds wrong with its files, a line each."""
+        """The database's own findings about its files, a line each."""
 
 
 @frozen(kw_only=True)
 class Owner:
-    """Who a worker is. The lock decides; this only explains."""
+    """The identity of a worker. The lock decides; this only explains."""
 
     id: str  # short and unique, stands in events
     boot: str

@@ -160,14 +160,14 @@ def _require_synchronous(conn: apsw.Connection, settings: Settings) -> None:
 
 
 def _require_secure_delete(conn: apsw.Connection, path: str) -> None:
-    """Always, not only while erasing: what is moved inside a file leaves no copy."""
+    """Always, not only while erasing: bytes that move inside a file leave no copy."""
     if conn.pragma("secure_delete", 1) != 1:
         problem = "this SQLite cannot erase for good (secure_delete is refused)"
         raise UnsafeStoreError(path=path, problem=problem)
 
 
 def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
-    """What an error of the database outside a COMMIT means to the caller."""
+    """The error for the caller for a database error outside a COMMIT."""
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
         return BusyError(path=path, waited_ms=waited_ms)
     if isinstance(exc, apsw.NotADBError):
@@ -275,7 +275,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def resolve(path: str | os.PathLike[str]) -> str:
     """The absolute path without links that this path means now.
 
-    Raises UnsafeStoreError for what SQLite would take as a database in memory.
+    Raises UnsafeStoreError for names that SQLite takes as a database in memory.
     """
     text = os.fspath(path)
     if not text or text == ":memory:" or "\0" in text:

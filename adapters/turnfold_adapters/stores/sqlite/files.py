@@ -110,7 +110,7 @@ class BodyFolder:
             raise DiskError(path=str(self._path), problem=str(exc)) from exc
 
     def erase(self, places: Sequence[int] = ()) -> bool:
-        """Remove the files of bodies whose rows are erased already. A file that cannot
+        """Remove the files of bodies with rows that are erased already. A file that cannot
         go now is tried again with the next call. True if none is left."""
         self._owed += places
         try:
@@ -141,7 +141,7 @@ def sync_folder(path: Path) -> None:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file that nobody else may read, and make its bytes durable; its name
-    is not yet. What has the name is taken away first: a link is never followed."""
+    is not yet. An older file of this name is taken away first: a link is never followed."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  a descriptor

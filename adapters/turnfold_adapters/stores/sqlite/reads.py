@@ -1,7 +1,7 @@
 """Queries of a SQLite store: rows to records, summaries and bodies, on one connection.
 
 A damaged row still becomes a record with its position, and the reader of that record
-says what is wrong with it. So one bad row never hides the others.
+reports its damage. So one bad row never hides the others.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
@@ -179,7 +179,7 @@ class Reads:
 
     @typed
     def fetch(self, wanted: Wanted) -> tuple[Found, Mapping[BodyRef, int]]:
-        """Everything but the bodies in files, whose places come beside it; in `bodies`
+        """Everything but the bodies in files; their places come beside it; in `bodies`
         they stand without their data."""
         w = wanted
         with self.snapshot():
@@ -314,7 +314,7 @@ class Reads:
         return found, files
 
     def _stream_id(self, name: str) -> int:
-        """As shown by `bodies`: `?17` is the stream 17, whose row is gone."""
+        """As shown by `bodies`: `?17` is the stream 17 without its row."""
         return int(name[1:]) if name.startswith("?") else self.known(name).id
 
     def _children(self, turn: str) -> Sequence[str]:
@@ -341,7 +341,7 @@ def read_files(
     bodies: Mapping[BodyRef, Body | None],
     files: Mapping[BodyRef, int],
 ) -> dict[BodyRef, Body | None]:
-    """The bodies with the data of those in files; None for one whose file is gone.
+    """The bodies with the data of those in files; None for one without its file.
 
     It may run in any thread. Raises DiskError.
     """

@@ -1,6 +1,6 @@
 """The tables of a SQLite store, and how to tell a store from any other file.
 
-A commit costs what it writes and syncs, which is pages; so the layout saves pages.
+The cost of a commit is the pages that it writes and syncs; so the layout saves pages.
 
 - `stream` has one row per stream and doubles as the projection. Its id is the position
   of the stream's first record, so "by order" is "by row".
@@ -22,7 +22,7 @@ from turnfold.errors import NewerSchemaError, NotAStoreError
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
 SCHEMA = 1  # the layout below; in the file's header as user_version
 
-# The lowest SCHEMA whose code can read this layout. A layout that only adds to the one
+# The lowest SCHEMA with code that can read this layout. A layout that only adds to the one
 # before it raises SCHEMA and not this number, so an older turnfold can still read it.
 READABLE_BY = 1
 

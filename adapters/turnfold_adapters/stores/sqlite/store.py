@@ -90,7 +90,7 @@ class SqliteStore:
     for the disk, else in a thread. "loop": everything runs on the loop and no call
     suspends, which is for callers without an event loop (`ports.store.now`). "thread".
     `busy_ms`: how long to wait for another process's transaction before BusyError.
-    `wal_bytes`: what the log may grow to before work waits until it is moved; a thread
+    `wal_bytes`: the size of the log from which work waits until it is moved; a thread
     begins at a quarter of it. Its file is filled up ahead of use to spare the file
     system's journal.
     `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory,
@@ -123,7 +123,7 @@ class SqliteStore:
         self._state = "not open"
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
-        self._reads: Reads | None = None  # what is committed
+        self._reads: Reads | None = None  # committed rows
         self._writing: Writing | None = None
         self._pid = 0
         self._immutable = False
@@ -252,7 +252,7 @@ class SqliteStore:
         self._open(read_only=read_only)
 
     def _doubt(self, cause: BaseException) -> None:
-        """Memory no longer tells what is on disk: reopen to go on. This may run in the
+        """Memory and disk may differ now: reopen to go on. This may run in the
         thread while the loop reads, so the reader is closed by `reopen` or `close`."""
         writing, self._writing, self._reads = self._writing, None, None
         self._state = "in doubt after a failed commit; close, open and read"
@@ -386,8 +386,8 @@ class SqliteStore:
     # --- maintenance -----------------------------------------------------------------
 
     async def checkpoint(self) -> bool:
-        """Move the log into the main file, and end what an erasing could not; `facts`
-        tells what stood in the way."""
+        """Move the log into the main file, and finish an erasing that could not end; `facts`
+        tells the obstacle."""
         return await self._queue.there(self._desk().checkpoint)
 
     async def sweep(self) -> int:
@@ -399,7 +399,7 @@ class SqliteStore:
         await self._queue.there(rebuild)
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
-        """Skipped while `synchronous` leaves open what is durable."""
+        """Skipped while `synchronous` leaves durability open."""
         await self._queue.there(partial(self._note, self._desk(), store, lived))
 
     def _note(self, writing: Writing, store: str, lived: Lived | None) -> None:
@@ -434,7 +434,7 @@ class SqliteStore:
         finally:
             conn.close()
 
-    # --- who is the worker: turnfold_adapters.stores.ownership.Book -----------------
+    # --- the worker: turnfold_adapters.stores.ownership.Book -----------------
 
     def claim(self) -> Claim | None:
         return self._read().claim()

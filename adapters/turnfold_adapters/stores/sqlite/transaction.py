@@ -69,7 +69,7 @@ _FIND = _line("""
     SELECT data IS NULL FROM {0} WHERE {1} = ? AND salt IS NOT NULL
 """)
 # An erased body leaves its row, emptied: a row that shrinks moves none of its
-# neighbours, and what never moved can be erased later without leaving a copy.
+# neighbours, and bytes that never moved can be erased later without leaving a copy.
 _ERASE = "UPDATE {0} SET salt = NULL, data = NULL WHERE {1} = ?"
 _TABLES = (("body", "id"), ("late_body", "place"))
 
@@ -79,7 +79,7 @@ _Row = tuple[Any, ...]
 class WriteTransaction:
     """One write. After `apply`, `moved` are the streams as the log then has them,
     `closed` those of them that are over, `files` the places of bodies that were written
-    to files, `doomed` those whose files go after the COMMIT; `erased`: some body was.
+    to files, `doomed` the files that go after the COMMIT; `erased`: some body was.
     """
 
     def __init__(self, reads: Reads, folder: BodyFolder, known: Remembered) -> None:

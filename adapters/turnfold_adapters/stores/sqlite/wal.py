@@ -22,17 +22,17 @@ from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed_error
 
 _FRAME = 4096 + 24  # bytes of a page in the log
-_AHEAD = 256 * 1024  # what one transaction may need
+_AHEAD = 256 * 1024  # the most that one transaction needs
 _STEP = 2 * 1024 * 1024
 _EARLY = 4  # the thread begins at this part of the cap
 
 
 class Wal:
-    """The log behind one writer connection. `pages` is what a checkpoint would move.
+    """The log behind one writer connection. `pages` counts the pages that a checkpoint would move.
 
     `erased`: bytes that were erased may still stand in the file, so the next checkpoint
     has to cut it off. `found`: it was there before it was opened; its writer may have
-    died just after it erased something. `mover`: what works in a thread, if that may be.
+    died just after it erased something. `mover`: works in a thread, if that is allowed.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Wal:
         return self.pages == 0
 
     def _land(self) -> None:
-        """Wait for the mover, and take over what it found."""
+        """Wait for the mover, and take over its result."""
         if self._mover is None or not (self._mover.running or self._mover.done):
             return
         self._mover.wait()
@@ -158,7 +158,7 @@ class Wal:
             self._failed(self._mover.failure)
 
     def _failed(self, exc: Exception) -> None:
-        """What the thread has moved may not be on the disk before a later sync says
+        """Pages that the thread has moved may not be on the disk before a later sync says
         so. If one failed nobody can tell, and the kernel tells of it only once: the
         log must keep it all, until the store is opened anew and moves it again."""
         typed = exc if isinstance(exc, StoreError) else typed_error(exc, self._path)
@@ -176,7 +176,7 @@ class Wal:
     def grow(self) -> None:
         """Fill the log's file up with zeros ahead of use; only in a write transaction.
 
-        The write lock is what makes it safe: nobody else appends meanwhile. Zeros end
+        The write lock makes it safe: nobody else appends meanwhile. Zeros end
         the log for every reader. On a disk that is nearly full it is left out.
         """
         if self._size >= self._max or self.pages * _FRAME + _AHEAD < self._size:
@@ -210,7 +210,7 @@ def _free_bytes(folder: Path) -> int:
 # It has a connection of its own, which holds no lock that a writer or reader waits
 # for, and SQLite works without the interpreter's lock. See specs/decisions/0017.
 
-_PASSES = 2  # the second moves what was written during the first: the rest is small
+_PASSES = 2  # a second pass moves the pages of the first's time
 _FD = Path("/dev/fd")
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no such
 
@@ -271,7 +271,7 @@ class Mover:
 
 
 def flush(path: str, last: int = -1) -> int:
-    """Write to the disk what the kernel still holds of a file that SQLite has open.
+    """Write to the disk the pages that the kernel still holds of a file that SQLite has open.
 
     SQLite does so itself before it uses the log anew; that is quick if it was done
     before. A descriptor of SQLite is used: were the file opened here, closing it would

@@ -104,7 +104,7 @@ class Writing:
         self._conn, self._run = own.conn, own.run
         self._folder, self._doubt = folder, doubt
 
-    # --- what is written -------------------------------------------------------------
+    # --- the statements-------------------------------------------------------------
 
     def commit(self, write: Write, patient: bool = True) -> Stored | Refused:
         """Compare and store. Not `patient`: WouldWaitError instead of waiting for
