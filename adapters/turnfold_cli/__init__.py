@@ -7,7 +7,6 @@ Exit codes: 0 all is well, 1 something was found (a broken rule, a loss), 2 used
 or an extra is missing, 3 the store cannot be opened.
 """
 
-import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -72,23 +71,25 @@ def app(arguments: list[str]) -> "typer.Typer":
     """The application with the asked command in full and the others by name only."""
     import typer  # noqa: PLC0415  may be missing, see main
 
-    whole = typer.Typer(name="turnfold", no_args_is_help=True, help=_ABOUT)
-    whole.callback()(_version_only)
-    asked = arguments[0] if arguments else None
-    completing = "_TURNFOLD_COMPLETE" in os.environ
+    from turnfold_cli.usage import Commands, alone  # noqa: PLC0415  as typer
+
+    whole = typer.Typer(
+        name="turnfold",
+        cls=Commands,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    whole.callback(invoke_without_command=True, help=_ABOUT)(alone)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
     for name, (module, function, about) in COMMANDS.items():
         if find_spec(f"turnfold_cli.{module}") is None:
             continue  # a distribution may leave a command out
-        if completing or name == asked:
+        if name == asked:
             command = getattr(import_module(f"turnfold_cli.{module}"), function)
             whole.command(name, short_help=about)(command)
         else:
             whole.command(name, help=about)(_stub)
     return whole
-
-
-def _version_only() -> None:
-    """Look into a turnfold store, and decide about what waits in it."""
 
 
 def _stub() -> None:

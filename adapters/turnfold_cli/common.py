@@ -12,7 +12,7 @@ from turnfold.errors import CorruptLogError, StoreError, TurnfoldError, UsageErr
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.processes import is_alive
 from turnfold_cli import FOUND, NO_STORE, USAGE
-from turnfold_cli.output import say_json
+from turnfold_cli.output import clean, say_json
 
 STORE = "gateway.db"
 StorePath = Annotated[
@@ -54,7 +54,7 @@ def _refuse(text: str, code: int, kind: str, *, as_json: bool) -> NoReturn:
     if as_json:
         say_json({"error": {"code": kind, "message": text}})
     else:
-        typer.echo(f"turnfold: {text}", err=True)
+        typer.echo(f"turnfold: {clean(text)}", err=True)
     raise typer.Exit(code)
 
 

@@ -1,7 +1,7 @@
 """How results look: tables that fit, times people read, JSON that programs read.
 
-Colours only on a terminal. What came from outside is stripped of control characters
-first: a message must not be able to move somebody's cursor.
+Colours only on a terminal. What came from outside is data: no markup in it counts, and
+its hidden characters are escaped, on the screen and in JSON (`turnfold.inspect.visible`).
 """
 
 import json
@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from turnfold.inspect.visible import shown, shown_json
 
 _PIPED_WIDTH = 200  # columns where there is no terminal
 _TOO_LONG = 1000
@@ -34,12 +36,14 @@ _COLOURS = {
 def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width)
+    return Console(
+        stderr=stderr, highlight=False, markup=False, emoji=False, width=width
+    )
 
 
 def say_json(value: object) -> None:
     """One JSON object on one line of stdout."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False).encode())
+    typer.echo(shown_json(json.dumps(plain(value), ensure_ascii=False)).encode())
 
 
 def plain(value: object) -> Any:
@@ -55,17 +59,9 @@ def _serialised(_: object, __: object, value: object) -> object:
 
 
 def clean(value: object) -> str:
-    """Text without control characters, on one line."""
+    """Text on one line, with its hidden characters escaped."""
     text = "" if value is None else str(value)
-    shown = "".join(c if _visible(c) else "\N{MIDDLE DOT}" for c in text[:_TOO_LONG])
-    return shown + ("..." if len(text) > _TOO_LONG else "")
-
-
-def _visible(char: str) -> bool:
-    code = ord(char)
-    # C0, DEL, C1, and the marks that turn the direction of writing
-    odd = code < 32 or 127 <= code < 160
-    return not (odd or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069)
+    return shown(text[:_TOO_LONG]) + ("..." if len(text) > _TOO_LONG else "")
 
 
 def status(word: object) -> Text:

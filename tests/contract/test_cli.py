@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import apsw
@@ -189,6 +190,31 @@ def test_a_newer_schema_is_exit_3(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.case("X04", "X17")
+@pytest.mark.parametrize("tail", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "words", [["bad\x9b\u202e"], ["list", "--bad\u200b"], ["show"], ["list", "-n", "x"]]
+)
+def test_wrong_usage_is_one_line_without_hidden_characters(words, tail) -> None:
+    result = run(*words, *tail)
+    said = result.stdout if tail else result.stderr
+    assert result.exit_code == 2
+    assert len(said.splitlines()) == 1
+    assert not {"\x9b", "\u202e", "\u200b"} & set(result.output)
+
+
+@pytest.mark.case("X17")
+def test_it_says_its_version_and_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "turnfold", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"turnfold {version('turnfold')}\n"
+    assert "completion" not in run("--help").stdout
 
 
 def test_the_store_comes_from_option_environment_or_default(folder: Path) -> None:

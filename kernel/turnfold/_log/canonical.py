@@ -6,7 +6,7 @@ no BOM. One value has one encoding, so bytes can be compared and hashed.
 
 import json
 from binascii import b2a_base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Annotated, Any
@@ -39,15 +39,16 @@ def dumps(value: Any) -> bytes:
     return _encode(value).encode("utf-8")
 
 
-def loads(data: bytes) -> Any:
-    """Decode, and refuse anything that is not the canonical encoding of its value.
+def loads(data: bytes, form: Callable[[Any], bytes] = dumps) -> Any:
+    """Decode, and refuse anything that is not the canonical encoding of its value, or
+    the other encoding that `form` makes of a value.
 
     Encoding again and comparing catches duplicate keys, `-0`, white space, a
     BOM and escaped surrogates, which every decoder lets pass.
     """
     try:
         value = _decode(data.decode("utf-8"))
-        again = dumps(value)
+        again = form(value)
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(field="json", problem=str(exc)) from exc
     if again != data:

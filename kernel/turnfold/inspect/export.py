@@ -1,7 +1,7 @@
 """A log as lines of text: one canonical JSON object per record (specs/log-format.md).
 
 A line holds the envelope that the record's hash covers, with `position` and `hash`, and
-`bodies` on request. `events` that are not as a codec writes them go out under `raw`
+`bodies` on request. Hidden characters are escaped, so that a line can be looked at. `events` that are not as a codec writes them go out under `raw`
 with their `count`, so that a damaged row does not stop an export.
 """
 
@@ -17,6 +17,7 @@ from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
+from turnfold.inspect.visible import shown_json
 from turnfold.ports.store import Body, BodyRef, Store, Wanted, record_pages
 
 _ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
@@ -99,7 +100,11 @@ def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> byt
         value["wall"] = record.wall
     if bodies is not None:
         value["bodies"] = {str(number): _body(b) for number, b in bodies.items()}
-    return canonical.dumps(value)
+    return _line(value)
+
+
+def _line(value: Any) -> bytes:
+    return shown_json(canonical.dumps(value).decode()).encode()
 
 
 def _events(record: Record) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _body(body: Body | None) -> dict[str, str] | None:
 def load(line: bytes) -> Record:
     """The record in a line. Raises InvalidInputError. The meaning of its events and its
     hash are left to the codec and to the audit."""
-    value = _object(canonical.loads(line))
+    value = _object(canonical.loads(line, _line))
     if "raw" in value:
         count, events = value["count"], bytes_of(value["raw"])
     else:
