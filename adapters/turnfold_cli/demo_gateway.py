@@ -83,7 +83,8 @@ async def serve(given: argparse.Namespace) -> None:
     points = Failpoints(stop, told=lambda name: _say(stopped=name))
     store = points.watch(store_at(given.store))
     kernel = Kernel(store, settings=SETTINGS, probe=points.probe)
-    kernel.attach("webhook", _channel(given.platform, given.mode))
+    channel = _channel(given.platform, given.mode)
+    kernel.attach("webhook", channel, on_unknown="hold")
     kernel.on_turn(resume=True)(answer)
     async with kernel, WebhookInbox(kernel.accept) as inbox:
         _say(port=inbox.port)

@@ -41,7 +41,7 @@ class PrinterChannel:
 
 def make_gateway(store, printer: Printer, **options) -> Kernel:
     kernel = Kernel(store, **options)
-    kernel.attach("printer", PrinterChannel(printer))
+    kernel.attach("printer", PrinterChannel(printer), on_unknown="hold")
 
     @kernel.on_turn
     async def repeat(turn):

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from turnfold.enums import BlindPolicy, Kind
+from turnfold.enums import Kind
 from turnfold.errors import InvalidInputError
 
 HOUR = 3_600_000
@@ -48,16 +48,6 @@ def _of_type(*types: type) -> Any:
     return check
 
 
-def _policy(value: str) -> BlindPolicy:
-    """A policy, given as itself or as its word."""
-    try:
-        return BlindPolicy(value)
-    except ValueError as exc:
-        words = ", ".join(BlindPolicy)
-        problem = f"expected one of {words}: {value!r}"
-        raise InvalidInputError(field="blind", problem=problem) from exc
-
-
 def _positive_or_none(owner: object, attribute: object, value: object) -> None:
     if value is not None:
         _positive(owner, attribute, value)
@@ -91,7 +81,6 @@ class Settings:
         600_000
     )  # a refused token: how long before one tries again
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
-    blind: BlindPolicy = field(default=BlindPolicy.HOLD, converter=_policy)
     yield_retryable: bool = field(
         default=False, validator=_of_type(bool)
     )  # a head that waits for its retry lets others pass

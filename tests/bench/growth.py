@@ -150,7 +150,7 @@ class _Reopened:
 
     async def _open(self) -> float:
         kernel, channel = Kernel(self._path), _FirstSend()
-        kernel.attach("away", channel)
+        kernel.attach("away", channel, on_unknown="hold")
         began = time.perf_counter()
         async with kernel:
             await channel.first.wait()

@@ -73,7 +73,7 @@ class Instant:
 @asynccontextmanager
 async def gateway(store: Store | Path) -> AsyncIterator[Kernel]:
     kernel = Kernel(store)
-    kernel.attach("t", Instant())
+    kernel.attach("t", Instant(), on_unknown="hold")
     async with kernel:
         if isinstance(kernel.store, SqliteStore):
             check_durability(kernel.store)

@@ -110,7 +110,7 @@ class _Console:
 async def _messages(path: Path, count: int) -> list[Passage]:
     """Each message: accept, handler, reply, receipt."""
     kernel = Kernel(path)
-    kernel.attach("console", _Console())
+    kernel.attach("console", _Console(), on_unknown="hold")
 
     @kernel.on_turn
     async def answer(turn: Any) -> None:

@@ -29,7 +29,7 @@ class Slow:
 async def test_a_resolved_entry_waits_for_what_is_on_the_wire() -> None:
     channel, store = Slow(), MemoryStore()
     kernel = Kernel(store)
-    kernel.attach("c", channel)
+    kernel.attach("c", channel, on_unknown="hold")
     route = Route(channel="c", conversation="1")
     async with kernel:
         first = await kernel.enqueue(route, "first")

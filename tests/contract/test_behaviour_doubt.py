@@ -1,6 +1,7 @@
 """What happens when nobody knows: classes, windows, settle times, policies."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from turnfold._runtime import scheduler
 from turnfold._runtime.programs import Append, Effect, Send
 from turnfold._runtime.scheduler import Key
 from turnfold.enums import Phase
-from turnfold.ports.channel import CannotTell, Found, Receipt
+from turnfold.errors import InvalidInputError
+from turnfold.ports.channel import CannotTell, Found, Receipt, Unknown
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -227,6 +229,43 @@ async def test_each_blind_policy_does_what_it_says(
     assert marked == ([policy is BlindPolicy.RESEND_MARKED] if calls == 2 else [])
 
 
+@pytest.mark.parametrize(
+    ("said", "own", "calls"),
+    [("drop", None, 1), ("hold", "resend", 2), ("resend", "hold", 1)],
+)
+async def test_the_plan_freezes_the_policy_of_the_channel(
+    lone: Gateway, said: str, own: str | None, calls: int
+) -> None:
+    """An entry that was given its own keeps that, and a later attach changes neither."""
+    lone.on_unknown = said
+    kernel, name = await sent(lone, unknown(), policy=own)
+    lone.on_unknown = "resend_marked"
+    kernel = await lone.restart(kernel)
+    assert entry(kernel, name).on_unknown == (own or said)
+    await lone.advance(1_000)
+    assert len(lone.platform.calls) == calls
+
+
+@pytest.mark.case("V11")
+async def test_an_entry_cannot_ask_for_a_mark_that_its_channel_does_not_show(
+    lone: Gateway,
+) -> None:
+    kernel = await lone.start()
+    kernel.attach("plain", Unmarked(), on_unknown="hold")
+    with pytest.raises(InvalidInputError, match="marks=True"):
+        await kernel.enqueue(route(channel="plain"), "x", policy="resend_marked")
+    early = await kernel.enqueue(route(channel="later"), "x", policy="resend_marked")
+    kernel.attach("later", Unmarked(), on_unknown="drop")
+    await spin()
+    assert entry(kernel, early.entry_id).phase is Phase.PARKED
+    assert entry(kernel, early.entry_id).on_unknown is BlindPolicy.HOLD
+
+
+class Unmarked:
+    async def send(self, part: Any, key: str, attempt: Any) -> Unknown:
+        return Unknown(cause="cut")
+
+
 async def test_a_resend_by_policy_is_in_the_log_before_it_happens(
     lone: Gateway,
 ) -> None:
@@ -328,7 +367,7 @@ async def test_a_look_up_waits_for_its_adapter_and_spends_nothing(
         await gateway.advance(60_000)
     found = entry(kernel, name)
     assert (found.phase, found.asks) == (Phase.IN_DOUBT, 0)
-    kernel.attach("t", channels["t", "default"])
+    kernel.attach("t", channels["t", "default"], on_unknown="hold")
     await kernel.settled(name, 1000)
     assert len(gateway.platform.calls) == 1
 
@@ -539,7 +578,7 @@ async def test_no_lane_program_looks_at_a_message_that_is_sent_at_once() -> None
     """The commit of its `queued` hands its attempt out."""
     seen: list[Effect] = []
     kernel = Kernel(MemoryStore(), probe=lambda _, effect: seen.append(effect))
-    kernel.attach("t", PlatformChannel(Platform()))
+    kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
     async with kernel:
         seen.clear()  # of what opening does
         done = await kernel.enqueue(route(), "hi")

@@ -415,7 +415,9 @@ async def test_capabilities_that_nobody_could_live_with_are_refused(
 ) -> None:
     kernel = await lone.start()
     with pytest.raises(ContractError):
-        kernel.attach("u", PlatformChannel(lone.platform, **declared))
+        kernel.attach(
+            "u", PlatformChannel(lone.platform, **declared), on_unknown="hold"
+        )
 
 
 async def test_a_key_that_is_forgotten_before_a_request_lands_is_refused(
@@ -426,15 +428,15 @@ async def test_a_key_that_is_forgotten_before_a_request_lands_is_refused(
         lone.platform, DeliveryClass.KEYED, key_window_ms=1_999, settle_ms=1_000
     )
     with pytest.raises(ContractError, match="shorter than twice settle_ms"):
-        kernel.attach("u", short)
+        kernel.attach("u", short, on_unknown="hold")
     long = PlatformChannel(
         lone.platform, DeliveryClass.KEYED, key_window_ms=2_000, settle_ms=1_000
     )
-    kernel.attach("u", long)
+    kernel.attach("u", long, on_unknown="hold")
     none = PlatformChannel(
         lone.platform, DeliveryClass.KEYED, key_window_ms=0, settle_ms=1_000
     )
-    kernel.attach("v", none)  # its key is never used again
+    kernel.attach("v", none, on_unknown="hold")  # its key is never used again
 
 
 def test_claims_without_a_method_are_refused(tmp_path) -> None:
@@ -455,7 +457,7 @@ def test_claims_without_a_method_are_refused(tmp_path) -> None:
     kernel = Kernel(tmp_path / "x.db")
     for channel in (Liar(), Sync(), object(), None):
         with pytest.raises(ContractError):
-            kernel.attach("t", channel)
+            kernel.attach("t", channel, on_unknown="hold")
 
 
 # --- poison, and several processes ---

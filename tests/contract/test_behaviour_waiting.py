@@ -100,7 +100,7 @@ async def test_a_missing_channel_costs_no_attempt(gateway: Gateway) -> None:
         kernel = await gateway.restart(kernel)
         await gateway.advance(60_000)
     assert entry(kernel, name).attempt == 0
-    kernel.attach("t", channels["t", "default"])
+    kernel.attach("t", channels["t", "default"], on_unknown="hold")
     await kernel.settled(name, 1000)
     assert gateway.platform.calls == [(name, 0, 1)]
 
@@ -109,7 +109,9 @@ async def test_attaching_a_channel_with_a_slash_wakes_its_lanes(lone: Gateway) -
     lone.channels = {("other", "default"): PlatformChannel(Platform())}
     kernel = await lone.start()
     done = await kernel.enqueue(route(channel="t/x", account="a/b"), "hi")
-    kernel.attach("t/x", PlatformChannel(lone.platform), account="a/b")
+    kernel.attach(
+        "t/x", PlatformChannel(lone.platform), account="a/b", on_unknown="hold"
+    )
     await kernel.settled(done.entry_id, 1000)
 
 

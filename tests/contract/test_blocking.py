@@ -15,7 +15,7 @@ from turnfold_model.testing.platform import Platform, PlatformChannel
 
 def made(path: Path, platform: Platform) -> BlockingKernel:
     kernel = Kernel(path, settings=Settings(drain_ms=1_000))
-    kernel.attach("t", PlatformChannel(platform))
+    kernel.attach("t", PlatformChannel(platform), on_unknown="hold")
 
     @kernel.on_turn
     async def answer(turn):

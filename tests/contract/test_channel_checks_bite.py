@@ -44,6 +44,7 @@ from turnfold_model.checks.channel import (
 
 BY_NAME = {check.__name__: check for check in CHECKS}
 LIMIT = 60
+MARK = " (again)"
 KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 
 
@@ -124,7 +125,10 @@ class Good:
         self.sent = 0
         offer = PartClass(classes=tuple(self.classes), settle_ms=self.settle_ms)
         self.capabilities = Capabilities(
-            parts={"text": offer, "file": offer}, limit=LIMIT, prepares=("file",)
+            parts={"text": offer, "file": offer},
+            limit=LIMIT,
+            prepares=("file",),
+            marks=True,
         )
 
     def plan(
@@ -145,7 +149,8 @@ class Good:
         if part.kind == "file" and not attempt.prepared:
             return Rejected(failure=FailureClass.TRANSIENT)
         honour = KEYED in self.classes
-        answer = await self.platform.post(key, shown(part), honour=honour)
+        text = shown(part) + MARK * attempt.marked
+        answer = await self.platform.post(key, text, honour=honour)
         return self.outcome(answer)
 
     def outcome(self, answer: dict[str, Any]) -> Any:
@@ -306,6 +311,11 @@ class SendsLater(Good):
             answer = await self.platform.post(old, text)
         kept.clear()
         return self.outcome(answer)
+
+
+class ForgetsTheMark(Good):
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
+        return self.outcome(await self.platform.post(key, shown(part)))
 
 
 class KeysByContent(Good):
@@ -500,6 +510,7 @@ BROKEN: list[tuple[str, type[Good]]] = [
     ("a_receipt_is_of_texts", GivesNumbers),
     ("parts_arrive_in_the_order_in_which_they_were_sent", SendsLater),
     ("the_same_words_twice_are_two_messages", KeysByContent),
+    ("a_part_that_is_sent_again_shows_its_mark", ForgetsTheMark),
     ("a_key_that_is_sent_again_is_the_same_message", ForgetsKeys),
     ("a_key_outlives_the_process_that_sent_it", RemembersKeysItself),
     ("a_key_whose_answer_was_lost_is_the_same_message", RemembersKeysItself),

@@ -52,7 +52,12 @@ class StandIn:
 
     async def witness(self) -> list[Seen]:
         return [
-            Seen(id=message.id, key=message.key, text=message.text or "")
+            Seen(
+                id=message.id,
+                key=message.key,
+                text=message.text or "",
+                marked=message.duplicate,
+            )
             for message in self._platform.book.witness()
         ]
 

@@ -41,7 +41,7 @@ async def test_many_lanes_share_what_a_platform_lets_through(tmp_path) -> None:
     """`python -m turnfold_model flow` measures how much of the rate is used."""
     bucket = Bucket(0.02)
     kernel = Kernel(tmp_path / "g.db")
-    kernel.attach("t", bucket)
+    kernel.attach("t", bucket, on_unknown="hold")
     async with kernel:
         names = [
             (

@@ -229,8 +229,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
     kernel = Kernel(store, settings=FAST, entropy=NoJitter())
-    kernel.attach("bad", bad)
-    kernel.attach("good", Good())
+    kernel.attach("bad", bad, on_unknown="hold")
+    kernel.attach("good", Good(), on_unknown="hold")
     place = bad.place
 
     @kernel.on_turn
@@ -367,4 +367,4 @@ def test_a_channel_that_cannot_be_looked_at_is_refused_by_a_typed_error(
     kernel = Kernel(MemoryStore(MemoryDisk()))
     error = KeyboardInterrupt if kind == "KeyboardInterrupt" else TurnfoldError
     with pytest.raises(error):
-        kernel.attach("shy", Shy())
+        kernel.attach("shy", Shy(), on_unknown="hold")

@@ -58,7 +58,7 @@ CALLS: dict[str, Callable[[Kernel], Any]] = {
     "close": lambda k: k.close(),
     "health": lambda k: k.health(),
     "inspect": lambda k: k.inspect,
-    "attach": lambda k: k.attach("other", Slow()),
+    "attach": lambda k: k.attach("other", Slow(), on_unknown="hold"),
     "source": lambda k: k.source("other", lambda cursor: None),
     "on_turn": lambda k: k.on_turn(lambda turn: None),
 }
@@ -160,7 +160,7 @@ async def test_a_handle_goes_through_the_portal_with_its_run(lone: Gateway) -> N
 @pytest.mark.case("U13")
 async def test_a_closing_that_is_cancelled_goes_on(tmp_path: Path) -> None:
     kernel, slow = Kernel(tmp_path / "g.db"), Slow()
-    kernel.attach("t", slow)
+    kernel.attach("t", slow, on_unknown="hold")
     await kernel.open()
     await kernel.enqueue(route(), "x")
     await until(lambda: slow.begun)
@@ -179,7 +179,7 @@ async def test_a_closing_that_is_cancelled_goes_on(tmp_path: Path) -> None:
 @pytest.mark.case("U13")
 async def test_many_callers_wait_for_one_closing(tmp_path: Path) -> None:
     kernel, slow = Kernel(tmp_path / "g.db"), Slow()
-    kernel.attach("t", slow)
+    kernel.attach("t", slow, on_unknown="hold")
     await kernel.open()
     await kernel.enqueue(route(), "x")
     await until(lambda: slow.begun)
@@ -222,7 +222,7 @@ async def test_foreign_code_may_close_its_kernel(place: str, tmp_path: Path) -> 
             await close()
         await turn.reply("x")
 
-    kernel.attach("t", Closes())
+    kernel.attach("t", Closes(), on_unknown="hold")
     kernel.hooks.on_parked(hook)
     await kernel.open()
     if place == "source":
@@ -264,7 +264,7 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_behind(
 def test_a_loop_that_ends_during_a_closing_lets_the_store_go(tmp_path: Path) -> None:
     async def main() -> None:
         kernel, slow = Kernel(tmp_path / "g.db"), Slow(30)
-        kernel.attach("t", slow)
+        kernel.attach("t", slow, on_unknown="hold")
         await kernel.open()
         await kernel.enqueue(route(), "x")
         await until(lambda: slow.begun)

@@ -109,7 +109,7 @@ def test_a_channel_and_a_source_have_lawful_names() -> None:
     kernel = Kernel("memory:")
     for text in HOSTILE.values():
         with pytest.raises(InvalidInputError, match="name"):
-            kernel.attach(text, object())
+            kernel.attach(text, object(), on_unknown="hold")
         with pytest.raises(InvalidInputError, match="account"):
             kernel.source("t", lambda _: None, account=text)
 

@@ -20,7 +20,7 @@ class Twice(PlatformChannel):
 def test_a_channel_that_sends_everything_twice(tmp_path, turnfold_platform):
     async def main():
         kernel = Kernel(tmp_path / "g.db")
-        kernel.attach("t", Twice(turnfold_platform))
+        kernel.attach("t", Twice(turnfold_platform), on_unknown="hold")
         async with kernel:
             done = await kernel.enqueue(Route(channel="t", conversation="1"), "hello")
             await kernel.settled(done.entry_id, 5000)

@@ -188,7 +188,7 @@ async def test_what_was_queued_in_the_copy_is_parked_and_told(
     assert play.platform.contents == ["x", "more"]
     told: list[Any] = []
     made = Kernel(backups.store(), clock=play.clock)
-    made.attach("t", PlatformChannel(play.platform))
+    made.attach("t", PlatformChannel(play.platform), on_unknown="hold")
     made.hooks.on_parked(lambda e: told.append(e.stream))
     made.hooks.on_restored(lambda e: told.append(e.position_seen - e.position_found))
     play.alive.append(made)

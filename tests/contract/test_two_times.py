@@ -21,7 +21,7 @@ from turnfold import (
 )
 from turnfold._log.events import WallJumped
 from turnfold.clock import AGREED_MS, CONFIRM_MS, Clock
-from turnfold.enums import BlindPolicy, FailureClass, Phase, Reason
+from turnfold.enums import FailureClass, Phase, Reason
 from turnfold_model.testing.gateway import (
     Gateway,
     crash,
@@ -58,7 +58,7 @@ class Channel:
 def gateway_of(channel: object) -> Gateway:
     return Gateway(
         channels={("t", "default"): channel},
-        settings=Settings(blind=BlindPolicy.HOLD, backoff_base_ms=1_000),
+        settings=Settings(backoff_base_ms=1_000),
     )
 
 
@@ -372,7 +372,7 @@ async def test_jitter_comes_from_the_clock() -> None:
     channel = Channel()
     channel.answers = [Rejected(failure=FailureClass.TRANSIENT)]
     kernel = Kernel("memory:", clock=Clock(jitter=draw))
-    kernel.attach("t", channel)
+    kernel.attach("t", channel, on_unknown="hold")
     async with kernel:
         await kernel.enqueue(route(), "x")
         await until(lambda: draws)

@@ -85,7 +85,7 @@ async def gateway(folder: Path, flush: Flush, number: int) -> None:
     """Accept this gateway's share while working or standing by, until SIGTERM."""
     store = SqliteStore(folder / "g.db", flush=flush)
     kernel = Kernel(store, settings=SETTINGS)
-    kernel.attach("w", FileChannel(folder))
+    kernel.attach("w", FileChannel(folder), on_unknown="hold")
     kernel.on_turn(resume=True)(answer)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

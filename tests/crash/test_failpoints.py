@@ -55,7 +55,7 @@ def test_a_look_is_no_point_because_it_changes_nothing() -> None:
 async def test_a_run_without_a_stop_counts_every_point_it_comes_by() -> None:
     points = Failpoints()
     kernel = Kernel(points.watch(MemoryStore()), probe=points.probe)
-    kernel.attach("t", PlatformChannel(Platform()))
+    kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
 
     @kernel.on_turn
     async def answer(turn: object) -> None:

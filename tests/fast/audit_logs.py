@@ -7,7 +7,7 @@ from turnfold._log import outbox_events as o
 from turnfold._log.canonical import Record
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event
-from turnfold.enums import DeliveryClass, Kind
+from turnfold.enums import BlindPolicy, DeliveryClass, Kind
 
 T0 = 1_000_000
 Step = tuple[str, Event] | tuple[str, Event, int]
@@ -73,6 +73,7 @@ def planned(
     *,
     name: str = "e",
     ids: bool = True,
+    policy: BlindPolicy | None = None,
 ) -> o.Planned:
     made = tuple(
         o.PlannedPart(
@@ -81,6 +82,7 @@ def planned(
             key=f"{name}{index}",
             classes=classes,
             key_window_ms=window,
+            policy=policy,
         )
         for index in range(parts)
     )
@@ -128,10 +130,12 @@ def started(run: int = 1, fence: int = 1, owner: str = "w1") -> t.Started:
 
 
 def in_doubt(
-    classes: tuple[DeliveryClass, ...] = (), window: int | None = None
+    classes: tuple[DeliveryClass, ...] = (),
+    window: int | None = None,
+    policy: BlindPolicy | None = None,
 ) -> list[Step]:
     """An entry with one part whose first attempt nobody knows the outcome of."""
-    plan = planned(classes=classes, window=window)
+    plan = planned(classes=classes, window=window, policy=policy)
     return [*START, (E, queued()), (E, plan), (E, attempted()), (E, unknown())]
 
 

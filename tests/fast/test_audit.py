@@ -56,6 +56,7 @@ from .audit_logs import (
 DIED = FailureClass.OWNER_DIED
 TRANSIENT = FailureClass.TRANSIENT
 RESEND = o.Resolved(part=0, resend=True, by="policy:resend")
+RESENDS = in_doubt(policy=BlindPolicy.RESEND)
 NEW_WORKER: Step = ("store", t.WorkerStarted(epoch=2, owner="w2"))
 SECOND = attempted(2, fence=2, owner="w2")
 
@@ -128,7 +129,7 @@ GOOD: dict[str, list[Step]] = {
     "the same key for ever": [*in_doubt(KEYED), (E, attempted(2), 50_000), (E, delivered(2))],
     "absent, so sent again": [*in_doubt(LOOKUP), (E, ABSENT), (E, attempted(2))],
     "found by a look-up": [*in_doubt(LOOKUP), (E, delivered(looked_up=True))],
-    "a policy resends": [*in_doubt(), (E, RESEND), (E, attempted(2)), (E, delivered(2))],
+    "a policy resends": [*RESENDS, (E, RESEND), (E, attempted(2)), (E, delivered(2))],
     "parked, then evidence": [
         *in_doubt(),
         (E, o.Parked(reason="cut")),
@@ -272,6 +273,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
         Rule.FROZEN_PLAN, E,
         [*START, (E, queued()), (E, planned(2)), (E, attempted(part=1))],
     ),
+    "a policy that no plan names": (Rule.NO_DOUBLE, E, [*in_doubt(), (E, RESEND)]),
     "blind sent again": (Rule.NO_DOUBLE, E, [*in_doubt(), (E, attempted(2))]),
     "looked up, not told, sent again": (
         Rule.NO_DOUBLE, E,

@@ -39,8 +39,8 @@ class Exits(Quiet):
 
 async def test_a_channel_under_two_accounts_is_closed_once(tmp_path: Path) -> None:
     kernel, channel = Kernel(tmp_path / "g.db"), Quiet()
-    kernel.attach("t", channel, account="one")
-    kernel.attach("t", channel, account="two")
+    kernel.attach("t", channel, account="one", on_unknown="hold")
+    kernel.attach("t", channel, account="two", on_unknown="hold")
     async with kernel:
         assert channel.closed == 0
     assert channel.closed == 1
@@ -60,8 +60,8 @@ async def test_a_channel_that_cannot_be_closed_keeps_neither_others_nor_the_stor
 ) -> None:
     monkeypatch.setattr(channel, "_CLOSING_S", 0.02)
     kernel, good = Kernel(tmp_path / "g.db"), Quiet()
-    kernel.attach("bad", bad)
-    kernel.attach("good", good)
+    kernel.attach("bad", bad, on_unknown="hold")
+    kernel.attach("good", good, on_unknown="hold")
     async with kernel:
         pass
     assert (bad.closed, good.closed) == (1, 1)

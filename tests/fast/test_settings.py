@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from turnfold import Settings
-from turnfold.enums import BlindPolicy
 from turnfold.errors import InvalidInputError
 
 
@@ -13,8 +12,6 @@ from turnfold.errors import InvalidInputError
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("blind", "whatever"),
-        ("blind", None),
         ("max_attempts", 0),
         ("max_runs", 0),
         ("max_runs", "3"),
@@ -31,7 +28,3 @@ def test_a_wrong_setting_is_refused_with_its_name(name: str, value: Any) -> None
     with pytest.raises(InvalidInputError) as caught:
         Settings(**{name: value})
     assert caught.value.field == name
-
-
-def test_a_policy_may_be_given_as_its_word() -> None:
-    assert Settings(blind="drop").blind is BlindPolicy.DROP

@@ -94,6 +94,12 @@ RUNS = [(check, KEYED) for check in CHECKS] + [
 ]
 
 
+LEFT_OUT = (
+    "a_rate_limit_is_told_and_not_waited_out",
+    "a_part_that_is_sent_again_shows_its_mark",  # a native event cannot
+)
+
+
 @pytest.mark.case("A04", "B02", "B06", "B16", "C14", "D12", "D17")
 @pytest.mark.parametrize(("check", "window_ms"), RUNS)
 async def test_the_matrix_channel_keeps_its_contract(
@@ -102,5 +108,4 @@ async def test_the_matrix_channel_keeps_its_contract(
     factory: Callable[[], AbstractAsyncContextManager[Harness]]
     factory = partial(room, synapse, bot, alice, window_ms)
     result = await run_check(check, factory)
-    left_out = check.__name__ == "a_rate_limit_is_told_and_not_waited_out"
-    assert bool(result.left_out) == left_out, result
+    assert bool(result.left_out) == (check.__name__ in LEFT_OUT), result

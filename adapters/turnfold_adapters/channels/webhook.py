@@ -31,6 +31,7 @@ from turnfold.enums import DeliveryClass, FailureClass, GateScope
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.messages import File
 from turnfold.ports.channel import (
+    KINDS,
     Absent,
     Attempt,
     CannotTell,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-KINDS = ("text", "file", "native")
 
 # An answer is an id and a few flags; more than this is not ours to keep in memory.
 REPLY_BYTES = 256 * 1024
@@ -117,6 +117,7 @@ class WebhookChannel:
             ),
             limit=limit,
             gives_ids=gives_ids,
+            marks=True,
         )
         self._owned = client is None
         self._client = client or self._own_client(connect_timeout_ms, reuse=offered)

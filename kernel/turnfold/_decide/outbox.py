@@ -5,7 +5,7 @@ from functools import partial
 from attrs import define, frozen
 
 from turnfold._decide import rules
-from turnfold._decide.plan import Plan
+from turnfold._decide.plan import Plan, PlanPart
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import bodies, canonical
@@ -62,7 +62,7 @@ def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
 
 def queue(draft: UnitOfWork, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
-    route, settings = intent.route, draft.settings
+    route = intent.route
     stream, due = intent.entry, _log_time(draft, intent.not_before)
     stored: dict[_Identity, str] = {}
     for packed in intent.packed:  # equal payloads share a body
@@ -80,7 +80,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         turn=intent.turn,
         run=intent.run,
         key=intent.key,
-        policy=intent.policy or settings.blind,
+        policy=intent.policy,
         not_before=due,
         expires_at=_expiry(draft, intent, due or 0),
     )
@@ -89,7 +89,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         # A reminder for tomorrow must not hold back today's replies.
         events.append(o.LaneYielded(reason="not_before"))
     if intent.plan is not None:
-        events.append(frozen_plan(draft, stream, intent.plan, stored))
+        events.append(frozen_plan(draft, stream, intent.plan, stored, intent.policy))
     return draft.emit(intent.entry, *events)
 
 
@@ -109,9 +109,14 @@ def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
 
 
 def frozen_plan(
-    draft: UnitOfWork, stream: str, made: Plan, stored: dict[_Identity, str]
+    draft: UnitOfWork,
+    stream: str,
+    made: Plan,
+    stored: dict[_Identity, str],
+    said: BlindPolicy | None,
 ) -> o.Planned | o.Aborted:
-    """The event that freezes a plan, or ends an entry that its channel suppresses."""
+    """The event that freezes a plan, or ends an entry that its channel suppresses.
+    `said`: the policy that the entry itself was given."""
     if not made.parts:
         return o.Aborted(reason=AbortReason.SUPPRESSED)
     parts = []
@@ -125,10 +130,19 @@ def frozen_plan(
             classes=offer.classes,
             key_window_ms=offer.key_window_ms,
             settle_ms=offer.settle_ms,
+            policy=_policy(made, part, said),
         )
         parts.append(planned)
     budget = draft.settings.max_attempts
     return o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
+
+
+def _policy(made: Plan, part: PlanPart, said: BlindPolicy | None) -> BlindPolicy | None:
+    """What `planned` freezes for a part; none where the entry's own policy stands. What
+    would go out again unmarked, though a mark was asked for, is held."""
+    if said is BlindPolicy.RESEND_MARKED and not made.marks:
+        return BlindPolicy.HOLD
+    return part.policy if said is None else None
 
 
 # --- What follows from the end of an entry: the lane moves on, its turn may be over ---
@@ -330,6 +344,6 @@ def plan(draft: UnitOfWork, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}))
+        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}, entry.policy))
         if not entry.open:
             after_close(draft, entry)

@@ -3,13 +3,14 @@ under which keys, with which guarantee. Runs the adapter's own `plan`, or a plai
 that gives every payload a part and splits text at the adapter's limit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from attrs import define, evolve
 
 from turnfold._log.bodies import EncodedPayload, pack
 from turnfold._log.ids import part_key
-from turnfold.enums import Kind
+from turnfold.enums import BlindPolicy, Kind
 from turnfold.errors import ContractError
 from turnfold.messages import (
     File,
@@ -30,6 +31,7 @@ class PlanPart:
     packed: EncodedPayload
     key: str
     offer: PartClass
+    policy: BlindPolicy | None = None  # of the channel, for an unknown outcome
 
 
 @define
@@ -38,6 +40,7 @@ class Plan:
 
     parts: tuple[PlanPart, ...]
     ids: bool = True
+    marks: bool = False  # the channel shows that an attempt is marked
 
 
 Planner = Callable[..., Sequence[PlannedPart]]
@@ -51,10 +54,11 @@ def make_plan(
     kind: Kind,
     entry: str,
     packed: Sequence[EncodedPayload] = (),
+    policies: Mapping[str, BlindPolicy] = MappingProxyType({}),
 ) -> Plan:
     """`planner`: the channel's own, if it has one. Raises ContractError if what it
     makes is no plan. `packed`: the payloads as they were packed already; a part that
-    is a whole payload shares it."""
+    is a whole payload shares it. `policies`: by kind of part."""
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
     for payload in payloads:
@@ -65,8 +69,9 @@ def make_plan(
             pieces = _checked(planner(payload, route, kind, context), route)
         for piece in pieces:
             made = ready.get(id(piece.payload)) or pack(piece.payload)
-            parts.append(_part(piece.kind, made, capabilities, entry, len(parts)))
-    return Plan(tuple(parts), capabilities.gives_ids)
+            said = policies.get(piece.kind)
+            parts.append(_part(piece.kind, made, capabilities, entry, len(parts), said))
+    return Plan(tuple(parts), capabilities.gives_ids, capabilities.marks)
 
 
 def _part(
@@ -75,10 +80,11 @@ def _part(
     capabilities: Capabilities,
     entry: str,
     index: int,
+    policy: BlindPolicy | None,
 ) -> PlanPart:
     c = capabilities
     key = part_key(entry, index, c.key_alphabet, c.key_length)
-    return PlanPart(packed, key, c.of(kind))
+    return PlanPart(packed, key, c.of(kind), policy)
 
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:

@@ -50,7 +50,7 @@ class Queued:
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy = BlindPolicy.HOLD
+    policy: BlindPolicy | None = None  # none: as the plan says, else hold
     not_before: Integer | None = None
 
 
@@ -307,7 +307,7 @@ class Imported:
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy = BlindPolicy.HOLD
+    policy: BlindPolicy | None = None
 
 
 @define(kw_only=True, unsafe_hash=True)

@@ -26,6 +26,7 @@ from turnfold._runtime.calls import (
     report,
     told,
 )
+from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import ContractError, TurnfoldError
@@ -189,7 +190,13 @@ _ARGUMENTS = {  # of the methods that are awaited
 class AttachedChannel:
     """One channel under one name and account. Raises ContractError if it is none."""
 
-    def __init__(self, name: str, account: str, channel: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        account: str,
+        channel: object,
+        on_unknown: OnUnknown | None = None,
+    ) -> None:
         self.name, self.account, self.channel = name, account, channel
         self.bugs = 0
         self._send = self._method("send", required=True)
@@ -198,6 +205,7 @@ class AttachedChannel:
         self._classify = getattr(channel, "classify", None)
         self._planner = getattr(channel, "plan", None) and self._planned
         self.capabilities = self._declared()
+        self.policies = policies(on_unknown, self.capabilities)
 
     def _method(self, name: str, *, required: bool = False) -> Any:
         method = getattr(self.channel, name, None)
@@ -261,7 +269,7 @@ class AttachedChannel:
         """Raises ContractError, whatever the adapter's plan raises."""
         offers = self.capabilities
         arguments = (self._planner, offers, payloads, route, kind, entry, packed)
-        end = answered(make_plan, *arguments)
+        end = answered(make_plan, *arguments, self.policies)
         if end.error is None:
             plan: Plan = end.value
             return plan
@@ -353,9 +361,12 @@ class AttachedChannel:
             report(f"channel {self.name}/{self.account}: {method}() raised", error)
 
 
-def attached(name: str, account: str, channel: object) -> AttachedChannel:
-    """Raises ContractError, whatever a look at the channel raises."""
-    end = answered(AttachedChannel, name, account, channel)
+def attached(
+    name: str, account: str, channel: object, on_unknown: OnUnknown | None
+) -> AttachedChannel:
+    """Raises ContractError, whatever a look at the channel raises; InvalidInputError if
+    `on_unknown` does not fit it."""
+    end = answered(AttachedChannel, name, account, channel, on_unknown)
     if end.error is None:
         made: AttachedChannel = end.value
         return made
@@ -381,6 +392,8 @@ def capabilities_problem(declared: Capabilities) -> str:
         return "key_alphabet and key_length leave too few keys to be unique"
     if c.skew_ms is not None and (type(c.skew_ms) is not int or c.skew_ms < 0):
         return f"skew_ms {c.skew_ms!r} is no time"
+    if type(c.marks) is not bool:
+        return f"marks {c.marks!r} is neither true nor false"
     return next(filter(None, map(_offer_problem, c.parts.values())), "")
 
 

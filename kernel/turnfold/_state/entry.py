@@ -76,7 +76,7 @@ class Entry:
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy = BlindPolicy.HOLD
+    policy: BlindPolicy | None = None  # its own, where it was given one
     due: int | None = None
     parts: tuple[o.PlannedPart, ...] = ()
     planned: bool = False
@@ -207,9 +207,13 @@ class Entry:
     @property
     def on_unknown(self) -> BlindPolicy:
         """The policy for the part at hand."""
-        if self.planned:
-            return self.current.policy or self.policy
-        return self.offered_policy or self.policy
+        return self.policy_of(self.part)
+
+    def policy_of(self, part: int) -> BlindPolicy:
+        """What is done with a part whose outcome nobody can tell."""
+        planned = self.parts[part].policy if part < len(self.parts) else None
+        frozen = planned if self.planned else self.offered_policy
+        return frozen or self.policy or BlindPolicy.HOLD
 
     @property
     def doubtful(self) -> bool:

@@ -28,6 +28,7 @@ from turnfold._log.ids import (
     outbound_key,
 )
 from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.policies import NO_MARKS
 from turnfold._runtime.programs import Decision
 from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
@@ -210,9 +211,7 @@ class Commands:
             turn=turn,
             run=run,
             key=check_optional_id("key", key),
-            policy=None
-            if policy is None
-            else check_enum("policy", policy, BlindPolicy),
+            policy=None if policy is None else _policy(policy, desk),
             not_before=None
             if not_before is None
             else check_ms("not_before", not_before),
@@ -445,6 +444,15 @@ class Commands:
 def _perhaps(new: bool | None) -> bool | None:
     """A command that is new in the inbox may be known to the owner by now."""
     return None if new else new
+
+
+def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolicy:
+    """Raises InvalidInputError for what the channel, if it is here, cannot do."""
+    policy = check_enum("policy", said, BlindPolicy)
+    marked = policy is BlindPolicy.RESEND_MARKED
+    if marked and desk is not None and not desk.capabilities.marks:
+        raise InvalidInputError(field="policy", problem=NO_MARKS)
+    return policy
 
 
 async def _held(payload: Payload) -> Payload:

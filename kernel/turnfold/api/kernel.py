@@ -24,6 +24,7 @@ from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.policies import OnUnknown
 from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
@@ -97,14 +98,24 @@ class Kernel(Waiting, Commands):
 
     # --- what is attached ---
 
-    def attach(self, name: str, channel: object, *, account: str = "default") -> None:
-        """A channel under a name and one of its accounts. Raises ContractError if it
-        is not a channel, InvalidInputError if the place is taken."""
+    def attach(
+        self,
+        name: str,
+        channel: object,
+        *,
+        account: str = "default",
+        on_unknown: OnUnknown | None = None,
+    ) -> None:
+        """A channel under a name and one of its accounts. `on_unknown`: what happens to
+        a part of which nobody can tell if it arrived: `hold`, `resend_marked`, `resend`
+        or `drop`, or one of them by kind of part. It may be left out where every kind is
+        of class `lookup`, or `keyed` without a window. Raises ContractError if this is
+        not a channel, InvalidInputError if the place is taken or a policy is missing."""
         self._home.check()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
-        desk = attached(name, account, channel)
+        desk = attached(name, account, channel, on_unknown)
         self._desks[key] = desk
         self._views[key] = ChannelFacts(prepares=desk.prepares)
         if self._driver is not None and self._driver.works:

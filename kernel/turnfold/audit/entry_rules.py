@@ -103,6 +103,9 @@ def resolved(before: Entry, event: o.Resolved, _at: int, say: Say) -> None:
     here = event.part == before.part and before.doubt
     if not here and not (state is not None and state.doubt):
         say(Rule.NO_DOUBLE, f"part {event.part} resolved, and it is not in doubt")
+    frozen = before.policy_of(event.part)
+    if event.by.startswith("policy:") and event.by != f"policy:{frozen}":
+        say(Rule.NO_DOUBLE, f"{event.by} spoke, but the plan says {frozen}")
 
 
 def doubted(before: Entry, _event: o.Doubted, _at: int, say: Say) -> None:

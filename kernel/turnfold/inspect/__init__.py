@@ -323,7 +323,7 @@ class Inspect:
             conversation=e.conversation,
             thread=e.thread,
             lane=e.lane,
-            policy=e.policy,
+            policy=e.on_unknown,
             created=e.created,
             updated=e.updated,
             expires_at=e.expires_at,

@@ -101,6 +101,7 @@ class PartClass:
 
 
 _NOTHING_OFFERED = PartClass()
+KINDS = ("text", "file", "native")  # of parts
 
 
 @frozen(kw_only=True)
@@ -113,7 +114,8 @@ class Capabilities:
     `prepares` names the kinds of part that `prepare` is needed for (None: all, if the
     method is there); the others save a commit. `skew_ms`: by how much the platform's
     clock may differ from ours at most. A look-up cuts no evidence off more tightly than
-    that; where it is not declared (None), `since_ms` is 0.
+    that; where it is not declared (None), `since_ms` is 0. `marks`: the adapter shows
+    `attempt.marked` to the reader; the policy `resend_marked` needs that.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -124,6 +126,7 @@ class Capabilities:
     gives_ids: bool = True
     prepares: tuple[str, ...] | None = None
     skew_ms: int | None = None
+    marks: bool = False
 
     def of(self, kind: str) -> PartClass:
         return self.parts.get(kind, _NOTHING_OFFERED)

@@ -126,7 +126,7 @@ class _Play:
         channel = self.bench.harness.channel()
         points = Failpoints(stop)
         life = _Life(self.disk, points)
-        life.kernel.attach(self.bench.harness.route.channel, channel)
+        life.kernel.attach(self.bench.harness.route.channel, channel, on_unknown="hold")
         await life.kernel.open()
         try:
             await self._until_rest(life)

@@ -66,12 +66,14 @@ class Fault(StrEnum):
 @frozen(kw_only=True)
 class Seen:
     """One visible thing that the platform accepted. `id`: as a receipt has it. `key`:
-    the idempotency key, if the platform (or the harness) sees it. `text`: the words that a reader
-    sees of it, or the name of the file."""
+    the idempotency key, if the platform (or the harness) sees it. `text`: the words that a
+    reader sees of it, or the name of the file. `marked`: the reader is told that it may be
+    a duplicate; None: `text` shows it."""
 
     id: str
     key: str | None = None
     text: str = ""
+    marked: bool | None = None
 
 
 class Harness(Protocol):
@@ -119,9 +121,8 @@ class Bench:
 
     def desk(self) -> AttachedChannel:
         """A new channel, attached. Raises ContractError."""
-        desk = AttachedChannel(
-            self.harness.route.channel, "default", self.harness.channel()
-        )
+        name = self.harness.route.channel
+        desk = AttachedChannel(name, "default", self.harness.channel(), "hold")
         self.opened.append(desk)
         return desk
 
@@ -193,13 +194,19 @@ class Bench:
         return ready if isinstance(ready, Rejected) else ready.value
 
     async def deliver(
-        self, desk: AttachedChannel, part: Part, *, number: int = 1
+        self,
+        desk: AttachedChannel,
+        part: Part,
+        *,
+        number: int = 1,
+        marked: bool = False,
     ) -> Outcome:
         """Prepare, send, and hold the answer to the contract."""
         ready = await self.prepared(desk, part)
         if isinstance(ready, Rejected):
             return ready
-        return desk.outcome(await self.sending(desk, part, ready, number))
+        sending = self.start(desk, part, ready, number, marked=marked)
+        return desk.outcome(await _ended(sending, "send()"))
 
     async def sending(
         self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
@@ -208,10 +215,16 @@ class Bench:
         return await _ended(self.start(desk, part, ready, number), "send()")
 
     def start(
-        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+        self,
+        desk: AttachedChannel,
+        part: Part,
+        ready: Any,
+        number: int = 1,
+        *,
+        marked: bool = False,
     ) -> asyncio.Task[CallResult]:
         """The task of one send()."""
-        at = Attempt(number=number, at_ms=now_ms(), prepared=ready)
+        at = Attempt(number=number, at_ms=now_ms(), prepared=ready, marked=marked)
         return asyncio.ensure_future(desk.send(part, at))
 
     async def ask(self, desk: AttachedChannel, part: Part) -> Verdict:

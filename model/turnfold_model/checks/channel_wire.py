@@ -24,6 +24,7 @@ from turnfold_model.checks.channel_kit import (
     is_of,
     same,
     settle_s,
+    token,
     true,
 )
 
@@ -81,6 +82,18 @@ async def the_same_words_twice_are_two_messages(bench: Bench) -> None:
     for _ in range(2):
         _accepted(await bench.deliver(desk, bench.part(desk, payload)), "a text")
     same(len(await bench.harness.witness()) - before, 2, "messages of the same words")
+
+
+async def a_part_that_is_sent_again_shows_its_mark(bench: Bench) -> None:
+    desk = bench.desk()
+    if not desk.capabilities.marks:
+        raise NotApplicableError("the channel shows no marks")
+    for marked in (False, True):
+        part = bench.part(desk, bench.text())
+        _accepted(await bench.deliver(desk, part, marked=marked), "a text")
+        seen = await bench.shows_once(part, "after a text")
+        told = seen.text != token(part.payload) if seen.marked is None else seen.marked
+        same(told, marked, "shown as a possible duplicate")
 
 
 # --- keys ---
@@ -295,6 +308,7 @@ CHECKS: tuple[Check, ...] = (
     a_receipt_is_of_texts,
     parts_arrive_in_the_order_in_which_they_were_sent,
     the_same_words_twice_are_two_messages,
+    a_part_that_is_sent_again_shows_its_mark,
     a_key_that_is_sent_again_is_the_same_message,
     a_key_outlives_the_process_that_sent_it,
     a_key_whose_answer_was_lost_is_the_same_message,

@@ -106,7 +106,8 @@ class Process:
         self.scenario = world.scenario
         self.born = world.now
         self._quiet: dict[str, int] = {}
-        self._desk = AttachedChannel(CHANNEL, "default", _Channel(world))
+        policy = world.scenario.policy
+        self._desk = AttachedChannel(CHANNEL, "default", _Channel(world), policy)
         self.book = OpenStreams()
         self.clock = Clock(
             lambda: world.now + world.skew,

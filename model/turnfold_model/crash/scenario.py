@@ -6,7 +6,7 @@ from functools import cached_property
 from attrs import define
 
 from turnfold.enums import BlindPolicy, DeliveryClass
-from turnfold.ports.channel import Capabilities, PartClass
+from turnfold.ports.channel import KINDS, Capabilities, PartClass
 from turnfold.settings import Settings
 
 SETTLE_MS = 5_000
@@ -82,13 +82,11 @@ class Scenario:
         offer = PartClass(
             classes=self.classes, key_window_ms=self.window_ms, settle_ms=SETTLE_MS
         )
-        kinds = ("text", "file", "native")
-        return Capabilities(parts=dict.fromkeys(kinds, offer))
+        return Capabilities(parts=dict.fromkeys(KINDS, offer), marks=True)
 
     @cached_property
     def settings(self) -> Settings:
         return Settings(
-            blind=self.policy,
             max_attempts=self.attempts,
             max_resends=self.resends,
             max_crashes=self.deaths,

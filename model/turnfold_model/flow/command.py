@@ -101,7 +101,7 @@ async def _played(
 ) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder:
         kernel = Kernel(Path(folder) / "flow.db")
-        kernel.attach("bucket", bucket)
+        kernel.attach("bucket", bucket, on_unknown="hold")
         async with kernel:
             began = time.monotonic()
             names = []

@@ -99,7 +99,7 @@ def child(sock: socket.socket, role: Role) -> NoReturn:
 async def warm_up() -> None:
     """Call before forking: children need not load and compile this again."""
     kernel = Kernel(MemoryStore(), settings=SETTINGS)
-    kernel.attach(CHANNEL, PlatformChannel(Platform()))
+    kernel.attach(CHANNEL, PlatformChannel(Platform()), on_unknown="hold")
     kernel.on_turn(resume=True)(answer)
     async with kernel:
         message = Inbound(CHANNEL, conversation="42", message_id="m0")
@@ -114,7 +114,7 @@ async def _live(sock: socket.socket, role: Role) -> None:
     disk = SqliteStore(role.store, wal_bytes=_WAL_BYTES, flush=role.flush)
     store = points.watch(disk)
     kernel = Kernel(store, settings=SETTINGS, work=role.works, probe=points.probe)
-    kernel.attach(CHANNEL, WireChannel(link, role.delivery))
+    kernel.attach(CHANNEL, WireChannel(link, role.delivery), on_unknown="hold")
     if role.works:
         kernel.on_turn(resume=True)(answer)
     async with kernel:

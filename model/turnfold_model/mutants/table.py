@@ -10,6 +10,7 @@ from typing import Final
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.owning import OWNING
+from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.store import STORE
 from turnfold_model.mutants.waiting import WAITING
@@ -435,5 +436,6 @@ MUTANTS: Final = (
     *RECOVERY,
     *OWNING,
     *WAITING,
+    *PARTS,
     *STORE,
 )

@@ -33,6 +33,7 @@ from turnfold_model.reference.sending import (
     part_refused,
     placed,
     planned,
+    policy_of,
     tried,
 )
 from turnfold_model.reference.shapes import (
@@ -41,7 +42,6 @@ from turnfold_model.reference.shapes import (
     ENDS,
     FAILURES,
     KINDS,
-    POLICIES,
     PROVEN_BY_REFUSAL,
     REASONS,
     Entry,
@@ -57,7 +57,7 @@ def _begun(data: Record, phase: str) -> Entry:
         kind=one_of(data, "kind", KINDS),
         lane=words(data, "lane"),
         expires_at=whole(data, "expires_at"),
-        policy=one_of({"policy": data.get("policy", "hold")}, "policy", POLICIES),
+        policy=policy_of(data),
         turn=data.get("turn"),
         place=(
             words(data, "channel"),
@@ -164,9 +164,12 @@ def resolved(entry: Entry, data: Record, at: int) -> Entry:
     """Ends a doubt. The word "send it" grants one attempt more than the budget had
     left, if it had none."""
     del at
-    words(data, "by")
+    by = words(data, "by")
     number, part = numbered(entry, data)
     need(part.doubt, "INV-2", f"part {number} is not in doubt")
+    if by.startswith("policy:"):
+        frozen = part.policy or entry.policy or "hold"
+        need(by == f"policy:{frozen}", "INV-2", f"{by}, but the plan says {frozen}")
     used = max(0, min(part.used, entry.budget - 1))
     if data.get("expires_at") is not None:
         entry = replace(entry, expires_at=whole(data, "expires_at"))
@@ -277,6 +280,7 @@ def _renewed(entry: Entry, keys: tuple[str, ...]) -> tuple[Part, ...]:
         else Part(
             classes=part.classes,
             window=part.window,
+            policy=part.policy,
             key=part.key if part.end is None else next(left),
             attempts=part.attempts,
             doubt=part.doubt,

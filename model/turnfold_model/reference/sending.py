@@ -12,10 +12,18 @@ from turnfold_model.reference.shapes import (
     CLASSES,
     DECORATIONS,
     ENDS,
+    POLICIES,
     TRIALS,
     Entry,
     Part,
 )
+
+
+def policy_of(data: Record) -> str | None:
+    """What is done about an unknown outcome, where an event says it."""
+    if data.get("policy") is None:
+        return None
+    return one_of(data, "policy", POLICIES)
 
 
 def planned(entry: Entry, data: Record, at: int) -> Entry:
@@ -34,6 +42,7 @@ def planned(entry: Entry, data: Record, at: int) -> Entry:
             window=None
             if part.get("key_window_ms") is None
             else whole(part, "key_window_ms"),
+            policy=policy_of(part),
         )
         for known, part in zip(before, raw, strict=False)
     )

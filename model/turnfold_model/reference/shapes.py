@@ -57,6 +57,7 @@ class Part:
 
     classes: frozenset[str] = frozenset()
     window: int | None = None
+    policy: str | None = None
     key: str | None = None
     attempts: int = 0
     used: int = 0
@@ -79,7 +80,7 @@ class Entry:
     kind: str
     lane: str
     expires_at: int
-    policy: str = "hold"
+    policy: str | None = None
     turn: str | None = None
     place: tuple[str, str, str] = ("", "", "")  # channel, account, conversation
     parts: tuple[Part, ...] = (Part(),)

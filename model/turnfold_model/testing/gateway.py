@@ -17,10 +17,11 @@ from attrs import define, evolve, field
 
 from turnfold._log.events import NAMES, Event
 from turnfold._runtime.driver import Driver
+from turnfold._runtime.policies import OnUnknown
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
-from turnfold.enums import Flush
+from turnfold.enums import BlindPolicy, Flush
 from turnfold.errors import NotFoundError
 from turnfold.messages import Inbound, Route
 from turnfold.ports.store import Store
@@ -85,6 +86,7 @@ class Gateway:
     settings: Settings = field(factory=Settings)
     clock: FakeClock = field(factory=FakeClock)
     channels: dict[tuple[str, str], object] = field(factory=dict)
+    on_unknown: OnUnknown = BlindPolicy.HOLD  # of each channel
     handler: Handler | None = None
     resume: bool = False
     entropy: random.Random = field(factory=NoJitter)
@@ -104,7 +106,7 @@ class Gateway:
         )
         channels = self.channels or {("t", "default"): PlatformChannel(self.platform)}
         for (name, account), channel in channels.items():
-            kernel.attach(name, channel, account=account)
+            kernel.attach(name, channel, account=account, on_unknown=self.on_unknown)
         if self.handler is not None:
             kernel.on_turn(resume=self.resume)(self.handler)
         await kernel.open()

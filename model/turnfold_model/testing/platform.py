@@ -20,6 +20,7 @@ from turnfold.messages import (
     Text,
 )
 from turnfold.ports.channel import (
+    KINDS,
     Absent,
     Accepted,
     Attempt,
@@ -35,7 +36,6 @@ from turnfold.ports.channel import (
     Verdict,
 )
 
-KINDS = ("text", "file", "native")
 Planner = Callable[[Payload], Sequence[PlannedPart]]
 
 
@@ -249,7 +249,7 @@ class PlatformChannel:
         )
         parts: Mapping[str, PartClass] = dict.fromkeys(KINDS, offer)
         self.platform = platform
-        self.capabilities = Capabilities(parts=parts, **declared)
+        self.capabilities = Capabilities(parts=parts, marks=True, **declared)
         if DeliveryClass.LOOKUP in classes:
             self.reconcile = self._reconcile
         if prepares:

@@ -115,8 +115,9 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
         why = "parts of several classes"
         raise OutsideError(why)
     kind = _CLASSES[next(iter(offers))]
-    if kind == "blind" and entry.policy != "hold":
-        why = f"policy {entry.policy}"
+    said = {part.policy or entry.policy or "hold" for part in parts}
+    if kind == "blind" and said != {"hold"}:
+        why = f"policy {', '.join(sorted(said))}"
         raise OutsideError(why)
     return ("Parts", len(parts)), ("Budget", entry.budget), ("Class", kind)
 

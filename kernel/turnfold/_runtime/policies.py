@@ -1,0 +1,67 @@
+"""What happens to a part whose outcome is unknown: the argument `on_unknown` of attach.
+
+There is no good silent default. So whoever attaches a channel says it, unless every kind
+of part has a class that answers the question.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from turnfold.enums import BlindPolicy, DeliveryClass
+from turnfold.errors import InvalidInputError
+from turnfold.messages import check_enum
+from turnfold.ports.channel import KINDS, Capabilities, PartClass
+
+OnUnknown: TypeAlias = BlindPolicy | str | Mapping[str, BlindPolicy | str]
+Policies: TypeAlias = Mapping[str, BlindPolicy]
+
+_MEANINGS = {
+    BlindPolicy.HOLD: "park the part until a person says what became of it",
+    BlindPolicy.RESEND_MARKED: "send it once more, marked as a possible duplicate",
+    BlindPolicy.RESEND: "send it once more; the reader may see it twice",
+    BlindPolicy.DROP: "give it up; the reader may never see it",
+}
+
+
+def policies(given: OnUnknown | None, offers: Capabilities) -> Policies:
+    """The policy by kind of part, but for `hold`: a part without a policy is held. Raises
+    InvalidInputError if one is missing, or if the channel cannot do what it says."""
+    chosen = _chosen(given)
+    missing = [k for k in KINDS if k not in chosen and not _answers(offers.of(k))]
+    if missing:
+        raise InvalidInputError(field="on_unknown", problem=_explained(missing))
+    if BlindPolicy.RESEND_MARKED in chosen.values() and not offers.marks:
+        raise InvalidInputError(field="on_unknown", problem=NO_MARKS)
+    return {k: said for k, said in chosen.items() if said is not BlindPolicy.HOLD}
+
+
+NO_MARKS = (
+    "resend_marked needs a channel that shows `attempt.marked` and declares "
+    "Capabilities(marks=True)"
+)
+
+
+def _chosen(given: OnUnknown | None) -> Policies:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(KINDS, check_enum("on_unknown", given, BlindPolicy))
+    odd = [kind for kind in given if kind not in KINDS]
+    if odd:
+        problem = f"{odd[0]!r:.80} is no kind of part: {', '.join(KINDS)}"
+        raise InvalidInputError(field="on_unknown", problem=problem)
+    return {k: check_enum("on_unknown", said, BlindPolicy) for k, said in given.items()}
+
+
+def _answers(offer: PartClass) -> bool:
+    """Does the class always find out, or repeat without harm?"""
+    keyed = DeliveryClass.KEYED in offer.classes and offer.key_window_ms is None
+    asks = {DeliveryClass.LOOKUP, DeliveryClass.EDITABLE} & set(offer.classes)
+    return keyed or bool(asks)
+
+
+def _explained(missing: list[str]) -> str:
+    lines = [f"  {policy}: {meaning}" for policy, meaning in _MEANINGS.items()]
+    what = ", ".join(missing)
+    head = f"say what happens when nobody can tell if a part ({what}) arrived:"
+    return "\n".join([head, *lines])
