@@ -20,6 +20,7 @@ from turnfold_model.command_kit import UnavailableError
 
 COMMANDS: Final = {
     "crash": "turnfold_model.crash.command",
+    "day": "turnfold_model.day.command",
     "edges": "turnfold_model.edge_walks.command",
     "explore": "turnfold_model.protocol_model.command",
     "flow": "turnfold_model.flow.command",

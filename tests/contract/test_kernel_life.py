@@ -15,7 +15,14 @@ from turnfold.api.kernel import Kernel
 from turnfold.errors import InvalidInputError, NotOpenError, WrongThreadError
 from turnfold.messages import Inbound
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold_model.testing.gateway import Gateway, inbound, route, until
+from turnfold_model.testing.gateway import (
+    Gateway,
+    crash,
+    driver_of,
+    inbound,
+    route,
+    until,
+)
 
 
 class Slow:
@@ -293,3 +300,19 @@ async def test_a_kernel_may_be_opened_on_another_loop_after_it_was_closed(
             return kernel.working
 
     assert await asyncio.to_thread(lambda: asyncio.run(again()))
+
+
+async def test_a_kernel_that_was_cut_off_leaves_no_program_behind() -> None:
+    """Its run ends, and the end of the run can never be stored."""
+    runs = asyncio.Event()
+
+    async def answer(turn: Any) -> None:
+        runs.set()
+        await asyncio.sleep(60)
+
+    kernel = await Gateway(handler=answer).start()
+    await kernel.accept(inbound())
+    await runs.wait()
+    driver = driver_of(kernel)
+    await crash(kernel)
+    await until(lambda: not driver.live, 2)

@@ -192,7 +192,7 @@ class Driver:
         self._taking_over: int | None = None  # since when, monotonic ms
         self._looked = asyncio.Event()  # a first time into the inbox
         self.draining = False
-        self.deposed = False
+        self.deposed = self._abandoned = False
         self.troubles = 0
         self.live: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
@@ -336,6 +336,8 @@ class Driver:
                     return _NEVER_CALLED
 
     async def _wait(self, wait: Wait) -> None:
+        if self._abandoned:  # no patience brings that store back
+            raise asyncio.CancelledError("abandoned")
         if wait.trouble is not None:
             self.troubles += 1
             _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)
@@ -513,6 +515,7 @@ class Driver:
         """End everything where it stands, as a crash does; returns the tasks that were
         cancelled. For tests: the process goes on, and the log must not."""
         self.stand_down()
+        self._abandoned = True
         self.flusher.abandon()
         self.sender.stopping = True
         calls, listeners = self.sender.calls.tasks(), self.sender.hung.values()

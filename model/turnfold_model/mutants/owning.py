@@ -25,6 +25,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "programs of a store that was given up try to append for ever",
+        f"{_DRIVER}._wait",
+        "self._abandoned",
+        "False",
+        "test:contract/test_kernel_life.py::leaves_no_program_behind",
+    ),
+    _broken(
         "a record is acted upon whatever its hash says",
         "turnfold._runtime.open_streams:_check_hashes",
         "",

@@ -1,0 +1,1 @@
+"""A day of a gateway in fast motion, with everything that goes wrong in it."""

@@ -1,0 +1,206 @@
+"""One process of the gateway: its kernel, its adapters, its handler, and its death.
+
+A dead process does nothing more: whoever of it comes by a commit or a call of a platform
+stays there. So it can die between any two of them, as by SIGKILL.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from attrs import define, field
+
+from turnfold import Inbound, Kernel, Never, NotNow, Settings, TurnHandle
+from turnfold.enums import DeliveryClass, Flush, Kind, Status
+from turnfold.errors import TurnfoldError
+from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.day.plan import ACCOUNTS, CLASSES, MINUTE, Plan, Update
+from turnfold_model.day.platform import DayChannel, Platform
+from turnfold_model.testing.gateway import crash
+from turnfold_model.testing.virtual_time import Machine
+
+# A look-up that an outage answers counts as one that could not tell, and a day has
+# outages of two hours.
+SETTINGS = Settings(run_deadline_ms=5 * MINUTE, max_lookups=10_000)
+_NEWS_S = 1.0  # how often a source looks for new messages
+_WAL_BYTES = 256 * 1024
+
+
+@define(eq=False)
+class Inboxes:
+    """What people have sent, by account, in order; platforms keep it. `seen`: how
+    often a handler was called with a message."""
+
+    plan: Plan
+    machine: Machine
+    queues: dict[tuple[str, str], list[Update]] = field(factory=dict)
+    tries: Counter[str] = field(factory=Counter)
+    unreadable: set[str] = field(factory=set)  # seen and passed over by the gateway
+
+    def __attrs_post_init__(self) -> None:
+        for update in self.plan.updates:
+            place = (update.channel, update.account)
+            self.queues.setdefault(place, []).append(update)
+
+
+class Life:
+    """From a start to a death. `after`: how many more commits and calls it lives."""
+
+    def __init__(
+        self, path: Path, inboxes: Inboxes, platform: Platform, rng: random.Random
+    ) -> None:
+        self._inboxes, self._rng = inboxes, rng
+        self.dead = asyncio.Event()
+        self.after: int | None = None
+        disk = SqliteStore(path, flush=Flush.LOOP, wal_bytes=_WAL_BYTES)
+        self.kernel = Kernel(
+            cast("Store", _MortalStore(disk, self)),
+            settings=SETTINGS,
+            clock=inboxes.machine.clock(lambda: rng.randint(0, 1000)),
+            entropy=rng,
+        )
+        for delivery in CLASSES:
+            for account in ACCOUNTS:
+                channel = DayChannel(platform, delivery, account, self.alive)
+                self.kernel.attach(delivery.value, channel, account=account)
+        self.kernel.on_turn(resume=True)(self._answer)
+        for delivery in (DeliveryClass.KEYED, DeliveryClass.LOOKUP):
+            for account in ACCOUNTS:
+                self._pulls(delivery.value, account)
+
+    # --- life and death ---
+
+    async def alive(self) -> None:
+        """Come by a commit or a call; a dead process never comes past it."""
+        if self.after is not None:
+            self.after -= 1
+            if self.after <= 0:
+                self.dead.set()
+        if self.dead.is_set():
+            await asyncio.get_running_loop().create_future()
+
+    async def does(self, what: Coroutine[Any, Any, object]) -> bool:
+        """Do it to its end; False if the process died before. Raises what it raises."""
+        task, dead = (
+            asyncio.ensure_future(what),
+            asyncio.ensure_future(self.dead.wait()),
+        )
+        await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
+        well = task.done() and not self.dead.is_set()
+        for one in (task, dead):
+            one.cancel()
+        if well:
+            task.result()
+        return well
+
+    async def die(self) -> None:
+        self.dead.set()
+        await crash(self.kernel)
+
+    # --- what comes in ---
+
+    def _pulls(self, channel: str, account: str) -> None:
+        async def stream(cursor: str | None) -> AsyncIterator[Any]:
+            queue = self._inboxes.queues.get((channel, account), [])
+            position = int(cursor or 0)
+            while True:
+                while position < len(queue) and self._has_come(queue[position]):
+                    await self._wobble()
+                    update, position = queue[position], position + 1
+                    yield self.read(update), str(position)
+                await asyncio.sleep(_NEWS_S)
+
+        self.kernel.source(channel, stream, account=account)
+
+    def _has_come(self, update: Update) -> bool:
+        return (
+            self._inboxes.machine.true_ms() >= self._inboxes.plan.start_ms + update.at
+        )
+
+    async def _wobble(self) -> None:
+        """A source fails now and then, each time in another way."""
+        dice = self._rng.random()
+        if dice < 0.005:
+            raise ConnectionResetError("by the platform")
+        if dice < 0.008:
+            raise asyncio.CancelledError("by a client library")
+        if dice < 0.010:
+            raise SystemExit(1)
+
+    def read(self, update: Update) -> Inbound | None:
+        """What the author of a gateway writes: an update that is no message is noted
+        and passed over."""
+        body: dict[str, Any] = {"text": update.id}
+        if update.poison:
+            body["location"] = (48.2, 16.37)  # floats have no place in a body
+        try:
+            return Inbound(
+                update.channel,
+                account=update.account,
+                conversation=update.conversation,
+                message_id=update.id,
+                body=body,
+            )
+        except TurnfoldError:
+            self._inboxes.unreadable.add(update.id)
+            return None
+
+    # --- what is answered ---
+
+    async def _answer(self, turn: TurnHandle) -> None:
+        update = self._inboxes.plan.update(turn.inbound.message_id)
+        self._inboxes.tries[update.id] += 1
+        await asyncio.sleep(update.think_ms / 1000)
+        if self._inboxes.tries[update.id] <= update.times:
+            await self._misbehave(update)
+        said = [s for s in await turn.previous() if s.kind is Kind.BLOCK]
+        if update.block and all(s.status is Status.ABORTED for s in said):
+            await turn.block(f"{update.id} wait")
+        await turn.reply(*texts_of(update))
+
+    async def _misbehave(self, update: Update) -> None:
+        match update.mood:
+            case "hangs":
+                await asyncio.sleep(3 * SETTINGS.attempt_deadline_ms)
+            case "not_now":
+                raise NotNow("the model is busy", retry_after_ms=7_000)
+            case "never":
+                raise Never("nobody can answer this")
+            case "kills_itself":
+                self.dead.set()
+                await self.alive()
+            case _:
+                raise AttributeError(update.id)
+
+
+def texts_of(update: Update) -> list[str]:
+    """What a reader has to see of the answer to a message, in order."""
+    return [f"{update.id} {n + 1}/{update.parts}" for n in range(update.parts)]
+
+
+class _MortalStore:
+    """Any store; its process may die before and after each commit."""
+
+    def __init__(self, store: Store, life: Life) -> None:
+        self._store, self._life = store, life
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
+        if not any(write.records for write in writes):
+            return await self._store.commit(writes)
+        await self._life.alive()
+        answers = await self._store.commit(writes)
+        await self._life.alive()
+        return answers
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        await self._life.alive()
+        posted = await self._store.post(commands)
+        await self._life.alive()
+        return posted

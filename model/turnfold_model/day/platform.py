@@ -1,0 +1,228 @@
+"""The platforms of a day: they live outside of every process of the gateway.
+
+What they took stands in `messages`, whatever the gateway believes: that is the witness.
+A request that has left the gateway goes on here when its sender dies.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from typing import Any
+
+from attrs import define, field, frozen
+
+from turnfold.enums import DeliveryClass, FailureClass, GateScope
+from turnfold.messages import Text
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    Attempt,
+    CannotTell,
+    Capabilities,
+    Found,
+    Outcome,
+    Part,
+    PartClass,
+    Receipt,
+    Rejected,
+    Unknown,
+    Verdict,
+)
+from turnfold_model.day.plan import HOUR, MINUTE, Outage
+from turnfold_model.testing.virtual_time import Machine
+
+SETTLE_MS = MINUTE
+WINDOW_MS = 6 * HOUR
+SKEW_MS = 10 * MINUTE
+_RATE_MS = 200  # a message each, in good times
+_BURST = 10
+_SLOW_MS = MINUTE
+_LONGEST_MS = 40_000  # that a request may take before it lands
+
+
+@frozen(kw_only=True)
+class Message:
+    """What a reader sees. `at`: by the clock of the platform."""
+
+    id: str
+    at: int
+    channel: str
+    conversation: str
+    text: str
+    key: str
+    entry: str
+    part: int
+
+
+@define(eq=False)
+class Account:
+    """One account on one platform, and how it fares."""
+
+    channel: str
+    room: float = _BURST
+    filled_at: int = 0
+    outages: list[Outage] = field(factory=list)
+
+    def how(self) -> str:
+        return self.outages[-1].how if self.outages else ""
+
+    def refused_for_ms(self, now: int) -> int:
+        """0 if there is room for one more message now."""
+        every = _SLOW_MS if self.how() == "slow" else _RATE_MS
+        burst = 1 if self.how() == "slow" else _BURST
+        self.room = min(burst, self.room + (now - self.filled_at) / every)
+        self.filled_at = now
+        if self.room >= 1:
+            self.room -= 1
+            return 0
+        return int((1 - self.room) * every) + 1
+
+
+@define(eq=False)
+class Platform:
+    """All platforms. `skew_ms`: by how much their clock is ahead."""
+
+    machine: Machine
+    rng: random.Random
+    skew_ms: int
+    messages: list[Message] = field(factory=list)
+    requests: int = 0
+    refused: int = 0
+    wrongly_signed: int = 0
+    accounts: dict[tuple[str, str], Account] = field(factory=dict)
+    _keys: dict[str, Message] = field(factory=dict)
+    _parts: defaultdict[tuple[str, int], list[Message]] = field(
+        factory=lambda: defaultdict(list)
+    )
+    _flying: set[asyncio.Task[Any]] = field(factory=set)
+
+    def account(self, channel: str, name: str) -> Account:
+        return self.accounts.setdefault((channel, name), Account(channel))
+
+    def now(self) -> int:
+        """By the clock of the platform."""
+        return self.machine.true_ms() + self.skew_ms
+
+    # --- a request ---
+
+    async def take(self, account: Account, part: Part, attempt: Attempt) -> Outcome:
+        """One request and its answer; it outlives whoever waits for it."""
+        self._check_signature(attempt)
+        request = asyncio.get_running_loop().create_task(self._serve(account, part))
+        self._flying.add(request)
+        request.add_done_callback(self._flying.discard)
+        return await asyncio.shield(request)
+
+    def _check_signature(self, attempt: Attempt) -> None:
+        """An adapter signs with the time that it is given. It must be what the wall
+        clock of the machine says now, right or wrong."""
+        wall = self.machine.true_ms() + self.machine.wrong_ms
+        self.wrongly_signed += abs(attempt.at_ms - wall) > 1_000
+
+    async def _serve(self, account: Account, part: Part) -> Outcome:
+        self.requests += 1
+        trouble = self._trouble(account)
+        if trouble is not None:
+            self.refused += 1
+            return trouble
+        await asyncio.sleep(self._way_ms() / 1000)
+        dice = self.rng.random()
+        if dice < 0.005:
+            return Unknown(cause="reset", detail="the request never arrived")
+        message = self._land(part)
+        if dice < 0.01:
+            return Unknown(cause="reset", detail="the answer never arrived")
+        if dice < 0.013:
+            await asyncio.sleep(self.rng.choice((50, 90)))  # beyond the deadline
+        return Accepted(receipt=Receipt(ids=(message.id,)))
+
+    def _way_ms(self) -> int:
+        """How long the request is under way."""
+        slow = self.rng.random() < 0.01
+        return self.rng.randint(20, _LONGEST_MS if slow else 800)
+
+    def _trouble(self, account: Account) -> Rejected | None:
+        whole = GateScope.ACCOUNT
+        match account.how():
+            case "down":
+                return Rejected(failure=FailureClass.NOT_CONNECTED, scope=whole)
+            case "failing":
+                return Rejected(failure=FailureClass.TRANSIENT, detail="503")
+            case "auth":
+                return Rejected(failure=FailureClass.AUTH, scope=whole)
+            case _:
+                wait = account.refused_for_ms(self.machine.true_ms())
+        if not wait:
+            return None
+        limited = FailureClass.RATE_LIMITED
+        return Rejected(failure=limited, retry_after_ms=wait, scope=whole)
+
+    def _land(self, part: Part) -> Message:
+        known = self._keys.get(part.key)
+        honoured = part.route.channel == DeliveryClass.KEYED
+        if honoured and known is not None and self.now() - known.at < WINDOW_MS:
+            return known
+        message = Message(
+            id=f"p{len(self.messages) + 1}",
+            at=self.now(),
+            channel=part.route.channel,
+            conversation=part.route.conversation,
+            text=part.payload.text if isinstance(part.payload, Text) else "",
+            key=part.key,
+            entry=part.entry_id,
+            part=part.index,
+        )
+        self.messages.append(message)
+        self._keys[part.key] = message
+        self._parts[part.entry_id, part.index].append(message)
+        return message
+
+    # --- reading ---
+
+    def look_up(self, account: Account, part: Part, since_ms: int) -> Verdict:
+        """By the clock of the platform, as its search does it."""
+        if account.how() in ("down", "failing", "auth"):
+            return CannotTell(detail=account.how())
+        for message in self._parts[part.entry_id, part.index]:
+            if message.at >= since_ms:
+                return Found(receipt=Receipt(ids=(message.id,)))
+        return Absent()
+
+    def shows(self, entry: str, part: int) -> bool:
+        return bool(self._parts[entry, part])
+
+    def doubled(self) -> list[Message]:
+        """Messages that came although an earlier one had brought the same part."""
+        return [m for some in self._parts.values() for m in some[1:]]
+
+    async def quiet(self) -> None:
+        """Until nothing is under way."""
+        while self._flying:
+            await asyncio.wait(set(self._flying))
+
+
+class DayChannel:
+    """The adapter to one account. `alive()` never returns in a process that is dead."""
+
+    def __init__(
+        self, platform: Platform, delivery: DeliveryClass, account: str, alive: Any
+    ) -> None:
+        self._platform, self._alive = platform, alive
+        self._account = platform.account(delivery.value, account)
+        window = WINDOW_MS if delivery is DeliveryClass.KEYED else None
+        classes = () if delivery is DeliveryClass.BLIND else (delivery,)
+        offer = PartClass(classes=classes, key_window_ms=window, settle_ms=SETTLE_MS)
+        self.capabilities = Capabilities(parts={"text": offer}, skew_ms=SKEW_MS)
+        if delivery is DeliveryClass.LOOKUP:
+            self.reconcile = self._reconcile
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:  # noqa: ARG002  the contract's signature
+        """The contract's `send`."""
+        await self._alive()
+        outcome = await self._platform.take(self._account, part, attempt)
+        await self._alive()
+        return outcome
+
+    async def _reconcile(self, part: Part, since_ms: int) -> Verdict:
+        await self._alive()
+        return self._platform.look_up(self._account, part, since_ms)

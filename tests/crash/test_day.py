@@ -1,0 +1,46 @@
+"""A day of a gateway in fast motion (`python -m turnfold_model day`), made short."""
+
+import json
+
+import pytest
+
+from turnfold_model.__main__ import main
+from turnfold_model.day.plan import HOUR, draw
+
+
+@pytest.mark.case("A01", "R04", "R05")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_hours_in_which_everything_goes_wrong_lose_and_double_nothing(capsys, seed):
+    words = ["day", "--json", f"--seed={seed}", "--turns=150", "--hours=1"]
+    status = main(words)
+    told = json.loads(capsys.readouterr().out)
+    assert told["breaches"] == []
+    assert status == 0
+    assert (told["lost"], told["doubled"], told["audit"]) == (0, 0, True)
+    assert told["parked"] == told["parked_blind"]
+    assert told["restores"] == 1
+    assert told["witness"] > 100
+
+
+def test_a_day_is_drawn_from_its_seed_alone():
+    assert draw(1, 500, 50) == draw(1, 500, 50)
+    assert draw(1, 500, 50) != draw(2, 500, 50)
+
+
+def test_a_day_has_everything_in_it():
+    plan = draw(1, 5_000, 50)
+    assert len(plan.deaths) > 20
+    assert len(plan.outages) == 30
+    assert len(plan.jumps) > 10
+    assert sum(death.restores for death in plan.deaths) == 1
+    assert {outage.how for outage in plan.outages} == {
+        "down",
+        "failing",
+        "slow",
+        "auth",
+    }
+    assert all(jump.until - jump.at < HOUR / 4 for jump in plan.jumps)
+    assert sum(update.poison for update in plan.updates) == 50
+    moods = {update.mood for update in plan.updates}
+    assert moods > {"raises", "broken", "hangs", "not_now", "never", "kills_itself"}
