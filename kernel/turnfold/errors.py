@@ -380,6 +380,21 @@ class OwnedError(StoreError):
 
 
 @define(kw_only=True, slots=False)
+class LostStoreError(StoreError):
+    """Raised when a file of an open store was moved, replaced, deleted or cut off under
+    this process. What the call wrote may be in no file that has a name: it counts as
+    not stored. The worker stands down."""
+
+    code = "store.lost"
+    template = (
+        "{path}: {problem}; nothing more is stored here: put the file back or restore "
+        "a backup, then restart this process"
+    )
+    path: str
+    problem: str
+
+
+@define(kw_only=True, slots=False)
 class MissingBodyError(StoreError):
     """Raised when a body is needed that was erased, or is lost from the disk."""
 

@@ -1,14 +1,16 @@
 """The files of a SQLite store: whose they are, who may read them, what is swept."""
 
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from turnfold import File, Kernel
-from turnfold.errors import TurnfoldError, UnsafeStoreError
+from turnfold.errors import LostStoreError, TurnfoldError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite.files import BodyFolder, MarkFile
 from turnfold_model.testing.gateway import route, until
 
@@ -29,6 +31,13 @@ def _replaced(db: Path) -> None:
     copy.replace(db)
 
 
+def _closed_by_another_library(db: Path) -> None:
+    """Python's own SQLite in this process: closing it drops our locks."""
+    conn = sqlite3.connect(db)
+    conn.execute("SELECT count(*) FROM log").fetchone()
+    conn.close()
+
+
 def _wal_gone(db: Path) -> None:
     Path(f"{db}-wal").unlink()
 
@@ -36,6 +45,7 @@ def _wal_gone(db: Path) -> None:
 _MEDDLE = [
     pytest.param(_gone, marks=pytest.mark.case("W01")),
     pytest.param(_moved, marks=pytest.mark.case("W01")),
+    pytest.param(_closed_by_another_library, marks=pytest.mark.case("W02")),
     pytest.param(_wal_gone, marks=pytest.mark.case("W03")),
     pytest.param(_replaced, marks=pytest.mark.case("W04")),
 ]
@@ -117,3 +127,102 @@ async def test_a_system_without_record_locks_is_told_so(
     monkeypatch.setattr("turnfold_adapters.stores.sqlite.store._HAS_LOCKS", False)
     with pytest.raises(UnsafeStoreError, match="record locks"):
         await Kernel(tmp_path / "g.db").open()
+
+
+def _cut(name: str, size: int) -> Callable[[Path], None]:
+    return lambda db: os.truncate(f"{db}{name}", size)
+
+
+_CUTS = [_cut("-wal", 0), _cut("-wal", 32 + 3 * 4120), _cut("", 4096)]
+
+
+@pytest.mark.case("W03", "W04")
+@pytest.mark.parametrize(
+    "meddle",
+    [_wal_gone, _replaced, *_CUTS],
+    ids=["log gone", "replaced", "log emptied", "log cut", "database cut"],
+)
+async def test_a_worker_whose_files_are_meddled_with_stands_down(
+    tmp_path: Path, meddle: Callable[[Path], None]
+) -> None:
+    """Nothing more is called durable, and health says that nobody works."""
+    db = tmp_path / "g.db"
+    async with Kernel(db) as kernel:
+        for number in range(20):
+            await kernel.enqueue(route(), f"before {number}")
+        await kernel.store.maintenance.checkpoint()
+        for number in range(20):
+            await kernel.enqueue(route(), f"later {number}")
+        meddle(db)
+        with pytest.raises(LostStoreError, match="under this process"):
+            await kernel.enqueue(route(), "after")
+        await until(lambda: not kernel.working)
+        with pytest.raises(LostStoreError):
+            await kernel.enqueue(route(), "after that")
+
+
+@pytest.mark.case("W04")
+async def test_what_is_left_of_a_log_that_was_cut_off_can_be_read(
+    tmp_path: Path,
+) -> None:
+    """No part of the cut log is moved to the database when it is closed."""
+    db = tmp_path / "g.db"
+    async with Kernel(db) as kernel:
+        for number in range(30):
+            await kernel.enqueue(route(), f"before {number}")
+        os.truncate(f"{db}-wal", 32 + 40 * 4120)
+    async with Kernel(db) as kernel:
+        assert kernel.working
+        assert await kernel.store.maintenance.integrity() == []
+        assert kernel.health()["open_entries"] > 0
+
+
+def _size(db: Path) -> int:
+    return Path(f"{db}-wal").stat().st_size
+
+
+async def test_a_log_that_another_process_moves_and_cuts_off_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    db = tmp_path / "g.db"
+    async with Kernel(db) as kernel:
+        await kernel.enqueue(route(), "before")
+        other = apsw.Connection(str(db))
+        other.execute("SELECT count(*) FROM log").fetchall()
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        other.close()
+        assert _size(db) == 0
+        await kernel.enqueue(route(), "after")
+        assert kernel.health()["open_entries"] == 2
+
+
+_ODD_PATHS = ["~nosuchuser/x.db", "x" * 255, "sur\udcffogate.db", "\0", "", "x/" * 3000]
+
+
+@pytest.mark.case("W12")
+@pytest.mark.parametrize("path", _ODD_PATHS)
+async def test_an_odd_path_gives_one_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TurnfoldError) as caught:
+        await Kernel(path).open()
+    str(caught.value).encode()
+
+
+@pytest.mark.case("W12")
+async def test_a_store_with_two_names_is_refused(tmp_path: Path) -> None:
+    async with Kernel(tmp_path / "g.db"):
+        pass
+    os.link(tmp_path / "g.db", tmp_path / "other.db")
+    with pytest.raises(UnsafeStoreError, match="hard link"):
+        await Kernel(tmp_path / "other.db").open()
+
+
+@pytest.mark.case("W09")
+async def test_only_its_user_may_lock_the_file_of_a_worker(tmp_path: Path) -> None:
+    """An older release made it readable, and who may read it may hold a lock on it."""
+    lock = tmp_path / "g.db.worker"
+    lock.touch(0o644)
+    async with Kernel(tmp_path / "g.db"):
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600

@@ -32,6 +32,7 @@ from turnfold.errors import (
     BusyError,
     CorruptLogError,
     FateUnknownError,
+    LostStoreError,
     NotOpenError,
     OwnedError,
     ReadOnlyError,
@@ -95,7 +96,8 @@ class Committer:
         self._found: list[Emitted] = []
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
         self._suspicious = False  # somebody else may have appended
-        self.replaced: OwnedError | None = None  # the store is another's, or may be
+        # The store is another's, or may be, or its files are gone.
+        self.replaced: OwnedError | LostStoreError | None = None
 
     async def begin(self, new_id: Callable[[], str]) -> None:
         """Load; a store without records gets its first one. `new_id` names it."""
@@ -144,6 +146,9 @@ class Committer:
             case FateUnknownError():
                 self._lost = True
                 return await self._after_unknown_fate(decisions, exc)
+            case LostStoreError():
+                self.replaced = exc
+                return _refused(decisions, exc)
             case BusyError() | NotOpenError() | ReadOnlyError() | OwnedError():
                 return _refused(decisions, exc)  # no smaller commit fares better
             case _:

@@ -275,19 +275,42 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def resolve(path: str | os.PathLike[str]) -> str:
     """The absolute path without links that this path means now.
 
-    Raises UnsafeStoreError for names that SQLite takes as a database in memory.
+    Raises UnsafeStoreError for names that SQLite takes as a database in memory, and
+    NotAStoreError for names that no file can have.
     """
-    text = os.fspath(path)
+    text = _text(path)
     if not text or text == ":memory:" or "\0" in text:
         problem = "it is not the path of a file; for a store in memory use MemoryStore"
         raise UnsafeStoreError(path=text, problem=problem)
-    return os.path.realpath(Path(text).expanduser())
+    try:
+        text.encode()
+        return os.path.realpath(Path(text).expanduser())
+    except (UnicodeEncodeError, RuntimeError, OSError) as exc:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise NotAStoreError(path=shown, problem=str(exc)) from exc
+
+
+def _text(path: object) -> str:
+    """Raises InvalidInputError if it is no path of text."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        problem = f"expected str or os.PathLike of str, got {type(path).__name__}"
+        raise InvalidInputError(field="path", problem=problem)
+    return text
 
 
 def check_file(path: str) -> None:
     """Raises NotAStoreError for a folder."""
     if Path(path).is_dir():
         raise NotAStoreError(path=path, problem="it is a folder")
+
+
+def check_links(path: str) -> None:
+    """Raises UnsafeStoreError for a file with two names: the log and the locks of a
+    store go by its name, so two workers would not see each other."""
+    if Path(path).stat().st_nlink > 1:
+        problem = "the file has another name (a hard link); remove one of the names"
+        raise UnsafeStoreError(path=path, problem=problem)
 
 
 def check_disk(path: str) -> None:

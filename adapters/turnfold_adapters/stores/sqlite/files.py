@@ -24,7 +24,7 @@ from pathlib import Path
 import attrs
 
 from turnfold.clock import Lived
-from turnfold.errors import DiskError, OwnedError
+from turnfold.errors import DiskError, LostStoreError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
@@ -167,21 +167,46 @@ class OpenFiles:
     to files without their names is in nobody's store."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._known = {name: _identity(name) for name in (path, f"{path}-wal")}
+        self._path, self._log = path, f"{path}-wal"
+        self._known = {name: _file(name) for name in (path, self._log)}
 
     def check(self) -> None:
-        """Raises OwnedError if a name stands for another file now, or for none."""
-        for name, known in self._known.items():
-            now = _identity(name)
-            if known is None and now is not None:
-                self._known[name] = now  # the WAL comes with the first commit
-            elif known != now:
-                owner = f"{name} was moved, replaced or deleted under this one"
-                raise OwnedError(path=self._path, owner=owner)
+        """Raises LostStoreError if a name stands for another file now, or for none, or
+        if the database is shorter than it was: SQLite never cuts it off."""
+        known, now = self._known[self._path], self._look(self._path)
+        if known is not None and now is not None and now[2] < known[2]:
+            raise self._lost(self._path, "cut off")
+        self._known[self._path] = now
+        self._look(self._log)
+
+    def check_log(self, least: int) -> bool:
+        """Before a transaction writes, because a log that was cut off has a hole and
+        its old size afterwards. False if it is shorter than `least`. Raises
+        LostStoreError if it was moved, replaced or deleted."""
+        now = self._look(self._log)
+        return now is None or now[2] >= least
+
+    def cut_off(self) -> LostStoreError:
+        """The error for a log that is too short, and that SQLite did not cut off."""
+        return self._lost(self._log, "cut off")
+
+    def _look(self, name: str) -> _File | None:
+        known, now = self._known[name], _file(name)
+        if known is None:
+            self._known[name] = now  # the WAL comes with the first commit
+        elif now is None or now[:2] != known[:2]:
+            raise self._lost(name, "moved, replaced or deleted")
+        return now
+
+    def _lost(self, name: str, how: str) -> LostStoreError:
+        problem = f"{name} was {how} under this process"
+        return LostStoreError(path=self._path, problem=problem)
 
 
-def _identity(name: str) -> tuple[int, int] | None:
+_File = tuple[int, int, int]  # device, inode, size
+
+
+def _file(name: str) -> _File | None:
     """None if there is no such file. Raises DiskError."""
     try:
         status = os.stat(name)  # noqa: PTH116  once for each commit: no Path is made
@@ -189,7 +214,7 @@ def _identity(name: str) -> tuple[int, int] | None:
         return None
     except OSError as exc:
         raise DiskError(path=name, problem=str(exc)) from exc
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_size
 
 
 class MarkFile:

@@ -174,13 +174,13 @@ class SqliteStore:
         if not _HAS_LOCKS:
             problem = "this system has no POSIX record locks; use Linux or macOS"
             raise UnsafeStoreError(path=self.path, problem=problem)
-        connection.check_file(self.path)
         try:
+            connection.check_file(self.path)
             if read_only:
                 self._open_to_read()
             else:
                 self._open_to_write()
-        except (apsw.Error, StoreError) as exc:
+        except (apsw.Error, OSError, StoreError) as exc:
             _close(*self._detached(self._state))
             if isinstance(exc, StoreError):
                 raise
@@ -195,6 +195,7 @@ class SqliteStore:
         real = self._settings.vfs is None
         if real:
             make_private(self.path)
+            connection.check_links(self.path)
         found, wait = has_log(self.path), BusyWait(self._busy_ms)
         self._writer = connection.open_writer(self._settings, wait)
         own = Reads(self._writer, self.path, wait, self._folder)
@@ -495,8 +496,7 @@ def _close(
     writer: apsw.Connection | None,
 ) -> None:
     if writing is not None:
-        writing.over = True
-        writing.wal.close()
+        writing.end()
     for conn in filter(None, (reader, writer)):  # the last one empties the log
         conn.close()
 

@@ -22,6 +22,7 @@ from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed_error
 
 _FRAME = 4096 + 24  # bytes of a page in the log
+_HEADER = 32  # bytes
 _AHEAD = 256 * 1024  # the most that one transaction needs
 _STEP = 2 * 1024 * 1024
 _EARLY = 4  # the thread begins at this part of the cap
@@ -58,6 +59,7 @@ class Wal:
         self._early = self._cap // _EARLY if mover else self._cap
         self.pages = 0
         self._moved = 0  # pages of the log, while it is not begun anew
+        self.least = 0  # bytes: SQLite cuts no commit off that it has not moved
         self._due = self._early  # when to look after it: pages
         self._partly = self._stopped = False
         self.failure: StoreError | None = None  # of the last checkpoint, for health
@@ -65,6 +67,7 @@ class Wal:
 
     def _committed(self, _conn: apsw.Connection, _name: str, pages: int) -> int:
         self.pages = pages
+        self.least = _HEADER + pages * _FRAME
         if pages < self._moved:  # it began anew
             self._moved, self._due = 0, min(self._due, self._early)
         return apsw.SQLITE_OK
@@ -130,6 +133,7 @@ class Wal:
             self._conn.set_busy_handler(self._wait)
         if done:
             self.erased, self._due = False, self._early
+            self.least = 0
             self._size = self._unused
         return done
 
@@ -164,8 +168,23 @@ class Wal:
         typed = exc if isinstance(exc, StoreError) else typed_error(exc, self._path)
         self.failure = typed
         if self._partly and isinstance(exc, apsw.IOError | OSError):
-            self._stopped = True
-            self._conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self.leave()
+
+    def cut_by_sqlite(self) -> bool:
+        """In a write transaction: was the log cut off by another process that moved all
+        of it? The index of the log says how many pages are in it. False if it says
+        more than the file holds, or cannot be read."""
+        pages = _pages_in_index(self._path)
+        if pages is None or pages * _FRAME + _HEADER * bool(pages) > _size(self._path):
+            return False
+        self.least = 0
+        return True
+
+    def leave(self) -> None:
+        """The log is not the one that was written: none of it is moved any more, not
+        even when the connection is closed. A part of it would damage the main file."""
+        self._stopped = True
+        self._conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def close(self) -> None:
         """Before the connection is closed."""
@@ -190,6 +209,22 @@ class Wal:
             target = min(size + _STEP, self._max)
             file.write(bytes(max(0, target - size)))
         self._size = max(size, target)
+
+
+def _size(path: str) -> int:
+    return Path(f"{path}-wal").stat().st_size
+
+
+_PAGES = 16  # where the index of the log says how many pages are in it: 4 bytes
+
+
+def _pages_in_index(path: str) -> int | None:
+    """Pages in the log as far as it is committed; None if the index cannot be read. A
+    descriptor of SQLite is used, as in `flush` and for the same reason."""
+    for handle in _handles(f"{path}-shm"):
+        with suppress(OSError):
+            return int.from_bytes(os.pread(handle, 4, _PAGES), sys.byteorder)
+    return None
 
 
 def has_log(path: str) -> bool:

@@ -24,7 +24,9 @@ from turnfold.errors import (
     ConflictError,
     FateUnknownError,
     InvalidInputError,
+    LostStoreError,
     NotOpenError,
+    StoreError,
 )
 from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
 from turnfold_adapters.stores.checking import (
@@ -112,6 +114,7 @@ class Writing:
         tx = WriteTransaction(self.own, self._folder, self.known)
         self._begin(patient)
         try:
+            self._check_log()
             self.wal.grow()
             self.known.check(self._conn)
             head = tx.apply(write)
@@ -203,7 +206,20 @@ class Writing:
 
     def checkpoint(self) -> bool:
         gone = self._folder.erase()
+        if self._files is not None and not self.wal.settled:
+            with self._transaction():
+                pass  # a log that was cut off is not moved
         return self.wal.checkpoint() and gone
+
+    def end(self) -> None:
+        """Before the connection is closed: SQLite moves the log then."""
+        self.over = True
+        try:
+            if self._files is not None and not self._files.check_log(self.wal.least):
+                self.wal.leave()
+        except StoreError:
+            self.wal.leave()
+        self.wal.close()
 
     # --- BEGIN and COMMIT ------------------------------------------------------------
 
@@ -211,6 +227,7 @@ class Writing:
     def _transaction(self, patient: bool = True) -> Iterator[None]:
         self._begin(patient)
         try:
+            self._check_log()
             self.wal.grow()
             yield
         except BaseException as exc:  # noqa: BLE001  _raise always raises
@@ -261,7 +278,23 @@ class Writing:
                 self._undo(tx, exc)
             raise
         if self._files is not None:
-            self._files.check()
+            try:
+                self._files.check()
+            except LostStoreError:
+                self.wal.leave()
+                raise
+
+    def _check_log(self) -> None:
+        """Before the first row. Raises LostStoreError."""
+        files = self._files
+        if files is None:
+            return
+        try:
+            if not files.check_log(self.wal.least) and not self.wal.cut_by_sqlite():
+                raise files.cut_off()
+        except LostStoreError:
+            self.wal.leave()
+            raise
 
     def _in_doubt(self, cause: BaseException) -> None:
         self.over = True
