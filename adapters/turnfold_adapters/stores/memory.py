@@ -7,9 +7,9 @@ behind. No call suspends, so a caller without an event loop can use `ports.store
 
 from __future__ import annotations  # `list` is a method of the port, too
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from itertools import islice
 
 from attrs import evolve
@@ -26,6 +26,7 @@ from turnfold.ports.store import (
     Body,
     BodyRef,
     Command,
+    Count,
     Found,
     Head,
     Listing,
@@ -157,6 +158,19 @@ class MemoryStore:
     async def list(self, listing: Listing) -> Sequence[Summary]:
         return select(tuple(self._disk().summaries.values()), listing)
 
+    async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
+        tests = _tests(listing)
+        found = Counter(
+            _values(s, by)
+            for s in tuple(self._disk().summaries.values())
+            if s.lane is not None and all(test(s) for test in tests)
+        )
+        return [Count(values, number) for values, number in found.items()]
+
+    async def last(self) -> Record | None:
+        log = self._disk().log
+        return log[-1] if log else None
+
     async def bodies(
         self, after: BodyRef | None = None, limit: int = 100
     ) -> Sequence[Body]:
@@ -167,10 +181,11 @@ class MemoryStore:
         return [b for ref in islice(rest, limit) if (b := found[ref]) is not None]
 
     async def keys(
-        self, after: str = "", limit: int = 1000
+        self, after: str = "", limit: int = 1000, ending: str = ""
     ) -> Sequence[tuple[str, str]]:
         rows = sorted(self._disk().keys.items())
-        return tuple(islice((row for row in rows if row[0] > after), limit))
+        fits = (row for row in rows if row[0] > after and row[0].endswith(ending))
+        return tuple(islice(fits, limit))
 
     # --- its means -------------------------------------------------------------------
 
@@ -377,14 +392,31 @@ def _children(disk: MemoryDisk, turns: frozenset[str]) -> dict[str, tuple[str, .
 
 
 def select(rows: Iterable[Summary], listing: Listing) -> Sequence[Summary]:
-    """The summaries that pass a `Listing`, newest first."""
+    """The summaries that pass a `Listing`, in its order."""
     tests = _tests(listing)
+    if listing.before is not None:
+        before = listing.before
+        tests = [*tests, lambda s: s.order < before]
     found = (s for s in rows if all(test(s) for test in tests))
-    return nlargest(listing.limit, found, key=lambda s: s.order)
+    first = nsmallest if listing.oldest else nlargest
+    return first(listing.limit, found, key=lambda s: s.order)
+
+
+def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
+    known: dict[str, int | str] = {
+        "hour": s.created // 3_600_000,
+        "family": s.stream.partition(":")[0],
+        "place": "/".join(f"{s.lane}//".split("/")[:2]),
+        "kind": s.kind or "",
+        "phase": s.phase,
+        "reason": s.reason or "",
+        "failure": s.failure or "",
+    }
+    return tuple(known[name] for name in by)
 
 
 def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:
-    since, until, before = want.since, want.until, want.before
+    since, until = want.since, want.until
     tests: list[Callable[[Summary], bool]] = [
         lambda s: s.stream.startswith(want.prefix)
     ]
@@ -400,6 +432,17 @@ def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:
         tests.append(lambda s: s.created >= since)
     if until is not None:
         tests.append(lambda s: s.created < until)
-    if before is not None:
-        tests.append(lambda s: s.order < before)
+    return [*tests, *_more_tests(want)]
+
+
+def _more_tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:
+    tests: list[Callable[[Summary], bool]] = []
+    if want.lanes:
+        tests.append(lambda s: s.lane is not None and s.lane.startswith(want.lanes))
+    if want.kinds:
+        tests.append(lambda s: s.kind in want.kinds)
+    if want.reasons:
+        tests.append(lambda s: bool({s.reason, s.failure} & {*want.reasons}))
+    if want.person is not None:
+        tests.append(lambda s: s.person == want.person)
     return tests

@@ -17,7 +17,7 @@ from turnfold._state import turn as turn_fold
 from turnfold._state.entry import Entry
 from turnfold._state.transitions import Row, targets
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED
+from turnfold.enums import CLOSED, Phase
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.ports.store import Summary
 
@@ -292,6 +292,8 @@ def _entry(e: Entry) -> Summary:
         e.due,
         e.expires_at,
         None if e.reason is None else str(e.reason),
+        None if e.failure is None else e.failure._value_,
+        e.phase is Phase.PARKED or (e.phase is Phase.FAILED and not e.acknowledged),
     )
 
 
@@ -308,6 +310,8 @@ def _turn(t: Turn) -> Summary:
         kind="control" if t.control else "turn",
         due=t.due,
         reason=_text(t.outcome or t.reason),
+        failure=_text(t.reason) if t.outcome else None,
+        person=t.held and t.open,
     )
 
 

@@ -31,10 +31,12 @@ from turnfold.errors import ConflictError, InvalidInputError
 
 __all__ = [
     "BLANK",
+    "COUNT_BY",
     "Answer",
     "Body",
     "BodyRef",
     "Command",
+    "Count",
     "Doorbell",
     "Found",
     "Head",
@@ -69,8 +71,9 @@ BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 class Summary:
     """The projection of one stream: enough to schedule and to list without a fold.
 
-    `open`: the stream may still move by itself. `order`: position of its first record.
-    `parent`: for an entry its turn's stream.
+    `open`: the stream may still move by itself. `order`: position of its first record;
+    `created` never falls with it. `parent`: for an entry its turn's stream. `failure`:
+    the class of its latest failure. `person`: it waits for a person's decision.
     """
 
     stream: str
@@ -86,6 +89,8 @@ class Summary:
     due: int | None = None
     expires: int | None = None
     reason: str | None = None
+    failure: str | None = None
+    person: bool = False
 
 
 @define(kw_only=True, unsafe_hash=True)
@@ -232,17 +237,41 @@ class Found:
 
 @frozen(kw_only=True)
 class Listing:
-    """A filter for summaries; newest first, at most `limit`, before `before`."""
+    """A filter for summaries; newest first, at most `limit`, before `before`.
+
+    `lanes`: beginnings of lanes, each a whole channel and account (`t/a/`) or a whole
+    conversation (`t/a/c/`). `reasons`: the reason or the class of the failure is one of
+    them. `oldest`: the oldest first.
+    """
 
     prefix: str = "entry:"  # of the stream name
     phases: tuple[str, ...] = ()
     open: bool | None = None
     lane: str | None = None
     parent: str | None = None
+    lanes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    person: bool | None = None
     since: int | None = None  # created at or after, log ms
     until: int | None = None  # created before, log ms
     before: int | None = None  # order less than: the page after an earlier one
     limit: int = 100
+    oldest: bool = False
+
+
+# What summaries can be counted by: the hour of `created` in hours since 1970, the family
+# of the stream, the first two parts of the lane, and four fields as they are.
+COUNT_BY = ("hour", "family", "place", "kind", "phase", "reason", "failure")
+
+
+@frozen
+class Count:
+    """How many summaries have these values, in the order that was asked for; no value is
+    none or the empty text."""
+
+    values: tuple[int | str, ...]
+    count: int
 
 
 class Store(Protocol):
@@ -302,6 +331,13 @@ class Store(Protocol):
     async def list(self, listing: Listing) -> Sequence[Summary]:
         """The summaries that pass the filter."""
 
+    async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
+        """How many summaries with a lane pass the filter, grouped by names of COUNT_BY;
+        in no order, without zeros. `limit`, `before` and `oldest` do not count."""
+
+    async def last(self) -> Record | None:
+        """The last record of the log."""
+
     async def bodies(
         self, after: BodyRef | None = None, limit: int = 100
     ) -> Sequence[Body]:
@@ -309,9 +345,9 @@ class Store(Protocol):
         `after` is the last one of the page before. For audits and exports."""
 
     async def keys(
-        self, after: str = "", limit: int = 1000
+        self, after: str = "", limit: int = 1000, ending: str = ""
     ) -> Sequence[tuple[str, str]]:
-        """All dedupe keys with their streams, by key, a page at a time."""
+        """All dedupe keys that end so, with their streams, by key, a page at a time."""
 
     # --- its means -------------------------------------------------------------------
 

@@ -155,6 +155,81 @@ async def lists_are_filtered(place: Place) -> None:
         same(found, orders, f"orders for {listing}")
 
 
+async def _described(store: Store) -> None:
+    """Four of the ten with a place, a reason or a failure."""
+    for row in await store.list(Listing()):
+        fields = _DESCRIBED.get(row.order)
+        if fields is not None:
+            await write(store, summaries=[evolve(row, **fields)])
+
+
+_DESCRIBED: dict[int, dict[str, Any]] = {
+    2: {"lane": "t/a/2/", "kind": "final", "reason": "gone"},
+    4: {"lane": "t/a/4/", "kind": "final", "failure": "why", "person": True},
+    6: {"lane": "t/a/2/x", "kind": "block"},
+    8: {"lane": "t/b/2/", "kind": "block", "reason": "why", "failure": "gone"},
+}
+
+
+async def lists_are_filtered_by_place_and_reason(place: Place) -> None:
+    store = await _ten(place)
+    await _described(store)
+    wanted = {
+        Listing(lanes=("t/a/",)): [6, 4, 2],
+        Listing(lanes=("t/a/2/", "t/b/")): [8, 6, 2],
+        Listing(lanes=("t/a/2/",)): [6, 2],
+        Listing(lanes=("t/b/",), reasons=("gone",)): [8],
+        Listing(kinds=("final",)): [4, 2],
+        Listing(reasons=("gone", "why")): [8, 4, 2],
+        Listing(person=True): [4],
+        Listing(open=True, oldest=True, limit=2): [4, 7],
+    }
+    for listing, orders in wanted.items():
+        found = [s.order for s in await store.list(listing)]
+        same(found, orders, f"orders for {listing}")
+
+
+async def summaries_are_counted(place: Place) -> None:
+    store = await _ten(place)
+    await _described(store)
+    turn = await summary_in(store, "turn:t")
+    true(turn is not None and turn.lane is None, "the turn has no lane")
+    wanted: dict[tuple[Listing, tuple[str, ...]], dict[tuple[int | str, ...], int]] = {
+        (Listing(prefix=""), ()): {(): 9},
+        (Listing(open=True), ()): {(): 3},
+        (Listing(lanes=("none/",)), ()): {},
+        (Listing(lanes=("t/a/", "t/b/")), ("place", "phase")): {
+            ("t/a", "F"): 1,
+            ("t/a", "OK"): 1,
+            ("t/a", "Q"): 1,
+            ("t/b", "OK"): 1,
+        },
+        (Listing(lanes=("t/a/2/",)), ("family", "kind")): {
+            ("entry", "final"): 1,
+            ("entry", "block"): 1,
+        },
+        (Listing(reasons=("gone",)), ("reason", "failure", "hour")): {
+            ("gone", "", 0): 1,
+            ("why", "gone", 0): 1,
+        },
+        (Listing(since=1004, until=1007), ("phase",)): {
+            ("Q",): 1,
+            ("OK",): 1,
+            ("F",): 1,
+        },
+    }
+    for (listing, by), counts in wanted.items():
+        found = {c.values: c.count for c in await store.count(listing, by)}
+        same(found, counts, f"counts of {listing} by {by}")
+
+
+async def the_last_record_is_known(place: Place) -> None:
+    store = await place.store()
+    same(await store.last(), None, "the last record of nothing")
+    await put(store, "entry:a", "entry:b")
+    same(await store.last(), (await store.log())[-1], "the last record")
+
+
 async def lists_are_paged_newest_first(place: Place) -> None:
     store = await _ten(place)
     pages, before = [], None
@@ -207,6 +282,7 @@ async def keys_are_read_in_pages(place: Place) -> None:
         found += page
         after = page[-1][0]
     same(found, sorted(keys), "all keys, by key")
+    same(list(await store.keys(ending="7")), [k for k in found if k[0][-1] == "7"], "7")
 
 
 # --- bodies ----------------------------------------------------------------------
@@ -375,7 +451,10 @@ CHECKS = (
     many_summaries_are_fetched_at_once,
     the_children_of_a_turn_come_in_order,
     lists_are_filtered,
+    lists_are_filtered_by_place_and_reason,
     lists_are_paged_newest_first,
+    summaries_are_counted,
+    the_last_record_is_known,
     a_key_belongs_to_one_stream,
     a_taken_key_is_a_conflict_that_names_it,
     keys_are_read_in_pages,

@@ -7,19 +7,20 @@ from attrs import define, field
 
 from turnfold.ports.store import BLANK, Head
 from turnfold_adapters.stores.sqlite.connection import row_of
+from turnfold_adapters.stores.sqlite.digest import blocks_of
 
 _REMEMBERED = 10_000  # streams
 _HEAD = "SELECT position, head FROM log ORDER BY position DESC LIMIT 1"
 
-Kept = tuple[bool, int, str | None, str | None, str | None]
+Kept = tuple[tuple[bool, bool], int, str | None, str | None, str | None]
 
 
 @define
 class Known:
     """A stream as the log has it; version 0: there is none.
 
-    `kept`: the fields `open`, `created`, `lane`, `parent` and `kind` of its summary,
-    which seldom change, or None if the writer has not seen them.
+    `kept`: the fields `open` and `person`, `created`, `lane`, `parent` and `kind` of its
+    summary, which seldom change, or None if the writer has not seen them.
     """
 
     id: int
@@ -37,6 +38,7 @@ class Remembered:
     streams: dict[str, Known] = field(factory=dict)
     head: Head = BLANK
     last_body: int = -1  # the largest key in table `body`
+    digested: int = 0  # blocks
     _version: int | None = None
 
     def check(self, conn: apsw.Connection) -> None:
@@ -51,18 +53,20 @@ class Remembered:
             self.head = head
         row = row_of(conn, "SELECT max(id) FROM body")
         self.last_body = -1 if row is None or row[0] is None else row[0]
+        self.digested = blocks_of(conn)
 
     def keep(
         self,
         conn: apsw.Connection,
         head: Head,
         last_body: int,
+        digested: int,
         moved: Mapping[str, Known],
         closed: Iterable[str],
     ) -> None:
         """Call this right after a COMMIT. A closed stream hardly ever moves again, and
         the garbage collector spends its time on thousands of small objects."""
-        self.head, self.last_body = head, last_body
+        self.head, self.last_body, self.digested = head, last_body, digested
         self._version = conn.data_version()
         self.streams.update(moved)
         for stream in closed:

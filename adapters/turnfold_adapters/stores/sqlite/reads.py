@@ -21,7 +21,6 @@ from turnfold.ports.store import (
     Command,
     Found,
     Head,
-    Listing,
     Loaded,
     Owner,
     Record,
@@ -53,21 +52,23 @@ _STREAM = f"{_CHAIN} {_LOG} WHERE l.position IN chain ORDER BY l.version"
 _NAMED = "l.stream = (SELECT id FROM stream WHERE name = ?)"
 _STREAM_SLOWLY = f"{_LOG} WHERE {_NAMED} ORDER BY l.version"
 _SINCE = f"{_LOG} WHERE l.position > ? ORDER BY l.position LIMIT ?"
-_SUMMARY = """
+_LAST = f"{_LOG} ORDER BY l.position DESC LIMIT 1"
+SUMMARY = """
     SELECT s.name, s.version, s.open, s.phase, s.id, s.created, s.updated, s.lane,
-           p.name, s.kind, s.due, s.expires, s.reason
+           p.name, s.kind, s.due, s.expires, s.reason, s.failure, s.person
     FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
 """
 # The same for a row with text that is not UTF-8.
 _DAMAGED_SUMMARY = """
     SELECT CAST(s.name AS BLOB), s.version, s.open, CAST(s.phase AS BLOB), s.id,
            s.created, s.updated, CAST(s.lane AS BLOB), CAST(p.name AS BLOB),
-           CAST(s.kind AS BLOB), s.due, s.expires, CAST(s.reason AS BLOB)
+           CAST(s.kind AS BLOB), s.due, s.expires, CAST(s.reason AS BLOB),
+           CAST(s.failure AS BLOB), s.person
     FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
 """
-_OPEN = f"{_SUMMARY} WHERE s.open = 1 ORDER BY s.id"
+_OPEN = f"{SUMMARY} WHERE s.open = 1 ORDER BY s.id"
 _ANY = f"IN ({', '.join('?' * _MANY)})"
-_SUMMARIES = f"{_SUMMARY} WHERE s.name {_ANY} AND s.phase IS NOT NULL"
+_SUMMARIES = f"{SUMMARY} WHERE s.name {_ANY} AND s.phase IS NOT NULL"
 _CHILDREN = """
     SELECT name FROM stream WHERE parent = (SELECT id FROM stream WHERE name = ?)
     ORDER BY id
@@ -79,7 +80,8 @@ _KEY = """
 _KEYS = """
     SELECT d.key, coalesce(s.name, '?')
     FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
-    WHERE d.key > ? ORDER BY d.key LIMIT ?
+    WHERE d.key > ?1 AND (?3 = '' OR substr(d.key, -length(?3)) = ?3)
+    ORDER BY d.key LIMIT ?2
 """
 _BODY = """
     SELECT salt, data FROM body WHERE id = ?1 AND salt IS NOT NULL
@@ -129,6 +131,9 @@ class Reads:
     def rows(self, sql: str, *bindings: Any) -> Sequence[Any]:
         return self.run(sql, bindings).fetchall()
 
+    def named(self, sql: str, bindings: Mapping[str, Any]) -> Sequence[Any]:
+        return self.run(sql, bindings).fetchall()
+
     def row(self, sql: str, *bindings: Any) -> Any:
         """The first row, or None."""
         rows = self.run(sql, bindings).fetchall()
@@ -164,7 +169,7 @@ class Reads:
     @typed
     def load(self) -> Loaded:
         with self.snapshot():
-            rows = self._summary_rows(_OPEN)
+            rows = self.summary_rows(_OPEN)
             last = self.row("SELECT at FROM log ORDER BY position DESC LIMIT 1")
             return Loaded(
                 head=self.head,
@@ -200,9 +205,9 @@ class Reads:
         return self._records(_SINCE, (after, limit))
 
     @typed
-    def list(self, listing: Listing) -> Sequence[Summary]:
-        sql, bindings = _listing(listing)
-        return self._summary_rows(sql, bindings)
+    def last(self) -> Record | None:
+        found = self._records(_LAST, ())
+        return found[0] if found else None
 
     @typed
     def bodies(
@@ -219,8 +224,8 @@ class Reads:
         return bodies, files
 
     @typed
-    def keys(self, after: str, limit: int) -> Sequence[tuple[str, str]]:
-        return self.rows(_KEYS, after, limit)
+    def keys(self, after: str, limit: int, ending: str) -> Sequence[tuple[str, str]]:
+        return self.rows(_KEYS, after, limit, ending)
 
     @typed
     def contains_head(self, head: Head) -> bool:
@@ -280,15 +285,15 @@ class Reads:
         for start in range(0, len(every), _MANY):
             some = every[start : start + _MANY]
             filled = some + (None,) * (_MANY - len(some))  # one statement for all
-            for summary in self._summary_rows(_SUMMARIES, filled):
+            for summary in self.summary_rows(_SUMMARIES, filled):
                 found[summary.stream] = summary
         return found
 
-    def _summary_rows(self, sql: str, bindings: Any = ()) -> Sequence[Summary]:
+    def summary_rows(self, sql: str, bindings: Any = ()) -> Sequence[Summary]:
         try:
             return [summary_of(row) for row in self.run(sql, bindings).fetchall()]
         except UnicodeDecodeError:
-            sql = sql.replace(_SUMMARY, _DAMAGED_SUMMARY, 1)
+            sql = sql.replace(SUMMARY, _DAMAGED_SUMMARY, 1)
             rows = self.run(sql, bindings).fetchall()
             return [summary_of(tuple(map(_shown, row))) for row in rows]
 
@@ -359,9 +364,9 @@ def read_files(
 
 
 def summary_of(row: _Row) -> Summary:
-    """A summary from a row of `_SUMMARY`."""
+    """A summary from a row of `SUMMARY`."""
     name, version, is_open, phase, order, created, updated, *rest = row
-    lane, parent, kind, due, expires, reason = rest
+    lane, parent, kind, due, expires, reason, failure, person = rest
     return Summary(
         stream=name,
         version=version,
@@ -376,6 +381,8 @@ def summary_of(row: _Row) -> Summary:
         due=due,
         expires=expires,
         reason=reason,
+        failure=failure,
+        person=bool(person),
     )
 
 
@@ -453,23 +460,3 @@ def unpacked(data: bytes) -> tuple[bytes, ...]:
         bodies.append(data[start + 8 : end])
         start = end
     return tuple(bodies)
-
-
-def _listing(want: Listing) -> tuple[str, dict[str, Any]]:
-    marks = {f"phase{i}": phase for i, phase in enumerate(want.phases)}
-    phases = ", ".join(f":{name}" for name in marks)
-    tests = [
-        ("substr(s.name, 1, length(:prefix)) = :prefix", want.prefix),
-        (f"s.phase IN ({phases})", want.phases or None),
-        ("s.open = 1" if want.open else "s.open = 0", want.open),
-        ("s.lane = :lane", want.lane),
-        ("s.parent = (SELECT id FROM stream WHERE name = :parent)", want.parent),
-        ("s.created >= :since", want.since),
-        ("s.created < :until", want.until),
-        ("s.id < :before", want.before),
-    ]
-    used = " AND ".join(sql for sql, value in tests if value is not None)
-    names = ("prefix", "lane", "parent", "since", "until", "before", "limit")
-    bindings = {name: getattr(want, name) for name in names} | marks
-    sql = f"{_SUMMARY} WHERE s.phase IS NOT NULL AND {used} ORDER BY s.id DESC LIMIT :limit"
-    return sql, bindings

@@ -11,13 +11,17 @@ The cost of a commit is the pages that it writes and syncs; so the layout saves 
   page, their bytes stay on the old one, and a later erasure misses them. So a body that
   comes late to an older stream goes to `late_body`.
 - `inbox` and `answer` are ordered by an integer key that grows.
+- The tables of `digest` answer questions about many streams.
 
 The reasons with figures: specs/decisions/0010-sqlite-layout.md.
 """
 
+import re
+
 import apsw
 
 from turnfold.errors import NewerSchemaError, NotAStoreError
+from turnfold_adapters.stores.sqlite import digest
 
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
 SCHEMA = 1  # the layout below; in the file's header as user_version
@@ -49,9 +53,12 @@ _TABLES = (
         kind TEXT,
         due INTEGER,
         expires INTEGER,
-        reason TEXT
+        reason TEXT,
+        failure TEXT,
+        person INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
     "CREATE INDEX stream_open ON stream (id) WHERE open = 1",
+    "CREATE INDEX stream_person ON stream (id) WHERE person = 1",
     "CREATE INDEX stream_parent ON stream (parent) WHERE parent IS NOT NULL",
     """CREATE TABLE log (
         position INTEGER PRIMARY KEY,
@@ -127,11 +134,17 @@ def create(conn: apsw.Connection) -> None:
 
 
 def _create(conn: apsw.Connection) -> None:
-    for table in _TABLES:
-        conn.execute(table)
+    for table in (*_TABLES, *digest.TABLES):
+        conn.execute(_bare(table))
+    conn.execute("INSERT INTO digested VALUES (0)")
     conn.execute("INSERT INTO layout VALUES (?)", (READABLE_BY,))
     conn.pragma("application_id", APPLICATION_ID)
     conn.pragma("user_version", SCHEMA)
+
+
+def _bare(sql: str) -> str:
+    """Without comments: the file keeps this text, and each open reads it."""
+    return " ".join(re.sub("--.*", "", sql).split())
 
 
 def is_blank(conn: apsw.Connection) -> bool:

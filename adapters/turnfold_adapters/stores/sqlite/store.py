@@ -34,6 +34,7 @@ from turnfold.ports.store import (
     Body,
     BodyRef,
     Command,
+    Count,
     Found,
     Head,
     Listing,
@@ -66,6 +67,7 @@ from turnfold_adapters.stores.sqlite.files import (
     OpenFiles,
     make_private,
 )
+from turnfold_adapters.stores.sqlite.listing import Listings
 from turnfold_adapters.stores.sqlite.reads import Reads, read_files
 from turnfold_adapters.stores.sqlite.wal import Mover, Wal, has_log
 from turnfold_adapters.stores.sqlite.writing import (
@@ -336,7 +338,13 @@ class SqliteStore:
         return self._read().log(after, limit)
 
     async def list(self, listing: Listing) -> Sequence[Summary]:
-        return self._read().list(listing)
+        return Listings(self._read()).find(listing)
+
+    async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
+        return Listings(self._read()).count(listing, by)
+
+    async def last(self) -> Record | None:
+        return self._read().last()
 
     async def bodies(
         self, after: BodyRef | None = None, limit: int = 100
@@ -353,9 +361,9 @@ class SqliteStore:
             after = (page[-1].stream, page[-1].number)  # all their files are gone
 
     async def keys(
-        self, after: str = "", limit: int = 1000
+        self, after: str = "", limit: int = 1000, ending: str = ""
     ) -> Sequence[tuple[str, str]]:
-        return self._read().keys(after, limit)
+        return self._read().keys(after, limit, ending)
 
     # --- its means -------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
+from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, Recount, digest, due
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
-from turnfold_adapters.stores.sqlite.known import Known, Remembered
+from turnfold_adapters.stores.sqlite.known import Kept, Known, Remembered
 from turnfold_adapters.stores.sqlite.reads import Reads
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
 
@@ -39,19 +40,19 @@ def _line(sql: str) -> str:
     return " ".join(sql.split())
 
 
-_NEW = "INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW = "INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The fewer columns an update names, the fewer indexes it looks at.
 _GROWN = "UPDATE stream SET version = ?2, last = ?3 WHERE id = ?1"
 _MOVED = _line("""
     UPDATE stream SET version = ?2, last = ?3, phase = ?4, updated = ?5, due = ?6,
-           expires = ?7, reason = ?8
+           expires = ?7, reason = ?8, failure = ?9
     WHERE id = ?1
 """)
-_OPENED = _MOVED.replace("reason = ?8", "reason = ?8, open = ?9")
+_OPENED = _MOVED.replace("failure = ?9", "failure = ?9, open = ?10, person = ?11")
 CHANGED = _line("""
     UPDATE stream SET version = ?3, last = ?4, open = ?5, phase = ?6, created = ?7,
            updated = ?8, lane = ?9, parent = ?10, kind = ?11, due = ?12, expires = ?13,
-           reason = ?14
+           reason = ?14, failure = ?15, person = ?16
     WHERE id = ?1
 """)
 _LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -91,18 +92,27 @@ class WriteTransaction:
         self.doomed: list[int] = []
         self.erased = False
         self.last_body = -1
+        self.digested = 0  # blocks
+        self._old: list[tuple[int, str | None]] = []  # streams that are digested
 
     def apply(self, write: Write) -> Head:
         """Check and write. Raises ConflictError, InvalidInputError, DiskError, or an
         error of the database; then the transaction can only be rolled back."""
         base, self.last_body = self._known.head, self._known.last_body
+        self.digested = self._known.digested
         if write.base is not base and write.base != base:
             raise log_moved(write.base, base)
         log, head = self._log_rows(write)
         summaries = self._summary_rows(write.summaries, base.position)
         keys = [(key, self._id("key.stream", name)) for key, name in write.keys]
         bodies = [self._place(body) for body in write.bodies]
-        self._write(log, summaries)
+        if self._old:
+            self._rewrite(log, summaries)
+        else:
+            self._write(log, summaries)
+        if due(self.digested, head.position):
+            digest(self._reads.conn, self.digested)
+            self.digested += 1
         if keys:
             self._many(_KEY, keys)
         if bodies:
@@ -192,16 +202,18 @@ class WriteTransaction:
         return rows
 
     def _summary_row(self, s: Summary, known: Known, base: int) -> tuple[str, _Row]:
-        kept = (s.open, s.created, s.lane, s.parent, s.kind)
+        kept = ((s.open, s.person), s.created, s.lane, s.parent, s.kind)
         old, known.kept = known.kept, kept
+        if known.id >> BLOCK_BITS < self.digested and not _stays(old, kept):
+            self._old.append((known.id, s.lane))
         if known.id > base or old is None or old[1:] != kept[1:]:
             parent = None if s.parent is None else self._id("summary.parent", s.parent)
             sql = _NEW if known.id > base else CHANGED
             return sql, summary_row(s, known.last, parent)
         row = (s.order, s.version, known.last, s.phase, s.updated, s.due, s.expires)
-        if old[0] == s.open:
-            return _MOVED, (*row, s.reason)
-        return _OPENED, (*row, s.reason, s.open)
+        if old[0] == kept[0]:
+            return _MOVED, (*row, s.reason, s.failure)
+        return _OPENED, (*row, s.reason, s.failure, s.open, s.person)
 
     def _place(self, body: Body) -> tuple[int, bytes, bytes]:
         salt, data, number = body.salt, body.data, body.number
@@ -222,6 +234,12 @@ class WriteTransaction:
             self._many(sql, rows)
         if log:
             self._many(_LOG, log)
+
+    def _rewrite(self, log: list[_Row], streams: dict[int, tuple[str, _Row]]) -> None:
+        recount = Recount(self._reads.conn, self._old)
+        recount.before()
+        self._write(log, streams)
+        recount.after()
 
     def _put(self, bodies: list[tuple[int, bytes, bytes]]) -> None:
         if len(bodies) > 1:
@@ -318,7 +336,12 @@ def _bare(name: str, known: Known, base: int) -> tuple[str, _Row]:
     row = (known.id, known.version, known.last)
     if known.id <= base:
         return _GROWN, row
-    return _NEW, (known.id, name, known.version, known.last, 0, *(None,) * 9)
+    return _NEW, (known.id, name, known.version, known.last, 0, *(None,) * 10, 0)
+
+
+def _stays(old: Kept | None, new: Kept) -> bool:
+    """True for a stream that was open and is, in the same lane: it is not counted."""
+    return old is not None and old[0][0] and new[0][0] and old[2] == new[2]
 
 
 def summary_row(s: Summary, last: int, parent: int | None) -> _Row:
@@ -338,4 +361,6 @@ def summary_row(s: Summary, last: int, parent: int | None) -> _Row:
         s.due,
         s.expires,
         s.reason,
+        s.failure,
+        s.person,
     )

@@ -35,6 +35,7 @@ from turnfold_adapters.stores.checking import (
     no_stream,
 )
 from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.sqlite import digest
 from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
     rollback,
@@ -73,7 +74,7 @@ _POST = """
 _CLEAR = """
     UPDATE stream SET open = 0, phase = NULL, created = NULL, updated = NULL,
            lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL,
-           reason = NULL, version = whole.version, last = whole.last
+           reason = NULL, failure = NULL, person = 0, version = whole.version, last = whole.last
     FROM (SELECT stream, max(version) AS version, max(position) AS last
           FROM log GROUP BY stream) AS whole
     WHERE whole.stream = stream.id
@@ -122,7 +123,9 @@ class Writing:
             self._undo(tx, exc)
             return self._refused(tx, write, exc)
         self._end(tx)
-        self.known.keep(self._conn, head, tx.last_body, tx.moved, tx.closed)
+        self.known.keep(
+            self._conn, head, tx.last_body, tx.digested, tx.moved, tx.closed
+        )
         if tx.erased:
             self._folder.erase(tx.doomed)
             self.wal.truncate(wait=True)
@@ -174,6 +177,7 @@ class Writing:
             self.known.forget()
             self._run(_CLEAR)
             self.own.run_many(CHANGED, list(map(self._rebuilt, summaries)))
+            digest.renew(self._conn, self.own.head.position)
 
     def _rebuilt(self, summary: Summary) -> tuple[Any, ...]:
         check_summary(summary)

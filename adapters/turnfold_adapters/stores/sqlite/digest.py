@@ -1,0 +1,149 @@
+"""Counts and places of older streams, kept so that a question about a million of them
+looks at thousands of rows.
+
+The log is cut into blocks of positions. When a block lies well behind the end of the
+log, the commit that comes next counts its closed streams into `tally` and notes the lane
+of each of its streams in `lane_stream`. Both tables grow at their end, so a message pays
+two short rows for it and no page of its own. A stream that changes later takes its old
+count away and adds its new one, in the commit that changes it.
+
+So at any time: each stream in a digested block stands in `lane_stream`, each closed one
+is counted in `tally`, open ones are in the index `stream_open`, and what is not digested
+yet is less than two blocks. `specs/decisions/0020-digest.md` has the figures.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+BLOCK_BITS = 12
+HOUR_MS = 3_600_000
+
+TABLES = (
+    """CREATE TABLE tally (  -- of closed streams that have a lane
+        block INTEGER NOT NULL,
+        hour INTEGER NOT NULL,  -- created, in hours
+        family TEXT NOT NULL,
+        place TEXT NOT NULL,  -- the first two parts of the lane
+        kind TEXT NOT NULL,  -- here and below '' is null
+        phase TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        failure TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (block, hour, family, place, kind, phase, reason, failure)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE lane (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    """CREATE TABLE lane_stream (
+        block INTEGER NOT NULL,
+        lane INTEGER NOT NULL,
+        stream INTEGER NOT NULL,
+        PRIMARY KEY (block, lane, stream)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE digested (blocks INTEGER NOT NULL) STRICT",
+)
+
+# What a stream is counted under, as SQL over its row `s`.
+FIELDS = {
+    "hour": f"s.created / {HOUR_MS}",
+    "family": "substr(s.name, 1, instr(s.name, ':') - 1)",
+    "place": (
+        "substr(s.lane || '//', 1, instr(s.lane || '//', '/')"
+        " + instr(substr(s.lane || '//', instr(s.lane || '//', '/') + 1), '/') - 1)"
+    ),
+    "kind": "ifnull(s.kind, '')",
+    "phase": "s.phase",
+    "reason": "ifnull(s.reason, '')",
+    "failure": "ifnull(s.failure, '')",
+}
+_GROUP = ", ".join(FIELDS.values())
+_COUNTED = "s.open = 0 AND s.phase IS NOT NULL AND s.lane IS NOT NULL"
+_TALLY = f"""
+    INSERT INTO tally SELECT ?1, {_GROUP}, count(*) FROM stream AS s
+    WHERE s.id >= ?1 << {BLOCK_BITS} AND s.id < ?1 + 1 << {BLOCK_BITS} AND {_COUNTED}
+    GROUP BY {_GROUP}
+"""
+_LANES = f"""
+    INSERT OR IGNORE INTO lane (name) SELECT DISTINCT s.lane FROM stream AS s
+    WHERE s.id >= ?1 << {BLOCK_BITS} AND s.id < ?1 + 1 << {BLOCK_BITS}
+          AND s.lane IS NOT NULL
+"""
+_PLACED = f"""
+    INSERT INTO lane_stream SELECT ?1, l.id, s.id
+    FROM stream AS s CROSS JOIN lane AS l ON l.name = s.lane
+    WHERE s.id >= ?1 << {BLOCK_BITS} AND s.id < ?1 + 1 << {BLOCK_BITS} ORDER BY 2, 3
+"""
+_RECOUNT = " ".join(
+    f"""
+    INSERT INTO tally SELECT s.id >> {BLOCK_BITS}, {_GROUP}, ?2 FROM stream AS s
+    WHERE s.id = ?1 AND {_COUNTED}
+    ON CONFLICT DO UPDATE SET count = count + excluded.count
+""".split()
+)
+_UNPLACE = """
+    DELETE FROM lane_stream WHERE block = ?1 >> 12 AND stream = ?1
+    AND lane = (SELECT l.id FROM lane AS l JOIN stream AS s ON s.lane = l.name
+                WHERE s.id = ?1)
+""".replace("12", str(BLOCK_BITS))
+_LANE = """
+    INSERT OR IGNORE INTO lane (name)
+    SELECT lane FROM stream WHERE id = ?1 AND lane IS NOT NULL
+"""
+_PLACE = f"""
+    INSERT INTO lane_stream SELECT s.id >> {BLOCK_BITS}, l.id, s.id
+    FROM stream AS s JOIN lane AS l ON l.name = s.lane WHERE s.id = ?1
+"""
+
+
+def blocks_of(conn: apsw.Connection) -> int:
+    """How many blocks are digested."""
+    found: int = conn.execute("SELECT blocks FROM digested").get
+    return found
+
+
+def due(digested: int, position: int) -> bool:
+    """True if a block lies at least one whole block behind the end of the log."""
+    return position >> BLOCK_BITS > digested + 1
+
+
+def digest(conn: apsw.Connection, block: int) -> None:
+    """Count the next block, in the transaction that is open."""
+    for sql in (_TALLY, _LANES, _PLACED):
+        conn.execute(sql, (block,))
+    conn.execute("UPDATE digested SET blocks = ?", (block + 1,))
+
+
+def renew(conn: apsw.Connection, position: int) -> int:
+    """Digest everything anew; how many blocks that were."""
+    for table in ("tally", "lane_stream", "lane"):
+        conn.execute(f"DELETE FROM {table}")
+    conn.execute("UPDATE digested SET blocks = 0")
+    blocks = 0
+    while due(blocks, position):
+        digest(conn, blocks)
+        blocks += 1
+    return blocks
+
+
+class Recount:
+    """Streams of digested blocks that a transaction changes: `before` their rows change
+    and `after` it."""
+
+    def __init__(
+        self, conn: apsw.Connection, streams: Sequence[tuple[int, Any]]
+    ) -> None:
+        """`streams`: ids, with the lane of each from now on."""
+        self._conn, self._streams = conn, streams
+
+    def before(self) -> None:
+        for stream, lane in self._streams:
+            self._conn.execute(_RECOUNT, (stream, -1))
+            old = self._conn.execute("SELECT lane FROM stream WHERE id = ?", (stream,))
+            if old.get != lane:
+                self._conn.execute(_UNPLACE, (stream,))
+
+    def after(self) -> None:
+        for stream, _ in self._streams:
+            self._conn.execute(_RECOUNT, (stream, 1))
+            self._conn.execute(_LANE, (stream,))
+            self._conn.execute(_PLACE + " ON CONFLICT DO NOTHING", (stream,))
