@@ -31,7 +31,7 @@ from turnfold_model.testing.failpoints import Failpoints, Stop
 SETTINGS = Settings(
     max_runs=1_000,
     max_crashes=1_000,
-    max_attempts=1_000,
+    max_failures=1_000,
     max_lookups=1_000,
     backoff_base_ms=20,
     backoff_cap_ms=200,

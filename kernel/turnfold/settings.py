@@ -60,7 +60,7 @@ def _ms_or_none(default: int) -> int | None:
 
 @frozen(kw_only=True)
 class Settings:
-    max_attempts: int = _some(8)  # per part
+    max_failures: int = _some(8)  # per part, of those that speak of the message
     max_resends: int = _ms(1)  # by a policy, per part, before parking
     backoff_base_ms: int = _ms(1_000)
     backoff_cap_ms: int = _some(900_000)

@@ -84,7 +84,7 @@ async def test_a_retry_of_a_turn_redrives_its_answer(gateway: Gateway) -> None:
 
 
 async def test_a_retry_hurries_what_waits_for_its_time(gateway: Gateway) -> None:
-    gateway.platform.plays(reject(FailureClass.TRANSIENT))
+    gateway.platform.plays(reject(FailureClass.CANCELLED))
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), "hello")
     await spin()

@@ -161,7 +161,7 @@ async def test_an_old_attempt_is_found_by_ownership_not_by_age(
 
 @pytest.mark.case("A11", "D08")
 async def test_back_off_and_attempts_survive_crashes(gateway: Gateway) -> None:
-    failing = [reject(FailureClass.TRANSIENT)] * 3
+    failing = [reject(FailureClass.CANCELLED)] * 3
     kernel, name = await sent(gateway, *failing)
     for used, wait in ((1, 1_000), (2, 2_000), (3, 4_000)):
         kernel = await gateway.restart(kernel)
@@ -315,7 +315,7 @@ async def test_a_deferral_costs_nothing_while_an_older_attempt_is_in_doubt(
 
 
 async def test_a_resend_policy_ends_with_the_budget(lone: Gateway) -> None:
-    lone.settings = Settings(max_attempts=3, max_resends=9)
+    lone.settings = Settings(max_failures=3, max_resends=9)
     kernel, name = await sent(lone, *[unknown()] * 9, policy=BlindPolicy.RESEND)
     for _ in range(9):
         await lone.advance(60_000)
@@ -420,7 +420,7 @@ async def test_while_a_call_hangs_absence_is_never_believed(
 
 async def test_doubt_is_sticky_through_definite_refusals(lone: Gateway) -> None:
     attached(lone, KEYED)
-    refusals = [reject(FailureClass.TRANSIENT), reject(FailureClass.RATE_LIMITED)]
+    refusals = [reject(FailureClass.CANCELLED), reject(FailureClass.RATE_LIMITED)]
     kernel, name = await sent(lone, unknown(), *refusals)
     for _ in range(2):
         await lone.advance(10_000)
@@ -608,7 +608,7 @@ async def test_only_what_the_adapter_classifies_as_unsent_is_unsent(
 
         cause = exc.__cause__ or exc
         refused = isinstance(cause, ConnectionRefusedError)
-        return Rejected(failure=FailureClass.TRANSIENT) if refused else None
+        return Rejected(failure=FailureClass.CANCELLED) if refused else None
 
     attached(lone, classify=classify)
     wrapped = TimeoutError("generic")

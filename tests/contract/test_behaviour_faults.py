@@ -339,9 +339,9 @@ async def test_ids_are_texts_in_the_log_whatever_the_adapter_gives(
 @pytest.mark.parametrize(
     ("lie", "phase"),
     [
-        (Rejected(failure="transient", detail=5), Phase.RETRYABLE),
-        (Rejected(failure=FailureClass.DRAIN), Phase.RETRYABLE),
-        (Rejected(failure=FailureClass.OWNER_DIED), Phase.RETRYABLE),
+        (Rejected(failure="transient", detail=5), Phase.QUEUED),
+        (Rejected(failure=FailureClass.DRAIN), Phase.QUEUED),
+        (Rejected(failure=FailureClass.OWNER_DIED), Phase.QUEUED),
         (Rejected(failure=FailureClass.TARGET_MOVED, target=5), Phase.RETRYABLE),
         (Rejected(failure=FailureClass.TARGET_MOVED, target="a\n"), Phase.RETRYABLE),
         (Rejected(failure="rate_limited", retry_after_ms="x", scope=5), Phase.QUEUED),

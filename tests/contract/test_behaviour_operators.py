@@ -26,7 +26,7 @@ from turnfold_model.testing.platform import (
     unknown,
 )
 
-PERMISSION, TRANSIENT = FailureClass.PERMISSION, FailureClass.TRANSIENT
+PERMISSION, CANCELLED = FailureClass.PERMISSION, FailureClass.CANCELLED
 
 
 @pytest.mark.case("N02")
@@ -93,7 +93,7 @@ async def test_a_dead_letter_whose_doubt_is_over_still_needs_the_word(
 async def test_a_person_ends_a_doubt_even_when_the_budget_is_spent(
     gateway: Gateway, verdict: str, phase: Phase, calls: int
 ) -> None:
-    gateway.settings = Settings(max_attempts=1)
+    gateway.settings = Settings(max_failures=1)
     gateway.platform.plays(unknown())
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), "1")
@@ -172,7 +172,7 @@ async def test_operators_must_say_who_they_are(lone: Gateway, bad: object) -> No
 
 
 async def test_rescheduling_brings_a_retry_forward(lone: Gateway) -> None:
-    lone.platform.plays(*[reject(TRANSIENT)] * 5)
+    lone.platform.plays(*[reject(CANCELLED)] * 5)
     kernel = await lone.start()
     done = await kernel.enqueue(route(), "1")
     await lone.advance(15_000)

@@ -88,7 +88,7 @@ async def test_a_doubtful_middle_part_holds_the_later_ones(lone: Gateway) -> Non
 async def test_an_entry_ends_in_the_commit_of_its_last_part(lone: Gateway) -> None:
     """Its first part bounced in the meantime, so it cannot become delivered."""
     kernel = await lone.start()
-    lone.platform.plays(accept(), reject(FailureClass.TRANSIENT))
+    lone.platform.plays(accept(), reject(FailureClass.CANCELLED))
     done = await kernel.enqueue(route(), "1", "2")
     await until(lambda: entry(kernel, done.entry_id).phase is Phase.RETRYABLE)
     await kernel.bounced(done.entry_id, part=0)
@@ -166,7 +166,7 @@ async def test_the_queue_owns_a_copy_of_a_file(
             return await super().send(part, key, attempt)
 
     gateway.channels = {("t", "default"): Keeper(gateway.platform)}
-    gateway.platform.plays(reject(FailureClass.TRANSIENT))
+    gateway.platform.plays(reject(FailureClass.CANCELLED))
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), File(path), "text")
     await spin()
@@ -207,7 +207,7 @@ async def test_a_lost_body_ends_its_entry_and_not_the_lane(wild: Gateway) -> Non
 
 @pytest.mark.case("C09")
 async def test_bodies_stay_as_long_as_their_entry_is_open(gateway: Gateway) -> None:
-    gateway.platform.plays(*[reject(FailureClass.TRANSIENT)] * 3)
+    gateway.platform.plays(*[reject(FailureClass.CANCELLED)] * 3)
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), File(data=b"x", name="a"), "text")
     await spin()
@@ -286,10 +286,10 @@ async def test_the_same_key_with_another_file_is_flagged(gateway: Gateway) -> No
 async def test_long_text_is_split_once_and_attempts_count_per_part(
     lone: Gateway,
 ) -> None:
-    lone.settings = Settings(max_attempts=2)
+    lone.settings = Settings(max_failures=2)
     lone.channels = {("t", "default"): PlatformChannel(lone.platform, limit=10)}
     lone.platform.plays(
-        reject(FailureClass.TRANSIENT), accept(), reject(FailureClass.TRANSIENT)
+        reject(FailureClass.CANCELLED), accept(), reject(FailureClass.CANCELLED)
     )
     kernel = await lone.start()
     done = await kernel.enqueue(route(), "aaaa bbbb cccc dddd")

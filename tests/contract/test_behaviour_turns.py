@@ -36,7 +36,7 @@ from turnfold_model.testing.platform import (
     wait_for,
 )
 
-PERMISSION, TRANSIENT = FailureClass.PERMISSION, FailureClass.TRANSIENT
+PERMISSION, CANCELLED = FailureClass.PERMISSION, FailureClass.CANCELLED
 
 
 async def stuck(handle) -> None:
@@ -105,7 +105,7 @@ async def test_an_owned_answer_is_never_computed_again(gateway: Gateway) -> None
         await handle.reply("answer")
 
     gateway.handler = answer
-    gateway.platform.plays(reject(TRANSIENT))
+    gateway.platform.plays(reject(CANCELLED))
     kernel = await gateway.start()
     done = await kernel.accept(inbound())
     await spin()
@@ -179,7 +179,7 @@ async def test_unsent_blocks_of_a_failed_run_are_never_sent(
     if prepares:
         gateway.platform.preparing.append(slow)
     else:
-        gateway.platform.plays(reject(TRANSIENT))
+        gateway.platform.plays(reject(CANCELLED))
 
     async def answer(handle) -> None:
         await handle.block("draft")
@@ -204,7 +204,7 @@ async def test_unsent_blocks_of_a_failed_run_are_never_sent(
 async def test_a_block_queued_when_the_process_died_is_not_sent_by_recovery(
     gateway: Gateway,
 ) -> None:
-    gateway.platform.plays(reject(TRANSIENT))
+    gateway.platform.plays(reject(CANCELLED))
 
     async def answer(handle) -> None:
         if handle.run > 1:
@@ -403,7 +403,7 @@ async def test_a_run_that_waits_for_its_place_is_not_begun_after_an_abort(
     ("act", "aborted", "outcome"),
     [
         (accept(), False, TurnOutcome.REPLIED),
-        (reject(TRANSIENT), True, TurnOutcome.ABORTED),
+        (reject(CANCELLED), True, TurnOutcome.ABORTED),
         (reject(FailureClass.RATE_LIMITED), True, TurnOutcome.ABORTED),
         (unknown(lands=True), False, TurnOutcome.FAILED),
     ],
@@ -507,7 +507,7 @@ async def test_an_abort_of_a_parked_entry_is_the_end_of_an_unknown(
 @pytest.mark.case("A19", "J08")
 async def test_a_shutdown_without_time_loses_nothing(gateway: Gateway) -> None:
     gateway.settings = Settings(drain_ms=0)
-    gateway.platform.plays(reject(TRANSIENT))
+    gateway.platform.plays(reject(CANCELLED))
     kernel = await gateway.start()
     names = [(await kernel.enqueue(route(), str(n))).entry_id for n in range(12)]
     await spin()

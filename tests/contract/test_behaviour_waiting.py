@@ -38,7 +38,7 @@ from turnfold_model.testing.platform import (
 )
 
 HOUR = 3_600_000
-TRANSIENT, LIMITED = FailureClass.TRANSIENT, FailureClass.RATE_LIMITED
+CANCELLED, LIMITED = FailureClass.CANCELLED, FailureClass.RATE_LIMITED
 OFFLINE, AUTH = FailureClass.NOT_CONNECTED, FailureClass.AUTH
 
 
@@ -57,7 +57,7 @@ async def queued(gateway: Gateway, *acts, where="42", **more):
 async def test_each_tier_of_the_back_off_begins_at_its_millisecond(
     lone: Gateway,
 ) -> None:
-    kernel, name = await queued(lone, *[reject(TRANSIENT)] * 7)
+    kernel, name = await queued(lone, *[reject(CANCELLED)] * 7)
     for tries, wait in enumerate((1, 2, 4, 8, 16, 32, 64), 1):
         await lone.advance(wait * 1000 - 1)
         assert len(lone.platform.calls) == tries
@@ -68,8 +68,8 @@ async def test_each_tier_of_the_back_off_begins_at_its_millisecond(
 
 @pytest.mark.case("D07")
 async def test_the_budget_ends_at_its_last_unit(gateway: Gateway) -> None:
-    gateway.settings = Settings(max_attempts=3)
-    kernel, name = await queued(gateway, *[reject(TRANSIENT)] * 9)
+    gateway.settings = Settings(max_failures=3)
+    kernel, name = await queued(gateway, *[reject(CANCELLED)] * 9)
     for _ in range(5):
         kernel = await gateway.restart(kernel)
         await gateway.advance(60_000)
@@ -82,7 +82,7 @@ async def test_the_budget_ends_at_its_last_unit(gateway: Gateway) -> None:
 async def test_a_deferral_never_spends_an_attempt(
     lone: Gateway, failure: FailureClass
 ) -> None:
-    lone.settings = Settings(max_attempts=1)
+    lone.settings = Settings(max_failures=1)
     kernel, name = await queued(lone, *[reject(failure)] * 20)
     for _ in range(20):
         assert entry(kernel, name).used == 0
@@ -213,7 +213,7 @@ async def test_a_longer_gate_is_not_shortened_by_a_later_limit(lone: Gateway) ->
 
 @pytest.mark.case("D15")
 async def test_a_waiting_head_holds_its_own_lane_only(lone: Gateway) -> None:
-    kernel, _ = await queued(lone, reject(TRANSIENT))
+    kernel, _ = await queued(lone, reject(CANCELLED))
     behind = await kernel.enqueue(route(), "behind")
     other = await kernel.enqueue(route("43"), "other")
     await kernel.settled(other.entry_id, 1000)
@@ -228,7 +228,7 @@ async def test_a_waiting_head_holds_its_own_lane_only(lone: Gateway) -> None:
 
 @pytest.mark.case("E05")
 async def test_an_entry_expires_exactly_at_its_time(lone: Gateway) -> None:
-    kernel, name = await queued(lone, reject(TRANSIENT), ttl_ms=1_000)
+    kernel, name = await queued(lone, reject(CANCELLED), ttl_ms=1_000)
     await lone.advance(999)
     assert entry(kernel, name).phase is Phase.RETRYABLE
     await lone.advance(1)  # its retry is due in the same millisecond
@@ -331,7 +331,7 @@ async def test_a_turn_whose_answer_expired_says_so(lone: Gateway) -> None:
 async def test_a_lane_keeps_the_order_of_enqueueing(gateway: Gateway) -> None:
     kernel = await gateway.start()
     client = await gateway.start(work=False)
-    gateway.platform.plays(reject(TRANSIENT), accept(), reject(TRANSIENT))
+    gateway.platform.plays(reject(CANCELLED), accept(), reject(CANCELLED))
     names = []
     for number in range(6):  # all within one millisecond, from two processes
         source = client if number % 2 else kernel
@@ -383,7 +383,7 @@ async def test_only_one_entry_of_a_lane_is_on_the_wire(lone: Gateway) -> None:
 
 @pytest.mark.case("P01")
 async def test_after_a_forward_jump_due_work_runs(lone: Gateway) -> None:
-    kernel, name = await queued(lone, *[reject(TRANSIENT)] * 5)
+    kernel, name = await queued(lone, *[reject(CANCELLED)] * 5)
     await lone.advance(7_000)
     lone.clock.jump_ms(HOUR)
     await lone.look_again()
@@ -393,7 +393,7 @@ async def test_after_a_forward_jump_due_work_runs(lone: Gateway) -> None:
 
 @pytest.mark.case("P02")
 async def test_a_backward_jump_delays_nothing(lone: Gateway) -> None:
-    kernel, name = await queued(lone, reject(TRANSIENT))
+    kernel, name = await queued(lone, reject(CANCELLED))
     lone.clock.jump_ms(-24 * HOUR)
     await lone.advance(1_000)
     assert entry(kernel, name).phase is Phase.DELIVERED
@@ -401,7 +401,7 @@ async def test_a_backward_jump_delays_nothing(lone: Gateway) -> None:
 
 @pytest.mark.case("P02")
 async def test_a_backward_jump_over_a_restart_parks_nothing(gateway: Gateway) -> None:
-    kernel, name = await queued(gateway, reject(TRANSIENT))
+    kernel, name = await queued(gateway, reject(CANCELLED))
     gateway.clock.jump_ms(-24 * HOUR)
     kernel = await gateway.restart(kernel)
     await gateway.advance(1_000)

@@ -147,7 +147,7 @@ class Good:
     async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
         self.sent += 1
         if part.kind == "file" and not attempt.prepared:
-            return Rejected(failure=FailureClass.TRANSIENT)
+            return Rejected(failure=FailureClass.CANCELLED)
         honour = KEYED in self.classes
         text = shown(part) + MARK * attempt.marked
         answer = await self.platform.post(key, text, honour=honour)
@@ -407,7 +407,7 @@ class CallsALostAnswerARefusal(Good):
         try:
             return await super().send(part, key, attempt)
         except LostError:
-            return Rejected(failure=FailureClass.TRANSIENT)
+            return Rejected(failure=FailureClass.CANCELLED)
 
 
 class CallsALostRequestASuccess(Good):
@@ -426,13 +426,13 @@ class DoubtsEverything(Good):
 class PaysForOutages(Good):
     def classify(self, exception: BaseException) -> Outcome | None:
         refused = isinstance(exception, ConnectionRefusedError)
-        return Rejected(failure=FailureClass.TRANSIENT) if refused else None
+        return Rejected(failure=FailureClass.CANCELLED) if refused else None
 
 
 class HidesALimit(Good):
     def outcome(self, answer: dict[str, Any]) -> Any:
         if answer.get("error") == "slow down":
-            return Rejected(failure=FailureClass.TRANSIENT)
+            return Rejected(failure=FailureClass.CANCELLED)
         return super().outcome(answer)
 
 

@@ -6,16 +6,24 @@ from typing import Any
 
 import pytest
 
-from turnfold import Accepted, FailureClass, Kernel, Receipt, Rejected, Route
+from turnfold import (
+    Accepted,
+    FailureClass,
+    Kernel,
+    Receipt,
+    Rejected,
+    Route,
+    Settings,
+)
 from turnfold._log.events import GateClosed
 from turnfold._runtime.flow import Pace
 from turnfold._state.fold import Gate
 from turnfold.enums import GateScope, Phase
 from turnfold_model.testing.gateway import Gateway, entry, peek, route, spin
-from turnfold_model.testing.platform import reject
+from turnfold_model.testing.platform import accept, reject
 
 AUTH, OFFLINE = FailureClass.AUTH, FailureClass.NOT_CONNECTED
-LIMITED = FailureClass.RATE_LIMITED
+LIMITED, PASSES = FailureClass.RATE_LIMITED, FailureClass.TRANSIENT
 
 
 class Bucket:
@@ -151,6 +159,159 @@ async def test_the_log_has_one_gate_event_for_each_refusal(lone: Gateway) -> Non
         if isinstance(event, GateClosed) and event.reason == LIMITED
     ]
     assert len(closings) == 3
+
+
+# --- failures that pass ---
+
+
+class Outage:
+    """A platform that is down until it is up again."""
+
+    def __init__(self) -> None:
+        self.down, self.refused, self.texts = True, 0, list[str]()
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted | Rejected:
+        if self.down:
+            self.refused += 1
+            return Rejected(failure=PASSES, detail="503")
+        self.texts.append(part.payload.text)
+        return Accepted(receipt=Receipt(ids=(key,)))
+
+
+@pytest.mark.case("S03")
+async def test_an_outage_of_two_hours_loses_nothing() -> None:
+    outage = Outage()
+    lone = Gateway(channels={("t", "default"): outage})
+    kernel = await lone.start()
+    names = [(await kernel.enqueue(route(f"c{n}"), f"{n}")).entry_id for n in range(50)]
+    for _ in range(120):
+        await lone.advance(60_000)
+    outage.down = False
+    await lone.advance(10_000)
+    for name in names:
+        await kernel.settled(name, 1_000)
+    assert sorted(outage.texts, key=int) == [str(n) for n in range(50)]
+    assert outage.refused <= 50 + 120  # all at once, and then one each time
+    await lone.end()
+
+
+@pytest.mark.case("S03")
+@pytest.mark.case("S07")
+async def test_a_failure_that_passes_costs_a_part_nothing(lone: Gateway) -> None:
+    lone.settings = Settings(max_failures=1)
+    lone.platform.plays(*[reject(PASSES)] * 20)
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "hi")
+    await spin()
+    waits = []
+    for _ in range(20):
+        due = entry(kernel, done.entry_id).due
+        waits.append(due - lone.clock.now())
+        await lone.advance(waits[-1])
+    await kernel.settled(done.entry_id, 1_000)
+    assert waits[:4] == [1_000, 2_000, 4_000, 8_000]
+    assert waits[-1] == 900_000
+
+
+async def test_a_wait_that_a_platform_gives_with_a_passing_failure_is_kept(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(reject(PASSES, retry_after_ms=30_000))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "hi")
+    await spin()
+    await lone.advance(29_000)
+    assert len(lone.platform.calls) == 1
+    await lone.advance(1_000)
+    await kernel.settled(done.entry_id, 1_000)
+
+
+@pytest.mark.case("S02")
+async def test_a_failing_account_is_one_gate_and_its_wait_grows(lone: Gateway) -> None:
+    lone.platform.plays(*[reject(PASSES)] * 500)
+    kernel = await lone.start()
+    for n in range(20):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+    await spin()
+    calls = []
+    for _ in range(7):
+        began = len(lone.platform.calls)
+        (gate,) = kernel.health()["gates"]
+        await lone.advance(gate["until"] - lone.clock.now())
+        calls.append((gate["reason"], len(lone.platform.calls) - began))
+    assert calls == [("transient", 1)] * 7
+    assert kernel.health()["gates"][0]["until"] - lone.clock.now() == 10_000
+
+
+@pytest.mark.case("S02")
+async def test_after_a_restart_one_refusal_says_that_the_account_still_fails(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(*[reject(PASSES)] * 500)
+    kernel = await lone.start()
+    for n in range(20):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+    await spin()
+    began = len(lone.platform.calls)
+    kernel = await lone.restart(kernel)
+    await lone.advance(1)
+    assert len(lone.platform.calls) == began + 1
+    assert len(kernel.health()["gates"]) == 1
+
+
+async def test_calls_that_are_refused_behind_a_closed_gate_do_not_prolong_it() -> None:
+    out: list[asyncio.Future[Rejected]] = []
+
+    class Slow:
+        async def send(self, part: Any, key: str, attempt: Any) -> Rejected:
+            out.append(asyncio.get_running_loop().create_future())
+            return await out[-1]
+
+    lone = Gateway(channels={("t", "default"): Slow()})
+    kernel = await lone.start()
+    for n in range(20):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+    await spin()
+    for call in out:
+        lone.clock.pass_ms(5)
+        call.set_result(Rejected(failure=PASSES))
+        await spin()
+    closings = [e for _, e in peek(kernel).happened() if isinstance(e, GateClosed)]
+    assert len(closings) == 1
+    await lone.end()
+
+
+async def test_two_lanes_that_fail_are_no_failing_account(lone: Gateway) -> None:
+    lone.platform.plays(*[reject(PASSES)] * 2)
+    kernel = await lone.start()
+    for n in range(2):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+        await spin()
+    assert kernel.health()["gates"] == []
+
+
+async def test_lanes_that_fail_between_deliveries_are_no_failing_account(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(*[reject(PASSES), accept()] * 5)
+    kernel = await lone.start()
+    for n in range(10):
+        await kernel.enqueue(route(f"c{n}"), "hi")
+        await spin()
+    assert kernel.health()["gates"] == []
+
+
+async def test_a_head_that_waits_for_a_failure_to_pass_may_let_others_pass(
+    lone: Gateway,
+) -> None:
+    lone.settings = Settings(yield_retryable=True)
+    lone.platform.plays(reject(PASSES))
+    kernel = await lone.start()
+    first = await kernel.enqueue(route(), "1")
+    await spin()
+    second = await kernel.enqueue(route(), "2")
+    await kernel.settled(second.entry_id, 1_000)
+    assert entry(kernel, first.entry_id).phase is Phase.QUEUED
 
 
 # --- the pace itself: no clock, no loop ---

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel
-from turnfold._decide import outcomes
+from turnfold._decide import gates
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold.enums import Flush, Phase
 from turnfold.errors import (
@@ -210,7 +210,7 @@ async def test_a_decision_that_is_refused_leaves_its_neighbours_alone(
 
 def _gates(draft: UnitOfWork, account: str) -> str:
     """A decision that writes one event."""
-    outcomes.disconnected(draft, channel="t", account=account)
+    gates.disconnected(draft, channel="t", account=account)
     return account
 
 

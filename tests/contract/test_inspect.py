@@ -28,7 +28,7 @@ from turnfold_model.testing.gateway import Gateway, in_file, inbound, peek, rout
 from turnfold_model.testing.platform import PlatformChannel, hang, reject, unknown
 
 HOUR = 3_600_000
-RETRY = FailureClass.TRANSIENT
+RETRY = FailureClass.CANCELLED
 
 
 async def reply(turn) -> None:
@@ -73,7 +73,7 @@ async def test_an_inbound_message_leads_to_runs_entries_attempts_and_receipts(
     ]
     block, final = found.entries
     assert [a.outcome for a in block.parts[0].attempts] == [
-        "not accepted (transient)",
+        "not accepted (cancelled)",
         "accepted",
     ]
     assert block.parts[0].attempts[0].detail == "busy"
@@ -297,7 +297,7 @@ async def test_a_message_id_in_two_conversations_is_not_guessed(
 async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
     gateway: Gateway,
 ) -> None:
-    gateway.settings = Settings(max_attempts=1)
+    gateway.settings = Settings(max_failures=1)
     refused = reject(FailureClass.PERMISSION)
     gateway.platform.plays(refused, conversation="dead")
     gateway.platform.plays(unknown(), conversation="parked")

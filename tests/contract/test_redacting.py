@@ -66,7 +66,7 @@ async def _over(gateway: Gateway) -> tuple[Kernel, str]:
     """A turn that said much, with a failure whose text is kept, and is over."""
     gateway.handler = _talk
     gateway.platform.plays(
-        answers(Rejected(failure=FailureClass.TRANSIENT, detail="error-Fq3"))
+        answers(Rejected(failure=FailureClass.CANCELLED, detail="error-Fq3"))
     )
     kernel = await gateway.start()
     done = await kernel.accept(inbound(text="asked-Aq3"))

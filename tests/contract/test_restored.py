@@ -240,7 +240,7 @@ async def test_an_attempt_of_the_copy_is_in_doubt_even_before_its_dispatch(
 
 
 async def test_a_retry_of_the_copy_is_parked(play: Gateway, backups: Backups) -> None:
-    refused = Rejected(failure=FailureClass.TRANSIENT)
+    refused = Rejected(failure=FailureClass.CANCELLED)
     play.platform.plays(answers(refused))
     name = await _until_copy(play, backups, _retrying)
     await _lost(play, backups)

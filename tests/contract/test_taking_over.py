@@ -116,7 +116,7 @@ async def test_what_is_due_is_not_sent_if_its_abort_waits(
     gateway: Gateway, before: int
 ) -> None:
     kernel = await gateway.start()
-    gateway.platform.plays(reject(FailureClass.TRANSIENT))
+    gateway.platform.plays(reject(FailureClass.CANCELLED))
     sent = await kernel.enqueue(route(), "x")
     name = sent.entry_id
     await until(lambda: entry(kernel, name).phase is Phase.RETRYABLE)
@@ -369,7 +369,7 @@ async def test_an_abort_frees_no_lane_for_what_the_next_one_aborts(
     """Both were durable before the worker decided about either."""
     gateway.settings = Settings(yield_retryable=False)
     kernel = await gateway.start()
-    gateway.platform.plays(reject(FailureClass.TRANSIENT))
+    gateway.platform.plays(reject(FailureClass.CANCELLED))
     sent = [await kernel.enqueue(route(), text) for text in ("a", "b")]
     names = [one.entry_id for one in sent]
     await until(lambda: entry(kernel, names[0]).phase is Phase.RETRYABLE)

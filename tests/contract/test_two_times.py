@@ -370,7 +370,7 @@ async def test_jitter_comes_from_the_clock() -> None:
         return 500
 
     channel = Channel()
-    channel.answers = [Rejected(failure=FailureClass.TRANSIENT)]
+    channel.answers = [Rejected(failure=FailureClass.CANCELLED)]
     kernel = Kernel("memory:", clock=Clock(jitter=draw))
     kernel.attach("t", channel, on_unknown="hold")
     async with kernel:

@@ -54,14 +54,14 @@ from .audit_logs import (
 )
 
 DIED = FailureClass.OWNER_DIED
-TRANSIENT = FailureClass.TRANSIENT
+CANCELLED = FailureClass.CANCELLED
 RESEND = o.Resolved(part=0, resend=True, by="policy:resend")
 RESENDS = in_doubt(policy=BlindPolicy.RESEND)
 NEW_WORKER: Step = ("store", t.WorkerStarted(epoch=2, owner="w2"))
 SECOND = attempted(2, fence=2, owner="w2")
 
 
-def retryable(failure: FailureClass = TRANSIENT, attempt: int = 1) -> o.FailedRetryable:
+def retryable(failure: FailureClass = CANCELLED, attempt: int = 1) -> o.FailedRetryable:
     return o.FailedRetryable(part=0, attempt=attempt, failure=failure, due=T0)
 
 

@@ -77,7 +77,7 @@ SAMPLES: list[o.OutboxEvent] = [
     *(o.PartDelivered(**where, receipt=("m",)) for where in BOTH),
     *(o.Delivered(**where, receipt=("m",)) for where in BOTH),
     o.Deferred(**TRY, failure=FailureClass.RATE_LIMITED),
-    o.FailedRetryable(**TRY, failure=FailureClass.TRANSIENT, due=5),
+    o.FailedRetryable(**TRY, failure=FailureClass.CANCELLED, due=5),
     o.OutcomeUnknown(**TRY, cause="cut", due=5),
     *(o.Reconciled(part=0, absent=absent, due=5) for absent in (False, True)),
     o.Parked(reason="cut"),
@@ -98,7 +98,7 @@ PART = o.PlannedPart(kind="text", body="d", key="k", classes=(DeliveryClass.KEYE
 WIRE = attempted(0, wire=True)
 LOST = o.OutcomeUnknown(**TRY, cause="cut", due=5)
 PARKED = o.Parked(reason="cut")
-AGAIN = o.FailedRetryable(**TRY, failure=FailureClass.TRANSIENT, due=5)
+AGAIN = o.FailedRetryable(**TRY, failure=FailureClass.CANCELLED, due=5)
 Path = list[o.OutboxEvent]
 PATHS: dict[str, Path] = {
     "queued": [],
@@ -127,7 +127,7 @@ PAIRS: dict[str, list[Path]] = {
         [
             *HALF,
             SECOND,
-            o.FailedRetryable(**LATER, failure=FailureClass.TRANSIENT, due=5),
+            o.FailedRetryable(**LATER, failure=FailureClass.CANCELLED, due=5),
         ]
     ],
     "failed": [[*BOTH_LOST, o.FailedTerminal(reason=Reason.OUTCOME_UNKNOWN)]],

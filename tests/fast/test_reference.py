@@ -261,7 +261,7 @@ BAD = {
         "INV-2",
         doubtful()
         .attempt(attempt=2)
-        .out("failed_retryable", part=0, attempt=2, failure="transient", due=1),
+        .out("failed_retryable", part=0, attempt=2, failure="cancelled", due=1),
     ),
     "deferred in doubt and forgotten": (
         "INV-12",

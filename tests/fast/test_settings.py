@@ -12,7 +12,7 @@ from turnfold.errors import InvalidInputError
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_attempts", 0),
+        ("max_failures", 0),
         ("max_runs", 0),
         ("max_runs", "3"),
         ("concurrent_runs", 0),

@@ -1,7 +1,9 @@
 """What each failure class means: one table. Documented in specs/failures.md.
 
 `counts`: a unit of the budget is spent. `ends`: retrying cannot help. `gate`: what is
-held back until it gets better, besides this part.
+held back until it gets better, besides this part. `backs_off`: the part waits for a time
+of its own, longer after each such failure; if several lanes of an account fail so, the
+account is held back instead.
 """
 
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ class Rule:
     counts: bool
     ends: bool = False
     gate: GateScope | None = None
+    backs_off: bool = False
 
 
 _RETRY = Rule(counts=True)
@@ -26,7 +29,7 @@ _END = Rule(counts=True, ends=True)
 
 RULES: Mapping[FailureClass, Rule] = MappingProxyType(
     {
-        FailureClass.TRANSIENT: _RETRY,
+        FailureClass.TRANSIENT: Rule(counts=False, backs_off=True),
         FailureClass.RATE_LIMITED: Rule(counts=False, gate=GateScope.CONVERSATION),
         FailureClass.NOT_CONNECTED: Rule(counts=False, gate=GateScope.ACCOUNT),
         FailureClass.AUTH: Rule(counts=False, gate=GateScope.ACCOUNT),
@@ -48,7 +51,7 @@ RULES: Mapping[FailureClass, Rule] = MappingProxyType(
 
 
 def backoff_ms(settings: Settings, used: int, jitter: int) -> int:
-    """The wait after the `used`-th counted attempt: full jitter under a doubling cap.
+    """The wait after the `used`-th failure: full jitter under a doubling cap.
 
     `jitter` is 0 to 1000 and an argument, so that the decision stays pure.
 

@@ -12,9 +12,9 @@ from typing import Any
 from attrs import asdict
 
 from turnfold._decide import (
+    gates,
     operator,
     outbox,
-    outcomes,
     turns,
 )
 from turnfold._decide.operator import Abortion
@@ -228,9 +228,9 @@ def _receipt(draft: UnitOfWork, command: Command, data: Any) -> None:
 def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:
     del command
     if data.pop("connected"):
-        outcomes.connected(draft, **data)
+        gates.connected(draft, **data)
     else:
-        outcomes.disconnected(draft, data["channel"], data["account"])
+        gates.disconnected(draft, data["channel"], data["account"])
 
 
 def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:

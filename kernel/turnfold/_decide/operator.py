@@ -8,8 +8,9 @@ from functools import partial
 from attrs import frozen
 
 from turnfold._decide import rules
+from turnfold._decide.gates import open_gate
 from turnfold._decide.outbox import after_close, conclude
-from turnfold._decide.outcomes import accepted, bury, fail_entry, open_gate
+from turnfold._decide.outcomes import accepted, bury, fail_entry
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.turns import start_if_free
 from turnfold._decide.unit_of_work import UnitOfWork, all_of
@@ -62,7 +63,7 @@ def redrive(
     draft.emit(
         stream,
         o.Redriven(
-            budget=draft.settings.max_attempts,
+            budget=draft.settings.max_failures,
             expires_at=expires,
             by=by,
             accept_duplicate=accept_duplicate,

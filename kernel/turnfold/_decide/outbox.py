@@ -133,7 +133,7 @@ def frozen_plan(
             policy=_policy(made, part, said),
         )
         parts.append(planned)
-    budget = draft.settings.max_attempts
+    budget = draft.settings.max_failures
     return o.Planned(parts=tuple(parts), budget=budget, ids=made.ids)
 
 

@@ -6,19 +6,16 @@ a failure only by the one worker, part and attempt that it belongs to.
 
 from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
+from turnfold._decide.gates import close_gate, passing
 from turnfold._decide.outbox import after_close
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
-from turnfold._log.events import GateClosed, GateOpened
-from turnfold._log.ids import GATE, account_scope, gate_for
 from turnfold._state.entry import Entry
-from turnfold._state.fold import Gate
 from turnfold.enums import (
     BlindPolicy,
     DeliveryClass,
     FailureClass,
-    GateScope,
     Phase,
     Reason,
 )
@@ -134,7 +131,8 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     if rule.gate is not None:
         close_gate(draft, entry.lane, outcome)
     if not rule.counts:  # it says nothing of the message, nor of an older attempt
-        _defer(draft, entry, outcome)
+        due = passing(draft, entry, outcome) if rule.backs_off else None
+        _defer(draft, entry, outcome, due)
     elif not rules.no_doubt(entry):
         _refused_in_doubt(draft, entry, outcome)
     elif rule.ends:
@@ -152,14 +150,25 @@ def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> Non
         _unknown(draft, entry, outcome.failure, outcome.detail)
 
 
-def _defer(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+def _defer(draft: UnitOfWork, entry: Entry, outcome: Rejected, due: int | None) -> None:
+    """Again, and it costs nothing. `due`: not before; None leaves it to a gate."""
     event = o.Deferred(
         part=entry.part,
         attempt=entry.attempt,
         failure=outcome.failure,
+        due=due,
         detail=draft.text(entry.stream, outcome.detail),
     )
     _go_on(draft, draft.emit(entry.stream, event))
+    if due is not None:
+        _let_pass(draft, entry.stream, outcome.failure)
+
+
+def _let_pass(draft: UnitOfWork, stream: str, failure: FailureClass) -> None:
+    """A head that waits for its retry lets others pass, if the settings say so."""
+    waits = (Phase.QUEUED, Phase.RETRYABLE)
+    if draft.settings.yield_retryable and draft.entry(stream).phase in waits:
+        draft.emit(stream, o.LaneYielded(reason=str(failure)))
 
 
 def _retry(
@@ -182,11 +191,7 @@ def _retry(
         detail=draft.text(entry.stream, detail),
     )
     _go_on(draft, draft.emit(entry.stream, event))
-    if (
-        draft.settings.yield_retryable
-        and draft.entry(entry.stream).phase is Phase.RETRYABLE
-    ):
-        draft.emit(entry.stream, o.LaneYielded(reason=str(failure)))
+    _let_pass(draft, entry.stream, failure)
 
 
 def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
@@ -397,90 +402,3 @@ def policy_in_doubt(draft: UnitOfWork, entry: Entry) -> BlindPolicy:
 
 def _alive(draft: UnitOfWork, entry: Entry) -> bool:
     return rules.not_quarantined(entry, draft.settings.max_crashes)
-
-
-# --- Gates: an account, a conversation or a route that is held back, and let go again ---
-
-
-_SHORTEST_MS = 100
-
-
-def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
-    """Hold what the failure speaks of, until it says so or somebody reconnects."""
-    rule = RULES[outcome.failure]
-    scope = rule.gate or GateScope.ROUTE
-    if outcome.failure is FailureClass.RATE_LIMITED:
-        scope = outcome.scope
-    wait = _wait(draft, outcome)
-    until = draft.now + wait
-    name = gate_for(lane, scope)
-    gate = draft.gate(name)
-    if gate is not None and gate.holds(draft.now) and _longer(gate.until, until):
-        return
-    draft.emit(name, GateClosed(reason=outcome.failure, until=until))
-
-
-def _wait(draft: UnitOfWork, outcome: Rejected) -> int:
-    if outcome.retry_after_ms is not None:
-        # What is deferred costs nothing, so it must not come round without a pause.
-        return max(outcome.retry_after_ms, _SHORTEST_MS)
-    if outcome.failure is FailureClass.RATE_LIMITED:
-        return draft.settings.rate_limit_ms
-    if outcome.failure is FailureClass.AUTH:
-        return draft.settings.auth_probe_ms
-    return draft.settings.probe_ms
-
-
-def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
-    """The gates that hold accounts back since an earlier worker. A platform that asked
-    for a wait gets its wait."""
-    return [
-        gate
-        for gate in draft.closed_gates()
-        if gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)
-    ]
-
-
-def probe_gates(draft: UnitOfWork) -> None:
-    """A worker that begins tries each account that was held: the token may be new, the
-    connection may stand again. The time of the gate is over, so one lane goes first."""
-    for gate in gates_to_probe(draft):
-        reason = gate.reason or FailureClass.NOT_CONNECTED
-        draft.emit(gate.stream, GateClosed(reason=reason, until=draft.now))
-
-
-def _longer(held: int | None, asked: int | None) -> bool:
-    return held is None or (asked is not None and held >= asked)
-
-
-def connected(
-    draft: UnitOfWork,
-    channel: str,
-    account: str,
-    by: str | None = None,
-    why: str = "",
-) -> None:
-    """An account works again: nothing waits any longer. `by`: the person who says so;
-    None for the embedder."""
-    name = f"{GATE}{account_scope(channel, account)}"
-    gate = draft.gate(name)
-    if gate is not None and gate.closed:
-        open_gate(draft, name, "connected", by, why)
-
-
-_NOTE = 500  # characters of a person's words that a gate keeps
-
-
-def open_gate(
-    draft: UnitOfWork, name: str, reason: str, by: str | None, why: str
-) -> None:
-    """Open one gate. `why`: a person's words, which the event itself keeps."""
-    draft.emit(name, GateOpened(reason=reason, by=by, note=why[:_NOTE] or None))
-
-
-def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
-    """The embedder knows that an account cannot send: hold it, spend nothing."""
-    name = f"{GATE}{account_scope(channel, account)}"
-    gate = draft.gate(name)
-    if gate is None or not gate.holds(draft.now) or gate.until is not None:
-        draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))

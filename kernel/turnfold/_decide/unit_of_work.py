@@ -172,6 +172,12 @@ class Flow(Protocol):
     def turn_of(self, lane: str, now: int) -> int | None:
         """None: the lane may attempt now. Else when it should ask again (log ms)."""
 
+    def fails(self, lane: str) -> bool:
+        """A lane was refused for a failure that passes: does its account fail?"""
+
+    def refused(self, lane: str) -> int:
+        """How many probes of its account were refused in a row."""
+
 
 @define(unsafe_hash=True)
 class AttemptRef:

@@ -310,7 +310,7 @@ class AttachedChannel:
         if isinstance(meant, Rejected):
             return meant
         self._bug("prepare", end.error)
-        return Rejected(failure=FailureClass.TRANSIENT, detail=told(end.error))
+        return Rejected(failure=FailureClass.CANCELLED, detail=told(end.error))
 
     def outcome(self, end: CallResult) -> Outcome:
         if end.error is None:

@@ -1,10 +1,13 @@
-"""How fast attempts go out behind gates that have closed.
+"""How fast attempts go out behind gates that have closed, and when an account fails.
 
 A gate whose time is over lets one lane through, the probe; the other lanes wait for its
 answer. After a rate limit the lanes behind a gate share a pace: the platform's own rate,
 learned from what it accepted, tried a little faster after each success. All of this is
 memory of one process and may be lost: it delays attempts and permits none. A new worker
 begins with one probe behind each gate that the log says is closed.
+
+A failure that passes lets its part wait. When several lanes of an account in a row fail
+so, it is the account that fails: its gate closes, and one lane knocks for all of them.
 """
 
 import asyncio
@@ -32,6 +35,7 @@ _SLOWER, _ROOM = 2.0, 1.02
 # The pace after each success in a row: careful near the limit, then in a hurry.
 _FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
 _FAST_MS = 1.0  # a pace below this is no pace
+_SEVERAL = 3  # lanes in a row whose failures pass: the account fails
 
 
 @define
@@ -45,6 +49,7 @@ class Pace:
     interval: float = 0.0  # between two attempts; 0: no limit is known
     next_at: float = 0.0
     in_a_row: int = 0  # successes since the last refusal
+    refused: int = 0  # probes in a row
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     flying: set[str] = field(factory=set)
     waiting: dict[str, None] = field(factory=dict)  # first come, first served
@@ -81,6 +86,7 @@ class Pace:
         """The platform has refused: one probe after the wait, and a slower pace. A probe
         that is refused says when to come back, and nothing of the pace."""
         at_pace = not self.half_open or not self.interval
+        self.refused += 1
         self.half_open, self.probe, self.in_a_row = True, None, 0
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
             self.next_at = float(gate.until)
@@ -117,7 +123,7 @@ class Pace:
         if self.half_open and lane != self.probe:
             return  # it went out before the gate closed, and says nothing
         if self.half_open:
-            self.half_open, self.probe = False, None
+            self.half_open, self.probe, self.refused = False, None, 0
             self.next_at = max(self.next_at, now + self.interval)
         self.accepted.append(now)
         self.in_a_row += 1
@@ -153,6 +159,7 @@ class Flow:
     def __init__(self, clock: Clock, start: Callable[[Iterable[Key]], None]) -> None:
         self._clock, self._start = clock, start
         self._paces: dict[str, Pace] = {}
+        self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -175,11 +182,30 @@ class Flow:
                 return until
         return None
 
+    def fails(self, lane: str) -> bool:
+        """A lane was refused for a failure that passes. True if its account fails: the
+        lane was the probe of its gate, or is one of several in a row."""
+        account = gates_of(lane)[0]
+        pace = self._paces.get(account)
+        if pace is not None and pace.half_open:
+            return True
+        lanes = self._failing.setdefault(account, set())
+        if len(lanes) < _SEVERAL:
+            lanes.add(lane)
+        return len(lanes) >= _SEVERAL
+
+    def refused(self, lane: str) -> int:
+        """How many probes of its account were refused in a row."""
+        pace = self._paces.get(gates_of(lane)[0])
+        return 0 if pace is None else pace.refused
+
     def moved(self, states: Sequence[State], now: int) -> None:
         """Learn from a commit. Gates first: an entry that was refused is no success."""
         for state in states:
             if isinstance(state, Gate):
                 self._gate(state, now)
+            elif self._failing and isinstance(state, Entry):
+                self._works(state)
         if not self._paces:
             return
         for state in states:
@@ -188,6 +214,11 @@ class Flow:
                     if name in self._paces:
                         self._paces[name].moved(state, now)
         self.ring(now)
+
+    def _works(self, entry: Entry) -> None:
+        """An account that delivers does not fail."""
+        if entry.phase is Phase.DELIVERED:
+            self._failing.pop(gates_of(entry.lane)[0], None)
 
     def _gate(self, gate: Gate, now: int) -> None:
         _tell(gate)

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import define
 
 from turnfold._decide import (
+    gates,
     inbox,
     outbox,
     outcomes,
@@ -208,8 +209,8 @@ def take_over() -> Program:
         else:
             break
     try:
-        if (yield Look(outcomes.gates_to_probe)):
-            yield from append_until_stored(outcomes.probe_gates)
+        if (yield Look(gates.gates_to_probe)):
+            yield from append_until_stored(gates.probe_gates)
     except OwnedError:
         return
     yield Work()

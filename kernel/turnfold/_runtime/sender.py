@@ -156,7 +156,7 @@ class Sender:
         if self.stopping and (end is None or end.cancelled):
             return DRAIN
         if end is None:
-            return Rejected(failure=FailureClass.TRANSIENT, detail="deadline")
+            return Rejected(failure=FailureClass.CANCELLED, detail="deadline")
         return channel.prepared(end)
 
     async def send(

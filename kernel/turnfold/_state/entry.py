@@ -89,6 +89,7 @@ class Entry:
     attempt: int = 0
     act: PartAct = PartAct.SEND  # of the latest attempt
     used: int = 0  # budget units; a deferral gives one back
+    backoffs: int = 0  # deferrals with a wait of their own, since a part was settled
     doubt: bool = False  # an attempt of this part may have been accepted
     resend: bool = False  # a person or policy said: send again all the same
     granted: bool = False  # ... and the latest attempt is the one that this allowed
@@ -149,6 +150,7 @@ class Entry:
         new.attempt = self.attempt
         new.act = self.act
         new.used = self.used
+        new.backoffs = self.backoffs
         new.doubt = self.doubt
         new.resend = self.resend
         new.granted = self.granted

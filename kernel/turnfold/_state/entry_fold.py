@@ -348,7 +348,7 @@ def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
     put_down(e, end, receipt)
     _next_part(e)
     e.due = e.reason = None
-    e.tries = 0
+    e.tries = e.backoffs = 0
 
 
 def _next_part(e: Entry) -> None:
@@ -413,6 +413,7 @@ def _deferred(e: Entry, event: o.Deferred) -> None:
     e.phase = Phase.IN_DOUBT if e.doubtful else Phase.QUEUED
     e.used = e.used - 1
     e.due = event.due
+    e.backoffs = e.backoffs + (event.due is not None)
     e.failure = event.failure
     e.resend = e.granted
     if not e.granted:
@@ -552,7 +553,7 @@ def _redriven(e: Entry, event: o.Redriven) -> None:
     e.abort_by = None
     e.due = None
     e.reason = None
-    e.tries = 0
+    e.tries = e.backoffs = 0
     _next_part(e)
     if e.doubt:
         e.phase = Phase.IN_DOUBT

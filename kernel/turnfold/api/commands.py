@@ -11,10 +11,10 @@ from typing import Any
 from attrs import asdict
 
 from turnfold._decide import (
+    gates,
     inbox,
     operator,
     outbox,
-    outcomes,
     turns,
 )
 from turnfold._decide.operator import Abortion
@@ -281,11 +281,11 @@ class Commands:
         """The account works: what waited for it goes now, back-off or not. `by` and
         `why`: the person who says so, for the log; None for the embedder itself."""
         said = {"by": check_optional_id("by", by), "why": check_text("why", why)}
-        await self._gate(outcomes.connected, channel, account, **said)
+        await self._gate(gates.connected, channel, account, **said)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
         """The account cannot send: hold it and spend no attempts until connected()."""
-        await self._gate(outcomes.disconnected, channel, account)
+        await self._gate(gates.disconnected, channel, account)
 
     async def _gate(
         self, decision: Callable[..., None], channel: str, account: str, **said: Any
@@ -294,7 +294,7 @@ class Commands:
             "channel": check_id("channel", channel),
             "account": check_id("account", account),
         } | said
-        opens = decision is outcomes.connected
+        opens = decision is gates.connected
         await self._do(
             partial(decision, **names), "gate", "store", names | {"connected": opens}
         )

@@ -129,10 +129,9 @@ _DEFERS = (
     FailureClass.AUTH,
     FailureClass.DRAIN,
     FailureClass.STOPPED,
+    FailureClass.TRANSIENT,
 )
 _RETRIES = (
-    *_DEFERS,
-    FailureClass.TRANSIENT,
     FailureClass.TARGET_MOVED,
     FailureClass.CANCELLED,
     FailureClass.OWNER_DIED,

@@ -64,7 +64,8 @@ from turnfold_model.crash.world import Request, World
 Choose = Callable[[int], int]
 INBOX = "inbox"  # the program that takes commands of others up
 _REFUSALS = {
-    "refused": Rejected(failure=FailureClass.TRANSIENT),
+    "refused": Rejected(failure=FailureClass.CANCELLED),
+    "down": Rejected(failure=FailureClass.TRANSIENT),
     "limited": Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=1_000),
     "offline": Rejected(failure=FailureClass.NOT_CONNECTED),
     "auth": Rejected(failure=FailureClass.AUTH),
@@ -239,7 +240,7 @@ class Process:
         self.world.now += self.scenario.prepare_ms
         if self.world.faults and self.choose(2):
             self.world.faults -= 1
-            return Rejected(failure=FailureClass.TRANSIENT)
+            return Rejected(failure=FailureClass.CANCELLED)
         return Prepared("upload")
 
     def send(self, effect: Send) -> None:

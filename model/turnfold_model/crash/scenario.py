@@ -87,7 +87,7 @@ class Scenario:
     @cached_property
     def settings(self) -> Settings:
         return Settings(
-            max_attempts=self.attempts,
+            max_failures=self.attempts,
             max_resends=self.resends,
             max_crashes=self.deaths,
             max_runs=self.runs,

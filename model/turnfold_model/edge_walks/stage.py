@@ -177,7 +177,7 @@ class Stage:
         self.wire.give(Unknown(cause="cut"))
 
     async def refuse(self) -> None:
-        self.wire.give(Rejected(failure=FailureClass.TRANSIENT))
+        self.wire.give(Rejected(failure=FailureClass.CANCELLED))
 
     async def limit(self) -> None:
         self.wire.give(Rejected(failure=FailureClass.NOT_CONNECTED))

@@ -313,7 +313,7 @@ RECOVERY: Final = (
         f"{_SENDER}._outcome",
         "",
         "if end is None or end.cancelled:\n"
-        "    return Rejected(failure=FailureClass.TRANSIENT)",
+        "    return Rejected(failure=FailureClass.CANCELLED)",
         f"{_DOUBT}::a_call_beyond",
     ),
     _broken(
@@ -369,7 +369,7 @@ RECOVERY: Final = (
         "an exception of an adapter proves that nothing was sent",
         "turnfold._runtime.channel:AttachedChannel.outcome",
         "Unknown(cause='raised', detail=told(end.error))",
-        "Rejected(failure=FailureClass.TRANSIENT)",
+        "Rejected(failure=FailureClass.CANCELLED)",
         f"{_FAULTS}::whatever_an_adapter_raises",
     ),
     _broken(

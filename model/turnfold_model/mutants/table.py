@@ -141,7 +141,7 @@ DECISIONS: Final = (
         "decision",
         f"{_D}.outcomes:settle",
         "_unknown(draft, entry, outcome.cause, outcome.detail)",
-        "_retry(draft, entry, FailureClass.TRANSIENT)",
+        "_retry(draft, entry, FailureClass.CANCELLED)",
         "crash:blind-fault",
         "crash:lookup-fault",
         world="timeout",
@@ -366,7 +366,7 @@ DECISIONS: Final = (
     one(
         "a shorter limit opens a longer gate",
         "decision",
-        f"{_D}.outcomes:_longer",
+        f"{_D}.gates:_longer",
         "",
         "return False",
         f"{_WAITING}::a_longer_gate",

@@ -9,6 +9,7 @@ _PACE = "turnfold._runtime.flow:Pace"
 _FLOW = "test:contract/test_flow.py"
 _ACTS = "test:contract/test_acts.py"
 _OPERATOR = "turnfold._decide.operator"
+_GATES = "turnfold._decide.gates"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -25,14 +26,14 @@ WAITING: Final = (
     ),
     _broken(
         "a new worker waits for a token that was renewed long ago",
-        "turnfold._decide.outcomes:gates_to_probe",
+        "turnfold._decide.gates:gates_to_probe",
         "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
         "False",
         f"{_FLOW}::after_the_token_was_renewed",
     ),
     _broken(
         "a new worker does not keep the wait that a platform asked for",
-        "turnfold._decide.outcomes:gates_to_probe",
+        "turnfold._decide.gates:gates_to_probe",
         "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
         "gate.holds(draft.now)",
         f"{_FLOW}::keeps_its_wait_over_a_restart",
@@ -64,6 +65,55 @@ WAITING: Final = (
         "self.next_at = max(self.next_at, now + self.interval)",
         "pass",
         f"{_FLOW}::keeps_its_distance",
+    ),
+    _broken(
+        "each lane of a failing account waits for itself",
+        f"{_GATES}:passing",
+        "flow is not None and flow.fails(entry.lane)",
+        "False",
+        f"{_FLOW}::is_one_gate",
+    ),
+    _broken(
+        "the wait of a part whose failure passes does not grow",
+        f"{_GATES}:passing",
+        "entry.backoffs + 1",
+        "1",
+        f"{_FLOW}::costs_a_part_nothing",
+    ),
+    _broken(
+        "each call that comes back prolongs the gate of a failing account",
+        f"{_GATES}:passing",
+        "account is None or not account.holds(draft.now)",
+        "True",
+        f"{_FLOW}::do_not_prolong_it",
+    ),
+    _broken(
+        "the wait of a failing account does not grow",
+        f"{_PACE}.closed",
+        "self.refused += 1",
+        "pass",
+        f"{_FLOW}::its_wait_grows",
+    ),
+    _broken(
+        "an account that delivers fails all the same",
+        "turnfold._runtime.flow:Flow._works",
+        "entry.phase is Phase.DELIVERED",
+        "False",
+        f"{_FLOW}::between_deliveries",
+    ),
+    _broken(
+        "two lanes that fail are a failing account",
+        "turnfold._runtime.flow:Flow.fails",
+        "len(lanes) >= _SEVERAL",
+        "len(lanes) >= 2",
+        f"{_FLOW}::two_lanes_that_fail",
+    ),
+    _broken(
+        "after a restart a failing account is forgotten by its probe",
+        "turnfold._runtime.flow:Flow.fails",
+        "pace is not None and pace.half_open",
+        "False",
+        f"{_FLOW}::still_fails",
     ),
     _broken(
         "a retry sends what may have arrived",

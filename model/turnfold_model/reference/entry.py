@@ -39,11 +39,10 @@ from turnfold_model.reference.sending import (
 from turnfold_model.reference.shapes import (
     ABORTS,
     DEFERS,
-    ENDS,
-    FAILURES,
     KINDS,
     PROVEN_BY_REFUSAL,
     REASONS,
+    RETRIES,
     Entry,
     Part,
 )
@@ -128,7 +127,7 @@ def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
     del at
     current(entry, data)
     need(not entry.doubt, "INV-2", "failed while an older attempt is in doubt")
-    failure = one_of(data, "failure", FAILURES - ENDS)
+    failure = one_of(data, "failure", RETRIES)
     dead_on_wire = failure == "owner_died" and entry.phase == "dispatched"
     need(not dead_on_wire, "INV-4", "a dead owner's request may have arrived")
     whole(data, "due")

@@ -8,14 +8,14 @@ from turnfold_model.reference.kinds import Breach
 
 KINDS: Final = frozenset({"tool", "block", "final", "notice"})
 POLICIES: Final = frozenset({"hold", "resend_marked", "resend", "drop"})
-DEFERS: Final = frozenset({"not_connected", "rate_limited", "auth", "drain", "stopped"})
-ENDS: Final = frozenset({"permission", "target_gone", "too_long", "invalid_payload"})
-FAILURES: Final = (
-    DEFERS
-    | ENDS
-    | {"transient", "target_moved", "cancelled", "owner_died"}
-    | {"handle_gone", "decoration"}
+DEFERS: Final = frozenset(
+    {"transient", "not_connected", "rate_limited", "auth", "drain", "stopped"}
 )
+ENDS: Final = frozenset({"permission", "target_gone", "too_long", "invalid_payload"})
+RETRIES: Final = frozenset(
+    {"target_moved", "cancelled", "owner_died", "handle_gone", "decoration"}
+)
+FAILURES: Final = DEFERS | ENDS | RETRIES
 CLASSES: Final = FAILURES | {"absent", "not_sent"}  # these two are of no attempt
 REASONS: Final = frozenset(
     {

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from turnfold._decide import operator, outcomes
+from turnfold._decide import gates, operator, outcomes
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
@@ -323,7 +323,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gateway.pass_time(wait)
 
     def _connect(self, *, up: bool) -> None:
-        decision = outcomes.connected if up else outcomes.disconnected
+        decision = gates.connected if up else gates.disconnected
         self.gateway.tell(decision, channel=scripts.CHANNEL, account="default")
 
     # --- what must hold ---

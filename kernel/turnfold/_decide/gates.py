@@ -1,0 +1,118 @@
+"""Gates: an account, a conversation or a route that is held back, and let go again."""
+
+from turnfold._decide.failures import RULES, backoff_ms
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log.events import GateClosed, GateOpened
+from turnfold._log.ids import GATE, account_scope, gate_for
+from turnfold._state.entry import Entry
+from turnfold._state.fold import Gate
+from turnfold.enums import FailureClass, GateScope
+from turnfold.ports.channel import Rejected
+
+_SHORTEST_MS = 100
+
+
+def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
+    """Hold what the failure speaks of, until it says so or somebody reconnects."""
+    rule = RULES[outcome.failure]
+    scope = rule.gate or GateScope.ACCOUNT
+    if outcome.failure is FailureClass.RATE_LIMITED:
+        scope = outcome.scope
+    until = draft.now + _wait(draft, lane, outcome)
+    name = gate_for(lane, scope)
+    gate = draft.gate(name)
+    if gate is not None and gate.holds(draft.now) and _longer(gate.until, until):
+        return
+    draft.emit(name, GateClosed(reason=outcome.failure, until=until))
+
+
+def _wait(draft: UnitOfWork, lane: str, outcome: Rejected) -> int:
+    settings = draft.settings
+    if outcome.retry_after_ms is not None:
+        wait = outcome.retry_after_ms
+    elif outcome.failure is FailureClass.RATE_LIMITED:
+        wait = settings.rate_limit_ms
+    elif outcome.failure is FailureClass.AUTH:
+        wait = settings.auth_probe_ms
+    elif outcome.failure is FailureClass.TRANSIENT:
+        wait = min(_growing(draft, lane), settings.probe_ms)
+    else:
+        wait = settings.probe_ms
+    # What is deferred costs nothing, so it must not come round without a pause.
+    return max(wait, _SHORTEST_MS)
+
+
+def _growing(draft: UnitOfWork, lane: str) -> int:
+    """Longer with each probe of the account that was refused."""
+    flow = draft.context.flow
+    refused = 0 if flow is None else flow.refused(lane)
+    return backoff_ms(draft.settings, refused + 1, 1000)
+
+
+def passing(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> int | None:
+    """A failure that passes, and says nothing of the message: when this part may be
+    tried again. None if its account waits as one, since several of its lanes fail."""
+    flow = draft.context.flow
+    if flow is not None and flow.fails(entry.lane):
+        account = draft.gate(gate_for(entry.lane, GateScope.ACCOUNT))
+        if account is None or not account.holds(draft.now):
+            close_gate(draft, entry.lane, outcome)
+        return None
+    settings = draft.settings
+    wait = backoff_ms(settings, entry.backoffs + 1, draft.context.jitter())
+    return draft.now + max(wait, outcome.retry_after_ms or 0, _SHORTEST_MS)
+
+
+def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
+    """The gates that hold accounts back since an earlier worker. A platform that asked
+    for a wait gets its wait."""
+    return [
+        gate
+        for gate in draft.closed_gates()
+        if gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)
+    ]
+
+
+def probe_gates(draft: UnitOfWork) -> None:
+    """A worker that begins tries each account that was held: the token may be new, the
+    connection may stand again. The time of the gate is over, so one lane goes first."""
+    for gate in gates_to_probe(draft):
+        reason = gate.reason or FailureClass.NOT_CONNECTED
+        draft.emit(gate.stream, GateClosed(reason=reason, until=draft.now))
+
+
+def _longer(held: int | None, asked: int | None) -> bool:
+    return held is None or (asked is not None and held >= asked)
+
+
+def connected(
+    draft: UnitOfWork,
+    channel: str,
+    account: str,
+    by: str | None = None,
+    why: str = "",
+) -> None:
+    """An account works again: nothing waits any longer. `by`: the person who says so;
+    None for the embedder."""
+    name = f"{GATE}{account_scope(channel, account)}"
+    gate = draft.gate(name)
+    if gate is not None and gate.closed:
+        open_gate(draft, name, "connected", by, why)
+
+
+_NOTE = 500  # characters of a person's words that a gate keeps
+
+
+def open_gate(
+    draft: UnitOfWork, name: str, reason: str, by: str | None, why: str
+) -> None:
+    """Open one gate. `why`: a person's words, which the event itself keeps."""
+    draft.emit(name, GateOpened(reason=reason, by=by, note=why[:_NOTE] or None))
+
+
+def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
+    """The embedder knows that an account cannot send: hold it, spend nothing."""
+    name = f"{GATE}{account_scope(channel, account)}"
+    gate = draft.gate(name)
+    if gate is None or not gate.holds(draft.now) or gate.until is not None:
+        draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))
