@@ -67,7 +67,8 @@ if TYPE_CHECKING:
         UsageError,
         WrongThreadError,
     )
-    from turnfold.messages import File, Inbound, Native, Payload, Route, Text
+    from turnfold.inbound import Inbound
+    from turnfold.messages import File, Native, Payload, Route, Text
     from turnfold.ports.channel import (
         Absent,
         Accepted,
@@ -123,7 +124,7 @@ _HOMES = {
     "GateScope": "enums",
     "Handler": "api.callbacks",
     "IllegalTransitionError": "errors",
-    "Inbound": "messages",
+    "Inbound": "inbound",
     "InvalidInputError": "errors",
     "Kernel": "api.kernel",
     "KeyTakenError": "errors",

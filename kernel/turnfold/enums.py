@@ -196,6 +196,14 @@ class AbortReason(StrEnum):
     SUPPRESSED = "suppressed"
 
 
+class Form(StrEnum):
+    """What the bytes of an inbound body are."""
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+
+
 class Format(StrEnum):
     """How the text of a payload is to be read."""
 

@@ -34,8 +34,10 @@ def identifier_problem(value: str) -> str:
     """What keeps a text from being an id; nothing if it may be one. Control characters
     (NUL, DEL and the C1 block, too) are in no platform's ids, and some databases and
     most terminals cannot take them."""
-    if not value or len(value) > 512:
-        return f"expected 1 to 512 characters, got {len(value)}"
+    if not value:
+        return "expected 1 to 512 characters, got 0"
+    if len(value) > 512:
+        return f"expected 1 to 512 characters, got {len(value)}; pass a hash of a longer id"
     return control_problem(value)
 
 
@@ -106,13 +108,13 @@ def _utf8(value: str, name: str) -> str:
 def text(_: object, attribute: "Attribute[str]", value: object) -> None:
     """attrs validator: exactly a str that UTF-8 can carry."""
     if type(value) is not str:
-        problem = f"expected str, got {type(value).__name__}"
-        raise InvalidInputError(field=attribute.name, problem=problem)
+        raise _wrong(attribute.name, "str", value)
     _utf8(value, attribute.name)
 
 
-def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
-    """attrs validator: a non-empty id of at most 512 characters, no control ones."""
+def identifier(owner: object, attribute: "Attribute[str]", value: object) -> None:
+    """attrs validator: a non-empty id of at most 512 characters, no control ones. An
+    integer becomes its text."""
     if (
         type(value) is str
         and 0 < len(value) <= 512
@@ -120,30 +122,47 @@ def identifier(_: object, attribute: "Attribute[str]", value: object) -> None:
         and value.isprintable()
     ):
         return  # nearly all
-    text(_, attribute, value)
-    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
-    problem = identifier_problem(value)
+    problem = identifier_problem(_id_text(owner, attribute, value))
     if problem:
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
-def token(_: object, attribute: "Attribute[str]", value: object) -> None:
+def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
+    """Many platforms have integers for ids. A validator sets the text: a converter does
+    not know the name of its field, and its refusal must say it."""
+    if type(value) is int:
+        value = str(value)
+        object.__setattr__(owner, attribute.name, value)
+    if isinstance(value, str):
+        return _utf8(value, attribute.name)
+    kind = type(value).__name__
+    problem = f"an id is text or an integer, got {kind}; pass str({attribute.name})"
+    raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def token(owner: object, attribute: "Attribute[str]", value: object) -> None:
     """attrs validator: what a platform hands out to be given back, at most 4096
-    characters; it may be empty."""
-    text(_, attribute, value)
-    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
-    problem = control_problem(value)
-    if len(value) > 4096:
-        problem = f"expected at most 4096 characters, got {len(value)}"
+    characters; it may be empty. An integer becomes its text."""
+    name = _id_text(owner, attribute, value)
+    problem = control_problem(name)
+    if len(name) > 4096:
+        problem = f"expected at most 4096 characters, got {len(name)}"
     if problem:
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
 def optional_identifier(
-    _: object, attribute: "Attribute[str | None]", value: object
+    owner: object, attribute: "Attribute[str | None]", value: object
 ) -> None:
     if value is not None:
-        identifier(_, attribute, value)  # type: ignore[arg-type]  # same attribute name
+        identifier(owner, attribute, value)  # type: ignore[arg-type]  # same attribute name
+
+
+def optional_token(
+    owner: object, attribute: "Attribute[str | None]", value: object
+) -> None:
+    if value is not None:
+        token(owner, attribute, value)  # type: ignore[arg-type]  # same attribute name
 
 
 _DEEPEST = 64  # json itself gives up at about a thousand
@@ -187,7 +206,7 @@ def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
     json_value(value, attribute.name)
 
 
-def _flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
+def flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
     if type(value) is not bool:
         problem = f"expected bool, got {type(value).__name__}"
         raise InvalidInputError(field=attribute.name, problem=problem)
@@ -261,50 +280,3 @@ class Native:
 
 
 Payload = Text | File | Native
-
-
-@frozen
-class Inbound:
-    """A message as it came in. Its dedupe key is (channel, account, conversation,
-    message_id, event): the same five again are the same message."""
-
-    channel: str = field(validator=identifier)
-    account: str = field(default="default", validator=identifier, kw_only=True)
-    conversation: str = field(validator=identifier, kw_only=True)
-    message_id: str = field(validator=identifier, kw_only=True)
-    event: str = field(default="message", validator=identifier, kw_only=True)
-    thread: str | None = field(
-        default=None, validator=optional_identifier, kw_only=True
-    )
-    body: Mapping[str, Any] = field(
-        factory=dict, validator=_body, converter=_freeze, kw_only=True
-    )
-    control: bool = field(default=False, validator=_flag, kw_only=True)
-
-    @property
-    def text(self) -> str:
-        """`body["text"]`, or nothing when the message has none."""
-        value = self.body.get("text", "")
-        return value if isinstance(value, str) else ""
-
-    @property
-    def route(self) -> Route:
-        """Where an answer to this message goes."""
-        return Route(
-            channel=self.channel,
-            account=self.account,
-            conversation=self.conversation,
-            thread=self.thread,
-            reply_to=self.message_id,
-        )
-
-    @property
-    def dedupe_key(self) -> str:
-        parts = (
-            self.channel,
-            self.account,
-            self.conversation,
-            self.message_id,
-            self.event,
-        )
-        return "/".join(escape(part) for part in parts)

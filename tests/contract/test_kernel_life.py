@@ -13,7 +13,7 @@ import pytest
 
 from turnfold.api.kernel import Kernel
 from turnfold.errors import InvalidInputError, NotOpenError, WrongThreadError
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model.testing.gateway import (
     Gateway,

@@ -22,7 +22,8 @@ from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
 )
-from turnfold.messages import Inbound, Route, Text
+from turnfold.inbound import Inbound
+from turnfold.messages import Route, Text
 from turnfold.ports.channel import Accepted, Attempt, Part, Rejected
 from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_adapters.channels.webhook_http import Limits
@@ -184,12 +185,16 @@ async def test_every_field_reaches_the_kernel(kernel: Durable) -> None:
         "thread": "t1",
         "event": "edit",
         "control": True,
+        "sender": "ann",
+        "sent_at": 5,
+        "revision": 2,
+        "key": "k",
         "text": "hi",
-        "body": {"from": {"name": "Zoë"}},
+        "body": {"from": {"name": "Zoë"}, "lat": 52.5, "big": 2**70, "odd": "\ud800"},
     }
     options: dict[str, Any] = {"channel": "hook", "account": "support"}
     async with posting(kernel.accept, **options) as (_, client):
-        assert (await client.post("/", json=message)).status_code == 200
+        assert (await client.post("/", content=json.dumps(message))).status_code == 200
     assert kernel.stored == [
         Inbound(
             "hook",
@@ -199,7 +204,11 @@ async def test_every_field_reaches_the_kernel(kernel: Durable) -> None:
             thread="t1",
             event="edit",
             control=True,
-            body={"from": {"name": "Zoë"}, "text": "hi"},
+            sender="ann",
+            sent_at=5,
+            revision="2",
+            key="k",
+            body={**message["body"], "text": "hi"},
         )
     ]
 
@@ -214,19 +223,19 @@ async def test_the_webhook_id_stands_in_for_a_message_id(kernel: Durable) -> Non
     ("change", "field"),
     [
         ({"conversation": None}, "conversation"),
-        ({"conversation": 42}, "conversation"),
+        ({"conversation": 4.2}, "conversation"),
         ({"conversation": ""}, "conversation"),
         ({"message_id": ""}, "message_id"),
         ({"message_id": "x" * 513}, "message_id"),
-        ({"thread": 7}, "thread"),
+        ({"thread": [7]}, "thread"),
         ({"thraed": "7"}, "thraed"),
         ({"control": "yes"}, "control"),
         ({"text": 7}, "text"),
-        ({"text": "\ud800"}, "body.text"),
         ({"body": {"text": "twice"}}, "text"),
-        ({"body": [1]}, "body"),
-        ({"body": {"price": 1.5}}, "body.price"),
-        ({"body": {"n": 2**53}}, "body.n"),
+        ({"body": [1]}, "text"),
+        ({"message_id": None}, "message_id"),
+        ({"sent_at": "yesterday"}, "sent_at"),
+        ({"sender": ["a"]}, "sender"),
         ({"event": None}, "event"),
         ({"channel": "telegram"}, "channel"),
     ],
@@ -248,7 +257,6 @@ async def test_an_invalid_message_is_refused_with_the_field_named(
         *(b"", b"{", b"\xff\xfe", b"[]", b'"x"', b"null", b"9" * 5_000),
         b"[" * 100_000,
         b'{"conversation":"42","message_id":"1","body":{"a":' * 90 + b"1" + b"}}" * 90,
-        b'{"conversation":"42","message_id":"1","body":{"a":NaN}}',
     ],
 )
 async def test_what_is_not_a_json_object_is_refused(

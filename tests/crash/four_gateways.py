@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 from turnfold import Kernel
 from turnfold.audit import Acceptance, audit_store
 from turnfold.enums import DeliveryClass, Flush
-from turnfold.messages import Inbound, Text
+from turnfold.inbound import Inbound
+from turnfold.messages import Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,

@@ -6,7 +6,7 @@ import pytest
 
 from turnfold._runtime.programs import Append, Look
 from turnfold.api.kernel import Kernel
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.failpoints import Failpoints, Stop, label
 from turnfold_model.testing.platform import Platform, PlatformChannel

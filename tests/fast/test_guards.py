@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from turnfold._decide import rules
+from turnfold._log import events as t
 from turnfold._log.outbox_events import PlannedPart
 from turnfold._state.entry import Entry, PartState
 from turnfold._state.turn import Turn
@@ -44,6 +45,14 @@ ENTRY = Entry(
     fence=5,
     first_at=500,
 )
+FIRST = t.Accepted(
+    channel="t",
+    account="a",
+    conversation="42",
+    message_id="1",
+    lane="t/a/42/",
+    body="d",
+)
 TURN = Turn(
     stream="turn:t",
     version=2,
@@ -58,6 +67,7 @@ TURN = Turn(
     event="message",
     lane="t/a/42/",
     body="d",
+    first=FIRST,
     run=2,
     fence=5,
 )

@@ -6,14 +6,8 @@ from typing import Any
 import pytest
 
 from turnfold.enums import Format
-from turnfold.messages import (
-    File,
-    Inbound,
-    Native,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import Part
 from turnfold_adapters.channels.matrix_content import (
     CONTENT_MAX_BYTES,
@@ -143,7 +137,8 @@ def test_a_message_comes_in_with_what_an_answer_needs() -> None:
     message = received({"msgtype": "m.text", "body": "hi"}, origin_server_ts=5)
     assert message is not None
     assert message.text == "hi"
-    assert (message.body["at_ms"], message.body["sender"]) == (5, "@a:x")
+    assert (message.sent_at, message.sender) == (5, "@a:x")
+    assert message.body["content"] == {"msgtype": "m.text", "body": "hi"}
     assert (message.route.conversation, message.route.reply_to) == ("!r:x", "$1")
 
 
@@ -152,6 +147,7 @@ def test_an_edit_is_another_kind_of_event() -> None:
     message = received({"body": "* hi", "m.relates_to": relates})
     assert message is not None
     assert (message.event, message.thread) == ("edit", None)
+    assert (message.message_id, message.revision) == ("$0", "$1")
 
 
 @pytest.mark.case("H11", "Q01")
@@ -198,10 +194,12 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.case("Q01")
-def test_a_content_as_deep_as_a_well_is_cut_off() -> None:
-    message = received({"body": "x", "deep": nested(5000)})
+def test_a_content_as_deep_as_json_can_be_read_is_kept() -> None:
+    content = {"body": "x", "deep": nested(900)}
+    message = received(content)
     assert message is not None
     assert message.text == "x"
+    assert message.body["content"] == content
 
 
 SAID = {"type": "m.room.message"}

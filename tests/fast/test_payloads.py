@@ -92,7 +92,7 @@ def test_text_with_any_character_comes_back(value: str) -> None:
 
 @pytest.mark.parametrize("field", ["channel", "account", "conversation", "thread"])
 @pytest.mark.parametrize(
-    "value", ["", 5, b"x", "x" * 513, "a\0", "a\n", "\x7f", "\x85", "\ud800"]
+    "value", ["", 5.5, True, b"x", "x" * 513, "a\0", "a\n", "\x7f", "\x85", "\ud800"]
 )
 def test_ids_are_short_visible_text(field: str, value: object) -> None:
     good = {"channel": "t", "account": "a", "conversation": "42"}

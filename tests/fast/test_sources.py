@@ -10,7 +10,7 @@ import pytest
 from turnfold.api import callbacks
 from turnfold.api.callbacks import pause_s
 from turnfold.api.kernel import Kernel
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 from turnfold_model.testing.gateway import Gateway, inbound, peek, until
 
 Pair = tuple[Inbound | None, str]

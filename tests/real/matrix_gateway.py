@@ -21,13 +21,8 @@ from typing import Any, NoReturn
 from turnfold._state.fold import family
 from turnfold.api.handle import TurnHandle
 from turnfold.api.kernel import Kernel
-from turnfold.messages import (
-    File,
-    Inbound,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Payload, Route, Text
 from turnfold.ports.channel import Attempt, Outcome, Part
 from turnfold.ports.store import now, store_at
 from turnfold.settings import Settings

@@ -6,13 +6,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from turnfold.messages import (
-    Inbound,
-    Native,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import Native, Payload, Route, Text
 from turnfold.ports.channel import Accepted, Attempt, Outcome, Part
 from turnfold_adapters.channels.matrix import MatrixChannel
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from turnfold.enums import DeliveryClass, FailureClass
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.messages import File, Inbound
+from turnfold.inbound import Inbound
+from turnfold.messages import File
 from turnfold.ports.channel import (
     Attempt,
     Capabilities,

@@ -2,20 +2,15 @@
 message. Pure: no I/O, no nio."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrs import frozen
 
 from turnfold.enums import Format
-from turnfold.messages import (
-    File,
-    Inbound,
-    Native,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import Part
 
 # Our key inside the content. It outlives the server's memory of transaction ids and
@@ -29,9 +24,6 @@ MESSAGE = "m.room.message"
 CONTENT_MAX_BYTES = 60_000
 # At worst each byte of a text is escaped to two, and HTML carries it twice.
 TEXT_MAX_BYTES = CONTENT_MAX_BYTES // 4
-
-# Deeper than any real message, and far from Python's recursion limit.
-DEPTH_MAX = 50
 
 _FAMILIES = ("image", "audio", "video")
 Markdown = Callable[[str], str]
@@ -196,10 +188,12 @@ def inbound_of(
 ) -> Inbound | None:
     """The inbound message in an event, or None if it has no usable id or content.
 
-    The content is somebody else's: for any value of it this returns and never raises,
-    because one hostile event must not stop the reading of all rooms. `body` has
-    `text`, `sender`, `type`, `at_ms` (the sender's server's clock), `content`.
-    An edit (`m.replace`) is `event="edit"`; its `content` names the replaced event.
+    The content is somebody else's: whatever it holds, this returns and never raises,
+    because one hostile event must not stop the reading of all rooms. `body` is the
+    event as the server sent it, with its `text` beside it. `sent_at` is the clock of the
+    sender's server.
+    An edit (`m.replace`) has the id of the message that it changes, and its own id is
+    its revision.
     """
     content = event.get("content")
     event_id = event.get("event_id")
@@ -211,45 +205,28 @@ def inbound_of(
     root = relates.get("event_id")
     body = {
         "text": content.get("body") if isinstance(content.get("body"), str) else "",
-        "sender": event.get("sender"),
-        "type": event.get("type"),
-        "at_ms": event.get("origin_server_ts"),
-        "content": content,
+        **event,
     }
+    edits = kind == "m.replace" and _is_id(root)
+    sender, sent_at = event.get("sender"), event.get("origin_server_ts")
     return Inbound(
         channel,
         account=account,
         conversation=room_id,
-        message_id=str(event_id),
-        event="edit" if kind == "m.replace" else "message",
+        message_id=root if edits else event_id,
+        event="edit" if edits else "message",
+        revision=event_id if edits else None,
         thread=root if kind == "m.thread" and _is_id(root) else None,
-        body=clean(body),
+        sender=sender if _is_id(sender) else None,
+        sent_at=sent_at if _is_time(sent_at) else None,
+        body=body,
     )
 
 
-def _is_id(value: object) -> bool:
+def _is_time(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_id(value: object) -> TypeGuard[str]:
     """Could this be an event id (spec: at most 255 bytes) that the kernel takes?"""
     return isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()
-
-
-def clean(value: Any, depth: int = DEPTH_MAX) -> Any:
-    """JSON that canonical JSON can carry: other people's floats, huge integers and
-    lone surrogates become text or a replacement character; values nested deeper than
-    `depth` becomes None.
-
-    >>> clean({"a": 1.5, "b": 2**60})
-    {'a': '1.5', 'b': '1152921504606846976'}
-    """
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict | list) and depth == 0:
-        return None
-    if isinstance(value, dict):
-        return {clean(key): clean(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list):
-        return [clean(item, depth - 1) for item in value]
-    if isinstance(value, float):
-        return str(value) if math.isfinite(value) else None
-    if isinstance(value, int) and abs(value) >= 2**53:
-        return str(value)
-    return value

@@ -16,7 +16,7 @@ import nio  # type: ignore[import-untyped]  # ships no types
 from attrs import frozen
 
 from turnfold.enums import FailureClass
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 from turnfold_adapters.channels.matrix_client import TRANSPORT, MatrixClient
 from turnfold_adapters.channels.matrix_content import inbound_of
 from turnfold_adapters.channels.matrix_history import (

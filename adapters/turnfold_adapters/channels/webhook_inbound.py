@@ -8,9 +8,11 @@ A request is one JSON object:
 
     {"conversation": str,
      "message_id": str          (default: the webhook-id header)
+     "key": str                 (a dedupe key of the sender's own)
      "thread": str | null, "event": str (default "message"), "control": bool,
+     "sender": str, "sent_at": int (ms UTC), "revision": str (of an edit),
      "text": str                (the same as body.text)
-     "body": object}            (any JSON, for the handler)
+     "body": any JSON}          (whatever the handler should see)
 
 Channel and account come from the inbox, not from the sender, and a field that is not in
 this list is refused: a misspelt `thread` must not end up in the root of a conversation.
@@ -35,7 +37,7 @@ from turnfold.errors import (
     StoreError,
     TurnfoldError,
 )
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 from turnfold_adapters.channels.webhook import signer
 from turnfold_adapters.channels.webhook_http import Answer, HttpServer, Limits, Request
 
@@ -47,7 +49,19 @@ RETRY_AFTER_S = 5
 DEPTH = 64
 
 _FIELDS = frozenset(
-    {"conversation", "message_id", "thread", "event", "control", "text", "body"}
+    {
+        "conversation",
+        "message_id",
+        "key",
+        "thread",
+        "event",
+        "control",
+        "sender",
+        "sent_at",
+        "revision",
+        "text",
+        "body",
+    }
 )
 _log = logging.getLogger("turnfold.webhook")
 
@@ -174,9 +188,13 @@ class WebhookInbox:
             self._channel,
             account=self._account,
             conversation=_needed(message, "conversation"),
-            message_id=message.get("message_id", headers.get("webhook-id", "")),
+            message_id=_message_id(message, headers),
+            key=message.get("key"),
             event=message.get("event", "message"),
+            revision=message.get("revision"),
             thread=message.get("thread"),
+            sender=message.get("sender"),
+            sent_at=message.get("sent_at"),
             body=_body(message),
             control=control,
         )
@@ -188,10 +206,21 @@ def _needed(message: Mapping[str, Any], name: str) -> Any:
     return message[name]
 
 
+def _message_id(message: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+    """Without an id and without a key each delivery would be a new message."""
+    given = message.get("message_id", headers.get("webhook-id"))
+    if given is None and message.get("key") is None:
+        problem = "missing; send it, or the header webhook-id, or a key"
+        raise InvalidInputError(field="message_id", problem=problem)
+    return given
+
+
 def _body(message: Mapping[str, Any]) -> Any:
     body = message.get("body", {})
-    if "text" not in message or not isinstance(body, dict):
-        return body  # Inbound refuses a body that is no mapping
+    if "text" not in message:
+        return body
+    if not isinstance(body, dict):
+        raise InvalidInputError(field="text", problem="body is no object to put it in")
     if not isinstance(message["text"], str):
         raise InvalidInputError(field="text", problem="expected text")
     if "text" in body:

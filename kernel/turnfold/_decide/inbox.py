@@ -23,11 +23,12 @@ from turnfold._decide.outcomes import settle
 from turnfold._decide.turns import SourceCursor
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
-from turnfold._log.bodies import EncodedPayload, pack_inbound
+from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key
-from turnfold.enums import AbortReason, BlindPolicy, Kind
+from turnfold.enums import AbortReason, BlindPolicy, Form, Kind
 from turnfold.errors import InvalidInputError, UsageError, error_of
-from turnfold.messages import Inbound, Route
+from turnfold.inbound import Evidence, Inbound
+from turnfold.messages import Route
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
 
@@ -37,7 +38,11 @@ _INBOUND = (
     "conversation",
     "message_id",
     "event",
+    "revision",
+    "key",
     "thread",
+    "sender",
+    "sent_at",
     "control",
 )
 
@@ -49,6 +54,7 @@ def accept_command(
     turn: str, inbound: Inbound, cursor: SourceCursor | None, at: int
 ) -> Command:
     data: dict[str, Any] = {name: getattr(inbound, name) for name in _INBOUND}
+    data["form"] = inbound.evidence.form
     data["cursor"] = None if cursor is None else asdict(cursor)
     return Command(
         id=turn,
@@ -57,7 +63,7 @@ def accept_command(
         at=at,
         data=canonical.dumps(data),
         key=inbound_key(inbound),
-        bodies=(pack_inbound(inbound),),
+        bodies=(inbound.evidence.raw,),
     )
 
 
@@ -172,7 +178,8 @@ _Act = Callable[[UnitOfWork, Command, Any], Any]
 
 def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     cursor = data.pop("cursor")
-    inbound = Inbound(**data, body=canonical.loads(command.bodies[0]))
+    evidence = Evidence(Form(data.pop("form")), command.bodies[0])
+    inbound = Inbound(**data, body=evidence)
     turns.accept(
         draft,
         turn=command.stream,

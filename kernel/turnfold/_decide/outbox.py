@@ -274,7 +274,7 @@ def _queue_notice(draft: UnitOfWork, turn: Turn, notice: str) -> str | None:
         account=turn.account,
         conversation=turn.conversation,
         thread=turn.thread,
-        reply_to=turn.message_id,
+        reply_to=turn.message_id or None,
     )
     packed = (pack(Text(text)),)
     intent = Intent(

@@ -12,9 +12,8 @@ from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
-from turnfold._log.bodies import pack_inbound
 from turnfold._log.events import CursorAdvanced
-from turnfold._log.ids import cursor_of, inbound_key
+from turnfold._log.ids import cursor_of, inbound_key, original_key
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
@@ -26,7 +25,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import BackPressureError, StaleRunError
-from turnfold.messages import Inbound, identifier, token
+from turnfold.inbound import Inbound
+from turnfold.messages import identifier, token
 
 
 class TurnAct(Enum):
@@ -312,32 +312,62 @@ def accept(
     draft: UnitOfWork, turn: str, inbound: Inbound, cursor: SourceCursor | None = None
 ) -> Acceptance:
     """`turn` is the stream that the message gets if it is new."""
+    done = _known(draft, turn, inbound) or _new(draft, turn, inbound)
     if cursor is not None:
         advance(draft, cursor)
+    return done
+
+
+def _known(draft: UnitOfWork, turn: str, inbound: Inbound) -> Acceptance | None:
     key = inbound_key(inbound)
-    known = draft.lookup(key)
-    if known is not None:
-        # Ours already: an earlier COMMIT of this very call did reach the disk.
-        status, new = draft.turn(known).phase, known == turn
-        return Acceptance(turn_id=known, status=status, new=new)
+    known = draft.lookup(key) if key is not None else _made_before(draft, turn)
+    if known is None:
+        return None
+    # Ours already: an earlier COMMIT of this very call did reach the disk.
+    status, new = draft.turn(known).phase, known == turn
+    return Acceptance(turn_id=known, status=status, new=new)
+
+
+def _made_before(draft: UnitOfWork, turn: str) -> str | None:
+    """Without a key only the name of its own turn tells that a message is in the log."""
     draft.fresh(turn)
+    return None if draft.find_turn(turn) is None else turn
+
+
+def _new(draft: UnitOfWork, turn: str, inbound: Inbound) -> Acceptance:
+    draft.fresh(turn)
+    evidence = inbound.evidence
     draft.emit(
         turn,
         t.Accepted(
             channel=inbound.channel,
             account=inbound.account,
             conversation=inbound.conversation,
-            message_id=inbound.message_id,
+            message_id=inbound.message_id or "",
             event=inbound.event,
+            key=inbound.key,
             thread=inbound.thread,
             lane=inbound.route.lane,
-            body=draft.body(turn, pack_inbound(inbound)),
+            body=draft.body(turn, evidence.raw),
+            form=evidence.form,
             control=inbound.control,
+            sender=inbound.sender,
+            sent_at=inbound.sent_at,
+            revision=inbound.revision,
+            changes=_changed(draft, inbound),
         ),
     )
-    draft.key(key, turn)
+    key = inbound_key(inbound)
+    if key is not None:
+        draft.key(key, turn)
     start_if_free(draft, turn)
     return Acceptance(turn_id=turn, status=draft.turn(turn).phase, new=True)
+
+
+def _changed(draft: UnitOfWork, inbound: Inbound) -> str | None:
+    """The turn of the message that this one edits, where it was a turn."""
+    original = original_key(inbound)
+    return None if original is None else draft.lookup(original)
 
 
 def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
@@ -346,12 +376,6 @@ def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
     before = draft.cursor(name)
     if before is None or before.value != cursor.value:
         draft.emit(name, CursorAdvanced(cursor=cursor.value))
-
-
-def inbound_of(body: bytes) -> dict[str, object]:
-    """The body of a message as it was accepted."""
-    value = canonical.loads(body)
-    return value if isinstance(value, dict) else {}
 
 
 # --- Side effects that a handler remembers, so that a later run does not repeat them ---

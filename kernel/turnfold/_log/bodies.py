@@ -18,13 +18,7 @@ from turnfold._log import outbox_events as o
 from turnfold._log.events import Event
 from turnfold.enums import Format
 from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
-from turnfold.messages import (
-    File,
-    Inbound,
-    Native,
-    Payload,
-    Text,
-)
+from turnfold.messages import File, Native, Payload, Text
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _OCTETS = "application/octet-stream"
@@ -129,11 +123,6 @@ async def fetch_payload(
     content = content_in(data)
     stored = {} if content is None else {content: await read(stream, content)}
     return unpack(data, stored.__getitem__)
-
-
-def pack_inbound(inbound: Inbound) -> bytes:
-    """The body of an accepted message; its ids stand in the event."""
-    return canonical.dumps(_thaw(inbound.body))
 
 
 # --- How events name bodies: by number in their stream and by salted digest ---

@@ -6,28 +6,32 @@ from attrs import define
 
 from turnfold._log import outbox_events
 from turnfold._log.canonical import Integer
-from turnfold.enums import AbortReason, FailureClass, TurnOutcome
+from turnfold.enums import AbortReason, FailureClass, Form, TurnOutcome
 
 
 @define(kw_only=True, unsafe_hash=True)
 class Accepted:
     """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
-    its wall time. `differs`: a message with this key had other bytes."""
+    its wall time. `message_id` is empty where the platform gives none; `key` is then a
+    dedupe key of the caller. `form`: what the bytes of the body are. `changes`: the turn
+    of the message that this one edits."""
 
     channel: str
     account: str
     conversation: str
-    message_id: str
     body: str
     lane: str
+    message_id: str = ""
     event: str = "message"
+    key: str | None = None
+    form: Form = Form.JSON
+    changes: str | None = None
     thread: str | None = None
     control: bool = False
     cursor: str | None = None
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
-    differs: bool = False
 
 
 @define(kw_only=True, unsafe_hash=True)
@@ -39,6 +43,7 @@ class Dead:
     account: str
     body: str
     lane: str
+    form: Form = Form.BYTES
     conversation: str = ""
     message_id: str = ""
     event: str = "message"
@@ -58,7 +63,6 @@ class Joined:
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
-    differs: bool = False
 
 
 @define(kw_only=True, unsafe_hash=True)

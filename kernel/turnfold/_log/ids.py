@@ -4,13 +4,17 @@ from functools import lru_cache
 from hashlib import sha256, shake_128
 from itertools import product
 
+from attrs import evolve
+
 from turnfold.enums import GateScope, Kind
-from turnfold.messages import Inbound, escape
+from turnfold.inbound import Inbound
+from turnfold.messages import escape
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _DIGIT = (_DIGITS * 8).encode()  # one for each byte
 _TIME_SHIFTS = range(40, -10, -10)
 _TWO_DIGITS = tuple(map("".join, product(_DIGITS, repeat=2)))
+ORIGINAL = "message"  # the event of a message that is no edit
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
 
 
@@ -27,8 +31,19 @@ def _time_digits(now_ms: int) -> str:
     return "".join([_TWO_DIGITS[value >> shift & 1023] for shift in _TIME_SHIFTS])
 
 
-def inbound_key(inbound: Inbound) -> str:
-    return f"in:{inbound.dedupe_key}"
+def inbound_key(inbound: Inbound) -> str | None:
+    """None: nothing tells a repeat of this message from a new one."""
+    key = inbound.dedupe_key
+    return None if key is None else f"in:{key}"
+
+
+def original_key(inbound: Inbound) -> str | None:
+    """The key of the message whose edit or other event this is."""
+    if inbound.message_id is None or inbound.key is not None:
+        return None
+    if inbound.event == ORIGINAL and inbound.revision is None:
+        return None
+    return inbound_key(evolve(inbound, event=ORIGINAL, revision=None))
 
 
 def outbound_key(key: str) -> str:

@@ -64,7 +64,8 @@ _GOOD = frozenset(
 
 @define
 class Turn:
-    """The fold of a turn's log. `failed_runs` counts against the limit of runs."""
+    """The fold of a turn's log. `failed_runs` counts against the limit of runs.
+    `first`: its first event, for what is read seldom."""
 
     stream: str
     version: int
@@ -79,6 +80,7 @@ class Turn:
     event: str
     lane: str
     body: str
+    first: t.Accepted | t.Dead
     thread: str | None = None
     control: bool = False
     joined: tuple[str, ...] = ()  # bodies of merged messages
@@ -121,6 +123,7 @@ class Turn:
         new.event = self.event
         new.lane = self.lane
         new.body = self.body
+        new.first = self.first
         new.thread = self.thread
         new.control = self.control
         new.joined = self.joined
@@ -194,6 +197,7 @@ def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
         event=event.event,
         lane=event.lane,
         body=event.body,
+        first=event,
         thread=event.thread,
     )
     if isinstance(event, t.Accepted):

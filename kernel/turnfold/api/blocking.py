@@ -21,7 +21,7 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import NotOpenError
-from turnfold.messages import Inbound
+from turnfold.inbound import Inbound
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

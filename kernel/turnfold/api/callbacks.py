@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from turnfold._decide.turns import SourceCursor
-from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
@@ -29,11 +29,11 @@ from turnfold.api.handle import TurnHandle, inbound_of
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
     BackPressureError,
-    ContractError,
     InvalidInputError,
     StaleRunError,
 )
-from turnfold.messages import Inbound, Payload
+from turnfold.inbound import Inbound
+from turnfold.messages import Payload
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -146,13 +146,11 @@ class Handlers:
     async def _handle(self, stream: str) -> TurnHandle:
         turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
         store = self._kernel.store
-        body = canonical.loads(await read_body(store, stream, turn.body))
-        if not isinstance(body, dict):
-            raise ContractError(channel=turn.channel, problem="body is no object")
+        raw = await read_body(store, stream, turn.body)
         joined = [
-            canonical.loads(await read_body(store, stream, ref)) for ref in turn.joined
+            json.loads(await read_body(store, stream, ref)) for ref in turn.joined
         ]
-        return TurnHandle(self._kernel, turn, inbound_of(turn, body), joined)
+        return TurnHandle(self._kernel, turn, inbound_of(turn, raw), joined)
 
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:

@@ -25,6 +25,7 @@ from turnfold._log.ids import (
     ENTRY,
     TURN,
     inbound_key,
+    original_key,
     outbound_key,
 )
 from turnfold._runtime.channel import AttachedChannel
@@ -42,9 +43,9 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import InvalidInputError, OwnedError, RequestedError
+from turnfold.inbound import Inbound
 from turnfold.messages import (
     File,
-    Inbound,
     Payload,
     Route,
     Text,
@@ -108,7 +109,8 @@ class Commands:
             raise InvalidInputError(field="inbound", problem=problem)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
-            wanted = Wanted(keys=frozenset((inbound_key(inbound),)))
+            keys = (inbound_key(inbound), original_key(inbound))
+            wanted = Wanted(keys=frozenset(key for key in keys if key is not None))
             decision = partial(turns.accept, turn=turn, inbound=inbound, cursor=cursor)
             try:
                 return self._accepted(await self.append(decision, wanted))

@@ -1,6 +1,6 @@
 """What an embedder holds of a turn: the one it accepted, the one its handler answers."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from attrs import frozen
 from turnfold._decide import turns
 from turnfold._decide.outbox import Enqueued
 from turnfold._log import canonical
+from turnfold._log import events as t
 from turnfold._log.bodies import read_body
 from turnfold._log.ids import reply_entry
 from turnfold._runtime.programs import Decision
@@ -21,7 +22,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import OwnedError, StaleRunError, StepInDoubtError
-from turnfold.messages import Inbound, Payload, check_id, json_value
+from turnfold.inbound import Evidence, Inbound
+from turnfold.messages import Payload, check_id, json_value
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -74,6 +76,12 @@ class TurnHandle:
     def run(self) -> int:
         """1 for the first run; more after a failure or the death of a process."""
         return self._turn.run
+
+    @property
+    def changes(self) -> str | None:
+        """The id of the turn whose message this one edits; None for any other."""
+        first = self._turn.first
+        return first.changes if isinstance(first, t.Accepted) else None
 
     async def previous(self) -> Sequence[Said]:
         """What earlier runs have said; for handlers registered with resume=True."""
@@ -178,15 +186,21 @@ class TurnHandle:
         return result
 
 
-def inbound_of(turn: Turn, body: Mapping[str, Any]) -> Inbound:
+def inbound_of(turn: Turn, raw: bytes) -> Inbound:
     """The message as it was accepted."""
+    first = turn.first
+    assert isinstance(first, t.Accepted)  # noqa: S101  nothing else is run
     return Inbound(
         turn.channel,
         account=turn.account,
         conversation=turn.conversation,
-        message_id=turn.message_id,
+        message_id=turn.message_id or None,
         event=turn.event,
+        revision=first.revision,
+        key=first.key,
         thread=turn.thread,
-        body=body,
+        sender=first.sender,
+        sent_at=first.sent_at,
+        body=Evidence(first.form, raw),
         control=turn.control,
     )

@@ -48,13 +48,17 @@ def _key_of(event: Event, state: State | t.Accepted | None) -> str | None:
     """`state`: of the event's stream; the fields that make a key never change."""
     match event:
         case t.Accepted():
-            return f"in:{inbound_key(event, event)}"
+            return _named(inbound_key(event, event))
         case t.Joined() if isinstance(state, Turn | t.Accepted):
-            return f"in:{inbound_key(state, event)}"
+            return _named(inbound_key(state, event))
         case o.Queued() if event.key is not None and event.turn is None:
             return outbound_key(event.key)
         case _:
             return None
+
+
+def _named(key: str | None) -> str | None:
+    return None if key is None else f"in:{key}"
 
 
 def keys_of(told: Sequence[tuple[int, Event]]) -> Iterator[tuple[str, int]]:

@@ -185,7 +185,9 @@ class Messages:
             case _:
                 pass
 
-    def _once(self, key: str, at: int, say: Say) -> None:
+    def _once(self, key: str | None, at: int, say: Say) -> None:
+        if key is None:
+            return
         seen = self._seen.get(key)
         if seen is not None and at - seen < HORIZON_MS:
             say(Rule.ONE_TURN, f"the message {key} was accepted before")
@@ -274,15 +276,16 @@ def _resubmitted(before: Turn, say: Say) -> None:
         say(Rule.FROZEN_PLAN, "resubmitted after its bodies were erased")
 
 
-def inbound_key(place: t.Accepted | Turn, message: t.Accepted | t.Joined) -> str:
-    """The dedupe key of a message, as the log format writes it."""
-    parts = (
-        place.channel,
-        place.account,
-        place.conversation,
-        message.message_id,
-        message.event,
-    )
+def inbound_key(place: t.Accepted | Turn, message: t.Accepted | t.Joined) -> str | None:
+    """The dedupe key of a message, as the log format writes it; None if it has none."""
+    parts = [place.channel, place.account]
+    if isinstance(message, t.Accepted) and message.key is not None:
+        parts += ["", message.key]
+    elif not message.message_id:
+        return None
+    else:
+        parts += [place.conversation, message.message_id, message.event]
+        parts += [] if message.revision is None else [message.revision]
     return "/".join(p.replace("%", "%25").replace("/", "%2F") for p in parts)
 
 

@@ -25,6 +25,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, Gate, StoreState
 from turnfold._state.turn import Turn
 from turnfold.errors import NotFoundError
+from turnfold.inbound import Inbound
 from turnfold.inspect import outlook, timeline
 from turnfold.inspect.lookup import (
     INBOX,
@@ -51,7 +52,6 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
-from turnfold.messages import Inbound
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
@@ -139,6 +139,7 @@ class Inspect:
         message_id: str,
         account: str = "default",
         event: str = "message",
+        revision: str | None = None,
     ) -> TurnView | None:
         """The turn of an inbound message, with its runs, entries, parts, attempts and
         receipts; None if the message is not in the log."""
@@ -148,10 +149,12 @@ class Inspect:
             conversation=conversation,
             message_id=message_id,
             event=event,
+            revision=revision,
         )
         return await self._inbound(inbound_key(message))
 
-    async def _inbound(self, key: str) -> TurnView | None:
+    async def _inbound(self, key: str | None) -> TurnView | None:
+        assert key is not None  # noqa: S101  a message with an id has a key
         stream = (await self._store.fetch(Wanted(keys=frozenset((key,))))).keys[key]
         found = None if stream is None else await self._show(stream)
         return found if isinstance(found, TurnView) else None
@@ -164,6 +167,7 @@ class Inspect:
         message_id: str,
         account: str = "default",
         event: str = "message",
+        revision: str | None = None,
     ) -> Answer:
         """ "I wrote and got no answer": why."""
         message = Inbound(
@@ -172,6 +176,7 @@ class Inspect:
             conversation=conversation,
             message_id=message_id,
             event=event,
+            revision=revision,
         )
         key = inbound_key(message)
         # The inbox first: a command leaves it for the log, and never comes back.
@@ -290,7 +295,7 @@ class Inspect:
             control=turn.control,
             created=turn.created,
             updated=turn.updated,
-            inbound=timeline.inbound_of(records, partial(model.preview, turn.stream)),
+            inbound=timeline.inbound_of(records, partial(model.said, turn.stream)),
             runs=timeline.runs_of(records, text, named),
             finals=turn.finals,
             notice=turn.notice,

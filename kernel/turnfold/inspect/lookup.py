@@ -1,6 +1,7 @@
 """State for questions, read from a store as it is asked for: nothing is written, and
 nothing outlives the question."""
 
+import json
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -10,7 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from json.encoder import encode_basestring
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
@@ -40,13 +41,14 @@ from turnfold._state.fold import (
     fold,
     restore,
 )
-from turnfold.enums import Phase
+from turnfold.enums import Form, Phase
 from turnfold.errors import (
     CorruptLogError,
     InvalidInputError,
     NotFoundError,
     StoreError,
 )
+from turnfold.inbound import Evidence, printable
 from turnfold.inspect.views import Row
 from turnfold.ports.store import (
     Body,
@@ -213,6 +215,14 @@ class ReadModel:
             return "(text not kept)"
         return data.decode("utf-8", "replace")
 
+    def said(self, stream: str, ref: str, form: Form) -> str | None:
+        """The beginning of what an inbound message says; None if it is gone."""
+        try:
+            data = checked(ref, self.stored(place_of(stream, ref)))
+        except (StoreError, InvalidInputError):
+            return None
+        return _said(Evidence(form, data).value)
+
     def preview(self, stream: str, ref: str) -> str | None:
         """The beginning of what a body says to a reader; None if it is gone."""
         try:
@@ -227,6 +237,16 @@ class ReadModel:
                 return f"file {name}"
             case _:
                 return canonical.dumps(body).decode()[:_PREVIEW]
+
+
+def _said(body: Any) -> str:
+    match body:
+        case {"text": str(text)} | str(text):
+            return printable(text[:_PREVIEW])
+        case bytes():
+            return body[:_PREVIEW].decode("utf-8", "replace")
+        case _:
+            return printable(json.dumps(body, ensure_ascii=False)[:_PREVIEW])
 
 
 def _folded(records: Sequence[Record]) -> State | CorruptLogError | None:

@@ -12,7 +12,7 @@ from turnfold._log.codec import decode
 from turnfold._log.events import NAMES, Event
 from turnfold._state import fold
 from turnfold._state.entry import Entry
-from turnfold.enums import PartAct, Trial
+from turnfold.enums import Form, PartAct, Trial
 from turnfold.errors import CorruptLogError
 from turnfold.inspect.views import (
     AttemptView,
@@ -150,7 +150,8 @@ def _turn(event: Event) -> str | None:
     match event:
         case t.Accepted():
             what = "control input" if event.control else "message"
-            return f"{what} {event.message_id} accepted"
+            edits = f", an edit of {event.changes}" if event.changes else ""
+            return f"{what} {event.message_id or '(without an id)'} accepted{edits}"
         case t.Dead():
             where = f"{event.channel}/{event.account}"
             return f"an update of {where} that nobody can read"
@@ -232,6 +233,7 @@ def _ledger(event: Event) -> str:
 # --- From the records of a stream to a view of it: attempts with their outcomes, runs with ---
 
 
+Said = Callable[[str, Form], str | None]  # the same for the body of a message
 Preview = Callable[[str], str | None]  # the name of a body to what it says
 
 
@@ -403,7 +405,7 @@ def _happened(record: Record, text: Text) -> Iterator[EventView]:
         )
 
 
-def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView, ...]:
+def inbound_of(records: Sequence[Record], preview: Said) -> tuple[InboundView, ...]:
     """The message that began a turn, and those that joined it."""
     found: list[InboundView] = []
     for at, event in _events(records):
@@ -416,7 +418,11 @@ def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView
                 message_id=event.message_id,
                 event=event.event,
                 at=at,
-                text=preview(event.body),
+                text=preview(event.body, event.form),
+                sender=event.sender if isinstance(event, t.Accepted) else None,
+                sent_at=event.sent_at if isinstance(event, t.Accepted) else None,
+                revision=event.revision if isinstance(event, t.Accepted) else None,
+                changes=event.changes if isinstance(event, t.Accepted) else None,
             )
             found.append(first)
         elif isinstance(event, t.Joined) and found:
@@ -425,7 +431,7 @@ def inbound_of(records: Sequence[Record], preview: Preview) -> tuple[InboundView
                 message_id=event.message_id,
                 event=event.event,
                 at=at,
-                text=preview(event.body),
+                text=preview(event.body, Form.JSON),
             )
             found.append(later)
     return tuple(found)

@@ -118,8 +118,12 @@ class InboundView:
     thread: str | None
     message_id: str
     event: str
-    at: int
+    at: int  # when it was accepted
     text: str | None
+    sender: str | None = None
+    sent_at: int | None = None  # wall ms, as the platform says
+    revision: str | None = None
+    changes: str | None = None  # the turn whose message this one edits
 
 
 @frozen(kw_only=True)

@@ -17,7 +17,8 @@ from turnfold.enums import (
     GateScope,
     Kind,
 )
-from turnfold.messages import Inbound, Payload, Route
+from turnfold.inbound import Inbound
+from turnfold.messages import Payload, Route
 
 
 @frozen(kw_only=True)

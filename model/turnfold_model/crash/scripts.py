@@ -22,13 +22,8 @@ from turnfold._runtime.programs import (
 from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason, Kind
 from turnfold.errors import NotOpenError, StoreError
-from turnfold.messages import (
-    File,
-    Inbound,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Payload, Route, Text
 from turnfold_model.crash.scenario import Scenario
 
 CHANNEL = "model"

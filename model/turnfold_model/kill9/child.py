@@ -18,12 +18,8 @@ from turnfold.enums import (
     Kind,
     Status,
 )
-from turnfold.messages import (
-    File,
-    Inbound,
-    Route,
-    Text,
-)
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Route, Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,

@@ -9,6 +9,7 @@ from typing import Final
 
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.guards import GUARDS
+from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.recovery import RECOVERY
@@ -282,7 +283,7 @@ DECISIONS: Final = (
     one(
         "no dedupe: the key of a message is not kept",
         "decision",
-        f"{_D}.turns:accept",
+        f"{_D}.turns:_new",
         "draft.key(key, turn)",
         "pass",
         "crash:one",
@@ -290,7 +291,7 @@ DECISIONS: Final = (
     one(
         "a message whose commit landed unseen is not new to its caller",
         "decision",
-        f"{_D}.turns:accept",
+        f"{_D}.turns:_known",
         "known == turn",
         "False",
         f"{_FAULTS}::a_commit_that_landed",
@@ -437,5 +438,6 @@ MUTANTS: Final = (
     *OWNING,
     *WAITING,
     *PARTS,
+    *INBOUND,
     *STORE,
 )

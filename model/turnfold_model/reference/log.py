@@ -176,11 +176,14 @@ class Log:
         if not isinstance(turn, Turn):
             return
         data = event["data"]
-        message = str(data["message_id"])
-        key = (*turn.place, message, str(data.get("event", "message")))
+        own, message = data.get("key"), data.get("message_id", "")
+        if own is None and not message:
+            return  # nothing tells a repeat
+        words = (message, data.get("event", "message"), data.get("revision"))
+        key = (*turn.place[:2], own) if own is not None else (*turn.place, *words)
         seen = self._keys.get(key)
         again = seen is not None and event["at"] - seen < self._horizon_ms
-        need(not again, "INV-9", f"message {message} was accepted before")
+        need(not again, "INV-9", f"message {own or message} was accepted before")
         self._keys[key] = event["at"]
 
     def _may_start(self, stream: str, turn: Turn, _moment: Moment) -> None:

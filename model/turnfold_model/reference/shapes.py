@@ -37,6 +37,7 @@ PROVEN_BY_REFUSAL: Final = frozenset(
 ACTS: Final = frozenset({"placeholder", "send", "edit"})
 TRIALS: Final = frozenset({"plan", "look_up"})
 DECORATIONS: Final = frozenset({"reply_to", "thread", "format"})
+FORMS: Final = frozenset({"json", "text", "bytes"})
 OUTCOMES: Final = frozenset(
     [
         "replied",

@@ -9,12 +9,19 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from turnfold_model.reference.kinds import Record, need, one_of, texts, whole, words
-from turnfold_model.reference.shapes import ABORTS, CLASSES, OUTCOMES, Ledger, Turn
+from turnfold_model.reference.shapes import (
+    ABORTS,
+    CLASSES,
+    FORMS,
+    OUTCOMES,
+    Ledger,
+    Turn,
+)
 
 
 def accepted(data: Record) -> Turn:
-    words(data, "message_id")
     words(data, "body")
+    need(data.get("form", "json") in FORMS, "field", "form is none of its words")
     place = (words(data, "channel"), words(data, "account"))
     return Turn(
         phase="accepted",

@@ -23,7 +23,8 @@ from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
 from turnfold.enums import BlindPolicy, Flush
 from turnfold.errors import NotFoundError
-from turnfold.messages import Inbound, Route
+from turnfold.inbound import Inbound
+from turnfold.messages import Route
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore

@@ -1,0 +1,201 @@
+"""Messages that come in. What they hold is evidence: it is kept as it came."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from turnfold.enums import Form
+from turnfold.errors import InvalidInputError
+from turnfold.messages import (
+    Route,
+    check_enum,
+    check_ms,
+    escape,
+    flag,
+    identifier,
+    optional_identifier,
+    optional_token,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    kind = type(value).__name__
+    msg = f"Object of type {kind} is not JSON serializable"
+    raise TypeError(msg)
+
+
+_how: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
+_encode = json.JSONEncoder(ensure_ascii=False, **_how).encode
+_encode_ascii = json.JSONEncoder(**_how).encode
+_REMEDY = "pass the bytes or the text that came, or json.dumps(body, default=str)"
+
+
+@frozen
+class Evidence:
+    """A body as it is stored: bytes as they came, text as UTF-8, anything else as JSON
+    that was written once."""
+
+    form: Form
+    raw: bytes
+
+    @property
+    def value(self) -> Any:
+        """What was given. JSON is read again at each call; nobody else holds the value."""
+        match self.form:
+            case Form.BYTES:
+                return self.raw
+            case Form.TEXT:
+                return self.raw.decode("utf-8", "surrogatepass")
+            case Form.JSON:
+                return json.loads(self.raw)
+
+
+NO_BODY = Evidence(Form.JSON, b"{}")
+
+
+def evidence_of(body: Any) -> Evidence:
+    if isinstance(body, Evidence):
+        return body
+    if isinstance(body, bytes | bytearray | memoryview):
+        return Evidence(Form.BYTES, bytes(body))
+    if isinstance(body, str):
+        return Evidence(Form.TEXT, body.encode("utf-8", "surrogatepass"))
+    return Evidence(Form.JSON, _json(body))
+
+
+def _json(body: Any) -> bytes:
+    """Floats, NaN and integers of any size, as Python's own JSON writes them."""
+    try:
+        text = _encode(body)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidInputError(field="body", problem=f"{exc}; {_REMEDY}") from exc
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it
+        return _encode_ascii(body).encode()
+
+
+def wall_ms(value: Any) -> int | None:
+    """Wall time in ms, given as that or as a datetime with a time zone."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            problem = "a datetime without a time zone; pass sent_at.replace(tzinfo=UTC)"
+            raise InvalidInputError(field="sent_at", problem=problem)
+        value = (value - _EPOCH) // timedelta(milliseconds=1)
+    if type(value) is not int:
+        kind = type(value).__name__
+        problem = f"expected ms UTC or an aware datetime, got {kind}"
+        if isinstance(value, float):
+            problem += "; seconds become int(sent_at * 1000)"
+        raise InvalidInputError(field="sent_at", problem=problem)
+    return check_ms("sent_at", value)
+
+
+def _form(value: Any) -> Form:
+    return check_enum("form", value, Form)
+
+
+def printable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+@frozen
+class Inbound:
+    """A message as it came in.
+
+    Its dedupe key is (channel, account, conversation, message_id, event) and the
+    `revision`, if there is one: the same again is the same message. Where the platform
+    gives no id, `message_id` is None; then `key`, a dedupe key of the caller that holds
+    within channel and account, tells a repeat, and without it each message is a new one.
+    Ids may be given as integers; they become text.
+
+    `body`: the bytes that came, text, or any JSON. `sender`: who wrote it, as the
+    platform says. `sent_at`: wall time in ms UTC, or a datetime with a time zone.
+    `revision`: which edit of a message this is.
+    """
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier, kw_only=True)
+    conversation: str = field(validator=identifier, kw_only=True)
+    message_id: str | None = field(validator=optional_identifier, kw_only=True)
+    event: str = field(default="message", validator=identifier, kw_only=True)
+    revision: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    key: str | None = field(default=None, validator=optional_identifier, kw_only=True)
+    thread: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    sender: str | None = field(default=None, validator=optional_token, kw_only=True)
+    sent_at: int | None = field(default=None, converter=wall_ms, kw_only=True)
+    evidence: Evidence = field(
+        default=NO_BODY, converter=evidence_of, alias="body", kw_only=True
+    )
+    control: bool = field(default=False, validator=flag, kw_only=True)
+
+    if TYPE_CHECKING:  # what is taken, beside what is kept
+
+        def __init__(
+            self,
+            channel: str,
+            *,
+            account: str | int = ...,
+            conversation: str | int,
+            message_id: str | int | None,
+            event: str = ...,
+            revision: str | int | None = ...,
+            key: str | int | None = ...,
+            thread: str | int | None = ...,
+            sender: str | int | None = ...,
+            sent_at: int | datetime | None = ...,
+            body: Any = ...,
+            control: bool = ...,
+        ) -> None: ...
+
+    @property
+    def body(self) -> Any:
+        """The body as it was given: bytes, text, or JSON that is read again at each
+        call. `evidence.raw` has the bytes that are stored."""
+        return self.evidence.value
+
+    @property
+    def text(self) -> str:
+        """A body that is text, or its `text`; nothing when the message has none. A
+        lone surrogate, which could not be sent back, is replaced."""
+        value = self.body
+        if isinstance(value, dict):
+            value = value.get("text", "")
+        return printable(value) if isinstance(value, str) else ""
+
+    @property
+    def route(self) -> Route:
+        """Where an answer to this message goes."""
+        return Route(
+            channel=self.channel,
+            account=self.account,
+            conversation=self.conversation,
+            thread=self.thread,
+            reply_to=self.message_id,
+        )
+
+    @property
+    def dedupe_key(self) -> str | None:
+        """None: nothing tells a repeat of this message from a new one."""
+        parts = [self.channel, self.account]
+        if self.key is not None:
+            parts += ["", self.key]
+        elif self.message_id is None:
+            return None
+        else:
+            parts += [self.conversation, self.message_id, self.event]
+            parts += [] if self.revision is None else [self.revision]
+        return "/".join(escape(part) for part in parts)
