@@ -261,8 +261,60 @@ async def test_an_entry_cannot_ask_for_a_mark_that_its_channel_does_not_show(
     assert entry(kernel, early.entry_id).on_unknown is BlindPolicy.HOLD
 
 
+@pytest.mark.case("V14")
+@pytest.mark.parametrize(
+    ("before", "after", "calls"),
+    [((KEYED,), (KEYED,), 2), ((KEYED,), (), 1), ((), (KEYED,), 1), ((LOOKUP,), (), 1)],
+)
+async def test_a_part_in_doubt_relies_on_what_plan_and_channel_both_name(
+    lone: Gateway,
+    before: tuple[DeliveryClass, ...],
+    after: tuple[DeliveryClass, ...],
+    calls: int,
+) -> None:
+    attached(lone, *before)
+    kernel, name = await sent(lone, hang())
+    attached(lone, *after)
+    kernel = await lone.restart(kernel)
+    await lone.advance(60_000)
+    assert len(lone.platform.calls) == calls
+    assert not lone.platform.asked
+    held = entry(kernel, name).phase is Phase.PARKED
+    assert held == (calls == 1)
+
+
+@pytest.mark.case("V14")
+async def test_absence_counts_after_the_longer_settle_time(lone: Gateway) -> None:
+    attached(lone, LOOKUP, settle_ms=1_000)
+    kernel, _ = await sent(lone, hang())
+    attached(lone, LOOKUP, settle_ms=30_000)
+    kernel = await lone.restart(kernel)
+    await lone.advance(29_000)
+    assert len(lone.platform.calls) == 1
+    await lone.advance(2_000)
+    assert len(lone.platform.calls) == 2
+
+
+@pytest.mark.case("V11", "V14")
+async def test_a_part_is_held_where_its_channel_shows_no_mark_any_more(
+    lone: Gateway,
+) -> None:
+    lone.on_unknown = "resend_marked"
+    kernel, name = await sent(lone, hang())
+    plain = Unmarked()
+    lone.channels = {("t", "default"): plain}
+    lone.on_unknown = "hold"
+    kernel = await lone.restart(kernel)
+    await lone.advance(60_000)
+    assert not plain.calls
+    assert entry(kernel, name).phase is Phase.PARKED
+
+
 class Unmarked:
+    calls = 0
+
     async def send(self, part: Any, key: str, attempt: Any) -> Unknown:
+        self.calls += 1
         return Unknown(cause="cut")
 
 

@@ -18,6 +18,7 @@ from turnfold.enums import (
     Phase,
     TurnPhase,
 )
+from turnfold.ports.channel import PartClass
 
 KEYED, LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
 PART = PlannedPart(
@@ -117,6 +118,29 @@ def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
     assert not rules.no_doubt(blind)
     assert not rules.may_look_up(blind)
     assert rules.may_look_up(ENTRY)
+
+
+@pytest.mark.case("V14")
+@pytest.mark.parametrize(
+    ("claimed", "classes", "window", "settle"),
+    [
+        (PartClass(classes=(KEYED, LOOKUP)), (KEYED, LOOKUP), 100, 120_000),
+        (PartClass(classes=(LOOKUP,), settle_ms=0), (LOOKUP,), 100, 120_000),
+        (PartClass(classes=(KEYED,), key_window_ms=99), (KEYED,), 99, 120_000),
+        (PartClass(classes=(KEYED,), key_window_ms=101), (KEYED,), 100, 120_000),
+        (PartClass(settle_ms=120_001), (), 100, 120_001),
+    ],
+)
+def test_the_class_in_force_is_what_plan_and_channel_both_name(
+    claimed: PartClass,
+    classes: tuple[DeliveryClass, ...],
+    window: int,
+    settle: int,
+) -> None:
+    part = rules.in_force(PART, claimed)
+    assert (part.classes, part.key_window_ms) == (classes, window)
+    assert part.settle_ms == settle
+    assert (part.key, part.body) == (PART.key, PART.body)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.gates import close_gate, passing
 from turnfold._decide.outbox import after_close
-from turnfold._decide.schedule import attempt_if_free
+from turnfold._decide.schedule import as_offered, attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
@@ -143,7 +143,8 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
 
 def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     """This attempt surely failed, but an older one may have been accepted."""
-    if RULES[outcome.failure].ends and not rules.may_look_up(entry):
+    asks = rules.may_look_up(as_offered(draft, entry))
+    if RULES[outcome.failure].ends and not asks:
         reason = Reason.OUTCOME_UNKNOWN
         fail_entry(draft, entry, reason, outcome.failure, outcome.detail)
     else:
@@ -207,7 +208,7 @@ def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
 
 def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
     sends = policy_in_doubt(draft, entry) not in (BlindPolicy.HOLD, BlindPolicy.DROP)
-    keyed = DeliveryClass.KEYED in entry.classes
+    keyed = DeliveryClass.KEYED in as_offered(draft, entry).classes
     waiting_helps = sends or keyed
     due = _again(draft, entry, cause) if waiting_helps else draft.now
     if waiting_helps and not keyed and cause == DEADLINE:
@@ -391,6 +392,7 @@ def policy_in_doubt(draft: UnitOfWork, entry: Entry) -> BlindPolicy:
     """What happens to a part in doubt that cannot be asked about. A look-up that cannot
     tell, ever, is for a person: its class promised to ask. So is a part that its policy
     has sent again before."""
+    entry = as_offered(draft, entry)
     if rules.may_look_up(entry):
         return BlindPolicy.HOLD
     policy = entry.on_unknown

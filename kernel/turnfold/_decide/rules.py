@@ -5,14 +5,19 @@ module, so that a test can take one guard out and show that something breaks wit
 it: each guard is a mutant (specs/guarantees.md).
 """
 
+from attrs import evolve
+
+from turnfold._log.outbox_events import PlannedPart
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
+    BlindPolicy,
     DeliveryClass,
     PartEnd,
     Phase,
     TurnPhase,
 )
+from turnfold.ports.channel import PartClass
 
 
 def not_expired(entry: Entry, now: int) -> bool:
@@ -44,6 +49,24 @@ def not_quarantined(entry: Entry, limit: int) -> bool:
 def not_settled(entry: Entry, part: int) -> bool:
     """INV-4: a receipt for a part forbids any later dispatch of it."""
     return part < entry.count and not entry.ended(part)
+
+
+def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
+    """INV-2: what may be relied on is what the frozen plan and the attached channel both
+    name: the classes of both, the smaller window and the longer settle time. What none
+    of them names in common is blind."""
+    windows = [w for w in (part.key_window_ms, claimed.key_window_ms) if w is not None]
+    return evolve(
+        part,
+        classes=tuple([c for c in part.classes if c in claimed.classes]),
+        key_window_ms=min(windows, default=None),
+        settle_ms=max(part.settle_ms, claimed.settle_ms),
+    )
+
+
+def can_mark(policy: BlindPolicy, *, marks: bool) -> bool:
+    """INV-2: a second send that must show a mark needs a channel that shows it."""
+    return marks or policy is not BlindPolicy.RESEND_MARKED
 
 
 def key_window_open(entry: Entry, now: int, sure_from: int) -> bool:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 
 from turnfold._decide import rules
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold.enums import Phase
+from turnfold.enums import BlindPolicy, Phase
 from turnfold.errors import RuleBrokenError
 
 
@@ -121,7 +121,21 @@ def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
     return not (alive and rules.budget_left(entry))
 
 
+def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
+    """The entry with the class in force for its part at hand, for a decision about a
+    doubt. Without its channel the frozen plan alone speaks."""
+    desk = draft.context.desks.get((entry.channel, entry.account))
+    if desk is None or desk.offer is None or entry.part >= len(entry.parts):
+        return entry
+    part = rules.in_force(entry.current, desk.offer(entry.current.kind))
+    if not rules.can_mark(entry.on_unknown, marks=desk.marks):
+        part = evolve(part, policy=BlindPolicy.HOLD)
+    parts = (*entry.parts[: entry.part], part, *entry.parts[entry.part + 1 :])
+    return entry if parts == entry.parts else evolve(entry, parts=parts)
+
+
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
+    entry = as_offered(draft, entry)
     here = (entry.channel, entry.account) in draft.context.desks
     if draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
@@ -212,7 +226,8 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
         return "budget_left"
     if not rules.not_quarantined(entry, draft.settings.max_crashes):
         return "not_quarantined"
-    if not rules.resend_allowed(entry, now, draft.sure_from):
+    held_to = as_offered(draft, entry) if entry.doubt else entry
+    if not rules.resend_allowed(held_to, now, draft.sure_from):
         return "resend_allowed"
     if not rules.head_of_lane(entry.stream, _turn_to_send(entry, front)):
         return "head_of_lane"

@@ -37,6 +37,7 @@ from turnfold.errors import (
     NotFoundError,
     OwnedError,
 )
+from turnfold.ports.channel import PartClass
 from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
 from turnfold.settings import Settings
 
@@ -135,6 +136,8 @@ class ChannelFacts:
     """What the kernel knows of one attached channel when it decides."""
 
     prepares: Callable[[str], bool]  # does a part of this kind need prepare()?
+    offer: Callable[[str], PartClass] | None = None  # its claim; None: not known here
+    marks: bool = True  # it shows that an attempt is marked
 
 
 @frozen(kw_only=True)

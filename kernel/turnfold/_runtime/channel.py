@@ -16,6 +16,7 @@ from typing import Any
 
 from turnfold._decide import rules
 from turnfold._decide.plan import MEASURES, Plan, make_plan
+from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.bodies import EncodedPayload
 from turnfold._runtime.calls import (
     Calling,
@@ -257,6 +258,14 @@ class AttachedChannel:
         """Does a part of this kind need prepare()?"""
         kinds = self.capabilities.prepares
         return self._prepare is not None and (kinds is None or kind in kinds)
+
+    def facts(self) -> ChannelFacts:
+        """What decisions may know of it."""
+        return ChannelFacts(
+            prepares=self.prepares,
+            offer=self.capabilities.of,
+            marks=self.capabilities.marks,
+        )
 
     def plan(
         self,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
+from turnfold._decide import rules
 from turnfold._decide.outcomes import DEADLINE
 from turnfold._decide.unit_of_work import AttemptRef
 from turnfold._log.bodies import fetch_payload, place_of, read_body
@@ -217,7 +218,7 @@ class Sender:
     async def reconcile(self, channel: AttachedChannel, entry: Entry) -> Asked:
         """Ask the platform what became of a part. An answer does not make an entry
         quiet: a request that was sent before may still land."""
-        unsettled = self._unsettled(entry)
+        unsettled = self._unsettled(entry, channel)
         try:
             part = await self._part(entry)
         except TurnfoldError as exc:
@@ -249,11 +250,12 @@ class Sender:
 
     # --- what is still on the wire, and since when nothing is ---
 
-    def _unsettled(self, entry: Entry) -> int:
+    def _unsettled(self, entry: Entry, channel: AttachedChannel) -> int:
         """How long an old request may still land. Counted from the end of our own
         call, or from when we became the worker if another process made it, on a
         monotonic clock and never by the wall. Taken before the question is asked."""
-        settle = entry.current.settle_ms
+        claimed = channel.capabilities.of(entry.current.kind)
+        settle = rules.in_force(entry.current, claimed).settle_ms
         if entry.stream in self.hung:
             return max(settle, 1_000)
         quiet = self._quiet.get(entry.stream, self._began)

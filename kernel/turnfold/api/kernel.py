@@ -117,7 +117,7 @@ class Kernel(Waiting, Commands):
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
         desk = attached(name, account, channel, on_unknown)
         self._desks[key] = desk
-        self._views[key] = ChannelFacts(prepares=desk.prepares)
+        self._views[key] = desk.facts()
         if self._driver is not None and self._driver.works:
             self._driver.start(
                 scheduler.behind(account_scope(name, account), self._driver.book)

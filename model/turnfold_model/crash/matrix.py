@@ -30,6 +30,8 @@ SMALL: Final = (
     Scenario(name="blind-drop", classes=(), policy=_DROP, parts=2, crashes=2),
     Scenario(name="blind-resend", classes=(), policy=_RESEND, parts=2, crashes=2),
     Scenario(name="blind-marked", classes=(), policy=_MARKED, crashes=2),
+    Scenario(name="keyed-then-blind", weaker=(), parts=2, crashes=2),
+    Scenario(name="both-then-lookup", classes=_KL, weaker=_L, parts=2, crashes=2),
     Scenario(name="keyed-fault", parts=2, crashes=1, faults=1),
     Scenario(name="lookup-fault", classes=_L, parts=2, crashes=1, faults=1),
     Scenario(name="blind-fault", classes=(), parts=2, crashes=1, faults=1),

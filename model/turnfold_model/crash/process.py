@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from attrs import evolve
+
 from turnfold._decide.unit_of_work import (
-    ChannelFacts,
     Context,
     Fence,
     UnitOfWork,
@@ -36,7 +37,7 @@ from turnfold._runtime.programs import (
 from turnfold._state.entry import Entry
 from turnfold._state.fold import STORE, StoreState
 from turnfold.clock import Clock
-from turnfold.enums import FailureClass, Kind, Phase
+from turnfold.enums import DeliveryClass, FailureClass, Kind, Phase
 from turnfold.errors import FateUnknownError, NotOpenError, StoreError
 from turnfold.messages import Route
 from turnfold.ports.channel import (
@@ -78,7 +79,13 @@ class _Channel:
     """The platform as a kernel sees it; it is never awaited here."""
 
     def __init__(self, world: World) -> None:
-        self.capabilities = world.scenario.capabilities
+        scenario = world.scenario
+        weaker = scenario.weaker is not None and world.crashes < scenario.crashes
+        if weaker:
+            world.platform.keyed = DeliveryClass.KEYED in (scenario.weaker or ())
+        self.capabilities = (
+            scenario.weaker_capabilities if weaker else scenario.capabilities
+        )
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         del part, key, attempt
@@ -169,7 +176,7 @@ class Process:
 
     def context(self) -> Context:
         prepares = self.scenario.prepares
-        desk = ChannelFacts(prepares=lambda _: prepares)
+        desk = evolve(self._desk.facts(), prepares=lambda _: prepares)
         return Context(
             now=max(self.now(), self.book.last_at),
             settings=self.scenario.settings,

@@ -38,12 +38,14 @@ class Scenario:
     a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
-    step, when its successor has done anything, or all. `dropped`: an assumption that
-    does not hold; then something must break."""
+    step, when its successor has done anything, or all. `weaker`: after a crash the
+    channel claims these classes, and the platform gives no more. `dropped`: an assumption
+    that does not hold; then something must break."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
     policy: BlindPolicy = BlindPolicy.HOLD
+    weaker: tuple[DeliveryClass, ...] | None = None
     messages: int = 1
     parts: int = 1
     blocks: int = 0
@@ -79,8 +81,15 @@ class Scenario:
 
     @cached_property
     def capabilities(self) -> Capabilities:
+        return self._claims(self.classes)
+
+    @cached_property
+    def weaker_capabilities(self) -> Capabilities:
+        return self._claims(self.weaker or ())
+
+    def _claims(self, classes: tuple[DeliveryClass, ...]) -> Capabilities:
         offer = PartClass(
-            classes=self.classes, key_window_ms=self.window_ms, settle_ms=SETTLE_MS
+            classes=classes, key_window_ms=self.window_ms, settle_ms=SETTLE_MS
         )
         return Capabilities(parts=dict.fromkeys(KINDS, offer), marks=True)
 
@@ -111,6 +120,7 @@ class Scenario:
         limited = self.abort or self.ttl_ms < HOUR or self.attempts < 8
         unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
         short = self.deaths < 100 or self.runs < 100 or not self.resumes
+        short = short or self.weaker is not None
         keyed_only = self.classes == (DeliveryClass.KEYED,)
         windowed = keyed_only and self.window_ms < WINDOW_MS
         return bool(self.classes) and not (limited or unlucky or short or windowed)

@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _POLICIES = "turnfold._runtime.policies:policies"
 _OUTBOX = "turnfold._decide.outbox"
+_ALONE = "test:fast/test_guards.py"
 _ATTACH = "test:fast/test_attach.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 
@@ -16,6 +17,48 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 
 PARTS: Final = (
+    _broken(
+        "a class is relied on that the channel does not claim any more",
+        "turnfold._decide.rules:in_force",
+        "tuple([c for c in part.classes if c in claimed.classes])",
+        "part.classes",
+        "crash:keyed-then-blind",
+    ),
+    _broken(
+        "a window is relied on that the channel does not claim any more",
+        "turnfold._decide.rules:in_force",
+        "min(windows, default=None)",
+        "part.key_window_ms",
+        f"{_ALONE}::class_in_force",
+    ),
+    _broken(
+        "absence is believed before the settle time that the channel claims now",
+        "turnfold._decide.rules:in_force",
+        "max(part.settle_ms, claimed.settle_ms)",
+        "part.settle_ms",
+        f"{_ALONE}::class_in_force",
+    ),
+    _broken(
+        "a look-up is believed by the settle time of the plan alone",
+        "turnfold._runtime.sender:Sender._unsettled",
+        "rules.in_force(entry.current, claimed)",
+        "entry.current",
+        f"{_DOUBT}::longer_settle_time",
+    ),
+    _broken(
+        "a part goes out again unmarked where the channel shows no mark any more",
+        "turnfold._decide.rules:can_mark",
+        "",
+        "return True",
+        f"{_DOUBT}::shows_no_mark_any_more",
+    ),
+    _broken(
+        "no attempt asks for the class in force",
+        "turnfold._decide.schedule:as_offered",
+        "",
+        "return entry",
+        "crash:keyed-then-blind",
+    ),
     _broken(
         "a channel is attached though nobody said what an unknown outcome means",
         _POLICIES,
