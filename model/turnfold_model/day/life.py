@@ -66,7 +66,9 @@ class Life:
         for delivery in CLASSES:
             for account in ACCOUNTS:
                 channel = DayChannel(platform, delivery, account, self.alive)
-                self.kernel.attach(delivery.value, channel, account=account)
+                self.kernel.attach(
+                    delivery.value, channel, account=account, on_unknown="hold"
+                )
         self.kernel.on_turn(resume=True)(self._answer)
         for delivery in (DeliveryClass.KEYED, DeliveryClass.LOOKUP):
             for account in ACCOUNTS:
@@ -152,7 +154,7 @@ class Life:
     # --- what is answered ---
 
     async def _answer(self, turn: TurnHandle) -> None:
-        update = self._inboxes.plan.update(turn.inbound.message_id)
+        update = self._inboxes.plan.update(turn.inbound.message_id or "")
         self._inboxes.tries[update.id] += 1
         await asyncio.sleep(update.think_ms / 1000)
         if self._inboxes.tries[update.id] <= update.times:
