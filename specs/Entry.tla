@@ -11,7 +11,8 @@ CONSTANTS
   Faults,      \* how much may go wrong: crashes, refusals, lost answers, deferrals
   Class,       \* "keyed", "lookup" or "blind"
   HonoursKey,  \* assumption: the platform honours the key
-  Settles      \* assumption: a look-up comes after everything old has landed
+  Settles,     \* assumption: a look-up comes after everything old has landed
+  Skew         \* assumption: clocks differ by no more than is declared, so a look-up overlooks nothing
 
 VARIABLES
   phase, part, att, used, doubt, abort,  \* the log
@@ -149,7 +150,7 @@ Quiet == Settles => \A r \in wire : r[1] # part
 Found == phase = "in_doubt" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
 
 Absent ==
-  /\ phase = "in_doubt" /\ Class = "lookup" /\ Quiet /\ taken[part] = 0
+  /\ phase = "in_doubt" /\ Class = "lookup" /\ Quiet /\ (Skew => taken[part] = 0)
   /\ phase' = "retryable" /\ doubt' = FALSE
   /\ UNCHANGED <<part, att, used, abort, reason, spoiled, owner, wire, taken, left>>
 

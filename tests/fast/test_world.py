@@ -43,6 +43,7 @@ EXPECTED = {
     "abort": "INV-12",
     "one_commit": "INV-14",
     "recovery": "INV-14",
+    "suspend": "INV-2",
 }
 
 

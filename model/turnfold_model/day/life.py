@@ -136,16 +136,14 @@ class Life:
     def read(self, update: Update) -> Inbound | None:
         """What the author of a gateway writes: an update that is no message is noted
         and passed over."""
-        body: dict[str, Any] = {"text": update.id}
-        if update.poison:
-            body["location"] = (48.2, 16.37)  # floats have no place in a body
+        place = "\a" if update.poison else update.conversation
         try:
             return Inbound(
                 update.channel,
                 account=update.account,
-                conversation=update.conversation,
+                conversation=place,
                 message_id=update.id,
-                body=body,
+                body={"text": update.id},
             )
         except TurnfoldError:
             self._inboxes.unreadable.add(update.id)

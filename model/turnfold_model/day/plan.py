@@ -161,7 +161,7 @@ def _mood(rng: random.Random) -> tuple[str, int]:
 # How long each kind of outage may last.
 _OUTAGES = {
     "down": 2 * HOUR,
-    "failing": 20 * SECOND,
+    "failing": 2 * HOUR,
     "slow": 20 * MINUTE,
     "auth": 30 * MINUTE,
 }

@@ -166,6 +166,7 @@ _NEEDED_IN: Final = {
     "settle": Config(name="settle", cls="lookup"),
     "hung": Config(name="hung", cls="lookup", hung=True),
     "lock": Config(name="lock", cls="lookup", pauses=1),
+    "skew": Config(name="skew", cls="lookup"),
     "prompt": Config(name="prompt", ages=True, pauses=1),
 }
 
@@ -186,6 +187,8 @@ _GUARDED: Final = {
     "consent": Config(name="", cls="blind", policy="drop", hands=1),
     "stale_run": Config(name="", turns=True, hands=1),
     "recovery": Config(name="", prepare=True),
+    "step": Config(name="", cls="lookup", faults=2),
+    "suspend": Config(name="", ages=True),
 }
 
 

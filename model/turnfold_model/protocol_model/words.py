@@ -119,6 +119,7 @@ class Assumptions:
     settle: bool = True  # a dead sender's request lands before the look-up, or never
     hung: bool = True  # a hung call in our own process counts as alive
     lock: bool = True  # a living worker is not replaced
+    skew: bool = True  # the platform's clock is off by no more than is declared
     prompt: bool = True  # a keyed request lands inside the window it was sent for
 
 

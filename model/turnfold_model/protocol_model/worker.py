@@ -184,9 +184,7 @@ def _doubt_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
     spent = log.used >= config.budget
     if config.cls == "lookup":
         if _may_ask(config, column):
-            found = column.taken[log.settled] > 0
-            stage = Stage.FOUND if found else Stage.ABSENT
-            yield Step("ask", column, Job(stage, log.settled, log.attempts))
+            yield from _asked(config, column, around)
     elif config.without == "blind":
         yield _attempt(config, column)
     elif not (log.abort or spent) and _may_resend(config, column):
@@ -194,6 +192,22 @@ def _doubt_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
             yield _attempt(config, column)
     else:
         yield _by_policy(config, column, may=not (log.abort or spent))
+
+
+def _asked(config: Config, column: Column, around: Around) -> Iterator[Step]:
+    """A look-up searches from a time on, by the platform's clock. It overlooks a part
+    that is older than this time by a clock that is too far ahead."""
+    log = column.log
+    found = column.taken[log.settled] > 0
+    absent = Job(Stage.ABSENT, log.settled, log.attempts)
+    if not found:
+        yield Step("ask", column, absent)
+        return
+    yield Step("ask", column, absent._replace(stage=Stage.FOUND))
+    if not config.assume.skew:
+        yield Step("overlooked", column, absent)
+    if config.without == "step" and around.faulty:  # our own clock was set ahead
+        yield Step("overlooked", column, absent, 1)
 
 
 def _may_resend(config: Config, column: Column) -> bool:

@@ -234,7 +234,10 @@ class World:
         still = idle and not any(r.part == log.settled for r in column.wire)
         ages = config.ages and column.age < 2 and log.attempts > 0
         if ages and log.phase not in CLOSED and (still or not config.assume.prompt):
-            yield Step("time passes", column._replace(age=column.age + 1), Job())
+            # A clock that stands still while the machine sleeps does not see it pass.
+            unseen = config.without == "suspend"
+            older = column._replace(age=column.age + 1, lag=column.lag + unseen)
+            yield Step("time passes", older, Job())
 
     def _supersede(self, new: list[int], base: int) -> None:
         """A newer message of the lane takes the place of unanswered ones."""

@@ -44,7 +44,8 @@ def _task(module: str, **constants: Any) -> Task:
 
 
 def _entry(cls: str, parts: int, faults: int, **changes: bool) -> Task:
-    values: dict[str, Any] = {"HonoursKey": True, "Settles": True, **changes}
+    assumed = {"HonoursKey": True, "Settles": True, "Skew": True}
+    values: dict[str, Any] = {**assumed, **changes}
     return _task("Entry", Parts=parts, Budget=2, Faults=faults, Class=cls, **values)
 
 
@@ -83,6 +84,7 @@ LARGE: Final = [
 BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
     _entry("lookup", 1, 2, Settles=False),
+    _entry("lookup", 1, 2, Skew=False),
     _lane(2, 1, 1, ordered=False),
 ]
 # Without fairness nothing need ever happen, and TLC must say so.

@@ -25,7 +25,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     "Lane": trace_lane.SILENT.union(*trace_lane.ACTIONS.values()),
 }
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
-    "Entry": {"HonoursKey": True, "Settles": True},
+    "Entry": {"HonoursKey": True, "Settles": True, "Skew": True},
     "Turn": {},
     "Lane": {"Crashes": 1},
 }
