@@ -19,6 +19,7 @@ from turnfold._log.events import GateClosed
 from turnfold._runtime.flow import Pace
 from turnfold._state.fold import Gate
 from turnfold.enums import GateScope, Phase
+from turnfold_model.flow import outages
 from turnfold_model.testing.gateway import Gateway, entry, peek, route, spin
 from turnfold_model.testing.platform import accept, reject
 
@@ -371,3 +372,12 @@ def test_the_next_lane_keeps_its_distance_from_the_probe() -> None:
     pace._answered("one", 60)
     assert pace.released(61) == []
     assert pace.released(110) == ["two"]
+
+
+async def test_the_figures_of_an_account_that_is_offline_and_of_one_that_is_down() -> (
+    None
+):
+    """`python -m turnfold_model flow` plays two hours."""
+    report = await outages.figures(30, 600_000)
+    assert outages.well(report)
+    assert report["offline_probes"] == report["offline_intervals"]

@@ -253,8 +253,8 @@ class Flow:
             if pace.waiting and not pace.half_open
         ]
         if due and self._alarm is None:
-            wait = max(min(due) - now, 0) / 1000
-            self._alarm = asyncio.get_running_loop().call_later(wait, self._rang)
+            wait = int(max(min(due) - now, 0)) + 1
+            self._alarm = self._clock.call_later(wait, self._rang)
 
     def _rang(self) -> None:
         self._alarm = None

@@ -1,8 +1,9 @@
-"""`flow`: many lanes against a platform that limits its rate, in real time.
+"""`flow`: many lanes against a platform that limits its rate, is offline, or is down.
 
-The platform is a bucket: it takes a few messages at once and then so many a second, and
-says in Retry-After when it has room again. Nothing is counted by the kernel: the bucket
-counts the calls that it took and those that it refused.
+The bucket is played in real time: it takes a few messages at once and then so many a
+second, and says in Retry-After when it has room again. The other two platforms are
+played in virtual time (see `outages`). The kernel counts nothing: each platform counts
+what it took and what it refused.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any, Final
 from attrs import define
 
 from turnfold import Accepted, FailureClass, GateScope, Kernel, Receipt, Rejected, Route
+from turnfold_model.flow import outages
 from turnfold_model.testing.peek import Peek
 
 HELP: Final = "many lanes against a rate limit: what is used, what is refused"
@@ -62,6 +64,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--messages", type=int, default=900, help="default: 900")
     parser.add_argument(
+        "--outage-ms", type=int, default=7_200_000, help="default: two hours"
+    )
+    parser.add_argument(
         "--whole-seconds", action="store_true", help="Retry-After in whole seconds"
     )
 
@@ -87,8 +92,10 @@ def run(
         "took_s": round(took, 1),
         "used": round(needs / took, 3),
         "events_per_message": round(events / options.messages, 1),
+        **asyncio.run(outages.figures(options.lanes, options.outage_ms)),
     }
-    return report, _well(bucket, options.messages, took, needs)
+    well = _well(bucket, options.messages, took, needs) and outages.well(report)
+    return report, well
 
 
 def _well(bucket: Bucket, messages: int, took: float, needs: float) -> bool:
