@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from turnfold._runtime import calls, programs
-from turnfold.audit import Acceptance, audit_store
+from turnfold.audit import audit_store
 from turnfold.enums import Flush
 from turnfold.ports.store import record_pages
 from turnfold_model import reference
@@ -61,7 +61,7 @@ async def audited(gateway: Gateway) -> None:
     store = gateway.store()
     await store.open()
     try:
-        witness = [Acceptance(m.key, m.id) for m in gateway.platform.messages]
+        witness = gateway.platform.witness()
         report = await audit_store(store, witness=witness)
         records = [record async for page in record_pages(store) for record in page]
         events = (e for record in records for e in reference.as_events(record))

@@ -130,7 +130,7 @@ def _platform(request: pytest.FixtureRequest) -> Platform | None:
 def _witness(platform: Platform | None) -> list[Acceptance] | None:
     if platform is None:
         return None
-    return [Acceptance(m.key, m.id) for m in platform.messages]
+    return platform.witness()
 
 
 def _judge(store: Store, witness: list[Acceptance] | None) -> set[Edge]:

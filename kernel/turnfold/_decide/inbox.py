@@ -25,7 +25,7 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key
-from turnfold.enums import AbortReason, BlindPolicy, Form, Kind
+from turnfold.enums import AbortReason, BlindPolicy, Form, Kind, PartAct
 from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.inbound import Evidence, Inbound
 from turnfold.messages import Route
@@ -115,6 +115,7 @@ def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Comma
     data = {
         "part": a.part,
         "attempt": a.number,
+        "act": a.act,
         "ids": receipt.ids,
         "thread": receipt.thread,
     }
@@ -229,7 +230,8 @@ def _receipt(draft: UnitOfWork, command: Command, data: Any) -> None:
     """A success that reached a worker after it had lost the store: evidence."""
     receipt = Receipt(ids=tuple(data["ids"]), thread=data["thread"])
     outcome = Accepted(receipt=receipt)
-    settle(draft, command.stream, data["part"], data["attempt"], outcome)
+    act = PartAct(data["act"])
+    settle(draft, command.stream, data["part"], data["attempt"], outcome, act)
 
 
 def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:

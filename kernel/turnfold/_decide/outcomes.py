@@ -16,6 +16,7 @@ from turnfold.enums import (
     BlindPolicy,
     DeliveryClass,
     FailureClass,
+    PartAct,
     Phase,
     Reason,
 )
@@ -36,14 +37,23 @@ _STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED
 
 
 def settle(
-    draft: UnitOfWork, stream: str, part: int, number: int, outcome: Outcome
+    draft: UnitOfWork,
+    stream: str,
+    part: int,
+    number: int,
+    outcome: Outcome,
+    act: PartAct = PartAct.SEND,
 ) -> bool:
     """Record what an attempt came to. False if it was no longer the current one and
-    brought nothing new."""
+    brought nothing new. `act`: of this attempt."""
     entry = draft.entry(stream)
     if not rules.outcome_is_current(entry, draft.authority, part, number):
+        if act is PartAct.PLACEHOLDER:
+            return _late_placeholder(draft, entry, part, number, outcome)
         return _late(draft, entry, part, number, outcome)
     match outcome:
+        case Accepted() if act is PartAct.PLACEHOLDER:
+            _placed(draft, entry, number, outcome.receipt)
         case Accepted():
             accepted(draft, entry, number, outcome.receipt, outcome.deduplicated)
         case Rejected():
@@ -51,6 +61,31 @@ def settle(
         case Unknown():
             _unknown(draft, entry, outcome.cause, outcome.detail)
     attempt_if_free(draft, entry.lane)
+    return True
+
+
+def _placed(draft: UnitOfWork, entry: Entry, number: int, receipt: Receipt) -> None:
+    """The placeholder stands. The part itself is still to be shown."""
+    event = o.Placed(part=entry.part, attempt=number, handle=receipt.ids)
+    _go_on(draft, draft.emit(entry.stream, event))
+
+
+def _late_placeholder(
+    draft: UnitOfWork, entry: Entry, part: int, number: int, outcome: Outcome
+) -> bool:
+    """A placeholder of an attempt that was given up stands after all. A part in doubt
+    takes it; else it is one too many."""
+    if not isinstance(outcome, Accepted) or outcome.receipt.ids == entry.handle:
+        return False
+    needed = entry.phase is Phase.IN_DOUBT and entry.part == part and not entry.handle
+    if needed:
+        _placed(draft, entry, number, outcome.receipt)
+        attempt_if_free(draft, entry.lane)
+    else:
+        handle = outcome.receipt.ids
+        draft.emit(
+            entry.stream, o.Placed(part=part, attempt=number, handle=handle, stray=True)
+        )
     return True
 
 
@@ -208,10 +243,12 @@ def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
 
 def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
     sends = policy_in_doubt(draft, entry) not in (BlindPolicy.HOLD, BlindPolicy.DROP)
-    keyed = DeliveryClass.KEYED in as_offered(draft, entry).classes
-    waiting_helps = sends or keyed
+    held_to = as_offered(draft, entry)
+    keyed = DeliveryClass.KEYED in held_to.classes
+    edits = rules.next_act(entry) is PartAct.EDIT
+    waiting_helps = sends or keyed or rules.repeatable(held_to)
     due = _again(draft, entry, cause) if waiting_helps else draft.now
-    if waiting_helps and not keyed and cause == DEADLINE:
+    if waiting_helps and not (keyed or edits) and cause == DEADLINE:
         # The call is listened to for as long again: its receipt would end the doubt.
         due += draft.settings.attempt_deadline_ms
     draft.emit(

@@ -13,6 +13,7 @@ from turnfold._state.turn import Turn
 from turnfold.enums import (
     BlindPolicy,
     DeliveryClass,
+    PartAct,
     PartEnd,
     Phase,
     TurnPhase,
@@ -94,7 +95,23 @@ def resend_allowed(entry: Entry, now: int, sure_from: int) -> bool:
     """INV-2: what is in doubt goes out again only under the same key inside its
     window, or when a policy or a person said so in the log."""
     known = not entry.doubt or entry.resend
-    return known or key_window_open(entry, now, sure_from)
+    return known or repeatable(entry) or key_window_open(entry, now, sure_from)
+
+
+def next_act(entry: Entry) -> PartAct:
+    """The platform call that the part at hand needs next. The best class of a part says
+    whether it goes out whole or by a placeholder and an edit of it."""
+    if entry.handle:
+        return PartAct.EDIT
+    by_edits = entry.classes[:1] == (DeliveryClass.EDITABLE,)
+    return PartAct.PLACEHOLDER if by_edits else PartAct.SEND
+
+
+def repeatable(entry: Entry) -> bool:
+    """INV-2: an edit that is made twice shows the same. An empty placeholder is made
+    again once."""
+    act = next_act(entry)
+    return act is PartAct.EDIT or (act is PartAct.PLACEHOLDER and not entry.remade)
 
 
 def resends_left(entry: Entry, limit: int) -> bool:
@@ -103,7 +120,8 @@ def resends_left(entry: Entry, limit: int) -> bool:
 
 
 def may_look_up(entry: Entry) -> bool:
-    return DeliveryClass.LOOKUP in entry.classes
+    """A look-up finds a part, and a placeholder is none yet."""
+    return DeliveryClass.LOOKUP in entry.classes and next_act(entry) is PartAct.SEND
 
 
 def absence_proven(unsettled_ms: int) -> bool:

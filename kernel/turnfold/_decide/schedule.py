@@ -16,7 +16,7 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold.enums import BlindPolicy, Phase
+from turnfold.enums import BlindPolicy, DeliveryClass, PartAct, Phase
 from turnfold.errors import RuleBrokenError
 
 
@@ -101,13 +101,25 @@ def _in_flight(draft: UnitOfWork, entry: Entry) -> Step:
     if rules.sender_is_dead(entry, fence.epoch):
         return Step(Act.RECOVER, entry.stream)
     act = Act.PREPARE if entry.phase is Phase.ATTEMPTED else Act.SEND
-    attempt = AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane)
+    attempt = AttemptRef(
+        entry.stream, entry.part, entry.attempt, entry.lane, act=entry.act
+    )
     return Step(act, entry.stream, attempt=attempt, again=entry.doubt)
 
 
+def _here(draft: UnitOfWork, entry: Entry) -> bool:
+    """Is a channel attached that can make the next call of this entry? One that cannot
+    edit is waited out where a placeholder needs an edit."""
+    desk = draft.context.desks.get((entry.channel, entry.account))
+    if desk is None or desk.offer is None or not entry.planned:
+        return desk is not None
+    if rules.next_act(entry) is PartAct.SEND:
+        return True
+    return DeliveryClass.EDITABLE in desk.offer(entry.current.kind).classes
+
+
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
-    here = (entry.channel, entry.account) in draft.context.desks
-    if not here or draft.context.holds_back:
+    if not _here(draft, entry) or draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
     if not entry.planned:
         return Step(Act.PLAN, entry.stream)
@@ -135,8 +147,8 @@ def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
 
 
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
+    here = _here(draft, entry)
     entry = as_offered(draft, entry)
-    here = (entry.channel, entry.account) in draft.context.desks
     if draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
     sure_from = draft.sure_from
@@ -158,8 +170,10 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
-    """The platform knows the key: it accepts the part once, however often it comes."""
-    return rules.key_window_open(entry, draft.now, draft.sure_from)
+    """The platform knows the key: it accepts the part once, however often it comes. Or
+    the message stands, and the same edit changes nothing."""
+    edit = rules.next_act(entry) is PartAct.EDIT
+    return edit or rules.key_window_open(entry, draft.now, draft.sure_from)
 
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -200,7 +214,9 @@ def attempt(
     if rule is not None:
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
-    on_wire = not desk.prepares(entry.current.kind)
+    act = rules.next_act(entry)
+    empty = act is PartAct.PLACEHOLDER
+    on_wire = empty or not desk.prepares(entry.current.kind)
     event = o.Attempted(
         part=entry.part,
         attempt=entry.attempt + 1,
@@ -209,6 +225,7 @@ def attempt(
         on_wire=on_wire,
         marked=entry.marked,
         target=entry.target,
+        act=act,
     )
     draft.emit_in_place(stream, event)
     if on_wire:

@@ -30,7 +30,7 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED
+from turnfold.enums import CLOSED, PartAct
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -192,6 +192,7 @@ class AttemptRef:
     number: int
     lane: str
     prepared: Any = None
+    act: PartAct = PartAct.SEND
 
 
 Emitted = tuple[str, Event]  # stream and event
@@ -444,7 +445,14 @@ class UnitOfWork:
     def hand_out(self, entry: Entry, prepared: Any = None) -> None:
         """The current attempt of an entry is to be sent after the COMMIT."""
         self.attempts.append(
-            AttemptRef(entry.stream, entry.part, entry.attempt, entry.lane, prepared)
+            AttemptRef(
+                entry.stream,
+                entry.part,
+                entry.attempt,
+                entry.lane,
+                prepared,
+                entry.act,
+            )
         )
 
     def body(self, stream: str, data: bytes, origin: object = None) -> str:

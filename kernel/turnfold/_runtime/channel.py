@@ -185,6 +185,8 @@ _ARGUMENTS = {  # of the methods that are awaited
     "send": ("part", "key", "attempt"),
     "prepare": ("part",),
     "reconcile": ("part", "since_ms"),
+    "edit": ("handle", "part", "key", "attempt"),
+    "retract": ("handle", "route"),
 }
 
 
@@ -203,6 +205,8 @@ class AttachedChannel:
         self._send = self._method("send", required=True)
         self._prepare = self._method("prepare")
         self._reconcile = self._method("reconcile")
+        self._edit = self._method("edit")
+        self._retract = self._method("retract")
         self._classify = getattr(channel, "classify", None)
         self._planner = getattr(channel, "plan", None) and self._planned
         self.capabilities = self._declared()
@@ -243,6 +247,9 @@ class AttachedChannel:
         claims = {c for offer in declared.parts.values() for c in offer.classes}
         if DeliveryClass.LOOKUP in claims and self._reconcile is None:
             problem = "claims class lookup but has no reconcile()"
+            raise ContractError(channel=self.name, problem=problem)
+        if DeliveryClass.EDITABLE in claims and self._edit is None:
+            problem = "claims class editable but has no edit()"
             raise ContractError(channel=self.name, problem=problem)
         if declared.prepares is not None and self._prepare is None:
             problem = "names kinds to prepare but has no prepare()"
@@ -304,6 +311,16 @@ class AttachedChannel:
 
     def send(self, part: Part, attempt: Attempt) -> Calling:
         return contained(self._send, part, part.key, attempt)
+
+    def edit(self, handle: Receipt, part: Part, attempt: Attempt) -> Calling:
+        return contained(self._edit, handle, part, part.key, attempt)
+
+    @property
+    def retracts(self) -> bool:
+        return self._retract is not None
+
+    def retract(self, handle: Receipt, route: Route) -> Calling:
+        return contained(self._retract, handle, route)
 
     def reconcile(self, part: Part, since: int) -> Calling:
         return contained(self._reconcile, part, since)
@@ -403,6 +420,11 @@ def capabilities_problem(declared: Capabilities) -> str:
         return f"skew_ms {c.skew_ms!r} is no time"
     if type(c.marks) is not bool:
         return f"marks {c.marks!r} is neither true nor false"
+    editable = any(DeliveryClass.EDITABLE in o.classes for o in c.parts.values())
+    if editable and not c.gives_ids:
+        return "class editable needs message ids: gives_ids must be True"
+    if editable and not str(c.placeholder).strip():
+        return "placeholder has no visible character"
     return next(filter(None, map(_offer_problem, c.parts.values())), "")
 
 

@@ -42,6 +42,7 @@ from turnfold._runtime.programs import (
     Wait,
     Work,
 )
+from turnfold._runtime.retract import Retractor
 from turnfold._runtime.scheduler import Key, Timers
 from turnfold._runtime.sender import (
     DRAIN,
@@ -182,6 +183,7 @@ class Driver:
         self.dispatcher = Dispatcher(
             store, self.entry, channels, self.sender, settings.concurrent_sends
         )
+        self.retractor = Retractor(channels, self.sender.calls)
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
         self.flusher = GroupCommit(journal, self.moved)
         self.submit = self.flusher.submit
@@ -211,6 +213,7 @@ class Driver:
         if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
+            self.retractor.moved(commit)
             states = list(commit.moved.values())
             self.flow.moved(states, self.clock.now())
             self.start(scheduler.after(states, self.book, self.epoch, self.register))
@@ -389,7 +392,12 @@ class Driver:
             return
         a = attempt
         decision = partial(
-            settle, stream=a.entry, part=a.part, number=a.number, outcome=outcome
+            settle,
+            stream=a.entry,
+            part=a.part,
+            number=a.number,
+            outcome=outcome,
+            act=a.act,
         )
         try:
             try:

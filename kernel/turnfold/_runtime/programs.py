@@ -321,7 +321,8 @@ def _prepare(attempt: AttemptRef, *, again: bool) -> Program:
 
 
 def _record(attempt: AttemptRef, outcome: Outcome) -> Program:
-    return append_until_stored(partial(_of(attempt, outcomes.settle), outcome=outcome))
+    decision = _of(attempt, outcomes.settle)
+    return append_until_stored(partial(decision, outcome=outcome, act=attempt.act))
 
 
 def _of(attempt: AttemptRef, decision: Callable[..., object]) -> Callable[..., object]:

@@ -19,7 +19,7 @@ from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
 from turnfold.clock import Clock
-from turnfold.enums import FailureClass, Phase
+from turnfold.enums import FailureClass, PartAct, Phase
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
 from turnfold.messages import File, Payload, Route, Text
 from turnfold.ports.channel import (
@@ -28,6 +28,7 @@ from turnfold.ports.channel import (
     CannotTell,
     Outcome,
     Part,
+    Receipt,
     Rejected,
     Unknown,
 )
@@ -173,7 +174,7 @@ class Sender:
             return DRAIN  # proven not sent
         taken.sent = True
         try:
-            payload = self.bodies.at_hand(entry.stream, entry.current.body)
+            payload = self._quick_payload(channel, entry)
             if payload is None:
                 payload = await self.bodies.payload(entry.stream, entry.current.body)
                 if self._register.find(attempt) is not taken:  # overtaken meanwhile
@@ -184,13 +185,25 @@ class Sender:
             return taken.outcome
         envelope = self._envelope(attempt, entry)
         span = self._deadline_ms(part)
-        call = self.calls.begin(
-            channel.send, part, envelope, deadline_ms=span, listens=True
-        )
+        if entry.act is PartAct.EDIT:
+            handle = Receipt(ids=entry.handle)
+            call = self.calls.begin(
+                channel.edit, handle, part, envelope, deadline_ms=span, listens=True
+            )
+        else:
+            call = self.calls.begin(
+                channel.send, part, envelope, deadline_ms=span, listens=True
+            )
         end = await call.ended
         self._over(entry.stream, call, end, channel, attempt)
         taken.outcome = outcome = self._outcome(channel, call, end)
         return outcome
+
+    def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
+        """The payload of the call, if it need not be read."""
+        if entry.act is PartAct.PLACEHOLDER:
+            return Text(channel.capabilities.placeholder)
+        return self.bodies.at_hand(entry.stream, entry.current.body)
 
     def _envelope(self, attempt: AttemptRef, entry: Entry) -> Attempt:
         return Attempt(
@@ -198,6 +211,7 @@ class Sender:
             at_ms=self._clock.wall_now(),
             marked=entry.marked,
             prepared=attempt.prepared,
+            act=entry.act,
         )
 
     def _deadline_ms(self, part: Part) -> int:

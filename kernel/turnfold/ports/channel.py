@@ -16,6 +16,7 @@ from turnfold.enums import (
     FailureClass,
     GateScope,
     Kind,
+    PartAct,
 )
 from turnfold.inbound import Inbound
 from turnfold.messages import Payload, Route
@@ -116,7 +117,8 @@ class Capabilities:
     method is there); the others save a commit. `skew_ms`: by how much the platform's
     clock may differ from ours at most. A look-up cuts no evidence off more tightly than
     that; where it is not declared (None), `since_ms` is 0. `marks`: the adapter shows
-    `attempt.marked` to the reader; the policy `resend_marked` needs that.
+    `attempt.marked` to the reader; the policy `resend_marked` needs that. `placeholder`:
+    the text that stands for a part of class editable until its first edit.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -128,6 +130,7 @@ class Capabilities:
     prepares: tuple[str, ...] | None = None
     skew_ms: int | None = None
     marks: bool = False
+    placeholder: str = "\u2026"
 
     def of(self, kind: str) -> PartClass:
         return self.parts.get(kind, _NOTHING_OFFERED)
@@ -170,6 +173,7 @@ class Attempt:
     number: int  # from 1, per part, never reused
     at_ms: int  # wall time of the attempt: the time to sign with
     marked: bool = False  # show "may be a duplicate" to the reader
+    act: PartAct = PartAct.SEND  # a placeholder is sent with its own text as payload
     prepared: Any = None  # the result of prepare(), this time
 
 
@@ -198,6 +202,16 @@ class FullChannel(Channel, Protocol):
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
         """Was the part accepted by an attempt made since this wall time? `since_ms`
         leaves room for the declared skew."""
+
+    async def edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        """Let the message of `handle` show this part, and return its receipt. Needed by
+        the class editable. "Not modified" is Accepted: an edit may be made again. A
+        message that is gone is Rejected(HANDLE_GONE)."""
+
+    async def retract(self, handle: Receipt, route: Route) -> None:
+        """Take a placeholder back that nobody needs. May fail; it is tried once."""
 
     def classify(self, exception: BaseException) -> Outcome | None:
         """The outcome that an exception of `send` means; None = not known here."""

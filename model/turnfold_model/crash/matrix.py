@@ -7,6 +7,7 @@ from turnfold_model.crash.scenario import Assumption, Scenario
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 _KL = (*_K, *_L)
+_E = (DeliveryClass.EDITABLE,)
 _HOLD, _DROP = BlindPolicy.HOLD, BlindPolicy.DROP
 _RESEND, _MARKED = BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED
 _WEIRD = ("barred", "gone", "offline")
@@ -37,6 +38,13 @@ SMALL: Final = (
     Scenario(name="blind-fault", classes=(), parts=2, crashes=1, faults=1),
     Scenario(name="lookup-two-faults", classes=_L, crashes=0, faults=2),
     Scenario(name="lookup-blurred", classes=_L, faults=2, fates=("late", "blurred")),
+    Scenario(name="editable", classes=_E, parts=2, crashes=1),
+    Scenario(name="editable-twice", classes=_E, crashes=2),
+    Scenario(name="editable-fault", classes=_E, crashes=1, faults=1),
+    Scenario(name="editable-faults", classes=_E, crashes=0, faults=2),
+    Scenario(name="editable-abort", classes=_E, abort=True, faults=1),
+    Scenario(name="editable-late", classes=_E, faults=2, fates=("late", "hung")),
+    Scenario(name="editable-resend", classes=_E, policy=_RESEND, crashes=1, faults=2),
     Scenario(name="prepare", prepares=True, crashes=2),
     Scenario(name="prepare-fault", prepares=True, crashes=1, faults=1),
     Scenario(name="abort", parts=2, abort=True),

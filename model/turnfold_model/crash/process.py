@@ -37,7 +37,7 @@ from turnfold._runtime.programs import (
 from turnfold._state.entry import Entry
 from turnfold._state.fold import STORE, StoreState
 from turnfold.clock import Clock
-from turnfold.enums import DeliveryClass, FailureClass, Kind, Phase
+from turnfold.enums import DeliveryClass, FailureClass, Kind, PartAct, Phase
 from turnfold.errors import FateUnknownError, NotOpenError, StoreError
 from turnfold.messages import Route
 from turnfold.ports.channel import (
@@ -89,6 +89,12 @@ class _Channel:
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         del part, key, attempt
+        raise AssertionError
+
+    async def edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        del handle, part, key, attempt
         raise AssertionError
 
     async def reconcile(self, part: Part, since_ms: int) -> Any:
@@ -259,7 +265,10 @@ class Process:
         if not announced and not self.scenario.zombies:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
         key = entry.parts[attempt.part].key
-        request = Request(key, entry.stream, attempt.part, entry.lane)
+        handle = "".join(entry.handle) if entry.act is PartAct.EDIT else ""
+        request = Request(
+            key, entry.stream, attempt.part, entry.lane, entry.act, handle
+        )
         if self.scenario.drops(Assumption.PROMPT) and self.choose(2):
             self.world.now += self.scenario.window_ms  # stopped just before the wire
         self.world.flying[self._flight(effect)] = request

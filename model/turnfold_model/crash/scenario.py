@@ -123,4 +123,8 @@ class Scenario:
         short = short or self.weaker is not None
         keyed_only = self.classes == (DeliveryClass.KEYED,)
         windowed = keyed_only and self.window_ms < WINDOW_MS
-        return bool(self.classes) and not (limited or unlucky or short or windowed)
+        # A placeholder is made again once; in doubt a second time it is for a person.
+        edits = self.classes == (DeliveryClass.EDITABLE,)
+        twice = edits and self.crashes + self.faults > 1
+        narrow = limited or unlucky or short or windowed or twice
+        return bool(self.classes) and not narrow

@@ -7,7 +7,7 @@ from typing import Self
 from attrs import define, evolve, field, frozen
 
 from turnfold.audit import Acceptance
-from turnfold.enums import DeliveryClass
+from turnfold.enums import DeliveryClass, PartAct
 from turnfold.ports.store import Head, Store
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.crash.scenario import LATEST_MS, SETTLE_MS, Assumption, Scenario
@@ -21,6 +21,8 @@ class Request:
     entry: str
     part: int
     lane: str
+    act: PartAct = PartAct.SEND
+    handle: str = ""  # of the message that an edit fills
 
 
 @define
@@ -33,9 +35,19 @@ class Platform:
     accepted: list[Request] = field(factory=list)
     times: list[int] = field(factory=list)
     pending: list[tuple[int, Request]] = field(factory=list)
+    empty: int = 0  # placeholders that were made
 
     def accept(self, request: Request, now: int) -> tuple[str, bool]:
-        """The id it answers with, and whether it had the message already."""
+        """The id it answers with, and whether it had the message already. A placeholder
+        shows nothing of its part; an edit shows the part in its place."""
+        if request.act is PartAct.PLACEHOLDER:
+            self.empty += 1
+            return f"p{self.empty}", False
+        if request.act is PartAct.EDIT:
+            if request not in self.accepted:
+                self.accepted.append(request)
+                self.times.append(now)
+            return request.handle, False
         for number, known in enumerate(self.accepted):
             fresh = now - self.times[number] < self.window_ms
             if self.keyed and fresh and known.key == request.key:
@@ -57,7 +69,9 @@ class Platform:
             self.accept(request, at)
 
     def witness(self) -> list[Acceptance]:
-        return [Acceptance(r.key, f"m{n}") for n, r in enumerate(self.accepted)]
+        return [
+            Acceptance(r.key, r.handle or f"m{n}") for n, r in enumerate(self.accepted)
+        ]
 
     def copy(self) -> "Platform":
         return Platform(
@@ -66,6 +80,7 @@ class Platform:
             list(self.accepted),
             list(self.times),
             list(self.pending),
+            self.empty,
         )
 
 
@@ -149,6 +164,7 @@ class World:
             self.now,
             tuple(platform.accepted),
             tuple(platform.pending),
+            platform.empty,
             self.acked,
             self.aborted,
             self.wrongs,

@@ -156,7 +156,7 @@ RECOVERY: Final = (
     _broken(
         "a blind part is sent again while its call is still listened to",
         "turnfold._decide.outcomes:_unknown",
-        "waiting_helps and not keyed and cause == DEADLINE",
+        "waiting_helps and (not (keyed or edits)) and (cause == DEADLINE)",
         "False",
         f"{_DEADLINES}::no_blind_resend",
     ),

@@ -8,6 +8,7 @@ no longer fits the code is an error, not a pass.
 from typing import Final
 
 from turnfold_model.mutants.code import Edit, Mutant, one
+from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.owning import OWNING
@@ -439,5 +440,6 @@ MUTANTS: Final = (
     *WAITING,
     *PARTS,
     *INBOUND,
+    *EDITING,
     *STORE,
 )

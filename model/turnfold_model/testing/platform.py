@@ -10,13 +10,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from turnfold.enums import DeliveryClass, FailureClass
+from turnfold.audit import Acceptance
+from turnfold.enums import DeliveryClass, FailureClass, PartAct
 from turnfold.messages import (
     File,
     Native,
     Payload,
+    Route,
     Text,
 )
 from turnfold.ports.channel import (
@@ -53,6 +55,7 @@ class Message:
     part: int
     attempt: int
     marked: bool
+    empty: bool = False  # a placeholder that no edit has filled
 
 
 @frozen(kw_only=True)
@@ -126,6 +129,7 @@ class Platform:
     prepared: list[tuple[str, int]] = field(factory=list)
     verdicts: deque[Verdict | BaseException] = field(factory=deque)
     preparing: deque[Act] = field(factory=deque)
+    _made: int = 0
     _script: deque[Act] = field(factory=deque)
     _scripts: defaultdict[str, deque[Act]] = field(factory=lambda: defaultdict(deque))
 
@@ -136,7 +140,16 @@ class Platform:
 
     @property
     def contents(self) -> list[str]:
-        return [message.content for message in self.messages]
+        return [message.content for message in self.messages if not message.empty]
+
+    def witness(self) -> list[Acceptance]:
+        """For an audit: the messages that show a part."""
+        return [Acceptance(m.key, m.id) for m in self.messages if not m.empty]
+
+    @property
+    def strays(self) -> list[Message]:
+        """Placeholders that stand there, and no edit has filled them."""
+        return [message for message in self.messages if message.empty]
 
     @property
     def doubled(self) -> list[Message]:
@@ -144,6 +157,8 @@ class Platform:
         seen: set[tuple[str, int]] = set()
         again = []
         for message in self.messages:
+            if message.empty:
+                continue
             if (message.entry, message.part) in seen:
                 again.append(message)
             seen.add((message.entry, message.part))
@@ -155,31 +170,51 @@ class Platform:
                 return script.popleft()
         return accept()
 
-    async def take(self, part: Part, key: str, attempt: Attempt) -> Any:
-        """One request."""
+    async def take(
+        self, part: Part, key: str, attempt: Attempt, handle: Receipt | None = None
+    ) -> Any:
+        """One request. `handle`: of the message that it edits."""
         self.calls.append((part.entry_id, part.index, attempt.number))
         act = self._next(part.route.conversation)
         if not act.cut:
             await _hold(act)
-        outcome = self._land(part, key, attempt) if act.lands else None
+        outcome: Any = None
+        if act.lands and handle is not None:
+            outcome = self._edit(part, handle)
+        elif act.lands:
+            outcome = self._land(part, key, attempt)
         if act.cut:
             await _hold(act)
         if act.error is not None:
             raise act.error
         if act.honest:
             return outcome
-        if isinstance(act.answer, _Threaded) and outcome is not None:
+        if isinstance(act.answer, _Threaded) and isinstance(outcome, Accepted):
             receipt = Receipt(ids=outcome.receipt.ids, thread=act.answer.thread)
             return Accepted(receipt=receipt)
         return act.answer
+
+    def _edit(self, part: Part, handle: Receipt) -> Outcome:
+        """The message shows the part from now on; the same again changes nothing."""
+        for number, message in enumerate(self.messages):
+            if (message.id,) == handle.ids:
+                content = shown(part.payload)
+                self.messages[number] = evolve(message, content=content, empty=False)
+                return Accepted(receipt=handle)
+        return Rejected(failure=FailureClass.HANDLE_GONE)
+
+    def retract(self, handle: Receipt) -> None:
+        """Take a message away."""
+        self.messages = [m for m in self.messages if (m.id,) != handle.ids]
 
     def _land(self, part: Part, key: str, attempt: Attempt) -> Accepted:
         for message in self.messages:
             if self.keyed and message.key == key:
                 receipt = Receipt(ids=(message.id,))
                 return Accepted(receipt=receipt, deduplicated=True)
+        self._made += 1
         message = Message(
-            id=f"m{len(self.messages) + 1}",
+            id=f"m{self._made}",
             account=part.route.account,
             conversation=part.route.conversation,
             thread=part.route.thread,
@@ -189,6 +224,7 @@ class Platform:
             part=part.index,
             attempt=attempt.number,
             marked=attempt.marked,
+            empty=attempt.act is PartAct.PLACEHOLDER,
         )
         self.messages.append(message)
         return Accepted(receipt=Receipt(ids=(message.id,)))
@@ -252,6 +288,8 @@ class PlatformChannel:
         self.capabilities = Capabilities(parts=parts, marks=True, **declared)
         if DeliveryClass.LOOKUP in classes:
             self.reconcile = self._reconcile
+        if DeliveryClass.EDITABLE in classes:
+            self.edit, self.retract = self._edit, self._retract
         if prepares:
             self.prepare = self._prepare
         if planner is not None:
@@ -262,6 +300,15 @@ class PlatformChannel:
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
         return await self.platform.take(part, key, attempt)
+
+    async def _edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Any:
+        return await self.platform.take(part, key, attempt, handle)
+
+    async def _retract(self, handle: Receipt, route: Route) -> None:
+        del route
+        self.platform.retract(handle)
 
     async def _reconcile(self, part: Part, since_ms: int) -> Verdict:  # noqa: ARG002  the contract's signature
         return self.platform.find(part)

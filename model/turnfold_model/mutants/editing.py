@@ -1,0 +1,81 @@
+"""The mutants of placeholders and edits."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_D = "turnfold._decide"
+_TESTS = "test:contract/test_editable.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *kills: str) -> Mutant:
+    return one(name, "decision", where, old, new, *kills)
+
+
+EDITING: Final = (
+    _broken(
+        "a placeholder in doubt is made again for ever",
+        f"{_D}.rules:repeatable",
+        "act is PartAct.PLACEHOLDER and (not entry.remade)",
+        "act is PartAct.PLACEHOLDER",
+        "crash:editable-twice",
+        f"{_TESTS}::a_second_placeholder_in_doubt",
+    ),
+    _broken(
+        "a part with a placeholder is sent beside it",
+        f"{_D}.rules:next_act",
+        "if entry.handle:\n    return PartAct.EDIT",
+        "pass",
+        "crash:editable",
+    ),
+    _broken(
+        "the handle of a placeholder counts as the receipt of its part",
+        f"{_D}.outcomes:settle",
+        "_placed(draft, entry, number, outcome.receipt)",
+        "accepted(draft, entry, number, outcome.receipt)",
+        "crash:editable",
+    ),
+    _broken(
+        "an edit in doubt is not made again",
+        f"{_D}.rules:repeatable",
+        "act is PartAct.EDIT",
+        "False",
+        "crash:editable",
+    ),
+    _broken(
+        "a look-up is asked for a placeholder",
+        f"{_D}.rules:may_look_up",
+        "next_act(entry) is PartAct.SEND",
+        "True",
+        f"{_TESTS}::a_look_up_is_never_asked",
+    ),
+    _broken(
+        "a late placeholder counts as the receipt of its part",
+        f"{_D}.outcomes:settle",
+        "if act is PartAct.PLACEHOLDER:\n"
+        "    return _late_placeholder(draft, entry, part, number, outcome)",
+        "pass",
+        f"{_TESTS}::placeholder",
+    ),
+    _broken(
+        "a placeholder takes the place of one that stands",
+        f"{_D}.outcomes:_late_placeholder",
+        "entry.phase is Phase.IN_DOUBT and entry.part == part and (not entry.handle)",
+        "True",
+        f"{_TESTS}::a_placeholder_too_many",
+    ),
+    _broken(
+        "a message that may show the answer is taken back",
+        "turnfold._runtime.retract:left_over",
+        "entry.handle and (not entry.doubt) and (not entry.open)",
+        "entry.handle and (not entry.open)",
+        f"{_TESTS}::an_answer_that_may_stand",
+    ),
+    _broken(
+        "a failed entry leaves its placeholder",
+        "turnfold._runtime.retract:left_over",
+        "yield entry.handle",
+        "pass",
+        f"{_TESTS}::takes_its_placeholder_back",
+    ),
+)

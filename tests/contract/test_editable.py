@@ -1,0 +1,257 @@
+"""The class editable: a placeholder goes out once, and an edit brings the answer."""
+
+import asyncio
+
+import pytest
+
+from turnfold import DeliveryClass, FailureClass, Settings
+from turnfold.audit import audit_store
+from turnfold.enums import BlindPolicy, Phase
+from turnfold.errors import ContractError
+from turnfold_model.testing.gateway import (
+    Gateway,
+    entry,
+    inbound,
+    route,
+    spin,
+    story,
+    until,
+)
+from turnfold_model.testing.platform import (
+    PlatformChannel,
+    accept,
+    hang,
+    reject,
+    unknown,
+    wait_for,
+)
+
+EDITABLE, LOOKUP = DeliveryClass.EDITABLE, DeliveryClass.LOOKUP
+HOUR = 3_600_000
+
+
+def editing(gateway: Gateway, *more: DeliveryClass, **declared) -> None:
+    channel = PlatformChannel(gateway.platform, EDITABLE, *more, **declared)
+    gateway.channels = {("t", "default"): channel}
+
+
+async def sent(gateway: Gateway, *acts, text="hi", **more):
+    gateway.platform.plays(*acts)
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), text, **more)
+    await spin()
+    return kernel, done.entry_id
+
+
+async def settled(gateway: Gateway, kernel, stream: str) -> Phase:
+    for _ in range(12):
+        if not entry(kernel, stream).open:
+            break
+        await gateway.advance(120_000)
+    report = await audit_store(kernel.store)
+    assert not report.findings
+    return entry(kernel, stream).phase
+
+
+async def test_a_final_is_a_placeholder_and_one_edit_of_it(gateway: Gateway):
+    editing(gateway)
+    kernel, stream = await sent(gateway)
+    assert gateway.platform.contents == ["hi"]
+    assert not gateway.platform.strays
+    assert story(kernel, stream) == [
+        "queued",
+        "planned",
+        "attempted",
+        "placed",
+        "attempted",
+        "delivered",
+    ]
+
+
+async def test_each_part_of_a_long_answer_has_a_placeholder_of_its_own(
+    gateway: Gateway,
+):
+    editing(gateway, limit=5)
+    await sent(gateway, text="one two six")
+    assert gateway.platform.contents == ["one", "two", "six"]
+
+
+@pytest.mark.case("K14")
+@pytest.mark.parametrize("lands", [True, False])
+async def test_an_edit_of_unknown_fate_is_made_again(gateway: Gateway, lands: bool):
+    editing(gateway)
+    kernel, stream = await sent(gateway, accept(), unknown(lands=lands))
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+
+
+@pytest.mark.parametrize("lands", [True, False])
+async def test_a_placeholder_of_unknown_fate_is_made_again_once(
+    gateway: Gateway, lands: bool
+):
+    editing(gateway)
+    kernel, stream = await sent(gateway, unknown(lands=lands))
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+    assert len(gateway.platform.strays) == int(lands)  # nobody knows its id
+
+
+async def test_a_second_placeholder_in_doubt_is_for_a_person(gateway: Gateway):
+    editing(gateway)
+    kernel, stream = await sent(gateway, unknown(), unknown())
+    await gateway.advance(120_000)
+    assert entry(kernel, stream).phase is Phase.PARKED
+    await kernel.resolve(stream, "not_sent", by="a person")
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+
+
+@pytest.mark.case("K12")
+async def test_an_answer_waits_for_the_outcome_of_its_placeholder(gateway: Gateway):
+    editing(gateway)
+    there = asyncio.Event()
+    kernel, stream = await sent(gateway, wait_for(there))
+    assert gateway.platform.contents == []
+    there.set()
+    await spin()
+    assert entry(kernel, stream).phase is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+    assert len(gateway.platform.messages) == 1
+
+
+@pytest.mark.case("K13")
+async def test_an_edit_that_is_limited_waits_behind_its_gate(gateway: Gateway):
+    editing(gateway)
+    limited = reject(FailureClass.RATE_LIMITED, retry_after_ms=41_000)
+    kernel, stream = await sent(gateway, accept(), limited)
+    assert entry(kernel, stream).phase is Phase.QUEUED
+    await gateway.advance(42_000)
+    assert entry(kernel, stream).phase is Phase.DELIVERED
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_a_placeholder_that_is_gone_is_made_anew(gateway: Gateway):
+    editing(gateway)
+    kernel, stream = await sent(gateway, accept(), reject(FailureClass.HANDLE_GONE))
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+
+
+@pytest.mark.parametrize("acts", [(), (accept(),), (accept(), accept())])
+async def test_a_kill_at_any_call_shows_the_answer_once(gateway: Gateway, acts):
+    editing(gateway)
+    gateway.platform.plays(*acts, hang(lands=True))
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "hi")
+    await until(lambda: len(gateway.platform.calls) > len(acts) or len(acts) == 2)
+    kernel = await gateway.restart(kernel)
+    assert await settled(gateway, kernel, done.entry_id) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+    assert len(gateway.platform.strays) <= 1
+
+
+async def test_what_fails_takes_its_placeholder_back(gateway: Gateway):
+    editing(gateway)
+    barred = reject(FailureClass.INVALID_PAYLOAD)
+    kernel, stream = await sent(gateway, accept(), barred)
+    assert not entry(kernel, stream).open
+    assert gateway.platform.messages == []
+
+
+async def test_an_abort_takes_its_placeholder_back(gateway: Gateway):
+    editing(gateway)
+    limited = reject(FailureClass.RATE_LIMITED, retry_after_ms=HOUR)
+    kernel, stream = await sent(gateway, accept(), limited)
+    await kernel.abort(stream)
+    await spin()
+    assert entry(kernel, stream).phase is Phase.ABORTED
+    assert gateway.platform.messages == []
+
+
+async def test_an_answer_that_may_stand_is_never_taken_back(gateway: Gateway):
+    """Its time is over while the edit is in doubt: nobody knows what the reader sees."""
+    editing(gateway)
+    kernel, stream = await sent(
+        gateway, accept(), *[unknown(lands=True)] * 40, ttl_ms=HOUR
+    )
+    await gateway.advance(HOUR + 1)
+    assert entry(kernel, stream).reason == "outcome_unknown"
+    assert gateway.platform.contents == ["hi"]
+
+
+async def test_a_late_placeholder_ends_its_doubt(gateway: Gateway):
+    gateway.settings = Settings(attempt_deadline_ms=500)
+    editing(gateway)
+    there = asyncio.Event()
+    kernel, stream = await sent(gateway, wait_for(there))
+    await until(lambda: entry(kernel, stream).phase is Phase.IN_DOUBT)
+    there.set()
+    await until(lambda: gateway.platform.contents == ["hi"])
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_a_placeholder_too_many_is_taken_back(gateway: Gateway):
+    gateway.settings = Settings(attempt_deadline_ms=200)
+    editing(gateway)
+    there = asyncio.Event()
+    kernel, stream = await sent(gateway, wait_for(there, deaf=True))
+    await until(lambda: entry(kernel, stream).phase is Phase.IN_DOUBT)
+    await gateway.advance(120_000)
+    await until(lambda: gateway.platform.contents == ["hi"])
+    there.set()
+    await until(lambda: "placed" in story(kernel, stream)[-1:])
+    await until(lambda: not gateway.platform.strays)
+    assert gateway.platform.contents == ["hi"]
+
+
+async def test_a_look_up_is_never_asked_for_a_placeholder(gateway: Gateway):
+    editing(gateway, LOOKUP)
+    kernel, stream = await sent(gateway, unknown(), unknown())
+    await gateway.advance(120_000)
+    assert entry(kernel, stream).phase is Phase.PARKED
+    assert gateway.platform.asked == []
+
+
+async def test_the_class_needs_an_edit_and_ids(gateway: Gateway):
+    kernel = await gateway.start()
+    channel = PlatformChannel(gateway.platform, EDITABLE)
+    del channel.edit
+    with pytest.raises(ContractError, match="edit"):
+        kernel.attach("a", channel)
+    channel = PlatformChannel(gateway.platform, EDITABLE, gives_ids=False)
+    with pytest.raises(ContractError, match="gives_ids"):
+        kernel.attach("b", channel)
+
+
+async def test_a_channel_that_cannot_edit_any_more_is_waited_out(gateway: Gateway):
+    editing(gateway)
+    limited = reject(FailureClass.RATE_LIMITED, retry_after_ms=1_000)
+    kernel, stream = await sent(gateway, accept(), limited)
+    gateway.channels = {("t", "default"): PlatformChannel(gateway.platform)}
+    kernel = await gateway.restart(kernel)
+    await gateway.advance(2_000)
+    assert entry(kernel, stream).phase is Phase.QUEUED
+    editing(gateway)
+    kernel = await gateway.restart(kernel)
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+
+
+async def test_a_turn_is_replied_by_its_edit(gateway: Gateway):
+    async def answer(turn):
+        await turn.reply("hello back")
+
+    editing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await spin()
+    assert await turn.settled() == "replied"
+    assert gateway.platform.contents == ["hello back"]
+
+
+async def test_a_policy_may_send_a_second_doubtful_placeholder(gateway: Gateway):
+    editing(gateway)
+    gateway.on_unknown = BlindPolicy.RESEND
+    kernel, stream = await sent(gateway, unknown(), unknown())
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
