@@ -380,7 +380,7 @@ class OwnedError(StoreError):
 
 
 @define(kw_only=True, slots=False)
-class LostStoreError(StoreError):
+class LostStoreError(OwnedError):
     """Raised when a file of an open store was moved, replaced, deleted or cut off under
     this process. What the call wrote may be in no file that has a name: it counts as
     not stored. The worker stands down."""
@@ -392,6 +392,7 @@ class LostStoreError(StoreError):
     )
     path: str
     problem: str
+    owner: str = ""  # nobody: the files that this process has open have no name
 
 
 @define(kw_only=True, slots=False)

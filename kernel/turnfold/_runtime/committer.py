@@ -97,7 +97,7 @@ class Committer:
         self._lost = False  # a COMMIT failed: nothing is true before it is read again
         self._suspicious = False  # somebody else may have appended
         # The store is another's, or may be, or its files are gone.
-        self.replaced: OwnedError | LostStoreError | None = None
+        self.replaced: OwnedError | None = None
 
     async def begin(self, new_id: Callable[[], str]) -> None:
         """Load; a store without records gets its first one. `new_id` names it."""

@@ -287,6 +287,7 @@ class Kernel(Waiting, Commands):
             driver.moved(commit)
         worker.upkeep.trust()
         if mark is not None:
+            await worker.upkeep.erase()  # with a damaged log goes the proof of it
             await worker.upkeep.note_watermark()
 
     async def _rung(self) -> None:

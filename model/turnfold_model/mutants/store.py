@@ -16,6 +16,7 @@ _ERASING = f"{_TESTS}/test_sqlite_erasing.py"
 _THREADS = f"{_TESTS}/test_sqlite_threads.py"
 _OWNERSHIP = f"{_TESTS}/test_ownership.py"
 _FILES = f"{_TESTS}/test_sqlite_files.py"
+_DAMAGE = f"{_TESTS}/test_sqlite_log_damage.py"
 _CODEC = "test:fast/test_codec.py"
 
 
@@ -71,6 +72,34 @@ STORE: Final = (
         "not self._files.check_log(self.wal.least)",
         "False",
         f"{_FILES}::left_of_a_log",
+    ),
+    _broken(
+        "commits that a damaged log lost are not told",
+        f"{_S}.sqlite.store:SqliteStore._look_for_damage",
+        "if lost is not None:",
+        "if False:",
+        f"{_DAMAGE}::damaged_log_lost",
+    ),
+    _broken(
+        "a torn end of a log counts as damage",
+        f"{_S}.sqlite.log_damage:_look",
+        "if not behind:",
+        "if not ends:",
+        f"{_DAMAGE}::a_torn_end",
+    ),
+    _broken(
+        "a header of a log that does not fit is believed",
+        f"{_S}.sqlite.log_damage:_look",
+        "not _fits(header)",
+        "False",
+        f"{_DAMAGE}::damaged_log_lost",
+    ),
+    _broken(
+        "the proof of a damaged log stays behind",
+        "turnfold.api.kernel:Kernel._doubt_if_restored",
+        "await worker.upkeep.erase()",
+        "pass",
+        f"{_DAMAGE}::damaged_log_lost",
     ),
     _broken(
         "a worker whose files are lost goes on",

@@ -67,8 +67,11 @@ class BusyWait:
         return True
 
 
-def open_writer(settings: Settings, wait: BusyWait) -> apsw.Connection:
-    """The one connection that writes; creates the file if there is none.
+def open_writer(
+    settings: Settings, wait: BusyWait, look: Callable[[apsw.Connection], None]
+) -> apsw.Connection:
+    """The one connection that writes; creates the file if there is none. `look` is
+    called once SQLite has read the log, and before anything is written.
 
     Raises UnsafeStoreError if WAL or the synchronous level is not to be had.
     """
@@ -80,6 +83,7 @@ def open_writer(settings: Settings, wait: BusyWait) -> apsw.Connection:
             conn.pragma("locking_mode", "EXCLUSIVE")
         _restrain(conn)
         blank = schema.is_blank(conn)
+        look(conn)
         if not blank:  # a foreign file is left as it is
             schema.check(conn, settings.path, read_only=False)
         _require_wal(conn, settings.path)

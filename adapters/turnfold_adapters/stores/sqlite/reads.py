@@ -6,6 +6,7 @@ reports its damage. So one bad row never hides the others.
 
 from __future__ import annotations  # `list` is a method of the port, too
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -165,6 +166,15 @@ class Reads:
                 position=head.position, stream=self.path, problem=problem
             )
         return head
+
+    @typed
+    def store_id(self) -> str | None:
+        """The id in the first event of the log; None if there is no such event."""
+        try:
+            row = self.row("SELECT events FROM log WHERE position = 1")
+            return str(json.loads(row[0])[0][2]["store"])
+        except (apsw.SQLError, ValueError, TypeError, LookupError):  # no such table
+            return None
 
     @typed
     def load(self) -> Loaded:

@@ -12,6 +12,7 @@ the loop. The layout and the figures behind it: specs/decisions/0010-sqlite-layo
 from __future__ import annotations  # `list` is a method of the port, too
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ import apsw
 from turnfold.clock import Lived
 from turnfold.enums import Flush
 from turnfold.errors import (
+    DamagedError,
     DiskError,
     NotAStoreError,
     NotOpenError,
@@ -68,6 +70,7 @@ from turnfold_adapters.stores.sqlite.files import (
     make_private,
 )
 from turnfold_adapters.stores.sqlite.listing import Listings
+from turnfold_adapters.stores.sqlite.log_damage import LostCommits, lost_commits
 from turnfold_adapters.stores.sqlite.reads import Reads, read_files
 from turnfold_adapters.stores.sqlite.wal import Mover, Wal, has_log
 from turnfold_adapters.stores.sqlite.writing import (
@@ -79,6 +82,7 @@ from turnfold_adapters.stores.sqlite.writing import (
 T = TypeVar("T")
 _Parts = tuple[Writing | None, apsw.Connection | None, apsw.Connection | None]
 
+_LOG = logging.getLogger("turnfold")
 _MIB = 1024 * 1024
 _HAS_LOCKS = os.name == "posix"
 _DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned
@@ -199,7 +203,9 @@ class SqliteStore:
             make_private(self.path)
             connection.check_links(self.path)
         found, wait = has_log(self.path), BusyWait(self._busy_ms)
-        self._writer = connection.open_writer(self._settings, wait)
+        looks = found and real and not self._settings.exclusive
+        look = self._look_for_damage if looks else _nothing
+        self._writer = connection.open_writer(self._settings, wait, look)
         own = Reads(self._writer, self.path, wait, self._folder)
         wal = Wal(
             self._writer,
@@ -218,6 +224,34 @@ class SqliteStore:
         files = OpenFiles(self.path) if real else None
         self._writing = Writing(own, wal, self._folder, self._doubt, files)
         self._reads = reads
+
+    def _look_for_damage(self, conn: apsw.Connection) -> None:
+        """Commits that the log has lost are noted in the mark: a worker takes the store
+        for an older copy of itself then, whoever opened it first."""
+        if lost_commits(self.path) is None:
+            return
+        try:
+            conn.execute("BEGIN IMMEDIATE")  # look again while nobody writes
+        except apsw.BusyError:
+            return  # a process that works with this log
+        try:
+            lost = lost_commits(self.path)
+            if lost is not None:
+                self._note_damage(conn, lost)
+        finally:
+            conn.execute("ROLLBACK")
+
+    def _note_damage(self, conn: apsw.Connection, lost: LostCommits) -> None:
+        problem = f"its log is damaged: {lost.count} commits or more cannot be read"
+        _LOG.error("%s: %s", self.path, problem)
+        own = Reads(conn, self.path, self._wait, self._folder)
+        before, store = self._mark.read(), own.store_id()
+        if store is None:  # the log stays as it is, for a person
+            conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            raise DamagedError(path=self.path, problem=f"{problem}, and none is left")
+        seen = Head(own.head.position + lost.count, lost.digest)
+        lived = None if before is None else before.lived
+        self._mark.write(Watermark(store=store, head=seen, lived=lived))
 
     def _mover(self) -> Mover | None:
         """None where no second connection may be."""
@@ -496,6 +530,10 @@ class SqliteStore:
         if self._queue.flush is Flush.LOOP:
             return work()
         return await asyncio.to_thread(work)
+
+
+def _nothing(_: apsw.Connection) -> None:
+    """There is no log that could be damaged."""
 
 
 def _close(

@@ -21,8 +21,8 @@ import apsw
 from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed_error
 
-_FRAME = 4096 + 24  # bytes of a page in the log
-_HEADER = 32  # bytes
+FRAME = 4096 + 24  # bytes of a page in the log
+HEADER = 32  # bytes
 _AHEAD = 256 * 1024  # the most that one transaction needs
 _STEP = 2 * 1024 * 1024
 _EARLY = 4  # the thread begins at this part of the cap
@@ -55,7 +55,7 @@ class Wal:
         self._unused = 0 if ahead else max_bytes
         self._size = self._unused  # of the file, as far as it was grown here
         self._mover = mover
-        self._cap = max(max_bytes, _STEP) // _FRAME
+        self._cap = max(max_bytes, _STEP) // FRAME
         self._early = self._cap // _EARLY if mover else self._cap
         self.pages = 0
         self._moved = 0  # pages of the log, while it is not begun anew
@@ -67,7 +67,7 @@ class Wal:
 
     def _committed(self, _conn: apsw.Connection, _name: str, pages: int) -> int:
         self.pages = pages
-        self.least = _HEADER + pages * _FRAME
+        self.least = HEADER + pages * FRAME
         if pages < self._moved:  # it began anew
             self._moved, self._due = 0, min(self._due, self._early)
         return apsw.SQLITE_OK
@@ -175,7 +175,7 @@ class Wal:
         of it? The index of the log says how many pages are in it. False if it says
         more than the file holds, or cannot be read."""
         pages = _pages_in_index(self._path)
-        if pages is None or pages * _FRAME + _HEADER * bool(pages) > _size(self._path):
+        if pages is None or pages * FRAME + HEADER * bool(pages) > _size(self._path):
             return False
         self.least = 0
         return True
@@ -198,7 +198,7 @@ class Wal:
         The write lock makes it safe: nobody else appends meanwhile. Zeros end
         the log for every reader. On a disk that is nearly full it is left out.
         """
-        if self._size >= self._max or self.pages * _FRAME + _AHEAD < self._size:
+        if self._size >= self._max or self.pages * FRAME + _AHEAD < self._size:
             return
         path = Path(f"{self._path}-wal")
         if _free_bytes(path.parent) < 16 * self._max:
@@ -221,7 +221,7 @@ _PAGES = 16  # where the index of the log says how many pages are in it: 4 bytes
 def _pages_in_index(path: str) -> int | None:
     """Pages in the log as far as it is committed; None if the index cannot be read. A
     descriptor of SQLite is used, as in `flush` and for the same reason."""
-    for handle in _handles(f"{path}-shm"):
+    for handle in handles(f"{path}-shm"):
         with suppress(OSError):
             return int.from_bytes(os.pread(handle, 4, _PAGES), sys.byteorder)
     return None
@@ -314,7 +314,7 @@ def flush(path: str, last: int = -1) -> int:
     a gateway with thousands of connections to look at them all. Returns the one that
     was used, -1 for none. Raises OSError if the disk fails.
     """
-    for handle in _handles(path, last):
+    for handle in handles(path, last):
         try:
             _sync(handle)
         except OSError as exc:
@@ -325,7 +325,7 @@ def flush(path: str, last: int = -1) -> int:
     return -1
 
 
-def _handles(path: str, last: int = -1) -> Iterator[int]:
+def handles(path: str, last: int = -1) -> Iterator[int]:
     """Descriptors of a file in this process; none where they are not listed."""
     with suppress(OSError):
         file = os.stat(path)  # noqa: PTH116  beside fstat
