@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from turnfold._runtime import calls
+from turnfold.api import health
 from turnfold.api.health import judge
 from turnfold.api.kernel import Kernel
 from turnfold.enums import FailureClass, Phase
@@ -83,6 +84,34 @@ async def test_what_is_due_and_not_started_has_an_age(lone: Gateway) -> None:
     await lone.advance(90_000)
     assert 90_000 <= kernel.health()["oldest_due_ms"] < 100_000
     assert "due and not started for 90 s" in reasons(kernel)
+
+
+@pytest.mark.case("S15")
+async def test_a_large_backlog_is_judged_without_looking_at_all_of_it(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = await lone.start()
+    for number in range(50):
+        await kernel.enqueue(route("42", "nobody attached this"), f"{number}")
+    await lone.advance(90_000)
+    looked: list[int] = []
+    since = health.due_since
+    monkeypatch.setattr(health, "due_since", lambda e: looked.append(1) or since(e))
+    assert kernel.health()["oldest_due_ms"] >= 90_000
+    assert len(looked) == 1
+
+
+@pytest.mark.case("S14")
+async def test_parked_entries_are_counted_after_a_restart(lone: Gateway) -> None:
+    lone.platform.plays(unknown())
+    kernel = await lone.start()
+    parked = await kernel.enqueue(route(), "x")
+    await until(lambda: entry(kernel, parked.entry_id).phase is Phase.PARKED)
+    await lone.end()
+    kernel = await lone.start()
+    assert kernel.health()["parked"] == 1
+    await kernel.resolve(parked.entry_id, "delivered", by="me")
+    assert kernel.health()["parked"] == 0
 
 
 @pytest.mark.case("T05", "S14")

@@ -182,7 +182,7 @@ async def test_a_second_descriptor_is_never_opened_for_the_sync(tmp_path: Path) 
     path = str(tmp_path / "store.db")
     store = SqliteStore(path)
     await store.open()
-    before = sorted(log_file._handles(path))
+    before = sorted(log_file.handles(path))
     assert before
     used = log_file.flush(path)
     assert used in before
@@ -190,9 +190,9 @@ async def test_a_second_descriptor_is_never_opened_for_the_sync(tmp_path: Path) 
     other = os.open("/dev/null", os.O_RDONLY)
     assert log_file.flush(path, other) in before, "it is another file's by now"
     os.close(other)
-    assert sorted(log_file._handles(path)) == before
+    assert sorted(log_file.handles(path)) == before
     await store.close()
-    assert list(log_file._handles(path)) == []
+    assert list(log_file.handles(path)) == []
     assert log_file.flush(path, used) == -1
     with pytest.raises(apsw.Error):
         apsw.Connection(str(tmp_path / "none.db"), flags=apsw.SQLITE_OPEN_READONLY)

@@ -54,6 +54,7 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self.corrupt: dict[str, CorruptLogError] = {}
+        self.parked: set[str] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -72,6 +73,7 @@ class OpenStreams:
         self._closed_gates: dict[str, Gate] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._entries = 0
+        self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
         """Begin anew with what a store says of itself: not a single fold."""
@@ -80,6 +82,8 @@ class OpenStreams:
             if row.stream.startswith(ENTRY):  # nearly all, so at once
                 self._join(self._lanes, row.stream, row.lane or "")
                 self._deadlines.append((row.expires or 0, row.stream))
+                if row.phase == Phase.PARKED:
+                    self.parked.add(row.stream)
             else:
                 self._list(row)
         self._entries = len(self._deadlines)
@@ -297,8 +301,10 @@ class OpenStreams:
         ]
 
     def folded(self) -> Iterator[Entry]:
-        """The open entries that are in memory: a worker has looked at each lane."""
-        return (s for s in list(self._states.values()) if isinstance(s, Entry))
+        """The open entries that are in memory, in the order of their queueing: a worker
+        has looked at each lane."""
+        found = (self._states.get(stream) for stream in self._open)
+        return (state for state in found if type(state) is Entry)
 
     def overdue(self, now: int) -> Iterator[str]:
         """Open entries whose time is over, each once."""
@@ -356,6 +362,10 @@ class OpenStreams:
 
     def _absorb_entry(self, entry: Entry) -> None:
         stream = entry.stream
+        if entry.phase is Phase.PARKED:
+            self.parked.add(stream)
+        elif self.parked:
+            self.parked.discard(stream)
         if entry.turn is not None and entry.order > self.position:
             siblings = self._children.get(entry.turn)
             if siblings is not None:

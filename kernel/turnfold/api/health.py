@@ -5,10 +5,13 @@ some task is alive.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
 
+from turnfold._runtime.driver import Driver
+from turnfold._runtime.open_streams import OpenStreams
 from turnfold._state.entry import Entry
 from turnfold.clock import Clock
 from turnfold.enums import Phase
@@ -16,6 +19,8 @@ from turnfold.enums import Phase
 APPEND_MS = 5_000  # a commit takes milliseconds
 DUE_MS = 60_000  # what is due is started at once, unless something holds it
 RUN_MS = 300_000  # a run may take as long as its deadline; from here on it is shown
+
+_LOOKED_AT = 1_000  # entries: `is_well` may be asked every second of a large backlog
 
 Facts = Mapping[str, Any]
 
@@ -39,6 +44,37 @@ def due_since(entry: Entry) -> int | None:
     if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
         return None
     return entry.created if entry.due is None else entry.due
+
+
+def oldest_due_ms(book: OpenStreams, now: int) -> int | None:
+    """The age of the oldest entry that is due and not started. Entries are looked at in
+    the order of their queueing, and seldom more than one: none is due before it is
+    queued. Of those behind the first thousand nothing is said."""
+    oldest: int | None = None
+    for entry in islice(book.folded(), _LOOKED_AT):
+        if oldest is not None and entry.created >= oldest:
+            break
+        since = due_since(entry)
+        if since is not None and since <= now:
+            oldest = since if oldest is None else min(oldest, since)
+    return None if oldest is None else now - oldest
+
+
+def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
+    """Each gate that holds something back: why, since when and until when (log ms;
+    `until` None: until somebody opens it), and how many lanes wait behind it."""
+    waiting = driver.flow.waiting()
+    return [
+        {
+            "gate": gate.stream,
+            "reason": gate.reason,
+            "since": gate.updated,
+            "until": gate.until,
+            "waiting": waiting.get(gate.stream, 0),
+        }
+        for gate in driver.book.closed_gates()
+        if gate.holds(now) or gate.stream in waiting
+    ]
 
 
 def judge(facts: Facts) -> Wellness:

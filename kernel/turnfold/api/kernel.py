@@ -33,11 +33,17 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
-from turnfold.api.health import Wellness, due_since, judge, time_facts
+from turnfold.api.health import (
+    Wellness,
+    gate_facts,
+    judge,
+    oldest_due_ms,
+    time_facts,
+)
 from turnfold.api.portal import Home, Portal
 from turnfold.api.waiting import CLOSABLE, Waiting, tell
 from turnfold.clock import LEAD_MS, Clock
-from turnfold.enums import Phase, TurnPhase
+from turnfold.enums import TurnPhase
 from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
@@ -536,7 +542,6 @@ class Kernel(Waiting, Commands):
         driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
         runs = self._handlers.ages_ms()
-        parked, oldest_due = self._waiting(driver)
         return {
             "state": self._state,
             "working": self.working,
@@ -547,16 +552,16 @@ class Kernel(Waiting, Commands):
             "corrupt_streams": sorted(driver.book.corrupt),
             "hung_calls": len(driver.sender.hung),
             "troubles": driver.troubles,
-            "parked": parked,
+            "parked": len(driver.book.parked),
             "dead_letters": self.hooks.dead,
             "oldest_append_ms": driver.flusher.waiting_ms(),
-            "oldest_due_ms": oldest_due,
+            "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
             "runs": len(runs),
             "oldest_run_ms": max(runs.values(), default=None),
             "hung_runs": self._handlers.hung,
             "foreign_bugs": self._foreign_bugs(),
             "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
-            "gates": self._gates(driver),
+            "gates": gate_facts(driver, self._clock.now()),
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             "time": time_facts(self._clock, driver.book.last_at),
@@ -566,33 +571,6 @@ class Kernel(Waiting, Commands):
     def is_well(self) -> Wellness:
         """A judgement of `health`: true if all is well, else with the reasons."""
         return judge(self.health())
-
-    def _waiting(self, driver: Driver) -> tuple[int, int | None]:
-        """How many entries are parked, and the age of the oldest that is due and not
-        started. Takes time in proportion to the open entries."""
-        now, parked, oldest = self._clock.now(), 0, None
-        for entry in driver.book.folded():
-            if entry.phase is Phase.PARKED:
-                parked += 1
-            since = due_since(entry)
-            if since is not None and since <= now:
-                oldest = max(oldest or 0, now - since)
-        return parked, oldest
-
-    def _gates(self, driver: Driver) -> list[dict[str, Any]]:
-        """What is held back, why, until when (log ms; None: until somebody opens it),
-        and how many lanes wait for their turn behind it."""
-        waiting = driver.flow.waiting()
-        return [
-            {
-                "gate": gate.stream,
-                "reason": gate.reason,
-                "until": gate.until,
-                "waiting": waiting.get(gate.stream, 0),
-            }
-            for gate in driver.book.closed_gates()
-            if gate.holds(self._clock.now()) or gate.stream in waiting
-        ]
 
 
 def _unwanted(turn: Turn) -> bool:

@@ -327,7 +327,7 @@ STORE: Final = (
     ),
     _broken(
         "the thread opens the file beside SQLite",
-        f"{_S}.sqlite.wal:_handles",
+        f"{_S}.sqlite.wal:handles",
         "",
         "return [os.open(path, os.O_RDWR)]",
         f"{_CHECKPOINT}::a_second_descriptor",
