@@ -71,3 +71,19 @@ def test_parts_have_unique_keys_that_depend_on_names_alone() -> None:
     assert keys("entry:1", "cccc dddd") == first
     assert not set(keys("entry:2", "aaaa bbbb")) & set(first)
     assert all(len(k) == 16 and k.isalnum() and k.islower() for k in first)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b\u2060", "\u2800\u3164", "\ufe0f"])
+@pytest.mark.case("V06")
+def test_text_that_nobody_can_see_has_no_parts(text: str) -> None:
+    route = Route(channel="t", conversation="42")
+    plan = make_plan(None, Capabilities(), [Text(text)], route, Kind.FINAL, "entry:1")
+    assert plan.parts == ()
+
+
+@given(text=st.text(max_size=20))
+def test_text_with_anything_printable_to_see_is_sent(text: str) -> None:
+    route = Route(channel="t", conversation="42")
+    made = make_plan(None, Capabilities(), [Text(text)], route, Kind.FINAL, "entry:1")
+    if any(c.isalnum() for c in text):
+        assert len(made.parts) == 1

@@ -19,24 +19,27 @@ is sent, unless the caller allows clear text in it.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from turnfold.enums import DeliveryClass, FailureClass
+from turnfold.enums import DeliveryClass, FailureClass, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
-from turnfold.messages import File
+from turnfold.messages import File, Payload, Route
 from turnfold.ports.channel import (
     Attempt,
     Capabilities,
     Outcome,
     Part,
     PartClass,
+    PlanContext,
+    PlannedPart,
     Rejected,
     Verdict,
 )
+from turnfold_adapters import text
 from turnfold_adapters.channels.matrix_content import (
     MESSAGE,
     TEXT_MAX_BYTES,
@@ -85,6 +88,7 @@ class MatrixChannel:
         markdown: Markdown | None = None,
     ) -> None:
         _check(user_id, device_id, token, password)
+        text.check(TEXT_MAX_BYTES, "bytes")
         self._client = _client_class()(
             homeserver=homeserver,
             user_id=user_id,
@@ -107,6 +111,13 @@ class MatrixChannel:
     async def aclose(self) -> None:
         """Give the connections back. The channel may be used again afterwards."""
         await self._client.close()
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """Long texts in pieces of their own format, other payloads whole."""
+        del route, kind, context
+        return text.plan(payload, TEXT_MAX_BYTES, "bytes")
 
     async def prepare(self, part: Part) -> str | None:
         """Log in, refuse an encrypted room, upload a file (its mxc address).

@@ -22,14 +22,14 @@ import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
-from turnfold.enums import DeliveryClass, FailureClass, GateScope
+from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.messages import File
+from turnfold.messages import File, Payload, Route
 from turnfold.ports.channel import (
     KINDS,
     Absent,
@@ -40,10 +40,13 @@ from turnfold.ports.channel import (
     Outcome,
     Part,
     PartClass,
+    PlanContext,
+    PlannedPart,
     Receipt,
     Rejected,
     Verdict,
 )
+from turnfold_adapters import text
 from turnfold_adapters.channels import webhook_errors, webhook_wire
 from turnfold_adapters.channels.webhook_wire import Reply, ReplyRules
 
@@ -63,7 +66,8 @@ class WebhookChannel:
     `secret`: Standard Webhooks secret ("whsec_" and base64, or plain base64); None
     sends unsigned. `classes`, `key_window_ms`, `settle_ms`: what the receiver is known
     to do, see `PartClass`; LOOKUP needs `lookup_url`, asked as GET `lookup_url`?key=...
-    `limit`: the longest text that it takes, in characters; longer ones are split.
+    `limit`: the longest text that it takes, in characters, at least 64; longer ones are
+    split by their format (`turnfold_adapters.text`).
     `gives_ids=False`: the receiver gives no ids and any 2xx counts as accepted.
     `id_header`: where the id is if the body has none. `headers`: sent with every request
     (authorisation). `connect_timeout_ms` and `timeout_ms` (the whole request) bound one
@@ -107,6 +111,7 @@ class WebhookChannel:
             retry_cap_ms=retry_cap_ms,
             rate_scope=rate_scope,
         )
+        text.check(limit, "chars")
         offered = self._checked_classes(classes)
         self._capabilities = Capabilities(
             parts=dict.fromkeys(
@@ -166,6 +171,13 @@ class WebhookChannel:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """Long texts in pieces of their own format, other payloads whole."""
+        del route, kind, context
+        return text.plan(payload, self._capabilities.limit, "chars")
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """POST the part once. Cancellation passes through; whether the part was taken

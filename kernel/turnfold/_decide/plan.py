@@ -5,6 +5,7 @@ that gives every payload a part and splits text at the adapter's limit.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from unicodedata import category
 
 from attrs import define, evolve
 
@@ -101,7 +102,7 @@ def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
 def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:
     """One part for a payload; text without visible characters is nothing to send."""
     if isinstance(payload, Text):
-        if not payload.text.strip():
+        if not shows_something(payload.text):
             return []
         if capabilities.limit is None:
             return [PlannedPart(payload=payload, kind="text")]
@@ -117,6 +118,23 @@ def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPa
         ]
     kind = "file" if isinstance(payload, File) else "native"
     return [PlannedPart(payload=payload, kind=kind)]
+
+
+_UNSEEN_KINDS = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # of Unicode
+# Letters and marks by their kind, and yet every font shows nothing: fillers, variation
+# selectors, the braille blank.
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
+    chr(code) for code in range(0xFE00, 0xFE10)
+)
+
+
+def shows_something(text: str) -> bool:
+    r"""Would a reader see anything? Platforms refuse a text of nothing as empty.
+
+    >>> shows_something("\u200b\u2060 \u2800"), shows_something(".")
+    (False, True)
+    """
+    return any(category(c) not in _UNSEEN_KINDS and c not in _UNSEEN for c in text)
 
 
 MEASURES: dict[str, Callable[[str], int]] = {
