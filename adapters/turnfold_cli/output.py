@@ -13,6 +13,8 @@ from typing import Any
 
 import attrs
 import typer
+from msgspec import Struct
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -47,7 +49,9 @@ def say_json(value: object) -> None:
 
 
 def plain(value: object) -> Any:
-    """attrs classes as dicts, bytes as hexadecimal; the rest as it is."""
+    """attrs classes and Structs as dicts, bytes as hexadecimal; the rest as it is."""
+    if isinstance(value, Struct):
+        return {name: plain(item) for name, item in asdict(value).items()}
     if isinstance(value, type) or not attrs.has(type(value)):
         return value
     instance: Any = value
@@ -55,7 +59,7 @@ def plain(value: object) -> Any:
 
 
 def _serialised(_: object, __: object, value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else value
+    return value.hex() if isinstance(value, bytes) else plain(value)
 
 
 def clean(value: object) -> str:

@@ -62,12 +62,13 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+_BOOT = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
+
+
 def _boot_ms() -> int:
     """Time since boot, with the time in which the machine slept where the system has
     such a clock."""
-    if sys.platform == "linux":
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-    return time.monotonic_ns() // 1_000_000
+    return time.clock_gettime_ns(_BOOT) // 1_000_000
 
 
 def _boot_id() -> str:
@@ -129,7 +130,15 @@ class Clock:
 
     def now(self) -> int:
         """Log time, in ms."""
-        wall, boot = self._read()
+        return self._log_time(self._wall_ms(), self.mono_ms())
+
+    def reading(self) -> tuple[int, int, int]:
+        """Log time, and of the same moment wall time and `sure_from`."""
+        wall, boot = self._wall_ms(), self.mono_ms()
+        log = self._log_time(wall, boot)
+        return log, wall, 0 if self._trusts(boot) else self._known[-1].sure
+
+    def _log_time(self, wall: int, boot: int) -> int:
         agreement = self._known[-1]
         if abs(wall - boot - agreement.distance) > STEP_MS:
             wall, boot = self._read()  # this thread may have slept between two readings

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 
 from turnfold import enums
 from turnfold._log.events import NAMES, SCHEMAS
@@ -67,7 +67,7 @@ def _leaves(hint: Any) -> Iterator[type]:
 
 def _rows(cls: Any) -> Iterator[str]:
     hints = typing.get_type_hints(cls)
-    for field in attrs.fields(cls):
+    for field in msgspec.structs.fields(cls):
         shown = _type(hints[field.name], field.name)
         yield f"`{field.name}` | {shown} | {_default(field.default)}"
 
@@ -89,7 +89,7 @@ def _type(hint: Any, field: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is attrs.NOTHING:
+    if value is msgspec.NODEFAULT:
         return "*must be there*"
     if value is None:
         return "null"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold import File
 from turnfold._log import outbox_events as o
@@ -93,7 +93,7 @@ def test_a_store_as_the_kernel_leaves_it_passes(disk: MemoryDisk) -> None:
 )
 def test_a_projection_that_is_not_the_fold_is_found(disk: MemoryDisk, change) -> None:
     stream = stream_of(disk, "entry:")
-    disk.summaries[stream] = evolve(disk.summaries[stream], **change)
+    disk.summaries[stream] = replace(disk.summaries[stream], **change)
     report = audited(disk)
     assert first(report) == (Rule.PROJECTION, stream)
     assert report.found == 1
@@ -109,14 +109,14 @@ def test_a_projection_that_is_missing_is_found(disk: MemoryDisk) -> None:
 @pytest.mark.parametrize("open_", [True, False])
 def test_a_projection_of_nothing_is_found(disk: MemoryDisk, open_: bool) -> None:
     some = disk.summaries[stream_of(disk, "entry:")]
-    disk.summaries["entry:x"] = evolve(some, stream="entry:x", open=open_, order=99)
+    disk.summaries["entry:x"] = replace(some, stream="entry:x", open=open_, order=99)
     assert first(audited(disk)) == (Rule.PROJECTION, "entry:x")
 
 
 def test_a_projection_ahead_of_the_log_is_found(disk: MemoryDisk) -> None:
     stream = stream_of(disk, "entry:")
     some = disk.summaries[stream]
-    disk.summaries[stream] = evolve(some, version=some.version + 1)
+    disk.summaries[stream] = replace(some, version=some.version + 1)
     assert first(audited(disk)) == (Rule.PROJECTION, stream)
 
 
@@ -176,7 +176,7 @@ def test_the_content_of_a_file_is_a_body_too(disk: MemoryDisk) -> None:
 @pytest.mark.parametrize("change", [{"data": b"forged"}, {"salt": bytes(16)}])
 def test_a_body_with_other_bytes_is_found(disk: MemoryDisk, change) -> None:
     place = next(iter(disk.bodies))
-    disk.bodies[place] = evolve(disk.bodies[place], **change)
+    disk.bodies[place] = replace(disk.bodies[place], **change)
     report = audited(disk)
     assert first(report) == (Rule.BODY, place[0])
     assert "not what its digest names" in str(report.first)
@@ -301,7 +301,7 @@ async def test_closed_streams_are_dropped_and_read_again_when_they_come_back(
     assert auditor.report().passed, auditor.report().first
     assert auditor.report().streams == len(disk.streams)
     some = disk.summaries[stream]
-    disk.summaries[stream] = evolve(some, reason="x")
+    disk.summaries[stream] = replace(some, reason="x")
     await compare(auditor, store, facts)
     assert first(auditor.report()) == (Rule.PROJECTION, stream)
 

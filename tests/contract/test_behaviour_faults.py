@@ -214,11 +214,11 @@ async def test_one_busy_store_is_asked_once_for_a_whole_tick(lone: Gateway) -> N
 
 
 def damage(gateway: Gateway, stream: str, *, missing: bool) -> None:
-    from attrs import evolve
+    from msgspec.structs import replace
 
     disk = gateway.store().disk
     first, *rest = disk.streams[stream]
-    broken = evolve(first, events=b'[["no",1,{"sense":0}]]')
+    broken = replace(first, events=b'[["no",1,{"sense":0}]]')
     disk.streams[stream] = tuple(rest) if missing else (broken, *rest)
 
 

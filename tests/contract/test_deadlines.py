@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold import Never, NotNow
 from turnfold.enums import BlindPolicy, Phase, TurnPhase
@@ -274,4 +274,4 @@ async def test_a_file_gets_more_time_than_a_text(lone: Gateway) -> None:
     )
     sender = driver_of(kernel).sender
     assert sender._deadline_ms(part) == 70_000
-    assert sender._deadline_ms(evolve(part, payload=Text("x"))) == 60_000
+    assert sender._deadline_ms(replace(part, payload=Text("x"))) == 60_000

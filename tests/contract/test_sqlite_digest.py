@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold.ports.store import COUNT_BY, Listing, Store, Summary
 from turnfold_adapters.stores.memory import MemoryStore
@@ -56,7 +56,7 @@ async def change(
         changed = []
         for place in chance.sample(range(len(rows)), 40):
             new = fields(chance, rows[place].order) | {"created": rows[place].created}
-            rows[place] = evolve(rows[place], **new)
+            rows[place] = replace(rows[place], **new)
             changed.append(rows[place])
         for store in stores:
             await write(store, summaries=changed)

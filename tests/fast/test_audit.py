@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
@@ -87,7 +87,7 @@ GATE = "gate:t/default"
 ABSENT = o.Reconciled(part=0, absent=True, due=T0)
 EXPIRED = ended(Reason.EXPIRED)
 REDRIVEN = o.Redriven(budget=8, expires_at=T0 + 90_000, by="me")
-RISKY = evolve(REDRIVEN, accept_duplicate=True)
+RISKY = replace(REDRIVEN, accept_duplicate=True)
 ABORT = o.AbortRequested(reason=AbortReason.USER)
 
 GOOD: dict[str, list[Step]] = {
@@ -213,7 +213,7 @@ GOOD: dict[str, list[Step]] = {
         (T, t.Completed(outcome=TurnOutcome.REPLIED)),
         (FINAL, o.Bounced(part=0), 5),
         (T, t.Amended(outcome=TurnOutcome.FAILED, entry=FINAL), 5),
-        (FINAL, evolve(REDRIVEN, keys=("k",)), 5),
+        (FINAL, replace(REDRIVEN, keys=("k",)), 5),
     ],
     "a block redriven in the moment in which its turn was aborted": [
         *START,
@@ -277,7 +277,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     "blind sent again": (Rule.NO_DOUBLE, E, [*in_doubt(), (E, attempted(2))]),
     "looked up, not told, sent again": (
         Rule.NO_DOUBLE, E,
-        [*in_doubt(LOOKUP), (E, evolve(ABSENT, absent=False)), (E, attempted(2))],
+        [*in_doubt(LOOKUP), (E, replace(ABSENT, absent=False)), (E, attempted(2))],
     ),
     "past half of the key's window": (
         Rule.NO_DOUBLE, E,
@@ -286,7 +286,7 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     "absent where none can look": (Rule.NO_DOUBLE, E, [*in_doubt(), (E, ABSENT)]),
     "resent without its mark": (
         Rule.NO_DOUBLE, E,
-        [*in_doubt(), (E, evolve(RESEND, marked=True)), (E, attempted(2))],
+        [*in_doubt(), (E, replace(RESEND, marked=True)), (E, attempted(2))],
     ),
     "doubt forgotten": (
         Rule.NO_DOUBLE, E,
@@ -501,8 +501,8 @@ Tamper = Callable[[list[Record]], list[Record]]
 
 def forged(record: Record, **changes: object) -> Record:
     """A record changed with its hash made to fit, as a careful forger would."""
-    made = evolve(record, **changes)
-    return evolve(made, hash=hash_of(made))
+    made = replace(record, **changes)
+    return replace(made, hash=hash_of(made))
 
 
 def edited(log: list[Record], index: int, old: bytes, new: bytes) -> list[Record]:
@@ -516,11 +516,11 @@ def edited(log: list[Record], index: int, old: bytes, new: bytes) -> list[Record
 def flipped(log: list[Record]) -> list[Record]:
     data = bytearray(log[4].events)
     data[-4] ^= 1
-    return [*log[:4], evolve(log[4], events=bytes(data)), *log[5:]]
+    return [*log[:4], replace(log[4], events=bytes(data)), *log[5:]]
 
 
 def renumbered(log: Sequence[Record]) -> list[Record]:
-    return [evolve(r, position=i) for i, r in enumerate(log, 1)]
+    return [replace(r, position=i) for i, r in enumerate(log, 1)]
 
 
 def swapped(log: list[Record]) -> list[Record]:
@@ -530,7 +530,7 @@ def swapped(log: list[Record]) -> list[Record]:
 TAMPERED: dict[str, tuple[Rule, Tamper]] = {
     "a flipped byte": (Rule.HASH, flipped),
     "a hash of another record": (
-        Rule.HASH, lambda log: [*log[:3], evolve(log[3], hash=log[4].hash), *log[4:]],
+        Rule.HASH, lambda log: [*log[:3], replace(log[3], hash=log[4].hash), *log[4:]],
     ),
     "a record missing": (Rule.POSITION, lambda log: [*log[:3], *log[4:]]),
     "a record twice": (Rule.POSITION, lambda log: [*log[:4], log[3], *log[4:]]),
@@ -576,7 +576,7 @@ def test_swapped_records_of_two_streams_show_in_the_head_alone() -> None:
     log = records(steps)
     head = audit_log(log).head
     moved = renumbered([*log[:2], log[3], log[2]])
-    moved = [evolve(r, at=T0) for r in moved]
+    moved = [replace(r, at=T0) for r in moved]
     found = audit_log(moved, marks=[head])
     assert Rule.HEAD in {finding.rule for finding in found.findings}
 
@@ -620,7 +620,7 @@ def test_an_export_with_a_broken_line_is_read_on() -> None:
 
 
 def test_findings_are_counted_beyond_the_limit() -> None:
-    log = [evolve(record, hash=bytes(32)) for record in LOG]
+    log = [replace(record, hash=bytes(32)) for record in LOG]
     report = audit_log(log, limit=3)
     assert (len(report.findings), report.found) == (3, len(LOG))
     assert Findings(limit=0).kept == []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold._decide import rules
 from turnfold._log import events as t
@@ -102,15 +103,15 @@ def test_half_of_a_window_is_kept(now: int, passes: bool) -> None:
 
 
 def test_a_key_for_ever_has_no_window_and_no_key_has_none() -> None:
-    forever = evolve(PART, key_window_ms=None)
+    forever = replace(PART, key_window_ms=None)
     assert rules.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12, 0)
-    keyless = evolve(PART, classes=(LOOKUP,))
+    keyless = replace(PART, classes=(LOOKUP,))
     assert not rules.key_window_open(evolve(ENTRY, parts=(keyless,)), 501, 0)
     assert not rules.key_window_open(evolve(ENTRY, first_at=None), 501, 0)
 
 
 def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
-    blind = evolve(ENTRY, parts=(evolve(PART, classes=()),), doubt=True)
+    blind = evolve(ENTRY, parts=(replace(PART, classes=()),), doubt=True)
     assert not rules.resend_allowed(blind, 501, 0)
     assert rules.resend_allowed(evolve(blind, resend=True), 501, 0)
     assert rules.resend_allowed(evolve(blind, doubt=False), 501, 0)

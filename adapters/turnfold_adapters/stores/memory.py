@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold.clock import Lived
 from turnfold.errors import (
@@ -346,7 +346,7 @@ def _new_bodies(
             raise no_stream("body.stream", body.stream)
         if ref in new or ref in disk.bodies:
             raise body_there(ref)
-        new[ref] = evolve(body, origin=None)
+        new[ref] = replace(body, origin=None)
     there = ChainMap(new, disk.bodies)
     new.update(dict.fromkeys(ref for ref in write.erase if ref in there))
     return new

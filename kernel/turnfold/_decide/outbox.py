@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from attrs import define, frozen
+from msgspec import Struct
 
 from turnfold._decide import rules
 from turnfold._decide.plan import Plan, PlanPart
@@ -31,8 +31,7 @@ from turnfold.messages import Route, Text
 _Identity = tuple[bytes, bytes | None]
 
 
-@define(kw_only=True)
-class Intent:
+class Intent(Struct, kw_only=True):
     """What is to be sent. `entry` is its stream, fixed before anything is decided, so
     that deciding twice queues once. `plan` is none if the channel is not here."""
 
@@ -95,7 +94,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
 
 def _log_time(draft: UnitOfWork, date: int | None) -> int | None:
     """The log time of a wall date."""
-    return None if date is None else max(0, date + draft.context.shift)
+    return None if date is None else max(0, date + draft.context.shift())
 
 
 def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
@@ -287,8 +286,7 @@ def _queue_notice(draft: UnitOfWork, turn: Turn, notice: str) -> str | None:
 # --- Enqueueing: once per key, planned here or later, attempted at once if it can be ---
 
 
-@frozen(kw_only=True)
-class Enqueued:
+class Enqueued(Struct, frozen=True, kw_only=True):
     """`new` is false when the key (or the entry) was there before; `differs` says that
     this call brought other bytes than the first one, which stand."""
 

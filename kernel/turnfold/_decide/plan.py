@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from unicodedata import category
 
-from attrs import define, evolve
+from attrs import evolve
+from msgspec import Struct
 
 from turnfold._log.bodies import EncodedPayload, pack
 from turnfold._log.ids import part_key
@@ -27,16 +28,14 @@ from turnfold.ports.channel import (
 )
 
 
-@define
-class PlanPart:
+class PlanPart(Struct):
     packed: EncodedPayload
     key: str
     offer: PartClass
     policy: BlindPolicy | None = None  # of the channel, for an unknown outcome
 
 
-@define
-class Plan:
+class Plan(Struct):
     """What `planned` will freeze. No parts: suppressed by the channel."""
 
     parts: tuple[PlanPart, ...]

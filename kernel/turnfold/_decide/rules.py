@@ -5,7 +5,7 @@ module, so that a test can take one guard out and show that something breaks wit
 it: each guard is a mutant (specs/guarantees.md).
 """
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
 from turnfold._state.entry import Entry
@@ -57,7 +57,7 @@ def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
     name: the classes of both, the smaller window and the longer settle time. What none
     of them names in common is blind."""
     windows = [w for w in (part.key_window_ms, claimed.key_window_ms) if w is not None]
-    return evolve(
+    return replace(
         part,
         classes=tuple([c for c in part.classes if c in claimed.classes]),
         key_window_ms=min(windows, default=None),

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
+from msgspec import Struct
+from msgspec.structs import replace
 
 from turnfold._decide import rules
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
@@ -37,8 +39,7 @@ class Act(Enum):
     ABORT = auto()  # an abort was requested and nothing is on the wire
 
 
-@define
-class Step:
+class Step(Struct):
     act: Act
     entry: str = ""
     until: int | None = None
@@ -141,7 +142,7 @@ def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
         return entry
     part = rules.in_force(entry.current, desk.offer(entry.current.kind))
     if not rules.can_mark(entry.on_unknown, marks=desk.marks):
-        part = evolve(part, policy=BlindPolicy.HOLD)
+        part = replace(part, policy=BlindPolicy.HOLD)
     parts = (*entry.parts[: entry.part], part, *entry.parts[entry.part + 1 :])
     return entry if parts == entry.parts else evolve(entry, parts=parts)
 

@@ -11,7 +11,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from attrs import define, field, frozen
+from attrs import frozen
+from msgspec import Struct, field
 
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
@@ -140,17 +141,16 @@ class ChannelFacts:
     marks: bool = True  # it shows that an attempt is marked
 
 
-@frozen(kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """What a decision may know besides state. `fence` is None outside the worker."""
 
     now: int
     settings: Settings
     wall: int | None = None  # wall ms; None: the same as `now`
-    shift: int = 0  # the log time of a wall date is that much later
+    shift: Callable[[], int] = lambda: 0  # the log time of a wall date is so much later
     sure_from: int = 0  # log times before it cannot be compared with `now`
     fence: Fence | None = None
-    desks: Mapping[tuple[str, str], ChannelFacts] = field(factory=dict)
+    desks: Mapping[tuple[str, str], ChannelFacts] = field(default_factory=dict)
     jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
     salt: Callable[[], bytes] = lambda: bytes(16)
     runs: bool = True  # a handler is registered and may start now
@@ -182,8 +182,7 @@ class Flow(Protocol):
         """How many probes of its account were refused in a row."""
 
 
-@define(unsafe_hash=True)
-class AttemptRef:
+class AttemptRef(Struct, frozen=True):
     """One attempt of one part that may go to the wire when its commit is durable.
     `prepared`: what the channel's prepare() gave for it."""
 

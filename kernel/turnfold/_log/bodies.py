@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import define, field
 
 from turnfold._log import canonical
 from turnfold._log import events as t
@@ -25,8 +24,7 @@ _OCTETS = "application/octet-stream"
 _write = msgspec.json.Encoder(order="sorted").encode
 
 
-@define(unsafe_hash=True)
-class EncodedPayload:
+class EncodedPayload(msgspec.Struct):
     """A payload ready to be stored. `encoded` is its head in canonical JSON, `content`
     the content of a file. Both together are the same for the same payload: what an
     entry and its parts share a body by."""
@@ -34,7 +32,7 @@ class EncodedPayload:
     kind: str  # "text", "file" or "native"
     head: Mapping[str, Any]
     identity: tuple[bytes, bytes | None]
-    origin: Payload | None = field(default=None, eq=False, repr=False)  # if unchanging
+    origin: Payload | None = None  # if unchanging
 
     @property
     def encoded(self) -> bytes:

@@ -1,8 +1,9 @@
 """Events to the bytes of a log record and back.
 
-cattrs leaves out the fields at their default, msgspec writes canonical JSON and reads it
-strictly. `encode` proves that the types can be read again. `decode` also writes the events
-again and compares: only bytes that the kernel would write are read. See specs/decisions/0011.
+An event is a msgspec Struct: msgspec leaves out the fields at their default, writes
+canonical JSON and reads it strictly. `encode` proves that the types can be read again.
+`decode` also writes the events again and compares: only what the kernel would write is
+read. See specs/decisions/0011.
 
 `events` of a record is a JSON array of `[kind, schema, data]`. A record that cannot be
 read becomes CorruptLogError with its position; no other error comes out of here. Format:
@@ -10,16 +11,13 @@ specs/log-format.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, NotRequired, TypedDict, get_type_hints
+from typing import Any
 
-import attrs
 import msgspec
 from attrs import frozen
-from cattrs.gen import make_dict_unstructure_fn
-from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 
 from turnfold._log import canonical
 from turnfold._log import events as t
@@ -33,13 +31,9 @@ from turnfold._log.events import (
 )
 from turnfold.errors import CorruptLogError, InvalidInputError
 
-_Fields = Callable[[Any], dict[str, Any]]
 _write = msgspec.json.Encoder(order="sorted").encode
-_typed_dict: Any = TypedDict  # made of fields that are known at run time
 # A worker says these of most messages in the same words: streams share the event.
 _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
-# The one field that holds records of a class of its own.
-_PARTS_OF: Mapping[Any, Any] = {o.Planned: (("parts", o.PlannedPart),)}
 _items = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]], strict=True).decode
 
 
@@ -51,8 +45,8 @@ def encode(event: Event) -> bytes:
     """
     form = _FORMS[type(event)]
     try:
-        data = _write(form.fields(event))
-        form.prove(data)
+        data = _write(event)
+        form.read(data)
     except (TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise InvalidInputError(field=form.kind, problem=str(exc)) from exc
     return b"%b%b]" % (form.front, data)
@@ -102,8 +96,8 @@ def _event(kind: str, schema: int, data: Any) -> Event:
 
 
 def _read(form: "_Form", data: bytes) -> Event:
-    event = form.cls(**form.read(data))
-    again = _write(form.fields(event))
+    event = form.read(data)
+    again = _write(event)
     if again != data:
         problem = f"not in canonical form; written again it is {again.decode()}"
         raise InvalidInputError(field="data", problem=problem)
@@ -124,20 +118,16 @@ def _problem(exc: Exception) -> str:
     return str(exc)
 
 
-# --- the libraries, asked for a class when its first event comes: an import is quick ---
+# --- the library, asked for a class when its first event comes: an import is quick ---
 
 
 @frozen
 class _Form:
     """How the events of one class are stored."""
 
-    cls: Callable[..., Event]
     kind: str
-    schema: int
     front: bytes  # the beginning of an item
-    fields: _Fields  # those that are written
-    read: Callable[[bytes], dict[str, Any]]  # the same, each of its declared type
-    prove: Callable[[bytes], object]  # raises where `read` would, in half the time
+    read: Callable[[bytes], Event]
 
 
 class _Forms(dict[type[Event], _Form]):
@@ -145,11 +135,9 @@ class _Forms(dict[type[Event], _Form]):
 
     def __missing__(self, cls: Any) -> _Form:
         kind = NAMES[cls]
-        schema = SCHEMAS[kind]
-        front = b'["%b",%d,' % (kind.encode(), schema)
-        read = msgspec.json.Decoder(_typed(cls), strict=True).decode
-        prove = msgspec.json.Decoder(_proof(cls), strict=True).decode
-        made = self[cls] = _Form(cls, kind, schema, front, _fields_of(cls), read, prove)
+        front = b'["%b",%d,' % (kind.encode(), SCHEMAS[kind])
+        read = msgspec.json.Decoder(cls, strict=True).decode
+        made = self[cls] = _Form(kind, front, read)
         return made
 
 
@@ -167,49 +155,6 @@ class _Readers(dict[str, tuple[int, Callable[[bytes], Event]]]):
 
 _FORMS = _Forms()
 _READERS = _Readers()
-
-
-def _typed(cls: Any) -> Any:
-    """The fields of a class as a TypedDict. msgspec fills the class itself, too, but it
-    finds each field that was left out by an exception, which takes twice as long."""
-    hints = get_type_hints(cls, include_extras=True)
-    for a in attrs.fields(cls):
-        if a.default is not attrs.NOTHING:
-            hints[a.name] = NotRequired[hints[a.name]]
-    return _typed_dict(cls.__name__, hints)
-
-
-@cache
-def _proof(cls: Any) -> Any:
-    """The fields of a class as a msgspec Struct, which is the quickest to read."""
-    hints = get_type_hints(cls, include_extras=True)
-    for name, part in _PARTS_OF.get(cls, ()):
-        proof: Any = _proof(part)
-        hints[name] = tuple[proof, ...]
-    return msgspec.defstruct(
-        cls.__name__,
-        [
-            (a.name, hints[a.name])
-            if a.default is attrs.NOTHING
-            else (a.name, hints[a.name], a.default)
-            for a in attrs.fields(cls)
-        ],
-        kw_only=True,
-    )
-
-
-@cache
-def _converter() -> MsgspecJsonConverter:
-    converter = make_converter()
-    # The preset hands a class of plain fields to msgspec, which writes the defaults.
-    converter.register_unstructure_hook_factory(attrs.has, _fields_of)
-    return converter
-
-
-@cache
-def _fields_of(cls: type[Any]) -> _Fields:
-    """The function that makes a dict of an event, or of a part of one, without its defaults."""
-    return make_dict_unstructure_fn(cls, _converter(), _cattrs_omit_if_default=True)
 
 
 # --- Old schemas of events raised to the newest, one version at a time, as plain dicts ---

@@ -2,15 +2,22 @@
 
 from types import MappingProxyType
 
-from attrs import define
+from msgspec.structs import force_setattr
 
 from turnfold._log import outbox_events
-from turnfold._log.canonical import Integer
+from turnfold._log.canonical import Fact, Integer
 from turnfold.enums import AbortReason, FailureClass, Form, TurnOutcome
 
+MESSAGE = "message"
 
-@define(kw_only=True, unsafe_hash=True)
-class Accepted:
+
+def _usual_event(self: "Accepted | Dead | Joined") -> None:
+    """An equal text becomes the default itself, which is left out of the bytes."""
+    if self.event == MESSAGE:
+        force_setattr(self, "event", MESSAGE)
+
+
+class Accepted(Fact, frozen=True, kw_only=True):
     """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
     its wall time. `message_id` is empty where the platform gives none; `key` is then a
     dedupe key of the caller. `form`: what the bytes of the body are. `changes`: the turn
@@ -22,7 +29,7 @@ class Accepted:
     body: str
     lane: str
     message_id: str = ""
-    event: str = "message"
+    event: str = MESSAGE
     key: str | None = None
     form: Form = Form.JSON
     changes: str | None = None
@@ -33,9 +40,11 @@ class Accepted:
     sent_at: Integer | None = None
     revision: str | None = None
 
+    def __post_init__(self) -> None:
+        _usual_event(self)
 
-@define(kw_only=True, unsafe_hash=True)
-class Dead:
+
+class Dead(Fact, frozen=True, kw_only=True):
     """An update that nobody can read: its bytes are `body`, the error is `detail`. The
     place and the message id are given as far as they could be read."""
 
@@ -46,47 +55,48 @@ class Dead:
     form: Form = Form.BYTES
     conversation: str = ""
     message_id: str = ""
-    event: str = "message"
+    event: str = MESSAGE
     thread: str | None = None
     cursor: str | None = None
     detail: str | None = None
 
+    def __post_init__(self) -> None:
+        _usual_event(self)
 
-@define(kw_only=True, unsafe_hash=True)
-class Joined:
+
+class Joined(Fact, frozen=True, kw_only=True):
     """A further inbound message merged into this turn; its key stays its own."""
 
     message_id: str
     body: str
-    event: str = "message"
+    event: str = MESSAGE
     cursor: str | None = None
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
 
+    def __post_init__(self) -> None:
+        _usual_event(self)
 
-@define(kw_only=True, unsafe_hash=True)
-class Started:
+
+class Started(Fact, frozen=True, kw_only=True):
     run: Integer
     owner: str
     fence: Integer
 
 
-@define(kw_only=True, unsafe_hash=True)
-class StepStarted:
+class StepStarted(Fact, frozen=True, kw_only=True):
     run: Integer
     key: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class StepDone:
+class StepDone(Fact, frozen=True, kw_only=True):
     run: Integer
     key: str
     result: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class LeftOpen:
+class LeftOpen(Fact, frozen=True, kw_only=True):
     """The run ended and its answer is to come from elsewhere, by the turn's id. The turn
     is never run again; at `until` it fails."""
 
@@ -94,8 +104,7 @@ class LeftOpen:
     until: Integer
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Released:
+class Released(Fact, frozen=True, kw_only=True):
     """The run stopped for our own reasons and is not counted."""
 
     run: Integer
@@ -103,16 +112,14 @@ class Released:
     due: Integer | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class RunFailed:
+class RunFailed(Fact, frozen=True, kw_only=True):
     run: Integer
     failure: FailureClass
     due: Integer
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Answered:
+class Answered(Fact, frozen=True, kw_only=True):
     """The reply is owned by the outbox: its final entries, or why there are none."""
 
     run: Integer
@@ -120,34 +127,29 @@ class Answered:
     silent: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Completed:
+class Completed(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Failed:
+class Failed(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
     reason: str
     notice: str | None = None  # the entry that tells the user
 
 
-@define(kw_only=True, unsafe_hash=True)
-class TurnAbortRequested:
+class TurnAbortRequested(Fact, frozen=True, kw_only=True):
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class TurnAborted:
+class TurnAborted(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
     by: str | None = None
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Amended:
+class Amended(Fact, frozen=True, kw_only=True):
     """A final entry of a turn that is over has changed. No outcome: the entry was
     redriven, and the turn is answered again."""
 
@@ -155,25 +157,21 @@ class Amended:
     outcome: TurnOutcome | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Held:
+class Held(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Unheld:
+class Unheld(Fact, frozen=True, kw_only=True):
     by: str
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Resubmitted:
+class Resubmitted(Fact, frozen=True, kw_only=True):
     by: str
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class TurnRedacted:
+class TurnRedacted(Fact, frozen=True, kw_only=True):
     by: str
 
 
@@ -203,16 +201,14 @@ TurnEvent = (
 # --- The events of gates, cursors and the store itself (specs/design.md 7) ---
 
 
-@define(kw_only=True, unsafe_hash=True)
-class GateClosed:
+class GateClosed(Fact, frozen=True, kw_only=True):
     """Nothing in this scope is attempted until then, or until it is opened."""
 
     reason: str
     until: Integer | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class GateOpened:
+class GateOpened(Fact, frozen=True, kw_only=True):
     """Opened by its embedder or by a person. `note` is that person's reason: a gate keeps
     no bodies, so the text stands here."""
 
@@ -221,28 +217,24 @@ class GateOpened:
     note: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class CursorAdvanced:
+class CursorAdvanced(Fact, frozen=True, kw_only=True):
     """A source got on without bringing a message."""
 
     cursor: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class StoreCreated:
+class StoreCreated(Fact, frozen=True, kw_only=True):
     store: str  # a random id, so that two stores are never mistaken
 
 
-@define(kw_only=True, unsafe_hash=True)
-class WorkerStarted:
+class WorkerStarted(Fact, frozen=True, kw_only=True):
     """Written with the first event that a worker decides, not when it starts."""
 
     epoch: Integer
     owner: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Restored:
+class Restored(Fact, frozen=True, kw_only=True):
     """The log was found to be older than it had been: a copy was put in its place.
     `position_seen` and `hash` are where it had got to by the mark beside it,
     `position_found` is where it ended when that was noticed."""
@@ -252,8 +244,7 @@ class Restored:
     hash: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Pruned:
+class Pruned(Fact, frozen=True, kw_only=True):
     """Closed streams older than `before` were taken out of the log, so many of them with
     so many events."""
 
@@ -262,8 +253,7 @@ class Pruned:
     events: Integer
 
 
-@define(kw_only=True, unsafe_hash=True)
-class PrunedReceipt:
+class PrunedReceipt(Fact, frozen=True, kw_only=True):
     """A late receipt for a part of an entry that is pruned. Stored as
     `store.late_receipt`."""
 
@@ -273,8 +263,7 @@ class PrunedReceipt:
     receipt: tuple[str, ...] = ()
 
 
-@define(kw_only=True, unsafe_hash=True)
-class WallJumped:
+class WallJumped(Fact, frozen=True, kw_only=True):
     """The wall clock was set: by so many ms forward, or backward if negative."""
 
     by_ms: Integer

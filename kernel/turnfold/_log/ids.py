@@ -73,13 +73,17 @@ def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     """The idempotency key of a part in the platform's alphabet: the same for ever,
     since it is a hash of names that never change."""
     noise = shake_128(f"{entry}#{index}".encode()).digest(length)
-    return noise.decode("latin-1").translate(_letters(alphabet))
+    letters = _letters(alphabet)
+    if isinstance(letters, bytes):
+        return noise.translate(letters).decode()
+    return noise.decode("latin-1").translate(letters)
 
 
 @lru_cache(maxsize=16)
-def _letters(alphabet: str) -> dict[int, str]:
+def _letters(alphabet: str) -> bytes | dict[int, str]:
     """A letter for each byte; nearly the same number of bytes for each letter."""
-    return {byte: alphabet[byte % len(alphabet)] for byte in range(256)}
+    letters = [alphabet[byte % len(alphabet)] for byte in range(256)]
+    return "".join(letters).encode() if alphabet.isascii() else dict(enumerate(letters))
 
 
 def account_scope(channel: str, account: str) -> str:

@@ -6,9 +6,9 @@ Free text (error messages, reasons given by people) is never here: `detail` and 
 are digests of bodies beside the log. Wall times are milliseconds UTC.
 """
 
-from attrs import define
+from msgspec.structs import force_setattr
 
-from turnfold._log.canonical import Integer
+from turnfold._log.canonical import Fact, Integer
 from turnfold.enums import (
     AbortReason,
     BlindPolicy,
@@ -22,9 +22,10 @@ from turnfold.enums import (
     Trial,
 )
 
+SETTLE_MS = 120_000
 
-@define(kw_only=True, unsafe_hash=True)
-class PlannedPart:
+
+class PlannedPart(Fact, frozen=True, kw_only=True):
     """One visible platform call, frozen: its bytes, its key, its delivery classes."""
 
     kind: str
@@ -32,12 +33,16 @@ class PlannedPart:
     key: str
     classes: tuple[DeliveryClass, ...] = ()
     key_window_ms: Integer | None = None
-    settle_ms: Integer = 120_000
+    settle_ms: Integer = SETTLE_MS
     policy: BlindPolicy | None = None  # none: the entry's own
 
+    def __post_init__(self) -> None:
+        """An equal number becomes the default itself, which is left out of the bytes."""
+        if self.settle_ms == SETTLE_MS:
+            force_setattr(self, "settle_ms", SETTLE_MS)
 
-@define(kw_only=True, unsafe_hash=True)
-class Queued:
+
+class Queued(Fact, frozen=True, kw_only=True):
     kind: Kind
     channel: str
     account: str
@@ -54,8 +59,7 @@ class Queued:
     not_before: Integer | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Planned:
+class Planned(Fact, frozen=True, kw_only=True):
     """The parts are frozen. For a live reply, which has a placeholder before that, this
     is the seal."""
 
@@ -65,8 +69,7 @@ class Planned:
     ids: bool = True  # the platform gives message ids
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Attempted:
+class Attempted(Fact, frozen=True, kw_only=True):
     """`classes` and `policy` are those of a placeholder that goes out before the plan;
     later the plan has them."""
 
@@ -83,14 +86,12 @@ class Attempted:
     policy: BlindPolicy | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Dispatched:
+class Dispatched(Fact, frozen=True, kw_only=True):
     part: Integer
     attempt: Integer
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Placed:
+class Placed(Fact, frozen=True, kw_only=True):
     """The placeholder of a part is visible. Edits name it by `handle`; that is no
     receipt and settles nothing. `stray`: the part has no use for it, it is to be
     retracted."""
@@ -101,8 +102,7 @@ class Placed:
     stray: bool = False
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Tried:
+class Tried(Fact, frozen=True, kw_only=True):
     """A plan or a look-up begins outside of a run, so that a death in it is seen."""
 
     act: Trial
@@ -110,8 +110,7 @@ class Tried:
     fence: Integer
 
 
-@define(kw_only=True, unsafe_hash=True)
-class PartRefused:
+class PartRefused(Fact, frozen=True, kw_only=True):
     """The platform will never accept this part; the parts after it still go. `attempt`
     is 0 for a part that was never attempted."""
 
@@ -121,8 +120,7 @@ class PartRefused:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class AmendedPart:
+class AmendedPart(Fact, frozen=True, kw_only=True):
     """A part goes on without a decoration: its new body under a new key."""
 
     part: Integer
@@ -131,8 +129,7 @@ class AmendedPart:
     dropped: Decoration
 
 
-@define(kw_only=True, unsafe_hash=True)
-class PartDelivered:
+class PartDelivered(Fact, frozen=True, kw_only=True):
     """A part is settled, by a receipt or suppressed, and the entry is not delivered by
     it: parts are left, or one was refused or bounced."""
 
@@ -147,8 +144,7 @@ class PartDelivered:
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Delivered:
+class Delivered(Fact, frozen=True, kw_only=True):
     """The last part is settled, and with it the entry."""
 
     part: Integer
@@ -162,8 +158,7 @@ class Delivered:
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Deferred:
+class Deferred(Fact, frozen=True, kw_only=True):
     """Proven not accepted and nobody's fault: the budget gets its unit back."""
 
     part: Integer
@@ -173,8 +168,7 @@ class Deferred:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class FailedRetryable:
+class FailedRetryable(Fact, frozen=True, kw_only=True):
     part: Integer
     attempt: Integer
     failure: FailureClass
@@ -183,8 +177,7 @@ class FailedRetryable:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class OutcomeUnknown:
+class OutcomeUnknown(Fact, frozen=True, kw_only=True):
     """Stored as `outbox.unknown`."""
 
     part: Integer
@@ -194,8 +187,7 @@ class OutcomeUnknown:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Reconciled:
+class Reconciled(Fact, frozen=True, kw_only=True):
     """A look-up answered: proven absent, or it could not tell. `early`: it is not
     there, but an old request may still land."""
 
@@ -206,13 +198,11 @@ class Reconciled:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Parked:
+class Parked(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Resolved:
+class Resolved(Fact, frozen=True, kw_only=True):
     """Doubt about a part ended by policy or an operator: not sent, or send again all the
     same. `expires_at`: the new expiry that an operator's word sets."""
 
@@ -224,8 +214,7 @@ class Resolved:
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class FailedTerminal:
+class FailedTerminal(Fact, frozen=True, kw_only=True):
     reason: Reason
     failure: FailureClass | None = None
     by: str | None = None
@@ -233,37 +222,32 @@ class FailedTerminal:
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class AbortRequested:
+class AbortRequested(Fact, frozen=True, kw_only=True):
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Aborted:
+class Aborted(Fact, frozen=True, kw_only=True):
     reason: AbortReason
     by: str | None = None
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class LateReceipt:
+class LateReceipt(Fact, frozen=True, kw_only=True):
     part: Integer
     attempt: Integer
     receipt: tuple[str, ...] = ()
     thread: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Rescheduled:
+class Rescheduled(Fact, frozen=True, kw_only=True):
     due: Integer
     by: str
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Redriven:
+class Redriven(Fact, frozen=True, kw_only=True):
     """A dead letter is sent again. `keys` are new ones for the parts that were refused
     or bounced, in their order; delivered parts never go again."""
 
@@ -275,14 +259,12 @@ class Redriven:
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Acknowledged:
+class Acknowledged(Fact, frozen=True, kw_only=True):
     by: str
     why: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Bounced:
+class Bounced(Fact, frozen=True, kw_only=True):
     """The platform refused a part after it had accepted it: the receipt no longer
     counts, nor does the same receipt if it comes again."""
 
@@ -290,8 +272,7 @@ class Bounced:
     detail: str | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Imported:
+class Imported(Fact, frozen=True, kw_only=True):
     """An entry of another system's queue. `phase` is queued, parked or
     failed; an entry that came over in doubt is never queued."""
 
@@ -310,21 +291,18 @@ class Imported:
     policy: BlindPolicy | None = None
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Doubted:
+class Doubted(Fact, frozen=True, kw_only=True):
     """The store was restored from a backup: each part that is not settled may have been
     sent."""
 
     reason: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class LaneYielded:
+class LaneYielded(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Redacted:
+class Redacted(Fact, frozen=True, kw_only=True):
     by: str
 
 

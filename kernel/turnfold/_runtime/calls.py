@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from types import CoroutineType
 from typing import Any
 
-from attrs import define
+from msgspec import Struct
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
 STALL_S = 0.01  # an alarm that is later than this shows that the loop stood still
@@ -29,8 +29,7 @@ _LOG = logging.getLogger("turnfold")
 _LONGEST_TEXT = 1_000
 
 
-@define
-class CallResult:
+class CallResult(Struct):
     """How a call of foreign code ended."""
 
     value: Any = None

@@ -13,8 +13,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-import attrs
-from attrs import define, field
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from turnfold._decide.unit_of_work import (
     AttemptRef,
@@ -54,8 +54,7 @@ _PAGE = 1_000  # records
 _RACES = 20  # commits of another process between deciding and storing
 
 
-@define
-class Decided:
+class Decided(Struct):
     """What became of one decision: a value, or the error it was refused with."""
 
     value: Any = None
@@ -67,16 +66,15 @@ class Decided:
         return self.value
 
 
-@define
-class Commit:
+class Commit(Struct):
     """What one commit did. `moved`: the streams that changed, as they are now.
     `attempts`: those that are durable now and may go to the wire."""
 
     results: list[Decided]
-    moved: dict[str, State] = field(factory=dict)
-    emitted: list[Emitted] = field(factory=list)
-    bodies: list[Body] = field(factory=list)
-    attempts: list[AttemptRef] = field(factory=list)
+    moved: dict[str, State] = field(default_factory=dict)
+    emitted: list[Emitted] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
+    attempts: list[AttemptRef] = field(default_factory=list)
 
 
 class Committer:
@@ -249,7 +247,7 @@ class Committer:
         the others decided anew; so are all when something had to be fetched."""
         context = self.context()
         if again:
-            context = attrs.evolve(context, again=True)
+            context = replace(context, again=True)
         failed: dict[int, Exception] = {}
         asked: set[Wanted] = set()
         while True:

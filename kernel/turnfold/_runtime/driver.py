@@ -52,7 +52,7 @@ from turnfold._runtime.sender import (
     unreadable,
 )
 from turnfold._state.entry import Entry
-from turnfold._state.fold import State
+from turnfold._state.fold import Gate, State
 from turnfold.clock import Clock
 from turnfold.enums import CLOSED, FailureClass
 from turnfold.errors import (
@@ -205,17 +205,20 @@ class Driver:
 
     def moved(self, commit: Commit) -> None:
         """Give every program that has something to do now a chance to do it."""
-        for state in commit.moved.values():
+        states, gates = list(commit.moved.values()), False
+        for state in states:
             if isinstance(state, Entry):
                 self.register.moved(state)
                 if state.phase in CLOSED:
                     self.sender.forget(state)
+            elif isinstance(state, Gate):
+                gates = True
         if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
             self.retractor.moved(commit)
-            states = list(commit.moved.values())
-            self.flow.moved(states, self.clock.now())
+            if gates or self.flow.knows:
+                self.flow.moved(states, self.clock.now())
             self.start(scheduler.after(states, self.book, self.epoch, self.register))
             self._set_alarm()
         self._watch(commit)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from attrs import define
+from msgspec import Struct
 
 from turnfold._decide import (
     gates,
@@ -41,8 +42,7 @@ from turnfold.ports.store import Command
 Decision = Callable[[UnitOfWork], Any]
 
 
-@define
-class Append:
+class Append(Struct):
     """Decide and commit. Answer: what the decision returned. Raises what it raised."""
 
     decision: Decision
@@ -81,8 +81,7 @@ class TakeUp:
     attempt: AttemptRef
 
 
-@define
-class Send:
+class Send(Struct):
     """The one visible platform call of an attempt. Answer: an Outcome, always."""
 
     attempt: AttemptRef

@@ -11,7 +11,9 @@ else may. The fold copies a state before it changes one that others may hold.
 
 from collections.abc import Sequence
 
-from attrs import define, evolve
+from attrs import define
+from msgspec import Struct
+from msgspec.structs import replace
 
 from turnfold._log import outbox_events as o
 from turnfold.enums import (
@@ -28,8 +30,7 @@ from turnfold.enums import (
 )
 
 
-@define(kw_only=True, unsafe_hash=True)
-class PartState:
+class PartState(Struct, frozen=True, kw_only=True, gc=False):
     """One part that is not at hand. `end` is none while it is open."""
 
     part: int
@@ -336,7 +337,7 @@ def take_up(entry: Entry, part: int) -> None:
 
 def reopened(others: Parts, part: int) -> Parts:
     """The same with a part that has not ended."""
-    return tuple([evolve(s, end=None) if s.part == part else s for s in others])
+    return tuple([replace(s, end=None) if s.part == part else s for s in others])
 
 
 def renewed(state: PartState) -> PartState:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from turnfold._log import outbox_events as o
 from turnfold._state.entry import (
@@ -566,5 +566,5 @@ def _changed(
     planned: tuple[o.PlannedPart, ...], part: int, **changes: Any
 ) -> tuple[o.PlannedPart, ...]:
     """The frozen parts with one of them changed, if it is there."""
-    new = [attrs.evolve(p, **changes) for p in planned[part : part + 1]]
+    new = [replace(p, **changes) for p in planned[part : part + 1]]
     return (*planned[:part], *new, *planned[part + 1 :])

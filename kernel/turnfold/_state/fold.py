@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 from attrs import frozen
+from msgspec.structs import replace
 
 from turnfold._log import events as g
 from turnfold._log.bodies import digests_of, number_of
@@ -273,7 +274,7 @@ def summarize(state: State) -> Summary:
             return _plain(state, "at", due=None, reason=state.value)
         case StoreState():
             row = _plain(state, "epoch", due=state.epoch, reason=state.owner)
-            return attrs.evolve(row, kind=state.id, expires=state.restored or None)
+            return replace(row, kind=state.id, expires=state.restored or None)
 
 
 # By position: a class that is called with thirteen names packs them first.

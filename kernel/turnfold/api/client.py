@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from turnfold._decide import inbox
 from turnfold._decide.inbox import result_of
@@ -133,7 +133,7 @@ class Alone:
 
     def _without_rights(self) -> Context:
         """Nothing is attempted and no turn starts: nobody would go on with it."""
-        return attrs.evolve(self._context(), fence=None, runs=False)
+        return replace(self._context(), fence=None, runs=False)
 
     async def _apply_one(self, journal: Committer, command: Command) -> None:
         commit = await journal.commit([partial(inbox.apply, command=command)])

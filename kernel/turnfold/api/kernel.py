@@ -80,6 +80,7 @@ class Kernel(Waiting, Commands):
         self._clock = clock or Clock()
         self._probe = probe
         self._entropy = entropy or random.SystemRandom()
+        self._salt = partial(self._entropy.randbytes, 16)
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
@@ -87,8 +88,6 @@ class Kernel(Waiting, Commands):
         self._sources = Sources(self, self._calls)
         self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
         self._state = "not open"
-        self._facts: tuple[object, ...] = ()
-        self._known: Context | None = None
         self._store: Store | None = None
         self._driver: Driver | None = None
         self._worker: Worker | None = None
@@ -477,30 +476,21 @@ class Kernel(Waiting, Commands):
         return self._driver
 
     def _context(self) -> Context:
-        """What decisions may know now; made anew when any of it has changed."""
-        driver = self._open_driver()
-        now = max(self._clock.now(), driver.book.last_at)
-        fence = self._fence
-        holds_back = driver.draining or driver.taking_over
-        sure = self._clock.sure_from
-        facts = (now, sure, fence, self._handlers.present, holds_back)
-        if facts != self._facts or self._known is None:
-            self._facts, self._known = facts, self._context_at(now, fence, driver)
-        return self._known
-
-    def _context_at(self, now: int, fence: Fence | None, driver: Driver) -> Context:
+        """What decisions may know now."""
+        driver, handlers, clock = self._open_driver(), self._handlers, self._clock
+        now, wall, sure_from = clock.reading()
         return Context(
-            now=now,
-            wall=self._clock.wall_now(),
-            shift=self._clock.shift(),
-            sure_from=self._clock.sure_from,
+            now=max(now, driver.book.last_at),
+            wall=wall,
+            shift=clock.shift,
+            sure_from=sure_from,
             settings=self.settings,
-            fence=fence,
+            fence=self._fence,
             desks=self._views,
-            jitter=self._clock.jitter,
-            salt=partial(self._entropy.randbytes, 16),
-            runs=self._handlers.present,
-            resumes=self._handlers.resumes,
+            jitter=clock.jitter,
+            salt=self._salt,
+            runs=handlers.present,
+            resumes=handlers.resumes,
             holds_back=driver.draining or driver.taking_over,
             flow=driver.flow,
         )

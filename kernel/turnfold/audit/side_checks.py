@@ -220,7 +220,7 @@ def _difference(records: Sequence[Record], found: Summary | None) -> str | None:
 
 def _unlike(state: State, found: Summary) -> str | None:
     wanted = summarize(state)
-    for name in [a.name for a in Summary.__attrs_attrs__]:
+    for name in Summary.__struct_fields__:
         is_, should = getattr(found, name), getattr(wanted, name)
         if is_ != should:
             return f"its projection says {name}={is_!r}, the log says {should!r}"

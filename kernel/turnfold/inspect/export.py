@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold._log import canonical
 from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
@@ -181,7 +181,7 @@ def read(lines: Iterable[bytes]) -> Iterator[Record]:
             last = load(line.rstrip(b"\r\n"))
         except InvalidInputError:
             position = last.position + 1
-            last = evolve(
+            last = replace(
                 last, position=position, stream="?", version=1, count=1, events=line
             )
         yield last

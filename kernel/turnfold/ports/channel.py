@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
+from msgspec import Struct
 
 from turnfold.enums import (
     DeliveryClass,
@@ -22,8 +23,7 @@ from turnfold.inbound import Inbound
 from turnfold.messages import Payload, Route
 
 
-@frozen(kw_only=True)
-class Receipt:
+class Receipt(Struct, frozen=True, kw_only=True):
     """The platform's proof of acceptance. `ids` may be empty only if the adapter
     declares `gives_ids=False`."""
 
@@ -31,8 +31,7 @@ class Receipt:
     thread: str | None = None
 
 
-@frozen(kw_only=True)
-class Accepted:
+class Accepted(Struct, frozen=True, kw_only=True):
     """The platform took the part. `deduplicated`: it had it already."""
 
     receipt: Receipt
@@ -136,8 +135,7 @@ class Capabilities:
         return self.parts.get(kind, _NOTHING_OFFERED)
 
 
-@frozen(kw_only=True)
-class PlannedPart:
+class PlannedPart(Struct, frozen=True, kw_only=True):
     """One visible platform call that `plan` decided on. `payload` is stored
     and later handed to `send`, byte for byte."""
 
@@ -153,8 +151,7 @@ class PlanContext:
     kind: Kind
 
 
-@frozen(kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """A part as frozen by the plan, ready for the wire."""
 
     entry_id: str
@@ -166,8 +163,7 @@ class Part:
     route: Route  # with the effective target and thread
 
 
-@frozen(kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """The envelope of one attempt, as logged in `attempted`."""
 
     number: int  # from 1, per part, never reused

@@ -23,7 +23,8 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, evolve, frozen
+from msgspec import Struct
 
 from turnfold._log.canonical import BLANK, Head, Record, head_after
 from turnfold.clock import Lived
@@ -67,8 +68,7 @@ _T = TypeVar("_T")
 BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
 
 
-@define(unsafe_hash=True)
-class Summary:
+class Summary(Struct, frozen=True, gc=False):
     """The projection of one stream: enough to schedule and to list without a fold.
 
     `open`: the stream may still move by itself. `order`: position of its first record;
@@ -93,8 +93,7 @@ class Summary:
     person: bool = False
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Body:
+class Body(Struct, frozen=True, kw_only=True):
     """Bytes beside the log, named by their stream and a number in it.
 
     An event names a body by number and salted digest (bodies.body_ref), so whoever
@@ -106,7 +105,7 @@ class Body:
     number: int
     salt: bytes
     data: bytes
-    origin: object = field(default=None, eq=False, repr=False)
+    origin: object = None
 
 
 @frozen(kw_only=True)
@@ -157,8 +156,7 @@ class Answer:
     data: bytes
 
 
-@define(kw_only=True, unsafe_hash=True)
-class Write:
+class Write(Struct, frozen=True, kw_only=True):
     """All or nothing: the records that one commit appends to one shard.
 
     The log must end at `base`; positions follow it. The records of one stream follow
@@ -179,8 +177,7 @@ class Write:
     shard: int = 0
 
 
-@define(unsafe_hash=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """The write is durable; the log of its shard now ends at `head`."""
 
     head: Head

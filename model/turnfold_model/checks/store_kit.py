@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
+from msgspec.structs import replace
 
 from turnfold._log import canonical
 from turnfold._log.canonical import BLANK, hash_of
@@ -133,7 +134,7 @@ def record(
     events = canonical.dumps([[kind, 1, data]] * count)
     at = fields.pop("at", 1000)
     blank = Record(position, stream, version, count, at, events, b"", **fields)
-    return evolve(blank, hash=hash_of(blank))
+    return replace(blank, hash=hash_of(blank))
 
 
 def summary(stream: str, version: int, order: int, **fields: Any) -> Summary:

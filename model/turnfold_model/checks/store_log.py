@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold.errors import InvalidInputError
 from turnfold.ports.store import Head, Wanted, Write
@@ -97,7 +97,7 @@ async def a_position_that_does_not_follow_is_refused(place: Place) -> None:
         with refused(InvalidInputError, what=f"position {position} after 1"):
             await attempt(store, records=[record(position, "entry:a", 2)])
     with refused(InvalidInputError, what="a record without events"):
-        empty = evolve(record(2, "entry:a", 1), count=0)
+        empty = replace(record(2, "entry:a", 1), count=0)
         await attempt(store, records=[empty])
     same((await head_of(store)).position, 1, "head")
 
@@ -173,13 +173,13 @@ async def a_value_that_cannot_be_kept_leaves_nothing_behind(place: Place) -> Non
     beside: dict[str, Any] = {"keys": [("k", "entry:b")]}
     fine = summary("entry:a", 1, 1)
     odd: list[dict[str, Any]] = [
-        {"records": [good, evolve(record(3, "entry:c", 1), stream="\ud800")]},
-        {"records": [good, evolve(record(3, "entry:c", 1), at=2**63)]},
-        {"records": [good, evolve(record(3, "entry:c", 1), wall=-(2**63) - 1)]},
+        {"records": [good, replace(record(3, "entry:c", 1), stream="\ud800")]},
+        {"records": [good, replace(record(3, "entry:c", 1), at=2**63)]},
+        {"records": [good, replace(record(3, "entry:c", 1), wall=-(2**63) - 1)]},
         {"records": [good, _with(record(3, "entry:c", 1), events="[]")]},
         {"records": [good, _with(record(3, "entry:c", 1), hash=None)]},
-        {"records": [good], "summaries": [evolve(fine, lane="\udfff")]},
-        {"records": [good], "summaries": [evolve(fine, due=2**63)]},
+        {"records": [good], "summaries": [replace(fine, lane="\udfff")]},
+        {"records": [good], "summaries": [replace(fine, due=2**63)]},
         {"records": [good], "summaries": [_with(fine, reason=b"x")]},
         {"records": [good], "summaries": [_with(fine, phase=None)]},
         {"records": [good], "keys": [("k", "entry:b"), ("\udc80", "entry:a")]},
@@ -242,7 +242,7 @@ async def a_long_log_is_read_in_pages(place: Place) -> None:
 
 def _with(value: Any, **fields: Any) -> Any:
     """A copy with fields that the types do not allow."""
-    return evolve(value, **fields)
+    return replace(value, **fields)
 
 
 def _with_key(key: Any) -> Any:

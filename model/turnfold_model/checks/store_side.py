@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold.errors import InvalidInputError, KeyTakenError
 from turnfold.ports.store import Body, Listing, Store, Summary, Wanted
@@ -65,7 +65,7 @@ async def a_summary_replaces_the_one_before(place: Place) -> None:
         same(await summary_in(store, "entry:a"), new, "all fields, with a record")
         others = [s for s in (await store.load()).open if s.stream == "entry:a"]
         same(others, [new] if new.open else [], "among the open streams")
-        alone = evolve(new, due=7, open=not new.open)
+        alone = replace(new, due=7, open=not new.open)
         await write(store, summaries=[alone])
         same(await summary_in(store, "entry:a"), alone, "all fields, without a record")
         store = await place.reopened(store)
@@ -160,7 +160,7 @@ async def _described(store: Store) -> None:
     for row in await store.list(Listing()):
         fields = _DESCRIBED.get(row.order)
         if fields is not None:
-            await write(store, summaries=[evolve(row, **fields)])
+            await write(store, summaries=[replace(row, **fields)])
 
 
 _DESCRIBED: dict[int, dict[str, Any]] = {
@@ -320,7 +320,7 @@ async def a_place_takes_one_body(place: Place) -> None:
     await write(store, bodies=kept)
     for item in kept:
         for data in (item.data, b"other", noise(80_000)):
-            again = evolve(item, data=data)
+            again = replace(item, data=data)
             with refused(InvalidInputError, what="a place that is taken"):
                 await attempt(store, bodies=[again])
         found = await body_in(store, item.stream, item.number)

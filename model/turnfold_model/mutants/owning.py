@@ -68,7 +68,7 @@ OWNING: Final = (
     ),
     _broken(
         "turns start while the store is taken over",
-        "turnfold.api.kernel:Kernel._context_at",
+        "turnfold.api.kernel:Kernel._context",
         "driver.draining or driver.taking_over",
         "driver.draining",
         f"{_TAKING}::delays_the_take_over",

@@ -27,14 +27,14 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 _TIME: Final = (
     _broken(
         "the clock follows a backward jump",
-        "turnfold.clock:Clock.now",
+        "turnfold.clock:Clock._log_time",
         "wall - boot - self._log >= LEAD_MS",
         "True",
         _CLOCK,
     ),
     _broken(
         "log time never follows the wall clock",
-        "turnfold.clock:Clock.now",
+        "turnfold.clock:Clock._log_time",
         "wall - boot - self._log >= LEAD_MS",
         "False",
         _CLOCK,
@@ -105,7 +105,7 @@ _TIME: Final = (
     _broken(
         "a wall date is taken for log time",
         "turnfold._decide.outbox:_log_time",
-        "date + draft.context.shift",
+        "date + draft.context.shift()",
         "date",
         f"{_TIMES}::not_before",
     ),

@@ -356,7 +356,7 @@ STORE: Final = (
     _broken(
         "an event is stored with fields of the wrong type",
         "turnfold._log.codec:encode",
-        "form.prove(data)",
+        "form.read(data)",
         "None",
         f"{_CODEC}::a_value_of_the_wrong_type",
     ),

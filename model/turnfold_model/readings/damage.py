@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
-import attrs
+import msgspec
 
 from turnfold._log.events import CLASSES
 
@@ -131,8 +131,8 @@ def _fields(cls: Any) -> dict[str, tuple[Any, Any]]:
     """The type and the default of each field (`...`: it has none)."""
     hints = get_type_hints(cls)
     return {
-        a.name: (hints[a.name], ... if a.default is attrs.NOTHING else a.default)
-        for a in attrs.fields(cls)
+        a.name: (hints[a.name], ... if a.required else a.default)
+        for a in msgspec.structs.fields(cls)
     }
 
 
