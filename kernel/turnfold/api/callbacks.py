@@ -26,6 +26,7 @@ from turnfold._state.fold import Cursor, State
 from turnfold._state.turn import Turn
 from turnfold.api.ends import Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
+from turnfold.api.telling import AGAIN, say_again
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
     BackPressureError,
@@ -174,7 +175,10 @@ HeldHook = Callable[[Turn], Any]
 RestoredHook = Callable[[Restored], Any]
 
 
-_NEWS = {o.FailedTerminal, o.Parked, o.Doubted, o.Bounced, t.Held, t.Answered, Restored}
+_NEWS = {
+    *(o.FailedTerminal, o.Parked, o.Doubted, o.Bounced),
+    *(t.Held, t.Answered, Restored, *AGAIN),
+}
 
 
 class Hooks:
@@ -228,9 +232,7 @@ class Hooks:
                 case o.FailedTerminal(reason=reason):
                     self.dead += 1
                     self._call(self.terminal, state, f"ended undelivered: {reason}")
-                case o.Parked(reason=reason):
-                    self._call(self.parked, state, f"is parked, in doubt: {reason}")
-                case o.Doubted(reason=reason):
+                case o.Parked(reason=reason) | o.Doubted(reason=reason):
                     self._call(self.parked, state, f"is parked, in doubt: {reason}")
                 case t.Held(reason=reason):
                     self._call_held(state, reason)
@@ -239,14 +241,18 @@ class Hooks:
                 case o.Bounced():
                     self._call(self.bounced, state, "bounced")
                 case t.Answered(silent="unstated"):
-                    _LOG.warning("%s: the handler returned and said nothing", stream)
+                    text = "%s: the handler returned and said nothing"
+                    _LOG.warning(text, stream, extra={"stream": stream})
+                case _ if type(event) in AGAIN:
+                    say_again(stream, event)
                 case _:
                     pass
 
     def _call(self, hooks: list[Hook], state: State | None, news: str) -> None:
         if not isinstance(state, Entry):
             return
-        _LOG.warning("%s to %s %s", state.stream, state.lane, news)
+        facts = {"stream": state.stream, "lane": state.lane}
+        _LOG.warning("%s to %s %s", *facts.values(), news, extra=facts)
         self._line_up(hooks, state)
 
     def _call_held(self, state: State | None, reason: str) -> None:

@@ -34,6 +34,7 @@ from turnfold._runtime.programs import Decision
 from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.portal import Home
+from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import (
     AbortReason,
@@ -76,6 +77,7 @@ class Commands:
     _clock: Clock
     _home: Home
     _desks: dict[tuple[str, str], AttachedChannel]
+    _missing: Missing
     settings: Settings
 
     @property
@@ -109,6 +111,8 @@ class Commands:
             raise InvalidInputError(field="inbound", problem=problem)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
+            if not self._missing.handles:
+                self._missing.handler()
             keys = (inbound_key(inbound), original_key(inbound))
             wanted = Wanted(keys=frozenset(key for key in keys if key is not None))
             decision = partial(turns.accept, turn=turn, inbound=inbound, cursor=cursor)
@@ -201,6 +205,8 @@ class Commands:
             plain = Text(payload) if isinstance(payload, str) else payload
             held.append(plain if type(plain) is Text else await _held(plain))
         desk = self._desks.get((route.channel, route.account))
+        if desk is None and self.working:
+            self._missing.channel(route.channel, route.account)
         packed = tuple(map(pack, held))
         plan = desk.plan(held, route, kind, entry, packed) if desk else None
         return Intent(

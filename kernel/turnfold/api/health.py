@@ -8,13 +8,19 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
+from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.worker import Worker
 from turnfold._state.entry import Entry
+from turnfold.api.callbacks import Handlers, Hooks, Sources
+from turnfold.api.portal import Home
+from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import Phase
+from turnfold.ports.store import Store
 
 APPEND_MS = 5_000  # a commit takes milliseconds
 DUE_MS = 60_000  # what is due is started at once, unless something holds it
@@ -95,6 +101,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
             yield f"source {name} fails: {source['error']}"
     for gate in facts["gates"]:
         yield f"{gate['gate']} is closed: {gate['reason']}"
+    for name in facts["missing"]:
+        yield f"something waits for what is not here: {name}"
     if facts["upkeep"] is not None:
         yield f"upkeep of the store fails: {facts['upkeep']}"
 
@@ -123,3 +131,76 @@ def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
         "wall_steps": clock.steps,
         "last_step_ms": clock.last_step_ms,
     }
+
+
+class Health:
+    """The part of a Kernel that says how it is; the Kernel brings the means."""
+
+    _home: Home
+    _clock: Clock
+    _state: str
+    _missing: Missing
+    _handlers: Handlers
+    _sources: Sources
+    _worker: Worker | None
+    _desks: dict[tuple[str, str], AttachedChannel]
+    hooks: Hooks
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises NotOpenError."""
+        raise NotImplementedError
+
+    @property
+    def working(self) -> bool:
+        """True while this kernel is the worker of its store."""
+        raise NotImplementedError
+
+    def _open_driver(self) -> Driver:
+        raise NotImplementedError
+
+    def _foreign_bugs(self) -> Mapping[str, int]:
+        """Errors of foreign code since the kernel was made, by whose they were."""
+        channels = {f"{n}/{a}": desk.bugs for (n, a), desk in self._desks.items()}
+        return {
+            "handler": self._handlers.bugs,
+            "hooks": self.hooks.bugs,
+            **{name: bugs for name, bugs in channels.items() if bugs},
+        }
+
+    def health(self) -> Mapping[str, Any]:
+        """Facts for a health endpoint, from state and not from counters of events."""
+        self._home.check()
+        driver, worker, store = self._open_driver(), self._worker, self.store
+        trouble = worker.upkeep.trouble if worker else None
+        runs = self._handlers.ages_ms()
+        return {
+            "state": self._state,
+            "working": self.working,
+            "taking_over_ms": driver.taking_over_ms,
+            "fences_lost": worker.fences_lost if worker else 0,
+            "upkeep": None if trouble is None else str(trouble),
+            "open_entries": driver.book.open_count,
+            "corrupt_streams": sorted(driver.book.corrupt),
+            "hung_calls": len(driver.sender.hung),
+            "troubles": driver.troubles,
+            "missing": self._missing.facts(),
+            "parked": len(driver.book.parked),
+            "dead_letters": self.hooks.dead,
+            "oldest_append_ms": driver.flusher.waiting_ms(),
+            "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
+            "runs": len(runs),
+            "oldest_run_ms": max(runs.values(), default=None),
+            "hung_runs": self._handlers.hung,
+            "foreign_bugs": self._foreign_bugs(),
+            "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
+            "gates": gate_facts(driver, self._clock.now()),
+            "inbox_refused": sorted(driver.intake.unfit),
+            "position": driver.book.position,
+            "time": time_facts(self._clock, driver.book.last_at),
+            **store.facts(),
+        }
+
+    def is_well(self) -> Wellness:
+        """A judgement of `health`: true if all is well, else with the reasons."""
+        return judge(self.health())

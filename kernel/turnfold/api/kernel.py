@@ -7,12 +7,10 @@ nothing in common but the rule that one store has one worker.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
-
-from attrs import asdict
 
 from turnfold._decide import operator
 from turnfold._decide.turns import Acceptance
@@ -33,14 +31,16 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
-from turnfold.api.health import (
-    Wellness,
-    gate_facts,
-    judge,
-    oldest_due_ms,
-    time_facts,
-)
+from turnfold.api.health import Health
 from turnfold.api.portal import Home, Portal
+from turnfold.api.telling import (
+    Missing,
+    say_closed,
+    say_closing,
+    say_open,
+    say_standby,
+    say_working,
+)
 from turnfold.api.waiting import CLOSABLE, Waiting, tell
 from turnfold.clock import LEAD_MS, Clock
 from turnfold.enums import TurnPhase
@@ -58,7 +58,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Commands):
+class Kernel(Waiting, Commands, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. Everything else has its
@@ -82,6 +82,7 @@ class Kernel(Waiting, Commands):
         self._entropy = entropy or random.SystemRandom()
         self._salt = partial(self._entropy.randbytes, 16)
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
+        self._missing = Missing(self._desks)
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
         self._handlers = Handlers(self, self._calls)
@@ -151,8 +152,13 @@ class Kernel(Waiting, Commands):
         it may run again even if somebody has seen a part of the answer."""
         self._home.check()
         if handler is not None:
-            return self._handlers.register(handler, resume=resume)
-        return lambda later: self._handlers.register(later, resume=resume)
+            return self._register(handler, resume=resume)
+        return partial(self._register, resume=resume)
+
+    def _register(self, handler: Handler, *, resume: bool) -> Handler:
+        known = self._handlers.register(handler, resume=resume)
+        self._missing.handles = True
+        return known
 
     # --- open and close ---
 
@@ -188,6 +194,8 @@ class Kernel(Waiting, Commands):
             store = store_at(address) if isinstance(address, str | Path) else address
             await store.open()
             await self._assemble(store)
+            role = "standby" if self._work else "client"
+            say_open(store.address, "worker" if self._owns else role)
         except BaseException:
             await self._undo(store)
             raise
@@ -237,6 +245,8 @@ class Kernel(Waiting, Commands):
         self._post = Mailbox(store, worker.ring, self._apply_alone)
         if self._work:
             await worker.start()
+            if not self._owns:
+                say_standby(store.address, await worker.ownership.current())
 
     async def _promote(self, owner: Owner) -> None:
         """The store is ours: read it, doubt it if it is an older copy, log what waits
@@ -250,6 +260,8 @@ class Kernel(Waiting, Commands):
         driver.flusher.start()
         await driver.begin(self._fence.epoch)
         self._owns = True
+        say_working(self.store.address, self._fence.epoch, driver.book)
+        self._missing.look(driver.book)
         self._sources.start()
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:
@@ -340,6 +352,7 @@ class Kernel(Waiting, Commands):
     async def _close(self) -> None:
         driver, worker = self._open_driver(), self._worker
         self._state = "draining"
+        say_closing(self.store.address, len(driver.live))
         try:
             await self._end_work(driver, worker)
         except BaseException:  # a store that fails, or a loop that is being ended
@@ -370,6 +383,7 @@ class Kernel(Waiting, Commands):
                 await worker.release()
         finally:
             self._state = "closed"
+            say_closed(self.store.address)
             try:
                 await close_channels(self._calls, self._desks.values())
             finally:
@@ -516,51 +530,6 @@ class Kernel(Waiting, Commands):
             if stream in waiters and isinstance(state, CLOSABLE) and not state.open:
                 tell(waiters.pop(stream), state)
         self.hooks.tell(commit)
-
-    def _foreign_bugs(self) -> Mapping[str, int]:
-        """Errors of foreign code since the kernel was made, by whose they were."""
-        channels = {f"{n}/{a}": desk.bugs for (n, a), desk in self._desks.items()}
-        return {
-            "handler": self._handlers.bugs,
-            "hooks": self.hooks.bugs,
-            **{name: bugs for name, bugs in channels.items() if bugs},
-        }
-
-    def health(self) -> Mapping[str, Any]:
-        """Facts for a health endpoint, from state and not from counters of events."""
-        self._home.check()
-        driver, worker, store = self._open_driver(), self._worker, self.store
-        trouble = worker.upkeep.trouble if worker else None
-        runs = self._handlers.ages_ms()
-        return {
-            "state": self._state,
-            "working": self.working,
-            "taking_over_ms": driver.taking_over_ms,
-            "fences_lost": worker.fences_lost if worker else 0,
-            "upkeep": None if trouble is None else str(trouble),
-            "open_entries": driver.book.open_count,
-            "corrupt_streams": sorted(driver.book.corrupt),
-            "hung_calls": len(driver.sender.hung),
-            "troubles": driver.troubles,
-            "parked": len(driver.book.parked),
-            "dead_letters": self.hooks.dead,
-            "oldest_append_ms": driver.flusher.waiting_ms(),
-            "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
-            "runs": len(runs),
-            "oldest_run_ms": max(runs.values(), default=None),
-            "hung_runs": self._handlers.hung,
-            "foreign_bugs": self._foreign_bugs(),
-            "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
-            "gates": gate_facts(driver, self._clock.now()),
-            "inbox_refused": sorted(driver.intake.unfit),
-            "position": driver.book.position,
-            "time": time_facts(self._clock, driver.book.last_at),
-            **store.facts(),
-        }
-
-    def is_well(self) -> Wellness:
-        """A judgement of `health`: true if all is well, else with the reasons."""
-        return judge(self.health())
 
 
 def _unwanted(turn: Turn) -> bool:

@@ -1,0 +1,109 @@
+"""Log lines of a life: where it begins and ends, and what waits for something missing.
+
+A line's facts stand in `extra`, too, so a program can read them. INFO tells each step of
+a life once, WARNING each missing thing once, DEBUG each attempt or run that comes again.
+"""
+
+import logging
+from collections.abc import Container
+from typing import Any
+from urllib.parse import unquote
+
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._runtime.open_streams import OpenStreams
+from turnfold.ports.store import Owner
+
+_LOG = logging.getLogger("turnfold")
+
+AGAIN = {o.FailedRetryable, o.Deferred, o.OutcomeUnknown, t.RunFailed, t.Released}
+
+
+def say_open(address: str, role: str) -> None:
+    """`role`: worker, standby or client."""
+    _LOG.info("%s is open as %s", address, role, extra={"store": address, "role": role})
+
+
+def say_standby(address: str, owner: Owner | None) -> None:
+    """Another process holds the lock; the record tells which, if it can be read."""
+    pid, host = (None, None) if owner is None else (owner.pid, owner.host)
+    facts = {"store": address, "owner_pid": pid, "owner_host": host}
+    _LOG.info("%s has a worker: pid %s on %s", address, pid, host, extra=facts)
+
+
+def say_working(address: str, epoch: int, book: OpenStreams) -> None:
+    """This process is the worker now, and has taken up what was open."""
+    facts = {
+        "store": address,
+        "epoch": epoch,
+        "position": book.position,
+        "open_entries": book.open_count,
+    }
+    text = "the worker of %s: epoch %s, position %s, %s open entries"
+    _LOG.info(text, *facts.values(), extra=facts)
+
+
+def say_closing(address: str, live: int) -> None:
+    """`live`: lanes and turns that are waited for."""
+    facts = {"store": address, "under_way": live}
+    _LOG.info("closing %s, %s under way", *facts.values(), extra=facts)
+
+
+def say_closed(address: str) -> None:
+    _LOG.info("%s is closed", address, extra={"store": address})
+
+
+def say_again(stream: str, event: Any) -> None:
+    """An attempt or a run that failed, or was put off, and comes again."""
+    facts: dict[str, Any] = {"stream": stream, "event": type(event).__name__}
+    facts |= {name: getattr(event, name, None) for name in ("part", "attempt", "due")}
+    failure = getattr(event, "failure", None) or getattr(event, "cause", None)
+    text = "%s: %s part %s attempt %s, again at %s ms"
+    _LOG.debug(
+        text + " (%s)", *facts.values(), failure, extra={**facts, "failure": failure}
+    )
+
+
+class Missing:
+    """Things without which something waits, each told once. `attached`: the channels
+    and accounts that are there."""
+
+    def __init__(self, attached: Container[tuple[str, str]]) -> None:
+        self._attached = attached
+        self._channels: dict[tuple[str, str], None] = {}
+        self.handles = False  # a handler is registered
+        self._told_handler = False
+
+    def facts(self) -> list[str]:
+        """What is missing now, in words."""
+        left = [key for key in self._channels if key not in self._attached]
+        names = [f"channel {name} with account {account}" for name, account in left]
+        handler = ["handler"] if self._told_handler and not self.handles else []
+        return [*handler, *names]
+
+    def channel(self, name: str, account: str, waiting: str = "an entry waits") -> None:
+        key = (name, account)
+        if key in self._channels or key in self._attached:
+            return
+        self._channels[key] = None
+        _LOG.warning(
+            "no channel is attached as %s with account %s: %s for it",
+            *(name, account, waiting),
+            extra={"missing": "channel", "channel": name, "account": account},
+        )
+
+    def handler(self, waiting: str = "a turn waits") -> None:
+        if self._told_handler or self.handles:
+            return
+        self._told_handler = True
+        text = "no handler is registered (kernel.on_turn): %s for it"
+        _LOG.warning(text, waiting, extra={"missing": "handler"})
+
+    def look(self, book: OpenStreams) -> None:
+        """When a store is taken over: does anything in it wait for what is not here?"""
+        accounts = {(*lane.split("/")[:2],) for lane in book.lanes()}
+        for name, account in sorted(accounts):
+            self.channel(unquote(name), unquote(account), "entries wait")
+        turns = len(book.turn_lanes())
+        if turns:
+            self.handler(f"turns of {turns} conversations wait")
