@@ -1,11 +1,17 @@
 """A day of a gateway in fast motion (`python -m turnfold_model day`), made short."""
 
+import asyncio
 import json
 
 import pytest
 
+from turnfold._runtime.sender import Sender
+from turnfold.clock import Clock
 from turnfold_model.__main__ import main
+from turnfold_model.day import clocks
 from turnfold_model.day.plan import HOUR, draw
+from turnfold_model.testing.clock import START_MS
+from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
 
 @pytest.mark.case("A01", "R04", "R05")
@@ -21,6 +27,7 @@ def test_hours_in_which_everything_goes_wrong_lose_and_double_nothing(capsys, se
     assert told["parked"] == told["parked_blind"]
     assert told["restores"] == 1
     assert told["witness"] > 100
+    assert set(told["clocks"]["ahead by 48 h for a second"].values()) == {0, 41}
 
 
 def test_a_day_is_drawn_from_its_seed_alone():
@@ -44,3 +51,25 @@ def test_a_day_has_everything_in_it():
     assert sum(update.poison for update in plan.updates) == 50
     moods = {update.mood for update in plan.updates}
     assert moods > {"raises", "broken", "hangs", "not_now", "never", "kills_itself"}
+
+
+def played(tmp_path):
+    async def play():
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        return await clocks.scenes(Machine(loop, START_MS), tmp_path)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return clocks.wrong_in(runner.run(play()))
+
+
+@pytest.mark.case("R01", "R02", "R04", "U14")
+def test_clocks_expire_double_and_park_nothing(tmp_path):
+    assert played(tmp_path) == []
+
+
+def test_the_scenes_notice_what_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sender, "_since", lambda self, *_: self._clock.wall_now())
+    monkeypatch.setattr(Clock, "_trusts", lambda *_: True)
+    words = {line.split()[-2] for line in played(tmp_path)}
+    assert words >= {"expired", "doubled"}

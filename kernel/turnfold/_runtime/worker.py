@@ -52,8 +52,7 @@ class Upkeep:
 
     async def look(self, now: float, position: int) -> None:
         """Call it a few times a second, with a time that only goes forward."""
-        news = self._trusted and self._noted != self._clock.lived
-        if news or (position != self._seen and now - self._marked >= MARK_S):
+        if self.has_news or (position != self._seen and now - self._marked >= MARK_S):
             self._marked = now
             await self.note_watermark()
         if position != self._seen:
@@ -61,6 +60,11 @@ class Upkeep:
         elif not self._rested and now - self._since >= IDLE_S:
             self._since = now  # the rest waits for another such time
             self._rested = await self._rest()
+
+    @property
+    def has_news(self) -> bool:
+        """A later life under this boot does not know yet how this one counts time."""
+        return self._trusted and self._noted != self._clock.lived
 
     async def _rest(self) -> bool:
         """True if everything is done until the next append."""
@@ -92,6 +96,7 @@ class Upkeep:
         mark = None if self._does is None else await self._does.watermark()
         if mark is None or mark.store != store_id:
             return None
+        self._noted = mark.lived
         return mark.lived
 
     async def lost_history(self, store_id: str | None) -> Watermark | None:

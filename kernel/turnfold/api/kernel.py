@@ -305,6 +305,7 @@ class Kernel(Waiting, Commands, Health):
         worker.upkeep.trust()
         if mark is not None:
             await worker.upkeep.erase()  # with a damaged log goes the proof of it
+        if mark is not None or worker.upkeep.has_news:
             await worker.upkeep.note_watermark()
 
     async def _rung(self) -> None:

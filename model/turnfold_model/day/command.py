@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from turnfold_model.day.clocks import scenes, wrong_in
 from turnfold_model.day.life import Inboxes
 from turnfold_model.day.plan import HOUR, draw
 from turnfold_model.day.platform import Platform
@@ -72,4 +73,7 @@ async def _played(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rng=rng,
     )
     await day.play()
-    return figures(day, await judged(day))
+    told = figures(day, await judged(day))
+    told["clocks"] = await scenes(Machine(loop, plan.start_ms), folder)
+    told["breaches"] += wrong_in(told["clocks"])
+    return told

@@ -25,6 +25,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "a worker that has taken over does not note its time at once",
+        "turnfold.api.kernel:Kernel._doubt_if_restored",
+        "mark is not None or worker.upkeep.has_news",
+        "mark is not None",
+        "test:contract/test_two_times.py::between_two_lives_of_one_boot",
+    ),
+    _broken(
         "programs of a store that was given up try to append for ever",
         f"{_DRIVER}._wait",
         "self._abandoned",
