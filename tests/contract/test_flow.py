@@ -8,12 +8,18 @@ import pytest
 
 from turnfold import (
     Accepted,
+    CannotTell,
+    Capabilities,
+    DeliveryClass,
     FailureClass,
+    Found,
     Kernel,
+    PartClass,
     Receipt,
     Rejected,
     Route,
     Settings,
+    Unknown,
 )
 from turnfold._log.events import GateClosed
 from turnfold._runtime.flow import Pace
@@ -313,6 +319,86 @@ async def test_a_head_that_waits_for_a_failure_to_pass_may_let_others_pass(
     second = await kernel.enqueue(route(), "2")
     await kernel.settled(second.entry_id, 1_000)
     assert entry(kernel, first.entry_id).phase is Phase.QUEUED
+
+
+# --- look-ups that the platform does not answer ---
+
+
+class Silent:
+    """Every answer to a send is lost. A look-up is answered when `up`."""
+
+    capabilities = Capabilities(
+        parts={"text": PartClass(classes=(DeliveryClass.LOOKUP,), settle_ms=0)}
+    )
+
+    def __init__(self, failure: FailureClass | None, *, raises: bool = False) -> None:
+        self.failure, self.raises = failure, raises
+        self.up, self.asked = False, 0
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Unknown:
+        return Unknown(cause="cut")
+
+    async def reconcile(self, part: Any, since_ms: int) -> CannotTell | Found:
+        if self.up:
+            return Found(receipt=Receipt(ids=(part.key,)))
+        self.asked += 1
+        if self.raises:
+            raise ConnectionError("500")
+        return CannotTell(detail="500", failure=self.failure)
+
+    def classify(self, exception: BaseException) -> Rejected | None:
+        known = self.failure is not None and isinstance(exception, ConnectionError)
+        return Rejected(failure=self.failure, detail="500") if known else None
+
+
+async def _asked_for_two_hours(channel: Silent) -> tuple[Kernel, list[str]]:
+    lone = Gateway(channels={("t", "default"): channel})
+    kernel = await lone.start()
+    names = [(await kernel.enqueue(route(f"c{n}"), f"{n}")).entry_id for n in range(10)]
+    await spin()
+    began = channel.asked
+    for _ in range(720):
+        await lone.advance(10_000)
+    assert channel.asked - began <= 720 + 10  # one each time, after the first
+    assert {entry(kernel, name).phase for name in names} == {Phase.IN_DOUBT}
+    assert {entry(kernel, name).asks for name in names} == {0}
+    channel.up = True
+    for _ in range(3):
+        await lone.advance(10_000)
+    assert {entry(kernel, name).phase for name in names} == {Phase.DELIVERED}
+    await lone.end()
+    return kernel, names
+
+
+@pytest.mark.case("S07")
+@pytest.mark.case("S13")
+@pytest.mark.parametrize("failure", [PASSES, OFFLINE])
+@pytest.mark.parametrize("raises", [False, True])
+async def test_failing_look_ups_close_a_gate_and_cost_nothing(
+    failure: FailureClass, raises: bool
+) -> None:
+    await _asked_for_two_hours(Silent(failure, raises=raises))
+
+
+async def test_a_look_up_that_cannot_tell_for_no_reason_is_counted() -> None:
+    channel = Silent(None)
+    lone = Gateway(channels={("t", "default"): channel})
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "hi")
+    for _ in range(20):
+        await lone.advance(900_000)
+    assert entry(kernel, done.entry_id).phase is Phase.PARKED
+    assert channel.asked == 8
+    await lone.end()
+
+
+def test_a_look_up_may_be_the_probe() -> None:
+    pace = Pace("gate:t/a")
+    assert pace.ask("one", 0, "entry:e") is None
+    assert pace.ask("two", 1, "entry:f") == 60_000
+    pace.closed(_gate(until=50), now=2)
+    assert pace.ask("one", 3, "entry:e") is None  # the probe again, not a free pass
+    assert pace.probe == "one"
 
 
 # --- the pace itself: no clock, no loop ---

@@ -5,8 +5,17 @@ from typing import Any
 
 import nio  # type: ignore[import-untyped]  # ships no types
 
-from turnfold.ports.channel import Absent, CannotTell, Found, Part, Receipt, Verdict
-from turnfold_adapters.channels.matrix_client import TRANSPORT, MatrixClient
+from turnfold.enums import FailureClass
+from turnfold.ports.channel import (
+    Absent,
+    CannotTell,
+    Found,
+    Part,
+    Receipt,
+    Rejected,
+    Verdict,
+)
+from turnfold_adapters.channels.matrix_client import TRANSPORT, MatrixClient, classify
 from turnfold_adapters.channels.matrix_content import KEY_FIELD
 from turnfold_adapters.channels.matrix_outcomes import RefusedError
 
@@ -59,7 +68,20 @@ async def look_up(client: MatrixClient, part: Part, since_ms: int) -> Verdict:
     try:
         return await _search(client, part, since_ms)
     except (RefusedError, *TRANSPORT) as exc:
-        return CannotTell(detail=str(exc) or type(exc).__name__)
+        return _unanswered(exc)
+
+
+def _unanswered(exc: Exception) -> CannotTell:
+    """No answer: a question may always be asked again."""
+    detail, meant = str(exc) or type(exc).__name__, classify(exc)
+    if not isinstance(meant, Rejected):
+        return CannotTell(detail=detail, failure=FailureClass.TRANSIENT)
+    return CannotTell(
+        detail=detail,
+        failure=meant.failure,
+        retry_after_ms=meant.retry_after_ms,
+        scope=meant.scope,
+    )
 
 
 async def _search(client: MatrixClient, part: Part, since_ms: int) -> Verdict:

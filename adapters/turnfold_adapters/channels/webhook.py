@@ -213,8 +213,8 @@ class WebhookChannel:
         try:
             reply = await self._request("GET", url, self._headers)
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
-            return CannotTell(detail=f"{type(exc).__name__}: {exc}")
-        return _verdict(reply, part)
+            return _unanswered(exc)
+        return _verdict(reply, part, self._rules)
 
     def classify(self, exception: BaseException) -> Outcome | None:
         """See `webhook_errors.classify`."""
@@ -288,7 +288,31 @@ async def _bounded(response: "httpx.Response") -> bytes | None:
     return bytes(body)
 
 
-def _verdict(reply: Reply, part: Part) -> Verdict:
+def _unanswered(exc: Exception) -> CannotTell:
+    """No answer: a question may always be asked again."""
+    meant = webhook_errors.classify(exc)
+    down = isinstance(meant, Rejected)
+    failure = FailureClass.NOT_CONNECTED if down else FailureClass.TRANSIENT
+    return CannotTell(detail=f"{type(exc).__name__}: {exc}", failure=failure)
+
+
+def _busy(reply: Reply, rules: ReplyRules) -> CannotTell:
+    """No clear answer. What says nothing of the message is given as such."""
+    detail = f"HTTP {reply.status} without a clear answer"
+    meant = webhook_wire.outcome_of(reply, rules, now_ms=_now_ms())
+    held = (FailureClass.RATE_LIMITED, FailureClass.AUTH)
+    if isinstance(meant, Rejected) and meant.failure in held:
+        return CannotTell(
+            detail=detail,
+            failure=meant.failure,
+            retry_after_ms=meant.retry_after_ms,
+            scope=meant.scope,
+        )
+    failure = FailureClass.TRANSIENT if reply.status >= 500 else None
+    return CannotTell(detail=detail, failure=failure)
+
+
+def _verdict(reply: Reply, part: Part, rules: ReplyRules) -> Verdict:
     shape = webhook_wire.json_object(reply.body)
     about = {"key": part.key, "conversation": part.route.conversation}
     if any(shape.get(name, value) != value for name, value in about.items()):
@@ -299,7 +323,7 @@ def _verdict(reply: Reply, part: Part) -> Verdict:
     if reply.status == 200 and receipt_id is not None:
         thread = webhook_wire.normal_id(shape.get("thread"))
         return Found(receipt=Receipt(ids=(receipt_id,), thread=thread))
-    return CannotTell(detail=f"HTTP {reply.status} without a clear answer")
+    return _busy(reply, rules)
 
 
 def signer(secret: str | None) -> Any:

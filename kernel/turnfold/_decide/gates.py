@@ -7,7 +7,7 @@ from turnfold._log.ids import GATE, account_scope, gate_for
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate
 from turnfold.enums import FailureClass, GateScope
-from turnfold.ports.channel import Rejected
+from turnfold.ports.channel import CannotTell, Rejected
 
 _SHORTEST_MS = 100
 
@@ -21,8 +21,10 @@ def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
     until = draft.now + _wait(draft, lane, outcome)
     name = gate_for(lane, scope)
     gate = draft.gate(name)
-    if gate is not None and gate.holds(draft.now) and _longer(gate.until, until):
-        return
+    if gate is not None and gate.holds(draft.now):
+        known = gate.reason == outcome.failure and outcome.retry_after_ms is None
+        if known or _longer(gate.until, until):
+            return
     draft.emit(name, GateClosed(reason=outcome.failure, until=until))
 
 
@@ -54,13 +56,24 @@ def passing(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> int | None:
     tried again. None if its account waits as one, since several of its lanes fail."""
     flow = draft.context.flow
     if flow is not None and flow.fails(entry.lane):
-        account = draft.gate(gate_for(entry.lane, GateScope.ACCOUNT))
-        if account is None or not account.holds(draft.now):
-            close_gate(draft, entry.lane, outcome)
+        close_gate(draft, entry.lane, outcome)
         return None
     settings = draft.settings
     wait = backoff_ms(settings, entry.backoffs + 1, draft.context.jitter())
     return draft.now + max(wait, outcome.retry_after_ms or 0, _SHORTEST_MS)
+
+
+def unanswered(draft: UnitOfWork, entry: Entry, said: CannotTell) -> int | None:
+    """A platform that did not answer a look-up, for a reason that says nothing of the
+    message: as after a send. When to ask again; None leaves it to a gate."""
+    assert said.failure is not None  # noqa: S101  the caller has looked
+    outcome = Rejected(
+        failure=said.failure, retry_after_ms=said.retry_after_ms, scope=said.scope
+    )
+    rule = RULES[said.failure]
+    if rule.gate is not None:
+        close_gate(draft, entry.lane, outcome)
+    return passing(draft, entry, outcome) if rule.backs_off else None
 
 
 def gates_to_probe(draft: UnitOfWork) -> list[Gate]:

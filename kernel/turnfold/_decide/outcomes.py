@@ -6,7 +6,7 @@ a failure only by the one worker, part and attempt that it belongs to.
 
 from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
-from turnfold._decide.gates import close_gate, passing
+from turnfold._decide.gates import close_gate, passing, unanswered
 from turnfold._decide.outbox import after_close
 from turnfold._decide.schedule import as_offered, attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -388,16 +388,26 @@ def look_up(
             due = draft.now + unsettled_ms
             event = o.Reconciled(part=entry.part, absent=False, due=due, early=True)
             draft.emit(stream, event)
-        case CannotTell(detail=detail):
-            draft.emit(stream, _cannot_tell(draft, entry, detail))
+        case CannotTell():
+            draft.emit(stream, _cannot_tell(draft, entry, verdict))
     attempt_if_free(draft, entry.lane)
 
 
-def _cannot_tell(draft: UnitOfWork, entry: Entry, detail: str) -> o.Reconciled:
-    wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
-    due = draft.now + wait
-    told = draft.text(entry.stream, detail)
-    return o.Reconciled(part=entry.part, absent=False, due=due, detail=told)
+def _cannot_tell(draft: UnitOfWork, entry: Entry, said: CannotTell) -> o.Reconciled:
+    told = draft.text(entry.stream, said.detail)
+    free = said.failure is not None and not RULES[said.failure].counts
+    if not free:
+        wait = backoff_ms(draft.settings, entry.asks + 1, draft.context.jitter())
+        due = draft.now + wait
+        return o.Reconciled(part=entry.part, absent=False, due=due, detail=told)
+    return o.Reconciled(
+        part=entry.part,
+        absent=False,
+        due=unanswered(draft, entry, said) or draft.now,
+        early=True,
+        failure=said.failure,
+        detail=told,
+    )
 
 
 def settle_doubt(draft: UnitOfWork, stream: str) -> None:

@@ -194,11 +194,12 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
 
 def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     """Behind a gate whose time is over one lane is tried first, and then they go at a
-    pace. A question costs the platform little: look-ups do not wait here."""
+    pace. A question costs the platform little: look-ups keep no pace."""
     flow = draft.context.flow
-    if flow is None or not flow.knows or act is Act.LOOK_UP:
+    if flow is None or not flow.knows:
         return Step(act, entry.stream)
-    until = flow.turn_of(entry.lane, draft.now)
+    asks = entry.stream if act is Act.LOOK_UP else None
+    until = flow.turn_of(entry.lane, draft.now, asks)
     if until is None:
         return Step(act, entry.stream)
     return Step(Act.WAIT, until=min(until, entry.expires_at))

@@ -172,8 +172,9 @@ class Flow(Protocol):
     def knows(self) -> bool:
         """False: no gate has closed, and nobody need ask."""
 
-    def turn_of(self, lane: str, now: int) -> int | None:
-        """None: the lane may attempt now. Else when it should ask again (log ms)."""
+    def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
+        """None: the lane may attempt now. Else when it should ask again (log ms).
+        `asks`: an entry that is to be looked up, not sent."""
 
     def fails(self, lane: str) -> bool:
         """A lane was refused for a failure that passes: does its account fail?"""

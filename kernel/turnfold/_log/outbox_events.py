@@ -189,12 +189,14 @@ class OutcomeUnknown(Fact, frozen=True, kw_only=True):
 
 class Reconciled(Fact, frozen=True, kw_only=True):
     """A look-up answered: proven absent, or it could not tell. `early`: it is not
-    there, but an old request may still land."""
+    there, but an old request may still land, or the platform did not answer for the
+    reason `failure`: this spends none of the look-ups."""
 
     part: Integer
     absent: bool
     due: Integer
     early: bool = False
+    failure: FailureClass | None = None
     detail: str | None = None
 
 

@@ -90,10 +90,34 @@ def verdict_of(answer: object, *, gives_ids: bool) -> Verdict:
             return Found(receipt=held)
         case Absent():
             return answer
-        case CannotTell(detail=detail):
-            return CannotTell(detail=_text(detail))
+        case CannotTell():
+            return _cannot_tell(answer)
         case _:
             return CannotTell(detail=f"reconcile() gave {answer!r:.200}")
+
+
+def _cannot_tell(answer: CannotTell) -> CannotTell:
+    if answer.failure is None:
+        return CannotTell(detail=_text(answer.detail))
+    refused = Rejected(
+        failure=answer.failure,
+        detail=answer.detail,
+        retry_after_ms=answer.retry_after_ms,
+        scope=answer.scope,
+    )
+    return unanswered(_rejected(refused))
+
+
+def unanswered(outcome: Outcome) -> CannotTell:
+    """A look-up that the platform did not answer, with the reason if it is known."""
+    if not isinstance(outcome, Rejected):
+        return CannotTell(detail=getattr(outcome, "detail", ""))
+    return CannotTell(
+        detail=outcome.detail,
+        failure=outcome.failure,
+        retry_after_ms=outcome.retry_after_ms,
+        scope=outcome.scope,
+    )
 
 
 def receipt_of(receipt: object, *, gives_ids: bool) -> Receipt | None:
@@ -350,6 +374,9 @@ class AttachedChannel:
     def verdict(self, end: CallResult) -> Verdict:
         """A look-up that fails, or answers nonsense, could not tell."""
         if end.error is not None:
+            meant = self._meaning(end.error)
+            if isinstance(meant, Rejected):
+                return unanswered(meant)
             self._bug("reconcile", end.error)
             return CannotTell(detail=told(end.error))
         ids = self.capabilities.gives_ids

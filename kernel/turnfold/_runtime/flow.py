@@ -51,12 +51,14 @@ class Pace:
     in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
+    asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
     waiting: dict[str, None] = field(factory=dict)  # first come, first served
     accepted: deque[int] = field(factory=lambda: deque(maxlen=_SEEN))
 
-    def ask(self, lane: str, now: int) -> int | None:
-        """None: the lane may attempt now. Else when it should ask again."""
+    def ask(self, lane: str, now: int, asks: str | None = None) -> int | None:
+        """None: the lane may attempt now, or look the entry `asks` up. Else when it
+        should ask again."""
         if lane in self.granted:
             return None
         if self.half_open:
@@ -65,8 +67,10 @@ class Pace:
                 return self.probe_until
             self.probe, self.probe_until = lane, now + _PATIENCE_MS
             self._grant(lane)
+            if asks is not None:
+                self.asking[lane] = asks
             return None
-        if not self.interval:
+        if not self.interval or asks is not None:
             return None
         if self.waiting or now < self.next_at:
             self.waiting[lane] = None
@@ -87,6 +91,8 @@ class Pace:
         that is refused says when to come back, and nothing of the pace."""
         at_pace = not self.half_open or not self.interval
         self.refused += 1
+        self.granted.difference_update(self.asking)
+        self.asking.clear()
         self.half_open, self.probe, self.in_a_row = True, None, 0
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
             self.next_at = float(gate.until)
@@ -114,6 +120,11 @@ class Pace:
         elif lane in self.flying:
             self.flying.discard(lane)
             self._answered(lane, now)
+        elif self.asking.get(lane) == entry.stream:
+            del self.asking[lane]
+            self.granted.discard(lane)
+            if lane == self.probe:
+                self._open(now)
         elif lane == self.probe and not entry.open:
             self.probe = None  # it ended without an attempt
             self.granted.discard(lane)
@@ -123,14 +134,18 @@ class Pace:
         if self.half_open and lane != self.probe:
             return  # it went out before the gate closed, and says nothing
         if self.half_open:
-            self.half_open, self.probe, self.refused = False, None, 0
-            self.next_at = max(self.next_at, now + self.interval)
+            self._open(now)
         self.accepted.append(now)
         self.in_a_row += 1
         factor = next(f for least, f in _FASTER if self.in_a_row >= least)
         self.interval *= factor
         if self.interval < _FAST_MS:
             self.interval = 0.0
+
+    def _open(self, now: int) -> None:
+        """The probe has an answer: the others follow, at their distance."""
+        self.half_open, self.probe, self.refused = False, None, 0
+        self.next_at = max(self.next_at, now + self.interval)
 
     def released(self, now: int) -> list[str]:
         """The lanes whose turn has come."""
@@ -171,12 +186,12 @@ class Flow:
         """A new worker: one probe behind each of these."""
         self._paces = {gate.stream: Pace(gate.stream) for gate in gates}
 
-    def turn_of(self, lane: str, now: int) -> int | None:
-        """None: an entry of this lane may be attempted now. Else when to ask again; the
-        lane is started before that if its turn comes."""
+    def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
+        """None: an entry of this lane may be attempted now, or the entry `asks` looked
+        up. Else when to ask again; the lane is started before that if its turn comes."""
         for name in gates_of(lane):
             pace = self._paces.get(name)
-            until = None if pace is None else pace.ask(lane, now)
+            until = None if pace is None else pace.ask(lane, now, asks)
             if until is not None:
                 self._set_alarm(now)
                 return until

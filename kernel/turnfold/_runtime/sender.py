@@ -111,6 +111,7 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 DRAIN = Rejected(failure=FailureClass.DRAIN)
+_STOPPED = CannotTell(detail="shutdown", failure=FailureClass.STOPPED)
 
 Evidence = Callable[[AttemptRef, Accepted], Awaitable[None]]
 
@@ -245,7 +246,7 @@ class Sender:
             self._over(entry.stream, call, end)
             return Asked(CannotTell(detail="deadline"), unsettled)
         if end.cancelled and self.stopping:
-            return Asked(CannotTell(detail="shutdown"), unsettled)
+            return Asked(_STOPPED, unsettled)
         return Asked(channel.verdict(end), unsettled)
 
     def _since(self, entry: Entry, skew_ms: int | None) -> int:

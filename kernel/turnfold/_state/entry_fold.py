@@ -443,6 +443,9 @@ def _reconciled(e: Entry, event: o.Reconciled) -> None:
         e.failure = FailureClass.ABSENT
     elif not event.early:
         e.asks = e.asks + 1
+    elif event.failure is not None:
+        e.failure = event.failure
+        e.backoffs = e.backoffs + 1
 
 
 def _resolved(e: Entry, event: o.Resolved, at: int) -> None:

@@ -335,6 +335,8 @@ def _looked_up(before: Entry, event: o.Reconciled, _at: int, say: Say) -> None:
     part = before.parts[before.part] if before.part < len(before.parts) else None
     if part is None or DeliveryClass.LOOKUP not in part.classes:
         say(Rule.NO_DOUBLE, "a look-up where nothing can be looked up")
+    if event.failure is not None:
+        _proven(event.failure, _DEFERS, say)
 
 
 def _redriven(before: Entry, event: o.Redriven, at: int, say: Say) -> None:

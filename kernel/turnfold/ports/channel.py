@@ -76,9 +76,16 @@ class Absent:
 
 @frozen(kw_only=True)
 class CannotTell:
-    """A look-up that could not find out. It never counts as Absent."""
+    """A look-up that could not find out. It never counts as Absent.
+
+    `failure`: why the platform did not answer, if it did not: such a look-up is made
+    again for as long as the entry may live, and what the class holds back waits as after
+    a send. `retry_after_ms` and `scope` as in `Rejected`."""
 
     detail: str = ""
+    failure: FailureClass | None = None
+    retry_after_ms: int | None = None
+    scope: GateScope = GateScope.ACCOUNT
 
 
 Verdict = Found | Absent | CannotTell

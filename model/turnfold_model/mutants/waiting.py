@@ -61,7 +61,7 @@ WAITING: Final = (
     ),
     _broken(
         "the next lane follows the probe at once",
-        f"{_PACE}._answered",
+        f"{_PACE}._open",
         "self.next_at = max(self.next_at, now + self.interval)",
         "pass",
         f"{_FLOW}::keeps_its_distance",
@@ -82,10 +82,31 @@ WAITING: Final = (
     ),
     _broken(
         "each call that comes back prolongs the gate of a failing account",
-        f"{_GATES}:passing",
-        "account is None or not account.holds(draft.now)",
-        "True",
+        f"{_GATES}:close_gate",
+        "gate.reason == outcome.failure and outcome.retry_after_ms is None",
+        "False",
         f"{_FLOW}::do_not_prolong_it",
+    ),
+    _broken(
+        "a look-up that nobody answered is counted",
+        "turnfold._decide.outcomes:_cannot_tell",
+        "not RULES[said.failure].counts",
+        "False",
+        f"{_FLOW}::failing_look_ups",
+    ),
+    _broken(
+        "behind a gate whose time is over every look-up goes at once",
+        "turnfold._decide.schedule:_in_turn",
+        "flow is None or not flow.knows",
+        "flow is None or not flow.knows or act is Act.LOOK_UP",
+        f"{_FLOW}::failing_look_ups",
+    ),
+    _broken(
+        "a look-up that was refused as the probe goes again at once",
+        f"{_PACE}.closed",
+        "self.granted.difference_update(self.asking)",
+        "pass",
+        f"{_FLOW}::may_be_the_probe",
     ),
     _broken(
         "the wait of a failing account does not grow",

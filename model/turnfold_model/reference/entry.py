@@ -148,6 +148,8 @@ def reconciled(entry: Entry, data: Record, at: int) -> Entry:
     part = whole(data, "part")
     need(part == entry.at, "INV-5", f"part {part}, but {entry.at} is in doubt")
     need("lookup" in entry.part.classes, "INV-2", "this part cannot be read back")
+    if data.get("failure") is not None:
+        one_of(data, "failure", DEFERS)
     if data.get("absent"):
         return freed(kept(entry, part, doubt=False), "retryable")
     return entry
