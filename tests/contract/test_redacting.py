@@ -263,7 +263,7 @@ async def test_a_turn_with_many_bodies_is_redacted_in_one_go(gateway: Gateway) -
 @pytest.fixture
 def soon_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker is idle 20 ms after its last append."""
-    monkeypatch.setattr("turnfold._runtime.worker._POLL_S", 0.005)
+    monkeypatch.setattr("turnfold._runtime.worker.POLL_S", 0.005)
     monkeypatch.setattr("turnfold._runtime.worker.IDLE_S", 0.02)
 
 

@@ -174,7 +174,7 @@ def test_no_mark_is_written_without_an_id_or_before_the_old_one_was_judged(
 async def test_an_idle_worker_moves_the_log_and_marks_how_far_it_got(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnfold._runtime.worker._POLL_S", 0.005)
+    monkeypatch.setattr("turnfold._runtime.worker.POLL_S", 0.005)
     monkeypatch.setattr("turnfold._runtime.worker.IDLE_S", 0.02)
     gateway = Gateway(store=in_file(tmp_path / "g.db"))
     kernel = await gateway.start()

@@ -152,7 +152,7 @@ class Upkeep:
 # --- Becoming the owner of a store, standing by, and noticing commands of others ---
 
 
-_POLL_S = 0.25  # behind the doorbell, for rings that were lost
+POLL_S = 0.25  # behind the doorbell, for rings that were lost
 
 
 class Worker:
@@ -213,13 +213,13 @@ class Worker:
                     return
             except StoreError as exc:
                 _LOG.warning("cannot take over %s: %s", self._store.address, exc)
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
 
     async def _watch(self) -> None:
         """Look at the inbox at every ring, and a few times a second."""
         while True:
             try:
-                async with asyncio.timeout(_POLL_S):
+                async with asyncio.timeout(POLL_S):
                     await self._rings.wait()
             except TimeoutError:
                 pass  # the poll behind the doorbell
@@ -235,7 +235,7 @@ class Worker:
 
     async def _tend(self) -> None:
         while True:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
             if self.working:
                 now = asyncio.get_running_loop().time()
                 await self.upkeep.look(now, self._position())

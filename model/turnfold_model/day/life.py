@@ -26,7 +26,7 @@ from turnfold_model.testing.virtual_time import Machine
 # A look-up that an outage answers counts as one that could not tell, and a day has
 # outages of two hours.
 SETTINGS = Settings(run_deadline_ms=5 * MINUTE, max_lookups=10_000)
-_NEWS_S = 1.0  # how often a source looks for new messages
+_NEVER_S = 86_400.0
 _WAL_BYTES = 256 * 1024
 
 
@@ -110,18 +110,19 @@ class Life:
             queue = self._inboxes.queues.get((channel, account), [])
             position = int(cursor or 0)
             while True:
-                while position < len(queue) and self._has_come(queue[position]):
-                    await self._wobble()
-                    update, position = queue[position], position + 1
-                    yield self.read(update), str(position)
-                await asyncio.sleep(_NEWS_S)
+                await asyncio.sleep(self._quiet_s(queue, position))
+                await self._wobble()
+                update, position = queue[position], position + 1
+                yield self.read(update), str(position)
 
         self.kernel.source(channel, stream, account=account)
 
-    def _has_come(self, update: Update) -> bool:
-        return (
-            self._inboxes.machine.true_ms() >= self._inboxes.plan.start_ms + update.at
-        )
+    def _quiet_s(self, queue: Sequence[Update], position: int) -> float:
+        """How long until the next message comes."""
+        if position == len(queue):
+            return _NEVER_S
+        at = self._inboxes.plan.start_ms + queue[position].at
+        return max(0, at - self._inboxes.machine.true_ms()) / 1000
 
     async def _wobble(self) -> None:
         """A source fails now and then, each time in another way."""
