@@ -15,6 +15,7 @@ from turnfold.inspect import (
     CommandView,
     EntryView,
     EventView,
+    InboundView,
     Inspect,
     LedgerView,
     Next,
@@ -96,11 +97,7 @@ def _what(view: View) -> str:
 def _turn(screen: Console, turn: TurnView) -> None:
     screen.print(_title(turn.id, turn.outcome or turn.phase))
     for inbound in turn.inbound:
-        place = f"{inbound.channel}/{inbound.account}, {inbound.conversation}"
-        _line(
-            screen, "message", f"{inbound.message_id} from {place}, {when(inbound.at)}"
-        )
-        _line(screen, "", inbound.text)
+        _inbound(screen, inbound)
     for run in turn.runs:
         end = run.ended or "under way"
         detail = f": {run.detail}" if run.detail else ""
@@ -110,6 +107,21 @@ def _turn(screen: Console, turn: TurnView) -> None:
         _entry(screen, entry)
     _timeline(screen, _merged(turn))
     _line(screen, "verdict", turn.verdict)
+
+
+def _inbound(screen: Console, inbound: InboundView) -> None:
+    place = f"{inbound.channel}/{inbound.account}, {inbound.conversation}"
+    name = inbound.message_id or "(without an id)"
+    revision = f", revision {inbound.revision}" if inbound.revision else ""
+    _line(screen, "message", f"{name}{revision} from {place}, {when(inbound.at)}")
+    if inbound.sender is not None or inbound.sent_at is not None:
+        at = "" if inbound.sent_at is None else f", {when(inbound.sent_at)}"
+        _line(screen, "sent by", f"{inbound.sender or '(unknown)'}{at}")
+    if inbound.changes is not None:
+        _line(screen, "edits", inbound.changes)
+    if inbound.problem is not None:
+        _line(screen, "problem", inbound.problem)
+    _line(screen, "", inbound.text)
 
 
 def _merged(turn: TurnView) -> list[EventView]:

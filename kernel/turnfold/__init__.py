@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from turnfold._decide.accepting import SourceCursor
     from turnfold._decide.outbox import Enqueued
-    from turnfold._decide.turns import SourceCursor
     from turnfold.api.blocking import BlockingKernel, BlockingTurn
     from turnfold.api.callbacks import Handler
     from turnfold.api.ends import Never, NotNow
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongThreadError,
     )
-    from turnfold.inbound import Inbound
+    from turnfold.inbound import Inbound, Unreadable
     from turnfold.messages import File, Native, Payload, Route, Text
     from turnfold.ports.channel import (
         Absent,
@@ -125,6 +125,7 @@ _HOMES = {
     "Handler": "api.callbacks",
     "IllegalTransitionError": "errors",
     "Inbound": "inbound",
+    "Unreadable": "inbound",
     "InvalidInputError": "errors",
     "Kernel": "api.kernel",
     "KeyTakenError": "errors",
@@ -157,7 +158,7 @@ _HOMES = {
     "RuleBrokenError": "errors",
     "Settings": "settings",
     "Source": "ports.channel",
-    "SourceCursor": "_decide.turns",
+    "SourceCursor": "_decide.accepting",
     "StaleRunError": "errors",
     "Status": "enums",
     "StepInDoubtError": "errors",
@@ -256,6 +257,7 @@ __all__ = [
     "TurnfoldError",
     "Unknown",
     "UnknownRefusalError",
+    "Unreadable",
     "UnsafeStoreError",
     "UsageError",
     "Verdict",

@@ -13,9 +13,11 @@ from turnfold.messages import (
     Route,
     check_enum,
     check_ms,
+    check_text,
     escape,
     flag,
     identifier,
+    lane_of,
     optional_identifier,
     optional_token,
 )
@@ -104,6 +106,13 @@ def _form(value: Any) -> Form:
     return check_enum("form", value, Form)
 
 
+def _error(value: Any) -> str:
+    """An error, or the text of one."""
+    if isinstance(value, BaseException):
+        value = f"{type(value).__name__}: {value}"
+    return printable(check_text("error", value))
+
+
 def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
@@ -188,14 +197,64 @@ class Inbound:
         )
 
     @property
+    def lane(self) -> str:
+        """The name of the ordered queue of turns that this message belongs to."""
+        return self.route.lane
+
+    @property
     def dedupe_key(self) -> str | None:
         """None: nothing tells a repeat of this message from a new one."""
-        parts = [self.channel, self.account]
-        if self.key is not None:
-            parts += ["", self.key]
-        elif self.message_id is None:
-            return None
-        else:
-            parts += [self.conversation, self.message_id, self.event]
-            parts += [] if self.revision is None else [self.revision]
-        return "/".join(escape(part) for part in parts)
+        return _dedupe_key(self, self.revision)
+
+
+@frozen
+class Unreadable:
+    """An update that could not be read as a message. It becomes a dead turn: its bytes
+    are kept and shown, and it runs if a person says so after a repair.
+
+    `raw`: the bytes that came, text, or any JSON. `error`: why it could not be read. The
+    other fields as in Inbound, as far as they are known.
+    """
+
+    channel: str = field(validator=identifier)
+    account: str = field(default="default", validator=identifier, kw_only=True)
+    conversation: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    message_id: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    event: str = field(default="message", validator=identifier, kw_only=True)
+    key: str | None = field(default=None, validator=optional_identifier, kw_only=True)
+    thread: str | None = field(
+        default=None, validator=optional_identifier, kw_only=True
+    )
+    evidence: Evidence = field(converter=evidence_of, alias="raw", kw_only=True)
+    error: str = field(converter=_error, kw_only=True)
+
+    @property
+    def raw(self) -> Any:
+        """The update as it was given."""
+        return self.evidence.value
+
+    @property
+    def lane(self) -> str:
+        """Without a conversation it is one of the account's own."""
+        return lane_of(self.channel, self.account, self.conversation or "", self.thread)
+
+    @property
+    def dedupe_key(self) -> str | None:
+        """None: nothing tells a repeat of this update from a new one."""
+        return _dedupe_key(self, None)
+
+
+def _dedupe_key(of: "Inbound | Unreadable", revision: str | None) -> str | None:
+    parts = [of.channel, of.account]
+    if of.key is not None:
+        parts += ["", of.key]
+    elif of.message_id is None or of.conversation is None:
+        return None
+    else:
+        parts += [of.conversation, of.message_id, of.event]
+        parts += [] if revision is None else [revision]
+    return "/".join(escape(part) for part in parts)

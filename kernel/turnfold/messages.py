@@ -233,11 +233,11 @@ class Route:
     @property
     def lane(self) -> str:
         """The name of the ordered queue that this route belongs to."""
-        return _lane(self.channel, self.account, self.conversation, self.thread)
+        return lane_of(self.channel, self.account, self.conversation, self.thread)
 
 
 @lru_cache(maxsize=4096)  # conversations come again
-def _lane(*parts: str | None) -> str:
+def lane_of(*parts: str | None) -> str:
     return "/".join("" if p is None else escape(p) for p in parts)
 
 

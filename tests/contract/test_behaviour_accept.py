@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from turnfold import Inbound, SourceCursor, TurnfoldError
-from turnfold._decide import turns
+from turnfold._decide import accepting
 from turnfold._log.ids import cursor_of
 from turnfold.enums import TurnOutcome, TurnPhase
 from turnfold.errors import InvalidInputError, NotFoundError
@@ -266,7 +266,9 @@ async def test_what_the_store_refuses_does_not_fail_its_neighbours_of_one_tick(
     submit = driver_of(kernel).submit  # all three before the tick ends
 
     def accepted(name: str) -> asyncio.Future[Any]:
-        return submit(partial(turns.accept, turn=f"turn:{name}", inbound=inbound(name)))
+        return submit(
+            partial(accepting.accept, turn=f"turn:{name}", inbound=inbound(name))
+        )
 
     first, refused, second = await asyncio.gather(
         accepted("1"),

@@ -10,12 +10,13 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from turnfold._runtime import calls, channel, programs
-from turnfold.api import callbacks
+from turnfold.api import sources
 from turnfold.api.kernel import Kernel
 from turnfold.audit import audit_store
 from turnfold.enums import DeliveryClass, FailureClass
@@ -204,7 +205,7 @@ class Bad(Good):
 
 
 ASYNC = ("handler", "source", "async hook", "prepare", "send", "reconcile", "close")
-PLACES = (*ASYNC, "hook", "plan", "classify")
+PLACES = (*ASYNC, "hook", "plan", "classify", "read")
 FAST = Settings(
     backoff_base_ms=1,
     backoff_cap_ms=2,
@@ -222,7 +223,7 @@ FAST = Settings(
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "GRACE_S", 0.02)
     monkeypatch.setattr(channel, "_CLOSING_S", 0.05)
-    monkeypatch.setattr(callbacks, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(sources, "_PAUSE_S", 0.001)
     monkeypatch.setattr(programs, "BACK_OFF_MS", 2)
     DEAF.clear()
 
@@ -242,11 +243,23 @@ def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
 
     if place == "source":
         kernel.source("bad", _source(bad))
+    if place == "read":
+        kernel.source("bad", _two_updates, read=partial(_read, bad))
     if place == "hook":
         kernel.hooks.on_terminal(bad._now)
     if place == "async hook":
         kernel.hooks.on_terminal(bad._later)
     return kernel
+
+
+async def _two_updates(_: str | None) -> Any:
+    yield "odd", "1"
+    yield "even", "2"
+    await asyncio.Event().wait()
+
+
+def _read(bad: Bad, update: Any) -> Any:
+    return bad._now() if update == "odd" else inbound("9", channel="good")
 
 
 def _source(bad: Bad) -> Callable[[str | None], Any]:
@@ -280,6 +293,8 @@ async def _one(place: str, kind: str) -> str:
     try:
         if place == "source" and kind not in HANGS:
             await until(lambda: kernel.health()["sources"]["bad/default"]["items"] == 1)
+        if place == "read":
+            await until(lambda: kernel.health()["sources"]["bad/default"]["items"] == 2)
         met = place in ("close", "source")
         await until(lambda: met or bad.met)
         fate = await _fate(disk)
@@ -324,7 +339,10 @@ def _tells(kernel: Kernel, place: str, kind: str) -> None:
         assert (facts["restarts"], facts["state"]) == (1, "reading")
     whose = {"handler": "handler", "hook": "hooks", "async hook": "hooks"}
     told = whose.get(place, "bad/default")
-    counted = place not in ("source", "close") and kind in ERRORS
+    if place == "read":
+        assert health["sources"]["bad/default"]["restarts"] == 0
+        assert health["dead_turns"] == (kind != "None")
+    counted = place not in ("source", "read", "close") and kind in ERRORS
     if counted and not (told == "bad/default" and kind in NO_BUGS):
         assert health["foreign_bugs"][told], (place, kind)
     if place == "handler" and kind in HANGS:

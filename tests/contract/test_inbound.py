@@ -1,15 +1,27 @@
 """Inbound is evidence: what came stands in the store and reaches the handler as it came."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from turnfold import Inbound
+from turnfold import Inbound, Kernel, Never, Unreadable
+from turnfold._log.ids import cursor_of
+from turnfold._state.fold import Cursor
 from turnfold.enums import TurnOutcome
+from turnfold.errors import RuleBrokenError
 from turnfold.inspect import TurnView
 from turnfold_model.testing.faulty_adapters import FaultyStore
-from turnfold_model.testing.gateway import Gateway, commits, entry, inbound, turn, until
+from turnfold_model.testing.gateway import (
+    Gateway,
+    commits,
+    entry,
+    inbound,
+    peek,
+    turn,
+    until,
+)
 
 BODIES: list[Any] = [
     b'{ "lat" : 52.5 }\xff',
@@ -170,3 +182,236 @@ async def test_a_notice_to_who_wrote_without_an_id_replies_to_nothing(
     await until(lambda: len(lone.platform.contents) == 1)
     notice = entry(kernel, turn(kernel, accepted.turn_id).notice or "")
     assert (notice.conversation, notice.reply_to) == ("42", None)
+
+
+# --- other bytes under a known key ----------------------------------------------------
+
+
+@pytest.mark.case("T03", "T04", "T02")
+@pytest.mark.parametrize("posted", [False, True])
+async def test_other_bytes_under_a_known_key_are_flagged_and_kept(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, *, posted: bool
+) -> None:
+    told: list[str] = []
+
+    async def answer(handle: Any) -> str:
+        return f"re: {handle.inbound.text}"
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    kernel.hooks.on_dead(lambda dead: told.append(dead.stream))
+    front = await gateway.start(work=False) if posted else kernel
+    first = await front.accept(inbound("1", text="book a table"))
+    assert await first.settled(2_000) is TurnOutcome.REPLIED
+    same = await front.accept(inbound("1", text="book a table"))
+    assert (same.new, same.differs, same.kept) == (False, False, None)
+    for text in ("cancel everything", "cancel everything", "and more"):
+        other = await front.accept(inbound("1", text=text))
+        assert (other.turn_id, other.new, other.differs) == (first.turn_id, False, True)
+        await until(lambda: commits(kernel)["turn.dead"])
+    await until(lambda: commits(kernel)["turn.dead"] == 2)
+    await until(lambda: len(told) == 2)
+    assert kernel.health()["dead_turns"] == 2
+    assert f"has the key of {first.turn_id} and other bytes" in caplog.text
+    view = await kernel.inspect.show(told[0])
+    assert isinstance(view, TurnView)
+    assert view.inbound[0].text == "cancel everything"
+    assert first.turn_id in (view.inbound[0].problem or "")
+    assert view.next.person
+    assert gateway.platform.contents == ["re: book a table"]
+    assert await kernel.retry(told[0], by="me") == "resubmitted"
+    await until(lambda: len(gateway.platform.contents) == 2)
+    assert gateway.platform.contents[1] == "re: cancel everything"
+
+
+@pytest.mark.case("T04", "A06")
+@pytest.mark.parametrize("fault", ["lost", "landed"])
+async def test_what_differs_is_kept_once_by_a_commit_of_unknown_fate(
+    lone: Gateway, fault: str
+) -> None:
+    kernel = await lone.start(wrap=FaultyStore)
+    await kernel.accept(inbound("1", text="a"))
+    kernel.store.fails(fault)  # type: ignore[attr-defined]
+    other = await kernel.accept(inbound("1", text="b"))
+    assert other.differs
+    assert commits(kernel)["turn.dead"] == 1
+
+
+@pytest.mark.case("T04")
+async def test_an_erased_message_that_comes_again_is_no_news(lone: Gateway) -> None:
+    async def answer(handle: Any) -> None:
+        await handle.silent("not_addressed")
+
+    lone.handler = answer
+    kernel = await lone.start()
+    first = await kernel.accept(inbound("1", text="a"))
+    await first.settled(2_000)
+    await kernel.redact(first.turn_id, by="me")
+    again = await kernel.accept(inbound("1", text="a"))
+    assert (again.new, again.differs) == (False, False)
+    assert not commits(kernel)["turn.dead"]
+
+
+# --- updates that nobody can read -----------------------------------------------------
+
+
+def read(update: Any) -> Inbound | None:
+    """Of a platform whose updates are (number, body)."""
+    number, body = update
+    if body is None:
+        return None
+    return Inbound("t", conversation="42", message_id=number, body={"text": body["t"]})
+
+
+UPDATES: list[Any] = [
+    [1, {"t": "before"}],
+    [2, {}],
+    "3 words",
+    [4, {"t": object}],
+    [5, None],
+    [6, {"t": "after"}],
+]
+
+
+def polling(updates: list[Any]) -> Any:
+    async def source(cursor: str | None) -> Any:
+        for number, update in enumerate(updates, 1):
+            if number > int(cursor or 0):
+                yield update, number
+        await asyncio.Event().wait()
+
+    return source
+
+
+@pytest.mark.case("T01", "T02")
+async def test_an_update_that_cannot_be_read_does_not_stop_its_source(
+    lone: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Any] = []
+
+    async def answer(handle: Any) -> str:
+        return f"re: {handle.inbound.text}"
+
+    lone.handler = answer
+    kernel = await lone.start()
+    kernel.hooks.on_dead(told.append)
+    kernel.source("t", polling(UPDATES), read=read)
+    await until(lambda: lone.platform.contents[-1:] == ["re: after"])
+    assert lone.platform.contents == ["re: before", "re: after"]
+    assert cursor_at(kernel) == "6"
+    assert kernel.health()["dead_turns"] == 3
+    assert kernel.health()["sources"]["t/default"]["restarts"] == 0
+    await until(lambda: len(told) == 3)
+    assert [dead.lane for dead in told] == ["t/default//"] * 3
+    view = await kernel.inspect.show(told[0].stream)
+    assert isinstance(view, TurnView)
+    assert view.inbound[0].text == "[2, {}]"
+    assert "KeyError: 't'" in (view.inbound[0].problem or "")
+    assert "KeyError: 't'" in caplog.text
+
+
+def cursor_at(kernel: Kernel) -> str | None:
+    found = peek(kernel).state(cursor_of("t", "default"))
+    return found.value if isinstance(found, Cursor) else None
+
+
+@pytest.mark.case("T01", "T02")
+async def test_a_dead_turn_is_read_again_after_a_repair(lone: Gateway) -> None:
+    heard: list[Inbound] = []
+
+    async def answer(handle: Any) -> str:
+        heard.append(handle.inbound)
+        return f"re: {handle.inbound.text}"
+
+    lone.handler = answer
+    kernel = await lone.start()
+    kernel.source("t", polling([[1, {"T": "loud"}]]), read=read)
+    await until(lambda: kernel.health()["dead_turns"] == 1)
+    (stream,) = [row.id for row in await kernel.inspect.list()]
+    for _ in range(2):  # not repaired yet
+        await kernel.retry(stream, by="me")
+        await until(lambda: turn(kernel, stream).phase.closed)
+        assert turn(kernel, stream).reason == "unread"
+    kernel = await lone.restart(kernel)
+    kernel.source(
+        "t",
+        polling([]),
+        read=lambda u: Inbound("t", conversation="7", message_id=u[0], body=u[1]["T"]),
+    )
+    await kernel.retry(stream, by="me", why="repaired")
+    await until(lambda: lone.platform.contents == ["re: loud"])
+    assert heard[0].route.conversation == "7"
+    await until(lambda: turn(kernel, stream).phase.closed)
+    with pytest.raises(RuleBrokenError):
+        await kernel.resubmit(stream, by="me")
+
+
+@pytest.mark.case("T01")
+@pytest.mark.parametrize(
+    "item", ["text", 7, object(), (1, 2, 3), ({}, "5"), (b"x", "5")]
+)
+async def test_an_item_of_a_wrong_type_is_kept_and_the_source_goes_on(
+    lone: Gateway, item: Any
+) -> None:
+    async def source(_: str | None) -> Any:
+        yield item
+        yield inbound("1"), "6"
+        await asyncio.Event().wait()
+
+    kernel = await lone.start()
+    kernel.source("t", source)
+    await until(lambda: cursor_at(kernel) == "6")
+    assert commits(kernel)["turn.dead"] == 1
+    assert commits(kernel)["turn.accepted"] == 1
+
+
+@pytest.mark.case("T01")
+async def test_a_source_may_say_itself_what_it_could_not_read(lone: Gateway) -> None:
+    async def source(_: str | None) -> Any:
+        error = ValueError("no such field")
+        yield (
+            Unreadable("t", raw=b"\xff", error=error, conversation=42, message_id=1),
+            "5",
+        )  # type: ignore[arg-type]  # ids of a platform
+        await asyncio.Event().wait()
+
+    async def answer(handle: Any) -> str:
+        return f"{len(handle.inbound.body)} byte"
+
+    lone.handler = answer
+    kernel = await lone.start()
+    kernel.source("t", source)
+    await until(lambda: commits(kernel)["turn.dead"] == 1)
+    again = await kernel.accept(
+        Unreadable("t", raw=b"\xff", error="", conversation="42", message_id="1")
+    )
+    assert (again.new, again.differs) == (False, False)
+    await kernel.retry(again.turn_id, by="me")
+    await until(lambda: lone.platform.contents == ["1 byte"])
+
+
+@pytest.mark.case("T01")
+async def test_a_run_of_a_dead_turn_that_fails_tells_nobody_of_unknown_place(
+    lone: Gateway,
+) -> None:
+    async def answer(_: Any) -> None:
+        raise Never
+
+    lone.handler = answer
+    kernel = await lone.start()
+    kernel.source("t", polling([]), read=lambda u: inbound("1", text=u))
+    dead = await kernel.accept(Unreadable("t", raw="u", error="odd"))
+    assert dead.new
+    await kernel.retry(dead.turn_id, by="me")
+    await until(lambda: turn(kernel, dead.turn_id).phase.closed)
+    assert turn(kernel, dead.turn_id).reason == "never"
+    assert not lone.platform.contents
+
+
+@pytest.mark.case("T01", "T02")
+async def test_what_cannot_be_read_is_posted_too(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    front = await gateway.start(work=False)
+    dead = await front.accept(Unreadable("t", raw={"x": 1.5}, error="odd"))
+    await until(lambda: commits(kernel)["turn.dead"] == 1)
+    assert turn(kernel, dead.turn_id).dead

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel
-from turnfold._decide.turns import SourceCursor
+from turnfold._decide.accepting import SourceCursor
 from turnfold.errors import InvalidInputError
 from turnfold_model.testing.gateway import Gateway, inbound, route, spin
 

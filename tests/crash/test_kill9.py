@@ -58,15 +58,15 @@ def test_a_gateway_is_killed_on_the_whole_path_and_in_its_recovery(
 
 
 NO_DEDUPE = """
-accept = turns.accept
+accept = accepting.accept
 def forgets(draft, turn, inbound, cursor=None):
-    turns.inbound_key = lambda _: turn
+    accepting.inbound_key = lambda _: turn
     return accept(draft, turn, inbound, cursor)
-turns.accept = forgets
+accepting.accept = forgets
 """
 MUTANT = """
 from turnfold._decide import rules
-from turnfold._decide import turns
+from turnfold._decide import accepting
 from turnfold.enums import DeliveryClass
 from turnfold_model.kill9.play import Scene, every_point
 {mutation}

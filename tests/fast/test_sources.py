@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from turnfold.api import callbacks
-from turnfold.api.callbacks import pause_s
+from turnfold.api import sources
 from turnfold.api.kernel import Kernel
+from turnfold.api.sources import pause_s
 from turnfold.inbound import Inbound
 from turnfold_model.testing.gateway import Gateway, inbound, peek, until
 
@@ -18,7 +18,7 @@ Pair = tuple[Inbound | None, str]
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(sources, "_PAUSE_S", 0.001)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_the_pause_grows_while_a_source_brings_nothing_and_not_after(
         asked.append(broken)
         return 0.0
 
-    monkeypatch.setattr(callbacks, "pause_s", noted)
+    monkeypatch.setattr(sources, "pause_s", noted)
     lost = OSError("reset")
     feed = Feed([lost], [lost], [lost], [(None, "c1"), lost], [lost], [])
     kernel.source("t", feed)
@@ -82,7 +82,7 @@ async def test_the_pause_grows_while_a_source_brings_nothing_and_not_after(
 
 
 def test_the_pause_doubles_up_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "_PAUSE_S", 1.0)
+    monkeypatch.setattr(sources, "_PAUSE_S", 1.0)
     assert [pause_s(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 32, 60]
     assert pause_s(10**9) == 60
 

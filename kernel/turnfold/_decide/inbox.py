@@ -12,22 +12,22 @@ from typing import Any
 from attrs import asdict
 
 from turnfold._decide import (
+    accepting,
     gates,
     operator,
     outbox,
-    turns,
 )
+from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Intent
 from turnfold._decide.outcomes import settle
-from turnfold._decide.turns import SourceCursor
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key
 from turnfold.enums import AbortReason, BlindPolicy, Form, Kind, PartAct
 from turnfold.errors import InvalidInputError, UsageError, error_of
-from turnfold.inbound import Evidence, Inbound
+from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.messages import Route
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
@@ -47,13 +47,26 @@ _INBOUND = (
 )
 
 
+_UNREADABLE = (
+    "channel",
+    "account",
+    "conversation",
+    "message_id",
+    "event",
+    "key",
+    "thread",
+    "error",
+)
+
+
 # --- written by the caller ---------------------------------------------------------
 
 
 def accept_command(
-    turn: str, inbound: Inbound, cursor: SourceCursor | None, at: int
+    turn: str, inbound: Update, cursor: SourceCursor | None, at: int
 ) -> Command:
-    data: dict[str, Any] = {name: getattr(inbound, name) for name in _INBOUND}
+    names = _UNREADABLE if isinstance(inbound, Unreadable) else _INBOUND
+    data: dict[str, Any] = {name: getattr(inbound, name) for name in names}
     data["form"] = inbound.evidence.form
     data["cursor"] = None if cursor is None else asdict(cursor)
     return Command(
@@ -180,8 +193,12 @@ _Act = Callable[[UnitOfWork, Command, Any], Any]
 def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     cursor = data.pop("cursor")
     evidence = Evidence(Form(data.pop("form")), command.bodies[0])
-    inbound = Inbound(**data, body=evidence)
-    turns.accept(
+    inbound: Update
+    if "error" in data:
+        inbound = Unreadable(**data, raw=evidence)
+    else:
+        inbound = Inbound(**data, body=evidence)
+    accepting.accept(
         draft,
         turn=command.stream,
         inbound=inbound,
@@ -244,7 +261,7 @@ def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:
 
 def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
     del command
-    turns.advance(draft, SourceCursor(**data))
+    accepting.advance(draft, SourceCursor(**data))
 
 
 def _operate(decision: Callable[..., Any]) -> _Act:

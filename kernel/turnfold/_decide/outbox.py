@@ -268,6 +268,8 @@ def _queue_notice(draft: UnitOfWork, turn: Turn, notice: str) -> str | None:
     name = reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
     if not text or draft.find_entry(name) is not None:
         return None
+    if not turn.conversation:  # a dead turn: nobody knows where its update came from
+        return None
     route = Route(
         channel=turn.channel,
         account=turn.account,

@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from turnfold._decide import rules
 from turnfold._decide.failures import backoff_ms
@@ -12,10 +12,8 @@ from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
-from turnfold._log.events import CursorAdvanced
-from turnfold._log.ids import cursor_of, inbound_key, original_key
 from turnfold._state.entry import Entry
-from turnfold._state.turn import Turn
+from turnfold._state.turn import UNREAD, Turn
 from turnfold.enums import (
     AbortReason,
     FailureClass,
@@ -25,8 +23,6 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import BackPressureError, StaleRunError
-from turnfold.inbound import Inbound
-from turnfold.messages import identifier, token
 
 
 class TurnAct(Enum):
@@ -204,6 +200,12 @@ def never(draft: UnitOfWork, stream: str, run: int) -> None:
     _wake_lanes(draft, stream)
 
 
+def unread(draft: UnitOfWork, stream: str, run: int) -> None:
+    """A person had a dead turn run, and still nobody can read it."""
+    if rules.run_is_ours(draft.turn(stream), draft.authority, run):
+        fail(draft, stream, TurnOutcome.FAILED, UNREAD, None)
+
+
 def run_failed(
     draft: UnitOfWork, stream: str, run: int, failure: FailureClass, detail: str = ""
 ) -> None:
@@ -283,99 +285,6 @@ def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
     """What earlier runs of a turn left behind, for a handler that resumes."""
     run = draft.turn(stream).run
     return [e for e in draft.entries(stream) if e.run is not None and e.run < run]
-
-
-# --- Taking a message in: once, durably, with its cursor, and started if its lane is free ---
-
-
-@define(kw_only=True)
-class Acceptance:
-    """`new` is false for a message that was there before; `status` is then where its
-    turn stands, so that the caller can acknowledge, ignore or show the old answer."""
-
-    turn_id: str
-    status: TurnPhase
-    new: bool | None  # None: only the owner of the store can know
-
-
-@frozen(kw_only=True)
-class SourceCursor:
-    """How far a source has got, under a name of its own."""
-
-    channel: str = field(validator=identifier)
-    account: str = field(validator=identifier)
-    value: str = field(validator=token)
-    name: str = field(default="", validator=token)
-
-
-def accept(
-    draft: UnitOfWork, turn: str, inbound: Inbound, cursor: SourceCursor | None = None
-) -> Acceptance:
-    """`turn` is the stream that the message gets if it is new."""
-    done = _known(draft, turn, inbound) or _new(draft, turn, inbound)
-    if cursor is not None:
-        advance(draft, cursor)
-    return done
-
-
-def _known(draft: UnitOfWork, turn: str, inbound: Inbound) -> Acceptance | None:
-    key = inbound_key(inbound)
-    known = draft.lookup(key) if key is not None else _made_before(draft, turn)
-    if known is None:
-        return None
-    # Ours already: an earlier COMMIT of this very call did reach the disk.
-    status, new = draft.turn(known).phase, known == turn
-    return Acceptance(turn_id=known, status=status, new=new)
-
-
-def _made_before(draft: UnitOfWork, turn: str) -> str | None:
-    """Without a key only the name of its own turn tells that a message is in the log."""
-    draft.fresh(turn)
-    return None if draft.find_turn(turn) is None else turn
-
-
-def _new(draft: UnitOfWork, turn: str, inbound: Inbound) -> Acceptance:
-    draft.fresh(turn)
-    evidence = inbound.evidence
-    draft.emit(
-        turn,
-        t.Accepted(
-            channel=inbound.channel,
-            account=inbound.account,
-            conversation=inbound.conversation,
-            message_id=inbound.message_id or "",
-            event=inbound.event,
-            key=inbound.key,
-            thread=inbound.thread,
-            lane=inbound.route.lane,
-            body=draft.body(turn, evidence.raw),
-            form=evidence.form,
-            control=inbound.control,
-            sender=inbound.sender,
-            sent_at=inbound.sent_at,
-            revision=inbound.revision,
-            changes=_changed(draft, inbound),
-        ),
-    )
-    key = inbound_key(inbound)
-    if key is not None:
-        draft.key(key, turn)
-    start_if_free(draft, turn)
-    return Acceptance(turn_id=turn, status=draft.turn(turn).phase, new=True)
-
-
-def _changed(draft: UnitOfWork, inbound: Inbound) -> str | None:
-    """The turn of the message that this one edits, where it was a turn."""
-    original = original_key(inbound)
-    return None if original is None else draft.lookup(original)
-
-
-def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
-    """A cursor moves in the commit of what it has passed, never ahead of it."""
-    name = cursor_of(cursor.channel, cursor.account, cursor.name)
-    before = draft.cursor(name)
-    if before is None or before.value != cursor.value:
-        draft.emit(name, CursorAdvanced(cursor=cursor.value))
 
 
 # --- Side effects that a handler remembers, so that a later run does not repeat them ---

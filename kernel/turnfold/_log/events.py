@@ -46,7 +46,9 @@ class Accepted(Fact, frozen=True, kw_only=True):
 
 class Dead(Fact, frozen=True, kw_only=True):
     """An update that nobody can read: its bytes are `body`, the error is `detail`. The
-    place and the message id are given as far as they could be read."""
+    place and the message id are given as far as they could be read. Or a message that
+    can be read, and `differs` in its bytes from the first one with its key, which is that
+    turn; it is then number `copy` of such messages."""
 
     channel: str
     account: str
@@ -56,8 +58,15 @@ class Dead(Fact, frozen=True, kw_only=True):
     conversation: str = ""
     message_id: str = ""
     event: str = MESSAGE
+    key: str | None = None
     thread: str | None = None
+    control: bool = False
     cursor: str | None = None
+    sender: str | None = None
+    sent_at: Integer | None = None
+    revision: str | None = None
+    differs: str | None = None
+    copy: Integer = 0
     detail: str | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 from attrs import evolve
 
 from turnfold.enums import GateScope, Kind
-from turnfold.inbound import Inbound
+from turnfold.inbound import Inbound, Unreadable
 from turnfold.messages import escape
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
@@ -31,14 +31,16 @@ def _time_digits(now_ms: int) -> str:
     return "".join([_TWO_DIGITS[value >> shift & 1023] for shift in _TIME_SHIFTS])
 
 
-def inbound_key(inbound: Inbound) -> str | None:
+def inbound_key(inbound: Inbound | Unreadable) -> str | None:
     """None: nothing tells a repeat of this message from a new one."""
     key = inbound.dedupe_key
     return None if key is None else f"in:{key}"
 
 
-def original_key(inbound: Inbound) -> str | None:
+def original_key(inbound: Inbound | Unreadable) -> str | None:
     """The key of the message whose edit or other event this is."""
+    if isinstance(inbound, Unreadable):
+        return None
     if inbound.message_id is None or inbound.key is not None:
         return None
     if inbound.event == ORIGINAL and inbound.revision is None:

@@ -132,7 +132,8 @@ class CallHandler:
 
 @define
 class RunEnd:
-    """`how`: "returned", "raised" (a bug), "stopped" (by us), "not_now" or "never".
+    """`how`: "returned", "raised" (a bug), "stopped" (by us), "not_now", "never" or
+    "unread" (nobody could read the message, and the handler was not called).
     `wait_ms`: how long the handler asked to wait."""
 
     how: str
@@ -415,5 +416,7 @@ def _ending(end: RunEnd, turn: str, number: int) -> Decision:
             return partial(turns.not_now, stream=turn, run=number, wait_ms=wait)
         case "never":
             return partial(turns.never, stream=turn, run=number)
+        case "unread":
+            return partial(turns.unread, stream=turn, run=number)
         case _:
             return partial(turns.released, stream=turn, run=number, reason=end.detail)

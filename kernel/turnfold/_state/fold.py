@@ -18,7 +18,7 @@ from turnfold._state import turn as turn_fold
 from turnfold._state.entry import Entry
 from turnfold._state.transitions import Row, targets
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, Phase
+from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.ports.store import Summary
 
@@ -312,8 +312,14 @@ def _turn(t: Turn) -> Summary:
         due=t.due,
         reason=_text(t.outcome or t.reason),
         failure=_text(t.reason) if t.outcome else None,
-        person=t.held and t.open,
+        person=(t.held and t.open) or unseen(t),
     )
+
+
+def unseen(turn: Turn) -> bool:
+    """Nobody could read it, and no person has run or erased it."""
+    left = turn.dead and not (turn.resubmitted or turn.redacted)
+    return left and turn.phase is TurnPhase.FAILED
 
 
 def _text(word: str | None) -> str | None:

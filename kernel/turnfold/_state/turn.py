@@ -57,6 +57,7 @@ TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
         ABORTED: {**_CLOSED, t.TurnRedacted: _to(ABORTED)},
     }
 )
+UNREAD = "unread"  # the reason of a turn whose update nobody could read
 _GOOD = frozenset(
     {TurnOutcome.REPLIED, TurnOutcome.PARTIALLY_REPLIED, TurnOutcome.SILENT}
 )
@@ -99,7 +100,7 @@ class Turn:
     abort_by: str | None = None
     held: bool = False
     passed: bool = False  # was held, and later turns of its lane did not wait for it
-    dead: bool = False  # nobody could read it
+    dead: bool = False  # it came unreadable, or under the key of another message
     left_open: int | None = None  # its answer comes from elsewhere, until then
     resubmitted: bool = False
     forgiven: int = 0  # messages of runs up to this one do not count any more
@@ -200,11 +201,11 @@ def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
         first=event,
         thread=event.thread,
     )
-    if isinstance(event, t.Accepted):
-        turn.control = event.control
-    else:
+    turn.control = event.control
+    if isinstance(event, t.Dead):
         turn.phase, turn.dead = FAILED, True
-        turn.reason, turn.outcome = "dead", TurnOutcome.FAILED
+        turn.reason = UNREAD if event.differs is None else "differs"
+        turn.outcome = TurnOutcome.FAILED
     return turn
 
 
@@ -248,6 +249,8 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.outcome = event.outcome
             turn.reason = event.reason
             turn.notice = event.notice
+            if event.reason == UNREAD:  # it was not run; a person may try again
+                turn.resubmitted = False
         case t.TurnAbortRequested():
             turn.abort = event.reason
             turn.abort_by = event.by

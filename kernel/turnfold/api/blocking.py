@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from attrs import frozen
 
-from turnfold._decide.turns import SourceCursor
+from turnfold._decide.accepting import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
 from turnfold.enums import (

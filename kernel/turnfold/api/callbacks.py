@@ -5,27 +5,23 @@ import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-
-from turnfold._decide.turns import SourceCursor
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
-from turnfold._log.events import Restored
-from turnfold._log.ids import cursor_of
-from turnfold._runtime.calls import CallResult, Calls, answered, contained, report, told
+from turnfold._log.events import Event, Restored
+from turnfold._runtime.calls import CallResult, Calls, contained, report, told
 from turnfold._runtime.committer import Commit
 from turnfold._runtime.programs import RunEnd
 from turnfold._state.entry import Entry
-from turnfold._state.fold import Cursor, State
+from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.ends import Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
+from turnfold.api.sources import Sources, UnreadError
 from turnfold.api.telling import AGAIN, say_again
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
@@ -33,7 +29,6 @@ from turnfold.errors import (
     InvalidInputError,
     StaleRunError,
 )
-from turnfold.inbound import Inbound
 from turnfold.messages import Payload
 
 if TYPE_CHECKING:
@@ -46,8 +41,8 @@ Handler = Callable[[TurnHandle], Awaitable[Any]]
 class Handlers:
     """The one handler of a kernel and the runs of it that are under way."""
 
-    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
-        self._kernel, self._calls = kernel, calls
+    def __init__(self, kernel: "Kernel", calls: Calls, sources: Sources) -> None:
+        self._kernel, self._calls, self._sources = kernel, calls, sources
         self._handler: Handler | None = None
         self.present = self.resumes = False
         self._running: dict[str, asyncio.Task[Any]] = {}
@@ -73,6 +68,9 @@ class Handlers:
             if not await self._wanted(stream, run):
                 return RunEnd("stopped", "stale")
             handle = await self._handle(stream)
+        except UnreadError as exc:
+            _LOG.warning("turn %s still cannot be read: %s", stream, exc)
+            return RunEnd("unread", told(exc))
         except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)
             return RunEnd("raised", told(exc))
@@ -148,10 +146,14 @@ class Handlers:
         turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
         store = self._kernel.store
         raw = await read_body(store, stream, turn.body)
+        if turn.dead:
+            inbound = self._sources.read_again(turn, raw)
+        else:
+            inbound = inbound_of(turn, raw)
         joined = [
             json.loads(await read_body(store, stream, ref)) for ref in turn.joined
         ]
-        return TurnHandle(self._kernel, turn, inbound_of(turn, raw), joined)
+        return TurnHandle(self._kernel, turn, inbound, joined)
 
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:
@@ -177,7 +179,7 @@ RestoredHook = Callable[[Restored], Any]
 
 _NEWS = {
     *(o.FailedTerminal, o.Parked, o.Doubted, o.Bounced),
-    *(t.Held, t.Answered, Restored, *AGAIN),
+    *(t.Dead, t.Held, t.Answered, Restored, *AGAIN),
 }
 
 
@@ -192,11 +194,13 @@ class Hooks:
         self.parked: list[Hook] = []
         self.bounced: list[Hook] = []
         self.held: list[HeldHook] = []
+        self.unread: list[HeldHook] = []
         self.restored: list[RestoredHook] = []
         self._news: deque[tuple[Callable[[Any], Any], Any]] = deque()
         self._teller: asyncio.Task[None] | None = None
         self.bugs = 0
         self.dead = 0  # entries that ended undelivered since the kernel was made
+        self.dead_turns = 0  # the same for updates that were not taken
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
@@ -218,6 +222,12 @@ class Hooks:
         self.held.append(hook)
         return hook
 
+    def on_dead(self, hook: HeldHook) -> HeldHook:
+        """An update could not be read, or came with the key of another message. It is
+        kept; `retry` runs it."""
+        self.unread.append(hook)
+        return hook
+
     def on_restored(self, hook: RestoredHook) -> RestoredHook:
         """The store was found to be an older copy of itself."""
         self.restored.append(hook)
@@ -227,26 +237,31 @@ class Hooks:
         for stream, event in commit.emitted:
             if type(event) not in _NEWS:
                 continue
-            state = commit.moved.get(stream)
-            match event:
-                case o.FailedTerminal(reason=reason):
-                    self.dead += 1
-                    self._call(self.terminal, state, f"ended undelivered: {reason}")
-                case o.Parked(reason=reason) | o.Doubted(reason=reason):
-                    self._call(self.parked, state, f"is parked, in doubt: {reason}")
-                case t.Held(reason=reason):
-                    self._call_held(state, reason)
-                case Restored():
-                    self._call_restored(event)
-                case o.Bounced():
-                    self._call(self.bounced, state, "bounced")
-                case t.Answered(silent="unstated"):
-                    text = "%s: the handler returned and said nothing"
-                    _LOG.warning(text, stream, extra={"stream": stream})
-                case _ if type(event) in AGAIN:
-                    say_again(stream, event)
-                case _:
-                    pass
+            if type(event) in AGAIN:
+                say_again(stream, event)
+            else:
+                self._tell_of(stream, event, commit.moved.get(stream))
+
+    def _tell_of(self, stream: str, event: Event, state: State | None) -> None:
+        match event:
+            case o.FailedTerminal(reason=reason):
+                self.dead += 1
+                self._call(self.terminal, state, f"ended undelivered: {reason}")
+            case o.Parked(reason=reason) | o.Doubted(reason=reason):
+                self._call(self.parked, state, f"is parked, in doubt: {reason}")
+            case o.Bounced():
+                self._call(self.bounced, state, "bounced")
+            case t.Held(reason=reason):
+                self._call_held(state, reason)
+            case t.Dead():
+                self._call_dead(state, event)
+            case t.Answered(silent="unstated"):
+                text = "%s: the handler returned and said nothing"
+                _LOG.warning(text, stream, extra={"stream": stream})
+            case Restored():
+                self._call_restored(event)
+            case _:
+                pass
 
     def _call(self, hooks: list[Hook], state: State | None, news: str) -> None:
         if not isinstance(state, Entry):
@@ -259,6 +274,17 @@ class Hooks:
         if isinstance(state, Turn):
             _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
             self._line_up(self.held, state)
+
+    def _call_dead(self, state: State | None, event: t.Dead) -> None:
+        self.dead_turns += 1
+        if isinstance(state, Turn):
+            why = "it cannot be read"
+            if event.differs is not None:
+                why = f"it has the key of {event.differs} and other bytes"
+            text = "an update of %s/%s is kept as %s: %s"
+            names = event.channel, event.account, state.stream, why
+            _LOG.warning(text, *names, extra={"stream": state.stream})
+            self._line_up(self.unread, state)
 
     def _call_restored(self, event: Restored) -> None:
         _LOG.error(
@@ -301,173 +327,3 @@ class Hooks:
         self._news.clear()
         if self._teller is not None:
             self._teller.cancel()
-
-
-# --- Inbound sources: accepted in order, the cursor in the commit of what it has passed ---
-
-
-_PAUSE_S = 1.0
-_PAUSE_MAX_S = 60.0
-
-
-def pause_s(broken: int) -> float:
-    """How long to leave a source alone that broke so often without bringing anything.
-
-    >>> [pause_s(times) for times in (0, 1, 2, 3, 7, 2_000)]
-    [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]
-    """
-    return min(_PAUSE_S * 2.0 ** min(max(broken, 1) - 1, 30), _PAUSE_MAX_S)
-
-
-@define
-class SourceFacts:
-    """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
-    start). `quiet_ms`: since its last sign of life, an item or a cursor that was
-    accepted; since its first start if there was none. `failing_ms`: since it last
-    worked, if it has ended since then without bringing anything."""
-
-    state: str
-    restarts: int
-    items: int
-    quiet_ms: int | None
-    failing_ms: int | None
-    error: str | None
-
-
-class Sources:
-    """The sources of a kernel; they run only while it is the worker."""
-
-    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
-        self._kernel, self._calls = kernel, calls
-        self._sources: dict[tuple[str, str], _Pull] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def add(self, name: str, account: str, stream: Callable[..., Any]) -> None:
-        """Raises InvalidInputError if there is a source of this name and account."""
-        if (name, account) in self._sources:
-            problem = f"there is a source {name}/{account} already"
-            raise InvalidInputError(field="name", problem=problem)
-        if not callable(stream):
-            problem = "a source is a function that takes a cursor"
-            raise InvalidInputError(field="stream", problem=problem)
-        pull = _Pull(self._kernel, self._calls, name, account, stream)
-        self._sources[name, account] = pull
-        if self._kernel.working:
-            self._run(pull)
-
-    def start(self) -> None:
-        for pull in self._sources.values():
-            self._run(pull)
-
-    def _run(self, pull: "_Pull") -> None:
-        self._tasks.append(asyncio.create_task(pull.forever()))
-
-    def facts(self) -> Mapping[str, SourceFacts]:
-        """What became of each source so far, for `health`."""
-        return {f"{n}/{a}": pull.facts() for (n, a), pull in self._sources.items()}
-
-    async def stop(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Pull:
-    """One source, started again whenever and however it ends."""
-
-    def __init__(
-        self,
-        kernel: "Kernel",
-        calls: Calls,
-        name: str,
-        account: str,
-        stream: Callable[..., Any],
-    ) -> None:
-        self._kernel, self._calls, self._stream = kernel, calls, stream
-        self._name, self._account = name, account
-        self._broken = 0  # times in a row, without having brought anything
-        self._state = "waiting"
-        self._starts = self._items = 0
-        self._alive_at: float | None = None  # loop time of the last sign of life
-        self._error: str | None = None
-
-    def facts(self) -> SourceFacts:
-        quiet = None
-        if self._alive_at is not None:
-            now = asyncio.get_running_loop().time()
-            quiet = int((now - self._alive_at) * 1_000)
-        return SourceFacts(
-            state=self._state,
-            restarts=max(0, self._starts - 1),
-            items=self._items,
-            quiet_ms=quiet,
-            failing_ms=quiet if self._broken else None,
-            error=self._error,
-        )
-
-    async def forever(self) -> None:
-        """Until its task is cancelled. A source that cancels itself ends like any
-        other: only the call ends, not this loop."""
-        try:
-            while True:
-                self._state = "reading"
-                self._starts += 1
-                self._note_life(only_first=True)
-                end = await self._calls.ask(self._once)
-                self._broken += 1
-                self._state, pause = "pausing", pause_s(self._broken)
-                self._say(end, pause)
-                await asyncio.sleep(pause)
-        finally:
-            self._state = "waiting"
-
-    def _say(self, end: CallResult | None, pause: float) -> None:
-        error = None if end is None else end.error
-        where = f"source {self._name}/{self._account}"
-        if error is None:
-            self._error = "it ended"
-            _LOG.warning("%s ended; again in %.0f s", where, pause)
-        else:
-            self._error = told(error)
-            report(f"{where} broke; again in {pause:.0f} s", error)
-
-    async def _once(self) -> None:
-        start = answered(self._stream, await self._cursor())
-        if start.error is not None:
-            raise start.error
-        async with _closing(start.value) as pairs:
-            async for inbound, value in pairs:
-                await self._take(inbound, value)
-                self._broken = 0
-                self._items += 1
-                self._note_life()
-
-    def _note_life(self, *, only_first: bool = False) -> None:
-        if self._alive_at is None or not only_first:
-            self._alive_at = asyncio.get_running_loop().time()
-            self._error = None
-
-    async def _take(self, inbound: Inbound | None, value: str) -> None:
-        cursor = SourceCursor(channel=self._name, account=self._account, value=value)
-        if inbound is None:
-            await self._kernel.advance(cursor)
-        else:
-            await self._kernel.accept(inbound, cursor=cursor)
-
-    async def _cursor(self) -> str | None:
-        name = cursor_of(self._name, self._account)
-        state = await self._kernel.look(lambda draft: draft.cursor(name))
-        return state.value if isinstance(state, Cursor) else None
-
-
-@asynccontextmanager
-async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """Ends a generator here and now, connections and all, and not when it is
-    collected. An iterator of another kind need not have aclose()."""
-    try:
-        yield pairs
-    finally:
-        close = getattr(pairs, "aclose", None)
-        if close is not None:
-            await close()

@@ -16,14 +16,24 @@ from msgspec.structs import replace
 from turnfold._decide import inbox
 from turnfold._decide.inbox import result_of
 from turnfold._decide.unit_of_work import Context
+from turnfold._log import events as t
+from turnfold._log.bodies import read_body
+from turnfold._log.codec import decode
 from turnfold._runtime.committer import Committer
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.worker import Upkeep
 from turnfold.clock import Clock
-from turnfold.errors import RequestedError, UsageError
+from turnfold.errors import (
+    CorruptLogError,
+    DamagedError,
+    MissingBodyError,
+    RequestedError,
+    UsageError,
+)
 from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
 
 _POLL_S = 0.02
+_INBOX = 1_000  # commands of the inbox that are looked through
 PATIENCE_S = 5.0  # how long a caller waits for the answer of a worker
 
 
@@ -44,6 +54,28 @@ class Mailbox:
         (posted,) = await self._store.post((command,))
         self._ring()
         return posted
+
+    async def differs(self, posted: Posted, command: Command) -> bool:
+        """Has the turn that holds the key of this message other bytes? The owner has
+        the last word: what is posted again without its key is compared there."""
+        for _ in range(2):  # it may be logged between the two looks
+            try:
+                data = await self._bytes_of(posted.stream)
+            except (CorruptLogError, DamagedError, MissingBodyError):
+                return False  # nobody can tell
+            if data is not None:
+                return data != command.bodies[0]
+        return True
+
+    async def _bytes_of(self, turn: str) -> bytes | None:
+        """Of a message, logged or still in the inbox."""
+        records = (await self._store.fetch(Wanted(streams=frozenset((turn,))))).streams
+        if records[turn]:
+            first = decode(records[turn][0])[0]
+            assert isinstance(first, t.Accepted | t.Dead)  # noqa: S101  a key's turn
+            return await read_body(self._store, turn, first.body)
+        waiting = await self._store.inbox(_INBOX)
+        return next((c.bodies[0] for c in waiting if c.stream == turn), None)
 
     async def ask(self, command: Command) -> Any:
         """Post a command and wait for the answer of the owner.

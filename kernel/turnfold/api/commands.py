@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from turnfold._decide import (
+    accepting,
     gates,
     inbox,
     operator,
     outbox,
-    turns,
 )
+from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Enqueued, Intent
-from turnfold._decide.turns import Acceptance, SourceCursor
 from turnfold._log.bodies import pack
 from turnfold._log.ids import (
     ENTRY,
@@ -44,7 +44,7 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import InvalidInputError, OwnedError, RequestedError
-from turnfold.inbound import Inbound
+from turnfold.inbound import Unreadable
 from turnfold.messages import (
     File,
     Payload,
@@ -102,12 +102,16 @@ class Commands:
         raise NotImplementedError
 
     async def accept(
-        self, inbound: Inbound, *, cursor: SourceCursor | None = None
+        self, inbound: Update, *, cursor: SourceCursor | None = None
     ) -> AcceptedTurn:
-        """Take a message in. When this returns it is durable: acknowledge it now."""
+        """Take a message in. When this returns it is durable: acknowledge it now.
+
+        An Unreadable becomes a dead turn. So does a message with the key of an earlier
+        one and other bytes; then `differs` is true and `kept` names the dead turn."""
         self._home.check()
-        if not isinstance(inbound, Inbound):
-            problem = f"expected Inbound, got {type(inbound).__name__}"
+        if not isinstance(inbound, Update):
+            kind = type(inbound).__name__
+            problem = f"expected Inbound or Unreadable, got {kind}"
             raise InvalidInputError(field="inbound", problem=problem)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
@@ -115,21 +119,31 @@ class Commands:
                 self._missing.handler()
             keys = (inbound_key(inbound), original_key(inbound))
             wanted = Wanted(keys=frozenset(key for key in keys if key is not None))
-            decision = partial(turns.accept, turn=turn, inbound=inbound, cursor=cursor)
+            decision = partial(
+                accepting.accept, turn=turn, inbound=inbound, cursor=cursor
+            )
             try:
                 return self._accepted(await self.append(decision, wanted))
             except OwnedError:
                 pass  # not the owner any more: the message goes to the one who is
         command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
         posted = await self._mailbox.post(command)
-        phase = TurnPhase.ACCEPTED
-        done = Acceptance(turn_id=posted.stream, status=phase, new=_perhaps(posted.new))
+        done = Acceptance(
+            turn_id=posted.stream,
+            status=TurnPhase.FAILED
+            if isinstance(inbound, Unreadable)
+            else TurnPhase.ACCEPTED,
+            new=_perhaps(posted.new),
+        )
+        if posted.stream != turn and await self._mailbox.differs(posted, command):
+            await self._mailbox.post(evolve(command, key=None))
+            done.differs, done.kept = True, turn
         return self._accepted(done, command.key)
 
     async def advance(self, cursor: SourceCursor) -> None:
         """A source got on without bringing a message."""
         await self._do(
-            partial(turns.advance, cursor=cursor),
+            partial(accepting.advance, cursor=cursor),
             "advance",
             "store",
             asdict(cursor),

@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 @frozen(kw_only=True)
 class AcceptedTurn:
     """What `accept` gives back: durable by the time you hold it. `new` is false for a
-    message that was accepted before."""
+    message that was accepted before. `differs`: that one had other bytes under the same
+    key; this one is `kept` in a dead turn with that id."""
 
     turn_id: str
     status: TurnPhase
     new: bool | None  # None: only the owner of the store can know
+    differs: bool = False
+    kept: str | None = None
     _kernel: "Kernel"
     _key: str | None = None  # of a message that went into the inbox
 
@@ -189,7 +192,6 @@ class TurnHandle:
 def inbound_of(turn: Turn, raw: bytes) -> Inbound:
     """The message as it was accepted."""
     first = turn.first
-    assert isinstance(first, t.Accepted)  # noqa: S101  nothing else is run
     return Inbound(
         turn.channel,
         account=turn.account,

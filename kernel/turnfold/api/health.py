@@ -15,8 +15,9 @@ from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.worker import Worker
 from turnfold._state.entry import Entry
-from turnfold.api.callbacks import Handlers, Hooks, Sources
+from turnfold.api.callbacks import Handlers, Hooks
 from turnfold.api.portal import Home
+from turnfold.api.sources import Sources
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import Phase
@@ -187,6 +188,7 @@ class Health:
             "missing": self._missing.facts(),
             "parked": len(driver.book.parked),
             "dead_letters": self.hooks.dead,
+            "dead_turns": self.hooks.dead_turns,
             "oldest_append_ms": driver.flusher.waiting_ms(),
             "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
             "runs": len(runs),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
 from turnfold._decide import operator
-from turnfold._decide.turns import Acceptance
+from turnfold._decide.accepting import Acceptance
 from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWork
 from turnfold._log.ids import account_scope, time_id
 from turnfold._runtime import scheduler
@@ -27,12 +27,13 @@ from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
-from turnfold.api.callbacks import Handler, Handlers, Hooks, Sources
+from turnfold.api.callbacks import Handler, Handlers, Hooks
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.portal import Home, Portal
+from turnfold.api.sources import Reader, Sources
 from turnfold.api.telling import (
     Missing,
     say_closed,
@@ -85,8 +86,8 @@ class Kernel(Waiting, Commands, Health):
         self._missing = Missing(self._desks)
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
-        self._handlers = Handlers(self, self._calls)
         self._sources = Sources(self, self._calls)
+        self._handlers = Handlers(self, self._calls, self._sources)
         self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
         self._state = "not open"
         self._store: Store | None = None
@@ -130,12 +131,22 @@ class Kernel(Waiting, Commands, Health):
             )
 
     def source(
-        self, name: str, stream: Callable[..., Any], *, account: str = "default"
+        self,
+        name: str,
+        stream: Callable[..., Any],
+        *,
+        account: str = "default",
+        read: Reader | None = None,
     ) -> None:
         """Accept what a Source brings, in order, while this kernel is the worker; its
-        cursor moves in the commit of what it has passed."""
+        cursor moves in the commit of what it has passed.
+
+        With `read` the source brings updates as they came, and `read(update)` makes the
+        Inbound, or None for what is no message. What it cannot read becomes a dead turn,
+        and the source goes on; a person can have it read again."""
         self._home.check()
-        self._sources.add(check_id("name", name), check_id("account", account), stream)
+        name, account = check_id("name", name), check_id("account", account)
+        self._sources.add(name, account, stream, read)
 
     @overload
     def on_turn(self, handler: Handler, /) -> Handler: ...
@@ -515,6 +526,8 @@ class Kernel(Waiting, Commands, Health):
             turn_id=done.turn_id,
             status=done.status,
             new=done.new,
+            differs=done.differs,
+            kept=done.kept,
             kernel=self,
             key=key,
         )

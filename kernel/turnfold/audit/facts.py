@@ -44,12 +44,12 @@ class Facts:
             self.keys[hash((key, stream))] = position
 
 
-def _key_of(event: Event, state: State | t.Accepted | None) -> str | None:
+def _key_of(event: Event, state: State | t.Accepted | t.Dead | None) -> str | None:
     """`state`: of the event's stream; the fields that make a key never change."""
     match event:
-        case t.Accepted():
+        case t.Accepted() | t.Dead():
             return _named(inbound_key(event, event))
-        case t.Joined() if isinstance(state, Turn | t.Accepted):
+        case t.Joined() if isinstance(state, Turn | t.Accepted | t.Dead):
             return _named(inbound_key(state, event))
         case o.Queued() if event.key is not None and event.turn is None:
             return outbound_key(event.key)
@@ -65,7 +65,7 @@ def keys_of(told: Sequence[tuple[int, Event]]) -> Iterator[tuple[str, int]]:
     """The dedupe keys that the events of one stream give out, with the positions that
     the events came with."""
     first = told[0][1] if told else None
-    accepted = first if isinstance(first, t.Accepted) else None
+    accepted = first if isinstance(first, t.Accepted | t.Dead) else None
     for position, event in told:
         key = _key_of(event, accepted)
         if key is not None:

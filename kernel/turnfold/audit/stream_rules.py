@@ -178,7 +178,7 @@ class Messages:
 
     def check(self, before: Turn | None, event: t.TurnEvent, at: int, say: Say) -> None:
         match event:
-            case t.Accepted():
+            case t.Accepted() | t.Dead():
                 self._once(inbound_key(event, event), at, say)
             case t.Joined() if before is not None:
                 self._once(inbound_key(before, event), at, say)
@@ -276,16 +276,20 @@ def _resubmitted(before: Turn, say: Say) -> None:
         say(Rule.FROZEN_PLAN, "resubmitted after its bodies were erased")
 
 
-def inbound_key(place: t.Accepted | Turn, message: t.Accepted | t.Joined) -> str | None:
+def inbound_key(
+    place: t.Accepted | t.Dead | Turn, message: t.Accepted | t.Dead | t.Joined
+) -> str | None:
     """The dedupe key of a message, as the log format writes it; None if it has none."""
     parts = [place.channel, place.account]
-    if isinstance(message, t.Accepted) and message.key is not None:
+    if not isinstance(message, t.Joined) and message.key is not None:
         parts += ["", message.key]
-    elif not message.message_id:
+    elif not message.message_id or not place.conversation:
         return None
     else:
         parts += [place.conversation, message.message_id, message.event]
         parts += [] if message.revision is None else [message.revision]
+    if isinstance(message, t.Dead) and message.copy:
+        parts += ["", str(message.copy)]
     return "/".join(p.replace("%", "%25").replace("/", "%2F") for p in parts)
 
 

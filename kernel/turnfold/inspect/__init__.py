@@ -295,7 +295,9 @@ class Inspect:
             control=turn.control,
             created=turn.created,
             updated=turn.updated,
-            inbound=timeline.inbound_of(records, partial(model.said, turn.stream)),
+            inbound=timeline.inbound_of(
+                records, partial(model.said, turn.stream), text
+            ),
             runs=timeline.runs_of(records, text, named),
             finals=turn.finals,
             notice=turn.notice,

@@ -14,7 +14,7 @@ from turnfold._decide.turns import TurnAct, turn_step
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold._state.fold import Cursor, Gate, StoreState
+from turnfold._state.fold import Cursor, Gate, StoreState, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import BlindPolicy, Phase, TurnOutcome, TurnPhase
 from turnfold.inspect.timeline import part
@@ -162,6 +162,8 @@ def next_of_turn(
     draft: UnitOfWork, turn: Turn, alive: bool | None, finals: list[tuple[str, Next]]
 ) -> Next:
     """`finals`: what happens next with the final entries that are still open."""
+    if not turn.open and unseen(turn):
+        return Next(text=f"turnfold retry {turn.stream} runs it", person=True)
     if not turn.open:
         return Next(text="nothing: it is over")
     if turn.phase is TurnPhase.ANSWERED:

@@ -153,6 +153,9 @@ def _turn(event: Event) -> str | None:
             edits = f", an edit of {event.changes}" if event.changes else ""
             return f"{what} {event.message_id or '(without an id)'} accepted{edits}"
         case t.Dead():
+            if event.differs is not None:
+                what = f"message {event.message_id or event.key}"
+                return f"{what} with other bytes than {event.differs}, kept and not run"
             where = f"{event.channel}/{event.account}"
             return f"an update of {where} that nobody can read"
         case t.Joined():
@@ -405,7 +408,9 @@ def _happened(record: Record, text: Text) -> Iterator[EventView]:
         )
 
 
-def inbound_of(records: Sequence[Record], preview: Said) -> tuple[InboundView, ...]:
+def inbound_of(
+    records: Sequence[Record], preview: Said, detail: Text
+) -> tuple[InboundView, ...]:
     """The message that began a turn, and those that joined it."""
     found: list[InboundView] = []
     for at, event in _events(records):
@@ -419,9 +424,10 @@ def inbound_of(records: Sequence[Record], preview: Said) -> tuple[InboundView, .
                 event=event.event,
                 at=at,
                 text=preview(event.body, event.form),
-                sender=event.sender if isinstance(event, t.Accepted) else None,
-                sent_at=event.sent_at if isinstance(event, t.Accepted) else None,
-                revision=event.revision if isinstance(event, t.Accepted) else None,
+                sender=event.sender,
+                sent_at=event.sent_at,
+                revision=event.revision,
+                problem=_problem(event, detail),
                 changes=event.changes if isinstance(event, t.Accepted) else None,
             )
             found.append(first)
@@ -435,6 +441,15 @@ def inbound_of(records: Sequence[Record], preview: Said) -> tuple[InboundView, .
             )
             found.append(later)
     return tuple(found)
+
+
+def _problem(event: t.Accepted | t.Dead, text: Text) -> str | None:
+    """Why a message was not taken as it came."""
+    if isinstance(event, t.Accepted):
+        return None
+    if event.differs is not None:
+        return f"it has the key of {event.differs} and other bytes"
+    return text(event.detail) or "it cannot be read"
 
 
 def _events(records: Sequence[Record]) -> Iterator[tuple[int, Event]]:

@@ -124,6 +124,7 @@ class InboundView:
     sent_at: int | None = None  # wall ms, as the platform says
     revision: str | None = None
     changes: str | None = None  # the turn whose message this one edits
+    problem: str | None = None  # why it was not taken
 
 
 @frozen(kw_only=True)

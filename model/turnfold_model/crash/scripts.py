@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from turnfold._decide import inbox, turns
+from turnfold._decide import accepting, inbox, turns
 from turnfold._decide.operator import abort_entry, abort_turn
 from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -48,7 +48,7 @@ def message(lane: int, number: int = 0) -> Inbound:
 def accept(scenario: Scenario, number: int, identity: int) -> Decision:
     turn = f"{TURN}{identity:06}"
     inbound = message(number % scenario.lanes, number)
-    return partial(turns.accept, turn=turn, inbound=inbound)
+    return partial(accepting.accept, turn=turn, inbound=inbound)
 
 
 def first_turn_is_open(draft: UnitOfWork) -> bool:

@@ -19,6 +19,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
 from turnfold.enums import FailureClass
+from turnfold.inbound import Unreadable
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -280,6 +281,11 @@ class Stage:
         """A message comes in; its run begins at once."""
         self._turn = (await self.kernel.accept(inbound())).turn_id
         await until(lambda: self._runs)
+
+    async def unreadable(self) -> None:
+        """An update comes in that nobody can read."""
+        update = Unreadable("t", raw=b"?", error="odd")
+        self._turn = (await self.kernel.accept(update)).turn_id
 
     async def ask_nobody(self) -> None:
         """A message comes in where no handler is."""

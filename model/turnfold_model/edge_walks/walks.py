@@ -147,6 +147,7 @@ WALKS: Final = (
     Walk("ask fail", runs=1),
     Walk("ask block go accept shut"),  # somebody has seen a part: it is not said again
     Walk("ask fail resubmit", runs=1),
+    Walk("unreadable"),
     Walk("ask fail go accept redact", runs=1),
     Walk("ask reply go bar"),
     Walk("ask abort redact"),
@@ -169,7 +170,6 @@ _TO_COME: Final = MappingProxyType(
         "live replies and edits": ("placed",),
         "plans and look-ups that a death in them is counted for": ("tried",),
         "parts that fail alone": ("part_refused", "amended_part"),
-        "updates that nobody can read": ("dead",),
         "turns that are left open": ("left_open",),
     }
 )

@@ -4,7 +4,7 @@ from typing import Final
 
 from turnfold_model.mutants.code import Mutant, one
 
-_TURNS = "turnfold._decide.turns"
+_ACCEPTING = "turnfold._decide.accepting"
 _INBOUND = "test:contract/test_inbound.py"
 
 
@@ -15,22 +15,71 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 INBOUND: Final = (
     _broken(
         "a message without an id is taken twice by a commit of unknown fate",
-        f"{_TURNS}:_made_before",
+        f"{_ACCEPTING}:_made_before",
         "None if draft.find_turn(turn) is None else turn",
         "None",
         f"{_INBOUND}::taken_once_by_a_commit",
     ),
     _broken(
+        "other bytes under a known key are a redelivery",
+        f"{_ACCEPTING}:_known",
+        "same_bytes(draft, known, inbound.evidence)",
+        "True",
+        f"{_INBOUND}::other_bytes_under_a_known_key",
+    ),
+    _broken(
+        "other bytes under a known key are kept again at each delivery",
+        f"{_ACCEPTING}:_keep",
+        "other == turn or same_bytes(draft, other, inbound.evidence)",
+        "other == turn",
+        f"{_INBOUND}::other_bytes_under_a_known_key",
+    ),
+    _broken(
+        "what differs is kept twice by a commit of unknown fate",
+        f"{_ACCEPTING}:_keep",
+        "other == turn or same_bytes(draft, other, inbound.evidence)",
+        "other != turn and same_bytes(draft, other, inbound.evidence)",
+        f"{_INBOUND}::kept_once_by_a_commit",
+    ),
+    _broken(
+        "a message whose bytes are erased differs from each that comes again",
+        f"{_ACCEPTING}:same_bytes",
+        "return True",
+        "return False",
+        f"{_INBOUND}::erased_message",
+    ),
+    _broken(
+        "an update that cannot be read is dropped",
+        "turnfold.api.sources:_Pull.update_of",
+        "return self._unreadable(given, told(end.error))",
+        "return None",
+        f"{_INBOUND}::does_not_stop_its_source",
+    ),
+    _broken(
+        "a dead turn that still cannot be read is given up",
+        "turnfold._state.turn:_moved",
+        "turn.resubmitted = False",
+        "pass",
+        f"{_INBOUND}::read_again_after_a_repair",
+    ),
+    _broken(
+        "a notice for an unknown conversation is queued",
+        "turnfold._decide.outbox:_queue_notice",
+        "if not turn.conversation:",
+        "if False:",
+        f"{_INBOUND}::run_of_a_dead_turn_that_fails",
+    ),
+    _broken(
         "an edit is not linked to the turn that it changes",
-        f"{_TURNS}:_changed",
+        f"{_ACCEPTING}:_changed",
         "None if original is None else draft.lookup(original)",
         "None",
         f"{_INBOUND}::linked_to_the_turn",
     ),
     _broken(
         "the revision is no part of the key",
-        "turnfold.inbound:Inbound.dedupe_key.fget",
-        "self.revision is None",
+        "turnfold.inbound:_dedupe_key",
+        "revision is None",
         "True",
         f"{_INBOUND}::linked_to_the_turn",
     ),

@@ -284,7 +284,7 @@ DECISIONS: Final = (
     one(
         "no dedupe: the key of a message is not kept",
         "decision",
-        f"{_D}.turns:_new",
+        f"{_D}.accepting:_new",
         "draft.key(key, turn)",
         "pass",
         "crash:one",
@@ -292,7 +292,7 @@ DECISIONS: Final = (
     one(
         "a message whose commit landed unseen is not new to its caller",
         "decision",
-        f"{_D}.turns:_known",
+        f"{_D}.accepting:_known",
         "known == turn",
         "False",
         f"{_FAULTS}::a_commit_that_landed",
@@ -300,7 +300,7 @@ DECISIONS: Final = (
     one(
         "a cursor does not move",
         "decision",
-        f"{_D}.turns:advance",
+        f"{_D}.accepting:advance",
         "",
         "return",
         "test:contract/test_behaviour_accept.py::a_cursor_moves",

@@ -136,7 +136,7 @@ class Log:
             self._waits(event, partial(self._may_go, stream, after, event["at"]))
         elif kind == "turn.started" and isinstance(after, Turn) and not after.control:
             self._waits(event, partial(self._may_start, stream, after))
-        elif kind in ("turn.accepted", "turn.joined"):
+        elif kind in ("turn.accepted", "turn.dead", "turn.joined"):
             self._new_key(event, after)
         elif kind == "gate.closed" and not _shut(before, event["at"]):
             moment.opened.add(stream)
@@ -177,10 +177,11 @@ class Log:
             return
         data = event["data"]
         own, message = data.get("key"), data.get("message_id", "")
-        if own is None and not message:
+        if own is None and not (message and turn.place[2]):
             return  # nothing tells a repeat
         words = (message, data.get("event", "message"), data.get("revision"))
         key = (*turn.place[:2], own) if own is not None else (*turn.place, *words)
+        key = (*key, "copy", data.get("copy", 0))
         seen = self._keys.get(key)
         again = seen is not None and event["at"] - seen < self._horizon_ms
         need(not again, "INV-9", f"message {own or message} was accepted before")

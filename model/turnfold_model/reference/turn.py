@@ -32,12 +32,18 @@ def accepted(data: Record) -> Turn:
 
 
 def dead(data: Record) -> Turn:
-    """An update that nobody can read; only its source is known for sure."""
+    """An update that nobody can read, or one under the key of another message. Only its
+    source is known for sure."""
     words(data, "body")
+    need(data.get("form", "bytes") in FORMS, "field", "form is none of its words")
+    copy, differs = data.get("copy", 0), data.get("differs") is not None
+    need((copy > 0) == differs, "INV-9", "a copy differs from another turn")
+    place = (words(data, "channel"), words(data, "account"))
     return Turn(
         phase="failed",
         lane=words(data, "lane"),
-        place=(words(data, "channel"), words(data, "account"), ""),
+        control=bool(data.get("control")),
+        place=(*place, str(data.get("conversation", ""))),
         outcome="failed",
     )
 
@@ -118,7 +124,8 @@ def failed(turn: Turn, data: Record) -> Turn:
     outcome = one_of(data, "outcome", OUTCOMES)
     wrong = outcome in ("replied", "silent")
     need(not wrong, "INV-10", f"a failed turn is not {outcome}")
-    return replace(turn, phase="failed", outcome=outcome)
+    again = turn.resubmitted and data["reason"] != "unread"
+    return replace(turn, phase="failed", outcome=outcome, resubmitted=again)
 
 
 def abort_requested(turn: Turn, data: Record) -> Turn:

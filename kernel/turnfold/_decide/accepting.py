@@ -1,0 +1,175 @@
+"""Taking a message in: once, durably, with its cursor, and started if its lane is free.
+
+Nothing that comes is dropped. An update that nobody can read, and a message that has the
+key of another one and other bytes, become dead turns: they are kept, shown, and run only
+if a person says so.
+"""
+
+from attrs import define, field, frozen
+
+from turnfold._decide.turns import start_if_free
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log import events as t
+from turnfold._log.events import CursorAdvanced
+from turnfold._log.ids import cursor_of, inbound_key, original_key
+from turnfold.enums import TurnPhase
+from turnfold.errors import DamagedError, MissingBodyError
+from turnfold.inbound import Evidence, Inbound, Unreadable
+from turnfold.messages import identifier, token
+
+Update = Inbound | Unreadable
+
+
+@define(kw_only=True)
+class Acceptance:
+    """`new` is false for a message that was there before; `status` is then where its
+    turn stands, so that the caller can acknowledge, ignore or show the old answer.
+    `differs`: this one has other bytes than the first one with its key; it is `kept` in
+    a turn of its own."""
+
+    turn_id: str
+    status: TurnPhase
+    new: bool | None  # None: only the owner of the store can know
+    differs: bool = False
+    kept: str | None = None
+
+
+@frozen(kw_only=True)
+class SourceCursor:
+    """How far a source has got, under a name of its own."""
+
+    channel: str = field(validator=identifier)
+    account: str = field(validator=identifier)
+    value: str = field(validator=token)
+    name: str = field(default="", validator=token)
+
+
+def accept(
+    draft: UnitOfWork, turn: str, inbound: Update, cursor: SourceCursor | None = None
+) -> Acceptance:
+    """`turn` is the stream that the message gets if it is new."""
+    done = _known(draft, turn, inbound) or _new(draft, turn, inbound)
+    if cursor is not None:
+        advance(draft, cursor)
+    return done
+
+
+def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
+    key = inbound_key(inbound)
+    known = draft.lookup(key) if key is not None else _made_before(draft, turn)
+    if known is None:
+        return None
+    # Ours already: an earlier COMMIT of this very call did reach the disk.
+    status, ours = draft.turn(known).phase, known == turn
+    if ours or key is None or same_bytes(draft, known, inbound.evidence):
+        return Acceptance(turn_id=known, status=status, new=ours)
+    kept = _keep(draft, turn, inbound, known, key)
+    return Acceptance(turn_id=known, status=status, new=False, differs=True, kept=kept)
+
+
+def _made_before(draft: UnitOfWork, turn: str) -> str | None:
+    """Without a key only the name of its own turn tells that a message is in the log."""
+    draft.fresh(turn)
+    return None if draft.find_turn(turn) is None else turn
+
+
+def same_bytes(draft: UnitOfWork, stream: str, evidence: Evidence) -> bool:
+    """Where the bytes of the first one are erased or damaged, nobody can tell."""
+    try:
+        stored = draft.stored(stream, draft.turn(stream).body)
+    except (MissingBodyError, DamagedError):
+        return True
+    return stored == evidence.raw
+
+
+def _keep(draft: UnitOfWork, turn: str, inbound: Update, known: str, key: str) -> str:
+    """Other bytes under a known key are news, each of them once."""
+    copy, name = 1, f"{key}//1"
+    while (other := draft.lookup(name)) is not None:
+        if other == turn or same_bytes(draft, other, inbound.evidence):
+            return other
+        copy, name = copy + 1, f"{key}//{copy + 1}"
+    draft.fresh(turn)
+    draft.emit(turn, _dead(draft, turn, inbound, known, copy))
+    draft.key(name, turn)
+    return turn
+
+
+def _new(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance:
+    draft.fresh(turn)
+    if isinstance(inbound, Unreadable):
+        draft.emit(turn, _dead(draft, turn, inbound))
+    else:
+        draft.emit(turn, _accepted(draft, turn, inbound))
+    key = inbound_key(inbound)
+    if key is not None:
+        draft.key(key, turn)
+    start_if_free(draft, turn)
+    return Acceptance(turn_id=turn, status=draft.turn(turn).phase, new=True)
+
+
+def _accepted(draft: UnitOfWork, turn: str, inbound: Inbound) -> t.Accepted:
+    evidence = inbound.evidence
+    return t.Accepted(
+        channel=inbound.channel,
+        account=inbound.account,
+        conversation=inbound.conversation,
+        message_id=inbound.message_id or "",
+        event=inbound.event,
+        key=inbound.key,
+        thread=inbound.thread,
+        lane=inbound.route.lane,
+        body=draft.body(turn, evidence.raw),
+        form=evidence.form,
+        control=inbound.control,
+        sender=inbound.sender,
+        sent_at=inbound.sent_at,
+        revision=inbound.revision,
+        changes=_changed(draft, inbound),
+    )
+
+
+def _changed(draft: UnitOfWork, inbound: Inbound) -> str | None:
+    """The turn of the message that this one edits, where it was a turn."""
+    original = original_key(inbound)
+    return None if original is None else draft.lookup(original)
+
+
+def _dead(
+    draft: UnitOfWork,
+    turn: str,
+    inbound: Update,
+    differs: str | None = None,
+    copy: int = 0,
+) -> t.Dead:
+    """`differs`: the turn of the first message with this key; this one is `copy`."""
+    evidence = inbound.evidence
+    read = inbound if isinstance(inbound, Inbound) else None
+    error = inbound.error if isinstance(inbound, Unreadable) else ""
+    return t.Dead(
+        channel=inbound.channel,
+        account=inbound.account,
+        conversation=inbound.conversation or "",
+        message_id=inbound.message_id or "",
+        event=inbound.event,
+        key=inbound.key,
+        thread=inbound.thread,
+        lane=inbound.lane,
+        body=draft.body(turn, evidence.raw),
+        form=evidence.form,
+        detail=draft.text(turn, error),
+        control=False if read is None else read.control,
+        sender=None if read is None else read.sender,
+        sent_at=None if read is None else read.sent_at,
+        revision=None if read is None else read.revision,
+        differs=differs,
+        copy=copy,
+    )
+
+
+def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
+    """A cursor moves in the commit of what it has passed, never ahead of it."""
+    name = cursor_of(cursor.channel, cursor.account, cursor.name)
+    before = draft.cursor(name)
+    if before is None or before.value != cursor.value:
+        draft.emit(name, CursorAdvanced(cursor=cursor.value))

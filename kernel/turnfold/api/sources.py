@@ -1,0 +1,288 @@
+"""Inbound sources: accepted in order, the cursor in the commit of what it has passed.
+
+An update that cannot be read becomes a dead turn, and its source goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from turnfold._decide.accepting import SourceCursor, Update
+from turnfold._log.ids import cursor_of
+from turnfold._runtime.calls import CallResult, Calls, answered, report, told
+from turnfold._state.fold import Cursor
+from turnfold._state.turn import Turn
+from turnfold.api.handle import inbound_of
+from turnfold.errors import InvalidInputError
+from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
+
+if TYPE_CHECKING:
+    from turnfold.api.kernel import Kernel
+
+_LOG = logging.getLogger("turnfold")
+Reader = Callable[[Any], Inbound | Unreadable | None]
+_SHAPE = "a source gives pairs of (message or None, cursor)"
+_LONGEST = 65_536  # characters of the text that stands for what has no bytes
+
+
+class UnreadError(Exception):
+    """A dead turn that a person had run cannot be read yet."""
+
+
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
+
+
+def pause_s(broken: int) -> float:
+    """How long to leave a source alone that broke so often without bringing anything.
+
+    >>> [pause_s(times) for times in (0, 1, 2, 3, 7, 2_000)]
+    [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]
+    """
+    return min(_PAUSE_S * 2.0 ** min(max(broken, 1) - 1, 30), _PAUSE_MAX_S)
+
+
+@define
+class SourceFacts:
+    """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
+    start). `quiet_ms`: since its last sign of life, an item or a cursor that was
+    accepted; since its first start if there was none. `failing_ms`: since it last
+    worked, if it has ended since then without bringing anything."""
+
+    state: str
+    restarts: int
+    items: int
+    quiet_ms: int | None
+    failing_ms: int | None
+    error: str | None
+
+
+class Sources:
+    """The sources of a kernel; they run only while it is the worker."""
+
+    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
+        self._kernel, self._calls = kernel, calls
+        self._sources: dict[tuple[str, str], _Pull] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(
+        self,
+        name: str,
+        account: str,
+        stream: Callable[..., Any],
+        read: Reader | None = None,
+    ) -> None:
+        """Raises InvalidInputError if there is a source of this name and account."""
+        if (name, account) in self._sources:
+            problem = f"there is a source {name}/{account} already"
+            raise InvalidInputError(field="name", problem=problem)
+        if not callable(stream):
+            problem = "a source is a function that takes a cursor"
+            raise InvalidInputError(field="stream", problem=problem)
+        if read is not None and not callable(read):
+            problem = "expected a function that makes an Inbound of an update"
+            raise InvalidInputError(field="read", problem=problem)
+        pull = _Pull(self._kernel, self._calls, name, account, stream, read)
+        self._sources[name, account] = pull
+        if self._kernel.working:
+            self._run(pull)
+
+    def start(self) -> None:
+        for pull in self._sources.values():
+            self._run(pull)
+
+    def _run(self, pull: "_Pull") -> None:
+        self._tasks.append(asyncio.create_task(pull.forever()))
+
+    def facts(self) -> Mapping[str, SourceFacts]:
+        """What became of each source so far, for `health`."""
+        return {f"{n}/{a}": pull.facts() for (n, a), pull in self._sources.items()}
+
+    def read_again(self, turn: Turn, raw: bytes) -> Inbound:
+        """The message in a dead turn, read by its source as it is by now. Raises
+        UnreadError."""
+        first = turn.first
+        pull = self._sources.get((turn.channel, turn.account))
+        could_be_read = getattr(first, "differs", None) is not None
+        if not could_be_read and pull is not None and pull.reads:
+            update = pull.update_of(Evidence(first.form, raw).value)
+            if isinstance(update, Inbound):
+                return update
+            problem = "it is no message" if update is None else update.error
+            raise UnreadError(problem)
+        if not turn.conversation:
+            problem = "its conversation is not known, and no source has a `read` for it"
+            raise UnreadError(problem)
+        return inbound_of(turn, raw)
+
+    async def stop(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Pull:
+    """One source, started again whenever and however it ends."""
+
+    def __init__(
+        self,
+        kernel: "Kernel",
+        calls: Calls,
+        name: str,
+        account: str,
+        stream: Callable[..., Any],
+        read: Reader | None,
+    ) -> None:
+        self._kernel, self._calls, self._stream = kernel, calls, stream
+        self._read = read
+        self._name, self._account = name, account
+        self._broken = 0  # times in a row, without having brought anything
+        self._state = "waiting"
+        self._starts = self._items = 0
+        self._alive_at: float | None = None  # loop time of the last sign of life
+        self._error: str | None = None
+
+    def facts(self) -> SourceFacts:
+        quiet = None
+        if self._alive_at is not None:
+            now = asyncio.get_running_loop().time()
+            quiet = int((now - self._alive_at) * 1_000)
+        return SourceFacts(
+            state=self._state,
+            restarts=max(0, self._starts - 1),
+            items=self._items,
+            quiet_ms=quiet,
+            failing_ms=quiet if self._broken else None,
+            error=self._error,
+        )
+
+    async def forever(self) -> None:
+        """Until its task is cancelled. A source that cancels itself ends like any
+        other: only the call ends, not this loop."""
+        try:
+            while True:
+                self._state = "reading"
+                self._starts += 1
+                self._note_life(only_first=True)
+                end = await self._calls.ask(self._once)
+                self._broken += 1
+                self._state, pause = "pausing", pause_s(self._broken)
+                self._say(end, pause)
+                await asyncio.sleep(pause)
+        finally:
+            self._state = "waiting"
+
+    def _say(self, end: CallResult | None, pause: float) -> None:
+        error = None if end is None else end.error
+        where = f"source {self._name}/{self._account}"
+        if error is None:
+            self._error = "it ended"
+            _LOG.warning("%s ended; again in %.0f s", where, pause)
+        else:
+            self._error = told(error)
+            report(f"{where} broke; again in {pause:.0f} s", error)
+
+    async def _once(self) -> None:
+        start = answered(self._stream, await self._cursor())
+        if start.error is not None:
+            raise start.error
+        async with _closing(start.value) as pairs:
+            async for item in pairs:
+                await self._take(item)
+                self._broken = 0
+                self._items += 1
+                self._note_life()
+
+    def _note_life(self, *, only_first: bool = False) -> None:
+        if self._alive_at is None or not only_first:
+            self._alive_at = asyncio.get_running_loop().time()
+            self._error = None
+
+    async def _take(self, item: Any) -> None:
+        update, value = self._parted(item)
+        cursor = None
+        if value is not None:
+            channel, account = self._name, self._account
+            cursor = SourceCursor(channel=channel, account=account, value=value)
+        if update is not None:
+            await self._accept(update, cursor)
+        elif cursor is not None:
+            await self._kernel.advance(cursor)
+
+    async def _accept(self, update: Update, cursor: SourceCursor | None) -> None:
+        try:
+            await self._kernel.accept(update, cursor=cursor)
+        except InvalidInputError as exc:
+            if isinstance(update, Unreadable):
+                raise
+            # The store cannot keep a name in it: the bytes it can.
+            dead = self._unreadable(update.evidence, str(exc))
+            await self._kernel.accept(dead, cursor=cursor)
+
+    def _parted(self, item: Any) -> tuple[Update | None, Any]:
+        match item:
+            case (update, str() | int() as value) if type(value) is not bool:
+                return self.update_of(update), value
+            case Inbound() | Unreadable():
+                return item, None
+            case _:
+                return self._unreadable(
+                    item, f"{_SHAPE}, not {type(item).__name__}"
+                ), None
+
+    @property
+    def reads(self) -> bool:
+        return self._read is not None
+
+    def update_of(self, given: Any) -> Update | None:
+        """An update as the source brought it, read. Never raises."""
+        if given is None or isinstance(given, Update):
+            return given
+        if self._read is None:
+            return self._unreadable(given, f"{_SHAPE}, not {type(given).__name__}")
+        end = answered(self._read, given)
+        if end.error is not None:
+            report(f"source {self._name}/{self._account}: an update", end.error)
+            return self._unreadable(given, told(end.error))
+        if end.value is None or isinstance(end.value, Update):
+            return end.value
+        kind = type(end.value).__name__
+        return self._unreadable(given, f"`read` gave a {kind}, not an Inbound")
+
+    def _unreadable(self, given: Any, error: str) -> Unreadable:
+        return Unreadable(
+            self._name, account=self._account, raw=_evidence(given), error=error
+        )
+
+    async def _cursor(self) -> str | None:
+        name = cursor_of(self._name, self._account)
+        state = await self._kernel.look(lambda draft: draft.cursor(name))
+        return state.value if isinstance(state, Cursor) else None
+
+
+@asynccontextmanager
+async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    """Ends a generator here and now, connections and all, and not when it is
+    collected. An iterator of another kind need not have aclose()."""
+    try:
+        yield pairs
+    finally:
+        close = getattr(pairs, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _evidence(given: Any) -> Evidence:
+    """As it came, or what Python says of it."""
+    end = answered(evidence_of, given)
+    if isinstance(end.value, Evidence):
+        return end.value
+    shown = answered(repr, given).value
+    return evidence_of(
+        shown[:_LONGEST] if isinstance(shown, str) else object.__repr__(given)
+    )
