@@ -25,14 +25,14 @@ def pieces(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
     html = payload.format is Format.HTML
     rich = rich_of_html(payload.text) if html else Rich(payload.text)
     loose = rich.loosened(measure, limit)
-    return map(Piece, cut(loose, limit, lambda text, _: measure(text)))
+    return map(Piece, cut(loose, limit, lambda text, *_: measure(text)))
 
 
 def _plain(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
     """Tags are taken away; Markdown can be read as it is written."""
     html = payload.format is Format.HTML
     text = rich_of_html(payload.text).text if html else payload.text
-    for piece in cut(Rich(text), limit, lambda text, _: measure(text)):
+    for piece in cut(Rich(text), limit, lambda text, *_: measure(text)):
         yield Piece(piece, plain=True)
 
 

@@ -8,7 +8,7 @@ from turnfold_adapters.text.rich import Atom, Rich, Span
 
 _VOID = frozenset({"br", "hr", "wbr", "input", "col", "source", "track", "embed"})
 _HIDDEN = frozenset({"script", "style"})
-_LINES = frozenset(
+LINES = frozenset(
     {"p", "div", "li", "tr", "ul", "ol", "table", "blockquote", "pre", "dt", "dd"}
     | {"section", "article", "h1", "h2", "h3", "h4", "h5", "h6"}
 )
@@ -16,21 +16,23 @@ _LINES = frozenset(
 _SIBLINGS = frozenset({"p", "li", "tr", "td", "th", "dt", "dd", "option"})
 
 
-def rich_of_html(source: str) -> Rich:
-    """The visible characters of an HTML text, with its markup as spans.
+def rich_of_html(source: str, lines: frozenset[str] = LINES) -> Rich:
+    """The visible characters of an HTML text, with its markup as spans. A new line is
+    seen after the elements that `lines` names.
 
     >>> rich_of_html("a <b>c</b>").spans
     (Span(start=2, end=3, open='<b>', close='</b>', keep=False, raw=False),)
     """
-    reader = _Reader()
+    reader = _Reader(lines)
     reader.feed(source)
     reader.close()
     return reader.rich()
 
 
 class _Reader(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, lines: frozenset[str]) -> None:
         super().__init__(convert_charrefs=True)
+        self.lines = lines
         self.words: list[str] = []
         self.at = 0
         self.open: list[tuple[str, int, str, int]] = []  # tag, start, source, order
@@ -85,7 +87,7 @@ class _Reader(HTMLParser):
         if self.at > start:
             keep = tag == "pre"
             self.spans[order] = Span(start, self.at, source, f"</{tag}>", keep)
-        if tag in _LINES:
+        if tag in self.lines:
             self._atom("\n", "")  # seen as a new line, written as nothing
         return tag
 

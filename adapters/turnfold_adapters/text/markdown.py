@@ -95,11 +95,11 @@ def visible_markdown(source: str) -> str:
     >>> visible_markdown("# A *b*")
     'A b'
     """
-    return _visible(_parser().parse(source, {}))
+    return _visible(parser().parse(source, {}))
 
 
 @cache
-def _parser() -> MarkdownIt:
+def parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
@@ -111,7 +111,7 @@ def _read(source: str, env: Mapping[str, Any]) -> _Page:
     text = source.replace("\r\n", "\n").replace("\r", "\n")
     shared = {"references": dict(env.get("references", {}))}
     tokens: list[Token] = []
-    md = _parser()
+    md = parser()
     md.block.parse(text.replace("\0", "\ufffd"), md, shared, tokens)
     starts = [i for i, token in enumerate(tokens) if token.level == 0 and token.map]
     starts = [i for i in starts if tokens[i].nesting >= 0]
@@ -238,7 +238,7 @@ def _checked(
     page: _Page, source: str, pieces: Iterable[Piece], room: Room
 ) -> Iterator[Piece]:
     """The pieces, if together they show what the source shows; else plain text."""
-    tokens = _parser().parse(source, {"references": dict(page.env["references"])})
+    tokens = parser().parse(source, {"references": dict(page.env["references"])})
     shown = _visible(tokens)
     made = [] if room.depth > _DEEPEST else list(pieces)
     told = "".join(p.text if p.plain else visible_markdown(p.text) for p in made)
@@ -257,7 +257,7 @@ def _plain(text: str, room: Room) -> Iterator[Piece]:
 
 def _cut(rich: Rich, room: Room) -> Iterator[str]:
     loose = rich.loosened(room.size, room.limit)
-    return cut(loose, room.limit, lambda text, _: room.size(text))
+    return cut(loose, room.limit, lambda text, *_: room.size(text))
 
 
 def _code(token: Token, room: Room) -> Iterator[Piece]:
@@ -278,7 +278,7 @@ def _words(page: _Page, block: _Block, room: Room) -> Iterator[Piece]:
     heading = block.kind == "heading_open"
     inline = block.tokens[1].content
     env = {"references": dict(page.env["references"])}
-    children = _parser().parseInline(inline, env)[0].children or ()
+    children = parser().parseInline(inline, env)[0].children or ()
     rich = rich_of_inline(children, one_line=heading)
     if heading:
         level = int(block.tokens[0].tag[1:])
@@ -357,4 +357,4 @@ def _rows(page: _Page, block: _Block, room: Room) -> Iterator[Piece]:
 
 
 def _row(line: str, columns: int, delimiter: str) -> list[Token]:
-    return _parser().parse(f"|{'  |' * columns}\n{delimiter}\n{line}")
+    return parser().parse(f"|{'  |' * columns}\n{delimiter}\n{line}")

@@ -15,8 +15,8 @@ from turnfold_adapters.text.clusters import Measure, floor, past_space
 Escape = Callable[[str], str]
 _GUESSES = 3  # then the range is halved each time
 LEAST_TEXT = 32  # units of a piece that are for text, however much markup there is
-# How many units a slice has that was written out like this.
-Size = Callable[[str, Sequence["Span"]], int]
+# How many units a slice has: as it is written, what of it is seen, and its spans.
+Size = Callable[[str, str, Sequence["Span"]], int]
 
 
 @frozen
@@ -129,7 +129,7 @@ class _Cutter:
         guess, guesses = high, 0
         while low < high:
             end = self._whole(guess)
-            size = self.size(self._written(end), self._spans(end)) if end > start else 0
+            size = self._size(end) if end > start else 0
             if size > limit:
                 high = guess - 1
                 guess = start + (guess - start) * limit // size
@@ -142,6 +142,10 @@ class _Cutter:
             if guesses > _GUESSES or not low < guess <= high:
                 guess = (low + high + 1) // 2
         return max(self._whole(low), start + 1)
+
+    def _size(self, end: int) -> int:
+        shown = self.rich.text[self.start : end]
+        return self.size(self._written(end), shown, self._spans(end))
 
     def _whole(self, end: int) -> int:
         """`end`, or the beginning of the atom that it falls into."""

@@ -1,0 +1,331 @@
+"""Telegram bots, by the Bot API and python-telegram-bot.
+
+Needs the extra `turnfold[telegram]`; this module imports without it. python-telegram-bot
+is under the LGPL: it is a dependency, and nothing of it is copied.
+
+The Bot API has no idempotency key and no look-up (tdlib/telegram-bot-api issue 482). So
+a text is of class `editable`: a placeholder, then an edit of it, which may be made
+again. `editable=False` sends each text in one call, of class `blind`. Files and native
+calls are `blind`. `attach(..., on_unknown=)` says what becomes of those whose fate
+nobody knows.
+
+    text      sendMessage, with entities     file   sendPhoto or sendDocument
+    edit      editMessageText                native {"method": ..., parameters}
+
+Threads are forum topics (`message_thread_id`), a reply quotes a message if it is still
+there. A topic that is gone, or an entity that Telegram refuses, is a decoration: the
+next attempt goes without it. `telegram_errors` has the table of exceptions.
+
+When is an update acknowledged? By the call of getUpdates after the one that brought it,
+and so after it is durable; see `telegram_source`. Do not run an `Updater` beside it.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import evolve
+
+from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind, PartAct
+from turnfold.errors import InvalidInputError, MissingExtraError
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Native, Payload, Route, Text
+from turnfold.ports.channel import (
+    Accepted,
+    Attempt,
+    Capabilities,
+    Outcome,
+    Part,
+    PartClass,
+    PlanContext,
+    PlannedPart,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from telegram import Bot
+
+OFFICIAL = "https://api.telegram.org/bot"
+UPDATES = ("message", "edited_message", "channel_post", "callback_query")
+_REMEMBERED = 1024  # parts whose decorations were refused
+
+
+class TelegramChannel:
+    """A Telegram bot as a channel and as a source of messages.
+
+    `token`: of the bot. `base_url`: of a Bot API server, up to the token. `name` and
+    `account`: as the kernel knows this bot. `editable`: see the module. `updates`: the
+    kinds of update to ask for. `rate_scope`: what a 429 holds back; Telegram does not
+    say whether it means the chat or the bot, and nearly always it means the chat. All
+    times in ms; a send takes at most connect plus request time.
+    Raises MissingExtraError when the extra is not installed, InvalidInputError for a
+    token that cannot be one.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        base_url: str = OFFICIAL,
+        name: str = "telegram",
+        account: str = "default",
+        editable: bool = True,
+        updates: Sequence[str] = UPDATES,
+        rate_scope: GateScope = GateScope.CONVERSATION,
+        settle_ms: int = 120_000,
+        connect_timeout_ms: int = 10_000,
+        request_timeout_ms: int = 30_000,
+        upload_timeout_ms: int = 120_000,
+        poll_ms: int = 30_000,
+    ) -> None:
+        if not token or "/" in token or any(c.isspace() for c in token):
+            raise InvalidInputError(field="token", problem="not a token of BotFather")
+        self._content, self._errors, self._sources = _modules()
+        self._bot = _bot(token, base_url, connect_timeout_ms, request_timeout_ms)
+        _hide(token)
+        self._token = token
+        self._name, self._account = name, account
+        self._updates, self._scope = tuple(updates), rate_scope
+        self._request_s = request_timeout_ms / 1000
+        self._upload_s = upload_timeout_ms / 1000
+        self._poll_s = poll_ms // 1000
+        self._refused: OrderedDict[str, frozenset[str]] = OrderedDict()
+        classes = (DeliveryClass.EDITABLE,) if editable else ()
+        blind = PartClass(settle_ms=settle_ms)
+        self.capabilities = Capabilities(
+            parts={
+                "text": evolve(blind, classes=classes),
+                "file": blind,
+                "native": blind,
+            },
+            limit=self._content.TEXT_LIMIT,
+            unit="utf16",
+            marks=True,
+        )
+
+    async def aclose(self) -> None:
+        """Give the connections back."""
+        await self._bot.request.shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """Texts of at most 4075 visible UTF-16 units, other payloads whole."""
+        del route, kind, context
+        planned: Sequence[PlannedPart] = self._content.plan(payload)
+        return planned
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """One call of a method that sends."""
+        without = self._refused.get(key, frozenset())
+        if isinstance(part.payload, File):
+            return await self._send_file(part, attempt, without)
+        if isinstance(part.payload, Native):
+            method, given = self._content.native_call(part.payload, part)
+            return await self._outcome(part, method, given)
+        text = part.payload
+        if attempt.act is PartAct.PLACEHOLDER:
+            text = Text(text.text)
+        given = {
+            **self._content.where(part, without),
+            **self._words(text, part, attempt),
+        }
+        return await self._outcome(part, "sendMessage", given)
+
+    async def edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        """Let the message of `handle` show the text of the part. "Not modified" is
+        success: the edit was made before."""
+        del key
+        if not isinstance(part.payload, Text) or len(handle.ids) != 1:
+            detail = "only one text message can be edited"
+            return Rejected(failure=FailureClass.HANDLE_GONE, detail=detail)
+        given = {
+            "chat_id": part.route.conversation,
+            "message_id": int(handle.ids[0]),
+            **self._words(part.payload, part, attempt),
+        }
+        return await self._outcome(part, "editMessageText", given, handle)
+
+    async def retract(self, handle: Receipt, route: Route) -> None:
+        """Delete a placeholder. Raises the errors of the client library."""
+        for message_id in handle.ids:
+            given = {"chat_id": route.conversation, "message_id": int(message_id)}
+            await self._call("deleteMessage", given)
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """See `telegram_errors.classify`."""
+        found: Outcome | None = self._errors.classify(exception, self._scope)
+        return found
+
+    def source(
+        self, cursor: str | None
+    ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
+        """Inbound messages since `cursor`; see `telegram_source`."""
+        names = self._sources.Names(channel=self._name, account=self._account)
+        messages: AsyncGenerator[tuple[Inbound | None, str], None]
+        messages = self._sources.listen(self.get_updates, names, cursor)
+        return messages
+
+    async def get_updates(self, offset: int | None) -> Any:
+        """One long poll: updates as Telegram sent them."""
+        given = {"timeout": self._poll_s, "allowed_updates": list(self._updates)}
+        given |= {} if offset is None else {"offset": offset}
+        return await self._call("getUpdates", given, self._poll_s + self._request_s)
+
+    def _words(self, text: Text, part: Part, attempt: Attempt) -> dict[str, Any]:
+        formatted = "format" not in self._refused.get(part.key, ())
+        words = self._content.words_of(text, marked=attempt.marked, formatted=formatted)
+        entities = {"entities": list(words.entities)} if words.entities else {}
+        return {"text": words.text, **entities}
+
+    async def _send_file(
+        self, part: Part, attempt: Attempt, without: frozenset[str]
+    ) -> Outcome:
+        from telegram import InputFile  # noqa: PLC0415  an extra
+
+        assert isinstance(part.payload, File)  # noqa: S101  narrowed by the caller
+        file = part.payload
+        try:
+            data = await _bytes_of(file)
+        except OSError as exc:  # its bytes are gone, and stay gone
+            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
+        photo = file.mime in self._content.PHOTOS
+        photo = photo and len(data) <= self._content.PHOTO_MOST
+        kind = "photo" if photo else "document"
+        given = self._content.where(part, without)
+        given[kind] = InputFile(data, filename=file.name or "file")
+        if attempt.marked:
+            given["caption"] = self._content.MARKER.strip()
+        return await self._outcome(part, f"send{kind.title()}", given)
+
+    async def _outcome(
+        self,
+        part: Part,
+        method: str,
+        given: Mapping[str, Any],
+        edited: Receipt | None = None,
+    ) -> Outcome:
+        """One call, and what its answer says about the part."""
+        from telegram.error import TelegramError  # noqa: PLC0415  an extra
+
+        wait_s = self._upload_s if part.kind == "file" else self._request_s
+        try:
+            answer = await self._call(method, given, wait_s)
+        except TelegramError as exc:
+            if edited is not None and self._errors.is_not_modified(exc):
+                return Accepted(receipt=edited, deduplicated=True)
+            outcome: Outcome = self._errors.classify(exc, self._scope)
+            if isinstance(outcome, Rejected):
+                self._note_refusal(part, outcome)
+            return outcome
+        return _receipt_of(answer, edited)
+
+    def _note_refusal(self, part: Part, refusal: Rejected) -> None:
+        """The next attempt of this part goes without the decoration that was refused."""
+        if refusal.failure is not FailureClass.DECORATION:
+            return
+        words = refusal.detail.lower()
+        what = "format" if "entities" in words else "reply_to"
+        what = "thread" if "thread" in words or "topic" in words else what
+        known = self._refused.get(part.key, frozenset())
+        self._refused[part.key] = known | {what}
+        while len(self._refused) > _REMEMBERED:
+            self._refused.popitem(last=False)
+
+    async def _call(
+        self, method: str, given: Mapping[str, Any], wait_s: float | None = None
+    ) -> Any:
+        """One request. The Bot API reads method names without their case, and the
+        library does not warn of the lower one that it has a method for it, too."""
+        wait_s = wait_s or self._request_s
+        return await self._bot.do_api_request(
+            method.lower(),
+            api_kwargs=dict(given),
+            read_timeout=wait_s,
+            write_timeout=wait_s,
+        )
+
+
+def _receipt_of(answer: Any, edited: Receipt | None) -> Outcome:
+    """A message or, of an album, several. An edit of an inline message answers True."""
+    if answer is True and edited is not None:
+        return Accepted(receipt=edited)
+    messages = answer if isinstance(answer, list) else [answer]
+    ids = [m.get("message_id") for m in messages if isinstance(m, dict)]
+    if not ids or not all(type(i) is int for i in ids):
+        return Unknown(cause="no_message_id", detail=f"{answer!r:.200}")
+    return Accepted(receipt=Receipt(ids=tuple(str(i) for i in ids)))
+
+
+async def _bytes_of(file: File) -> bytes:
+    if file.data is not None:
+        return file.data
+    assert file.path is not None  # noqa: S101  File has one of the two
+    return await asyncio.to_thread(Path(file.path).read_bytes)
+
+
+def _modules() -> tuple[Any, Any, Any]:
+    try:
+        from turnfold_adapters.channels import (  # noqa: PLC0415  an extra
+            telegram_content,
+            telegram_errors,
+            telegram_source,
+        )
+    except ImportError as exc:
+        package = exc.name or "python-telegram-bot"
+        raise MissingExtraError(extra="telegram", package=package) from exc
+    return telegram_content, telegram_errors, telegram_source
+
+
+def _bot(token: str, base_url: str, connect_ms: int, request_ms: int) -> "Bot":
+    import httpx  # noqa: PLC0415  the client library's own
+    from telegram import Bot  # noqa: PLC0415  an extra
+    from telegram.request import HTTPXRequest  # noqa: PLC0415  an extra
+
+    request = HTTPXRequest(
+        connect_timeout=connect_ms / 1000,
+        read_timeout=request_ms / 1000,
+        write_timeout=request_ms / 1000,
+        pool_timeout=connect_ms / 1000,
+        httpx_kwargs={
+            "trust_env": False,  # a proxy of the environment would get the token
+            # A kept connection that Telegram closes while we write to it would leave a
+            # message in doubt: each call has its own.
+            "limits": httpx.Limits(max_connections=256, max_keepalive_connections=0),
+        },
+    )
+    return Bot(token, base_url=base_url, request=request, get_updates_request=request)
+
+
+class _Hiding(logging.Filter):
+    """httpx logs each address at INFO, and the address of a Bot API call holds the token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self.token = token
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.token in record.getMessage():
+            record.msg = record.getMessage().replace(self.token, "<token>")
+            record.args = ()
+        return True
+
+
+def _hide(token: str) -> None:
+    logger = logging.getLogger("httpx")
+    known = (f.token for f in logger.filters if isinstance(f, _Hiding))
+    if token not in known:
+        logger.addFilter(_Hiding(token))

@@ -1,0 +1,205 @@
+"""From payloads to the texts, entities and parameters of the Telegram Bot API. Pure: no
+I/O, no client.
+
+Texts go out as characters and *entities* (core.telegram.org/bots/api#messageentity), so
+that no markup of ours is ever parsed by Telegram and refused. Telegram counts the
+visible characters, in UTF-16 units: 4096 for a text, 1024 for a caption. More than 100
+entities in a message are ignored (seen, not documented), so a text is cut before.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+from attrs import frozen
+
+from turnfold.enums import Format
+from turnfold.messages import Native, Payload, Text
+from turnfold.ports.channel import Part, PlannedPart
+from turnfold_adapters import text as texts
+from turnfold_adapters.text.clusters import MEASURES, is_blank
+from turnfold_adapters.text.cutting import FORMATTED_MOST
+from turnfold_adapters.text.html import LINES, rich_of_html
+from turnfold_adapters.text.markdown_telegram import telegram_html
+from turnfold_adapters.text.rich import Rich, Span, cut
+
+MARKER = "(may be a duplicate) "
+TEXT_LIMIT = 4096 - len(MARKER)  # there is always room for the mark
+CAPTION_LIMIT = 1024 - len(MARKER)
+ENTITIES_MOST = 100
+
+# The photo and document limits of the Bot API, "Sending files".
+PHOTO_MOST = 10 * 1024 * 1024
+PHOTOS = frozenset({"image/jpeg", "image/png", "image/webp"})
+
+_LINES = LINES - {"pre", "blockquote"}  # they stand on lines of their own as it is
+_units = MEASURES["utf16"]
+_TAG = re.compile(r"<\s*([a-zA-Z][a-zA-Z0-9-]*)")
+_SIMPLE = {
+    **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "bold"),
+    **dict.fromkeys(("i", "em"), "italic"),
+    **dict.fromkeys(("u", "ins"), "underline"),
+    **dict.fromkeys(("s", "strike", "del"), "strikethrough"),
+    "tg-spoiler": "spoiler",
+    "code": "code",
+    "pre": "pre",
+}
+_LANGUAGE = "language-"
+
+
+@frozen
+class Words:
+    """A text as Telegram takes it."""
+
+    text: str
+    entities: tuple[dict[str, Any], ...] = ()
+
+
+def plan(payload: Payload) -> Sequence[PlannedPart]:
+    """The parts of a payload. A text is cut where Telegram's limit asks for it; its
+    pieces are HTML, or plain text where there is nothing to format."""
+    if not isinstance(payload, Text):
+        return texts.plan(payload, None, "utf16")
+    if is_blank(payload.text):
+        return []
+    whole = _units(payload.text) <= TEXT_LIMIT
+    if whole and payload.format is Format.PLAIN:
+        return [PlannedPart(payload=payload, kind="text")]
+    pieces = (Text(piece, format=form) for piece, form in _pieces(payload))
+    return [PlannedPart(payload=piece, kind="text") for piece in pieces]
+
+
+def _pieces(payload: Text) -> Iterator[tuple[str, Format]]:
+    rich = _rich(payload)
+    if len(payload.text) > FORMATTED_MOST:
+        rich = Rich(rich.text)
+    form = Format.HTML if rich.spans else Format.PLAIN
+    if form is Format.PLAIN:
+        rich = Rich(rich.text)
+    if is_blank(rich.text):
+        return
+    for piece in cut(rich, TEXT_LIMIT, _size):
+        yield piece, form
+
+
+def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
+    del written
+    room_for_entities = TEXT_LIMIT * len(spans) // ENTITIES_MOST
+    return max(_units(shown), room_for_entities)
+
+
+def _rich(payload: Text) -> Rich:
+    if payload.format is Format.PLAIN:
+        return Rich(payload.text)
+    source = payload.text
+    if payload.format is Format.MARKDOWN and len(source) > FORMATTED_MOST:
+        return Rich(source)
+    html = telegram_html(source) if payload.format is Format.MARKDOWN else source
+    return rich_of_html(html, _LINES)
+
+
+def words_of(payload: Text, *, marked: bool = False, formatted: bool = True) -> Words:
+    """A piece of a plan as characters and entities."""
+    rich = _rich(payload)
+    prefix = MARKER if marked else ""
+    entities = _entities(rich, len(prefix)) if formatted else ()
+    return Words(prefix + rich.text, tuple(entities))
+
+
+def _entities(rich: Rich, shift: int) -> Iterator[dict[str, Any]]:
+    """`offset` and `length` in UTF-16 units. Nothing stands inside code."""
+    code_until = 0
+    for span in rich.spans:
+        made = _entity(span)
+        if made is None or span.start < code_until:
+            continue
+        if made["type"] in ("code", "pre"):
+            code_until = span.end
+            language = _language(rich, span) if made["type"] == "pre" else ""
+            made |= {"language": language} if language else {}
+        offset = shift + _units(rich.text[: span.start])
+        length = _units(rich.text[span.start : span.end])
+        yield {"offset": offset, "length": length, **made}
+
+
+def _entity(span: Span) -> dict[str, Any] | None:
+    tag, attributes = _opened(span.open)
+    if tag in _SIMPLE:
+        return {"type": _SIMPLE[tag]}
+    if tag == "a" and attributes.get("href"):
+        return {"type": "text_link", "url": attributes["href"]}
+    if tag == "blockquote":
+        wide = "expandable" in attributes
+        return {"type": "expandable_blockquote" if wide else "blockquote"}
+    if tag == "span" and attributes.get("class") == "tg-spoiler":
+        return {"type": "spoiler"}
+    if tag == "tg-emoji" and attributes.get("emoji-id"):
+        return {"type": "custom_emoji", "custom_emoji_id": attributes["emoji-id"]}
+    return None
+
+
+def _language(rich: Rich, pre: Span) -> str:
+    """Of `<pre><code class="language-python">`."""
+    for span in rich.spans:
+        if (span.start, span.end) == (pre.start, pre.end) and span is not pre:
+            said = _opened(span.open)[1].get("class") or ""
+            return said.removeprefix(_LANGUAGE) if said.startswith(_LANGUAGE) else ""
+    return ""
+
+
+def _opened(source: str) -> tuple[str, dict[str, str | None]]:
+    match = _TAG.match(source)
+    tag = match.group(1).lower() if match else ""
+    if tag in _SIMPLE and tag != "code":
+        return tag, {}
+    reader = _Attributes()
+    reader.feed(source)
+    return tag, reader.found
+
+
+class _Attributes(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str | None] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  the base's
+        self.found = dict(attrs)
+
+
+# --- parameters ---
+
+
+def where(part: Part, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Chat, topic and reply of a part; only the first part quotes. `without`: the
+    decorations that Telegram refused."""
+    route = part.route
+    found: dict[str, Any] = {"chat_id": route.conversation}
+    if route.thread is not None and "thread" not in without:
+        found["message_thread_id"] = route.thread
+    reply = route.reply_to if part.index == 0 else None
+    if reply and reply.isascii() and reply.isdigit() and "reply_to" not in without:
+        # A message that is gone is no reason to lose the answer to it.
+        found["reply_parameters"] = {
+            "message_id": int(reply),
+            "allow_sending_without_reply": True,
+        }
+    return found
+
+
+def native_call(payload: Native, part: Part) -> tuple[str, dict[str, Any]]:
+    """`{"method": "sendPoll", ...}`: a method of the Bot API and its parameters; chat,
+    topic and reply are added where the body does not name them. Without a method it is
+    a sendMessage."""
+    body = thawed(payload.body)
+    method = str(body.pop("method", "sendMessage"))
+    return method, {**where(part), **body}
+
+
+def thawed(value: Any) -> Any:
+    """A plain deep copy of a frozen payload body."""
+    if isinstance(value, Mapping):
+        return {key: thawed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [thawed(item) for item in value]
+    return value
