@@ -24,6 +24,12 @@ class TurnfoldError(Exception):
         """The fields of this error by name."""
         return {a.name: getattr(self, a.name) for a in fields(type(self))}
 
+    def __repr__(self) -> str:
+        facts = ", ".join(
+            f"{name}={value!r:.200}" for name, value in self.facts.items()
+        )
+        return f"{type(self).__name__}({facts})"
+
     def __str__(self) -> str:
         return self.template.format(self=self, **self.facts)
 
@@ -89,14 +95,23 @@ class InvalidInputError(UsageError):
 @define(kw_only=True, slots=False)
 class IllegalTransitionError(UsageError):
     """Raised when a command does not fit the phase of its turn or entry, such as a
-    redrive of a delivered entry. `legal`: the events that the phase allows."""
+    redrive of a delivered entry. `legal`: the events that the phase allows; `event`
+    would have been the next one."""
 
     code = "machine.illegal_transition"
-    template = "{event} cannot follow {phase} in {stream}; legal here: {legal}"
+    template = (
+        "{stream} is {phase}, so it cannot be {self.act}; `turnfold show {stream}` says "
+        "what can be done"
+    )
     stream: str
     phase: str
     event: str
     legal: str
+
+    @property
+    def act(self) -> str:
+        """The command in a word, such as "redriven"."""
+        return self.event.rpartition(".")[2].replace("_", " ")
 
 
 @define(kw_only=True, slots=False)
@@ -116,7 +131,7 @@ class NotFoundError(UsageError):
     """Raised when an id, or a piece of one, names nothing in the store."""
 
     code = "usage.not_found"
-    template = "there is no {what} {id}; `turnfold list` shows what there is"
+    template = "there is no {what} {id:.100}; `turnfold list` shows what there is"
     what: str
     id: str
 

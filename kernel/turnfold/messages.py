@@ -75,6 +75,17 @@ def check_ms(field: str, value: Any, *, least: int = 0) -> int:
     return value
 
 
+def check_timeout(value: Any, field: str = "timeout_ms") -> int | None:
+    """How long to wait, in ms; None: for ever."""
+    return None if value is None else check_ms(field, value)
+
+
+def check_kind(field: str, value: Any, *kinds: type) -> None:
+    """Raises InvalidInputError for a value of another type."""
+    if not isinstance(value, kinds):
+        raise _wrong(field, " or ".join(kind.__name__ for kind in kinds), value)
+
+
 def check_enum(field: str, value: Any, words: type[Word]) -> Word:
     """One of a closed set of words, given as itself or as its text."""
     if type(value) is words:

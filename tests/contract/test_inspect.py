@@ -279,7 +279,7 @@ async def test_an_id_that_fits_nothing_or_several_is_refused(gateway: Gateway) -
         await kernel.inspect.show("zzz")
     with pytest.raises(InvalidInputError, match="fits several"):
         await kernel.inspect.show("entry:0")
-    with pytest.raises(InvalidInputError, match="empty"):
+    with pytest.raises(InvalidInputError, match="got 0"):
         await kernel.inspect.show("")
 
 

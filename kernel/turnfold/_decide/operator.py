@@ -99,7 +99,8 @@ def resolve(
     """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
     entry = bury(draft, draft.entry(stream))
     if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
-        raise RuleBrokenError(stream=stream, rule="in_doubt", why=entry.status)
+        text = f"it is {entry.status}, and nothing of it is in doubt"
+        raise RuleBrokenError(stream=stream, rule="in_doubt", why=text)
     match verdict:
         case "delivered":
             accepted(draft, entry, entry.attempt, Receipt(), by=by, why=why)

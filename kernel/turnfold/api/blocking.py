@@ -22,6 +22,7 @@ from turnfold.enums import (
 )
 from turnfold.errors import NotOpenError
 from turnfold.inbound import Inbound
+from turnfold.messages import check_kind
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -58,6 +59,7 @@ class BlockingKernel:
     methods may be called from any thread but the kernel's own."""
 
     def __init__(self, kernel: Kernel) -> None:
+        check_kind("kernel", kernel, Kernel)
         self.kernel = kernel
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -139,7 +141,6 @@ class BlockingKernel:
     unhold = _blocking(Kernel.unhold)
     redact = _blocking(Kernel.redact)
     settled = _blocking(Kernel.settled)
-    closed = _blocking(Kernel.closed)
 
     def ask(self, question: Callable[[Kernel], Any]) -> Any:
         """Run a function of the kernel in its thread: queries, health."""

@@ -45,6 +45,7 @@ from turnfold.enums import (
 )
 from turnfold.errors import InvalidInputError, OwnedError, RequestedError
 from turnfold.inbound import Unreadable
+from turnfold.inspect.lookup import resolve as named
 from turnfold.messages import (
     File,
     Payload,
@@ -52,12 +53,15 @@ from turnfold.messages import (
     Text,
     check_enum,
     check_id,
+    check_kind,
     check_ms,
     check_optional_id,
     check_text,
 )
-from turnfold.ports.store import Wanted
+from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
+
+_VERDICTS = ("delivered", "not_sent", "resend", "give_up")
 
 
 class Commands:
@@ -113,6 +117,8 @@ class Commands:
             kind = type(inbound).__name__
             problem = f"expected Inbound or Unreadable, got {kind}"
             raise InvalidInputError(field="inbound", problem=problem)
+        if cursor is not None:
+            check_kind("cursor", cursor, SourceCursor)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
             if not self._missing.handles:
@@ -142,6 +148,7 @@ class Commands:
 
     async def advance(self, cursor: SourceCursor) -> None:
         """A source got on without bringing a message."""
+        check_kind("cursor", cursor, SourceCursor)
         await self._do(
             partial(accepting.advance, cursor=cursor),
             "advance",
@@ -260,7 +267,8 @@ class Commands:
     async def _stop(
         self, stream: str, reason: AbortReason, by: str | None, why: str
     ) -> Abortion:
-        turn = check_id("stream", stream).startswith(TURN)
+        stream = await self._whole("stream", stream)
+        turn = stream.startswith(TURN)
         decision = operator.abort_turn if turn else operator.abort_entry
         by = check_optional_id("by", by)
         said: dict[str, Any] = {"reason": reason, "by": by}
@@ -291,6 +299,20 @@ class Commands:
             **arguments,
         )
         return await self._mailbox.ask(command)
+
+    async def _whole(self, what: str, stream: str) -> str:
+        """The name of a stream in full. An id without its prefix, the beginning of one,
+        or the id of an inbound message will do where it fits just one."""
+        stream = check_id(what, stream)
+        if ":" in stream or "/" in stream:
+            return stream
+        self._home.check()
+        return await named(self.store, stream)
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises NotOpenError."""
+        raise NotImplementedError
 
     async def connected(
         self,
@@ -387,7 +409,11 @@ class Commands:
     async def resolve(
         self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
     ) -> None:
-        """End a doubt: "delivered", "not_sent", "resend" or "give_up"."""
+        """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up".
+        `marked`: a resend carries a visible mark, where the channel can show one."""
+        if verdict not in _VERDICTS:
+            problem = f"{verdict!r:.80} is none of {', '.join(_VERDICTS)}"
+            raise InvalidInputError(field="verdict", problem=problem)
         await self._operate(
             operator.resolve,
             "resolve",
@@ -419,7 +445,8 @@ class Commands:
             "part": part,
             "detail": check_text("detail", detail),
         }
-        stream = check_id("entry", entry)
+        check_ms("part", part)
+        stream = await self._whole("entry", entry)
         decision = partial(operator.bounce, stream=stream, **arguments)
         await self._do(decision, "bounce", stream, arguments)
 
@@ -457,7 +484,7 @@ class Commands:
         what: str = "entry",
         **arguments: Any,
     ) -> Any:
-        stream = check_id(what, stream)
+        stream = await self._whole(what, stream)
         arguments["by"] = check_id("by", arguments["by"])
         decide = partial(decision, stream=stream, **arguments)
         return await self._do(decide, kind, stream, arguments)

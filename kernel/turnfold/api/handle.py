@@ -1,5 +1,6 @@
 """What an embedder holds of a turn: the one it accepted, the one its handler answers."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,12 @@ from turnfold.enums import (
     TurnOutcome,
     TurnPhase,
 )
-from turnfold.errors import OwnedError, StaleRunError, StepInDoubtError
+from turnfold.errors import (
+    InvalidInputError,
+    OwnedError,
+    StaleRunError,
+    StepInDoubtError,
+)
 from turnfold.inbound import Evidence, Inbound
 from turnfold.messages import Payload, check_id, json_value
 
@@ -45,7 +51,7 @@ class AcceptedTurn:
 
     async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
         """Wait until the turn is over. Raises TimeoutError."""
-        return await self._kernel.closed(self.turn_id, self._key, timeout_ms)
+        return await self._kernel.settled(self.turn_id, timeout_ms, key=self._key)
 
 
 @frozen(kw_only=True)
@@ -171,6 +177,9 @@ class TurnHandle:
         result (anything canonical JSON can carry). Raises StepInDoubtError if an
         earlier run began it and died, unless `repeat`."""
         check_id("key", key)
+        if not callable(effect):
+            problem = "expected an async function without arguments"
+            raise InvalidInputError(field="effect", problem=problem)
         begin = partial(turns.begin_step, stream=self.id, run=self.run, key=key)
         state: turns.StepState = await self._append(begin)
         if state.done and state.result is not None:
@@ -179,7 +188,11 @@ class TurnHandle:
             )
         if state.begun_before and not repeat:
             raise StepInDoubtError(turn=self.id, key=key)
-        result = await effect()
+        made = effect()
+        if not inspect.isawaitable(made):
+            problem = "returned no awaitable; pass an async function"
+            raise InvalidInputError(field="effect", problem=problem)
+        result = await made
         json_value(result, "result")
         await self._append(
             partial(

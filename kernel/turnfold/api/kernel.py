@@ -51,7 +51,7 @@ from turnfold.errors import (
     OwnedError,
 )
 from turnfold.inspect import Inspect
-from turnfold.messages import check_id
+from turnfold.messages import check_id, check_timeout
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 
@@ -415,7 +415,8 @@ class Kernel(Waiting, Commands, Health):
     async def drain(self, timeout_ms: int | None = None) -> None:
         """Send nothing new; wait for what is on the wire. Accepting goes on."""
         self._home.check()
-        wait = self.settings.drain_ms if timeout_ms is None else timeout_ms
+        wait = check_timeout(timeout_ms)
+        wait = self.settings.drain_ms if wait is None else wait
         await self._open_driver().drain(wait)
 
     async def run(self) -> None:
@@ -489,6 +490,9 @@ class Kernel(Waiting, Commands, Health):
 
     async def look(self, question: Callable[[UnitOfWork], T]) -> T:
         """Ask folded state. Raises OwnedError if the store is not ours."""
+        if not callable(question):
+            problem = "expected a function of folded state"
+            raise InvalidInputError(field="question", problem=problem)
         self._home.check()
         self._check_owned()
         answer: T = await self._open_driver().look(question)

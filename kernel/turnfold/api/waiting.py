@@ -11,7 +11,7 @@ from turnfold._state.turn import Turn
 from turnfold.api.portal import Home
 from turnfold.enums import TurnOutcome
 from turnfold.errors import NotFoundError, NotOpenError, OwnedError
-from turnfold.messages import check_text
+from turnfold.messages import check_id, check_timeout
 from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
@@ -35,22 +35,17 @@ class Waiting:
         raise NotImplementedError
 
     async def settled(
-        self, stream: str, timeout_ms: int | None = None
+        self, stream: str, timeout_ms: int | None = None, *, key: str | None = None
     ) -> TurnOutcome | None:
-        """Wait until a turn or an entry is closed; a turn's outcome. TimeoutError."""
-        check_text("stream", stream)
-        if timeout_ms is None:
-            return await self._closed(stream, None)
-        return await self.closed(stream, None, timeout_ms)
-
-    async def closed(
-        self, stream: str, key: str | None, timeout_ms: int | None
-    ) -> TurnOutcome | None:
-        """As `settled`. `key`: the dedupe key of a message that was posted to the
-        inbox as `stream`; the owner may have known it as another turn."""
-        if timeout_ms is None:
+        """Wait until a turn or an entry is closed. Returns the outcome of a turn, None
+        for an entry. `timeout_ms`: how long, None for ever. `key`: the dedupe key of a
+        message that another process posted as `stream`; the worker may have known it
+        as another turn. Raises TimeoutError, NotFoundError and NotOpenError."""
+        check_id("stream", stream)
+        wait = check_timeout(timeout_ms)
+        if wait is None:
             return await self._closed(stream, key)
-        async with asyncio.timeout(timeout_ms / 1000):
+        async with asyncio.timeout(wait / 1000):
             return await self._closed(stream, key)
 
     async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
@@ -86,6 +81,8 @@ class Waiting:
             return await closed if state.open else state
         finally:
             _drop(waiters, closed)
+            if not waiters and self._waiters.get(stream) is waiters:
+                del self._waiters[stream]
 
     async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
         """For a stream that memory does not have, because another process owns the

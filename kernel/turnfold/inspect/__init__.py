@@ -24,7 +24,7 @@ from turnfold._state import fold
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, Gate, StoreState
 from turnfold._state.turn import Turn
-from turnfold.errors import NotFoundError
+from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inbound import Inbound
 from turnfold.inspect import outlook, timeline
 from turnfold.inspect.lookup import (
@@ -52,6 +52,7 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
+from turnfold.messages import check_kind, check_ms
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
@@ -154,7 +155,8 @@ class Inspect:
         return await self._inbound(inbound_key(message))
 
     async def _inbound(self, key: str | None) -> TurnView | None:
-        assert key is not None  # noqa: S101  a message with an id has a key
+        if key is None:
+            raise InvalidInputError(field="message_id", problem="is None")
         stream = (await self._store.fetch(Wanted(keys=frozenset((key,))))).keys[key]
         found = None if stream is None else await self._show(stream)
         return found if isinstance(found, TurnView) else None
@@ -192,7 +194,9 @@ class Inspect:
 
     async def list(self, want: Filter | None = None) -> tuple[Row, ...]:
         """Turns and entries, newest first."""
-        return tuple(await rows(self._store, want or Filter()))
+        want = Filter() if want is None else want
+        check_kind("want", want, Filter)
+        return tuple(await rows(self._store, want))
 
     async def inbox(self) -> tuple[CommandView, ...]:
         """The commands that wait for the worker, the oldest first."""
@@ -201,12 +205,16 @@ class Inspect:
     async def events(self, after: int = 0) -> AsyncIterator[EventView]:
         """Every event after a position, in words; a record that cannot be read says
         so."""
+        check_ms("after", after)
         async for page in record_pages(self._store, after):
             for happening in await self.tell(page):
                 yield happening
 
     async def tell(self, records: Sequence[Record]) -> tuple[EventView, ...]:
         """The events of these records, in words."""
+        check_kind("records", records, Sequence)
+        for record in records:
+            check_kind("records", record, Record)
         model = ReadModel(self._store)
         await model.read_bodies_of(records)
         return tuple(

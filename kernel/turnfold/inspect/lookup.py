@@ -50,6 +50,7 @@ from turnfold.errors import (
 )
 from turnfold.inbound import Evidence, printable
 from turnfold.inspect.views import Row
+from turnfold.messages import check_id
 from turnfold.ports.store import (
     Body,
     BodyRef,
@@ -300,8 +301,7 @@ async def resolve(store: Store, wanted: str) -> str:
 
     Raises NotFoundError, or InvalidInputError if several fit.
     """
-    if not wanted:
-        raise InvalidInputError(field="id", problem="it is empty")
+    check_id("id", wanted)
     names = (wanted, *(prefix + wanted for prefix in _PREFIXES))
     known = (await store.fetch(Wanted(summaries=frozenset(names)))).summaries
     for name in names:

@@ -25,6 +25,20 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "a caller that gives up waiting leaves its place",
+        "turnfold.api.waiting:Waiting._awaited",
+        "not waiters and self._waiters.get(stream) is waiters",
+        "False",
+        "test:contract/test_every_argument.py::gives_up_waiting",
+    ),
+    _broken(
+        "a missing channel is told for each entry",
+        "turnfold.api.telling:Missing.channel",
+        "key in self._channels or key in self._attached",
+        "key in self._attached",
+        "test:contract/test_log_lines.py::missing_channel",
+    ),
+    _broken(
         "a worker that has taken over does not note its time at once",
         "turnfold.api.kernel:Kernel._doubt_if_restored",
         "mark is not None or worker.upkeep.has_news",

@@ -1,0 +1,312 @@
+"""Every public call with odd arguments: an answer, or one typed error (X20).
+
+Each argument of each public method is replaced by values that no caller should pass, and
+every command is called for ids in every state. Nothing but answers and errors of
+turnfold may come out, nothing may hang, and the log still keeps every rule.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from turnfold import (
+    BlockingKernel,
+    Inbound,
+    Kernel,
+    Settings,
+    SourceCursor,
+    TurnfoldError,
+    TurnHandle,
+)
+from turnfold.audit import audit_store
+from turnfold.enums import FailureClass, Kind, Phase
+from turnfold.inspect import Inspect
+from turnfold_model.testing.gateway import Gateway, entry, inbound, route, spin, until
+from turnfold_model.testing.platform import reject, unknown
+
+ODD: tuple[Any, ...] = (
+    None,
+    "",
+    " ",
+    "no such id",
+    "entry:",
+    "entry:no-such",
+    "turn:no-such",
+    "gate:no-such",
+    "store",
+    "sur\udcffogate",
+    "nul\0nul",
+    "x" * 100_000,
+    -1,
+    0,
+    10**30,
+    -(10**30),
+    1.5,
+    float("nan"),
+    True,
+    b"bytes",
+    [],
+    {},
+    {"a": object()},
+    object(),
+    lambda: None,
+    Exception("no argument"),
+)
+# Calls that end a life, and those that take a function of the caller, whose errors are
+# its own. `append` and `intend` are the machinery below the commands.
+_LEFT_OUT = {"open", "close", "run", "append", "intend", "look"}
+_MS = 300
+
+
+async def _effect() -> str:
+    return "done"
+
+
+def _base(name: str, ids: dict[str, str]) -> dict[str, Any]:
+    """Arguments that a caller could pass."""
+    entry_id, turn_id = ids["failed"], ids["turn"]
+    stream = turn_id if name in ("resubmit", "unhold", "supersede") else entry_id
+    return {
+        "stream": stream,
+        "entry": entry_id,
+        "turn": turn_id,
+        "by": "me",
+        "why": "",
+        "inbound": Inbound("t", conversation="1", message_id="m"),
+        "cursor": SourceCursor(channel="t", account="default", value="1"),
+        "route": route("odd"),
+        "payloads": "x",
+        "key": "k" if name == "step" else None,
+        "kind": Kind.NOTICE,
+        "policy": None,
+        "ttl_ms": None,
+        "not_before": None,
+        "channel": "t",
+        "account": "default",
+        "accept_duplicate": False,
+        "verdict": "delivered",
+        "marked": True,
+        "due_ms": 10**12,
+        "part": 0,
+        "detail": "",
+        "timeout_ms": _MS,
+        "wanted": entry_id,
+        "after": 0,
+        "want": None,
+        "records": (),
+        "name": "u",
+        "handler": None,
+        "resume": False,
+        "question": lambda view: None,
+        "on_unknown": "hold",
+        "reason": "none",
+        "effect": _effect,
+        "message_id": "m",
+        "conversation": "1",
+        "event": "message",
+    }
+
+
+def _methods(owner: type) -> Iterator[str]:
+    for name in dir(owner):
+        found = inspect.getattr_static(owner, name)
+        plain = inspect.isfunction(found) and not name.startswith("_")
+        if plain and name not in _LEFT_OUT:
+            yield name
+
+
+def _calls(
+    owner: Any, name: str, ids: dict[str, str]
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    method = getattr(owner, name)
+    known = _base(name, ids)
+    parameters = inspect.signature(method).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty or p.name == "timeout_ms"]
+    for odd_one in parameters:
+        for value in ODD:
+            plain, named = [], {}
+            for p in {p.name: p for p in (*needed, odd_one)}.values():
+                given = value if p is odd_one else known.get(p.name)
+                if p.kind is p.KEYWORD_ONLY:
+                    named[p.name] = given
+                elif p.kind is not p.VAR_KEYWORD:
+                    plain.append(given)
+            said = f"{name}({odd_one.name}={value!r:.30})"
+            yield said, lambda m=method, a=plain, n=named: m(*a, **n)
+
+
+async def _outcome(said: str, call: Callable[[], Any]) -> str | None:
+    """What is wrong with the end of a call; None if nothing is."""
+    try:
+        async with asyncio.timeout(3):
+            answer = call()
+            if inspect.isawaitable(answer):
+                await answer
+            elif hasattr(answer, "__anext__"):
+                await anext(answer, None)
+    except TurnfoldError as exc:
+        text = str(exc)
+        return (
+            None if len(text) < 1_000 else f"{said}: an error of {len(text)} characters"
+        )
+    except TimeoutError:
+        return None if said.startswith("settled") else f"{said}: hangs"
+    except BaseException as exc:  # noqa: BLE001  this is what is looked for
+        return f"{said}: {type(exc).__name__}: {exc}"[:200]
+    return None
+
+
+async def _stage(gateway: Gateway) -> tuple[Kernel, dict[str, str]]:
+    """Entries and turns in every state that a person may meet."""
+    gateway.platform.plays(reject(FailureClass.PERMISSION), unknown())
+    kernel = await gateway.start()
+    failed = (await kernel.enqueue(route("1"), "x")).entry_id
+    await kernel.settled(failed, 2_000)
+    parked = (await kernel.enqueue(route("2"), "x")).entry_id
+    await until(lambda: entry(kernel, parked).phase is Phase.PARKED)
+    sent = (await kernel.enqueue(route("3"), "x")).entry_id
+    await kernel.settled(sent, 2_000)
+    queued = (await kernel.enqueue(route("4", "not here"), "x")).entry_id
+    turn = (await kernel.accept(inbound("1"))).turn_id
+    ids = {
+        "failed": failed,
+        "parked": parked,
+        "sent": sent,
+        "queued": queued,
+        "turn": turn,
+    }
+    return kernel, ids
+
+
+_COMMANDS: dict[str, dict[str, Any]] = {
+    "abort": {},
+    "supersede": {},
+    "retry": {"by": "me"},
+    "discard": {"by": "me"},
+    "let_go": {"by": "me"},
+    "redrive": {"by": "me"},
+    "acknowledge": {"by": "me"},
+    "reschedule": {"by": "me", "due_ms": 10**12},
+    "bounced": {"part": 0},
+    "resubmit": {"by": "me"},
+    "unhold": {"by": "me"},
+    "redact": {"by": "me"},
+    "resolve": {"by": "me", "verdict": "resend"},
+}
+
+
+async def _judged(gateway: Gateway, kernel: Kernel) -> None:
+    report = await audit_store(kernel.store)
+    assert report.passed, report.findings[:5]
+
+
+@pytest.mark.case("X20")
+async def test_every_argument_of_a_kernel_has_an_answer_or_one_typed_error(
+    lone: Gateway,
+) -> None:
+    kernel, ids = await _stage(lone)
+    wrong = []
+    for name in _methods(Kernel):
+        for said, call in _calls(kernel, name, ids):
+            wrong.append(await _outcome(said, call))
+    assert [w for w in wrong if w] == []
+    await _judged(lone, kernel)
+
+
+@pytest.mark.case("X20")
+async def test_every_argument_of_a_query_has_an_answer_or_one_typed_error(
+    lone: Gateway,
+) -> None:
+    kernel, ids = await _stage(lone)
+    wrong = []
+    for name in _methods(Inspect):
+        for said, call in _calls(kernel.inspect, name, ids):
+            wrong.append(await _outcome(said, call))
+    assert [w for w in wrong if w] == []
+
+
+@pytest.mark.case("X20", "Z06")
+@pytest.mark.parametrize("command", list(_COMMANDS))
+async def test_every_command_for_an_id_in_any_state_and_form(
+    lone: Gateway, command: str
+) -> None:
+    """An id goes without its prefix, too. An error speaks of no event of the log."""
+    kernel, ids = await _stage(lone)
+    forms = [f for name in ids.values() for f in (name, name.partition(":")[2])]
+    errors: list[TurnfoldError] = []
+    strange = ["gate:t/default", "store", "t/default", "entry:none", "none", "x/y/z"]
+    for stream in [*forms, *strange]:
+        try:
+            async with asyncio.timeout(3):
+                await getattr(kernel, command)(stream, **_COMMANDS[command])
+        except TurnfoldError as exc:
+            errors.append(exc)
+    assert [str(e) for e in errors if "outbox." in str(e)] == []
+    assert [e for e in errors if "=" not in repr(e)] == []
+    await _judged(lone, kernel)
+
+
+@pytest.mark.case("X20", "V05")
+@pytest.mark.parametrize("part", [-1, 1, 1_000_000])
+async def test_no_part_bounces_that_does_not_exist(lone: Gateway, part: int) -> None:
+    kernel, ids = await _stage(lone)
+    for stream in ids.values():
+        before = kernel.health()["position"]
+        with pytest.raises(TurnfoldError):
+            await kernel.bounced(stream, part=part)
+        assert kernel.health()["position"] == before
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize(
+    "call", ["reply", "block", "tool", "silent", "step", "previous"]
+)
+async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
+    lone: Gateway, call: str
+) -> None:
+    wrong: list[str | None] = []
+    ended = asyncio.Event()
+
+    async def odd(turn: TurnHandle) -> None:
+        for said, one in _calls(turn, call, {"failed": "x", "turn": "x"}):
+            wrong.append(await _outcome(said, one))
+        ended.set()
+
+    lone.handler = odd
+    lone.settings = Settings(max_runs=1)
+    kernel = await lone.start()
+    await kernel.accept(inbound("1"))
+    async with asyncio.timeout(20):
+        await ended.wait()
+    assert [w for w in wrong if w] == []
+
+
+@pytest.mark.case("U17")
+async def test_a_caller_that_gives_up_waiting_leaves_nothing_behind(
+    lone: Gateway,
+) -> None:
+    kernel, ids = await _stage(lone)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await kernel.settled(ids["queued"], 1)
+    task = asyncio.create_task(kernel.settled(ids["turn"]))
+    await spin()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert kernel._waiters == {}
+
+
+@pytest.mark.case("Z06")
+async def test_a_refusal_names_the_mistyped_word_and_the_state(lone: Gateway) -> None:
+    kernel, ids = await _stage(lone)
+    with pytest.raises(TurnfoldError, match="'resned' is none of delivered, not_sent"):
+        await kernel.resolve(ids["sent"], "resned", by="me")
+    with pytest.raises(TurnfoldError, match="is delivered, so it cannot be redriven"):
+        await kernel.redrive(ids["sent"], by="me")
+    with pytest.raises(TurnfoldError, match="nothing of it is in doubt"):
+        await kernel.resolve(ids["sent"], "resend", by="me")
+    with pytest.raises(TurnfoldError, match="expected Kernel, got str"):
+        BlockingKernel("gateway.db")  # type: ignore[arg-type]  the mistake itself
