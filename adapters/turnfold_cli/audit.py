@@ -21,8 +21,10 @@ from turnfold.audit import (
     audit_store,
     read_witness,
 )
+from turnfold.clock import Clock
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import export
+from turnfold.inspect.times import clock_of
 from turnfold.ports.store import Head, Store
 from turnfold_cli import FOUND
 from turnfold_cli.common import (
@@ -76,7 +78,7 @@ class Wanted:
     channels: frozenset[str] | None
     bodies: bool
     integrity: bool
-    settled_at: int | None
+    settled: bool
     limit: int
 
 
@@ -105,7 +107,7 @@ def audit(
             channels=frozenset(channel) if channel else None,
             bodies=not no_bodies,
             integrity=not no_integrity,
-            settled_at=time.time_ns() // 1_000_000 if settled else None,
+            settled=settled,
             limit=limit,
         )
         began = time.monotonic()
@@ -140,7 +142,7 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
             marks=wanted.marks,
             witness=wanted.witness,
             channels=wanted.channels,
-            settled_at=wanted.settled_at,
+            settled_at=Clock().now() if wanted.settled else None,
             limit=wanted.limit,
             progress=tell,
         )
@@ -148,6 +150,7 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
 
 async def _of_store(address: str, wanted: Wanted) -> Report:
     async with opened(address) as store:
+        now = (await clock_of(store)).now() if wanted.settled else None
         with _progress(await _end(store)) as tell:
             return await audit_store(
                 store,
@@ -156,7 +159,7 @@ async def _of_store(address: str, wanted: Wanted) -> Report:
                 channels=wanted.channels,
                 bodies=wanted.bodies,
                 integrity=wanted.integrity,
-                settled_at=wanted.settled_at,
+                settled_at=now,
                 limit=wanted.limit,
                 progress=tell,
             )

@@ -197,7 +197,7 @@ async def test_a_channel_that_is_not_attached_is_named(gateway: Gateway) -> None
     shown = await kernel.inspect.show(done.entry_id)
     assert shown.next.text == "waits: other/default is not attached here"
     assert shown.next.person
-    outside = await Inspect(kernel.store, now=gateway.clock.now).show(done.entry_id)
+    outside = await Inspect(kernel.store, clock=gateway.clock).show(done.entry_id)
     assert "not attached" not in outside.next.text
 
 
@@ -211,9 +211,8 @@ async def test_a_later_entry_names_the_one_before_it(gateway: Gateway) -> None:
 async def test_a_policy_is_told_before_it_acts(gateway: Gateway) -> None:
     policy = BlindPolicy.RESEND_MARKED
     kernel, entry = await queued(gateway, unknown(), policy=policy)
-    later = await Inspect(kernel.store, now=lambda: gateway.clock.now() + 5_000).show(
-        entry
-    )
+    gateway.clock.pass_ms(5_000)
+    later = await Inspect(kernel.store, clock=gateway.clock).show(entry)
     assert "sent again, marked as a possible duplicate" in later.next.text
 
 
@@ -239,7 +238,7 @@ async def test_a_lookup_is_announced(gateway: Gateway) -> None:
 async def test_without_a_worker_the_next_step_says_so(gateway: Gateway) -> None:
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), "hi", not_before=gateway.clock.now() + HOUR)
-    inspect = Inspect(kernel.store, now=gateway.clock.now, alive=lambda: False)
+    inspect = Inspect(kernel.store, clock=gateway.clock, alive=lambda: False)
     assert (await inspect.show(done.entry_id)).next.text.endswith(
         "; no worker is running now"
     )
@@ -247,7 +246,7 @@ async def test_without_a_worker_the_next_step_says_so(gateway: Gateway) -> None:
 
 async def test_an_attempt_of_a_dead_process_is_told_as_such(gateway: Gateway) -> None:
     kernel, entry = await queued(gateway, hang())
-    inspect = Inspect(kernel.store, now=gateway.clock.now, alive=lambda: False)
+    inspect = Inspect(kernel.store, clock=gateway.clock, alive=lambda: False)
     assert (
         "was under way when its process died" in (await inspect.show(entry)).next.text
     )
@@ -408,7 +407,7 @@ async def test_a_store_is_inspected_without_a_kernel_beside_one_that_works(
     kernel, turn = await asked(gateway)
     store = SqliteStore(path)
     await store.open(read_only=True)
-    shown = await Inspect(store, now=gateway.clock.now).show(turn.turn_id)
+    shown = await Inspect(store, clock=gateway.clock).show(turn.turn_id)
     assert shown.verdict == (await kernel.inspect.show(turn.turn_id)).verdict
     more = await kernel.enqueue(route("later"), "hi")
     assert (await Inspect(store).show(more.entry_id)).id == more.entry_id

@@ -22,6 +22,7 @@ from turnfold import (
 from turnfold._log.events import WallJumped
 from turnfold.clock import AGREED_MS, CONFIRM_MS, Clock
 from turnfold.enums import FailureClass, Phase, Reason
+from turnfold.inspect import EntryView, Filter
 from turnfold_model.testing.gateway import (
     Gateway,
     crash,
@@ -399,4 +400,31 @@ async def test_time_between_two_lives_of_one_boot_counts(tmp_path: Any) -> None:
     await spin()
     found = entry(kernel, made.entry_id)
     assert (found.phase, found.reason) == (Phase.FAILED, Reason.EXPIRED)
+    await gateway.end()
+
+
+@pytest.mark.case("R02")
+async def test_people_see_wall_time_and_never_log_time() -> None:
+    """The log is an hour ahead, since a wrong clock was called synchronised."""
+    gateway = gateway_of(Channel())
+    kernel = await gateway.start()
+    await waiting(gateway, kernel, 1)
+    gateway.clock.jump_ms(HOUR)
+    await gateway.advance(1_000)
+    await gateway.advance(CONFIRM_MS + 1_000)
+    await kernel.enqueue(route("other"), "x")
+    gateway.clock.jump_ms(-HOUR)
+    await gateway.advance(1_000)
+    assert gateway.clock.now() - gateway.clock.wall_now() == HOUR
+    made = await kernel.enqueue(route("late"), "x", ttl_ms=5 * HOUR)
+    now = gateway.clock.wall_now()
+    shown = await kernel.inspect.show(made.entry_id)
+    assert isinstance(shown, EntryView)
+    assert (shown.created, shown.updated, shown.happened[0].at) == (now, now, now)
+    assert shown.expires_at == now + 5 * HOUR
+    behind = await kernel.enqueue(route("late"), "x")
+    following = (await kernel.inspect.show(behind.entry_id)).next
+    assert following.at == now + DAY
+    row = (await kernel.inspect.list(Filter(since=now, what="entry")))[-1]
+    assert (row.id, row.created, row.expires) == (shown.id, now, now + 5 * HOUR)
     await gateway.end()

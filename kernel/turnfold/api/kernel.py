@@ -482,7 +482,7 @@ class Kernel(Waiting, Commands, Health):
         self._home.check()
         return Inspect(
             self.store,
-            now=self._clock.now,
+            clock=self._clock,
             settings=self.settings,
             desks=self._views,
             alive=lambda: True if self.working else None,

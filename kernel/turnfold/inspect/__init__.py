@@ -9,7 +9,6 @@ Nothing here writes, locks or migrates: with a store that was opened with
     await inspect.answer_to("telegram", conversation="42", message_id="1001")
 """
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
@@ -24,6 +23,7 @@ from turnfold._state import fold
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, Gate, StoreState
 from turnfold._state.turn import Turn
+from turnfold.clock import Clock
 from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inbound import Inbound
 from turnfold.inspect import outlook, timeline
@@ -36,8 +36,9 @@ from turnfold.inspect.lookup import (
     resolve,
     rows,
 )
-from turnfold.inspect.outlook import verdict
+from turnfold.inspect.outlook import told, verdict
 from turnfold.inspect.timeline import Text
+from turnfold.inspect.times import clock_of, seen_at, to_come
 from turnfold.inspect.views import (
     Answer,
     AttemptView,
@@ -76,12 +77,8 @@ __all__ = [
 View = TurnView | EntryView | LedgerView | CommandView
 
 
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Inspect:
-    """`now`, `settings` and `desks` (the channels that are attached) are the kernel's
+    """`clock`, `settings` and `desks` (the channels that are attached) are the kernel's
     where there is one; from outside all channels count as attached. `alive` tells if a
     worker lives (None: not known)."""
 
@@ -89,13 +86,13 @@ class Inspect:
         self,
         store: Store,
         *,
-        now: Callable[[], int] = _wall_ms,
+        clock: Clock | None = None,
         settings: Settings | None = None,
         desks: Mapping[tuple[str, str], ChannelFacts] | None = None,
         alive: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self._store = store
-        self._now = now
+        self._clock = clock
         self._settings = settings or Settings()
         self._desks = AnyDesk() if desks is None else desks
         self._alive = alive
@@ -125,7 +122,7 @@ class Inspect:
                 return await model.ask(await self._context(), question)
             case Gate() | Cursor() | StoreState() as state:
                 await model.read_bodies((stream,))
-                return self._ledger(model, state)
+                return self._ledger(model, state, await self._now())
             case None:
                 for command in waiting:
                     if command.new:
@@ -196,7 +193,7 @@ class Inspect:
         """Turns and entries, newest first."""
         want = Filter() if want is None else want
         check_kind("want", want, Filter)
-        return tuple(await rows(self._store, want))
+        return tuple(await rows(self._store, want, await self._now()))
 
     async def inbox(self) -> tuple[CommandView, ...]:
         """The commands that wait for the worker, the oldest first."""
@@ -227,6 +224,9 @@ class Inspect:
 
     # --- what a question reads first ---
 
+    async def _now(self) -> Clock:
+        return await clock_of(self._store) if self._clock is None else self._clock
+
     async def _context(self) -> Context:
         wanted = Wanted(summaries=frozenset((fold.STORE,)))
         row = (await self._store.fetch(wanted)).summaries[fold.STORE]
@@ -234,8 +234,10 @@ class Inspect:
         epoch, owner = 0, ""
         if isinstance(worker, StoreState):
             epoch, owner = worker.epoch, worker.owner or ""
+        clock = await self._now()
         return Context(
-            now=self._now(),
+            now=clock.now(),
+            shift=clock.shift,
             settings=self._settings,
             fence=Fence(epoch=epoch, owner=owner),
             desks=self._desks,
@@ -290,9 +292,11 @@ class Inspect:
             for name in draft.entries_of(turn.stream)
         ]
         finals = [e for e in entries if e.id in turn.finals]
-        unsettled = [(e.id, e.next) for e in finals if not e.phase.closed]
+        shift = draft.context.shift()
+        unsettled = [(e.id, told(e.next, -shift)) for e in finals if not e.phase.closed]
         named = [(e.id, e.run) for e in entries]
-        next_ = outlook.next_of_turn(draft, turn, self._alive(), unsettled)
+        found = outlook.next_of_turn(draft, turn, self._alive(), unsettled)
+        next_ = told(found, shift)
         records, text = model.records(turn.stream), partial(model.text, turn.stream)
         return TurnView(
             id=turn.stream,
@@ -301,8 +305,8 @@ class Inspect:
             reason=turn.reason or turn.silent,
             lane=turn.lane,
             control=turn.control,
-            created=turn.created,
-            updated=turn.updated,
+            created=seen_at(records[0]),
+            updated=seen_at(records[-1]),
             inbound=timeline.inbound_of(
                 records, partial(model.said, turn.stream), text
             ),
@@ -325,6 +329,7 @@ class Inspect:
     ) -> EntryView:
         records = model.records(e.stream)
         text: Text = partial(model.text, e.stream)
+        shift = draft.context.shift()
         return EntryView(
             id=e.stream,
             turn=e.turn,
@@ -339,22 +344,23 @@ class Inspect:
             thread=e.thread,
             lane=e.lane,
             policy=e.on_unknown,
-            created=e.created,
-            updated=e.updated,
-            expires_at=e.expires_at,
-            due=e.due,
+            created=seen_at(records[0]),
+            updated=seen_at(records[-1]),
+            expires_at=e.expires_at - shift,
+            due=to_come(e.due, shift),
             reason=None if e.reason is None else str(e.reason),
             doubt=e.doubtful,
             delivered=len(e.receipts),
             parts=timeline.parts_of(records, text, partial(model.preview, e.stream)),
-            next=outlook.next_of_entry(draft, e, self._alive()),
+            next=told(outlook.next_of_entry(draft, e, self._alive()), shift),
             happened=timeline.happened(records, text),
             waiting=waiting,
         )
 
     def _ledger(
-        self, model: ReadModel, state: Gate | Cursor | StoreState
+        self, model: ReadModel, state: Gate | Cursor | StoreState, clock: Clock
     ) -> LedgerView:
+        records, shift = model.records(state.stream), clock.shift()
         summary = fold.summarize(state)
         is_gate = isinstance(state, Gate)
         text = partial(model.text, state.stream)
@@ -362,9 +368,9 @@ class Inspect:
             id=state.stream,
             state=summary.phase,
             reason=summary.reason,
-            until=summary.due if is_gate else None,
-            created=state.created,
-            updated=state.updated,
-            next=outlook.next_of_ledger(state, self._now()),
-            happened=timeline.happened(model.records(state.stream), text),
+            until=to_come(summary.due, shift) if is_gate else None,
+            created=seen_at(records[0]),
+            updated=seen_at(records[-1]),
+            next=told(outlook.next_of_ledger(state, clock.now()), shift),
+            happened=timeline.happened(records, text),
         )

@@ -41,6 +41,7 @@ from turnfold._state.fold import (
     fold,
     restore,
 )
+from turnfold.clock import Clock
 from turnfold.enums import Form, Phase
 from turnfold.errors import (
     CorruptLogError,
@@ -49,6 +50,7 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold.inbound import Evidence, printable
+from turnfold.inspect.times import to_come
 from turnfold.inspect.views import Row
 from turnfold.messages import check_id
 from turnfold.ports.store import (
@@ -383,7 +385,7 @@ def message_of(command: Command) -> str | None:
 @frozen(kw_only=True)
 class Filter:
     """Which turns and entries to list; newest first. `status`: of entries a Status or
-    a phase ("P" for parked), of turns a phase. Times are log milliseconds."""
+    a phase ("P" for parked), of turns a phase. Times are wall milliseconds."""
 
     what: str | None = None  # "turn" or "entry"; none: both
     status: tuple[str, ...] = ()
@@ -400,19 +402,22 @@ class Filter:
     limit: int = field(default=50)
 
 
-async def rows(store: Store, want: Filter) -> list[Row]:
-    """At most `limit` rows that pass the filter."""
+async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:
+    """At most `limit` rows that pass the filter. A row has no record at hand: its times
+    are told at the distance that log time and wall time have now."""
+    shift = clock.shift()
     found: list[Row] = []
     tests = _tests(want)
-    async for page in summary_pages(store, _listing(want), _PAGE):
+    async for page in summary_pages(store, _listing(want, shift), _PAGE):
         known = (s for s in page if family(s.stream) in ("turn", "entry"))
-        found += [r for r in map(_row, known) if all(test(r) for test in tests)]
+        made = (_row(s, shift) for s in known)
+        found += [row for row in made if all(test(row) for test in tests)]
         if len(found) >= want.limit:
             break
     return found[: max(0, want.limit)]
 
 
-def _listing(want: Filter) -> Listing:
+def _listing(want: Filter, shift: int) -> Listing:
     """The store narrows down by what it knows itself."""
     return Listing(
         prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
@@ -420,8 +425,8 @@ def _listing(want: Filter) -> Listing:
         open=want.open,
         lane=want.lane,
         parent=want.turn,
-        since=want.since,
-        until=want.until,
+        since=to_come(want.since, -shift),
+        until=to_come(want.until, -shift),
     )
 
 
@@ -449,7 +454,7 @@ def _tests(want: Filter) -> list[Callable[[Row], bool]]:
     return tests
 
 
-def _row(s: Summary) -> Row:
+def _row(s: Summary, shift: int) -> Row:
     entry = family(s.stream) == "entry"
     channel, account, conversation, thread = route_of_lane(s.lane or "///")
     return Row(
@@ -463,10 +468,10 @@ def _row(s: Summary) -> Row:
         conversation=conversation,
         thread=thread or None,
         reason=s.reason,
-        created=s.created,
-        updated=s.updated,
-        due=s.due,
-        expires=s.expires,
+        created=s.created - shift,
+        updated=s.updated - shift,
+        due=to_come(s.due, shift),
+        expires=to_come(s.expires, shift),
         turn=s.parent,
     )
 

@@ -18,10 +18,16 @@ from turnfold._state.fold import Cursor, Gate, StoreState, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import BlindPolicy, Phase, TurnOutcome, TurnPhase
 from turnfold.inspect.timeline import part
+from turnfold.inspect.times import to_come
 from turnfold.inspect.views import EntryView, Next
 
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 NOBODY = "; no worker is running now"
+
+
+def told(following: Next, shift: int) -> Next:
+    """With its time as a wall date."""
+    return evolve(following, at=to_come(following.at, shift)) if shift else following
 
 
 def next_of_entry(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:

@@ -14,6 +14,7 @@ from turnfold._state import fold
 from turnfold._state.entry import Entry
 from turnfold.enums import Form, PartAct, Trial
 from turnfold.errors import CorruptLogError
+from turnfold.inspect.times import seen_at
 from turnfold.inspect.views import (
     AttemptView,
     EventView,
@@ -374,10 +375,11 @@ def parts_of(
     parts = Parts(text, preview)
     state: fold.State | None = None
     for record in records:
+        at = seen_at(record)
         for event in decode(record):
             if isinstance(event, o.FailedTerminal) and isinstance(state, Entry):
-                parts.ended(state, event, record.at)
-            parts.feed(event, record.at)
+                parts.ended(state, event, at)
+            parts.feed(event, at)
             state = fold.evolve(state, event, record.stream, record.at, record.position)
             if isinstance(event, o.Redriven) and isinstance(state, Entry):
                 parts.redriven(state)
@@ -391,7 +393,7 @@ def happened(records: Sequence[Record], text: Text) -> tuple[EventView, ...]:
 
 
 def _happened(record: Record, text: Text) -> Iterator[EventView]:
-    at, stream, position = record.at, record.stream, record.position
+    at, stream, position = seen_at(record), record.stream, record.position
     try:
         events = decode(record)
     except CorruptLogError as exc:
@@ -455,7 +457,7 @@ def _problem(event: t.Accepted | t.Dead, text: Text) -> str | None:
 def _events(records: Sequence[Record]) -> Iterator[tuple[int, Event]]:
     for record in records:
         for event in decode(record):
-            yield record.at, event
+            yield seen_at(record), event
 
 
 def runs_of(

@@ -15,6 +15,7 @@ _ENTRIES = "turnfold._runtime.programs"
 _DECIDE = "turnfold._decide"
 _DRIVER = "turnfold._runtime.driver:Driver"
 _INTAKE = "turnfold._runtime.intake:Intake"
+_TIMES = "test:contract/test_two_times.py"
 _UPKEEP = "test:contract/test_upkeep.py"
 _RESTORED = "test:contract/test_restored.py"
 
@@ -39,11 +40,25 @@ OWNING: Final = (
         "test:contract/test_log_lines.py::missing_channel",
     ),
     _broken(
+        "people see the log time of what happened",
+        "turnfold.inspect.times:seen_at",
+        "record.at if record.wall is None else record.wall",
+        "record.at",
+        f"{_TIMES}::people_see_wall_time",
+    ),
+    _broken(
+        "people see the log time of what is to come",
+        "turnfold.inspect.times:to_come",
+        "at - shift",
+        "at",
+        f"{_TIMES}::people_see_wall_time",
+    ),
+    _broken(
         "a worker that has taken over does not note its time at once",
         "turnfold.api.kernel:Kernel._doubt_if_restored",
         "mark is not None or worker.upkeep.has_news",
         "mark is not None",
-        "test:contract/test_two_times.py::between_two_lives_of_one_boot",
+        f"{_TIMES}::between_two_lives_of_one_boot",
     ),
     _broken(
         "programs of a store that was given up try to append for ever",
