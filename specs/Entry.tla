@@ -17,13 +17,14 @@ CONSTANTS
 VARIABLES
   phase, part, att, used, doubt, abort,  \* the log
   reason,  \* why F: "none", "no" (not delivered) or "unknown"
-  spoiled, \* a part bounced: the entry can no more be delivered whole
+  spoiled, \* a part was refused or bounced: the entry can no more be delivered whole
+  refused, \* the parts that the platform will never accept
   owner,   \* a living worker holds the attempt
   wire,    \* requests on their way: <<part, attempt>>
   taken,   \* per part: how often the user sees it
   left     \* what may still go wrong
 
-vars == <<phase, part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+vars == <<phase, part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 log == <<phase, part, att, used, doubt, abort, reason, spoiled>>
 
 Open == {"queued", "retryable", "attempted", "dispatched", "in_doubt", "parked"}
@@ -35,11 +36,12 @@ TypeOK ==
   /\ part \in 0..Parts /\ att \in 0..(Budget + Faults) /\ used \in 0..Budget
   /\ {doubt, abort, spoiled, owner} \subseteq BOOLEAN
   /\ reason \in {"none", "no", "unknown"}
+  /\ refused \subseteq 0..(Parts - 1)
   /\ taken \in [0..(Parts - 1) -> 0..2] /\ left \in 0..Faults
 
 Init ==
   /\ phase = "queued" /\ part = 0 /\ att = 0 /\ used = 0
-  /\ doubt = FALSE /\ abort = FALSE /\ reason = "none" /\ spoiled = FALSE
+  /\ doubt = FALSE /\ abort = FALSE /\ reason = "none" /\ spoiled = FALSE /\ refused = {}
   /\ owner = FALSE /\ wire = {} /\ taken = [p \in 0..(Parts - 1) |-> 0]
   /\ left = Faults
 
@@ -51,13 +53,13 @@ Attempted ==
   /\ phase \in {"queued", "retryable"} \/ MayResend
   /\ ~abort /\ used < Budget
   /\ phase' = "attempted" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
-  /\ UNCHANGED <<part, doubt, abort, reason, spoiled, wire, taken, left>>
+  /\ UNCHANGED <<part, doubt, abort, reason, spoiled, refused, wire, taken, left>>
 
 \* The commit comes before the send; a crash between the two is a request that is lost.
 Dispatched ==
   /\ phase = "attempted" /\ owner /\ ~abort
   /\ phase' = "dispatched" /\ wire' = wire \cup {Request}
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, taken, left>>
 
 (* ---- the platform ---- *)
 
@@ -68,10 +70,10 @@ Lands ==
   \E r \in wire :
     /\ wire' = wire \ {r}
     /\ taken' = [taken EXCEPT ![r[1]] = Shown(r[1])]
-    /\ UNCHANGED <<log, owner, left>>
+    /\ UNCHANGED <<log, refused, owner, left>>
 
 Vanishes ==
-  \E r \in wire : wire' = wire \ {r} /\ UNCHANGED <<log, owner, taken, left>>
+  \E r \in wire : wire' = wire \ {r} /\ UNCHANGED <<log, refused, owner, taken, left>>
 
 (* ---- outcomes ---- *)
 
@@ -85,7 +87,7 @@ Past ==
   /\ reason' = IF Last /\ ~spoiled THEN "none"
                ELSE IF Last /\ phase # "failed" THEN "no" ELSE reason
   /\ owner' = FALSE
-  /\ UNCHANGED <<abort, spoiled, wire, taken, left>>
+  /\ UNCHANGED <<abort, spoiled, refused, wire, taken, left>>
 
 Delivered == phase = "dispatched" /\ owner /\ Request \notin wire /\ taken[part] > 0 /\ Past
 
@@ -94,7 +96,7 @@ NotAccepted(to, refund) ==
   /\ phase' = IF doubt THEN "in_doubt" ELSE to
   /\ used' = used - refund
   /\ owner' = FALSE /\ left' = left - 1
-  /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, taken>>
+  /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, refused, taken>>
 
 Refused(to, refund) ==
   /\ owner
@@ -105,20 +107,32 @@ Refused(to, refund) ==
 FailedRetryable == left > 0 /\ Refused("retryable", 0)
 Deferred == left > 0 /\ Refused("queued", 1)
 
-\* By the platform, or before the wire by what had to be prepared.
+\* The target takes nothing more, from anybody: it ends the whole entry.
 FailedPermanent ==
   /\ owner /\ left > 0 /\ ~doubt
   /\ \/ phase = "attempted" /\ UNCHANGED wire
      \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
   /\ phase' = "failed" /\ reason' = "no"
   /\ owner' = FALSE /\ left' = left - 1
-  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, taken>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, refused, taken>>
+
+\* The platform will never take this part; the parts after it still go.
+PartRefused ==
+  /\ owner /\ left > 0 /\ ~doubt
+  /\ \/ phase = "attempted" /\ UNCHANGED wire
+     \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
+  /\ refused' = refused \cup {part} /\ spoiled' = TRUE
+  /\ part' = part + 1 /\ att' = 0 /\ used' = 0
+  /\ phase' = IF Last THEN "failed" ELSE "queued"
+  /\ reason' = IF Last THEN "no" ELSE reason
+  /\ owner' = FALSE /\ left' = left - 1
+  /\ UNCHANGED <<doubt, abort, taken>>
 
 Unknown(lost) ==
   /\ phase = "dispatched"
   /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE
   /\ left' = left - lost
-  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, wire, taken>>
+  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, refused, wire, taken>>
 
 AnswerLost == owner /\ left > 0 /\ Unknown(1)
 
@@ -127,12 +141,12 @@ AnswerLost == owner /\ left > 0 /\ Unknown(1)
 Crash ==
   /\ owner /\ left > 0
   /\ owner' = FALSE /\ left' = left - 1
-  /\ UNCHANGED <<log, wire, taken>>
+  /\ UNCHANGED <<log, refused, wire, taken>>
 
 OwnerDiedBefore ==
   /\ phase = "attempted" /\ ~owner
   /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
 OwnerDiedAfter == ~owner /\ Unknown(0)
 
@@ -141,7 +155,7 @@ AbortedAttempt ==
   /\ phase = "attempted" /\ owner /\ abort
   /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
   /\ owner' = FALSE
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, wire, taken, left>>
 
 (* ---- doubt ---- *)
 
@@ -152,18 +166,18 @@ Found == phase = "in_doubt" /\ Class = "lookup" /\ taken[part] > 0 /\ Past
 Absent ==
   /\ phase = "in_doubt" /\ Class = "lookup" /\ Quiet /\ (Skew => taken[part] = 0)
   /\ phase' = "retryable" /\ doubt' = FALSE
-  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
 Parked ==
   /\ phase = "in_doubt" /\ Class = "blind"
   /\ phase' = "parked"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
 \* The key's window is over, or no look-up can tell, ever: as if there were neither.
 OutOfMeans ==
   /\ phase = "in_doubt" /\ Class # "blind"
   /\ phase' = "parked"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
 \* Evidence that nobody asked for any more; also while the next attempt is under way.
 LateReceipt ==
@@ -175,13 +189,13 @@ Bounced ==
   /\ spoiled' = TRUE /\ left' = left - 1
   /\ phase' = IF phase = "delivered" THEN "failed" ELSE phase
   /\ reason' = IF phase = "delivered" THEN "no" ELSE reason
-  /\ UNCHANGED <<part, att, used, doubt, abort, owner, wire, taken>>
+  /\ UNCHANGED <<refused, part, att, used, doubt, abort, owner, wire, taken>>
 
 (* ---- ends ---- *)
 
 Ends(why) ==
   /\ phase' = "failed" /\ reason' = why
-  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, spoiled, refused, owner, wire, taken, left>>
 
 Exhausted ==
   \/ phase \in {"queued", "retryable"} /\ used = Budget /\ Ends("no")
@@ -193,18 +207,18 @@ Expired ==
 
 AbortRequested ==
   /\ phase \in Open /\ ~abort /\ abort' = TRUE
-  /\ UNCHANGED <<phase, part, att, used, doubt, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<phase, part, att, used, doubt, reason, spoiled, refused, owner, wire, taken, left>>
 
 Aborted ==
   /\ phase \in {"queued", "retryable"} /\ abort /\ phase' = "aborted"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, owner, wire, taken, left>>
+  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
 (* What must happen at last; the rest may. *)
 Progress ==
   Attempted \/ Dispatched \/ Lands \/ Delivered \/ OwnerDiedBefore \/ OwnerDiedAfter
   \/ AbortedAttempt \/ Found \/ Absent \/ Parked \/ Exhausted \/ Aborted
 Trouble ==
-  Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ AnswerLost \/ Crash
+  Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ PartRefused \/ AnswerLost \/ Crash
   \/ LateReceipt \/ Bounced \/ OutOfMeans \/ Expired \/ AbortRequested
 \* A worker whose request has vanished hears of it at last.
 NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0)
@@ -217,7 +231,8 @@ Unfair == Init /\ [][Next]_vars  \* liveness must fail here
 
 NoDoubleSend == \A p \in 0..(Parts - 1) : taken[p] < 2                        \* INV-2
 WriteAhead == \A r \in wire : r[1] < part \/ (r[1] = part /\ r[2] <= att)    \* INV-3
-Proven == \A p \in 0..(Parts - 1) : p < part => taken[p] > 0                  \* INV-4
+Proven == \A p \in 0..(Parts - 1) : p < part /\ p \notin refused => taken[p] > 0  \* INV-4
+NotTaken == \A p \in refused : taken[p] = 0 /\ \A r \in wire : r[1] # p           \* INV-12
 InOrder == \A p \in 0..(Parts - 1) : taken[p] > 0 => p <= part                \* INV-7
 Counted == used <= att                                                        \* INV-6
 SaysNo == phase \in {"queued", "retryable", "aborted"} \/ (phase = "failed" /\ reason = "no")
@@ -225,6 +240,7 @@ Truthful ==                                                            \* INV-11
   SaysNo /\ part < Parts =>
     ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
 Whole == phase = "delivered" => part = Parts /\ ~spoiled                        \* INV-1
+NothingLeft == part = Parts => phase \in Closed                                \* INV-10
 
 NumbersGrow == [][part' > part \/ att' >= att]_vars                            \* INV-6
 AfterAbort == [][abort => wire' \subseteq wire]_vars                          \* INV-11

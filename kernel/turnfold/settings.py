@@ -97,6 +97,8 @@ class Settings:
             "Please try again.",
             "interrupted": "The answer was interrupted and may be incomplete.",
             "undeliverable": "An answer could not be delivered.",
+            "incomplete": "{missing} of {parts} parts of the answer could not be "
+            "delivered.",
         },
     )
 

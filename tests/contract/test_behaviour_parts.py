@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from turnfold import DeliveryClass, FailureClass, File, Native, Settings, Text
+from turnfold import (
+    DeliveryClass,
+    FailureClass,
+    File,
+    Kernel,
+    Native,
+    Payload,
+    Settings,
+    Text,
+    TurnHandle,
+)
 from turnfold._log.bodies import place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES
-from turnfold.enums import Kind, Phase, Reason, TurnOutcome
+from turnfold.enums import Kind, PartEnd, Phase, Reason, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.ports.channel import PlannedPart
 from turnfold_model.testing.gateway import (
@@ -374,3 +384,125 @@ async def test_a_kind_may_be_given_as_its_text(lone: Gateway) -> None:
     kernel = await lone.start()
     done = await kernel.enqueue(route(), "x", kind="tool")
     assert entry(kernel, done.entry_id).kind is Kind.TOOL
+
+
+# --- V: parts that fail alone ---
+
+BARRED = FailureClass.INVALID_PAYLOAD
+INCOMPLETE = "1 of 3 parts of the answer could not be delivered."
+BAD, OK = File(data=b"x", name="bad.png"), File(data=b"y", name="ok.png")
+
+
+async def answered(gateway: Gateway, *payloads: Payload | str) -> tuple[Kernel, str]:
+    """A kernel and its turn, whose answer has these payloads."""
+
+    async def answer(handle: TurnHandle) -> None:
+        await handle.reply(*payloads)
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    accepted = await kernel.accept(inbound())
+    await spin()
+    return kernel, accepted.turn_id
+
+
+@pytest.mark.case("V01")
+async def test_a_refused_picture_does_not_take_the_words_with_it(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(reject(BARRED, detail="no picture"))
+    kernel, name = await answered(gateway, BAD, "It is 42.", OK)
+    assert gateway.platform.contents == ["It is 42.", "[ok.png]", INCOMPLETE]
+    found = turn(kernel, name)
+    assert found.outcome is TurnOutcome.PARTIALLY_REPLIED
+    final = entry(kernel, found.finals[0])
+    assert (final.phase, final.reason) == (Phase.FAILED, Reason.PARTIAL)
+    view = await kernel.inspect.show(final.stream)
+    assert (view.delivered, len(view.parts)) == (2, 3)
+    told = "\n".join(happened.text for happened in view.happened)
+    assert "part 1 will never be accepted (invalid_payload)" in told
+
+
+@pytest.mark.case("V01")
+async def test_once_a_part_was_refused_words_go_before_files(lone: Gateway) -> None:
+    lone.platform.plays(reject(BARRED))
+    await answered(lone, BAD, OK, "It is 42.")
+    assert lone.platform.contents == ["It is 42.", "[ok.png]", INCOMPLETE]
+
+
+@pytest.mark.case("V01")
+async def test_a_part_that_was_refused_stays_refused_after_a_crash(
+    gateway: Gateway,
+) -> None:
+    gateway.platform.plays(reject(BARRED), hang())
+    kernel, name = await answered(gateway, BAD, "words")
+    kernel = await gateway.restart(kernel)
+    final = entry(kernel, turn(kernel, name).finals[0])
+    assert [state.end for state in final.others] == [PartEnd.REFUSED]
+    assert [part for _, part, _ in gateway.platform.calls] == [0, 1]
+
+
+@pytest.mark.case("V01")
+async def test_an_answer_of_which_nothing_is_taken_is_refused(lone: Gateway) -> None:
+    lone.platform.plays(reject(BARRED), reject(FailureClass.TOO_LONG))
+    kernel, name = await answered(lone, BAD, "words")
+    found = turn(kernel, name)
+    final = entry(kernel, found.finals[0])
+    assert (final.reason, final.failure) == (Reason.REFUSED, FailureClass.TOO_LONG)
+    assert found.outcome is TurnOutcome.FAILED
+    assert lone.platform.contents == [lone.settings.notices["undeliverable"]]
+    assert story(kernel, final.stream)[-4:] == [
+        *("attempted", "part_refused", "failed_terminal", "lane_yielded")
+    ]
+
+
+@pytest.mark.case("V01")
+@pytest.mark.parametrize("failure", [FailureClass.PERMISSION, FailureClass.TARGET_GONE])
+async def test_where_nobody_reads_the_whole_answer_ends(
+    lone: Gateway, failure: FailureClass
+) -> None:
+    lone.platform.plays(accept(), reject(failure))
+    kernel, name = await answered(lone, "one", "two", "three")
+    assert lone.platform.contents == ["one"]
+    assert turn(kernel, name).outcome is TurnOutcome.PARTIALLY_REPLIED
+    assert turn(kernel, name).notice is None
+
+
+@pytest.mark.case("V01")
+async def test_a_refusal_says_nothing_of_an_older_attempt_in_doubt(
+    lone: Gateway,
+) -> None:
+    channel = PlatformChannel(lone.platform, DeliveryClass.KEYED)
+    lone.channels = {("t", "default"): channel}
+    lone.platform.plays(unknown(lands=True), reject(BARRED))
+    kernel, name = await answered(lone, "one", "two")
+    await lone.advance(1_000)
+    final = entry(kernel, turn(kernel, name).finals[0])
+    assert final.doubt or final.reason == Reason.OUTCOME_UNKNOWN
+    assert "part_refused" not in story(kernel, final.stream)
+
+
+@pytest.mark.case("V01")
+async def test_a_refused_part_is_redriven_under_a_new_key_and_nothing_else(
+    lone: Gateway,
+) -> None:
+    lone.platform.plays(accept(), reject(BARRED))
+    kernel, name = await answered(lone, "one", "two", "three")
+    final = turn(kernel, name).finals[0]
+    before = [part.key for part in entry(kernel, final).parts]
+    await kernel.redrive(final, by="me")
+    await kernel.settled(final, 1_000)
+    after = [part.key for part in entry(kernel, final).parts]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    assert lone.platform.contents == ["one", "three", INCOMPLETE, "two"]
+    assert turn(kernel, name).outcome is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("V01")
+async def test_what_the_user_stopped_is_not_called_missing(lone: Gateway) -> None:
+    lone.platform.plays(reject(BARRED), hang())
+    kernel, name = await answered(lone, BAD, "words")
+    await kernel.abort(name)
+    await lone.advance(120_000)
+    assert lone.platform.contents == []
+    assert not [e for e in await kernel.inspect.list() if e.kind is Kind.NOTICE]

@@ -145,11 +145,11 @@ async def test_an_answer_that_waits_is_told_with_what_it_waits_for(
 async def test_an_answer_that_failed_is_told_with_the_users_notice(
     gateway: Gateway,
 ) -> None:
-    gateway.platform.plays(reject(FailureClass.TOO_LONG), reject(FailureClass.TOO_LONG))
+    gateway.platform.plays(*[reject(FailureClass.TOO_LONG)] * 3)
     kernel, turn = await asked(gateway)
     await turn.settled(5_000)
     answer = await kernel.inspect.answer_to("t", conversation="42", message_id="1")
-    assert "did not get through (permanent); the user's notice is" in answer.text
+    assert "did not get through (refused); the user's notice is" in answer.text
 
 
 # --- what happens next -----------------------------------------------------------------------

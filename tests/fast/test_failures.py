@@ -26,7 +26,8 @@ def test_each_row_is_as_documented(failure: FailureClass) -> None:
     counts, ends, gate, opens, _ = ROWS[failure]
     rule = RULES[failure]
     assert rule.counts == (counts == "yes")
-    assert rule.ends == (ends == "yes")
+    assert rule.ends == (ends != "no")
+    assert rule.alone == (ends == "part")
     assert str(rule.gate or "-") == gate
     assert (rule.gate is None) == (opens == "-")
 

@@ -174,12 +174,12 @@ def with_first(**facts: Any) -> Entry:
     return evolve(ENTRY, parts=(PART, PART), part=1, others=(first,))
 
 
-def test_a_settled_part_is_settled() -> None:
-    assert rules.not_settled(ENTRY, 0)
-    assert not rules.not_settled(ENTRY, 2)  # there is no such part
-    for end in PartEnd:
-        assert not rules.not_settled(with_first(end=end), 0)
-    assert rules.not_settled(with_first(doubt=True), 0)
+def test_a_receipt_is_evidence_for_a_part_that_has_none() -> None:
+    assert rules.may_be_accepted(ENTRY, 0)
+    assert not rules.may_be_accepted(ENTRY, 2)  # there is no such part
+    assert rules.may_be_accepted(with_first(end=PartEnd.REFUSED), 0)
+    for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
+        assert not rules.may_be_accepted(with_first(end=end), 0)
 
 
 @pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])

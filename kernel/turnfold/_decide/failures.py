@@ -1,6 +1,7 @@
 """What each failure class means: one table. Documented in specs/failures.md.
 
-`counts`: a unit of the budget is spent. `ends`: retrying cannot help. `gate`: what is
+`counts`: a unit of the budget is spent. `ends`: retrying cannot help; `alone`: it ends
+the part alone, and the other parts still go. `gate`: what is
 held back until it gets better, besides this part. `backs_off`: the part waits for a time
 of its own, longer after each such failure; if several lanes of an account fail so, the
 account is held back instead.
@@ -19,6 +20,7 @@ from turnfold.settings import Settings
 class Rule:
     counts: bool
     ends: bool = False
+    alone: bool = False
     gate: GateScope | None = None
     backs_off: bool = False
 
@@ -26,6 +28,7 @@ class Rule:
 _RETRY = Rule(counts=True)
 _FREE = Rule(counts=False)
 _END = Rule(counts=True, ends=True)
+_END_PART = Rule(counts=True, ends=True, alone=True)
 
 RULES: Mapping[FailureClass, Rule] = MappingProxyType(
     {
@@ -38,8 +41,8 @@ RULES: Mapping[FailureClass, Rule] = MappingProxyType(
         FailureClass.TARGET_MOVED: _RETRY,
         FailureClass.HANDLE_GONE: _RETRY,
         FailureClass.DECORATION: _RETRY,
-        FailureClass.TOO_LONG: _END,
-        FailureClass.INVALID_PAYLOAD: _END,
+        FailureClass.TOO_LONG: _END_PART,
+        FailureClass.INVALID_PAYLOAD: _END_PART,
         FailureClass.CANCELLED: _RETRY,
         FailureClass.OWNER_DIED: _RETRY,
         FailureClass.DRAIN: _FREE,

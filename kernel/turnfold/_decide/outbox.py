@@ -1,6 +1,8 @@
 """How an entry is born: `queued`, and `planned` with it where its channel is attached."""
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -152,6 +154,7 @@ def _policy(made: Plan, part: PlanPart, said: BlindPolicy | None) -> BlindPolicy
 _NOTICE = {
     Reason.PERMANENT: "undeliverable",
     Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
+    Reason.REFUSED: "undeliverable",
 }
 _WHY = {
     TurnOutcome.ABORTED: AbortReason.USER,
@@ -196,6 +199,9 @@ def conclude(draft: UnitOfWork, stream: str) -> None:
         case TurnOutcome.ABORTED | TurnOutcome.SUPERSEDED:
             draft.emit(stream, t.TurnAborted(outcome=outcome, by=turn.abort_by))
             _stop_the_rest(draft, turn, _WHY[outcome])
+        case TurnOutcome.PARTIALLY_REPLIED:
+            told = _tell_what_is_missing(draft, turn, finals)
+            draft.emit(stream, t.Completed(outcome=outcome, notice=told))
         case _:
             draft.emit(stream, t.Completed(outcome=outcome))
 
@@ -231,6 +237,22 @@ def outcome_of(finals: list[Entry]) -> TurnOutcome:
     return TurnOutcome.SILENT  # all suppressed
 
 
+def _tell_what_is_missing(
+    draft: UnitOfWork, turn: Turn, finals: list[Entry]
+) -> str | None:
+    """The name of the notice; none if nobody would read it, or if the user stopped the
+    rest. What is in doubt may be there after all."""
+    failed = [e for e in finals if e.phase is Phase.FAILED]
+    if not failed or any(e.failure in _NO_ONE_THERE for e in failed):
+        return None
+    if any(e.reason == Reason.OUTCOME_UNKNOWN for e in failed):
+        return _queue_notice(draft, turn, "interrupted")
+    parts = sum(e.count for e in finals)
+    there = sum(len(e.receipts) for e in finals)
+    words = {"missing": str(parts - there), "parts": str(parts)}
+    return _queue_notice(draft, turn, "incomplete", words)
+
+
 def _notice_for(finals: list[Entry]) -> str | None:
     for entry in finals:
         if entry.failure in _NO_ONE_THERE:
@@ -263,8 +285,16 @@ def fail(
     draft.emit(stream, t.Failed(outcome=outcome, reason=reason, notice=told))
 
 
-def _queue_notice(draft: UnitOfWork, turn: Turn, notice: str) -> str | None:
+def _queue_notice(
+    draft: UnitOfWork,
+    turn: Turn,
+    notice: str,
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> str | None:
+    """`words`: what stands in the text for each {name}."""
     text = draft.settings.notices.get(notice)
+    for name, word in words.items():
+        text = text and text.replace(f"{{{name}}}", word)
     name = reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
     if not text or draft.find_entry(name) is not None:
         return None

@@ -92,7 +92,7 @@ def _late_placeholder(
 def _late(
     draft: UnitOfWork, entry: Entry, part: int, number: int, outcome: Outcome
 ) -> bool:
-    if not isinstance(outcome, Accepted) or not rules.not_settled(entry, part):
+    if not isinstance(outcome, Accepted) or not rules.may_be_accepted(entry, part):
         return False
     receipt = outcome.receipt
     event = o.LateReceipt(
@@ -125,11 +125,12 @@ def _doubted(draft: UnitOfWork, before: Entry, entry: Entry) -> Entry:
 def _go_on(draft: UnitOfWork, entry: Entry) -> None:
     """After a settled part: the abort, the end, or the next part of this lane."""
     if entry.abort is not None and rules.abortable_as_unsent(entry):
-        event = o.Aborted(reason=entry.abort, by=entry.abort_by)
-        entry = draft.emit(entry.stream, event)
+        stopped = o.Aborted(reason=entry.abort, by=entry.abort_by)
+        entry = draft.emit(entry.stream, stopped)
     if entry.phase is Phase.QUEUED and entry.part >= entry.count:
-        partial = o.FailedTerminal(reason=Reason.PARTIAL)
-        entry = draft.emit(entry.stream, partial)
+        reason = Reason.PARTIAL if entry.receipts else Reason.REFUSED
+        event = o.FailedTerminal(reason=reason, failure=entry.failure)
+        entry = draft.emit(entry.stream, event)
     if entry.phase in _STOPPED:
         after_close(draft, entry)
 
@@ -170,10 +171,23 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
         _defer(draft, entry, outcome, due)
     elif not rules.no_doubt(entry):
         _refused_in_doubt(draft, entry, outcome)
+    elif rule.alone:
+        _part_refused(draft, entry, outcome)
     elif rule.ends:
         fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
     else:
         _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
+
+
+def _part_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    """The platform will never take this part. That says nothing of the other parts."""
+    event = o.PartRefused(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=outcome.failure,
+        detail=draft.text(entry.stream, outcome.detail),
+    )
+    _go_on(draft, draft.emit(entry.stream, event))
 
 
 def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:

@@ -47,9 +47,11 @@ def not_quarantined(entry: Entry, limit: int) -> bool:
     return entry.deaths < limit
 
 
-def not_settled(entry: Entry, part: int) -> bool:
-    """INV-4: a receipt for a part forbids any later dispatch of it."""
-    return part < entry.count and not entry.ended(part)
+def may_be_accepted(entry: Entry, part: int) -> bool:
+    """INV-4: a receipt is evidence for a part that has none. It outweighs a refusal."""
+    states = [state for state in entry.others if state.part == part]
+    ends = (PartEnd.DELIVERED, PartEnd.BOUNCED)
+    return part < entry.count and not any(state.end in ends for state in states)
 
 
 def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:

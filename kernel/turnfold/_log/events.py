@@ -138,6 +138,7 @@ class Answered(Fact, frozen=True, kw_only=True):
 
 class Completed(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
+    notice: str | None = None  # the entry that tells the user what is missing
 
 
 class Failed(Fact, frozen=True, kw_only=True):

@@ -271,10 +271,16 @@ def _number(state: PartState) -> int:
     return state.part
 
 
-def first_open(others: Parts, count: int) -> int:
-    """The first of `count` parts that has not ended; `count` if all have."""
+def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int:
+    """The first of `count` parts that has not ended; `count` if all have. Once a part was
+    refused, words go before files."""
     ended = {state.part for state in others if state.end is not None}
-    return next((part for part in range(count) if part not in ended), count)
+    left = (part for part in range(count) if part not in ended)
+    if parts and any(state.end is PartEnd.REFUSED for state in others):
+        return min(
+            left, key=lambda part: (parts[part].kind != "text", part), default=count
+        )
+    return next(left, count)
 
 
 def first_doubted(others: Parts) -> int | None:

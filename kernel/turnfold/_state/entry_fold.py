@@ -354,7 +354,7 @@ def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
 def _next_part(e: Entry) -> None:
     doubted = first_doubted(e.others)
     if doubted is None:
-        doubted = first_open(e.others, e.count)
+        doubted = first_open(e.others, e.parts, e.count)
     take_up(e, doubted)
 
 

@@ -244,6 +244,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
         case t.Completed():
             turn.phase = COMPLETED
             turn.outcome = event.outcome
+            turn.notice = event.notice
         case t.Failed():
             turn.phase = FAILED
             turn.outcome = event.outcome

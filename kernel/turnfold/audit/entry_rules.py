@@ -321,6 +321,10 @@ def _ended(before: Entry, event: o.FailedTerminal, at: int, say: Say) -> None:
         say(Rule.EXPIRY, "ended as outcome_unknown, though nothing is in doubt")
     if reason is Reason.PARTIAL and (before.part < before.count or not before.spoiled):
         say(Rule.TURN_TRUTH, "ended as partial, though parts are left to be sent")
+    if before.part >= before.count and before.phase is Phase.QUEUED:
+        said = Reason.PARTIAL if before.receipts else Reason.REFUSED
+        if reason is not said:
+            say(Rule.TURN_TRUTH, f"all parts have ended: that is {said}, not {reason}")
     if reason is Reason.EXPIRED and at < before.expires_at:
         text = f"expired {before.expires_at - at} ms before its time"
         say(Rule.EXPIRY, text)

@@ -109,7 +109,7 @@ class Joint:
                     self._follows(turn)
                 case _:
                     self._over(turn, turn_event, closed, answered)
-                    if isinstance(turn_event, t.Failed):
+                    if isinstance(turn_event, t.Failed | t.Completed):
                         self._told(turn, turn_event.notice, queued)
                     self._forget(turn)
 

@@ -12,7 +12,7 @@ from turnfold._log.codec import decode
 from turnfold._log.events import NAMES, Event
 from turnfold._state import fold
 from turnfold._state.entry import Entry
-from turnfold.enums import Form, PartAct, Trial
+from turnfold.enums import Form, PartAct, Reason, Trial
 from turnfold.errors import CorruptLogError
 from turnfold.inspect.times import seen_at
 from turnfold.inspect.views import (
@@ -69,6 +69,8 @@ def _entry(event: Event) -> str | None:
             return f"looked up: {part(event.part)} {_answer(event)}"
         case o.Parked():
             return f"parked ({event.reason}); a person must decide"
+        case o.FailedTerminal(reason=Reason.PARTIAL):
+            return "ended: delivered in part, and the rest will never be accepted"
         case o.FailedTerminal():
             return f"ended without delivery ({event.reason}){by(event.by)}"
         case _:

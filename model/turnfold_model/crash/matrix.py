@@ -99,6 +99,7 @@ SMALL: Final = (
     ),
     Scenario(name="deaths", deaths=2, crashes=3, prepares=True),
     Scenario(name="refused", faults=1, fates=_WEIRD, messages=2),
+    Scenario(name="part-refused", parts=3, faults=2, fates=("barred", "landed")),
     Scenario(name="zombie", zombies=1, crashes=0),
     Scenario(name="zombie-two", messages=2, zombies=1, crashes=0),
     Scenario(name="zombie-fault", classes=(), zombies=1, crashes=0, faults=1),

@@ -21,6 +21,7 @@ from turnfold.audit import audit_store
 from turnfold.enums import (
     FailureClass,
     Kind,
+    PartEnd,
     Phase,
     TurnPhase,
 )
@@ -204,11 +205,18 @@ def _losses(world: World, entries: list[Entry], turns: list[Turn]) -> list[str]:
 
 
 def _loss(world: World, e: Entry, seen: set[tuple[str, int]]) -> list[str]:
-    whole = len(e.parts) if e.phase is Phase.DELIVERED else e.part
+    there = {s.part for s in e.others if s.end is PartEnd.DELIVERED}
+    there |= set(range(len(e.parts))) if e.phase is Phase.DELIVERED else set()
+    refused = [s.part for s in e.others if s.end is PartEnd.REFUSED]
     out = [
         f"INV-1 {e.stream} part {part} counts as delivered"
-        for part in range(whole)
+        for part in there
         if (e.stream, part) not in seen
+    ]
+    out += [
+        f"INV-12 {e.stream} part {part} counts as refused, and it is there"
+        for part in refused
+        if (e.stream, part) in seen
     ]
     if e.phase not in (Phase.DELIVERED, Phase.FAILED, Phase.ABORTED, Phase.PARKED):
         out.append(f"INV-14 {e.stream} rests in {e.phase}, due {e.due}")

@@ -186,6 +186,9 @@ class Stage:
     async def bar(self) -> None:
         self.wire.give(Rejected(failure=FailureClass.INVALID_PAYLOAD))
 
+    async def shun(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.TARGET_GONE))
+
     async def find(self) -> None:
         self.wire.give(Found(receipt=self._receipt()))
 

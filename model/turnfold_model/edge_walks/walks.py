@@ -45,11 +45,21 @@ _THERE: Final = {
         "refuse",
         "limit",
         "bar",
+        "shun",
         "abort",
         "abort crash",
         "crash",
     ),
-    "dispatched": ("accept", "refuse", "limit", "bar", "lose", "abort", "crash"),
+    "dispatched": (
+        "accept",
+        "refuse",
+        "limit",
+        "bar",
+        "shun",
+        "lose",
+        "abort",
+        "crash",
+    ),
     "in_doubt": (
         "go",
         "delivered",
@@ -107,6 +117,10 @@ WALKS: Final = (
     Walk("queue go accept go accept", parts=2),
     Walk("queue go lose delivered", parts=2),
     Walk("queue go lose delivered", kind="blind", parts=2),
+    # a part that is refused; the others go
+    Walk("queue go bar go accept", parts=2),
+    Walk("queue go bar go bar", parts=2),
+    Walk("queue go bar go accept redrive go accept", parts=2),
     # a look-up
     *(Walk(f"queue go lose go {said}", "lookup") for said in ("find", "miss", "shrug")),
     Walk("queue go lose go find", "lookup", parts=2),
@@ -158,7 +172,7 @@ WALKS: Final = (
     Walk("ask reply expire redrive go accept"),
     Walk("ask reply expire redrive go bar"),  # another reason than before
     Walk("ask reply go accept bounce"),
-    Walk("ask reply go accept go bar redrive go accept", parts=2),
+    Walk("ask reply go accept go bar go accept redrive go accept", parts=2),
     Walk("ask reply go hang not_sent abort late", hangs=True),
     Walk("ask reply go hang expire late", kind="blind", hangs=True),
 )
@@ -169,7 +183,7 @@ _TO_COME: Final = MappingProxyType(
     {
         "live replies and edits": ("placed",),
         "plans and look-ups that a death in them is counted for": ("tried",),
-        "parts that fail alone": ("part_refused", "amended_part"),
+        "decorations that are dropped": ("amended_part",),
         "turns that are left open": ("left_open",),
     }
 )
@@ -183,6 +197,7 @@ _AT_ONCE: Final = "what is surely unsent is `aborted` in the commit of the reque
 _BEFORE: Final = (
     "nothing of this attempt is on the wire; an older one's receipt is `late_receipt`"
 )
+_BY_ATTEMPT: Final = "a part is refused in answer to an attempt of it"
 _PARKED: Final = "what is parked is for a person: nobody looks it up any more"
 
 
@@ -202,6 +217,8 @@ UNTAKEN: Final = MappingProxyType(
                 frozenset(e for e in ALL if e.event == "imported"),
                 f"{_NO_CODE}: import and bridge",
             ),
+            (_all("outbox", "part_refused", "queued"), _BY_ATTEMPT),
+            (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
             (_all("turn", "joined", "accepted"), f"{_NO_CODE}: merging inbound"),
             *(
                 (frozenset(e for e in ALL if e.event in events), f"{_NO_CODE}: {what}")

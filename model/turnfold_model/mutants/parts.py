@@ -7,6 +7,8 @@ from turnfold_model.mutants.code import Mutant, one
 
 _POLICIES = "turnfold._runtime.policies:policies"
 _OUTBOX = "turnfold._decide.outbox"
+_OUTCOMES = "turnfold._decide.outcomes"
+_PARTS = "test:contract/test_behaviour_parts.py"
 _ALONE = "test:fast/test_guards.py"
 _ATTACH = "test:fast/test_attach.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
@@ -17,6 +19,48 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 
 PARTS: Final = (
+    _broken(
+        "a refused part takes the others with it",
+        f"{_OUTCOMES}:_rejected",
+        "rule.alone",
+        "False",
+        f"{_PARTS}::does_not_take_the_words",
+    ),
+    _broken(
+        "words wait behind files after a refusal",
+        "turnfold._state.entry:first_open",
+        "parts and any((state.end is PartEnd.REFUSED for state in others))",
+        "False",
+        f"{_PARTS}::words_go_before_files",
+    ),
+    _broken(
+        "an entry of which nothing is left stays open",
+        f"{_OUTCOMES}:_go_on",
+        "entry.phase is Phase.QUEUED and entry.part >= entry.count",
+        "False",
+        f"{_PARTS}::nothing_is_taken",
+    ),
+    _broken(
+        "an entry of which nothing arrived is called partial",
+        f"{_OUTCOMES}:_go_on",
+        "entry.receipts",
+        "True",
+        f"{_PARTS}::nothing_is_taken",
+    ),
+    _broken(
+        "a reader is not told what is missing",
+        f"{_OUTBOX}:_tell_what_is_missing",
+        "",
+        "return None",
+        f"{_PARTS}::does_not_take_the_words",
+    ),
+    _broken(
+        "a reader who is gone is told what is missing",
+        f"{_OUTBOX}:_tell_what_is_missing",
+        "any((e.failure in _NO_ONE_THERE for e in failed))",
+        "False",
+        f"{_PARTS}::where_nobody_reads",
+    ),
     _broken(
         "a class is relied on that the channel does not claim any more",
         "turnfold._decide.rules:in_force",

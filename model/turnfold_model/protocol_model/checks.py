@@ -4,7 +4,7 @@ They compare the log with the messages that the platform showed: the log must be
 INV-2, INV-3, INV-8 and INV-11 are broken by a step, and are told by the step.
 """
 
-from turnfold_model.protocol_model.words import TURN_OVER, Column, Config, Ph, Tp
+from turnfold_model.protocol_model.words import TURN_OVER, Column, Config, Facts, Ph, Tp
 
 _NO_DOUBT = frozenset({Ph.QUEUED, Ph.RETRYABLE, Ph.ABORTED})
 
@@ -21,6 +21,8 @@ def wrong(config: Config, column: Column) -> str:
         ("INV-10", _owed(column)),
         ("INV-11", log.phase == Ph.ABORTED and log.doubt),
         ("INV-12", _denied(config, column)),
+        ("INV-1", _lost(column)),
+        ("INV-12", _taken_though_refused(column)),
     ):
         if broken:
             return name
@@ -30,9 +32,25 @@ def wrong(config: Config, column: Column) -> str:
 def _unproven(column: Column) -> bool:
     """A part counts as settled, yet the user never saw it."""
     log = column.log
-    return any(
-        not column.taken[part] and not log.excused[part] for part in range(log.settled)
-    )
+    unseen = [part for part in range(log.settled) if not column.taken[part]]
+    return any(not log.excused[part] and not _refused(log, part) for part in unseen)
+
+
+def _refused(log: Facts, part: int) -> bool:
+    return bool(log.refused) and log.refused[part]
+
+
+def _lost(column: Column) -> bool:
+    """Called delivered, though a part was refused."""
+    return column.log.phase == Ph.DELIVERED and any(column.log.refused)
+
+
+def _taken_though_refused(column: Column) -> bool:
+    """A part counts as refused, and the user sees it, or still may."""
+    log = column.log
+    seen = {part for part, times in enumerate(column.taken) if times}
+    seen |= {request.part for request in column.wire}
+    return any(_refused(log, part) and not log.excused[part] for part in seen)
 
 
 def _owed(column: Column) -> bool:

@@ -29,11 +29,13 @@ def commit(config: Config, column: Column, log: Facts) -> Column:
 
 
 def settled(config: Config, column: Column) -> Column:
-    """The part at hand is accepted: part_delivered, or delivered for the last one."""
+    """The part at hand is over: part_delivered, or delivered for the last one, which fails
+    the entry if a part was refused."""
     log = column.log
+    end = Ph.FAILED if any(log.refused) else Ph.DELIVERED
     last = log.settled + 1 == config.parts or config.without == "parts"
     closed = log.phase in CLOSED
-    phase = Ph.DELIVERED if last else (log.phase if closed else Ph.QUEUED)
+    phase = end if last else (log.phase if closed else Ph.QUEUED)
     log = log._replace(
         phase=phase,
         settled=log.settled + 1,
@@ -41,10 +43,20 @@ def settled(config: Config, column: Column) -> Column:
         used=0,
         doubt=False,
         grant=False,
+        passed=log.passed or (last and end == Ph.FAILED),
         unknown=log.unknown and not last,
     )
     fresh = column._replace(age=0, lag=0, restarted=False)
     return commit(config, fresh, log)
+
+
+def refused(config: Config, column: Column) -> Column:
+    """part_refused: the part at hand will never be accepted; the others still go."""
+    marks = list(column.log.refused or (False,) * config.parts)
+    marks[column.log.settled] = True
+    return settled(
+        config, column._replace(log=column.log._replace(refused=tuple(marks)))
+    )
 
 
 def late_receipt(config: Config, column: Column, part: int) -> Column:

@@ -67,6 +67,8 @@ def answers(
         yield step("hung", _tagged(column, request, HUNG), Stage.LOST, 1)
     yield step("refused", gone, Stage.REFUSED, 1)
     yield step("refused for good", gone, Stage.ENDED, 1)
+    if config.parts > 1:
+        yield step("one part refused for good", gone, Stage.BARRED, 1)
     if config.gates:
         yield step("held back", gone, Stage.DEFERRED, 1)
 

@@ -49,6 +49,7 @@ class Stage(IntEnum):
     ACCEPTED = 4
     REFUSED = 5
     ENDED = 6  # refused for good
+    BARRED = 14  # the part alone is refused for good
     DEFERRED = 7
     LOST = 8  # no answer will come
     FOUND = 9
@@ -94,6 +95,7 @@ class Facts(NamedTuple):
     passed: bool = False  # later entries of the lane need not wait
     unknown: bool = False  # ended as outcome_unknown
     again: bool = False  # redriven: its turn is over, and will be amended
+    refused: tuple[bool, ...] = ()  # per part, once one was
     excused: tuple[bool, ...] = ()  # per part: a policy event allows a second send
 
 

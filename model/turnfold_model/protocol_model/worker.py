@@ -100,6 +100,8 @@ def _not_accepted(config: Config, column: Column, stage: Stage) -> Step:
         return Step("deferred", after, IDLE, gate=True)
     if stage == Stage.ENDED and not column.log.doubt:
         return Step("failed_terminal", facts.given_up(config, column), IDLE)
+    if stage == Stage.BARRED and not column.log.doubt:
+        return Step("part_refused", facts.refused(config, column), IDLE)
     as_failure = stage == Stage.LOST and config.without == "timeout"
     if stage == Stage.REFUSED or as_failure:
         after = facts.not_sent(config, column, Ph.RETRYABLE)
@@ -249,7 +251,7 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
         yield Step("resolved resend", resent, IDLE, hand=1)
         yield Step("resolved not sent", unsent, IDLE, hand=1)
         yield Step("resolved sent", facts.settled(config, excused), IDLE, hand=1)
-    if log.phase == Ph.FAILED:
+    if log.phase == Ph.FAILED and log.settled < config.parts:
         careful = config.without != "consent"
         again = facts.excused(log) if log.unknown and careful else log
         again = again._replace(

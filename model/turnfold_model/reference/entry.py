@@ -195,6 +195,9 @@ def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
         need(entry.used >= entry.budget, "INV-6", "budget is left")
     if reason == "partial":
         need(entry.over and not entry.whole, "INV-10", "partial, but parts are left")
+    if entry.over and entry.phase == "queued":
+        said = "partial" if entry.delivered else "refused"
+        need(reason == said, "INV-10", f"all parts have ended: that is {said}")
     return replace(entry, phase="failed", reason=reason, grant=False, marked=False)
 
 
@@ -279,6 +282,7 @@ def _renewed(entry: Entry, keys: tuple[str, ...]) -> tuple[Part, ...]:
         part
         if part.end == "delivered"
         else Part(
+            kind=part.kind,
             classes=part.classes,
             window=part.window,
             policy=part.policy,

@@ -116,7 +116,7 @@ class Joint:
             self._over(state, stream, moment)
             if kind == "turn.aborted":
                 self._cascaded(stream, moment)
-            elif kind == "turn.failed":
+            elif kind in ("turn.failed", "turn.completed"):
                 self._told(event["data"].get("notice"), stream, moment)
 
     def _entry(self, name: str) -> Entry | None:
@@ -151,7 +151,11 @@ class Joint:
         if entry is None or entry.kind != "notice":
             raise Breach("notices", f"{notice} is no notice")
         need(entry.turn == stream, "notices", f"{notice} belongs to another turn")
-        need(notice in moment.queued, "notices", f"{notice} was not queued with failed")
+        need(
+            notice in moment.queued,
+            "notices",
+            f"{notice} was not queued with its turn's end",
+        )
 
     def _over(self, turn: Turn, stream: str, moment: Moment) -> None:
         if moment.redriven & set(turn.finals):

@@ -31,6 +31,8 @@ def next_part(entry: Entry) -> Entry:
     on before its outcome is known."""
     doubts = [n for n, part in enumerate(entry.parts) if part.doubt]
     open_parts = [n for n, part in enumerate(entry.parts) if part.end is None]
+    if any(part.end == "refused" for part in entry.parts):  # words before files
+        open_parts.sort(key=lambda n: (entry.parts[n].kind != "text", n))
     at = next(iter([*doubts, *open_parts]), len(entry.parts))
     return replace(entry, at=at, grant=False, marked=False)
 

@@ -37,6 +37,7 @@ def planned(entry: Entry, data: Record, at: int) -> Entry:
     parts = tuple(
         replace(
             known,
+            kind=words(part, "kind"),
             key=words(part, "key"),
             classes=frozenset(texts(part, "classes")),
             window=None

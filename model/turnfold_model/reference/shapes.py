@@ -56,6 +56,7 @@ class Part:
     """One part and how far it has come. `end`: delivered, refused or bounced; none while
     the part is open."""
 
+    kind: str = ""
     classes: frozenset[str] = frozenset()
     window: int | None = None
     policy: str | None = None

@@ -15,6 +15,8 @@ _INVARIANTS: Final = {
         "Counted",
         "Truthful",
         "Whole",
+        "NotTaken",
+        "NothingLeft",
     ),
     "Turn": (
         "TypeOK",

@@ -29,6 +29,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "found": frozenset({"Found"}),
         "late_receipt": frozenset({"LateReceipt"}),
         "bounced": frozenset({"Bounced"}),
+        "part_refused": frozenset({"PartRefused"}),
         "deferred": frozenset({"Deferred"}),
         "failed_retryable": frozenset({"FailedRetryable"}),
         "cancelled": frozenset({"AbortedAttempt", "FailedRetryable"}),
@@ -70,7 +71,7 @@ _CLASSES: Final = MappingProxyType(
 TROUBLE: Final = frozenset(
     {
         *("deferred", "failed_retryable", "cancelled", "owner_died", "unknown"),
-        *("refused_in_doubt", "permanent", "bounced"),
+        *("refused_in_doubt", "permanent", "bounced", "part_refused"),
     }
 )
 
@@ -115,6 +116,10 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
         why = "parts of several classes"
         raise OutsideError(why)
     kind = _CLASSES[next(iter(offers))]
+    refused = any(part.end == "refused" for part in parts)
+    if refused and len({part.kind for part in parts}) > 1:
+        why = "words before files, after a refusal"
+        raise OutsideError(why)
     said = {part.policy or entry.policy or "hold" for part in parts}
     if kind == "blind" and said != {"hold"}:
         why = f"policy {', '.join(sorted(said))}"
@@ -127,6 +132,9 @@ def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
     if _is_still(event, before, after):
         return
     word, then = _word(name, event["data"], before), _seen(after)
+    if word == "aborted" and before.over:
+        why = "aborted when nothing was left"
+        raise OutsideError(why)
     if word == "attempted" and after.phase == "dispatched":
         yield Step(word, then._replace(phase="attempted"))
         word = "dispatched"
@@ -150,7 +158,7 @@ def _is_still(event: Record, before: Entry, after: Entry) -> bool:
         case "bounced":
             return _spoiled(before)  # once is enough
         case "failed_terminal":
-            return bool(event["data"]["reason"] == "partial")  # told by the last part
+            return before.over  # told by the last part
         case _:
             return name in _STILL
 
@@ -202,4 +210,4 @@ def _seen(entry: Entry) -> Log:
 
 
 def _spoiled(entry: Entry) -> bool:
-    return any(part.end == "bounced" for part in entry.parts)
+    return any(part.end in ("refused", "bounced") for part in entry.parts)
