@@ -15,7 +15,6 @@ from attrs import define, field
 
 from turnfold import Inbound, Kernel, Never, NotNow, Settings, TurnHandle
 from turnfold.enums import DeliveryClass, Flush, Kind, Status
-from turnfold.errors import TurnfoldError
 from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.day.plan import ACCOUNTS, CLASSES, MINUTE, Plan, Update
@@ -39,7 +38,6 @@ class Inboxes:
     machine: Machine
     queues: dict[tuple[str, str], list[Update]] = field(factory=dict)
     tries: Counter[str] = field(factory=Counter)
-    unreadable: set[str] = field(factory=set)  # seen and passed over by the gateway
 
     def __attrs_post_init__(self) -> None:
         for update in self.plan.updates:
@@ -113,9 +111,9 @@ class Life:
                 await asyncio.sleep(self._quiet_s(queue, position))
                 await self._wobble()
                 update, position = queue[position], position + 1
-                yield self.read(update), str(position)
+                yield raw(update), str(position)
 
-        self.kernel.source(channel, stream, account=account)
+        self.kernel.source(channel, stream, account=account, read=read)
 
     def _quiet_s(self, queue: Sequence[Update], position: int) -> float:
         """How long until the next message comes."""
@@ -133,22 +131,6 @@ class Life:
             raise asyncio.CancelledError("by a client library")
         if dice < 0.010:
             raise SystemExit(1)
-
-    def read(self, update: Update) -> Inbound | None:
-        """What the author of a gateway writes: an update that is no message is noted
-        and passed over."""
-        place = "\a" if update.poison else update.conversation
-        try:
-            return Inbound(
-                update.channel,
-                account=update.account,
-                conversation=place,
-                message_id=update.id,
-                body={"text": update.id},
-            )
-        except TurnfoldError:
-            self._inboxes.unreadable.add(update.id)
-            return None
 
     # --- what is answered ---
 
@@ -176,6 +158,24 @@ class Life:
                 await self.alive()
             case _:
                 raise AttributeError(update.id)
+
+
+def raw(update: Update) -> dict[str, Any]:
+    """A message as its platform brings it. A poisoned one has no chat."""
+    known = {"id": update.id, "text": update.id}
+    whole = {**known, "account": update.account, "channel": update.channel}
+    return whole if update.poison else {**whole, "chat": update.conversation}
+
+
+def read(given: dict[str, Any]) -> Inbound:
+    """What the author of a gateway writes. Raises KeyError for a poisoned one."""
+    return Inbound(
+        given["channel"],
+        account=given["account"],
+        conversation=given["chat"],
+        message_id=given["id"],
+        body=given,
+    )
 
 
 def texts_of(update: Update) -> list[str]:

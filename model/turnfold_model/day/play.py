@@ -8,15 +8,24 @@ from pathlib import Path
 
 from attrs import define, field
 
-from turnfold import Kernel
+from turnfold import Inbound, Kernel, Unreadable
 from turnfold._decide.operator import REASON
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import Phase
 from turnfold.errors import TurnfoldError
 from turnfold.ports.store import Listing
-from turnfold_model.day.life import Inboxes, Life, texts_of
-from turnfold_model.day.plan import ACCOUNTS, HOUR, SECOND, Death, Jump, Outage, Plan
+from turnfold_model.day.life import Inboxes, Life, raw, read, texts_of
+from turnfold_model.day.plan import (
+    ACCOUNTS,
+    HOUR,
+    SECOND,
+    Death,
+    Jump,
+    Outage,
+    Plan,
+    Update,
+)
 from turnfold_model.day.platform import Platform
 from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.peek import Peek
@@ -247,11 +256,8 @@ class Day:
         life = self.life
         if life is None or not life.kernel.working or life.dead.is_set():
             return False
-        message = life.read(self.plan.update(name))
-        if message is None:
-            return True
         try:
-            well = await life.does(life.kernel.accept(message))
+            well = await life.does(life.kernel.accept(_pushed(self.plan.update(name))))
         except TurnfoldError:  # it closes just now
             return False
         if well:
@@ -287,3 +293,14 @@ class Day:
 
     def _kernel(self) -> Kernel:
         return self._living().kernel
+
+
+def _pushed(update: Update) -> Inbound | Unreadable:
+    """What a handler of webhooks hands to its kernel."""
+    try:
+        return read(raw(update))
+    except KeyError as exc:
+        error = f"no {exc}"
+        return Unreadable(
+            update.channel, account=update.account, raw=raw(update), error=error
+        )

@@ -1,5 +1,6 @@
 """What became of a day: the log, the platform's list, and what people have sent."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,7 @@ class Verdict:
     failed: Counter[str] = field(factory=Counter)
     lost: list[str] = field(factory=list)
     gap: list[str] = field(factory=list)
+    dead: set[str] = field(factory=set)  # kept, although nobody could read them
     breaches: list[str] = field(factory=list)
     witness: int = 0
     audit: bool = False
@@ -63,11 +65,16 @@ class _Judge:
     def look(self) -> None:
         for row in self._peek.list(Listing(prefix="turn:", limit=_ALL)):
             turn = self._peek.state(row.stream)
-            if isinstance(turn, Turn):
-                self._turns[turn.message_id] = turn
+            if isinstance(turn, Turn) and turn.dead:
+                raw = json.loads(self._peek.body(turn.stream, turn.body))
+                self.verdict.dead.add(raw["id"])
+            elif isinstance(turn, Turn):
+                self._turns[turn.message_id or ""] = turn
         self._parked()
         for update in self._day.plan.updates:
-            if not update.poison:
+            if update.poison:
+                self._judge_dead(update)
+            else:
                 self._judge(update)
 
     def _parked(self) -> None:
@@ -80,6 +87,16 @@ class _Judge:
                     text = f"parked although {entry.channel}: {row.stream}"
                     self.verdict.breaches.append(f"{text}, {row.reason}")
 
+    def _judge_dead(self, update: Update) -> None:
+        """A message that nobody can read is kept as it came."""
+        if update.id not in self.verdict.dead:
+            self._missing(update)
+
+    def _missing(self, update: Update) -> None:
+        told = self.verdict
+        missing = told.gap if update.id in self._day.gap.acked else told.lost
+        missing.append(f"{update.id} is not known")
+
     def _judge(self, update: Update) -> None:
         """One message. What the log says of it must be true, or it is lost."""
         turn, told = self._turns.get(update.id), self.verdict
@@ -88,8 +105,7 @@ class _Judge:
         shown = all((update.conversation, text) in self._shown for text in texts)
         told.delivered += shown and turn is not None
         if turn is None:
-            missing = told.gap if update.id in self._day.gap.acked else told.lost
-            missing.append(f"{update.id} is not known")
+            self._missing(update)
         elif not shown and not self._ended(turn):
             told.lost.append(f"{update.id}: {turn.phase}, {turn.outcome}, not shown")
 
@@ -166,7 +182,7 @@ def figures(day: Day, verdict: Verdict) -> dict[str, Any]:
         "jumps": day.jumps,
         "restores": day.restores,
         "acts_of_a_person": day.acted,
-        "poison": len(day.inboxes.unreadable),
+        "poison": len(verdict.dead),
         "failed": dict(verdict.failed),
         "gap": len(verdict.gap),
         "requests": platform.requests,
