@@ -68,6 +68,8 @@ if TYPE_CHECKING:
         WrongThreadError,
     )
     from turnfold.inbound import Inbound, Unreadable
+    from turnfold.inspect import Inspect
+    from turnfold.inspect.lookup import Filter
     from turnfold.messages import File, Native, Payload, Route, Text
     from turnfold.ports.channel import (
         Absent,
@@ -117,6 +119,7 @@ _HOMES = {
     "FailureClass": "enums",
     "FateUnknownError": "errors",
     "File": "messages",
+    "Filter": "inspect.lookup",
     "Flush": "enums",
     "Format": "enums",
     "Found": "ports.channel",
@@ -126,6 +129,7 @@ _HOMES = {
     "IllegalTransitionError": "errors",
     "Inbound": "inbound",
     "Unreadable": "inbound",
+    "Inspect": "inspect",
     "InvalidInputError": "errors",
     "Kernel": "api.kernel",
     "KeyTakenError": "errors",
@@ -204,6 +208,7 @@ __all__ = [
     "FailureClass",
     "FateUnknownError",
     "File",
+    "Filter",
     "Flush",
     "Format",
     "Found",
@@ -212,6 +217,7 @@ __all__ = [
     "Handler",
     "IllegalTransitionError",
     "Inbound",
+    "Inspect",
     "InvalidInputError",
     "Kernel",
     "KeyTakenError",

@@ -176,6 +176,7 @@ class Clock:
 
     @property
     def synchronised(self) -> bool | None:
+        """Does the system say that the wall clock is right? None: it does not say."""
         return self._vouched(self.mono_ms())
 
     def _read(self) -> tuple[int, int]:

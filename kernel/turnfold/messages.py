@@ -289,5 +289,8 @@ class Native:
 
     body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
 
+    def __reduce__(self) -> tuple[type["Native"], tuple[dict[str, Any]]]:
+        return Native, (dict(self.body),)
+
 
 Payload = Text | File | Native

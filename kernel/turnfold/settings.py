@@ -60,6 +60,42 @@ def _ms_or_none(default: int) -> int | None:
 
 @frozen(kw_only=True)
 class Settings:
+    """The limits and waits of a kernel. Each is checked when the object is made, and
+    InvalidInputError names the one that is wrong. Names that end in `_ms` are
+    milliseconds. "per part": of one visible message.
+
+    What ends a part or an entry:
+    - `max_failures` (8): failures that speak of the message, per part; at least 1
+    - `max_resends` (1): sendings again by a policy, per part, before it parks
+    - `max_crashes` (5): deaths of the process during attempts, before it is held
+    - `max_lookups` (8): look-ups that cannot tell, before the part parks
+    - `final_ttl_ms` (86,400,000): life of answers and notices without one of their own
+    - `block_ttl_ms` (600,000): life of blocks and tool messages
+
+    How an attempt goes:
+    - `attempt_deadline_ms` (60,000): wait for one call of a channel; a file gets more
+    - `settle_ms` (120,000): until a request of a dead sender cannot land any more
+    - `backoff_base_ms` (1,000): the first wait after a failure; it doubles
+    - `backoff_cap_ms` (900,000): the longest such wait
+    - `probe_ms` (10,000): not connected: wait before one message tries again
+    - `auth_probe_ms` (600,000): a refused token: wait before one message tries again
+    - `rate_limit_ms` (5,000): a rate limit that names no time
+    - `yield_retryable` (False): a head of a lane that waits for a retry lets others pass
+    - `yield_closed` (True): a head of a lane that is parked lets others pass
+
+    How a turn goes:
+    - `max_runs` (3): runs of the handler per turn that fail; at least 1
+    - `run_deadline_ms` (1,800,000): of one run; None: a run may take for ever
+    - `hook_deadline_ms` (60,000): of one call of a hook; None: no deadline
+    - `notices`: texts to the reader, by cause; a cause that is left out says nothing
+
+    How much at once:
+    - `concurrent_runs` (100): handlers that run at the same time
+    - `concurrent_sends` (1,000): calls of channels that are under way
+    - `max_open_entries` (1,000,000): open entries before `enqueue` is refused
+    - `drain_ms` (10,000): how long closing waits for calls that are under way
+    """
+
     max_failures: int = _some(8)  # per part, of those that speak of the message
     max_resends: int = _ms(1)  # by a policy, per part, before parking
     backoff_base_ms: int = _ms(1_000)

@@ -153,7 +153,7 @@ async def _outcome(said: str, call: Callable[[], Any]) -> str | None:
             None if len(text) < 1_000 else f"{said}: an error of {len(text)} characters"
         )
     except TimeoutError:
-        return None if said.startswith("settled") else f"{said}: hangs"
+        return None if said.startswith(("settled", "at_rest")) else f"{said}: hangs"
     except BaseException as exc:  # noqa: BLE001  this is what is looked for
         return f"{said}: {type(exc).__name__}: {exc}"[:200]
     return None

@@ -283,6 +283,16 @@ class OpenStreams:
     def turn_lanes(self) -> list[str]:
         return list(self._turn_lanes)
 
+    def at_rest(self) -> bool:
+        """Is nothing open but entries and turns that wait for a person?"""
+        if self._controls:
+            return False
+        return all(s in self.parked or self._is_held(s) for s in self._open)
+
+    def _is_held(self, stream: str) -> bool:
+        turn = self._states.get(stream)
+        return isinstance(turn, Turn) and turn.held
+
     def open_streams(self) -> list[str]:
         """Every entry that is open and every turn that is not answered yet."""
         return [*self._open, *self._controls]

@@ -117,6 +117,7 @@ class BlockingKernel:
     def accept(
         self, inbound: Inbound, *, cursor: SourceCursor | None = None
     ) -> BlockingTurn:
+        """Take a message in, as `Kernel.accept` does."""
         done: AcceptedTurn = self.call(self.kernel.accept(inbound, cursor=cursor))
         return BlockingTurn(
             turn_id=done.turn_id, status=done.status, new=done.new, owner=self
@@ -141,6 +142,7 @@ class BlockingKernel:
     unhold = _blocking(Kernel.unhold)
     redact = _blocking(Kernel.redact)
     settled = _blocking(Kernel.settled)
+    at_rest = _blocking(Kernel.at_rest)
 
     def ask(self, question: Callable[[Kernel], Any]) -> Any:
         """Run a function of the kernel in its thread: queries, health."""

@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
-Handler = Callable[[TurnHandle], Awaitable[Any]]
+Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
 
 class Handlers:
@@ -52,8 +52,8 @@ class Handlers:
         self.bugs = 0
 
     def register(self, handler: Handler, *, resume: bool) -> Handler:
-        if not inspect.iscoroutinefunction(handler):
-            problem = "on_turn needs an `async def` function"
+        problem = _problem(handler)
+        if problem is not None:
             raise InvalidInputError(field="handler", problem=problem)
         if self._handler is not None:
             raise InvalidInputError(field="handler", problem="there is one already")
@@ -156,9 +156,36 @@ class Handlers:
         return TurnHandle(self._kernel, turn, inbound, joined)
 
 
+def _problem(handler: object) -> str | None:
+    """Why this cannot be called with a turn; None if it can."""
+    if not callable(handler) or inspect.isclass(handler):
+        return f"expected a function of one turn, got {handler!r:.80}"
+    try:
+        inspect.signature(handler).bind(None)
+    except TypeError as exc:
+        return f"it is called with one argument, the turn: {exc}"
+    except ValueError:  # a builtin without a signature
+        return None
+    return None
+
+
+def _is_async(handler: object) -> bool:
+    call = getattr(handler, "__call__", None)  # noqa: B004  of an object
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+
+
+async def _given(handler: Handler, handle: TurnHandle) -> Any:
+    """What a handler returns. A plain function runs in a thread, where it may block; a
+    coroutine that it returns is awaited on the loop."""
+    if _is_async(handler):
+        return await handler(handle)
+    given = await asyncio.to_thread(handler, handle)
+    return await given if inspect.isawaitable(given) else given
+
+
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:
     """Call a handler. A text or payload that it returns is its reply."""
-    given = await handler(handle)
+    given = await _given(handler, handle)
     if isinstance(given, str | Payload):
         return await handle.reply(given)
     if given is not None:
@@ -234,6 +261,7 @@ class Hooks:
         return hook
 
     def tell(self, commit: Commit) -> None:
+        """The kernel calls this after each commit: news go to the log and to hooks."""
         for stream, event in commit.emitted:
             if type(event) not in _NEWS:
                 continue

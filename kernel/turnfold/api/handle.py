@@ -79,6 +79,7 @@ class TurnHandle:
 
     @property
     def id(self) -> str:
+        """The name of the turn, as every command takes it."""
         return self._turn.stream
 
     @property

@@ -40,6 +40,7 @@ class Wellness:
 
     @property
     def well(self) -> bool:
+        """True if there is no reason to look."""
         return not self.reasons
 
     def __bool__(self) -> bool:

@@ -159,8 +159,11 @@ class Kernel(Waiting, Commands, Health):
     def on_turn(
         self, handler: Handler | None = None, /, *, resume: bool = False
     ) -> Handler | Callable[[Handler], Handler]:
-        """Register the handler. `resume`: it takes up what an earlier run began, so
-        it may run again even if somebody has seen a part of the answer."""
+        """Register the handler: a function or object that is called with the turn. A
+        plain function runs in a thread; its return value is the reply. `resume`: it
+        takes up what an earlier run began, so it may run again even if somebody has
+        seen a part of the answer. Raises InvalidInputError if it cannot be called so,
+        or if there is a handler."""
         self._home.check()
         if handler is not None:
             return self._register(handler, resume=resume)

@@ -15,6 +15,7 @@ from turnfold.messages import check_id, check_timeout
 from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
+_REST_POLL_S = 0.01
 _CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
 
 
@@ -47,6 +48,28 @@ class Waiting:
             return await self._closed(stream, key)
         async with asyncio.timeout(wait / 1000):
             return await self._closed(stream, key)
+
+    async def at_rest(self, timeout_ms: int | None = None) -> None:
+        """Wait until nothing is open but what waits for a person: parked entries and
+        held turns. What waits for a time, a gate, a channel or a handler is waited for.
+        For tests, and for programs that end when their work is done. `timeout_ms`: how
+        long, None for ever. Raises TimeoutError, NotOpenError, and OwnedError in a
+        process that is not the worker."""
+        wait = check_timeout(timeout_ms)
+        self._home.check()
+        async with asyncio.timeout(None if wait is None else wait / 1000):
+            while not await self._rests():  # noqa: ASYNC110  no commit pays for it
+                await asyncio.sleep(_REST_POLL_S)
+
+    async def _rests(self) -> bool:
+        driver = self._open_driver()
+        if not self._owns:
+            raise OwnedError(path=self.store.address, owner="another process")
+        await driver.flusher.rested()
+        if not driver.book.at_rest() or await self.store.inbox(1):
+            return False
+        await driver.flusher.rested()
+        return driver.book.at_rest()
 
     async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
         self._home.check()

@@ -139,6 +139,7 @@ class Capabilities:
     placeholder: str = "\u2026"
 
     def of(self, kind: str) -> PartClass:
+        """The offer for one kind of part, such as "text"."""
         return self.parts.get(kind, _NOTHING_OFFERED)
 
 
@@ -192,7 +193,8 @@ class FullChannel(Channel, Protocol):
     """Every optional method, for reading; implement those that the platform offers."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """The platform's offer, for each kind of part; read once, at `attach`."""
 
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
