@@ -25,6 +25,7 @@ def test_nothing_goes_round_in_circles(config):
     assert always_ends(config)
 
 
+@pytest.mark.case("R06")
 @pytest.mark.parametrize("config", by_name(matrix.dropped()))
 def test_each_assumption_is_needed(config):
     assert explore(config).broken
