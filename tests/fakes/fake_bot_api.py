@@ -65,7 +65,7 @@ class FakeBotApi:
 
     def start(self) -> None:
         handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self._server = _Server(("127.0.0.1", self.port), handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,)).start()
@@ -256,6 +256,11 @@ class FakeBotApi:
             if (message.chat, message.id) == wanted:
                 return message
         raise ApiError(400, f"Bad Request: message to {what} not found")
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed in the middle of a request is no error of ours."""
 
 
 class _Handler(BaseHTTPRequestHandler):

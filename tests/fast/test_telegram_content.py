@@ -148,3 +148,16 @@ def test_a_native_call_names_its_method_and_may_name_its_chat() -> None:
 
 def test_a_file_is_one_part() -> None:
     assert [p.kind for p in plan(File(data=b"x", name="n"))] == ["file"]
+
+
+def test_a_native_call_shows_its_mark_in_the_language_that_it_is_written_in() -> None:
+    entity = {"offset": 0, "length": 1, "type": "bold"}
+    given = native_call(
+        Native({"text": "x", "entities": [entity]}), part(), marked=True
+    )[1]
+    assert (given["text"], given["entities"][0]["offset"]) == (
+        f"{MARKER}x",
+        len(MARKER),
+    )
+    other = Native({"text": "x", "parse_mode": "MarkdownV2"})
+    assert native_call(other, part(), marked=True)[1]["text"].startswith(r"\(may")

@@ -60,9 +60,11 @@ class TelegramChannel:
 
     `token`: of the bot. `base_url`: of a Bot API server, up to the token. `name` and
     `account`: as the kernel knows this bot. `editable`: see the module. `updates`: the
-    kinds of update to ask for. `rate_scope`: what a 429 holds back; Telegram does not
+    kinds of update to ask for. `quote`: an answer quotes the message that it answers.
+    `rate_scope`: what a 429 holds back; Telegram does not
     say whether it means the chat or the bot, and nearly always it means the chat. All
-    times in ms; a send takes at most connect plus request time.
+    times in ms; a send takes at most connect plus request time. After a death of the process
+    an edit of unknown fate is made again once `settle_ms` has passed.
     Raises MissingExtraError when the extra is not installed, InvalidInputError for a
     token that cannot be one.
     """
@@ -76,8 +78,9 @@ class TelegramChannel:
         account: str = "default",
         editable: bool = True,
         updates: Sequence[str] = UPDATES,
+        quote: bool = True,
         rate_scope: GateScope = GateScope.CONVERSATION,
-        settle_ms: int = 120_000,
+        settle_ms: int = 30_000,
         connect_timeout_ms: int = 10_000,
         request_timeout_ms: int = 30_000,
         upload_timeout_ms: int = 120_000,
@@ -94,6 +97,8 @@ class TelegramChannel:
         self._request_s = request_timeout_ms / 1000
         self._upload_s = upload_timeout_ms / 1000
         self._poll_s = poll_ms // 1000
+        # The decorations that no part of this channel has.
+        self._without = frozenset[str]() if quote else frozenset({"reply_to"})
         self._refused: OrderedDict[str, frozenset[str]] = OrderedDict()
         classes = (DeliveryClass.EDITABLE,) if editable else ()
         blind = PartClass(settle_ms=settle_ms)
@@ -128,11 +133,13 @@ class TelegramChannel:
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """One call of a method that sends."""
-        without = self._refused.get(key, frozenset())
+        without = self._without | self._refused.get(key, frozenset())
         if isinstance(part.payload, File):
             return await self._send_file(part, attempt, without)
         if isinstance(part.payload, Native):
-            method, given = self._content.native_call(part.payload, part)
+            method, given = self._content.native_call(
+                part.payload, part, marked=attempt.marked, without=without
+            )
             return await self._outcome(part, method, given)
         text = part.payload
         if attempt.act is PartAct.PLACEHOLDER:

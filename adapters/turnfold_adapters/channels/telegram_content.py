@@ -187,13 +187,36 @@ def where(part: Part, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     return found
 
 
-def native_call(payload: Native, part: Part) -> tuple[str, dict[str, Any]]:
+def native_call(
+    payload: Native,
+    part: Part,
+    *,
+    marked: bool = False,
+    without: frozenset[str] = frozenset(),
+) -> tuple[str, dict[str, Any]]:
     """`{"method": "sendPoll", ...}`: a method of the Bot API and its parameters; chat,
     topic and reply are added where the body does not name them. Without a method it is
-    a sendMessage."""
+    a sendMessage. The mark goes before its text, caption or question."""
     body = thawed(payload.body)
     method = str(body.pop("method", "sendMessage"))
-    return method, {**where(part), **body}
+    if marked:
+        _mark(body)
+    return method, {**where(part, without), **body}
+
+
+def _mark(body: dict[str, Any]) -> None:
+    for name, entities in (
+        ("text", "entities"),
+        ("caption", "caption_entities"),
+        ("question", "question_entities"),
+    ):
+        if isinstance(body.get(name), str):
+            written = body.get("parse_mode") == "MarkdownV2"
+            mark = MARKER.replace("(", r"\(").replace(")", r"\)") if written else MARKER
+            body[name] = mark + body[name]
+            for entity in body.get(entities) or ():
+                entity["offset"] += len(MARKER)
+            return
 
 
 def thawed(value: Any) -> Any:

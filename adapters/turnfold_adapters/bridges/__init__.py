@@ -1,0 +1,1 @@
+"""Existing applications of other frameworks, made durable."""

@@ -1,0 +1,34 @@
+"""Example bots on the FAKE Bot API, killed with SIGKILL in their work."""
+
+from pathlib import Path
+
+import pytest
+from tests.fakes.killing import Play
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = [pytest.mark.timeout(180), pytest.mark.case("T07", "Z09")]
+
+
+@pytest.mark.parametrize(("seed", "faults"), [(1, 0.0), (2, 0.08)])
+def test_a_killed_bot_answers_each_message_once(
+    tmp_path: Path, seed: int, faults: float
+) -> None:
+    script = EXAMPLES / "telegram" / "echo.py"
+    play = Play(script, tmp_path / "bot.db", "You said: {}".format, seed=seed)
+    play.faults = faults
+    played = play.run()
+    assert (played.lost, played.doubled) == (0, 0), played
+    assert played.kills >= play.kills, played
+    assert played.strays <= played.kills + 24 * faults, played
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_a_killed_application_of_python_telegram_bot_answers_each_message_once(
+    tmp_path: Path, seed: int
+) -> None:
+    script = EXAMPLES / "ptb" / "bot.py"
+    play = Play(script, tmp_path / "bot.db", "You said: {}".format, seed=seed)
+    played = play.run()
+    assert (played.lost, played.doubled) == (0, 0), played
+    assert played.kills >= play.kills, played
+    assert played.strays <= played.kills, played

@@ -1,0 +1,108 @@
+"""Plays a Telegram bot, a program of its own, on the FAKE Bot API: users write, the
+process is killed with SIGKILL again and again, and the fake's list is counted."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .fake_bot_api import TOKEN, FakeBotApi, Fault
+
+PLACEHOLDER = "\u2026"
+MARK = "(may be a duplicate) "
+CHATS = 4
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Played:
+    messages: int
+    kills: int
+    lost: int  # messages without an answer on the platform
+    doubled: int  # answers that stand there more than once
+    marked: int  # of them, those that say so
+    strays: int  # placeholders that were left over
+
+
+@dataclass
+class Play:
+    script: Path
+    store: Path
+    answer: Callable[[str], str]
+    messages: int = 24
+    kills: int = 6
+    seed: int = 1
+    faults: float = 0.0  # this part of calls is cut after acceptance, as many are 429
+
+    def run(self) -> Played:
+        chance = random.Random(self.seed)
+        with FakeBotApi() as api:
+            bot = self._start(api)
+            try:
+                for number in range(self.messages):
+                    if chance.random() < self.kills / self.messages:
+                        bot = self._kill(api, bot, chance)
+                    self._plan_faults(api, chance)
+                    api.says(1 + number % CHATS, f"message {number}")
+                    time.sleep(chance.uniform(0, 0.1))
+                for _ in range(max(0, self.kills - self._killed)):
+                    bot = self._kill(api, bot, chance)
+                self._wait(lambda: not self._missing(api))
+                time.sleep(1)  # for what should not come
+            finally:
+                bot.terminate()
+                bot.wait(20)
+            return self._count(api)
+
+    _killed = 0
+
+    def _start(self, api: FakeBotApi) -> subprocess.Popen[bytes]:
+        facts = {"BOT_TOKEN": TOKEN, "BOT_API": api.base_url, "SETTLE": "300"}
+        command = [sys.executable, str(self.script), str(self.store)]
+        return subprocess.Popen(command, env={**os.environ, **facts})
+
+    def _kill(
+        self, api: FakeBotApi, bot: subprocess.Popen[bytes], chance: random.Random
+    ) -> subprocess.Popen[bytes]:
+        """After a few calls of this life, so that it dies in its work."""
+        wanted = len(api.calls) + chance.randint(4, 16)
+        self._wait(lambda: len(api.calls) >= wanted, 5.0)
+        time.sleep(chance.uniform(0, 0.03))
+        bot.send_signal(signal.SIGKILL)
+        bot.wait()
+        self._killed += 1
+        return self._start(api)
+
+    def _plan_faults(self, api: FakeBotApi, chance: random.Random) -> None:
+        for fault in (Fault.CUT_AFTER, Fault.RATE_LIMITED):
+            if chance.random() < self.faults:
+                api.script(fault)
+
+    def _missing(self, api: FakeBotApi) -> list[str]:
+        shown = "\n".join(api.texts())
+        wanted = (self.answer(f"message {n}") for n in range(self.messages))
+        return [words for words in wanted if f"{words}\n" not in f"{shown}\n"]
+
+    def _wait(self, what: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+        until = time.monotonic() + seconds
+        while not what() and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def _count(self, api: FakeBotApi) -> Played:
+        texts = api.texts()
+        bare = Counter(text.removeprefix(MARK) for text in texts)
+        strays = bare.pop(PLACEHOLDER, 0)
+        return Played(
+            messages=self.messages,
+            kills=self._killed,
+            lost=len(self._missing(api)),
+            doubled=sum(count - 1 for count in bare.values()),
+            marked=sum(text.startswith(MARK) for text in texts),
+            strays=strays,
+        )
