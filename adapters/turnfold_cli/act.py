@@ -21,7 +21,7 @@ from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
 from turnfold_cli.output import clean, console, plain, say_json
 
 
-def _who() -> str:
+def named() -> str:
     """The name of whoever types; a container may have no user of that number."""
     try:
         return getpass.getuser()
@@ -160,7 +160,7 @@ def _perform(
     act: _Act, wanted: str, by: str | None, address: str, *, as_json: bool
 ) -> None:
     with answering(as_json=as_json):
-        who = by or _who()
+        who = by or named()
         stream, done, following = asyncio.run(_done(act, wanted, who, address))
         if as_json:
             facts = {"id": stream, "act": done, "by": who, "next": plain(following)}

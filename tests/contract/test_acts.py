@@ -263,3 +263,17 @@ def test_an_act_makes_no_store(tmp_path: Path) -> None:
     done = run("retry", "x", "-s", str(tmp_path / "none.db"))
     assert done.exit_code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.case("W14")
+async def test_a_person_says_that_a_store_is_a_restored_copy(tmp_path: Path) -> None:
+    gateway = Gateway(store=in_file(tmp_path / "g.db"))
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    waits = (await kernel.enqueue(route(), "x")).entry_id
+    words = ("restored", "-s", str(tmp_path / "g.db"), "--by", "ann")
+    done = await asyncio.to_thread(run, *words)
+    assert done.exit_code == 0, done.output
+    assert "what was open waits for a person, by ann" in " ".join(done.stdout.split())
+    assert entry(kernel, waits).phase is Phase.PARKED
+    await gateway.end()

@@ -59,6 +59,9 @@ _UNREADABLE = (
 )
 
 
+DECLARE = "declare_restored"  # only a worker can do it: it speaks of attempts
+
+
 # --- written by the caller ---------------------------------------------------------
 
 
@@ -290,5 +293,6 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "resubmit": _operate(operator.resubmit),
         "unhold": _operate(operator.unhold),
         "redact": _operate(operator.redact),
+        DECLARE: _operate(operator.declared),
     }
 )

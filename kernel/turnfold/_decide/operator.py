@@ -424,6 +424,33 @@ def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool
     return True
 
 
+def declared(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
+    """A person says that this store is a restored copy, also where nothing shows it.
+    An attempt or a run of this worker goes on: it began after the copy was put here."""
+    epoch, here = draft.fence().epoch, draft.position
+    names = draft.open_streams()
+    states = all_of(partial(_readable, draft, name) for name in names)  # in one fetch
+    note = why[:_NOTE] or None
+    said = Restored(position_seen=here, position_found=here, hash="", by=by, note=note)
+    draft.emit(stream, said)
+    for name, state in zip(names, states, strict=True):
+        if not _in_hand(state, epoch):
+            _suspect(draft, name)
+
+
+_NOTE = 4096  # characters
+
+
+def _in_hand(state: State | None, epoch: int) -> bool:
+    match state:
+        case Entry(phase=Phase.ATTEMPTED | Phase.DISPATCHED, fence=fence):
+            return fence == epoch
+        case Turn(phase=TurnPhase.RUNNING, fence=fence):
+            return fence == epoch
+        case _:
+            return False
+
+
 def _same(event: Restored, known: object) -> bool:
     return (
         isinstance(known, Restored)

@@ -111,6 +111,9 @@ class View(Protocol):
     def turn_lane(self, lane: str) -> Iterator[str]:
         """The accepted and running turns of a lane, in order."""
 
+    def open_streams(self) -> Sequence[str]:
+        """Every entry that is open and every turn that is not answered yet."""
+
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
 
@@ -317,6 +320,10 @@ class UnitOfWork:
             now = self.touched.get(entry.stream, entry)
             if type(now) is Entry and now.phase not in CLOSED:
                 yield now
+
+    def open_streams(self) -> Sequence[str]:
+        """Those of earlier commits."""
+        return self.below.open_streams()
 
     def _queued(self, lane: str) -> Iterator[State]:
         born = map(self.touched.__getitem__, self._lanes.get(lane, ()))

@@ -141,6 +141,7 @@ class BlockingKernel:
     resubmit = _blocking(Kernel.resubmit)
     unhold = _blocking(Kernel.unhold)
     redact = _blocking(Kernel.redact)
+    declare_restored = _blocking(Kernel.declare_restored)
     settled = _blocking(Kernel.settled)
     at_rest = _blocking(Kernel.at_rest)
 

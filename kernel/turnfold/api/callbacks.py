@@ -315,6 +315,11 @@ class Hooks:
             self._line_up(self.unread, state)
 
     def _call_restored(self, event: Restored) -> None:
+        if event.by is not None:
+            text = "%s says that the store is a restored copy; what is open in it waits"
+            _LOG.error(text + " for a person", event.by, extra={"by": event.by})
+            self._line_up(self.restored, event)
+            return
         _LOG.error(
             "the store is an older copy of itself: it ends at position %s and had got "
             "to %s; what is open in it waits for a person",

@@ -159,6 +159,8 @@ class Alone:
                 )
                 return
             for command in await self._store.inbox():
+                if command.kind == inbox.DECLARE:
+                    return  # for the next worker, before all that was posted later
                 await self._apply_one(journal, command)
         finally:
             self._ownership.release()

@@ -461,6 +461,21 @@ class Commands:
         why = check_text("why", why)
         await self._operate(operator.unhold, "unhold", turn, "turn", by=by, why=why)
 
+    async def declare_restored(self, *, by: str, why: str = "") -> bool:
+        """Say that the store is a restored copy, also where it cannot notice that, as
+        when its side files were copied with it: every open entry is parked or in doubt,
+        every open turn is held. Do it before the worker of the copy starts; attempts
+        and runs that are under way go on. `by` and `why`: for the log. True if it is
+        done, False if it waits in the inbox: the next worker does it first."""
+        said: dict[str, Any] = {"by": check_id("by", by)}
+        said["why"] = check_text("why", why)
+        decision = partial(operator.declared, stream="store", **said)
+        try:
+            await self._do(decision, inbox.DECLARE, "store", said)
+        except RequestedError:
+            return False
+        return True
+
     async def redact(self, stream: str, *, by: str) -> bool:
         """Erase for good what a turn or an entry has stored: payloads, files, texts of
         errors. Its events stay, with their ids and times. A turn takes its entries with

@@ -168,6 +168,9 @@ class ReadModel:
     def closed_gates(self) -> Sequence[Gate]:
         raise NotImplementedError  # only the worker asks
 
+    def open_streams(self) -> Sequence[str]:
+        raise NotImplementedError  # only the worker asks
+
     def holding(self, gate: str) -> Gate | None:
         state = self.state(gate)
         return state if isinstance(state, Gate) and state.closed else None

@@ -221,6 +221,9 @@ def _ledger(event: Event) -> str:
             return f"store {event.store} created"
         case t.WorkerStarted():
             return f"worker {event.owner} began epoch {event.epoch}"
+        case t.Restored(by=str()):
+            note = f": {event.note}" if event.note else ""
+            return f"said to be a restored copy{by(event.by)}{note}"
         case t.Restored():
             lost = f"{event.position_seen}, found at {event.position_found}"
             return f"an older copy was put in its place: it had got to {lost}"

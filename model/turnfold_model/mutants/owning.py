@@ -26,6 +26,27 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "a store that a person calls a restored copy is trusted",
+        "turnfold._decide.operator:declared",
+        "not _in_hand(state, epoch)",
+        "False",
+        "test:contract/test_declared_restored.py::parked_and_held",
+    ),
+    _broken(
+        "a declared restore takes an attempt of this worker for one of the copy",
+        "turnfold._decide.operator:declared",
+        "not _in_hand(state, epoch)",
+        "True",
+        "test:contract/test_declared_restored.py::goes_on",
+    ),
+    _broken(
+        "a client without rights declares a restore",
+        "turnfold.api.client:Alone._apply",
+        "command.kind == inbox.DECLARE",
+        "False",
+        "test:contract/test_declared_restored.py::before_the_worker",
+    ),
+    _broken(
         "a caller that gives up waiting leaves its place",
         "turnfold.api.waiting:Waiting._awaited",
         "not waiters and self._waiters.get(stream) is waiters",

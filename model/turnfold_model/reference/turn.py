@@ -210,9 +210,13 @@ def worker_started(store: Ledger | None, data: Record) -> Ledger:
 
 
 def store_restored(store: Ledger | None, data: Record) -> Ledger:
-    whole(data, "position_seen", 0)
-    whole(data, "position_found", 0)
-    words(data, "hash")
+    seen = whole(data, "position_seen", 0)
+    found = whole(data, "position_found", 0)
+    if "by" in data:  # a person says so: nothing was seen
+        words(data, "by")
+        need(seen == found, "field", f"a person's word names {seen} and {found}")
+    else:
+        words(data, "hash")
     return store or Ledger(phase="new")
 
 

@@ -1,0 +1,32 @@
+"""`restored`: a person says that a store is a restored copy."""
+
+import asyncio
+
+from turnfold import Kernel
+from turnfold_cli.act import By, Why, named
+from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
+from turnfold_cli.output import clean, console, say_json
+
+
+def restored(
+    by: By = None, why: Why = "", store: StorePath = STORE, as_json: AsJson = False
+) -> None:
+    """Say that the store is a restored copy: all that is open in it may have been done
+    already, so it waits for a person. Do this before the worker starts."""
+    with answering(as_json=as_json):
+        person = by or named()
+        done = asyncio.run(_done(store, person, why))
+        if as_json:
+            say_json({"act": "restored", "by": person, "done": done})
+            return
+        waits = "it is in the inbox: the next worker does it before all else"
+        text = "what was open waits for a person" if done else waits
+        console().print(clean(f"{store}: {text}, by {person}"), markup=False)
+        console().print("see: turnfold list --status parked", markup=False)
+
+
+async def _done(address: str, person: str, why: str) -> bool:
+    async with opened(address):  # nothing is made where no store is
+        pass
+    async with Kernel(address, work=False) as kernel:
+        return await kernel.declare_restored(by=person, why=why)
