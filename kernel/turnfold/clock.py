@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from attrs import define, frozen
@@ -79,6 +80,12 @@ def _boot_id() -> str:
         return ""
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    """Loaded once: each loading makes classes, and the clock asks four times a second."""
+    return ctypes.CDLL(None)
+
+
 def _synchronised() -> bool | None:
     """What the operating system says of its wall clock. None: it does not say."""
     if sys.platform != "linux":
@@ -86,7 +93,7 @@ def _synchronised() -> bool | None:
     if _SYNCHRONISED.exists():
         return True
     try:
-        answer: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_SPARE))
+        answer: int = _libc().adjtimex(ctypes.create_string_buffer(_SPARE))
     except (OSError, AttributeError):
         return None
     return None if answer < 0 else answer != _TIME_ERROR

@@ -11,9 +11,10 @@ import pytest
 from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected, Settings
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed
-from turnfold._runtime.calls import Call
+from turnfold._runtime.calls import Calls, contained
 from turnfold.enums import Phase, TurnOutcome
 from turnfold.errors import (
+    BusyError,
     ContractError,
     CorruptLogError,
     DiskError,
@@ -690,26 +691,47 @@ async def test_a_decision_that_fails_half_way_leaves_nothing_behind(
 
 
 async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
-    lone: Gateway, recwarn: pytest.WarningsRecorder
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     """Python warns of one that was never awaited, in whatever runs when it notices."""
-    kernel = await lone.start()
-    calls = driver_of(kernel).sender.calls
-    begin = calls.begin
-    begun: list[Call] = []
-
-    def cut(method: Any, *arguments: Any, **more: Any) -> Call:
-        begun.append(begin(method, *arguments, **more))
-        calls.cancel_all()
-        return begun[-1]
-
-    calls.begin = cut  # type: ignore[method-assign]
-    done = await kernel.enqueue(route(), "x")
-    await spin()
+    calls = Calls()
+    call = calls.begin(contained, asyncio.sleep, 1)
+    calls.cancel_all()
+    end = await call.ended
     gc.collect()
-    assert [call.begun for call in begun] == [False]
-    assert entry(kernel, done.entry_id).doubt
+    assert not call.begun
+    assert end is not None
+    assert end.cancelled
     assert not [str(warning.message) for warning in recwarn]
+
+
+async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
+    wild: Gateway,
+) -> None:
+    """The cancellation would come at the program's next wait, which is for the record of
+    the outcome: here the store is busy at first."""
+
+    class Cancelling:
+        async def send(self, part: object, key: str, attempt: object) -> Accepted:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            driver.submit = busy  # type: ignore[method-assign]
+            return Accepted(receipt=Receipt(ids=(key,)))
+
+    def busy(_decision: Any, _wanted: object = None) -> asyncio.Future[Any]:
+        driver.submit = submit  # type: ignore[method-assign]
+        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        refused.set_exception(BusyError(path="the store", waited_ms=1))
+        return refused
+
+    wild.channels = {("t", "default"): Cancelling()}
+    kernel = await wild.start()
+    driver = driver_of(kernel)
+    submit = driver.submit
+    done = await kernel.enqueue(route(), "x")
+    await kernel.settled(done.entry_id, 2_000)
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
 
 
 async def test_what_is_set_in_a_context_stays_there(wild: Gateway) -> None:

@@ -139,10 +139,11 @@ async def test_a_placeholder_that_is_gone_is_made_anew(gateway: Gateway):
 @pytest.mark.parametrize("acts", [(), (accept(),), (accept(), accept())])
 async def test_a_kill_at_any_call_shows_the_answer_once(gateway: Gateway, acts):
     editing(gateway)
-    gateway.platform.plays(*acts, hang(lands=True))
+    hangs = [hang(lands=True)] if len(acts) < 2 else []  # two calls are all there are
+    gateway.platform.plays(*acts, *hangs)
     kernel = await gateway.start()
     done = await kernel.enqueue(route(), "hi")
-    await until(lambda: len(gateway.platform.calls) > len(acts) or len(acts) == 2)
+    await until(lambda: not hangs or len(gateway.platform.calls) > len(acts))
     kernel = await gateway.restart(kernel)
     assert await settled(gateway, kernel, done.entry_id) is Phase.DELIVERED
     assert gateway.platform.contents == ["hi"]

@@ -1,8 +1,9 @@
 """The border to foreign code: handlers, sources, hooks and channels are called here only.
 
 `contained` and `answered` make one call and never raise what foreign code raises, of
-whatever class it is. `Calls` gives each call a task of its own and a deadline. What
-reaches the rest of the kernel is a CallResult, and nothing else.
+whatever class it is. `Calls` gives each call a deadline, and a task: its own, or for a
+send that of its program. What reaches the rest of the kernel is a CallResult, and
+nothing else.
 
 A deadline ends waiting. A call that does not end when it is cancelled still counts as
 alive, and nothing may be concluded from its silence. So its caller gets None, which says
@@ -16,6 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -158,28 +160,50 @@ def end_of(task: asyncio.Task[CallResult]) -> CallResult:
 _INSIDE: ContextVar["asyncio.Task[Any] | None"] = ContextVar("inside", default=None)
 
 
-class Call:
-    """One call, begun by Calls. Await `ended`: its end, or None if it hangs, or if
-    `listens` and its deadline has passed."""
+class LeftError(Exception):
+    """A call has ended in a task that its program has left."""
 
-    __slots__ = ("begun", "ended", "listens", "reprieved", "span", "task", "timed_out")
+    def __init__(self, end: CallResult) -> None:
+        super().__init__()
+        self.end = end
+
+
+class Call:
+    """One call. `tell` gets its end once, or None if the call hangs. One that `listens`
+    is told None at its deadline and runs on, so that a late success is heard; it is
+    cancelled after the same time once more."""
+
+    __slots__ = (
+        *("begun", "cut", "ended", "listens", "over", "reprieved"),
+        *("span", "task", "tell", "timed_out"),
+    )
 
     def __init__(
         self,
-        ended: asyncio.Future[CallResult | None],
-        span: float | None,
+        tell: Callable[[CallResult | None], None],
+        deadline_ms: int | None,
         *,
         listens: bool,
     ) -> None:
-        self.ended = ended
-        self.span, self.listens = span, listens  # seconds; None: no deadline
+        self.tell, self.listens = tell, listens
+        self.span = None if deadline_ms is None else deadline_ms / 1000  # seconds
+        self.ended: asyncio.Future[CallResult | None]  # of a call with its own task
         self.task: asyncio.Task[CallResult]
-        self.begun = self.timed_out = False
+        self.begun = self.timed_out = self.over = False
+        self.cut = False  # cancelled by Calls
         self.reprieved = False  # it has had its one more round after a stall
 
     def settle(self, end: CallResult | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(end)
+        if not self.over:
+            tell = self.tell
+            self.be_over()
+            tell(end)
+
+    def be_over(self) -> None:
+        """Nothing more is told. A call and its caller must not hold each other: else
+        each message leaves work for the collector."""
+        self.over = True
+        del self.tell
 
     def in_time(self, end: CallResult | None) -> CallResult | None:
         """An end that its deadline brought is no cancellation by the call itself."""
@@ -197,6 +221,11 @@ class Call:
             return end_of(self.task)
 
 
+def _answer(ended: asyncio.Future[CallResult | None], end: CallResult | None) -> None:
+    if not ended.done():  # else who waited was cancelled
+        ended.set_result(end)
+
+
 class Calls:
     """The calls that are under way, each with its deadline."""
 
@@ -212,18 +241,41 @@ class Calls:
         method: Callable[..., Calling],
         *arguments: Any,
         deadline_ms: int | None = None,
-        listens: bool = False,
     ) -> Call:
-        """Make a call; `method` gives a coroutine that raises nothing. At its
-        deadline it is cancelled. With `listens` the caller gets None at the deadline, the
-        call runs on, so that a late success is heard, and it is cancelled after the same
-        time once more."""
+        """Make a call in a task of its own, and await `ended`; `method` gives a coroutine
+        that raises nothing. At its deadline the call is cancelled."""
         loop = asyncio.get_running_loop()
-        span = None if deadline_ms is None else deadline_ms / 1000
-        call = Call(loop.create_future(), span, listens=listens)
-        self._watch(call, span)
+        ended: asyncio.Future[CallResult | None] = loop.create_future()
+        call = Call(partial(_answer, ended), deadline_ms, listens=False)
+        call.ended = ended
+        self._watch(call, call.span)
         call.task = loop.create_task(self._make(call, method, arguments))
         return call
+
+    async def here(
+        self, call: Call, method: Callable[..., Calling], *arguments: Any
+    ) -> CallResult:
+        """Make a call in the caller's own task, which spares a task. Where `call.tell`
+        is told before the call ends, the caller's work goes on elsewhere, and all that
+        is left to do in this task is to wait for the end: LeftError brings it. So it is
+        where somebody else has cancelled the task: the cancellation may still come."""
+        task: Any = asyncio.current_task()
+        call.task, call.begun = task, True
+        self._watch(call, call.span)
+        _INSIDE.set(task)
+        self._live.add(task)
+        try:
+            end = await method(*arguments)
+        finally:
+            self._live.discard(task)
+            _INSIDE.set(None)  # else the task and its context hold each other
+        self._forget(call)
+        if task.cancelling() and not (call.cut and task.uncancel() == 0):
+            call.settle(end)
+        if call.over:
+            raise LeftError(end)
+        call.be_over()
+        return end
 
     async def ask(
         self,
@@ -267,6 +319,7 @@ class Calls:
             end = await method(*arguments)
         finally:
             self._live.discard(task)
+            _INSIDE.set(None)  # else the task and its context hold each other
         self._forget(call)
         call.settle(end)
         return end
@@ -290,6 +343,7 @@ class Calls:
     def _cancel(self, call: Call) -> None:
         """Ask it to end, and wait no longer than the grace."""
         self._forget(call)
+        call.cut = True
         call.task.cancel()
         if call.begun:
             asyncio.get_running_loop().call_later(GRACE_S, call.settle, None)

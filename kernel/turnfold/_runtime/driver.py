@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextvars import copy_context
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,7 +19,7 @@ from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
 from turnfold._log.bodies import fetch_payload, read_body
 from turnfold._runtime import scheduler
-from turnfold._runtime.calls import told
+from turnfold._runtime.calls import LeftError, told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
 from turnfold._runtime.flow import Flow
@@ -52,7 +53,7 @@ from turnfold._runtime.sender import (
     unreadable,
 )
 from turnfold._state.entry import Entry
-from turnfold._state.fold import Gate, State
+from turnfold._state.fold import State
 from turnfold.clock import Clock
 from turnfold.enums import CLOSED, FailureClass
 from turnfold.errors import (
@@ -110,9 +111,19 @@ class Dispatcher:
             return DRAIN
         return await self._sender.prepare(channel, attempt, entry)
 
-    async def send(self, attempt: AttemptRef) -> Outcome:
-        """As soon as there is a slot for it."""
+    async def send(
+        self, attempt: AttemptRef, go_on: Callable[[Outcome], None]
+    ) -> Outcome:
+        """As soon as there is a slot for it. `go_on`: see Sender.send."""
         await self._slots.acquire()
+        left = False
+
+        def leave(outcome: Outcome) -> None:
+            nonlocal left
+            left = True
+            self._slots.release()
+            go_on(outcome)
+
         try:
             try:
                 entry = await self._find(attempt.entry)
@@ -121,9 +132,10 @@ class Dispatcher:
             channel = self._channel(entry)
             if channel is None:
                 return _detached(entry)
-            return await self._sender.send(channel, attempt, entry)
+            return await self._sender.send(channel, attempt, entry, leave)
         finally:
-            self._slots.release()
+            if not left:
+                self._slots.release()
 
     async def reconcile(self, stream: str) -> Asked:
         entry = await self._find(stream)
@@ -196,7 +208,8 @@ class Driver:
         self.draining = False
         self.deposed = self._abandoned = False
         self.troubles = 0
-        self.live: dict[Key, asyncio.Task[None]] = {}
+        self.live: dict[Key, asyncio.Task[Any]] = {}
+        self._context = copy_context()
         self._again: set[Key] = set()
         self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled where they wait
         self._at_rest = asyncio.Event()
@@ -205,20 +218,17 @@ class Driver:
 
     def moved(self, commit: Commit) -> None:
         """Give every program that has something to do now a chance to do it."""
-        states, gates = list(commit.moved.values()), False
+        states = list(commit.moved.values())
         for state in states:
             if isinstance(state, Entry):
                 self.register.moved(state)
                 if state.phase in CLOSED:
                     self.sender.forget(state)
-            elif isinstance(state, Gate):
-                gates = True
         if self.works:
             self.sender.bodies.keep(commit.bodies)
             self._take_up(commit.attempts)
             self.retractor.moved(commit)
-            if gates or self.flow.knows:
-                self.flow.moved(states, self.clock.now())
+            self.flow.moved(states)
             self.start(scheduler.after(states, self.book, self.epoch, self.register))
             self._set_alarm()
         self._watch(commit)
@@ -238,10 +248,10 @@ class Driver:
     def _take_up(self, attempts: Iterable[AttemptRef]) -> None:
         self.start(scheduler.taken_up(attempts, self.register))
 
-    async def _run(self, key: Key, program: Program) -> None:
-        """One program, from its beginning to its end."""
+    async def _run(self, key: Key, program: Program, answer: Any = None) -> Any:
+        """One program, from its beginning to its end. `answer`: to the effect where it
+        goes on. A task that its program has left gives the end of its call."""
         until: int | None = None
-        answer: Any = None
         error: Exception | None = None
         try:
             while True:
@@ -250,29 +260,45 @@ class Driver:
                 try:
                     if self._probe is not None:
                         self._probe("before", effect)
-                    answer = await self._perform(key, effect)
+                    answer = await self._perform(key, program, effect)
                 except (StoreError, UsageError) as exc:
                     error = exc
                 if self._probe is not None:
                     self._probe("after", effect)
         except StopIteration as stop:
             until = stop.value
+        except LeftError as left:
+            return left.end
         except asyncio.CancelledError:
-            pass  # ended from outside, where it stands
+            program.close()  # ended from outside, where it stands
         except Exception:  # noqa: BLE001  a broken program must not stop the others
             until = self._broke(key)
-        finally:
             program.close()
-        self._ended(key, until)
+        # An adapter may have set variables in the context of this task.
+        self._context.copy().run(self._ended, key, until)
+        return None
 
-    def _perform(self, key: Key, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
+    def _go_on(
+        self, key: Key, program: Program, effect: Effect, outcome: Outcome
+    ) -> None:
+        """The task of a send waits for a call that hangs: its program gets another."""
+        if self._abandoned:
+            return
+        if self._probe is not None:
+            self._probe("after", effect)
+        self.live[key] = asyncio.get_running_loop().create_task(
+            self._run(key, program, outcome), context=self._context.copy()
+        )
+
+    def _perform(self, key: Key, program: Program, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
         """What brings the answer. Not a coroutine around another one: each of them is
         passed through again when the answer comes."""
         match effect:
             case Append(decision=decision):
                 return self.submit(decision)
             case Send(attempt=attempt):
-                return self.dispatcher.send(attempt)
+                go_on = partial(self._go_on, key, program, effect)
+                return self.dispatcher.send(attempt, go_on)
             case Prepare(attempt=attempt):
                 return self.dispatcher.prepare(attempt)
             case Reconcile(entry=entry):

@@ -214,15 +214,16 @@ class Flow:
         pace = self._paces.get(gates_of(lane)[0])
         return 0 if pace is None else pace.refused
 
-    def moved(self, states: Sequence[State], now: int) -> None:
+    def moved(self, states: Sequence[State]) -> None:
         """Learn from a commit. Gates first: an entry that was refused is no success."""
         for state in states:
             if isinstance(state, Gate):
-                self._gate(state, now)
+                self._gate(state, self._clock.now())
             elif self._failing and isinstance(state, Entry):
                 self._works(state)
         if not self._paces:
             return
+        now = self._clock.now()
         for state in states:
             if isinstance(state, Entry):
                 for name in gates_of(state.lane):

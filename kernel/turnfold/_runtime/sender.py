@@ -163,9 +163,15 @@ class Sender:
         return channel.prepared(end)
 
     async def send(
-        self, channel: AttachedChannel, attempt: AttemptRef, entry: Entry
+        self,
+        channel: AttachedChannel,
+        attempt: AttemptRef,
+        entry: Entry,
+        go_on: Callable[[Outcome], None],
     ) -> Outcome:
-        """One call for an attempt in the life of this process, whatever happens."""
+        """One call for an attempt in the life of this process, whatever happens. It is
+        made in the caller's task; `go_on` gets the outcome where that task cannot go on,
+        because the call hangs, and LeftError is raised at the end of the call."""
         taken = self._register.find(attempt)
         if taken is None:  # a late receipt came first (INV-4)
             return Unknown(cause="overtaken")
@@ -185,20 +191,20 @@ class Sender:
             taken.outcome = unreadable(exc)
             return taken.outcome
         envelope = self._envelope(attempt, entry)
+
+        def ended(end: CallResult | None) -> Outcome:
+            self._over(entry.stream, call, end, channel, attempt)
+            taken.outcome = outcome = self._outcome(channel, call, end)
+            return outcome
+
         span = self._deadline_ms(part)
+        call = Call(lambda end: go_on(ended(end)), span, listens=True)
         if entry.act is PartAct.EDIT:
             handle = Receipt(ids=entry.handle)
-            call = self.calls.begin(
-                channel.edit, handle, part, envelope, deadline_ms=span, listens=True
+            return ended(
+                await self.calls.here(call, channel.edit, handle, part, envelope)
             )
-        else:
-            call = self.calls.begin(
-                channel.send, part, envelope, deadline_ms=span, listens=True
-            )
-        end = await call.ended
-        self._over(entry.stream, call, end, channel, attempt)
-        taken.outcome = outcome = self._outcome(channel, call, end)
-        return outcome
+        return ended(await self.calls.here(call, channel.send, part, envelope))
 
     def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
         """The payload of the call, if it need not be read."""

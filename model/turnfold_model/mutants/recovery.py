@@ -147,6 +147,20 @@ RECOVERY: Final = (
         f"{_DEADLINES}::a_receipt_after_the_deadline",
     ),
     _broken(
+        "a task goes on with a program that has left it",
+        "turnfold._runtime.calls:Calls.here",
+        "call.over",
+        "False",
+        f"{_DEADLINES}::a_receipt_after_the_deadline",
+    ),
+    _broken(
+        "a program goes on in a task that its adapter has cancelled",
+        "turnfold._runtime.calls:Calls.here",
+        "task.cancelling() and not (call.cut and task.uncancel() == 0)",
+        "False",
+        "test:contract/test_behaviour_faults.py::cancels_its_own_task",
+    ),
+    _broken(
         "a call is judged at once after a stall of the loop",
         "turnfold._runtime.calls:Calls._judge",
         "stalled and not call.reprieved",
