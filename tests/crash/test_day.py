@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from turnfold._decide import rules
 from turnfold._runtime.sender import Sender
 from turnfold.clock import Clock
 from turnfold_model.__main__ import main
@@ -28,6 +29,17 @@ def test_hours_in_which_everything_goes_wrong_lose_and_double_nothing(capsys, se
     assert told["restores"] == 1
     assert told["witness"] > 100
     assert set(told["clocks"]["ahead by 48 h for a second"].values()) == {0, 41}
+
+
+@pytest.mark.timeout(180)
+def test_a_day_notices_what_is_taken_away(capsys, monkeypatch):
+    """A part in doubt is sent again, whatever its class."""
+    monkeypatch.setattr(rules, "resend_allowed", lambda *_: True)
+    assert main(["day", "--json", "--seed=3", "--turns=150", "--hours=1"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["doubled"] > 0
+    assert not told["audit"]
+    assert any(text.startswith("answered twice:") for text in told["breaches"])
 
 
 def test_a_day_is_drawn_from_its_seed_alone():

@@ -26,6 +26,7 @@ from turnfold_model.testing.virtual_time import Machine
 # outages of two hours.
 SETTINGS = Settings(run_deadline_ms=5 * MINUTE, max_lookups=10_000)
 _NEVER_S = 86_400.0
+_AGAIN = 0.02  # of the messages come once more, with a cursor that is behind
 _WAL_BYTES = 256 * 1024
 
 
@@ -110,6 +111,8 @@ class Life:
             while True:
                 await asyncio.sleep(self._quiet_s(queue, position))
                 await self._wobble()
+                if position and self._rng.random() < _AGAIN:
+                    yield raw(queue[position - 1]), str(position - 1)
                 update, position = queue[position], position + 1
                 yield raw(update), str(position)
 

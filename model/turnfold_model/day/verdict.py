@@ -32,6 +32,7 @@ class Verdict:
     delivered: int = 0
     parked: Counter[str] = field(factory=Counter)  # by channel
     failed: Counter[str] = field(factory=Counter)
+    again: int = 0  # answered in the history that is gone, and once more after it
     lost: list[str] = field(factory=list)
     gap: list[str] = field(factory=list)
     dead: set[str] = field(factory=set)  # kept, although nobody could read them
@@ -50,7 +51,7 @@ async def judged(day: Day) -> Verdict:
         await _audit(day, store, judge.verdict)
     finally:
         await store.close()
-    judge.verdict.breaches += _breaches(day, judge.verdict)
+    judge.verdict.breaches[:0] = _breaches(day, judge.verdict)
     return judge.verdict
 
 
@@ -58,7 +59,7 @@ class _Judge:
     def __init__(self, day: Day, peek: Peek) -> None:
         self._day, self._peek = day, peek
         self.verdict = Verdict()
-        self._shown = {(m.conversation, m.text) for m in day.platform.messages}
+        self._shown = Counter((m.conversation, m.text) for m in day.platform.messages)
         self._turns: dict[str, Turn] = {}
         self._finals: dict[str, list[Entry]] = {}  # by turn
 
@@ -101,8 +102,12 @@ class _Judge:
         """One message. What the log says of it must be true, or it is lost."""
         turn, told = self._turns.get(update.id), self.verdict
         told.accepted += turn is not None
-        texts = texts_of(update)
-        shown = all((update.conversation, text) in self._shown for text in texts)
+        times = [self._shown[update.conversation, text] for text in texts_of(update)]
+        shown = all(times)
+        if max(times) > 1 and update.id in self._day.gap.answered:
+            told.again += 1
+        elif max(times) > 1:
+            told.breaches.append(f"answered twice: {update.id}")
         told.delivered += shown and turn is not None
         if turn is None:
             self._missing(update)
@@ -185,6 +190,7 @@ def figures(day: Day, verdict: Verdict) -> dict[str, Any]:
         "poison": len(verdict.dead),
         "failed": dict(verdict.failed),
         "gap": len(verdict.gap),
+        "answered_again": verdict.again,
         "requests": platform.requests,
         "refused": platform.refused,
         "witness": verdict.witness,
