@@ -153,9 +153,9 @@ OwnerDiedAfter == ~owner /\ Unknown(0)
 (* An abort that comes between `attempted` and `dispatched` ends the attempt. *)
 AbortedAttempt ==
   /\ phase = "attempted" /\ owner /\ abort
-  /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
-  /\ owner' = FALSE
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, wire, taken, left>>
+  /\ phase' = IF doubt THEN "in_doubt" ELSE "queued"
+  /\ owner' = FALSE /\ used' = used - 1
+  /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, refused, wire, taken, left>>
 
 (* ---- doubt ---- *)
 

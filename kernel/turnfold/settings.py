@@ -125,7 +125,8 @@ class Settings:
     )  # a parked head does; a terminal one has left the lane
     concurrent_runs: int = _some(100)
     concurrent_sends: int = _some(1_000)
-    max_open_entries: int = _some(1_000_000)  # open entries before enqueue says no
+    max_open_entries: int = _some(1_000_000)  # per account, before enqueue says no
+    max_lane_turns: int = _some(1_000)  # without an answer, before accept says no
     notices: Mapping[str, str] = field(
         validator=_of_type(Mapping),
         factory=lambda: {

@@ -13,7 +13,7 @@ from turnfold._log import events as t
 from turnfold._log.events import CursorAdvanced
 from turnfold._log.ids import cursor_of, inbound_key, original_key
 from turnfold.enums import TurnPhase
-from turnfold.errors import DamagedError, MissingBodyError
+from turnfold.errors import BackPressureError, DamagedError, MissingBodyError
 from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.messages import identifier, token
 
@@ -45,10 +45,20 @@ class SourceCursor:
 
 
 def accept(
-    draft: UnitOfWork, turn: str, inbound: Update, cursor: SourceCursor | None = None
+    draft: UnitOfWork,
+    turn: str,
+    inbound: Update,
+    cursor: SourceCursor | None = None,
+    *,
+    promised: bool = False,
 ) -> Acceptance:
-    """`turn` is the stream that the message gets if it is new."""
-    done = _known(draft, turn, inbound) or _new(draft, turn, inbound)
+    """`turn` is the stream that the message gets if it is new. `promised`: it was
+    durable in the inbox, so it is taken whatever waits."""
+    done = _known(draft, turn, inbound)
+    if done is None:
+        if not promised and isinstance(inbound, Inbound):
+            _check_room(draft, inbound)
+        done = _new(draft, turn, inbound)
     if cursor is not None:
         advance(draft, cursor)
     return done
@@ -65,6 +75,17 @@ def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
         return Acceptance(turn_id=known, status=status, new=ours)
     kept = _keep(draft, turn, inbound, known, key)
     return Acceptance(turn_id=known, status=status, new=False, differs=True, kept=kept)
+
+
+def _check_room(draft: UnitOfWork, inbound: Inbound) -> None:
+    """A lane takes so many messages before they are answered. Control input passes."""
+    if inbound.control:
+        return
+    lane, limit = inbound.route.lane, draft.settings.max_lane_turns
+    waiting = draft.turns_waiting(lane)
+    if waiting >= limit:
+        what = f"messages of {lane}"
+        raise BackPressureError(what=what, waiting=waiting, limit=limit)
 
 
 def _made_before(draft: UnitOfWork, turn: str) -> str | None:

@@ -206,6 +206,7 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
         turn=command.stream,
         inbound=inbound,
         cursor=None if cursor is None else SourceCursor(**cursor),
+        promised=True,
     )
 
 

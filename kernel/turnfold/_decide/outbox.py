@@ -14,7 +14,7 @@ from turnfold._log import bodies, canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import EncodedPayload, pack
-from turnfold._log.ids import outbound_key, reply_entry
+from turnfold._log.ids import GATE, gates_of, outbound_key, reply_entry
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
@@ -337,17 +337,27 @@ def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
         known = draft.find_entry(stream) if stream else None
     if known is not None:
         return _known(draft, known, intent)
-    limit = draft.settings.max_open_entries
-    if draft.open_count >= limit and not intent.promised:
-        raise BackPressureError(
-            what="open entries", waiting=draft.open_count, limit=limit
-        )
+    if intent.turn is None and not intent.promised:
+        _check_room(draft, intent)
     entry = queue(draft, intent)
     if intent.key is not None and intent.turn is None:
         draft.key(outbound_key(intent.key), intent.entry)
     attempt_if_free(draft, entry.lane)
     status = draft.latest(entry).phase.status
     return Enqueued(entry_id=intent.entry, status=status, new=True)
+
+
+def _check_room(draft: UnitOfWork, intent: Intent) -> None:
+    """Each account has a limit of its own. What answers a turn is always taken: a
+    refusal would make the handler compute it again."""
+    limit = draft.settings.max_open_entries
+    if draft.open_count < limit:
+        return
+    account = gates_of(intent.route.lane)[0]
+    waiting = draft.open_of(account)
+    if waiting >= limit:
+        what = f"open entries of {account.removeprefix(GATE)}"
+        raise BackPressureError(what=what, waiting=waiting, limit=limit)
 
 
 def _known(draft: UnitOfWork, entry: Entry, intent: Intent) -> Enqueued:

@@ -176,6 +176,8 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     elif rule.ends:
         fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
     else:
+        if outcome.target is not None and draft.context.flow is not None:
+            draft.context.flow.moved_to(entry.lane, outcome.target)
         _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
 
 
@@ -378,10 +380,8 @@ def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
     over = not rules.not_expired(entry, draft.now)
     if over and rules.expiry_is_sure(entry, draft.sure_from):
         fail_entry(draft, entry, Reason.EXPIRED)
-    elif rules.no_doubt(entry):
-        _retry(draft, entry, FailureClass.CANCELLED)
     else:
-        _unknown(draft, entry, FailureClass.CANCELLED)
+        _defer(draft, entry, Rejected(failure=FailureClass.STOPPED), None)
     attempt_if_free(draft, entry.lane)
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from turnfold._log.bodies import EncodedPayload, pack
 from turnfold._log.ids import part_key
 from turnfold.enums import BlindPolicy, Kind
-from turnfold.errors import ContractError
+from turnfold.errors import ContractError, InvalidInputError
 from turnfold.messages import (
     File,
     Payload,
@@ -67,6 +67,10 @@ def make_plan(
         else:
             context = PlanContext(entry_id=entry, kind=kind)
             pieces = _checked(planner(payload, route, kind, context), route)
+        most = capabilities.max_parts
+        if most is not None and len(parts) + len(pieces) > most:
+            problem = f"it would become more than {most} messages"
+            raise InvalidInputError(field="payload", problem=problem)
         for piece in pieces:
             made = ready.get(id(piece.payload)) or pack(piece.payload)
             said = policies.get(piece.kind)

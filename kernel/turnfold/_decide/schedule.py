@@ -226,12 +226,19 @@ def attempt(
         fence=fence.epoch,
         on_wire=on_wire,
         marked=entry.marked,
-        target=entry.target,
+        target=entry.target or _moved_to(draft, entry),
         act=act,
     )
     draft.emit_in_place(stream, event)
     if on_wire:
         draft.hand_out(draft.entry(stream))
+
+
+def _moved_to(draft: UnitOfWork, entry: Entry) -> str | None:
+    """Where earlier entries have learnt that the conversation is now. A part in doubt
+    is asked for, and sent again, where it went."""
+    flow = draft.context.flow
+    return None if flow is None or entry.doubtful else flow.target(entry.lane)
 
 
 def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str | None:

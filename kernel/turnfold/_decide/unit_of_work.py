@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
-from turnfold._log.ids import ENTRY
+from turnfold._log.ids import ENTRY, gates_of
 from turnfold._log.outbox_events import OutboxEvent
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
@@ -126,6 +126,12 @@ class View(Protocol):
     @property
     def open_count(self) -> int: ...
 
+    def open_of(self, account: str) -> int:
+        """How many entries of an account are open. It is named as its gate."""
+
+    def turns_waiting(self, lane: str) -> int:
+        """How many turns of a lane have no answer yet."""
+
 
 @frozen(kw_only=True)
 class Fence:
@@ -178,6 +184,12 @@ class Flow(Protocol):
     def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
         """None: the lane may attempt now. Else when it should ask again (log ms).
         `asks`: an entry that is to be looked up, not sent."""
+
+    def moved_to(self, lane: str, target: str) -> None:
+        """A conversation has moved: the next entry for it goes to the new place."""
+
+    def target(self, lane: str) -> str | None:
+        """Where its conversation has moved to, if it has."""
 
     def fails(self, lane: str) -> bool:
         """A lane was refused for a failure that passes: does its account fail?"""
@@ -252,6 +264,14 @@ class UnitOfWork:
     @property
     def open_count(self) -> int:
         return self.below.open_count + len(self._born)
+
+    def open_of(self, account: str) -> int:
+        born = [lane for lane in self._lanes if gates_of(lane)[0] == account]
+        mine = sum(len(self._lanes[lane]) for lane in born)
+        return self.below.open_of(account) + mine
+
+    def turns_waiting(self, lane: str) -> int:
+        return self.below.turns_waiting(lane) + len(self._turn_lanes.get(lane, ()))
 
     def state(self, stream: str) -> State | None:
         mine = self.touched.get(stream)

@@ -435,6 +435,8 @@ _KEY_SPACE = 2**64  # fewer keys than this would meet by chance
 def capabilities_problem(declared: Capabilities) -> str:
     """What a plan or the log could not live with; nothing if all is well."""
     c = declared
+    if c.max_parts is not None and (type(c.max_parts) is not int or c.max_parts < 1):
+        return f"max_parts {c.max_parts!r} is no positive number"
     if c.unit not in MEASURES:
         return f"unit {c.unit!r} is none of {', '.join(MEASURES)}"
     if c.limit is not None and (type(c.limit) is not int or c.limit < 1):

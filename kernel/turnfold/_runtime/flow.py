@@ -35,6 +35,7 @@ _SLOWER, _ROOM = 2.0, 1.02
 # The pace after each success in a row: careful near the limit, then in a hurry.
 _FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
 _FAST_MS = 1.0  # a pace below this is no pace
+_REMEMBERED = 10_000  # conversations that have moved
 _SEVERAL = 3  # lanes in a row whose failures pass: the account fails
 
 
@@ -175,7 +176,17 @@ class Flow:
         self._clock, self._start = clock, start
         self._paces: dict[str, Pace] = {}
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
+        self._moved: dict[str, str] = {}  # conversation's gate -> where it is now
         self._alarm: asyncio.TimerHandle | None = None
+
+    def moved_to(self, lane: str, target: str) -> None:
+        """A conversation has moved: the next entry for it goes to the new place."""
+        if len(self._moved) >= _REMEMBERED:
+            self._moved.clear()
+        self._moved[gates_of(lane)[1]] = target
+
+    def target(self, lane: str) -> str | None:
+        return self._moved.get(gates_of(lane)[1]) if self._moved else None
 
     @property
     def knows(self) -> bool:

@@ -15,7 +15,7 @@ from turnfold._decide.unit_of_work import NotLoaded
 from turnfold._log.canonical import BLANK, hashes_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
-from turnfold._log.ids import ENTRY
+from turnfold._log.ids import ENTRY, gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
@@ -73,6 +73,7 @@ class OpenStreams:
         self._closed_gates: dict[str, Gate] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._entries = 0
+        self._of: dict[str, int] = {}  # account's gate -> open entries
         self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
@@ -81,6 +82,7 @@ class OpenStreams:
         for row in loaded.open:
             if row.stream.startswith(ENTRY):  # nearly all, so at once
                 self._join(self._lanes, row.stream, row.lane or "")
+                self._count(row.lane or "", 1)
                 self._deadlines.append((row.expires or 0, row.stream))
                 if row.phase == Phase.PARKED:
                     self.parked.add(row.stream)
@@ -136,6 +138,16 @@ class OpenStreams:
     @property
     def open_count(self) -> int:
         return self._entries
+
+    def open_of(self, account: str) -> int:
+        return self._of.get(account, 0)
+
+    def _count(self, lane: str, by: int) -> None:
+        account = gates_of(lane)[0]
+        self._of[account] = self._of.get(account, 0) + by
+
+    def turns_waiting(self, lane: str) -> int:
+        return len(self._turn_lanes.get(lane, ()))
 
     def state(self, stream: str) -> State | None:
         known = self._states.get(stream)
@@ -385,12 +397,14 @@ class OpenStreams:
             if stream in self._open:
                 self._leave(self._lanes, stream)
                 self._entries -= 1
+                self._count(entry.lane, -1)
             return
         before = self._states.get(stream)
         self._states[stream] = entry
         if stream not in self._open:
             self._join(self._lanes, stream, entry.lane)
             self._entries += 1
+            self._count(entry.lane, 1)
             self._deadline(entry.expires_at, stream)
         elif type(before) is Entry and before.expires_at != entry.expires_at:
             self._deadline(entry.expires_at, stream)

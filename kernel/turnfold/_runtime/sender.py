@@ -18,6 +18,7 @@ from turnfold._runtime.calls import Call, CallResult, Calls
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
+from turnfold._state.entry_fold import SHUTDOWN
 from turnfold.clock import Clock
 from turnfold.enums import FailureClass, PartAct, Phase
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
@@ -233,7 +234,7 @@ class Sender:
         if end is None or (end.cancelled and call.timed_out):
             return Unknown(cause=DEADLINE)
         if end.cancelled and self.stopping:
-            return Unknown(cause="shutdown")
+            return Unknown(cause=SHUTDOWN)
         return channel.outcome(end)
 
     async def reconcile(self, channel: AttachedChannel, entry: Entry) -> Asked:

@@ -218,6 +218,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     return entry
 
 
+SHUTDOWN = "shutdown"  # our own stop cut the call off: it costs the part nothing
 _ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
@@ -257,6 +258,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
             e.due = event.due
             e.reason = event.cause
             e.deaths = e.deaths + died
+            e.used = e.used - (event.cause == SHUTDOWN)
         case o.Reconciled():
             _reconciled(e, event)
         case o.Parked():
@@ -320,6 +322,7 @@ def _attempted(e: Entry, event: o.Attempted, at: int) -> None:
     e.fence = event.fence
     e.owner = event.owner
     e.due = None
+    e.target = event.target
     e.granted = e.resend
     e.resend = False
     e.marked = event.marked

@@ -116,6 +116,9 @@ class Handlers:
                 return RunEnd("never", told(error))
             case _:
                 pass
+        wait = _asked_wait_ms(error)
+        if wait is not None:
+            return RunEnd("not_now", told(error), wait)
         self.bugs += 1
         report(f"turn {stream}, run {run}: the handler raised", error)
         return RunEnd("raised", told(error))
@@ -181,6 +184,20 @@ async def _given(handler: Handler, handle: TurnHandle) -> Any:
         return await handler(handle)
     given = await asyncio.to_thread(handler, handle)
     return await given if inspect.isawaitable(given) else given
+
+
+_LONGEST_WAIT_MS = 24 * 3_600_000
+
+
+def _asked_wait_ms(error: BaseException) -> int | None:
+    """The wait that an error of a client library asks for: many name it `retry_after`
+    and give seconds. Nobody was wrong then: it is "not now"."""
+    seconds = answered(getattr, error, "retry_after", None).value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    if not 0 <= seconds < float("inf"):
+        return None
+    return min(int(seconds * 1_000), _LONGEST_WAIT_MS)
 
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:

@@ -117,7 +117,8 @@ class Capabilities:
     """The declaration of an adapter, by kind of part ("text", "file", "native").
 
     `key_length` and `key_alphabet` bound the idempotency key. `limit` is the largest
-    text part in `unit`s ("chars", "utf16", "bytes"). `gives_ids=False` says that the
+    text part in `unit`s ("chars", "utf16", "bytes"). `max_parts` is how many messages one
+    payload may become (None: any number); one that would become more is refused. `gives_ids=False` says that the
     platform gives no message ids, so that an empty receipt is still an acceptance.
     `prepares` names the kinds of part that `prepare` is needed for (None: all, if the
     method is there); the others save a commit. `skew_ms`: by how much the platform's
@@ -131,6 +132,7 @@ class Capabilities:
     key_length: int = 32
     key_alphabet: str = "0123456789abcdefghijklmnopqrstuvwxyz"
     limit: int | None = None
+    max_parts: int | None = 100
     unit: str = "chars"
     gives_ids: bool = True
     prepares: tuple[str, ...] | None = None

@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _PACE = "turnfold._runtime.flow:Pace"
 _FLOW = "test:contract/test_flow.py"
+_CAPACITY = "test:contract/test_capacity.py"
 _ACTS = "test:contract/test_acts.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -135,6 +136,62 @@ WAITING: Final = (
         "pace is not None and pace.half_open",
         "False",
         f"{_FLOW}::still_fails",
+    ),
+    _broken(
+        "what waits of one account stops another",
+        "turnfold._decide.outbox:_check_room",
+        "draft.open_of(account)",
+        "draft.open_count",
+        f"{_CAPACITY}::does_not_stop_another",
+    ),
+    _broken(
+        "a limit makes a handler run again",
+        "turnfold._decide.outbox:enqueue",
+        "intent.turn is None and not intent.promised",
+        "not intent.promised",
+        f"{_CAPACITY}::makes_a_handler_run_again",
+    ),
+    _broken(
+        "a lane takes any number of messages",
+        "turnfold._decide.accepting:_check_room",
+        "waiting >= limit",
+        "False",
+        f"{_CAPACITY}::takes_so_many_messages",
+    ),
+    _broken(
+        "control input waits for room in its lane",
+        "turnfold._decide.accepting:_check_room",
+        "inbound.control",
+        "False",
+        f"{_CAPACITY}::takes_so_many_messages",
+    ),
+    _broken(
+        "one payload becomes any number of messages",
+        "turnfold._decide.plan:make_plan",
+        "most is not None and len(parts) + len(pieces) > most",
+        "False",
+        f"{_CAPACITY}::only_so_many_messages",
+    ),
+    _broken(
+        "each entry learns anew that its conversation has moved",
+        "turnfold._decide.schedule:attempt",
+        "entry.target or _moved_to(draft, entry)",
+        "entry.target",
+        f"{_CAPACITY}::learnt_once",
+    ),
+    _broken(
+        "a stop costs the part in flight a unit",
+        "turnfold._state.entry_fold:_moved",
+        "e.used = e.used - (event.cause == SHUTDOWN)",
+        "pass",
+        f"{_CAPACITY}::a_stop_costs",
+    ),
+    _broken(
+        "an error that says when to come back counts as a failure",
+        "turnfold.api.callbacks:_asked_wait_ms",
+        "",
+        "return None",
+        f"{_CAPACITY}::when_to_come_back",
     ),
     _broken(
         "a retry sends what may have arrived",

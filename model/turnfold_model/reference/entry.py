@@ -137,10 +137,11 @@ def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
 
 def unknown(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    words(data, "cause")
+    ours = words(data, "cause") == "shutdown"
     whole(data, "due")
     current(entry, data)
-    return replace(kept(entry, entry.at, doubt=True), phase="in_doubt")
+    used = entry.part.used - ours
+    return replace(kept(entry, entry.at, doubt=True, used=used), phase="in_doubt")
 
 
 def reconciled(entry: Entry, data: Record, at: int) -> Entry:

@@ -30,9 +30,9 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "late_receipt": frozenset({"LateReceipt"}),
         "bounced": frozenset({"Bounced"}),
         "part_refused": frozenset({"PartRefused"}),
-        "deferred": frozenset({"Deferred"}),
+        "deferred": frozenset({"Deferred", "AbortedAttempt"}),
         "failed_retryable": frozenset({"FailedRetryable"}),
-        "cancelled": frozenset({"AbortedAttempt", "FailedRetryable"}),
+        "cancelled": frozenset({"FailedRetryable"}),
         "owner_died": frozenset({"OwnerDiedBefore", "OwnerDiedAfter"}),
         "unknown": frozenset({"AnswerLost", "NoAnswer"}),
         "refused_in_doubt": frozenset({"FailedRetryable"}),
@@ -171,6 +171,9 @@ def _word(name: str, data: Record, before: Entry) -> str:
             return "found" if data.get("looked_up") else told
         case "failed_retryable" | "unknown" if cause in ("owner_died", "cancelled"):
             return str(cause)
+        case "unknown" if cause == "shutdown":
+            why = "a stop"
+            raise OutsideError(why)
         case "unknown" if cause in FAILURES:
             return "refused_in_doubt"
         case "failed_terminal" if before.doubt:
