@@ -190,8 +190,8 @@ class Flow:
 
     @property
     def knows(self) -> bool:
-        """False: no gate has closed, and nobody need ask."""
-        return bool(self._paces)
+        """False: no gate has closed and nothing fails; nobody need ask or tell."""
+        return bool(self._paces or self._failing)
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """A new worker: one probe behind each of these."""

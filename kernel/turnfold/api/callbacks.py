@@ -13,7 +13,14 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
 from turnfold._log.events import Event, Restored
-from turnfold._runtime.calls import CallResult, Calls, contained, report, told
+from turnfold._runtime.calls import (
+    CallResult,
+    Calls,
+    answered,
+    contained,
+    report,
+    told,
+)
 from turnfold._runtime.committer import Commit
 from turnfold._runtime.programs import RunEnd
 from turnfold._state.entry import Entry
