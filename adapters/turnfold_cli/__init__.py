@@ -21,13 +21,23 @@ FOUND, USAGE, NO_STORE = 1, 2, 3
 # Name -> (module, function, one line). A command is a function that typer understands.
 COMMANDS = MappingProxyType(
     {
-        "demo": ("demo", "demo", "Kill a real gateway over and over, and count."),
+        "status": ("status", "status", "Is a person needed? Exit code 1 if so."),
+        "stats": ("stats", "stats", "Counts and rates by channel, reason, day ..."),
+        "list": ("list_", "list_", "What goes out: parked, dead, waiting, delivered."),
+        "turns": ("list_", "turns", "What came in."),
+        "find": ("find", "find", "A message by place and time: what became of it."),
         "show": (
             "show",
             "show",
             "What happened to a message, turn or entry; what next.",
         ),
-        "list": ("list_", "list_", "Turns and entries, newest first."),
+        "gates": (
+            "gates",
+            "gates",
+            "What is held back, why, how much waits behind it.",
+        ),
+        "worker": ("gates", "worker", "Who works on the store. Exit code 1 if nobody."),
+        "channels": ("gates", "channels", "Accounts with counts, help and gates."),
         "inbox": ("inbox", "inbox", "What waits for the worker to take it up."),
         "retry": ("act", "retry", "Send a dead letter again; run a failed turn again."),
         "resolve": ("act", "resolve", "Say what became of an entry in doubt."),
@@ -38,6 +48,7 @@ COMMANDS = MappingProxyType(
         "tail": ("tail", "tail", "Follow new events in plain words."),
         "log": ("log", "log", "The log as NDJSON, one record a line."),
         "audit": ("audit", "audit", "Check a log against every rule it must keep."),
+        "demo": ("demo", "demo", "Kill a real gateway over and over, and count."),
         "head": ("head", "head", "Where the log ends; keep it to check the log later."),
     }
 )
@@ -79,6 +90,7 @@ def app(arguments: list[str]) -> "typer.Typer":
         cls=Commands,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
     whole.callback(invoke_without_command=True, help=_ABOUT)(alone)
     asked = next((word for word in arguments if not word.startswith("-")), None)

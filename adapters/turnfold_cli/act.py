@@ -15,10 +15,9 @@ import typer
 
 from turnfold import Kernel
 from turnfold.inspect import Inspect, Next
-from turnfold.inspect.lookup import resolve as stream_of
 from turnfold_cli import FOUND
-from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
-from turnfold_cli.output import clean, console, plain, say_json
+from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened, told
+from turnfold_cli.output import clean, console, plain, say_json, steps
 
 
 def named() -> str:
@@ -167,17 +166,21 @@ def _perform(
             say_json(facts)
             return
         screen = console()
-        screen.print(clean(f"{stream} {done}, by {who}"), markup=False)
+        screen.print(clean(f"{stream} {done}, by {who}"))
         if following is not None:
-            screen.print(clean(f"next: {following.text}"), markup=False)
-        screen.print(clean(f"see: turnfold show {stream}"), markup=False)
+            screen.print(clean(f"next: {following.text}"))
+            steps(screen, following.commands)
+        if not _is_place(stream):
+            screen.print(clean(f"see: turnfold show {stream}"))
 
 
 async def _done(
     act: _Act, wanted: str, who: str, address: str
 ) -> tuple[str, str, Next | None]:
     async with opened(address) as store:  # nothing is made where no store is
-        stream = wanted if _is_place(wanted) else await stream_of(store, wanted)
+        stream = wanted
+        if not _is_place(wanted):
+            stream = await told(Inspect(store), lambda i: i.resolve(wanted))
     async with Kernel(address, work=False) as kernel:
         done = await act(kernel, stream, who)
     if _is_place(stream):

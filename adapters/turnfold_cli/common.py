@@ -1,25 +1,68 @@
 """What all commands share: options, opening a store for reading, and how errors end."""
 
+import asyncio
 import platform
-from collections.abc import AsyncIterator, Iterator
+import tomllib
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from turnfold.errors import CorruptLogError, StoreError, TurnfoldError, UsageError
+from turnfold.errors import (
+    AmbiguousIdError,
+    CorruptLogError,
+    StoreError,
+    TurnfoldError,
+    UsageError,
+)
+from turnfold.inspect import Inspect, Row
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.processes import is_alive
 from turnfold_cli import FOUND, NO_STORE, USAGE
-from turnfold_cli.output import clean, say_json
+from turnfold_cli.output import clean, columns, console, say_json, when
+
+T = TypeVar("T")
+_CANDIDATES = 8
 
 STORE = "gateway.db"
+_CONFIG = Path("turnfold.toml")
+
+
+def _configured(context: typer.Context, value: str) -> str:
+    """The option, else the variable, else `store` in turnfold.toml of this folder."""
+    if value != STORE or context.resilient_parsing or not _CONFIG.is_file():
+        return value
+    try:
+        found = tomllib.loads(_CONFIG.read_text("utf-8")).get("store", STORE)
+    except (OSError, ValueError) as exc:
+        raise typer.BadParameter(f"{_CONFIG} cannot be read: {exc}") from exc
+    if not isinstance(found, str):
+        raise typer.BadParameter(f"{_CONFIG}: store is no text")
+    return found
+
+
 StorePath = Annotated[
     str,
     typer.Option(
-        "--store", "-s", envvar="TURNFOLD_STORE", help="Path or address of the store."
+        "--store",
+        "-s",
+        envvar="TURNFOLD_STORE",
+        callback=_configured,
+        help="Path or address of the store; also `store` in ./turnfold.toml.",
     ),
+]
+StoreHere = Annotated[
+    str | None,
+    typer.Argument(metavar="[STORE]", help="The same as --store.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
@@ -32,12 +75,30 @@ class RefusedError(Exception):
         self.text, self.code, self.kind = text, code, kind
 
 
+class SeveralError(Exception):
+    """An id fits several; `rows` are some of them."""
+
+    def __init__(self, several: AmbiguousIdError, rows: Sequence[Row]) -> None:
+        super().__init__(str(several))
+        self.several, self.rows = several, rows
+
+
 @contextmanager
 def answering(*, as_json: bool) -> Iterator[None]:
     """Every typed error becomes one line on stderr (with --json: one object on stdout)
     and an exit code."""
     try:
         yield
+    except SeveralError as exc:
+        if not as_json:
+            screen = console(stderr=True)
+            rows = shown_rows(exc.rows)
+            for line in columns(rows, width=screen.width, give=("words", "to")):
+                screen.print(line, soft_wrap=True)
+        names = ", ".join(row.short for row in exc.rows)
+        more = "" if len(exc.several.streams) <= len(exc.rows) else ", ..."
+        text = f"{exc.several.wanted!r} fits several: {names}{more}"
+        _refuse(text, USAGE, exc.several.code, as_json=as_json)
     except RefusedError as exc:
         _refuse(exc.text, exc.code, exc.kind, as_json=as_json)
     except CorruptLogError as exc:
@@ -56,6 +117,49 @@ def _refuse(text: str, code: int, kind: str, *, as_json: bool) -> NoReturn:
     else:
         typer.echo(f"turnfold: {clean(text)}", err=True)
     raise typer.Exit(code)
+
+
+def shown_rows(rows: Sequence[Row]) -> list[Mapping[str, str]]:
+    """Rows of turns and entries as candidates of an id: when, where, what was said."""
+    return [
+        {
+            "id": clean(row.short),
+            "time": when(row.created),
+            "to": place_text(row.channel, row.account, row.conversation),
+            "status": clean(row.status),
+            "words": clean(row.words),
+        }
+        for row in rows
+    ]
+
+
+def place_text(channel: str, account: str, conversation: str) -> str:
+    """A place as short as it can be told: the account is left out where it is the
+    default."""
+    where = channel if account == "default" else f"{channel}/{account}"
+    return clean(f"{where} {conversation}".rstrip())
+
+
+def ask(address: str, question: Callable[[Inspect], Awaitable[T]]) -> T:
+    """The answer of a store that is opened for reading only. Where an id fits several,
+    they are shown."""
+
+    async def asked() -> T:
+        async with opened(address) as store:
+            alive = await worker_lives(store)
+            inspect = Inspect(store, alive=lambda: alive)
+            return await told(inspect, question)
+
+    return asyncio.run(asked())
+
+
+async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) -> T:
+    """The answer. Raises SeveralError where an id fits several."""
+    try:
+        return await question(inspect)
+    except AmbiguousIdError as exc:
+        rows = await inspect.rows(exc.streams[:_CANDIDATES], words=True)
+        raise SeveralError(exc, rows) from exc
 
 
 @asynccontextmanager

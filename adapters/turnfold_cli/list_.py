@@ -1,142 +1,208 @@
-"""`turnfold list`: turns and entries by status, place, time, reason and kind."""
+"""`turnfold list` and `turnfold turns`: what went out, and what came in."""
 
-import asyncio
-import re
-import time
-from collections.abc import Callable
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from turnfold.enums import Phase, Status, TurnPhase
-from turnfold.inspect import Filter, Inspect, Row
+from turnfold.inspect import Filter, Page, Row
 from turnfold_cli import USAGE
 from turnfold_cli.common import (
     STORE,
     AsJson,
     RefusedError,
+    StoreHere,
     StorePath,
     answering,
-    opened,
+    ask,
+    place_text,
 )
-from turnfold_cli.output import clean, console, fitting, plain, say_json, status, when
+from turnfold_cli.output import (
+    age,
+    console,
+    plain,
+    say_json,
+    screen_of,
+    when,
+    zone_line,
+)
+from turnfold_cli.times import Since, Until, Utc, moment
 
-_WORDS = {*Status, *TurnPhase, *Phase, "parked"}
-_SPAN = re.compile(r"(\d+)(s|m|h|d)")
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DROP = ("expires", "account", "updated", "kind", "reason", "to", "created")
-
-
-class What(StrEnum):
-    TURN = "turn"
-    ENTRY = "entry"
-
-
-StatusOption = Annotated[
+_OF_ENTRIES = {*Status, *Phase}
+Statuses = Annotated[
+    list[str] | None, typer.Option("--status", help="One or more, as a,b.")
+]
+Name = Annotated[str | None, typer.Option(show_default=False)]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help="final, block, ...")]
+Reasons = Annotated[
     list[str] | None,
-    typer.Option("--status", help="queued, parked, failed_terminal, answered, ..."),
+    typer.Option("--reason", help="expired, permission, ...: a reason or a failure."),
 ]
-Window = Annotated[
-    str | None, typer.Option(help="A time as 2026-01-31T12:00, or 90m, 2h, 7d ago.")
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)]
+Before = Annotated[
+    int | None,
+    typer.Option(min=1, help="The page after an earlier one: its `before`."),
 ]
-Name = Annotated[str | None, typer.Option()]
-Names = Annotated[list[str] | None, typer.Option()]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1)]
+Parked = Annotated[bool, typer.Option("--parked", help="In doubt; a person decides.")]
+Dead = Annotated[bool, typer.Option("--dead", help="Ended without delivery.")]
+Unseen = Annotated[bool, typer.Option("--unseen", help="A person is needed.")]
+Held = Annotated[bool, typer.Option("--held", help="A person must let it run.")]
 OpenOnly = Annotated[
     bool | None, typer.Option("--open/--closed", help="What may still move by itself.")
 ]
 
 
 def list_(
+    at: StoreHere = None,
     store: StorePath = STORE,
-    what: Annotated[What | None, typer.Option()] = None,
-    status_: StatusOption = None,
+    parked: Parked = False,
+    dead: Dead = False,
+    unseen: Unseen = False,
+    status: Statuses = None,
+    reason: Reasons = None,
+    kind: Kinds = None,
     channel: Name = None,
     account: Name = None,
     conversation: Name = None,
-    lane: Name = None,
-    kind: Names = None,
-    reason: Names = None,
     turn: Name = None,
     open_: OpenOnly = None,
-    since: Window = None,
-    until: Window = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 50,
+    before: Before = None,
+    utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
     as_json: AsJson = False,
 ) -> None:
-    """List turns and entries, newest first. Filters add up; some may be repeated."""
+    """List what goes out (entries), newest first. Filters add up."""
     with answering(as_json=as_json):
+        words = split("--status", status, {*_OF_ENTRIES, "parked"})
+        words += ("parked",) * parked + (str(Status.FAILED_TERMINAL),) * dead
         want = Filter(
-            what=what,
-            status=tuple(_known(word) for word in status_ or ()),
+            what="entry",
+            status=words,
+            person=unseen or None,
             channel=channel,
             account=account,
             conversation=conversation,
-            lane=lane,
-            kind=tuple(kind or ()),
-            reason=tuple(reason or ()),
-            turn=_stream(turn),
+            kind=split("--kind", kind),
+            reason=split("--reason", reason),
+            turn=None if turn is None else _turn(at or store, turn),
             open=open_,
-            since=_time(since),
-            until=_time(until),
-            limit=limit + 1,
+            since=moment(since),
+            until=moment(until, "--until"),
+            before=before,
+            limit=limit,
         )
-        rows = asyncio.run(_rows(store, want))
-        _print(rows[:limit], more=len(rows) > limit, as_json=as_json)
+        page = ask(at or store, lambda inspect: inspect.page(want))
+        _print(page, _entry, as_json=as_json, one=len(set(words)) == 1)
 
 
-async def _rows(address: str, want: Filter) -> tuple[Row, ...]:
-    async with opened(address) as store:
-        return await Inspect(store).list(want)
+def turns(
+    at: StoreHere = None,
+    store: StorePath = STORE,
+    held: Held = False,
+    status: Statuses = None,
+    reason: Reasons = None,
+    channel: Name = None,
+    account: Name = None,
+    conversation: Name = None,
+    open_: OpenOnly = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 50,
+    before: Before = None,
+    utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
+    as_json: AsJson = False,
+) -> None:
+    """List what came in (turns), newest first. Filters add up."""
+    with answering(as_json=as_json):
+        want = Filter(
+            what="turn",
+            status=split("--status", status, {*TurnPhase}),
+            person=held or None,
+            reason=split("--reason", reason),
+            channel=channel,
+            account=account,
+            conversation=conversation,
+            open=open_,
+            since=moment(since),
+            until=moment(until, "--until"),
+            before=before,
+            limit=limit,
+        )
+        page = ask(at or store, lambda inspect: inspect.page(want))
+        _print(page, _turn_row, as_json=as_json, one=False)
 
 
-def _print(rows: tuple[Row, ...], *, more: bool, as_json: bool) -> None:
+def split(
+    option: str, values: Sequence[str] | None, known: set[str] | None = None
+) -> tuple[str, ...]:
+    """The words of an option that may be repeated and may hold commas."""
+    words = tuple(w.strip() for value in values or () for w in value.split(",") if w)
+    odd = [word for word in words if known is not None and word not in known]
+    if odd:
+        there = ", ".join(sorted(map(str, known or ())))
+        raise RefusedError(f"{option}: no {odd[0]!r}; there are: {there}", USAGE)
+    return words
+
+
+def _turn(address: str, wanted: str) -> str:
+    return ask(address, lambda inspect: inspect.resolve(wanted))
+
+
+def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:
     if as_json:
-        say_json({"rows": [plain(row) for row in rows], "more": more})
+        rows = [plain(row) for row in page.rows]
+        say_json({"rows": rows, "more": page.before is not None, "before": page.before})
         return
     screen = console()
-    if not rows:
+    if not page.rows:
         screen.print("nothing that fits")
         return
-    columns: dict[str, Callable[[Row], str | Text]] = {
-        "id": lambda r: clean(r.id),
-        "status": lambda r: status(r.status),
-        "kind": lambda r: clean(r.kind),
-        "to": lambda r: clean("/".join(filter(None, (r.channel, r.conversation)))),
-        "account": lambda r: clean(r.account),
-        "reason": lambda r: clean(r.reason),
-        "created": lambda r: when(r.created),
-        "updated": lambda r: when(r.updated, date=False),
-        "expires": lambda r: when(r.expires),
+    assert callable(cells)  # noqa: S101  one of the two below
+    rows_ = [cells(row) for row in page.rows]
+    if one:
+        for row in rows_:
+            row["status"] = ""
+    screen.print(zone_line(), style="dim")
+    drop = ("kind", "expires", "updated", "created")
+    screen_of(rows_, screen, give=("why", "words", "to"), drop=drop)
+    if page.before is not None:
+        screen.print(f"more: the same with --before {page.before}", style="dim")
+
+
+def _entry(row: Row) -> Mapping[str, str]:
+    return {
+        "age": age(row.created),
+        "status": row.status,
+        "to": place_text(row.channel, row.account, row.conversation),
+        "kind": row.kind or "",
+        "why": _why(row),
+        "created": when(row.created),
+        "updated": when(row.updated),
+        "expires": when(row.expires) if row.open else "",
+        "id": row.short,
     }
-    screen.print(fitting(columns, rows, width=screen.width, drop=_DROP))
-    if more:
-        screen.print("more with --limit", style="dim")
 
 
-def _known(word: str) -> str:
-    if word not in _WORDS:
-        known = ", ".join(sorted({*Status, *TurnPhase, "parked"}))
-        raise RefusedError(f"--status {word}: there is only {known}", USAGE)
-    return word
+def _why(row: Row) -> str:
+    """The class of the failure says more than "permanent"; then who said what."""
+    if row.status == "delivered":
+        return row.words or ""
+    names = [row.reason if row.reason != "permanent" else None, row.failure]
+    cause = ", ".join(dict.fromkeys(name for name in names if name))
+    return ": ".join(filter(None, (cause, row.words)))
 
 
-def _stream(turn: str | None) -> str | None:
-    return turn if turn is None or turn.startswith("turn:") else f"turn:{turn}"
-
-
-def _time(text: str | None) -> int | None:
-    """Wall milliseconds from a time, or from how long ago it was."""
-    if text is None:
-        return None
-    ago = _SPAN.fullmatch(text)
-    if ago:
-        return time.time_ns() // 1_000_000 - int(ago[1]) * _UNIT_MS[ago[2]]
-    try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError) as exc:
-        problem = f"{text!r} is no time: give 2026-01-31T12:00, or 90m, 2h, 7d"
-        raise RefusedError(problem, USAGE) from exc
+def _turn_row(row: Row) -> Mapping[str, str]:
+    return {
+        "age": age(row.created),
+        "status": row.status,
+        "from": place_text(row.channel, row.account, row.conversation),
+        "why": row.failure or "",
+        "words": row.words or "",
+        "created": when(row.created),
+        "updated": when(row.updated),
+        "id": row.short,
+    }

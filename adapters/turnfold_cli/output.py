@@ -7,22 +7,27 @@ its hidden characters are escaped, on the screen and in JSON (`turnfold.inspect.
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import attrs
 import typer
 from msgspec import Struct
 from msgspec.structs import asdict
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from turnfold.inspect.visible import shown, shown_json
 
 _PIPED_WIDTH = 200  # columns where there is no terminal
 _TOO_LONG = 1000
+_LEAST = 8  # columns that a cell keeps
+
+ZONE: ContextVar[tzinfo | None] = ContextVar("zone", default=None)
 
 _COLOURS = {
     "delivered": "green",
@@ -72,16 +77,114 @@ def status(word: object) -> Text:
     return Text(clean(word), style=_COLOURS.get(str(word), ""))
 
 
-def when(ms: int | None, *, date: bool = True) -> str:
-    """A wall time in the zone of whoever looks."""
+def cut(text: str, width: int) -> str:
+    """The text in at most so many columns; what is cut off shows as two dots."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - 2)).rstrip() + ".."[: max(0, width)]
+
+
+def columns(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    width: int,
+    give: Sequence[str] = (),
+    drop: Sequence[str] = (),
+) -> Iterator[Text]:
+    """Rows as lines that fit, with a header. Where they are too wide the columns `drop`
+    go in that order, then those of `give` are cut: each keeps its share. Columns that
+    are empty in every row are left out; `id` stands last."""
+    shown_ = [{name: clean(cell) for name, cell in row.items()} for row in rows]
+    names = [name for name in shown_[0] if any(row[name] for row in shown_)]
+    need = {n: max(cell_len(n), *(cell_len(r[n]) for r in shown_)) for n in names}
+    for name in drop:
+        if _total(need) <= width:
+            break
+        need.pop(name, None)
+    _shrink(need, [name for name in give if name in need], width)
+    yield Text(_line(need, {name: name for name in need}), style="bold")
+    for row in shown_:
+        yield _styled(_line(need, {n: cut(row[n], need[n]) for n in need}), row)
+
+
+def _styled(line: str, row: Mapping[str, str]) -> Text:
+    text = Text(line)
+    word = row.get("status", "")
+    if word in _COLOURS and word in line:
+        start = line.index(word)
+        text.stylize(_COLOURS[word], start, start + len(word))
+    return text
+
+
+def _total(need: Mapping[str, int]) -> int:
+    return sum(need.values()) + 2 * (len(need) - 1)
+
+
+def _shrink(need: dict[str, int], give: Sequence[str], width: int) -> None:
+    """Take from the widest of `give`, down to a least, until all fits."""
+    while give and _total(need) > width:
+        widest = max(give, key=lambda name: need[name])
+        if need[widest] <= _LEAST:
+            return
+        need[widest] -= 1
+
+
+def _line(need: Mapping[str, int], row: Mapping[str, str]) -> str:
+    cells = (row[n] + " " * (need[n] - cell_len(row[n])) for n in need)
+    return "  ".join(cells).rstrip()
+
+
+def screen_of(rows: Sequence[Mapping[str, str]], screen: Console, **how: Any) -> None:
+    """Print rows; see `columns`."""
+    for line in columns(rows, width=screen.width, **how):
+        screen.print(line, soft_wrap=True)
+
+
+def steps(screen: Console, commands: Sequence[tuple[str, str]]) -> None:
+    """What somebody can do, a line each, with the command to type at its end."""
+    wide = max((cell_len(text) for text, _ in commands), default=0)
+    for text, command in commands:
+        gap = " " * (wide - cell_len(text) + 2)
+        line = f"  {clean(text)}{gap}{clean(command)}"
+        if cell_len(line) > screen.width:
+            screen.print(f"  {clean(text)}")
+            line = f"    {clean(command)}"
+        screen.print(line, soft_wrap=True)
+
+
+# --- times ---
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def zone() -> tzinfo | None:
+    """The zone of what is printed; none is the local one."""
+    return ZONE.get()
+
+
+def zone_line() -> str:
+    here = datetime.now(UTC).astimezone(zone())
+    return f"times: {here.tzname()} ({here.strftime('%z')})"
+
+
+def when(ms: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     if ms is None:
         return ""
     try:
-        local = datetime.fromtimestamp(ms / 1000, tz=UTC).astimezone()
+        return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone()).strftime(form)
     except (OverflowError, ValueError, OSError):
         return f"{ms} ms"
-    form = "%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S"
-    return f"{local.strftime(form)}.{ms % 1000:03}"
+
+
+def clock(ms: int | None) -> str:
+    """The time of the day, for lines that stand under their date."""
+    return when(ms, "%H:%M:%S")
+
+
+def day(ms: int) -> str:
+    return when(ms, "%a %Y-%m-%d")
 
 
 def span(ms: int) -> str:
@@ -92,26 +195,6 @@ def span(ms: int) -> str:
     return f"{ms / 1000:.0f} s" if ms >= 1000 else f"{ms} ms"
 
 
-def fitting(
-    columns: Mapping[str, Callable[[Any], str | Text]],
-    rows: Sequence[Any],
-    *,
-    width: int,
-    drop: Sequence[str],
-) -> Table:
-    """A table of rows; columns in `drop` go, in that order, until the rest fits."""
-    cells = {name: [get(row) for row in rows] for name, get in columns.items()}
-    need = {
-        name: max([len(name), *(len(str(cell)) for cell in column)]) + 2
-        for name, column in cells.items()
-    }
-    for name in drop:
-        if sum(need.values()) <= width:
-            break
-        need.pop(name, None)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in need:
-        table.add_column(name, overflow="fold")
-    for index in range(len(rows)):
-        table.add_row(*(cells[name][index] for name in need))
-    return table
+def age(ms: int | None) -> str:
+    """How long ago that was."""
+    return "" if ms is None else span(max(0, now_ms() - ms))

@@ -1,13 +1,11 @@
-"""`turnfold show ID`: one timeline in plain words, and what happens next."""
+"""`turnfold show ID`: how it stands, what comes next and what to type, then the facts.
+With -v every event, in the order in which they came."""
 
-import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from turnfold.inspect import (
@@ -16,10 +14,10 @@ from turnfold.inspect import (
     EntryView,
     EventView,
     InboundView,
-    Inspect,
     LedgerView,
     Next,
     PartView,
+    RunView,
     TurnView,
     View,
 )
@@ -28,58 +26,49 @@ from turnfold_cli.common import (
     AsJson,
     StorePath,
     answering,
-    opened,
-    worker_lives,
+    ask,
+    place_text,
 )
-from turnfold_cli.output import clean, console, plain, say_json, span, status, when
+from turnfold_cli.output import (
+    clean,
+    clock,
+    console,
+    day,
+    now_ms,
+    plain,
+    say_json,
+    span,
+    steps,
+    when,
+    zone_line,
+)
+from turnfold_cli.times import Utc
 
+_NAME = 10  # columns of the names of facts
 Id = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="Id of a turn, entry or gate (its beginning will do), or a message id.",
+        help="A short id (t12, e15), a message id, or a whole id, its beginning or end.",
     ),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="With all events.")]
 
 
-def show(wanted: Id, store: StorePath = STORE, as_json: AsJson = False) -> None:
-    """Tell what happened to one message, turn or entry, and what happens next."""
+def show(
+    wanted: Id,
+    verbose: Verbose = False,
+    store: StorePath = STORE,
+    utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of one message, turn or entry, and what happens next."""
     with answering(as_json=as_json):
-        view = asyncio.run(_view(store, wanted))
+        view = ask(store, lambda inspect: inspect.show(wanted))
         if as_json:
             say_json({"what": _what(view)} | plain(view))
         else:
-            _print(console(), view)
-
-
-async def _view(address: str, wanted: str) -> View:
-    async with opened(address) as store:
-        alive = await worker_lives(store)
-        return await Inspect(store, alive=lambda: alive).show(wanted)
-
-
-def _print(screen: Console, view: View) -> None:
-    match view:
-        case TurnView():
-            _turn(screen, view)
-            _waiting(screen, view.waiting)
-        case EntryView():
-            _entry(screen, view)
-            _timeline(screen, view.happened)
-            _waiting(screen, view.waiting)
-        case LedgerView():
-            _ledger(screen, view)
-        case CommandView():
-            screen.print(_title(view.stream, "posted"))
-            _line(screen, view.kind, f"posted {when(view.at)}, not in the log yet")
-    _next(screen, view.next)
-
-
-def _waiting(screen: Console, commands: Sequence[CommandView]) -> None:
-    """Commands about a turn or entry that the worker has not taken up yet."""
-    for command in commands:
-        text = f"{command.kind}, posted {when(command.at)}, {command.next.text}"
-        _line(screen, "in the inbox", text)
+            _print(console(), view, verbose=verbose)
 
 
 def _what(view: View) -> str:
@@ -94,70 +83,122 @@ def _what(view: View) -> str:
             return view.id.partition(":")[0]
 
 
-def _turn(screen: Console, turn: TurnView) -> None:
-    screen.print(_title(turn.id, turn.outcome or turn.phase))
+def _print(screen: Console, view: View, *, verbose: bool) -> None:
+    verdict = clean(_verdict(view))
+    if not isinstance(view, LedgerView):  # which begins with a name
+        verdict = verdict[:1].upper() + verdict[1:]
+    _line(screen, Text(verdict, style="bold"))
+    _next(screen, view.next)
+    screen.print()
+    for name, text in _facts(view):
+        _fact(screen, name, text)
+    if not isinstance(view, CommandView):
+        for command in getattr(view, "waiting", ()):
+            posted = f"{command.kind}, posted {when(command.at)}, {command.next.text}"
+            _fact(screen, "inbox", posted)
+        _events(screen, view, verbose=verbose)
+    screen.print(zone_line(), style="dim")
+
+
+def _verdict(view: View) -> str:
+    match view:
+        case TurnView():
+            return view.verdict.partition(": " + view.next.text)[0]
+        case EntryView():
+            return view.verdict
+        case LedgerView():
+            why = f" ({view.reason})" if view.reason else ""
+            return f"{view.id} is {view.state}{why}"
+        case CommandView():
+            return f"{view.kind} of {view.stream} is posted, and not in the log yet"
+
+
+def _next(screen: Console, following: Next) -> None:
+    text = Text(f"Next: {clean(following.text)}")
+    if following.at is not None:
+        left = following.at - now_ms()
+        due = f"in {span(left)}" if left > 0 else "due"
+        text.append(f" ({when(following.at)}, {due})", style="dim")
+    if following.person:
+        text.stylize("magenta")
+    _line(screen, text)
+    steps(screen, following.commands)
+
+
+def _facts(view: View) -> Iterator[tuple[str, str]]:
+    match view:
+        case TurnView():
+            yield from _turn(view)
+        case EntryView():
+            yield from _entry(view)
+        case LedgerView():
+            yield "since", when(view.updated)
+        case CommandView():
+            yield "posted", when(view.at)
+            yield "id", view.stream
+
+
+def _turn(turn: TurnView) -> Iterator[tuple[str, str]]:
+    word = str(turn.outcome or turn.phase)
+    yield "turn", f"{turn.short}  {turn.id}  {word}"
     for inbound in turn.inbound:
-        _inbound(screen, inbound)
+        yield from _inbound(inbound)
     for run in turn.runs:
-        end = run.ended or "under way"
-        detail = f": {run.detail}" if run.detail else ""
-        _line(screen, f"run {run.number}", f"{when(run.at)}, {end}{detail}")
+        yield f"run {run.number}", _run(run)
     for entry in turn.entries:
-        screen.print()
-        _entry(screen, entry)
-    _timeline(screen, _merged(turn))
-    _line(screen, "verdict", turn.verdict)
+        yield from _entry(entry)
 
 
-def _inbound(screen: Console, inbound: InboundView) -> None:
-    place = f"{inbound.channel}/{inbound.account}, {inbound.conversation}"
+def _inbound(inbound: InboundView) -> Iterator[tuple[str, str]]:
+    place = place_text(inbound.channel, inbound.account, inbound.conversation)
     name = inbound.message_id or "(without an id)"
     revision = f", revision {inbound.revision}" if inbound.revision else ""
-    _line(screen, "message", f"{name}{revision} from {place}, {when(inbound.at)}")
+    yield "in", f"{place}  {when(inbound.at)}  message {name}{revision}"
     if inbound.sender is not None or inbound.sent_at is not None:
         at = "" if inbound.sent_at is None else f", {when(inbound.sent_at)}"
-        _line(screen, "sent by", f"{inbound.sender or '(unknown)'}{at}")
+        yield "", f"sent by {inbound.sender or '(unknown)'}{at}"
     if inbound.changes is not None:
-        _line(screen, "edits", inbound.changes)
+        yield "", f"edits {inbound.changes}"
     if inbound.problem is not None:
-        _line(screen, "problem", inbound.problem)
-    _line(screen, "", inbound.text)
+        yield "", f"problem: {inbound.problem}"
+    yield "", _said(inbound.text)
 
 
-def _merged(turn: TurnView) -> list[EventView]:
-    """The events of the turn and of its entries, as they came."""
-    events = [*turn.happened, *(h for e in turn.entries for h in e.happened)]
-    return sorted(events, key=lambda h: h.position)
+def _said(text: str | None) -> str:
+    return "(text not kept)" if text is None else f'"{text}"'
 
 
-def _entry(screen: Console, entry: EntryView) -> None:
-    screen.print(
-        _title(entry.id, "parked" if entry.phase == "parked" else entry.status)
-    )
-    place = f"{entry.channel}/{entry.account}, {entry.conversation}"
+def _run(run: RunView) -> str:
+    detail = f": {run.detail}" if run.detail else ""
+    return f"{when(run.at)}  {run.ended or 'under way'}{detail}"
+
+
+def _entry(entry: EntryView) -> Iterator[tuple[str, str]]:
+    place = place_text(entry.channel, entry.account, entry.conversation)
     thread = f", thread {entry.thread}" if entry.thread else ""
-    _line(screen, entry.kind, f"to {place}{thread}")
-    if entry.reason:
-        _line(screen, "reason", entry.reason)
-    _line(screen, "expires", when(entry.expires_at))
+    why = f" ({entry.reason})" if entry.reason else ""
+    head = f"{entry.short}  {entry.kind} to {place}{thread}  {entry.status}{why}"
+    yield "out", head
+    yield "", f"{entry.id}, queued {when(entry.created)}"
     for part in entry.parts:
-        _part(screen, part, len(entry.parts))
+        yield from _part(part, len(entry.parts))
+    if not entry.phase.closed:
+        yield "expires", when(entry.expires_at)
 
 
-def _part(screen: Console, part: PartView, count: int) -> None:
+def _part(part: PartView, count: int) -> Iterator[tuple[str, str]]:
     classes = ", ".join(part.classes) or "blind"
-    settled = part.settled or "not settled"
-    if part.receipt:
-        settled += f", receipt {', '.join(part.receipt)}"
-    name = f"part {part.index + 1} of {count}"
-    _line(screen, name, f"{part.kind} ({classes}): {settled}")
-    _line(screen, "", part.text)
+    receipt = f", receipt {', '.join(part.receipt)}" if part.receipt else ""
+    settled = (part.settled or "not settled") + receipt
+    which = f"part {part.index + 1} of {count}, {part.kind} ({classes}): {settled}"
+    yield "", which
+    yield "", _said(part.text)
     for attempt in part.attempts:
-        _line(screen, "", _attempt(attempt))
+        yield "", _attempt(attempt)
 
 
 def _attempt(attempt: AttemptView) -> str:
-    text = f"attempt {attempt.number}, {when(attempt.at)}: "
+    text = f"attempt {attempt.number}  {when(attempt.at)}  "
     text += attempt.outcome or "no outcome yet"
     if attempt.outcome_at is not None:
         text += f" after {span(attempt.outcome_at - attempt.at)}"
@@ -166,27 +207,31 @@ def _attempt(attempt: AttemptView) -> str:
     return f"{text}: {attempt.detail}" if attempt.detail else text
 
 
-def _ledger(screen: Console, view: LedgerView) -> None:
-    screen.print(_title(view.id, view.state))
-    if view.reason:
-        _line(screen, "reason", view.reason)
-    _timeline(screen, view.happened)
-
-
-def _timeline(
-    screen: Console, events: "list[EventView] | tuple[EventView, ...]"
+def _events(
+    screen: Console, view: TurnView | EntryView | LedgerView, *, verbose: bool
 ) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("position", justify="right", style="dim", no_wrap=True)
-    table.add_column("time", style="dim", no_wrap=True)
-    table.add_column("what happened", overflow="fold")
-    several = len({event.stream for event in events}) > 1
-    for event in events:
-        where = f"{_short(event.stream)}: " if several else ""
-        time_ = when(event.at, date=False)
-        table.add_row(str(event.position), time_, clean(where + event.text))
+    events = list(view.happened)
+    if isinstance(view, TurnView):
+        events += [event for entry in view.entries for event in entry.happened]
+    if not verbose:
+        _line(screen, Text(f"-v shows the {len(events)} events", style="dim"))
+        return
     screen.print()
-    screen.print(table)
+    _timeline(screen, sorted(events, key=lambda event: event.position))
+
+
+def _timeline(screen: Console, events: Sequence[EventView]) -> None:
+    """A line for each event, and one whenever the day changes."""
+    several = len({event.stream for event in events}) > 1
+    last = ""
+    for event in events:
+        if day(event.at) != last:
+            last = day(event.at)
+            screen.print(last, style="dim")
+        where = f"{_short(event.stream)}: " if several else ""
+        line = Text(f"{event.position:>7}  {clock(event.at)}  ", style="dim")
+        line.append(clean(where + event.text), style="none")
+        _line(screen, line, indent=19)
     screen.print()
 
 
@@ -196,26 +241,18 @@ def _short(stream: str) -> str:
     return tail or name.partition(":")[0]
 
 
-def _next(screen: Console, following: Next) -> None:
-    text = Text(clean(following.text))
-    if following.at is not None:
-        left = following.at - time.time_ns() // 1_000_000
-        text.append(f" (at {when(following.at)}, ", style="dim")
-        text.append(f"in {span(left)})" if left > 0 else "due)", style="dim")
-    if following.person:
-        text.stylize("bold magenta")
-    _line(screen, "next", text)
+def _fact(screen: Console, name: str, text: str) -> None:
+    line = Text(f"{name:<{_NAME}}", style="dim")
+    line.append(clean(text), style="none")
+    _line(screen, line, indent=_NAME)
 
 
-def _title(name: str, word: object) -> Text:
-    return Text.assemble((clean(name), "bold"), "  ", status(word))
-
-
-def _line(screen: Console, name: str, value: "str | Text | None") -> None:
-    if value is None:
-        return
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(width=12, style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
-    screen.print(table)
+def _line(screen: Console, text: Text, *, indent: int = 0) -> None:
+    """Broken at the width, between words where there are any; the rest is indented."""
+    first, *rest = text.wrap(screen, screen.width) or [text]
+    screen.print(first)
+    if rest:
+        left = text[len(first.plain) :]
+        left = left[len(left.plain) - len(left.plain.lstrip()) :]
+        for line in left.wrap(screen, max(20, screen.width - indent)):
+            screen.print(Text(" " * indent) + line)

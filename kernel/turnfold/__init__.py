@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TurnPhase,
     )
     from turnfold.errors import (
+        AmbiguousIdError,
         BackPressureError,
         BusyError,
         ChannelError,
@@ -129,6 +130,7 @@ _HOMES = {
     "IllegalTransitionError": "errors",
     "Inbound": "inbound",
     "Unreadable": "inbound",
+    "AmbiguousIdError": "errors",
     "Inspect": "inspect",
     "InvalidInputError": "errors",
     "Kernel": "api.kernel",
@@ -187,6 +189,7 @@ __all__ = [
     "Absent",
     "Accepted",
     "AcceptedTurn",
+    "AmbiguousIdError",
     "Attempt",
     "BackPressureError",
     "BlindPolicy",

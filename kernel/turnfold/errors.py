@@ -93,6 +93,16 @@ class InvalidInputError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class AmbiguousIdError(UsageError):
+    """Raised for a piece of an id that fits several turns, entries or messages."""
+
+    code = "usage.ambiguous_id"
+    template = "{wanted} fits several: {streams}"
+    wanted: str
+    streams: tuple[str, ...]
+
+
+@define(kw_only=True, slots=False)
 class IllegalTransitionError(UsageError):
     """Raised when a command does not fit the phase of its turn or entry, such as a
     redrive of a delivered entry. `legal`: the events that the phase allows; `event`

@@ -215,7 +215,7 @@ def test_a_command_acts_where_no_worker_lives(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert (facts["id"], facts["act"], facts["by"]) == (name, "redriven", "ann")
-    shown = run("show", name, "-s", str(path)).stdout
+    shown = run("show", name, "-v", "-s", str(path)).stdout
     assert "by ann" in shown
     assert "it was down" in shown
     again = run("discard", short, *words)

@@ -12,7 +12,7 @@ from turnfold.enums import (
     TurnOutcome,
     TurnPhase,
 )
-from turnfold.errors import InvalidInputError, NotFoundError
+from turnfold.errors import AmbiguousIdError, InvalidInputError, NotFoundError
 from turnfold.inspect import (
     CommandView,
     EntryView,
@@ -184,7 +184,9 @@ async def test_a_closed_gate_is_named(gateway: Gateway) -> None:
     limit = reject(FailureClass.RATE_LIMITED, retry_after_ms=7_000)
     kernel, entry = await queued(gateway, limit)
     shown = await kernel.inspect.show(entry)
-    assert shown.next.text == "waits: gate:t/default/42 is closed (rate_limited)"
+    assert (
+        shown.next.text == "waits: gate:t/default/42 is closed (rate_limited, for 0 s)"
+    )
     assert shown.next.at == gateway.clock.now() + 7_000
     gate = await kernel.inspect.show("gate:t/default/42")
     assert isinstance(gate, LedgerView)
@@ -205,7 +207,10 @@ async def test_a_later_entry_names_the_one_before_it(gateway: Gateway) -> None:
     kernel, first = await queued(gateway, reject(RETRY))
     second = await kernel.enqueue(route(), "me too")
     shown = await kernel.inspect.show(second.entry_id)
-    assert shown.next.text == f"waits behind {first} in its lane"
+    assert shown.next.text == (
+        f"waits behind {first} in its lane; that one part 1, attempt 2, after a wait"
+    )
+    assert shown.next.at == (await kernel.inspect.show(first)).next.at
 
 
 async def test_a_policy_is_told_before_it_acts(gateway: Gateway) -> None:
@@ -276,7 +281,7 @@ async def test_an_id_that_fits_nothing_or_several_is_refused(gateway: Gateway) -
         await kernel.enqueue(route(conversation), "hi")
     with pytest.raises(NotFoundError, match="turnfold list"):
         await kernel.inspect.show("zzz")
-    with pytest.raises(InvalidInputError, match="fits several"):
+    with pytest.raises(AmbiguousIdError, match="fits several"):
         await kernel.inspect.show("entry:0")
     with pytest.raises(InvalidInputError, match="got 0"):
         await kernel.inspect.show("")
@@ -288,7 +293,7 @@ async def test_a_message_id_in_two_conversations_is_not_guessed(
     kernel = await gateway.start()
     for conversation in ("a", "b"):
         await kernel.accept(inbound("same", conversation))
-    with pytest.raises(InvalidInputError, match="fits several: turn:"):
+    with pytest.raises(AmbiguousIdError, match=r"fits several: .*turn:"):
         await kernel.inspect.show("same")
 
 
@@ -314,14 +319,15 @@ async def test_lists_are_filtered_by_status_place_time_reason_and_kind(
     assert await listed() == set(ids)
     assert await listed(status=("failed_terminal",)) == {"dead"}
     assert await listed(status=("parked",)) == {"parked"}
-    assert await listed(status=("attempted",)) == {"parked"}
+    assert await listed(status=("attempted",)) == set()  # one word for one state
     assert await listed(status=(Status.DELIVERED, "parked")) == {
         "parked",
         "fine",
         "a/b",
     }
     assert await listed(conversation="a/b") == {"a/b"}
-    assert await listed(channel="x") == set()
+    with pytest.raises(InvalidInputError, match="no channel 'x'; there are: t"):
+        await listed(channel="x")
     assert await listed(channel="t", account="default") == set(ids)
     assert await listed(reason=("permanent",)) == {"dead"}
     assert await listed(kind=("final",)) == set()

@@ -181,10 +181,14 @@ class MemoryStore:
         return [b for ref in islice(rest, limit) if (b := found[ref]) is not None]
 
     async def keys(
-        self, after: str = "", limit: int = 1000, ending: str = ""
+        self, after: str = "", limit: int = 1000, part: str = ""
     ) -> Sequence[tuple[str, str]]:
         rows = sorted(self._disk().keys.items())
-        fits = (row for row in rows if row[0] > after and row[0].endswith(ending))
+        fits = (
+            row
+            for row in rows
+            if row[0] > after and part in ("", *row[0].split("/")[1:])
+        )
         return tuple(islice(fits, limit))
 
     # --- its means -------------------------------------------------------------------
@@ -418,7 +422,7 @@ def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
 def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:
     since, until = want.since, want.until
     tests: list[Callable[[Summary], bool]] = [
-        lambda s: s.stream.startswith(want.prefix)
+        lambda s: s.stream.startswith(want.prefix) and s.stream.endswith(want.ending)
     ]
     if want.phases:
         tests.append(lambda s: s.phase in want.phases)

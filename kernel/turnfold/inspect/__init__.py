@@ -10,7 +10,11 @@ Nothing here writes, locks or migrates: with a store that was opened with
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import tzinfo
 from functools import partial
+from typing import TypeGuard
+
+from attrs import evolve
 
 from turnfold._decide.unit_of_work import (
     ChannelFacts,
@@ -26,7 +30,7 @@ from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inbound import Inbound
-from turnfold.inspect import outlook, timeline
+from turnfold.inspect import many, outlook, timeline
 from turnfold.inspect.lookup import (
     INBOX,
     AnyDesk,
@@ -34,9 +38,21 @@ from turnfold.inspect.lookup import (
     ReadModel,
     makes,
     resolve,
+    row_of,
     rows,
+    word_of,
 )
 from turnfold.inspect.outlook import told, verdict
+from turnfold.inspect.overview import (
+    ChannelView,
+    Found,
+    GateView,
+    Overview,
+    Page,
+    Tally,
+    WorkerView,
+)
+from turnfold.inspect.places import Place, place_of
 from turnfold.inspect.timeline import Text
 from turnfold.inspect.times import clock_of, seen_at, to_come
 from turnfold.inspect.views import (
@@ -60,21 +76,39 @@ from turnfold.settings import Settings
 __all__ = [
     "Answer",
     "AttemptView",
+    "ChannelView",
     "CommandView",
     "EntryView",
     "EventView",
     "Filter",
+    "Found",
+    "GateView",
     "InboundView",
     "Inspect",
     "LedgerView",
     "Next",
+    "Overview",
+    "Page",
     "PartView",
+    "Place",
     "Row",
     "RunView",
+    "Tally",
     "TurnView",
     "View",
+    "WorkerView",
 ]
 View = TurnView | EntryView | LedgerView | CommandView
+
+
+def _is_turn(view: View) -> TypeGuard[TurnView]:
+    return isinstance(view, TurnView)
+
+
+def _checked(want: Filter | None) -> Filter:
+    want = Filter() if want is None else want
+    check_kind("want", want, Filter)
+    return want
 
 
 class Inspect:
@@ -190,10 +224,93 @@ class Inspect:
         return Answer(text=text)
 
     async def list(self, want: Filter | None = None) -> tuple[Row, ...]:
-        """Turns and entries, newest first."""
-        want = Filter() if want is None else want
-        check_kind("want", want, Filter)
-        return tuple(await rows(self._store, want, await self._now()))
+        """Turns and entries, newest first, without `words`. Raises InvalidInputError for
+        a channel or an account that does not exist."""
+        return tuple(await rows(self._store, _checked(want), await self._now()))
+
+    async def page(self, want: Filter | None = None) -> Page:
+        """As `list`, with `words`, and where the next page begins."""
+        want = _checked(want)
+        more_by_one = evolve(want, limit=want.limit + 1)
+        found = await rows(self._store, more_by_one, await self._now())
+        shown = await many.with_words(self._store, found[: want.limit])
+        more = len(found) > want.limit
+        return Page(rows=shown, before=shown[-1].order if more and shown else None)
+
+    async def rows(
+        self, streams: Sequence[str], *, words: bool = False
+    ) -> tuple[Row, ...]:
+        """Rows of those of these streams that are turns and entries."""
+        wanted = Wanted(summaries=frozenset(streams))
+        found = (await self._store.fetch(wanted)).summaries
+        shift = (await self._now()).shift()
+        rows_ = [row_of(s, shift) for name in streams if (s := found[name]) is not None]
+        known = [row for row in rows_ if row.id.startswith((TURN, ENTRY))]
+        return await many.with_words(self._store, known) if words else tuple(known)
+
+    async def find(
+        self, place: Place, want: Filter | None = None, words: str = ""
+    ) -> tuple[Found, ...]:
+        """The turns of a place, newest first: what was written, and what became of it.
+        `want`: time and limit. `words`: stand in the message, in any case."""
+        want = _checked(want)
+        here = evolve(
+            want,
+            what="turn",
+            channel=place.channel,
+            account=place.account,
+            conversation=place.conversation,
+        )
+        found: list[Found] = []
+        before, clock = want.before, await self._now()
+        while len(found) < want.limit:
+            page = await rows(self._store, evolve(here, before=before), clock)
+            for row in page:
+                view = await self._show(row.id)
+                text = view.inbound[0].text if _is_turn(view) else None
+                if _is_turn(view) and words.casefold() in (text or "").casefold():
+                    found.append(Found(at=row.created, text=text, turn=view))
+            if len(page) < want.limit:
+                break
+            before = page[-1].order
+        return tuple(found[: want.limit])
+
+    async def stats(
+        self,
+        by: Sequence[str] = ("channel",),
+        want: Filter | None = None,
+        zone: tzinfo | None = None,
+    ) -> tuple[Tally, ...]:
+        """Counts by channel, account, kind, reason, status, day or hour. `zone`: whose
+        days and hours; none is the zone of this process."""
+        return await many.stats(
+            self._store, by, _checked(want), zone, await self._now()
+        )
+
+    async def overview(self) -> Overview:
+        """Is a person needed, and what for?"""
+        return await many.overview(self._store, await self._now(), alive=self._alive())
+
+    async def gates(self) -> tuple[GateView, ...]:
+        """What is held back, why, and how much waits behind it."""
+        return await many.gates(self._store, await self._now())
+
+    async def worker(self) -> WorkerView:
+        return await many.worker(self._store, await self._now(), alive=self._alive())
+
+    async def channels(self, want: Filter | None = None) -> tuple[ChannelView, ...]:
+        """Every account that a message has had."""
+        return await many.channels(self._store, _checked(want), await self._now())
+
+    async def resolve(self, wanted: str) -> str:
+        """The whole name of what an id, a piece of one or a message id means; raises as
+        `show` does."""
+        return await resolve(self._store, wanted)
+
+    async def place(self, text: str) -> Place:
+        """A place as people write it: `channel`, `channel/conversation`,
+        `channel/account`, `channel/account/conversation`."""
+        return await place_of(self._store, text)
 
     async def inbox(self) -> tuple[CommandView, ...]:
         """The commands that wait for the worker, the oldest first."""
@@ -300,6 +417,7 @@ class Inspect:
         records, text = model.records(turn.stream), partial(model.text, turn.stream)
         return TurnView(
             id=turn.stream,
+            short=outlook.short(turn),
             phase=turn.phase,
             outcome=turn.outcome,
             reason=turn.reason or turn.silent,
@@ -332,11 +450,12 @@ class Inspect:
         shift = draft.context.shift()
         return EntryView(
             id=e.stream,
+            short=outlook.short(e),
             turn=e.turn,
             run=e.run,
             key=e.key,
             kind=e.kind,
-            status=e.status,
+            status=word_of(e.phase),
             phase=e.phase,
             channel=e.channel,
             account=e.account,
@@ -352,6 +471,7 @@ class Inspect:
             doubt=e.doubtful,
             delivered=len(e.receipts),
             parts=timeline.parts_of(records, text, partial(model.preview, e.stream)),
+            verdict=outlook.entry_verdict(e, timeline.last_detail(records, text)),
             next=told(outlook.next_of_entry(draft, e, self._alive()), shift),
             happened=timeline.happened(records, text),
             waiting=waiting,

@@ -2,6 +2,7 @@
 nothing outlives the question."""
 
 import json
+import re
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -10,7 +11,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from json.encoder import encode_basestring
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -22,7 +22,6 @@ from turnfold._decide.unit_of_work import (
     UnitOfWork,
 )
 from turnfold._log import canonical
-from turnfold._log import events as t
 from turnfold._log.bodies import checked, digests_of, place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
@@ -42,17 +41,26 @@ from turnfold._state.fold import (
     restore,
 )
 from turnfold.clock import Clock
-from turnfold.enums import Form, Phase
+from turnfold.enums import (
+    AbortReason,
+    FailureClass,
+    Form,
+    Phase,
+    Reason,
+    TurnOutcome,
+)
 from turnfold.errors import (
+    AmbiguousIdError,
     CorruptLogError,
     InvalidInputError,
     NotFoundError,
     StoreError,
 )
 from turnfold.inbound import Evidence, printable
+from turnfold.inspect.places import Place, lanes_of, route_of_lane
 from turnfold.inspect.times import to_come
 from turnfold.inspect.views import Row
-from turnfold.messages import check_id
+from turnfold.messages import check_id, escape
 from turnfold.ports.store import (
     Body,
     BodyRef,
@@ -62,7 +70,6 @@ from turnfold.ports.store import (
     Store,
     Summary,
     Wanted,
-    record_pages,
     summary_pages,
 )
 
@@ -301,13 +308,15 @@ class AnyDesk(Mapping[tuple[str, str], ChannelFacts]):
 
 _PREFIXES = (TURN, ENTRY, GATE, CURSOR)
 _PAGE = 500
-_SHOWN = 5  # ids named when a piece of one fits several
+_SHORT = re.compile("[te]([0-9]{1,15})")  # the position of its first record
+_LEAST_END = 6  # characters of the end of an id
+_REASONS = {*Reason, *FailureClass, *AbortReason, *TurnOutcome}
 INBOX = 10_000  # commands that are looked through
 
 
 async def resolve(store: Store, wanted: str) -> str:
-    """The stream that `wanted` means: a whole name, an id without its prefix, the
-    beginning of exactly one id, or the id of an inbound message. The stream may be one
+    """The stream that `wanted` means: a whole name, an id without its prefix, a short id,
+    the beginning or end of exactly one id, or the id of an inbound message. The stream may be one
     that a command in the inbox will make.
 
     Raises NotFoundError, or InvalidInputError if several fit.
@@ -318,18 +327,32 @@ async def resolve(store: Store, wanted: str) -> str:
     for name in names:
         if known[name] is not None:
             return name
-    found = await _beginning(store, wanted)
+    found = await _by_piece(store, wanted)
     if len(found) != 1:
-        found = [name async for name in by_message(store, wanted)] or found
+        found = await by_message(store, wanted) or found
     if not found:
         found = [c.stream for c in await store.inbox(INBOX) if _means(c, wanted)]
     if not found:
         raise NotFoundError(what="turn, entry or message", id=wanted)
     if len(found) > 1:
-        shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-        problem = f"{wanted!r} fits several: {shown}"
-        raise InvalidInputError(field="id", problem=problem)
+        raise AmbiguousIdError(wanted=wanted, streams=tuple(found))
     return found[0]
+
+
+async def _by_piece(store: Store, wanted: str) -> list[str]:
+    """Streams by a short id like `t120`, else by the beginning of their id, else by its
+    end."""
+    short = _SHORT.fullmatch(wanted)
+    if short:
+        before = int(short[1]) + 1
+        last = await store.list(Listing(prefix="", before=before, limit=1))
+        if last and last[0].order == before - 1 and last[0].stream[0] == wanted[0]:
+            return [last[0].stream]
+    found = await _beginning(store, wanted)
+    if found or len(wanted) < _LEAST_END or ":" in wanted:
+        return found
+    rows = await store.list(Listing(prefix="", ending=wanted, limit=_PAGE))
+    return [row.stream for row in rows if family(row.stream) in ("turn", "entry")]
 
 
 async def _beginning(store: Store, wanted: str) -> list[str]:
@@ -349,21 +372,21 @@ async def _beginning(store: Store, wanted: str) -> list[str]:
     return found
 
 
-async def by_message(store: Store, message_id: str) -> AsyncIterator[str]:
-    """The turns that a message id belongs to, in any conversation. Reads the log."""
-    # Few records name it, and only those are decoded.
-    text = f'"message_id":{encode_basestring(message_id)}'.encode()
-    async for page in record_pages(store):
-        for record in page:
-            if text not in record.events:
-                continue
-            try:
-                events = decode(record)
-            except CorruptLogError:
-                continue  # the audit speaks of it
-            taken = [e for e in events if isinstance(e, t.Accepted | t.Joined)]
-            if any(event.message_id == message_id for event in taken):
-                yield record.stream
+async def by_message(store: Store, message_id: str) -> list[str]:
+    """The turns that a message id belongs to, in any conversation, by their keys."""
+    found: list[str] = []
+    after = ""
+    while page := await store.keys(after, _PAGE, part=escape(message_id)):
+        found += [stream for key, stream in page if _is_of(key, escape(message_id))]
+        after = page[-1][0]
+    return list(dict.fromkeys(found))
+
+
+def _is_of(key: str, message_id: str) -> bool:
+    """The fourth part of the key of an inbound message is its id, or the key that its
+    channel gave it."""
+    parts = key.split("/")
+    return key.startswith("in:") and len(parts) > 3 and parts[3] == message_id
 
 
 def makes(command: Command) -> bool:
@@ -393,8 +416,10 @@ def message_of(command: Command) -> str | None:
 
 @frozen(kw_only=True)
 class Filter:
-    """Which turns and entries to list; newest first. `status`: of entries a Status or
-    a phase ("P" for parked), of turns a phase. Times are wall milliseconds."""
+    """Which turns and entries to list; newest first. `status`: of entries a Status, a
+    phase or "parked", of turns a phase. `reason`: a reason, or the class of a failure.
+    `person`: a person is needed. Times are wall milliseconds. `before`: the page after
+    an earlier one (`Page.before`)."""
 
     what: str | None = None  # "turn" or "entry"; none: both
     status: tuple[str, ...] = ()
@@ -405,38 +430,73 @@ class Filter:
     kind: tuple[str, ...] = ()
     reason: tuple[str, ...] = ()
     open: bool | None = None
+    person: bool | None = None
     since: int | None = None
     until: int | None = None
     turn: str | None = None
+    before: int | None = None
     limit: int = field(default=50)
 
 
 async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:
-    """At most `limit` rows that pass the filter. A row has no record at hand: its times
-    are told at the distance that log time and wall time have now."""
+    """At most `limit` rows that pass the filter. Raises InvalidInputError for a channel
+    or an account that does not exist. A row has no record at hand: its times are told at
+    the distance that log time and wall time have now."""
     shift = clock.shift()
+    listing = await listing_of(store, want, shift)
     found: list[Row] = []
-    tests = _tests(want)
-    async for page in summary_pages(store, _listing(want, shift), _PAGE):
-        known = (s for s in page if family(s.stream) in ("turn", "entry"))
-        made = (_row(s, shift) for s in known)
-        found += [row for row in made if all(test(row) for test in tests)]
+    size = min(max(want.limit, 0), _PAGE)
+    async for page in summary_pages(store, listing, size) if size else _nothing():
+        found += [
+            row_of(s, shift) for s in page if family(s.stream) in ("turn", "entry")
+        ]
         if len(found) >= want.limit:
             break
     return found[: max(0, want.limit)]
 
 
-def _listing(want: Filter, shift: int) -> Listing:
-    """The store narrows down by what it knows itself."""
+async def _nothing() -> AsyncIterator[Sequence[Summary]]:
+    return
+    yield ()
+
+
+async def listing_of(store: Store, want: Filter, shift: int) -> Listing:
+    """The filter in the store's words."""
+    await _check_reasons(store, want.reason)
+    place = Place(
+        channel=want.channel, account=want.account, conversation=want.conversation
+    )
+    lanes = await lanes_of(store, place)
+    if want.conversation is not None and not lanes:
+        lanes = ("?/",)  # nothing has ever come: no lane begins so
     return Listing(
         prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
         phases=tuple({p for status in want.status for p in _phases(status)}),
         open=want.open,
+        person=want.person,
         lane=want.lane,
+        lanes=lanes,
+        kinds=want.kind,
+        reasons=want.reason,
         parent=want.turn,
         since=to_come(want.since, -shift),
         until=to_come(want.until, -shift),
+        before=want.before,
     )
+
+
+async def _check_reasons(store: Store, reasons: Sequence[str]) -> None:
+    """Raises InvalidInputError for a reason that nothing has ever had."""
+    odd = [reason for reason in reasons if reason not in _REASONS]
+    if not odd:
+        return
+    counts = await store.count(Listing(prefix=""), ["reason", "failure"])
+    there = {str(value) for count in counts for value in count.values if value}
+    for reason in odd:
+        if reason not in there:
+            shown = ", ".join(sorted(there)) or "none yet"
+            problem = f"no reason {reason!r}; there are: {shown}"
+            raise InvalidInputError(field="reason", problem=problem)
 
 
 def _phases(status: str) -> Iterator[str]:
@@ -444,39 +504,30 @@ def _phases(status: str) -> Iterator[str]:
     if status == "parked":
         yield Phase.PARKED
         return
-    known: list[str] = [phase for phase in Phase if phase.status == status]
+    known: list[str] = [
+        phase for phase in Phase if phase.status == status and phase != Phase.PARKED
+    ]
     yield from known or [status]
 
 
-def _tests(want: Filter) -> list[Callable[[Row], bool]]:
-    tests: list[Callable[[Row], bool]] = []
-    if want.channel is not None:
-        tests.append(lambda row: row.channel == want.channel)
-    if want.account is not None:
-        tests.append(lambda row: row.account == want.account)
-    if want.conversation is not None:
-        tests.append(lambda row: row.conversation == want.conversation)
-    if want.kind:
-        tests.append(lambda row: row.kind in want.kind)
-    if want.reason:
-        tests.append(lambda row: row.reason in want.reason)
-    return tests
-
-
-def _row(s: Summary, shift: int) -> Row:
+def row_of(s: Summary, shift: int) -> Row:
     entry = family(s.stream) == "entry"
     channel, account, conversation, thread = route_of_lane(s.lane or "///")
     return Row(
         id=s.stream,
+        short=f"{s.stream[0]}{s.order}",
+        order=s.order,
         what="entry" if entry else "turn",
         kind=s.kind,
-        status=_status(s.phase) if entry else s.phase,
+        status=word_of(Phase(s.phase)) if entry else s.phase,
         open=s.open,
+        person=s.person,
         channel=channel,
         account=account,
         conversation=conversation,
         thread=thread or None,
         reason=s.reason,
+        failure=s.failure,
         created=s.created - shift,
         updated=s.updated - shift,
         due=to_come(s.due, shift),
@@ -485,15 +536,6 @@ def _row(s: Summary, shift: int) -> Row:
     )
 
 
-def _status(phase: str) -> str:
-    """As people say it: a parked entry is `attempted`, and that would hide it."""
-    if phase == Phase.PARKED:
-        return "parked"
-    return Phase(phase).status
-
-
-def route_of_lane(lane: str) -> tuple[str, str, str, str]:
-    """Channel, account, conversation and thread out of the name of a lane."""
-    parts = [p.replace("%2F", "/").replace("%25", "%") for p in lane.split("/")]
-    channel, account, conversation, thread = (*parts, "", "", "", "")[:4]
-    return channel, account, conversation, thread
+def word_of(phase: Phase) -> str:
+    """The one word for where an entry stands: its status, or "parked"."""
+    return str(Phase.PARKED if phase is Phase.PARKED else phase.status)

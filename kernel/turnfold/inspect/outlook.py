@@ -23,6 +23,7 @@ from turnfold.inspect.views import EntryView, Next
 
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 NOBODY = "; no worker is running now"
+Commands = tuple[tuple[str, str], ...]
 
 
 def told(following: Next, shift: int) -> Next:
@@ -38,7 +39,7 @@ def next_of_entry(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
         return _in_flight(draft, entry, alive)
     ahead = _ahead(draft, entry)
     if ahead is not None and entry.phase is not Phase.PARKED:
-        return Next(text=f"waits behind {ahead} in its lane", at=entry.expires_at)
+        return _behind(draft, ahead, alive)
     found = _step(draft, entry)
     if alive is False and not found.person:
         return evolve(found, text=found.text + NOBODY)
@@ -53,18 +54,39 @@ def _closed(entry: Entry) -> Next:
             return Next(text=f"nothing: aborted ({entry.reason})")
         case _ if entry.bounced and not entry.acknowledged:
             text = "nothing by itself: the platform refused it after it had accepted it"
-            return Next(text=f"{text}; {_decide(entry)}", person=True)
+            return Next(text=text, person=True, commands=_decide(entry))
         case _ if entry.acknowledged:
             return Next(
                 text=f"nothing: failed ({entry.reason}), and somebody has seen it"
             )
         case _:
-            text = f"nothing by itself: failed ({entry.reason}); {_decide(entry)}"
-            return Next(text=text, person=True)
+            text = f"nothing by itself: failed ({entry.reason})"
+            return Next(text=text, person=True, commands=_decide(entry))
 
 
-def _decide(entry: Entry) -> str:
-    return f"turnfold retry {entry.stream}, or turnfold discard {entry.stream}"
+def short(state: Entry | Turn) -> str:
+    """An id to type: every command knows it."""
+    return f"{state.stream[0]}{state.order}"
+
+
+def _decide(entry: Entry) -> Commands:
+    name = short(entry)
+    sure = " --accept-duplicate" if entry.doubtful else ""
+    again = "send it again, may be seen twice" if sure else "send it again"
+    return (
+        (again, f"turnfold retry {name}{sure}"),
+        ("it is seen to", f"turnfold discard {name}"),
+    )
+
+
+def _verdicts(entry: Entry) -> Commands:
+    act = f"turnfold resolve {short(entry)}"
+    return (
+        ("it arrived", f"{act} delivered"),
+        ("it did not, send it", f"{act} not_sent"),
+        ("send it again, may be seen twice", f"{act} resend"),
+        ("forget it", f"{act} give_up"),
+    )
 
 
 def _in_flight(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
@@ -79,13 +101,27 @@ def _in_flight(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
     return Next(text=f"{what} is under way; its outcome is awaited")
 
 
-def _ahead(draft: UnitOfWork, entry: Entry) -> str | None:
+def _ahead(draft: UnitOfWork, entry: Entry) -> Entry | None:
     for other in draft.lane(entry.lane):
         if other.stream == entry.stream:
             return None
         if other.phase in _IN_FLIGHT or not other.yielded:
-            return other.stream
+            return other
     return None
+
+
+def _behind(draft: UnitOfWork, ahead: Entry, alive: bool | None) -> Next:
+    """The cause that counts is that of the first in the lane."""
+    cause = next_of_entry(draft, ahead, alive)
+    text = f"waits behind {ahead.stream} in its lane; that one {cause.text}"
+    return evolve(cause, text=text)
+
+
+def _age(ms: int) -> str:
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if ms >= 2 * size:
+            return f"{ms // size} {unit}"
+    return f"{max(0, ms) // 1000} s"
 
 
 def _step(draft: UnitOfWork, entry: Entry) -> Next:
@@ -127,10 +163,10 @@ def _policy(draft: UnitOfWork, entry: Entry) -> str:
 
 def _waits(draft: UnitOfWork, entry: Entry) -> Next:
     if entry.phase is Phase.PARKED:
-        text = f"parked ({entry.reason}): somebody must say if it arrived: turnfold resolve "
-        text += f"{entry.stream} delivered|not_sent|resend|give_up"
-        text += "; else it ends as outcome_unknown"
-        return Next(text=text, at=entry.expires_at, person=True)
+        text = "somebody must say if it arrived; else it ends "
+        text += "as outcome_unknown"
+        at = entry.expires_at
+        return Next(text=text, at=at, person=True, commands=_verdicts(entry))
     if entry.due is not None and draft.now < entry.due:
         return Next(text=_when_due(entry), at=entry.due)
     if (entry.channel, entry.account) not in draft.context.desks:
@@ -154,10 +190,14 @@ def _gated(draft: UnitOfWork, entry: Entry) -> Next:
     for name in gates_of(entry.lane):
         gate = draft.gate(name)
         if gate is not None and gate.holds(draft.now):
-            text = f"waits: {name} is closed ({gate.reason})"
+            text = f"waits: {name} is closed ({gate.reason}, for {_age(draft.now - gate.updated)})"
             person = gate.until is None
-            text += f"; turnfold open {entry.stream}" if person else ""
-            return Next(text=text, at=gate.until, person=person)
+            at, ends = gate.until, ""
+            if at is None:
+                at, ends = entry.expires_at, "; it ends when its time is over"
+            account = f"{entry.channel}/{entry.account}"
+            opens = (("open it", f"turnfold open {account}"),) if person else ()
+            return Next(text=text + ends, at=at, person=person, commands=opens)
     return Next(text="waits", at=entry.expires_at)
 
 
@@ -178,7 +218,9 @@ def next_of_turn(
         name, what = finals[0]
         return evolve(what, text=f"{name} {what.text}")
     if turn.held:
-        return Next(text=f"held ({turn.reason}): somebody must let it go", person=True)
+        text = f"held ({turn.reason}): somebody must let it go"
+        lets = (("let it run", f"turnfold open {short(turn)}"),)
+        return Next(text=text, person=True, commands=lets)
     found = _run_next(draft, turn, alive)
     return evolve(found, text=found.text + NOBODY) if alive is False else found
 
@@ -207,9 +249,37 @@ def _run_next(draft: UnitOfWork, turn: Turn, alive: bool | None) -> Next:
 def next_of_ledger(state: Gate | Cursor | StoreState, now: int) -> Next:
     if isinstance(state, Gate) and state.holds(now):
         if state.until is None:
-            return Next(text="stays closed until somebody opens it", person=True)
+            name = state.stream.removeprefix("gate:")
+            target = name if name.count("/") == 1 else state.stream
+            opens = (("open it", f"turnfold open {target}"),)
+            text = "stays closed until somebody opens it"
+            return Next(text=text, person=True, commands=opens)
         return Next(text="opens by itself", at=state.until)
     return Next(text="nothing")
+
+
+def entry_verdict(entry: Entry, said: str | None) -> str:
+    """How an entry stands. `said`: the words of whoever refused or failed it."""
+    words = f": {said}" if said and entry.phase is not Phase.DELIVERED else ""
+    count = len(entry.receipts)
+    match entry.phase:
+        case Phase.DELIVERED:
+            return f"delivered: the platform accepted all {entry.count} part(s)"
+        case Phase.PARKED:
+            return f"parked: nobody knows if it arrived{words}"
+        case Phase.FAILED:
+            part_way = f" after {count} of {entry.count} part(s)" if count else ""
+            return f"dead ({entry.reason}{_class(entry)}){part_way}{words}"
+        case Phase.ABORTED:
+            return f"aborted ({entry.reason})"
+        case Phase.IN_DOUBT | Phase.DISPATCHED:
+            return f"not delivered yet, and it may have arrived{words}"
+        case Phase.QUEUED | Phase.ATTEMPTED | Phase.RETRYABLE:
+            return f"not delivered yet{_class(entry)}{words}"
+
+
+def _class(entry: Entry) -> str:
+    return "" if entry.failure is None else f", {entry.failure}"
 
 
 # --- What to tell somebody who wrote and waits for an answer: one sentence ---

@@ -505,3 +505,9 @@ def _end(event: Event) -> str | None:
             return f"held ({event.reason})"
         case _:
             return None
+
+
+def last_detail(records: Sequence[Record], text: Text) -> str | None:
+    """The words of whoever refused or failed it last."""
+    details = [getattr(event, "detail", None) for _, event in _events(records)]
+    return text(next((ref for ref in reversed(details) if ref), None))

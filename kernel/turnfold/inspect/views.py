@@ -11,7 +11,6 @@ from turnfold.enums import (
     DeliveryClass,
     Kind,
     Phase,
-    Status,
     TurnOutcome,
     TurnPhase,
 )
@@ -31,11 +30,13 @@ class EventView:
 @frozen(kw_only=True)
 class Next:
     """What will happen next, and when (`at`; none: nobody knows, or at once).
-    `person`: it will not go on before somebody does something."""
+    `person`: it will not go on before somebody does something. `commands`: what somebody
+    can do, each with the command to type."""
 
     text: str
     at: int | None = None
     person: bool = False
+    commands: tuple[tuple[str, str], ...] = ()
 
 
 @frozen(kw_only=True)
@@ -84,12 +85,15 @@ class PartView:
 
 @frozen(kw_only=True)
 class EntryView:
+    """`short`: an id to type. `verdict`: how it stands, in one sentence."""
+
     id: str
+    short: str
     turn: str | None
     run: int | None
     key: str | None
     kind: Kind
-    status: Status
+    status: str  # the word of a Row
     phase: Phase
     channel: str
     account: str
@@ -105,6 +109,7 @@ class EntryView:
     doubt: bool
     delivered: int  # parts
     parts: tuple[PartView, ...]
+    verdict: str
     next: Next
     happened: tuple[EventView, ...] = field(repr=False)
     waiting: tuple[CommandView, ...] = ()  # commands about it
@@ -144,6 +149,7 @@ class TurnView:
     """`verdict`: what to tell somebody who wrote and waits for an answer."""
 
     id: str
+    short: str
     phase: TurnPhase
     outcome: TurnOutcome | None
     reason: str | None
@@ -178,23 +184,30 @@ class LedgerView:
 
 @frozen(kw_only=True)
 class Row:
-    """One turn or entry in a list. `status` of a turn is its phase."""
+    """One turn or entry in a list. `status` of a turn is its phase; of an entry its
+    status, or "parked". `short`: an id to type; every command knows it. `words`: what
+    the user wrote, or why an entry is not delivered, where a query reads that."""
 
     id: str
+    short: str
+    order: int
     what: str  # "turn" or "entry"
     kind: str | None
     status: str
     open: bool
+    person: bool
     channel: str
     account: str
     conversation: str
     thread: str | None
     reason: str | None
+    failure: str | None
     created: int
     updated: int
     due: int | None
     expires: int | None
     turn: str | None
+    words: str | None = None
 
 
 @frozen(kw_only=True)

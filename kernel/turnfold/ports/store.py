@@ -236,12 +236,13 @@ class Found:
 class Listing:
     """A filter for summaries; newest first, at most `limit`, before `before`.
 
-    `lanes`: beginnings of lanes, each a whole channel and account (`t/a/`) or a whole
+    `ending`: of the stream name. `lanes`: beginnings of lanes, each a whole channel and account (`t/a/`) or a whole
     conversation (`t/a/c/`). `reasons`: the reason or the class of the failure is one of
     them. `oldest`: the oldest first.
     """
 
     prefix: str = "entry:"  # of the stream name
+    ending: str = ""
     phases: tuple[str, ...] = ()
     open: bool | None = None
     lane: str | None = None
@@ -342,9 +343,10 @@ class Store(Protocol):
         `after` is the last one of the page before. For audits and exports."""
 
     async def keys(
-        self, after: str = "", limit: int = 1000, ending: str = ""
+        self, after: str = "", limit: int = 1000, part: str = ""
     ) -> Sequence[tuple[str, str]]:
-        """All dedupe keys that end so, with their streams, by key, a page at a time."""
+        """All dedupe keys with their streams, by key, a page at a time. `part`: only keys
+        with this part: after a slash, and before one or the end."""
 
     # --- its means -------------------------------------------------------------------
 

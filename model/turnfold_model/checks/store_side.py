@@ -182,6 +182,7 @@ async def lists_are_filtered_by_place_and_reason(place: Place) -> None:
         Listing(kinds=("final",)): [4, 2],
         Listing(reasons=("gone", "why")): [8, 4, 2],
         Listing(person=True): [4],
+        Listing(ending="n10"): [10],
         Listing(open=True, oldest=True, limit=2): [4, 7],
     }
     for listing, orders in wanted.items():
@@ -282,7 +283,10 @@ async def keys_are_read_in_pages(place: Place) -> None:
         found += page
         after = page[-1][0]
     same(found, sorted(keys), "all keys, by key")
-    same(list(await store.keys(ending="7")), [k for k in found if k[0][-1] == "7"], "7")
+    odd = [(name, "turn:a") for name in ("in:a/7", "in:a/b/7/m", "in:b/7/m", "z7/77")]
+    await write(store, records=[record(2, "turn:a", 2)], keys=odd)
+    same(list(await store.keys(part="7")), odd[:3], "keys with the part 7")
+    same(list(await store.keys("in:a/x", part="7")), odd[2:3], "the same, a page on")
 
 
 # --- bodies ----------------------------------------------------------------------

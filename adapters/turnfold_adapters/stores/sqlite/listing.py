@@ -234,7 +234,7 @@ def _grouped(table: str, by: Sequence[str], what: str, tests: Sequence[str]) -> 
 def _has_index(want: Listing) -> bool:
     """Few streams fit, and an index has them."""
     whole = want.prefix.endswith(":") or not want.prefix
-    return bool(want.person or want.open or want.parent) or not whole
+    return bool(want.person or want.open or want.parent or want.ending) or not whole
 
 
 def _span(want: Listing, *, open_: bool = False) -> list[str]:
@@ -256,6 +256,10 @@ def _lanes(want: Listing) -> list[tuple[str, str]]:
 def _tests(want: Listing) -> tuple[list[str], _Bindings]:
     """What the row `s` of a stream must fulfil, but for its id."""
     tests, bindings = ["s.phase IS NOT NULL"], _Bindings()
+    if want.ending:
+        named = "SELECT id FROM stream WHERE substr(name, -length(:ending)) = :ending"
+        tests.append(f"s.id IN ({named})")
+        bindings["ending"] = want.ending
     if want.prefix:
         tests.append(_begins("s.name", "prefix", whole=want.prefix.endswith(":")))
         bindings["prefix"] = want.prefix

@@ -81,7 +81,7 @@ _KEY = """
 _KEYS = """
     SELECT d.key, coalesce(s.name, '?')
     FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
-    WHERE d.key > ?1 AND (?3 = '' OR substr(d.key, -length(?3)) = ?3)
+    WHERE d.key > ?1 AND (?3 = '' OR instr(d.key || '/', ?4) > 0)
     ORDER BY d.key LIMIT ?2
 """
 _BODY = """
@@ -234,8 +234,8 @@ class Reads:
         return bodies, files
 
     @typed
-    def keys(self, after: str, limit: int, ending: str) -> Sequence[tuple[str, str]]:
-        return self.rows(_KEYS, after, limit, ending)
+    def keys(self, after: str, limit: int, part: str) -> Sequence[tuple[str, str]]:
+        return self.rows(_KEYS, after, limit, part, f"/{part}/")
 
     @typed
     def contains_head(self, head: Head) -> bool:

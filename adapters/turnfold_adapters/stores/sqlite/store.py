@@ -395,9 +395,9 @@ class SqliteStore:
             after = (page[-1].stream, page[-1].number)  # all their files are gone
 
     async def keys(
-        self, after: str = "", limit: int = 1000, ending: str = ""
+        self, after: str = "", limit: int = 1000, part: str = ""
     ) -> Sequence[tuple[str, str]]:
-        return self._read().keys(after, limit, ending)
+        return self._read().keys(after, limit, part)
 
     # --- its means -------------------------------------------------------------------
 

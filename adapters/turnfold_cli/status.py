@@ -1,0 +1,129 @@
+"""`turnfold status`: is a person needed? Exit code 1 if so."""
+
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from turnfold.inspect import GateView, Overview, Row, Tally, WorkerView
+from turnfold_cli import FOUND
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    StoreHere,
+    StorePath,
+    answering,
+    ask,
+    place_text,
+)
+from turnfold_cli.output import (
+    age,
+    clean,
+    console,
+    cut,
+    now_ms,
+    plain,
+    say_json,
+    span,
+    steps,
+    when,
+    zone_line,
+)
+from turnfold_cli.times import Utc
+
+_GATES = 3  # that are named
+
+
+def status(
+    at: StoreHere = None,
+    store: StorePath = STORE,
+    utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
+    as_json: AsJson = False,
+) -> None:
+    """Say if a person is needed, and why. Exit code 1 if so: for cron and monitors."""
+    with answering(as_json=as_json):
+        view = ask(at or store, lambda inspect: inspect.overview())
+        if as_json:
+            say_json({"well": not view.needed} | plain(view))
+        else:
+            _print(console(), view)
+    if view.needed:
+        raise typer.Exit(FOUND)
+
+
+def _print(screen: Console, view: Overview) -> None:
+    if view.needed:
+        screen.print("A person is needed:", style="bold magenta")
+        steps(screen, view.needed)
+    else:
+        screen.print("Nobody is needed.", style="green")
+    screen.print()
+    since = f", since {when(view.since, '%Y-%m-%d')}" if view.since is not None else ""
+    _fact(screen, "store", f"{view.address}, {view.position:,} records{since}")
+    _fact(screen, "worker", worker_text(view.worker))
+    _fact(
+        screen,
+        "turns",
+        f"{view.runs:,} without an answer yet, {view.turns:,} open"
+        + _some(view.held, "held"),
+    )
+    _fact(screen, "waiting", f"{view.waiting:,}{_oldest(view.oldest)}")
+    _fact(screen, "parked", f"{view.parked:,}{_oldest(view.oldest_parked)}")
+    unseen = _some(view.unseen, "of all not yet seen")
+    _fact(screen, "dead", f"{view.dead:,} in 7 days{unseen}")
+    _fact(screen, "gates", f"{len(view.gates)} closed" if view.gates else "all open")
+    for gate in view.gates[:_GATES]:
+        _fact(screen, "", gate_text(gate))
+    if len(view.gates) > _GATES:
+        _fact(screen, "", f"... {len(view.gates) - _GATES} more: turnfold gates")
+    if view.inbox:
+        _fact(screen, "inbox", f"{view.inbox:,}, oldest {age(view.inbox_since)}")
+    _fact(screen, "last hour", hour_text(view.hour))
+    screen.print(zone_line(), style="dim")
+
+
+def _fact(screen: Console, name: str, value: str) -> None:
+    screen.print(f"{name:<10} {cut(clean(value), screen.width - 11)}", soft_wrap=True)
+
+
+def _some(count: int, what: str) -> str:
+    return f", {count:,} {what}" if count else ""
+
+
+def _oldest(row: Row | None) -> str:
+    if row is None:
+        return ""
+    where = place_text(row.channel, row.account, row.conversation)
+    return f", oldest {age(row.created)} ({where}, {row.short})"
+
+
+def hour_text(tally: Tally) -> str:
+    facts: dict[str, Any] = {
+        "turns": tally.turns,
+        "out": tally.out,
+        "delivered": tally.delivered,
+        "dead": tally.dead,
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in facts.items())
+
+
+def gate_text(gate: GateView) -> str:
+    since = f"closed for {age(gate.since)}"
+    ends = "" if gate.until is None else f" until {when(gate.until, '%H:%M:%S')}"
+    return f"{gate.place} {since}{ends} ({gate.reason}), {gate.waiting:,} wait"
+
+
+def worker_text(worker: WorkerView) -> str:
+    if worker.id is None:
+        return "none has ever run here"
+    word = {True: "alive", False: "not running", None: "on another host"}[worker.alive]
+    who = f"pid {worker.pid} on {worker.host}, epoch {worker.epoch}"
+    since = "" if worker.since is None else f" for {age(worker.since)}"
+    if not worker.alive:
+        since = ""
+    heard = "" if worker.heard is None else f"; last record {age(worker.heard)} ago"
+    text = f"{word}: {who}{since}{heard}"
+    if worker.sending:
+        oldest = span(max(0, now_ms() - (worker.sending_since or now_ms())))
+        text += f"; {worker.sending} sends on the wire, oldest {oldest}"
+    return text

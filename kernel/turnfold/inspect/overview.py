@@ -1,0 +1,109 @@
+"""What the queries about many messages give back. Times are milliseconds UTC."""
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from turnfold.inspect.views import Row, TurnView
+
+
+@frozen(kw_only=True)
+class Tally:
+    """Turns and entries of one group. `turns`: accepted. `out`: entries of any kind;
+    each is delivered, waiting, parked, dead (ended without delivery) or aborted. `why`:
+    the dead and the parked by the class of their failure, else by their reason."""
+
+    group: Mapping[str, str]
+    turns: int = 0
+    out: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    parked: int = 0
+    dead: int = 0
+    aborted: int = 0
+    why: Mapping[str, int] = {}
+
+
+@frozen(kw_only=True)
+class Page:
+    """Rows, and where the next page begins (`Filter.before`); None: there is none."""
+
+    rows: tuple[Row, ...]
+    before: int | None = None
+
+
+@frozen(kw_only=True)
+class GateView:
+    """A closed gate. `waiting`: open entries behind it. `until`: it opens by itself."""
+
+    id: str
+    place: str
+    reason: str | None
+    since: int
+    until: int | None
+    waiting: int
+    oldest: Row | None
+    person: bool
+    next: str
+
+
+@frozen(kw_only=True)
+class WorkerView:
+    """The last worker. `alive` is None where this host cannot know. `since`: when it
+    began. `heard`: when the last record was written. `sending`: calls on the wire."""
+
+    alive: bool | None
+    id: str | None
+    pid: int | None
+    host: str | None
+    epoch: int
+    since: int | None
+    heard: int | None
+    sending: int
+    sending_since: int | None
+
+
+@frozen(kw_only=True)
+class ChannelView:
+    """An account with its counts since `Filter.since`. `classes`: what its platform
+    offered for the latest planned part; none counts as blind."""
+
+    channel: str
+    account: str
+    tally: Tally
+    classes: tuple[str, ...] | None
+    last: int | None  # the latest entry was queued then
+    gate: GateView | None
+
+
+@frozen(kw_only=True)
+class Found:
+    """One turn that `find` found."""
+
+    at: int
+    text: str | None
+    turn: TurnView
+
+
+@frozen(kw_only=True)
+class Overview:
+    """Is a person needed? `needed` says why, each with the command to type."""
+
+    address: str
+    position: int
+    since: int | None
+    worker: WorkerView
+    turns: int  # open
+    runs: int  # of them those that have no answer yet
+    waiting: int
+    oldest: Row | None
+    parked: int
+    oldest_parked: Row | None
+    dead: int  # of the last 7 days
+    unseen: int  # dead letters and bounces that nobody has seen yet
+    held: int  # turns
+    gates: tuple[GateView, ...]
+    inbox: int
+    inbox_since: int | None
+    hour: Tally
+    needed: tuple[tuple[str, str], ...]

@@ -1,0 +1,79 @@
+"""Places as people write them - a channel, an account, a conversation - and the lanes
+that they stand for. A name that no message has ever had is an error that lists those
+that exist."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from turnfold._log.ids import account_scope
+from turnfold.errors import InvalidInputError
+from turnfold.messages import escape
+from turnfold.ports.store import Listing, Store
+
+_NAMED = 12  # names in an error
+
+
+@frozen(kw_only=True)
+class Place:
+    channel: str | None = None
+    account: str | None = None
+    conversation: str | None = None
+
+
+def route_of_lane(lane: str) -> tuple[str, str, str, str]:
+    """Channel, account, conversation and thread out of the name of a lane."""
+    parts = [p.replace("%2F", "/").replace("%25", "%") for p in lane.split("/")]
+    channel, account, conversation, thread = (*parts, "", "", "", "")[:4]
+    return channel, account, conversation, thread
+
+
+async def accounts(store: Store) -> Sequence[tuple[str, str]]:
+    """All (channel, account) that a turn or an entry has ever had."""
+    counts = await store.count(Listing(prefix=""), ["place"])
+    return sorted(route_of_lane(str(count.values[0]))[:2] for count in counts)
+
+
+async def lanes_of(store: Store, place: Place) -> tuple[str, ...]:
+    """Beginnings of the lanes at a place; none stands for everywhere.
+
+    Raises InvalidInputError for a channel or an account that does not exist.
+    """
+    if place == Place():
+        return ()
+    known = await accounts(store)
+    named = (("channel", place.channel, 0), ("account", place.account, 1))
+    for field, name, index in named:
+        there = {account[index] for account in known}
+        if name is not None and name not in there:
+            raise InvalidInputError(field=field, problem=_none_such(field, name, there))
+    tail = "" if place.conversation is None else f"{escape(place.conversation)}/"
+    found = tuple(
+        f"{account_scope(channel, account)}/{tail}"
+        for channel, account in known
+        if place.channel in (None, channel) and place.account in (None, account)
+    )
+    if not found:
+        text = f"{place.channel} has no account {place.account}"
+        raise InvalidInputError(field="account", problem=text)
+    return found
+
+
+def _none_such(field: str, name: str, there: set[str]) -> str:
+    if not there:
+        return f"no {field} {name!r}; the store has no messages"
+    shown = ", ".join(sorted(there)[:_NAMED]) + (", ..." if len(there) > _NAMED else "")
+    return f"no {field} {name!r}; there are: {shown}"
+
+
+async def place_of(store: Store, text: str) -> Place:
+    """`channel`, `channel/conversation`, `channel/account` or
+    `channel/account/conversation`; an account goes before a conversation of its name."""
+    channel, *rest = text.split("/")
+    known = {account for name, account in await accounts(store) if name == channel}
+    if not rest:
+        return Place(channel=channel)
+    if rest[0] in known:
+        tail = "/".join(rest[1:]) or None
+        return Place(channel=channel, account=rest[0], conversation=tail)
+    return Place(channel=channel, conversation="/".join(rest))
