@@ -18,9 +18,10 @@ from turnfold import (
 from turnfold._log.bodies import place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES
-from turnfold.enums import Kind, PartEnd, Phase, Reason, TurnOutcome
+from turnfold._state.entry import Entry
+from turnfold.enums import Decoration, Kind, PartEnd, Phase, Reason, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
-from turnfold.ports.channel import PlannedPart
+from turnfold.ports.channel import Attempt, Part, PlannedPart
 from turnfold_model.testing.gateway import (
     Gateway,
     entry,
@@ -33,6 +34,8 @@ from turnfold_model.testing.gateway import (
     until,
 )
 from turnfold_model.testing.platform import (
+    Act,
+    Platform,
     PlatformChannel,
     accept,
     accept_in,
@@ -506,3 +509,93 @@ async def test_what_the_user_stopped_is_not_called_missing(lone: Gateway) -> Non
     await lone.advance(120_000)
     assert lone.platform.contents == []
     assert not [e for e in await kernel.inspect.list() if e.kind is Kind.NOTICE]
+
+
+# --- V: decorations ---
+
+NO_DECORATION = FailureClass.DECORATION
+
+
+class Shown(PlatformChannel):
+    """Keeps what each call would have shown."""
+
+    def __init__(self, platform: Platform) -> None:
+        super().__init__(platform)
+        self.sent: list[tuple[str, str | None, str | None, str]] = []
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> object:
+        assert isinstance(part.payload, Text)
+        place = part.route.thread, part.route.reply_to
+        self.sent.append((part.payload.text, *place, key))
+        return await super().send(part, key, attempt)
+
+
+async def decorated(
+    gateway: Gateway, *acts: Act, text: str = "<b>hi</b> &amp; <i>you</i>"
+) -> tuple[Shown, Entry]:
+    """A text with format, thread and reply, and the answers that it meets."""
+    channel = Shown(gateway.platform)
+    gateway.channels = {("t", "default"): channel}
+    gateway.platform.plays(*acts)
+    kernel = await gateway.start()
+    place = route(thread="7", reply_to="1")
+    done = await kernel.enqueue(place, Text(text, format="html"))
+    await spin()
+    return channel, entry(kernel, done.entry_id)
+
+
+@pytest.mark.case("V04")
+@pytest.mark.parametrize(
+    ("refused", "shown"),
+    [
+        (Decoration.THREAD, ("<b>hi</b> &amp; <i>you</i>", None, "1")),
+        (Decoration.REPLY_TO, ("<b>hi</b> &amp; <i>you</i>", "7", None)),
+        (Decoration.FORMAT, ("hi & you", "7", "1")),
+        ("nonsense", ("hi & you", "7", "1")),
+    ],
+)
+async def test_a_refused_decoration_is_left_out_by_the_next_attempt(
+    lone: Gateway, refused: Decoration, shown: tuple[str, str | None, str | None]
+) -> None:
+    channel, found = await decorated(lone, reject(NO_DECORATION, decoration=refused))
+    assert found.phase is Phase.DELIVERED
+    assert channel.sent[1][:3] == shown
+    assert channel.sent[0][3] != channel.sent[1][3], "another body, another key"
+
+
+@pytest.mark.case("V04")
+async def test_the_loss_of_every_decoration_ends_nothing_and_costs_nothing(
+    lone: Gateway,
+) -> None:
+    lone.settings = Settings(max_failures=1)
+    channel, found = await decorated(lone, *[reject(NO_DECORATION)] * 3)
+    assert found.phase is Phase.DELIVERED
+    assert [sent[:3] for sent in channel.sent] == [
+        ("<b>hi</b> &amp; <i>you</i>", "7", "1"),
+        ("hi & you", "7", "1"),
+        ("hi & you", "7", None),
+        ("hi & you", None, None),
+    ]
+
+
+@pytest.mark.case("V04")
+async def test_a_platform_that_goes_on_refusing_what_is_not_there_is_counted(
+    lone: Gateway,
+) -> None:
+    lone.settings = Settings(max_failures=1)
+    channel, found = await decorated(lone, *[reject(NO_DECORATION)] * 4)
+    assert len(channel.sent) == 4
+    assert (found.phase, found.reason) == (Phase.FAILED, Reason.ATTEMPTS_EXHAUSTED)
+
+
+@pytest.mark.case("V04")
+async def test_a_decoration_that_was_dropped_stays_dropped_after_a_crash(
+    lone: Gateway,
+) -> None:
+    refusal = reject(NO_DECORATION, decoration=Decoration.THREAD)
+    channel, found = await decorated(lone, refusal, hang())
+    kernel = await lone.restart(lone.alive[0])
+    assert entry(kernel, found.stream).current.dropped == (Decoration.THREAD,)
+    await kernel.resolve(found.stream, "not_sent", by="me")
+    await spin()
+    assert channel.sent[-1][1:3] == (None, "1")

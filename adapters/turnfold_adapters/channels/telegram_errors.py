@@ -31,7 +31,7 @@ from telegram.error import (
     TelegramError,
 )
 
-from turnfold.enums import FailureClass, GateScope
+from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.ports.channel import Outcome, Rejected, Unknown
 from turnfold_adapters.channels import webhook_errors
 
@@ -96,7 +96,17 @@ def _said(exception: TelegramError, scope: GateScope) -> Rejected | None:
         target = str(exception.new_chat_id)
         return Rejected(failure=FailureClass.TARGET_MOVED, detail=detail, target=target)
     failure = _failure(exception, detail.lower())
+    if failure is FailureClass.DECORATION:
+        what = _decoration(detail.lower())
+        return Rejected(failure=failure, detail=detail, decoration=what)
     return None if failure is None else Rejected(failure=failure, detail=detail)
+
+
+def _decoration(words: str) -> Decoration:
+    if "entities" in words:
+        return Decoration.FORMAT
+    gone = "thread" in words or "topic" in words
+    return Decoration.THREAD if gone else Decoration.REPLY_TO
 
 
 def _failure(exception: TelegramError, words: str) -> FailureClass | None:

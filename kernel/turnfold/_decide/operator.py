@@ -11,6 +11,7 @@ from turnfold._decide import rules
 from turnfold._decide.gates import open_gate
 from turnfold._decide.outbox import after_close, conclude
 from turnfold._decide.outcomes import accepted, bury, fail_entry
+from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.turns import start_if_free
 from turnfold._decide.unit_of_work import UnitOfWork, all_of
@@ -18,7 +19,7 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import digests_of, left_of
 from turnfold._log.events import Restored
-from turnfold._log.ids import GATE, account_scope, gates_of, part_key
+from turnfold._log.ids import GATE, account_scope, gates_of
 from turnfold._state.entry import SPOILED, Entry
 from turnfold._state.fold import STORE, State, family
 from turnfold._state.turn import Turn
@@ -67,19 +68,11 @@ def redrive(
             expires_at=expires,
             by=by,
             accept_duplicate=accept_duplicate,
-            keys=tuple([_new_key(entry, part) for part in spoiled]),
+            keys=tuple([new_key(entry, part) for part in spoiled]),
             why=draft.text(stream, why),
         ),
     )
     attempt_if_free(draft, entry.lane)
-
-
-def _new_key(entry: Entry, part: int) -> str:
-    """A key for a part that the platform has refused under its old one. Its letters are
-    those of the old key, so it is in the platform's alphabet."""
-    old = entry.parts[part].key
-    name = f"{entry.stream}+{entry.version}"
-    return part_key(name, part, "".join(sorted(set(old))), len(old))
 
 
 def _must_have_bodies(state: Entry | Turn) -> None:

@@ -8,6 +8,7 @@ from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.gates import close_gate, passing, unanswered
 from turnfold._decide.outbox import after_close
+from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import as_offered, attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
@@ -173,12 +174,36 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
         _refused_in_doubt(draft, entry, outcome)
     elif rule.alone:
         _part_refused(draft, entry, outcome)
+    elif outcome.failure is FailureClass.DECORATION:
+        _decoration_refused(draft, entry, outcome)
     elif rule.ends:
         fail_entry(draft, entry, Reason.PERMANENT, outcome.failure, outcome.detail)
     else:
         if outcome.target is not None and draft.context.flow is not None:
             draft.context.flow.moved_to(entry.lane, outcome.target)
         _retry(draft, entry, outcome.failure, outcome.detail, outcome.target)
+
+
+def _decoration_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    """The words go without it, at once: its loss never ends an entry."""
+    dropped = rules.next_dropped(entry, outcome.decoration)
+    if dropped is None:
+        _retry(draft, entry, outcome.failure, outcome.detail)
+        return
+    failed = o.FailedRetryable(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=outcome.failure,
+        due=draft.now,
+        detail=draft.text(entry.stream, outcome.detail),
+    )
+    amended = o.AmendedPart(
+        part=entry.part,
+        body=entry.current.body,
+        key=new_key(entry, entry.part),
+        dropped=dropped,
+    )
+    _go_on(draft, draft.emit(entry.stream, failed, amended))
 
 
 def _part_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:

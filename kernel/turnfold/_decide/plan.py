@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from turnfold._log.bodies import EncodedPayload, pack
 from turnfold._log.ids import part_key
+from turnfold._state.entry import Entry
 from turnfold.enums import BlindPolicy, Kind
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.messages import (
@@ -41,6 +42,14 @@ class Plan(Struct):
     parts: tuple[PlanPart, ...]
     ids: bool = True
     marks: bool = False  # the channel shows that an attempt is marked
+
+
+def new_key(entry: Entry, part: int) -> str:
+    """A key for a part that the platform has refused under its old one. Its letters are
+    those of the old key, so it is in the platform's alphabet."""
+    old = entry.parts[part].key
+    name = f"{entry.stream}+{entry.version}"
+    return part_key(name, part, "".join(sorted(set(old))), len(old))
 
 
 Planner = Callable[..., Sequence[PlannedPart]]

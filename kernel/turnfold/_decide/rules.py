@@ -12,6 +12,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     BlindPolicy,
+    Decoration,
     DeliveryClass,
     PartAct,
     PartEnd,
@@ -45,6 +46,22 @@ def budget_left(entry: Entry) -> bool:
 def not_quarantined(entry: Entry, limit: int) -> bool:
     """An entry that took its process down `limit` times is not tried again."""
     return entry.deaths < limit
+
+
+def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:
+    """The decoration that the part at hand goes without from now on: the one that was
+    refused, or if it was not named the next one that the part has. None: there is nothing
+    left to drop."""
+    part = entry.current
+    here = {
+        Decoration.FORMAT: part.kind == "text",
+        Decoration.REPLY_TO: entry.reply_to is not None,
+        Decoration.THREAD: entry.thread is not None,
+    }
+    left = [d for d, there in here.items() if there and d not in part.dropped]
+    if refused is not None:
+        return refused if refused in left else None
+    return next(iter(left), None)
 
 
 def may_be_accepted(entry: Entry, part: int) -> bool:

@@ -35,6 +35,7 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
     key_window_ms: Integer | None = None
     settle_ms: Integer = SETTLE_MS
     policy: BlindPolicy | None = None  # none: the entry's own
+    dropped: tuple[Decoration, ...] = ()  # by `amended_part`
 
     def __post_init__(self) -> None:
         """An equal number becomes the default itself, which is left out of the bytes."""

@@ -29,7 +29,7 @@ from turnfold._runtime.calls import (
 )
 from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
-from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
+from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import ContractError, TurnfoldError
 from turnfold.messages import Payload, Route, identifier_problem
 from turnfold.ports.channel import (
@@ -163,7 +163,15 @@ def _rejected(answer: Rejected) -> Outcome:
         retry_after_ms=_wait(answer.retry_after_ms),
         scope=_scope(answer.scope),
         target=_target(answer.target),
+        decoration=_decoration(answer.decoration),
     )
+
+
+def _decoration(value: Any) -> Decoration | None:
+    try:
+        return None if value is None else Decoration(value)
+    except ValueError:
+        return None
 
 
 def _unknown(answer: Unknown) -> Unknown:

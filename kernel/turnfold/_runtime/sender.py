@@ -16,6 +16,7 @@ from turnfold._decide.unit_of_work import AttemptRef
 from turnfold._log.bodies import fetch_payload, place_of, read_body
 from turnfold._runtime.calls import Call, CallResult, Calls
 from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.plain import undecorated
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
 from turnfold._state.entry_fold import SHUTDOWN
@@ -367,7 +368,9 @@ class BodiesAtHand:
 
 def _part(entry: Entry, payload: Payload) -> Part:
     """The part that is next."""
-    planned = entry.current
+    planned, route = entry.current, route_of(entry, entry.target)
+    if planned.dropped:
+        payload, route = undecorated(payload, route, planned.dropped)
     return Part(
         entry_id=entry.stream,
         index=entry.part,
@@ -375,7 +378,7 @@ def _part(entry: Entry, payload: Payload) -> Part:
         kind=planned.kind,
         payload=payload,
         key=planned.key,
-        route=route_of(entry, entry.target),
+        route=route,
     )
 
 

@@ -406,9 +406,13 @@ def _refused(e: Entry, event: o.PartRefused) -> None:
 
 
 def _amended(e: Entry, event: o.AmendedPart) -> None:
-    e.parts = _changed(e.parts, event.part, body=event.body, key=event.key)
+    if event.part < len(e.parts):
+        dropped = (*e.parts[event.part].dropped, event.dropped)
+        changes = {"body": event.body, "key": event.key, "dropped": dropped}
+        e.parts = _changed(e.parts, event.part, **changes)
     if event.part == e.part:
         e.first_at = None  # the window of a new key begins with its first attempt
+        e.used = max(e.used - 1, 0)  # each decoration is dropped once: no need to count
 
 
 def _deferred(e: Entry, event: o.Deferred) -> None:

@@ -96,6 +96,8 @@ def amended(before: Entry, event: o.AmendedPart, _at: int, say: Say) -> None:
         say(Rule.FROZEN_PLAN, f"part {event.part} was changed, and it is not open")
     if any(part.key == event.key for part in before.parts):
         say(Rule.NO_DOUBLE, "a new body goes out under a key that was used")
+    if open_part and event.dropped in before.parts[event.part].dropped:
+        say(Rule.FROZEN_PLAN, f"part {event.part} goes without {event.dropped} already")
 
 
 def resolved(before: Entry, event: o.Resolved, _at: int, say: Say) -> None:

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from msgspec import Struct
 
 from turnfold.enums import (
+    Decoration,
     DeliveryClass,
     FailureClass,
     GateScope,
@@ -41,13 +42,15 @@ class Accepted(Struct, frozen=True, kw_only=True):
 @frozen(kw_only=True)
 class Rejected:
     """Proven not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED;
-    `target` is the new conversation of TARGET_MOVED."""
+    `target` is the new conversation of TARGET_MOVED; `decoration` is what DECORATION
+    refused: the next attempt goes without it. Unnamed, one is left out after the other."""
 
     failure: FailureClass
     detail: str = ""
     retry_after_ms: int | None = None
     scope: GateScope = GateScope.CONVERSATION
     target: str | None = None
+    decoration: Decoration | None = None
 
 
 @frozen(kw_only=True)

@@ -189,6 +189,9 @@ class Stage:
     async def shun(self) -> None:
         self.wire.give(Rejected(failure=FailureClass.TARGET_GONE))
 
+    async def undress(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.DECORATION))
+
     async def find(self) -> None:
         self.wire.give(Found(receipt=self._receipt()))
 

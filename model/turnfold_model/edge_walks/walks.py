@@ -121,6 +121,7 @@ WALKS: Final = (
     Walk("queue go bar go accept", parts=2),
     Walk("queue go bar go bar", parts=2),
     Walk("queue go bar go accept redrive go accept", parts=2),
+    Walk("queue go undress go accept"),
     # a look-up
     *(Walk(f"queue go lose go {said}", "lookup") for said in ("find", "miss", "shrug")),
     Walk("queue go lose go find", "lookup", parts=2),
@@ -183,7 +184,6 @@ _TO_COME: Final = MappingProxyType(
     {
         "live replies and edits": ("placed",),
         "plans and look-ups that a death in them is counted for": ("tried",),
-        "decorations that are dropped": ("amended_part",),
         "turns that are left open": ("left_open",),
     }
 )
@@ -197,7 +197,7 @@ _AT_ONCE: Final = "what is surely unsent is `aborted` in the commit of the reque
 _BEFORE: Final = (
     "nothing of this attempt is on the wire; an older one's receipt is `late_receipt`"
 )
-_BY_ATTEMPT: Final = "a part is refused in answer to an attempt of it"
+_BY_ATTEMPT: Final = "the platform refuses in answer to an attempt"
 _PARKED: Final = "what is parked is for a person: nobody looks it up any more"
 
 
@@ -218,6 +218,7 @@ UNTAKEN: Final = MappingProxyType(
                 f"{_NO_CODE}: import and bridge",
             ),
             (_all("outbox", "part_refused", "queued"), _BY_ATTEMPT),
+            (_all("outbox", "amended_part", "queued"), _BY_ATTEMPT),
             (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
             (_all("turn", "joined", "accepted"), f"{_NO_CODE}: merging inbound"),
             *(

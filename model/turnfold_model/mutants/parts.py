@@ -20,6 +20,27 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 PARTS: Final = (
     _broken(
+        "a refused decoration goes out again",
+        "turnfold._runtime.sender:_part",
+        "if planned.dropped:",
+        "if False:",
+        f"{_PARTS}::left_out_by_the_next",
+    ),
+    _broken(
+        "the loss of a decoration spends the budget",
+        "turnfold._state.entry_fold:_amended",
+        "max(e.used - 1, 0)",
+        "e.used",
+        f"{_PARTS}::ends_nothing_and_costs",
+    ),
+    _broken(
+        "a decoration is dropped again and again",
+        "turnfold._decide.rules:next_dropped",
+        "there and d not in part.dropped",
+        "there",
+        f"{_PARTS}::goes_on_refusing",
+    ),
+    _broken(
         "a refused part takes the others with it",
         f"{_OUTCOMES}:_rejected",
         "rule.alone",

@@ -291,6 +291,7 @@ def _renewed(entry: Entry, keys: tuple[str, ...]) -> tuple[Part, ...]:
             attempts=part.attempts,
             doubt=part.doubt,
             void=part.void,
+            dropped=part.dropped,
         )
         for part in entry.parts
     )

@@ -173,9 +173,12 @@ def amended_part(entry: Entry, data: Record, at: int) -> Entry:
     del at
     number, part = numbered(entry, data)
     words(data, "body")
-    one_of(data, "dropped", DECORATIONS)
+    dropped = one_of(data, "dropped", DECORATIONS)
     need(entry.planned and part.end is None, "INV-7", f"part {number} cannot change")
     key = words(data, "key")
     fresh = all(other.key != key for other in entry.parts)
     need(fresh, "INV-7", "a new body needs a new key")
-    return kept(entry, number, key=key, first_at=None)
+    need(dropped not in part.dropped, "INV-7", f"{dropped} was dropped before")
+    back = max(part.used - 1, 0) if number == entry.at else part.used
+    lost = part.dropped | {dropped}
+    return kept(entry, number, key=key, first_at=None, used=back, dropped=lost)

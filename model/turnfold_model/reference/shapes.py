@@ -70,6 +70,7 @@ class Part:
     end: str | None = None
     receipt: tuple[str, ...] = ()
     void: tuple[str, ...] = ()  # a receipt that bounced
+    dropped: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
