@@ -48,6 +48,7 @@ from turnfold.ports.channel import (
 )
 from turnfold_adapters import text
 from turnfold_adapters.channels import webhook_errors, webhook_wire
+from turnfold_adapters.channels.secrets import Secrets, quiet, unlogged
 from turnfold_adapters.channels.webhook_wire import Reply, ReplyRules
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class WebhookChannel:
         self._lookup_url = lookup_url and self._checked_url(lookup_url, "lookup_url")
         self._signer = signer(secret)
         self._headers = {n.lower(): v for n, v in (headers or {}).items()}
+        self._secrets = self._known_secrets(secret)
         self._timeout_s = timeout_ms / 1000
         self._rules = ReplyRules(
             gives_ids=gives_ids,
@@ -126,6 +128,10 @@ class WebhookChannel:
         )
         self._owned = client is None
         self._client = client or self._own_client(connect_timeout_ms, reuse=offered)
+
+    def _known_secrets(self, secret: str | None) -> Secrets:
+        urls = filter(None, (self._url, self._lookup_url))
+        return Secrets(self._headers, urls, ((secret or "").removeprefix("whsec_"),))
 
     def _checked_url(self, url: str, name: str) -> str:
         try:
@@ -196,7 +202,8 @@ class WebhookChannel:
             if outcome is None:
                 raise
             return outcome
-        return webhook_wire.outcome_of(reply, self._rules, now_ms=_now_ms())
+        outcome = webhook_wire.outcome_of(reply, self._rules, now_ms=_now_ms())
+        return self._secrets.cut_from(outcome)
 
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
         """Ask `lookup_url` for the key of the part.
@@ -213,12 +220,12 @@ class WebhookChannel:
         try:
             reply = await self._request("GET", url, self._headers)
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
-            return _unanswered(exc)
-        return _verdict(reply, part, self._rules)
+            return self._secrets.cut_from(_unanswered(exc))
+        return self._secrets.cut_from(_verdict(reply, part, self._rules))
 
     def classify(self, exception: BaseException) -> Outcome | None:
         """See `webhook_errors.classify`."""
-        return webhook_errors.classify(exception)
+        return self._secrets.cut_from(webhook_errors.classify(exception))
 
     async def aclose(self) -> None:
         """Close the connections. May be called twice."""
@@ -266,9 +273,10 @@ class WebhookChannel:
         )
         # httpx bounds each read, so a receiver that drips could hold us for ever.
         async with asyncio.timeout(self._timeout_s):
-            response = await self._client.send(
-                request, stream=True, follow_redirects=False
-            )
+            with unlogged():
+                response = await self._client.send(
+                    request, stream=True, follow_redirects=False
+                )
             try:
                 body = await _bounded(response)
             finally:
@@ -353,6 +361,7 @@ def _load_httpx() -> Any:
         import httpx  # noqa: PLC0415  an extra: this module imports without it
     except ImportError as exc:
         raise _missing("httpx") from exc
+    quiet("httpx")
     return httpx
 
 
