@@ -116,6 +116,9 @@ class Settings:
     auth_probe_ms: int = _ms(
         600_000
     )  # a refused token: how long before one tries again
+    stall_ms: int = _some(
+        600_000
+    )  # a lane whose first entry does not move for so long is reported
     rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
     yield_retryable: bool = field(
         default=False, validator=_of_type(bool)

@@ -44,6 +44,7 @@ class Pace:
     """The lanes behind one gate. Times are ms of the log."""
 
     gate: str
+    since: int | None = None  # when it was closed first
     half_open: bool = True
     probe: str | None = None  # the lane that is tried
     probe_until: int = 0
@@ -90,6 +91,8 @@ class Pace:
     def closed(self, gate: Gate, now: int) -> None:
         """The platform has refused: one probe after the wait, and a slower pace. A probe
         that is refused says when to come back, and nothing of the pace."""
+        if self.since is None or not self.half_open:
+            self.since = now
         at_pace = not self.half_open or not self.interval
         self.refused += 1
         self.granted.difference_update(self.asking)
@@ -195,7 +198,7 @@ class Flow:
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """A new worker: one probe behind each of these."""
-        self._paces = {gate.stream: Pace(gate.stream) for gate in gates}
+        self._paces = {g.stream: Pace(g.stream, since=g.updated) for g in gates}
 
     def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
         """None: an entry of this lane may be attempted now, or the entry `asks` looked
@@ -266,6 +269,12 @@ class Flow:
     def waiting(self) -> dict[str, int]:
         """How many lanes wait behind each gate for their turn, for `health()`."""
         return {name: len(pace.waiting) for name, pace in self._paces.items()}
+
+    def closed_since(self, gate: Gate) -> int:
+        """When a gate was closed first, before its probes were refused."""
+        pace = self._paces.get(gate.stream)
+        since = None if pace is None else pace.since
+        return gate.updated if since is None else since
 
     def silence(self) -> None:
         """Start nothing any more."""

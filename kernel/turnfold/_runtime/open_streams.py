@@ -15,7 +15,7 @@ from turnfold._decide.unit_of_work import NotLoaded
 from turnfold._log.canonical import BLANK, hashes_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
-from turnfold._log.ids import ENTRY, gates_of
+from turnfold._log.ids import ENTRY, GATE, gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
@@ -141,6 +141,17 @@ class OpenStreams:
 
     def open_of(self, account: str) -> int:
         return self._of.get(account, 0)
+
+    def behind(self, gate: str) -> int:
+        """How many open entries a gate's scope has. Takes time in proportion to the
+        lanes, except for an account and for a single lane."""
+        if gate in self._of:
+            return self._of[gate]
+        scope = gate.removeprefix(GATE)
+        if scope in self._lanes:
+            return len(self._lanes[scope])
+        lanes = self._lanes.items()
+        return sum(len(row) for lane, row in lanes if lane.startswith(f"{scope}/"))
 
     def _count(self, lane: str, by: int) -> None:
         account = gates_of(lane)[0]
@@ -288,6 +299,10 @@ class OpenStreams:
 
     def lanes(self) -> list[str]:
         return list(self._lanes)
+
+    def length(self, lane: str) -> int:
+        """How many entries of a lane are open."""
+        return len(self._lanes.get(lane, ()))
 
     def has_open(self, lane: str) -> bool:
         return lane in self._lanes

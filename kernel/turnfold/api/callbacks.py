@@ -244,6 +244,7 @@ class Hooks:
         self.terminal: list[Hook] = []
         self.parked: list[Hook] = []
         self.bounced: list[Hook] = []
+        self.stalled: list[Hook] = []
         self.held: list[HeldHook] = []
         self.unread: list[HeldHook] = []
         self.restored: list[RestoredHook] = []
@@ -267,6 +268,15 @@ class Hooks:
         """A delivered entry was refused afterwards."""
         self.bounced.append(hook)
         return hook
+
+    def on_stalled(self, hook: Hook) -> Hook:
+        """The first entry of a lane has not moved for `stall_ms`: called once for it."""
+        self.stalled.append(hook)
+        return hook
+
+    def tell_stalled(self, entry: Entry, cause: str) -> None:
+        """The kernel calls this when it has found a lane that stands still."""
+        self._call(self.stalled, entry, f"has not moved: {cause}")
 
     def on_held(self, hook: HeldHook) -> HeldHook:
         """A turn waits for a person: nobody knows if it was answered."""

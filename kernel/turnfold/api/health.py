@@ -18,6 +18,7 @@ from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers, Hooks
 from turnfold.api.portal import Home
 from turnfold.api.sources import Sources
+from turnfold.api.stalls import Stalls
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import Phase
@@ -70,15 +71,19 @@ def oldest_due_ms(book: OpenStreams, now: int) -> int | None:
 
 def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
     """Each gate that holds something back: why, since when and until when (log ms;
-    `until` None: until somebody opens it), and how many lanes wait behind it."""
+    `until` None: until somebody opens it). `age_ms`: since it was closed first, as far as
+    this worker knows. `waiting`: lanes that wait for their turn, the time of the gate
+    being over; `behind`: open entries of its scope."""
     waiting = driver.flow.waiting()
     return [
         {
             "gate": gate.stream,
             "reason": gate.reason,
             "since": gate.updated,
+            "age_ms": now - driver.flow.closed_since(gate),
             "until": gate.until,
             "waiting": waiting.get(gate.stream, 0),
+            "behind": driver.book.behind(gate.stream),
         }
         for gate in driver.book.closed_gates()
         if gate.holds(now) or gate.stream in waiting
@@ -101,12 +106,20 @@ def _reasons(facts: Facts) -> Iterator[str]:
     for name, source in facts["sources"].items():
         if source["failing_ms"] is not None:
             yield f"source {name} fails: {source['error']}"
-    for gate in facts["gates"]:
-        yield f"{gate['gate']} is closed: {gate['reason']}"
+    yield from _holds(facts)
     for name in facts["missing"]:
         yield f"something waits for what is not here: {name}"
     if facts["upkeep"] is not None:
         yield f"upkeep of the store fails: {facts['upkeep']}"
+
+
+def _holds(facts: Facts) -> Iterator[str]:
+    for stall in facts["stalled"][:1]:
+        seconds, more = stall["since_ms"] // 1_000, len(facts["stalled"]) - 1
+        others = f" (and {more} more)" if more else ""
+        yield f"lane {stall['lane']}{others} stands still for {seconds} s: {stall['cause']}"
+    for gate in facts["gates"]:
+        yield f"{gate['gate']} is closed: {gate['reason']}"
 
 
 _AGES = (
@@ -145,6 +158,7 @@ class Health:
     _handlers: Handlers
     _sources: Sources
     _worker: Worker | None
+    _stalls: Stalls | None
     _desks: dict[tuple[str, str], AttachedChannel]
     hooks: Hooks
 
@@ -188,6 +202,7 @@ class Health:
             "troubles": driver.troubles,
             "missing": self._missing.facts(),
             "parked": len(driver.book.parked),
+            "stalled": self._stalls.facts() if self._stalls else [],
             "dead_letters": self.hooks.dead,
             "dead_turns": self.hooks.dead_turns,
             "oldest_append_ms": driver.flusher.waiting_ms(),

@@ -34,6 +34,7 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.portal import Home, Portal
 from turnfold.api.sources import Reader, Sources
+from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
     Missing,
     say_closed,
@@ -84,6 +85,8 @@ class Kernel(Waiting, Commands, Health):
         self._salt = partial(self._entropy.randbytes, 16)
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
         self._missing = Missing(self._desks)
+        self._stalls: Stalls | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
         self._sources = Sources(self, self._calls)
@@ -276,7 +279,14 @@ class Kernel(Waiting, Commands, Health):
         self._owns = True
         say_working(self.store.address, self._fence.epoch, driver.book)
         self._missing.look(driver.book)
+        self._watch_lanes(driver)
         self._sources.start()
+
+    def _watch_lanes(self, driver: Driver) -> None:
+        """Report the lanes that stand still, from now on."""
+        stall_ms, tell = self.settings.stall_ms, self.hooks.tell_stalled
+        self._stalls = Stalls(driver.book, self._clock.now, stall_ms, tell)
+        self._watching = asyncio.create_task(self._stalls.forever())
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:
         """Log time goes on from the last record, or from where an older life of this
@@ -392,6 +402,9 @@ class Kernel(Waiting, Commands, Health):
     async def _let_go(self, worker: Worker | None) -> None:
         """Whatever fails in here, the rest of it is done."""
         self._owns = False
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         try:
             if worker is not None:
                 await worker.stop()

@@ -8,6 +8,8 @@ from turnfold_model.mutants.code import Mutant, one
 _PACE = "turnfold._runtime.flow:Pace"
 _FLOW = "test:contract/test_flow.py"
 _CAPACITY = "test:contract/test_capacity.py"
+_STALLS = "turnfold.api.stalls:Stalls"
+_STILL = "test:contract/test_stalls.py"
 _ACTS = "test:contract/test_acts.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -192,6 +194,27 @@ WAITING: Final = (
         "",
         "return None",
         f"{_CAPACITY}::when_to_come_back",
+    ),
+    _broken(
+        "a lane that stands still is told again and again",
+        f"{_STALLS}._look_at",
+        "not head.told",
+        "True",
+        f"{_STILL}::told_once",
+    ),
+    _broken(
+        "a lane that moves stands still",
+        f"{_STALLS}._look_at",
+        "head is None or (head.entry, head.part) != (entry.stream, entry.part)",
+        "head is None",
+        f"{_STILL}::that_moves",
+    ),
+    _broken(
+        "each refused probe makes a gate young again",
+        f"{_PACE}.closed",
+        "self.since is None or not self.half_open",
+        "True",
+        f"{_STILL}::its_age",
     ),
     _broken(
         "a retry sends what may have arrived",
