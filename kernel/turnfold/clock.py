@@ -171,6 +171,17 @@ class Clock:
         time has passed since. 0 while the wall clock is trusted."""
         return 0 if self.trusted else self._known[-1].sure
 
+    def wall_of(self, at: int) -> int | None:
+        """A wall date that an earlier log time is not older than. None while nobody
+        vouches for the wall clock: it may be wrong by any time."""
+        log = self.now()
+        wall, boot = self._read()
+        if abs(wall - boot - self._known[-1].distance) > STEP_MS:
+            return None  # set just now
+        if not self._trusts(boot):
+            return None
+        return wall - max(0, log - at) - LEAD_MS  # log time may be so far behind
+
     def shift(self) -> int:
         """What makes the log time of a wall date. A step that nobody vouches for yet
         does not count; with no time to rely on, late is better than early."""

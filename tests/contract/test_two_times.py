@@ -20,7 +20,7 @@ from turnfold import (
     Unknown,
 )
 from turnfold._log.events import WallJumped
-from turnfold.clock import AGREED_MS, CONFIRM_MS, Clock
+from turnfold.clock import AGREED_MS, CONFIRM_MS, LEAD_MS, Clock
 from turnfold.enums import FailureClass, Phase, Reason
 from turnfold.inspect import EntryView, Filter
 from turnfold_model.testing.gateway import (
@@ -325,7 +325,7 @@ async def test_a_clock_that_is_ahead_does_not_make_a_look_up_send_twice(
     assert entry(kernel, made.entry_id).phase is Phase.DELIVERED
     assert len(platform.shown) == 1
     first = platform.shown[0][0] + ahead
-    assert platform.asked[0] == (0 if skew_ms is None else first - skew_ms)
+    assert platform.asked[0] == (0 if skew_ms is None else first - skew_ms - LEAD_MS)
     await gateway.end()
 
 
@@ -345,6 +345,25 @@ async def test_a_look_up_after_a_boot_with_a_wrong_clock_cuts_nothing_off() -> N
     await gateway.advance(60_000)
     assert len(platform.shown) == 1
     assert platform.asked[0] == 0
+    await gateway.end()
+
+
+@pytest.mark.case("R01", "R04")
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+async def test_a_look_up_while_the_wall_clock_is_wrong_cuts_nothing_off(
+    step: int,
+) -> None:
+    """The part was sent after the step, so its age is known; the wall time is not."""
+    gateway = Gateway()
+    platform = Readable(gateway, step, 60_000)
+    gateway.channels = {("t", "default"): platform}
+    kernel = await gateway.start()
+    gateway.clock.jump_ms(step)
+    gateway.clock.synchronised_now = None
+    await gateway.advance(1_000)
+    await kernel.enqueue(route(), "x")
+    await gateway.advance(60_000)
+    assert (len(platform.shown), platform.asked[0]) == (1, 0)
     await gateway.end()
 
 
@@ -424,7 +443,7 @@ async def test_people_see_wall_time_and_never_log_time() -> None:
     assert shown.expires_at == now + 5 * HOUR
     behind = await kernel.enqueue(route("late"), "x")
     following = (await kernel.inspect.show(behind.entry_id)).next
-    assert following.at == now + DAY
+    assert following.at == now + 5 * HOUR  # when the one before it expires
     row = (await kernel.inspect.list(Filter(since=now, what="entry")))[-1]
     assert (row.id, row.created, row.expires) == (shown.id, now, now + 5 * HOUR)
     await gateway.end()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnfold.clock import AGREED_MS, CONFIRM_MS, Clock
+from turnfold.clock import AGREED_MS, CONFIRM_MS, LEAD_MS, Clock
 from turnfold_model.testing.clock import START_MS, FakeClock
 
 HOUR = 3_600_000
@@ -195,3 +195,21 @@ def test_it_is_monotonic_through_any_jumps(
         now = clock.now()
         assert now >= before + passed
         before = now
+
+
+@pytest.mark.case("R01", "R04")
+def test_the_wall_date_of_an_earlier_log_time_is_never_too_late() -> None:
+    """After a boot log time may lag: the gap counts only from a minute on."""
+    before = FakeClock()
+    at, wall = before.now(), before.wall_now()
+    before.pass_ms(LEAD_MS - 1_000)
+    clock = before.after_boot(synchronised=False)
+    clock.begin(at)
+    assert clock.wall_of(at) is None  # nobody vouches for the wall clock
+    clock.synchronised_now = True
+    clock.pass_ms(1_000)
+    date = clock.wall_of(at)
+    assert date is not None
+    assert wall - LEAD_MS <= date <= wall
+    clock.jump_ms(-HOUR)
+    assert clock.wall_of(at) is None

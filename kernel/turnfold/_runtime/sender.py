@@ -259,12 +259,10 @@ class Sender:
 
     def _since(self, entry: Entry, skew_ms: int | None) -> int:
         """The wall time from which on evidence counts, by the platform's clock. 0 where
-        nobody knows how far the two clocks are apart, or how long ago it was."""
+        nobody knows how far the two clocks are apart."""
         first = entry.first_at or entry.created
-        if skew_ms is None or first < self._clock.sure_from:
-            return 0
-        ago = max(0, self._clock.now() - first)
-        return max(0, self._clock.wall_now() - ago - skew_ms)
+        date = None if skew_ms is None else self._clock.wall_of(first)
+        return 0 if skew_ms is None or date is None else max(0, date - skew_ms)
 
     async def _part(self, entry: Entry) -> Part:
         """The part that is next, with its bytes. MissingBodyError if they are gone."""

@@ -117,13 +117,18 @@ async def jumped(machine: Machine, folder: Path) -> dict[str, int]:
     return told
 
 
-async def skewed(machine: Machine, folder: Path, by_ms: int) -> dict[str, int]:
-    """Class `lookup`: the answer to each first send is lost."""
+async def skewed(
+    machine: Machine, folder: Path, by_ms: int, wrong_ms: int = 0
+) -> dict[str, int]:
+    """Class `lookup`: the answer to each first send is lost. `wrong_ms`: of our own
+    clock, while all this happens."""
     offers = _offers(DeliveryClass.LOOKUP, skew_ms=10 * MINUTE)
     place = _Place(machine, offers, skew_ms=by_ms, loses=True)
-    kernel = await _opened(machine, folder / f"skew{by_ms}.db", place)
+    kernel = await _opened(machine, folder / f"skew{by_ms}.{wrong_ms}.db", place)
+    machine.wrong_ms = wrong_ms
     await _queue(kernel)
     await asyncio.sleep(10 * 60)
+    machine.wrong_ms = 0
     told = {
         "delivered": _count(kernel, Phase.DELIVERED),
         "doubled": sum(len(times) > 1 for times in place.shown.values()),
@@ -158,6 +163,7 @@ async def scenes(machine: Machine, folder: Path) -> dict[str, dict[str, int]]:
         "ahead by 48 h for a second": await jumped(machine, folder),
         "platform ahead by 10 min": await skewed(machine, folder, 10 * MINUTE),
         "platform behind by 10 min": await skewed(machine, folder, -10 * MINUTE),
+        "we are ahead by 1 h": await skewed(machine, folder, 0, HOUR),
         "loop blocked for 90 s": await blocked(machine, folder),
     }
 

@@ -91,16 +91,23 @@ _TIME: Final = (
     _broken(
         "a look-up knows no skew",
         f"{_SENDER}._since",
-        "self._clock.wall_now() - ago - skew_ms",
-        "self._clock.wall_now() - ago",
+        "date - skew_ms",
+        "date",
         f"{_TIMES}::a_clock_that_is_ahead",
     ),
     _broken(
-        "a look-up measures a time that nobody knows",
-        f"{_SENDER}._since",
-        "first < self._clock.sure_from",
+        "a look-up relies on a wall clock that may be wrong",
+        "turnfold.clock:Clock.wall_of",
+        "not self._trusts(boot)",
         "False",
         f"{_TIMES}::cuts_nothing_off",
+    ),
+    _broken(
+        "a look-up takes log time for no older than it is",
+        "turnfold.clock:Clock.wall_of",
+        "wall - max(0, log - at) - LEAD_MS",
+        "wall - max(0, log - at)",
+        f"{_CLOCK}::wall_date_of_an_earlier",
     ),
     _broken(
         "a wall date is taken for log time",
