@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from turnfold import Capabilities, File, Kind, Native, Route, Text
 from turnfold._decide.plan import MEASURES, make_plan, split_text
+from turnfold.errors import ContractError
+from turnfold.ports.channel import PlannedPart
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 WORDS = st.text(st.sampled_from("ab \n\té😀"), max_size=200)
@@ -87,3 +89,14 @@ def test_text_with_anything_printable_to_see_is_sent(text: str) -> None:
     made = make_plan(None, Capabilities(), [Text(text)], route, Kind.FINAL, "entry:1")
     if any(c.isalnum() for c in text):
         assert len(made.parts) == 1
+
+
+def test_a_part_of_another_kind_than_its_payload_is_no_plan() -> None:
+    """Its class would be that of a kind that the log does not show."""
+    route = Route(channel="t", conversation="42")
+
+    def planner(payload: Text, *_: object) -> list[PlannedPart]:
+        return [PlannedPart(payload=payload, kind="native")]
+
+    with pytest.raises(ContractError, match="kind of its payload"):
+        make_plan(planner, Capabilities(), [Text("x")], route, Kind.FINAL, "entry:1")

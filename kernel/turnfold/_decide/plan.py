@@ -102,11 +102,16 @@ def _part(
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
     good = isinstance(pieces, list | tuple) and all(
-        isinstance(piece, PlannedPart) and isinstance(piece.payload, Payload)
+        isinstance(piece, PlannedPart)
+        and isinstance(piece.payload, Payload)
+        and piece.kind == _kind_of(piece.payload)  # the log tells it by the payload
         for piece in pieces
     )
     if not good:
-        problem = f"plan() must return a list of PlannedPart, got {pieces!r:.80}"
+        problem = (
+            "plan() must return a list of PlannedPart, each of the kind of its payload, "
+            f"got {pieces!r:.160}"
+        )
         raise ContractError(channel=route.channel, problem=problem)
     return pieces  # type: ignore[return-value]  # just checked
 
@@ -128,8 +133,13 @@ def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPa
             )
             for chunk in chunks
         ]
-    kind = "file" if isinstance(payload, File) else "native"
-    return [PlannedPart(payload=payload, kind=kind)]
+    return [PlannedPart(payload=payload, kind=_kind_of(payload))]
+
+
+def _kind_of(payload: Payload) -> str:
+    if isinstance(payload, Text):
+        return "text"
+    return "file" if isinstance(payload, File) else "native"
 
 
 _UNSEEN_KINDS = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # of Unicode
