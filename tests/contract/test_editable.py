@@ -237,6 +237,20 @@ async def test_a_channel_that_cannot_edit_any_more_is_waited_out(gateway: Gatewa
     assert gateway.platform.contents == ["hi"]
 
 
+async def test_no_placeholder_is_begun_for_a_channel_that_cannot_edit_any_more(
+    gateway: Gateway,
+):
+    editing(gateway)
+    limited = reject(FailureClass.RATE_LIMITED, retry_after_ms=1_000)
+    kernel, stream = await sent(gateway, limited)
+    gateway.channels = {("t", "default"): PlatformChannel(gateway.platform)}
+    kernel = await gateway.restart(kernel)
+    assert await settled(gateway, kernel, stream) is Phase.DELIVERED
+    assert gateway.platform.contents == ["hi"]
+    assert not gateway.platform.strays
+    assert "placed" not in story(kernel, stream)
+
+
 async def test_a_turn_is_replied_by_its_edit(gateway: Gateway):
     async def answer(turn):
         await turn.reply("hello back")

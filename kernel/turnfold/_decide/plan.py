@@ -101,12 +101,7 @@ def _part(
 
 
 def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
-    good = isinstance(pieces, list | tuple) and all(
-        isinstance(piece, PlannedPart)
-        and isinstance(piece.payload, Payload)
-        and piece.kind == _kind_of(piece.payload)  # the log tells it by the payload
-        for piece in pieces
-    )
+    good = isinstance(pieces, list | tuple) and all(map(_is_planned, pieces))
     if not good:
         problem = (
             "plan() must return a list of PlannedPart, each of the kind of its payload, "
@@ -114,6 +109,14 @@ def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
         )
         raise ContractError(channel=route.channel, problem=problem)
     return pieces  # type: ignore[return-value]  # just checked
+
+
+def _is_planned(piece: object) -> bool:
+    """The log tells the kind of a part by its payload, so the plan may not differ."""
+    if not isinstance(piece, PlannedPart):
+        return False
+    payload: object = piece.payload
+    return isinstance(payload, Payload) and piece.kind == _kind_of(payload)
 
 
 def default_plan(payload: Payload, capabilities: Capabilities) -> list[PlannedPart]:

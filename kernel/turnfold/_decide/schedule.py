@@ -114,9 +114,18 @@ def _here(draft: UnitOfWork, entry: Entry) -> bool:
     desk = draft.context.desks.get((entry.channel, entry.account))
     if desk is None or desk.offer is None or not entry.planned:
         return desk is not None
-    if rules.next_act(entry) is PartAct.SEND:
+    if _act(draft, entry) is PartAct.SEND:
         return True
     return DeliveryClass.EDITABLE in desk.offer(entry.current.kind).classes
+
+
+def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
+    """The next call. No placeholder is begun for a channel that cannot edit any more: the
+    part goes out whole, under the class in force."""
+    act = rules.next_act(entry)
+    if act is PartAct.PLACEHOLDER:
+        return rules.next_act(as_offered(draft, entry))
+    return act
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
@@ -216,7 +225,7 @@ def attempt(
     if rule is not None:
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
-    act = rules.next_act(entry)
+    act = _act(draft, entry)
     empty = act is PartAct.PLACEHOLDER
     on_wire = empty or not desk.prepares(entry.current.kind)
     event = o.Attempted(

@@ -50,6 +50,13 @@ EDITING: Final = (
         f"{_TESTS}::a_look_up_is_never_asked",
     ),
     _broken(
+        "a placeholder is begun though nothing can be edited any more",
+        f"{_D}.schedule:_act",
+        "rules.next_act(as_offered(draft, entry))",
+        "act",
+        f"{_TESTS}::no_placeholder_is_begun",
+    ),
+    _broken(
         "a late placeholder counts as the receipt of its part",
         f"{_D}.outcomes:settle",
         "if act is PartAct.PLACEHOLDER:\n"
