@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from turnfold import DeliveryClass, FailureClass, Settings
+from turnfold import DeliveryClass, FailureClass, Never, Settings
 from turnfold.audit import audit_store
 from turnfold.enums import BlindPolicy, Phase
 from turnfold.errors import ContractError
@@ -270,3 +270,186 @@ async def test_a_policy_may_send_a_second_doubtful_placeholder(gateway: Gateway)
     kernel, stream = await sent(gateway, unknown(), unknown())
     assert await settled(gateway, kernel, stream) is Phase.DELIVERED
     assert gateway.platform.contents == ["hi"]
+
+
+# --- live replies ---
+
+
+def growing(gateway: Gateway, *more: DeliveryClass, **declared) -> None:
+    editing(gateway, *more, preview_ms=1, **declared)
+
+
+async def test_a_live_reply_is_one_message_that_grows(gateway: Gateway):
+    seen = []
+
+    async def answer(turn):
+        async with turn.live() as live:
+            for word in ("one ", "two ", "three"):
+                live.append(word)
+                await until(lambda: live.text in gateway.platform.contents)
+                seen.append(list(gateway.platform.contents))
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert seen == [["one "], ["one two "], ["one two three"]]
+    assert gateway.platform.contents == ["one two three"]
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_a_live_reply_that_dies_is_taken_up_by_the_next_run(gateway: Gateway):
+    runs = []
+
+    async def answer(turn):
+        runs.append(turn.run)
+        async with turn.live() as live:
+            live.append(f"run {turn.run}")
+            await until(lambda: live.text in gateway.platform.contents)
+            if turn.run == 1:
+                await asyncio.sleep(3_600)
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.contents == ["run 1"])
+    kernel = await gateway.restart(kernel)
+    await until(lambda: gateway.platform.contents == ["run 2"])
+    await until(lambda: story(kernel, turn.turn_id)[-1] == "completed")
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_a_live_reply_that_raises_is_taken_up_by_the_next_run(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append(f"run {turn.run}")
+            await until(lambda: live.text in gateway.platform.contents)
+            if turn.run == 1:
+                raise RuntimeError
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.contents == ["run 1"])
+    await spin()
+    await gateway.advance(60_000)
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["run 2"]
+    assert len(gateway.platform.messages) == 1
+
+
+async def test_what_is_said_meanwhile_stands_behind_it(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("so")
+            await until(lambda: gateway.platform.contents == ["so"])
+            await turn.tool("a tool works")
+            await until(lambda: "a tool works" in gateway.platform.contents)
+            live.append(" it is")
+
+    growing(gateway)
+    gateway.handler = answer
+    gateway.resume = True
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["so it is", "a tool works"]
+
+
+async def test_a_reply_seals_what_grows(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("a draft")
+            await live.seal("the answer")
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["the answer"]
+
+
+async def test_text_beyond_the_limit_becomes_parts(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("one two six")
+
+    growing(gateway, limit=5)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["one", "two", "six"]
+
+
+@pytest.mark.parametrize("end", ["silent", "nothing", "never"])
+async def test_without_an_answer_the_placeholder_goes(gateway: Gateway, end: str):
+    async def answer(turn):
+        live = turn.live()
+        await live.__aenter__()
+        await until(lambda: len(gateway.platform.messages) == 1)
+        await spin()
+        if end == "silent":
+            await turn.silent("not_addressed")
+        elif end == "never":
+            raise Never
+
+    growing(gateway)
+    gateway.handler = answer
+    gateway.settings = Settings(notices={})
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await turn.settled(10_000)
+    await until(lambda: not gateway.platform.messages)
+
+
+async def test_an_abort_takes_the_growing_reply_back(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("never mind")
+            await asyncio.sleep(3_600)
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.contents == ["never mind"])
+    await kernel.abort(turn.turn_id)
+    assert await turn.settled(10_000) == "aborted"
+    await until(lambda: not gateway.platform.messages)
+
+
+async def test_where_nothing_can_be_edited_the_seal_sends_it(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("whole")
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["whole"]
+
+
+@pytest.mark.parametrize("lands", [True, False])
+async def test_a_live_reply_whose_placeholder_is_in_doubt(
+    gateway: Gateway, lands: bool
+):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("here")
+
+    growing(gateway, LOOKUP)
+    gateway.platform.plays(unknown(lands=lands))
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await spin()
+    await gateway.advance(120_000)
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["here"]
+    assert gateway.platform.asked == []

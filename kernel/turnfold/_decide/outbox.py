@@ -83,6 +83,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         key=intent.key,
         policy=intent.policy,
         not_before=due,
+        live=not intent.packed,
         expires_at=_expiry(draft, intent, due or 0),
     )
     events: list[o.OutboxEvent] = [queued]
@@ -92,6 +93,13 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
     if intent.plan is not None:
         events.append(frozen_plan(draft, stream, intent.plan, stored, intent.policy))
     return draft.emit(intent.entry, *events)
+
+
+def freeze(draft: UnitOfWork, entry: Entry, intent: Intent) -> Entry:
+    """The seal of a live reply: its plan, with the bodies of its parts."""
+    assert intent.plan is not None  # noqa: S101  its caller asked
+    event = frozen_plan(draft, entry.stream, intent.plan, {}, entry.policy)
+    return draft.emit(entry.stream, event)
 
 
 def _log_time(draft: UnitOfWork, date: int | None) -> int | None:
@@ -281,8 +289,21 @@ def fail(
 ) -> None:
     """End a turn without a reply; the user's notice is queued in the same commit."""
     turn = draft.turn(stream)
+    end_live(draft, turn)
     told = _queue_notice(draft, turn, notice) if notice else None
     draft.emit(stream, t.Failed(outcome=outcome, reason=reason, notice=told))
+
+
+def end_live(draft: UnitOfWork, turn: Turn) -> None:
+    """The turn is over without a seal: its placeholder says nothing any more."""
+    entry = draft.find_entry(reply_entry(turn.stream, Kind.FINAL, turn.run, "final"))
+    if entry is None or not rules.is_live(entry) or entry.abort is not None:
+        return
+    reason = AbortReason.SUPPRESSED
+    if rules.abortable_as_unsent(entry):
+        draft.emit(entry.stream, o.Aborted(reason=reason))
+    else:
+        draft.emit(entry.stream, o.AbortRequested(reason=reason))
 
 
 def _queue_notice(

@@ -68,7 +68,11 @@ def settle(
 def _placed(draft: UnitOfWork, entry: Entry, number: int, receipt: Receipt) -> None:
     """The placeholder stands. The part itself is still to be shown."""
     event = o.Placed(part=entry.part, attempt=number, handle=receipt.ids)
-    _go_on(draft, draft.emit(entry.stream, event))
+    after = draft.emit(entry.stream, event)
+    if rules.is_live(after) and not after.yielded:
+        # It has its place. What is said while it grows stands behind it.
+        after = draft.emit(entry.stream, o.LaneYielded(reason="live"))
+    _go_on(draft, after)
 
 
 def _late_placeholder(

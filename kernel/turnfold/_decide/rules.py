@@ -40,7 +40,7 @@ def not_aborted(entry: Entry) -> bool:
 
 def budget_left(entry: Entry) -> bool:
     """INV-6: the budget is a counter of its own."""
-    return entry.used < entry.budget
+    return not entry.planned or entry.used < entry.budget
 
 
 def not_quarantined(entry: Entry, limit: int) -> bool:
@@ -122,8 +122,16 @@ def next_act(entry: Entry) -> PartAct:
     whether it goes out whole or by a placeholder and an edit of it."""
     if entry.handle:
         return PartAct.EDIT
-    by_edits = entry.classes[:1] == (DeliveryClass.EDITABLE,)
-    return PartAct.PLACEHOLDER if by_edits else PartAct.SEND
+    if not entry.planned or entry.classes[:1] == (DeliveryClass.EDITABLE,):
+        return PartAct.PLACEHOLDER
+    # A live reply may have been sealed while its placeholder was in doubt.
+    empty = entry.doubt and entry.act is PartAct.PLACEHOLDER
+    return PartAct.PLACEHOLDER if empty else PartAct.SEND
+
+
+def is_live(entry: Entry) -> bool:
+    """A live reply that is not sealed yet."""
+    return entry.live and not entry.planned and entry.open
 
 
 def repeatable(entry: Entry) -> bool:

@@ -48,6 +48,8 @@ class Step(Struct):
 
 
 _NOTHING = Step(Act.WAIT)
+LIVE_KIND = "text"  # of the first part of a live reply
+LIVE_CLASSES = (DeliveryClass.EDITABLE,)
 _UNSURE_MS = 10_000  # how often a wait for a clock that is trusted looks again
 
 
@@ -112,11 +114,16 @@ def _here(draft: UnitOfWork, entry: Entry) -> bool:
     """Is a channel attached that can make the next call of this entry? One that cannot
     edit is waited out where a placeholder needs an edit."""
     desk = draft.context.desks.get((entry.channel, entry.account))
-    if desk is None or desk.offer is None or not entry.planned:
+    if (
+        desk is None
+        or desk.offer is None
+        or not (entry.planned or rules.is_live(entry))
+    ):
         return desk is not None
     if _act(draft, entry) is PartAct.SEND:
         return True
-    return DeliveryClass.EDITABLE in desk.offer(entry.current.kind).classes
+    kind = entry.current.kind if entry.planned else LIVE_KIND
+    return DeliveryClass.EDITABLE in desk.offer(kind).classes
 
 
 def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
@@ -131,6 +138,10 @@ def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
     if not _here(draft, entry) or draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
+    if rules.is_live(entry):
+        if entry.handle:  # its run edits it, until the seal
+            return Step(Act.WAIT, until=entry.expires_at)
+        return _unless_gated(draft, entry, Act.ATTEMPT)
     if not entry.planned:
         return Step(Act.PLAN, entry.stream)
     if _hopeless(draft, entry):
@@ -228,6 +239,7 @@ def attempt(
     act = _act(draft, entry)
     empty = act is PartAct.PLACEHOLDER
     on_wire = empty or not desk.prepares(entry.current.kind)
+    live = not entry.planned
     event = o.Attempted(
         part=entry.part,
         attempt=entry.attempt + 1,
@@ -237,6 +249,8 @@ def attempt(
         marked=entry.marked,
         target=entry.target or _moved_to(draft, entry),
         act=act,
+        classes=LIVE_CLASSES if live else (),
+        policy=desk.policy(LIVE_KIND) if live and desk.policy else None,
     )
     draft.emit_in_place(stream, event)
     if on_wire:

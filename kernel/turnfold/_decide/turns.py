@@ -4,9 +4,16 @@ from enum import Enum, auto
 
 from attrs import define, frozen
 
-from turnfold._decide import rules
+from turnfold._decide import live, rules
 from turnfold._decide.failures import backoff_ms
-from turnfold._decide.outbox import Enqueued, Intent, conclude, enqueue, fail
+from turnfold._decide.outbox import (
+    Enqueued,
+    Intent,
+    conclude,
+    end_live,
+    enqueue,
+    fail,
+)
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
@@ -127,7 +134,11 @@ def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
     if _replied(draft.turn(stream), run, intent):
         return enqueue(draft, intent)  # the first one stands, delivered or not
     turn = check_run(draft, stream, run)
-    owned = enqueue(draft, intent)
+    grown = draft.find_entry(intent.entry)
+    if grown is not None and rules.is_live(grown):
+        owned = live.seal(draft, grown, intent)
+    else:
+        owned = enqueue(draft, intent)
     if rules.not_answered(turn):
         draft.emit(stream, t.Answered(run=run, finals=(intent.entry,)))
         conclude(draft, stream)
@@ -136,6 +147,11 @@ def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
 
 def _replied(turn: Turn, run: int, intent: Intent) -> bool:
     return turn.run == run and intent.entry in turn.finals
+
+
+def begin_live(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> str:
+    """The reply begins to grow before it is known. The id of its entry."""
+    return live.begin(draft, check_run(draft, stream, run), intent)
 
 
 def say(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
@@ -149,6 +165,7 @@ def silence(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
     turn = check_run(draft, stream, run)
     if rules.not_answered(turn):
         draft.emit(stream, t.Answered(run=run, silent=reason))
+        end_live(draft, turn)
         conclude(draft, stream)
 
 
@@ -167,6 +184,7 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
         draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
     else:
         draft.emit(stream, t.Answered(run=run, silent="unstated"))
+    end_live(draft, turn)
     conclude(draft, stream)
 
 

@@ -31,7 +31,7 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, PartAct
+from turnfold.enums import CLOSED, BlindPolicy, PartAct
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -148,6 +148,8 @@ class ChannelFacts:
     prepares: Callable[[str], bool]  # does a part of this kind need prepare()?
     offer: Callable[[str], PartClass] | None = None  # its claim; None: not known here
     marks: bool = True  # it shows that an attempt is marked
+    # What `attach` was told of a kind of part, for an unknown outcome.
+    policy: Callable[[str], BlindPolicy | None] | None = None
 
 
 class Context(Struct, frozen=True, kw_only=True):

@@ -44,6 +44,8 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
 
 
 class Queued(Fact, frozen=True, kw_only=True):
+    """`live`: a final that is seen while it grows. It has no body before its seal."""
+
     kind: Kind
     channel: str
     account: str
@@ -58,6 +60,7 @@ class Queued(Fact, frozen=True, kw_only=True):
     reply_to: str | None = None
     policy: BlindPolicy | None = None  # none: as the plan says, else hold
     not_before: Integer | None = None
+    live: bool = False
 
 
 class Planned(Fact, frozen=True, kw_only=True):

@@ -298,12 +298,17 @@ class AttachedChannel:
         kinds = self.capabilities.prepares
         return self._prepare is not None and (kinds is None or kind in kinds)
 
+    def edits(self, kind: str) -> bool:
+        """Can a part of this kind be a placeholder first?"""
+        return DeliveryClass.EDITABLE in self.capabilities.of(kind).classes
+
     def facts(self) -> ChannelFacts:
         """What decisions may know of it."""
         return ChannelFacts(
             prepares=self.prepares,
             offer=self.capabilities.of,
             marks=self.capabilities.marks,
+            policy=self.policies.get,
         )
 
     def plan(
@@ -460,6 +465,8 @@ def capabilities_problem(declared: Capabilities) -> str:
     editable = any(DeliveryClass.EDITABLE in o.classes for o in c.parts.values())
     if editable and not c.gives_ids:
         return "class editable needs message ids: gives_ids must be True"
+    if type(c.preview_ms) is not int or c.preview_ms < 1:
+        return f"preview_ms {c.preview_ms!r} is no time"
     if editable and not str(c.placeholder).strip():
         return "placeholder has no visible character"
     return next(filter(None, map(_offer_problem, c.parts.values())), "")

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from turnfold._decide import inbox
+from turnfold._decide import inbox, rules
 from turnfold._decide.outcomes import settle
 from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
@@ -55,7 +55,7 @@ from turnfold._runtime.sender import (
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold.clock import Clock
-from turnfold.enums import CLOSED, FailureClass
+from turnfold.enums import CLOSED, FailureClass, Phase
 from turnfold.errors import (
     MissingBodyError,
     NotFoundError,
@@ -136,6 +136,15 @@ class Dispatcher:
         finally:
             if not left:
                 self._slots.release()
+
+    async def preview(self, stream: str, text: str) -> Outcome | None:
+        """Show a live reply so far. None if nothing can be shown just now."""
+        entry = await self._find(stream)
+        channel = self._channel(entry)
+        shows = rules.is_live(entry) and entry.handle and entry.phase is Phase.QUEUED
+        if channel is None or not shows or self.draining:
+            return None
+        return await self._sender.preview(channel, entry, text)
 
     async def reconcile(self, stream: str) -> Asked:
         entry = await self._find(stream)

@@ -12,8 +12,11 @@ from functools import lru_cache
 
 from turnfold._decide import rules
 from turnfold._decide.outcomes import DEADLINE
+from turnfold._decide.plan import split_text
+from turnfold._decide.schedule import LIVE_KIND
 from turnfold._decide.unit_of_work import AttemptRef
 from turnfold._log.bodies import fetch_payload, place_of, read_body
+from turnfold._log.ids import part_key
 from turnfold._runtime.calls import Call, CallResult, Calls
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.plain import undecorated
@@ -111,6 +114,7 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 
 
 _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
+_PREVIEW_MS = 10_000  # deadline of a preview
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 DRAIN = Rejected(failure=FailureClass.DRAIN)
 _STOPPED = CannotTell(detail="shutdown", failure=FailureClass.STOPPED)
@@ -188,7 +192,7 @@ class Sender:
                 payload = await self.bodies.payload(entry.stream, entry.current.body)
                 if self._register.find(attempt) is not taken:  # overtaken meanwhile
                     return Unknown(cause="overtaken")
-            part = _part(entry, payload)
+            part = _part_of(channel, entry, payload)
         except TurnfoldError as exc:
             taken.outcome = unreadable(exc)
             return taken.outcome
@@ -207,6 +211,26 @@ class Sender:
                 await self.calls.here(call, channel.edit, handle, part, envelope)
             )
         return ended(await self.calls.here(call, channel.send, part, envelope))
+
+    async def preview(
+        self, channel: AttachedChannel, entry: Entry, text: str
+    ) -> Outcome:
+        """Show the text of a live reply so far, in its placeholder. The log does not
+        announce it, and nothing follows from its outcome."""
+        c = channel.capabilities
+        piece = next(split_text(text, c.limit, c.unit), "")
+        part = _part_of(channel, entry, Text(piece))
+        attempt = Attempt(
+            number=entry.attempt, at_ms=self._clock.wall_now(), act=PartAct.EDIT
+        )
+        handle = Receipt(ids=entry.handle)
+        call = self.calls.begin(
+            channel.edit, handle, part, attempt, deadline_ms=_PREVIEW_MS
+        )
+        end = await call.ended
+        if end is None or (end.cancelled and call.timed_out):
+            return Unknown(cause=DEADLINE)
+        return channel.outcome(end)
 
     def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
         """The payload of the call, if it need not be read."""
@@ -362,6 +386,23 @@ class BodiesAtHand:
         if own is not None:
             self._room += len(own.data)
         return own
+
+
+def _part_of(channel: AttachedChannel, entry: Entry, payload: Payload) -> Part:
+    """The part that is next; of a live reply before its plan, the one that will be the
+    first."""
+    if entry.planned:
+        return _part(entry, payload)
+    c = channel.capabilities
+    return Part(
+        entry_id=entry.stream,
+        index=0,
+        count=1,
+        kind=LIVE_KIND,
+        payload=payload,
+        key=part_key(entry.stream, 0, c.key_alphabet, c.key_length),
+        route=route_of(entry, entry.target),
+    )
 
 
 def _part(entry: Entry, payload: Payload) -> Part:

@@ -75,6 +75,7 @@ class Entry:
     turn: str | None = None
     run: int | None = None
     key: str | None = None
+    live: bool = False  # queued without a body; its seal is the plan
     thread: str | None = None
     reply_to: str | None = None
     policy: BlindPolicy | None = None  # its own, where it was given one
@@ -136,6 +137,7 @@ class Entry:
         new.turn = self.turn
         new.run = self.run
         new.key = self.key
+        new.live = self.live
         new.thread = self.thread
         new.reply_to = self.reply_to
         new.policy = self.policy

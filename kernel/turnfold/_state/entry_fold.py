@@ -215,6 +215,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
         entry.doubt = entry.phase is not Phase.QUEUED
     else:
         entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
+        entry.live = event.live
     return entry
 
 

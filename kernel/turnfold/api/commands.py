@@ -20,6 +20,7 @@ from turnfold._decide import (
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._decide.schedule import LIVE_KIND
 from turnfold._log.bodies import pack
 from turnfold._log.ids import (
     ENTRY,
@@ -246,6 +247,34 @@ class Commands:
             else check_ms("not_before", not_before),
             ttl_ms=None if ttl_ms is None else self._ttl(ttl_ms),
         )
+
+    def intend_live(
+        self,
+        *,
+        entry: str,
+        route: Route,
+        turn: str,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Intent | None:
+        """The empty final of a live reply; None if its channel cannot edit a text."""
+        self._home.check()
+        desk = self._desks.get((route.channel, route.account))
+        if desk is None or not desk.edits(LIVE_KIND):
+            return None
+        return Intent(
+            entry=entry,
+            route=route,
+            kind=Kind.FINAL,
+            packed=(),
+            turn=turn,
+            policy=None if policy is None else _policy(policy, desk),
+            ttl_ms=None if ttl_ms is None else self._ttl(ttl_ms),
+        )
+
+    def preview_ms(self, route: Route) -> int:
+        """The least time between two previews of a live reply."""
+        return self._desks[route.channel, route.account].capabilities.preview_ms
 
     def _ttl(self, ttl_ms: int) -> int:
         ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)

@@ -15,8 +15,10 @@ from turnfold._log.bodies import read_body
 from turnfold._log.ids import reply_entry
 from turnfold._runtime.programs import Decision
 from turnfold._state.turn import Turn
+from turnfold.api.live import Live
 from turnfold.enums import (
     BlindPolicy,
+    Format,
     Kind,
     Status,
     TurnOutcome,
@@ -29,7 +31,7 @@ from turnfold.errors import (
     StepInDoubtError,
 )
 from turnfold.inbound import Evidence, Inbound
-from turnfold.messages import Payload, check_id, json_value
+from turnfold.messages import Payload, check_enum, check_id, json_value
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -116,6 +118,19 @@ class TurnHandle:
         return await self._say(
             turns.reply, Kind.FINAL, "final", payloads, policy, ttl_ms
         )
+
+    def live(
+        self,
+        *,
+        format: Format | str = Format.PLAIN,  # noqa: A002  the name of Text's own argument
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Live:
+        """The answer while it grows: `async with turn.live() as live: live.append(...)`.
+        Leaving the block seals it, as `reply` does. `format`: of the text at the seal;
+        previews are plain."""
+        written = check_enum("format", format, Format)
+        return Live(self._kernel, self, self._append, written, policy, ttl_ms)
 
     async def block(self, *payloads: Payload | str, key: str | None = None) -> Enqueued:
         """A piece of the answer, sent at once. The key defaults to its number."""

@@ -53,6 +53,7 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Inspect
 from turnfold.messages import check_id, check_timeout
+from turnfold.ports.channel import Outcome
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 
@@ -515,6 +516,10 @@ class Kernel(Waiting, Commands, Health):
         return answer
 
     # --- inside ---
+
+    async def preview(self, entry: str, text: str) -> Outcome | None:
+        """Show a live reply so far. None if nothing can be shown just now."""
+        return await self._open_driver().dispatcher.preview(entry, text)
 
     def _open_driver(self) -> Driver:
         if self._driver is None or self._state == "closed":

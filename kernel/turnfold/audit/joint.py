@@ -55,6 +55,7 @@ class Joint:
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
         self._redriven: set[str] = set()
+        self._sealed: dict[str, int] = {}
         self._ended: list[tuple[int, str]] = []  # by position: a part of an entry
         self._said: list[tuple[int, str, t.TurnEvent]] = []  # by turns, to be judged
 
@@ -75,6 +76,10 @@ class Joint:
         """A part ended, and its entry may go on."""
         self._ended.append((position, stream))
 
+    def sealed(self, position: int, stream: str) -> None:
+        """A live reply got its plan."""
+        self._sealed[stream] = position
+
     def redriven(self, stream: str) -> None:
         self._redriven.add(stream)
 
@@ -85,12 +90,13 @@ class Joint:
     # --- when the moment is over ---
 
     def end(self) -> None:
-        if self._queued or self._said:
+        if self._queued or self._said or self._sealed:
             self._judge()
         if self._ended:
             self._nothing_left()
         self._closed.clear()
         self._redriven.clear()
+        self._sealed.clear()
 
     def _judge(self) -> None:
         queued, said, closed = self._queued, self._said, self._closed
@@ -98,6 +104,9 @@ class Joint:
         answered = {name for _, name, event in said if isinstance(event, t.Answered)}
         for stream, (self._position, event) in queued.items():
             self._of_a_turn(stream, event, answered)
+        for stream, position in self._sealed.items():
+            self._position = position
+            self._seal(stream, answered)
         for self._position, stream, turn_event in said:
             turn = self._find(stream)
             if stream in self._aside or not isinstance(turn, Turn):
@@ -132,7 +141,7 @@ class Joint:
             return
         if not isinstance(self._find(name), Turn):
             self._say(stream, Rule.ONE_TURN, f"queued for {name}, which is not there")
-        if event.kind is Kind.FINAL and name not in answered:
+        if event.kind is Kind.FINAL and not event.live and name not in answered:
             text = f"queued as the final of {name}, which did not answer with it"
             self._say(stream, Rule.TURN_TRUTH, text)
         if event.kind is Kind.NOTICE:
@@ -140,6 +149,12 @@ class Joint:
             if first != stream:
                 text = f"a second notice of {name}, after {first}"
                 self._say(stream, Rule.NOTICE, text)
+
+    def _seal(self, stream: str, answered: Collection[str]) -> None:
+        entry = self._find(stream)
+        if isinstance(entry, Entry) and entry.turn not in answered:
+            text = f"sealed, and {entry.turn} did not answer with it"
+            self._say(stream, Rule.TURN_TRUTH, text)
 
     def _owned(self, turn: Turn, queued: Collection[str]) -> None:
         for name in turn.finals:
@@ -149,7 +164,10 @@ class Joint:
             if not isinstance(entry, Entry) or entry.turn != turn.stream:
                 text = f"its final {name} is no entry of this turn"
                 self._say(turn.stream, Rule.TURN_TRUTH, text)
-            elif entry.kind is Kind.FINAL and name not in queued:
+            elif entry.live and entry.open and not entry.planned:
+                text = f"its final {name} grows, and was not sealed"
+                self._say(turn.stream, Rule.TURN_TRUTH, text)
+            elif entry.kind is Kind.FINAL and not (entry.live or name in queued):
                 text = f"its final {name} was queued in another commit"
                 self._say(turn.stream, Rule.TURN_TRUTH, text)
             elif entry.kind not in (Kind.FINAL, Kind.BLOCK):

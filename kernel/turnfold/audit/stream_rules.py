@@ -376,6 +376,8 @@ class StreamRules:
                 self._ask_again(partial(self._lanes.say, *place))
         # The states share the time of their moment: fewer numbers to keep.
         after = advance_entry(before, event, stream, at, record.position)
+        if kind is o.Planned and before.live:
+            self._joint.sealed(record.position, stream)
         if kind not in _STAYING:
             self._lanes.moved(after)
             if phase not in CLOSED and after.phase in CLOSED:

@@ -128,7 +128,8 @@ class Capabilities:
     clock may differ from ours at most. A look-up cuts no evidence off more tightly than
     that; where it is not declared (None), `since_ms` is 0. `marks`: the adapter shows
     `attempt.marked` to the reader; the policy `resend_marked` needs that. `placeholder`:
-    the text that stands for a part of class editable until its first edit.
+    the text that stands for a part of class editable until its first edit. `preview_ms`:
+    the least time between two previews of a live reply.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -142,6 +143,7 @@ class Capabilities:
     skew_ms: int | None = None
     marks: bool = False
     placeholder: str = "\u2026"
+    preview_ms: int = 1_000
 
     def of(self, kind: str) -> PartClass:
         """The offer for one kind of part, such as "text"."""

@@ -17,7 +17,7 @@ from turnfold._decide.unit_of_work import (
     UnitOfWork,
 )
 from turnfold._log.bodies import fetch_payload, read_body
-from turnfold._log.ids import reply_entry
+from turnfold._log.ids import part_key, reply_entry
 from turnfold._log.outbox_events import Attempted, Dispatched
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, created
@@ -45,6 +45,7 @@ from turnfold.ports.channel import (
     Accepted,
     Attempt,
     CannotTell,
+    Capabilities,
     Found,
     Outcome,
     Part,
@@ -264,7 +265,7 @@ class Process:
         announced = entry.phase is Phase.DISPATCHED and entry.attempt == attempt.number
         if not announced and not self.scenario.zombies:
             self._wrong(f"INV-3 {entry.stream} was sent, and no attempt was announced")
-        key = entry.parts[attempt.part].key
+        key = entry.parts[attempt.part].key if entry.planned else _live_key(entry)
         handle = "".join(entry.handle) if entry.act is PartAct.EDIT else ""
         request = Request(
             key, entry.stream, attempt.part, entry.lane, entry.act, handle
@@ -320,7 +321,8 @@ class Process:
     def _run(self, effect: CallHandler) -> Program:
         turn = self.look(lambda draft: draft.turn(effect.turn))
         final = reply_entry(turn.stream, Kind.FINAL, effect.run, "")
-        owned = self.look(lambda draft: draft.find_entry(final)) is not None
+        entry = self.look(lambda draft: draft.find_entry(final))
+        owned = entry is not None and (entry.planned or not entry.live)
         if owned and not self.scenario.zombies:
             self._wrong(f"INV-9 the answer of {turn.stream} was computed again")
         return scripts.handler(self.scenario, self._desk, turn, effect)
@@ -331,6 +333,11 @@ class Process:
 
     def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
         return self.driver.look(question)
+
+
+def _live_key(entry: Entry) -> str:
+    offers = Capabilities()
+    return part_key(entry.stream, 0, offers.key_alphabet, offers.key_length)
 
 
 def _tried(commit: Commit) -> Iterator[Entry]:

@@ -34,7 +34,7 @@ class Scenario:
     """Read only. `faults`: how many answers of the platform go wrong, each in one of
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
     `abort`: a user stops the first turn at some step, any step. `parts`: of each
-    reply. `blocks` before it. `silent`: the handler says nothing. `down_ms`: how long
+    reply. `blocks` before it. `live`: it grows first, and is sealed last. `silent`: the handler says nothing. `down_ms`: how long
     a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
@@ -50,6 +50,7 @@ class Scenario:
     parts: int = 1
     blocks: int = 0
     silent: bool = False
+    live: bool = False
     prepares: bool = False
     prepare_ms: int = 0
     abort: bool = False
@@ -124,7 +125,8 @@ class Scenario:
         keyed_only = self.classes == (DeliveryClass.KEYED,)
         windowed = keyed_only and self.window_ms < WINDOW_MS
         # A placeholder is made again once; in doubt a second time it is for a person.
-        edits = self.classes == (DeliveryClass.EDITABLE,)
+        first = self.classes[:1] == (DeliveryClass.EDITABLE,)
+        edits = first or (self.live and DeliveryClass.EDITABLE in self.classes)
         twice = edits and self.crashes + self.faults > 1
         narrow = limited or unlucky or short or windowed or twice
         return bool(self.classes) and not narrow

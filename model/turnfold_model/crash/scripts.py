@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from attrs import evolve
+
 from turnfold._decide import accepting, inbox, turns
 from turnfold._decide.operator import abort_entry, abort_turn
 from turnfold._decide.outbox import Intent
@@ -114,6 +116,11 @@ def handler(
     spoken = partial(turns.say, stream=call.turn, run=call.run)
     final = partial(turns.reply, stream=call.turn, run=call.run)
     try:
+        if scenario.live:
+            grows = partial(turns.begin_live, stream=call.turn, run=call.run)
+            empty = evolve(intent(Kind.FINAL), packed=(), plan=None, run=None)
+            yield Append(partial(grows, intent=empty))
+            yield Wait(_PAUSE_MS)
         for number in range(scenario.blocks):
             yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
         if not scenario.silent:

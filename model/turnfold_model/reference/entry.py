@@ -69,7 +69,7 @@ def _begun(data: Record, phase: str) -> Entry:
 def queued(data: Record) -> Entry:
     if data.get("turn") is not None and data.get("kind") in ("block", "tool"):
         whole(data, "run", 1)  # keys of blocks and tools are scoped by run
-    return _begun(data, "queued")
+    return replace(_begun(data, "queued"), live=bool(data.get("live")))
 
 
 def imported(data: Record) -> Entry:

@@ -38,6 +38,7 @@ class Moment:
     workers: list[tuple[int, str | None]]
     checks: list[tuple[Record, Check]] = field(default_factory=list)
     queued: set[str] = field(default_factory=set)
+    sealed: set[str] = field(default_factory=set)  # live replies
     closed: set[str] = field(default_factory=set)
     redriven: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
@@ -47,6 +48,8 @@ class Moment:
         kind, stream = event["kind"], str(event["stream"])
         if kind == "outbox.queued":
             self.queued.add(stream)
+        elif kind == "outbox.planned" and isinstance(after, Entry) and after.live:
+            self.sealed.add(stream)
         elif kind == "outbox.redriven":
             self.redriven.add(stream)
         elif kind == "turn.answered":
@@ -104,6 +107,9 @@ class Joint:
         state = self.find(stream)
         if isinstance(state, Entry) and kind == "outbox.queued":
             self._queued(stream, state, moment)
+        if isinstance(state, Entry) and kind == "outbox.planned" and state.live:
+            owned = state.turn in moment.answered
+            need(owned, "INV-10", "a live reply was sealed without answered")
         if isinstance(state, Entry) and kind in _ENDS_A_PART:
             need(not (state.open and state.over), "INV-10", "open, and nothing is left")
         if not isinstance(state, Turn):
@@ -128,7 +134,7 @@ class Joint:
             return
         known = isinstance(self.find(entry.turn), Turn)
         need(known, "INV-9", f"there is no {entry.turn}")
-        owned = entry.kind != "final" or entry.turn in moment.answered
+        owned = entry.kind != "final" or entry.live or entry.turn in moment.answered
         need(owned, "INV-10", "a final was queued without answered")
         if entry.kind == "notice":
             first = self.notices.setdefault(entry.turn, stream)
@@ -141,7 +147,8 @@ class Joint:
                 raise Breach("INV-10", f"answered names {name}, which is not there")
             need(entry.turn == stream, "INV-10", f"{name} belongs to another turn")
             need(entry.kind in ("final", "block"), "INV-10", f"a {entry.kind} as final")
-            fresh = entry.kind == "block" or name in moment.queued
+            grown = entry.live and (name in moment.sealed or not entry.open)
+            fresh = entry.kind == "block" or name in moment.queued or grown
             need(fresh, "INV-10", f"{name} was not queued with answered")
 
     def _told(self, notice: str | None, stream: str, moment: Moment) -> None:

@@ -85,6 +85,7 @@ class Entry:
     expires_at: int
     policy: str | None = None
     turn: str | None = None
+    live: bool = False  # a final that grows until its plan
     place: tuple[str, str, str] = ("", "", "")  # channel, account, conversation
     parts: tuple[Part, ...] = (Part(),)
     planned: bool = False

@@ -1,0 +1,170 @@
+"""A reply that is seen while it grows: `async with turn.live() as live`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from turnfold._decide import turns
+from turnfold._decide.outbox import Enqueued
+from turnfold._log.ids import reply_entry
+from turnfold._runtime.calls import report
+from turnfold._runtime.programs import Decision
+from turnfold.enums import BlindPolicy, FailureClass, Format, Kind
+from turnfold.messages import Payload, Text, check_text
+from turnfold.ports.channel import Accepted, Outcome, Rejected
+
+if TYPE_CHECKING:
+    from turnfold.api.handle import TurnHandle
+    from turnfold.api.kernel import Kernel
+
+_QUIET_S = 2.0  # how long a preview of unknown fate may still land
+
+
+class Live:
+    """The reply of a turn while it grows.
+
+    Where the channel can edit, a placeholder goes out at the beginning, and shows the
+    text as it grows: at most one preview in `Capabilities.preview_ms`, the newest one.
+    Where it cannot, nothing is seen before the seal. Leaving the block without an error
+    seals the reply: the text is then owned by the outbox, like that of `turn.reply`.
+
+    After an error, or the death of the process, the next run of the turn goes on with
+    the same message; it begins with an empty text.
+    """
+
+    def __init__(
+        self,
+        kernel: "Kernel",
+        turn: "TurnHandle",
+        append: Callable[[Decision], Awaitable[Any]],
+        format: Format,  # noqa: A002  the name of Text's own argument
+        policy: BlindPolicy | None,
+        ttl_ms: int | None,
+    ) -> None:
+        self._kernel, self._turn, self._append = kernel, turn, append
+        self._format = format
+        self._policy, self._ttl_ms = policy, ttl_ms
+        self._text: list[str] = []
+        self._shown = ""
+        self._entry: str | None = None  # None: the channel cannot edit
+        self._news, self._wire = asyncio.Event(), asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._pace_s = 1.0
+        self._unsure = False
+        self._sealed: Enqueued | None = None
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
+    def append(self, more: str) -> None:
+        """Add text to the end. It is shown by the next preview. Never waits."""
+        self._text.append(check_text("more", more))
+        self._news.set()
+
+    def replace(self, text: str) -> None:
+        """Put another text in the place of all so far. Never waits."""
+        self._text = [check_text("text", text)]
+        self._news.set()
+
+    async def seal(self, *payloads: Payload | str) -> Enqueued:
+        """End the reply and hand it over to the outbox, once; a second call returns the
+        same. `payloads`: the whole answer, which begins with a text; without any it is
+        the text so far.
+
+        Raises StaleRunError if the run may no longer speak for its turn."""
+        if self._sealed is None:
+            await self._end_previews()
+            answer = payloads or (Text(self.text, format=self._format),)
+            self._sealed = await self._turn.reply(
+                *answer, policy=self._policy, ttl_ms=self._ttl_ms
+            )
+        return self._sealed
+
+    async def __aenter__(self) -> Self:
+        kernel, turn = self._kernel, self._turn
+        intent = kernel.intend_live(
+            entry=reply_entry(turn.id, Kind.FINAL, turn.run, "final"),
+            route=turn.inbound.route,
+            turn=turn.id,
+            policy=self._policy,
+            ttl_ms=self._ttl_ms,
+        )
+        if intent is not None:
+            decision = partial(
+                turns.begin_live, stream=turn.id, run=turn.run, intent=intent
+            )
+            self._entry = await self._append(decision)
+            self._pace_s = kernel.preview_ms(turn.inbound.route) / 1_000
+            self._task = asyncio.create_task(self._show())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.seal()
+        else:
+            await self._end_previews()
+
+    # --- previews: edits that no log announces, and that nobody waits for ---
+
+    async def _show(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            text = self.text
+            if text.strip() and text != self._shown:
+                async with self._wire:
+                    if not self._goes_on(text, await self._preview(text)):
+                        return
+            await asyncio.sleep(self._pace_s)
+
+    async def _preview(self, text: str) -> Outcome | None:
+        assert self._entry is not None  # noqa: S101  else there is no such task
+        return await self._kernel.preview(self._entry, text)
+
+    def _goes_on(self, text: str, outcome: Outcome | None) -> bool:
+        match outcome:
+            case Accepted():
+                self._shown = text
+            case Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=wait):
+                self._pace_s = max(self._pace_s * 2, (wait or 0) / 1_000)
+                self._news.set()
+            case Rejected():
+                return False  # the seal will find out
+            case None:
+                self._news.set()  # its placeholder is not there yet
+            case _:
+                self._unsure = True
+                return False
+        return True
+
+    async def _end_previews(self) -> None:
+        """No preview may overwrite the sealed text: the last one has to end first."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        try:
+            async with self._wire:
+                task.cancel()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        _forget(task)
+        if self._unsure:
+            await asyncio.sleep(_QUIET_S)
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """Its error was no reason to lose the reply; the log has it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        report("previews of a live reply ended", error)
