@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from turnfold.api.handle import AcceptedTurn, TurnHandle
     from turnfold.api.health import Wellness
     from turnfold.api.kernel import Kernel
+    from turnfold.api.live import Live
     from turnfold.api.portal import Portal
     from turnfold.clock import Clock
     from turnfold.enums import (
@@ -99,6 +100,7 @@ _HOMES = {
     "Absent": "ports.channel",
     "Accepted": "ports.channel",
     "AcceptedTurn": "api.handle",
+    "Live": "api.live",
     "Attempt": "ports.channel",
     "BackPressureError": "errors",
     "BlindPolicy": "enums",
@@ -225,6 +227,7 @@ __all__ = [
     "Kernel",
     "KeyTakenError",
     "Kind",
+    "Live",
     "LostStoreError",
     "MissingBodyError",
     "MissingExtraError",

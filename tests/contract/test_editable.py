@@ -299,6 +299,7 @@ async def test_a_live_reply_is_one_message_that_grows(gateway: Gateway):
     assert len(gateway.platform.messages) == 1
 
 
+@pytest.mark.case("V10")
 async def test_a_live_reply_that_dies_is_taken_up_by_the_next_run(gateway: Gateway):
     runs = []
 
@@ -443,7 +444,8 @@ async def test_a_live_reply_whose_placeholder_is_in_doubt(
         async with turn.live() as live:
             live.append("here")
 
-    growing(gateway, LOOKUP)
+    channel = PlatformChannel(gateway.platform, LOOKUP, EDITABLE, preview_ms=1)
+    gateway.channels = {("t", "default"): channel}
     gateway.platform.plays(unknown(lands=lands))
     gateway.handler = answer
     kernel = await gateway.start()
@@ -453,3 +455,61 @@ async def test_a_live_reply_whose_placeholder_is_in_doubt(
     assert await turn.settled(10_000) == "replied"
     assert gateway.platform.contents == ["here"]
     assert gateway.platform.asked == []
+
+
+@pytest.mark.case("V09")
+async def test_no_preview_overwrites_the_sealed_text(gateway: Gateway):
+    there = asyncio.Event()
+
+    async def answer(turn):
+        async with turn.live() as live:
+            await until(lambda: gateway.platform.messages)
+            await spin()
+            gateway.platform.plays(wait_for(there, deaf=True))
+            live.append("a")
+            await until(lambda: len(gateway.platform.calls) == 2)
+            live.append(" and b")
+            asyncio.get_running_loop().call_later(0.1, there.set)
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    await asyncio.sleep(0.15)
+    assert gateway.platform.contents == ["a and b"]
+
+
+async def test_an_unchanged_text_is_not_shown_again(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            live.append("same")
+            await until(lambda: gateway.platform.contents == ["same"])
+            for _ in range(5):
+                live.replace("same")
+                await asyncio.sleep(0.01)
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert len(gateway.platform.calls) == 3  # the placeholder, one preview, the seal
+
+
+async def test_a_limited_preview_slows_down_and_the_seal_still_comes(gateway: Gateway):
+    async def answer(turn):
+        async with turn.live() as live:
+            await until(lambda: gateway.platform.messages)
+            await spin()
+            limited = reject(FailureClass.RATE_LIMITED, retry_after_ms=50)
+            gateway.platform.plays(limited)
+            live.append("slow")
+            await until(lambda: gateway.platform.contents == ["slow"])
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert gateway.platform.contents == ["slow"]

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from turnfold._decide import accepting, inbox, turns
 from turnfold._decide.operator import abort_entry, abort_turn
@@ -118,7 +118,7 @@ def handler(
     try:
         if scenario.live:
             grows = partial(turns.begin_live, stream=call.turn, run=call.run)
-            empty = evolve(intent(Kind.FINAL), packed=(), plan=None, run=None)
+            empty = replace(intent(Kind.FINAL), packed=(), plan=None, run=None)
             yield Append(partial(grows, intent=empty))
             yield Wait(_PAUSE_MS)
         for number in range(scenario.blocks):

@@ -1,4 +1,4 @@
-"""The mutants of placeholders and edits."""
+"""The mutants of placeholders, edits and live replies."""
 
 from typing import Final
 
@@ -84,5 +84,48 @@ EDITING: Final = (
         "yield entry.handle",
         "pass",
         f"{_TESTS}::takes_its_placeholder_back",
+    ),
+    _broken(
+        "a growing reply holds back what is said meanwhile",
+        f"{_D}.outcomes:_placed",
+        "draft.emit(entry.stream, o.LaneYielded(reason='live'))",
+        "after",
+        f"{_TESTS}::what_is_said_meanwhile",
+    ),
+    _broken(
+        "a turn ends and leaves its growing reply",
+        f"{_D}.outbox:end_live",
+        "",
+        "return",
+        f"{_TESTS}::without_an_answer",
+    ),
+    _broken(
+        "a live reply is sealed and its turn does not answer",
+        f"{_D}.turns:reply",
+        "rules.not_answered(turn)",
+        "rules.not_answered(turn) and grown is None",
+        "crash:live",
+    ),
+    _broken(
+        "a live reply is queued anew by each run",
+        f"{_D}.live:begin",
+        "if known is None:",
+        "if known is None or known.handle:",
+        f"{_TESTS}::taken_up_by_the_next_run",
+    ),
+    _broken(
+        "a placeholder that was sealed in doubt is sent whole",
+        f"{_D}.rules:next_act",
+        "PartAct.PLACEHOLDER if empty else PartAct.SEND",
+        "PartAct.SEND",
+        f"{_TESTS}::whose_placeholder_is_in_doubt",
+        "crash:live-lookup",
+    ),
+    _broken(
+        "the seal does not wait for the last preview",
+        "turnfold.api.live:Live._end_previews",
+        "async with self._wire:\n    task.cancel()",
+        "task.cancel()",
+        f"{_TESTS}::no_preview_overwrites",
     ),
 )
