@@ -462,14 +462,20 @@ def capabilities_problem(declared: Capabilities) -> str:
         return f"skew_ms {c.skew_ms!r} is no time"
     if type(c.marks) is not bool:
         return f"marks {c.marks!r} is neither true nor false"
-    editable = any(DeliveryClass.EDITABLE in o.classes for o in c.parts.values())
-    if editable and not c.gives_ids:
-        return "class editable needs message ids: gives_ids must be True"
+    problems = map(_offer_problem, c.parts.values())
+    return next(filter(None, problems), "") or _editing_problem(c)
+
+
+def _editing_problem(c: Capabilities) -> str:
     if type(c.preview_ms) is not int or c.preview_ms < 1:
         return f"preview_ms {c.preview_ms!r} is no time"
-    if editable and not str(c.placeholder).strip():
+    if not any(DeliveryClass.EDITABLE in o.classes for o in c.parts.values()):
+        return ""
+    if not c.gives_ids:
+        return "class editable needs message ids: gives_ids must be True"
+    if not str(c.placeholder).strip():
         return "placeholder has no visible character"
-    return next(filter(None, map(_offer_problem, c.parts.values())), "")
+    return ""
 
 
 def _offer_problem(offer: PartClass) -> str:
