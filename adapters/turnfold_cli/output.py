@@ -1,7 +1,7 @@
 """How results look: tables that fit, times people read, JSON that programs read.
 
 Colours only on a terminal. What came from outside is data: no markup in it counts, and
-its hidden characters are escaped, on the screen and in JSON (`turnfold.inspect.visible`).
+its hidden characters are escaped, on the screen and in JSON (`turnfold.visible`).
 """
 
 import json
@@ -21,7 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from turnfold.inspect.visible import shown, shown_json
+from turnfold.visible import shown, shown_json
 
 _PIPED_WIDTH = 200  # columns where there is no terminal
 _TOO_LONG = 1000

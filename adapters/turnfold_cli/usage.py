@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from turnfold.inspect.visible import shown, shown_json
+from turnfold.visible import shown, shown_json
 from turnfold_cli import USAGE
 
 

@@ -23,6 +23,7 @@ from tests.bench import (
     gate,
     growth,
     instructions,
+    questions,
     report,
     sizes,
     tail,
@@ -88,6 +89,7 @@ def _rows(measured: Measured, *, quick: bool) -> dict[str, _Row]:
         "audit": partial(sizes.audit, messages=4_000 if quick else 50_000),
         "memory": partial(sizes.memory, entries=2_000 if quick else 10_000),
         "import": lambda _: sizes.importing(),
+        "questions": partial(questions.questions, turns=10_000 if quick else 1_000_000),
     }
 
 
@@ -123,7 +125,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller, a few minutes")
     parser.add_argument("--gate", action="store_true", help="only the bounds of CI")
     parser.add_argument("--only", default="", help="names of rows, with commas")
-    parser.add_argument("--json", type=Path, help="write all figures and the targets")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        help="all figures and the targets, to a file or instead of the tables",
+    )
     parser.add_argument("--svg", type=Path, help="write the chart")
     args = parser.parse_args()
     if args.gate:
@@ -133,19 +140,22 @@ def main() -> int:
     measured = measure(only, quick=args.quick)
     found, missing = measured.found, measured.missing
     judged = targets.judge(found, missing)
+    whole = {
+        "machine": before,
+        "quick": args.quick,
+        "figures": found,
+        "missing": missing,
+        "targets": judged,
+    }
+    if args.json == "-":
+        print(json.dumps(whole, indent=1))
+        return 0
     print(f"before: {before}\nafter:  {report.machine()}")
     print(report.tables(found, missing))
     print(report.chart(found.get("FULL", {})))
     print(report.target_table(judged))
     if args.json:
-        whole = {
-            "machine": before,
-            "quick": args.quick,
-            "figures": found,
-            "missing": missing,
-            "targets": judged,
-        }
-        args.json.write_text(json.dumps(whole, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps(whole, indent=1) + "\n")
     if args.svg:
         args.svg.write_text(report.svg(found.get("FULL", {})))
     return 0

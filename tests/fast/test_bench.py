@@ -1,7 +1,10 @@
 """The bench judges each target, and never drops one."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
-from tests.bench import instructions, servers, tree
+from tests.bench import instructions, questions, servers, tree
 from tests.bench.compare import Rounds
 from tests.bench.imports import Imports
 from tests.bench.targets import TARGETS, judge
@@ -142,3 +145,10 @@ def test_the_way_of_one_message_passes_the_kernel_and_the_store() -> None:
     assert "kernel/turnfold" in files
     assert "turnfold_adapters/stores" in files
     assert "tests" not in files
+
+
+def test_the_questions_are_asked_of_a_store_that_can_be_read(tmp_path: Path) -> None:
+    """A small one, so that a change of the records it is made of is noticed."""
+    asyncio.run(questions.fill(tmp_path / "g.db", 500))
+    found = asyncio.run(questions.in_python(tmp_path / "g.db", 500))
+    assert len(found) == 17

@@ -17,8 +17,8 @@ from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.inspect.visible import shown_json
 from turnfold.ports.store import Body, BodyRef, Store, Wanted, record_pages
+from turnfold.visible import shown_json
 
 _ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
 _FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them

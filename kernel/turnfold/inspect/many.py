@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from turnfold._log import outbox_events as o
 from turnfold._log.codec import decode
@@ -63,22 +63,19 @@ async def stats(
         problem = f"no group {odd[0]!r}; there are: {', '.join(GROUPS)}"
         raise InvalidInputError(field="by", problem=problem)
     shift = clock.shift()
+    stamps = _Stamps(zone, shift // HOUR_MS)
     listing = await listing_of(store, want, shift)
-    columns = ["family", "place", "hour", "kind", "phase", "reason", "failure"]
-    if not {"day", "hour"} & {*by}:
-        columns.remove("hour")
+    columns = _columns(by)
     found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     whys: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for count in await store.count(listing, columns):
-        facts = dict(zip(columns, map(str, count.values), strict=True))
-        if "hour" in facts:
-            facts["hour"] = str(int(facts["hour"]) - shift // HOUR_MS)
-        group = tuple(_GROUP[name](facts, zone) for name in by)
+        facts = dict(zip(columns, count.values, strict=True))
+        group = tuple(_GROUP[name](facts, stamps) for name in by)
         if facts["family"] == "turn":
             if not {"kind", "reason", "status"} & {*by}:
                 found[group]["turns"] += count.count
             continue
-        name = _NAMES.get(facts["phase"], "waiting")
+        name = _NAMES.get(str(facts["phase"]), "waiting")
         found[group][name] += count.count
         found[group]["out"] += count.count
         if name in ("dead", "parked"):
@@ -96,32 +93,51 @@ def _tally(
     return Tally(group=named, why=dict(why.most_common()), **found)
 
 
-def _why(facts: Mapping[str, str]) -> str:
+def _columns(by: Sequence[str]) -> list[str]:
+    """The fewer columns, the fewer rows."""
+    columns = ["family", "phase", "reason", "failure"]
+    columns += ["place"] if {"channel", "account"} & {*by} else []
+    columns += ["hour"] if {"day", "hour"} & {*by} else []
+    return columns + (["kind"] if "kind" in by else [])
+
+
+_Facts = Mapping[str, int | str]
+
+
+def _why(facts: _Facts) -> str:
     """The class says more than "permanent"; other reasons say more than the class."""
-    reason, failure = facts["reason"], facts["failure"]
+    reason, failure = str(facts["reason"]), str(facts["failure"])
     if reason == "permanent" and failure:
         return failure
     return reason or failure or "no reason"
 
 
-def _stamp(form: str) -> Callable[[Mapping[str, str], tzinfo | None], str]:
-    def stamped(facts: Mapping[str, str], zone: tzinfo | None) -> str:
-        at = datetime.fromtimestamp(int(facts["hour"]) * 3600, UTC)
-        return at.astimezone(zone).strftime(form)
+@define
+class _Stamps:
+    """Hours of log time as people write them; most come many times."""
 
-    return stamped
+    zone: tzinfo | None
+    shift: int  # in hours
+    known: dict[tuple[str, int], str] = field(factory=dict)
+
+    def of(self, form: str, hour: int) -> str:
+        found = self.known.get((form, hour))
+        if found is None:
+            at = datetime.fromtimestamp((hour - self.shift) * 3600, UTC)
+            found = self.known[form, hour] = at.astimezone(self.zone).strftime(form)
+        return found
 
 
-_GROUP: Mapping[str, Callable[[Mapping[str, str], tzinfo | None], str]] = {
-    "channel": lambda facts, _: route_of_lane(facts["place"])[0],
-    "account": lambda facts, _: "/".join(route_of_lane(facts["place"])[:2]),
-    "kind": lambda facts, _: facts["kind"],
+_GROUP: Mapping[str, Callable[[_Facts, _Stamps], str]] = {
+    "channel": lambda facts, _: route_of_lane(str(facts["place"]))[0],
+    "account": lambda facts, _: "/".join(route_of_lane(str(facts["place"]))[:2]),
+    "kind": lambda facts, _: str(facts["kind"]),
     "reason": lambda facts, _: (
         _why(facts) if facts["phase"] in ("failed", "parked", "aborted") else "(none)"
     ),
-    "status": lambda facts, _: _NAMES.get(facts["phase"], "waiting"),
-    "day": _stamp("%Y-%m-%d"),
-    "hour": _stamp("%Y-%m-%d %H:00"),
+    "status": lambda facts, _: _NAMES.get(str(facts["phase"]), "waiting"),
+    "day": lambda facts, stamps: stamps.of("%Y-%m-%d", int(facts["hour"])),
+    "hour": lambda facts, stamps: stamps.of("%Y-%m-%d %H:00", int(facts["hour"])),
 }
 
 
