@@ -100,11 +100,13 @@ Released(w) ==
   /\ turn' = "accepted" /\ Idle(w)
   /\ UNCHANGED <<turns, outcome, runs, failed, final, abort, notices, fence, life, epoch>>
 
-\* The run of a dead owner counts: the new owner says so.
+\* The run of a dead owner does not count: others may have caused the death. The new
+\* owner says so. That a turn which was alone in several deaths is held is not in here.
 Orphaned(w) ==
   /\ Owner(w) /\ turn = "running" /\ job[w] # runs
-  /\ turn' = "accepted" /\ failed' = failed + 1
-  /\ UNCHANGED <<turns, outcome, runs, final, abort, notices, fence, workers, left>>
+  /\ turn' = "accepted"
+  /\ UNCHANGED <<turns, outcome, runs, failed, final, abort, notices, fence, workers,
+                 left>>
 
 (* ---- ends: in the same commit as what they follow from ---- *)
 

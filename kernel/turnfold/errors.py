@@ -173,6 +173,31 @@ class StaleRunError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class AlreadyRepliedError(UsageError):
+    """Raised by a second `reply` of a turn with another payload, which is not sent. The
+    same payload again returns the first entry."""
+
+    code = "turn.already_replied"
+    template = (
+        "turn {turn} has its reply, {entry}; this one is not sent: say more with "
+        "turn.block() before the reply, or with kernel.enqueue() after it"
+    )
+    turn: str
+    entry: str
+
+
+@define(kw_only=True, slots=False)
+class NotAwaitedError(UsageError):
+    """Raised at the end of a run whose handler called a method of its turn without
+    `await`, so that nothing came of the call."""
+
+    code = "turn.not_awaited"
+    template = "turn.{call}() was not awaited in turn {turn}, so it did nothing"
+    turn: str
+    call: str
+
+
+@define(kw_only=True, slots=False)
 class StepInDoubtError(UsageError):
     """Raised by `TurnHandle.step` if an earlier run began this step and died. Only the
     embedder knows if the step may be done again."""

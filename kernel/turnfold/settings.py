@@ -110,7 +110,8 @@ class Settings:
     )  # None: a run may take for ever
     hook_deadline_ms: int | None = _ms_or_none(60_000)
     drain_ms: int = _ms(10_000)
-    max_crashes: int = _some(5)  # process deaths before quarantine
+    max_crashes: int = _some(5)  # process deaths before an entry is quarantined
+    max_deaths_alone: int = _some(3)  # of a turn's process, before a person decides
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
     probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
     auth_probe_ms: int = _ms(

@@ -266,3 +266,11 @@ def test_the_rest() -> None:
     assert not rules.not_answered(evolve(TURN, phase=TurnPhase.ANSWERED))
     assert rules.runs_left(evolve(TURN, failed_runs=1), 2)
     assert not rules.runs_left(evolve(TURN, failed_runs=2), 2)
+
+
+@pytest.mark.case("U07")
+def test_a_suspect_that_is_tried_alone_waits_for_what_runs() -> None:
+    suspect = evolve(TURN, suspects=1, deaths=2, phase=TurnPhase.ACCEPTED)
+    assert rules.may_run_beside(suspect, [])
+    assert not rules.may_run_beside(suspect, [TURN])
+    assert not rules.may_run_beside(TURN, [evolve(suspect, phase=TurnPhase.RUNNING)])

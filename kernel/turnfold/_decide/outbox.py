@@ -286,12 +286,15 @@ def fail(
     outcome: TurnOutcome,
     reason: str,
     notice: str | None,
+    detail: str = "",
 ) -> None:
     """End a turn without a reply; the user's notice is queued in the same commit."""
     turn = draft.turn(stream)
     end_live(draft, turn)
     told = _queue_notice(draft, turn, notice) if notice else None
-    draft.emit(stream, t.Failed(outcome=outcome, reason=reason, notice=told))
+    text = draft.text(stream, detail)
+    event = t.Failed(outcome=outcome, reason=reason, notice=told, detail=text)
+    draft.emit(stream, event)
 
 
 def end_live(draft: UnitOfWork, turn: Turn) -> None:

@@ -5,6 +5,8 @@ module, so that a test can take one guard out and show that something breaks wit
 it: each guard is a mutant (specs/guarantees.md).
 """
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
@@ -217,6 +219,22 @@ def runner_is_dead(turn: Turn, fence: int) -> bool:
     """A turn that was left open runs nowhere: no death ends its wait."""
     under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
     return under_way and turn.fence != fence
+
+
+def not_blamed(turn: Turn, limit: int) -> bool:
+    """A turn that was alone in `limit` deaths of processes waits for a person."""
+    return turn.alone < limit
+
+
+def may_run_beside(turn: Turn, running: Sequence[Turn]) -> bool:
+    """Half of the suspects of a death run at a time. The last one, once it has been in
+    several deaths, has nothing beside it."""
+    if any(other.on_trial for other in running):
+        return False
+    if turn.on_trial:
+        return not running
+    suspects = sum(other.suspects > 0 for other in running)
+    return not turn.suspects or suspects < max(1, turn.suspects // 2)
 
 
 def runs_left(turn: Turn, limit: int) -> bool:

@@ -29,7 +29,7 @@ from turnfold.enums import (
     TurnOutcome,
     TurnPhase,
 )
-from turnfold.errors import BackPressureError, StaleRunError
+from turnfold.errors import AlreadyRepliedError, BackPressureError, StaleRunError
 
 
 class TurnAct(Enum):
@@ -77,7 +77,22 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
         return TurnStep(TurnAct.WAIT)
     if turn.due is not None and draft.now < turn.due:
         return TurnStep(TurnAct.WAIT, until=turn.due)
+    if draft.suspected and not _may_run_now(draft, turn):
+        return TurnStep(TurnAct.WAIT, until=draft.now + _SUSPECT_MS)
     return TurnStep(TurnAct.START, turn.stream)
+
+
+_SUSPECT_MS = 1_000  # how often a turn that waits for suspects looks again
+
+
+def _may_run_now(draft: UnitOfWork, turn: Turn) -> bool:
+    """After a death. Control input waits for nobody, unless it is suspect itself."""
+    if turn.control and not turn.suspects:
+        return True
+    fence = draft.context.fence
+    mine = -1 if fence is None else fence.epoch
+    running = [other for other in draft.running() if other.fence == mine]
+    return rules.may_run_beside(turn, running)
 
 
 def start_if_free(draft: UnitOfWork, stream: str) -> None:
@@ -132,7 +147,10 @@ def check_run(draft: UnitOfWork, stream: str, run: int) -> Turn:
 def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
     """The final: queued, planned, attempted and `answered` in one commit, once."""
     if _replied(draft.turn(stream), run, intent):
-        return enqueue(draft, intent)  # the first one stands, delivered or not
+        first = enqueue(draft, intent)  # it stands, delivered or not
+        if first.differs:
+            raise AlreadyRepliedError(turn=stream, entry=first.entry_id)
+        return first
     turn = check_run(draft, stream, run)
     grown = draft.find_entry(intent.entry)
     if grown is not None and rules.is_live(grown):
@@ -188,12 +206,16 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     conclude(draft, stream)
 
 
+STORE_FAILS = "store"  # the store failed before the handler was called
+
+
 def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
     """Stopped for our own reasons: not counted, taken up again later."""
     turn = draft.turn(stream)
     if rules.run_is_ours(turn, draft.authority, run):
-        full = reason == BackPressureError.code  # it will not be empty at once
-        due = draft.now + draft.settings.backoff_base_ms if full else None
+        # It will not be empty, or well, at once.
+        waits = reason in (BackPressureError.code, STORE_FAILS)
+        due = draft.now + draft.settings.backoff_base_ms if waits else None
         draft.emit(stream, t.Released(run=run, reason=reason, due=due))
 
 
@@ -205,23 +227,23 @@ def not_now(draft: UnitOfWork, stream: str, run: int, wait_ms: int | None) -> No
         draft.emit(stream, event)
 
 
-def never(draft: UnitOfWork, stream: str, run: int) -> None:
+def never(draft: UnitOfWork, stream: str, run: int, detail: str = "") -> None:
     """The handler says that no run can succeed: the turn ends, and the user is told."""
     turn = draft.turn(stream)
     if not rules.run_is_ours(turn, draft.authority, run):
         return
     _drop_unsent(draft, turn)
     if _told_twice(draft, turn):
-        _interrupted(draft, turn)
+        _interrupted(draft, turn, detail)
         return
-    fail(draft, stream, TurnOutcome.FAILED, "never", "runs_exhausted")
+    fail(draft, stream, TurnOutcome.FAILED, "never", "runs_exhausted", detail)
     _wake_lanes(draft, stream)
 
 
-def unread(draft: UnitOfWork, stream: str, run: int) -> None:
+def unread(draft: UnitOfWork, stream: str, run: int, detail: str = "") -> None:
     """A person had a dead turn run, and still nobody can read it."""
     if rules.run_is_ours(draft.turn(stream), draft.authority, run):
-        fail(draft, stream, TurnOutcome.FAILED, UNREAD, None)
+        fail(draft, stream, TurnOutcome.FAILED, UNREAD, None, detail)
 
 
 def run_failed(
@@ -238,9 +260,7 @@ def _failed(
 ) -> None:
     """Again, unless too often, or unless somebody may have seen the beginning of an
     answer that would be told twice."""
-    _drop_unsent(draft, turn)
-    if _told_twice(draft, turn):
-        _interrupted(draft, turn)
+    if not goes_on(draft, turn):
         return
     if rules.runs_left(turn, draft.settings.max_runs - 1):  # this one counts, too
         _again(draft, turn, failure, detail)
@@ -250,17 +270,25 @@ def _failed(
     _wake_lanes(draft, turn.stream)
 
 
-def _interrupted(draft: UnitOfWork, turn: Turn) -> None:
+def goes_on(draft: UnitOfWork, turn: Turn) -> bool:
+    """A run ended without an answer: may another one follow? If not, the turn ends
+    here."""
+    _drop_unsent(draft, turn)
+    if not _told_twice(draft, turn):
+        return True
+    _interrupted(draft, turn)
+    return False
+
+
+def _interrupted(draft: UnitOfWork, turn: Turn, detail: str = "") -> None:
     end = TurnOutcome.PARTIALLY_REPLIED
-    fail(draft, turn.stream, end, "interrupted", "interrupted")
+    fail(draft, turn.stream, end, "interrupted", "interrupted", detail)
     _wake_lanes(draft, turn.stream)
 
 
 def _again(draft: UnitOfWork, turn: Turn, failure: FailureClass, detail: str) -> None:
-    wait = 0
-    if failure is not FailureClass.OWNER_DIED or turn.failed_runs:
-        jitter = draft.context.jitter()
-        wait = backoff_ms(draft.settings, turn.failed_runs + 1, jitter)
+    jitter = draft.context.jitter()
+    wait = backoff_ms(draft.settings, turn.failed_runs + 1, jitter)
     draft.emit(
         turn.stream,
         t.RunFailed(
@@ -290,13 +318,6 @@ def _wake_lanes(draft: UnitOfWork, stream: str) -> None:
     turn = draft.turn(stream)
     if turn.notice:
         attempt_if_free(draft, draft.entry(turn.notice).lane)
-
-
-def orphaned(draft: UnitOfWork, stream: str) -> None:
-    """A turn that was running in a process that died, found by its successor."""
-    turn = draft.turn(stream)
-    if rules.runner_is_dead(turn, draft.fence().epoch):
-        _failed(draft, turn, FailureClass.OWNER_DIED)
 
 
 def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:

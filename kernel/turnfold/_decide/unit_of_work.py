@@ -6,7 +6,7 @@ one that fails half-way makes the journal decide the others anew (journal.py). S
 is not in memory raises NotLoaded; the journal fetches it and decides everything anew.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast, overload
@@ -31,7 +31,7 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, BlindPolicy, PartAct
+from turnfold.enums import CLOSED, BlindPolicy, PartAct, TurnPhase
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -113,6 +113,17 @@ class View(Protocol):
 
     def open_streams(self) -> Sequence[str]:
         """Every entry that is open and every turn that is not answered yet."""
+
+    @property
+    def left_under_way(self) -> Sequence[str]:
+        """What was running or being sent when this process took the store."""
+
+    @property
+    def suspected(self) -> bool:
+        """Is any turn suspect of a death? Mostly none is."""
+
+    def running(self) -> Collection[str]:
+        """The turns that run, if any is suspect."""
 
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
@@ -243,6 +254,7 @@ class UnitOfWork:
         self._turn_lanes: dict[str, list[str]] = {}
         self._absent: set[str] = set()
         self._gated = False  # a gate was moved in here
+        self._suspected = False  # a death was counted in here
         store = below.state(STORE)
         self._store = store if type(store) is StoreState else None
 
@@ -290,6 +302,17 @@ class UnitOfWork:
     @property
     def gated(self) -> bool:
         return self._gated or self.below.gated
+
+    @property
+    def suspected(self) -> bool:
+        return self._suspected or self.below.suspected
+
+    def running(self) -> list[Turn]:
+        """The turns that run, if any is suspect."""
+        mine = [name for name, s in self.touched.items() if isinstance(s, Turn)]
+        found = [self.state(name) for name in {*self.below.running(), *mine}]
+        turns = [state for state in found if isinstance(state, Turn)]
+        return [turn for turn in turns if turn.phase is TurnPhase.RUNNING]
 
     def closed_gates(self) -> Sequence[Gate]:
         """As they stand before this unit of work."""
@@ -463,6 +486,8 @@ class UnitOfWork:
             self._store = after
         elif type(after) is Gate:
             self._gated = True
+        elif type(after) is Turn and after.suspects:
+            self._suspected = True
 
     def _bear(self, stream: str, state: State) -> None:
         self._born.append(stream)

@@ -114,11 +114,15 @@ class LeftOpen(Fact, frozen=True, kw_only=True):
 
 
 class Released(Fact, frozen=True, kw_only=True):
-    """The run stopped for our own reasons and is not counted."""
+    """The run stopped for our own reasons and is not counted. By a death (`owner_died`),
+    `beside` is how many others were under way, if that is known, and `suspects` how many
+    turns have been in at least as many deaths, this one among them."""
 
     run: Integer
     reason: str
     due: Integer | None = None
+    beside: Integer | None = None
+    suspects: Integer = 0
 
 
 class RunFailed(Fact, frozen=True, kw_only=True):
@@ -145,6 +149,7 @@ class Failed(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
     reason: str
     notice: str | None = None  # the entry that tells the user
+    detail: str | None = None
 
 
 class TurnAbortRequested(Fact, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ the rest of its lane goes on (Q01).
 
 import heapq
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from turnfold._decide.unit_of_work import NotLoaded
 from turnfold._log.canonical import BLANK, hashes_of
@@ -45,6 +45,7 @@ _LOG = logging.getLogger("turnfold")
 _AT_ONCE = 20  # entries of one lane that are fetched together, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
+_UNDER_WAY = frozenset({Phase.ATTEMPTED, Phase.DISPATCHED, TurnPhase.RUNNING})
 _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
 
 
@@ -74,12 +75,17 @@ class OpenStreams:
         self._deadlines: list[tuple[int, str]] = []
         self._entries = 0
         self._of: dict[str, int] = {}  # account's gate -> open entries
+        self._left: list[str] = []
+        self._running: set[str] = set()
+        self._suspects: set[str] = set()
         self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
         """Begin anew with what a store says of itself: not a single fold."""
         self._reset()
         for row in loaded.open:
+            if row.phase in _UNDER_WAY:
+                self._left.append(row.stream)
             if row.stream.startswith(ENTRY):  # nearly all, so at once
                 self._join(self._lanes, row.stream, row.lane or "")
                 self._count(row.lane or "", 1)
@@ -192,6 +198,17 @@ class OpenStreams:
     def closed_gates(self) -> Sequence[Gate]:
         return list(self._closed_gates.values())
 
+    @property
+    def left_under_way(self) -> Sequence[str]:
+        return self._left
+
+    @property
+    def suspected(self) -> bool:
+        return bool(self._suspects)
+
+    def running(self) -> Collection[str]:
+        return self._running
+
     def lane(self, lane: str) -> Iterator[Entry]:
         # Not a copy: callers usually stop at the first entries of a long lane.
         row = self._lanes.get(lane, {})
@@ -283,6 +300,8 @@ class OpenStreams:
     def _keep(self, stream: str, state: State | None) -> None:
         if state is not None and self._keeps(state):
             self._states[stream] = state
+            if isinstance(state, Turn):
+                self._note_suspicion(state)
         else:
             self._elsewhere[stream] = state
 
@@ -424,10 +443,21 @@ class OpenStreams:
         elif type(before) is Entry and before.expires_at != entry.expires_at:
             self._deadline(entry.expires_at, stream)
 
+    def _note_suspicion(self, turn: Turn) -> None:
+        if turn.phase is TurnPhase.RUNNING:
+            self._running.add(turn.stream)
+        else:
+            self._running.discard(turn.stream)
+        if turn.suspects and turn.open and not turn.held:
+            self._suspects.add(turn.stream)
+        elif self._suspects:
+            self._suspects.discard(turn.stream)
+
     def _absorb_turn(self, turn: Turn) -> None:
         if turn.order > self.position:  # it was accepted in this very commit
             self._children.setdefault(turn.stream, [])
         waits = turn.open and turn.phase is not TurnPhase.ANSWERED
+        self._note_suspicion(turn)
         if waits and turn.stream not in self._open:
             self._list_turn(turn.stream, turn.lane, turn.control)
         elif not waits:

@@ -17,6 +17,7 @@ from attrs import define
 from msgspec import Struct
 
 from turnfold._decide import (
+    blame,
     gates,
     inbox,
     outbox,
@@ -209,6 +210,8 @@ def take_over() -> Program:
         else:
             break
     try:
+        if (yield Look(blame.has_orphans)):
+            yield from append_until_stored(blame.bury)
         if (yield Look(gates.gates_to_probe)):
             yield from append_until_stored(gates.probe_gates)
     except OwnedError:
@@ -383,7 +386,7 @@ def _step_by_step(where: str, question: Decision) -> Program:
                 case TurnAct.START:
                     yield Append(partial(turns.start, stream=step.turn))
                 case TurnAct.ORPHAN:
-                    yield Append(partial(turns.orphaned, stream=step.turn))
+                    yield Append(partial(blame.orphaned, stream=step.turn))
         except OwnedError:
             return None
         except (StoreError, UsageError) as exc:
@@ -415,8 +418,8 @@ def _ending(end: RunEnd, turn: str, number: int) -> Decision:
             wait = end.wait_ms
             return partial(turns.not_now, stream=turn, run=number, wait_ms=wait)
         case "never":
-            return partial(turns.never, stream=turn, run=number)
+            return partial(turns.never, stream=turn, run=number, detail=end.detail)
         case "unread":
-            return partial(turns.unread, stream=turn, run=number)
+            return partial(turns.unread, stream=turn, run=number, detail=end.detail)
         case _:
             return partial(turns.released, stream=turn, run=number, reason=end.detail)

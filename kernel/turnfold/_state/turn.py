@@ -57,6 +57,7 @@ TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
         ABORTED: {**_CLOSED, t.TurnRedacted: _to(ABORTED)},
     }
 )
+DIED = "owner_died"  # the reason of a release by the death of a process
 UNREAD = "unread"  # the reason of a turn whose update nobody could read
 _GOOD = frozenset(
     {TurnOutcome.REPLIED, TurnOutcome.PARTIALLY_REPLIED, TurnOutcome.SILENT}
@@ -106,6 +107,9 @@ class Turn:
     forgiven: int = 0  # messages of runs up to this one do not count any more
     redacted: bool = False  # its bodies are erased
     bodies: int = 0  # numbers of bodies that its events have used up
+    deaths: int = 0  # of processes that ran it, in a row
+    suspects: int = 0  # turns that the last one may be blamed on; 0: no death
+    alone: int = 0  # deaths with nothing else under way, since a person let it run
 
     def copied(self) -> "Turn":
         """A copy for the fold to change. Written out, since every event that is decided
@@ -149,7 +153,15 @@ class Turn:
         new.forgiven = self.forgiven
         new.redacted = self.redacted
         new.bodies = self.bodies
+        new.deaths = self.deaths
+        new.suspects = self.suspects
+        new.alone = self.alone
         return new
+
+    @property
+    def on_trial(self) -> bool:
+        """It was the only suspect of its last death, and not of the first."""
+        return self.suspects == 1 and self.deaths > 1
 
     @property
     def open(self) -> bool:
@@ -232,12 +244,15 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.phase = ACCEPTED
             turn.reason = event.reason
             turn.due = event.due
+            _suspect(turn, event)
         case t.RunFailed():
+            turn.deaths = turn.suspects = 0
             turn.phase = ACCEPTED
             turn.failed_runs = turn.failed_runs + 1
             turn.due = event.due
             turn.reason = event.failure
         case t.Answered():
+            turn.deaths = turn.suspects = 0
             turn.phase = ANSWERED
             turn.finals = event.finals
             turn.silent = event.silent
@@ -269,15 +284,25 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.left_open = None
         case t.Unheld():
             turn.held = False
+            turn.deaths = turn.suspects = turn.alone = 0
         case t.Resubmitted():
             turn.phase = ACCEPTED
             turn.failed_runs = 0
+            turn.deaths = turn.suspects = turn.alone = 0
             turn.due = None
             turn.outcome = None
             turn.resubmitted = True
             turn.forgiven = turn.run
         case t.TurnRedacted():
             turn.redacted = True
+
+
+def _suspect(turn: Turn, event: t.Released) -> None:
+    """A run that ended in any other way than by a death was survived."""
+    died = event.reason == DIED
+    turn.deaths = turn.deaths + 1 if died else 0
+    turn.suspects = event.suspects if died else 0
+    turn.alone += event.beside == 0
 
 
 def _amended(outcome: TurnOutcome | None) -> TurnPhase:

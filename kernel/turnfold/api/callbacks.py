@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from turnfold._decide.turns import STORE_FAILS
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
@@ -33,7 +34,12 @@ from turnfold.api.telling import AGAIN, say_again
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
     BackPressureError,
+    BusyError,
+    DiskError,
+    FateUnknownError,
     InvalidInputError,
+    NotOpenError,
+    OwnedError,
     StaleRunError,
 )
 from turnfold.messages import Payload
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
+# A body that is gone or damaged stays so; these may pass.
+_STORE_FAILS = (BusyError, DiskError, FateUnknownError, NotOpenError, OwnedError)
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
 
@@ -78,6 +86,9 @@ class Handlers:
         except UnreadError as exc:
             _LOG.warning("turn %s still cannot be read: %s", stream, exc)
             return RunEnd("unread", told(exc))
+        except _STORE_FAILS as exc:
+            _LOG.warning("turn %s cannot be read now: %s", stream, exc)
+            return RunEnd("stopped", STORE_FAILS)
         except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)
             return RunEnd("raised", told(exc))
@@ -210,6 +221,7 @@ def _asked_wait_ms(error: BaseException) -> int | None:
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:
     """Call a handler. A text or payload that it returns is its reply."""
     given = await _given(handler, handle)
+    await handle.check_awaited()
     if isinstance(given, str | Payload):
         return await handle.reply(given)
     if given is not None:

@@ -1,9 +1,12 @@
 """What an embedder holds of a turn: the one it accepted, the one its handler answers."""
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
@@ -25,7 +28,9 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import (
+    AlreadyRepliedError,
     InvalidInputError,
+    NotAwaitedError,
     OwnedError,
     StaleRunError,
     StepInDoubtError,
@@ -35,6 +40,9 @@ from turnfold.messages import Payload, check_enum, check_id, json_value
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
+
+T = TypeVar("T")
+_LOG = logging.getLogger("turnfold")
 
 
 @frozen(kw_only=True)
@@ -76,6 +84,8 @@ class TurnHandle:
         self._kernel = kernel
         self._turn = turn
         self._blocks = 0
+        self._made: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
+        self._steps: dict[str, asyncio.Future[Any]] = {}
         self.inbound = inbound
         self.joined = tuple(joined)
 
@@ -108,15 +118,16 @@ class TurnHandle:
             for e in entries
         ]
 
-    async def reply(
+    def reply(
         self,
         *payloads: Payload | str,
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
-    ) -> Enqueued:
+    ) -> Coroutine[Any, Any, Enqueued]:
         """The answer, once per turn: from here on the outbox owns it."""
-        return await self._say(
-            turns.reply, Kind.FINAL, "final", payloads, policy, ttl_ms
+        return self._note(
+            "reply",
+            self._say(turns.reply, Kind.FINAL, "final", payloads, policy, ttl_ms),
         )
 
     def live(
@@ -132,17 +143,39 @@ class TurnHandle:
         written = check_enum("format", format, Format)
         return Live(self._kernel, self, self._append, written, policy, ttl_ms)
 
-    async def block(self, *payloads: Payload | str, key: str | None = None) -> Enqueued:
+    def block(
+        self, *payloads: Payload | str, key: str | None = None
+    ) -> Coroutine[Any, Any, Enqueued]:
         """A piece of the answer, sent at once. The key defaults to its number."""
-        return await self._say(
-            turns.say, Kind.BLOCK, self._key(key), payloads, None, None
+        return self._note(
+            "block",
+            self._say(turns.say, Kind.BLOCK, self._key(key), payloads, None, None),
         )
 
-    async def tool(self, *payloads: Payload | str, key: str | None = None) -> Enqueued:
+    def tool(
+        self, *payloads: Payload | str, key: str | None = None
+    ) -> Coroutine[Any, Any, Enqueued]:
         """A message on what a tool is doing, sent at once."""
-        return await self._say(
-            turns.say, Kind.TOOL, self._key(key), payloads, None, None
+        return self._note(
+            "tool",
+            self._say(turns.say, Kind.TOOL, self._key(key), payloads, None, None),
         )
+
+    def _note(self, call: str, made: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """A call without `await` does nothing, and is told at the end of the run."""
+        assert isinstance(made, CoroutineType)  # noqa: S101  each is an async method
+        self._made.append((call, made))
+        return made
+
+    async def check_awaited(self) -> None:
+        """Raises NotAwaitedError for the first call that nobody awaits."""
+        if any(_unbegun(made) for _, made in self._made):
+            await asyncio.sleep(0)  # a task of it may not have begun
+        left = [(call, made) for call, made in self._made if _unbegun(made)]
+        for _, made in left:
+            made.close()
+        if left:
+            raise NotAwaitedError(turn=self.id, call=left[0][0])
 
     def _key(self, key: str | None) -> str:
         self._blocks += 1
@@ -177,14 +210,18 @@ class TurnHandle:
         try:
             return await self._kernel.append(decision)
         except OwnedError as exc:
-            raise StaleRunError(turn=self.id, run=self.run, why=str(exc)) from exc
+            late = StaleRunError(turn=self.id, run=self.run, why=str(exc))
+            _LOG.warning("%s", late)
+            raise late from exc
+        except (StaleRunError, AlreadyRepliedError) as exc:
+            _LOG.warning("%s", exc)  # a handler may let it pass unseen
+            raise
 
-    async def silent(self, reason: str) -> None:
+    def silent(self, reason: str) -> Coroutine[Any, Any, None]:
         """No reply is meant, and why: a short code, such as "not_addressed"."""
         check_id("reason", reason)
-        await self._append(
-            partial(turns.silence, stream=self.id, run=self.run, reason=reason)
-        )
+        silence = partial(turns.silence, stream=self.id, run=self.run, reason=reason)
+        return self._note("silent", self._append(silence))
 
     async def step(
         self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool = False
@@ -196,6 +233,26 @@ class TurnHandle:
         if not callable(effect):
             problem = "expected an async function without arguments"
             raise InvalidInputError(field="effect", problem=problem)
+        first = self._steps.get(key)
+        if first is not None:  # twice at once: one effect, one result
+            return await asyncio.shield(first)
+        done = self._steps[key] = asyncio.get_running_loop().create_future()
+        try:
+            result = await self._step(key, effect, repeat=repeat)
+        except BaseException as exc:
+            shared = isinstance(exc, Exception) and not isinstance(exc, StopIteration)
+            doubt = StepInDoubtError(turn=self.id, key=key)
+            done.set_exception(exc if shared else doubt)
+            done.exception()  # seen, if nobody waits for it
+            del self._steps[key]
+            raise
+        del self._steps[key]
+        done.set_result(result)
+        return result
+
+    async def _step(
+        self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool
+    ) -> Any:
         begin = partial(turns.begin_step, stream=self.id, run=self.run, key=key)
         state: turns.StepState = await self._append(begin)
         if state.done and state.result is not None:
@@ -210,12 +267,15 @@ class TurnHandle:
             raise InvalidInputError(field="effect", problem=problem)
         result = await made
         json_value(result, "result")
-        await self._append(
-            partial(
-                turns.end_step, stream=self.id, run=self.run, key=key, result=result
-            )
+        end = partial(
+            turns.end_step, stream=self.id, run=self.run, key=key, result=result
         )
+        await self._append(end)
         return result
+
+
+def _unbegun(made: "CoroutineType[Any, Any, Any]") -> bool:
+    return inspect.getcoroutinestate(made) == inspect.CORO_CREATED
 
 
 def inbound_of(turn: Turn, raw: bytes) -> Inbound:

@@ -6,6 +6,7 @@ import re
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -177,6 +178,17 @@ class ReadModel:
 
     def open_streams(self) -> Sequence[str]:
         raise NotImplementedError  # only the worker asks
+
+    @property
+    def left_under_way(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def suspected(self) -> bool:
+        return False  # a question starts nothing
+
+    def running(self) -> Collection[str]:
+        return ()
 
     def holding(self, gate: str) -> Gate | None:
         state = self.state(gate)

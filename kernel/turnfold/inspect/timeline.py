@@ -173,6 +173,8 @@ def _turn(event: Event) -> str | None:
             return f"run {event.run}: step {event.key} done"
         case t.LeftOpen():
             return f"run {event.run} left its turn open, to be answered by its id"
+        case t.Released(beside=0):
+            return f"run {event.run} died with its process, with nothing beside it"
         case t.Released():
             return f"run {event.run} stopped ({event.reason}), to be run again"
         case t.RunFailed():

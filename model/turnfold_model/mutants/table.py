@@ -7,6 +7,7 @@ no longer fits the code is an error, not a pass.
 
 from typing import Final
 
+from turnfold_model.mutants.blame import BLAME
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
@@ -440,6 +441,7 @@ MUTANTS: Final = (
     *WAITING,
     *PARTS,
     *INBOUND,
+    *BLAME,
     *EDITING,
     *STORE,
 )

@@ -94,7 +94,10 @@ def left_open(turn: Turn, data: Record) -> Turn:
 
 def released(turn: Turn, data: Record) -> Turn:
     _current(turn, data)
-    words(data, "reason")
+    died = words(data, "reason") == "owner_died"
+    beside = data.get("beside")
+    need(died or beside is None, "field", "only a death has something beside it")
+    need(beside is None or whole(data, "beside") >= 0, "field", "beside is negative")
     return replace(turn, phase="accepted")
 
 

@@ -23,7 +23,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "started": frozenset({"Started"}),
         "run_failed": frozenset({"RunFailed"}),
         "orphaned": frozenset({"Orphaned"}),
-        "last_run": frozenset({"RunFailed", "Orphaned"}),
+        "last_run": frozenset({"RunFailed"}),
         "gave_up": frozenset({"GaveUp"}),
         "released": frozenset({"Released"}),
         "answered": frozenset({"Answered"}),
@@ -91,7 +91,7 @@ def _steps(
     name = str(event["kind"]).partition(".")[2]
     if name in _STILL:
         return
-    if name == "run_failed" and event["data"]["failure"] == "owner_died":
+    if name == "released" and event["data"]["reason"] == "owner_died":
         name = "orphaned"
     if after.silent or len(after.finals) > 1:
         why = "silent" if after.silent else "several finals"
@@ -115,7 +115,7 @@ def _steps(
             final=final,
             outcome=_SAID[after.outcome] if after.outcome else "none",
             runs=after.runs,
-            failed=log.failed + (name in ("run_failed", "orphaned")),
+            failed=log.failed + (name == "run_failed"),
             abort=log.abort or after.abort,
         ),
     )

@@ -1,0 +1,83 @@
+"""Who is to blame for the death of a process.
+
+A death says nothing of one turn: whatever was under way may have caused it. So none of
+it is counted as a failure. The turns of a death are suspect: half of them run at a time,
+then half of those that a second death met, and in the end one alone. Only a turn that
+was alone when its process died is blamed, and after several such deaths it waits for a
+person.
+"""
+
+from functools import partial
+
+from turnfold._decide import rules, turns
+from turnfold._decide.failures import backoff_ms
+from turnfold._decide.unit_of_work import UnitOfWork, all_of
+from turnfold._log import events as t
+from turnfold._state.entry import Entry
+from turnfold._state.turn import DIED, Turn
+from turnfold.errors import CorruptLogError, NotFoundError
+
+
+def has_orphans(draft: UnitOfWork) -> bool:
+    return any(isinstance(state, Turn) for state in _under_way(draft))
+
+
+def bury(draft: UnitOfWork) -> None:
+    """All turns that died with the process before this one, in one commit: a second
+    death in the middle would make the rest of them look alone."""
+    group = _under_way(draft)
+    dead = [state for state in group if isinstance(state, Turn)]
+    for turn in dead:
+        own = sum(isinstance(s, Entry) and s.turn == turn.stream for s in group)
+        suspects = sum(other.deaths >= turn.deaths for other in dead)
+        orphaned(draft, turn.stream, len(group) - 1 - own, suspects)
+
+
+def _under_way(draft: UnitOfWork) -> list[Entry | Turn | None]:
+    """What a dead process was running or sending; None for what cannot be read."""
+    fence = draft.context.fence
+    if fence is None:
+        return []
+    found = all_of(partial(_read, draft, name) for name in draft.below.left_under_way)
+    return [state for state in found if state is None or _is_dead(state, fence.epoch)]
+
+
+def _read(draft: UnitOfWork, stream: str) -> Entry | Turn | None:
+    try:
+        state = draft.state(stream)
+    except CorruptLogError:
+        return None  # shown by health
+    if not isinstance(state, Entry | Turn):
+        raise NotFoundError(what="stream", id=stream)
+    return state
+
+
+def _is_dead(state: Entry | Turn, epoch: int) -> bool:
+    if isinstance(state, Turn):
+        return rules.runner_is_dead(state, epoch)
+    return rules.sender_is_dead(state, epoch)
+
+
+def orphaned(
+    draft: UnitOfWork, stream: str, beside: int | None = None, suspects: int = 0
+) -> None:
+    """A turn that was running in a process that died, found by its successor. `beside`:
+    how many others were under way; None: nobody knows."""
+    turn = draft.turn(stream)
+    if not rules.runner_is_dead(turn, draft.fence().epoch):
+        return
+    if not turns.goes_on(draft, turn):
+        return
+    wait = 0
+    if turn.deaths:
+        wait = backoff_ms(draft.settings, turn.deaths, draft.context.jitter())
+    event = t.Released(
+        run=turn.run,
+        reason=DIED,
+        due=draft.now + wait if wait else None,
+        beside=beside,
+        suspects=suspects,
+    )
+    draft.emit(stream, event)
+    if not rules.not_blamed(draft.turn(stream), draft.settings.max_deaths_alone):
+        draft.emit(stream, t.Held(reason="quarantined"))

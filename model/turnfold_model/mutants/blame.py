@@ -1,0 +1,86 @@
+"""The mutants of runs: who answers for the death of a process, and what a handler says."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_BLAME = "turnfold._decide.blame"
+_TEST = "test:contract/test_blame.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "decision", where, old, new, *killers)
+
+
+BLAME: Final = (
+    _broken(
+        "nobody is blamed, however often it was alone",
+        "turnfold._decide.rules:not_blamed",
+        "turn.alone < limit",
+        "True",
+        f"{_TEST}::alone_in_three_deaths",
+    ),
+    _broken(
+        "each death is blamed on each turn",
+        "turnfold._state.turn:_suspect",
+        "event.beside == 0",
+        "event.beside is not None",
+        f"{_TEST}::crash_loop_with_another_cause",
+    ),
+    _broken(
+        "what was being sent at a death does not count as beside",
+        f"{_BLAME}:_is_dead",
+        "rules.sender_is_dead(state, epoch)",
+        "False",
+        f"{_TEST}::what_was_sent_at_the_death",
+    ),
+    _broken(
+        "all suspects run at once",
+        "turnfold._decide.rules:may_run_beside",
+        "not turn.suspects or suspects < max(1, turn.suspects // 2)",
+        "True",
+        f"{_TEST}::half_of_the_suspects",
+    ),
+    _broken(
+        "the last suspect has others beside it",
+        "turnfold._decide.rules:may_run_beside",
+        "return not running",
+        "return True",
+        "test:fast/test_guards.py::tried_alone_waits",
+    ),
+    _broken(
+        "others start beside the last suspect",
+        "turnfold._decide.rules:may_run_beside",
+        "any(other.on_trial for other in running)",
+        "False",
+        f"{_TEST}::half_of_the_suspects",
+    ),
+    _broken(
+        "the turns of a death are buried one by one",
+        "turnfold._runtime.programs:take_over",
+        "yield Look(blame.has_orphans)",
+        "False",
+        f"{_TEST}::alone_in_three_deaths",
+    ),
+    _broken(
+        "a second reply with another payload is swallowed",
+        "turnfold._decide.turns:reply",
+        "if first.differs:",
+        "if False:",
+        "test:contract/test_behaviour_turns.py::a_second_reply",
+    ),
+    _broken(
+        "a store that fails costs a run",
+        "turnfold.api.callbacks:Handlers.run",
+        "return RunEnd('stopped', STORE_FAILS)",
+        "return RunEnd('raised', 'x')",
+        "test:contract/test_handle.py::costs_no_run",
+    ),
+    _broken(
+        "a call without await is not noticed",
+        "turnfold.api.handle:TurnHandle.check_awaited",
+        "if left:",
+        "if False:",
+        "test:contract/test_handle.py::nobody_awaits",
+    ),
+)
