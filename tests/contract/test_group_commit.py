@@ -1,6 +1,7 @@
 """Group commits: appends of one tick share one, and nobody learns of anything before it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -360,3 +361,20 @@ async def test_a_crash_tells_nobody(threaded: Gateway) -> None:
     done = await kernel.enqueue(route(), "y")
     await kernel.settled(done.entry_id, 5_000)
     assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
+
+
+async def test_a_message_leaves_nothing_to_the_collector(tmp_path: Path) -> None:
+    """A circle of references per message would be the collector's work for each."""
+    gateway = Gateway(in_file(tmp_path / "s.db"))
+    kernel = await gateway.start()
+    for n in range(20):
+        if n == 10:
+            gc.collect()
+            gc.disable()
+        done = await kernel.enqueue(route(), str(n))
+        await kernel.settled(done.entry_id, 5_000)
+    try:
+        assert gc.collect() < 20  # twice as many for each circle in a message
+    finally:
+        gc.enable()
+        await gateway.end()

@@ -55,7 +55,9 @@ async def contained(function: Callable[..., Any], *arguments: Any) -> CallResult
             value = await value
     except BaseException as exc:  # noqa: BLE001  its end, whatever it is
         return _failed(exc)
-    return CallResult(_without_coroutine(value))
+    if isinstance(value, CoroutineType):
+        value = _closed(value)
+    return CallResult(value)
 
 
 def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
@@ -64,23 +66,23 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
         value = function(*arguments)
     except BaseException as exc:  # noqa: BLE001  its end, whatever it is
         return _failed(exc)
-    return CallResult(_without_coroutine(value))
+    if isinstance(value, CoroutineType):
+        value = _closed(value)
+    return CallResult(value)
 
 
 class UnawaitedCoroutineError(Exception):
     """Foreign code gave a coroutine where a value was expected."""
 
 
-def _without_coroutine(value: Any) -> Any:
+def _closed(coroutine: Any) -> UnawaitedCoroutineError:
     """A coroutine that nobody will await is closed; an error with its name takes its
     place."""
-    if not isinstance(value, CoroutineType):
-        return value
     try:
-        value.close()
+        coroutine.close()
     except BaseException as exc:  # noqa: BLE001  it may do anything when it is closed
         report("a coroutine that was given as a value", exc)
-    return UnawaitedCoroutineError(value.__qualname__)
+    return UnawaitedCoroutineError(coroutine.__qualname__)
 
 
 def _failed(error: BaseException) -> CallResult:

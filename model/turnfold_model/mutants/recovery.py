@@ -154,6 +154,13 @@ RECOVERY: Final = (
         f"{_DEADLINES}::a_receipt_after_the_deadline",
     ),
     _broken(
+        "the task of a call and its context hold each other",
+        "turnfold._runtime.calls:Calls.here",
+        "_INSIDE.set(None)",
+        "None",
+        f"{_FLUSHING}::leaves_nothing",
+    ),
+    _broken(
         "a task goes on with a program that has left it",
         "turnfold._runtime.calls:Calls.here",
         "call.over",
