@@ -53,7 +53,7 @@ def _positive_or_none(owner: object, attribute: object, value: object) -> None:
         _positive(owner, attribute, value)
 
 
-def _ms_or_none(default: int) -> int | None:
+def _ms_or_none(default: int | None) -> int | None:
     value: int | None = field(default=default, validator=_positive_or_none)
     return value
 
@@ -85,6 +85,10 @@ class Settings:
 
     How a turn goes:
     - `max_runs` (3): runs of the handler per turn that fail; at least 1
+    - `max_deaths_alone` (3): deaths of the process with nothing but a turn under way,
+      before that turn waits for a person
+    - `max_turn_age_ms` (None): a message that is older is not run any more, and its
+      sender is told; None: it is run however old it is
     - `run_deadline_ms` (1,800,000): of one run; None: a run may take for ever
     - `hook_deadline_ms` (60,000): of one call of a hook; None: no deadline
     - `notices`: texts to the reader, by cause; a cause that is left out says nothing
@@ -105,6 +109,7 @@ class Settings:
     final_ttl_ms: int = _some(24 * HOUR)
     block_ttl_ms: int = _some(600_000)  # blocks and tools
     max_runs: int = _some(3)  # per turn
+    max_turn_age_ms: int | None = _ms_or_none(None)  # before the first run
     run_deadline_ms: int | None = _ms_or_none(
         HOUR // 2
     )  # None: a run may take for ever
@@ -136,6 +141,7 @@ class Settings:
         factory=lambda: {
             "runs_exhausted": "Something went wrong and there is no answer. "
             "Please try again.",
+            "too_old": "This message came too late to be answered. Please send it again.",
             "interrupted": "The answer was interrupted and may be incomplete.",
             "undeliverable": "An answer could not be delivered.",
             "incomplete": "{missing} of {parts} parts of the answer could not be "

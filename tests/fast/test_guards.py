@@ -274,3 +274,12 @@ def test_a_suspect_that_is_tried_alone_waits_for_what_runs() -> None:
     assert rules.may_run_beside(suspect, [])
     assert not rules.may_run_beside(suspect, [TURN])
     assert not rules.may_run_beside(TURN, [evolve(suspect, phase=TurnPhase.RUNNING)])
+
+
+@pytest.mark.case("T06")
+def test_the_age_of_a_message_is_known_where_a_clock_can_tell() -> None:
+    sent = evolve(TURN, created=1_000, first=replace(FIRST, sent_at=200))
+    assert rules.age_of(evolve(TURN, created=1_000), 5_000, 5_000, 0) == 4_000
+    assert rules.age_of(sent, 5_000, 5_000, 0) == 4_800
+    assert rules.age_of(sent, 5_000, 90_000, 500) == 4_000
+    assert rules.age_of(sent, 5_000, 5_000, 2_000) is None

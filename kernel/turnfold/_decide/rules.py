@@ -221,6 +221,16 @@ def runner_is_dead(turn: Turn, fence: int) -> bool:
     return under_way and turn.fence != fence
 
 
+def age_of(turn: Turn, now: int, wall: int, sure_from: int) -> int | None:
+    """How old a message is: by when it was sent, where the platform says so, else by
+    when it was accepted. None while no clock can tell."""
+    if turn.created < sure_from:
+        return None
+    sent = turn.first.sent_at
+    waited = now - turn.created
+    return waited if sent is None or sure_from else max(waited, wall - sent)
+
+
 def not_blamed(turn: Turn, limit: int) -> bool:
     """A turn that was alone in `limit` deaths of processes waits for a person."""
     return turn.alone < limit

@@ -111,6 +111,10 @@ def start(draft: UnitOfWork, stream: str) -> None:
     if turn_step(draft, turn).act is not TurnAct.START:
         return
     fence = draft.fence()
+    if _too_old(draft, turn):
+        fail(draft, stream, TurnOutcome.EXPIRED, "too_old", "too_old")
+        _wake_lanes(draft, stream)
+        return
     if turn.run:
         _drop_unsent(draft, turn)
         if _told_twice(draft, turn):
@@ -119,6 +123,16 @@ def start(draft: UnitOfWork, stream: str) -> None:
     draft.emit(
         stream, t.Started(run=turn.run + 1, owner=fence.owner, fence=fence.epoch)
     )
+
+
+def _too_old(draft: UnitOfWork, turn: Turn) -> bool:
+    """Yesterday's question is not answered as if it were fresh. Who had it run on
+    purpose knows its age."""
+    limit = draft.settings.max_turn_age_ms
+    if limit is None or turn.run or turn.resubmitted:
+        return False
+    age = rules.age_of(turn, draft.now, draft.wall, draft.sure_from)
+    return age is not None and age > limit
 
 
 def _drop_unsent(draft: UnitOfWork, turn: Turn) -> None:

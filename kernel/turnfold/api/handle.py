@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
-from turnfold._decide import turns
+from turnfold._decide import rules, turns
 from turnfold._decide.outbox import Enqueued
+from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log.bodies import read_body
@@ -98,6 +99,17 @@ class TurnHandle:
     def run(self) -> int:
         """1 for the first run; more after a failure or the death of a process."""
         return self._turn.run
+
+    async def age_ms(self) -> int | None:
+        """How old the message is: since it was sent, as far as `sent_at` says so, else
+        since it was accepted. None while the clock of this machine cannot tell."""
+
+        def age(draft: UnitOfWork) -> int | None:
+            turn, sure = self._turn, draft.sure_from
+            return rules.age_of(turn, draft.now, draft.wall, sure)
+
+        found: int | None = await self._kernel.look(age)
+        return found
 
     @property
     def changes(self) -> str | None:

@@ -63,6 +63,20 @@ BLAME: Final = (
         f"{_TEST}::alone_in_three_deaths",
     ),
     _broken(
+        "a question of yesterday is answered as if it were fresh",
+        "turnfold._decide.turns:_too_old",
+        "age is not None and age > limit",
+        "False",
+        "test:contract/test_age.py::too_old_to_be_run",
+    ),
+    _broken(
+        "a message expires by a clock that nobody can vouch for",
+        "turnfold._decide.rules:age_of",
+        "turn.created < sure_from",
+        "False",
+        "test:fast/test_guards.py::age_of_a_message",
+    ),
+    _broken(
         "a second reply with another payload is swallowed",
         "turnfold._decide.turns:reply",
         "if first.differs:",

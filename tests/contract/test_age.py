@@ -1,0 +1,73 @@
+"""Yesterday's question is not answered as if it were fresh."""
+
+from typing import Any
+
+import attrs
+import pytest
+
+from turnfold.enums import TurnOutcome
+from turnfold_model.testing.gateway import Gateway, commits, inbound, spin, turn, until
+
+HOUR = 3_600_000
+
+
+@pytest.mark.case("T06")
+async def test_a_message_too_old_to_be_run_expires_and_its_sender_is_told(
+    gateway: Gateway,
+) -> None:
+    ran: list[str] = []
+
+    async def answer(handle: Any) -> str:
+        ran.append(handle.inbound.text)
+        return "good morning"
+
+    kernel = await gateway.start()  # no handler yet
+    old = await kernel.accept(inbound("1", text="old"))
+    gateway.settings = attrs.evolve(gateway.settings, max_turn_age_ms=24 * HOUR)
+    gateway.handler = answer
+    await gateway.crash(kernel)
+    gateway.clock.pass_ms(50 * HOUR)
+    kernel = await gateway.start()
+    assert await kernel.settled(old.turn_id, 2_000) is TurnOutcome.EXPIRED
+    await until(lambda: len(gateway.platform.contents) == 1)
+    assert "too late" in gateway.platform.contents[0]
+    fresh = await kernel.accept(inbound("2", text="fresh"))
+    assert await fresh.settled(2_000) is TurnOutcome.REPLIED
+    assert ran == ["fresh"]
+    await kernel.resubmit(old.turn_id, by="me")
+    await until(lambda: ran == ["fresh", "old"])
+
+
+@pytest.mark.case("T06")
+async def test_a_message_that_was_sent_long_ago_is_old_when_it_comes(
+    lone: Gateway,
+) -> None:
+    async def answer(handle: Any) -> str:
+        return "good morning"
+
+    lone.handler = answer
+    lone.settings = attrs.evolve(lone.settings, max_turn_age_ms=HOUR)
+    kernel = await lone.start()
+    sent = lone.clock.wall_now() - 2 * HOUR
+    done = await kernel.accept(inbound("1", sent_at=sent))
+    assert await done.settled(2_000) is TurnOutcome.EXPIRED
+    assert commits(kernel)["turn.started"] == 0
+
+
+@pytest.mark.case("T06")
+async def test_without_a_limit_a_handler_knows_the_age(lone: Gateway) -> None:
+    ages: list[int | None] = []
+
+    async def answer(handle: Any) -> str:
+        ages.append(await handle.age_ms())
+        return "good morning"
+
+    lone.handler = answer
+    kernel = await lone.start()
+    sent = lone.clock.wall_now() - 2 * HOUR
+    done = await kernel.accept(inbound("1", sent_at=sent))
+    assert await done.settled(2_000) is TurnOutcome.REPLIED
+    await spin()
+    assert ages[0] is not None
+    assert 2 * HOUR <= ages[0] < 3 * HOUR
+    assert turn(kernel, done.turn_id).first.sent_at == sent
