@@ -110,7 +110,7 @@ async def test_a_record_that_says_something_else_is_found_by_its_hash(
 ELSEWHERE = 'UPDATE log SET events = CAST(replace(CAST(events AS TEXT), \'"conversation":"42"\', \'"conversation":"43"\') AS BLOB) WHERE position = ?'
 
 
-@pytest.mark.case("Q01")
+@pytest.mark.case("Q01", "W05")
 async def test_nothing_is_decided_on_a_record_that_says_something_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
