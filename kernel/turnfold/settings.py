@@ -94,6 +94,8 @@ class Settings:
     - `notices`: texts to the reader, by cause; a cause that is left out says nothing
 
     How much at once:
+    - `stall_ms` (600,000): a head of a lane that has not moved for so long is told
+    - `max_lane_turns` (1,000): turns of a lane without an answer before accept says no
     - `concurrent_runs` (100): handlers that run at the same time
     - `concurrent_sends` (1,000): calls of channels that are under way
     - `max_open_entries` (1,000,000): open entries before `enqueue` is refused

@@ -1,5 +1,6 @@
 """A record that is damaged on the disk: one commit of one stream is lost, and told."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,32 @@ async def test_a_record_that_says_something_else_is_found_by_its_hash(
     assert report.first.position == changed.position
     kernel = await gateway.start()
     await _goes_on(kernel, gateway)
+
+
+_ROWS = {
+    "lane": "UPDATE stream SET lane = 'broken' WHERE name LIKE 'entry:%'",
+    "phase": "UPDATE stream SET phase = 'nonsense' WHERE name LIKE 'gate:%'",
+    "created": "UPDATE stream SET created = NULL WHERE name LIKE 'gate:%'",
+    "store": "UPDATE stream SET kind = 'x', reason = 'y' WHERE name = 'store'",
+}
+
+
+@pytest.mark.case("W05", "X20")
+@pytest.mark.parametrize("row", list(_ROWS))
+async def test_a_damaged_row_of_a_projection_gives_a_typed_error_or_none(
+    tmp_path: Path, row: str
+) -> None:
+    path = tmp_path / "g.db"
+    gateway = Gateway(store=in_file(path))
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    await kernel.enqueue(route("42"), "x")
+    await gateway.end()
+    _edit(path, _ROWS[row])
+    assert not (await _report(path)).passed
+    with suppress(CorruptLogError):
+        await gateway.start()
+        await gateway.end()
 
 
 ELSEWHERE = 'UPDATE log SET events = CAST(replace(CAST(events AS TEXT), \'"conversation":"42"\', \'"conversation":"43"\') AS BLOB) WHERE position = ?'

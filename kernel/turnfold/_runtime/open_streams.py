@@ -81,7 +81,17 @@ class OpenStreams:
         self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
-        """Begin anew with what a store says of itself: not a single fold."""
+        """Begin anew with what a store says of itself: not a single fold. Raises
+        CorruptLogError for a row that no summary could have: rows have no hash."""
+        try:
+            self._load(loaded)
+        except (ValueError, TypeError, LookupError) as exc:
+            problem = f"a row of the open streams cannot be read: {exc!r:.100}"
+            raise CorruptLogError(
+                position=loaded.head.position, stream="store", problem=problem
+            ) from exc
+
+    def _load(self, loaded: Loaded) -> None:
         self._reset()
         for row in loaded.open:
             if row.phase in _UNDER_WAY:

@@ -296,6 +296,7 @@ class Inspect:
         return await many.gates(self._store, await self._now())
 
     async def worker(self) -> WorkerView:
+        """The worker of the store: which process, and whether it lives."""
         return await many.worker(self._store, await self._now(), alive=self._alive())
 
     async def channels(self, want: Filter | None = None) -> tuple[ChannelView, ...]:
