@@ -68,6 +68,7 @@ class Settings:
     - `max_failures` (8): failures that speak of the message, per part; at least 1
     - `max_resends` (1): sendings again by a policy, per part, before it parks
     - `max_crashes` (5): deaths of the process during attempts, before it is held
+    - `max_deaths_alone` (3): deaths of a turn's process, before a person decides
     - `max_lookups` (8): look-ups that cannot tell, before the part parks
     - `final_ttl_ms` (86,400,000): life of answers and notices without one of their own
     - `block_ttl_ms` (600,000): life of blocks and tool messages
