@@ -18,6 +18,7 @@ def test_a_killed_bot_answers_each_message_once(
     play.faults = faults
     played = play.run()
     assert (played.lost, played.doubled) == (0, 0), played
+    assert played.parked <= 1, played  # three deaths on one message
     assert played.kills >= play.kills, played
     assert played.strays <= played.kills + 24 * faults, played
 
@@ -30,5 +31,6 @@ def test_a_killed_application_of_python_telegram_bot_answers_each_message_once(
     play = Play(script, tmp_path / "bot.db", "You said: {}".format, seed=seed)
     played = play.run()
     assert (played.lost, played.doubled) == (0, 0), played
+    assert played.parked <= 1, played  # three deaths on one message
     assert played.kills >= play.kills, played
     assert played.strays <= played.kills, played

@@ -1,6 +1,7 @@
 """Plays a Telegram bot, a program of its own, on the FAKE Bot API: users write, the
 process is killed with SIGKILL again and again, and the fake's list is counted."""
 
+import asyncio
 import os
 import random
 import signal
@@ -11,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from turnfold import Kernel
 
 from .fake_bot_api import TOKEN, FakeBotApi, Fault
 
@@ -24,7 +27,9 @@ PATIENCE_S = 60.0
 class Played:
     messages: int
     kills: int
-    lost: int  # messages without an answer on the platform
+    answered: int
+    lost: int  # neither answered nor parked
+    parked: int  # in doubt, and waiting for a person
     doubled: int  # answers that stand there more than once
     marked: int  # of them, those that say so
     strays: int  # placeholders that were left over
@@ -39,6 +44,7 @@ class Play:
     kills: int = 6
     seed: int = 1
     faults: float = 0.0  # this part of calls is cut after acceptance, as many are 429
+    plain: bool = False  # without turnfold
 
     def run(self) -> Played:
         chance = random.Random(self.seed)
@@ -53,7 +59,9 @@ class Play:
                     time.sleep(chance.uniform(0, 0.1))
                 for _ in range(max(0, self.kills - self._killed)):
                     bot = self._kill(api, bot, chance)
-                self._wait(lambda: not self._missing(api))
+                self._wait(
+                    lambda: not self._missing(api), PATIENCE_S if not self.plain else 5
+                )
                 time.sleep(1)  # for what should not come
             finally:
                 bot.terminate()
@@ -63,7 +71,8 @@ class Play:
     _killed = 0
 
     def _start(self, api: FakeBotApi) -> subprocess.Popen[bytes]:
-        facts = {"BOT_TOKEN": TOKEN, "BOT_API": api.base_url, "SETTLE": "300"}
+        plain = {"PLAIN": "1"} if self.plain else {}
+        facts = {**plain, "BOT_TOKEN": TOKEN, "BOT_API": api.base_url, "SETTLE": "300"}
         command = [sys.executable, str(self.script), str(self.store)]
         return subprocess.Popen(command, env={**os.environ, **facts})
 
@@ -97,12 +106,22 @@ class Play:
     def _count(self, api: FakeBotApi) -> Played:
         texts = api.texts()
         bare = Counter(text.removeprefix(MARK) for text in texts)
-        strays = bare.pop(PLACEHOLDER, 0)
+        strays = bare[PLACEHOLDER]
+        wanted = [self.answer(f"message {n}") for n in range(self.messages)]
+        missing = len(self._missing(api))
+        parked = 0 if self.plain else asyncio.run(_parked(self.store))
         return Played(
             messages=self.messages,
             kills=self._killed,
-            lost=len(self._missing(api)),
-            doubled=sum(count - 1 for count in bare.values()),
+            answered=self.messages - missing,
+            lost=max(0, missing - parked),
+            parked=parked,
+            doubled=sum(max(0, bare[words] - 1) for words in wanted),
             marked=sum(text.startswith(MARK) for text in texts),
             strays=strays,
         )
+
+
+async def _parked(store: Path) -> int:
+    async with Kernel(store) as kernel:
+        return int(kernel.health()["parked"])

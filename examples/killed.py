@@ -1,0 +1,56 @@
+"""Kill an example bot again and again, and count by the platform's side.
+
+    python -m examples.killed telegram --messages 100 --kills 20 --seed 1 --json
+
+`telegram` and `ptb` play `examples/telegram/echo.py` and `examples/ptb/bot.py` on the
+FAKE Bot API of the tests. `--faults`: 4 % of the calls are cut after acceptance, 4 % are
+refused by a rate limit. `--plain`: `ptb` as its authors write it, without turnfold.
+Exit 1 if an answer is lost or doubled.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.fakes.killing import Play
+
+SCRIPTS = {"telegram": "telegram/echo.py", "ptb": "ptb/bot.py"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bot", choices=SCRIPTS)
+    parser.add_argument("--messages", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    for name in ("--faults", "--plain", "--json"):
+        parser.add_argument(name, action="store_true")
+    asked = parser.parse_args()
+    if asked.plain and asked.bot != "ptb":
+        parser.error("--plain is for ptb")
+    with tempfile.TemporaryDirectory() as folder:
+        played = Play(
+            Path(__file__).parent / SCRIPTS[asked.bot],
+            Path(folder) / "bot.db",
+            "You said: {}".format,
+            messages=asked.messages,
+            kills=asked.kills,
+            seed=asked.seed,
+            faults=0.04 if asked.faults else 0.0,
+            plain=asked.plain,
+        ).run()
+    facts = asdict(played)
+    shown = (
+        json.dumps(facts)
+        if asked.json
+        else "\n".join(f"{k}: {v}" for k, v in facts.items())
+    )
+    sys.stdout.write(shown + "\n")
+    return int(played.lost + played.doubled > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
