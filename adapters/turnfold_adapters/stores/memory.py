@@ -167,6 +167,10 @@ class MemoryStore:
         )
         return [Count(values, number) for values, number in found.items()]
 
+    async def places(self) -> Sequence[str]:
+        rows = tuple(self._disk().summaries.values())
+        return sorted({_place(s.lane) for s in rows if s.lane is not None})
+
     async def last(self) -> Record | None:
         log = self._disk().log
         return log[-1] if log else None
@@ -406,11 +410,15 @@ def select(rows: Iterable[Summary], listing: Listing) -> Sequence[Summary]:
     return first(listing.limit, found, key=lambda s: s.order)
 
 
+def _place(lane: str) -> str:
+    return "/".join(f"{lane}//".split("/")[:2])
+
+
 def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
     known: dict[str, int | str] = {
         "hour": s.created // 3_600_000,
         "family": s.stream.partition(":")[0],
-        "place": "/".join(f"{s.lane}//".split("/")[:2]),
+        "place": _place(s.lane or ""),
         "kind": s.kind or "",
         "phase": s.phase,
         "reason": s.reason or "",

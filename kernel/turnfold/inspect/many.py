@@ -21,7 +21,6 @@ from turnfold.inspect.lookup import (
     ReadModel,
     listing_of,
     row_of,
-    rows,
 )
 from turnfold.inspect.overview import (
     ChannelView,
@@ -234,8 +233,9 @@ async def _channel(
 ) -> ChannelView:
     channel = tally.group["channel"]
     account = tally.group["account"].removeprefix(f"{channel}/")
-    want = Filter(what="entry", channel=channel, account=account, limit=1)
-    latest = await rows(store, want, clock)
+    lanes = (f"{account_scope(channel, account)}/",)
+    found = await store.list(Listing(prefix=ENTRY, lanes=lanes, limit=1))
+    latest = [row_of(summary, clock.shift()) for summary in found]
     return ChannelView(
         channel=channel,
         account=account,

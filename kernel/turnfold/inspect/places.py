@@ -9,7 +9,7 @@ from attrs import frozen
 from turnfold._log.ids import account_scope
 from turnfold.errors import InvalidInputError
 from turnfold.messages import escape
-from turnfold.ports.store import Listing, Store
+from turnfold.ports.store import Store
 
 _NAMED = 12  # names in an error
 
@@ -30,8 +30,7 @@ def route_of_lane(lane: str) -> tuple[str, str, str, str]:
 
 async def accounts(store: Store) -> Sequence[tuple[str, str]]:
     """All (channel, account) that a turn or an entry has ever had."""
-    counts = await store.count(Listing(prefix=""), ["place"])
-    return sorted(route_of_lane(str(count.values[0]))[:2] for count in counts)
+    return sorted(route_of_lane(place)[:2] for place in await store.places())
 
 
 async def lanes_of(store: Store, place: Place) -> tuple[str, ...]:

@@ -333,6 +333,9 @@ class Store(Protocol):
         """How many summaries with a lane pass the filter, grouped by names of COUNT_BY;
         in no order, without zeros. `limit`, `before` and `oldest` do not count."""
 
+    async def places(self) -> Sequence[str]:
+        """The first two parts of every lane that a stream has, in order."""
+
     async def last(self) -> Record | None:
         """The last record of the log."""
 

@@ -222,6 +222,8 @@ async def summaries_are_counted(place: Place) -> None:
     for (listing, by), counts in wanted.items():
         found = {c.values: c.count for c in await store.count(listing, by)}
         same(found, counts, f"counts of {listing} by {by}")
+    places = ["even/", "odd/", "t/a", "t/b"]
+    same(list(await store.places()), places, "all places")
 
 
 async def the_last_record_is_known(place: Place) -> None:

@@ -32,6 +32,12 @@ _IN_LANES = """
     SELECT n, m.stream FROM block CROSS JOIN lane_stream AS m
     ON m.block = n AND m.lane IN (SELECT value FROM json_each(:lanes))
 """
+_NEW_PLACES = f"""
+    SELECT DISTINCT {FIELDS["place"]} FROM stream AS s
+    WHERE s.id >= ? AND s.lane IS NOT NULL
+"""
+_NEXT_LANE = "SELECT name FROM lane WHERE name > ? ORDER BY name LIMIT 1"
+_LAST = "\U0010ffff"
 _Bindings = dict[str, Any]
 
 
@@ -66,6 +72,19 @@ class Listings:
                 for *values, count in self._reads.named(sql, bindings):
                     found[tuple(values)] += count or 0
         return [Count(values, count) for values, count in found.items() if count]
+
+    @typed
+    def places(self) -> Sequence[str]:
+        """One look at the index of lanes for each, and the end that is not digested."""
+        with self._reads.snapshot():
+            edge = blocks_of(self._reads.conn) * _SIZE
+            found = {row[0] for row in self._reads.rows(_NEW_PLACES, edge)}
+            row = self._reads.row(_NEXT_LANE, "")
+            while row is not None:
+                place = "/".join(f"{row[0]}//".split("/")[:2])
+                found.add(place)
+                row = self._reads.row(_NEXT_LANE, f"{place}/{_LAST}")
+        return sorted(found)
 
     # --- times and blocks ------------------------------------------------------------
 

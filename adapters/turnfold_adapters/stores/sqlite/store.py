@@ -377,6 +377,9 @@ class SqliteStore:
     async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
         return Listings(self._read()).count(listing, by)
 
+    async def places(self) -> Sequence[str]:
+        return Listings(self._read()).places()
+
     async def last(self) -> Record | None:
         return self._read().last()
 
