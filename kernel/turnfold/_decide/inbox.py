@@ -18,6 +18,13 @@ from turnfold._decide import (
     outbox,
 )
 from turnfold._decide.accepting import SourceCursor, Update
+from turnfold._decide.command_data import (
+    EnqueueData,
+    PieceData,
+    ReceiptData,
+    read,
+    written,
+)
 from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Intent
 from turnfold._decide.outcomes import settle
@@ -25,10 +32,9 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key
-from turnfold.enums import AbortReason, BlindPolicy, Form, Kind, PartAct
+from turnfold.enums import AbortReason, Form
 from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.inbound import Evidence, Inbound, Unreadable
-from turnfold.messages import Route
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
 
@@ -88,28 +94,28 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
     `at`, a wall time, and not from when the owner logs it."""
     contents = [p.content for p in intent.packed if p.content is not None]
     bodies = iter(range(len(contents)))
-    data = {
-        "route": asdict(intent.route),
-        "kind": intent.kind,
-        "key": intent.key,
-        "policy": intent.policy,
-        "not_before": intent.not_before,
-        "ttl_ms": ttl_ms if intent.ttl_ms is None else intent.ttl_ms,
-        "payloads": [
-            {
-                "kind": p.kind,
-                "head": p.head,
-                "content": None if p.content is None else next(bodies),
-            }
+    data = EnqueueData(
+        route=intent.route,
+        kind=intent.kind,
+        key=intent.key,
+        policy=intent.policy,
+        not_before=intent.not_before,
+        ttl_ms=ttl_ms if intent.ttl_ms is None else intent.ttl_ms,
+        payloads=tuple(
+            PieceData(
+                kind=p.kind,
+                head=p.head,
+                content=None if p.content is None else next(bodies),
+            )
             for p in intent.packed
-        ],
-    }
+        ),
+    )
     return Command(
         id=intent.entry,
         kind="enqueue",
         stream=intent.entry,
         at=at,
-        data=canonical.dumps(data),
+        data=written(data),
         key=None if intent.key is None else outbound_key(intent.key),
         bodies=tuple(contents),
     )
@@ -128,19 +134,19 @@ def act_command(
 def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Command:
     """A success that came when the store was another's: evidence for its owner."""
     a = attempt
-    data = {
-        "part": a.part,
-        "attempt": a.number,
-        "act": a.act,
-        "ids": receipt.ids,
-        "thread": receipt.thread,
-    }
+    data = ReceiptData(
+        part=a.part,
+        attempt=a.number,
+        act=a.act,
+        ids=receipt.ids,
+        thread=receipt.thread,
+    )
     return Command(
         id=f"receipt:{a.entry}:{a.part}:{a.number}",
         kind="receipt",
         stream=a.entry,
         at=at,
-        data=canonical.dumps(data),
+        data=written(data),
     )
 
 
@@ -210,17 +216,17 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     )
 
 
-def _enqueue(draft: UnitOfWork, command: Command, data: Any) -> None:
-    packed = tuple(_packed(p, command.bodies) for p in data["payloads"])
+def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
+    data = read(command.data, EnqueueData)
     intent = Intent(
         entry=command.stream,
-        route=Route(**data["route"]),
-        kind=Kind(data["kind"]),
-        packed=packed,
-        key=data["key"],
-        policy=None if data["policy"] is None else BlindPolicy(data["policy"]),
-        not_before=data["not_before"],
-        ttl_ms=data["ttl_ms"] - _waited(draft, command),
+        route=data.route,
+        kind=data.kind,
+        packed=tuple(_packed(p, command.bodies) for p in data.payloads),
+        key=data.key,
+        policy=data.policy,
+        not_before=data.not_before,
+        ttl_ms=data.ttl_ms - _waited(draft, command),
         promised=True,
     )
     outbox.enqueue(draft, intent)
@@ -232,11 +238,11 @@ def _waited(draft: UnitOfWork, command: Command) -> int:
     return 0 if draft.sure_from else max(0, draft.wall - command.at)
 
 
-def _packed(payload: Any, bodies: tuple[bytes, ...]) -> EncodedPayload:
-    index = payload["content"]
-    content = None if index is None else bodies[index]
-    head = payload["head"]
-    return EncodedPayload(payload["kind"], head, (canonical.dumps(head), content))
+def _packed(piece: PieceData, bodies: tuple[bytes, ...]) -> EncodedPayload:
+    content = None if piece.content is None else bodies[piece.content]
+    return EncodedPayload(
+        piece.kind, piece.head, (canonical.dumps(piece.head), content)
+    )
 
 
 def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
@@ -247,12 +253,11 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
-def _receipt(draft: UnitOfWork, command: Command, data: Any) -> None:
+def _receipt(draft: UnitOfWork, command: Command, _: Any) -> None:
     """A success that reached a worker after it had lost the store: evidence."""
-    receipt = Receipt(ids=tuple(data["ids"]), thread=data["thread"])
-    outcome = Accepted(receipt=receipt)
-    act = PartAct(data["act"])
-    settle(draft, command.stream, data["part"], data["attempt"], outcome, act)
+    data = read(command.data, ReceiptData)
+    outcome = Accepted(receipt=Receipt(ids=data.ids, thread=data.thread))
+    settle(draft, command.stream, data.part, data.attempt, outcome, data.act)
 
 
 def _gate(draft: UnitOfWork, command: Command, data: Any) -> None:

@@ -1,0 +1,90 @@
+"""The data of commands in the inbox, typed. cattrs writes and reads it.
+
+A command was written by another process, perhaps of another version. So reading is
+strict: an unknown field, a missing one or a value of another type is InvalidInputError.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import frozen
+from cattrs import Converter
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+
+from turnfold._log import canonical
+from turnfold.enums import BlindPolicy, Kind, PartAct
+from turnfold.errors import InvalidInputError
+from turnfold.messages import Route
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class PieceData:
+    """A packed payload. `content`: the number of the body that holds a file."""
+
+    kind: str
+    head: Mapping[str, Any]
+    content: int | None
+
+
+@frozen(kw_only=True)
+class EnqueueData:
+    route: Route
+    kind: Kind
+    key: str | None
+    policy: BlindPolicy | None
+    not_before: int | None
+    ttl_ms: int
+    payloads: tuple[PieceData, ...]
+
+
+@frozen(kw_only=True)
+class ReceiptData:
+    part: int
+    attempt: int
+    act: PartAct
+    ids: tuple[str, ...]
+    thread: str | None
+
+
+_PLAIN = (str, int, bool)
+
+
+def _strictly(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        problem = f"expected {kind.__name__}, got {type(value).__name__}"
+        raise TypeError(problem)
+    return value
+
+
+def _converter() -> Converter:
+    made = Converter(forbid_extra_keys=True, detailed_validation=False)
+    # By identity: a hook for `str` would also be taken for the words of an enum.
+    made.register_structure_hook_func(lambda kind: kind in _PLAIN, _strictly)
+    return made
+
+
+_CONVERTER = _converter()
+_ERRORS = (
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+
+
+def written(data: object) -> bytes:
+    """The data of a command as canonical JSON."""
+    return canonical.dumps(_CONVERTER.unstructure(data))
+
+
+def read(data: bytes, kind: type[T]) -> T:
+    """The same again. Raises InvalidInputError for bytes that are no such data."""
+    try:
+        return _CONVERTER.structure(canonical.loads(data), kind)
+    except _ERRORS as exc:
+        problem = f"no {kind.__name__}: {exc!r:.200}"
+        raise InvalidInputError(field="command.data", problem=problem) from exc
