@@ -5,6 +5,7 @@ strict: an unknown field, a missing one or a value of another type is InvalidInp
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -48,10 +49,9 @@ class ReceiptData:
     thread: str | None
 
 
-_PLAIN = (str, int, bool)
-
-
 def _strictly(value: Any, kind: type[T]) -> T:
+    if issubclass(kind, StrEnum):  # the hook for str is taken for its words, too
+        return kind(value)
     if type(value) is not kind:
         problem = f"expected {kind.__name__}, got {type(value).__name__}"
         raise TypeError(problem)
@@ -60,8 +60,8 @@ def _strictly(value: Any, kind: type[T]) -> T:
 
 def _converter() -> Converter:
     made = Converter(forbid_extra_keys=True, detailed_validation=False)
-    # By identity: a hook for `str` would also be taken for the words of an enum.
-    made.register_structure_hook_func(lambda kind: kind in _PLAIN, _strictly)
+    for kind in (str, int, bool):
+        made.register_structure_hook(kind, _strictly)
     return made
 
 
