@@ -13,7 +13,7 @@ so, it is the account that fails: its gate closes, and one lane knocks for all o
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -23,6 +23,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
 from turnfold.clock import Clock
 from turnfold.enums import FailureClass, Phase
+from turnfold.ports.channel import Rate
 
 _LOG = logging.getLogger("turnfold")
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
@@ -52,6 +53,7 @@ class Pace:
     next_at: float = 0.0
     in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
+    least: float = 0.0  # the interval that was declared: it is never shorter
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
@@ -101,7 +103,7 @@ class Pace:
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
             self.next_at = float(gate.until)
             if at_pace:
-                self.interval = self._slower(gate.until - now, now)
+                self.interval = max(self._slower(gate.until - now, now), self.least)
 
     def _slower(self, wait: int, now: int) -> float:
         """The interval that the platform has shown, with a little room."""
@@ -142,7 +144,7 @@ class Pace:
         self.accepted.append(now)
         self.in_a_row += 1
         factor = next(f for least, f in _FASTER if self.in_a_row >= least)
-        self.interval *= factor
+        self.interval = max(self.interval * factor, self.least)
         if self.interval < _FAST_MS:
             self.interval = 0.0
 
@@ -166,10 +168,13 @@ class Pace:
             self._take_slot(lanes[-1], now)
         return lanes
 
-    @property
-    def over(self) -> bool:
+    def over(self, now: int) -> bool:
         """Nothing is left to remember."""
-        return not (self.half_open or self.interval or self.waiting)
+        if self.half_open or self.waiting:
+            return False
+        idle = now >= self.next_at and not self.granted and not self.flying
+        declared = self.interval <= self.least
+        return not self.interval or (declared and idle)
 
 
 class Flow:
@@ -181,6 +186,7 @@ class Flow:
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._moved: dict[str, str] = {}  # conversation's gate -> where it is now
         self._alarm: asyncio.TimerHandle | None = None
+        self.rates: Mapping[str, Rate] = {}  # account's gate -> what was declared
 
     def moved_to(self, lane: str, target: str) -> None:
         """A conversation has moved: the next entry for it goes to the new place."""
@@ -194,17 +200,41 @@ class Flow:
     @property
     def knows(self) -> bool:
         """False: no gate has closed and nothing fails; nobody need ask or tell."""
-        return bool(self._paces or self._failing)
+        return bool(self._paces or self._failing or self.rates)
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """A new worker: one probe behind each of these."""
-        self._paces = {g.stream: Pace(g.stream, since=g.updated) for g in gates}
+        self._paces = {}
+        for gate in gates:
+            pace = self._pace(gate.stream)
+            pace.half_open, pace.since = True, gate.updated
+
+    def _pace(self, name: str) -> Pace:
+        """The pace of a gate: a new one keeps the rate that was declared, if any."""
+        pace = self._paces.get(name)
+        if pace is None:
+            least = self._declared(name)
+            pace = Pace(name, half_open=False, interval=least, least=least)
+            self._paces[name] = pace
+        return pace
+
+    def _declared(self, name: str) -> float:
+        """The interval in ms that was declared for an account or a conversation."""
+        if name in self.rates:
+            a_second = self.rates[name].account
+        else:
+            account = name.rpartition("/")[0]
+            rate = self.rates.get(account)
+            a_second = None if rate is None else rate.conversation
+        return 0.0 if a_second is None else 1_000 / a_second
 
     def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
         """None: an entry of this lane may be attempted now, or the entry `asks` looked
         up. Else when to ask again; the lane is started before that if its turn comes."""
         for name in gates_of(lane):
             pace = self._paces.get(name)
+            if pace is None and self.rates and self._declared(name):
+                pace = self._pace(name)
             until = None if pace is None else pace.ask(lane, now, asks)
             if until is not None:
                 self._set_alarm(now)
@@ -253,14 +283,14 @@ class Flow:
     def _gate(self, gate: Gate, now: int) -> None:
         _tell(gate)
         if gate.closed:
-            self._paces.setdefault(gate.stream, Pace(gate.stream)).closed(gate, now)
+            self._pace(gate.stream).closed(gate, now)
         elif gate.stream in self._paces:
             self._paces[gate.stream].half_open = False
 
     def ring(self, now: int) -> None:
         """Start the lanes whose turn has come."""
         lanes = [lane for pace in self._paces.values() for lane in pace.released(now)]
-        for name in [name for name, pace in self._paces.items() if pace.over]:
+        for name in [name for name, pace in self._paces.items() if pace.over(now)]:
             del self._paces[name]
         if lanes:
             self._start([Key("lane", lane) for lane in lanes])

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar, overload
 from turnfold._decide import operator
 from turnfold._decide.accepting import Acceptance
 from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWork
-from turnfold._log.ids import account_scope, time_id
+from turnfold._log.ids import GATE, account_scope, time_id
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import Calls
 from turnfold._runtime.channel import AttachedChannel, attached, close_channels
@@ -53,7 +53,7 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Inspect
 from turnfold.messages import check_id, check_timeout
-from turnfold.ports.channel import Outcome
+from turnfold.ports.channel import Outcome, Rate
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 
@@ -86,6 +86,7 @@ class Kernel(Waiting, Commands, Health):
         self._salt = partial(self._entropy.randbytes, 16)
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
         self._missing = Missing(self._desks)
+        self._rates: dict[str, Rate] = {}  # account's gate -> what it may send
         self._stalls: Stalls | None = None
         self._watching: asyncio.Task[None] | None = None
         self._views: dict[tuple[str, str], ChannelFacts] = {}
@@ -116,12 +117,14 @@ class Kernel(Waiting, Commands, Health):
         *,
         account: str = "default",
         on_unknown: OnUnknown | None = None,
+        rate: Rate | None = None,
     ) -> None:
         """A channel under a name and one of its accounts. `on_unknown`: what happens to
         a part of which nobody can tell if it arrived: `hold`, `resend_marked`, `resend`
         or `drop`, or one of them by kind of part. It may be left out where every kind is
-        of class `lookup`, or `keyed` without a window. Raises ContractError if this is
-        not a channel, InvalidInputError if the place is taken or a policy is missing."""
+        of class `lookup`, or `keyed` without a window. `rate`: no more messages a
+        second go out than that. Raises ContractError if this is not a channel,
+        InvalidInputError if the place is taken or a policy is missing."""
         self._home.check()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
@@ -129,6 +132,8 @@ class Kernel(Waiting, Commands, Health):
         desk = attached(name, account, channel, on_unknown)
         self._desks[key] = desk
         self._views[key] = desk.facts()
+        if rate is not None:
+            self._rates[f"{GATE}{account_scope(name, account)}"] = rate
         if self._driver is not None and self._driver.works:
             self._driver.start(
                 scheduler.behind(account_scope(name, account), self._driver.book)
@@ -244,6 +249,7 @@ class Kernel(Waiting, Commands, Health):
             self._saw,
             self._probe,
         )
+        driver.flow.rates = self._rates
         upkeep = Upkeep(
             store.maintenance, store.address, lambda: journal.store_id, self._clock
         )

@@ -20,6 +20,7 @@ from turnfold.enums import (
     Kind,
     PartAct,
 )
+from turnfold.errors import InvalidInputError
 from turnfold.inbound import Inbound
 from turnfold.messages import Payload, Route
 
@@ -112,6 +113,25 @@ class PartClass:
 
 
 _NOTHING_OFFERED = PartClass()
+
+
+def _pace(_: object, attribute: Any, value: object) -> None:
+    given: Any = value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < given < float("inf")):
+        problem = f"expected a number above 0: {value!r}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+@frozen(kw_only=True)
+class Rate:
+    """How many messages a second an account may send, in all and to one conversation.
+    None: nobody has said so; then the kernel learns from the platform's refusals."""
+
+    account: float | None = field(default=None, validator=_pace)
+    conversation: float | None = field(default=None, validator=_pace)
+
+
 KINDS = ("text", "file", "native")  # of parts
 
 

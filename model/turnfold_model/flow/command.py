@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from attrs import define
 
-from turnfold import Accepted, FailureClass, GateScope, Kernel, Receipt, Rejected, Route
+from turnfold import (
+    Accepted,
+    FailureClass,
+    GateScope,
+    Kernel,
+    Rate,
+    Receipt,
+    Rejected,
+    Route,
+)
 from turnfold_model.flow import outages
 from turnfold_model.testing.peek import Peek
 
@@ -67,6 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--outage-ms", type=int, default=7_200_000, help="default: two hours"
     )
     parser.add_argument(
+        "--declared", action="store_true", help="the rate is given to attach()"
+    )
+    parser.add_argument(
         "--whole-seconds", action="store_true", help="Retry-After in whole seconds"
     )
 
@@ -81,7 +93,9 @@ def run(
     bucket.room, bucket.filled_at = bucket.burst, time.monotonic()
     needs = options.messages / options.rate
     say(f"the bucket needs {needs:.0f} s")
-    took, events = asyncio.run(_played(bucket, options.lanes, options.messages, needs))
+    took, events = asyncio.run(
+        _played(bucket, options.lanes, options.messages, needs, options.declared)
+    )
     report = {
         "messages": options.messages,
         "lanes": options.lanes,
@@ -104,11 +118,12 @@ def _well(bucket: Bucket, messages: int, took: float, needs: float) -> bool:
 
 
 async def _played(
-    bucket: Bucket, lanes: int, messages: int, needs: float
+    bucket: Bucket, lanes: int, messages: int, needs: float, declared: bool
 ) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder:
         kernel = Kernel(Path(folder) / "flow.db")
-        kernel.attach("bucket", bucket, on_unknown="hold")
+        rate = Rate(account=bucket.rate) if declared else None
+        kernel.attach("bucket", bucket, on_unknown="hold", rate=rate)
         async with kernel:
             began = time.monotonic()
             names = []

@@ -10,6 +10,7 @@ _FLOW = "test:contract/test_flow.py"
 _CAPACITY = "test:contract/test_capacity.py"
 _STALLS = "turnfold.api.stalls:Stalls"
 _STILL = "test:contract/test_stalls.py"
+_RATES = "test:contract/test_rates.py"
 _ACTS = "test:contract/test_acts.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -215,6 +216,20 @@ WAITING: Final = (
         "self.since is None or not self.half_open",
         "True",
         f"{_STILL}::its_age",
+    ),
+    _broken(
+        "success makes an account faster than was declared",
+        f"{_PACE}._answered",
+        "max(self.interval * factor, self.least)",
+        "self.interval * factor",
+        f"{_RATES}::nothing_faster",
+    ),
+    _broken(
+        "the rate of a conversation is that of its account",
+        "turnfold._runtime.flow:Flow._declared",
+        "rate.conversation",
+        "rate.account",
+        f"{_RATES}::rate_of_its_own",
     ),
     _broken(
         "a retry sends what may have arrived",
