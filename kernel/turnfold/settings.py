@@ -5,7 +5,7 @@ what a log means.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from attrs import field, frozen
 
@@ -54,8 +54,8 @@ def _positive_or_none(owner: object, attribute: object, value: object) -> None:
 
 
 def _ms_or_none(default: int | None) -> int | None:
-    value: int | None = field(default=default, validator=_positive_or_none)
-    return value
+    made: object = field(default=default, validator=_positive_or_none)
+    return cast("int | None", made)
 
 
 @frozen(kw_only=True)
@@ -99,7 +99,7 @@ class Settings:
     - `max_lane_turns` (1,000): turns of a lane without an answer before accept says no
     - `concurrent_runs` (100): handlers that run at the same time
     - `concurrent_sends` (1,000): calls of channels that are under way
-    - `max_open_entries` (1,000,000): open entries before `enqueue` is refused
+    - `max_open_entries` (1,000,000): open entries of an account before `enqueue` is refused
     - `drain_ms` (10,000): how long closing waits for calls that are under way
     """
 
