@@ -24,6 +24,7 @@ from turnfold import (
 from turnfold.audit import audit_store
 from turnfold.enums import FailureClass, Kind, Phase
 from turnfold.inspect import Inspect
+from turnfold.inspect.places import Place
 from turnfold_model.testing.gateway import Gateway, entry, inbound, route, spin, until
 from turnfold_model.testing.platform import reject, unknown
 
@@ -56,8 +57,9 @@ ODD: tuple[Any, ...] = (
     Exception("no argument"),
 )
 # Calls that end a life, and those that take a function of the caller, whose errors are
-# its own. `append` and `intend` are the machinery below the commands.
-_LEFT_OUT = {"open", "close", "run", "append", "intend", "look"}
+# its own. `append`, `intend` and `preview` are the machinery below the commands.
+_LEFT_OUT = {"open", "close", "run", "append", "look"}
+_LEFT_OUT |= {name for name in dir(Kernel) if name.startswith(("intend", "preview"))}
 _MS = 300
 
 
@@ -104,6 +106,11 @@ def _base(name: str, ids: dict[str, str]) -> dict[str, Any]:
         "on_unknown": "hold",
         "reason": "none",
         "effect": _effect,
+        "streams": (),
+        "place": Place(),
+        "text": "t",
+        "words": "" if name == "find" else False,
+        "zone": None,
         "message_id": "m",
         "conversation": "1",
         "event": "message",
@@ -122,7 +129,7 @@ def _calls(
     owner: Any, name: str, ids: dict[str, str]
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     method = getattr(owner, name)
-    known = _base(name, ids)
+    known = _base(name, ids) | ({"by": ("channel",)} if name == "stats" else {})
     parameters = inspect.signature(method).parameters.values()
     needed = [p for p in parameters if p.default is p.empty or p.name == "timeout_ms"]
     for odd_one in parameters:

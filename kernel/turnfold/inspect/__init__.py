@@ -9,7 +9,7 @@ Nothing here writes, locks or migrates: with a store that was opened with
     await inspect.answer_to("telegram", conversation="42", message_id="1001")
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from functools import partial
 from typing import TypeGuard
@@ -69,7 +69,7 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
-from turnfold.messages import check_kind, check_ms
+from turnfold.messages import check_kind, check_ms, check_text
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
@@ -109,6 +109,13 @@ def _checked(want: Filter | None) -> Filter:
     want = Filter() if want is None else want
     check_kind("want", want, Filter)
     return want
+
+
+def _check_words(field: str, words: object) -> None:
+    """Raises InvalidInputError for what is no list or tuple of texts."""
+    check_kind(field, words, list, tuple, set, frozenset)
+    for word in words if isinstance(words, Iterable) else ():
+        check_text(field, word)
 
 
 class Inspect:
@@ -241,6 +248,7 @@ class Inspect:
         self, streams: Sequence[str], *, words: bool = False
     ) -> tuple[Row, ...]:
         """Rows of those of these streams that are turns and entries."""
+        _check_words("streams", streams)
         wanted = Wanted(summaries=frozenset(streams))
         found = (await self._store.fetch(wanted)).summaries
         shift = (await self._now()).shift()
@@ -254,6 +262,8 @@ class Inspect:
         """The turns of a place, newest first: what was written, and what became of it.
         `want`: time and limit. `words`: stand in the message, in any case."""
         want = _checked(want)
+        check_kind("place", place, Place)
+        check_text("words", words)
         here = evolve(
             want,
             what="turn",
@@ -283,6 +293,9 @@ class Inspect:
     ) -> tuple[Tally, ...]:
         """Counts by channel, account, kind, reason, status, day or hour. `zone`: whose
         days and hours; none is the zone of this process."""
+        _check_words("by", by)
+        if zone is not None:
+            check_kind("zone", zone, tzinfo)
         return await many.stats(
             self._store, by, _checked(want), zone, await self._now()
         )
@@ -311,7 +324,7 @@ class Inspect:
     async def place(self, text: str) -> Place:
         """A place as people write it: `channel`, `channel/conversation`,
         `channel/account`, `channel/account/conversation`."""
-        return await place_of(self._store, text)
+        return await place_of(self._store, check_text("text", text))
 
     async def inbox(self) -> tuple[CommandView, ...]:
         """The commands that wait for the worker, the oldest first."""
