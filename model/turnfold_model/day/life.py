@@ -22,9 +22,7 @@ from turnfold_model.day.platform import DayChannel, Platform
 from turnfold_model.testing.gateway import crash
 from turnfold_model.testing.virtual_time import Machine
 
-# A look-up that an outage answers counts as one that could not tell, and a day has
-# outages of two hours.
-SETTINGS = Settings(run_deadline_ms=5 * MINUTE, max_lookups=10_000)
+SETTINGS = Settings(run_deadline_ms=5 * MINUTE)
 _NEVER_S = 86_400.0
 _AGAIN = 0.02  # of the messages come once more, with a cursor that is behind
 _WAL_BYTES = 256 * 1024

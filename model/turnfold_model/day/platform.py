@@ -32,11 +32,16 @@ from turnfold_model.day.plan import HOUR, MINUTE, Outage
 from turnfold_model.testing.virtual_time import Machine
 
 SETTLE_MS = MINUTE
-WINDOW_MS = 6 * HOUR
+WINDOW_MS = 24 * HOUR  # half of it outlasts the outages of a day
 SKEW_MS = 10 * MINUTE
 _RATE_MS = 200  # a message each, in good times
 _BURST = 10
 _SLOW_MS = MINUTE
+_FAILURES = {
+    "down": FailureClass.NOT_CONNECTED,
+    "failing": FailureClass.TRANSIENT,
+    "auth": FailureClass.AUTH,
+}
 _LONGEST_MS = 40_000  # that a request may take before it lands
 
 
@@ -143,15 +148,10 @@ class Platform:
 
     def _trouble(self, account: Account) -> Rejected | None:
         whole = GateScope.ACCOUNT
-        match account.how():
-            case "down":
-                return Rejected(failure=FailureClass.NOT_CONNECTED, scope=whole)
-            case "failing":
-                return Rejected(failure=FailureClass.TRANSIENT, detail="503")
-            case "auth":
-                return Rejected(failure=FailureClass.AUTH, scope=whole)
-            case _:
-                wait = account.refused_for_ms(self.machine.true_ms())
+        failure = _FAILURES.get(account.how())
+        if failure is not None:
+            return Rejected(failure=failure, detail=account.how(), scope=whole)
+        wait = account.refused_for_ms(self.machine.true_ms())
         if not wait:
             return None
         limited = FailureClass.RATE_LIMITED
@@ -181,8 +181,9 @@ class Platform:
 
     def look_up(self, account: Account, part: Part, since_ms: int) -> Verdict:
         """By the clock of the platform, as its search does it."""
-        if account.how() in ("down", "failing", "auth"):
-            return CannotTell(detail=account.how())
+        failure = _FAILURES.get(account.how())
+        if failure is not None:
+            return CannotTell(detail=account.how(), failure=failure)
         for message in self._parts[part.entry_id, part.index]:
             if message.at >= since_ms:
                 return Found(receipt=Receipt(ids=(message.id,)))
