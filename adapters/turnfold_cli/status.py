@@ -67,6 +67,9 @@ def _print(screen: Console, view: Overview) -> None:
         f"{view.runs:,} without an answer yet, {view.turns:,} open"
         + _some(view.held, "held"),
     )
+    if view.failed:
+        text = f"{view.failed:,} in 7 days: turnfold turns --status failed --since 7d"
+        _fact(screen, "failed", text)
     _fact(screen, "waiting", f"{view.waiting:,}{_oldest(view.oldest)}")
     _fact(screen, "parked", f"{view.parked:,}{_oldest(view.oldest_parked)}")
     unseen = _some(view.unseen, "of all not yet seen")

@@ -41,6 +41,7 @@ _UNANSWERED = Listing(
     prefix=TURN, open=True, phases=(TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 )
 _WAITING = tuple(p for p in Phase if not p.closed and p is not Phase.PARKED)
+_FAILED = Listing(prefix=TURN, phases=(TurnPhase.FAILED,))
 _LATE_MS = 60_000  # a command that waits longer finds no worker
 _NAMES: Mapping[str, str] = {
     Phase.DELIVERED: "delivered",
@@ -261,6 +262,7 @@ async def _classes(store: Store, entry: str) -> tuple[str, ...] | None:
 
 async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overview:
     now = clock.now() - clock.shift()
+    week = now + clock.shift() - WEEK_MS
     waiting = Listing(prefix=ENTRY, open=True)
     parked = evolve(waiting, phases=(Phase.PARKED,))
     unseen = Listing(prefix=ENTRY, person=True, open=False)
@@ -282,6 +284,7 @@ async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overvie
         "dead": (await _one(store, Filter(since=now - WEEK_MS), clock)).dead,
         "unseen": await total(store, unseen),
         "held": await total(store, Listing(prefix=TURN, person=True)),
+        "failed": await total(store, evolve(_FAILED, since=week)),
         "gates": await gates(store, clock),
         "inbox": len(inbox),
         "inbox_since": min((command.at for command in inbox), default=None),

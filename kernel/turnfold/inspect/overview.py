@@ -102,6 +102,7 @@ class Overview:
     dead: int  # of the last 7 days
     unseen: int  # dead letters and bounces that nobody has seen yet
     held: int  # turns
+    failed: int  # turns of the last 7 days; those whose answer is dead, too
     gates: tuple[GateView, ...]
     inbox: int
     inbox_since: int | None
