@@ -18,6 +18,7 @@ from turnfold.enums import Kind, Phase
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import EntryView, Filter, Inspect, TurnView
 from turnfold.ports.store import Store
+from turnfold.settings import Settings
 from turnfold_cli.demo_plan import STORE, Class, Message, Plan
 from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
@@ -116,6 +117,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
 
 
 _BAD = ("lost", "pending")
+_NOTICES = frozenset(Settings().notices.values())
 
 
 def _verdict(audit: Audit) -> str:
@@ -135,10 +137,11 @@ def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
 
 
 def _same_text(witness: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Texts that arrived under several keys; each is meant for the platform once."""
+    """Texts that arrived under several keys; each is meant for the platform once, but for
+    notices, which say the same to everybody."""
     keys: dict[str, set[str]] = {}
     for message in witness:
-        if message["text"] is not None:
+        if message["text"] is not None and message["text"] not in _NOTICES:
             keys.setdefault(message["text"], set()).add(message["key"])
     return [text for text, of in keys.items() if len(of) > 1]
 

@@ -442,7 +442,8 @@ async def test_a_part_that_was_refused_stays_refused_after_a_crash(
     kernel = await gateway.restart(kernel)
     final = entry(kernel, turn(kernel, name).finals[0])
     assert [state.end for state in final.others] == [PartEnd.REFUSED]
-    assert [part for _, part, _ in gateway.platform.calls] == [0, 1]
+    calls = [part for to, part, _ in gateway.platform.calls if to == final.stream]
+    assert calls == [0, 1]
 
 
 @pytest.mark.case("V01")
@@ -599,3 +600,79 @@ async def test_a_decoration_that_was_dropped_stays_dropped_after_a_crash(
     await kernel.resolve(found.stream, "not_sent", by="me")
     await spin()
     assert channel.sent[-1][1:3] == (None, "1")
+
+
+# --- V: a hold and a bounce reach the reader ---
+
+
+async def long_and_short(handle: TurnHandle) -> None:
+    """Two parts for a long question, one for a short one."""
+    words = ("one", "two") if handle.inbound.text == "long" else ("other",)
+    await handle.reply(*words)
+
+
+@pytest.mark.case("V03")
+async def test_a_hold_reaches_the_reader_before_the_lane_passes_it(
+    gateway: Gateway,
+) -> None:
+    gateway.handler = long_and_short
+    gateway.platform.plays(accept(), unknown())
+    kernel = await gateway.start()
+    first = await kernel.accept(inbound(text="long"))
+    await spin()
+    await kernel.accept(inbound("2", text="short"))
+    await spin()
+    told = gateway.settings.notices["interrupted"]
+    assert gateway.platform.contents == ["one", told, "other"]
+    assert turn(kernel, first.turn_id).open
+    kernel = await gateway.restart(kernel)
+    await gateway.advance(25 * 3_600_000)
+    assert gateway.platform.contents == ["one", told, "other"], "told once"
+
+
+@pytest.mark.case("V03")
+async def test_a_notice_of_a_hold_is_withdrawn_when_the_answer_arrives(
+    lone: Gateway,
+) -> None:
+    lone.handler = long_and_short
+    limit = reject(FailureClass.RATE_LIMITED, retry_after_ms=60_000)
+    lone.platform.plays(unknown(), limit)
+    kernel = await lone.start()
+    accepted = await kernel.accept(inbound(text="short"))
+    await spin()
+    final = turn(kernel, accepted.turn_id).finals[0]
+    await kernel.resolve(final, "delivered", by="me")
+    await lone.advance(120_000)
+    assert lone.platform.contents == []
+    assert turn(kernel, accepted.turn_id).outcome is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("V03")
+async def test_a_hold_of_what_answers_nobody_is_not_told(lone: Gateway) -> None:
+    lone.platform.plays(unknown())
+    kernel = await lone.start()
+    done = await kernel.enqueue(route("43"), "reminder")
+    await spin()
+    assert entry(kernel, done.entry_id).phase is Phase.PARKED
+    assert lone.platform.contents == []
+
+
+@pytest.mark.case("V05")
+async def test_a_bounce_reaches_the_reader_and_a_redrive_pays_the_debt(
+    gateway: Gateway,
+) -> None:
+    gateway.handler = long_and_short
+    kernel = await gateway.start()
+    accepted = await kernel.accept(inbound(text="short"))
+    await accepted.settled(1_000)
+    final = turn(kernel, accepted.turn_id).finals[0]
+    key = entry(kernel, final).parts[0].key
+    await kernel.bounced(final, detail="blocked")
+    await spin()
+    told = gateway.settings.notices["undeliverable"]
+    assert gateway.platform.contents == ["other", told]
+    await kernel.redrive(final, by="me")
+    await spin()
+    assert gateway.platform.contents == ["other", told, "other"]
+    assert entry(kernel, final).parts[0].key != key
+    assert turn(kernel, accepted.turn_id).outcome is TurnOutcome.REPLIED

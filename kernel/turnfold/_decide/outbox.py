@@ -186,6 +186,27 @@ def after_close(draft: UnitOfWork, entry: Entry) -> None:
         amend(draft, turn, stream)
 
 
+def tell_of_a_hold(draft: UnitOfWork, entry: Entry) -> None:
+    """Nobody knows if this part of an answer arrived, and the lane goes on: the reader
+    hears of it before that. A notice never causes a notice."""
+    turn = None if entry.turn is None else draft.find_turn(entry.turn)
+    if turn is None or turn.phase is not TurnPhase.ANSWERED:
+        return
+    if entry.stream in turn.finals:
+        _queue_notice(draft, turn, "interrupted")
+
+
+def _withdraw_notice(draft: UnitOfWork, turn: Turn) -> None:
+    """All of the answer is there after all."""
+    told = draft.find_entry(_notice_of(turn))
+    if told is not None and told.open and rules.abortable_as_unsent(told):
+        draft.emit(told.stream, o.Aborted(reason=AbortReason.SUPPRESSED))
+
+
+def _notice_of(turn: Turn) -> str:
+    return reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
+
+
 def let_pass(draft: UnitOfWork, entry: Entry) -> None:
     if entry.phase not in (Phase.PARKED, Phase.FAILED) or entry.yielded:
         return
@@ -212,6 +233,8 @@ def conclude(draft: UnitOfWork, stream: str) -> None:
             draft.emit(stream, t.Completed(outcome=outcome, notice=told))
         case _:
             draft.emit(stream, t.Completed(outcome=outcome))
+            if any(e.yielded for e in finals):  # one of them may have been parked
+                _withdraw_notice(draft, turn)
 
 
 def _stop_the_rest(draft: UnitOfWork, turn: Turn, reason: AbortReason) -> None:
@@ -278,6 +301,8 @@ def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
     stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
     if outcome is not turn.outcome and not stays:
         draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
+        if draft.entry(stream).bounced:
+            _queue_notice(draft, turn, "undeliverable")
 
 
 def fail(
@@ -319,7 +344,7 @@ def _queue_notice(
     text = draft.settings.notices.get(notice)
     for name, word in words.items():
         text = text and text.replace(f"{{{name}}}", word)
-    name = reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
+    name = _notice_of(turn)
     if not text or draft.find_entry(name) is not None:
         return None
     if not turn.conversation:  # a dead turn: nobody knows where its update came from

@@ -7,7 +7,7 @@ a failure only by the one worker, part and attempt that it belongs to.
 from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.gates import close_gate, passing, unanswered
-from turnfold._decide.outbox import after_close
+from turnfold._decide.outbox import after_close, tell_of_a_hold
 from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import as_offered, attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -464,7 +464,9 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     elif policy is BlindPolicy.HOLD:
         event = o.Parked(reason=entry.reason or "unknown")
-        after_close(draft, draft.emit(stream, event))
+        parked = draft.emit(stream, event)
+        after_close(draft, parked)
+        tell_of_a_hold(draft, parked)
     elif policy is BlindPolicy.DROP or not rules.budget_left(entry):
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
     else:

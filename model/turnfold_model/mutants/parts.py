@@ -20,6 +20,27 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 PARTS: Final = (
     _broken(
+        "a hold is not told",
+        f"{_OUTBOX}:tell_of_a_hold",
+        "",
+        "return None",
+        f"{_PARTS}::a_hold_reaches",
+    ),
+    _broken(
+        "a notice goes out though the answer has arrived",
+        f"{_OUTBOX}:_withdraw_notice",
+        "",
+        "return None",
+        f"{_PARTS}::withdrawn_when_the_answer",
+    ),
+    _broken(
+        "a bounce is not told",
+        f"{_OUTBOX}:amend",
+        "draft.entry(stream).bounced",
+        "False",
+        f"{_PARTS}::a_bounce_reaches",
+    ),
+    _broken(
         "a refused decoration goes out again",
         "turnfold._runtime.sender:_part",
         "if planned.dropped:",
