@@ -129,7 +129,7 @@ FOLD = {"entry.py", "entry_fold.py", "turn.py"}
 
 
 def test_events_and_states_are_set_by_the_fold_alone() -> None:
-    """They are not frozen at run time (specs/decisions/0019)."""
+    """States are not frozen at run time (specs/decisions/0019)."""
     assert not [
         f"{module}:{target.lineno} sets {ast.unparse(target)}"
         for module, path in _kernel_modules()
