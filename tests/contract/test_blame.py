@@ -74,6 +74,8 @@ async def test_a_crash_loop_with_another_cause_ends_no_turn(gateway: Gateway) ->
         (await kernel.accept(inbound("1", conversation=f"{n}"))).turn_id
         for n in range(5)
     ]
+    kernel = await _die(gateway, kernel)
+    assert [turn(kernel, name).alone for name in turns] == [0] * 5
     for _ in range(12):
         kernel = await _die(gateway, kernel)
         ran = [name for name in turns if turn(kernel, name).phase is TurnPhase.RUNNING]

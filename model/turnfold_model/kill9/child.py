@@ -46,6 +46,7 @@ CHANNEL = "wire"
 SETTINGS = Settings(
     max_runs=1_000,
     max_crashes=1_000,
+    max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,
     backoff_base_ms=1,
