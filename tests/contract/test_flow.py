@@ -27,7 +27,7 @@ from turnfold._state.fold import Gate
 from turnfold.enums import GateScope, Phase
 from turnfold_model.flow import outages
 from turnfold_model.testing.gateway import Gateway, entry, peek, route, spin
-from turnfold_model.testing.platform import accept, reject
+from turnfold_model.testing.platform import PlatformChannel, accept, reject
 
 AUTH, OFFLINE = FailureClass.AUTH, FailureClass.NOT_CONNECTED
 LIMITED, PASSES = FailureClass.RATE_LIMITED, FailureClass.TRANSIENT
@@ -120,6 +120,22 @@ async def test_a_refused_token_is_tried_now_and_then(lone: Gateway) -> None:
         await lone.advance(600_000)
     for name in names:
         await kernel.settled(name, 1000)
+
+
+@pytest.mark.case("S04")
+async def test_an_account_that_was_held_is_tried_when_its_channel_is_attached(
+    gateway: Gateway,
+) -> None:
+    gateway.channels = {("other", "default"): PlatformChannel(gateway.platform)}
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    await kernel.disconnected("other")
+    done = await kernel.enqueue(route(), "hi")
+    held = await kernel.enqueue(route(channel="other"), "hi")
+    await spin()
+    kernel.attach("t", PlatformChannel(gateway.platform), on_unknown="hold")
+    await kernel.settled(done.entry_id, 1_000)
+    assert entry(kernel, held.entry_id).phase is Phase.QUEUED
 
 
 async def test_a_rate_limit_keeps_its_wait_over_a_restart(lone: Gateway) -> None:

@@ -86,10 +86,13 @@ def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
     ]
 
 
-def probe_gates(draft: UnitOfWork) -> None:
+def probe_gates(draft: UnitOfWork, only: str | None = None) -> None:
     """A worker that begins tries each account that was held: the token may be new, the
-    connection may stand again. The time of the gate is over, so one lane goes first."""
+    connection may stand again. The time of the gate is over, so one lane goes first.
+    `only`: the gate of an account whose channel has just been attached."""
     for gate in gates_to_probe(draft):
+        if only is not None and gate.stream != only:
+            continue
         reason = gate.reason or FailureClass.NOT_CONNECTED
         draft.emit(gate.stream, GateClosed(reason=reason, until=draft.now))
 

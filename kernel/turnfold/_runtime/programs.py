@@ -219,6 +219,14 @@ def take_over() -> Program:
     yield Work()
 
 
+def probe(gate: str) -> Program:
+    """A channel was attached: its account is tried, whatever held it back."""
+    try:
+        yield from append_until_stored(partial(gates.probe_gates, only=gate))
+    except OwnedError:
+        return
+
+
 # --- The program of a lane (its worker, its recovery and its timer in one), and the program ---
 
 

@@ -27,7 +27,7 @@ _LONGEST_MS = 60_000  # look again at least this often, for clocks that jump
 class Key(NamedTuple):
     """The name of a program: at most one of each is alive."""
 
-    what: str  # "lane", "send", "turns", "control", "run", "expiry" or "take over"
+    what: str  # "lane", "send", "turns", "control", "run", "expiry", "probe" or "take over"
     name: str
     run: int = 0
 
@@ -48,6 +48,8 @@ def program_of(key: Key, register: Register) -> Program | None:
             return programs.turn_lane(key.name)
         case "control":
             return programs.control(key.name)
+        case "probe":
+            return programs.probe(key.name)
         case "take over":
             return programs.take_over()
         case "run":
@@ -89,7 +91,7 @@ def after(
                     yield Key("lane", state.lane)
             case Turn():
                 yield from _turn(state, epoch)
-            case Gate() if not state.closed:
+            case Gate() if not state.holds(state.updated):  # open, or to be probed
                 yield from behind(state.stream.removeprefix(GATE), book)
             case _:
                 pass

@@ -135,9 +135,10 @@ class Kernel(Waiting, Commands, Health):
         if rate is not None:
             self._rates[f"{GATE}{account_scope(name, account)}"] = rate
         if self._driver is not None and self._driver.works:
-            self._driver.start(
-                scheduler.behind(account_scope(name, account), self._driver.book)
-            )
+            scope, book = account_scope(name, account), self._driver.book
+            if book.holding(f"{GATE}{scope}") is not None:
+                self._driver.start([scheduler.Key("probe", f"{GATE}{scope}")])
+            self._driver.start(scheduler.behind(scope, book))
 
     def source(
         self,

@@ -232,6 +232,13 @@ WAITING: Final = (
         f"{_RATES}::rate_of_its_own",
     ),
     _broken(
+        "a channel that is attached opens the gates of others",
+        f"{_GATES}:probe_gates",
+        "only is not None and gate.stream != only",
+        "False",
+        f"{_FLOW}::when_its_channel_is_attached",
+    ),
+    _broken(
         "a retry sends what may have arrived",
         f"{_OPERATOR}:retry",
         "problem = 'it may have arrived; resolve it'",
