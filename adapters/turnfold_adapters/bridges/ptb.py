@@ -101,7 +101,7 @@ _collected: ContextVar[_Collected | None] = ContextVar("_collected", default=Non
 
 
 class _Collecting(BaseRequest):
-    """The bot's own request object, which keeps back what a run sends."""
+    """The bot's own request object. It keeps back the messages that a run sends."""
 
     def __init__(self, real: BaseRequest) -> None:
         self._real = real

@@ -61,7 +61,7 @@ class TelegramChannel:
     `token`: of the bot. `base_url`: of a Bot API server, up to the token. `name` and
     `account`: as the kernel knows this bot. `editable`: see the module. `updates`: the
     kinds of update to ask for. `quote`: an answer quotes the message that it answers.
-    `rate_scope`: what a 429 holds back; Telegram does not
+    `rate_scope`: the scope that a 429 holds back; Telegram does not
     say whether it means the chat or the bot, and nearly always it means the chat. All
     times in ms; a send takes at most connect plus request time. After a death of the process
     an edit of unknown fate is made again once `settle_ms` has passed.

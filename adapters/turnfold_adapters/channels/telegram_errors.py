@@ -73,7 +73,7 @@ def classify(
     exception: BaseException, scope: GateScope = GateScope.CONVERSATION
 ) -> Outcome | None:
     """The outcome that an exception of a call stands for; None if it is not of the
-    client library. `scope`: what a rate limit holds back; Telegram does not say it."""
+    client library. `scope`: of a rate limit, since Telegram names none."""
     if not isinstance(exception, TelegramError):
         return webhook_errors.classify(exception)
     if _is_no_answer_of_telegram(exception):

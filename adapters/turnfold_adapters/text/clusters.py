@@ -1,5 +1,5 @@
-"""Sizes as platforms count them, and the boundaries of grapheme clusters: what a reader
-takes for one character (a letter with its accents, a flag, a family of emoji)."""
+"""Sizes as platforms count them, and the boundaries of grapheme clusters. A reader takes a
+cluster for one character: a letter with its accents, a flag, a family of emoji."""
 
 from collections.abc import Callable
 from types import MappingProxyType
@@ -60,7 +60,7 @@ def past_space(text: str, start: int, most: int) -> int:
     return index
 
 
-# What a reader can see: not the braille blank either, which every font shows as a gap.
+# Characters that a reader can see. Every font shows the braille blank as a gap.
 _SEEN = regex.compile(
     r"[^\p{White_Space}\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]"
 )

@@ -1,4 +1,4 @@
-"""What `split` does by format. Needs the extra `turnfold[text]`."""
+"""The cut of a text by its format. Needs the extra `turnfold[text]`."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def _plain(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
 
 
 def visible(payload: Text) -> str:
-    """What a reader sees of a text."""
+    """The characters that a reader sees of a text."""
     if payload.format is Format.MARKDOWN:
         return visible_markdown(payload.text)
     if payload.format is Format.HTML:

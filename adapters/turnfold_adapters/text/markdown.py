@@ -3,8 +3,8 @@
 Blocks that fit stay as they are written. A block that does not fit is cut by its kind: a
 code fence is closed and opened again with its language, a list between its items, a
 table between its rows (the rows that follow get an empty head, since a table needs
-one), a quote and an item inside, a paragraph between its words. What a cut would make
-to mean something else is sent as plain text. Raw HTML counts as text.
+one), a quote and an item inside, a paragraph between its words. A block that would show
+something else after the cut is sent as plain text. Raw HTML counts as text.
 """
 
 import re
@@ -90,7 +90,7 @@ def split_markdown(source: str, limit: int, measure: Measure) -> list[Piece]:
 
 
 def visible_markdown(source: str) -> str:
-    """What a reader sees of a Markdown text.
+    """The characters that a reader sees of a Markdown text.
 
     >>> visible_markdown("# A *b*")
     'A b'

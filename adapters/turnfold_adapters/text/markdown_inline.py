@@ -9,7 +9,7 @@ from markdown_it.token import Token
 from turnfold_adapters.text.rich import Atom, Rich, Span
 
 _SPECIAL = re.compile(r"[\\`*\[\]]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)|(?<=~)~|_")
-# What would begin a heading, a list, a quote or a table at the beginning of a line.
+# Characters that begin a heading, a list, a quote or a table at the start of a line.
 _AT_LINE_START = re.compile(r"^([ \t]*)(?:([#>+=|:-])|(\d{1,9})([.)]))", re.MULTILINE)
 
 
