@@ -13,6 +13,7 @@ from turnfold import Kernel
 from turnfold.enums import Phase
 from turnfold.errors import DamagedError
 from turnfold_adapters.stores.sqlite.files import MarkFile
+from turnfold_adapters.stores.sqlite.log_damage import lost_commits
 from turnfold_adapters.stores.sqlite.wal import FRAME, HEADER
 from turnfold_model.testing.gateway import entry, route
 
@@ -128,3 +129,13 @@ async def test_a_log_that_begins_anew_is_no_damage(
             pass
         assert entry(kernel, last.entry_id).phase is Phase.QUEUED
     assert caplog.messages == []
+
+
+@pytest.mark.case("W06")
+async def test_damage_is_told_once(killed: Path) -> None:
+    """The damaged log is moved and cut off once what is open is doubtful, so a worker
+    that is killed after that leaves no proof for the next one."""
+    _flip(killed, _PLACES["the middle"](killed))
+    async with Kernel(killed) as kernel:
+        assert kernel.health()["parked"] > 0
+        assert lost_commits(str(killed)) is None

@@ -99,7 +99,7 @@ STORE: Final = (
         "turnfold.api.kernel:Kernel._doubt_if_restored",
         "await worker.upkeep.erase()",
         "pass",
-        f"{_DAMAGE}::damaged_log_lost",
+        f"{_DAMAGE}::told_once",
     ),
     _broken(
         "a worker whose files are lost goes on",
