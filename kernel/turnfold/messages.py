@@ -1,5 +1,6 @@
 """Arguments of public methods, checked at the call that brought them."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
@@ -265,14 +266,41 @@ class Text:
     format: Format = field(default=Format.PLAIN, converter=_format, kw_only=True)
 
 
+_LONGEST_NAME = 255  # bytes, as most file systems have it
+_BYTES = "application/octet-stream"
+_MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[ -~]*)?", re.ASCII)
+
+
+def _file_name(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """A name and no path, without control characters; it may be empty."""
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    problem = control_problem(value)
+    if "/" in value or "\\" in value or value in (".", ".."):
+        problem = "a name, not a path"
+    elif len(value.encode()) > _LONGEST_NAME:
+        problem = f"longer than {_LONGEST_NAME} bytes"
+    if problem:
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def _mime(_: object, attribute: "Attribute[str]", value: object) -> None:
+    """A type and a subtype, as in a header."""
+    text(_, attribute, value)
+    assert isinstance(value, str)  # noqa: S101  narrowed by text() above
+    if len(value) > _LONGEST_NAME or not _MIME.fullmatch(value):
+        problem = f"no type/subtype: {value!r:.80}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
 @frozen
 class File:
     """A file. Its bytes are copied when it is enqueued; the path may then vanish."""
 
     path: str | Path | None = None
     data: bytes | None = field(default=None, kw_only=True, repr=False)
-    name: str = field(default="", validator=text, kw_only=True)
-    mime: str = field(default="application/octet-stream", validator=text, kw_only=True)
+    name: str = field(default="", validator=_file_name, kw_only=True)
+    mime: str = field(default=_BYTES, validator=_mime, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.data is None):

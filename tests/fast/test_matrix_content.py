@@ -108,7 +108,6 @@ def test_a_marked_attempt_shows_it() -> None:
         ("audio/ogg", "m.audio"),
         ("video/mp4", "m.video"),
         ("text/plain", "m.file"),
-        ("", "m.file"),
     ],
 )
 def test_a_file_is_shown_by_its_family(mime: str, msgtype: str) -> None:

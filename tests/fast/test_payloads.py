@@ -117,3 +117,33 @@ def test_a_text_is_packed_as_canonical_json(text: str, form: Format) -> None:
     packed = pack(Text(text, format=form))
     assert packed.encoded == canonical.dumps(packed.head)
     assert unpack(packed.encoded, lambda _: b"") == Text(text, format=form)
+
+
+@pytest.mark.case("V12")
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "a\\b", ".", "..", "a\0", "a\r\nb", "\x7f", "x" * 256, "\ud800"],
+)
+def test_a_name_of_a_file_is_no_path_and_has_no_control_characters(name: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        File(data=b"x", name=name)
+    assert caught.value.field == "name"
+
+
+@pytest.mark.case("V12")
+@pytest.mark.parametrize(
+    "mime",
+    ["", "text", "text/", "/plain", "text/plain\r\nX: y", "a b/c", "x/" + "y" * 260],
+)
+def test_a_type_of_a_file_is_a_type_and_a_subtype(mime: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        File(data=b"x", mime=mime)
+    assert caught.value.field == "mime"
+
+
+@pytest.mark.case("V12")
+def test_ordinary_names_and_types_are_taken() -> None:
+    for name in ("", "a b.txt", "..x", "Größe.png", "x" * 255):
+        assert File(data=b"x", name=name).name == name
+    for mime in ("text/plain", "text/plain; charset=utf-8", "image/svg+xml"):
+        assert File(data=b"x", mime=mime).mime == mime
