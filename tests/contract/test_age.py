@@ -60,6 +60,7 @@ async def test_without_a_limit_a_handler_knows_the_age(lone: Gateway) -> None:
 
     async def answer(handle: Any) -> str:
         ages.append(await handle.age_ms())
+        assert abs(handle.accepted_at - lone.clock.wall_now()) < HOUR
         return "good morning"
 
     lone.handler = answer

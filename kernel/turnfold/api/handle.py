@@ -100,6 +100,12 @@ class TurnHandle:
         """1 for the first run; more after a failure or the death of a process."""
         return self._turn.run
 
+    @property
+    def accepted_at(self) -> int:
+        """When the message was accepted: ms UTC by the log, which is the wall time
+        unless the clock of this machine was wrong then."""
+        return self._turn.created
+
     async def age_ms(self) -> int | None:
         """How old the message is: since it was sent, as far as `sent_at` says so, else
         since it was accepted. None while the clock of this machine cannot tell."""
