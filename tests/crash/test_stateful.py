@@ -68,6 +68,7 @@ RARE = {
     ("dispatched", "outbox.deferred"),
     ("dispatched", "outbox.failed_retryable"),
     ("dispatched", "outbox.failed_terminal"),
+    ("dispatched", "outbox.part_refused"),
     ("dispatched", "outbox.abort_requested"),
     ("in_doubt", "outbox.reconciled"),
     ("in_doubt", "outbox.resolved"),

@@ -59,7 +59,7 @@ ROWS = (
 )
 _USER = AbortReason.USER
 SEEN: set[tuple[str, str]] = set()  # by all examples of this process
-REFUSALS = _FATES[3:]
+REFUSALS = (*_FATES[3:], "gone")
 DOUBTS = ("late", "delivered", "not_sent", "resend", "give_up", "found", "missed")
 _WAITS = (1, 250, 1_000, 6_000, 60_000, 2 * HOUR, 25 * HOUR)
 _numbers = st.integers(0, 11)
