@@ -12,7 +12,7 @@ import pytest
 from turnfold import File, Kernel
 from turnfold.errors import LostStoreError, TurnfoldError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite.files import BodyFolder, MarkFile
-from turnfold_model.testing.gateway import route, until
+from turnfold_model.testing.gateway import driver_of, route, until
 
 _LARGE = File(data=b"x" * 100_000, name="f")
 
@@ -156,6 +156,7 @@ async def test_a_worker_whose_files_are_meddled_with_stands_down(
         meddle(db)
         with pytest.raises(LostStoreError, match="under this process"):
             await kernel.enqueue(route(), "after")
+        assert isinstance(driver_of(kernel).journal.replaced, LostStoreError)
         await until(lambda: not kernel.working)
         with pytest.raises(LostStoreError):
             await kernel.enqueue(route(), "after that")
@@ -163,6 +164,18 @@ async def test_a_worker_whose_files_are_meddled_with_stands_down(
 
 def _bytes(file: Path) -> bytes:
     return file.read_bytes()
+
+
+@pytest.mark.case("W03", "W04")
+@pytest.mark.parametrize("meddle", [_wal_gone, _CUTS[0]], ids=["log gone", "log cut"])
+async def test_a_worker_without_work_notices_that_its_log_is_lost(
+    tmp_path: Path, meddle: Callable[[Path], None]
+) -> None:
+    db = tmp_path / "g.db"
+    async with Kernel(db) as kernel:
+        await kernel.enqueue(route(), "before")
+        meddle(db)
+        await until(lambda: not kernel.working)
 
 
 @pytest.mark.case("W04")

@@ -54,6 +54,9 @@ class Book(Protocol):
 
     def record_claim(self, claim: Claim) -> None: ...
 
+    def intact(self) -> bool:
+        """False if the files of the store are not those that were opened."""
+
     def check_writable(self) -> None:
         """Raises NotOpenError or ReadOnlyError."""
 
@@ -85,7 +88,6 @@ class FileOwnership:
         self._file = f"{path}.worker"
         self._book = book
         self._held: tuple[_Key, Owner] | None = None
-        self._store = ""  # the database that it was taken for
 
     async def take(self) -> Owner | None:
         """Become the owner; None while another process or handle is.
@@ -119,7 +121,7 @@ class FileOwnership:
             gone = last.owner.id in _registry.released or not is_alive(last.owner)
             if not gone:
                 return None
-        owner, self._store = this_process(), store
+        owner = this_process()
         self._book.record_claim(Claim(owner=owner, store=store, lock=lock))
         return owner
 
@@ -141,8 +143,7 @@ class FileOwnership:
         if self._held is None or self._held[0][2] != os.getpid():
             return False
         try:
-            same = file_id(self._path) == self._store
-            return same and _key_of(self._file) == self._held[0]
+            return _key_of(self._file) == self._held[0] and self._book.intact()
         except OSError:  # its folder is out of reach: nobody can say that it is ours
             return False
 

@@ -247,7 +247,9 @@ class Worker:
             return False
         why = self._replaced()
         if why is None and not self.ownership.held:
-            why = "the lock is not ours any more (was its file removed?)"
+            why = (
+                "its lock or files are not ours any more (was one removed or replaced?)"
+            )
         if why is None:
             return True
         self.working = False

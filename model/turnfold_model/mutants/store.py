@@ -102,18 +102,18 @@ STORE: Final = (
         f"{_DAMAGE}::told_once",
     ),
     _broken(
+        "a worker without work does not look at its files",
+        f"{_SEAT}.held",
+        "self._book.intact()",
+        "True",
+        f"{_FILES}::without_work",
+    ),
+    _broken(
         "a worker whose files are lost goes on",
         "turnfold._runtime.committer:Committer._failed",
         "self.replaced = exc",
         "pass",
         f"{_FILES}::meddled_with",
-    ),
-    _broken(
-        "a worker whose database is gone goes on",
-        f"{_SEAT}.held",
-        "file_id(self._path) == self._store",
-        "True",
-        f"{_FILES}::stands_down",
     ),
     _broken(
         "a sweep looks through a link",

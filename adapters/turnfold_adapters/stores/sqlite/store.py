@@ -491,6 +491,10 @@ class SqliteStore:
     def check_writable(self) -> None:
         self._desk()
 
+    def intact(self) -> bool:
+        """The files of the store are still those that were opened."""
+        return self._writing is None or self._writing.intact()
+
     async def in_turn(self, work: Callable[[], Owner | None]) -> Owner | None:
         return await self._queue.there(work)
 

@@ -215,6 +215,18 @@ class Writing:
                 pass  # a log that was cut off is not moved
         return self.wal.checkpoint() and gone
 
+    def intact(self) -> bool:
+        """Are the files still those that were opened, and whole? Asked now and then,
+        so that a store without work notices, too, and one that cannot be read."""
+        if self._files is None:
+            return True
+        try:
+            self._files.check()
+            whole = self._files.check_log(self.wal.least)
+        except LostStoreError:
+            return False
+        return whole or self.wal.cut_by_sqlite()
+
     def end(self) -> None:
         """Before the connection is closed: SQLite moves the log then."""
         self.over = True
@@ -253,6 +265,7 @@ class Writing:
                 raise WouldWaitError from exc
             raise BusyError(path=self.own.path, waited_ms=wait.waited_ms) from exc
         except apsw.Error as exc:
+            self._check_log()  # a log that was cut off cannot be read either
             raise typed_error(exc, self.own.path, wait.waited_ms) from exc
         finally:
             wait.patient = True
