@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnfold._decide import outcomes, schedule, turns
+from turnfold._decide import blame, outcomes, schedule, turns
 from turnfold._log.events import CLASSES
 from turnfold._runtime import programs
 from turnfold_cli.demo_plan import PATH, RECOVERY, Class, make_plan
@@ -61,7 +61,7 @@ def test_every_message_has_its_place_in_one_life() -> None:
 
 
 def test_every_point_that_a_plan_names_is_one_that_exists() -> None:
-    modules = (schedule, turns, outcomes)
+    modules = (schedule, turns, blame, outcomes)
     for point in {*PATH, *(name for names in RECOVERY.values() for name in names)}:
         what, _, which = point.partition(" ")
         match what:

@@ -1,5 +1,8 @@
 """Two times: log time counts lived time, and follows the wall clock once it is trusted."""
 
+import sys
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,22 @@ def booted(clock: FakeClock, off: int, *, synchronised: bool, wrong: int = 0) ->
     after = clock.after_boot(synchronised=synchronised)
     after.begin(last, clock.lived)
     return after
+
+
+@pytest.mark.case("R05")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts its sleep")
+def test_time_in_which_the_machine_sleeps_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, real = Clock(), time.clock_gettime_ns
+    before = clock.mono_ms()
+
+    def woken(which: int) -> int:
+        slept = HOUR * 1_000_000 if which == time.CLOCK_BOOTTIME else 0
+        return real(which) + slept
+
+    monkeypatch.setattr(time, "clock_gettime_ns", woken)
+    assert clock.mono_ms() - before >= HOUR
 
 
 @pytest.mark.case("R04")

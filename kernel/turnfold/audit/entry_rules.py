@@ -193,6 +193,10 @@ def _planned(before: Entry, event: o.Planned, _at: int, say: Say) -> None:
         say(Rule.FROZEN_PLAN, "planned a second time")
     if len({part.key for part in event.parts}) < len(event.parts):
         say(Rule.FROZEN_PLAN, "two parts have one key")
+    if not event.parts:
+        say(Rule.FROZEN_PLAN, "planned without a part")
+    if any(part.dropped for part in event.parts):
+        say(Rule.FROZEN_PLAN, "planned without a decoration, before any was refused")
     if event.budget < 1:
         say(Rule.ATTEMPTS, "planned without a budget")
 

@@ -178,6 +178,8 @@ class Messages:
 
     def check(self, before: Turn | None, event: t.TurnEvent, at: int, say: Say) -> None:
         match event:
+            case t.Dead() if (event.copy > 0) != (event.differs is not None):
+                say(Rule.ONE_TURN, "a copy, and only a copy, differs from another turn")
             case t.Accepted() | t.Dead():
                 self._once(inbound_key(event, event), at, say)
             case t.Joined() if before is not None:
@@ -440,6 +442,10 @@ class StreamRules:
         epoch = self._workers[-1][0]
         if isinstance(event, Restored):
             self.restored.add((event.position_seen, event.hash))
+            if event.by is not None and event.position_seen != event.position_found:
+                seen, found = event.position_seen, event.position_found
+                text = f"a person says so, and it names two positions: {seen}, {found}"
+                self._say(Rule.MARK, text)
         if isinstance(event, WorkerStarted):
             if event.epoch <= epoch:
                 self._say(Rule.FENCE, f"epoch {event.epoch} begins after epoch {epoch}")

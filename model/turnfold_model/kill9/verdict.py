@@ -108,9 +108,15 @@ class _Left:
         for key, count in Counter(a.key for a in arrived).items():
             if count > 1:
                 yield f"INV-2 key {key} arrived {count} times"
-        for text, count in Counter(a.text for a in arrived).items():
+        told = self._keys_of(Kind.NOTICE)  # the same words to several people
+        said = Counter(a.text for a in arrived if a.key not in told)
+        for text, count in said.items():
             if count > 1:
                 yield f"INV-9 {text!r} arrived {count} times"
+
+    def _keys_of(self, kind: Kind) -> set[str]:
+        entries = (s for s in self.states.values() if isinstance(s, Entry))
+        return {part.key for e in entries if e.kind is kind for part in e.parts}
 
     def parked(self) -> Iterator[str]:
         if self.stage.scene.delivery is DeliveryClass.BLIND:

@@ -86,6 +86,13 @@ EDITING: Final = (
         f"{_TESTS}::takes_its_placeholder_back",
     ),
     _broken(
+        "a live reply waits for a plan before its placeholder goes out",
+        f"{_D}.rules:is_live",
+        "entry.live and (not entry.planned) and entry.open",
+        "False",
+        f"{_TESTS}::a_live_reply_is_one_message",
+    ),
+    _broken(
         "a growing reply holds back what is said meanwhile",
         f"{_D}.outcomes:_placed",
         "draft.emit(entry.stream, o.LaneYielded(reason='live'))",
@@ -119,7 +126,6 @@ EDITING: Final = (
         "PartAct.PLACEHOLDER if empty else PartAct.SEND",
         "PartAct.SEND",
         f"{_TESTS}::whose_placeholder_is_in_doubt",
-        "crash:live-lookup",
     ),
     _broken(
         "the seal does not wait for the last preview",

@@ -95,12 +95,23 @@ _TIME: Final = (
         "date",
         f"{_TIMES}::a_clock_that_is_ahead",
     ),
-    _broken(
+    one(
         "a look-up relies on a wall clock that may be wrong",
+        "recovery",
         "turnfold.clock:Clock.wall_of",
         "not self._trusts(boot)",
         "False",
         f"{_TIMES}::cuts_nothing_off",
+        world="step",
+    ),
+    one(
+        "time in which the machine sleeps does not count",
+        "recovery",
+        "turnfold.clock:_boot_ms",
+        "time.clock_gettime_ns(_BOOT)",
+        "time.monotonic_ns()",
+        f"{_CLOCK}::the_machine_sleeps",
+        world="suspend",
     ),
     _broken(
         "a look-up takes log time for no older than it is",

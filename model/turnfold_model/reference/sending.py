@@ -31,6 +31,9 @@ def planned(entry: Entry, data: Record, at: int) -> Entry:
     del at
     need(not entry.planned, "INV-7", "the plan is frozen")
     raw = data.get("parts", ())
+    need(bool(raw), "INV-7", "a plan without a part")
+    new = not any(part.get("dropped") for part in raw)
+    need(new, "INV-7", "a decoration was dropped before any was refused")
     keys = [words(part, "key") for part in raw]
     need(len(set(keys)) == len(keys), "INV-7", "two parts have one key")
     before = [*entry.parts, *[Part()] * len(raw)]
