@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from turnfold import DeliveryClass, FailureClass, Never, Settings
+from turnfold.api.live import Live
 from turnfold.audit import audit_store
-from turnfold.enums import BlindPolicy, Phase
+from turnfold.enums import BlindPolicy, Format, Phase
 from turnfold.errors import ContractError
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -513,3 +514,24 @@ async def test_a_limited_preview_slows_down_and_the_seal_still_comes(gateway: Ga
     turn = await kernel.accept(inbound())
     assert await turn.settled(10_000) == "replied"
     assert gateway.platform.contents == ["slow"]
+
+
+async def test_a_cancelled_handler_is_not_held_back_by_its_previews():
+    """The end of the previews takes a while here; the cancellation must still pass."""
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            await asyncio.sleep(0.2)
+
+    live = Live(None, None, None, Format.PLAIN, None, None)
+    live._task = asyncio.create_task(slow_to_end())
+    previews = live._task
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(live._end_previews())
+    await asyncio.sleep(0.05)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    await asyncio.wait({previews})

@@ -1,8 +1,8 @@
 """A reply that is seen while it grows: `async with turn.live() as live`."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from turnfold.api.handle import TurnHandle
     from turnfold.api.kernel import Kernel
 
+_LOG = logging.getLogger("turnfold")
 _QUIET_S = 2.0  # how long a preview of unknown fate may still land
 
 
@@ -138,12 +139,19 @@ class Live:
             case Rejected(failure=FailureClass.RATE_LIMITED, retry_after_ms=wait):
                 self._pace_s = max(self._pace_s * 2, (wait or 0) / 1_000)
                 self._news.set()
-            case Rejected():
+            case Rejected(failure=failure):
+                _LOG.info("%s: no more previews: %s", self._entry, failure)
                 return False  # the seal will find out
             case None:
                 self._news.set()  # its placeholder is not there yet
             case _:
                 self._unsure = True
+                _LOG.info(
+                    "%s: no more previews: nobody knows if the last one was shown; "
+                    "the seal waits %s s for it",
+                    self._entry,
+                    _QUIET_S,
+                )
                 return False
         return True
 
@@ -157,8 +165,7 @@ class Live:
                 task.cancel()
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
+            await asyncio.wait({task})
         _forget(task)
         if self._unsure:
             await asyncio.sleep(_QUIET_S)
