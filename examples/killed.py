@@ -12,28 +12,39 @@ import argparse
 import json
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.fakes.killing import Play
+from tests.fakes.killing import Platform, Play
 
-SCRIPTS = {"telegram": "telegram/echo.py", "ptb": "ptb/bot.py"}
+BOTS = {"telegram": "telegram/echo.py", "ptb": "ptb/bot.py"}
+PLAIN = ("ptb",)  # can be played without turnfold, too
+
+
+def platform_of(bot: str) -> AbstractContextManager[Platform]:
+    """Imported when it is asked for: each needs an extra of its own."""
+    from tests.fakes.killing_telegram import Telegram  # noqa: PLC0415  as above
+
+    del bot
+    return Telegram()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bot", choices=SCRIPTS)
+    parser.add_argument("bot", choices=BOTS)
     parser.add_argument("--messages", type=int, default=100)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     for name in ("--faults", "--plain", "--json"):
         parser.add_argument(name, action="store_true")
     asked = parser.parse_args()
-    if asked.plain and asked.bot != "ptb":
-        parser.error("--plain is for ptb")
+    if asked.plain and asked.bot not in PLAIN:
+        parser.error(f"--plain is for {', '.join(PLAIN)}")
     with tempfile.TemporaryDirectory() as folder:
         played = Play(
-            Path(__file__).parent / SCRIPTS[asked.bot],
+            platform_of(asked.bot),
+            Path(__file__).parent / BOTS[asked.bot],
             Path(folder) / "bot.db",
             "You said: {}".format,
             messages=asked.messages,

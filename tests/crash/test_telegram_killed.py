@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.killing import Play
+from tests.fakes.killing_telegram import Telegram
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = [pytest.mark.timeout(180), pytest.mark.case("T07", "Z09")]
@@ -14,7 +15,9 @@ def test_a_killed_bot_answers_each_message_once(
     tmp_path: Path, seed: int, faults: float
 ) -> None:
     script = EXAMPLES / "telegram" / "echo.py"
-    play = Play(script, tmp_path / "bot.db", "You said: {}".format, seed=seed)
+    play = Play(
+        Telegram(), script, tmp_path / "bot.db", "You said: {}".format, seed=seed
+    )
     play.faults = faults
     played = play.run()
     assert (played.lost, played.doubled) == (0, 0), played
@@ -28,7 +31,9 @@ def test_a_killed_application_of_python_telegram_bot_answers_each_message_once(
     tmp_path: Path, seed: int
 ) -> None:
     script = EXAMPLES / "ptb" / "bot.py"
-    play = Play(script, tmp_path / "bot.db", "You said: {}".format, seed=seed)
+    play = Play(
+        Telegram(), script, tmp_path / "bot.db", "You said: {}".format, seed=seed
+    )
     played = play.run()
     assert (played.lost, played.doubled) == (0, 0), played
     assert played.parked <= 1, played  # three deaths on one message

@@ -1,5 +1,6 @@
-"""Plays a Telegram bot, a program of its own, on the FAKE Bot API: users write, the
-process is killed with SIGKILL again and again, and the fake's list is counted."""
+"""Plays a bot, a program of its own: users write, the process is killed with SIGKILL
+again and again, and what the platform shows is counted. A platform is a FAKE of ours or
+a real server; `killing_telegram` is the first."""
 
 import asyncio
 import os
@@ -10,17 +11,39 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from turnfold import Kernel
-
-from .fake_bot_api import TOKEN, FakeBotApi, Fault
 
 PLACEHOLDER = "\u2026"
 MARK = "(may be a duplicate) "
 CHATS = 4
 PATIENCE_S = 60.0
+
+
+class Platform(Protocol):
+    """Where users write and the bot answers."""
+
+    def facts(self) -> dict[str, str]:
+        """What the bot finds in its environment: addresses and tokens."""
+
+    def says(self, chat: int, text: str) -> None:
+        """A user writes."""
+
+    def calls(self) -> int:
+        """How many requests of the bot have come in: a sign of its life."""
+
+    def texts(self) -> list[str]:
+        """What the bot's messages show now."""
+
+    def cut(self) -> None:
+        """The next message of the bot is accepted, and the connection breaks."""
+
+    def limit(self) -> None:
+        """The next message of the bot meets a rate limit."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,7 @@ class Played:
 
 @dataclass
 class Play:
+    platform: AbstractContextManager[Platform]
     script: Path
     store: Path
     answer: Callable[[str], str]
@@ -48,7 +72,7 @@ class Play:
 
     def run(self) -> Played:
         chance = random.Random(self.seed)
-        with FakeBotApi() as api:
+        with self.platform as api:
             bot = self._start(api)
             try:
                 for number in range(self.messages):
@@ -70,30 +94,30 @@ class Play:
 
     _killed = 0
 
-    def _start(self, api: FakeBotApi) -> subprocess.Popen[bytes]:
+    def _start(self, api: Platform) -> subprocess.Popen[bytes]:
         plain = {"PLAIN": "1"} if self.plain else {}
-        facts = {**plain, "BOT_TOKEN": TOKEN, "BOT_API": api.base_url, "SETTLE": "300"}
+        facts = {**plain, "SETTLE": "300", **api.facts()}
         command = [sys.executable, str(self.script), str(self.store)]
         return subprocess.Popen(command, env={**os.environ, **facts})
 
     def _kill(
-        self, api: FakeBotApi, bot: subprocess.Popen[bytes], chance: random.Random
+        self, api: Platform, bot: subprocess.Popen[bytes], chance: random.Random
     ) -> subprocess.Popen[bytes]:
         """After a few calls of this life, so that it dies in its work."""
-        wanted = len(api.calls) + chance.randint(4, 16)
-        self._wait(lambda: len(api.calls) >= wanted, 5.0)
+        wanted = api.calls() + chance.randint(4, 16)
+        self._wait(lambda: api.calls() >= wanted, 5.0)
         time.sleep(chance.uniform(0, 0.03))
         bot.send_signal(signal.SIGKILL)
         bot.wait()
         self._killed += 1
         return self._start(api)
 
-    def _plan_faults(self, api: FakeBotApi, chance: random.Random) -> None:
-        for fault in (Fault.CUT_AFTER, Fault.RATE_LIMITED):
+    def _plan_faults(self, api: Platform, chance: random.Random) -> None:
+        for fault in (api.cut, api.limit):
             if chance.random() < self.faults:
-                api.script(fault)
+                fault()
 
-    def _missing(self, api: FakeBotApi) -> list[str]:
+    def _missing(self, api: Platform) -> list[str]:
         shown = "\n".join(api.texts())
         wanted = (self.answer(f"message {n}") for n in range(self.messages))
         return [words for words in wanted if f"{words}\n" not in f"{shown}\n"]
@@ -103,7 +127,7 @@ class Play:
         while not what() and time.monotonic() < until:
             time.sleep(0.02)
 
-    def _count(self, api: FakeBotApi) -> Played:
+    def _count(self, api: Platform) -> Played:
         texts = api.texts()
         bare = Counter(text.removeprefix(MARK) for text in texts)
         strays = bare[PLACEHOLDER]
