@@ -128,13 +128,13 @@ PartRefused ==
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<doubt, abort, taken>>
 
-Unknown(lost) ==
+Unknown(lost, refund) ==
   /\ phase = "dispatched"
   /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE
-  /\ left' = left - lost
-  /\ UNCHANGED <<part, att, used, abort, reason, spoiled, refused, wire, taken>>
+  /\ left' = left - lost /\ used' = used - refund
+  /\ UNCHANGED <<part, att, abort, reason, spoiled, refused, wire, taken>>
 
-AnswerLost == owner /\ left > 0 /\ Unknown(1)
+AnswerLost == owner /\ left > 0 /\ Unknown(1, 0)
 
 (* ---- crash and recovery ---- *)
 
@@ -143,12 +143,14 @@ Crash ==
   /\ owner' = FALSE /\ left' = left - 1
   /\ UNCHANGED <<log, refused, wire, taken>>
 
+\* A death is no failure of the message: it costs nothing.
 OwnerDiedBefore ==
   /\ phase = "attempted" /\ ~owner
   /\ phase' = IF doubt THEN "in_doubt" ELSE "retryable"
-  /\ UNCHANGED <<part, att, used, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
+  /\ used' = used - 1
+  /\ UNCHANGED <<part, att, doubt, abort, reason, spoiled, refused, owner, wire, taken, left>>
 
-OwnerDiedAfter == ~owner /\ Unknown(0)
+OwnerDiedAfter == ~owner /\ Unknown(0, 1)
 
 (* An abort that comes between `attempted` and `dispatched` ends the attempt. *)
 AbortedAttempt ==
@@ -221,7 +223,7 @@ Trouble ==
   Vanishes \/ FailedRetryable \/ Deferred \/ FailedPermanent \/ PartRefused \/ AnswerLost \/ Crash
   \/ LateReceipt \/ Bounced \/ OutOfMeans \/ Expired \/ AbortRequested
 \* A worker whose request has vanished hears of it at last.
-NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0)
+NoAnswer == owner /\ Request \notin wire /\ taken[part] = 0 /\ Unknown(0, 0)
 
 Next == Progress \/ Trouble \/ NoAnswer
 Spec == Init /\ [][Next]_vars /\ WF_vars(Progress) /\ WF_vars(NoAnswer)

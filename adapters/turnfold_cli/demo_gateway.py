@@ -30,7 +30,7 @@ from turnfold_model.testing.failpoints import Failpoints, Stop
 # rightly give up after the 3rd or 5th death has to go on here, and without long waits.
 SETTINGS = Settings(
     max_runs=1_000,
-    max_crashes=1_000,
+    max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,
     backoff_base_ms=20,

@@ -67,8 +67,8 @@ class Settings:
     What ends a part or an entry:
     - `max_failures` (8): failures that speak of the message, per part; at least 1
     - `max_resends` (1): sendings again by a policy, per part, before it parks
-    - `max_crashes` (5): deaths of the process during attempts, before it is held
-    - `max_deaths_alone` (3): deaths of a turn's process, before a person decides
+    - `max_deaths_alone` (3): deaths of the process with nothing else under way, before
+      an entry is sent no more and a person decides
     - `max_lookups` (8): look-ups that cannot tell, before the part parks
     - `final_ttl_ms` (86,400,000): life of answers and notices without one of their own
     - `block_ttl_ms` (600,000): life of blocks and tool messages
@@ -118,8 +118,7 @@ class Settings:
     )  # None: a run may take for ever
     hook_deadline_ms: int | None = _ms_or_none(60_000)
     drain_ms: int = _ms(10_000)
-    max_crashes: int = _some(5)  # process deaths before an entry is quarantined
-    max_deaths_alone: int = _some(3)  # of a turn's process, before a person decides
+    max_deaths_alone: int = _some(3)  # of a process, before a person decides
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
     probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
     auth_probe_ms: int = _ms(

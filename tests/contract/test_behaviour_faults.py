@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected, Settings
+from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed
 from turnfold._runtime.calls import Calls, contained
@@ -469,7 +469,6 @@ def test_claims_without_a_method_are_refused(tmp_path) -> None:
 async def test_an_entry_that_kills_its_process_is_quarantined(
     gateway: Gateway, prepares: bool
 ) -> None:
-    gateway.settings = Settings(max_crashes=3)
     gateway.platform.keyed = True
     gateway.channels = {
         ("t", "default"): PlatformChannel(
@@ -487,8 +486,8 @@ async def test_an_entry_that_kills_its_process_is_quarantined(
         kernel = await gateway.restart(kernel)
     await gateway.advance(60_000)
     found = entry(kernel, done.entry_id)
-    reason = "quarantined" if prepares else "outcome_unknown"
-    assert (found.phase, found.reason, found.attempt) == (Phase.FAILED, reason, 3)
+    phase = Phase.FAILED if prepares else Phase.PARKED
+    assert (found.phase, found.reason, found.attempt) == (phase, "quarantined", 3)
     gateway.platform.preparing.clear()
     gateway.platform._script.clear()
     healthy = await kernel.enqueue(route(), "healthy")

@@ -228,7 +228,7 @@ def test_a_settled_part_starts_the_next_one_from_nothing() -> None:
     unknown = o.OutcomeUnknown(**TRY, cause="owner_died", due=5)
     late = o.LateReceipt(part=0, attempt=1, receipt=("m",), thread="th")
     state = folded([*birth, WIRE, unknown, late])
-    assert (state.part, state.attempt, state.used, state.deaths) == (1, 0, 0, 0)
+    assert (state.part, state.attempt, state.used, state.blame.deaths) == (1, 0, 0, 0)
     assert (state.doubt, state.first_at, state.thread) == (False, None, "th")
     assert state.phase is Phase.QUEUED
 

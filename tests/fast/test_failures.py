@@ -40,6 +40,7 @@ def test_what_costs_nothing_always_waits_for_something() -> None:
     assert {f for f in free if not RULES[f].backs_off} == {
         FailureClass.DRAIN,
         FailureClass.STOPPED,
+        FailureClass.OWNER_DIED,
     }
 
 

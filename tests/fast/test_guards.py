@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from turnfold._decide import rules
 from turnfold._log import events as t
 from turnfold._log.outbox_events import PlannedPart
-from turnfold._state.entry import Entry, PartState
+from turnfold._state.entry import Blame, Entry, PartState
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     AbortReason,
@@ -85,9 +85,10 @@ def test_the_budget_is_used_up_at_its_size(used: int, passes: bool) -> None:
     assert rules.budget_left(evolve(ENTRY, used=used)) is passes
 
 
-@pytest.mark.parametrize(("deaths", "passes"), [(4, True), (5, False)])
-def test_the_fifth_death_is_the_last(deaths: int, passes: bool) -> None:
-    assert rules.not_quarantined(evolve(ENTRY, deaths=deaths), 5) is passes
+@pytest.mark.parametrize(("alone", "passes"), [(2, True), (3, False)])
+def test_the_third_death_alone_is_the_last(alone: int, passes: bool) -> None:
+    blame = Blame(deaths=9, suspects=1, alone=alone)
+    assert rules.not_quarantined(evolve(ENTRY, blame=blame), 3) is passes
 
 
 def test_a_requested_abort_forbids_attempts() -> None:
@@ -274,6 +275,24 @@ def test_a_suspect_that_is_tried_alone_waits_for_what_runs() -> None:
     assert rules.may_run_beside(suspect, [])
     assert not rules.may_run_beside(suspect, [TURN])
     assert not rules.may_run_beside(TURN, [evolve(suspect, phase=TurnPhase.RUNNING)])
+
+
+@pytest.mark.case("U07")
+def test_an_entry_that_is_tried_alone_waits_for_all_that_is_under_way() -> None:
+    suspect = evolve(ENTRY, blame=Blame(deaths=2, suspects=1))
+    assert rules.may_send_beside(suspect, [], [])
+    assert not rules.may_send_beside(suspect, [ENTRY], [])
+    assert not rules.may_send_beside(suspect, [], [TURN])
+    assert not rules.may_send_beside(ENTRY, [suspect], [])
+    assert rules.may_send_beside(ENTRY, [ENTRY], [TURN])
+
+
+@pytest.mark.case("U07")
+def test_half_of_the_suspect_entries_are_sent_at_a_time() -> None:
+    suspect = evolve(ENTRY, blame=Blame(deaths=1, suspects=4))
+    assert rules.may_send_beside(suspect, [suspect], [])
+    assert not rules.may_send_beside(suspect, [suspect, suspect], [])
+    assert rules.may_send_beside(ENTRY, [suspect, suspect], [])
 
 
 @pytest.mark.case("T06")

@@ -35,7 +35,6 @@ from turnfold_model.testing.peek import Peek
 # are short.
 SETTINGS = Settings(
     max_runs=1_000,
-    max_crashes=1_000,
     max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,

@@ -1,15 +1,15 @@
 """Who is to blame for the death of a process.
 
-A death says nothing of one turn: whatever was under way may have caused it. So none of
-it is counted as a failure. The turns of a death are suspect: half of them run at a time,
-then half of those that a second death met, and in the end one alone. Only a turn that
-was alone when its process died is blamed, and after several such deaths it waits for a
-person.
+A death says nothing of one turn or entry: whatever was under way may have caused it. So
+none of it is counted as a failure. The turns and the entries of a death are suspect: half
+of them go at a time, then half of those that a second death met, and in the end one
+alone. Only what was alone when its process died is blamed, and after several such deaths
+it waits for a person.
 """
 
 from functools import partial
 
-from turnfold._decide import rules, turns
+from turnfold._decide import outcomes, rules, turns
 from turnfold._decide.failures import backoff_ms
 from turnfold._decide.unit_of_work import UnitOfWork, all_of
 from turnfold._log import events as t
@@ -19,18 +19,23 @@ from turnfold.errors import CorruptLogError, NotFoundError
 
 
 def has_orphans(draft: UnitOfWork) -> bool:
-    return any(isinstance(state, Turn) for state in _under_way(draft))
+    return any(state is not None for state in _under_way(draft))
 
 
 def bury(draft: UnitOfWork) -> None:
-    """All turns that died with the process before this one, in one commit: a second
-    death in the middle would make the rest of them look alone."""
+    """All that died with the process before this one, in one commit: a second death in
+    the middle would make the rest of them look alone."""
     group = _under_way(draft)
     dead = [state for state in group if isinstance(state, Turn)]
     for turn in dead:
         own = sum(isinstance(s, Entry) and s.turn == turn.stream for s in group)
         suspects = sum(other.deaths >= turn.deaths for other in dead)
         orphaned(draft, turn.stream, len(group) - 1 - own, suspects)
+    sent = [state for state in group if isinstance(state, Entry)]
+    for entry in sent:
+        deaths = entry.blame.deaths
+        suspects = sum(other.blame.deaths >= deaths for other in sent)
+        outcomes.bury(draft, draft.entry(entry.stream), len(group) - 1, suspects)
 
 
 def _under_way(draft: UnitOfWork) -> list[Entry | Turn | None]:

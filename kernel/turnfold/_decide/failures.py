@@ -44,7 +44,7 @@ RULES: Mapping[FailureClass, Rule] = MappingProxyType(
         FailureClass.TOO_LONG: _END_PART,
         FailureClass.INVALID_PAYLOAD: _END_PART,
         FailureClass.CANCELLED: _RETRY,
-        FailureClass.OWNER_DIED: _RETRY,
+        FailureClass.OWNER_DIED: _FREE,
         FailureClass.DRAIN: _FREE,
         FailureClass.STOPPED: _FREE,
         FailureClass.ABSENT: _RETRY,

@@ -278,15 +278,25 @@ def _retry(
 def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
     """When to try again. The first death of a process is no reason to wait; more of
     them are, so that the rest of the lanes goes out before a poisonous entry does."""
-    used = entry.used
     if cause == FailureClass.OWNER_DIED:
-        if entry.deaths == 0:
-            return draft.now
-        used = entry.deaths
-    return draft.now + backoff_ms(draft.settings, used, draft.context.jitter())
+        return _after_deaths(draft, entry.blame.deaths)
+    wait = backoff_ms(draft.settings, entry.used, draft.context.jitter())
+    return draft.now + wait
 
 
-def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> None:
+def _after_deaths(draft: UnitOfWork, earlier: int) -> int:
+    wait = backoff_ms(draft.settings, earlier, draft.context.jitter()) if earlier else 0
+    return draft.now + wait
+
+
+def _unknown(
+    draft: UnitOfWork,
+    entry: Entry,
+    cause: str,
+    detail: str = "",
+    beside: int | None = None,
+    suspects: int = 0,
+) -> None:
     sends = policy_in_doubt(draft, entry) not in (BlindPolicy.HOLD, BlindPolicy.DROP)
     held_to = as_offered(draft, entry)
     keyed = DeliveryClass.KEYED in held_to.classes
@@ -304,6 +314,8 @@ def _unknown(draft: UnitOfWork, entry: Entry, cause: str, detail: str = "") -> N
             cause=str(cause),  # a failure class is a word like any other here
             due=due,
             detail=draft.text(entry.stream, detail),
+            beside=beside,
+            suspects=suspects,
         ),
     )
 
@@ -342,19 +354,30 @@ def recover(draft: UnitOfWork, stream: str) -> None:
         attempt_if_free(draft, entry.lane)
 
 
-def bury(draft: UnitOfWork, entry: Entry) -> Entry:
+def bury(
+    draft: UnitOfWork, entry: Entry, beside: int | None = None, suspects: int = 0
+) -> Entry:
     """The entry after the death of its sender, if it had one that is dead. Before the
-    dispatch nothing can have been sent; after it nobody knows."""
+    dispatch nothing can have been sent; after it nobody knows. `beside`: how many others
+    were under way; None: nobody knows."""
     fence = draft.context.fence
     if fence is None or not rules.sender_is_dead(entry, fence.epoch):
         return entry
     draft.fence()  # raises OwnedError if it is not ours any more
-    if entry.phase is Phase.DISPATCHED:
-        _unknown(draft, entry, FailureClass.OWNER_DIED)
-    elif rules.no_doubt(entry):
-        _retry(draft, entry, FailureClass.OWNER_DIED)
-    else:
-        _unknown(draft, entry, FailureClass.OWNER_DIED)
+    died = FailureClass.OWNER_DIED
+    if entry.phase is Phase.DISPATCHED or not rules.no_doubt(entry):
+        _unknown(draft, entry, died, beside=beside, suspects=suspects)
+        return draft.entry(entry.stream)
+    event = o.FailedRetryable(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=died,
+        due=_again(draft, entry, died),
+        beside=beside,
+        suspects=suspects,
+    )
+    _go_on(draft, draft.emit(entry.stream, event))
+    _let_pass(draft, entry.stream, died)
     return draft.entry(entry.stream)
 
 
@@ -371,7 +394,7 @@ def expire(draft: UnitOfWork, stream: str) -> None:
 
 
 def give_up(draft: UnitOfWork, stream: str) -> None:
-    """The budget is spent, or the entry has killed too many processes."""
+    """The budget is spent, or the entry was alone in too many deaths of processes."""
     entry = draft.entry(stream)
     if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
         return
@@ -425,7 +448,8 @@ def look_up(
         case Found(receipt=receipt):
             accepted(draft, entry, entry.attempt, receipt, looked_up=True)
         case Absent() if rules.absence_proven(unsettled_ms):
-            event = o.Reconciled(part=entry.part, absent=True, due=draft.now)
+            due = _after_deaths(draft, max(entry.blame.deaths - 1, 0))
+            event = o.Reconciled(part=entry.part, absent=True, due=due)
             _go_on(draft, draft.emit(stream, event))
         case Absent():  # says nothing yet, and so spends none of the look-ups
             due = draft.now + unsettled_ms
@@ -460,10 +484,12 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
     if entry.phase is not Phase.IN_DOUBT:
         return
     policy = policy_in_doubt(draft, entry)
-    if entry.abort is not None or not _alive(draft, entry):
+    alive = _alive(draft, entry)
+    if entry.abort is not None:
         fail_entry(draft, entry, Reason.OUTCOME_UNKNOWN)
-    elif policy is BlindPolicy.HOLD:
-        event = o.Parked(reason=entry.reason or "unknown")
+    elif policy is BlindPolicy.HOLD or not alive:
+        unknown = entry.reason or "unknown"
+        event = o.Parked(reason=unknown if alive else Reason.QUARANTINED)
         parked = draft.emit(stream, event)
         after_close(draft, parked)
         tell_of_a_hold(draft, parked)
@@ -495,4 +521,4 @@ def policy_in_doubt(draft: UnitOfWork, entry: Entry) -> BlindPolicy:
 
 
 def _alive(draft: UnitOfWork, entry: Entry) -> bool:
-    return rules.not_quarantined(entry, draft.settings.max_crashes)
+    return rules.not_quarantined(entry, draft.settings.max_deaths_alone)

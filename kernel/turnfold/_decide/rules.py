@@ -46,8 +46,22 @@ def budget_left(entry: Entry) -> bool:
 
 
 def not_quarantined(entry: Entry, limit: int) -> bool:
-    """An entry that took its process down `limit` times is not tried again."""
-    return entry.deaths < limit
+    """An entry that was alone in `limit` deaths of processes is not tried again."""
+    return entry.blame.alone < limit
+
+
+def may_send_beside(
+    entry: Entry, flying: Sequence[Entry], running: Sequence[Turn]
+) -> bool:
+    """As of turns: half of the suspects of a death are sent at a time, and the last one
+    with nothing beside it."""
+    if any(other.blame.on_trial for other in flying):
+        return False
+    if entry.blame.on_trial:
+        return not flying and not running
+    suspects = sum(other.blame.suspects > 0 for other in flying)
+    mine = entry.blame.suspects
+    return not mine or suspects < max(1, mine // 2)
 
 
 def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:

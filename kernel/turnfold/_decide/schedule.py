@@ -50,6 +50,8 @@ class Step(Struct):
 _NOTHING = Step(Act.WAIT)
 LIVE_KIND = "text"  # of the first part of a live reply
 LIVE_CLASSES = (DeliveryClass.EDITABLE,)
+_SUSPECT_MS = 1_000  # how often an entry that waits for suspects looks again
+_PATIENCE_MS = 60_000  # for a moment when nothing else is under way
 _UNSURE_MS = 10_000  # how often a wait for a clock that is trusted looks again
 
 
@@ -150,7 +152,7 @@ def _ready(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
-    alive = rules.not_quarantined(entry, draft.settings.max_crashes)
+    alive = rules.not_quarantined(entry, draft.settings.max_deaths_alone)
     return not (alive and rules.budget_left(entry))
 
 
@@ -199,6 +201,9 @@ def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     """Gates are looked at before anything is attempted, so waiting costs nothing."""
+    if draft.suspected and not _may_go_now(draft, entry, act):
+        again = draft.now + _SUSPECT_MS
+        return Step(Act.WAIT, until=min(entry.expires_at, again))
     if not draft.gated:
         return _in_turn(draft, entry, act)
     until: list[int] = [entry.expires_at]
@@ -210,6 +215,19 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
             if gate.until is not None:
                 until.append(gate.until)
     return Step(Act.WAIT, until=min(until)) if held else _in_turn(draft, entry, act)
+
+
+def _may_go_now(draft: UnitOfWork, entry: Entry, act: Act) -> bool:
+    """After a death. The last suspect waits to be alone, but not for ever: where the
+    rest is never quiet it goes beside it, and then no death is blamed on it."""
+    if act is Act.LOOK_UP:
+        return True
+    flying = [other for other in draft.flying() if other.stream != entry.stream]
+    patient = draft.now < max(entry.due or 0, entry.updated) + _PATIENCE_MS
+    running = draft.running() if entry.blame.on_trial else ()
+    if entry.blame.on_trial and not patient:
+        flying, running = [], ()
+    return rules.may_send_beside(entry, flying, running)
 
 
 def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -273,7 +291,7 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
         return "not_aborted"
     if not rules.budget_left(entry):
         return "budget_left"
-    if not rules.not_quarantined(entry, draft.settings.max_crashes):
+    if not rules.not_quarantined(entry, draft.settings.max_deaths_alone):
         return "not_quarantined"
     held_to = as_offered(draft, entry) if entry.doubt else entry
     if not rules.resend_allowed(held_to, now, draft.sure_from):

@@ -31,7 +31,7 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, BlindPolicy, PartAct, TurnPhase
+from turnfold.enums import CLOSED, BlindPolicy, PartAct, Phase, TurnPhase
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -120,10 +120,13 @@ class View(Protocol):
 
     @property
     def suspected(self) -> bool:
-        """Is any turn suspect of a death? Mostly none is."""
+        """Is any turn or entry suspect of a death? Mostly none is."""
 
     def running(self) -> Collection[str]:
         """The turns that run, if any is suspect."""
+
+    def flying(self) -> Collection[str]:
+        """The entries that are on their way, if any is suspect."""
 
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
@@ -313,6 +316,13 @@ class UnitOfWork:
         found = [self.state(name) for name in {*self.below.running(), *mine}]
         turns = [state for state in found if isinstance(state, Turn)]
         return [turn for turn in turns if turn.phase is TurnPhase.RUNNING]
+
+    def flying(self) -> list[Entry]:
+        """The entries that are on their way, if any is suspect."""
+        mine = [name for name, s in self.touched.items() if isinstance(s, Entry)]
+        found = [self.state(name) for name in {*self.below.flying(), *mine}]
+        entries = [state for state in found if isinstance(state, Entry)]
+        return [e for e in entries if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)]
 
     def closed_gates(self) -> Sequence[Gate]:
         """As they stand before this unit of work."""

@@ -173,22 +173,30 @@ class Deferred(Fact, frozen=True, kw_only=True):
 
 
 class FailedRetryable(Fact, frozen=True, kw_only=True):
+    """`beside`: at a death (`owner_died`), how many others were under way, if that is
+    known; `suspects`: how many entries have been in at least as many deaths, this one
+    among them."""
+
     part: Integer
     attempt: Integer
     failure: FailureClass
     due: Integer
     target: str | None = None  # where the conversation has moved to
     detail: str | None = None
+    beside: Integer | None = None
+    suspects: Integer = 0
 
 
 class OutcomeUnknown(Fact, frozen=True, kw_only=True):
-    """Stored as `outbox.unknown`."""
+    """Stored as `outbox.unknown`. `beside` and `suspects` as of `failed_retryable`."""
 
     part: Integer
     attempt: Integer
     cause: str
     due: Integer
     detail: str | None = None
+    beside: Integer | None = None
+    suspects: Integer = 0
 
 
 class Reconciled(Fact, frozen=True, kw_only=True):

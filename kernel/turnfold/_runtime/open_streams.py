@@ -78,6 +78,8 @@ class OpenStreams:
         self._left: list[str] = []
         self._running: set[str] = set()
         self._suspects: set[str] = set()
+        self._blamed: set[str] = set()  # the same of entries
+        self._flying: set[str] = set()  # entries on their way, while any is suspect
         self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
@@ -214,10 +216,13 @@ class OpenStreams:
 
     @property
     def suspected(self) -> bool:
-        return bool(self._suspects)
+        return bool(self._suspects or self._blamed)
 
     def running(self) -> Collection[str]:
         return self._running
+
+    def flying(self) -> Collection[str]:
+        return self._flying
 
     def lane(self, lane: str) -> Iterator[Entry]:
         # Not a copy: callers usually stop at the first entries of a long lane.
@@ -312,6 +317,8 @@ class OpenStreams:
             self._states[stream] = state
             if isinstance(state, Turn):
                 self._note_suspicion(state)
+            elif isinstance(state, Entry):
+                self._note_blame(state)
         else:
             self._elsewhere[stream] = state
 
@@ -428,6 +435,8 @@ class OpenStreams:
 
     def _absorb_entry(self, entry: Entry) -> None:
         stream = entry.stream
+        if self._blamed or entry.blame.suspects:
+            self._note_blame(entry)
         if entry.phase is Phase.PARKED:
             self.parked.add(stream)
         elif self.parked:
@@ -462,6 +471,15 @@ class OpenStreams:
             self._suspects.add(turn.stream)
         elif self._suspects:
             self._suspects.discard(turn.stream)
+
+    def _note_blame(self, entry: Entry) -> None:
+        suspect = entry.blame.suspects and entry.open and entry.phase != Phase.PARKED
+        if suspect and not self._blamed:
+            found = (s for s in self._states.values() if isinstance(s, Entry))
+            self._flying = {e.stream for e in found if e.phase in _UNDER_WAY}
+        (self._blamed.add if suspect else self._blamed.discard)(entry.stream)
+        flies = entry.phase in _UNDER_WAY
+        (self._flying.add if flies else self._flying.discard)(entry.stream)
 
     def _absorb_turn(self, turn: Turn) -> None:
         if turn.order > self.position:  # it was accepted in this very commit

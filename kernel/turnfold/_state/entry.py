@@ -44,11 +44,26 @@ class PartState(Struct, frozen=True, kw_only=True, gc=False):
     doubt: bool = False
     resends: int = 0
     asks: int = 0
-    deaths: int = 0
     first_at: int | None = None
     last_at: int | None = None
 
 
+class Blame(Struct, frozen=True, gc=False):
+    """What the deaths of processes say of an entry, since an attempt of it was survived
+    or a person let it go on. `suspects`: how many entries the last death may be blamed
+    on. `alone`: deaths with nothing else under way."""
+
+    deaths: int = 0
+    suspects: int = 0
+    alone: int = 0
+
+    @property
+    def on_trial(self) -> bool:
+        """It was the only suspect of its last death, and not of the first."""
+        return self.suspects == 1 and self.deaths > 1
+
+
+NOT_BLAMED = Blame()
 SPOILED = (PartEnd.REFUSED, PartEnd.BOUNCED)
 Parts = tuple[PartState, ...]
 
@@ -100,7 +115,7 @@ class Entry:
     first_at: int | None = None  # first attempt of this part
     last_at: int | None = None  # latest attempt of this part
     asks: int = 0  # look-ups that could not tell
-    deaths: int = 0  # processes that died while attempting
+    blame: Blame = NOT_BLAMED
     handle: tuple[str, ...] = ()  # of the placeholder that stands
     remade: bool = False  # its placeholder, out of doubt
     void: tuple[str, ...] = ()  # a receipt that bounced
@@ -162,7 +177,7 @@ class Entry:
         new.first_at = self.first_at
         new.last_at = self.last_at
         new.asks = self.asks
-        new.deaths = self.deaths
+        new.blame = self.blame
         new.handle = self.handle
         new.remade = self.remade
         new.void = self.void
@@ -316,7 +331,6 @@ def put_down(
         doubt=entry.doubt and end is None,
         resends=entry.resends,
         asks=entry.asks,
-        deaths=entry.deaths,
         first_at=entry.first_at,
         last_at=entry.last_at,
     )
@@ -338,7 +352,7 @@ def take_up(entry: Entry, part: int) -> None:
     entry.remade = state.remade
     entry.attempt, entry.used = state.attempt, state.used
     entry.doubt, entry.resends = state.doubt, state.resends
-    entry.asks, entry.deaths = state.asks, state.deaths
+    entry.asks = state.asks
     entry.first_at, entry.last_at = state.first_at, state.last_at
     entry.resend = entry.granted = entry.marked = False
 

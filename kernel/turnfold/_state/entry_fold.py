@@ -16,7 +16,9 @@ from msgspec.structs import replace
 
 from turnfold._log import outbox_events as o
 from turnfold._state.entry import (
+    NOT_BLAMED,
     SPOILED,
+    Blame,
     Entry,
     PartState,
     all_delivered,
@@ -220,6 +222,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
 
 
 SHUTDOWN = "shutdown"  # our own stop cut the call off: it costs the part nothing
+_FREE = (SHUTDOWN, FailureClass.OWNER_DIED)  # says nothing of the message
 _ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
@@ -253,13 +256,12 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
         case o.FailedRetryable():
             _retryable(e, event)
         case o.OutcomeUnknown():
-            died = event.cause == FailureClass.OWNER_DIED
             e.phase = Phase.IN_DOUBT
             e.doubt = True
             e.due = event.due
             e.reason = event.cause
-            e.deaths = e.deaths + died
-            e.used = e.used - (event.cause == SHUTDOWN)
+            e.used = e.used - (event.cause in _FREE)
+            _blame(e, event, event.cause)
         case o.Reconciled():
             _reconciled(e, event)
         case o.Parked():
@@ -353,6 +355,16 @@ def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
     _next_part(e)
     e.due = e.reason = None
     e.tries = e.backoffs = 0
+    e.blame = NOT_BLAMED
+
+
+def _blame(e: Entry, event: o.OutcomeUnknown | o.FailedRetryable, cause: str) -> None:
+    """A death speaks of all that was under way. An attempt that ended in any other way
+    was survived."""
+    died = cause == FailureClass.OWNER_DIED
+    alone = e.blame.alone + (event.beside == 0)
+    again = Blame(e.blame.deaths + 1, event.suspects, alone)
+    e.blame = again if died else NOT_BLAMED
 
 
 def _next_part(e: Entry) -> None:
@@ -394,6 +406,7 @@ def _placed(e: Entry, event: o.Placed) -> None:
     e.used = max(e.used - 1, 0)
     e.due = e.reason = None
     e.tries = 0
+    e.blame = NOT_BLAMED
     _free(e, Phase.QUEUED)
 
 
@@ -424,6 +437,7 @@ def _deferred(e: Entry, event: o.Deferred) -> None:
     e.backoffs = e.backoffs + (event.due is not None)
     e.failure = event.failure
     e.resend = e.granted
+    e.blame = NOT_BLAMED
     if not e.granted:
         e.marked = False
     _handle_gone(e, event.failure)
@@ -434,7 +448,8 @@ def _retryable(e: Entry, event: o.FailedRetryable) -> None:
     e.due = event.due
     e.failure = event.failure
     e.target = event.target or e.target
-    e.deaths = e.deaths + (event.failure is FailureClass.OWNER_DIED)
+    e.used = e.used - (event.failure is FailureClass.OWNER_DIED)
+    _blame(e, event, event.failure)
     _handle_gone(e, event.failure)
 
 
@@ -465,11 +480,14 @@ def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
     e.used = min(e.used, max(e.budget - 1, 0))
     if event.expires_at is not None:
         e.expires_at = event.expires_at
+    policy = event.by.startswith("policy:")
+    if not policy:
+        e.blame = NOT_BLAMED
     if event.resend:
         e.phase = Phase.IN_DOUBT
         e.resend = True
         e.marked = event.marked
-        e.resends = e.resends + event.by.startswith("policy:")
+        e.resends = e.resends + policy
     else:
         _free(e, Phase.RETRYABLE)
         e.failure = FailureClass.NOT_SENT
@@ -565,6 +583,7 @@ def _redriven(e: Entry, event: o.Redriven) -> None:
     e.due = None
     e.reason = None
     e.tries = e.backoffs = 0
+    e.blame = NOT_BLAMED
     _next_part(e)
     if e.doubt:
         e.phase = Phase.IN_DOUBT

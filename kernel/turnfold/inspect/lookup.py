@@ -190,6 +190,9 @@ class ReadModel:
     def running(self) -> Collection[str]:
         return ()
 
+    def flying(self) -> Collection[str]:
+        return ()
+
     def holding(self, gate: str) -> Gate | None:
         state = self.state(gate)
         return state if isinstance(state, Gate) and state.closed else None

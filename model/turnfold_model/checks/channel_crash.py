@@ -42,7 +42,6 @@ from turnfold_model.testing.peek import Peek
 Check = Callable[[Bench], Awaitable[None]]
 # Deaths are the point here: none of the limits may end an entry, and waits are short.
 SETTINGS = Settings(
-    max_crashes=1_000,
     max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,

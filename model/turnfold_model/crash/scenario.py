@@ -99,8 +99,7 @@ class Scenario:
         return Settings(
             max_failures=self.attempts,
             max_resends=self.resends,
-            max_crashes=self.deaths,
-            max_deaths_alone=100,  # a held turn is not at rest here
+            max_deaths_alone=self.deaths,
             max_runs=self.runs,
             final_ttl_ms=self.ttl_ms,
             block_ttl_ms=self.ttl_ms,

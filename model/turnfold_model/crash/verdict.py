@@ -83,12 +83,13 @@ class Fact:
     at: int
     kind: str
     by_death: bool  # of the process that attempted
+    alone: bool  # ... with nothing else under way
 
 
 @lru_cache(maxsize=50_000)
 def _facts(records: tuple[Record, ...]) -> tuple[Fact, ...]:
     return tuple(
-        Fact(r.position, r.at, NAMES[type(event)], _by_death(event))
+        Fact(r.position, r.at, NAMES[type(event)], _by_death(event), _alone(event))
         for r in records
         for event in decode(r)
     )
@@ -97,6 +98,16 @@ def _facts(records: tuple[Record, ...]) -> tuple[Fact, ...]:
 def _by_death(event: Event) -> bool:
     words = getattr(event, "failure", None), getattr(event, "cause", None)
     return FailureClass.OWNER_DIED in words
+
+
+def _alone(event: Event) -> bool:
+    return _by_death(event) and getattr(event, "beside", None) == 0
+
+
+_SURVIVED = (
+    *("outbox.delivered", "outbox.part_delivered", "outbox.placed", "outbox.deferred"),
+    *("outbox.failed_retryable", "outbox.unknown"),
+)
 
 
 def forget() -> None:
@@ -137,8 +148,8 @@ def _outlived(
 def _attempts(
     world: World, streams: Mapping[str, Sequence[Fact]], entry: Entry
 ) -> Iterator[str]:
-    """Nothing goes out after its turn was aborted, after its time, or once it has taken
-    too many processes down."""
+    """Nothing goes out after its turn was aborted, after its time, or once it was alone
+    in too many deaths of processes."""
     records, deaths = streams[entry.stream], 0
     turn = streams.get(entry.turn or "", ())
     aborts = [r.position for r in turn if "abort" in r.kind]
@@ -150,9 +161,9 @@ def _attempts(
             yield f"INV-12 {entry.stream} went out after its time"
         if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
-        if record.kind.endswith("delivered"):
+        if record.kind in _SURVIVED and not record.by_death:
             deaths = 0
-        deaths += record.by_death
+        deaths += record.alone
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
@@ -255,7 +266,8 @@ def _turns(world: World, turns: list[Turn], entries: dict[str, Entry]) -> list[s
         if turn.phase is TurnPhase.FAILED and world.scenario.certain:
             out.append(f"INV-1 {turn.stream} failed: {turn.reason}")
         parked = any(entries[f].phase is Phase.PARKED for f in turn.finals)
-        if turn.open and not (turn.phase is TurnPhase.ANSWERED and parked):
+        blamed = turn.held and turn.alone >= world.scenario.deaths
+        if turn.open and not ((turn.phase is TurnPhase.ANSWERED and parked) or blamed):
             out.append(f"INV-14 {turn.stream} rests in {turn.phase}")
         if not turn.open and any(entries[f].open for f in turn.finals):
             out.append(f"INV-10 {turn.stream} is over but owes a reply")

@@ -45,7 +45,6 @@ CHANNEL = "wire"
 # Many deaths in a row are the point here, so none of the limits may be reached.
 SETTINGS = Settings(
     max_runs=1_000,
-    max_crashes=1_000,
     max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,

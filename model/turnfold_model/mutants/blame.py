@@ -6,6 +6,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _BLAME = "turnfold._decide.blame"
 _TEST = "test:contract/test_blame.py"
+_ENTRIES = "test:contract/test_blame_entries.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -54,6 +55,69 @@ BLAME: Final = (
         "any(other.on_trial for other in running)",
         "False",
         f"{_TEST}::half_of_the_suspects",
+    ),
+    _broken(
+        "each death is blamed on each entry",
+        "turnfold._state.entry_fold:_blame",
+        "event.beside == 0",
+        "event.beside is not None",
+        f"{_ENTRIES}::crash_loop_with_another_cause",
+    ),
+    _broken(
+        "a death spends the budget of an entry",
+        "turnfold._state.entry_fold:_moved",
+        "event.cause in _FREE",
+        "event.cause == SHUTDOWN",
+        f"{_ENTRIES}::crash_loop_with_another_cause",
+    ),
+    _broken(
+        "a death before the wire spends the budget of an entry",
+        "turnfold._state.entry_fold:_retryable",
+        "e.used - (event.failure is FailureClass.OWNER_DIED)",
+        "e.used",
+        f"{_ENTRIES}::crash_loop_with_another_cause",
+    ),
+    _broken(
+        "an entry that was alone in its deaths is ended",
+        "turnfold._decide.outcomes:settle_doubt",
+        "policy is BlindPolicy.HOLD or not alive",
+        "policy is BlindPolicy.HOLD",
+        f"{_ENTRIES}::entry_that_kills",
+    ),
+    _broken(
+        "all suspect entries are sent at once",
+        "turnfold._decide.rules:may_send_beside",
+        "not mine or suspects < max(1, mine // 2)",
+        "True",
+        "test:fast/test_guards.py::half_of_the_suspect_entries",
+    ),
+    _broken(
+        "the last suspect entry has others beside it",
+        "turnfold._decide.rules:may_send_beside",
+        "return not flying and not running",
+        "return True",
+        "test:fast/test_guards.py::entry_that_is_tried_alone",
+    ),
+    _broken(
+        "others are sent beside the last suspect entry",
+        "turnfold._decide.rules:may_send_beside",
+        "any(other.blame.on_trial for other in flying)",
+        "False",
+        "test:fast/test_guards.py::entry_that_is_tried_alone",
+    ),
+    _broken(
+        "no lane asks who may be sent beside a suspect",
+        "turnfold._decide.schedule:_unless_gated",
+        "draft.suspected and not _may_go_now(draft, entry, act)",
+        "False",
+        f"{_ENTRIES}::half_of_the_suspect_entries",
+    ),
+    _broken(
+        "a last suspect waits for ever for a quiet moment",
+        "turnfold._decide.schedule:_may_go_now",
+        "entry.blame.on_trial and not patient",
+        "False",
+        f"{_ENTRIES}::never_alone",
     ),
     _broken(
         "the turns of a death are buried one by one",

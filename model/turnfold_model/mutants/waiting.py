@@ -185,7 +185,7 @@ WAITING: Final = (
     _broken(
         "a stop costs the part in flight a unit",
         "turnfold._state.entry_fold:_moved",
-        "e.used = e.used - (event.cause == SHUTDOWN)",
+        "e.used = e.used - (event.cause in _FREE)",
         "pass",
         f"{_CAPACITY}::a_stop_costs",
     ),

@@ -73,8 +73,10 @@ def not_sent(config: Config, column: Column, phase: Ph, *, refund: int = 0) -> C
     return commit(config, column, log._replace(phase=to, used=log.used - refund))
 
 
-def unknown(config: Config, column: Column) -> Column:
-    return commit(config, column, column.log._replace(phase=Ph.IN_DOUBT, doubt=True))
+def unknown(config: Config, column: Column, *, refund: int = 0) -> Column:
+    log = column.log
+    log = log._replace(phase=Ph.IN_DOUBT, doubt=True, used=log.used - refund)
+    return commit(config, column, log)
 
 
 def given_up(config: Config, column: Column) -> Column:

@@ -139,13 +139,13 @@ def _entry_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
         case Ph.QUEUED | Ph.RETRYABLE:
             yield from _open_steps(config, column, around)
         case Ph.ATTEMPTED:  # its owner is dead; the wire was not touched
-            after = facts.not_sent(config, column, Ph.RETRYABLE)
+            after = facts.not_sent(config, column, Ph.RETRYABLE, refund=1)
             yield Step("owner died", after, IDLE)
         case Ph.DISPATCHED if config.without == "orphan":
-            after = facts.not_sent(config, column, Ph.RETRYABLE)
+            after = facts.not_sent(config, column, Ph.RETRYABLE, refund=1)
             yield Step("owner died", after, IDLE)
         case Ph.DISPATCHED:
-            yield Step("owner died", facts.unknown(config, column), IDLE)
+            yield Step("owner died", facts.unknown(config, column, refund=1), IDLE)
         case Ph.IN_DOUBT:
             yield from _doubt_steps(config, column, around)
         case _:

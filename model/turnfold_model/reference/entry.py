@@ -132,15 +132,16 @@ def failed_retryable(entry: Entry, data: Record, at: int) -> Entry:
     need(not dead_on_wire, "INV-4", "a dead owner's request may have arrived")
     whole(data, "due")
     placed = entry.part.placed and failure != "handle_gone"
-    return replace(kept(entry, entry.at, placed=placed), phase="retryable")
+    used = entry.part.used - (failure == "owner_died")
+    return replace(kept(entry, entry.at, placed=placed, used=used), phase="retryable")
 
 
 def unknown(entry: Entry, data: Record, at: int) -> Entry:
     del at
-    ours = words(data, "cause") == "shutdown"
+    cause = words(data, "cause")
     whole(data, "due")
     current(entry, data)
-    used = entry.part.used - ours
+    used = entry.part.used - (cause in ("shutdown", "owner_died"))
     return replace(kept(entry, entry.at, doubt=True, used=used), phase="in_doubt")
 
 
