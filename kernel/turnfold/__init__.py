@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from turnfold._decide.accepting import SourceCursor
-    from turnfold._decide.outbox import Enqueued
     from turnfold.api.blocking import BlockingKernel, BlockingTurn
     from turnfold.api.callbacks import Handler
     from turnfold.api.ends import Never, NotNow
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
     from turnfold.api.live import Live
     from turnfold.api.portal import Portal
+    from turnfold.api.sent import Said, Sent, current_turn
+    from turnfold.api.threads import BlockingHandle, BlockingSent
     from turnfold.clock import Clock
     from turnfold.enums import (
         AbortReason,
@@ -55,8 +56,10 @@ if TYPE_CHECKING:
         NewerSchemaError,
         NotAStoreError,
         NotAwaitedError,
+        NotDeliveredError,
         NotFoundError,
         NotOpenError,
+        NoTurnError,
         OwnedError,
         ReadOnlyError,
         RequestedError,
@@ -107,7 +110,9 @@ _HOMES = {
     "Attempt": "ports.channel",
     "BackPressureError": "errors",
     "BlindPolicy": "enums",
+    "BlockingHandle": "api.threads",
     "BlockingKernel": "api.blocking",
+    "BlockingSent": "api.threads",
     "BlockingTurn": "api.blocking",
     "BusyError": "errors",
     "CannotTell": "ports.channel",
@@ -121,7 +126,6 @@ _HOMES = {
     "DamagedError": "errors",
     "DeliveryClass": "enums",
     "DiskError": "errors",
-    "Enqueued": "_decide.outbox",
     "FailureClass": "enums",
     "FateUnknownError": "errors",
     "File": "messages",
@@ -168,6 +172,8 @@ _HOMES = {
     "RequestedError": "errors",
     "Route": "messages",
     "RuleBrokenError": "errors",
+    "Said": "api.sent",
+    "Sent": "api.sent",
     "Settings": "settings",
     "Source": "ports.channel",
     "SourceCursor": "_decide.accepting",
@@ -190,6 +196,9 @@ _HOMES = {
     "Verdict": "ports.channel",
     "Wellness": "api.health",
     "WrongThreadError": "errors",
+    "NoTurnError": "errors",
+    "NotDeliveredError": "errors",
+    "current_turn": "api.sent",
 }
 __version__ = "0.1.0"
 __all__ = [
@@ -202,7 +211,9 @@ __all__ = [
     "Attempt",
     "BackPressureError",
     "BlindPolicy",
+    "BlockingHandle",
     "BlockingKernel",
+    "BlockingSent",
     "BlockingTurn",
     "BusyError",
     "CannotTell",
@@ -216,7 +227,6 @@ __all__ = [
     "DamagedError",
     "DeliveryClass",
     "DiskError",
-    "Enqueued",
     "FailureClass",
     "FateUnknownError",
     "File",
@@ -241,8 +251,10 @@ __all__ = [
     "Native",
     "Never",
     "NewerSchemaError",
+    "NoTurnError",
     "NotAStoreError",
     "NotAwaitedError",
+    "NotDeliveredError",
     "NotFoundError",
     "NotNow",
     "NotOpenError",
@@ -263,6 +275,8 @@ __all__ = [
     "RequestedError",
     "Route",
     "RuleBrokenError",
+    "Said",
+    "Sent",
     "Settings",
     "Source",
     "SourceCursor",
@@ -284,6 +298,7 @@ __all__ = [
     "Verdict",
     "Wellness",
     "WrongThreadError",
+    "current_turn",
 ]
 
 

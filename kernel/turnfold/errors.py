@@ -198,6 +198,30 @@ class NotAwaitedError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class NotDeliveredError(UsageError):
+    """Raised by a wait for a receipt that will not come: the entry ended undelivered, or
+    it is parked, and a person decides. `status`: `failed`, `aborted` or `parked`.
+    `reason`: the code that the log gives."""
+
+    code = "entry.not_delivered"
+    template = (
+        "{entry} was not delivered: it is {status}, {reason}; `turnfold show {entry}` "
+        "says what can be done"
+    )
+    entry: str
+    status: str
+    reason: str | None
+
+
+@define(kw_only=True, slots=False)
+class NoTurnError(UsageError):
+    """Raised by `turnfold.current_turn()` outside of a handler."""
+
+    code = "turn.none"
+    template = "no turn is being handled here; call this in a handler, or in its tasks"
+
+
+@define(kw_only=True, slots=False)
 class StepInDoubtError(UsageError):
     """Raised by `TurnHandle.step` if an earlier run began this step and died. Only the
     embedder knows if the step may be done again."""

@@ -58,7 +58,7 @@ ODD: tuple[Any, ...] = (
 )
 # Calls that end a life, and those that take a function of the caller, whose errors are
 # its own. `append`, `intend` and `preview` are the machinery below the commands.
-_LEFT_OUT = {"open", "close", "run", "append", "look"}
+_LEFT_OUT = {"open", "close", "run", "append", "look", "sent"}
 _LEFT_OUT |= {name for name in dir(Kernel) if name.startswith(("intend", "preview"))}
 _MS = 300
 
@@ -160,7 +160,11 @@ async def _outcome(said: str, call: Callable[[], Any]) -> str | None:
             None if len(text) < 1_000 else f"{said}: an error of {len(text)} characters"
         )
     except TimeoutError:
-        return None if said.startswith(("settled", "at_rest")) else f"{said}: hangs"
+        return (
+            None
+            if said.startswith(("settled", "receipt", "at_rest"))
+            else f"{said}: hangs"
+        )
     except BaseException as exc:  # noqa: BLE001  this is what is looked for
         return f"{said}: {type(exc).__name__}: {exc}"[:200]
     return None
@@ -269,7 +273,7 @@ async def test_no_part_bounces_that_does_not_exist(lone: Gateway, part: int) -> 
 
 @pytest.mark.case("X20")
 @pytest.mark.parametrize(
-    "call", ["reply", "block", "tool", "silent", "step", "previous"]
+    "call", ["reply", "send", "block", "tool", "silent", "step", "previous"]
 )
 async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
     lone: Gateway, call: str

@@ -198,9 +198,9 @@ async def test_a_decision_that_is_refused_leaves_its_neighbours_alone(
         return_exceptions=True,
     )
     assert [type(r).__name__ for r in results] == [
-        "Enqueued",
+        "Sent",
         "NotFoundError",
-        "Enqueued",
+        "Sent",
         "RuleBrokenError",
     ]
     assert isinstance(results[1], NotFoundError)

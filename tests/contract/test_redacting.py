@@ -74,7 +74,7 @@ async def _over(gateway: Gateway) -> tuple[Kernel, str]:
     await spin(200)
     await gateway.advance(5_000)
     await kernel.settled(done.turn_id, 5_000)
-    await kernel.settled(f"{_entry(done.turn_id)}.1.block.b", 5_000)
+    await kernel.settled(f"{_entry(done.turn_id)}.all.block.b", 5_000)
     return kernel, done.turn_id
 
 
@@ -164,7 +164,7 @@ async def test_a_turn_with_an_entry_that_is_open_is_not_redacted_by_half(
     await kernel.disconnected("t")
     done = await kernel.accept(inbound())
     await kernel.settled(done.turn_id, 5_000)
-    block = f"{_entry(done.turn_id)}.1.block.b"
+    block = f"{_entry(done.turn_id)}.all.block.b"
     with pytest.raises(StillOpenError) as caught:
         await kernel.redact(done.turn_id, by="me")
     assert caught.value.stream == block

@@ -97,7 +97,7 @@ def test_the_names_that_authors_need_are_at_the_top() -> None:
         "Outcome",
         "TurnHandle",
         "AcceptedTurn",
-        "Enqueued",
+        "Sent",
         "PlannedPart",
         "PlanContext",
         "Channel",

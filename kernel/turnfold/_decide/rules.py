@@ -16,6 +16,7 @@ from turnfold.enums import (
     BlindPolicy,
     Decoration,
     DeliveryClass,
+    Kind,
     PartAct,
     PartEnd,
     Phase,
@@ -222,6 +223,17 @@ def run_is_current(turn: Turn, fence: int, run: int) -> bool:
 def run_is_ours(turn: Turn, fence: int, run: int) -> bool:
     """INV-5: only who runs a turn says how its run ended, aborted or not."""
     return turn.phase is TurnPhase.RUNNING and turn.fence == fence and turn.run == run
+
+
+def over_all_runs(entry: Entry) -> bool:
+    """A block or a tool's message whose key holds over all runs of its turn: no run says
+    it again, so no run takes it back, and it keeps no run from being made again."""
+    return entry.run is None and entry.kind in (Kind.BLOCK, Kind.TOOL)
+
+
+def speaks_in(entry: Entry, run: int) -> bool:
+    """A message that this run has said, or said again under a key over all runs."""
+    return entry.run == run or over_all_runs(entry)
 
 
 def not_answered(turn: Turn) -> bool:

@@ -210,7 +210,7 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     blocks = [
         entry.stream
         for entry in draft.entries(stream)
-        if entry.run == run and entry.kind is Kind.BLOCK
+        if rules.speaks_in(entry, run) and entry.kind is Kind.BLOCK
     ]
     if blocks:
         draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
@@ -335,9 +335,14 @@ def _wake_lanes(draft: UnitOfWork, stream: str) -> None:
 
 
 def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
-    """What earlier runs of a turn left behind, for a handler that resumes."""
+    """What a turn has said so far in earlier runs, or under keys over all runs."""
     run = draft.turn(stream).run
-    return [e for e in draft.entries(stream) if e.run is not None and e.run < run]
+    entries = draft.entries(stream)
+    return [
+        e
+        for e in entries
+        if rules.over_all_runs(e) or (e.run is not None and e.run < run)
+    ]
 
 
 # --- Side effects that a handler remembers, so that a later run does not repeat them ---

@@ -16,6 +16,7 @@ _TIME_SHIFTS = range(40, -10, -10)
 _TWO_DIGITS = tuple(map("".join, product(_DIGITS, repeat=2)))
 ORIGINAL = "message"  # the event of a message that is no edit
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
+_ALL_RUNS = "all"
 
 
 def time_id(now_ms: int, random: bytes) -> str:
@@ -56,13 +57,13 @@ def short_id(stream: str) -> str:
     return stream.partition(":")[2]
 
 
-def reply_entry(turn: str, kind: Kind, run: int, key: str) -> str:
+def reply_entry(turn: str, kind: Kind, run: int | None, key: str) -> str:
     """The one entry that a key of a turn can ever name; finals and notices are once
-    per turn, blocks and tools once per run."""
+    per turn, blocks and tools once per run. `run` is None for a key over all runs."""
     base = short_id(turn)
     if kind in (Kind.FINAL, Kind.NOTICE):
         return f"{ENTRY}{base}.{kind}"
-    return f"{ENTRY}{base}.{run}.{kind}.{_safe(key)}"
+    return f"{ENTRY}{base}.{run or _ALL_RUNS}.{kind}.{_safe(key)}"
 
 
 def _safe(key: str) -> str:

@@ -1,7 +1,7 @@
 """The Kernel for programs without asyncio: the same one, in a thread of its own.
 
-Handlers and channels stay `async def`; they run in that thread. Every call here waits
-for the COMMIT of what it says, as its async twin does.
+Handlers may be plain functions; channels stay `async def`. Every call here waits for the
+COMMIT of what it says, as its async twin does. `receipt(sent.entry_id)` waits for a receipt.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ class BlockingTurn:
     new: bool | None
     _owner: "BlockingKernel"
 
-    def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
-        """Raises TimeoutError."""
-        return self._owner.settled(self.turn_id, timeout_ms)
+    def settled(self, timeout_ms: int | None = None) -> TurnOutcome:
+        """Wait until the turn is over. Raises TimeoutError."""
+        return TurnOutcome(self._owner.settled(self.turn_id, timeout_ms))
 
 
 def _blocking(
@@ -143,6 +143,7 @@ class BlockingKernel:
     redact = _blocking(Kernel.redact)
     declare_restored = _blocking(Kernel.declare_restored)
     settled = _blocking(Kernel.settled)
+    receipt = _blocking(Kernel.receipt)
     at_rest = _blocking(Kernel.at_rest)
 
     def ask(self, question: Callable[[Kernel], Any]) -> Any:

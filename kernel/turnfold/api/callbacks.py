@@ -29,6 +29,7 @@ from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.ends import Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
+from turnfold.api.sent import CURRENT
 from turnfold.api.sources import Sources, UnreadError
 from turnfold.api.telling import AGAIN, say_again
 from turnfold.enums import TurnPhase
@@ -220,6 +221,7 @@ def _asked_wait_ms(error: BaseException) -> int | None:
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:
     """Call a handler. A text or payload that it returns is its reply."""
+    CURRENT.set(handle)  # of this task alone, and of what it begins
     given = await _given(handler, handle)
     await handle.check_awaited()
     if isinstance(given, str | Payload):

@@ -35,6 +35,7 @@ from turnfold._runtime.programs import Decision
 from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.portal import Home
+from turnfold.api.sent import Sent
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import (
@@ -106,6 +107,10 @@ class Commands:
     def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         raise NotImplementedError
 
+    def sent(self, done: Enqueued, key: str | None = None) -> Sent:
+        """An entry as its caller holds it. For the handle of a turn."""
+        raise NotImplementedError
+
     async def accept(
         self, inbound: Update, *, cursor: SourceCursor | None = None
     ) -> AcceptedTurn:
@@ -166,7 +171,7 @@ class Commands:
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
         not_before: int | None = None,
-    ) -> Enqueued:
+    ) -> Sent:
         """Send something without a turn: a notice, a reminder, a tool's result. The
         same `key` again returns the first entry. If this raises, nothing is queued
         and nothing will be sent."""
@@ -191,14 +196,14 @@ class Commands:
             except OwnedError:
                 pass  # not the owner any more: the payload goes to the one who is
             else:
-                return done
+                return self.sent(done)
         command = inbox.enqueue_command(
             intent, self._clock.wall_now(), self.settings.ttl_ms(intent.kind)
         )
         posted = await self._mailbox.post(command)
-        return Enqueued(
-            entry_id=posted.stream, status=Status.QUEUED, new=_perhaps(posted.new)
-        )
+        new = _perhaps(posted.new)
+        done = Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=new)
+        return self.sent(done, command.key)
 
     async def intend(
         self,

@@ -20,11 +20,12 @@ from turnfold._log.ids import reply_entry
 from turnfold._runtime.programs import Decision
 from turnfold._state.turn import Turn
 from turnfold.api.live import Live
+from turnfold.api.sent import Given, Said, Sent, destination, said
+from turnfold.api.threads import BlockingHandle
 from turnfold.enums import (
     BlindPolicy,
     Format,
     Kind,
-    Status,
     TurnOutcome,
     TurnPhase,
 )
@@ -37,7 +38,7 @@ from turnfold.errors import (
     StepInDoubtError,
 )
 from turnfold.inbound import Evidence, Inbound
-from turnfold.messages import Payload, check_enum, check_id, json_value
+from turnfold.messages import Payload, Route, check_enum, check_id, json_value
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -60,19 +61,10 @@ class AcceptedTurn:
     _kernel: "Kernel"
     _key: str | None = None  # of a message that went into the inbox
 
-    async def settled(self, timeout_ms: int | None = None) -> TurnOutcome | None:
+    async def settled(self, timeout_ms: int | None = None) -> TurnOutcome:
         """Wait until the turn is over. Raises TimeoutError."""
-        return await self._kernel.settled(self.turn_id, timeout_ms, key=self._key)
-
-
-@frozen(kw_only=True)
-class Said:
-    """What an earlier run of the same turn has sent, or tried to."""
-
-    entry_id: str
-    kind: Kind
-    status: Status
-    delivered_parts: int
+        end = await self._kernel.settled(self.turn_id, timeout_ms, key=self._key)
+        return TurnOutcome(end)
 
 
 class TurnHandle:
@@ -84,7 +76,8 @@ class TurnHandle:
     ) -> None:
         self._kernel = kernel
         self._turn = turn
-        self._blocks = 0
+        self._blocks = self._sends = 0
+        self._mine: set[str] = set()  # new entries of this run
         self._made: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._steps: dict[str, asyncio.Future[Any]] = {}
         self.inbound = inbound
@@ -94,6 +87,17 @@ class TurnHandle:
     def id(self) -> str:
         """The name of the turn, as every command takes it."""
         return self._turn.stream
+
+    @property
+    def kernel(self) -> "Kernel":
+        """The kernel that runs this turn."""
+        return self._kernel
+
+    @property
+    def blocking(self) -> "BlockingHandle":
+        """The same turn for a plain function, which runs in a thread: each call waits
+        until it is durable, and returns what the async one does."""
+        return BlockingHandle(self, self._kernel.portal())
 
     @property
     def run(self) -> int:
@@ -126,26 +130,52 @@ class TurnHandle:
     async def previous(self) -> Sequence[Said]:
         """What earlier runs have said; for handlers registered with resume=True."""
         entries = await self._append(partial(turns.previous_entries, stream=self.id))
-        return [
-            Said(
-                entry_id=e.stream,
-                kind=e.kind,
-                status=e.status,
-                delivered_parts=len(e.receipts),
-            )
-            for e in entries
-        ]
+        return [said(e) for e in entries if e.stream not in self._mine]
 
     def reply(
         self,
         *payloads: Payload | str,
+        reply_to: Given = ...,
+        thread: Given = ...,
+        route: Route | None = None,
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
-    ) -> Coroutine[Any, Any, Enqueued]:
-        """The answer, once per turn: from here on the outbox owns it."""
+    ) -> Coroutine[Any, Any, Sent]:
+        """The answer, once per turn: from here on the outbox owns it. The other
+        arguments as in `send`."""
+        place = self._place(reply_to, thread, route)
+        how = (place, policy, ttl_ms)
         return self._note(
             "reply",
-            self._say(turns.reply, Kind.FINAL, "final", payloads, policy, ttl_ms),
+            self._say(turns.reply, Kind.FINAL, self.run, "final", payloads, *how),
+        )
+
+    def send(
+        self,
+        *payloads: Payload | str,
+        key: str | None = None,
+        reply_to: Given = ...,
+        thread: Given = ...,
+        route: Route | None = None,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Coroutine[Any, Any, Sent]:
+        """A message of this turn, sent at once, and once over all its runs: a run that
+        comes back after a death gets the same Sent, with its first receipt.
+
+        `key`: its name in the turn; the number of the call in its run by default. If
+        nothing is replied, the last message is the answer.
+        `reply_to`, `thread`: other than those of the answer; None for none of them.
+        `route`: another place altogether. `policy`: what happens if nobody can tell
+        whether it arrived; that of the channel by default. `ttl_ms`: how long it may
+        wait, by its kind in the settings by default.
+
+        Raises StaleRunError if the run may no longer speak for its turn."""
+        self._sends += 1
+        key = str(self._sends) if key is None else check_id("key", key)
+        how = (self._place(reply_to, thread, route), policy, ttl_ms)
+        return self._note(
+            "send", self._say(turns.say, Kind.BLOCK, None, key, payloads, *how)
         )
 
     def live(
@@ -162,22 +192,57 @@ class TurnHandle:
         return Live(self._kernel, self, self._append, written, policy, ttl_ms)
 
     def block(
-        self, *payloads: Payload | str, key: str | None = None
-    ) -> Coroutine[Any, Any, Enqueued]:
-        """A piece of the answer, sent at once. The key defaults to its number."""
-        return self._note(
-            "block",
-            self._say(turns.say, Kind.BLOCK, self._key(key), payloads, None, None),
-        )
+        self,
+        *payloads: Payload | str,
+        key: str | None = None,
+        reply_to: Given = ...,
+        thread: Given = ...,
+        route: Route | None = None,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Coroutine[Any, Any, Sent]:
+        """A piece of the answer, sent at once. With a key it is sent once over all runs,
+        as by `send`; without one the next run says it anew. The other arguments as in
+        `send`."""
+        how = (self._place(reply_to, thread, route), policy, ttl_ms)
+        return self._piece("block", Kind.BLOCK, key, payloads, *how)
 
     def tool(
-        self, *payloads: Payload | str, key: str | None = None
-    ) -> Coroutine[Any, Any, Enqueued]:
-        """A message on what a tool is doing, sent at once."""
-        return self._note(
-            "tool",
-            self._say(turns.say, Kind.TOOL, self._key(key), payloads, None, None),
-        )
+        self,
+        *payloads: Payload | str,
+        key: str | None = None,
+        reply_to: Given = ...,
+        thread: Given = ...,
+        route: Route | None = None,
+        policy: BlindPolicy | None = None,
+        ttl_ms: int | None = None,
+    ) -> Coroutine[Any, Any, Sent]:
+        """A message on what a tool is doing, sent at once. The arguments as in `block`."""
+        how = (self._place(reply_to, thread, route), policy, ttl_ms)
+        return self._piece("tool", Kind.TOOL, key, payloads, *how)
+
+    def _piece(
+        self,
+        call: str,
+        kind: Kind,
+        key: str | None,
+        payloads: Sequence[Payload | str],
+        *how: Any,
+    ) -> Coroutine[Any, Any, Sent]:
+        self._blocks += 1
+        run: int | None = None
+        if key is None:
+            name, run = str(self._blocks), self.run
+        else:
+            name = check_id("key", key)
+        made = self._say(turns.say, kind, run, name, payloads, *how)
+        return self._note(call, made)
+
+    def _place(self, reply_to: Given, thread: Given, route: Route | None) -> Route:
+        home = self.inbound.route
+        if reply_to is ... and thread is ... and route is None:
+            return home  # nearly all
+        return destination(home, reply_to, thread, route)
 
     def _note(self, call: str, made: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """A call without `await` does nothing, and is told at the end of the run."""
@@ -195,26 +260,25 @@ class TurnHandle:
         if left:
             raise NotAwaitedError(turn=self.id, call=left[0][0])
 
-    def _key(self, key: str | None) -> str:
-        self._blocks += 1
-        return check_id("key", key) if key is not None else str(self._blocks)
-
     async def _say(
         self,
         decision: Callable[..., Enqueued],
         kind: Kind,
+        run: int | None,
         key: str,
         payloads: Sequence[Payload | str],
+        route: Route,
         policy: BlindPolicy | None,
         ttl_ms: int | None,
-    ) -> Enqueued:
+    ) -> Sent:
+        """`run`: the one that the key holds in; None for all runs."""
         intent = await self._kernel.intend(
-            entry=reply_entry(self.id, kind, self.run, key),
-            route=self.inbound.route,
+            entry=reply_entry(self.id, kind, run, key),
+            route=route,
             kind=kind,
             payloads=payloads,
             turn=self.id,
-            run=self.run,
+            run=run,
             key=key,
             policy=policy,
             ttl_ms=ttl_ms,
@@ -222,7 +286,9 @@ class TurnHandle:
         done: Enqueued = await self._append(
             partial(decision, stream=self.id, run=self.run, intent=intent)
         )
-        return done
+        if done.new:
+            self._mine.add(done.entry_id)
+        return self._kernel.sent(done)
 
     async def _append(self, decision: Decision) -> Any:
         try:

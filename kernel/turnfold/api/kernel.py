@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, overload
 
 from turnfold._decide import operator
 from turnfold._decide.accepting import Acceptance
+from turnfold._decide.outbox import Enqueued
 from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWork
 from turnfold._log.ids import GATE, account_scope, time_id
 from turnfold._runtime import scheduler
@@ -33,6 +34,7 @@ from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.portal import Home, Portal
+from turnfold.api.sent import Sent
 from turnfold.api.sources import Reader, Sources
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
@@ -43,7 +45,7 @@ from turnfold.api.telling import (
     say_standby,
     say_working,
 )
-from turnfold.api.waiting import CLOSABLE, Waiting, tell
+from turnfold.api.waiting import CLOSABLE, Waiting, stands, tell
 from turnfold.clock import LEAD_MS, Clock
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
@@ -564,6 +566,16 @@ class Kernel(Waiting, Commands, Health):
             key=key,
         )
 
+    def sent(self, done: Enqueued, key: str | None = None) -> Sent:
+        return Sent(
+            entry_id=done.entry_id,
+            status=done.status,
+            new=done.new,
+            differs=done.differs,
+            _kernel=self,
+            _key=key,
+        )
+
     def _new_id(self) -> str:
         return time_id(self._clock.now(), self._entropy.randbytes(16))
 
@@ -573,7 +585,7 @@ class Kernel(Waiting, Commands, Health):
         for stream, state in commit.moved.items():
             if isinstance(state, Turn) and _unwanted(state):
                 self._handlers.stop(stream)
-            if stream in waiters and isinstance(state, CLOSABLE) and not state.open:
+            if stream in waiters and isinstance(state, CLOSABLE) and stands(state):
                 tell(waiters.pop(stream), state)
         self.hooks.tell(commit)
 

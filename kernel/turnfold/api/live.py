@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from turnfold._decide import turns
-from turnfold._decide.outbox import Enqueued
 from turnfold._log.ids import reply_entry
 from turnfold._runtime.calls import report
 from turnfold._runtime.programs import Decision
+from turnfold.api.sent import Sent
 from turnfold.enums import BlindPolicy, FailureClass, Format, Kind
 from turnfold.messages import Payload, Text, check_text
 from turnfold.ports.channel import Accepted, Outcome, Rejected
@@ -55,7 +55,7 @@ class Live:
         self._task: asyncio.Task[None] | None = None
         self._pace_s = 1.0
         self._unsure = False
-        self._sealed: Enqueued | None = None
+        self._sealed: Sent | None = None
 
     @property
     def text(self) -> str:
@@ -72,7 +72,7 @@ class Live:
         self._text = [check_text("text", text)]
         self._news.set()
 
-    async def seal(self, *payloads: Payload | str) -> Enqueued:
+    async def seal(self, *payloads: Payload | str) -> Sent:
         """End the reply and hand it over to the outbox, once; a second call returns the
         same. `payloads`: the whole answer, which begins with a text; without any it is
         the text so far.

@@ -9,9 +9,13 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.portal import Home
-from turnfold.enums import TurnOutcome
+from turnfold.api.sent import receipt_of
+from turnfold.enums import Phase, Status, TurnOutcome
 from turnfold.errors import NotFoundError, NotOpenError, OwnedError
+from turnfold.inspect import Inspect
+from turnfold.inspect.views import EntryView
 from turnfold.messages import check_id, check_timeout
+from turnfold.ports.channel import Receipt
 from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
@@ -32,22 +36,48 @@ class Waiting:
         """The open store. Raises NotOpenError."""
         raise NotImplementedError
 
+    @property
+    def inspect(self) -> Inspect:
+        """Typed queries: what happened to a message, and what happens next."""
+        raise NotImplementedError
+
     def _open_driver(self) -> Driver:
         raise NotImplementedError
 
     async def settled(
         self, stream: str, timeout_ms: int | None = None, *, key: str | None = None
-    ) -> TurnOutcome | None:
-        """Wait until a turn or an entry is closed. Returns the outcome of a turn, None
-        for an entry. `timeout_ms`: how long, None for ever. `key`: the dedupe key of a
-        message that another process posted as `stream`; the worker may have known it
-        as another turn. Raises TimeoutError, NotFoundError and NotOpenError."""
+    ) -> TurnOutcome | Status:
+        """Wait until a turn or an entry is closed. Returns the outcome of a turn, and
+        the status of an entry: `delivered`, `failed_terminal` or `aborted`.
+        `timeout_ms`: how long, None for ever. `key`: the dedupe key of a message that another process
+        posted as `stream`; the worker may have known it as another turn. Raises
+        TimeoutError, NotFoundError and NotOpenError."""
         check_id("stream", stream)
         wait = check_timeout(timeout_ms)
         if wait is None:
-            return await self._closed(stream, key)
+            return _end_in(await self._closed(stream, key))
         async with asyncio.timeout(wait / 1000):
-            return await self._closed(stream, key)
+            return _end_in(await self._closed(stream, key))
+
+    async def receipt(
+        self, entry: str, timeout_ms: int | None = None, *, key: str | None = None
+    ) -> Receipt:
+        """Wait for the platform's proof of an entry. Its `ids` are those of all parts.
+        `timeout_ms`: how long, None for ever. `key`: the caller's key of a payload that
+        another process posted as `entry`. Raises NotDeliveredError for an entry that
+        ended undelivered or is parked, and what `settled` raises."""
+        check_id("entry", entry)
+        wait = check_timeout(timeout_ms)
+        if not entry.startswith(ENTRY):
+            raise NotFoundError(what="entry", id=entry)
+        async with asyncio.timeout(None if wait is None else wait / 1000):
+            end = await self._closed(entry, key, parked=True)
+            if isinstance(end, Summary):
+                seen = await self.inspect.show(end.stream)
+                assert isinstance(seen, EntryView)  # noqa: S101  by its name
+                return receipt_of(seen)
+        assert isinstance(end, Entry)  # noqa: S101  by its name
+        return receipt_of(end)
 
     async def at_rest(self, timeout_ms: int | None = None) -> None:
         """Wait until nothing is open but what waits for a person: parked entries and
@@ -71,27 +101,31 @@ class Waiting:
         await driver.flusher.rested()
         return driver.book.at_rest()
 
-    async def _closed(self, stream: str, key: str | None) -> TurnOutcome | None:
+    async def _closed(
+        self, stream: str, key: str | None, *, parked: bool = False
+    ) -> Entry | Turn | Summary:
+        """`parked`: an entry that waits for a person will do, too."""
         self._home.check()
         if not stream.startswith((ENTRY, TURN)):
             raise NotFoundError(what="turn or entry", id=stream)
         while self._state in ("open", "draining"):
             if self._owns:
                 try:
-                    state = await self._awaited(stream)
+                    state = await self._awaited(stream, parked=parked)
                 except (NotFoundError, OwnedError):
                     pass  # it may lie in the inbox
                 else:
-                    if isinstance(state, CLOSABLE):
-                        return state.outcome if isinstance(state, Turn) else None
+                    if isinstance(state, CLOSABLE) and _over(state, parked=parked):
+                        return state
                     continue
-            row = await self._seen_closed(stream, key)
+            row = await self._seen_closed(stream, key, parked=parked)
             if row is not None:
-                return _outcome_in(row)
+                return row
         raise NotOpenError(state=self._state)
 
-    async def _awaited(self, stream: str) -> State | None:
-        """The state of a stream once it is closed; None if the waiting was cut short.
+    async def _awaited(self, stream: str, *, parked: bool) -> State | None:
+        """The state of a stream once it is closed, or parked perhaps; None if the
+        waiting was cut short.
         The waiter is there before the question, so no end can pass between them."""
         closed: asyncio.Future[State | None]
         closed = asyncio.get_running_loop().create_future()
@@ -101,13 +135,15 @@ class Waiting:
             state = await self._open_driver().state(stream)
             if not isinstance(state, CLOSABLE):
                 raise NotFoundError(what="turn or entry", id=stream)
-            return await closed if state.open else state
+            return state if _over(state, parked=parked) else await closed
         finally:
             _drop(waiters, closed)
             if not waiters and self._waiters.get(stream) is waiters:
                 del self._waiters[stream]
 
-    async def _seen_closed(self, stream: str, key: str | None) -> Summary | None:
+    async def _seen_closed(
+        self, stream: str, key: str | None, *, parked: bool
+    ) -> Summary | None:
         """For a stream that memory does not have, because another process owns the
         store or because the command that makes it lies in the inbox: its row when it is
         closed, or None after a short wait. Raises NotFoundError."""
@@ -116,7 +152,8 @@ class Waiting:
         if row is None and stream not in found.waiting:
             # It left the inbox between two reads, or as a message that was known.
             row = await self._logged(stream, key)
-        if row is not None and not row.open:
+        waits = parked and row is not None and row.phase == Phase.PARKED
+        if row is not None and (waits or not row.open):
             return row
         await asyncio.sleep(_CLIENT_POLL_S)
         return None
@@ -140,11 +177,24 @@ class Waiting:
         self._waiters.clear()
 
 
-def _outcome_in(row: Summary) -> TurnOutcome | None:
-    """The outcome of a closed turn, as its summary says it."""
-    if not row.stream.startswith(TURN) or row.reason is None:
-        return None
-    return TurnOutcome(row.reason)
+def stands(state: Entry | Turn) -> bool:
+    """Closed, or parked: somebody may wait for this."""
+    return not state.open or state.phase is Phase.PARKED
+
+
+def _over(state: Entry | Turn, *, parked: bool) -> bool:
+    return stands(state) if parked else not state.open
+
+
+def _end_in(end: Entry | Turn | Summary) -> TurnOutcome | Status:
+    """How a turn or an entry ended, as its state or its row says it."""
+    if isinstance(end, Entry):
+        return end.status
+    if isinstance(end, Turn):
+        return TurnOutcome(str(end.outcome))
+    if end.stream.startswith(TURN):
+        return TurnOutcome(str(end.reason))
+    return Phase(end.phase).status
 
 
 def _drop(

@@ -176,9 +176,10 @@ def check_queued(event: o.OutboxEvent, say: Say) -> None:
         return  # the fold refuses it
     if event.expires_at <= 0:
         say(Rule.EXPIRY, "it has no expiry")
-    scoped = isinstance(event, o.Queued) and event.turn is not None
-    if scoped and event.kind in _OF_A_RUN and not getattr(event, "run", None):
-        say(Rule.ONE_TURN, f"a {event.kind} of a turn that names no run")
+    if isinstance(event, o.Queued) and event.turn is not None:
+        scoped = event.run if event.run is not None else event.key
+        if event.kind in _OF_A_RUN and not scoped:
+            say(Rule.ONE_TURN, f"a {event.kind} of a turn, without a run or a key")
 
 
 def check_entry(before: Entry, event: o.OutboxEvent, at: int, say: Say) -> None:

@@ -75,6 +75,8 @@ SMALL: Final = (
     Scenario(name="silent", silent=True, blocks=1, crashes=2),
     Scenario(name="speechless", silent=True, crashes=2),
     Scenario(name="not-resumed", resumes=False, blocks=1, crashes=2),
+    Scenario(name="sends", resumes=False, sends=2, crashes=2),
+    Scenario(name="sends-abort", sends=1, abort=True, crashes=1, faults=1),
     Scenario(name="few-runs", runs=1, blocks=1, crashes=2),
     Scenario(name="stale-blocks", messages=2, blocks=1, faults=1, fates=("limited",)),
     Scenario(

@@ -34,8 +34,9 @@ class Scenario:
     """Read only. `faults`: how many answers of the platform go wrong, each in one of
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
     `abort`: a user stops the first turn at some step, any step. `parts`: of each
-    reply. `blocks` before it. `live`: it grows first, and is sealed last. `silent`: the handler says nothing. `down_ms`: how long
-    a crashed process stays away. `client`: a second process enqueues, and makes the
+    reply. `blocks` before it, and `sends`: messages under keys over all runs. `live`: it
+    grows first, and is sealed last. `silent`: the handler says nothing. `down_ms`: how
+    long a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
     step, when its successor has done anything, or all. `weaker`: after a crash the
@@ -49,6 +50,7 @@ class Scenario:
     messages: int = 1
     parts: int = 1
     blocks: int = 0
+    sends: int = 0
     silent: bool = False
     live: bool = False
     prepares: bool = False
@@ -120,7 +122,8 @@ class Scenario:
         """True if every reply must arrive: the class allows it, nothing cuts it short."""
         limited = self.abort or self.ttl_ms < HOUR or self.attempts < 8
         unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
-        short = self.deaths < 100 or self.runs < 100 or not self.resumes
+        stops = self.blocks > 0 and not self.resumes
+        short = self.deaths < 100 or self.runs < 100 or stops
         short = short or self.weaker is not None
         keyed_only = self.classes == (DeliveryClass.KEYED,)
         windowed = keyed_only and self.window_ms < WINDOW_MS

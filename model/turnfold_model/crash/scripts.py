@@ -108,7 +108,7 @@ def abort(turn: str) -> Post:
 def handler(
     scenario: Scenario, desk: AttachedChannel, turn: Turn, call: CallHandler
 ) -> Program:
-    """Blocks, then the reply; a store that fails is an exception of the handler."""
+    """Messages over all runs, blocks, then the reply; a store that fails is an exception of the handler."""
 
     def intent(kind: Kind, number: int = 0) -> Intent:
         return _intent(scenario, desk, turn, call.run, kind, number)
@@ -121,6 +121,9 @@ def handler(
             empty = replace(intent(Kind.FINAL), packed=(), plan=None, run=None)
             yield Append(partial(grows, intent=empty))
             yield Wait(_PAUSE_MS)
+        for number in range(scenario.sends):
+            kept = _intent(scenario, desk, turn, None, Kind.BLOCK, number)
+            yield Append(partial(spoken, intent=kept))
         for number in range(scenario.blocks):
             yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
         if not scenario.silent:
@@ -140,7 +143,7 @@ def _intent(
     scenario: Scenario,
     desk: AttachedChannel,
     turn: Turn,
-    run: int,
+    run: int | None,
     kind: Kind,
     number: int,
 ) -> Intent:

@@ -320,13 +320,6 @@ RECOVERY: Final = (
         "test:contract/test_behaviour_accept.py::what_the_store_refuses",
     ),
     _broken(
-        "who waits for an end is woken by any move",
-        "turnfold.api.kernel:Kernel._saw",
-        "stream in waiters and isinstance(state, CLOSABLE) and not state.open",
-        "stream in waiters",
-        "test:contract/test_behaviour_turns.py",
-    ),
-    _broken(
         "no settle time: a look-up counts at once",
         f"{_SENDER}._unsettled",
         "",

@@ -15,6 +15,7 @@ from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.recovery import RECOVERY
+from turnfold_model.mutants.sending import SENDING
 from turnfold_model.mutants.store import STORE
 from turnfold_model.mutants.waiting import WAITING
 
@@ -443,5 +444,6 @@ MUTANTS: Final = (
     *INBOUND,
     *BLAME,
     *EDITING,
+    *SENDING,
     *STORE,
 )

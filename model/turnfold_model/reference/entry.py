@@ -68,7 +68,8 @@ def _begun(data: Record, phase: str) -> Entry:
 
 def queued(data: Record) -> Entry:
     if data.get("turn") is not None and data.get("kind") in ("block", "tool"):
-        whole(data, "run", 1)  # keys of blocks and tools are scoped by run
+        # A key of a block or a tool's message holds in its run, or over all runs.
+        words(data, "key") if data.get("run") is None else whole(data, "run", 1)
     return replace(_begun(data, "queued"), live=bool(data.get("live")))
 
 

@@ -75,6 +75,7 @@ class Talker(Process):
         talk = evolve(
             self.scenario,
             blocks=(0, 1, 2, 0, 1, 0)[style],
+            sends=(0, 0, 1, 0, 0, 1)[style],
             silent=style in (2, 3),
             parts=(1, 3, 1, 1, 2, 1)[style],
         )

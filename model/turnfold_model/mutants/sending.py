@@ -1,0 +1,94 @@
+"""The mutants of what a handler sends, and of waits for what became of it."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_TURNS = "turnfold._decide.turns"
+_WAITS = "turnfold.api.waiting"
+_TEST = "test:contract/test_sends.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "decision", where, old, new, *killers)
+
+
+SENDING: Final = (
+    _broken(
+        "what is sent over all runs forbids another run",
+        f"{_TURNS}:_told_twice",
+        "e.run is not None and e.run > turn.forgiven and not rules.nothing_seen(e)",
+        "not rules.nothing_seen(e)",
+        "crash:sends",
+    ),
+    _broken(
+        "what is sent over all runs is taken back by the next run",
+        f"{_TURNS}:_drop_unsent",
+        "entry.run is None or entry.run > turn.run",
+        "entry.run is not None and entry.run > turn.run",
+        f"{_TEST}::is_sent_after_a_failed_run",
+    ),
+    _broken(
+        "a key over all runs names another entry in each run",
+        "turnfold.api.handle:TurnHandle._say",
+        "reply_entry(self.id, kind, run, key)",
+        "reply_entry(self.id, kind, self.run, key)",
+        f"{_TEST}::gets_the_first_sent",
+    ),
+    _broken(
+        "a message over all runs is no answer",
+        "turnfold._decide.rules:speaks_in",
+        "entry.run == run or over_all_runs(entry)",
+        "entry.run == run",
+        f"{_TEST}::the_last_send_is_the_answer",
+    ),
+    _broken(
+        "a message of an earlier run counts as said by this one",
+        "turnfold._decide.rules:over_all_runs",
+        "entry.run is None and entry.kind in (Kind.BLOCK, Kind.TOOL)",
+        "True",
+        f"{_TEST}::a_block_of_an_earlier_run",
+    ),
+    _broken(
+        "what this run has sent counts as said before",
+        "turnfold.api.handle:TurnHandle._say",
+        "if done.new:",
+        "if False:",
+        f"{_TEST}::in_its_thread",
+    ),
+    _broken(
+        "a wait for a receipt does not notice that its entry is parked",
+        f"{_WAITS}:stands",
+        "not state.open or state.phase is Phase.PARKED",
+        "not state.open",
+        f"{_TEST}::ends_when_the_entry_is_parked",
+    ),
+    _broken(
+        "a wait for the end takes a parked entry for one",
+        f"{_WAITS}:_over",
+        "stands(state) if parked else not state.open",
+        "stands(state)",
+        f"{_TEST}::ends_when_the_entry_is_parked",
+    ),
+    _broken(
+        "a failed entry has a receipt",
+        "turnfold.api.sent:receipt_of",
+        "entry.phase is Phase.DELIVERED",
+        "True",
+        f"{_TEST}::apart",
+    ),
+    _broken(
+        "the place that a call names is ignored",
+        "turnfold.api.sent:destination",
+        "evolve(route or home, **given)",
+        "home",
+        f"{_TEST}::where_it_answers",
+    ),
+    _broken(
+        "a handler runs under no turn",
+        "turnfold.api.callbacks:_answer",
+        "CURRENT.set(handle)",
+        "pass",
+        f"{_TEST}::asks_for_the_turn",
+    ),
+)
