@@ -1,15 +1,18 @@
 """Gates: an account, a conversation or a route that is held back, and let go again."""
 
+from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed, GateOpened
-from turnfold._log.ids import GATE, account_scope, gate_for
+from turnfold._log.ids import GATE, account_scope, gate_for, gate_of_place
 from turnfold._state.entry import Entry
-from turnfold._state.fold import Gate
+from turnfold._state.fold import PERSON, Gate
 from turnfold.enums import FailureClass, GateScope
+from turnfold.errors import InvalidInputError
 from turnfold.ports.channel import CannotTell, Rejected
 
 _SHORTEST_MS = 100
+_NO_PLACE = "is neither channel/account nor channel/account/conversation"
 
 
 def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
@@ -21,6 +24,8 @@ def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
     until = draft.now + _wait(draft, lane, outcome)
     name = gate_for(lane, scope)
     gate = draft.gate(name)
+    if rules.held_by_a_person(gate, draft.now):
+        return
     if gate is not None and gate.holds(draft.now):
         known = gate.reason == outcome.failure and outcome.retry_after_ms is None
         if known or _longer(gate.until, until):
@@ -78,11 +83,13 @@ def unanswered(draft: UnitOfWork, entry: Entry, said: CannotTell) -> int | None:
 
 def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
     """The gates that hold accounts back since an earlier worker. A platform that asked
-    for a wait gets its wait."""
+    for a wait gets its wait, and what a person holds back waits for a person."""
     return [
         gate
         for gate in draft.closed_gates()
-        if gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)
+        if gate.reason != FailureClass.RATE_LIMITED
+        and not rules.held_by_a_person(gate, draft.now)
+        and gate.holds(draft.now)
     ]
 
 
@@ -109,9 +116,11 @@ def connected(
     why: str = "",
 ) -> None:
     """An account works again: nothing waits any longer. `by`: the person who says so;
-    None for the embedder."""
+    None for the embedder, who cannot open what a person holds back."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
+    if by is None and rules.held_by_a_person(gate, draft.now):
+        return
     if gate is not None and gate.closed:
         open_gate(draft, name, "connected", by, why)
 
@@ -130,5 +139,22 @@ def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
     """The embedder knows that an account cannot send: hold it, spend nothing."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
+    if rules.held_by_a_person(gate, draft.now):
+        return
     if gate is None or not gate.holds(draft.now) or gate.until is not None:
         draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))
+
+
+def hold_back(
+    draft: UnitOfWork, stream: str, by: str, why: str = "", for_ms: int | None = None
+) -> str:
+    """A person holds an account or a conversation back, whatever held it before. Returns
+    the name of the gate. `for_ms`: so long; None: until a person opens it."""
+    name = gate_of_place(stream)
+    words = name.removeprefix(GATE).split("/")
+    if not 2 <= len(words) <= 4 or "" in words[:3]:
+        raise InvalidInputError(field="place", problem=f"{stream:.80} {_NO_PLACE}")
+    note = why[:_NOTE] or None
+    until = None if for_ms is None else draft.now + for_ms
+    draft.emit(name, GateClosed(reason=PERSON, until=until, by=by, note=note))
+    return name

@@ -6,6 +6,7 @@ owner dies between reading and logging it.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from turnfold._decide import (
     gates,
     operator,
     outbox,
+    seen,
 )
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._decide.command_data import (
@@ -249,7 +251,8 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     turn = command.stream.startswith(TURN)
     stop = operator.abort_turn if turn else operator.abort_entry
     reason = AbortReason(data["reason"])
-    done: Abortion = stop(draft, command.stream, reason, data["by"], data["why"])
+    said = {"reason": reason, "by": data["by"], "why": data["why"]}
+    done: Abortion = seen.act(draft, stop, command.stream, data["seen"], **said)
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
@@ -274,10 +277,14 @@ def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
 
 
 def _operate(decision: Callable[..., Any]) -> _Act:
-    def act(draft: UnitOfWork, command: Command, data: Any) -> Any:
-        return decision(draft, stream=command.stream, **data)
+    return partial(_operated, decision)
 
-    return act
+
+def _operated(
+    decision: Callable[..., Any], draft: UnitOfWork, command: Command, data: Any
+) -> Any:
+    version = data.pop("seen", None)
+    return seen.act(draft, decision, command.stream, version, **data)
 
 
 _ACTS: Mapping[str, _Act] = MappingProxyType(
@@ -291,6 +298,7 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "retry": _operate(operator.retry),
         "discard": _operate(operator.discard),
         "let_go": _operate(operator.let_go),
+        "hold_back": _operate(gates.hold_back),
         "redrive": _operate(operator.redrive),
         "resolve": _operate(operator.resolve),
         "acknowledge": _operate(operator.acknowledge),

@@ -19,9 +19,9 @@ from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import digests_of, left_of
 from turnfold._log.events import Restored
-from turnfold._log.ids import GATE, account_scope, gates_of
+from turnfold._log.ids import gate_of_place, gates_of
 from turnfold._state.entry import SPOILED, Entry
-from turnfold._state.fold import STORE, State, family
+from turnfold._state.fold import PERSON, STORE, State, family
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     AbortReason,
@@ -147,9 +147,10 @@ def bounce(draft: UnitOfWork, stream: str, part: int, detail: str = "") -> None:
     after_close(draft, draft.emit(stream, event))
 
 
-def redact(draft: UnitOfWork, stream: str, by: str) -> None:
+def redact(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
     """Erase the bodies of what is over; a turn takes its entries with it. What was
     erased before is left alone, unless something has come since."""
+    note = why[:_NOTE] or None
     turn = draft.turn(stream) if family(stream) == "turn" else None
     if turn is None:
         entries = [draft.entry(stream)]
@@ -160,9 +161,9 @@ def redact(draft: UnitOfWork, stream: str, by: str) -> None:
         _over(entry)
     _load_bodies(draft, [stream, *(e.stream for e in entries)])
     for entry in entries:
-        _redact(draft, entry, o.Redacted(by=by))
+        _redact(draft, entry, o.Redacted(by=by, note=note))
     if turn is not None:
-        _redact(draft, turn, t.TurnRedacted(by=by))
+        _redact(draft, turn, t.TurnRedacted(by=by, note=note))
 
 
 def _load_bodies(draft: UnitOfWork, streams: Iterable[str]) -> None:
@@ -495,8 +496,9 @@ def _hold(draft: UnitOfWork, turn: Turn) -> None:
 
 
 def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
-    """Open what holds a stream back: the gates of an entry, of a turn's entries, of an
-    account (`channel/account`), or one gate by its name; and let a held turn run.
+    """Open what holds a stream back: the gates of an entry, of a turn's entries, of a
+    place (`channel/account`, `channel/account/conversation`), or one gate by its name;
+    and let a held turn run.
 
     Returns the names of what was opened. Raises RuleBrokenError if nothing was closed.
     """
@@ -507,7 +509,7 @@ def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
     for name in _gates_before(draft, stream):
         gate = draft.gate(name)
         if gate is not None and gate.holds(draft.now):
-            open_gate(draft, name, "operator", by, why)
+            open_gate(draft, name, PERSON, by, why)
             opened.append(name)
     if not opened:
         raise RuleBrokenError(stream=stream, rule="let_go", why="nothing holds it back")
@@ -524,8 +526,7 @@ def _gates_before(draft: UnitOfWork, stream: str) -> list[str]:
             names = draft.entries_of(stream)
             entries = all_of(partial(draft.entry, name) for name in names)
         case _:
-            channel, _, account = stream.partition("/")
-            return [f"{GATE}{account_scope(channel, account)}"]
+            return [gate_of_place(stream)]
     names = [gate for entry in entries for gate in gates_of(entry.lane)]
     return list(dict.fromkeys(names))
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
 from turnfold._state.entry import Entry
+from turnfold._state.fold import PERSON, Gate, State
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     BlindPolicy,
@@ -23,6 +24,16 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.ports.channel import PartClass
+
+
+def as_seen(state: State | None, seen: int | None) -> bool:
+    """A person decided on what that person saw: `seen` is the version of the stream."""
+    return seen is None or (state is not None and state.version == seen)
+
+
+def held_by_a_person(gate: Gate | None, now: int) -> bool:
+    """No failure, no reconnection and no new worker moves this gate; a person does."""
+    return gate is not None and gate.reason == PERSON and gate.holds(now)
 
 
 def not_expired(entry: Entry, now: int) -> bool:

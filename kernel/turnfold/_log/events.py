@@ -187,7 +187,10 @@ class Resubmitted(Fact, frozen=True, kw_only=True):
 
 
 class TurnRedacted(Fact, frozen=True, kw_only=True):
+    """`note`: why; a stream that is erased keeps no bodies, so the text stands here."""
+
     by: str
+    note: str | None = None
 
 
 TurnEvent = (
@@ -217,10 +220,13 @@ TurnEvent = (
 
 
 class GateClosed(Fact, frozen=True, kw_only=True):
-    """Nothing in this scope is attempted until then, or until it is opened."""
+    """Nothing in this scope is attempted until then, or until it is opened. `by` and
+    `note`: the person who holds it back, and why; the reason is then `operator`."""
 
     reason: str
     until: Integer | None = None
+    by: str | None = None
+    note: str | None = None
 
 
 class GateOpened(Fact, frozen=True, kw_only=True):

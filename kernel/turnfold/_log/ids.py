@@ -103,6 +103,14 @@ def gates_of(lane: str) -> tuple[str, str, str]:
     return wide, f"{wide}/{conversation}", f"{GATE}{lane}"
 
 
+def gate_of_place(place: str) -> str:
+    """The gate of `channel/account` or `channel/account/conversation`. A place whose
+    names hold a slash is given by the name of its gate."""
+    if place.startswith(GATE):
+        return place
+    return GATE + "/".join(escape(name) for name in place.split("/", 2))
+
+
 def gate_for(lane: str, scope: GateScope) -> str:
     account, conversation, route = gates_of(lane)
     match scope:

@@ -317,7 +317,10 @@ class LaneYielded(Fact, frozen=True, kw_only=True):
 
 
 class Redacted(Fact, frozen=True, kw_only=True):
+    """`note`: why; a stream that is erased keeps no bodies, so the text stands here."""
+
     by: str
+    note: str | None = None
 
 
 OutboxEvent = (

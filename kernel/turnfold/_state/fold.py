@@ -40,6 +40,9 @@ class Gate:
         return self.closed and (self.until is None or now < self.until)
 
 
+PERSON = "operator"  # the reason of a gate that a person has closed or opened
+
+
 @frozen(kw_only=True)
 class Cursor:
     stream: str

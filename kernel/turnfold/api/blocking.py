@@ -133,6 +133,7 @@ class BlockingKernel:
     retry = _blocking(Kernel.retry)
     discard = _blocking(Kernel.discard)
     let_go = _blocking(Kernel.let_go)
+    hold_back = _blocking(Kernel.hold_back)
     redrive = _blocking(Kernel.redrive)
     resolve = _blocking(Kernel.resolve)
     acknowledge = _blocking(Kernel.acknowledge)

@@ -7,8 +7,9 @@ a moment, applies the inbox, sends nothing, and gives the store back.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,12 +29,14 @@ from turnfold.errors import (
     DamagedError,
     MissingBodyError,
     RequestedError,
+    TurnfoldError,
     UsageError,
 )
 from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
 
 _POLL_S = 0.02
 _INBOX = 1_000  # commands of the inbox that are looked through
+_PAGE = 100  # commands that are applied in one commit
 PATIENCE_S = 5.0  # how long a caller waits for the answer of a worker
 
 
@@ -83,31 +86,54 @@ class Mailbox:
         Raises the error that the owner met, or RequestedError if no worker has answered
         after five seconds; the command is then still in the inbox and will be done.
         """
-        await self.post(command)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE_S
-        answer = await self._answer(command.id)
-        while answer is None and loop.time() < until:
-            await self._apply_alone()
-            answer = await self._answer(command.id)
-            if answer is None:
-                await asyncio.sleep(_POLL_S)
-                answer = await self._answer(command.id)
-        if answer is None:
-            waited = int(PATIENCE_S * 1000)
-            raise RequestedError(
-                path=self._store.address, command=command.kind, waited_ms=waited
-            )
-        return result_of(answer.data)
+        (answer,) = await self.ask_all((command,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def _answer(self, command_id: str) -> Answer | None:
-        found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))
-        return found.answers[command_id]
+    async def ask_all(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """Post commands in one transaction and wait for all answers, in their order; the
+        error that the owner met is the answer to its command. Raises RequestedError if
+        none has come for five seconds; what is left is still in the inbox."""
+        await self._store.post(commands)
+        self._ring()
+        loop = asyncio.get_running_loop()
+        found: dict[str, Any] = {}
+        until = loop.time() + PATIENCE_S
+        while left := [c for c in commands if c.id not in found]:
+            answered = await self._answers(left)
+            if answered:
+                found |= answered
+                until = loop.time() + PATIENCE_S
+                continue
+            if loop.time() >= until:
+                raise self._nobody(left[0])
+            await self._apply_alone()
+            if not (await self._answers(left[:1])):
+                await asyncio.sleep(_POLL_S)
+        return [found[command.id] for command in commands]
+
+    def _nobody(self, command: Command) -> RequestedError:
+        waited = int(PATIENCE_S * 1000)
+        path = self._store.address
+        return RequestedError(path=path, command=command.kind, waited_ms=waited)
+
+    async def _answers(self, commands: Sequence[Command]) -> dict[str, Any]:
+        wanted = Wanted(answers=frozenset(command.id for command in commands))
+        answers = (await self._store.fetch(wanted)).answers
+        return {name: _result(a) for name, a in answers.items() if a is not None}
 
     async def waits(self, command_id: str) -> bool:
         """True while a command lies in the inbox."""
         found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))
         return command_id in found.waiting
+
+
+def _result(answer: Answer) -> Any:
+    try:
+        return result_of(answer.data)
+    except TurnfoldError as exc:
+        return exc
 
 
 # --- Doing the commands of an inbox where no worker lives ---
@@ -158,10 +184,7 @@ class Alone:
                     self._store.address,
                 )
                 return
-            for command in await self._store.inbox():
-                if command.kind == inbox.DECLARE:
-                    return  # for the next worker, before all that was posted later
-                await self._apply_one(journal, command)
+            await self._empty(journal)
         finally:
             self._ownership.release()
 
@@ -169,12 +192,30 @@ class Alone:
         """Nothing is attempted and no turn starts: nobody would go on with it."""
         return replace(self._context(), fence=None, runs=False)
 
-    async def _apply_one(self, journal: Committer, command: Command) -> None:
-        commit = await journal.commit([partial(inbox.apply, command=command)])
-        error = commit.results[0].error
-        if isinstance(error, UsageError) and command.answer:
-            decision = partial(inbox.refuse, command=command, error=error)
-            commit = await journal.commit([decision])
-            error = commit.results[0].error
-        if error is not None:
-            _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)
+    async def _empty(self, journal: Committer) -> None:
+        """Apply all that waits, many commands in one commit."""
+        unfit: set[str] = set()
+        while True:
+            found = await self._store.inbox(_PAGE + len(unfit))
+            fit = [command for command in found if command.id not in unfit]
+            mine = list(takewhile(lambda c: c.kind != inbox.DECLARE, fit))
+            if not mine:
+                return  # a declaration is for the next worker, before all posted later
+            unfit |= await self._apply_all(journal, mine)
+
+    async def _apply_all(
+        self, journal: Committer, commands: Sequence[Command]
+    ) -> set[str]:
+        """The ids of those that cannot be applied: they stay in the inbox."""
+        doing = [partial(inbox.apply, command=command) for command in commands]
+        unfit = set()
+        results = (await journal.commit(doing)).results
+        for command, result in zip(commands, results, strict=True):
+            error = result.error
+            if isinstance(error, UsageError) and command.answer:
+                refusal = partial(inbox.refuse, command=command, error=error)
+                error = (await journal.commit([refusal])).results[0].error
+            if error is not None:
+                _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)
+                unfit.add(command.id)
+        return unfit

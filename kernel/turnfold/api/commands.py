@@ -18,7 +18,6 @@ from turnfold._decide import (
     outbox,
 )
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
-from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.schedule import LIVE_KIND
 from turnfold._log.bodies import pack
@@ -39,7 +38,6 @@ from turnfold.api.sent import Sent
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import (
-    AbortReason,
     BlindPolicy,
     Kind,
     Status,
@@ -62,8 +60,6 @@ from turnfold.messages import (
 )
 from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
-
-_VERDICTS = ("delivered", "not_sent", "resend", "give_up")
 
 
 class Commands:
@@ -286,34 +282,6 @@ class Commands:
         check_ms("ttl_ms", self._clock.wall_now() + ttl_ms)
         return ttl_ms
 
-    async def abort(
-        self, stream: str, *, by: str | None = None, why: str = ""
-    ) -> Abortion:
-        """Stop a turn or an entry. Says honestly if it is too late."""
-        return await self._stop(stream, AbortReason.USER, by, why)
-
-    async def supersede(
-        self, turn: str, *, by: str | None = None, why: str = ""
-    ) -> Abortion:
-        """Stop a turn because something newer replaces it."""
-        return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
-
-    async def _stop(
-        self, stream: str, reason: AbortReason, by: str | None, why: str
-    ) -> Abortion:
-        stream = await self._whole("stream", stream)
-        turn = stream.startswith(TURN)
-        decision = operator.abort_turn if turn else operator.abort_entry
-        by = check_optional_id("by", by)
-        said: dict[str, Any] = {"reason": reason, "by": by}
-        said["why"] = check_text("why", why)
-        decide = partial(decision, stream=stream, **said)
-        try:
-            done = await self._do(decide, "abort", stream, said)
-        except RequestedError:
-            return Abortion(aborted=False, status="requested")
-        return done if isinstance(done, Abortion) else Abortion(**done)
-
     async def _do(
         self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
     ) -> Any:
@@ -377,102 +345,6 @@ class Commands:
             partial(decision, **names), "gate", "store", names | {"connected": opens}
         )
 
-    async def retry(
-        self, stream: str, *, by: str, why: str = "", accept_duplicate: bool = False
-    ) -> str:
-        """Do again what has failed: a dead letter, the dead letters of a turn, or the
-        run of a turn without an answer. An entry that waits for its time goes now.
-
-        `accept_duplicate`: also if it may have arrived. Returns "redriven",
-        "rescheduled" or "resubmitted". Raises RuleBrokenError if nothing can be
-        repeated, NotFoundError for an unknown id.
-        """
-        act: str = await self._operate(
-            operator.retry,
-            "retry",
-            stream,
-            "stream",
-            by=by,
-            why=check_text("why", why),
-            accept_duplicate=accept_duplicate,
-        )
-        return act
-
-    async def discard(self, stream: str, *, by: str, why: str = "") -> str:
-        """Decide that nothing more is done: a dead letter counts as seen, a doubt ends
-        as unknown, the rest is aborted. Returns "acknowledged" or "aborted". Raises
-        RuleBrokenError if all of it is over already."""
-        act: str = await self._operate(
-            operator.discard,
-            "discard",
-            stream,
-            "stream",
-            by=by,
-            why=check_text("why", why),
-        )
-        return act
-
-    async def let_go(self, stream: str, *, by: str, why: str = "") -> list[str]:
-        """Open what holds something back: the gates of an entry, of the entries of a
-        turn, or of an account (`channel/account`), or one gate by its name; and let a
-        held turn run. Returns the names of what was opened. Raises RuleBrokenError if
-        nothing was closed."""
-        names: list[str] = await self._operate(
-            operator.let_go,
-            "let_go",
-            stream,
-            "stream",
-            by=by,
-            why=check_text("why", why),
-        )
-        return list(names)
-
-    async def redrive(
-        self, entry: str, *, by: str, why: str = "", accept_duplicate: bool = False
-    ) -> None:
-        """Send a dead letter again, from its first part that is not delivered."""
-        await self._operate(
-            operator.redrive,
-            "redrive",
-            entry,
-            by=by,
-            why=check_text("why", why),
-            accept_duplicate=accept_duplicate,
-        )
-
-    async def resolve(
-        self, entry: str, verdict: str, *, by: str, why: str = "", marked: bool = True
-    ) -> None:
-        """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up".
-        `marked`: a resend carries a visible mark, where the channel can show one."""
-        if verdict not in _VERDICTS:
-            problem = f"{verdict!r:.80} is none of {', '.join(_VERDICTS)}"
-            raise InvalidInputError(field="verdict", problem=problem)
-        await self._operate(
-            operator.resolve,
-            "resolve",
-            entry,
-            by=by,
-            verdict=verdict,
-            why=check_text("why", why),
-            marked=marked,
-        )
-
-    async def acknowledge(self, entry: str, *, by: str, why: str = "") -> None:
-        """A person has seen a dead letter."""
-        why = check_text("why", why)
-        await self._operate(operator.acknowledge, "acknowledge", entry, by=by, why=why)
-
-    async def reschedule(
-        self, entry: str, due_ms: int, *, by: str, why: str = ""
-    ) -> None:
-        """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
-        due = check_ms("due_ms", due_ms)
-        why = check_text("why", why)
-        await self._operate(
-            operator.reschedule, "reschedule", entry, by=by, due=due, why=why
-        )
-
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
         """The platform refused afterwards what it had accepted."""
         arguments: dict[str, Any] = {
@@ -483,17 +355,6 @@ class Commands:
         stream = await self._whole("entry", entry)
         decision = partial(operator.bounce, stream=stream, **arguments)
         await self._do(decision, "bounce", stream, arguments)
-
-    async def resubmit(self, turn: str, *, by: str, why: str = "") -> None:
-        """Run a failed turn again, once."""
-        why = check_text("why", why)
-        await self._operate(operator.resubmit, "resubmit", turn, "turn", by=by, why=why)
-
-    async def unhold(self, turn: str, *, by: str, why: str = "") -> None:
-        """Let a turn run that is held because the store was restored from a copy: a
-        person has seen that it was not answered in the history that is gone."""
-        why = check_text("why", why)
-        await self._operate(operator.unhold, "unhold", turn, "turn", by=by, why=why)
 
     async def declare_restored(self, *, by: str, why: str = "") -> bool:
         """Say that the store is a restored copy, also where it cannot notice that, as
@@ -509,34 +370,6 @@ class Commands:
         except RequestedError:
             return False
         return True
-
-    async def redact(self, stream: str, *, by: str) -> bool:
-        """Erase for good what a turn or an entry has stored: payloads, files, texts of
-        errors. Its events stay, with their ids and times. A turn takes its entries with
-        it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
-
-        True: no file of the store holds any of it. False: somebody is reading an older
-        state just now, or the owner is another process; it is gone as soon as the owner
-        is idle and that reading is over.
-        """
-        await self._operate(operator.redact, "redact", stream, "stream", by=by)
-        return await self._erased()
-
-    async def _erased(self) -> bool:
-        raise NotImplementedError
-
-    async def _operate(
-        self,
-        decision: Callable[..., Any],
-        kind: str,
-        stream: str,
-        what: str = "entry",
-        **arguments: Any,
-    ) -> Any:
-        stream = await self._whole(what, stream)
-        arguments["by"] = check_id("by", arguments["by"])
-        decide = partial(decision, stream=stream, **arguments)
-        return await self._do(decide, kind, stream, arguments)
 
 
 def _perhaps(new: bool | None) -> bool | None:

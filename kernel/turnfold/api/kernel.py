@@ -28,9 +28,9 @@ from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
+from turnfold.api.acts import Acts
 from turnfold.api.callbacks import Handler, Handlers, Hooks
 from turnfold.api.client import Alone, Mailbox
-from turnfold.api.commands import Commands
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.portal import Home, Portal
@@ -63,7 +63,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Commands, Health):
+class Kernel(Waiting, Acts, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. Everything else has its

@@ -12,7 +12,7 @@ from turnfold._log.events import Restored, WorkerStarted
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.entry_fold import advance as advance_entry
-from turnfold._state.fold import Gate, State, advance, family
+from turnfold._state.fold import PERSON, Gate, State, advance, family
 from turnfold._state.turn import Turn
 from turnfold._state.turn import advance as advance_turn
 from turnfold.audit.entry_rules import (
@@ -433,6 +433,8 @@ class StreamRules:
             say(Rule.FENCE, text)
 
     def _gate(self, record: Record, before: State | None, event: Any) -> State:
+        if isinstance(before, Gate) and _held(before) and not event.by:
+            self._say(Rule.GATE, "a person closed this gate, and only one opens it")
         after = _plainly(record, before, event)
         if isinstance(after, Gate):
             self._lanes.gate(after)
@@ -451,6 +453,10 @@ class StreamRules:
                 self._say(Rule.FENCE, f"epoch {event.epoch} begins after epoch {epoch}")
             self._workers.append((event.epoch, event.owner))
         return _plainly(record, before, event)
+
+
+def _held(gate: Gate) -> bool:
+    return gate.closed and gate.until is None and gate.reason == PERSON
 
 
 def _plainly(record: Record, before: State | None, event: Any) -> State:

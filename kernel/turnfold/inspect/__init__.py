@@ -432,6 +432,7 @@ class Inspect:
         return TurnView(
             id=turn.stream,
             short=outlook.short(turn),
+            version=turn.version,
             phase=turn.phase,
             outcome=turn.outcome,
             reason=turn.reason or turn.silent,
@@ -465,6 +466,7 @@ class Inspect:
         return EntryView(
             id=e.stream,
             short=outlook.short(e),
+            version=e.version,
             turn=e.turn,
             run=e.run,
             key=e.key,

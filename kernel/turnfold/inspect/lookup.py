@@ -548,6 +548,7 @@ def row_of(s: Summary, shift: int) -> Row:
         due=to_come(s.due, shift),
         expires=to_come(s.expires, shift),
         turn=s.parent,
+        version=s.version,
     )
 
 

@@ -144,7 +144,8 @@ def _entry_late(event: Event) -> str | None:
         case o.LaneYielded():
             return f"lets later entries pass ({event.reason})"
         case o.Redacted() | t.TurnRedacted():
-            return f"bodies erased{by(event.by)}"
+            note = f": {event.note}" if event.note else ""
+            return f"bodies erased{by(event.by)}{note}"
         case _:
             return None
 
@@ -213,7 +214,8 @@ def _turn_end(event: Event) -> str | None:
 def _ledger(event: Event) -> str:
     match event:
         case t.GateClosed():
-            return f"closed ({event.reason})"
+            note = f": {event.note}" if event.note else ""
+            return f"closed ({event.reason}){by(event.by)}{note}"
         case t.GateOpened():
             note = f": {event.note}" if event.note else ""
             return f"opened ({event.reason}){by(event.by)}{note}"

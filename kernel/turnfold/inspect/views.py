@@ -89,6 +89,7 @@ class EntryView:
 
     id: str
     short: str
+    version: int
     turn: str | None
     run: int | None
     key: str | None
@@ -150,6 +151,7 @@ class TurnView:
 
     id: str
     short: str
+    version: int
     phase: TurnPhase
     outcome: TurnOutcome | None
     reason: str | None
@@ -207,6 +209,7 @@ class Row:
     due: int | None
     expires: int | None
     turn: str | None
+    version: int  # of its stream: an act may name it as what was seen
     words: str | None = None
 
 

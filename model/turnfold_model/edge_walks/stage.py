@@ -253,6 +253,13 @@ class Stage:
     async def bounce(self) -> None:
         await self.kernel.bounced(self.entry.stream)
 
+    async def pause(self) -> None:
+        """A person holds a conversation back; nothing of this walk waits behind it."""
+        await self.kernel.hold_back("t/default/elsewhere", by="me", why="x")
+
+    async def resume(self) -> None:
+        await self.kernel.let_go("t/default/elsewhere", by="me")
+
     async def redact(self) -> None:
         await self.kernel.redact(self._turn or self._entry, by="me")
 

@@ -151,6 +151,8 @@ WALKS: Final = (
         prepares=True,
         hangs=True,
     ),
+    # a gate that a person closes and opens
+    Walk("queue pause resume go accept"),
     # lanes
     Walk("remind"),
     Walk("queue go refuse", yields=True),

@@ -10,6 +10,9 @@ _ALONE = "test:fast/test_guards.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _TIMES = "test:contract/test_two_times.py"
+_MANY = "test:contract/test_acts_on_many.py"
+_PROBES = f"{_MANY}::no_new_worker"
+_FAILS = f"{_MANY}::a_failure_does_not_move"
 _RESTORED = "test:contract/test_restored.py"
 
 
@@ -77,6 +80,8 @@ GUARDS: Final = (
     _says("nothing_seen", True, "crash:not-resumed"),
     _says("history_is_whole", True, f"{_RESTORED}::a_later_part"),
     _says("history_is_whole", False, "crash:lookup"),
+    _says("as_seen", True, f"{_MANY}::has_changed_is_refused"),
+    _says("held_by_a_person", False, f"{_MANY}::no_reconnection", _PROBES, _FAILS),
     _says("bodies_kept", True, "test:contract/test_redacting.py::what_was_erased"),
     _without(
         "a key counts outside its window",

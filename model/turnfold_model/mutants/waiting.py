@@ -12,6 +12,7 @@ _STALLS = "turnfold.api.stalls:Stalls"
 _STILL = "test:contract/test_stalls.py"
 _RATES = "test:contract/test_rates.py"
 _ACTS = "test:contract/test_acts.py"
+_MANY = "test:contract/test_acts_on_many.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
 
@@ -31,15 +32,15 @@ WAITING: Final = (
     _broken(
         "a new worker waits for a token that was renewed long ago",
         "turnfold._decide.gates:gates_to_probe",
-        "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
+        "gate.holds(draft.now)",
         "False",
         f"{_FLOW}::after_the_token_was_renewed",
     ),
     _broken(
         "a new worker does not keep the wait that a platform asked for",
         "turnfold._decide.gates:gates_to_probe",
-        "gate.reason != FailureClass.RATE_LIMITED and gate.holds(draft.now)",
-        "gate.holds(draft.now)",
+        "gate.reason != FailureClass.RATE_LIMITED",
+        "True",
         f"{_FLOW}::keeps_its_wait_over_a_restart",
     ),
     _broken(
@@ -244,6 +245,48 @@ WAITING: Final = (
         "problem = 'it may have arrived; resolve it'",
         "return 'redriven'",
         f"{_ACTS}::a_retry_of_doubt_is_refused",
+    ),
+    _broken(
+        "an embedder opens what a person holds back",
+        f"{_GATES}:connected",
+        "by is None and rules.held_by_a_person(gate, draft.now)",
+        "False",
+        f"{_MANY}::no_reconnection",
+    ),
+    _broken(
+        "a disconnection takes a gate from a person",
+        f"{_GATES}:disconnected",
+        "rules.held_by_a_person(gate, draft.now)",
+        "False",
+        f"{_MANY}::a_disconnection_does_not",
+    ),
+    _broken(
+        "a failure takes a gate from a person",
+        f"{_GATES}:close_gate",
+        "rules.held_by_a_person(gate, draft.now)",
+        "False",
+        f"{_MANY}::a_failure_does_not_move",
+    ),
+    _broken(
+        "a new worker tries what a person holds back",
+        f"{_GATES}:gates_to_probe",
+        "not rules.held_by_a_person(gate, draft.now)",
+        "True",
+        f"{_MANY}::no_new_worker",
+    ),
+    _broken(
+        "an act of another process forgets what was seen",
+        "turnfold._decide.inbox:_operated",
+        "data.pop('seen', None)",
+        "data.pop('seen', None) and None",
+        f"{_MANY}::carries_what_was_seen",
+    ),
+    _broken(
+        "an abort of another process forgets what was seen",
+        "turnfold._decide.inbox:_abort",
+        "data['seen']",
+        "None",
+        f"{_MANY}::carries_what_was_seen",
     ),
     _broken(
         "an act does not say why",

@@ -175,6 +175,7 @@ class Ledger:
     epoch: int = 0
     owner: str | None = None
     until: int | None = None
+    person: bool = False  # a gate that only a person opens
 
 
 State: TypeAlias = Entry | Turn | Ledger

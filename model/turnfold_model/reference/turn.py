@@ -181,15 +181,22 @@ def redacted(turn: Turn, data: Record) -> Turn:
 def gate_closed(gate: Ledger | None, data: Record) -> Ledger:
     words(data, "reason")
     until = None if data.get("until") is None else whole(data, "until")
-    del gate
-    return Ledger(phase="closed", until=until)
+    _by_a_person(gate, data)
+    person = data["reason"] == "operator" and until is None
+    return Ledger(phase="closed", until=until, person=person)
 
 
 def gate_opened(gate: Ledger | None, data: Record) -> Ledger:
     words(data, "reason")
     closed = gate is not None and gate.phase == "closed"
     need(closed, "table", "gate.opened cannot follow an open gate")
+    _by_a_person(gate, data)
     return Ledger(phase="open")
+
+
+def _by_a_person(gate: Ledger | None, data: Record) -> None:
+    held = gate is not None and gate.person
+    need(not held or bool(data.get("by")), "gates", "only a person moves this gate")
 
 
 def cursor_advanced(cursor: Ledger | None, data: Record) -> Ledger:

@@ -309,22 +309,35 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(
         up=st.sampled_from([None, True, False]),
+        person=st.sampled_from([None, None, "holds", "lets go"]),
         wait=st.sampled_from(_WAITS),
         jump=st.sampled_from([0, 0, -HOUR, -5_000, -1, 1, 5_000, HOUR]),
     )
-    def meanwhile(self, up: bool | None, wait: int, jump: int) -> None:
-        """Connections come and go, time passes, the wall clock is set: any jump, while
-        a process lives."""
+    def meanwhile(
+        self, up: bool | None, person: str | None, wait: int, jump: int
+    ) -> None:
+        """Connections come and go, a person holds the account back and lets it go, time
+        passes, the wall clock is set: any jump, while a process lives."""
         if up is not None:
-            self._connect(up=up)
+            self._connect(up=up, by=None)
+        if person is not None:
+            self._hold(back=person == "holds")
         if jump:
             self.gateway.seen.add(("clock", "forward" if jump > 0 else "back"))
         self.gateway.world.skew += jump
         self.gateway.pass_time(wait)
 
-    def _connect(self, *, up: bool) -> None:
-        decision = gates.connected if up else gates.disconnected
-        self.gateway.tell(decision, channel=scripts.CHANNEL, account="default")
+    def _connect(self, *, up: bool, by: str | None = "a person") -> None:
+        place = {"channel": scripts.CHANNEL, "account": "default"}
+        if up:
+            self.gateway.tell(gates.connected, **place, by=by)
+        else:
+            self.gateway.tell(gates.disconnected, **place)
+
+    def _hold(self, *, back: bool) -> None:
+        decision = gates.hold_back if back else operator.let_go
+        place = f"{scripts.CHANNEL}/default"
+        self.gateway.tell(decision, stream=place, by="a person")
 
     # --- what must hold ---
 

@@ -1,0 +1,428 @@
+"""What a person decides: one method for each act on one id, and `act_on` for many.
+
+Each is a command as those of `turnfold.api.commands`: decided here by the owner of the
+store, posted to its inbox by everybody else, logged with who and why.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from enum import StrEnum
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from turnfold._decide import gates, inbox, operator, seen
+from turnfold._decide.operator import Abortion
+from turnfold._log.ids import TURN
+from turnfold._runtime.programs import Decision
+from turnfold.api.commands import Commands
+from turnfold.enums import AbortReason
+from turnfold.errors import (
+    InvalidInputError,
+    RequestedError,
+    TurnfoldError,
+    UsageError,
+)
+from turnfold.messages import (
+    check_enum,
+    check_id,
+    check_kind,
+    check_ms,
+    check_optional_id,
+    check_text,
+)
+
+_VERDICTS = ("delivered", "not_sent", "resend", "give_up")
+_BATCH = 200  # acts that are posted, decided and answered together
+
+
+class Act(StrEnum):
+    """What can be done to many turns or entries at once."""
+
+    RETRY = "retry"
+    RESOLVE = "resolve"
+    DISCARD = "discard"
+    ACK = "ack"
+    ABORT = "abort"
+    OPEN = "open"
+    UNHOLD = "unhold"
+    REDACT = "redact"
+    RESUBMIT = "resubmit"
+
+
+class Target(Protocol):
+    """What an act is for: a Row of `kernel.inspect` is one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def version(self) -> int | None:
+        """Of the stream when a person looked at it; the act is refused if it has moved
+        since. None: whatever it is."""
+
+
+@frozen(kw_only=True)
+class Acted:
+    """What became of one act of many. `done`: what was done; None: it was refused, for
+    the reason in `error`, and nothing of it was done."""
+
+    id: str
+    done: str | None = None
+    error: TurnfoldError | None = None
+
+
+class Acts(Commands):
+    """`seen`, in every act: the version of the turn or entry that the person looked at
+    (`version` of a Row or a view). If it has moved since, the act is refused with
+    RuleBrokenError, rule `as_seen`, and nothing is done. `by` and `why`: for the log."""
+
+    async def abort(
+        self,
+        stream: str,
+        *,
+        by: str | None = None,
+        why: str = "",
+        seen: int | None = None,
+    ) -> Abortion:
+        """Stop a turn or an entry. Says honestly if it is too late."""
+        return await self._stop(stream, AbortReason.USER, by, why, seen)
+
+    async def supersede(
+        self, turn: str, *, by: str | None = None, why: str = ""
+    ) -> Abortion:
+        """Stop a turn because something newer replaces it."""
+        return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
+
+    async def _stop(
+        self,
+        stream: str,
+        reason: AbortReason,
+        by: str | None,
+        why: str,
+        seen: int | None = None,
+    ) -> Abortion:
+        stream = await self._whole("stream", stream)
+        said: dict[str, Any] = {"reason": reason, "by": check_optional_id("by", by)}
+        said["why"] = check_text("why", why)
+        said["seen"] = None if seen is None else check_ms("seen", seen, least=1)
+        decide = _decision(_stopping(stream), stream, said)
+        try:
+            done = await self._do(decide, "abort", stream, said)
+        except RequestedError:
+            return Abortion(aborted=False, status="requested")
+        return done if isinstance(done, Abortion) else Abortion(**done)
+
+    async def retry(
+        self,
+        stream: str,
+        *,
+        by: str,
+        why: str = "",
+        accept_duplicate: bool = False,
+        seen: int | None = None,
+    ) -> str:
+        """Do again what has failed: a dead letter, the dead letters of a turn, or the
+        run of a turn without an answer. An entry that waits for its time goes now.
+
+        `accept_duplicate`: also if it may have arrived. Returns "redriven",
+        "rescheduled" or "resubmitted". Raises RuleBrokenError if nothing can be
+        repeated, NotFoundError for an unknown id.
+        """
+        act: str = await self._operate(
+            operator.retry,
+            "retry",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+            accept_duplicate=accept_duplicate,
+            seen=seen,
+        )
+        return act
+
+    async def discard(
+        self, stream: str, *, by: str, why: str = "", seen: int | None = None
+    ) -> str:
+        """Decide that nothing more is done: a dead letter counts as seen, a doubt ends
+        as unknown, the rest is aborted. Returns "acknowledged" or "aborted". Raises
+        RuleBrokenError if all of it is over already."""
+        act: str = await self._operate(
+            operator.discard,
+            "discard",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+            seen=seen,
+        )
+        return act
+
+    async def let_go(self, stream: str, *, by: str, why: str = "") -> list[str]:
+        """Open what holds something back: the gates of an entry, of the entries of a
+        turn, or of a place (`channel/account`, `channel/account/conversation`), or one
+        gate by its name; and let a held turn run. Returns the names of what was opened. Raises RuleBrokenError if
+        nothing was closed."""
+        names: list[str] = await self._operate(
+            operator.let_go,
+            "let_go",
+            stream,
+            "stream",
+            by=by,
+            why=check_text("why", why),
+        )
+        return list(names)
+
+    async def redrive(
+        self, entry: str, *, by: str, why: str = "", accept_duplicate: bool = False
+    ) -> None:
+        """Send a dead letter again, from its first part that is not delivered."""
+        await self._operate(
+            operator.redrive,
+            "redrive",
+            entry,
+            by=by,
+            why=check_text("why", why),
+            accept_duplicate=accept_duplicate,
+        )
+
+    async def resolve(
+        self,
+        entry: str,
+        verdict: str,
+        *,
+        by: str,
+        why: str = "",
+        marked: bool = True,
+        seen: int | None = None,
+    ) -> None:
+        """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up".
+        `marked`: a resend carries a visible mark, where the channel can show one."""
+        _checked_verdict(verdict)
+        await self._operate(
+            operator.resolve,
+            "resolve",
+            entry,
+            by=by,
+            verdict=verdict,
+            why=check_text("why", why),
+            marked=marked,
+            seen=seen,
+        )
+
+    async def acknowledge(
+        self, entry: str, *, by: str, why: str = "", seen: int | None = None
+    ) -> None:
+        """A person has seen a dead letter."""
+        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        await self._operate(operator.acknowledge, "acknowledge", entry, **said)
+
+    async def reschedule(
+        self, entry: str, due_ms: int, *, by: str, why: str = ""
+    ) -> None:
+        """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
+        due = check_ms("due_ms", due_ms)
+        why = check_text("why", why)
+        await self._operate(
+            operator.reschedule, "reschedule", entry, by=by, due=due, why=why
+        )
+
+    async def resubmit(
+        self, turn: str, *, by: str, why: str = "", seen: int | None = None
+    ) -> None:
+        """Run a failed turn again, once."""
+        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        await self._operate(operator.resubmit, "resubmit", turn, "turn", **said)
+
+    async def unhold(
+        self, turn: str, *, by: str, why: str = "", seen: int | None = None
+    ) -> None:
+        """Let a turn run that is held because the store was restored from a copy: a
+        person has seen that it was not answered in the history that is gone."""
+        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        await self._operate(operator.unhold, "unhold", turn, "turn", **said)
+
+    async def hold_back(
+        self, place: str, *, by: str, why: str = "", for_ms: int | None = None
+    ) -> str:
+        """Hold an account (`channel/account`) or a conversation
+        (`channel/account/conversation`) back: nothing of it is sent until a person lets
+        it go (`let_go`), or for `for_ms`. No reconnection and no new worker ends that.
+        Returns the name of the gate."""
+        place = check_id("place", place)
+        said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
+        said["for_ms"] = None if for_ms is None else check_ms("for_ms", for_ms, least=1)
+        decision = partial(gates.hold_back, stream=place, **said)
+        name: str = await self._do(decision, "hold_back", place, said)
+        return name
+
+    async def redact(
+        self, stream: str, *, by: str, why: str = "", seen: int | None = None
+    ) -> bool:
+        """Erase for good what a turn or an entry has stored: payloads, files, texts of
+        errors. Its events stay, with their ids and times. A turn takes its entries with
+        it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
+
+        True: no file of the store holds any of it. False: somebody is reading an older
+        state just now, or the owner is another process; it is gone as soon as the owner
+        is idle and that reading is over.
+        """
+        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        await self._operate(operator.redact, "redact", stream, "stream", **said)
+        return await self._erased()
+
+    async def _erased(self) -> bool:
+        raise NotImplementedError
+
+    async def _operate(
+        self,
+        decision: Callable[..., Any],
+        kind: str,
+        stream: str,
+        what: str = "entry",
+        **arguments: Any,
+    ) -> Any:
+        stream = await self._whole(what, stream)
+        arguments["by"] = check_id("by", arguments["by"])
+        if arguments.get("seen") is not None:
+            check_ms("seen", arguments["seen"], least=1)
+        return await self._do(
+            _decision(decision, stream, arguments), kind, stream, arguments
+        )
+
+    async def act_on(
+        self,
+        act: Act | str,
+        targets: Sequence[Target],
+        *,
+        by: str,
+        why: str = "",
+        verdict: str | None = None,
+        accept_duplicate: bool = False,
+    ) -> AsyncIterator[Acted]:
+        """The same act for many, such as the rows of `inspect.list`, in bounded batches:
+        one result for each, in order, as soon as its batch is durable. Whoever stops
+        half-way, or is killed, has done those that came before, and may call it again
+        with the rows that are left.
+
+        `verdict`: what `resolve` says. `accept_duplicate`: of `retry`. Raises
+        RequestedError if no worker answers a batch; that batch is then in the inbox.
+        """
+        kind = check_enum("act", act, Act)
+        said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
+        said |= _extra(kind, verdict, accept_duplicate)
+        check_kind("targets", targets, list, tuple)
+        whole = [_checked(target) for target in targets]
+        for first in range(0, len(whole), _BATCH):
+            batch = whole[first : first + _BATCH]
+            for acted in await self._batch(kind, batch, said):
+                yield acted
+        if kind is Act.REDACT:
+            await self._erased()
+
+    async def _batch(
+        self, kind: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
+    ) -> list[Acted]:
+        self._home.check()
+        each = [(stream, said | {"seen": version}) for stream, version in batch]
+        if self.working:
+            works = [
+                self._do(_decision(_deciding(kind, s), s, how), _COMMANDS[kind], s, how)
+                for s, how in each
+            ]
+            answers = await asyncio.gather(*works, return_exceptions=True)
+        else:
+            post = partial(
+                inbox.act_command,
+                _COMMANDS[kind],
+                at=self._clock.wall_now(),
+                answer=True,
+            )
+            commands = [
+                post(command_id=self._new_id(), stream=s, **how) for s, how in each
+            ]
+            answers = list(await self._mailbox.ask_all(commands))
+        return [_acted(s, answer) for (s, _), answer in zip(each, answers, strict=True)]
+
+
+# --- the decision behind each act -----------------------------------------------------
+
+_COMMANDS = MappingProxyType(
+    {act: str(act) for act in Act} | {Act.ACK: "acknowledge", Act.OPEN: "let_go"}
+)
+_DECISIONS: Mapping[Act, Callable[..., Any]] = MappingProxyType(
+    {
+        Act.RETRY: operator.retry,
+        Act.RESOLVE: operator.resolve,
+        Act.DISCARD: operator.discard,
+        Act.ACK: operator.acknowledge,
+        Act.OPEN: operator.let_go,
+        Act.UNHOLD: operator.unhold,
+        Act.REDACT: operator.redact,
+        Act.RESUBMIT: operator.resubmit,
+    }
+)
+
+
+def _deciding(act: Act, stream: str) -> Callable[..., Any]:
+    return _stopping(stream) if act is Act.ABORT else _DECISIONS[act]
+
+
+def _stopping(stream: str) -> Callable[..., Abortion]:
+    turn = stream.startswith(TURN)
+    return operator.abort_turn if turn else operator.abort_entry
+
+
+def _decision(
+    decision: Callable[..., Any], stream: str, arguments: dict[str, Any]
+) -> Decision:
+    """It is decided on what was seen, if the arguments name that."""
+    said = {"seen": None, **arguments}
+    return partial(seen.act, decision=decision, stream=stream, **said)
+
+
+def _extra(act: Act, verdict: str | None, accept_duplicate: bool) -> dict[str, Any]:
+    """The arguments that only one act has."""
+    match act:
+        case Act.RESOLVE:
+            return {"verdict": _checked_verdict(verdict)}
+        case Act.RETRY:
+            return {"accept_duplicate": bool(accept_duplicate)}
+        case Act.ABORT:
+            return {"reason": AbortReason.USER}
+        case _:
+            return {}
+
+
+def _checked_verdict(verdict: object) -> object:
+    if verdict not in _VERDICTS:
+        problem = f"{verdict!r:.80} is none of {', '.join(_VERDICTS)}"
+        raise InvalidInputError(field="verdict", problem=problem)
+    return verdict
+
+
+def _checked(target: Target) -> tuple[str, int | None]:
+    name = check_id("targets", getattr(target, "id", None))
+    version = getattr(target, "version", None)
+    return name, None if version is None else check_ms("targets", version, least=1)
+
+
+def _acted(stream: str, answer: object) -> Acted:
+    """Raises what is no refusal of this one act, such as a store that fails."""
+    match answer:
+        case UsageError():
+            return Acted(id=stream, error=answer)
+        case BaseException():
+            raise answer
+        case Abortion(aborted=aborted, status=status):
+            return Acted(id=stream, done="aborted" if aborted else f"asked: {status}")
+        case {"aborted": aborted, "status": status}:
+            return Acted(id=stream, done="aborted" if aborted else f"asked: {status}")
+        case str():
+            return Acted(id=stream, done=answer)
+        case [*names]:
+            return Acted(id=stream, done=f"let go: {', '.join(map(str, names))}")
+        case _:
+            return Acted(id=stream, done="done")
