@@ -10,6 +10,7 @@ import pytest
 from turnfold_adapters.channels.matrix import MatrixChannel
 
 from .cutting_proxy import CuttingProxy
+from .emulate import Emulate, emulate_program, running
 from .matrix_scene import MakeChannel
 from .synapse import CannotInstallError, Synapse, User, synapse_python
 
@@ -32,6 +33,19 @@ def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def emulate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulate]:
+    """A running Slack server of `emulate`."""
+    try:
+        emulate_program()
+    except CannotInstallError as exc:
+        if os.environ.get("TURNFOLD_REAL") == "required":
+            raise
+        pytest.skip(f"no Node here, or no `emulate` for it: {exc}")
+    with running(tmp_path_factory.mktemp("emulate")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

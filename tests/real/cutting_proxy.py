@@ -37,7 +37,7 @@ class Seen:
 class _Plan:
     fault: Fault
     method: str
-    path: str  # a piece of it
+    paths: tuple[str, ...]  # a piece of one of them
     times: int
     delay_s: float
 
@@ -87,11 +87,12 @@ class CuttingProxy:
         fault: Fault,
         *,
         method: str = "PUT",
-        path: str = "",
+        path: str | tuple[str, ...] = "",
         times: int = 1,
         delay_s: float = 0,
     ) -> None:
-        self._plans.append(_Plan(fault, method, path, times, delay_s))
+        paths = (path,) if isinstance(path, str) else path
+        self._plans.append(_Plan(fault, method, paths, times, delay_s))
 
     def forget(self) -> None:
         """No fault that is still to come will."""
@@ -138,8 +139,8 @@ class CuttingProxy:
         """Count a request and say what is to happen to it."""
         self.seen.append(seen)
         for plan in self._plans:
-            fits = plan.method == seen.method and plan.path in seen.path
-            if fits and plan.times:
+            named = any(path in seen.path for path in plan.paths)
+            if plan.method == seen.method and named and plan.times:
                 plan.times -= 1
                 return plan
         return None

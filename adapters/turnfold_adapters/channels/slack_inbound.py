@@ -1,0 +1,178 @@
+"""What Slack tells us, as inbound messages. Pure; whatever comes, nothing here raises.
+
+A message is known by its `client_msg_id` where it has one, since Slack may tell one
+gesture of a user by several events, with several ids and even time stamps. Else its
+channel and time stamp name it. Any other event is known by its `event_id`. What Slack
+sends again has the same ids and the same bytes, so the kernel drops it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from turnfold.inbound import Inbound
+from turnfold_adapters.channels.slack_content import is_ts
+
+Body = Mapping[str, Any]
+_MESSAGES = ("message", "app_mention")
+_MEMBERSHIP = ("member_joined_channel", "member_left_channel")
+# A message, though it has a subtype.
+_PLAIN = (None, "file_share", "thread_broadcast", "me_message", "bot_message")
+_LONGEST = 255
+
+
+@frozen(kw_only=True)
+class Names:
+    """This bot's names in the kernel."""
+
+    channel: str
+    account: str
+
+
+def inbound_of(body: Body, names: Names) -> Inbound:
+    """The inbound message of a payload of the Events API, or of Socket Mode. Its `body`
+    is the payload as it came, with its `text` beside it. The id of a message is its time
+    stamp. An edit is an event `edit` of that id, with a revision; a deletion is an event
+    `delete`; any other event goes by its own name and has no message id."""
+    event = event_of(body)
+    if event.get("type") not in _MESSAGES or not is_ts(_id(event.get("ts"))):
+        return _other(body, event, names)
+    subtype = event.get("subtype")
+    if subtype in _PLAIN:
+        return _message(body, event, names)
+    if subtype == "message_changed" and is_ts(_id(_inner(event).get("ts"))):
+        return _changed(body, event, names)
+    if subtype == "message_deleted" and is_ts(_id(event.get("deleted_ts"))):
+        return _deleted(body, event, names)
+    return _other(body, event, names)
+
+
+def event_of(body: Body) -> Body:
+    """The event in a payload; a payload without one (a command, a button) is its own."""
+    event = body.get("event")
+    return event if isinstance(event, dict) else body
+
+
+def authors(body: Body) -> set[str]:
+    """Who wrote the message of an event, or changed it: users and bots."""
+    event = event_of(body)
+    found = (
+        inner.get(name)
+        for inner in (event, _inner(event), _inner(event, "previous_message"))
+        for name in ("user", "bot_id")
+    )
+    return {str(who) for who in found if isinstance(who, str)}
+
+
+def is_ours(body: Body, ours: frozenset[str]) -> bool:
+    """Did this bot cause the event? That it was invited or thrown out is news."""
+    joined = event_of(body).get("type") in _MEMBERSHIP
+    return not joined and bool(ours & authors(body))
+
+
+def _message(body: Body, event: Body, names: Names) -> Inbound:
+    ts, thread = _id(event.get("ts")), _id(event.get("thread_ts"))
+    sender, client = _sender(event), _id(event.get("client_msg_id"))
+    return Inbound(
+        names.channel,
+        account=names.account,
+        conversation=_id(event.get("channel")) or "unknown",
+        message_id=ts,
+        key=f"{sender}:{client}" if client and sender else None,
+        thread=thread if is_ts(thread) else None,
+        sender=sender,
+        sent_at=_ms(ts),
+        body=_with_text(body, event.get("text")),
+    )
+
+
+def _changed(body: Body, event: Body, names: Names) -> Inbound:
+    inner = _inner(event)
+    thread = _id(inner.get("thread_ts"))
+    return Inbound(
+        names.channel,
+        account=names.account,
+        conversation=_id(event.get("channel")) or "unknown",
+        message_id=_id(inner.get("ts")),
+        event="edit",
+        revision=_id(event.get("ts")),
+        thread=thread if is_ts(thread) else None,
+        sender=_sender(inner),
+        sent_at=_ms(_id(event.get("ts"))),
+        body=_with_text(body, inner.get("text")),
+    )
+
+
+def _deleted(body: Body, event: Body, names: Names) -> Inbound:
+    inner = _inner(event, "previous_message")
+    thread = _id(inner.get("thread_ts"))
+    return Inbound(
+        names.channel,
+        account=names.account,
+        conversation=_id(event.get("channel")) or "unknown",
+        message_id=_id(event.get("deleted_ts")),
+        event="delete",
+        thread=thread if is_ts(thread) else None,
+        sender=_sender(inner),
+        sent_at=_ms(_id(event.get("ts"))),
+        body=_with_text(body, ""),
+    )
+
+
+def _other(body: Body, event: Body, names: Names) -> Inbound:
+    """A reaction, a command, a button: its conversation is the channel that it names,
+    else its user. `trigger_id` names a command or a button press."""
+    known = (body.get("event_id"), event.get("trigger_id"), event.get("event_ts"))
+    return Inbound(
+        names.channel,
+        account=names.account,
+        conversation=_place(event) or _sender(event) or "unknown",
+        message_id=None,
+        event=_id(event.get("type")) or _id(event.get("command")) or "unknown",
+        key=next((_id(one) for one in known if _id(one)), None),
+        sender=_sender(event),
+        body=_with_text(body, event.get("text")),
+    )
+
+
+def _place(event: Body) -> str | None:
+    item = event.get("item")
+    channels = (
+        event.get("channel"),
+        event.get("channel_id"),
+        item.get("channel") if isinstance(item, dict) else None,
+    )
+    for channel in channels:
+        found = _id(channel.get("id") if isinstance(channel, dict) else channel)
+        if found:
+            return found
+    return None
+
+
+def _sender(event: Body) -> str | None:
+    for name in ("user", "user_id", "bot_id"):
+        who = event.get(name)
+        found = _id(who.get("id") if isinstance(who, dict) else who)
+        if found:
+            return found
+    return None
+
+
+def _inner(event: Body, name: str = "message") -> Body:
+    inner = event.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _with_text(body: Body, text: object) -> Body:
+    return {**body, "text": text if isinstance(text, str) else ""}
+
+
+def _ms(ts: str | None) -> int | None:
+    return int(float(ts) * 1000) if ts is not None and is_ts(ts) else None
+
+
+def _id(value: object) -> str | None:
+    """An id as text."""
+    good = isinstance(value, str) and 0 < len(value) <= _LONGEST
+    return value if good and isinstance(value, str) and value.isprintable() else None
