@@ -45,6 +45,7 @@ COMMANDS = MappingProxyType(
         "abort": ("act", "abort", "Stop a turn or an entry."),
         "open": ("act", "open_", "Open the gates of an account; let a held turn run."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
+        "import": ("import_", "import_", "Take in the queue of another gateway."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
         "log": ("log", "log", "The log as NDJSON, one record a line."),
         "audit": ("audit", "audit", "Check a log against every rule it must keep."),
@@ -55,7 +56,7 @@ COMMANDS = MappingProxyType(
 _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
-Only retry, resolve, discard, abort, open and restored change a store.
+Only retry, resolve, discard, abort, open, restored and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

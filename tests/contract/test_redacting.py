@@ -348,8 +348,12 @@ def test_every_field_that_names_a_body_is_known() -> None:
     for cls in CLASSES.values():
         fields = {a.name for a in msgspec.structs.fields(cls)}
         for name in naming & fields:
-            value: Any = ("D",) if cls in (o.Queued, o.Imported) else "D"
+            several = name == "body" and cls in (o.Queued, o.Imported)
+            value: Any = ("D",) if several else "D"
             values = dict.fromkeys(fields) | {name: value}
+            if cls is o.Imported:
+                values = {"body": ()} | {k: v for k, v in values.items() if v}
+                values = dict.fromkeys(fields) | values
             event = cls(**values)
             assert list(digests_of(event)) == ["D"], f"{NAMES[cls]}.{name}"
         if "parts" in fields:

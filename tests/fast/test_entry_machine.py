@@ -52,10 +52,8 @@ def attempted(part: int, wire: bool) -> o.Attempted:
 
 SAMPLES: list[o.OutboxEvent] = [
     o.Queued(**WHERE),
-    *(
-        o.Imported(**WHERE, phase=phase, origin="x")
-        for phase in ("queued", "parked", "failed")
-    ),
+    o.Imported(**WHERE, origin="x"),
+    o.Imported(**WHERE, origin="x", enqueued_at=5, tries=2, detail="D"),
     o.Planned(parts=(), budget=8),
     *(attempted(0, wire) for wire in (False, True)),
     o.Attempted(

@@ -41,6 +41,21 @@ class EnqueueData:
 
 
 @frozen(kw_only=True)
+class ImportData:
+    """`payloads` as in EnqueueData, the other fields as in Foreign."""
+
+    route: Route
+    kind: Kind
+    key: str
+    origin: str
+    enqueued_at: int | None
+    tries: int
+    detail: str
+    dead: bool
+    payloads: tuple[PieceData, ...]
+
+
+@frozen(kw_only=True)
 class ReceiptData:
     part: int
     attempt: int

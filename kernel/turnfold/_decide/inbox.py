@@ -5,8 +5,9 @@ it and takes it out of the inbox in one commit, so a command is logged once even
 owner dies between reading and logging it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from attrs import asdict
 from turnfold._decide import (
     accepting,
     gates,
+    importing,
     operator,
     outbox,
     seen,
@@ -22,11 +24,13 @@ from turnfold._decide import (
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._decide.command_data import (
     EnqueueData,
+    ImportData,
     PieceData,
     ReceiptData,
     read,
     written,
 )
+from turnfold._decide.importing import Foreign
 from turnfold._decide.operator import Abortion
 from turnfold._decide.outbox import Intent
 from turnfold._decide.outcomes import settle
@@ -94,8 +98,7 @@ def accept_command(
 def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
     """`ttl_ms`: how long the payload may wait if the caller did not say; it counts from
     `at`, a wall time, and not from when the owner logs it."""
-    contents = [p.content for p in intent.packed if p.content is not None]
-    bodies = iter(range(len(contents)))
+    pieces, contents = _pieces(intent.packed)
     data = EnqueueData(
         route=intent.route,
         kind=intent.kind,
@@ -103,14 +106,7 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
         policy=intent.policy,
         not_before=intent.not_before,
         ttl_ms=ttl_ms if intent.ttl_ms is None else intent.ttl_ms,
-        payloads=tuple(
-            PieceData(
-                kind=p.kind,
-                head=p.head,
-                content=None if p.content is None else next(bodies),
-            )
-            for p in intent.packed
-        ),
+        payloads=pieces,
     )
     return Command(
         id=intent.entry,
@@ -119,7 +115,51 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
         at=at,
         data=written(data),
         key=None if intent.key is None else outbound_key(intent.key),
-        bodies=tuple(contents),
+        bodies=contents,
+    )
+
+
+def _pieces(
+    packed: Sequence[EncodedPayload],
+) -> tuple[tuple[PieceData, ...], tuple[bytes, ...]]:
+    """Payloads as data, and the contents of the files among them."""
+    contents = tuple([p.content for p in packed if p.content is not None])
+    number = iter(range(len(contents)))
+    pieces = [
+        PieceData(
+            kind=p.kind,
+            head=p.head,
+            content=None if p.content is None else next(number),
+        )
+        for p in packed
+    ]
+    return tuple(pieces), contents
+
+
+def import_command(foreign: Foreign, at: int) -> Command:
+    """Its id follows from its key: posting it again is harmless."""
+    pieces, contents = _pieces(foreign.packed)
+    data = ImportData(
+        route=foreign.route,
+        kind=foreign.kind,
+        key=foreign.key,
+        origin=foreign.origin,
+        enqueued_at=foreign.enqueued_at,
+        tries=foreign.tries,
+        detail=foreign.detail,
+        dead=foreign.dead,
+        payloads=pieces,
+    )
+    name = outbound_key(foreign.key)
+    return Command(
+        id=f"import:{sha256(name.encode()).hexdigest()}",
+        kind="import",
+        stream=foreign.entry,
+        at=at,
+        data=written(data),
+        key=name,
+        bodies=contents,
+        answer=True,
     )
 
 
@@ -234,6 +274,23 @@ def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
     outbox.enqueue(draft, intent)
 
 
+def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
+    data = read(command.data, ImportData)
+    foreign = Foreign(
+        entry=command.stream,
+        route=data.route,
+        kind=data.kind,
+        packed=tuple([_packed(p, command.bodies) for p in data.payloads]),
+        key=data.key,
+        origin=data.origin,
+        enqueued_at=data.enqueued_at,
+        tries=data.tries,
+        detail=data.detail,
+        dead=data.dead,
+    )
+    return importing.bring_in(draft, foreign)
+
+
 def _waited(draft: UnitOfWork, command: Command) -> int:
     """How long a command lay in the inbox, while the wall clock is trusted; else
     nobody knows."""
@@ -291,6 +348,7 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
     {
         "accept": _accept,
         "enqueue": _enqueue,
+        "import": _import,
         "abort": _abort,
         "receipt": _receipt,
         "gate": _gate,

@@ -1,6 +1,6 @@
 """How an entry is born: `queued`, and `planned` with it where its channel is attached."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -61,14 +61,22 @@ def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
     return draft.body(stream, canonical.dumps(head))
 
 
+def store_payloads(
+    draft: UnitOfWork, stream: str, packed: Iterable[EncodedPayload]
+) -> dict[_Identity, str]:
+    """The name of the body of each payload. Equal payloads share one."""
+    stored: dict[_Identity, str] = {}
+    for piece in packed:
+        if piece.identity not in stored:
+            stored[piece.identity] = _store(draft, stream, piece)
+    return stored
+
+
 def queue(draft: UnitOfWork, intent: Intent) -> Entry:
     """`queued`, and `planned` with it if the channel is here. Nothing is attempted."""
     route = intent.route
-    stream, due = intent.entry, _log_time(draft, intent.not_before)
-    stored: dict[_Identity, str] = {}
-    for packed in intent.packed:  # equal payloads share a body
-        if packed.identity not in stored:
-            stored[packed.identity] = _store(draft, stream, packed)
+    stream, due = intent.entry, log_time(draft, intent.not_before)
+    stored = store_payloads(draft, stream, intent.packed)
     queued = o.Queued(
         kind=intent.kind,
         channel=route.channel,
@@ -102,7 +110,7 @@ def freeze(draft: UnitOfWork, entry: Entry, intent: Intent) -> Entry:
     return draft.emit(entry.stream, event)
 
 
-def _log_time(draft: UnitOfWork, date: int | None) -> int | None:
+def log_time(draft: UnitOfWork, date: int | None) -> int | None:
     """The log time of a wall date."""
     return None if date is None else max(0, date + draft.context.shift())
 
@@ -433,6 +441,11 @@ def plan(draft: UnitOfWork, stream: str, made: Plan) -> None:
     """Freeze the parts of an entry that was queued where its channel was not."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
-        entry = draft.emit(stream, frozen_plan(draft, stream, made, {}, entry.policy))
+        if entry.doubt and not made.parts:  # "aborted" would say that it is unsent
+            unsure = o.FailedTerminal(reason=Reason.OUTCOME_UNKNOWN)
+            entry = draft.emit(stream, unsure)
+        else:
+            event = frozen_plan(draft, stream, made, {}, entry.policy)
+            entry = draft.emit(stream, event)
         if not entry.open:
             after_close(draft, entry)

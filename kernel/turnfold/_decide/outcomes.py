@@ -415,7 +415,8 @@ def abort_now(draft: UnitOfWork, stream: str) -> None:
 def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
     """The payload cannot be planned: its body is gone, or the adapter's plan broke."""
     entry = draft.entry(stream)
-    if entry.phase is Phase.QUEUED and not entry.planned:
+    waits = (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT)
+    if entry.phase in waits and not entry.planned:
         fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)
         attempt_if_free(draft, entry.lane)
 

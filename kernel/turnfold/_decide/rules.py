@@ -157,6 +157,13 @@ def next_act(entry: Entry) -> PartAct:
     return PartAct.PLACEHOLDER if empty else PartAct.SEND
 
 
+def plan_is_missing(entry: Entry) -> bool:
+    """INV-7: nothing goes out before its plan is frozen, but for the placeholder of a
+    live reply. What came in parked, or was parked before its plan, is planned when a
+    person has it sent."""
+    return not entry.planned and not entry.live
+
+
 def is_live(entry: Entry) -> bool:
     """A live reply that is not sealed yet."""
     return entry.live and not entry.planned and entry.open

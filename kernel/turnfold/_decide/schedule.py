@@ -176,6 +176,9 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
         return Step(Act.WAIT, until=entry.expires_at)
     sure_from = draft.sure_from
     may_send = rules.not_aborted(entry)
+    if may_send and rules.plan_is_missing(entry):
+        act = Act.PLAN if here else Act.WAIT
+        return Step(act, entry.stream, until=entry.expires_at)
     resend = may_send and rules.resend_allowed(entry, draft.now, sure_from)
     if resend and not _hopeless(draft, entry):
         if not here:

@@ -183,8 +183,10 @@ async def read_body(store: Store, stream: str, ref: str) -> bytes:
 def digests_of(event: Event) -> Iterator[str]:
     """The bodies that an event names."""
     match event:
-        case o.Queued() | o.Imported():
+        case o.Queued():
             yield from event.body
+        case o.Imported():
+            yield from (*event.body, *filter(None, (event.detail,)))
         case o.Planned():
             yield from (part.body for part in event.parts)
         case t.Accepted() | t.Joined():

@@ -17,7 +17,6 @@ from turnfold.enums import (
     FailureClass,
     Kind,
     PartAct,
-    Phase,
     Reason,
     Trial,
 )
@@ -287,8 +286,9 @@ class Bounced(Fact, frozen=True, kw_only=True):
 
 
 class Imported(Fact, frozen=True, kw_only=True):
-    """An entry of another system's queue. `phase` is queued, parked or
-    failed; an entry that came over in doubt is never queued."""
+    """An entry of another system's queue. Nobody knows what that system has sent, so
+    all of it is in doubt. `enqueued_at`, `tries`, `detail`: what that queue said of it:
+    when it came, how often it was tried, and the last error."""
 
     kind: Kind
     channel: str
@@ -297,12 +297,13 @@ class Imported(Fact, frozen=True, kw_only=True):
     lane: str
     body: tuple[str, ...]
     expires_at: Integer
-    phase: Phase
     origin: str
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy | None = None
+    enqueued_at: Integer | None = None
+    tries: Integer = 0
+    detail: str | None = None
 
 
 class Doubted(Fact, frozen=True, kw_only=True):

@@ -94,7 +94,7 @@ TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
     {
         None: {
             o.Queued: _to(Phase.QUEUED),
-            o.Imported: _to(Phase.QUEUED, Phase.PARKED, Phase.FAILED),
+            o.Imported: _to(Phase.PARKED),
         },
         Phase.QUEUED: {**_waiting(Phase.QUEUED), o.Tried: _to(Phase.QUEUED)},
         Phase.ATTEMPTED: {
@@ -210,12 +210,11 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
         key=event.key,
         thread=event.thread,
         reply_to=event.reply_to,
-        policy=event.policy,
     )
     if isinstance(event, o.Imported):
-        entry.phase = Phase(event.phase)
-        entry.doubt = entry.phase is not Phase.QUEUED
+        entry.phase, entry.doubt, entry.reason = Phase.PARKED, True, "imported"
     else:
+        entry.policy = event.policy
         entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
         entry.live = event.live
     return entry

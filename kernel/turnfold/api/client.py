@@ -58,6 +58,18 @@ class Mailbox:
         self._ring()
         return posted
 
+    async def post_all(self, commands: Sequence[Command]) -> None:
+        """Durable when this returns. One that was posted before is not posted again."""
+        await self._store.post(commands)
+        self._ring()
+
+    async def answers(self, ids: frozenset[str]) -> dict[str, bytes]:
+        """Those that are there by now. Where no worker lives, this process works off
+        the inbox first."""
+        await self._apply_alone()
+        found = (await self._store.fetch(Wanted(answers=ids))).answers
+        return {name: answer.data for name, answer in found.items() if answer}
+
     async def differs(self, posted: Posted, command: Command) -> bool:
         """Has the turn that holds the key of this message other bytes? The owner has
         the last word: what is posted again without its key is compared there."""

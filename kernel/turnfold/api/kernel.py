@@ -33,6 +33,7 @@ from turnfold.api.callbacks import Handler, Handlers, Hooks
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
+from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.portal import Home, Portal
 from turnfold.api.sent import Sent
 from turnfold.api.sources import Reader, Sources
@@ -63,11 +64,11 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Health):
+class Kernel(Waiting, Acts, Importing, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
-    `entropy`: ids and salts, which a test may want to repeat. Everything else has its
-    default."""
+    `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue
+    of another gateway, taken in at open (specs/import.md)."""
 
     def __init__(
         self,
@@ -78,10 +79,11 @@ class Kernel(Waiting, Acts, Health):
         clock: Clock | None = None,
         probe: Probe | None = None,
         entropy: random.Random | None = None,
+        import_from: str | Path | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self._address = store
-        self._work = work
+        self._work, self._import_from = work, import_from
         self._clock = clock or Clock()
         self._probe = probe
         self._entropy = entropy or random.SystemRandom()
@@ -220,6 +222,8 @@ class Kernel(Waiting, Acts, Health):
             store = store_at(address) if isinstance(address, str | Path) else address
             await store.open()
             await self._assemble(store)
+            if self._import_from is not None:
+                await import_at_open(self, self._import_from)
             role = "standby" if self._work else "client"
             say_open(store.address, "worker" if self._owns else role)
         except BaseException:

@@ -53,6 +53,8 @@ def _key_of(event: Event, state: State | t.Accepted | t.Dead | None) -> str | No
             return _named(inbound_key(state, event))
         case o.Queued() if event.key is not None and event.turn is None:
             return outbound_key(event.key)
+        case o.Imported() if event.key is not None:
+            return outbound_key(event.key)
         case _:
             return None
 

@@ -406,7 +406,7 @@ def _is_of(key: str, message_id: str) -> bool:
 
 def makes(command: Command) -> bool:
     """The command makes its stream: until it is logged there is no other trace of it."""
-    return command.kind in ("accept", "enqueue")
+    return command.kind in ("accept", "enqueue", "import")
 
 
 def _means(command: Command, wanted: str) -> bool:

@@ -47,7 +47,8 @@ def _entry(event: Event) -> str | None:
         case o.Queued():
             return f"queued as {event.kind}"
         case o.Imported():
-            return f"imported from {event.origin} as {event.kind}"
+            tried = f", tried {event.tries} time(s) there" if event.tries else ""
+            return f"imported as {event.kind} from {event.origin}{tried}: in doubt"
         case o.Planned():
             kinds = ", ".join(p.kind for p in event.parts)
             return f"planned as {len(event.parts)} part(s): {kinds}"

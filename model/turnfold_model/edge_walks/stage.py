@@ -10,16 +10,22 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from attrs import frozen
 
+from turnfold._decide import importing
+from turnfold._decide.importing import Foreign
+from turnfold._log.bodies import pack
 from turnfold._log.events import GateClosed
+from turnfold._log.ids import ENTRY
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
-from turnfold.enums import FailureClass
+from turnfold.enums import FailureClass, Kind
 from turnfold.inbound import Unreadable
+from turnfold.messages import Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -140,6 +146,19 @@ class Stage:
     async def queue(self) -> None:
         done = await self.kernel.enqueue(route(), *["x"] * self.walk.parts)
         self._entry = done.entry_id
+
+    async def bring(self) -> None:
+        """The queue of another gateway brings it: nobody knows if it was sent."""
+        foreign = Foreign(
+            entry=f"{ENTRY}brought",
+            route=route(),
+            kind=Kind.FINAL,
+            packed=tuple([pack(Text("x"))] * self.walk.parts),
+            key="import:1",
+            origin="elsewhere",
+        )
+        decision = partial(importing.bring_in, foreign=foreign)
+        self._entry = await self.kernel.append(decision)
 
     async def remind(self) -> None:
         """Queued for later."""

@@ -153,6 +153,10 @@ WALKS: Final = (
     ),
     # a gate that a person closes and opens
     Walk("queue pause resume go accept"),
+    # from the queue of another gateway
+    *(Walk(f"bring {word}") for word in ("delivered", "give_up redrive go accept")),
+    *(Walk(f"bring {word} go accept", parts=2) for word in ("not_sent", "resend")),
+    Walk("bring not_sent restore"),
     # lanes
     Walk("remind"),
     Walk("queue go refuse", yields=True),
@@ -190,7 +194,7 @@ _TO_COME: Final = MappingProxyType(
     }
 )
 _ON_ITS_WAY: Final = ("attempted", "dispatched")
-_BEYOND_QUEUED: Final = (*_ON_ITS_WAY, "in_doubt", "parked", "retryable")
+_UNPLANNED: Final = (*_ON_ITS_WAY, "parked")
 _OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"
@@ -215,10 +219,6 @@ UNTAKEN: Final = MappingProxyType(
     {
         edge: why
         for edges, why in (
-            (
-                frozenset(e for e in ALL if e.event == "imported"),
-                f"{_NO_CODE}: import and bridge",
-            ),
             (_all("outbox", "part_refused", "queued"), _BY_ATTEMPT),
             (_all("outbox", "amended_part", "queued"), _BY_ATTEMPT),
             (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
@@ -228,7 +228,7 @@ UNTAKEN: Final = MappingProxyType(
                 for what, events in _TO_COME.items()
             ),
             (
-                _all("outbox", "planned", *_BEYOND_QUEUED),
+                _all("outbox", "planned", *_UNPLANNED),
                 f"{_NO_CODE}: a live reply is planned when it is sealed",
             ),
             (

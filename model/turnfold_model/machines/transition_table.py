@@ -97,7 +97,7 @@ ENTRY_ROWS: Final[Rows] = (
         "queued attempted dispatched in_doubt parked retryable failed aborted",
         "same",
     ),
-    ("imported", "none", "queued parked failed"),
+    ("imported", "none", "parked"),
     ("doubted", "queued retryable", "parked"),
     ("lane_yielded", "queued parked retryable failed", "same"),
     ("redacted", "delivered failed aborted", "same"),

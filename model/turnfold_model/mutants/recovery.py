@@ -122,7 +122,7 @@ _TIME: Final = (
     ),
     _broken(
         "a wall date is taken for log time",
-        "turnfold._decide.outbox:_log_time",
+        "turnfold._decide.outbox:log_time",
         "date + draft.context.shift()",
         "date",
         f"{_TIMES}::not_before",

@@ -11,6 +11,7 @@ from turnfold_model.mutants.blame import BLAME
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
+from turnfold_model.mutants.importing import IMPORTING
 from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
@@ -442,6 +443,7 @@ MUTANTS: Final = (
     *WAITING,
     *PARTS,
     *INBOUND,
+    *IMPORTING,
     *BLAME,
     *EDITING,
     *SENDING,

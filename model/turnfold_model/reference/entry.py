@@ -74,10 +74,9 @@ def queued(data: Record) -> Entry:
 
 
 def imported(data: Record) -> Entry:
-    phase = one_of(data, "phase", frozenset({"queued", "parked", "failed"}))
+    """Whatever another system's queue held may have been sent."""
     words(data, "origin")
-    entry = _begun(data, phase)
-    return kept(entry, 0, doubt=phase == "parked")
+    return kept(_begun(data, "parked"), 0, doubt=True)
 
 
 def _receipt(entry: Entry, data: Record) -> tuple[str, ...]:

@@ -1,0 +1,325 @@
+"""Taking in the queue of another gateway: commit, verify, then move the file away.
+
+A file is moved only when the store has it, read back from the store. So the process may
+die anywhere: what was not moved is read again by the next run, and its key says that it
+is there already (specs/import.md).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from turnfold._decide import importing, inbox
+from turnfold._decide.importing import Foreign
+from turnfold._log import bodies
+from turnfold._log import outbox_events as o
+from turnfold._log.bodies import content_in, pack, place_of
+from turnfold._log.codec import decode
+from turnfold._log.ids import ENTRY, outbound_key
+from turnfold.api.client import PATIENCE_S
+from turnfold.api.commands import Commands
+from turnfold.api.deliveries import ARCHIVE, Delivery, Queue, read_queue
+from turnfold.errors import (
+    InvalidInputError,
+    MissingBodyError,
+    OwnedError,
+    UsageError,
+)
+from turnfold.ports.store import Body, BodyRef, Store, Wanted
+
+_LOG = logging.getLogger("turnfold")
+_BATCH = 50  # an inbox is read by a hundred
+_POLL_S = 0.02
+ORIGIN = "delivery-queue"
+
+
+@frozen(kw_only=True)
+class Left:
+    """A file that was left where it is, and why."""
+
+    path: Path
+    why: str
+
+
+@define(kw_only=True)
+class Imported:
+    """What an import did. `parked` and `dead`: entries by how they came in, also those
+    of an earlier run whose file was still there. `moved`: files in the archive now."""
+
+    folder: Path
+    found: int = 0
+    parked: int = 0
+    dead: int = 0
+    again: int = 0  # of them, those that an earlier run had brought in
+    moved: int = 0
+    left: list[Left] = field(factory=list)
+
+
+Step = Callable[[str, int, int], None]
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    del step, done, total
+
+
+class Importing(Commands):
+    """The part of a Kernel that takes in the queue of another gateway."""
+
+    async def import_queue(
+        self, directory: str | Path, *, on_step: Step = _silent
+    ) -> Imported:
+        """Take in the JSON delivery files of a folder and of its `failed/`, then move
+        each into `imported/` there. All of it is in doubt: it is parked, or a dead
+        letter if it is too old or had failed. Doing it again is harmless.
+
+        `on_step(step, done, total)` hears of each batch that is "stored", "verified" and
+        "moved". Stop the other gateway first. Raises InvalidInputError if this is no
+        folder that can be read; a file that cannot be read is left, and told in `left`.
+        """
+        self._home.check()
+        queue = await asyncio.to_thread(read_queue, Path(directory))
+        done = begun(queue)
+        for at in range(0, len(queue.deliveries), _BATCH):
+            batch = queue.deliveries[at : at + _BATCH]
+            await self._take(
+                batch, done, lambda step: on_step(step, done.moved, done.found)
+            )
+        return done
+
+    async def _take(
+        self, batch: Sequence[Delivery], done: Imported, step: Callable[[str], None]
+    ) -> None:
+        before = await stored(self.store, batch)
+        fresh = [one for one in batch if one.key not in before]
+        refused = await self._bring(fresh)
+        done.left += refused
+        step("stored")
+        there = await stored(self.store, batch)
+        sound = [one for one in batch if await self._is_there(one, there, done)]
+        step("verified")
+        for one in sound:
+            why = await asyncio.to_thread(archive, one)
+            if why:
+                done.left.append(Left(path=one.path, why=why))
+                continue
+            done.moved += 1
+            done.again += one.key in before
+            step("moved")
+
+    async def _bring(self, batch: Sequence[Delivery]) -> list[Left]:
+        """Store each delivery. Gives those that cannot be stored."""
+        left: list[Left] = []
+        made: list[tuple[Delivery, Foreign]] = []
+        for one in batch:
+            try:
+                made.append((one, await asyncio.to_thread(self._foreign, one)))
+            except InvalidInputError as exc:  # a file that has just gone
+                left.append(Left(path=one.path, why=str(exc)))
+        if self.working:
+            try:
+                await self._append_all([foreign for _, foreign in made])
+            except OwnedError:
+                pass  # not the owner any more: it goes to the one who is
+            else:
+                return left
+        return left + await self._post_all(made)
+
+    def _foreign(self, one: Delivery) -> Foreign:
+        return Foreign(
+            entry=f"{ENTRY}{self._new_id()}",
+            route=one.route,
+            kind=one.kind,
+            packed=tuple(map(pack, one.payloads)),
+            key=one.key,
+            origin=ORIGIN,
+            enqueued_at=one.enqueued_at,
+            tries=one.tries,
+            detail=one.error,
+            dead=one.dead,
+        )
+
+    async def _append_all(self, foreign: Iterable[Foreign]) -> None:
+        appends = [
+            self.append(
+                partial(importing.bring_in, foreign=one),
+                Wanted(keys=frozenset((outbound_key(one.key),))),
+            )
+            for one in foreign
+        ]
+        await asyncio.gather(*appends)
+
+    async def _post_all(self, made: Sequence[tuple[Delivery, Foreign]]) -> list[Left]:
+        """Through the inbox of the owner; where nobody owns the store, this process
+        does it. What nobody has done in time is left for another run."""
+        at = self._clock.wall_now()
+        commands = [inbox.import_command(foreign, at) for _, foreign in made]
+        if not commands:
+            return []
+        await self._mailbox.post_all(commands)
+        ids = frozenset(command.id for command in commands)
+        until = asyncio.get_running_loop().time() + PATIENCE_S
+        answers = await self._mailbox.answers(ids)
+        while len(answers) < len(ids) and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_POLL_S)
+            answers = await self._mailbox.answers(ids)
+        return [
+            left
+            for (one, _), command in zip(made, commands, strict=True)
+            if (left := _refusal(one, answers.get(command.id))) is not None
+        ]
+
+    async def _is_there(
+        self, one: Delivery, there: Mapping[str, str], done: Imported
+    ) -> bool:
+        """Read it back: only what the store gives back may be moved away."""
+        if one.key not in there:
+            if not any(left.path == one.path for left in done.left):
+                why = "no worker has taken it in yet; run the import again"
+                done.left.append(Left(path=one.path, why=why))
+            return False
+        phase = await verified(self.store, there[one.key], one)
+        if phase is None:
+            why = f"{one.key} is in the store with other bytes"
+            done.left.append(Left(path=one.path, why=why))
+            return False
+        done.parked += phase == "parked"
+        done.dead += phase == "dead"
+        return True
+
+
+def begun(queue: Queue) -> Imported:
+    """The report before anything is done."""
+    left = [Left(path=path, why=why) for path, why in queue.problems]
+    left += [Left(path=path, why="no delivery file") for path in queue.others]
+    return Imported(folder=queue.folder, found=len(queue.deliveries), left=left)
+
+
+def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
+    """None: it was done, or nobody has answered yet."""
+    if answer is None:
+        return None
+    try:
+        inbox.result_of(answer)
+    except UsageError as exc:
+        return Left(path=one.path, why=str(exc))
+    return None
+
+
+# --- What the store has ---
+
+
+async def stored(store: Store, batch: Iterable[Delivery]) -> dict[str, str]:
+    """The deliveries of a batch that the log holds, by key, each with its entry."""
+    names = {one.key: outbound_key(one.key) for one in batch}
+    found = (await store.fetch(Wanted(keys=frozenset(names.values())))).keys
+    return {
+        key: stream
+        for key, name in names.items()
+        if (stream := found[name]) is not None
+    }
+
+
+async def verified(store: Store, stream: str, one: Delivery) -> str | None:
+    """How the entry came in, "parked" or "dead", if the store holds just this delivery;
+    "gone" for one that was pruned or erased since."""
+    records = (await store.fetch(Wanted(streams=frozenset((stream,))))).streams[stream]
+    if not records:
+        return "gone"
+    events = decode(records[0])
+    first = events[0]
+    if not isinstance(first, o.Imported):
+        return None
+    try:
+        if not await _same(store, stream, first, one):
+            return None
+    except MissingBodyError:
+        return "gone"
+    return "dead" if any(isinstance(e, o.FailedTerminal) for e in events) else "parked"
+
+
+async def _same(store: Store, stream: str, first: o.Imported, one: Delivery) -> bool:
+    lane = one.route.lane, one.route.reply_to
+    packed = await asyncio.to_thread(lambda: [*map(pack, one.payloads)])
+    if (first.lane, first.reply_to) != lane or len(first.body) != len(packed):
+        return False
+    kept = await _bodies(store, stream, first.body)
+
+    def body(ref: str) -> bytes:
+        return bodies.checked(ref, kept.get(place_of(stream, ref)), store.address)
+
+    pairs = zip(packed, first.body, strict=True)
+    return all(bodies.same(piece, ref, body) for piece, ref in pairs)
+
+
+async def _bodies(
+    store: Store, stream: str, refs: Sequence[str]
+) -> dict[BodyRef, Body]:
+    """The bodies that an event names, and the contents of files that those name."""
+    found = await _fetched(store, {place_of(stream, ref) for ref in refs})
+    inner = [content_in(body.data) for body in found.values()]
+    places = {place_of(stream, ref) for ref in inner if ref is not None}
+    return found | (await _fetched(store, places) if places else {})
+
+
+async def _fetched(store: Store, places: set[BodyRef]) -> dict[BodyRef, Body]:
+    found = (await store.fetch(Wanted(bodies=frozenset(places)))).bodies
+    return {place: body for place, body in found.items() if body is not None}
+
+
+# --- The files ---
+
+
+def archive(one: Delivery) -> str:
+    """Move a file that the store has into the archive. Says what hinders."""
+    try:
+        if one.path.read_bytes() != one.raw:
+            return "it has changed meanwhile; run the import again"
+        place = one.path.parent / ARCHIVE
+        if one.dead:
+            place = one.path.parent.parent / ARCHIVE / one.path.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        one.path.replace(_free(place / one.path.name, one.raw))
+        _synced(place)
+        _synced(one.path.parent)
+    except OSError as exc:
+        return f"it is in the store, and cannot be moved: {exc.strerror or exc}"
+    return ""
+
+
+def _free(target: Path, raw: bytes) -> Path:
+    """A name that no other file of the archive has."""
+    number, path = 0, target
+    while path.exists() and path.read_bytes() != raw:
+        number += 1
+        path = target.with_suffix(f".{number}{target.suffix}")
+    return path
+
+
+def _synced(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+# --- At open: a gateway that switches over ---
+
+
+async def import_at_open(kernel: Importing, directory: str | Path) -> None:
+    """What is there, and a warning for each file that was left."""
+    if not await asyncio.to_thread(Path(directory).is_dir):
+        _LOG.warning("nothing to import: %s is no folder", directory)
+        return
+    done = await kernel.import_queue(directory)
+    for left in done.left:
+        _LOG.warning("import: %s was left: %s", left.path, left.why)
+    if done.moved:
+        text = "%s: %s deliveries imported, %s parked and %s dead: nobody knows if they"
+        told = (done.folder, done.moved, done.parked, done.dead)
+        _LOG.warning(f"{text} were sent", *told)
