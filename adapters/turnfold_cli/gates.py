@@ -119,6 +119,7 @@ def channels(
 def _channel(channel: ChannelView) -> Mapping[str, str]:
     tally, gate = channel.tally, channel.gate
     classes = "" if channel.classes is None else ", ".join(channel.classes) or "blind"
+    classes += ", no ids" if channel.ids is False else ""
     return {
         "channel": f"{channel.channel}/{channel.account}",
         "class": classes,

@@ -237,24 +237,26 @@ async def _channel(
     lanes = (f"{account_scope(channel, account)}/",)
     found = await store.list(Listing(prefix=ENTRY, lanes=lanes, limit=1))
     latest = [row_of(summary, clock.shift()) for summary in found]
+    plan = await _plan(store, latest[0].id) if latest else None
     return ChannelView(
         channel=channel,
         account=account,
         tally=tally,
-        classes=await _classes(store, latest[0].id) if latest else None,
+        classes=tuple(map(str, plan.parts[0].classes)) if plan else None,
+        ids=plan.ids if plan else None,
         last=latest[0].created if latest else None,
         gate=gate,
     )
 
 
-async def _classes(store: Store, entry: str) -> tuple[str, ...] | None:
+async def _plan(store: Store, entry: str) -> o.Planned | None:
     found = await store.fetch(Wanted(streams=frozenset((entry,))))
     try:
         events = [event for r in found.streams[entry] for event in decode(r)]
     except CorruptLogError:
         return None
     plans = [event for event in events if isinstance(event, o.Planned)]
-    return tuple(map(str, plans[-1].parts[0].classes)) if plans else None
+    return plans[-1] if plans else None
 
 
 # --- is somebody needed? ----------------------------------------------------------------

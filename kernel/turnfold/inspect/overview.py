@@ -66,12 +66,14 @@ class WorkerView:
 @frozen(kw_only=True)
 class ChannelView:
     """An account with its counts since `Filter.since`. `classes`: what its platform
-    offered for the latest planned part; none counts as blind."""
+    offered for the latest planned part; none counts as blind. `ids`: its adapter gives
+    the ids of messages; without one an acceptance is only the adapter's word."""
 
     channel: str
     account: str
     tally: Tally
     classes: tuple[str, ...] | None
+    ids: bool | None
     last: int | None  # the latest entry was queued then
     gate: GateView | None
 

@@ -1,0 +1,321 @@
+"""An adapter of the first contract as a channel: it sends, and returns nothing.
+
+    kernel.attach("line", FirstContract(adapter), on_unknown="hold")
+
+Such an adapter has `send_text`, and perhaps `send_media`, `send_document` and
+`send_payload`, plain or async:
+
+    send_text(to, text)        send_media(to, path)     a path, or an address in the web
+    send_payload(to, payload)  send_document(to, path)
+
+Of `account`, `thread`, `reply_to`, `key`, `format`, `name` and `mime` each method is given
+those that it takes. What it returns: specs/bridges.md.
+
+**Weaker guarantees.** Such an adapter knows no key and no look-up: every part is `blind`,
+and `attach` needs `on_unknown`. An answer without a message id counts as accepted, unless
+`ids=True`. `turnfold channels` shows both.
+"""
+
+import asyncio
+import inspect
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from turnfold.enums import FailureClass, Kind
+from turnfold.errors import ContractError
+from turnfold.messages import File, Native, Payload, Route, Text
+from turnfold.ports.channel import (
+    Accepted,
+    Attempt,
+    Capabilities,
+    Outcome,
+    Part,
+    PlanContext,
+    PlannedPart,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+from turnfold_adapters import text as texts
+
+Classify = Callable[[BaseException], Outcome | None]
+
+METHODS = MappingProxyType(
+    {
+        "text": "send_text",
+        "media": "send_media",
+        "document": "send_document",
+        "payload": "send_payload",
+    }
+)
+_OPTIONAL = ("account", "thread", "reply_to", "key", "format", "name", "mime")
+_MEDIA = ("image/", "audio/", "video/")
+_IDS = ("message_id", "messageId", "id", "ts")
+_MANY = ("message_ids", "messageIds", "ids")
+_NO = ("ok", "success", "delivered")  # false in an answer: the adapter says no
+
+
+class SaidNoError(Exception):
+    """The adapter answered that it has failed. `answer`: as it came. For `classify`."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__(f"the adapter answered {answer!r:.300}")
+        self.answer = answer
+
+
+class FirstContract:
+    """`claims`: what the adapter says it can do, of "text", "media", "document" and
+    "payload"; without, its own `supports`, else the methods that it has. `classify`: the
+    outcome that an exception means, or None; an answer `{"ok": false}` comes to it as
+    SaidNoError. `ids`: it returns message ids, and one without is no acceptance.
+    `limit` and `unit` of a text as in Capabilities.
+
+    Raises ContractError if the adapter claims what it has no method for."""
+
+    def __init__(
+        self,
+        adapter: object,
+        *,
+        claims: Collection[str] | None = None,
+        classify: Classify | None = None,
+        ids: bool = False,
+        limit: int | None = None,
+        unit: str = "chars",
+    ) -> None:
+        self.adapter, self._classify, self._ids = adapter, classify, ids
+        self._methods = _methods(adapter, claims)
+        texts.check(limit, unit)
+        self._limit, self._unit = limit, unit
+        self.capabilities = Capabilities(limit=limit, unit=unit, gives_ids=ids)
+
+    # --- the plan ---
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """A long text in pieces, each file on its own, whatever kind of entry it is. A
+        native payload goes whole to `send_payload`; without that its words and files go,
+        and one that has neither is refused."""
+        del kind, context  # a final is split like everything else
+        if not isinstance(payload, Native) or "payload" in self._methods:
+            return texts.plan(payload, self._limit, self._unit)
+        said, media = payload.body.get("text"), _media(payload.body)
+        parts: list[PlannedPart] = []
+        if isinstance(said, str) and said:
+            parts += texts.plan(Text(said), self._limit, self._unit)
+        parts += [PlannedPart(payload=_only(url), kind="native") for url in media]
+        if not parts:
+            problem = "it has no send_payload, and this payload no words and no files"
+            raise ContractError(channel=route.channel, problem=problem)
+        return parts
+
+    # --- one call ---
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """One call of the adapter."""
+        del attempt
+        payload, route = part.payload, part.route
+        facts = {
+            "account": route.account,
+            "thread": route.thread,
+            "reply_to": route.reply_to,
+            "key": key,
+        }
+        answer = await self._send(payload, route, facts)
+        return self._outcome(answer, route)
+
+    async def _send(
+        self, payload: Payload, route: Route, facts: dict[str, Any]
+    ) -> object:
+        match payload:
+            case Text():
+                more = facts | {"format": str(payload.format)}
+                return await self._call("text", route, payload.text, more)
+            case File():
+                return await self._send_file(payload, route, facts)
+            case Native():
+                return await self._send_native(payload, route, facts)
+
+    async def _send_native(
+        self, payload: Native, route: Route, facts: dict[str, Any]
+    ) -> object:
+        if "payload" in self._methods:
+            return await self._call("payload", route, _thawed(payload.body), facts)
+        (url,) = _media(payload.body)  # as planned
+        how = "media" if "media" in self._methods else "document"
+        return await self._call(how, route, url, facts)
+
+    async def _send_file(
+        self, file: File, route: Route, facts: dict[str, Any]
+    ) -> object:
+        """The bytes are the queue's own copy. The adapter gets a file of that name, which
+        is there for as long as its call."""
+        with tempfile.TemporaryDirectory(prefix="turnfold-") as folder:
+            path = Path(folder) / (file.name or "file")
+            await asyncio.to_thread(path.write_bytes, file.data or b"")
+            more = facts | {"name": file.name, "mime": file.mime}
+            return await self._call(self._how(file), route, str(path), more)
+
+    def _how(self, file: File) -> str:
+        """Pictures, sound and films by `send_media`, all else by `send_document`; the one
+        stands in for the other."""
+        wanted = "media" if file.mime.startswith(_MEDIA) else "document"
+        other = {"media": "document", "document": "media"}[wanted]
+        return wanted if wanted in self._methods else other
+
+    async def _call(
+        self, how: str, route: Route, what: object, facts: Mapping[str, Any]
+    ) -> object:
+        if how not in self._methods:
+            return Rejected(
+                failure=FailureClass.INVALID_PAYLOAD,
+                detail=f"the adapter has no {METHODS[how]}",
+            )
+        method, taken = self._methods[how]
+        given = {name: facts[name] for name in taken if name in facts}
+        if inspect.iscoroutinefunction(inspect.unwrap(method)):
+            return await method(route.conversation, what, **given)
+        answer = await asyncio.to_thread(method, route.conversation, what, **given)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    # --- what it means ---
+
+    def _outcome(self, answer: object, route: Route) -> Outcome:
+        if isinstance(answer, Accepted | Rejected | Unknown):
+            return answer
+        if answer is False or any(_of(answer, name) is False for name in _NO):
+            return self.classify(SaidNoError(answer)) or _refused(answer)
+        ids = tuple([i for i in _ids(answer) if i not in _places(route)])
+        return Accepted(receipt=Receipt(ids=ids))
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """As the caller said; None: nobody knows what it means."""
+        return None if self._classify is None else self._classify(exception)
+
+    async def aclose(self) -> None:
+        """Close the adapter, if it can be closed."""
+        close = getattr(self.adapter, "aclose", None)
+        if callable(close):
+            await close()
+
+
+# --- what the adapter has ---
+
+_Method = tuple[Callable[..., Any], tuple[str, ...]]
+
+
+def _methods(adapter: object, claims: Collection[str] | None) -> dict[str, _Method]:
+    if isinstance(adapter, type):
+        raise _error(adapter, "is a class; give an object of it")
+    if claims is None:
+        claims = getattr(adapter, "supports", None)
+    if claims is None:
+        claims = [how for how, name in METHODS.items() if hasattr(adapter, name)]
+    if isinstance(claims, Mapping):
+        claims = [how for how, said in claims.items() if said]
+    found = {how: _method(adapter, how) for how in dict.fromkeys([*claims, "text"])}
+    # A rich way that it has and does not name is used all the same: nothing is lost.
+    if hasattr(adapter, METHODS["payload"]):
+        found["payload"] = _method(adapter, "payload")
+    return found
+
+
+def _method(adapter: object, how: object) -> _Method:
+    if how not in METHODS:
+        raise _error(
+            adapter, f"claims {how!r:.40}, which is none of {', '.join(METHODS)}"
+        )
+    name = METHODS[str(how)]
+    method = getattr(adapter, name, None)
+    if not callable(method):
+        raise _error(adapter, f"claims {how} but has no {name}()")
+    try:
+        signature = inspect.signature(method)
+        signature.bind("to", "what")
+    except (TypeError, ValueError) as exc:
+        raise _error(adapter, f"{name}() cannot be called as {name}(to, what)") from exc
+    return method, _taken(signature)
+
+
+def _taken(signature: inspect.Signature) -> tuple[str, ...]:
+    """The optional facts that a method takes."""
+    parameters = list(signature.parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return _OPTIONAL
+    first_two = {p.name for p in parameters[:2]}
+    keyed = [
+        p.name
+        for p in parameters
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return tuple([n for n in _OPTIONAL if n in keyed and n not in first_two])
+
+
+def _error(adapter: object, problem: str) -> ContractError:
+    kind = adapter if isinstance(adapter, type) else type(adapter)
+    return ContractError(channel=kind.__qualname__, problem=problem)
+
+
+# --- payloads and answers ---
+
+
+def _media(body: Mapping[str, Any]) -> list[str]:
+    """Every file of a payload, each once: `mediaUrl` is often the first of `mediaUrls`."""
+    many = body.get("mediaUrls")
+    several = list(many) if isinstance(many, list | tuple) else []
+    named = [body.get("mediaUrl"), *several]
+    return list(dict.fromkeys(url for url in named if isinstance(url, str) and url))
+
+
+def _only(url: str) -> Native:
+    return Native({"mediaUrl": url})
+
+
+def _thawed(value: Any) -> Any:
+    """Plain dicts and lists, which an old adapter may change."""
+    if isinstance(value, Mapping):
+        return {name: _thawed(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_thawed(item) for item in value]
+    return value
+
+
+def _of(answer: object, name: str) -> object:
+    if isinstance(answer, Mapping):
+        return answer.get(name)
+    return None if isinstance(answer, str) else getattr(answer, name, None)
+
+
+def _ids(answer: object) -> list[str]:
+    """The ids of messages in an answer, as texts."""
+    if isinstance(answer, list | tuple):
+        return [text for item in answer for text in _ids(item)]
+    if isinstance(answer, str) or type(answer) is int:
+        return [str(answer)] if answer != "" else []
+    for name in _MANY:
+        found = _of(answer, name)
+        if isinstance(found, list | tuple):
+            return _ids(found)
+    named = (_of(answer, name) for name in _IDS)
+    first = next((i for i in named if isinstance(i, str | int) and i != ""), None)
+    return [] if first is None or isinstance(first, bool) else [str(first)]
+
+
+def _places(route: Route) -> tuple[str | None, ...]:
+    """No message has the id of its conversation."""
+    return (route.conversation, route.thread, route.account)
+
+
+def _refused(answer: object) -> Rejected:
+    """The adapter says no, and nobody says why."""
+    why = _of(answer, "error") or _of(answer, "detail") or "the adapter said no"
+    wait = _of(answer, "retry_after_ms")
+    if isinstance(wait, int) and not isinstance(wait, bool):
+        failure = FailureClass.RATE_LIMITED
+        return Rejected(failure=failure, detail=str(why), retry_after_ms=wait)
+    again = _of(answer, "retryable") is True
+    failure = FailureClass.TRANSIENT if again else FailureClass.INVALID_PAYLOAD
+    return Rejected(failure=failure, detail=str(why))
