@@ -3,9 +3,10 @@
     python -m examples.killed telegram --messages 100 --kills 20 --seed 1 --json
 
 `telegram` and `ptb` play `examples/telegram/echo.py` and `examples/ptb/bot.py` on the
-FAKE Bot API of the tests. `--faults`: 4 % of the calls are cut after acceptance, 4 % are
-refused by a rate limit. `--plain`: `ptb` as its authors write it, without turnfold.
-Exit 1 if an answer is lost or doubled.
+FAKE Bot API of the tests, `discord` plays `examples/discord/echo.py` on the FAKE of
+Discord. `--faults`: 4 % of the calls are cut after acceptance, 4 % are refused by a rate
+limit. `--plain`: the bot as its authors write it, without turnfold. Exit 1 if an answer
+is lost or doubled.
 """
 
 import argparse
@@ -18,15 +19,23 @@ from pathlib import Path
 
 from tests.fakes.killing import Platform, Play
 
-BOTS = {"telegram": "telegram/echo.py", "ptb": "ptb/bot.py"}
-PLAIN = ("ptb",)  # can be played without turnfold, too
+BOTS = {
+    "telegram": "telegram/echo.py",
+    "ptb": "ptb/bot.py",
+    "discord": "discord/echo.py",
+}
+# As authors write them, without turnfold.
+PLAIN = {"ptb": "ptb/bot.py", "discord": "discord/plain.py"}
 
 
 def platform_of(bot: str) -> AbstractContextManager[Platform]:
     """Imported when it is asked for: each needs an extra of its own."""
+    if bot == "discord":
+        from tests.fakes.killing_discord import Discord  # noqa: PLC0415  as above
+
+        return Discord()
     from tests.fakes.killing_telegram import Telegram  # noqa: PLC0415  as above
 
-    del bot
     return Telegram()
 
 
@@ -44,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         played = Play(
             platform_of(asked.bot),
-            Path(__file__).parent / BOTS[asked.bot],
+            Path(__file__).parent / (PLAIN if asked.plain else BOTS)[asked.bot],
             Path(folder) / "bot.db",
             "You said: {}".format,
             messages=asked.messages,

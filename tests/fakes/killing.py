@@ -30,6 +30,9 @@ class Platform(Protocol):
     def facts(self) -> dict[str, str]:
         """What the bot finds in its environment: addresses and tokens."""
 
+    def listened(self) -> bool:
+        """Has the bot been here? What was said to nobody, some platforms never tell."""
+
     def says(self, chat: int, text: str) -> None:
         """A user writes."""
 
@@ -75,11 +78,13 @@ class Play:
         with self.platform as api:
             bot = self._start(api)
             try:
+                self._wait(api.listened)
                 for number in range(self.messages):
                     if chance.random() < self.kills / self.messages:
                         bot = self._kill(api, bot, chance)
                     self._plan_faults(api, chance)
                     api.says(1 + number % CHATS, f"message {number}")
+                    self._said += 1
                     time.sleep(chance.uniform(0, 0.1))
                 for _ in range(max(0, self.kills - self._killed)):
                     bot = self._kill(api, bot, chance)
@@ -93,6 +98,7 @@ class Play:
             return self._count(api)
 
     _killed = 0
+    _said = 0
 
     def _start(self, api: Platform) -> subprocess.Popen[bytes]:
         plain = {"PLAIN": "1"} if self.plain else {}
@@ -103,9 +109,13 @@ class Play:
     def _kill(
         self, api: Platform, bot: subprocess.Popen[bytes], chance: random.Random
     ) -> subprocess.Popen[bytes]:
-        """After a few calls of this life, so that it dies in its work."""
+        """After a few calls of this life, so that it dies in its work, or when it has no
+        work left."""
         wanted = api.calls() + chance.randint(4, 16)
-        self._wait(lambda: api.calls() >= wanted, 5.0)
+        self._wait(
+            lambda: api.calls() >= wanted or not self._missing(api, self._said),
+            5.0 if self.plain else 15.0,
+        )
         time.sleep(chance.uniform(0, 0.03))
         bot.send_signal(signal.SIGKILL)
         bot.wait()
@@ -117,9 +127,10 @@ class Play:
             if chance.random() < self.faults:
                 fault()
 
-    def _missing(self, api: Platform) -> list[str]:
+    def _missing(self, api: Platform, said: int | None = None) -> list[str]:
         shown = "\n".join(api.texts())
-        wanted = (self.answer(f"message {n}") for n in range(self.messages))
+        count = self.messages if said is None else said
+        wanted = (self.answer(f"message {n}") for n in range(count))
         return [words for words in wanted if f"{words}\n" not in f"{shown}\n"]
 
     def _wait(self, what: Callable[[], bool], seconds: float = PATIENCE_S) -> None:

@@ -19,6 +19,9 @@ class Telegram:
     def facts(self) -> dict[str, str]:
         return {"BOT_TOKEN": TOKEN, "BOT_API": self.api.base_url}
 
+    def listened(self) -> bool:
+        return True  # updates wait
+
     def says(self, chat: int, text: str) -> None:
         self.api.says(chat, text)
 

@@ -1,0 +1,243 @@
+"""Discord bots, by the HTTP API, the gateway and discord.py.
+
+Needs the extra `turnfold[discord]`; this module imports without it.
+
+A message is sent with a `nonce` (our key, hashed) and `enforce_nonce`. Discord says of
+it: "checked for uniqueness in the past few minutes"; a message of the same author with
+the same nonce "will be returned and no new message will be created". Nobody says how
+many minutes: we rely on two, and the kernel uses a key again for half of its window. So
+everything is of class `keyed` inside that time. Later `attach(..., on_unknown=)` decides
+about what is in doubt. Texts are of class `editable`, too, for live replies.
+`editable=True` sends each text by a placeholder and an edit, whose promise has no window.
+
+    text, file, native   POST   /channels/{channel}/messages, a file in the same request
+    edit, preview        PATCH  /channels/{channel}/messages/{id}
+    retract              DELETE /channels/{channel}/messages/{id}
+
+The conversation is the id of a channel; a thread is a channel of its own, whether it is
+named as `thread` or as the conversation. A private chat is one, too: Discord names it in
+the first message. Texts ping nobody, unless `mentions` allows it. `discord_errors` has the
+table of exceptions.
+
+When is a message acknowledged? Discord waits for no acknowledgement. The history of the
+channels is the record, and it is read from the durable cursor; see `discord_source`.
+"""
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from turnfold.enums import DeliveryClass, FailureClass, Kind
+from turnfold.errors import InvalidInputError, MissingExtraError
+from turnfold.inbound import Inbound
+from turnfold.messages import File, Payload, Route, Text
+from turnfold.ports.channel import (
+    Accepted,
+    Attempt,
+    Capabilities,
+    Outcome,
+    Part,
+    PartClass,
+    PlanContext,
+    PlannedPart,
+    Receipt,
+    Rejected,
+    Unknown,
+)
+
+OFFICIAL = "https://discord.com/api/v10"
+KEY_WINDOW_MS = 120_000
+
+
+class DiscordChannel:
+    """A Discord bot as a channel and as a source of messages.
+
+    `token`: of the bot. `name` and `account`: as the kernel knows this bot. `editable`:
+    see the module. `mentions`: who may be pinged ("users", "roles", "everyone").
+    `bots`: take messages of other bots, too. `base_url` and `gateway`: of a server
+    that is not Discord's. `intents`: a
+    `discord.Intents`; by default messages of servers and private chats with their
+    content, which must be switched on for the bot. `ready_ms`: how long Discord may be
+    silent before the list of servers counts as complete. A send takes at most connect plus request
+    time. Raises MissingExtraError when the extra is not installed, InvalidInputError for
+    a token that cannot be one.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        name: str = "discord",
+        account: str = "default",
+        editable: bool = False,
+        mentions: Sequence[str] = (),
+        bots: bool = False,
+        base_url: str = OFFICIAL,
+        gateway: str = "",
+        intents: Any = None,
+        key_window_ms: int = KEY_WINDOW_MS,
+        settle_ms: int = 60_000,
+        connect_timeout_ms: int = 10_000,
+        request_timeout_ms: int = 20_000,
+        upload_timeout_ms: int = 50_000,
+        ready_ms: int = 2_000,
+    ) -> None:
+        if not token or any(c.isspace() for c in token):
+            raise InvalidInputError(field="token", problem="not a token of a bot")
+        self._content, self._errors, self._sources, http = _modules()
+        self._http = http.OneRequest(
+            token,
+            base_url,
+            connect=connect_timeout_ms / 1000,
+            wait=request_timeout_ms / 1000,
+            upload=upload_timeout_ms / 1000,
+        )
+        self._mentions = tuple(mentions)
+        self._listening = self._sources.Listening(
+            channel=name,
+            account=account,
+            token=token,
+            base_url=base_url,
+            gateway=gateway,
+            intents=intents,
+            bots=bots,
+            ready_s=ready_ms / 1000,
+        )
+        self.capabilities = Capabilities(
+            parts=_parts(editable, key_window_ms, settle_ms),
+            limit=self._content.TEXT_LIMIT,
+            unit="utf16",
+            marks=True,
+            preview_ms=1_200,  # seen: five edits in five seconds
+        )
+
+    async def aclose(self) -> None:
+        """Give the connections back."""
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def plan(
+        self, payload: Payload, route: Route, kind: Kind, context: PlanContext
+    ) -> Sequence[PlannedPart]:
+        """Texts in pieces of Discord's Markdown, other payloads whole."""
+        del route, kind, context
+        planned: Sequence[PlannedPart] = self._content.plan(payload)
+        return planned
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        """One POST. Raises the errors of the connection; see `classify`."""
+        from discord.http import MultipartParameters  # noqa: PLC0415  an extra
+
+        message = self._content.message_of(part, key, attempt, self._mentions)
+        params = MultipartParameters(payload=message, multipart=None, files=None)
+        if isinstance(part.payload, File):
+            try:
+                params = _form(message, part.payload, await _bytes_of(part.payload))
+            except FileNotFoundError as exc:  # its bytes are gone, and stay gone
+                return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
+        where = self._content.channel_of(part.route)
+        return _receipt_of(await self._http.send_message(where, params=params))
+
+    async def edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        """Let the message of `handle` show the text of the part. The same edit again
+        changes nothing."""
+        from discord.http import MultipartParameters  # noqa: PLC0415  an extra
+
+        del key
+        if not isinstance(part.payload, Text) or len(handle.ids) != 1:
+            detail = "only one text message can be edited"
+            return Rejected(failure=FailureClass.HANDLE_GONE, detail=detail)
+        message = self._content.content_of(part.payload, attempt, self._mentions)
+        params = MultipartParameters(payload=message, multipart=None, files=None)
+        where = self._content.channel_of(part.route)
+        answer = await self._http.edit_message(where, handle.ids[0], params=params)
+        return _receipt_of(answer)
+
+    async def retract(self, handle: Receipt, route: Route) -> None:
+        """Delete a placeholder. Raises the errors of the client library."""
+        where = self._content.channel_of(route)
+        for message_id in handle.ids:
+            await self._http.delete_message(where, message_id)
+
+    def classify(self, exception: BaseException) -> Outcome | None:
+        """See `discord_errors.classify`."""
+        found: Outcome | None = self._errors.classify(exception)
+        return found
+
+    def source(
+        self, cursor: str | None
+    ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
+        """Inbound messages since `cursor`; see `discord_source`."""
+        messages: AsyncGenerator[tuple[Inbound | None, str], None]
+        messages = self._sources.listen(self._listening, cursor)
+        return messages
+
+
+def _parts(editable: bool, key_window_ms: int, settle_ms: int) -> dict[str, PartClass]:
+    keyed = PartClass(
+        classes=(DeliveryClass.KEYED,),
+        key_window_ms=key_window_ms,
+        settle_ms=settle_ms,
+    )
+    order = (DeliveryClass.KEYED, DeliveryClass.EDITABLE)
+    text = PartClass(
+        classes=order[1:] if editable else order,
+        key_window_ms=key_window_ms,
+        settle_ms=settle_ms,
+    )
+    return {"text": text, "file": keyed, "native": keyed}
+
+
+def _form(message: dict[str, Any], file: File, data: bytes) -> Any:
+    """The message and the file in one request: both arrive, or none."""
+    import discord  # noqa: PLC0415  an extra
+    from discord.http import MultipartParameters  # noqa: PLC0415  an extra
+    from discord.utils import _to_json  # noqa: PLC0415  an extra
+
+    name = file.name or "file"
+    content: dict[str, Any] = {
+        "name": "files[0]",
+        "value": data,
+        "filename": name,
+        "content_type": file.mime,
+    }
+    words: dict[str, Any] = {"name": "payload_json", "value": _to_json(message)}
+    files = [discord.File(io.BytesIO(data), filename=name)]
+    return MultipartParameters(payload=None, multipart=[words, content], files=files)
+
+
+def _receipt_of(answer: Any) -> Outcome:
+    found = answer.get("id") if isinstance(answer, dict) else None
+    if not isinstance(found, str) or not found:
+        return Unknown(cause="no_message_id", detail=f"{answer!r:.200}")
+    return Accepted(receipt=Receipt(ids=(found,)))
+
+
+async def _bytes_of(file: File) -> bytes:
+    if file.data is not None:
+        return file.data
+    assert file.path is not None  # noqa: S101  File has one of the two
+    return await asyncio.to_thread(Path(file.path).read_bytes)
+
+
+def _modules() -> tuple[Any, Any, Any, Any]:
+    try:
+        from turnfold_adapters.channels import (  # noqa: PLC0415  an extra
+            discord_content,
+            discord_errors,
+            discord_http,
+            discord_source,
+        )
+    except ImportError as exc:
+        package = exc.name or "discord.py"
+        raise MissingExtraError(extra="discord", package=package) from exc
+    return discord_content, discord_errors, discord_source, discord_http
