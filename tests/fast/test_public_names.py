@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import turnfold
-from turnfold.api.callbacks import Hooks
+from turnfold.api.hooks import Hooks
 from turnfold.errors import TurnfoldError
 from turnfold.inspect import Inspect
 

@@ -4,16 +4,12 @@ import asyncio
 import inspect
 import json
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from turnfold._decide.turns import STORE_FAILS
-from turnfold._log import events as t
-from turnfold._log import outbox_events as o
 from turnfold._log.bodies import read_body
-from turnfold._log.events import Event, Restored
 from turnfold._runtime.calls import (
     CallResult,
     Calls,
@@ -22,16 +18,12 @@ from turnfold._runtime.calls import (
     report,
     told,
 )
-from turnfold._runtime.committer import Commit
 from turnfold._runtime.programs import RunEnd
-from turnfold._state.entry import Entry
-from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.ends import Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
 from turnfold.api.sent import CURRENT
 from turnfold.api.sources import Sources, UnreadError
-from turnfold.api.telling import AGAIN, say_again
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
     BackPressureError,
@@ -178,6 +170,12 @@ class Handlers:
         return TurnHandle(self._kernel, turn, inbound, joined)
 
 
+def unwanted(turn: Turn) -> bool:
+    """Nobody wants what the handler still does. A handler whose reply has just been
+    delivered is not stopped: it may have work of its own left."""
+    return turn.abort is not None or turn.phase is TurnPhase.ABORTED
+
+
 def _problem(handler: object) -> str | None:
     """Why this cannot be called with a turn; None if it can."""
     if not callable(handler) or inspect.isclass(handler):
@@ -232,179 +230,3 @@ async def _answer(handler: Handler, handle: TurnHandle) -> Any:
             "%s: the handler returned a %s, which is no reply", handle.id, kind
         )
     return given
-
-
-# --- Telling the embedder what must not pass in silence: dead letters, parks, bounces ---
-
-
-Hook = Callable[[Entry], Any]
-HeldHook = Callable[[Turn], Any]
-RestoredHook = Callable[[Restored], Any]
-
-
-_NEWS = {
-    *(o.FailedTerminal, o.Parked, o.Doubted, o.Bounced),
-    *(t.Dead, t.Held, t.Answered, Restored, *AGAIN),
-}
-
-
-class Hooks:
-    """Lists of functions, plain or async, that get the folded Entry, the Turn or the
-    event. They are called one after the other, in the order of the log, in a task of
-    their own: no commit waits for them."""
-
-    def __init__(self, calls: Calls, deadline_ms: int | None) -> None:
-        self._calls, self._deadline_ms = calls, deadline_ms
-        self.terminal: list[Hook] = []
-        self.parked: list[Hook] = []
-        self.bounced: list[Hook] = []
-        self.stalled: list[Hook] = []
-        self.held: list[HeldHook] = []
-        self.unread: list[HeldHook] = []
-        self.restored: list[RestoredHook] = []
-        self._news: deque[tuple[Callable[[Any], Any], Any]] = deque()
-        self._teller: asyncio.Task[None] | None = None
-        self.bugs = 0
-        self.dead = 0  # entries that ended undelivered since the kernel was made
-        self.dead_turns = 0  # the same for updates that were not taken
-
-    def on_terminal(self, hook: Hook) -> Hook:
-        """An entry ended undelivered."""
-        self.terminal.append(hook)
-        return hook
-
-    def on_parked(self, hook: Hook) -> Hook:
-        """An entry waits for a person: nobody knows if it was sent."""
-        self.parked.append(hook)
-        return hook
-
-    def on_bounced(self, hook: Hook) -> Hook:
-        """A delivered entry was refused afterwards."""
-        self.bounced.append(hook)
-        return hook
-
-    def on_stalled(self, hook: Hook) -> Hook:
-        """The first entry of a lane has not moved for `stall_ms`: called once for it."""
-        self.stalled.append(hook)
-        return hook
-
-    def tell_stalled(self, entry: Entry, cause: str) -> None:
-        """The kernel calls this when it has found a lane that stands still."""
-        self._call(self.stalled, entry, f"has not moved: {cause}")
-
-    def on_held(self, hook: HeldHook) -> HeldHook:
-        """A turn waits for a person: nobody knows if it was answered."""
-        self.held.append(hook)
-        return hook
-
-    def on_dead(self, hook: HeldHook) -> HeldHook:
-        """An update could not be read, or came with the key of another message. It is
-        kept; `retry` runs it."""
-        self.unread.append(hook)
-        return hook
-
-    def on_restored(self, hook: RestoredHook) -> RestoredHook:
-        """The store was found to be an older copy of itself."""
-        self.restored.append(hook)
-        return hook
-
-    def tell(self, commit: Commit) -> None:
-        """The kernel calls this after each commit: news go to the log and to hooks."""
-        for stream, event in commit.emitted:
-            if type(event) not in _NEWS:
-                continue
-            if type(event) in AGAIN:
-                say_again(stream, event)
-            else:
-                self._tell_of(stream, event, commit.moved.get(stream))
-
-    def _tell_of(self, stream: str, event: Event, state: State | None) -> None:
-        match event:
-            case o.FailedTerminal(reason=reason):
-                self.dead += 1
-                self._call(self.terminal, state, f"ended undelivered: {reason}")
-            case o.Parked(reason=reason) | o.Doubted(reason=reason):
-                self._call(self.parked, state, f"is parked, in doubt: {reason}")
-            case o.Bounced():
-                self._call(self.bounced, state, "bounced")
-            case t.Held(reason=reason):
-                self._call_held(state, reason)
-            case t.Dead():
-                self._call_dead(state, event)
-            case t.Answered(silent="unstated"):
-                text = "%s: the handler returned and said nothing"
-                _LOG.warning(text, stream, extra={"stream": stream})
-            case Restored():
-                self._call_restored(event)
-            case _:
-                pass
-
-    def _call(self, hooks: list[Hook], state: State | None, news: str) -> None:
-        if not isinstance(state, Entry):
-            return
-        facts = {"stream": state.stream, "lane": state.lane}
-        _LOG.warning("%s to %s %s", *facts.values(), news, extra=facts)
-        self._line_up(hooks, state)
-
-    def _call_held(self, state: State | None, reason: str) -> None:
-        if isinstance(state, Turn):
-            _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
-            self._line_up(self.held, state)
-
-    def _call_dead(self, state: State | None, event: t.Dead) -> None:
-        self.dead_turns += 1
-        if isinstance(state, Turn):
-            why = "it cannot be read"
-            if event.differs is not None:
-                why = f"it has the key of {event.differs} and other bytes"
-            text = "an update of %s/%s is kept as %s: %s"
-            names = event.channel, event.account, state.stream, why
-            _LOG.warning(text, *names, extra={"stream": state.stream})
-            self._line_up(self.unread, state)
-
-    def _call_restored(self, event: Restored) -> None:
-        if event.by is not None:
-            text = "%s says that the store is a restored copy; what is open in it waits"
-            _LOG.error(text + " for a person", event.by, extra={"by": event.by})
-            self._line_up(self.restored, event)
-            return
-        _LOG.error(
-            "the store is an older copy of itself: it ends at position %s and had got "
-            "to %s; what is open in it waits for a person",
-            event.position_found,
-            event.position_seen,
-        )
-        self._line_up(self.restored, event)
-
-    def _line_up(self, hooks: Sequence[Callable[[Any], Any]], what: Any) -> None:
-        self._news.extend((hook, what) for hook in hooks)
-        if self._news and self._teller is None:
-            self._teller = asyncio.get_running_loop().create_task(self._tell())
-
-    async def _tell(self) -> None:
-        try:
-            while self._news:
-                hook, what = self._news.popleft()
-                end = await self._calls.ask(hook, what, deadline_ms=self._deadline_ms)
-                error = TimeoutError("it hangs") if end is None else end.error
-                if error is not None:
-                    self.bugs += 1
-                    report("a hook failed; what it was told of is not affected", error)
-        finally:
-            self._teller = None
-
-    async def end(self, timeout_s: float) -> None:
-        """Tell what is still to be told, but wait no longer than this."""
-        teller = self._teller
-        if teller is None:
-            return
-        await asyncio.wait({teller}, timeout=timeout_s)
-        if self._news or not teller.done():
-            _LOG.error("closing: %d news were not told to hooks", len(self._news) + 1)
-            self.cut_off()
-
-    def cut_off(self) -> None:
-        """Tell nothing more."""
-        self._news.clear()
-        if self._teller is not None:
-            self._teller.cancel()

@@ -15,7 +15,8 @@ from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.worker import Worker
 from turnfold._state.entry import Entry
-from turnfold.api.callbacks import Handlers, Hooks
+from turnfold.api.callbacks import Handlers
+from turnfold.api.hooks import Hooks
 from turnfold.api.portal import Home
 from turnfold.api.sources import Sources
 from turnfold.api.stalls import Stalls

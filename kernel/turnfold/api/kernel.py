@@ -29,12 +29,14 @@ from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
 from turnfold.api.acts import Acts
-from turnfold.api.callbacks import Handler, Handlers, Hooks
+from turnfold.api.callbacks import Handler, Handlers, unwanted
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
+from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.portal import Home, Portal
+from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent
 from turnfold.api.sources import Reader, Sources
 from turnfold.api.stalls import Stalls
@@ -48,7 +50,6 @@ from turnfold.api.telling import (
 )
 from turnfold.api.waiting import CLOSABLE, Waiting, stands, tell
 from turnfold.clock import LEAD_MS, Clock
-from turnfold.enums import TurnPhase
 from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
@@ -285,6 +286,7 @@ class Kernel(Waiting, Acts, Importing, Health):
         driver, worker = self._open_driver(), self._worker
         assert worker is not None  # noqa: S101  it calls this
         await driver.journal.begin(self._new_id)
+        found = driver.book.position
         await self._begin_time(driver, worker)
         self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         await self._doubt_if_restored()
@@ -294,6 +296,8 @@ class Kernel(Waiting, Acts, Importing, Health):
         say_working(self.store.address, self._fence.epoch, driver.book)
         self._missing.look(driver.book)
         self._watch_lanes(driver)
+        means = Retelling(self.append, self.look, self.store.log)
+        await self.hooks.begin(means, found)
         self._sources.start()
 
     def _watch_lanes(self, driver: Driver) -> None:
@@ -587,14 +591,9 @@ class Kernel(Waiting, Acts, Importing, Health):
         """After every commit, ours or another process's."""
         waiters = self._waiters
         for stream, state in commit.moved.items():
-            if isinstance(state, Turn) and _unwanted(state):
+            if isinstance(state, Turn) and unwanted(state):
                 self._handlers.stop(stream)
             if stream in waiters and isinstance(state, CLOSABLE) and stands(state):
                 tell(waiters.pop(stream), state)
-        self.hooks.tell(commit)
-
-
-def _unwanted(turn: Turn) -> bool:
-    """Nobody wants what the handler still does. A handler whose reply has just been
-    delivered is not stopped: it may have work of its own left."""
-    return turn.abort is not None or turn.phase is TurnPhase.ABORTED
+        driver = self._driver
+        self.hooks.tell(commit, 0 if driver is None else driver.book.position)

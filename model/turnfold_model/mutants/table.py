@@ -18,6 +18,7 @@ from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.sending import SENDING
 from turnfold_model.mutants.store import STORE
+from turnfold_model.mutants.telling import TELLING
 from turnfold_model.mutants.waiting import WAITING
 
 _D = "turnfold._decide"
@@ -445,6 +446,7 @@ MUTANTS: Final = (
     *INBOUND,
     *IMPORTING,
     *BLAME,
+    *TELLING,
     *EDITING,
     *SENDING,
     *STORE,

@@ -157,6 +157,7 @@ async def crash(kernel: Kernel) -> None:
     kernel._state = "closed"
     tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
     kernel._owns = False
+    kernel.hooks.cut_off()
     await kernel.store.close()  # from here on nothing can be written
     tasks += kernel._handlers._running.values()
     if worker is not None:

@@ -1,0 +1,44 @@
+"""The mutants of what hooks and readers are told."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Mutant, one
+
+_HOOKS = "turnfold.api.hooks"
+_TEST = "test:contract/test_hooks.py"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, "promise", where, old, new, *killers)
+
+
+TELLING: Final = (
+    _broken(
+        "what a dead process did not tell its hooks is never told",
+        f"{_HOOKS}:Hooks.begin",
+        "mark < position",
+        "False",
+        f"{_TEST}::told_again_with_the_same_id",
+    ),
+    _broken(
+        "news count as told before the hooks are called",
+        f"{_HOOKS}:Hooks._tell",
+        "await self._call(*self._news.popleft())",
+        "await self._note()\nawait self._call(*self._news.popleft())",
+        f"{_TEST}::told_again_with_the_same_id",
+    ),
+    _broken(
+        "what hooks were told is not noted",
+        f"{_HOOKS}:Hooks._note",
+        "await self._means.note(seen)",
+        "False",
+        f"{_TEST}::noted_and_not_told_again",
+    ),
+    _broken(
+        "news of a time without hooks are told",
+        f"{_HOOKS}:Hooks.begin",
+        "self._noted = position if mark is None else mark",
+        "self._noted = mark = mark or 0",
+        f"{_TEST}::before_the_first_hook",
+    ),
+)

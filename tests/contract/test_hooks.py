@@ -1,0 +1,138 @@
+"""A hook is told of each event of its kind at least once, also after a death (U10)."""
+
+from typing import Any
+
+import pytest
+
+from turnfold import FailureClass, Kernel
+from turnfold._state.fold import Cursor
+from turnfold.api.retelling import MARK
+from turnfold_model.testing.gateway import (
+    Gateway,
+    commits,
+    driver_of,
+    entry,
+    peek,
+    route,
+    spin,
+    story,
+)
+from turnfold_model.testing.platform import reject
+
+pytestmark = pytest.mark.case("U10")
+_REFUSED = reject(FailureClass.PERMISSION)
+
+
+class Ear:
+    """Hooks that are there when a kernel begins to work."""
+
+    def __init__(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.deaf = False
+        ear, plain = self, Kernel.attach
+
+        def attach(kernel: Kernel, *args: Any, **more: Any) -> None:
+            plain(kernel, *args, **more)
+            if not kernel.hooks.terminal:
+                kernel.hooks.on_terminal(ear.hears)
+
+        monkeypatch.setattr(Kernel, "attach", attach)
+
+    async def hears(self, found: Any, name: str) -> None:
+        if self.deaf:
+            await spin(10_000)
+        self.heard.append((found.stream, name))
+
+
+def _mark(kernel: Kernel) -> int:
+    state = peek(kernel).state(MARK)
+    assert isinstance(state, Cursor)
+    return int(state.value or 0)
+
+
+async def _dead_letter(gateway: Gateway, kernel: Kernel, place: str = "42") -> str:
+    gateway.platform.plays(_REFUSED)
+    done = await kernel.enqueue(route(place), "x")
+    await kernel.settled(done.entry_id, 1_000)
+    return done.entry_id
+
+
+def _id(kernel: Kernel, name: str) -> str:
+    return f"{name}#{story(kernel, name).index('failed_terminal') + 1}"
+
+
+@pytest.fixture
+def ear(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Ear:
+    return Ear(gateway, monkeypatch)
+
+
+async def test_what_a_hook_was_told_is_noted_and_not_told_again(
+    gateway: Gateway, ear: Ear
+) -> None:
+    kernel = await gateway.start()
+    name = await _dead_letter(gateway, kernel)
+    await spin()
+    assert ear.heard == [(name, _id(kernel, name))]
+    assert _mark(kernel) >= entry(kernel, name).order
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert len(ear.heard) == 1
+
+
+async def test_after_a_death_a_hook_is_told_again_with_the_same_id(
+    gateway: Gateway, ear: Ear
+) -> None:
+    kernel = await gateway.start()
+    ear.deaf = True
+    names = [await _dead_letter(gateway, kernel, place) for place in "ab"]
+    assert not ear.heard
+    ids = [_id(kernel, name) for name in names]
+    ear.deaf = False
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert ear.heard == list(zip(names, ids, strict=True))
+    later = await _dead_letter(gateway, kernel, "c")
+    await spin()
+    assert [stream for stream, _ in ear.heard] == [*names, later]
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert len(ear.heard) == 3
+
+
+async def test_what_was_before_the_first_hook_is_no_news(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = await gateway.start()
+    await _dead_letter(gateway, kernel)
+    assert "cursor.advanced" not in commits(kernel)
+    ear = Ear(gateway, monkeypatch)
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert not ear.heard
+    ear.deaf = True
+    name = await _dead_letter(gateway, kernel)
+    ear.deaf = False
+    kernel = await gateway.restart(kernel)
+    await spin()
+    assert [stream for stream, _ in ear.heard] == [name]
+
+
+async def test_the_mark_does_not_fall_far_behind(
+    gateway: Gateway, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnfold.api.hooks.FAR", 20)
+    kernel = await gateway.start()
+    for number in range(30):
+        await kernel.enqueue(route(), f"{number}")
+    await spin()
+    assert driver_of(kernel).book.position - _mark(kernel) <= 21
+    assert not ear.heard
+
+
+async def test_a_hook_may_take_the_state_alone(lone: Gateway) -> None:
+    heard: list[str] = []
+    kernel = await lone.start()
+    kernel.hooks.on_terminal(lambda found, heard=heard: heard.append(found.stream))
+    name = await _dead_letter(lone, kernel)
+    await spin()
+    assert heard == [name]
