@@ -42,8 +42,13 @@ COMMANDS = MappingProxyType(
         "retry": ("act", "retry", "Send a dead letter again; run a failed turn again."),
         "resolve": ("act", "resolve", "Say what became of an entry in doubt."),
         "discard": ("act", "discard", "Do nothing more about a turn or an entry."),
+        "ack": ("act", "ack", "Say that a dead letter was seen."),
         "abort": ("act", "abort", "Stop a turn or an entry."),
-        "open": ("act", "open_", "Open the gates of an account; let a held turn run."),
+        "open": ("act", "open_", "Open the gates of a place; let a held turn run."),
+        "close": ("act", "close", "Hold a place back until a person opens it."),
+        "unhold": ("act", "unhold", "Let a turn run that is held for a person."),
+        "redact": ("act", "redact", "Erase texts and files of what is over."),
+        "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
         "import": ("import_", "import_", "Take in the queue of another gateway."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
@@ -56,7 +61,8 @@ COMMANDS = MappingProxyType(
 _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
-Only retry, resolve, discard, abort, open, restored and import change a store.
+Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, restored
+and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

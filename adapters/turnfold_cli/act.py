@@ -1,52 +1,58 @@
-"""What a person decides about one id: `retry`, `resolve`, `discard`, `abort`, `open`.
+"""What a person decides: `retry`, `resolve`, `discard`, `ack`, `abort`, `open`, `close`,
+`unhold`, `redact`, `resubmit`; for one id, or for all that filters find.
 
 Each act is a command to the owner of the store, through its inbox. It works beside a
 living worker and without one; the log keeps who decided, and why.
 """
 
-import asyncio
-import getpass
-import os
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from attrs import evolve
 
-from turnfold import Kernel
-from turnfold.inspect import Inspect, Next
-from turnfold_cli import FOUND
-from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened, told
-from turnfold_cli.output import clean, console, plain, say_json, steps
-
-
-def named() -> str:
-    """The name of whoever types; a container may have no user of that number."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
+from turnfold.api.acts import Act
+from turnfold_cli import USAGE
+from turnfold_cli.acting import How, perform
+from turnfold_cli.common import RefusedError, answering
+from turnfold_cli.filters import ENTRIES, TIMES, TURNS, Name, Wanted, options
+from turnfold_cli.holding import move
+from turnfold_cli.times import length
 
 Id = Annotated[
-    str,
+    str | None,
     typer.Argument(
-        metavar="ID",
-        help="Id of a turn or an entry (its beginning will do), or a message id.",
+        metavar="[ID]",
+        help="Id of a turn or an entry (its beginning will do), or a message id; "
+        "without it the filters say which.",
+        show_default=False,
+    ),
+]
+Held = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[ID|PLACE]",
+        help="Id of a turn, an entry or a gate; or a place, like telegram/default or "
+        "telegram/default/42.",
+        show_default=False,
     ),
 ]
 Place = Annotated[
-    str,
+    str | None,
     typer.Argument(
-        metavar="ID|CHANNEL/ACCOUNT",
-        help="Id of a turn, an entry or a gate; or an account, like telegram/default.",
+        metavar="[PLACE]",
+        help="An account or a conversation: telegram/default, telegram/default/42.",
+        show_default=False,
     ),
 ]
-By = Annotated[
-    str | None,
-    typer.Option("--by", help="Who decides; the log keeps it. Default: you."),
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[ID] VERDICT",
+        help="delivered, not_sent, resend or give_up. Without an id the filters say "
+        "which.",
+    ),
 ]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the log.")]
 Duplicate = Annotated[
     bool,
     typer.Option(
@@ -54,6 +60,15 @@ Duplicate = Annotated[
         help="Send again even if it may have arrived: it may be seen twice.",
     ),
 ]
+For = Annotated[
+    str | None, typer.Option("--for", help="Not for ever: 30min, 2h.", metavar="LENGTH")
+]
+_HOW = ("by", "why", "seen", "dry_run", "yes", "store", "as_json")
+_HOW_OF_PLACES = tuple(name for name in _HOW if name != "seen")
+BOTH = (Wanted, (*ENTRIES, "turns", "open_", *TIMES))
+ONLY_ENTRIES = (Wanted, (*ENTRIES, *TIMES))
+ONLY_TURNS = (Wanted, (*TURNS, *TIMES))
+HOW, HOW_OF_PLACES = (How, _HOW), (How, _HOW_OF_PLACES)
 
 
 class Verdict(StrEnum):
@@ -65,131 +80,85 @@ class Verdict(StrEnum):
     GIVE_UP = "give_up"
 
 
-_Act = Callable[[Kernel, str, str], Awaitable[str]]
-
-
+@options(want=BOTH, how=HOW)
 def retry(
-    wanted: Id,
-    by: By = None,
-    why: Why = "",
-    accept_duplicate: Duplicate = False,
-    store: StorePath = STORE,
-    as_json: AsJson = False,
+    want: Wanted, how: How, wanted: Id = None, accept_duplicate: Duplicate = False
 ) -> None:
     """Send a dead letter again, run a failed turn again, or hurry what waits."""
-
-    async def act(kernel: Kernel, stream: str, who: str) -> str:
-        return await kernel.retry(
-            stream, by=who, why=why, accept_duplicate=accept_duplicate
-        )
-
-    _perform(act, wanted, by, store, as_json=as_json)
+    perform(Act.RETRY, how, wanted, want, accept_duplicate=accept_duplicate)
 
 
-def resolve(
-    wanted: Id,
-    verdict: Annotated[Verdict, typer.Argument(help="What became of it.")],
-    by: By = None,
-    why: Why = "",
-    store: StorePath = STORE,
-    as_json: AsJson = False,
-) -> None:
+@options(want=ONLY_ENTRIES, how=HOW)
+def resolve(want: Wanted, how: How, words: Words) -> None:
     """Say what became of an entry that is in doubt or parked."""
-
-    async def act(kernel: Kernel, stream: str, who: str) -> str:
-        await kernel.resolve(stream, verdict.value, by=who, why=why)
-        return f"resolved as {verdict.value}"
-
-    _perform(act, wanted, by, store, as_json=as_json)
+    with answering(as_json=how.as_json):
+        wanted, verdict = _id_and_verdict(words)
+    perform(Act.RESOLVE, how, wanted, want, verdict=verdict)
 
 
-def discard(
-    wanted: Id,
-    by: By = None,
-    why: Why = "",
-    store: StorePath = STORE,
-    as_json: AsJson = False,
-) -> None:
+def _id_and_verdict(words: list[str]) -> tuple[str | None, str]:
+    *ids, verdict = words
+    if verdict not in [*Verdict] or len(ids) > 1:
+        there = ", ".join(Verdict)
+        text = f"{verdict!r:.80} is no verdict; say one of: {there}, after the id"
+        raise RefusedError(text, USAGE)
+    return (ids[0] if ids else None), verdict
+
+
+@options(want=BOTH, how=HOW)
+def discard(want: Wanted, how: How, wanted: Id = None) -> None:
     """Do nothing more about it: dead letters count as seen, the rest is aborted."""
-
-    async def act(kernel: Kernel, stream: str, who: str) -> str:
-        return await kernel.discard(stream, by=who, why=why)
-
-    _perform(act, wanted, by, store, as_json=as_json)
+    perform(Act.DISCARD, how, wanted, want)
 
 
-def abort(
-    wanted: Id,
-    by: By = None,
-    why: Why = "",
-    store: StorePath = STORE,
-    as_json: AsJson = False,
-) -> None:
+@options(want=ONLY_ENTRIES, how=HOW)
+def ack(want: Wanted, how: How, wanted: Id = None) -> None:
+    """Say that a dead letter was seen: `status` does not count it any more."""
+    perform(Act.ACK, how, wanted, want)
+
+
+@options(want=BOTH, how=HOW)
+def abort(want: Wanted, how: How, wanted: Id = None) -> None:
     """Stop a turn or an entry. Exit 1 if it is too late, or still on the wire."""
-    late = False
-
-    async def act(kernel: Kernel, stream: str, who: str) -> str:
-        nonlocal late
-        done = await kernel.abort(stream, by=who, why=why)
-        late = not done.aborted
-        return "aborted" if done.aborted else f"not aborted: it is {done.status}"
-
-    _perform(act, wanted, by, store, as_json=as_json)
-    if late:
-        raise typer.Exit(FOUND)
+    perform(Act.ABORT, how, wanted, want)
 
 
+@options(want=ONLY_TURNS, how=HOW)
+def unhold(want: Wanted, how: How, wanted: Id = None) -> None:
+    """Let a turn run that is held for a person."""
+    perform(Act.UNHOLD, how, wanted, evolve(want, turns=True))
+
+
+@options(want=ONLY_TURNS, how=HOW)
+def resubmit(want: Wanted, how: How, wanted: Id = None) -> None:
+    """Run a failed turn again, once."""
+    perform(Act.RESUBMIT, how, wanted, evolve(want, turns=True))
+
+
+@options(want=BOTH, how=HOW)
+def redact(want: Wanted, how: How, wanted: Id = None) -> None:
+    """Erase for good the texts, files and errors of what is over; its events stay. A
+    turn takes its entries with it."""
+    perform(Act.REDACT, how, wanted, want)
+
+
+@options(how=HOW_OF_PLACES)
 def open_(
-    wanted: Place,
-    by: By = None,
-    why: Why = "",
-    store: StorePath = STORE,
-    as_json: AsJson = False,
+    how: How, wanted: Held = None, channel: Name = None, account: Name = None
 ) -> None:
-    """Open the gates that hold an account or an entry; let a held turn run."""
-
-    async def act(kernel: Kernel, stream: str, who: str) -> str:
-        names = await kernel.let_go(stream, by=who, why=why)
-        return f"let go: {', '.join(names)}"
-
-    _perform(act, wanted, by, store, as_json=as_json)
+    """Open the gates that hold a place or an entry back; let a held turn run."""
+    move(Act.OPEN, how, wanted, channel, account)
 
 
-def _perform(
-    act: _Act, wanted: str, by: str | None, address: str, *, as_json: bool
+@options(how=HOW_OF_PLACES)
+def close(
+    how: How,
+    wanted: Place = None,
+    channel: Name = None,
+    account: Name = None,
+    for_: For = None,
 ) -> None:
-    with answering(as_json=as_json):
-        who = by or named()
-        stream, done, following = asyncio.run(_done(act, wanted, who, address))
-        if as_json:
-            facts = {"id": stream, "act": done, "by": who, "next": plain(following)}
-            say_json(facts)
-            return
-        screen = console()
-        screen.print(clean(f"{stream} {done}, by {who}"))
-        if following is not None:
-            screen.print(clean(f"next: {following.text}"))
-            steps(screen, following.commands)
-        if not _is_place(stream):
-            screen.print(clean(f"see: turnfold show {stream}"))
-
-
-async def _done(
-    act: _Act, wanted: str, who: str, address: str
-) -> tuple[str, str, Next | None]:
-    async with opened(address) as store:  # nothing is made where no store is
-        stream = wanted
-        if not _is_place(wanted):
-            stream = await told(Inspect(store), lambda i: i.resolve(wanted))
-    async with Kernel(address, work=False) as kernel:
-        done = await act(kernel, stream, who)
-    if _is_place(stream):
-        return stream, done, None
-    async with opened(address) as store:
-        view: Any = await Inspect(store).show(stream)
-    return stream, done, view.next
-
-
-def _is_place(wanted: str) -> bool:
-    """An account is written `channel/account`; no id of a turn or an entry has a `/`."""
-    return "/" in wanted and ":" not in wanted
+    """Hold a place back: nothing of it is sent until a person opens it."""
+    with answering(as_json=how.as_json):
+        for_ms = None if for_ is None else length(for_, "--for")
+    move("close", how, wanted, channel, account, for_ms=for_ms)

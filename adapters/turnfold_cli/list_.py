@@ -1,23 +1,22 @@
 """`turnfold list` and `turnfold turns`: what went out, and what came in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
+from attrs import evolve
 
-from turnfold.enums import Phase, Status, TurnPhase
-from turnfold.inspect import Filter, Page, Row
-from turnfold_cli import USAGE
+from turnfold.inspect import Page, Row
 from turnfold_cli.common import (
     STORE,
     AsJson,
-    RefusedError,
     StoreHere,
     StorePath,
     answering,
     ask,
     place_text,
 )
+from turnfold_cli.filters import ENTRIES, TIMES, TURNS, Wanted, filtered
 from turnfold_cli.output import (
     age,
     console,
@@ -27,48 +26,20 @@ from turnfold_cli.output import (
     when,
     zone_line,
 )
-from turnfold_cli.times import Since, Until, Utc, moment
+from turnfold_cli.times import Utc
 
-_OF_ENTRIES = {*Status, *Phase}
-Statuses = Annotated[
-    list[str] | None, typer.Option("--status", help="One or more, as a,b.")
-]
-Name = Annotated[str | None, typer.Option(show_default=False)]
-Kinds = Annotated[list[str] | None, typer.Option("--kind", help="final, block, ...")]
-Reasons = Annotated[
-    list[str] | None,
-    typer.Option("--reason", help="expired, permission, ...: a reason or a failure."),
-]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)]
 Before = Annotated[
     int | None,
     typer.Option(min=1, help="The page after an earlier one: its `before`."),
 ]
-Parked = Annotated[bool, typer.Option("--parked", help="In doubt; a person decides.")]
-Dead = Annotated[bool, typer.Option("--dead", help="Ended without delivery.")]
-Unseen = Annotated[bool, typer.Option("--unseen", help="A person is needed.")]
-Held = Annotated[bool, typer.Option("--held", help="A person must let it run.")]
-OpenOnly = Annotated[
-    bool | None, typer.Option("--open/--closed", help="What may still move by itself.")
-]
 
 
+@filtered(*ENTRIES, "open_", *TIMES)
 def list_(
+    want: Wanted,
     at: StoreHere = None,
     store: StorePath = STORE,
-    parked: Parked = False,
-    dead: Dead = False,
-    unseen: Unseen = False,
-    status: Statuses = None,
-    reason: Reasons = None,
-    kind: Kinds = None,
-    channel: Name = None,
-    account: Name = None,
-    conversation: Name = None,
-    turn: Name = None,
-    open_: OpenOnly = None,
-    since: Since = None,
-    until: Until = None,
     limit: Limit = 50,
     before: Before = None,
     utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
@@ -76,40 +47,16 @@ def list_(
 ) -> None:
     """List what goes out (entries), newest first. Filters add up."""
     with answering(as_json=as_json):
-        words = split("--status", status, {*_OF_ENTRIES, "parked"})
-        words += ("parked",) * parked + (str(Status.FAILED_TERMINAL),) * dead
-        want = Filter(
-            what="entry",
-            status=words,
-            person=unseen or None,
-            channel=channel,
-            account=account,
-            conversation=conversation,
-            kind=split("--kind", kind),
-            reason=split("--reason", reason),
-            turn=None if turn is None else _turn(at or store, turn),
-            open=open_,
-            since=moment(since),
-            until=moment(until, "--until"),
-            before=before,
-            limit=limit,
-        )
-        page = ask(at or store, lambda inspect: inspect.page(want))
-        _print(page, _entry, as_json=as_json, one=len(set(words)) == 1)
+        question = want.filter(at or store, limit=limit, before=before)
+        page = ask(at or store, lambda inspect: inspect.page(question))
+        _print(page, _entry, as_json=as_json, one=len(set(want.words)) == 1)
 
 
+@filtered(*TURNS, "open_", *TIMES)
 def turns(
+    want: Wanted,
     at: StoreHere = None,
     store: StorePath = STORE,
-    held: Held = False,
-    status: Statuses = None,
-    reason: Reasons = None,
-    channel: Name = None,
-    account: Name = None,
-    conversation: Name = None,
-    open_: OpenOnly = None,
-    since: Since = None,
-    until: Until = None,
     limit: Limit = 50,
     before: Before = None,
     utc: Utc = False,  # noqa: ARG001  its callback has chosen the zone
@@ -117,38 +64,10 @@ def turns(
 ) -> None:
     """List what came in (turns), newest first. Filters add up."""
     with answering(as_json=as_json):
-        want = Filter(
-            what="turn",
-            status=split("--status", status, {*TurnPhase}),
-            person=held or None,
-            reason=split("--reason", reason),
-            channel=channel,
-            account=account,
-            conversation=conversation,
-            open=open_,
-            since=moment(since),
-            until=moment(until, "--until"),
-            before=before,
-            limit=limit,
-        )
-        page = ask(at or store, lambda inspect: inspect.page(want))
+        about = evolve(want, turns=True)
+        question = about.filter(at or store, limit=limit, before=before)
+        page = ask(at or store, lambda inspect: inspect.page(question))
         _print(page, _turn_row, as_json=as_json, one=False)
-
-
-def split(
-    option: str, values: Sequence[str] | None, known: set[str] | None = None
-) -> tuple[str, ...]:
-    """The words of an option that may be repeated and may hold commas."""
-    words = tuple(w.strip() for value in values or () for w in value.split(",") if w)
-    odd = [word for word in words if known is not None and word not in known]
-    if odd:
-        there = ", ".join(sorted(map(str, known or ())))
-        raise RefusedError(f"{option}: no {odd[0]!r}; there are: {there}", USAGE)
-    return words
-
-
-def _turn(address: str, wanted: str) -> str:
-    return ask(address, lambda inspect: inspect.resolve(wanted))
 
 
 def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from turnfold import Kernel
-from turnfold_cli.act import By, Why, named
+from turnfold_cli.acting import By, Why, named
 from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
 from turnfold_cli.output import clean, console, say_json
 

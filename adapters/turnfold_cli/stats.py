@@ -15,7 +15,7 @@ from turnfold_cli.common import (
     answering,
     ask,
 )
-from turnfold_cli.list_ import Kinds, Name, Reasons, split
+from turnfold_cli.filters import Kinds, Name, Reasons, split
 from turnfold_cli.output import console, plain, say_json, screen_of, zone, zone_line
 from turnfold_cli.times import Since, Until, Utc, moment
 

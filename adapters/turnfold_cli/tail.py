@@ -20,7 +20,7 @@ from turnfold_cli.common import (
     opened,
     place_text,
 )
-from turnfold_cli.list_ import Name, split
+from turnfold_cli.filters import Name, split
 from turnfold_cli.output import clean, clock, console, cut, day, zone_line
 from turnfold_cli.times import Utc
 

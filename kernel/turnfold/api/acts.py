@@ -322,6 +322,12 @@ class Acts(Commands):
         if kind is Act.REDACT:
             await self._erased()
 
+    async def taken_up(self) -> bool:
+        """Wait until the commands that lie in the inbox now are logged; False if some
+        still lie there after five seconds."""
+        self._home.check()
+        return await self._mailbox.emptied()
+
     async def _batch(
         self, kind: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
     ) -> list[Acted]:

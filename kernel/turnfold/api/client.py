@@ -70,6 +70,21 @@ class Mailbox:
         found = (await self._store.fetch(Wanted(answers=ids))).answers
         return {name: answer.data for name, answer in found.items() if answer}
 
+    async def emptied(self) -> bool:
+        """Wait until what lies in the inbox now is logged; False if some of it still
+        lies there after five seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        first = {command.id for command in await self._store.inbox(_INBOX)}
+        self._ring()
+        while first:
+            await self._apply_alone()
+            first &= {command.id for command in await self._store.inbox(_INBOX)}
+            if first and loop.time() >= until:
+                return False
+            await asyncio.sleep(_POLL_S if first else 0)
+        return True
+
     async def differs(self, posted: Posted, command: Command) -> bool:
         """Has the turn that holds the key of this message other bytes? The owner has
         the last word: what is posted again without its key is compared there."""
