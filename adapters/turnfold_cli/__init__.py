@@ -49,6 +49,7 @@ COMMANDS = MappingProxyType(
         "unhold": ("act", "unhold", "Let a turn run that is held for a person."),
         "redact": ("act", "redact", "Erase texts and files of what is over."),
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
+        "certify": ("certify", "certify", "Say that the worker's host is dead."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
         "import": ("import_", "import_", "Take in the queue of another gateway."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
@@ -62,7 +63,7 @@ _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
 Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, restored
-and import change a store.
+certify and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

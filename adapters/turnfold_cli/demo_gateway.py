@@ -6,7 +6,8 @@ It ends when its standard input does, so it never outlives whoever started it.
 
     python -m turnfold_cli.demo_gateway --store g.db --platform http://127.0.0.1:8080
 
-Standard output: {"port": N} once it listens, {"stopped": point} just before it dies.
+Standard output: {"port": N} once it listens, {"working": true} once it is the worker,
+{"stopped": point} just before it dies. Exit code 75: it has lost the store to another.
 """
 
 import argparse
@@ -39,6 +40,8 @@ SETTINGS = Settings(
 # Loopback to a stand-in that takes a request in as soon as it has read it: what a dead
 # gateway has sent lands within this time, also on a machine that is busy.
 SETTLE_MS = 1_000
+LOST = 75  # exit code of a worker that has lost its store: start it again
+_POLL_S = 0.05
 
 
 async def answer(turn: TurnHandle) -> None:
@@ -77,8 +80,9 @@ def _payloads(order: Any) -> list[Payload]:
     return [*texts, File(data=data, name=f"{name}.txt", mime="text/plain")]
 
 
-async def serve(given: argparse.Namespace) -> None:
-    """Work until standard input ends."""
+async def serve(given: argparse.Namespace) -> int:
+    """Work until standard input ends, or until the store is another worker's: then
+    whoever started this process has to start a new one."""
     stop = Stop(given.nth, given.stop) if given.nth else None
     points = Failpoints(stop, told=lambda name: _say(stopped=name))
     store = points.watch(store_at(given.store))
@@ -88,7 +92,22 @@ async def serve(given: argparse.Namespace) -> None:
     kernel.on_turn(resume=True)(answer)
     async with kernel, WebhookInbox(kernel.accept) as inbox:
         _say(port=inbox.port)
-        await _end_of_input()
+        over = asyncio.ensure_future(_end_of_input())
+        lost = asyncio.ensure_future(_until_lost(kernel))
+        await asyncio.wait({over, lost}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (over, lost):
+            task.cancel()
+        return LOST if lost.done() and not lost.cancelled() else 0
+
+
+async def _until_lost(kernel: Kernel) -> None:
+    """Say when this process becomes the worker; return when it has lost that."""
+    told = False
+    while not kernel.health()["fences_lost"]:
+        if kernel.working and not told:
+            told = True
+            _say(working=True)
+        await asyncio.sleep(_POLL_S)
 
 
 def _channel(platform: str, mode: str) -> WebhookChannel:
@@ -127,8 +146,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument("--stop", default="", help="failpoint to die at")
     parser.add_argument("--nth", type=int, default=0, help="at which coming by")
     given = parser.parse_args(None if argv is None else list(argv))
-    asyncio.run(serve(given))
-    return 0
+    return asyncio.run(serve(given))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Gateway:
     input of a process closes when the demo dies; then it drains and ends. `url` is
     where it listens now, or where it last did."""
 
-    def __init__(self, store: Path, platform: str, mode: Class, log: IO[bytes]) -> None:
+    def __init__(self, store: str, platform: str, mode: Class, log: IO[bytes]) -> None:
         self._flags = [f"--store={store}", f"--platform={platform}", f"--class={mode}"]
         self._log = log
         self._process: Process | None = None
@@ -66,6 +66,8 @@ class Gateway:
         self._listens = asyncio.Event()
         self.url = ""
         self.starts = 0
+        self.works = 0  # how often it became the worker
+        self.working = False
         self.stops: list[str] = []  # the failpoints that it died at
 
     async def start(self, kill: Kill | None = None) -> None:
@@ -93,9 +95,13 @@ class Gateway:
             if "port" in said:
                 self.url = f"http://127.0.0.1:{said['port']}/"
                 self._listens.set()
+            elif "working" in said:
+                self.works += 1
+                self.working = True
             else:
                 self.stops.append(said["stopped"])
         self._listens.clear()
+        self.working = False
 
     async def listening(self) -> str:
         """Wait until it listens; where."""
@@ -117,6 +123,22 @@ class Gateway:
         status = await process.wait()
         if status != -signal.SIGKILL:
             raise DemoError(f"the gateway ended by itself with {status}; see its log")
+
+    @property
+    def listens(self) -> bool:
+        return self._listens.is_set()
+
+    def signal(self, number: int) -> None:
+        """A signal to this life, if it still lives."""
+        process, _ = self._alive()
+        if process.returncode is None:
+            process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for the end of this life, however it comes; its exit code."""
+        process, watch = self._alive()
+        await watch
+        return await process.wait()
 
     async def end(self) -> None:
         """Close its input and wait until it has drained. A clean end is exit code 0."""

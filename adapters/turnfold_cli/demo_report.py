@@ -19,7 +19,7 @@ from turnfold.errors import CorruptLogError
 from turnfold.inspect import EntryView, Filter, Inspect, TurnView
 from turnfold.ports.store import Store
 from turnfold.settings import Settings
-from turnfold_cli.demo_plan import STORE, Class, Message, Plan
+from turnfold_cli.demo_plan import Class, Message, Plan
 from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
 PASSED = "passed"
@@ -42,6 +42,10 @@ class Report:
     kills: int
     restarts: int
     cuts: int
+    hosts: int
+    pauses: int
+    takeovers: int
+    server_cuts: int  # of connections to the store
     audit: str
     seconds: float
     breaches: Sequence[str] = ()
@@ -83,7 +87,7 @@ async def _turns(store: Store) -> dict[str, TurnView]:
 async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
     """Read the store that the gateway left and hold it against the other lists."""
     witness = read_witness((evidence.folder / WITNESS).read_bytes())
-    async with reading(evidence.folder / STORE) as store:
+    async with reading(evidence.address) as store:
         audit = await audit_store(store, witness=witness)
         turns = await _turns(store)
     breaches = [str(finding) for finding in audit.findings]
@@ -110,6 +114,10 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         kills=evidence.kills,
         restarts=evidence.starts - 1,
         cuts=faults.get("cut_after", 0) + faults.get("cut_before", 0),
+        hosts=evidence.hosts,
+        pauses=evidence.pauses,
+        takeovers=evidence.takeovers,
+        server_cuts=evidence.cuts,
         audit=_verdict(audit),
         seconds=round(evidence.seconds, 1),
         breaches=tuple(breaches),
@@ -130,7 +138,7 @@ def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
         got = evidence.accepted.get(message.name, ())
         if len({posted.turn for posted in got}) > 1:
             yield f"{message.name} has become several turns"
-        elif sum(posted.new for posted in got) > 1:
+        elif sum(posted.new is True for posted in got) > 1:
             yield f"{message.name} was called new twice"
     for text in _same_text(evidence.witness):
         yield f"{text!r} arrived under two keys"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from attrs import define, field, frozen
@@ -40,7 +40,7 @@ class Posted:
     """A 200 of the gateway: this message is in its hands."""
 
     turn: str
-    new: bool
+    new: bool | None  # None: only the worker can know
 
 
 @define
@@ -48,22 +48,34 @@ class Evidence:
     """What a run leaves behind to be judged."""
 
     folder: Path
+    address: str  # of the store
     accepted: dict[str, list[Posted]] = field(factory=dict)  # message -> its 200s
     witness: list[dict[str, Any]] = field(factory=list)
     stats: dict[str, Any] = field(factory=dict)
     stops: list[str] = field(factory=list)
     kills: int = 0
     starts: int = 0
+    hosts: int = 1
+    pauses: int = 0
+    cuts: int = 0  # of connections to the store
+    takeovers: int = 0
     settled: bool = False
     seconds: float = 0.0
 
 
+class Door(Protocol):
+    """Where messages can be posted."""
+
+    async def listening(self) -> str:
+        """Wait until somebody listens; where."""
+
+
 @define
-class _Poster:
+class Poster:
     """The sending half of the platform: at least once, under one id, until a 200."""
 
     client: httpx.AsyncClient
-    gateway: Gateway
+    gateway: Door
     evidence: Evidence
     progress: Progress
     rng: random.Random
@@ -102,19 +114,19 @@ async def run(
 ) -> Evidence:
     """Do as the plan says. Raises DemoError if the demo itself cannot go on."""
     began = time.monotonic()
-    evidence = Evidence(folder)
+    evidence = Evidence(folder, f"sqlite:{folder / STORE}")
     among = max(plan.parts * 2 // 3, plan.cuts)
     async with platform(mode, seed, plan.cuts, among, folder) as url:
         with (folder / LOG).open("ab") as log:
-            gateway = Gateway(folder / STORE, url, mode, log)
+            gateway = Gateway(evidence.address, url, mode, log)
             try:
                 async with httpx.AsyncClient(timeout=_POST_WITHIN_S) as client:
                     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
-                    poster = _Poster(client, gateway, evidence, progress, rng)
+                    poster = Poster(client, gateway, evidence, progress, rng)
                     await _lives(plan, gateway, poster)
-                    evidence.settled = await _settle(folder / STORE, progress)
+                    evidence.settled = await settle(evidence.address, progress)
                     await gateway.end()
-                    await _ask(client, url, evidence)
+                    await ask(client, url, evidence)
             finally:
                 await gateway.abandon()
     evidence.kills, evidence.starts = progress.kills, gateway.starts
@@ -122,7 +134,7 @@ async def run(
     return evidence
 
 
-async def _lives(plan: Plan, gateway: Gateway, poster: _Poster) -> None:
+async def _lives(plan: Plan, gateway: Gateway, poster: Poster) -> None:
     """Every life gets its share of the messages, and all but the last end in a kill."""
     kills = [*plan.kills, None]
     late: list[Message] = []
@@ -142,10 +154,10 @@ async def _lives(plan: Plan, gateway: Gateway, poster: _Poster) -> None:
             posts.create_task(poster.repeat(message))
 
 
-async def _settle(path: Path, progress: Progress) -> bool:
+async def settle(address: str, progress: Progress) -> bool:
     """Wait until nothing moves any more: all is over, or waits for a person."""
     progress.stage = "settling"
-    async with reading(path) as store:
+    async with reading(address) as store:
         end = time.monotonic() + _SETTLES_WITHIN_S
         while time.monotonic() < end:
             if at_rest((await store.load()).open) and not await store.inbox(1):
@@ -155,9 +167,9 @@ async def _settle(path: Path, progress: Progress) -> bool:
 
 
 @asynccontextmanager
-async def reading(path: Path) -> AsyncIterator[Store]:
+async def reading(address: str) -> AsyncIterator[Store]:
     """The gateway's store, as any other process may read it."""
-    store = store_at(f"sqlite:{path}")
+    store = store_at(address)
     await store.open(read_only=True)
     try:
         yield store
@@ -165,7 +177,7 @@ async def reading(path: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def _ask(client: httpx.AsyncClient, url: str, evidence: Evidence) -> None:
+async def ask(client: httpx.AsyncClient, url: str, evidence: Evidence) -> None:
     witness = (await client.get(f"{url}/witness")).json()
     evidence.witness = witness["messages"]
     evidence.stats = (await client.get(f"{url}/stats")).json()

@@ -2,7 +2,9 @@
 `TURNFOLD_REAL=required` (as in CI) they fail instead."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from turnfold_adapters.channels.matrix import MatrixChannel
 from .cutting_proxy import CuttingProxy
 from .emulate import Emulate, emulate_program, running
 from .matrix_scene import MakeChannel
+from .postgres import Postgres
 from .synapse import CannotInstallError, Synapse, User, synapse_python
 
 
@@ -46,6 +49,17 @@ def emulate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulate]:
         pytest.skip(f"no Node here, or no `emulate` for it: {exc}")
     with running(tmp_path_factory.mktemp("emulate")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL. The path of its socket must be short."""
+    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
+        server = Postgres(Path(folder) / "pg")
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ class MemoryStore:
         return Found(
             streams={name: d.streams.get(name, ()) for name in w.streams},
             summaries={name: d.summaries.get(name) for name in w.summaries},
-            keys={key: d.keys.get(key) for key in w.keys},
+            keys={key: _holder(d, key) for key in w.keys},
             bodies={ref: d.bodies.get(ref) for ref in w.bodies},
             children=_children(d, w.children) if w.children else {},
             answers={name: d.answers.get(name) for name in w.answers},
@@ -324,13 +324,20 @@ def _version(records: Sequence[Record]) -> int:
 def _new_keys(disk: MemoryDisk, write: Write, streams: _Streams) -> dict[str, str]:
     new: dict[str, str] = {}
     for key, stream in write.keys:
-        holder = new.get(key) or disk.keys.get(key)
+        holder = new.get(key) or disk.keys.get(key) or _promised(disk, write, key)
         if holder is not None:
-            raise key_taken(key, holder, _version(streams[holder]))
+            raise key_taken(key, holder, _version(streams.get(holder, ())))
         if stream not in streams:
             raise no_stream("key.stream", stream)
         new[key] = stream
     return new
+
+
+def _promised(disk: MemoryDisk, write: Write, key: str) -> str | None:
+    """The stream that a waiting command promised this key to, unless it is done now."""
+    done, own = {*write.done}, {stream for name, stream in write.keys if name == key}
+    waiting = (c for c in disk.inbox.values() if c.key == key and c.id not in done)
+    return next((c.stream for c in waiting if c.stream not in own), None)
 
 
 def _check_fits(summary: Summary, streams: _Streams) -> None:

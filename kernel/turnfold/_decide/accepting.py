@@ -69,6 +69,10 @@ def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
     known = draft.lookup(key) if key is not None else _made_before(draft, turn)
     if known is None:
         return None
+    if draft.find_turn(known) is None:
+        # A command that waits in the inbox holds the key: this one, or an earlier one.
+        promised = Acceptance(turn_id=known, status=TurnPhase.ACCEPTED, new=False)
+        return promised if turn != known else None
     # Ours already: an earlier COMMIT of this very call did reach the disk.
     status, ours = draft.turn(known).phase, known == turn
     if ours or key is None or same_bytes(draft, known, inbound.evidence):

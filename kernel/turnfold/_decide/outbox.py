@@ -392,6 +392,9 @@ def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
     if known is None and intent.key is not None and intent.turn is None:
         stream = draft.lookup(outbound_key(intent.key))
         known = draft.find_entry(stream) if stream else None
+        if known is None and stream not in (None, intent.entry):
+            # A command that waits in the inbox holds the key.
+            return Enqueued(entry_id=stream, status=Status.QUEUED, new=False)
     if known is not None:
         return _known(draft, known, intent)
     if intent.turn is None and not intent.promised:

@@ -32,6 +32,7 @@ from turnfold.errors import (
     BusyError,
     CorruptLogError,
     FateUnknownError,
+    KeyTakenError,
     LostStoreError,
     NotOpenError,
     OwnedError,
@@ -292,11 +293,20 @@ class Committer:
     async def _was_refused(self, answer: Refused) -> None:
         """Memory was wrong about the log: an owner that lost the store goes on writing,
         or this one is that owner. The later epoch stays."""
+        if isinstance(answer.why, KeyTakenError) and await self._learn(answer.why):
+            return
         before = self.book.head
         await self._read_anew(before.position)
         if self.book.head == before:
             raise answer.why  # no other record came: what was folded is damaged
         self._check_replaced()
+
+    async def _learn(self, why: KeyTakenError) -> bool:
+        """A command that came meanwhile holds the key. True if that is news."""
+        known = self.book.holder(why.key)
+        found = await self.store.fetch(Wanted(keys=frozenset((why.key,))))
+        self.book.take(found)
+        return found.keys[why.key] != known
 
     def _check_replaced(self) -> None:
         state, fence = self.book.state(STORE), self.context().fence

@@ -200,6 +200,10 @@ class OpenStreams:
             raise NotLoaded(Wanted(keys=frozenset((key,))))
         return self._keys[key]
 
+    def holder(self, key: str) -> str | None:
+        """As `lookup`, of what memory knows."""
+        return self._keys.get(key)
+
     @property
     def gated(self) -> bool:
         return bool(self._closed_gates)

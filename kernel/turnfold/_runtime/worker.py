@@ -247,9 +247,7 @@ class Worker:
             return False
         why = self._replaced()
         if why is None and not self.ownership.held:
-            why = (
-                "its lock or files are not ours any more (was one removed or replaced?)"
-            )
+            why = "its lock, lease or files are not ours any more"
         if why is None:
             return True
         self.working = False

@@ -160,7 +160,8 @@ class Write(Struct, frozen=True, kw_only=True):
     """All or nothing: the records that one commit appends to one shard.
 
     The log must end at `base`; positions follow it. The records of one stream follow
-    its version. `keys`: (dedupe key, stream), each new. `erase`: bodies that are gone
+    its version. `keys`: (dedupe key, stream), each new: no stream of the log holds it,
+    and no command that waits, but for those of `done` and those of that very stream. `erase`: bodies that are gone
     for good after the COMMIT, their salts too; one that is not there is no error.
     `done`: ids of commands that this commit takes out of the inbox; one that is not
     there is no error. `answers`: for callers that wait.
@@ -208,7 +209,8 @@ class Wanted:
 
     streams: frozenset[str] = frozenset()  # all records of each
     summaries: frozenset[str] = frozenset()
-    keys: frozenset[str] = frozenset()  # the stream that holds each
+    # The stream that holds each, in the log or by a command that waits in the inbox.
+    keys: frozenset[str] = frozenset()
     bodies: frozenset[BodyRef] = frozenset()
     children: frozenset[str] = frozenset()  # the entries of each turn, in order
     answers: frozenset[str] = frozenset()  # of commands, by id

@@ -7,13 +7,14 @@ from typing import Any
 
 from attrs import evolve
 
-from turnfold.errors import InvalidInputError
+from turnfold.errors import InvalidInputError, KeyTakenError
 from turnfold.ports.store import Answer, Posted, Store, Wanted
 from turnfold_model.checks.store_kit import (
     Place,
     command,
     conflict,
     head_of,
+    holder,
     noise,
     put,
     record,
@@ -66,6 +67,29 @@ async def a_key_of_the_log_is_not_posted_again(place: Place) -> None:
     (posted,) = await store.post([command("1", "turn:b", key="k")])
     same((posted.stream, posted.new), ("turn:a", False), "who holds the key")
     same(await _ids(store), [], "the inbox")
+
+
+async def the_key_of_a_command_that_waits_is_taken(place: Place) -> None:
+    store = await place.store()
+    await store.post([command("1", "turn:a", key="k"), command("2", "turn:c", key="l")])
+    same(await holder(store, "k"), "turn:a", "who holds the key")
+    same(list(await store.keys()), [], "the keys of the log")
+    why = await conflict(
+        store,
+        records=[record(1, "turn:b", 1)],
+        keys=[("new", "turn:b"), ("k", "turn:b")],
+    )
+    true(isinstance(why, KeyTakenError), "the key is named")
+    facts = getattr(why, "key", None), why.stream, why.actual
+    same(facts, ("k", "turn:a", 0), "the key and its stream")
+    same(
+        (await holder(store, "new"), await _ids(store)), (None, ["1", "2"]), "the rest"
+    )
+    logged: dict[str, Any] = {"keys": [("k", "turn:a")], "done": ["1", "2"]}
+    await write(store, records=[record(1, "turn:a", 1)], **logged)
+    same(list(await store.keys()), [("k", "turn:a")], "the keys of the log")
+    same(await holder(store, "l"), None, "a key of a command that ended unlogged")
+    same(await _news(store, command("3", "turn:d", key="l")), [True], "posted again")
 
 
 async def a_command_leaves_in_the_commit_that_logs_it(place: Place) -> None:
@@ -194,6 +218,7 @@ CHECKS = (
     a_command_waits_as_it_was_posted,
     a_command_is_posted_once,
     a_key_of_the_log_is_not_posted_again,
+    the_key_of_a_command_that_waits_is_taken,
     a_command_leaves_in_the_commit_that_logs_it,
     the_inbox_keeps_its_order,
     answers_are_kept_for_their_caller,

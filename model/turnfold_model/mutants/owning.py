@@ -223,6 +223,20 @@ OWNING: Final = (
         f"{_RESTORED}::what_was_queued",
     ),
     _broken(
+        "the owner gives a message that waits in the inbox a second turn",
+        "turnfold._decide.accepting:_known",
+        "promised if turn != known else None",
+        "None",
+        f"{_INBOX}::keeps_its_turn",
+    ),
+    _broken(
+        "the owner believes its memory of a key that was promised meanwhile",
+        f"{_JOURNAL}._was_refused",
+        "return",
+        "pass",
+        f"{_INBOX}::keeps_its_turn",
+    ),
+    _broken(
         "a log begins without the event that names it",
         f"{_JOURNAL}.begin",
         "self.book.position == 0",

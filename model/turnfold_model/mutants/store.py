@@ -222,9 +222,16 @@ STORE: Final = (
     ),
     _broken(
         "a dedupe key may be taken twice",
-        f"{_TX}.apply",
+        f"{_TX}._put_keys",
         "self._many(_KEY, keys)",
         "self._many(_KEY.replace('INSERT', 'INSERT OR REPLACE'), keys)",
+        "store",
+    ),
+    _broken(
+        "a key that a waiting command promised goes to another stream",
+        f"{_TX}._put_keys",
+        "self._many(_KEY, keys)",
+        "self._many('INSERT INTO dedupe SELECT ?1, ?2 WHERE ?3 = ?3', keys)",
         "store",
     ),
     _broken(

@@ -29,6 +29,7 @@ from turnfold.ports.store import (
     Wanted,
 )
 from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.packing import unpacked
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
 from turnfold_adapters.stores.sqlite.files import BodyFolder
 from turnfold_adapters.stores.sqlite.known import Known, head_of
@@ -76,7 +77,8 @@ _CHILDREN = """
 """
 _KEY = """
     SELECT s.name FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
-    WHERE d.key = ?
+    WHERE d.key = ?1
+    UNION ALL SELECT stream FROM inbox WHERE key = ?1
 """
 _KEYS = """
     SELECT d.key, coalesce(s.name, '?')
@@ -454,19 +456,3 @@ def _command(*row: Any) -> Command:
         bodies=() if bodies is None else unpacked(bodies),
         answer=bool(answer),
     )
-
-
-def packed(bodies: Sequence[bytes]) -> bytes | None:
-    """Some bodies in one value: each after its length in 8 bytes."""
-    if not bodies:
-        return None
-    return b"".join(len(body).to_bytes(8, "big") + body for body in bodies)
-
-
-def unpacked(data: bytes) -> tuple[bytes, ...]:
-    bodies, start = [], 0
-    while start < len(data):
-        end = start + 8 + int.from_bytes(data[start : start + 8], "big")
-        bodies.append(data[start + 8 : end])
-        start = end
-    return tuple(bodies)

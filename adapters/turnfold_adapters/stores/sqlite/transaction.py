@@ -58,7 +58,11 @@ CHANGED = _line("""
 _LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BODY = "INSERT INTO body VALUES (?, ?, ?)"
 _LATE = "INSERT INTO late_body (place, salt, data) VALUES (?, ?, ?)"
-_KEY = "INSERT INTO dedupe VALUES (?, ?)"
+# A key that a waiting command promised to another stream is not free.
+_KEY = _line("""
+    INSERT INTO dedupe SELECT ?1, ?2 WHERE NOT EXISTS (
+        SELECT 1 FROM inbox WHERE key = ?1 AND stream <> ?3)
+""")
 _DONE = "DELETE FROM inbox WHERE id = ?"
 _ANSWER = _line("""
     INSERT INTO answer (id, at, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING
@@ -104,7 +108,7 @@ class WriteTransaction:
             raise log_moved(write.base, base)
         log, head = self._log_rows(write)
         summaries = self._summary_rows(write.summaries, base.position)
-        keys = [(key, self._id("key.stream", name)) for key, name in write.keys]
+        keys = [(key, self._id("key.stream", name), name) for key, name in write.keys]
         bodies = [self._place(body) for body in write.bodies]
         if self._old:
             self._rewrite(log, summaries)
@@ -113,14 +117,14 @@ class WriteTransaction:
         if due(self.digested, head.position):
             digest(self._reads.conn, self.digested)
             self.digested += 1
+        if write.done:
+            self._many(_DONE, [(name,) for name in write.done])
         if keys:
-            self._many(_KEY, keys)
+            self._put_keys(keys)
         if bodies:
             self._put(bodies)
         if write.erase:
             self._erase(write.erase)
-        if write.done:
-            self._many(_DONE, [(name,) for name in write.done])
         if write.answers:
             self._many(_ANSWER, [(a.id, a.at, a.data) for a in write.answers])
             self._reads.run(_OLD_ANSWERS, (KEPT_ANSWERS,))
@@ -240,6 +244,17 @@ class WriteTransaction:
         recount.before()
         self._write(log, streams)
         recount.after()
+
+    def _put_keys(self, keys: list[tuple[str, int, str]]) -> None:
+        before = self._reads.conn.total_changes()
+        self._many(_KEY, keys)
+        if self._reads.conn.total_changes() - before == len(keys):
+            return
+        for key, _, stream in keys:
+            sql = "SELECT stream FROM inbox WHERE key = ? AND stream <> ?"
+            row = self._reads.row(sql, key, stream)
+            if row is not None:
+                raise key_taken(key, row[0], self._reads.known(row[0]).version)
 
     def _put(self, bodies: list[tuple[int, bytes, bytes]]) -> None:
         if len(bodies) > 1:

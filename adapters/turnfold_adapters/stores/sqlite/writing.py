@@ -35,6 +35,7 @@ from turnfold_adapters.stores.checking import (
     no_stream,
 )
 from turnfold_adapters.stores.ownership import Claim
+from turnfold_adapters.stores.packing import packed
 from turnfold_adapters.stores.sqlite import digest
 from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
@@ -43,7 +44,7 @@ from turnfold_adapters.stores.sqlite.connection import (
 )
 from turnfold_adapters.stores.sqlite.files import BodyFolder, OpenFiles, place_in
 from turnfold_adapters.stores.sqlite.known import Remembered
-from turnfold_adapters.stores.sqlite.reads import Reads, packed
+from turnfold_adapters.stores.sqlite.reads import Reads
 from turnfold_adapters.stores.sqlite.transaction import (
     CHANGED,
     WriteTransaction,

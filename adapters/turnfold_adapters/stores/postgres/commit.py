@@ -1,0 +1,467 @@
+"""One commit: checked in memory, stored by one statement in one round trip.
+
+The statement stores nothing unless the shard ends just where the write says, and unless
+the token is the one in hand. So what memory knows of the streams at that head is true
+when the statement runs, and versions need no look of their own. Two checks are left to
+the server, because the answer is nearly always yes: a new stream's name and a new key
+are unique. If it refuses one, `_refusal` finds out which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import asyncpg
+from attrs import define, field
+
+from turnfold.errors import ConflictError, InvalidInputError, LostStoreError
+from turnfold.ports.store import (
+    BLANK,
+    Body,
+    Head,
+    Record,
+    Refused,
+    Stored,
+    Summary,
+    Write,
+    head_after,
+)
+from turnfold_adapters.stores.checking import (
+    KEPT_ANSWERS,
+    body_there,
+    check_number,
+    check_projection,
+    check_values,
+    key_taken,
+    log_moved,
+    no_events,
+    no_stream,
+    off_the_head,
+    stream_moved,
+    wrong_shard,
+)
+from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
+
+_REMEMBERED = 20_000  # streams
+_TRIM_EVERY = 1_000  # answers
+
+_STREAM = [
+    "id",
+    "name",
+    "version",
+    "open",
+    "phase",
+    "created",
+    "updated",
+    "lane",
+    "parent",
+    "kind",
+    "due",
+    "expires",
+    "reason",
+    "failure",
+    "person",
+]
+_TYPES = [
+    "bigint",
+    "text",
+    "int",
+    "bool",
+    "text",
+    "bigint",
+    "bigint",
+    "text",
+    "text",
+    "text",
+    "bigint",
+    "bigint",
+    "text",
+    "text",
+    "bool",
+]
+
+
+def _unnest(names: Sequence[str], types: Sequence[str], first: int) -> str:
+    """Parameters from `first` on, an array a column, as rows `r`."""
+    arrays = ", ".join(f"${first + n}::{kind}[]" for n, kind in enumerate(types))
+    return f"unnest({arrays}) AS r({', '.join(names)}) WHERE EXISTS (SELECT FROM own)"
+
+
+def _keeps(column: str) -> str:
+    """A stream that brought no summary keeps the one that it has."""
+    new = f"excluded.{column}"
+    return f"{column} = CASE WHEN excluded.phase IS NULL THEN s.{column} ELSE {new} END"
+
+
+_KEPT = [name for name in _STREAM if name not in ("id", "name", "version")]
+_COMMIT = f"""
+WITH own AS (
+    UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
+    WHERE shard = 0 AND position = $1 AND head = $2
+        AND ($6::bigint IS NULL OR token = $6::bigint)
+    RETURNING shard),
+l AS (
+    INSERT INTO log
+    SELECT 0, r.* FROM {
+    _unnest(
+        [
+            "position",
+            "stream",
+            "version",
+            "count",
+            "at",
+            "wall",
+            "events",
+            "hash",
+            "head",
+        ],
+        [
+            "bigint",
+            "bigint",
+            "int",
+            "int",
+            "bigint",
+            "bigint",
+            "bytea",
+            "bytea",
+            "bytea",
+        ],
+        7,
+    )
+}),
+s AS (
+    INSERT INTO stream AS s SELECT 0, r.* FROM {_unnest(_STREAM, _TYPES, 16)}
+    ON CONFLICT (shard, id) DO UPDATE SET version = excluded.version,
+        {", ".join(_keeps(name) for name in _KEPT)}),
+b AS (
+    INSERT INTO body
+    SELECT 0, r.* FROM {
+    _unnest(
+        ["stream", "number", "salt", "data"], ["bigint", "int", "bytea", "bytea"], 31
+    )
+}),
+e AS (
+    UPDATE body SET salt = NULL, data = NULL
+    FROM unnest($35::bigint[], $36::int[]) AS r(stream, number)
+    WHERE body.shard = 0 AND body.stream = r.stream AND body.number = r.number
+        AND EXISTS (SELECT FROM own)),
+k AS (
+    INSERT INTO dedupe (key, name, shard)
+    SELECT r.*, 0 FROM {_unnest(["key", "name"], ["text", "text"], 37)}
+        AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key AND p.stream = r.name)),
+i AS (
+    DELETE FROM inbox WHERE id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
+    RETURNING key, stream),
+f AS (  -- keys of commands that ended without their stream
+    DELETE FROM dedupe AS d USING i
+    WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($37::text[])),
+a AS (
+    INSERT INTO answer (id, at, data, shard)
+    SELECT r.*, 0 FROM {_unnest(["id", "at", "data"], ["text", "bigint", "bytea"], 40)}
+    ON CONFLICT DO NOTHING)
+SELECT count(*) FROM own
+"""
+UPDATE_SUMMARY = f"""
+UPDATE stream SET {
+    ", ".join(f"{name} = ${n}" for n, name in enumerate(_STREAM, 1) if name != "id")
+} WHERE shard = 0 AND id = $1
+"""
+_KNOWN = "SELECT name, id, version FROM stream WHERE name = ANY ($1::text[])"
+_TRIM = """
+DELETE FROM answer WHERE number <= (
+    SELECT number FROM answer ORDER BY number DESC OFFSET $1 LIMIT 1)
+"""
+
+
+@define
+class _Known:
+    """A stream: the position of its first record, and its version."""
+
+    id: int
+    version: int
+
+
+@define
+class _Rows:
+    """What one write stores."""
+
+    log: list[tuple[Any, ...]] = field(factory=list)
+    streams: dict[int, tuple[Any, ...]] = field(factory=dict)
+    bodies: list[tuple[Any, ...]] = field(factory=list)
+    erased: list[tuple[int, int]] = field(factory=list)
+    keys: list[tuple[str, str]] = field(factory=list)
+
+
+class Committer:
+    """The commits of one handle. `address` is for errors."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._head = BLANK
+        self._known: dict[str, _Known] = {}
+        self._answers = 0
+
+    def forget(self) -> None:
+        """Memory may be wrong: another owner wrote, or a commit has an unknown fate."""
+        self._known.clear()
+
+    async def store(
+        self, connection: asyncpg.Connection, write: Write, token: int | None
+    ) -> Stored | Refused:
+        """Raises InvalidInputError, LostStoreError, or an error of the server."""
+        moved_on = await self._learn(connection, write)
+        if moved_on is not None:
+            return Refused(moved_on)
+        check_values(write)
+        moved: dict[str, _Known] = {}
+        try:
+            rows, head = self._rows(write, moved)
+        except ConflictError as exc:
+            return Refused(exc)
+        try:
+            stored = await connection.fetchval(
+                _COMMIT, *_arguments(write, rows, head, token)
+            )
+        except asyncpg.UniqueViolationError as exc:
+            return await self._refusal(connection, write, exc)
+        if not stored:
+            return Refused(await self._moved_on(connection, write, token))
+        self._known |= moved
+        self._head = head
+        await self._trim(connection, len(write.answers))
+        return Stored(head)
+
+    async def _learn(
+        self, connection: asyncpg.Connection, write: Write
+    ) -> ConflictError | None:
+        """Look up the streams that memory does not know. The answer is an error if the
+        log has moved: then what was looked up speaks of another head."""
+        if write.base != self._head or len(self._known) > _REMEMBERED:
+            self._known.clear()
+        names = _unknown(write, self._known)
+        if not names and write.base == self._head:
+            return None
+        # The head is read last: it can only be newer than the streams. A commit in
+        # between moves it, and then it is not the base.
+        found = [] if not names else await connection.fetch(_KNOWN, names)
+        head, _ = await end_of_log(connection)
+        if write.base != head:
+            return log_moved(write.base, head)
+        self._head = write.base
+        of = {kept(name): name for name in _names(write)}
+        self._known |= {of[name]: _Known(id_, at) for name, id_, at in found}
+        return None
+
+    async def _moved_on(
+        self, connection: asyncpg.Connection, write: Write, token: int | None
+    ) -> ConflictError:
+        """Why the shard was not the one in hand."""
+        self.forget()
+        head, now = await end_of_log(connection)
+        if token is not None and token != now:
+            problem = "another worker has taken this store over"
+            raise LostStoreError(path=self._address, problem=problem)
+        return log_moved(write.base, head)
+
+    # --- rows --------------------------------------------------------------------
+
+    def _rows(self, write: Write, moved: dict[str, _Known]) -> tuple[_Rows, Head]:
+        rows = _Rows()
+        position = write.base.position
+        for record in write.records:
+            position += 1
+            known = self._grown(record, position, moved)
+            self._check_record(record, position, write.shard)
+            rows.log.append(_log_row(record, known.id))
+            moved[record.stream] = _Known(known.id, record.version)
+        head = head_after(write.base, write.records)
+        if rows.log:
+            rows.log[-1] = (*rows.log[-1][:-1], head.hash)
+        self._side_rows(write, moved, rows)
+        return rows, head
+
+    def _grown(self, record: Record, position: int, moved: dict[str, _Known]) -> _Known:
+        known = moved.get(record.stream) or self._known.get(record.stream)
+        known = known or _Known(position, 0)
+        if record.before != known.version:
+            raise stream_moved(record, known.version)
+        return known
+
+    def _check_record(self, record: Record, position: int, shard: int) -> None:
+        if record.count < 1:
+            raise no_events(record)
+        if record.position != position:
+            raise off_the_head(record, position)
+        if record.shard != shard:
+            raise wrong_shard(record)
+
+    def _side_rows(self, write: Write, moved: dict[str, _Known], rows: _Rows) -> None:
+        for name, known in moved.items():
+            rows.streams[known.id] = _bare_row(name, known)
+        for summary in write.summaries:
+            known = self._seen("summary.stream", summary.stream, moved)
+            check_projection(summary, known.version, known.id)
+            if summary.parent is not None:
+                self._seen("summary.parent", summary.parent, moved)
+            rows.streams[known.id] = summary_row(summary)
+        self._put_keys(write, moved, rows)
+        self._put_bodies(write, moved, rows)
+
+    def _put_keys(self, write: Write, moved: dict[str, _Known], rows: _Rows) -> None:
+        new: dict[str, str] = {}
+        for key, stream in write.keys:
+            if key in new:
+                version = self._seen("key.stream", new[key], moved).version
+                raise key_taken(key, new[key], version)
+            self._seen("key.stream", stream, moved)
+            rows.keys.append((kept(key), kept(stream)))
+            new[key] = stream
+
+    def _put_bodies(self, write: Write, moved: dict[str, _Known], rows: _Rows) -> None:
+        erased = {*write.erase}
+        new: set[tuple[str, int]] = set()
+        for body in write.bodies:
+            check_number(body.number)
+            known = self._seen("body.stream", body.stream, moved)
+            ref = (body.stream, body.number)
+            if ref in new:
+                raise body_there(ref)
+            new.add(ref)
+            rows.bodies.append(_body_row(body, known.id, gone=ref in erased))
+        for stream, number in erased - new:
+            known_ = moved.get(stream) or self._known.get(stream)
+            if known_ is not None:
+                rows.erased.append((known_.id, number))
+
+    def _seen(self, field_: str, stream: str, moved: dict[str, _Known]) -> _Known:
+        known = moved.get(stream) or self._known.get(stream)
+        if known is None:
+            raise no_stream(field_, stream)
+        return known
+
+    # --- if the server refused ------------------------------------------------------
+
+    async def _refusal(
+        self, connection: asyncpg.Connection, write: Write, exc: Exception
+    ) -> Refused:
+        """Which name, key or place was not new. Raises InvalidInputError for a place,
+        or the server's error if all of them are."""
+        self.forget()
+        head, _ = await end_of_log(connection)
+        if write.base != head:
+            return Refused(log_moved(write.base, head))
+        for record in write.records:
+            known = await _look_up(connection, record.stream)
+            if record.before == 0 and known.version:
+                return Refused(stream_moved(record, known.version))
+        for key, stream in write.keys:
+            holder = await connection.fetchval(_HOLDER, kept(key), kept(stream))
+            if holder is not None:
+                known = await _look_up(connection, shown(holder))
+                return Refused(key_taken(key, shown(holder), known.version))
+        for body in write.bodies:
+            known = await _look_up(connection, body.stream)
+            if await connection.fetchval(_BODY_THERE, known.id, body.number):
+                raise body_there((body.stream, body.number))
+        raise exc
+
+    async def _trim(self, connection: asyncpg.Connection, answers: int) -> None:
+        self._answers += answers
+        if self._answers >= _TRIM_EVERY:
+            self._answers = 0
+            await connection.execute(_TRIM, KEPT_ANSWERS)
+
+
+_HOLDER = """
+SELECT name FROM dedupe AS d WHERE key = $1
+    AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = $1 AND p.stream = $2)
+"""
+_BODY_THERE = "SELECT true FROM body WHERE shard = 0 AND stream = $1 AND number = $2"
+
+
+async def _look_up(connection: asyncpg.Connection, stream: str) -> _Known:
+    row = await connection.fetchrow(_KNOWN, [kept(stream)])
+    return _Known(0, 0) if row is None else _Known(row[1], row[2])
+
+
+def _names(write: Write) -> set[str]:
+    """All streams that a write speaks of."""
+    names = {record.stream for record in write.records}
+    names.update(summary.stream for summary in write.summaries)
+    names.update(s.parent for s in write.summaries if s.parent is not None)
+    names.update(stream for _, stream in write.keys)
+    names.update(body.stream for body in write.bodies)
+    names.update(stream for stream, _ in write.erase)
+    return {name for name in names if _is_text(name)}
+
+
+def _is_text(name: str) -> bool:
+    """False for what `check_values` or a missing stream refuses afterwards."""
+    try:
+        name.encode()
+    except (UnicodeEncodeError, AttributeError):
+        return False
+    return True
+
+
+def _unknown(write: Write, known: Iterable[str]) -> list[str]:
+    """Those that must be looked up: not known, and not said to be new."""
+    new = {record.stream for record in write.records if record.version == record.count}
+    left = _names(write).difference(known, new)
+    return [kept(name) for name in left]
+
+
+def _log_row(record: Record, stream: int) -> tuple[Any, ...]:
+    row = (record.position, stream, record.version, record.count, record.at)
+    return (*row, record.wall, record.events, record.hash, None)
+
+
+def _bare_row(name: str, known: _Known) -> tuple[Any, ...]:
+    return (known.id, kept(name), known.version, False, *(None,) * 10, False)
+
+
+def summary_row(s: Summary) -> tuple[Any, ...]:
+    if s.phase is None:  # in the table this says that there is no summary
+        raise InvalidInputError(field="summary.phase", problem="is None")
+    row = (s.order, kept(s.stream), s.version, s.open, kept(s.phase), s.created)
+    more = (s.updated, kept(s.lane), kept(s.parent), kept(s.kind), s.due, s.expires)
+    return (*row, *more, kept(s.reason), kept(s.failure), s.person)
+
+
+def _body_row(body: Body, stream: int, *, gone: bool) -> tuple[Any, ...]:
+    if gone:
+        return (stream, body.number, None, None)
+    return (stream, body.number, body.salt, body.data)
+
+
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]
+
+
+def _arguments(write: Write, rows: _Rows, head: Head, token: int | None) -> list[Any]:
+    last_at = write.records[-1].at if write.records else None
+    base = write.base
+    return [
+        base.position,
+        base.hash,
+        head.position,
+        head.hash,
+        last_at,
+        token,
+        *_columns(rows.log, 9),
+        *_columns(rows.streams.values(), 15),
+        *_columns(rows.bodies, 4),
+        *_columns(rows.erased, 2),
+        *_columns(rows.keys, 2),
+        [kept(name) for name in write.done],
+        *_columns([(kept(a.id), a.at, a.data) for a in _first(write)], 3),
+    ]
+
+
+def _first(write: Write) -> list[Any]:
+    """The first answer to each command."""
+    ordered = sorted(write.answers, key=lambda answer: answer.id)
+    return [next(same) for _, same in groupby(ordered, key=lambda answer: answer.id)]

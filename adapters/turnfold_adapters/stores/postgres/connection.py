@@ -1,0 +1,186 @@
+"""One connection to the server: made when it is needed, and anew after it broke.
+
+`translated` says what an error of the server means for a call: surely nothing was
+stored, or nobody knows. The table of states is in specs/postgres.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+from attrs import frozen
+
+from turnfold.errors import (
+    BusyError,
+    DiskError,
+    FateUnknownError,
+    InvalidInputError,
+    NotAStoreError,
+    ReadOnlyError,
+    StoreError,
+)
+
+_CONNECT_S = 10.0
+_NAME_MAX = 63  # bytes of a name in PostgreSQL
+_ANSWER_S = 30.0  # how long the server may take for one statement
+_GONE = (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError)
+FAILURES = (asyncpg.PostgresError, *_GONE)
+
+# By the class of SQLSTATE, or the state itself. What stands in neither is of unknown fate.
+_BUSY = {"40001", "40P01", "55P03"}
+_NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
+_NOTHING_SENT = {"08001", "08004", "57P03"}
+_VALUE = {"22021", "22003", "54000", "22001", "22P05"}
+_NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where a store is: the server's address, and the schema with its tables.
+
+    `lease_ms`: how long a worker counts as alive without a word. `max_pause_ms`: how
+    long after that a worker of which nobody knows the end is taken as dead.
+    """
+
+    dsn: str
+    schema: str
+    address: str  # for people: without a password
+    lease_ms: int
+    max_pause_ms: int
+
+    @classmethod
+    def parsed(cls, url: str) -> Place:
+        """From `postgresql://user@host/database?schema=name`. Ours are `schema`
+        (turnfold), `lease_ms` (10,000) and `max_pause_ms` (30,000); the rest is the
+        server's own. Raises InvalidInputError."""
+        parts = urlsplit(url)
+        pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
+        schema = pairs.pop("schema", "turnfold")
+        if not schema or "\0" in schema or len(schema.encode()) > _NAME_MAX:
+            problem = f"schema is not a name of 1 to {_NAME_MAX} bytes: {schema!r}"
+            raise InvalidInputError(field="address", problem=problem)
+        lease_ms = _number("lease_ms", pairs.pop("lease_ms", "10000"), at_least=500)
+        pause_ms = _number("max_pause_ms", pairs.pop("max_pause_ms", "30000"))
+        rest = urlencode(pairs, safe="/")
+        host = parts.hostname or pairs.get("host", "")
+        user = f"{parts.username}@" if parts.username else ""
+        port = f":{parts.port}" if parts.port else ""
+        address = f"postgresql://{user}{host}{port}{parts.path}?schema={schema}"
+        dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+        return cls(
+            dsn=dsn,
+            schema=schema,
+            address=address,
+            lease_ms=lease_ms,
+            max_pause_ms=pause_ms,
+        )
+
+
+def _number(name: str, text: str, at_least: int = 0) -> int:
+    if text.isascii() and text.isdigit() and int(text) >= at_least:
+        return int(text)
+    problem = f"{name} is not a number of ms from {at_least} on: {text!r}"
+    raise InvalidInputError(field="address", problem=problem)
+
+
+class Link:
+    """One connection, used by one call at a time."""
+
+    def __init__(self, place: Place, purpose: str) -> None:
+        self._place, self._purpose = place, purpose
+        self._lock = asyncio.Lock()
+        self._connection: asyncpg.Connection | None = None
+        self._read_only = False
+
+    def open(self, *, read_only: bool) -> None:
+        self._read_only = read_only
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[asyncpg.Connection]:
+        """The connection, for this block alone. Raises DiskError if there is none."""
+        async with self._lock:
+            yield await self._there()
+
+    @property
+    def broken(self) -> bool:
+        """It was made, and the server or the network has ended it."""
+        return self._connection is not None and self._connection.is_closed()
+
+    async def _there(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._made()
+        return self._connection
+
+    async def _made(self) -> asyncpg.Connection:
+        place = self._place
+        try:
+            return await asyncpg.connect(
+                place.dsn,
+                timeout=_CONNECT_S,
+                command_timeout=_ANSWER_S,
+                server_settings=self._settings(),
+            )
+        except FAILURES as exc:
+            if getattr(exc, "sqlstate", None) in _NO_STORE:
+                raise NotAStoreError(path=place.address, problem=str(exc)) from exc
+            problem = f"no connection: {_said(exc)}"
+            raise DiskError(path=place.address, problem=problem) from exc
+
+    def _settings(self) -> dict[str, str]:
+        quoted = self._place.schema.replace('"', '""')
+        return {
+            "application_name": f"turnfold {self._purpose}",
+            "search_path": f'"{quoted}"',
+            "default_transaction_isolation": "read committed",
+            "default_transaction_read_only": "on" if self._read_only else "off",
+        }
+
+    async def close(self) -> None:
+        """After the call that is under way."""
+        async with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and not connection.is_closed():
+                try:
+                    await connection.close(timeout=1.0)
+                except FAILURES:
+                    connection.terminate()
+
+    def drop(self) -> None:
+        """End the connection without a word, under whatever call is using it."""
+        if self._connection is not None:
+            self._connection.terminate()
+
+
+def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
+    """The error of the port for one of `FAILURES` in a statement that was sent."""
+    state = getattr(exc, "sqlstate", None)
+    problem = _said(exc)
+    if state in _BUSY:
+        return BusyError(path=address, waited_ms=0)
+    if state in _NO_ROOM or state in _NOTHING_SENT:
+        return DiskError(path=address, problem=problem)
+    if state in _VALUE:
+        return InvalidInputError(field="value", problem=problem)
+    if state in _NO_STORE:
+        return NotAStoreError(path=address, problem=problem)
+    if state == "25006":
+        return ReadOnlyError(path=address)
+    if isinstance(exc, asyncpg.DataError):
+        return InvalidInputError(field="value", problem=problem)
+    return FateUnknownError(path=address, problem=problem)
+
+
+def _said(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def of_reading(exc: Exception, address: str) -> StoreError | InvalidInputError:
+    """As `translated`, for a statement that stores nothing."""
+    error = translated(exc, address)
+    if isinstance(error, FateUnknownError):
+        return DiskError(path=address, problem=error.problem)
+    return error

@@ -1,0 +1,181 @@
+"""The tables of the store in PostgreSQL, and how they come into being.
+
+All tables lie in one schema of the database, so several stores fit into one database.
+Every table has a column `shard`; this layout uses shard 0 alone.
+
+`token`: who may write to the shard now. It grows with each take-over and after each
+commit of unknown fate, so a statement that was sent before can never be stored after.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from turnfold.errors import NewerSchemaError, NotAStoreError, UnsafeStoreError
+
+LAYOUT = 1
+
+_TABLES = """
+CREATE TABLE layout (number int NOT NULL, readable_by int NOT NULL);
+
+CREATE TABLE worker (  -- one row per life of a worker; `expired` and `dead` are final
+    id text PRIMARY KEY,
+    boot text NOT NULL,
+    room text NOT NULL,  -- the process ids that it can see: the pid namespace
+    pid int NOT NULL,
+    started bigint NOT NULL,
+    host text NOT NULL,
+    state text NOT NULL CHECK (state IN ('alive', 'expired', 'dead')),
+    lease_until timestamptz NOT NULL,
+    certified_by text
+);
+
+CREATE TABLE shard (  -- one narrow, hot row
+    shard int PRIMARY KEY,
+    position bigint NOT NULL,
+    head bytea NOT NULL,
+    last_at bigint NOT NULL,
+    token bigint NOT NULL,
+    owner text REFERENCES worker
+) WITH (fillfactor = 10);
+
+CREATE TABLE log (
+    shard int NOT NULL,
+    position bigint NOT NULL,
+    stream bigint NOT NULL,  -- the position of its first record
+    version int NOT NULL,
+    count int NOT NULL,
+    at bigint NOT NULL,
+    wall bigint,
+    events bytea NOT NULL,
+    hash bytea NOT NULL,
+    head bytea,  -- of the last record of a commit
+    PRIMARY KEY (shard, position),
+    UNIQUE (shard, stream, version)
+);
+
+CREATE TABLE stream (  -- the projection; `phase` is null for a stream without a summary
+    shard int NOT NULL,
+    id bigint NOT NULL,
+    name text COLLATE "C" NOT NULL UNIQUE,
+    version int NOT NULL,
+    open bool NOT NULL,
+    phase text COLLATE "C",
+    created bigint,
+    updated bigint,
+    lane text COLLATE "C",
+    parent text COLLATE "C",
+    kind text COLLATE "C",
+    due bigint,
+    expires bigint,
+    reason text COLLATE "C",
+    failure text COLLATE "C",
+    person bool NOT NULL,
+    PRIMARY KEY (shard, id)
+) WITH (fillfactor = 70);
+CREATE INDEX stream_open ON stream (shard, id) WHERE open;
+CREATE INDEX stream_person ON stream (shard, id) WHERE person;
+CREATE INDEX stream_lane ON stream (lane, id) WHERE lane IS NOT NULL;
+CREATE INDEX stream_parent ON stream (parent, id) WHERE parent IS NOT NULL;
+CREATE INDEX stream_created ON stream (created);
+
+CREATE TABLE body (  -- an erased body keeps its row: its place stays taken
+    shard int NOT NULL,
+    stream bigint NOT NULL,
+    number int NOT NULL,
+    salt bytea,
+    data bytea,
+    PRIMARY KEY (shard, stream, number)
+);
+
+CREATE TABLE dedupe (  -- held from the moment a command with the key is posted
+    key text COLLATE "C" PRIMARY KEY,
+    shard int NOT NULL,
+    name text COLLATE "C" NOT NULL  -- of the stream, which may not be logged yet
+);
+
+CREATE TABLE inbox (
+    shard int NOT NULL,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    id text COLLATE "C" NOT NULL UNIQUE,
+    kind text NOT NULL,
+    stream text NOT NULL,
+    at bigint NOT NULL,
+    data bytea NOT NULL,
+    key text COLLATE "C" UNIQUE,
+    bodies bytea,
+    answer bool NOT NULL,
+    PRIMARY KEY (shard, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
+
+CREATE TABLE answer (
+    shard int NOT NULL,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    id text COLLATE "C" PRIMARY KEY,
+    at bigint NOT NULL,
+    data bytea NOT NULL
+);
+
+CREATE TABLE mark (  -- where the log had got, and the time of the life that noted it
+    shard int PRIMARY KEY,
+    store text NOT NULL,
+    position bigint NOT NULL,
+    head bytea NOT NULL,
+    lived bytea
+);
+"""
+
+# What a commit must be able to rely on when the server answers it.
+_SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
+_SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
+
+
+async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> None:
+    """Make the tables unless they are there. Several may do so at once."""
+    async with connection.transaction():
+        # One at a time, or two that begin together both find nothing and both make it.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", name)
+        if await _layout(connection, name) is not None:
+            return
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
+        await connection.execute(_TABLES)
+        await connection.execute("INSERT INTO layout VALUES ($1, $1)", LAYOUT)
+        sql = "INSERT INTO shard VALUES (0, 0, $1, 0, 0, NULL)"
+        await connection.execute(sql, blank)
+
+
+async def check(
+    connection: asyncpg.Connection, name: str, address: str, *, read_only: bool
+) -> None:
+    """Raises NotAStoreError or NewerSchemaError unless this layout can be used."""
+    found = await _layout(connection, name)
+    if found is None:
+        problem = f"the database has no schema {name} with turnfold's tables"
+        raise NotAStoreError(path=address, problem=problem)
+    number, readable_by = found
+    if number != LAYOUT and not (read_only and readable_by <= LAYOUT):
+        raise NewerSchemaError(path=address, found=number, known=LAYOUT)
+
+
+async def check_durable(connection: asyncpg.Connection, address: str) -> None:
+    """Raises UnsafeStoreError if the server may forget a commit that it confirmed."""
+    for setting, safe in (*_SAFE.items(), ("synchronous_commit", _SYNCHRONOUS)):
+        value = await connection.fetchval("SELECT current_setting($1)", setting)
+        if value not in safe:
+            problem = (
+                f"the server has {setting} = {value}, so it may forget commits; "
+                f"set it to {safe[0]}"
+            )
+            raise UnsafeStoreError(path=address, problem=problem)
+
+
+async def _layout(connection: asyncpg.Connection, name: str) -> tuple[int, int] | None:
+    table = f"{quoted(name)}.layout"
+    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+        return None
+    row = await connection.fetchrow(f"SELECT number, readable_by FROM {table}")
+    return None if row is None else (row[0], row[1])
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

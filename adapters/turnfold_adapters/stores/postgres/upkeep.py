@@ -1,0 +1,125 @@
+"""The upkeep of a store in PostgreSQL.
+
+The server keeps itself small and sound. Left are the projection, written anew from
+summaries that somebody folded from the log, and the note of the head. The note lies in
+the same database and goes back with it: it notices a copy that was put back by hand, and
+no failover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from turnfold.clock import Lived
+from turnfold.ports.store import BLANK, Head, Summary, Watermark
+from turnfold_adapters.stores.checking import (
+    check_projection,
+    check_summary,
+    no_stream,
+)
+from turnfold_adapters.stores.postgres import reads
+from turnfold_adapters.stores.postgres.commit import UPDATE_SUMMARY, summary_row
+from turnfold_adapters.stores.postgres.rows import kept
+
+_CLEARED = """
+UPDATE stream SET open = false, phase = NULL, created = NULL, updated = NULL,
+    lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL, reason = NULL,
+    failure = NULL, person = false
+"""
+_PLACES = "SELECT name, id, version FROM stream"
+_NOTE = """
+INSERT INTO mark SELECT 0, $1, position, head, $2 FROM shard WHERE shard = 0
+ON CONFLICT (shard) DO UPDATE SET store = excluded.store, position = excluded.position,
+    head = excluded.head, lived = excluded.lived
+"""
+_MARK = "SELECT store, position, head, lived FROM mark WHERE shard = 0"
+_READ_ALL = """
+SELECT (SELECT sum(length(events)) FROM log), (SELECT sum(length(data)) FROM body),
+    (SELECT sum(length(name)) FROM stream), (SELECT sum(length(key)) FROM dedupe)
+"""
+_Ask = Callable[[asyncpg.Connection], Awaitable[Any]]
+_Run = Callable[[_Ask], Awaitable[Any]]
+
+
+class PostgresMaintenance:
+    """`reading` and `writing` ask the server, `check` raises unless the store may be
+    written, `forget` empties the memory of commits."""
+
+    def __init__(
+        self,
+        reading: _Run,
+        writing: _Run,
+        check: Callable[[], None],
+        forget: Callable[[], None],
+    ) -> None:
+        self._reading, self._writing = reading, writing
+        self._check, self._forget = check, forget
+
+    async def checkpoint(self) -> bool:
+        """Erased bodies are gone for readers with their commit. VACUUM frees their
+        pages; the server's log, replicas and backups keep them for as long as they are
+        set up to."""
+        self._check()
+        return True
+
+    async def sweep(self) -> int:
+        """Nothing lies outside of the database."""
+        self._check()
+        return 0
+
+    async def rebuild(self, summaries: Iterable[Summary]) -> None:
+        fresh = list(summaries)
+        await self._writing(lambda c: _rebuild(c, fresh))
+        self._forget()
+
+    async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
+        data = None if lived is None else msgspec.json.encode(_fields(lived))
+        await self._writing(lambda c: c.execute(_NOTE, store, data))
+
+    async def watermark(self) -> Watermark | None:
+        row = await self._reading(lambda c: c.fetchrow(_MARK))
+        if row is None:
+            return None
+        store, position, digest, data = row
+        lived = None if data is None else Lived(**msgspec.json.decode(data))
+        return Watermark(store=store, head=Head(position, digest), lived=lived)
+
+    async def contains_head(self, head: Head) -> bool:
+        found = await self._reading(lambda c: reads.contains_head(c, head))
+        return head == BLANK if not head.position else bool(found)
+
+    async def integrity(self) -> Sequence[str]:
+        """The server checks its pages when it reads them, if it was set up so. Here the
+        pages of all tables are read once."""
+        await self._reading(lambda c: c.execute(_READ_ALL))
+        return []
+
+
+def _fields(lived: Lived) -> dict[str, object]:
+    names = ("boot", "log", "wall", "since", "sure", "trusted")
+    return {name: getattr(lived, name) for name in names}
+
+
+async def _rebuild(
+    connection: asyncpg.Connection, summaries: Sequence[Summary]
+) -> None:
+    """All of them in one transaction. Raises InvalidInputError for a summary that does
+    not fit its stream; then nothing has changed."""
+    async with connection.transaction():
+        rows = await connection.fetch(_PLACES)
+        known = {name: (order, version) for name, order, version in rows}
+        for summary in summaries:
+            check_summary(summary)
+            place = known.get(kept(summary.stream))
+            if place is None:
+                raise no_stream("summary.stream", summary.stream)
+            check_projection(summary, place[1], place[0])
+            if summary.parent is not None and kept(summary.parent) not in known:
+                raise no_stream("summary.parent", summary.parent)
+        await connection.execute(_CLEARED)
+        rows_ = [summary_row(summary) for summary in summaries]
+        await connection.executemany(UPDATE_SUMMARY, rows_)

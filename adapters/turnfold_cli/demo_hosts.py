@@ -1,0 +1,205 @@
+"""The demo with several hosts on one PostgreSQL: hosts are killed, stopped for a while
+and cut off from the server, and started again as a supervisor would."""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+from attrs import define, field, frozen
+
+from turnfold_cli.demo_gateway import LOST
+from turnfold_cli.demo_plan import Again, Class, Message, Plan
+from turnfold_cli.demo_processes import DemoError, Gateway, platform
+from turnfold_cli.demo_run import LOG, Evidence, Poster, Progress, ask, settle
+from turnfold_cli.demo_server import Wire, address, server
+
+LEASE_MS = 1_000
+_PAUSE_S = (0.2, 2.5)  # shorter and longer than the lease
+_WITHIN_S = 30.0
+_POLL_S = 0.02
+
+
+@frozen(kw_only=True)
+class Trouble:
+    """What happens to hosts while messages come in."""
+
+    hosts: int
+    kills: int
+    pauses: int
+    cuts: int
+
+    def moments(self, rng: random.Random) -> list[str]:
+        """In what order."""
+        each = {"kill": self.kills, "pause": self.pauses, "cut": self.cuts}
+        moments = [name for name, count in each.items() for _ in range(count)]
+        rng.shuffle(moments)
+        return moments
+
+
+@define
+class Hosts:
+    """All gateways, each with its wire to the server."""
+
+    gateways: Sequence[Gateway]
+    wires: Sequence[Wire]
+    evidence: Evidence
+    rng: random.Random
+    _keepers: list[asyncio.Task[None]] = field(factory=list)
+    _ending: bool = False
+
+    async def start(self) -> None:
+        for gateway in self.gateways:
+            await gateway.start()
+            self._keepers.append(asyncio.create_task(self._keep(gateway)))
+
+    async def _keep(self, gateway: Gateway) -> None:
+        """Start a gateway again when it ends, as a supervisor does."""
+        while True:
+            status = await gateway.ended()
+            if self._ending:
+                return
+            if status not in (-signal.SIGKILL, LOST):
+                raise DemoError(f"a gateway ended with {status}; see its log")
+            await gateway.start()
+
+    async def listening(self) -> str:
+        """One of those that listen, by chance."""
+        async with asyncio.timeout(_WITHIN_S):
+            while not (open_ := [g for g in self.gateways if g.listens]):
+                self._check()
+                await asyncio.sleep(_POLL_S)
+        return self.rng.choice(open_).url
+
+    def _check(self) -> None:
+        for keeper in self._keepers:
+            if keeper.done():
+                keeper.result()
+
+    async def suffer(self, what: str) -> None:
+        """One trouble for one host, mostly for the worker."""
+        self._check()
+        number = self._victim()
+        gateway = self.gateways[number]
+        await asyncio.sleep(self.rng.uniform(0, 0.1))
+        if what == "cut":
+            self.wires[number].cut()
+            self.evidence.cuts += 1
+        elif what == "kill":
+            gateway.signal(signal.SIGKILL)
+            self.evidence.kills += 1
+            await self._until_back(gateway)
+        else:
+            gateway.signal(signal.SIGSTOP)
+            self.evidence.pauses += 1
+            await asyncio.sleep(self.rng.uniform(*_PAUSE_S) * LEASE_MS / 1000)
+            gateway.signal(signal.SIGCONT)
+
+    def _victim(self) -> int:
+        workers = [n for n, g in enumerate(self.gateways) if g.working]
+        if workers and self.rng.random() < 0.7:
+            return workers[0]
+        return self.rng.randrange(len(self.gateways))
+
+    async def _until_back(self, gateway: Gateway) -> None:
+        starts = gateway.starts
+        async with asyncio.timeout(_WITHIN_S):
+            while gateway.starts == starts or not gateway.listens:
+                self._check()
+                await asyncio.sleep(_POLL_S)
+
+    async def end(self) -> None:
+        self._check()
+        self._ending = True
+        for gateway in self.gateways:
+            await gateway.end()
+        await asyncio.gather(*self._keepers)
+
+    async def abandon(self) -> None:
+        self._ending = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        for gateway in self.gateways:
+            await gateway.abandon()
+
+
+@asynccontextmanager
+async def played(
+    plan: Plan,
+    trouble: Trouble,
+    mode: Class,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> AsyncIterator[Evidence]:
+    """Play it all; the evidence can be judged while the server still runs."""
+    rng = random.Random(seed)  # noqa: S311  repeatable on purpose
+    began = time.monotonic()
+    among = max(plan.parts * 2 // 3, plan.cuts)
+    async with AsyncExitStack() as stack:
+        sockets = await stack.enter_async_context(server(folder / "pg"))
+        evidence = Evidence(folder, address(sockets, LEASE_MS), hosts=trouble.hosts)
+        url = await stack.enter_async_context(
+            platform(mode, seed, plan.cuts, among, folder)
+        )
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0))
+        async with _hosts(trouble.hosts, url, mode, evidence, sockets, rng) as hosts:
+            poster = Poster(client, hosts, evidence, progress, rng)
+            await _play(plan, trouble, hosts, poster)
+            evidence.settled = await settle(evidence.address, progress)
+            await hosts.end()
+            evidence.starts = sum(g.starts for g in hosts.gateways)
+            evidence.takeovers = sum(g.works for g in hosts.gateways) - 1
+        await ask(client, url, evidence)
+        evidence.seconds = time.monotonic() - began
+        yield evidence
+
+
+@asynccontextmanager
+async def _hosts(
+    count: int,
+    platform_url: str,
+    mode: Class,
+    evidence: Evidence,
+    sockets: Path,
+    rng: random.Random,
+) -> AsyncIterator[Hosts]:
+    async with AsyncExitStack() as stack:
+        log = stack.enter_context((evidence.folder / LOG).open("ab"))
+        wires = [
+            await stack.enter_async_context(Wire(evidence.folder / f"h{n}", sockets))
+            for n in range(count)
+        ]
+        stores = [address(wire.folder, LEASE_MS) for wire in wires]
+        gateways = [Gateway(store, platform_url, mode, log) for store in stores]
+        hosts = Hosts(gateways, wires, evidence, rng)
+        stack.push_async_callback(hosts.abandon)
+        await hosts.start()
+        yield hosts
+
+
+async def _play(plan: Plan, trouble: Trouble, hosts: Hosts, poster: Poster) -> None:
+    """Trouble comes while messages come: one after each share of them."""
+    moments = trouble.moments(poster.rng)
+    shares = len(moments) + 1
+    total = len(plan.messages)
+    late: list[Message] = []
+    async with asyncio.TaskGroup() as posts:
+        for number in range(shares):
+            first, end = (total * n // shares for n in (number, number + 1))
+            batch = plan.messages[first:end]
+            for message in late:
+                posts.create_task(poster.repeat(message))
+            for message in batch:
+                posts.create_task(poster.post(message))
+            late = [m for m in batch if m.again is Again.LATER]
+            if number < len(moments):
+                poster.progress.stage = moments[number]
+                await hosts.suffer(moments[number])
+                poster.progress.kills = poster.evidence.kills
+        for message in late:
+            posts.create_task(poster.repeat(message))

