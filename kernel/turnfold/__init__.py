@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from turnfold._decide.accepting import SourceCursor
+    from turnfold._decide.busy import LaneAbortion
+    from turnfold._decide.operator import Abortion
     from turnfold.api.blocking import BlockingKernel, BlockingTurn
     from turnfold.api.callbacks import Handler
     from turnfold.api.ends import Never, NotNow
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from turnfold.enums import (
         AbortReason,
         BlindPolicy,
+        Busy,
         DeliveryClass,
         FailureClass,
         Flush,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         Status,
         TurnOutcome,
         TurnPhase,
+        Waits,
     )
     from turnfold.errors import (
         AlreadyRepliedError,
@@ -199,10 +203,15 @@ _HOMES = {
     "NoTurnError": "errors",
     "NotDeliveredError": "errors",
     "current_turn": "api.sent",
+    "Busy": "enums",
+    "Waits": "enums",
+    "LaneAbortion": "_decide.busy",
+    "Abortion": "_decide.operator",
 }
 __version__ = "0.1.0"
 __all__ = [
     "AbortReason",
+    "Abortion",
     "Absent",
     "Accepted",
     "AcceptedTurn",
@@ -215,6 +224,7 @@ __all__ = [
     "BlockingKernel",
     "BlockingSent",
     "BlockingTurn",
+    "Busy",
     "BusyError",
     "CannotTell",
     "Capabilities",
@@ -244,6 +254,7 @@ __all__ = [
     "Kernel",
     "KeyTakenError",
     "Kind",
+    "LaneAbortion",
     "Live",
     "LostStoreError",
     "MissingBodyError",
@@ -296,6 +307,7 @@ __all__ = [
     "UnsafeStoreError",
     "UsageError",
     "Verdict",
+    "Waits",
     "Wellness",
     "WrongThreadError",
     "current_turn",

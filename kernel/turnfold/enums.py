@@ -196,6 +196,24 @@ class AbortReason(StrEnum):
     SUPPRESSED = "suppressed"
 
 
+class Busy(StrEnum):
+    """What becomes of a message whose lane is busy: one of its turns waits or runs."""
+
+    QUEUE = "queue"  # it waits for its turn
+    SUPERSEDE = "supersede"  # what waits or runs is stopped for it
+    JOIN = "join"  # a turn that has not begun answers it, too; else it waits
+    DROP = "drop"  # it is kept and known, and never answered
+
+
+class Waits(StrEnum):
+    """Where a turn of a lane stands when the lane is stopped."""
+
+    RUNNING = "running"
+    QUEUED = "queued"
+    DEBOUNCED = "debounced"  # it waits for more of the same message
+    ANSWERED = "answered"  # the outbox owns its answer
+
+
 class Form(StrEnum):
     """What the bytes of an inbound body are."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from turnfold.enums import Form
 from turnfold.errors import InvalidInputError
@@ -20,6 +20,7 @@ from turnfold.messages import (
     lane_of,
     optional_identifier,
     optional_token,
+    own_lane_of,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,6 +103,13 @@ def wall_ms(value: Any) -> int | None:
     return check_ms("sent_at", value)
 
 
+def _own_lane(owner: object, attribute: "Attribute[Any]", value: object) -> None:
+    try:
+        optional_identifier(owner, attribute, value)
+    except InvalidInputError as exc:
+        raise InvalidInputError(field="lane", problem=exc.problem) from None
+
+
 def _form(value: Any) -> Form:
     return check_enum("form", value, Form)
 
@@ -129,7 +137,9 @@ class Inbound:
 
     `body`: the bytes that came, text, or any JSON. `sender`: who wrote it, as the
     platform says. `sent_at`: wall time in ms UTC, or a datetime with a time zone.
-    `revision`: which edit of a message this is.
+    `revision`: which edit of a message this is. `lane`: a name of its own inside of its
+    conversation and thread; the turns of one lane run one after the other. Pass the
+    sender for a lane per author, the message id for none; all share one by default.
     """
 
     channel: str = field(validator=identifier)
@@ -150,6 +160,9 @@ class Inbound:
         default=NO_BODY, converter=evidence_of, alias="body", kw_only=True
     )
     control: bool = field(default=False, validator=flag, kw_only=True)
+    own_lane: str | None = field(
+        default=None, validator=_own_lane, alias="lane", kw_only=True
+    )
 
     if TYPE_CHECKING:  # what is taken, beside what is kept
 
@@ -168,6 +181,7 @@ class Inbound:
             sent_at: int | datetime | None = ...,
             body: Any = ...,
             control: bool = ...,
+            lane: str | int | None = ...,
         ) -> None: ...
 
     @property
@@ -199,7 +213,8 @@ class Inbound:
     @property
     def lane(self) -> str:
         """The name of the ordered queue of turns that this message belongs to."""
-        return self.route.lane
+        lane = lane_of(self.channel, self.account, self.conversation, self.thread)
+        return lane if self.own_lane is None else own_lane_of(lane, self.own_lane)
 
     @property
     def dedupe_key(self) -> str | None:

@@ -253,6 +253,17 @@ def lane_of(*parts: str | None) -> str:
     return "/".join("" if p is None else escape(p) for p in parts)
 
 
+def own_lane_of(lane: str, name: str) -> str:
+    """A lane of turns that has a name inside of a conversation and thread."""
+    return f"{lane}/{escape(name)}"
+
+
+def own_name(lane: str) -> str | None:
+    """That name; None for the lane that all messages of the place share."""
+    name = (*lane.split("/"), "", "", "", "", "")[4]
+    return name.replace("%2F", "/").replace("%25", "%") or None
+
+
 def escape(part: str) -> str:
     """An id as a part of a name whose parts are told apart by slashes."""
     return part.replace("%", "%25").replace("/", "%2F")

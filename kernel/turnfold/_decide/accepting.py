@@ -5,17 +5,19 @@ key of another one and other bytes, become dead turns: they are kept, shown, and
 if a person says so.
 """
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from turnfold._decide import busy
 from turnfold._decide.turns import start_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import events as t
 from turnfold._log.events import CursorAdvanced
 from turnfold._log.ids import cursor_of, inbound_key, original_key
-from turnfold.enums import TurnPhase
+from turnfold._state.turn import Turn
+from turnfold.enums import Busy, TurnPhase
 from turnfold.errors import BackPressureError, DamagedError, MissingBodyError
 from turnfold.inbound import Evidence, Inbound, Unreadable
-from turnfold.messages import identifier, token
+from turnfold.messages import identifier, own_name, token
 
 Update = Inbound | Unreadable
 
@@ -25,13 +27,16 @@ class Acceptance:
     """`new` is false for a message that was there before; `status` is then where its
     turn stands, so that the caller can acknowledge, ignore or show the old answer.
     `differs`: this one has other bytes than the first one with its key; it is `kept` in
-    a turn of its own."""
+    a turn of its own. `joined`: an older turn answers this one, too. `stopped`: the turns
+    that this one superseded."""
 
     turn_id: str
     status: TurnPhase
     new: bool | None  # None: only the owner of the store can know
     differs: bool = False
     kept: str | None = None
+    joined: bool = False
+    stopped: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -51,14 +56,23 @@ def accept(
     cursor: SourceCursor | None = None,
     *,
     promised: bool = False,
+    plan: busy.Plan = busy.QUEUE,
 ) -> Acceptance:
     """`turn` is the stream that the message gets if it is new. `promised`: it was
     durable in the inbox, so it is taken whatever waits."""
     done = _known(draft, turn, inbound)
     if done is None:
-        if not promised and isinstance(inbound, Inbound):
-            _check_room(draft, inbound)
-        done = _new(draft, turn, inbound)
+        if (
+            plan is busy.QUEUE
+            or plan.plain
+            or isinstance(inbound, Unreadable)
+            or inbound.control
+        ):
+            if not promised and isinstance(inbound, Inbound):
+                _check_room(draft, inbound)
+            done = _new(draft, turn, inbound)
+        else:
+            done = _planned(draft, turn, inbound, plan, promised=promised)
     if cursor is not None:
         advance(draft, cursor)
     return done
@@ -75,7 +89,7 @@ def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
         return promised if turn != known else None
     # Ours already: an earlier COMMIT of this very call did reach the disk.
     status, ours = draft.turn(known).phase, known == turn
-    if ours or key is None or same_bytes(draft, known, inbound.evidence):
+    if ours or key is None or same_bytes(draft, known, inbound.evidence, key):
         return Acceptance(turn_id=known, status=status, new=ours)
     kept = _keep(draft, turn, inbound, known, key)
     return Acceptance(turn_id=known, status=status, new=False, differs=True, kept=kept)
@@ -85,7 +99,7 @@ def _check_room(draft: UnitOfWork, inbound: Inbound) -> None:
     """A lane takes so many messages before they are answered. Control input passes."""
     if inbound.control:
         return
-    lane, limit = inbound.route.lane, draft.settings.max_lane_turns
+    lane, limit = inbound.lane, draft.settings.max_lane_turns
     waiting = draft.turns_waiting(lane)
     if waiting >= limit:
         what = f"messages of {lane}"
@@ -98,10 +112,17 @@ def _made_before(draft: UnitOfWork, turn: str) -> str | None:
     return None if draft.find_turn(turn) is None else turn
 
 
-def same_bytes(draft: UnitOfWork, stream: str, evidence: Evidence) -> bool:
-    """Where the bytes of the first one are erased or damaged, nobody can tell."""
+def same_bytes(
+    draft: UnitOfWork, stream: str, evidence: Evidence, key: str | None = None
+) -> bool:
+    """Where the bytes of the first one are erased or damaged, nobody can tell. `key`: of
+    the message, which may have joined that turn."""
+    turn = draft.turn(stream)
+    joined = (
+        m.body for m in turn.joined if inbound_key(joined_inbound(turn, m)) == key
+    )
     try:
-        stored = draft.stored(stream, draft.turn(stream).body)
+        stored = draft.stored(stream, next(joined, turn.body))
     except (MissingBodyError, DamagedError):
         return True
     return stored == evidence.raw
@@ -120,12 +141,68 @@ def _keep(draft: UnitOfWork, turn: str, inbound: Update, known: str, key: str) -
     return turn
 
 
-def _new(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance:
+def joined_inbound(turn: Turn, message: t.Joined, raw: bytes = b"") -> Inbound:
+    """A message that joined a turn, as it came."""
+    return Inbound(
+        turn.channel,
+        account=turn.account,
+        conversation=turn.conversation,
+        message_id=message.message_id or None,
+        event=message.event,
+        revision=message.revision,
+        key=message.key,
+        thread=turn.thread,
+        sender=message.sender,
+        sent_at=message.sent_at,
+        body=Evidence(message.form, raw),
+        lane=own_name(turn.lane),
+    )
+
+
+def _planned(
+    draft: UnitOfWork,
+    turn: str,
+    inbound: Inbound,
+    plan: busy.Plan,
+    *,
+    promised: bool,
+) -> Acceptance:
+    """As its caller says, if the lane is busy."""
+    host = busy.host_of(draft, inbound) if plan.busy is Busy.JOIN else None
+    if host is not None:
+        busy.join(draft, host, inbound, plan.debounce_ms)
+        _name(draft, host.stream, inbound)
+        status = draft.turn(host.stream).phase
+        return Acceptance(turn_id=host.stream, status=status, new=True, joined=True)
+    stopped: tuple[str, ...] = ()
+    if plan.busy is Busy.SUPERSEDE:
+        stopped = busy.supersede(draft, inbound)
+    elif plan.busy is Busy.DROP and busy.waiting(draft, inbound.lane):
+        draft.fresh(turn)
+        draft.emit(turn, _accepted(draft, turn, inbound))
+        _name(draft, turn, inbound)
+        busy.drop(draft, turn)
+        return Acceptance(turn_id=turn, status=TurnPhase.ABORTED, new=True)
+    if not promised:
+        _check_room(draft, inbound)
+    done = _new(draft, turn, inbound, busy.due_of(draft, plan))
+    return evolve(done, stopped=stopped)
+
+
+def _name(draft: UnitOfWork, turn: str, inbound: Update) -> None:
+    key = inbound_key(inbound)
+    if key is not None:
+        draft.key(key, turn)
+
+
+def _new(
+    draft: UnitOfWork, turn: str, inbound: Update, due: int | None = None
+) -> Acceptance:
     draft.fresh(turn)
     if isinstance(inbound, Unreadable):
         draft.emit(turn, _dead(draft, turn, inbound))
     else:
-        draft.emit(turn, _accepted(draft, turn, inbound))
+        draft.emit(turn, _accepted(draft, turn, inbound, due))
     key = inbound_key(inbound)
     if key is not None:
         draft.key(key, turn)
@@ -133,7 +210,9 @@ def _new(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance:
     return Acceptance(turn_id=turn, status=draft.turn(turn).phase, new=True)
 
 
-def _accepted(draft: UnitOfWork, turn: str, inbound: Inbound) -> t.Accepted:
+def _accepted(
+    draft: UnitOfWork, turn: str, inbound: Inbound, due: int | None = None
+) -> t.Accepted:
     evidence = inbound.evidence
     return t.Accepted(
         channel=inbound.channel,
@@ -143,10 +222,11 @@ def _accepted(draft: UnitOfWork, turn: str, inbound: Inbound) -> t.Accepted:
         event=inbound.event,
         key=inbound.key,
         thread=inbound.thread,
-        lane=inbound.route.lane,
+        lane=inbound.lane,
         body=draft.body(turn, evidence.raw),
         form=evidence.form,
         control=inbound.control,
+        due=due,
         sender=inbound.sender,
         sent_at=inbound.sent_at,
         revision=inbound.revision,

@@ -15,6 +15,7 @@ from attrs import asdict
 
 from turnfold._decide import (
     accepting,
+    busy,
     gates,
     importing,
     operator,
@@ -38,7 +39,7 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key
-from turnfold.enums import AbortReason, Form
+from turnfold.enums import AbortReason, Busy, Form
 from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.ports.channel import Accepted, Receipt
@@ -78,11 +79,19 @@ DECLARE = "declare_restored"  # only a worker can do it: it speaks of attempts
 
 
 def accept_command(
-    turn: str, inbound: Update, cursor: SourceCursor | None, at: int
+    turn: str,
+    inbound: Update,
+    cursor: SourceCursor | None,
+    at: int,
+    plan: busy.Plan = busy.QUEUE,
 ) -> Command:
     names = _UNREADABLE if isinstance(inbound, Unreadable) else _INBOUND
     data: dict[str, Any] = {name: getattr(inbound, name) for name in names}
     data["form"] = inbound.evidence.form
+    if isinstance(inbound, Inbound):
+        data["lane"] = inbound.own_lane
+    if not plan.plain:
+        data["plan"] = {"busy": plan.busy, "debounce_ms": plan.debounce_ms}
     data["cursor"] = None if cursor is None else asdict(cursor)
     return Command(
         id=turn,
@@ -244,6 +253,10 @@ _Act = Callable[[UnitOfWork, Command, Any], Any]
 def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     cursor = data.pop("cursor")
     evidence = Evidence(Form(data.pop("form")), command.bodies[0])
+    said = data.pop("plan", None)
+    plan = busy.QUEUE
+    if said is not None:
+        plan = busy.Plan(Busy(said["busy"]), said["debounce_ms"])
     inbound: Update
     if "error" in data:
         inbound = Unreadable(**data, raw=evidence)
@@ -255,6 +268,7 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
         inbound=inbound,
         cursor=None if cursor is None else SourceCursor(**cursor),
         promised=True,
+        plan=plan,
     )
 
 
@@ -313,6 +327,11 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
+def _abort_lane(draft: UnitOfWork, command: Command, data: Any) -> Any:
+    done = busy.abort_lane(draft, command.stream, **data)
+    return {name: list(streams) for name, streams in asdict(done).items()}
+
+
 def _receipt(draft: UnitOfWork, command: Command, _: Any) -> None:
     """A success that reached a worker after it had lost the store: evidence."""
     data = read(command.data, ReceiptData)
@@ -350,6 +369,7 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "enqueue": _enqueue,
         "import": _import,
         "abort": _abort,
+        "abort_lane": _abort_lane,
         "receipt": _receipt,
         "gate": _gate,
         "advance": _advance,

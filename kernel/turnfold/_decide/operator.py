@@ -28,6 +28,7 @@ from turnfold.enums import (
     FailureClass,
     Phase,
     Reason,
+    Status,
     TurnOutcome,
     TurnPhase,
 )
@@ -312,6 +313,20 @@ class Abortion:
 
     aborted: bool
     status: str
+
+    @property
+    def answer(self) -> str:
+        """One word for who asked: `stopped`, `too_late` (it is over), or
+        `unknown` (nobody can tell yet: a part of it is on the wire or in doubt, or no
+        worker has answered)."""
+        return "stopped" if self.aborted else _word_for(self.status)
+
+
+_UNSURE = ("requested", Status.ATTEMPTED, TurnPhase.ANSWERED)
+
+
+def _word_for(status: str) -> str:
+    return "unknown" if status in _UNSURE else "too_late"
 
 
 def abort_entry(

@@ -259,6 +259,13 @@ def not_answered(turn: Turn) -> bool:
     return turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 
 
+def may_be_joined(turn: Turn, limit: int) -> bool:
+    """INV-9: a message joins a turn of which nothing has begun. What a run has read is
+    answered without it."""
+    waits = turn.phase is TurnPhase.ACCEPTED and not turn.run and not turn.held
+    return waits and not turn.dead and len(turn.joined) + 1 < limit
+
+
 def runner_is_dead(turn: Turn, fence: int) -> bool:
     """A turn that was left open runs nowhere: no death ends its wait."""
     under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None

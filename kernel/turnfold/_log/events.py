@@ -21,7 +21,7 @@ class Accepted(Fact, frozen=True, kw_only=True):
     """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
     its wall time. `message_id` is empty where the platform gives none; `key` is then a
     dedupe key of the caller. `form`: what the bytes of the body are. `changes`: the turn
-    of the message that this one edits."""
+    of the message that this one edits. `due`: not to be run before; others may join."""
 
     channel: str
     account: str
@@ -39,6 +39,7 @@ class Accepted(Fact, frozen=True, kw_only=True):
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
+    due: Integer | None = None
 
     def __post_init__(self) -> None:
         _usual_event(self)
@@ -74,15 +75,19 @@ class Dead(Fact, frozen=True, kw_only=True):
 
 
 class Joined(Fact, frozen=True, kw_only=True):
-    """A further inbound message merged into this turn; its key stays its own."""
+    """A further inbound message merged into this turn; its key stays its own. `due`: not
+    to be run before."""
 
-    message_id: str
     body: str
+    message_id: str = ""
+    key: str | None = None
+    form: Form = Form.JSON
     event: str = MESSAGE
     cursor: str | None = None
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
+    due: Integer | None = None
 
     def __post_init__(self) -> None:
         _usual_event(self)

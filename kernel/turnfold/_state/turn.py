@@ -85,7 +85,7 @@ class Turn:
     first: t.Accepted | t.Dead
     thread: str | None = None
     control: bool = False
-    joined: tuple[str, ...] = ()  # bodies of merged messages
+    joined: tuple[t.Joined, ...] = ()  # merged messages
     run: int = 0
     failed_runs: int = 0
     fence: int = 0
@@ -214,7 +214,9 @@ def _born(event: t.TurnEvent, stream: str, at: int, position: int) -> Turn:
         thread=event.thread,
     )
     turn.control = event.control
-    if isinstance(event, t.Dead):
+    if isinstance(event, t.Accepted):
+        turn.due = event.due
+    else:
         turn.phase, turn.dead = FAILED, True
         turn.reason = UNREAD if event.differs is None else "differs"
         turn.outcome = TurnOutcome.FAILED
@@ -227,7 +229,8 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
         case t.Accepted() | t.Dead():
             pass  # the table lets neither get here
         case t.Joined():
-            turn.joined = (*turn.joined, event.body)
+            turn.joined = (*turn.joined, event)
+            turn.due = turn.due if event.due is None else event.due
         case t.Started():
             turn.phase = RUNNING
             turn.run = event.run

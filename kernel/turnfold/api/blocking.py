@@ -17,6 +17,7 @@ from turnfold._decide.accepting import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
 from turnfold.enums import (
+    Busy,
     TurnOutcome,
     TurnPhase,
 )
@@ -115,10 +116,18 @@ class BlockingKernel:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def accept(
-        self, inbound: Inbound, *, cursor: SourceCursor | None = None
+        self,
+        inbound: Inbound,
+        *,
+        cursor: SourceCursor | None = None,
+        busy: Busy | str = Busy.QUEUE,
+        debounce_ms: int = 0,
     ) -> BlockingTurn:
         """Take a message in, as `Kernel.accept` does."""
-        done: AcceptedTurn = self.call(self.kernel.accept(inbound, cursor=cursor))
+        accepted = self.kernel.accept(
+            inbound, cursor=cursor, busy=busy, debounce_ms=debounce_ms
+        )
+        done: AcceptedTurn = self.call(accepted)
         return BlockingTurn(
             turn_id=done.turn_id, status=done.status, new=done.new, owner=self
         )
@@ -127,6 +136,7 @@ class BlockingKernel:
     advance = _blocking(Kernel.advance)
     enqueue = _blocking(Kernel.enqueue)
     abort = _blocking(Kernel.abort)
+    abort_lane = _blocking(Kernel.abort_lane)
     supersede = _blocking(Kernel.supersede)
     connected = _blocking(Kernel.connected)
     disconnected = _blocking(Kernel.disconnected)

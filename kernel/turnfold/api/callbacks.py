@@ -2,12 +2,12 @@
 
 import asyncio
 import inspect
-import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from turnfold._decide.accepting import joined_inbound
 from turnfold._decide.turns import STORE_FAILS
 from turnfold._log.bodies import read_body
 from turnfold._runtime.calls import (
@@ -165,7 +165,8 @@ class Handlers:
         else:
             inbound = inbound_of(turn, raw)
         joined = [
-            json.loads(await read_body(store, stream, ref)) for ref in turn.joined
+            joined_inbound(turn, more, await read_body(store, stream, more.body))
+            for more in turn.joined
         ]
         return TurnHandle(self._kernel, turn, inbound, joined)
 

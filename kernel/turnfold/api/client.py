@@ -93,19 +93,19 @@ class Mailbox:
                 data = await self._bytes_of(posted.stream)
             except (CorruptLogError, DamagedError, MissingBodyError):
                 return False  # nobody can tell
-            if data is not None:
-                return data != command.bodies[0]
+            if data:
+                return command.bodies[0] not in data
         return True
 
-    async def _bytes_of(self, turn: str) -> bytes | None:
-        """Of a message, logged or still in the inbox."""
+    async def _bytes_of(self, turn: str) -> list[bytes]:
+        """Of the messages of a turn, logged or still in the inbox."""
         records = (await self._store.fetch(Wanted(streams=frozenset((turn,))))).streams
         if records[turn]:
-            first = decode(records[turn][0])[0]
-            assert isinstance(first, t.Accepted | t.Dead)  # noqa: S101  a key's turn
-            return await read_body(self._store, turn, first.body)
+            told = [event for record in records[turn] for event in decode(record)]
+            came = [e for e in told if isinstance(e, t.Accepted | t.Dead | t.Joined)]
+            return [await read_body(self._store, turn, e.body) for e in came]
         waiting = await self._store.inbox(_INBOX)
-        return next((c.bodies[0] for c in waiting if c.stream == turn), None)
+        return [c.bodies[0] for c in waiting if c.stream == turn]
 
     async def ask(self, command: Command) -> Any:
         """Post a command and wait for the answer of the owner.

@@ -17,6 +17,7 @@ from turnfold._decide import (
     operator,
     outbox,
 )
+from turnfold._decide import busy as busy_lane
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.schedule import LIVE_KIND
@@ -35,10 +36,12 @@ from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.portal import Home
 from turnfold.api.sent import Sent
+from turnfold.api.stopping import Stopping
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import (
     BlindPolicy,
+    Busy,
     Kind,
     Status,
     TurnPhase,
@@ -62,7 +65,7 @@ from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
 
 
-class Commands:
+class Commands(Stopping):
     """The commands of a Kernel; it brings the means.
 
     Each is decided here by the owner of the store. In any other process it is posted to
@@ -108,9 +111,22 @@ class Commands:
         raise NotImplementedError
 
     async def accept(
-        self, inbound: Update, *, cursor: SourceCursor | None = None
+        self,
+        inbound: Update,
+        *,
+        cursor: SourceCursor | None = None,
+        busy: Busy | str = Busy.QUEUE,
+        debounce_ms: int = 0,
     ) -> AcceptedTurn:
         """Take a message in. When this returns it is durable: acknowledge it now.
+
+        `busy`: what becomes of it if a turn of its lane waits or runs. `queue`: it waits
+        for its turn. `supersede`: those turns are stopped for it, in one commit. `join`:
+        the last turn that has not begun answers it, too (`turn.joined`); else it waits.
+        `drop`: it is kept and known, and its turn is aborted at once.
+        `debounce_ms`: its turn waits so long for more before it begins, anew for each
+        that joins, up to 10 times; 0 for not at all. Control input takes no lane, so
+        neither speaks of it. A run that is under way is never given new input.
 
         An Unreadable becomes a dead turn. So does a message with the key of an earlier
         one and other bytes; then `differs` is true and `kept` names the dead turn."""
@@ -121,6 +137,7 @@ class Commands:
             raise InvalidInputError(field="inbound", problem=problem)
         if cursor is not None:
             check_kind("cursor", cursor, SourceCursor)
+        plan = _plan(busy, debounce_ms)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
             if not self._missing.handles:
@@ -128,13 +145,23 @@ class Commands:
             keys = (inbound_key(inbound), original_key(inbound))
             wanted = Wanted(keys=frozenset(key for key in keys if key is not None))
             decision = partial(
-                accepting.accept, turn=turn, inbound=inbound, cursor=cursor
+                accepting.accept, turn=turn, inbound=inbound, cursor=cursor, plan=plan
             )
             try:
                 return self._accepted(await self.append(decision, wanted))
             except OwnedError:
                 pass  # not the owner any more: the message goes to the one who is
-        command = inbox.accept_command(turn, inbound, cursor, self._clock.wall_now())
+        return await self._post_inbound(turn, inbound, cursor, plan)
+
+    async def _post_inbound(
+        self,
+        turn: str,
+        inbound: Update,
+        cursor: SourceCursor | None,
+        plan: busy_lane.Plan,
+    ) -> AcceptedTurn:
+        now = self._clock.wall_now()
+        command = inbox.accept_command(turn, inbound, cursor, now, plan)
         posted = await self._mailbox.post(command)
         done = Acceptance(
             turn_id=posted.stream,
@@ -370,6 +397,13 @@ class Commands:
         except RequestedError:
             return False
         return True
+
+
+def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
+    if busy is Busy.QUEUE and debounce_ms == 0:
+        return busy_lane.QUEUE  # nearly all
+    word = check_enum("busy", busy, Busy)
+    return busy_lane.Plan(word, check_ms("debounce_ms", debounce_ms))
 
 
 def _perhaps(new: bool | None) -> bool | None:

@@ -38,7 +38,14 @@ from turnfold.errors import (
     StepInDoubtError,
 )
 from turnfold.inbound import Evidence, Inbound
-from turnfold.messages import Payload, Route, check_enum, check_id, json_value
+from turnfold.messages import (
+    Payload,
+    Route,
+    check_enum,
+    check_id,
+    json_value,
+    own_name,
+)
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -51,13 +58,17 @@ _LOG = logging.getLogger("turnfold")
 class AcceptedTurn:
     """What `accept` gives back: durable by the time you hold it. `new` is false for a
     message that was accepted before. `differs`: that one had other bytes under the same
-    key; this one is `kept` in a dead turn with that id."""
+    key; this one is `kept` in a dead turn with that id. `joined`: an older turn answers
+    this message, too. `stopped`: the turns that it superseded. The worker alone can tell
+    these two."""
 
     turn_id: str
     status: TurnPhase
     new: bool | None  # None: only the owner of the store can know
     differs: bool = False
     kept: str | None = None
+    joined: bool = False
+    stopped: tuple[str, ...] = ()
     _kernel: "Kernel"
     _key: str | None = None  # of a message that went into the inbox
 
@@ -72,7 +83,7 @@ class TurnHandle:
     StaleRunError once the run is no longer the one that speaks for the turn."""
 
     def __init__(
-        self, kernel: "Kernel", turn: Turn, inbound: Inbound, joined: Sequence[Any]
+        self, kernel: "Kernel", turn: Turn, inbound: Inbound, joined: Sequence[Inbound]
     ) -> None:
         self._kernel = kernel
         self._turn = turn
@@ -81,7 +92,7 @@ class TurnHandle:
         self._made: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._steps: dict[str, asyncio.Future[Any]] = {}
         self.inbound = inbound
-        self.joined = tuple(joined)
+        self.joined = tuple(joined)  # messages that this turn answers, too
 
     @property
     def id(self) -> str:
@@ -378,4 +389,5 @@ def inbound_of(turn: Turn, raw: bytes) -> Inbound:
         sent_at=first.sent_at,
         body=Evidence(first.form, raw),
         control=turn.control,
+        lane=own_name(turn.lane),
     )

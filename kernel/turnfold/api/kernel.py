@@ -37,7 +37,7 @@ from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.portal import Home, Portal
 from turnfold.api.retelling import Retelling
-from turnfold.api.sent import Sent
+from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Reader, Sources
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
@@ -570,19 +570,14 @@ class Kernel(Waiting, Acts, Importing, Health):
             new=done.new,
             differs=done.differs,
             kept=done.kept,
+            joined=done.joined,
+            stopped=done.stopped,
             kernel=self,
             key=key,
         )
 
     def sent(self, done: Enqueued, key: str | None = None) -> Sent:
-        return Sent(
-            entry_id=done.entry_id,
-            status=done.status,
-            new=done.new,
-            differs=done.differs,
-            _kernel=self,
-            _key=key,
-        )
+        return sent(self, done, key)
 
     def _new_id(self) -> str:
         return time_id(self._clock.now(), self._entropy.randbytes(16))

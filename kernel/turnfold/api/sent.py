@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 from msgspec import Struct
 
+from turnfold._decide.outbox import Enqueued
 from turnfold._state.entry import Entry
 from turnfold.enums import Kind, Phase, Status
 from turnfold.errors import InvalidInputError, NotDeliveredError, NoTurnError
@@ -50,6 +51,18 @@ class Sent(Struct, frozen=True, kw_only=True, eq=False):
         None for ever. Raises TimeoutError."""
         end = await self._kernel.settled(self.entry_id, timeout_ms, key=self._key)
         return Status(end)
+
+
+def sent(kernel: "Kernel", done: Enqueued, key: str | None = None) -> Sent:
+    """An entry as its caller holds it. `key`: of a payload that lies in the inbox."""
+    return Sent(
+        entry_id=done.entry_id,
+        status=done.status,
+        new=done.new,
+        differs=done.differs,
+        _kernel=kernel,
+        _key=key,
+    )
 
 
 @frozen(kw_only=True)

@@ -201,6 +201,8 @@ def check_turn(before: Turn, event: t.TurnEvent, say: Say) -> None:
     match event:
         case t.Started():
             _started(before, event, say)
+        case t.Joined() if before.run:
+            say(Rule.ONE_TURN, f"joined after run {before.run} had begun")
         case t.StepStarted() | t.StepDone():
             _stepped(before, event, say)
         case t.Released() | t.RunFailed() | t.LeftOpen():
@@ -283,7 +285,7 @@ def inbound_key(
 ) -> str | None:
     """The dedupe key of a message, as the log format writes it; None if it has none."""
     parts = [place.channel, place.account]
-    if not isinstance(message, t.Joined) and message.key is not None:
+    if message.key is not None:
         parts += ["", message.key]
     elif not message.message_id or not place.conversation:
         return None

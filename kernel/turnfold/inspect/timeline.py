@@ -449,7 +449,7 @@ def inbound_of(
                 message_id=event.message_id,
                 event=event.event,
                 at=at,
-                text=preview(event.body, Form.JSON),
+                text=preview(event.body, event.form),
             )
             found.append(later)
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from turnfold.enums import BlindPolicy, DeliveryClass
+from turnfold.enums import BlindPolicy, Busy, DeliveryClass
 from turnfold_model.crash.scenario import Assumption, Scenario
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
@@ -75,6 +75,9 @@ SMALL: Final = (
     Scenario(name="silent", silent=True, blocks=1, crashes=2),
     Scenario(name="speechless", silent=True, crashes=2),
     Scenario(name="not-resumed", resumes=False, blocks=1, crashes=2),
+    Scenario(name="join", busy=Busy.JOIN, messages=3, crashes=1),
+    Scenario(name="supersede", busy=Busy.SUPERSEDE, messages=2, crashes=1),
+    Scenario(name="drop-busy", busy=Busy.DROP, messages=2, crashes=1),
     Scenario(name="sends", resumes=False, sends=2, crashes=2),
     Scenario(name="sends-abort", sends=1, abort=True, crashes=1, faults=1),
     Scenario(name="few-runs", runs=1, blocks=1, crashes=2),

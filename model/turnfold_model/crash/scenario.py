@@ -5,7 +5,7 @@ from functools import cached_property
 
 from attrs import define
 
-from turnfold.enums import BlindPolicy, DeliveryClass
+from turnfold.enums import BlindPolicy, Busy, DeliveryClass
 from turnfold.ports.channel import KINDS, Capabilities, PartClass
 from turnfold.settings import Settings
 
@@ -35,7 +35,8 @@ class Scenario:
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
     `abort`: a user stops the first turn at some step, any step. `parts`: of each
     reply. `blocks` before it, and `sends`: messages under keys over all runs. `live`: it
-    grows first, and is sealed last. `silent`: the handler says nothing. `down_ms`: how
+    grows first, and is sealed last. `busy`: what a message does that finds its lane busy.
+    `silent`: the handler says nothing. `down_ms`: how
     long a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
@@ -51,6 +52,7 @@ class Scenario:
     parts: int = 1
     blocks: int = 0
     sends: int = 0
+    busy: Busy = Busy.QUEUE
     silent: bool = False
     live: bool = False
     prepares: bool = False
@@ -120,7 +122,8 @@ class Scenario:
     @property
     def certain(self) -> bool:
         """True if every reply must arrive: the class allows it, nothing cuts it short."""
-        limited = self.abort or self.ttl_ms < HOUR or self.attempts < 8
+        ends = self.busy in (Busy.SUPERSEDE, Busy.DROP)
+        limited = ends or self.abort or self.ttl_ms < HOUR or self.attempts < 8
         unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
         stops = self.blocks > 0 and not self.resumes
         short = self.deaths < 100 or self.runs < 100 or stops

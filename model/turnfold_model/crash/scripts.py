@@ -4,7 +4,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from turnfold._decide import accepting, inbox, turns
+from turnfold._decide import accepting, busy, inbox, turns
 from turnfold._decide.operator import abort_entry, abort_turn
 from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -50,7 +50,8 @@ def message(lane: int, number: int = 0) -> Inbound:
 def accept(scenario: Scenario, number: int, identity: int) -> Decision:
     turn = f"{TURN}{identity:06}"
     inbound = message(number % scenario.lanes, number)
-    return partial(accepting.accept, turn=turn, inbound=inbound)
+    plan = busy.Plan(scenario.busy)
+    return partial(accepting.accept, turn=turn, inbound=inbound, plan=plan)
 
 
 def first_turn_is_open(draft: UnitOfWork) -> bool:

@@ -196,7 +196,9 @@ def _doubles(world: World, entries: list[Entry]) -> list[str]:
 
 def _losses(world: World, entries: list[Entry], turns: list[Turn]) -> list[str]:
     seen = {(r.entry, r.part) for r in world.platform.accepted}
-    messages = Counter(t.message_id for t in turns)
+    came = [t.message_id for t in turns]
+    came += [more.message_id for t in turns for more in t.joined]
+    messages = Counter(came)
     keys = Counter(e.key for e in entries if e.turn is None)
     out = [
         f"INV-9 message {name} has {count} turns"

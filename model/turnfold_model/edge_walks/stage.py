@@ -326,6 +326,10 @@ class Stage:
         await self.gateway.start()
         self._turn = (await self.kernel.accept(inbound())).turn_id
 
+    async def join(self) -> None:
+        """Another message comes in, and joins the turn that waits."""
+        await self.kernel.accept(inbound("2"), busy="join")
+
     async def reply(self) -> None:
         await self._runs[-1][0].reply(*["x"] * self.walk.parts)
 

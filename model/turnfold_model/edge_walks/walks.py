@@ -173,6 +173,7 @@ WALKS: Final = (
     Walk("ask reply go bar"),
     Walk("ask abort redact"),
     Walk("ask_nobody abort"),
+    Walk("ask_nobody join"),
     Walk("ask reply abort"),
     Walk("ask restore unhold"),
     Walk("ask_nobody restore unhold"),
@@ -222,7 +223,6 @@ UNTAKEN: Final = MappingProxyType(
             (_all("outbox", "part_refused", "queued"), _BY_ATTEMPT),
             (_all("outbox", "amended_part", "queued"), _BY_ATTEMPT),
             (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
-            (_all("turn", "joined", "accepted"), f"{_NO_CODE}: merging inbound"),
             *(
                 (frozenset(e for e in ALL if e.event in events), f"{_NO_CODE}: {what}")
                 for what, events in _TO_COME.items()

@@ -23,7 +23,7 @@ INBOUND: Final = (
     _broken(
         "other bytes under a known key are a redelivery",
         f"{_ACCEPTING}:_known",
-        "same_bytes(draft, known, inbound.evidence)",
+        "same_bytes(draft, known, inbound.evidence, key)",
         "True",
         f"{_INBOUND}::other_bytes_under_a_known_key",
     ),

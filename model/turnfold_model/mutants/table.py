@@ -8,6 +8,7 @@ no longer fits the code is an error, not a pass.
 from typing import Final
 
 from turnfold_model.mutants.blame import BLAME
+from turnfold_model.mutants.busy import BUSY
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
@@ -449,5 +450,6 @@ MUTANTS: Final = (
     *TELLING,
     *EDITING,
     *SENDING,
+    *BUSY,
     *STORE,
 )

@@ -49,8 +49,9 @@ def dead(data: Record) -> Turn:
 
 
 def joined(turn: Turn, data: Record) -> Turn:
-    words(data, "message_id")
     words(data, "body")
+    need(data.get("form", "json") in FORMS, "field", "form is none of its words")
+    need(turn.runs == 0, "INV-9", "a message joins before the first run")
     return turn
 
 
