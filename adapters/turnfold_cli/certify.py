@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from turnfold_cli import FOUND, USAGE
-from turnfold_cli.act import By, Why, named
+from turnfold_cli.acting import By, Why, named
 from turnfold_cli.common import STORE, AsJson, RefusedError, StorePath, answering
 from turnfold_cli.output import clean, console, say_json
 
