@@ -222,6 +222,13 @@ class Form(StrEnum):
     BYTES = "bytes"
 
 
+class Overflow(StrEnum):
+    """What happens to one more value in a full namespace of a plugin."""
+
+    EVICT_OLDEST = "evict_oldest"
+    REJECT = "reject"
+
+
 class Format(StrEnum):
     """How the text of a payload is to be read."""
 

@@ -17,6 +17,7 @@ from turnfold._runtime.worker import Worker
 from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers
 from turnfold.api.hooks import Hooks
+from turnfold.api.plugins import PluginStates
 from turnfold.api.portal import Home
 from turnfold.api.sources import Sources
 from turnfold.api.stalls import Stalls
@@ -110,6 +111,9 @@ def _reasons(facts: Facts) -> Iterator[str]:
     yield from _holds(facts)
     for name in facts["missing"]:
         yield f"something waits for what is not here: {name}"
+    plugins = facts["plugin_state"]
+    if plugins is not None and plugins["failing"] is not None:
+        yield f"plugin state is kept in memory alone: {plugins['failing']}"
     if facts["upkeep"] is not None:
         yield f"upkeep of the store fails: {facts['upkeep']}"
 
@@ -149,7 +153,7 @@ def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
     }
 
 
-class Health:
+class Health(PluginStates):
     """The part of a Kernel that says how it is; the Kernel brings the means."""
 
     _home: Home
@@ -217,6 +221,7 @@ class Health:
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             "time": time_facts(self._clock, driver.book.last_at),
+            "plugin_state": self._plugin_facts(),
             **store.facts(),
         }
 

@@ -436,6 +436,7 @@ class Kernel(Waiting, Acts, Importing, Health):
                 await self._leave()
 
     async def _leave(self) -> None:
+        self._close_plugins()
         try:
             await self.store.close()
         finally:

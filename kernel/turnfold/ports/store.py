@@ -460,8 +460,8 @@ def now(call: Coroutine[Any, Any, _T]) -> _T:
 GROUP = "turnfold.stores"
 
 
-def store_at(address: str | Path) -> Store:
-    """The store at an address, not open yet. InvalidInputError if nothing knows it."""
+def factory_at(address: str | Path) -> tuple[Callable[..., Store], str]:
+    """What makes a store of this kind, and the rest of the address."""
     from importlib.metadata import entry_points  # noqa: PLC0415  26 ms, only at open
 
     scheme, colon, rest = str(address).partition(":")
@@ -471,11 +471,16 @@ def store_at(address: str | Path) -> Store:
     if scheme not in known:
         problem = "no store is installed for it; install turnfold as a package"
         raise InvalidInputError(field="address", problem=problem)
-    factory = known[scheme].load()
+    return cast("Callable[..., Store]", known[scheme].load()), rest
+
+
+def store_at(address: str | Path) -> Store:
+    """The store at an address, not open yet. InvalidInputError if nothing knows it."""
+    factory, rest = factory_at(address)
     try:
-        return cast("Store", factory(rest) if rest else factory())
+        return factory(rest) if rest else factory()
     except TypeError as exc:
-        problem = f"not an address of a {scheme} store: {address}"
+        problem = f"no address of a store of its kind: {address}"
         raise InvalidInputError(field="address", problem=problem) from exc
 
 

@@ -16,6 +16,7 @@ from turnfold_model.mutants.importing import IMPORTING
 from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
+from turnfold_model.mutants.plugins import PLUGINS
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.sending import SENDING
 from turnfold_model.mutants.store import STORE
@@ -444,6 +445,7 @@ MUTANTS: Final = (
     *OWNING,
     *WAITING,
     *PARTS,
+    *PLUGINS,
     *INBOUND,
     *IMPORTING,
     *BLAME,

@@ -51,6 +51,7 @@ from turnfold.ports.store import (
     Watermark,
     Write,
 )
+from turnfold_adapters.plugins.sqlite import SqlitePluginStore
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
@@ -139,6 +140,11 @@ class SqliteStore:
     @property
     def address(self) -> str:
         return self.path
+
+    @staticmethod
+    def plugin_store(path: str) -> SqlitePluginStore:
+        """Where plugins keep their state: a file of its own, beside the store's."""
+        return SqlitePluginStore(connection.resolve(path))
 
     # --- opening and closing ---------------------------------------------------------
 

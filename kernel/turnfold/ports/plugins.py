@@ -1,0 +1,105 @@
+"""The kernel's view of a store for the state of plugins (specs/plugin-state.md).
+
+It is a file of its own beside the store: what plugins remember is not part of the log,
+and a damaged cache must not stop a gateway. The calls are synchronous and short, since a
+handler asks in the middle of its work. Each is one transaction, whole across processes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from attrs import field, frozen
+from msgspec import Struct
+
+from turnfold.ports.store import factory_at
+
+
+class Space(NamedTuple):
+    """One namespace of one plugin. Limits and evictions never leave it."""
+
+    plugin: str
+    namespace: str
+
+
+class Row(Struct, frozen=True):
+    """A value as it is stored. `version`: no two values of a store have the same one,
+    and a later one is larger. `schema`: of the value, by its plugin. `expires`: wall ms;
+    at that time it is gone."""
+
+    key: str
+    data: bytes
+    version: int
+    schema: int = 1
+    expires: int | None = None
+
+    def lives(self, now: int) -> bool:
+        return self.expires is None or now < self.expires
+
+
+@frozen(kw_only=True)
+class Write:
+    """`expect`: None: whatever is there; 0: only if nothing is there; else only over that
+    version. `most`: live keys of the namespace. `evict`: the oldest go when it is full;
+    else the write is refused."""
+
+    key: str
+    data: bytes
+    schema: int
+    expires: int | None
+    now: int
+    most: int
+    evict: bool
+    expect: int | None = None
+
+
+@frozen
+class Wrote:
+    """`row`: what is there now, or None. `stored`: it is what was written. `full`: it
+    was refused, because the namespace is full. `count`: rows of the namespace; some may
+    be expired."""
+
+    row: Row | None
+    stored: bool = field(kw_only=True)
+    count: int = field(kw_only=True)
+    full: bool = field(default=False, kw_only=True)
+
+
+class PluginStore(Protocol):
+    """Raises StoreError if it fails; then nothing of the call was stored, or nobody
+    knows, and the kernel leaves it alone."""
+
+    @property
+    def address(self) -> str:
+        """Its name for people."""
+
+    def write(self, space: Space, write: Write) -> Wrote:
+        """Compare and store. An expired row counts as none (O04)."""
+
+    def get(self, space: Space, keys: Sequence[str], now: int) -> list[Row | None]:
+        """The live rows of these keys, in their order."""
+
+    def take(self, space: Space, key: str, now: int, schema: int) -> Row | None:
+        """Remove a live row and return it: of all callers in all processes one gets it.
+        Durable when this returns. A row of a newer schema stays."""
+
+    def drop(self, space: Space, key: str | None, now: int) -> int:
+        """Remove a key, or all; returns how many live rows went."""
+
+    def rows(self, space: Space, now: int) -> list[Row]:
+        """All live rows, the oldest first."""
+
+    def changed(self) -> int:
+        """A number that another process's writes change; cheap."""
+
+    def close(self) -> None:
+        """Let go of it. A later call opens it again."""
+
+
+def plugin_store_at(address: str | Path) -> PluginStore | None:
+    """The plugin store that belongs to a store with this address; None if stores of its
+    kind have none. The class of a store makes it (`plugin_store(address)`), so it is
+    found by the same entry point. Nothing is made before the first write."""
+    factory, rest = factory_at(address)
+    make = getattr(factory, "plugin_store", None)
+    return None if make is None else cast("PluginStore", make(rest))
