@@ -143,6 +143,8 @@ class Settings:
         factory=lambda: {
             "runs_exhausted": "Something went wrong and there is no answer. "
             "Please try again.",
+            "stopped": "This answer was stopped.",
+            "superseded": "This answer was stopped for a newer message.",
             "too_old": "This message came too late to be answered. Please send it again.",
             "interrupted": "The answer was interrupted and may be incomplete.",
             "undeliverable": "An answer could not be delivered.",

@@ -409,7 +409,9 @@ async def test_without_an_answer_the_placeholder_goes(gateway: Gateway, end: str
     await until(lambda: not gateway.platform.messages)
 
 
-async def test_an_abort_takes_the_growing_reply_back(gateway: Gateway):
+async def test_an_abort_without_a_notice_takes_the_growing_reply_back(
+    gateway: Gateway,
+):
     async def answer(turn):
         async with turn.live() as live:
             live.append("never mind")
@@ -417,6 +419,7 @@ async def test_an_abort_takes_the_growing_reply_back(gateway: Gateway):
 
     growing(gateway)
     gateway.handler = answer
+    gateway.settings = Settings(notices={})
     kernel = await gateway.start()
     turn = await kernel.accept(inbound())
     await until(lambda: gateway.platform.contents == ["never mind"])

@@ -204,7 +204,7 @@ class Driver:
         self.dispatcher = Dispatcher(
             store, self.entry, channels, self.sender, settings.concurrent_sends
         )
-        self.retractor = Retractor(channels, self.sender.calls)
+        self.retractor = Retractor(channels, self.sender, settings)
         self._runs = asyncio.Semaphore(settings.concurrent_runs)
         self.flusher = GroupCommit(journal, self.moved)
         self.submit = self.flusher.submit

@@ -1,21 +1,25 @@
-"""Placeholders that nobody needs are taken back, where the channel can.
+"""Placeholders that nobody needs are taken back, where the channel can. One that may show
+a part of a live reply that somebody stopped says so instead.
 
-A retraction is no part of the log: it shows nothing, and the log says without it which
-placeholders are left over. Each is tried once, after the commit that leaves it over. A
-process that dies before that leaves an empty message behind.
+Neither is a part of the log, which says without it which placeholders are left over. Each
+is tried once, after the commit that leaves it over. A process that dies before that leaves
+the message as it was.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 
+from turnfold._decide.schedule import LIVE_KIND
 from turnfold._log import outbox_events as o
-from turnfold._runtime.calls import Calls, told
+from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit
-from turnfold._runtime.sender import route_of
+from turnfold._runtime.sender import Sender, route_of
 from turnfold._state.entry import Entry
-from turnfold.ports.channel import Receipt
+from turnfold.enums import AbortReason
+from turnfold.ports.channel import Receipt, Rejected
+from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
 _LEAVING = frozenset({o.Placed, o.PartRefused, o.FailedTerminal, o.Aborted})
@@ -26,9 +30,12 @@ class Retractor:
     """Watches commits and retracts the placeholders that they leave over."""
 
     def __init__(
-        self, channels: Mapping[tuple[str, str], AttachedChannel], calls: Calls
+        self,
+        channels: Mapping[tuple[str, str], AttachedChannel],
+        sender: Sender,
+        settings: Settings,
     ) -> None:
-        self._channels, self._calls = channels, calls
+        self._channels, self._sender, self._settings = channels, sender, settings
         self._tasks: set[asyncio.Task[None]] = set()
 
     def moved(self, commit: Commit) -> None:
@@ -36,29 +43,59 @@ class Retractor:
             if type(event) in _LEAVING:
                 entry = commit.moved.get(stream)
                 if isinstance(entry, Entry):
-                    self._retract(entry, left_over(entry, event))
+                    self._end(entry, event, left_over(entry, event))
 
-    def _retract(self, entry: Entry, handles: Iterator[tuple[str, ...]]) -> None:
+    def _end(
+        self, entry: Entry, event: object, handles: Iterator[tuple[str, ...]]
+    ) -> None:
         channel = self._channels.get((entry.channel, entry.account))
-        if channel is None or not channel.retracts:
+        if channel is None:
             return
+        notice = self._settings.notices.get(said_of(entry, event), "")
         for handle in handles:
-            work = self._call(channel, entry, handle)
+            text = notice if handle == entry.handle else ""
+            work = self._take_back(channel, entry, handle, text)
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _call(
+    async def _take_back(
+        self,
+        channel: AttachedChannel,
+        entry: Entry,
+        handle: tuple[str, ...],
+        notice: str,
+    ) -> None:
+        if notice and channel.edits(LIVE_KIND):
+            outcome = await self._sender.last_words(channel, entry, notice)
+            if not isinstance(outcome, Rejected):
+                return  # it is there, or may be
+            _LOG.info("%s: its notice is refused: %s", entry.stream, outcome.failure)
+        if channel.retracts:
+            await self._retract(channel, entry, handle)
+
+    async def _retract(
         self, channel: AttachedChannel, entry: Entry, handle: tuple[str, ...]
     ) -> None:
         route = route_of(entry, entry.target)
-        call = self._calls.begin(
+        call = self._sender.calls.begin(
             channel.retract, Receipt(ids=handle), route, deadline_ms=_DEADLINE_MS
         )
         end = await call.ended
         error = TimeoutError("it hangs") if end is None else end.error
         if error is not None:
             _LOG.info("%s: its placeholder stays: %s", entry.stream, told(error))
+
+
+_STOPPED = {AbortReason.USER: "stopped", AbortReason.SUPERSEDED: "superseded"}
+
+
+def said_of(entry: Entry, event: object) -> str:
+    """The notice that takes the place of a live reply that was stopped; empty for any
+    other placeholder, which shows nothing of an answer."""
+    if not entry.live or not isinstance(event, o.Aborted):
+        return ""
+    return _STOPPED.get(event.reason, "")
 
 
 def left_over(entry: Entry, event: object) -> Iterator[tuple[str, ...]]:

@@ -139,6 +139,7 @@ class Sender:
         self._began = clock.mono_ms()
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
         self.hung: dict[str, asyncio.Task[None]] = {}  # entry -> what listens to it
+        self._previews: dict[str, asyncio.Future[CallResult | None]] = {}
         self.stopping = False
 
     def begin(self) -> None:
@@ -227,10 +228,24 @@ class Sender:
         call = self.calls.begin(
             channel.edit, handle, part, attempt, deadline_ms=_PREVIEW_MS
         )
-        end = await call.ended
+        self._previews[entry.stream] = call.ended
+        try:
+            end = await call.ended
+        finally:
+            self._previews.pop(entry.stream, None)
         if end is None or (end.cancelled and call.timed_out):
             return Unknown(cause=DEADLINE)
         return channel.outcome(end)
+
+    async def last_words(
+        self, channel: AttachedChannel, entry: Entry, text: str
+    ) -> Outcome:
+        """Show a text in the placeholder of a live reply that was stopped, after the
+        preview that is under way, which would overwrite it."""
+        under_way = self._previews.get(entry.stream)
+        if under_way is not None:
+            await asyncio.wait({under_way})
+        return await self.preview(channel, entry, text)
 
     def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
         """The payload of the call, if it need not be read."""

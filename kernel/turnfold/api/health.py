@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from turnfold._decide.rules import is_live
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
@@ -69,6 +70,13 @@ def oldest_due_ms(book: OpenStreams, now: int) -> int | None:
         if since is not None and since <= now:
             oldest = since if oldest is None else min(oldest, since)
     return None if oldest is None else now - oldest
+
+
+def growing(book: OpenStreams, now: int) -> dict[str, int]:
+    """The live replies that are not sealed yet, each with its age in ms. Of open entries
+    behind the first thousand nothing is said."""
+    entries = islice(book.folded(), _LOOKED_AT)
+    return {e.stream: now - e.created for e in entries if is_live(e)}
 
 
 def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
@@ -212,6 +220,7 @@ class Health(PluginStates):
             "dead_turns": self.hooks.dead_turns,
             "oldest_append_ms": driver.flusher.waiting_ms(),
             "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
+            "growing": growing(driver.book, self._clock.now()),
             "runs": len(runs),
             "oldest_run_ms": max(runs.values(), default=None),
             "hung_runs": self._handlers.hung,

@@ -73,12 +73,14 @@ class Witness:
         self._channels = channels
         self._count: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
+        self._keys: dict[str, set[str]] = {}  # the same the other way round
         self._announced: dict[str, tuple[str, int]] = {}
         self._granted: Counter[str] = Counter()
         for item in accepted:
             self._count[item.key] += 1
             if item.id is not None:
                 self._ids.setdefault(item.key, set()).add(item.id)
+                self._keys.setdefault(item.id, set()).add(item.key)
 
     @property
     def total(self) -> int:
@@ -91,6 +93,8 @@ class Witness:
         match event:
             case o.Attempted() if event.on_wire:
                 self._sent(entry, event.part, position)
+            case o.Placed():
+                self._placed(entry.stream, event.handle, position)
             case o.Dispatched():
                 self._sent(entry, event.part, position)
             case o.PartDelivered() | o.Delivered():
@@ -112,6 +116,12 @@ class Witness:
         key = self._key(entry, part)
         if key is not None and key in self._count:
             self._announced.setdefault(key, (entry.stream, position))
+
+    def _placed(self, stream: str, handle: tuple[str, ...], position: int) -> None:
+        """What stands in this message, a preview or a notice, was announced by it."""
+        for name in handle:
+            for key in self._keys.get(name, ()):
+                self._announced.setdefault(key, (stream, position))
 
     def _grant(self, entry: Entry, part: int) -> None:
         """A logged word of a policy or a person allows one more acceptance."""

@@ -8,6 +8,7 @@ _BUSY = "turnfold._decide.busy"
 _ACCEPTS = "turnfold._decide.accepting"
 _RULES = "turnfold._decide.rules"
 _TEST = "test:contract/test_busy.py"
+_LIVE = "test:contract/test_live_stopped.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -119,5 +120,33 @@ BUSY: Final = (
         "status in _UNSURE",
         "False",
         f"{_TEST}::in_one_word",
+    ),
+    _broken(
+        "the notice of a stop does not wait for the preview under way",
+        "turnfold._runtime.sender:Sender.last_words",
+        "under_way is not None",
+        "False",
+        f"{_LIVE}::does_not_overwrite_the_notice",
+    ),
+    _broken(
+        "a stop is told as a newer message",
+        "turnfold._runtime.retract:said_of",
+        "_STOPPED.get(event.reason, '')",
+        "'superseded'",
+        f"{_LIVE}::an_abort_says_so",
+    ),
+    _broken(
+        "a notice that is refused leaves half an answer",
+        "turnfold._runtime.retract:Retractor._take_back",
+        "isinstance(outcome, Rejected)",
+        "False",
+        f"{_LIVE}::a_notice_that_is_refused",
+    ),
+    _broken(
+        "a message that a placeholder announced counts as unannounced",
+        "turnfold.audit.witness:Witness._placed",
+        "self._announced.setdefault(key, (stream, position))",
+        "pass",
+        f"{_LIVE}::an_abort_says_so",
     ),
 )
