@@ -4,7 +4,8 @@
 
 `telegram` and `ptb` play `examples/telegram/echo.py` and `examples/ptb/bot.py` on the
 FAKE Bot API of the tests, `discord` plays `examples/discord/echo.py` on the FAKE of
-Discord. `--faults`: 4 % of the calls are cut after acceptance, 4 % are refused by a rate
+Discord, `matrix` plays `examples/matrix/echo.py` on a real Synapse, which is installed
+on first use, `asgi` plays `examples/asgi/orders.py` on uvicorn. `--faults`: 4 % of the calls are cut after acceptance, 4 % are refused by a rate
 limit. `--plain`: the bot as its authors write it, without turnfold. Exit 1 if an answer
 is lost or doubled.
 """
@@ -23,9 +24,15 @@ BOTS = {
     "telegram": "telegram/echo.py",
     "ptb": "ptb/bot.py",
     "discord": "discord/echo.py",
+    "matrix": "matrix/echo.py",
+    "asgi": "asgi/orders.py",
 }
 # As authors write them, without turnfold.
-PLAIN = {"ptb": "ptb/bot.py", "discord": "discord/plain.py"}
+PLAIN = {
+    "ptb": "ptb/bot.py",
+    "discord": "discord/plain.py",
+    "matrix": "matrix/plain.py",
+}
 
 
 def platform_of(bot: str) -> AbstractContextManager[Platform]:
@@ -34,6 +41,14 @@ def platform_of(bot: str) -> AbstractContextManager[Platform]:
         from tests.fakes.killing_discord import Discord  # noqa: PLC0415  as above
 
         return Discord()
+    if bot == "matrix":
+        from tests.real.killing_matrix import Matrix  # noqa: PLC0415  as above
+
+        return Matrix()
+    if bot == "asgi":
+        from tests.fakes.killing_asgi import Shop  # noqa: PLC0415  as above
+
+        return Shop()
     from tests.fakes.killing_telegram import Telegram  # noqa: PLC0415  as above
 
     return Telegram()

@@ -53,7 +53,7 @@ class Platform(Protocol):
 class Played:
     messages: int
     kills: int
-    answered: int
+    answered_on_platform: int
     lost: int  # neither answered nor parked
     parked: int  # in doubt, and waiting for a person
     doubled: int  # answers that stand there more than once
@@ -102,7 +102,7 @@ class Play:
 
     def _start(self, api: Platform) -> subprocess.Popen[bytes]:
         plain = {"PLAIN": "1"} if self.plain else {}
-        facts = {**plain, "SETTLE": "300", **api.facts()}
+        facts = {**plain, "SETTLE": "300", "STORE": str(self.store), **api.facts()}
         command = [sys.executable, str(self.script), str(self.store)]
         return subprocess.Popen(command, env={**os.environ, **facts})
 
@@ -148,7 +148,7 @@ class Play:
         return Played(
             messages=self.messages,
             kills=self._killed,
-            answered=self.messages - missing,
+            answered_on_platform=self.messages - missing,
             lost=max(0, missing - parked),
             parked=parked,
             doubled=sum(max(0, bare[words] - 1) for words in wanted),

@@ -8,6 +8,7 @@ pass as they come. A fault hits the next `times` requests of the given method
   proxy waits for the answer, so the server has certainly done its work.
 - `CUT_BEFORE`: the request is read and never reaches the server.
 - `DELAY`: the answer comes `delay_s` late.
+- `LIMITED`: the proxy itself answers with a rate limit, as a homeserver would.
 
 `refuse()` closes the port (connection refused) until `accept()` opens it again.
 """
@@ -23,6 +24,12 @@ class Fault(StrEnum):
     CUT_AFTER = "cut_after"
     CUT_BEFORE = "cut_before"
     DELAY = "delay"
+    LIMITED = "limited"
+
+
+_LIMIT = (
+    b'{"errcode":"M_LIMIT_EXCEEDED","error":"Too Many Requests","retry_after_ms":500}'
+)
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,15 @@ class _Link:
         fault = plan.fault if plan else None
         if fault is Fault.CUT_BEFORE:
             return False
+        if fault is Fault.LIMITED:
+            head = (
+                b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
+            )
+            self.writer.write(
+                head + b"Content-Length: %d\r\n\r\n" % len(_LIMIT) + _LIMIT
+            )
+            await self.writer.drain()
+            return True
         up_writer.write(head + body)
         await up_writer.drain()
         answer = await self._answer(up_reader)

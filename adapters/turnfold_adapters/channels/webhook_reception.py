@@ -1,0 +1,255 @@
+"""The answer to a request that brings a message: what a webhook inbox and the bridge to
+ASGI share.
+
+The sender may forget a message once it sees a 2xx, so a 200 is made after `accept` has
+returned, which the kernel does after the COMMIT, and never before. Everything else is
+an answer after which a sender sends again (503) or learns its mistake (4xx).
+
+A request is one JSON object:
+
+    {"conversation": str,
+     "message_id": str          (default: the webhook-id header)
+     "key": str                 (a dedupe key of the sender's own)
+     "thread": str | null, "event": str (default "message"), "control": bool,
+     "sender": str, "sent_at": int (ms UTC), "revision": str (of an edit),
+     "text": str                (the same as body.text)
+     "body": any JSON}          (whatever the handler should see)
+
+Channel and account come from the inbox, not from the sender, and a field that is not in
+this list is refused: a misspelt `thread` must not end up in the root of a conversation.
+
+    200  {"turn_id": str, "status": str, "new": bool}
+    400  bad JSON or an invalid message; `field` and `problem` say which and why
+    401  no valid Standard Webhooks signature      404, 405  not ours
+    408, 413, 431  too slow, too large             500  a bug; logged to turnfold.webhook
+    503  + Retry-After: the store or the limits say not now
+"""
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from turnfold.errors import (
+    BackPressureError,
+    InvalidInputError,
+    NotOpenError,
+    StoreError,
+    TurnfoldError,
+)
+from turnfold.inbound import Inbound
+from turnfold_adapters.channels.webhook import signer
+from turnfold_adapters.channels.webhook_http import Answer
+
+Accept = Callable[[Inbound], Awaitable[Any]]
+Parse = Callable[[Mapping[str, Any], Mapping[str, str]], Inbound]
+Check = Callable[[bytes, Mapping[str, str]], bool | Awaitable[bool]]
+
+RETRY_AFTER_S = 5
+# Far beyond any message, far below the depth at which a recursive encoder fails.
+DEPTH = 64
+
+_FIELDS = frozenset(
+    {
+        "conversation",
+        "message_id",
+        "key",
+        "thread",
+        "event",
+        "control",
+        "sender",
+        "sent_at",
+        "revision",
+        "text",
+        "body",
+    }
+)
+_log = logging.getLogger("turnfold.webhook")
+
+
+class Reception:
+    """Hands messages to `accept` and says what to answer.
+
+    `accept(inbound)` is the kernel's: its return means durable; `turn_id`, `status` and
+    `new` of what it returns go into the answer. `secret`: Standard Webhooks secret.
+    `check(body, headers)`: says whether a request is genuine, for other signatures; it
+    may be a coroutine function. `channel`, `account`: whose messages these are.
+    `parse(message, headers)`: for senders with another shape; it makes the Inbound from
+    the JSON object and the lower-case headers, and raises InvalidInputError for input
+    that it refuses.
+    """
+
+    def __init__(
+        self,
+        accept: Accept,
+        *,
+        channel: str,
+        account: str,
+        secret: str | None = None,
+        check: Check | None = None,
+        parse: Parse | None = None,
+    ) -> None:
+        self._accept = accept
+        self._verifier = signer(secret)
+        self._check = check
+        self._channel = channel
+        self._account = account
+        self._parse = parse or self._default_parse
+
+    async def answer(
+        self, method: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        """The answer to a complete request. Header names are lower case."""
+        if method != "POST":
+            return refused(405, "method", "use POST", headers={"allow": "POST"})
+        try:
+            if not await self._is_genuine(headers, body):
+                return refused(401, "signature", "no valid signature")
+            inbound = self._parse(_json_object(body), headers)
+        except InvalidInputError as exc:
+            return refused(400, exc.field, exc.problem)
+        except Exception:  # noqa: BLE001  the embedder's check and parser may raise anything
+            _log.exception("a message to %s could not be read", self._channel)
+            return _error(500, "internal")
+        return await self._stored(inbound)
+
+    async def _is_genuine(self, headers: Mapping[str, str], body: bytes) -> bool:
+        if not self._is_signed(headers, body):
+            return False
+        if self._check is None:
+            return True
+        said = self._check(body, headers)
+        return bool(await said if inspect.isawaitable(said) else said)
+
+    async def _stored(self, inbound: Inbound) -> Answer:
+        try:
+            accepted = await self._accept(inbound)
+        except InvalidInputError as exc:
+            return refused(400, exc.field, exc.problem)
+        except (StoreError, BackPressureError, NotOpenError) as exc:
+            _log.warning("%s not accepted: %s", inbound.dedupe_key, exc)
+            return _later(exc.code)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # it is us who are being closed
+            return _later("cancelled")  # accept was, by a kernel that shuts down
+        except Exception as exc:  # noqa: BLE001  whatever it was, there is no 200
+            _log.exception("%s not accepted", inbound.dedupe_key)
+            return _error(
+                500, exc.code if isinstance(exc, TurnfoldError) else "internal"
+            )
+        content = {
+            "turn_id": _text(getattr(accepted, "turn_id", None)),
+            "status": _text(getattr(accepted, "status", None)),
+            "new": getattr(accepted, "new", None),
+        }
+        return Answer(status=200, content=content)
+
+    def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
+        if self._verifier is None:
+            return True
+        from standardwebhooks import WebhookVerificationError  # noqa: PLC0415  an extra
+
+        try:
+            self._verifier.verify(body, dict(headers))
+        except json.JSONDecodeError:
+            return True  # the library parses after it has verified; we say 400 below
+        except (WebhookVerificationError, ValueError, RecursionError):
+            # ValueError: signature headers that are no base64 or have no comma.
+            return False
+        return True
+
+    def _default_parse(
+        self, message: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Inbound:
+        for name in message.keys() - _FIELDS:
+            raise InvalidInputError(field=name, problem="unknown field")
+        control = message.get("control", False)
+        if type(control) is not bool:
+            raise InvalidInputError(field="control", problem="expected true or false")
+        return Inbound(
+            self._channel,
+            account=self._account,
+            conversation=_needed(message, "conversation"),
+            message_id=_message_id(message, headers),
+            key=message.get("key"),
+            event=message.get("event", "message"),
+            revision=message.get("revision"),
+            thread=message.get("thread"),
+            sender=message.get("sender"),
+            sent_at=message.get("sent_at"),
+            body=_body(message),
+            control=control,
+        )
+
+
+def _needed(message: Mapping[str, Any], name: str) -> Any:
+    if name not in message:
+        raise InvalidInputError(field=name, problem="missing")
+    return message[name]
+
+
+def _message_id(message: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+    """Without an id and without a key each delivery would be a new message."""
+    given = message.get("message_id", headers.get("webhook-id"))
+    if given is None and message.get("key") is None:
+        problem = "missing; send it, or the header webhook-id, or a key"
+        raise InvalidInputError(field="message_id", problem=problem)
+    return given
+
+
+def _body(message: Mapping[str, Any]) -> Any:
+    body = message.get("body", {})
+    if "text" not in message:
+        return body
+    if not isinstance(body, dict):
+        raise InvalidInputError(field="text", problem="body is no object to put it in")
+    if not isinstance(message["text"], str):
+        raise InvalidInputError(field="text", problem="expected text")
+    if "text" in body:
+        raise InvalidInputError(field="text", problem="given twice")
+    return {**body, "text": message["text"]}
+
+
+def _json_object(data: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        problem = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise InvalidInputError(field="json", problem=problem) from exc
+    if not isinstance(value, dict):
+        raise InvalidInputError(field="json", problem="expected an object")
+    if _deeper(value, DEPTH):
+        raise InvalidInputError(field="json", problem="nested too deeply")
+    return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        nested = [v for v in level if isinstance(v, dict | list)]
+        level = [x for v in nested for x in (v.values() if type(v) is dict else v)]
+    return bool(level)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def refused(
+    status: int, name: str, problem: str, *, headers: Mapping[str, str] | None = None
+) -> Answer:
+    content = {"error": "invalid", "field": name, "problem": problem}
+    return Answer(status=status, content=content, headers=headers or {})
+
+
+def _error(status: int, code: str) -> Answer:
+    return Answer(status=status, content={"error": code})
+
+
+def _later(code: str) -> Answer:
+    headers = {"retry-after": str(RETRY_AFTER_S)}
+    return Answer(status=503, content={"error": code}, headers=headers)
