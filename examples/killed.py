@@ -4,10 +4,11 @@
 
 `telegram` and `ptb` play `examples/telegram/echo.py` and `examples/ptb/bot.py` on the
 FAKE Bot API of the tests, `discord` plays `examples/discord/echo.py` on the FAKE of
-Discord, `matrix` plays `examples/matrix/echo.py` on a real Synapse, which is installed
-on first use, `asgi` plays `examples/asgi/orders.py` on uvicorn. `--faults`: 4 % of the calls are cut after acceptance, 4 % are refused by a rate
-limit. `--plain`: the bot as its authors write it, without turnfold. Exit 1 if an answer
-is lost or doubled.
+Discord, `slack` and `bolt` their examples on the FAKE of Slack, `matrix` plays
+`examples/matrix/echo.py` on a real Synapse, which is installed on first use, `asgi` plays
+`examples/asgi/orders.py` on uvicorn. `--faults`: 4 % of the calls are cut after
+acceptance, 4 % are refused by a rate limit. `--plain`: the bot as its authors write it,
+without turnfold. Exit 1 if an answer is lost or doubled.
 """
 
 import argparse
@@ -26,12 +27,15 @@ BOTS = {
     "discord": "discord/echo.py",
     "matrix": "matrix/echo.py",
     "asgi": "asgi/orders.py",
+    "slack": "slack/echo.py",
+    "bolt": "bolt/bot.py",
 }
 # As authors write them, without turnfold.
 PLAIN = {
     "ptb": "ptb/bot.py",
     "discord": "discord/plain.py",
     "matrix": "matrix/plain.py",
+    "bolt": "bolt/bot.py",
 }
 
 
@@ -49,6 +53,10 @@ def platform_of(bot: str) -> AbstractContextManager[Platform]:
         from tests.fakes.killing_asgi import Shop  # noqa: PLC0415  as above
 
         return Shop()
+    if bot in ("slack", "bolt"):
+        from tests.fakes.killing_slack import Slack  # noqa: PLC0415  as above
+
+        return Slack()
     from tests.fakes.killing_telegram import Telegram  # noqa: PLC0415  as above
 
     return Telegram()

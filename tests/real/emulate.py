@@ -147,6 +147,7 @@ class Emulate:
             return False  # not listening yet
 
     def stop(self) -> None:
+        self._http.close()
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)

@@ -204,6 +204,12 @@ class SlackChannel:
         found: Outcome | None = self._m.errors.classify(exception)
         return found
 
+    async def is_ours(self, body: Mapping[str, Any]) -> bool:
+        """Did this bot cause the event in a payload of Slack? Raises RefusedError if
+        Slack does not say who the bot is."""
+        who = await self._client.identity()
+        return bool(self._m.inbound.is_ours(body, who.ids))
+
     def source(self, cursor: str | None) -> AsyncGenerator[Inbound, None]:
         """Inbound messages by Socket Mode; see `slack_source`. Slack keeps no cursor:
         it sends again what was not answered."""
@@ -223,7 +229,7 @@ class SlackChannel:
         )
 
     def _names(self) -> Any:
-        return self._m.source.Names(channel=self._name, account=self._account)
+        return self._m.inbound.Names(channel=self._name, account=self._account)
 
     async def _share(self, part: Part, attempt: Attempt) -> Outcome:
         assert isinstance(part.payload, File)  # noqa: S101  narrowed by the caller
@@ -297,12 +303,14 @@ class _Modules:
             slack_errors,
             slack_events,
             slack_history,
+            slack_inbound,
             slack_source,
         )
 
         self.client, self.content = slack_client, slack_content
         self.errors, self.history = slack_errors, slack_history
         self.events, self.source = slack_events, slack_source
+        self.inbound = slack_inbound
 
 
 def _modules() -> _Modules:

@@ -1,0 +1,35 @@
+"""A Slack bot that answers each message once, whatever kills it.
+
+BOT_TOKEN=xoxb-... APP_TOKEN=xapp-... python examples/slack/echo.py bot.db
+"""
+
+import asyncio
+import os
+import sys
+
+from turnfold import Kernel
+from turnfold_adapters.channels.slack import SlackChannel
+
+
+def make_bot(store, token, app_token, **options) -> Kernel:
+    kernel = Kernel(store)
+    slack = SlackChannel(token, app_token=app_token, **options)
+    kernel.attach("slack", slack)
+    kernel.source("slack", slack.source)
+
+    @kernel.on_turn
+    async def answer(turn):
+        await turn.reply(f"You said: {turn.inbound.text}")
+
+    return kernel
+
+
+if __name__ == "__main__":
+    # The tests name a fake server and a short settle time here.
+    given = {
+        "base_url": os.environ.get("BOT_API"),
+        "settle_ms": os.environ.get("SETTLE"),
+    }
+    options = {k: int(v) if v.isdigit() else v for k, v in given.items() if v}
+    tokens = os.environ["BOT_TOKEN"], os.environ["APP_TOKEN"]
+    asyncio.run(make_bot(sys.argv[1], *tokens, **options).run())

@@ -1,0 +1,29 @@
+"""Example bots on the FAKE Slack, killed with SIGKILL in their work."""
+
+from pathlib import Path
+
+import pytest
+from tests.fakes.killing import Play
+from tests.fakes.killing_slack import Slack
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = [pytest.mark.timeout(180), pytest.mark.case("T07", "Z09")]
+RUNS = [
+    ("slack/echo.py", 1, 0.0),
+    ("slack/echo.py", 2, 0.08),
+    ("bolt/bot.py", 3, 0.0),
+    ("bolt/bot.py", 4, 0.08),
+]
+
+
+@pytest.mark.parametrize(("script", "seed", "faults"), RUNS)
+def test_a_killed_bot_answers_each_message_once(
+    tmp_path: Path, script: str, seed: int, faults: float
+) -> None:
+    store = tmp_path / "bot.db"
+    play = Play(Slack(), EXAMPLES / script, store, "You said: {}".format, seed=seed)
+    play.faults = faults
+    played = play.run()
+    assert (played.lost, played.doubled) == (0, 0), played
+    assert (played.parked, played.strays) == (0, 0), played
+    assert played.kills >= play.kills, played
