@@ -306,12 +306,15 @@ def _mime(_: object, attribute: "Attribute[str]", value: object) -> None:
 
 @frozen
 class File:
-    """A file. Its bytes are copied when it is enqueued; the path may then vanish."""
+    """A file. Its bytes are copied when it is enqueued; the path may then vanish.
+    `caption`: words that belong to it, plain; where the channel has no captions, or it is
+    longer than those, it goes out as a text before the file."""
 
     path: str | Path | None = None
     data: bytes | None = field(default=None, kw_only=True, repr=False)
     name: str = field(default="", validator=_file_name, kw_only=True)
     mime: str = field(default=_BYTES, validator=_mime, kw_only=True)
+    caption: str = field(default="", validator=text, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.data is None):

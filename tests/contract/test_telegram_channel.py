@@ -134,7 +134,10 @@ async def test_files_go_out_as_bytes(
     ):
         assert isinstance(await channel.send(part(file), "k", ONCE), Accepted)
     assert {m.file for m in api.messages} == {b"\x89PNG bytes"}
-    assert [m for m, _ in api.calls] == [method, method]
+    assert [m for m, _ in api.calls] == [method] * 2
+    told = File(path, name="a.bin", mime=mime, caption="the logo")
+    assert isinstance(await channel.send(part(told), "k", ONCE), Accepted)
+    assert api.calls[-1][1]["caption"] == "the logo"
     gone = await channel.send(part(File(tmp_path / "none", mime=mime)), "k", ONCE)
     assert isinstance(gone, Rejected)
     assert gone.failure is FailureClass.INVALID_PAYLOAD

@@ -110,6 +110,7 @@ class TelegramChannel:
             },
             limit=self._content.TEXT_LIMIT,
             unit="utf16",
+            captions=self._content.CAPTION_LIMIT,
             marks=True,
         )
 
@@ -214,8 +215,9 @@ class TelegramChannel:
         kind = "photo" if photo else "document"
         given = self._content.where(part, without)
         given[kind] = InputFile(data, filename=file.name or "file")
-        if attempt.marked:
-            given["caption"] = self._content.MARKER.strip()
+        marker = self._content.MARKER if attempt.marked else ""
+        if marker or file.caption:
+            given["caption"] = f"{marker}{file.caption}".strip()
         return await self._outcome(part, f"send{kind.title()}", given)
 
     async def _outcome(

@@ -70,7 +70,7 @@ def make_plan(
     is a whole payload shares it. `policies`: by kind of part."""
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
-    for payload in payloads:
+    for payload in _with_captions(payloads, capabilities):
         if planner is None:
             pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
         else:
@@ -85,6 +85,20 @@ def make_plan(
             said = policies.get(piece.kind)
             parts.append(_part(piece.kind, made, capabilities, entry, len(parts), said))
     return Plan(tuple(parts), capabilities.gives_ids, capabilities.marks)
+
+
+def _with_captions(
+    payloads: Sequence[Payload], capabilities: Capabilities
+) -> Iterator[Payload]:
+    """A caption that the channel cannot send with its file becomes a text before it."""
+    for payload in payloads:
+        if isinstance(payload, File) and payload.caption:
+            caption, most = payload.caption, capabilities.captions
+            if not most or len(list(split_text(caption, most, capabilities.unit))) > 1:
+                yield Text(caption)
+                yield evolve(payload, caption="")
+                continue
+        yield payload
 
 
 def _part(

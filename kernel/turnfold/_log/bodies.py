@@ -65,6 +65,8 @@ def _pack_file(payload: File) -> EncodedPayload:
     if mime == _OCTETS:
         mime = mimetypes.guess_type(name)[0] or _OCTETS
     head = {"type": "file", "name": name, "mime": mime}
+    if payload.caption:
+        head["text"] = payload.caption  # `content` stays the first key (FILE)
     return EncodedPayload("file", head, (canonical.dumps(head), content))
 
 
@@ -104,8 +106,10 @@ def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
             "name": str(name),
             "mime": str(mime),
             "content": str(digest),
+            **more,
         }:
-            return File(data=body(digest), name=name, mime=mime)
+            caption = str(more.get("text", ""))
+            return File(data=body(digest), name=name, mime=mime, caption=caption)
         case _:
             raise InvalidInputError(field="body", problem="not a stored payload")
 

@@ -425,7 +425,13 @@ async def _held(payload: Payload) -> Payload:
     if isinstance(payload, File) and payload.data is None and payload.path is not None:
         packed = await asyncio.to_thread(pack, payload)
         head = packed.head
-        return File(data=packed.content, name=head["name"], mime=head["mime"])
+        return evolve(
+            payload,
+            path=None,
+            data=packed.content,
+            name=head["name"],
+            mime=head["mime"],
+        )
     if not isinstance(payload, Payload):
         problem = f"expected Text, File or Native, got {type(payload).__name__}"
         raise InvalidInputError(field="payloads", problem=problem)

@@ -149,7 +149,9 @@ class Capabilities:
     that; where it is not declared (None), `since_ms` is 0. `marks`: the adapter shows
     `attempt.marked` to the reader; the policy `resend_marked` needs that. `placeholder`:
     the text that stands for a part of class editable until its first edit. `preview_ms`:
-    the least time between two previews of a live reply.
+    the least time between two previews of a live reply. `captions`: how many `unit`s the
+    caption of a file may have; 0: the channel does not send captions, and the kernel puts
+    a text before the file.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -164,6 +166,7 @@ class Capabilities:
     marks: bool = False
     placeholder: str = "\u2026"
     preview_ms: int = 1_000
+    captions: int = 0
 
     def of(self, kind: str) -> PartClass:
         """The offer for one kind of part, such as "text"."""

@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 _TURNS = "turnfold._decide.turns"
 _WAITS = "turnfold.api.waiting"
 _TEST = "test:contract/test_sends.py"
+_CAPTIONS = "test:contract/test_captions.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -90,5 +91,19 @@ SENDING: Final = (
         "CURRENT.set(handle)",
         "pass",
         f"{_TEST}::asks_for_the_turn",
+    ),
+    _broken(
+        "a caption is lost where the channel has none",
+        "turnfold._decide.plan:_with_captions",
+        "yield Text(caption)",
+        "pass",
+        f"{_CAPTIONS}::with_its_file_or_before_it",
+    ),
+    _broken(
+        "a caption that is too long goes with its file",
+        "turnfold._decide.plan:_with_captions",
+        "len(list(split_text(caption, most, capabilities.unit))) > 1",
+        "False",
+        f"{_CAPTIONS}::with_its_file_or_before_it",
     ),
 )
