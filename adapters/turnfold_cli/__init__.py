@@ -51,6 +51,7 @@ COMMANDS = MappingProxyType(
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "certify": ("certify", "certify", "Say that the worker's host is dead."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
+        "health": ("health", "health", "Does it make progress? For probes."),
         "import": ("import_", "import_", "Take in the queue of another gateway."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
         "log": ("log", "log", "The log as NDJSON, one record a line."),
