@@ -172,7 +172,7 @@ async def _follow(
         position = first - 1
         while left != 0:
             records = await store.log(position)
-            left = await teller.tell(records, left)
+            left = await teller.tell([r for r in records if not r.pruned], left)
             if records:
                 position = records[-1].position
             else:

@@ -101,6 +101,14 @@ class Settings:
     - `concurrent_sends` (1,000): calls of channels that are under way
     - `max_open_entries` (1,000,000): open entries of an account before `enqueue` is refused
     - `drain_ms` (10,000): how long closing waits for calls that are under way
+
+    What is kept (specs/keep.md):
+    - `dedupe_ms` (2,592,000,000): how long a dedupe key is kept, at least: 30 days; take
+      no less than the time in which a platform repeats a message
+    - `prune_after_ms` (None): the worker prunes what has been closed for so long; None:
+      nothing is pruned unasked
+    - `prune_dead` (False): it also prunes dead letters that nobody has seen
+    - `archive_first` (False): nothing is pruned that is not in an archive
     """
 
     max_failures: int = _some(8)  # per part, of those that speak of the message
@@ -138,6 +146,10 @@ class Settings:
     concurrent_sends: int = _some(1_000)
     max_open_entries: int = _some(1_000_000)  # per account, before enqueue says no
     max_lane_turns: int = _some(1_000)  # without an answer, before accept says no
+    dedupe_ms: int = _ms(30 * 24 * HOUR)
+    prune_after_ms: int | None = _ms_or_none(None)
+    prune_dead: bool = field(default=False, validator=_of_type(bool))
+    archive_first: bool = field(default=False, validator=_of_type(bool))
     notices: Mapping[str, str] = field(
         validator=_of_type(Mapping),
         factory=lambda: {

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from turnfold import enums
-from turnfold._log.events import NAMES, SCHEMAS
+from turnfold._log.events import NAMES, SCHEMAS, PrunedCount
 from turnfold._log.outbox_events import PlannedPart
 
 BEGIN, END = "<!-- {}: made by turnfold_model.log_format -->", "<!-- /{} -->"
@@ -38,6 +38,7 @@ def events_table() -> str:
             first = f"`{name}` | {SCHEMAS[name]}" if index == 0 else " |"
             lines.append(f"| {first} | {row} |")
     lines += [f"| part | | {row} |" for row in _rows(PlannedPart)]
+    lines += [f"| count | | {row} |" for row in _rows(PrunedCount)]
     return "\n".join(lines)
 
 
@@ -79,8 +80,8 @@ def _type(hint: Any, field: str) -> str:
         return f"{_type(rest[0], field)} or null"
     if typing.get_origin(hint) is tuple:
         return f"array of {_type(inner[0], field)}"
-    if hint is PlannedPart:
-        return "part (see the end)"
+    if hint in (PlannedPart, PrunedCount):
+        return f"{'part' if hint is PlannedPart else 'count'} (see the end)"
     if issubclass(hint, StrEnum):
         return str(hint.__name__)
     if hint is str:

@@ -11,18 +11,21 @@ from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from turnfold.clock import Lived
 from turnfold.errors import (
     ConflictError,
+    InvalidInputError,
     NotAStoreError,
     NotOpenError,
     ReadOnlyError,
 )
 from turnfold.ports.store import (
     BLANK,
+    COUNT_BY,
     Body,
     BodyRef,
     Command,
@@ -32,6 +35,7 @@ from turnfold.ports.store import (
     Listing,
     Loaded,
     Posted,
+    Prune,
     Record,
     Refused,
     Stored,
@@ -40,6 +44,7 @@ from turnfold.ports.store import (
     Watermark,
     Write,
     head_after,
+    tombstone,
 )
 from turnfold_adapters.stores.checking import (
     KEPT_ANSWERS,
@@ -165,6 +170,7 @@ class MemoryStore:
             for s in tuple(self._disk().summaries.values())
             if s.lane is not None and all(test(s) for test in tests)
         )
+        found.update(_of_pruned(listing, by, await self.maintenance.pruned()))
         return [Count(values, number) for values, number in found.items()]
 
     async def places(self) -> Sequence[str]:
@@ -267,6 +273,28 @@ class MemoryMaintenance:
         self._disk()
         return ()
 
+    async def pruned(self) -> Sequence[Count]:
+        return [Count(values, n) for values, n in self._disk().pruned.items()]
+
+    async def reclaim(self) -> bool:
+        """What is pruned in memory is gone."""
+        self._writable()
+        return True
+
+    async def size(self) -> Mapping[str, int]:
+        """Of records and bodies; nothing else is counted."""
+        disk = self._disk()
+        log = sum(len(record.events) for record in disk.log)
+        kept = filter(None, disk.bodies.values())
+        return {"log": log, "body": sum(len(body.data) for body in kept)}
+
+    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+        """There is no file to copy to."""
+        del tell
+        raise InvalidInputError(
+            field="target", problem=f"a store in memory is not copied to {target}"
+        )
+
 
 # --- a write -------------------------------------------------------------------------
 
@@ -287,6 +315,8 @@ def _commit(disk: MemoryDisk, write: Write) -> Stored | Refused:
     for summary in write.summaries:
         _check_fits(summary, streams)
     bodies = _new_bodies(disk, write, streams)
+    if write.prune is not None:
+        _prune(disk, write.prune)
     disk.streams.update(grown)
     disk.keys.update(keys)
     disk.bodies.update(bodies)
@@ -295,6 +325,23 @@ def _commit(disk: MemoryDisk, write: Write) -> Stored | Refused:
     disk.log.extend(write.records)
     disk.head = head_after(write.base, write.records)
     return Stored(disk.head)
+
+
+def _prune(disk: MemoryDisk, prune: Prune) -> None:
+    missing = [name for name in prune.streams if name not in disk.streams]
+    if missing:
+        raise no_stream("prune.streams", missing[0])
+    gone = {*prune.streams}
+    for name in gone:
+        for r in disk.streams.pop(name):
+            disk.log[r.position - 1] = tombstone(r.position, r.hash, prune.by)
+        disk.summaries.pop(name, None)
+    for ref in [ref for ref in disk.bodies if ref[0] in gone]:
+        del disk.bodies[ref]
+    for key in prune.keys:
+        disk.keys.pop(key, None)
+    for count in prune.counts:
+        disk.pruned[count.values] = disk.pruned.get(count.values, 0) + count.count
 
 
 def _grown(disk: MemoryDisk, write: Write) -> dict[str, tuple[Record, ...]]:
@@ -432,6 +479,40 @@ def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
         "failure": s.failure or "",
     }
     return tuple(known[name] for name in by)
+
+
+def _of_pruned(
+    want: Listing, by: Sequence[str], counts: Iterable[Count]
+) -> Counter[tuple[int | str, ...]]:
+    """What pruned streams add to a count; nothing if the filter asks for more than is
+    known of them."""
+    found: Counter[tuple[int | str, ...]] = Counter()
+    whole = want.prefix.endswith(":") or not want.prefix
+    wide = all(lane.count("/") < 3 for lane in want.lanes)
+    more = want.person is not None or want.open or want.parent or want.ending
+    if more or want.lane is not None or not (whole and wide):
+        return found
+    for count in counts:
+        facts = dict(zip(COUNT_BY, count.values, strict=True))
+        if _fits(want, facts):
+            found[tuple(facts[name] for name in by)] += count.count
+    return found
+
+
+def _fits(want: Listing, facts: Mapping[str, int | str]) -> bool:
+    hour = int(facts["hour"])
+    return (
+        (not want.prefix or facts["family"] == want.prefix[:-1])
+        and (not want.phases or facts["phase"] in want.phases)
+        and (not want.kinds or facts["kind"] in want.kinds)
+        and (
+            not want.reasons
+            or bool({facts["reason"], facts["failure"]} & {*want.reasons})
+        )
+        and (not want.lanes or f"{facts['place']}/" in want.lanes)
+        and (want.since is None or hour >= want.since // 3_600_000)
+        and (want.until is None or hour * 3_600_000 < want.until)
+    )
 
 
 def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:

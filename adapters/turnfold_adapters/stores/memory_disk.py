@@ -55,6 +55,7 @@ class MemoryDisk:
         "lock",
         "log",
         "mark",
+        "pruned",
         "room",
         "streams",
         "summaries",
@@ -72,6 +73,7 @@ class MemoryDisk:
         self.inbox: dict[str, Command] = {}  # by id, the oldest first
         self.answers: dict[str, Answer] = {}
         self.mark: Watermark | None = None
+        self.pruned: dict[tuple[int | str, ...], int] = {}  # counts, by COUNT_BY
         self.lock = threading.Lock()  # held while a write is merged
         self.room = Room()
 
@@ -89,6 +91,7 @@ class MemoryDisk:
         new.inbox = self.inbox.copy()
         new.answers = self.answers.copy()
         new.mark = self.mark
+        new.pruned = self.pruned.copy()
         new.room.record = self.room.record
         return new
 

@@ -20,6 +20,7 @@ from turnfold._decide import (
     importing,
     operator,
     outbox,
+    pruning,
     seen,
 )
 from turnfold._decide.accepting import SourceCursor, Update
@@ -386,5 +387,6 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "unhold": _operate(operator.unhold),
         "redact": _operate(operator.redact),
         DECLARE: _operate(operator.declared),
+        "prune": _operate(pruning.prune),
     }
 )

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
 from turnfold._state.entry import Entry
-from turnfold._state.fold import PERSON, Gate, State
+from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     BlindPolicy,
@@ -330,3 +330,23 @@ def nothing_seen(entry: Entry) -> bool:
     shown = (PartEnd.DELIVERED, PartEnd.BOUNCED)
     seen = any(state.end in shown or state.handle for state in entry.others)
     return unsent and not entry.doubtful and not entry.handle and not seen
+
+
+# --- what may leave the log (pruning.py) ---
+
+
+def old_enough(state: Entry | Turn, before: int, sure_from: int) -> bool:
+    """Its age counts only where its time can be compared with the time now."""
+    return sure_from <= state.updated < before
+
+
+def needs_person(state: Entry | Turn) -> bool:
+    """A dead letter, or an update that nobody could read, that nobody has seen yet."""
+    if isinstance(state, Turn):
+        return unseen(state)
+    return state.phase is Phase.FAILED and not state.acknowledged
+
+
+def key_is_over(state: Entry | Turn, now: int, dedupe_ms: int) -> bool:
+    """A platform does not bring this message again."""
+    return state.created <= now - dedupe_ms

@@ -39,7 +39,7 @@ from turnfold.errors import (
     OwnedError,
 )
 from turnfold.ports.channel import PartClass
-from turnfold.ports.store import Answer, Body, BodyRef, Record, Wanted
+from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record, Wanted
 from turnfold.settings import Settings
 
 T = TypeVar("T")
@@ -136,6 +136,9 @@ class View(Protocol):
 
     def history(self, stream: str) -> Sequence[Event]:
         """All events of a stream."""
+
+    def records(self, stream: str) -> Sequence[Record]:
+        """All records of a stream."""
 
     @property
     def open_count(self) -> int: ...
@@ -245,6 +248,7 @@ class UnitOfWork:
         self.touched: dict[str, State] = {}
         self.done: list[str] = []  # commands that leave the inbox
         self.answers: list[Answer] = []
+        self.prune: Prune | None = None
         self.made = 0  # grows with everything that a decision makes
         self.hears = False  # a command of the inbox is decided: nothing is attempted
         self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
@@ -543,6 +547,10 @@ class UnitOfWork:
         """Bodies to be gone for good after the COMMIT."""
         self.erased += [place_of(stream, ref) for ref in refs]
         self.made += len(refs)
+
+    def place(self, stream: str) -> int:
+        """The position of the record that this commit writes for a stream."""
+        return self._places[stream]
 
     def key(self, name: str, stream: str) -> None:
         self.keys[name] = stream

@@ -125,6 +125,25 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """The version of the stream before this record."""
         return self.version - self.count
 
+    @property
+    def pruned(self) -> bool:
+        """Only its position and hash are left. `version` is then the position of the
+        record that says so (`store.pruned`)."""
+        return not self.stream
+
+
+def tombstone(position: int, digest: bytes, by: int) -> Record:
+    """What is left of a record that the record at `by` has taken out of the log."""
+    return Record(position, "", by, 0, 0, b"", digest)
+
+
+def pruned_digest(records: Iterable[Record]) -> str:
+    """The name of a set of records, in order of position: their positions and hashes."""
+    digest = sha256()
+    for record in records:
+        digest.update(record.position.to_bytes(8, "big") + record.hash)
+    return digest.hexdigest()
+
 
 def envelope(
     stream: str,

@@ -273,13 +273,37 @@ class Restored(Fact, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class PrunedCount(Fact, frozen=True, kw_only=True):
+    """How many of the pruned streams a count would have found together. `hour`: of their
+    first events, in hours since 1970. `place`: channel and account of their lanes. The
+    others are those of their summaries; empty for none."""
+
+    hour: Integer
+    family: str
+    place: str
+    phase: str
+    count: Integer
+    kind: str = ""
+    reason: str = ""
+    failure: str = ""
+
+
 class Pruned(Fact, frozen=True, kw_only=True):
-    """Closed streams older than `before` were taken out of the log, so many of them with
-    so many events."""
+    """Closed streams that had not moved since `before` were taken out of the log, whole,
+    with their bodies and dedupe keys: so many streams, records and events. `digest`:
+    SHA-256 over the positions (8 bytes) and hashes of these records. `counts`: for
+    statistics. `by`: who asked for it, with a reason in `note`. `archive`: the SHA-256 of
+    the file that holds them."""
 
     before: Integer
     streams: Integer
     events: Integer
+    records: Integer
+    digest: str
+    counts: tuple[PrunedCount, ...] = ()
+    by: str | None = None
+    note: str | None = None
+    archive: str | None = None
 
 
 class PrunedReceipt(Fact, frozen=True, kw_only=True):

@@ -283,6 +283,7 @@ class Committer:
             erase=draft.erased,
             done=draft.done,
             answers=draft.answers,
+            prune=draft.prune,
         )
         (answer,) = await self.store.commit((write,))
         if isinstance(answer, Stored):
@@ -319,6 +320,8 @@ class Committer:
 
     def _finish(self, draft: UnitOfWork, results: list[Decided], head: Head) -> Commit:
         """Take over what is durable now."""
+        if draft.prune is not None:
+            self.book.drop(draft.prune)
         self.book.absorb(draft.touched, head, draft.keys)
         self.book.forget_fetched()
         return Commit(

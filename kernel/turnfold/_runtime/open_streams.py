@@ -36,6 +36,7 @@ from turnfold.ports.store import (
     Found,
     Head,
     Loaded,
+    Prune,
     Record,
     Summary,
     Wanted,
@@ -276,11 +277,14 @@ class OpenStreams:
             raise NotLoaded(Wanted(bodies=frozenset((place,))))
         return self._bodies[place]
 
-    def history(self, stream: str) -> Sequence[Event]:
+    def records(self, stream: str) -> Sequence[Record]:
         records = self._records.get(stream)
         if records is None:
             raise NotLoaded(Wanted(streams=frozenset((stream,))))
-        return [event for record in records for event in decode(record)]
+        return records
+
+    def history(self, stream: str) -> Sequence[Event]:
+        return [event for record in self.records(stream) for event in decode(record)]
 
     # --- what was fetched ---
 
@@ -334,6 +338,14 @@ class OpenStreams:
         for kept in (self._elsewhere, self._keys, self._children):
             if len(kept) > _KEPT:
                 kept.clear()
+
+    def drop(self, prune: Prune) -> None:
+        """What a commit has taken out of the log."""
+        for stream in prune.streams:
+            self._elsewhere.pop(stream, None)
+            self._children.pop(stream, None)
+        for key in prune.keys:
+            self._keys.pop(key, None)
 
     # --- what the scheduler asks ---
 

@@ -35,6 +35,7 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
+from turnfold.api.keeping import Keeps
 from turnfold.api.portal import Home, Portal
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
@@ -65,7 +66,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Importing, Health):
+class Kernel(Waiting, Acts, Importing, Keeps, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue
@@ -93,7 +94,7 @@ class Kernel(Waiting, Acts, Importing, Health):
         self._missing = Missing(self._desks)
         self._rates: dict[str, Rate] = {}  # account's gate -> what it may send
         self._stalls: Stalls | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
         self._sources = Sources(self, self._calls)
@@ -304,7 +305,8 @@ class Kernel(Waiting, Acts, Importing, Health):
         """Report the lanes that stand still, from now on."""
         stall_ms, tell = self.settings.stall_ms, self.hooks.tell_stalled
         self._stalls = Stalls(driver.book, self._clock.now, stall_ms, tell)
-        self._watching = asyncio.create_task(self._stalls.forever())
+        forever = (self._stalls.forever(), self.prune_for_ever())
+        self._watching = [asyncio.create_task(work) for work in forever]
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:
         """Log time goes on from the last record, or from where an older life of this
@@ -420,9 +422,9 @@ class Kernel(Waiting, Acts, Importing, Health):
     async def _let_go(self, worker: Worker | None) -> None:
         """Whatever fails in here, the rest of it is done."""
         self._owns = False
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         try:
             if worker is not None:
                 await worker.stop()

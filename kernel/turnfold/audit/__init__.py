@@ -20,7 +20,7 @@ from turnfold._log.canonical import Head, Record
 from turnfold.audit.auditor import Auditor, walk
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Made, Report, Rule, unchecked
-from turnfold.audit.side_checks import compare, note_integrity, note_mark
+from turnfold.audit.side_checks import compare, note_counts, note_integrity, note_mark
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Store
@@ -62,7 +62,10 @@ def audit_log(
             progress(page[-1].position)
     auditor.end(settled_at)
     made = Made(
-        witness=witness is not None, heads=bool(kept), settled=settled_at is not None
+        witness=witness is not None,
+        heads=bool(kept),
+        settled=settled_at is not None,
+        pruned=auditor.pruned.any,
     )
     return evolve(auditor.report(), unchecked=unchecked(made))
 
@@ -112,6 +115,7 @@ async def audit_store(
         await note_mark(auditor, mark, does)
     if facts is not None:
         await compare(auditor, store, facts)
+        await note_counts(auditor, does)
     if does is not None and integrity:
         await note_integrity(auditor, does)
     made = Made(
@@ -122,5 +126,6 @@ async def audit_store(
         witness=witness is not None,
         heads=bool(kept),
         settled=settled_at is not None,
+        pruned=auditor.pruned.any,
     )
     return evolve(auditor.report(), unchecked=unchecked(made))

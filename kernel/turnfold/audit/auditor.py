@@ -29,7 +29,7 @@ from turnfold._log.canonical import (
     head_after,
 )
 from turnfold._log.codec import decode
-from turnfold._log.events import Event
+from turnfold._log.events import Event, Pruned
 from turnfold._log.ids import TURN, gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
@@ -44,6 +44,7 @@ from turnfold._state.fold import (
 from turnfold._state.turn import Turn
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import Findings, Report, Rule
+from turnfold.audit.pruned import PrunedRecords
 from turnfold.audit.stream_rules import StreamRules
 from turnfold.audit.witness import Acceptance, Witness
 from turnfold.enums import CLOSED, Phase, TurnPhase
@@ -139,6 +140,10 @@ class Chain:
     def feed(self, record: Record) -> None:
         if record.position != self.position + 1:
             self._gap(record)
+        if record.pruned:
+            self.head = head_after(self.head, (record,))
+            self._check_marks()
+            return
         if hash_of(record) != record.hash:
             text = "its hash is not the hash of what is stored"
             self._findings.add(Rule.HASH, text, record.position, record.stream)
@@ -247,6 +252,7 @@ class Auditor:
         if witness is not None:
             self._witness = Witness(self.findings, witness, channels)
         self._among = StreamRules(self.findings, self.states.find, self.aside)
+        self.pruned = PrunedRecords(self.findings)
         self._at = -1
 
     @property
@@ -269,7 +275,14 @@ class Auditor:
             for record in records:
                 self.chain.feed(record)
         with _no_collection():
-            self._follow(records)
+            self._follow(self._there(records))
+
+    def _there(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Without those that are pruned."""
+        gone = [record for record in records if record.pruned]
+        for record in gone:
+            self.pruned.gone(record)
+        return [r for r in records if not r.pruned] if gone else records
 
     def trim(self) -> None:
         """Forget closed streams, so that memory is bounded by the is open."""
@@ -322,6 +335,8 @@ class Auditor:
         beside = self._facts is not None or self._witness is not None
         for event in events:
             after = step(record, after, event)
+            if type(event) is Pruned:
+                self.pruned.said(record.position, event)
             if beside:
                 self._note(event, after, record.position)
         assert after is not None  # noqa: S101  a record has at least one event
@@ -344,10 +359,11 @@ class Auditor:
         """Call once, after the last record. `settled_at`: see `settled`."""
         self.chain.end()
         self._among.end()
+        self.pruned.end()
         if settled_at is not None:
             note_unsettled(self.findings, self.states, settled_at)
         if self._witness is not None:
-            self._witness.end()
+            self._witness.end(pruned=self.pruned.any)
 
     def report(self) -> Report:
         """Everything found so far."""

@@ -38,6 +38,7 @@ class Rule(StrEnum):
     BODY = "store.body"
     MARK = "store.mark"
     FILE = "store.file"
+    PRUNED = "store.pruned"
     SETTLED = "INV-14"
 
 
@@ -69,6 +70,7 @@ RULES = {
     Rule.BODY: "the bodies are those that events name, but for redacted ones",
     Rule.MARK: "the log reaches the mark that was noted beside it",
     Rule.FILE: "the database finds nothing wrong with its own files",
+    Rule.PRUNED: "what is gone from the log was pruned, and the log names it",
     Rule.SETTLED: "everything is closed, parked, held, or due in the future",
 }
 
@@ -154,6 +156,7 @@ class Made:
     integrity: bool = False
     witness: bool = False
     heads: bool = False
+    pruned: bool = False  # entries are gone, and the witness list may speak of them
     settled: bool = False
 
 
@@ -164,6 +167,8 @@ def unchecked(made: Made) -> tuple[str, ...]:
         "sends that the log never announced: give the platform's list (--witness)": (
             made.witness
         ),
+        "sends of pruned entries: the log cannot tell theirs from those that it never "
+        "announced": not (made.pruned and made.witness),
         "a tail that was cut off together with its mark: keep heads elsewhere "
         "(turnfold head) and give them (--head)": made.heads,
         "whether everything is at rest: stop the gateway and ask for it (--settled)": (

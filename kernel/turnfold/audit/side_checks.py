@@ -32,6 +32,7 @@ from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
 from turnfold.ports.store import (
     Body,
     BodyRef,
+    Keeping,
     Listing,
     Maintenance,
     Store,
@@ -106,6 +107,12 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
         text = f"the log went another way before position {seen}, which the mark knows"
     if text is not None:
         auditor.findings.add(Rule.MARK, text)
+
+
+async def note_counts(auditor: Auditor, does: Maintenance | None) -> None:
+    """Hold what a store counts of pruned streams against the events that pruned them."""
+    if isinstance(does, Keeping):
+        auditor.pruned.compare(await does.pruned())
 
 
 async def note_integrity(auditor: Auditor, does: Maintenance) -> None:

@@ -71,6 +71,7 @@ class Witness:
     ) -> None:
         self._findings = findings
         self._channels = channels
+        self._pruned = False
         self._count: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
         self._keys: dict[str, set[str]] = {}  # the same the other way round
@@ -145,13 +146,17 @@ class Witness:
             text = f"its receipt is {', '.join(receipt)}; the platform gave {given}"
             self._findings.add(Rule.EVIDENCE, text, position, entry.stream)
 
-    def end(self) -> None:
+    def end(self, *, pruned: bool = False) -> None:
+        """`pruned`: a key that nothing announces may be that of an entry that is gone."""
+        self._pruned = pruned
         for rule, text, key in self._unannounced():
             stream, position = self._announced.get(key, (None, None))
             self._findings.add(rule, text, position, stream)
 
     def _unannounced(self) -> Iterator[tuple[Rule, str, str]]:
         for key, count in self._count.items():
+            if key not in self._announced and self._pruned:
+                continue
             if key not in self._announced:
                 text = f"the platform accepted key {key}, which the log never announced"
                 yield Rule.WRITE_AHEAD, text, key

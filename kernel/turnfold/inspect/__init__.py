@@ -343,6 +343,7 @@ class Inspect:
         check_kind("records", records, Sequence)
         for record in records:
             check_kind("records", record, Record)
+        records = [record for record in records if not record.pruned]
         model = ReadModel(self._store)
         await model.read_bodies_of(records)
         return tuple(

@@ -17,9 +17,17 @@ from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.ports.store import Body, BodyRef, Store, Wanted, record_pages
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Store,
+    Wanted,
+    record_pages,
+    tombstone,
+)
 from turnfold.visible import shown_json
 
+_PRUNED = {"hash", "position", "pruned"}
 _ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
 _FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them
 _TYPES = {"hash": str, "stream": str, "events": list, "raw": str}  # others: integers
@@ -87,6 +95,9 @@ async def _fetch(store: Store, places: Iterable[BodyRef]) -> dict[BodyRef, Body 
 def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> bytes:
     """One line, without its end. `bodies`: those that the events name, by number; None
     for one that was erased."""
+    if record.pruned:
+        facts = {"position": record.position, "pruned": record.version}
+        return _line(facts | {"hash": record.hash.hex()})
     value: dict[str, Any] = {
         "at": record.at,
         "hash": record.hash.hex(),
@@ -128,6 +139,8 @@ def load(line: bytes) -> Record:
     """The record in a line. Raises InvalidInputError. The meaning of its events and its
     hash are left to the codec and to the audit."""
     value = _object(canonical.loads(line, _line))
+    if "pruned" in value:
+        return tombstone(value["position"], _hash(value["hash"]), value["pruned"])
     if "raw" in value:
         count, events = value["count"], bytes_of(value["raw"])
     else:
@@ -149,7 +162,8 @@ def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInputError(field="line", problem="not an object")
     names = set(value) - {"bodies", "wall"}
-    if names not in [_ALWAYS | form for form in _FORMS]:
+    whole = value.keys() == _PRUNED or names in [_ALWAYS | form for form in _FORMS]
+    if not whole:
         odd = ", ".join(sorted(names ^ (_ALWAYS | _FORMS[0])))
         problem = f"fields missing or unknown: {odd}"
         raise InvalidInputError(field="line", problem=problem)

@@ -233,7 +233,9 @@ def _ledger(event: Event) -> str:
             lost = f"{event.position_seen}, found at {event.position_found}"
             return f"an older copy was put in its place: it had got to {lost}"
         case t.Pruned():
-            return f"{event.streams} streams with {event.events} events were pruned"
+            note = f": {event.note}" if event.note else ""
+            gone = f"{event.streams} streams with {event.events} events were pruned"
+            return f"{gone}{by(event.by)}{note}"
         case t.PrunedReceipt():
             receipt = ", ".join(event.receipt)
             return f"a late receipt for {event.entry}, which is pruned: {receipt}"

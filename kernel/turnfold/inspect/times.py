@@ -21,6 +21,8 @@ async def clock_of(store: Store) -> Clock:
         does = store.maintenance
         mark = None if does is None else await does.watermark()
         last = () if mark is None else await store.log(mark.head.position - 1, 1)
+        if last and last[-1].pruned:
+            last = [record for record in (await store.last(),) if record is not None]
     except StoreError:
         return clock  # of a damaged store what can be read is shown all the same
     if mark is not None and last:

@@ -21,12 +21,12 @@ from collections.abc import (
     Sequence,
 )
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from attrs import Factory, evolve, frozen
 from msgspec import Struct
 
-from turnfold._log.canonical import BLANK, Head, Record, head_after
+from turnfold._log.canonical import BLANK, Head, Record, head_after, tombstone
 from turnfold.clock import Lived
 from turnfold.errors import ConflictError, InvalidInputError
 
@@ -41,12 +41,14 @@ __all__ = [
     "Doorbell",
     "Found",
     "Head",
+    "Keeping",
     "Listing",
     "Loaded",
     "Maintenance",
     "Owner",
     "Ownership",
     "Posted",
+    "Prune",
     "Record",
     "Refused",
     "Store",
@@ -61,6 +63,7 @@ __all__ = [
     "now",
     "record_pages",
     "summary_pages",
+    "tombstone",
 ]
 
 _T = TypeVar("_T")
@@ -156,6 +159,21 @@ class Answer:
     data: bytes
 
 
+class Prune(Struct, frozen=True, kw_only=True):
+    """Whole streams that leave the log. `by`: the position of the record that says so.
+
+    Of each of their records the position, the hash and `by` stay (`Record.pruned`), so
+    that the running hash can still be followed. Their summaries and bodies go for good.
+    `keys`: dedupe keys that go with them. `counts`: by COUNT_BY, added to what `count`
+    finds.
+    """
+
+    by: int
+    streams: Sequence[str]
+    keys: Sequence[str] = ()
+    counts: Sequence["Count"] = ()
+
+
 class Write(Struct, frozen=True, kw_only=True):
     """All or nothing: the records that one commit appends to one shard.
 
@@ -164,7 +182,7 @@ class Write(Struct, frozen=True, kw_only=True):
     and no command that waits, but for those of `done` and those of that very stream. `erase`: bodies that are gone
     for good after the COMMIT, their salts too; one that is not there is no error.
     `done`: ids of commands that this commit takes out of the inbox; one that is not
-    there is no error. `answers`: for callers that wait.
+    there is no error. `answers`: for callers that wait. `prune`: applied before `keys`.
     """
 
     base: Head
@@ -175,6 +193,7 @@ class Write(Struct, frozen=True, kw_only=True):
     erase: Sequence[BodyRef] = ()
     done: Sequence[str] = ()
     answers: Sequence[Answer] = ()
+    prune: Prune | None = None
     shard: int = 0
 
 
@@ -326,14 +345,16 @@ class Store(Protocol):
         the reader of a record or a body reports its damage."""
 
     async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
-        """The records after a position, in order, at most `limit`."""
+        """The records after a position, in order, at most `limit`; pruned ones, too."""
 
     async def list(self, listing: Listing) -> Sequence[Summary]:
         """The summaries that pass the filter."""
 
     async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
         """How many summaries with a lane pass the filter, grouped by names of COUNT_BY;
-        in no order, without zeros. `limit`, `before` and `oldest` do not count."""
+        in no order, without zeros. `limit`, `before` and `oldest` do not count. Pruned
+        streams are counted by whole hours, where the filter asks for no more than
+        COUNT_BY knows."""
 
     async def places(self) -> Sequence[str]:
         """The first two parts of every lane that a stream has, in order."""
@@ -395,6 +416,28 @@ class Maintenance(Protocol):
 
     async def integrity(self) -> Sequence[str]:
         """The database's own findings about its files, a line each."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """The part of the maintenance of a store that can be pruned, measured and copied.
+    Without it `Write.prune` is not understood."""
+
+    async def pruned(self) -> Sequence[Count]:
+        """What pruned streams add to counts, by COUNT_BY."""
+
+    async def reclaim(self) -> bool:
+        """Give room of pruned streams back for new ones, a bounded piece at a time. True
+        if nothing is left to do. Only the owner calls it."""
+
+    async def size(self) -> Mapping[str, int]:
+        """Bytes by what takes them: each file, each table of the database, its free
+        pages."""
+
+    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+        """Write what is committed now to a new store at `target`, while others go on
+        writing. `tell` hears of the pages that are done and of all. Nothing is at
+        `target` before all of it is durable. The mark beside the store stays behind."""
 
 
 @frozen(kw_only=True)

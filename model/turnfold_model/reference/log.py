@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 
 from turnfold_model.reference.joint import Joint, Moment, by_the_worker
@@ -16,6 +17,7 @@ from turnfold_model.reference.judge import legal
 from turnfold_model.reference.kinds import Breach, Record, Violation, need, whole
 from turnfold_model.reference.shapes import Entry, Ledger, State, Turn
 
+PRUNED: Final = "(pruned)"  # no event: a record that is not there any more
 HORIZON_MS: Final = 30 * 24 * 3600 * 1000
 _FAMILIES: Final = {"outbox": "entry"}  # where the name of the events is another one
 
@@ -71,6 +73,8 @@ class Log:
         self._running: dict[str, set[str]] = {}  # the turns that run in each lane
         self._keys: dict[tuple[str, ...], int] = {}
         self._joint = Joint(self.streams.get)
+        self._gone: dict[int, list[bytes]] = {}  # by the record that pruned them
+        self._pruned: dict[int, Record] = {}  # what that record says
         self._moment = Moment(at=-1, workers=[(0, None)])
 
     def feed(self, event: Record) -> Iterator[Violation]:
@@ -78,8 +82,11 @@ class Log:
         before it in the same commit."""
         stream = str(event.get("stream"))
         position = event.get("position", self._position + 1)
+        if event.get("kind") == PRUNED:
+            yield from self._is_gone(event)
+            return
         if event.get("at") != self._moment.at:
-            yield from self.finish()
+            yield from self._judged()
             self._moment.at = event.get("at")
         self.events += 1
         try:
@@ -91,7 +98,29 @@ class Log:
             yield replace(breach.violation, stream=stream, position=position)
 
     def finish(self) -> Iterator[Violation]:
-        """The checks of the last moment; call it when the log is over."""
+        """The checks of the last moment, and of what is gone; call it when the log is
+        over."""
+        yield from self._judged()
+        for position in sorted({*self._gone, *self._pruned}):
+            gone = self._gone.get(position, [])
+            said = self._pruned.get(position, {})
+            digest = sha256(b"".join(gone)).hexdigest()
+            told = said.get("records"), said.get("digest")
+            if told != (len(gone), digest):
+                text = f"{len(gone)} records are gone by it, and it names others"
+                yield Violation("pruned", text, "store", position)
+
+    def _is_gone(self, event: Record) -> Iterator[Violation]:
+        """Of a pruned record its place and its hash are left."""
+        position = event["position"]
+        if position != self._position + 1:
+            text = f"position {position}, not {self._position + 1}"
+            yield Violation("order", text, "", position)
+        self._position, self._record = position, ""
+        place = int(position).to_bytes(8, "big")
+        self._gone.setdefault(event["by"], []).append(place + event["hash"])
+
+    def _judged(self) -> Iterator[Violation]:
         moment = self._moment
         self._moment = Moment(at=None, workers=moment.workers[-1:])
         for event, check in moment.checks:
@@ -130,6 +159,8 @@ class Log:
             raise Breach(after.rule, after.text)
         kind, moment = event["kind"], self._moment
         held = len(moment.workers) - 1
+        if event["kind"] == "store.pruned":
+            self._pruned[event["position"]] = event["data"]
         moment.later(event, partial(by_the_worker, event, before, held))
         moment.saw(event, before, after)
         if kind == "outbox.attempted" and isinstance(after, Entry):
@@ -234,6 +265,10 @@ def audit(events: Iterable[Record], **options: Any) -> Iterator[Violation]:
 def as_events(record: Any) -> Iterator[Record]:
     """The events of a stored record, with its fields as attributes and `events` as JSON
     bytes."""
+    if record.pruned:
+        facts = {"position": record.position, "by": record.version}
+        yield {**facts, "hash": record.hash, "kind": PRUNED, "stream": ""}
+        return
     names = ("position", "stream", "version", "count", "at")
     envelope = {name: getattr(record, name) for name in names}
     try:
@@ -248,6 +283,11 @@ def read_ndjson(lines: Iterable[str]) -> Iterator[Record]:
     for line in lines:
         if line.strip():
             record = json.loads(line)
+            if "pruned" in record:
+                digest = bytes.fromhex(record["hash"])
+                facts = {"position": record["position"], "by": record["pruned"]}
+                yield {**facts, "hash": digest, "kind": PRUNED, "stream": ""}
+                continue
             told = record.get("events")
             count = len(told) if isinstance(told, list) else record.get("count", 1)
             yield from _events(record, told, count)

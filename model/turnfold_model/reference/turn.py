@@ -232,8 +232,14 @@ def store_restored(store: Ledger | None, data: Record) -> Ledger:
 
 
 def store_pruned(store: Ledger | None, data: Record) -> Ledger:
-    for name in ("before", "streams", "events"):
+    for name in ("streams", "events", "records"):
         whole(data, name)
+    need(isinstance(data.get("before"), int), "field", "before is no time")
+    words(data, "digest")
+    for row in data.get("counts", ()):
+        whole(row, "count", 1)
+        for name in ("family", "place", "phase"):
+            words(row, name)
     return store or Ledger(phase="new")
 
 

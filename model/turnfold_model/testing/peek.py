@@ -46,7 +46,7 @@ class Peek:
     def happened(self) -> Iterator[tuple[Record, Event]]:
         """Every event with the record that it stands in."""
         for record in self.log():
-            for event in decode(record):
+            for event in () if record.pruned else decode(record):
                 yield record, event
 
     def names(self) -> list[str]:

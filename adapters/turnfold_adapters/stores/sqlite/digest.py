@@ -125,6 +125,15 @@ def renew(conn: apsw.Connection, position: int) -> int:
     return blocks
 
 
+def leave(conn: apsw.Connection, stream: int, digested: int) -> None:
+    """A stream that is about to go from a store with so many digested blocks."""
+    block = stream >> BLOCK_BITS
+    if block < digested:
+        conn.execute(_RECOUNT, (stream, -1))
+        conn.execute(_UNPLACE, (stream,))
+        conn.execute("DELETE FROM tally WHERE block = ? AND count = 0", (block,))
+
+
 class Recount:
     """Streams of digested blocks that a transaction changes: `before` their rows change
     and `after` it."""

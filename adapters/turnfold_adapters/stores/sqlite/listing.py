@@ -14,7 +14,12 @@ from typing import Any
 
 from turnfold.ports.store import Count, Listing, Summary
 from turnfold_adapters.stores.sqlite.connection import typed
-from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, FIELDS, blocks_of
+from turnfold_adapters.stores.sqlite.digest import (
+    BLOCK_BITS,
+    FIELDS,
+    HOUR_MS,
+    blocks_of,
+)
 from turnfold_adapters.stores.sqlite.reads import SUMMARY, Reads
 
 _END = 1 << 62  # behind every position
@@ -190,6 +195,8 @@ class Listings:
             yield _counted(want, by, 0, _END, ids)
         else:
             yield from _split(want, by, (low, high), edge)
+            if want.open is not True:
+                yield _pruned(want, by)
 
 
 def _split(
@@ -237,6 +244,18 @@ def _tallied(
     tests += ["block >= :first", "block < :last"]
     bindings |= {"first": first, "last": last}
     return _grouped("tally", [*by], "count", tests), bindings
+
+
+def _pruned(want: Listing, by: Sequence[str]) -> tuple[str, _Bindings]:
+    """Of streams that are gone: by whole hours."""
+    tests, bindings = _tally_tests(want)
+    if want.since is not None:
+        tests.append("hour >= :since")
+        bindings["since"] = want.since // HOUR_MS
+    if want.until is not None:
+        tests.append("hour < :until")
+        bindings["until"] = -(-want.until // HOUR_MS)
+    return _grouped("pruned_tally", [*by], "count", tests), bindings
 
 
 def _grouped(table: str, by: Sequence[str], what: str, tests: Sequence[str]) -> str:

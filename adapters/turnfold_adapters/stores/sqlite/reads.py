@@ -20,6 +20,7 @@ from turnfold.ports.store import (
     Body,
     BodyRef,
     Command,
+    Count,
     Found,
     Head,
     Loaded,
@@ -30,6 +31,7 @@ from turnfold.ports.store import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import unpacked
+from turnfold_adapters.stores.sqlite import pruning
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
 from turnfold_adapters.stores.sqlite.files import BodyFolder
 from turnfold_adapters.stores.sqlite.known import Known, head_of
@@ -53,7 +55,12 @@ _CHAIN = """
 _STREAM = f"{_CHAIN} {_LOG} WHERE l.position IN chain ORDER BY l.version"
 _NAMED = "l.stream = (SELECT id FROM stream WHERE name = ?)"
 _STREAM_SLOWLY = f"{_LOG} WHERE {_NAMED} ORDER BY l.version"
-_SINCE = f"{_LOG} WHERE l.position > ? ORDER BY l.position LIMIT ?"
+_SINCE = f"""
+    {_LOG} WHERE l.position > ?1
+    UNION ALL
+    SELECT position, '', "by", 0, 0, x'', hash, NULL, 0 FROM pruned WHERE position > ?1
+    ORDER BY 1 LIMIT ?2
+"""  # noqa: S608  made of its own words
 _LAST = f"{_LOG} ORDER BY l.position DESC LIMIT 1"
 SUMMARY = """
     SELECT s.name, s.version, s.open, s.phase, s.id, s.created, s.updated, s.lane,
@@ -243,13 +250,21 @@ class Reads:
     def contains_head(self, head: Head) -> bool:
         if not head.position:
             return head == BLANK
-        sql = "SELECT 1 FROM log WHERE position = ? AND head = ?"
-        return self.row(sql, head.position, head.hash) is not None
+        sql = "SELECT 1 FROM {0} WHERE position = ? AND head = ?"
+        found = (
+            self.row(sql.format(name), head.position, head.hash)
+            for name in ("log", "pruned")
+        )
+        return any(found)
 
     @typed
     def integrity(self) -> Sequence[str]:
         lines = [row[0] for row in self.rows("PRAGMA integrity_check")]
         return [] if lines == ["ok"] else lines
+
+    @typed
+    def pruned(self) -> Sequence[Count]:
+        return pruning.counts(self.conn)
 
     @typed
     def claim(self) -> Claim | None:

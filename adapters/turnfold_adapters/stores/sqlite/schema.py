@@ -12,6 +12,7 @@ The cost of a commit is the pages that it writes and syncs; so the layout saves 
   comes late to an older stream goes to `late_body`.
 - `inbox` and `answer` are ordered by an integer key that grows.
 - The tables of `digest` answer questions about many streams.
+- The tables of `pruning` hold what is left of streams that were taken out.
 
 The reasons with figures: specs/decisions/0010-sqlite-layout.md.
 """
@@ -101,6 +102,29 @@ _TABLES = (
         id TEXT NOT NULL UNIQUE,
         at INTEGER NOT NULL,
         data BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TABLE pruned (
+        position INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        head BLOB,  -- as in table `log`
+        by INTEGER NOT NULL  -- position of the record that says so
+    ) STRICT""",
+    """CREATE TABLE pruned_tally (  -- as `tally`
+        hour INTEGER NOT NULL,
+        family TEXT NOT NULL,
+        place TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        failure TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (hour, family, place, kind, phase, reason, failure)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE body_block (
+        block INTEGER PRIMARY KEY,  -- of positions, as in `tally`
+        gone INTEGER NOT NULL,  -- bodies that were pruned
+        seen INTEGER NOT NULL DEFAULT 0,  -- `gone` when it was last looked at
+        state INTEGER NOT NULL DEFAULT 0  -- 1: all of its rows are empty; 2: deleted
     ) STRICT""",
     """CREATE TABLE dedupe (
         key TEXT PRIMARY KEY,

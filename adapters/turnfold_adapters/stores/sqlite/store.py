@@ -55,7 +55,7 @@ from turnfold_adapters.plugins.sqlite import SqlitePluginStore
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
-from turnfold_adapters.stores.sqlite import connection, schema
+from turnfold_adapters.stores.sqlite import connection, copying, schema
 from turnfold_adapters.stores.sqlite.connection import (
     BusyWait,
     Settings,
@@ -446,6 +446,13 @@ class SqliteStore:
         """Remove body files that no body names."""
         return await self._queue.there(self._desk().sweep)
 
+    async def reclaim(self) -> bool:
+        """See `pruning`: one block of bodies at a time."""
+        return await self._queue.there(self._desk().reclaim)
+
+    async def pruned(self) -> Sequence[Count]:
+        return self._read().pruned()
+
     async def rebuild(self, summaries: Iterable[Summary]) -> None:
         rebuild = partial(self._desk().rebuild, tuple(summaries))
         await self._queue.there(rebuild)
@@ -473,16 +480,35 @@ class SqliteStore:
         self._read()
         if self._settings.exclusive:
             return self._read().integrity()
-        return await self._beside(self._integrity)
+        return await self._beside(partial(self._on_a_reader, Reads.integrity))
 
-    def _integrity(self) -> Sequence[str]:
+    async def size(self) -> Mapping[str, int]:
+        self._read()
+        return await self._beside(partial(self._on_a_reader, self._size))
+
+    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+        """See `copying`. Takes memory for the list of bodies that lie in files."""
+        self._read()
+        work = partial(self._copy, target=Path(connection.resolve(target)), tell=tell)
+        await self._beside(partial(self._on_a_reader, work))
+
+    def _size(self, reads: Reads) -> Mapping[str, int]:
+        return copying.size(reads.conn, self.path)
+
+    def _copy(
+        self, reads: Reads, target: Path, tell: Callable[[int, int], None]
+    ) -> None:
+        copying.copy(reads.conn, self._folder, target, tell)
+
+    def _on_a_reader(self, work: Callable[[Reads], T]) -> T:
+        """On a connection of its own, which the others do not wait for."""
         wait, how = BusyWait(self._busy_ms), self._settings
         if self._state == "open for reading only":
             conn = connection.open_read_only(how, wait, immutable=self._immutable)
         else:
             conn = connection.open_reader(how, wait)
         try:
-            return Reads(conn, self.path, wait, self._folder).integrity()
+            return work(Reads(conn, self.path, wait, self._folder))
         finally:
             conn.close()
 
@@ -563,6 +589,6 @@ def _close(
 def _is_heavy(write: Write) -> bool:
     """True for a write that waits for more than one COMMIT: to erase for good the log
     is cut off, which waits for readers; a file of a body is synced with its folder."""
-    if write.erase:
+    if write.erase or write.prune is not None:
         return True
     return any(len(body.data) > INLINE_MAX for body in write.bodies)

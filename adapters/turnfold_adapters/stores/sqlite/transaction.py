@@ -13,7 +13,15 @@ from operator import itemgetter
 from typing import Any
 
 from turnfold.errors import InvalidInputError
-from turnfold.ports.store import Body, BodyRef, Head, Record, Summary, Write
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Head,
+    Prune,
+    Record,
+    Summary,
+    Write,
+)
 from turnfold_adapters.stores.checking import (
     KEPT_ANSWERS,
     NUMBER_LIMIT,
@@ -31,6 +39,7 @@ from turnfold_adapters.stores.checking import (
 from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, Recount, digest, due
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
 from turnfold_adapters.stores.sqlite.known import Kept, Known, Remembered
+from turnfold_adapters.stores.sqlite.pruning import take_out
 from turnfold_adapters.stores.sqlite.reads import Reads
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
 
@@ -110,13 +119,9 @@ class WriteTransaction:
         summaries = self._summary_rows(write.summaries, base.position)
         keys = [(key, self._id("key.stream", name), name) for key, name in write.keys]
         bodies = [self._place(body) for body in write.bodies]
-        if self._old:
-            self._rewrite(log, summaries)
-        else:
-            self._write(log, summaries)
-        if due(self.digested, head.position):
-            digest(self._reads.conn, self.digested)
-            self.digested += 1
+        if write.prune is not None:
+            self._prune(write.prune)
+        self._rows(log, summaries, head)
         if write.done:
             self._many(_DONE, [(name,) for name in write.done])
         if keys:
@@ -230,6 +235,17 @@ class WriteTransaction:
 
     # --- rows ------------------------------------------------------------------------
 
+    def _rows(
+        self, log: list[_Row], streams: dict[int, tuple[str, _Row]], head: Head
+    ) -> None:
+        if self._old:
+            self._rewrite(log, streams)
+        else:
+            self._write(log, streams)
+        if due(self.digested, head.position):
+            digest(self._reads.conn, self.digested)
+            self.digested += 1
+
     def _write(self, log: list[_Row], streams: dict[int, tuple[str, _Row]]) -> None:
         by_sql: dict[str, list[_Row]] = {}
         for sql, row in streams.values():
@@ -302,6 +318,12 @@ class WriteTransaction:
                 self.erased = True
                 if row[0]:
                     self.doomed.append(place)
+
+    def _prune(self, prune: Prune) -> None:
+        self.erased, files = take_out(self._reads.conn, prune, self.digested)
+        self.doomed += files
+        for name in prune.streams:
+            self._known.streams.pop(name, None)
 
     def _renew_inbox(self) -> None:
         """Write all commands that wait anew. Rows of this table come and go, and their

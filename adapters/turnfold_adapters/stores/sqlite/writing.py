@@ -36,7 +36,7 @@ from turnfold_adapters.stores.checking import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import packed
-from turnfold_adapters.stores.sqlite import digest
+from turnfold_adapters.stores.sqlite import digest, pruning
 from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
     rollback,
@@ -202,6 +202,12 @@ class Writing:
             stray = self._stray()
             self._folder.discard(stray)
         return len(stray)
+
+    def reclaim(self) -> bool:
+        """Give some room of pruned bodies back. True if nothing is left to do."""
+        with self._transaction():
+            self.known.forget()
+            return pruning.reclaim(self._conn)
 
     def _stray(self) -> Sequence[str]:
         return [n for n in self._folder.names() if not self._named(place_in(n))]

@@ -1,0 +1,150 @@
+"""A copy of a SQLite store, made while others write, and what takes its room.
+
+The copy is one commit of the store: SQLite's backup reads inside one transaction. It
+grows under the name `<target>.part`, its large bodies in `<target>.part.bodies`; both get
+their names when all of it is durable, the database last. So whatever lies at `target` is
+whole. What a crash leaves behind has a name that the next copy takes away first.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import apsw
+
+from turnfold.errors import DiskError
+from turnfold_adapters.stores.sqlite.connection import typed_error
+from turnfold_adapters.stores.sqlite.files import (
+    BodyFolder,
+    make_private,
+    sync_folder,
+)
+
+_PAGES = 2_000  # per step
+_IN_FILES = """
+    SELECT id FROM body WHERE salt IS NOT NULL AND data IS NULL
+    UNION ALL SELECT place FROM late_body WHERE salt IS NOT NULL AND data IS NULL
+"""
+_SIDES = ("", "-wal", "-shm", "-journal")
+Tell = Callable[[int, int], None]
+
+
+def sides(path: Path) -> Iterator[Path]:
+    """The files of a database, and the folder of its bodies."""
+    yield from (path.with_name(f"{path.name}{side}") for side in _SIDES)
+    yield path.with_name(f"{path.name}.bodies")
+
+
+def copy(conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell) -> None:
+    """`conn`: for reading, and used by nobody else meanwhile. Raises DiskError, also if
+    something is at `target`."""
+    part = target.with_name(f"{target.name}.part")
+    there = [path for path in sides(target) if path.exists()]
+    if there:
+        raise DiskError(path=str(there[0]), problem="it is there already")
+    try:
+        for path in sides(part):
+            _remove(path)
+        make_private(str(part))
+        places = _pages(conn, part, tell)
+        _bodies(folder, places, part)
+        _into_place(part, target)
+    except apsw.Error as exc:
+        raise typed_error(exc, str(target)) from exc
+    except OSError as exc:
+        raise DiskError(path=str(target), problem=str(exc)) from exc
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
+    """The database, as of one commit; the places of its bodies that lie in files."""
+    new = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        new.pragma("synchronous", "FULL")
+        conn.execute("BEGIN")
+        try:
+            places = [row[0] for row in conn.execute(_IN_FILES)]
+            with new.backup("main", conn, "main") as work:
+                while not work.done:
+                    work.step(_PAGES)
+                    tell(work.page_count - work.remaining, work.page_count)
+        finally:
+            conn.execute("COMMIT")
+        new.execute("DELETE FROM owner")  # no worker has ever had this store
+        new.pragma("wal_checkpoint", "TRUNCATE")
+    finally:
+        new.close()
+    return places
+
+
+def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
+    """A file that is not there any more was erased after the commit that is copied."""
+    if not places:
+        return
+    new = BodyFolder(str(part))
+    gone = []
+    for place in places:
+        data = folder.read(place)
+        if data is None:
+            gone.append(place)
+        else:
+            new.write(place, data)
+    if gone:
+        _erase(part, gone)
+
+
+def _erase(part: Path, places: list[int]) -> None:
+    """What the store has erased is not in its copy, either; a body that was lost there
+    stays named, for the audit to find."""
+    conn = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        conn.pragma("secure_delete", 1)
+        rows = [(place,) for place in places]
+        for table, column in (("body", "id"), ("late_body", "place")):
+            sql = f"UPDATE {table} SET salt = NULL, data = NULL WHERE {column} = ?"
+            conn.executemany(sql, rows)
+    finally:
+        conn.close()
+
+
+def _into_place(part: Path, target: Path) -> None:
+    _sync(part)
+    left = [path for path in sides(part) if path.exists() and path != part]
+    for path in left:  # the folder of bodies; SQLite has left nothing else
+        path.replace(target.with_name(target.name + path.name[len(part.name) :]))
+    part.replace(target)
+    sync_folder(target.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def size(conn: apsw.Connection, path: str) -> Mapping[str, int]:
+    """Bytes of each file, and of each table with its indexes, by SQLite's `dbstat`."""
+    found: dict[str, int] = {}
+    base = Path(path)
+    for file in sides(base):
+        if file.is_dir():
+            found["bodies"] = sum(f.stat().st_size for f in file.iterdir())
+        elif file.exists():
+            found[f"file{file.name[len(base.name) :]}"] = file.stat().st_size
+    tables = """SELECT m.tbl_name, sum(d.pgsize) FROM dbstat AS d
+                JOIN sqlite_schema AS m ON m.name = d.name
+                WHERE d.aggregate = 1 GROUP BY m.tbl_name"""
+    for name, amount in conn.execute(tables):
+        found[f"table {name}"] = amount
+    page, free = conn.pragma("page_size"), conn.pragma("freelist_count")
+    found["free"] = page * free
+    return found

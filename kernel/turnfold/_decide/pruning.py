@@ -1,0 +1,237 @@
+"""Taking closed streams out of the log: whole, by age and status, and never alone.
+
+A turn goes with all its entries. A stream stays that is open, that moved too lately, that
+waits for a person, or whose dedupe key could still be asked for. The log keeps position
+and hash of every record that went, and `store.pruned` names them all by one digest: so a
+stream that went in any other way is missed by the audit.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+from attrs import frozen
+
+from turnfold._decide import rules
+from turnfold._decide.unit_of_work import UnitOfWork, View, all_of
+from turnfold._log import events as t
+from turnfold._log import outbox_events as o
+from turnfold._log.canonical import Record, pruned_digest
+from turnfold._log.events import Event
+from turnfold._log.ids import outbound_key
+from turnfold._state.entry import Entry
+from turnfold._state.fold import STORE, State, summarize
+from turnfold._state.turn import Turn
+from turnfold.errors import CorruptLogError, RuleBrokenError
+from turnfold.messages import escape
+from turnfold.ports.store import COUNT_BY, Count, Prune, Summary
+
+_HOUR_MS = 3_600_000
+_NOTE = 4096  # characters
+Group = Sequence[Entry | Turn]  # a turn with its entries, or an entry without a turn
+
+
+@frozen(kw_only=True)
+class Wish:
+    """`before`: they have not moved since, log ms. `phases`: each stream of a group has
+    one of them; none is all. `dead`: dead letters that nobody has seen go, too."""
+
+    before: int
+    phases: frozenset[str] = frozenset()
+    dead: bool = False
+
+
+def prune(
+    draft: UnitOfWork,
+    stream: str,
+    names: Sequence[Sequence[Any]],
+    older_ms: int,
+    phases: Sequence[str] = (),
+    dead: bool = False,
+    by: str | None = None,
+    why: str = "",
+    archive: str | None = None,
+) -> dict[str, Any]:
+    """Prune those of some turns and entries that may go. `names`: each with the version
+    that the caller has seen. `archive`: names the one that they are in. Returns how many streams and events went, and how many
+    groups were left, by the reason."""
+    if draft.prune is not None:
+        why = "another prune is in this commit; do it again"
+        raise RuleBrokenError(stream=stream, rule="one_prune", why=why)
+    if draft.settings.archive_first and archive is None:
+        why = "the settings of its worker want an archive first"
+        raise RuleBrokenError(stream=stream, rule="archive_first", why=why)
+    wish = Wish(before=draft.now - older_ms, phases=frozenset(phases), dead=dead)
+    groups = all_of(partial(_group, draft, name) for name, _ in names)
+    seen: dict[str, int] = dict(map(tuple, names))
+    left: Counter[str] = Counter()
+    chosen: list[Entry | Turn] = []
+    histories = dict(zip(_named(groups), _histories(draft, groups), strict=True))
+    for group in groups:
+        obstacle = _obstacle(draft, group, histories, wish, seen)
+        if obstacle is not None:
+            left[obstacle] += 1
+        else:
+            chosen += group or ()
+    said = partial(
+        t.Pruned, before=wish.before, by=by, note=why[:_NOTE] or None, archive=archive
+    )
+    taken = _take_out(draft, chosen, histories, said) if chosen else 0
+    return {"streams": len(chosen), "events": taken, "left": dict(left)}
+
+
+def _named(groups: Sequence[Group | None]) -> list[str]:
+    return [state.stream for group in groups for state in group or ()]
+
+
+def _histories(
+    draft: UnitOfWork, groups: Sequence[Group | None]
+) -> list[Sequence[Event]]:
+    return all_of(partial(draft.history, name) for name in _named(groups))
+
+
+def _group(draft: UnitOfWork, name: str) -> Group | None:
+    """None: it is not there, or a part of it cannot be read."""
+    try:
+        first = draft.state(name)
+        if isinstance(first, Entry):
+            return [first]
+        if not isinstance(first, Turn):
+            return None
+        entries = all_of(partial(draft.entry, e) for e in draft.entries_of(name))
+    except CorruptLogError:
+        return None
+    return [first, *entries]
+
+
+def _obstacle(
+    draft: UnitOfWork,
+    group: Group | None,
+    histories: dict[str, Sequence[Event]],
+    wish: Wish,
+    seen: dict[str, int],
+) -> str | None:
+    """Why a group stays, in a word."""
+    if not group:
+        return "unreadable"
+    first, now = group[0], draft.now
+    if isinstance(first, Entry) and first.turn is not None:
+        return "of a turn"
+    if first.version != seen[first.stream]:
+        return "moved"
+    for state in group:
+        if state.open:
+            return "open"
+        if not rules.old_enough(state, wish.before, draft.sure_from):
+            return "young"
+        if rules.needs_person(state) and not wish.dead:
+            return "needs a person"
+        if wish.phases and state.phase not in wish.phases:
+            return "other status"
+        has_key = _key(histories[state.stream]) is not None
+        if has_key and not rules.key_is_over(state, now, draft.settings.dedupe_ms):
+            return "key"
+    return None
+
+
+def _take_out(
+    draft: UnitOfWork,
+    chosen: Sequence[Entry | Turn],
+    histories: dict[str, Sequence[Event]],
+    said: Callable[..., t.Pruned],
+) -> int:
+    names = [state.stream for state in chosen]
+    records = [r for name in names for r in draft.below.records(name)]
+    records.sort(key=_position)
+    counts = _counts([summarize(state) for state in chosen])
+    events = sum(record.count for record in records)
+    keys = [k for name in names if (k := _key(histories[name])) is not None]
+    event = said(
+        streams=len(names),
+        events=events,
+        records=len(records),
+        digest=pruned_digest(records),
+        counts=tuple(map(_told, counts)),
+    )
+    draft.emit(STORE, event)
+    position = draft.place(STORE)
+    draft.prune = Prune(by=position, streams=names, keys=keys, counts=counts)
+    draft.below = cast("View", _Without(draft.below, names, keys))
+    return events
+
+
+def _position(record: Record) -> int:
+    return record.position
+
+
+def _counts(summaries: Sequence[Summary]) -> list[Count]:
+    found = Counter(_values(s) for s in summaries if s.lane is not None)
+    return [Count(values, count) for values, count in found.items()]
+
+
+def _values(s: Summary) -> tuple[int | str, ...]:
+    place = "/".join(f"{s.lane}//".split("/")[:2])
+    known: dict[str, int | str] = {
+        "hour": s.created // _HOUR_MS,
+        "family": s.stream.partition(":")[0],
+        "place": place,
+        "kind": s.kind or "",
+        "phase": s.phase,
+        "reason": s.reason or "",
+        "failure": s.failure or "",
+    }
+    return tuple(known[name] for name in COUNT_BY)
+
+
+def _told(count: Count) -> t.PrunedCount:
+    facts: dict[str, Any] = dict(zip(COUNT_BY, count.values, strict=True))
+    words = {name: _plain(value) for name, value in facts.items()}
+    return t.PrunedCount(count=count.count, **words)
+
+
+def _plain(value: Any) -> Any:
+    """An empty text becomes the default itself, which is left out of the bytes."""
+    return value or "" if isinstance(value, str) else value
+
+
+def _key(history: Sequence[Event]) -> str | None:
+    """The dedupe key that a stream holds."""
+    match history[0]:
+        case t.Accepted() | t.Dead() as first:
+            return _inbound(first)
+        case o.Queued(key=str() as key, turn=None):
+            return outbound_key(key)
+        case _:
+            return None
+
+
+def _inbound(event: t.Accepted | t.Dead) -> str | None:
+    parts = [event.channel, event.account]
+    if event.key is not None:
+        parts += ["", event.key]
+    elif not event.message_id or not event.conversation:
+        return None
+    else:
+        parts += [event.conversation, event.message_id, event.event]
+        parts += [] if event.revision is None else [event.revision]
+    tail = f"//{event.copy}" if isinstance(event, t.Dead) and event.copy else ""
+    return f"in:{'/'.join(escape(part) for part in parts)}{tail}"
+
+
+class _Without:
+    """What a commit reads after it has pruned: the streams and keys are not there."""
+
+    def __init__(
+        self, below: View, streams: Sequence[str], keys: Sequence[str]
+    ) -> None:
+        self._below, self._streams, self._keys = below, {*streams}, {*keys}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def state(self, stream: str) -> State | None:
+        return None if stream in self._streams else self._below.state(stream)
+
+    def lookup(self, key: str) -> str | None:
+        return None if key in self._keys else self._below.lookup(key)

@@ -1,0 +1,178 @@
+"""Pruning: by a call, or by the worker itself as its settings say (specs/keep.md).
+
+Whoever asks reads the store for candidates and hands their names to the owner, a few at
+a time; the owner decides about each group once more, and takes them out in one commit.
+So messages pass between two batches, and a death between two loses nothing.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+
+from turnfold._decide import pruning
+from turnfold._log.ids import ENTRY, TURN
+from turnfold.api.commands import Commands
+from turnfold.enums import Phase, TurnPhase
+from turnfold.errors import (
+    InvalidInputError,
+    NotOpenError,
+    StoreError,
+    UsageError,
+)
+from turnfold.messages import check_id, check_ms, check_text
+from turnfold.ports.store import Keeping, Listing, Store, Summary, summary_pages
+
+_LOG = logging.getLogger("turnfold")
+BATCH = 50  # turns with their entries, in one commit
+_EVERY_S = 3_600.0
+_FIRST_S = 60.0  # after a start there is other work
+_PAUSE_S = 0.05  # between two batches of the worker's own
+_PHASES = frozenset([*(p for p in Phase if p.closed), *TurnPhase])
+
+
+@frozen(kw_only=True)
+class Pruning:
+    """What has been pruned so far. `left`: how many turns, and entries without one, were
+    old enough and stayed, by the reason."""
+
+    streams: int = 0
+    events: int = 0
+    left: Mapping[str, int] = {}
+
+
+@frozen
+class Archived:
+    """What an archive holds. `digest`: SHA-256 of its file. `versions`: of each of its
+    streams, by name."""
+
+    digest: str
+    versions: Mapping[str, int]
+
+
+class Keeps(Commands):
+    """The part of a Kernel that keeps its store small."""
+
+    async def prune(
+        self,
+        *,
+        older_ms: int,
+        by: str,
+        why: str = "",
+        statuses: Sequence[str] = (),
+        dead: bool = False,
+        archived: Archived | None = None,
+        batch: int = BATCH,
+        tell: Callable[[Pruning], None] | None = None,
+    ) -> Pruning:
+        """Take turns and entries out of the log that are over and have not moved for
+        `older_ms`. A turn goes with all its entries. What waits for a person stays
+        unless `dead`; what has a dedupe key inside `Settings.dedupe_ms` stays.
+
+        `statuses`: only those with one of these phases. `archived`: only what is in that
+        archive, as it is there. `batch`: turns in one commit. `tell` hears of the
+        progress. Doing it again goes on where it ended.
+        """
+        said = {"by": check_id("by", by), "why": check_text("why", why)}
+        check_ms("older_ms", older_ms)
+        check_ms("batch", batch, least=1)
+        odd = [word for word in statuses if word not in _PHASES]
+        if odd:
+            problem = f"{odd[0]!r:.80} is none of {', '.join(sorted(_PHASES))}"
+            raise InvalidInputError(field="statuses", problem=problem)
+        self._check_keeping()
+        wish = {"older_ms": older_ms, "phases": list(statuses), "dead": dead, **said}
+        wish["archive"] = None if archived is None else archived.digest
+        done = Pruning()
+        async for names in self._batches(older_ms, archived, batch):
+            done = _sum(done, await self._prune(names, wish))
+            if tell is not None:
+                tell(done)
+        return done
+
+    def _check_keeping(self) -> None:
+        if not isinstance(self.store.maintenance, Keeping):
+            problem = "this kind of store cannot be pruned"
+            raise InvalidInputError(field="store", problem=problem)
+
+    async def _prune(self, names: list[list[Any]], wish: dict[str, Any]) -> Any:
+        arguments = {"names": names, **wish}
+        decision = partial(pruning.prune, stream="store", **arguments)
+        return await self._do(decision, "prune", "store", arguments)
+
+    async def _batches(
+        self, older_ms: int, archived: Archived | None, batch: int
+    ) -> AsyncIterator[list[list[Any]]]:
+        """Names with versions. The owner knows best what time it is: this is a guess."""
+        names: list[list[Any]] = []
+        last = await self.store.last()
+        now = max(self._clock.now(), 0 if last is None else last.at)
+        async for summary in candidates(self.store, now - older_ms):
+            if archived is not None and not _is_in(archived, summary):
+                continue
+            names.append([summary.stream, summary.version])
+            if len(names) >= batch:
+                yield names
+                names = []
+        if names:
+            yield names
+
+    async def prune_for_ever(self) -> None:
+        """The worker's own pruning, by its settings."""
+        settings = self.settings
+        if settings.prune_after_ms is None or settings.archive_first:
+            return
+        await asyncio.sleep(_FIRST_S)
+        while True:
+            try:
+                await self._prune_now(settings.prune_after_ms)
+            except NotOpenError:
+                return
+            except (StoreError, UsageError) as exc:
+                _LOG.warning("pruning %s ended early: %s", self.store.address, exc)
+            await asyncio.sleep(_EVERY_S)
+
+    async def _prune_now(self, older_ms: int) -> None:
+        done = Pruning()
+        wish = {
+            "older_ms": older_ms,
+            "dead": self.settings.prune_dead,
+            "by": "settings",
+        }
+        async for names in self._batches(older_ms, None, BATCH):
+            done = _sum(done, await self._prune(names, wish))
+            await asyncio.sleep(_PAUSE_S)
+        if done.streams:
+            _LOG.info(
+                "pruned %s streams with %s events from %s",
+                done.streams,
+                done.events,
+                self.store.address,
+                extra={"streams": done.streams, "events": done.events},
+            )
+
+
+def _is_in(archived: Archived, summary: Summary) -> bool:
+    return archived.versions.get(summary.stream) == summary.version
+
+
+def _sum(done: Pruning, more: Mapping[str, Any]) -> Pruning:
+    return Pruning(
+        streams=done.streams + more["streams"],
+        events=done.events + more["events"],
+        left=dict(Counter(done.left) + Counter(more["left"])),
+    )
+
+
+async def candidates(store: Store, before: int) -> AsyncIterator[Summary]:
+    """Turns, and entries without a turn, that are over and began before, newest first."""
+    for prefix in (TURN, ENTRY):
+        listing = Listing(prefix=prefix, open=False, until=before)
+        async for page in summary_pages(store, listing):
+            for summary in page:
+                if summary.parent is None and summary.updated < before:
+                    yield summary

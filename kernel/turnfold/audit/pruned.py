@@ -1,0 +1,80 @@
+"""Records that are gone, held against the events that say so (`store.pruned`).
+
+A record that was pruned leaves its position and hash, and the position of the record
+that took it out. That one names all of its set by one digest. So nothing can leave the
+log, or be put in place of what left it, without an event that fits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+from turnfold._log.canonical import Record
+from turnfold._log.events import Pruned
+from turnfold.audit.findings import Findings, Rule
+from turnfold.ports.store import COUNT_BY, Count
+
+
+class _Set:
+    def __init__(self) -> None:
+        self.digest, self.records, self.first = sha256(), 0, 0
+
+
+class PrunedRecords:
+    """`gone` each record that is pruned, `said` each event; then `end`. `counts`: what
+    the events say was there."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._sets: dict[int, _Set] = {}  # by the position of their event
+        self._said: dict[int, Pruned] = {}
+        self.counts: Counter[tuple[int | str, ...]] = Counter()
+
+    @property
+    def any(self) -> bool:
+        """Has anything been pruned?"""
+        return bool(self._said)
+
+    def gone(self, record: Record) -> None:
+        found = self._sets.setdefault(record.version, _Set())
+        found.digest.update(record.position.to_bytes(8, "big") + record.hash)
+        found.records += 1
+        found.first = found.first or record.position
+
+    def said(self, position: int, event: Pruned) -> None:
+        if position in self._said:
+            text = "two events of one record prune: which took what?"
+            self._findings.add(Rule.PRUNED, text, position, "store")
+        self._said[position] = event
+        for row in event.counts:
+            values = tuple(getattr(row, name) for name in COUNT_BY)
+            self.counts[values] += row.count
+
+    def end(self) -> None:
+        for position, found in self._sets.items():
+            if position not in self._said:
+                text = f"{found.records} records are gone, and no event says that {position} pruned them"
+                self._findings.add(Rule.PRUNED, text, found.first)
+        for position, event in self._said.items():
+            text = _wrong(event, self._sets.get(position) or _Set())
+            if text is not None:
+                self._findings.add(Rule.PRUNED, text, position, "store")
+
+    def compare(self, kept: Iterable[Count]) -> None:
+        """The counts of a store with those of its log."""
+        left: Any = Counter(self.counts)
+        left.subtract({count.values: count.count for count in kept})
+        odd = [values for values, count in left.items() if count]
+        if odd:
+            shown = dict(zip(COUNT_BY, odd[0], strict=True))
+            text = f"the counts of pruned streams are not those of the log: {shown}"
+            self._findings.add(Rule.PROJECTION, text)
+
+
+def _wrong(event: Pruned, found: _Set) -> str | None:
+    if found.records != event.records:
+        return f"it pruned {event.records} records, and {found.records} are gone by it"
+    if found.digest.hexdigest() != event.digest:
+        return "the records that are gone by it are not those that it pruned"
+    return None
