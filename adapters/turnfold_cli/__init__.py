@@ -50,6 +50,10 @@ COMMANDS = MappingProxyType(
         "redact": ("act", "redact", "Erase texts and files of what is over."),
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "certify": ("certify", "certify", "Say that the worker's host is dead."),
+        "prune": ("prune", "prune", "Take old turns and entries out of the store."),
+        "size": ("size", "size", "What takes the room."),
+        "backup": ("backup", "backup", "Copy the store while its gateway runs."),
+        "restore": ("restore", "restore", "Put a backup in the place of the store."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
         "health": ("health", "health", "Does it make progress? For probes."),
         "import": ("import_", "import_", "Take in the queue of another gateway."),
@@ -63,8 +67,8 @@ COMMANDS = MappingProxyType(
 _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
-Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, restored
-certify and import change a store.
+Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, prune,
+restore, restored, certify and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

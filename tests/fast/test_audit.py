@@ -711,6 +711,7 @@ IN_A_STORE = {
     Rule.MARK,
     Rule.FILE,
     Rule.SETTLED,
+    Rule.PRUNED,  # tests/contract/test_pruned_audit.py
 }  # tests/contract/test_audit_store.py
 
 

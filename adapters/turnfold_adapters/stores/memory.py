@@ -370,8 +370,10 @@ def _version(records: Sequence[Record]) -> int:
 
 def _new_keys(disk: MemoryDisk, write: Write, streams: _Streams) -> dict[str, str]:
     new: dict[str, str] = {}
+    gone = () if write.prune is None else write.prune.keys
     for key, stream in write.keys:
-        holder = new.get(key) or disk.keys.get(key) or _promised(disk, write, key)
+        kept = None if key in gone else disk.keys.get(key)
+        holder = new.get(key) or kept or _promised(disk, write, key)
         if holder is not None:
             raise key_taken(key, holder, _version(streams.get(holder, ())))
         if stream not in streams:

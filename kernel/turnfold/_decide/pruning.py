@@ -35,11 +35,14 @@ Group = Sequence[Entry | Turn]  # a turn with its entries, or an entry without a
 @frozen(kw_only=True)
 class Wish:
     """`before`: they have not moved since, log ms. `phases`: each stream of a group has
-    one of them; none is all. `dead`: dead letters that nobody has seen go, too."""
+    one of them; none is all. `dead`: dead letters that nobody has seen go, too. `sure`: a
+    person says that the clock is right."""
 
+    now: int
     before: int
     phases: frozenset[str] = frozenset()
     dead: bool = False
+    sure: bool = False
 
 
 def prune(
@@ -52,6 +55,7 @@ def prune(
     by: str | None = None,
     why: str = "",
     archive: str | None = None,
+    sure: bool = False,
 ) -> dict[str, Any]:
     """Prune those of some turns and entries that may go. `names`: each with the version
     that the caller has seen. `archive`: names the one that they are in. Returns how many streams and events went, and how many
@@ -62,7 +66,14 @@ def prune(
     if draft.settings.archive_first and archive is None:
         why = "the settings of its worker want an archive first"
         raise RuleBrokenError(stream=stream, rule="archive_first", why=why)
-    wish = Wish(before=draft.now - older_ms, phases=frozenset(phases), dead=dead)
+    now = max(draft.now, draft.wall) if sure else draft.now
+    wish = Wish(
+        now=now,
+        before=now - older_ms,
+        phases=frozenset(phases),
+        dead=dead,
+        sure=sure,
+    )
     groups = all_of(partial(_group, draft, name) for name, _ in names)
     seen: dict[str, int] = dict(map(tuple, names))
     left: Counter[str] = Counter()
@@ -115,24 +126,32 @@ def _obstacle(
     """Why a group stays, in a word."""
     if not group:
         return "unreadable"
-    first, now = group[0], draft.now
+    first = group[0]
     if isinstance(first, Entry) and first.turn is not None:
         return "of a turn"
     if first.version != seen[first.stream]:
         return "moved"
-    for state in group:
-        if state.open:
-            return "open"
-        if not rules.old_enough(state, wish.before, draft.sure_from):
-            return "young"
-        if rules.needs_person(state) and not wish.dead:
-            return "needs a person"
-        if wish.phases and state.phase not in wish.phases:
-            return "other status"
-        has_key = _key(histories[state.stream]) is not None
-        if has_key and not rules.key_is_over(state, now, draft.settings.dedupe_ms):
-            return "key"
-    return None
+    found = (_part(draft, state, histories[state.stream], wish) for state in group)
+    return next(filter(None, found), None)
+
+
+def _part(
+    draft: UnitOfWork, state: Entry | Turn, history: Sequence[Event], wish: Wish
+) -> str | None:
+    if state.open:
+        return "open"
+    if not (wish.sure or rules.age_is_sure(state, draft.sure_from)):
+        return "clock"
+    if not rules.old_enough(state, wish.before):
+        return "young"
+    if rules.needs_person(state) and not wish.dead:
+        return "needs a person"
+    if wish.phases and state.phase not in wish.phases:
+        return "other status"
+    if _key(history) is None:
+        return None
+    over = rules.key_is_over(state, wish.now, draft.settings.dedupe_ms)
+    return None if over else "key"
 
 
 def _take_out(
@@ -155,7 +174,7 @@ def _take_out(
         counts=tuple(map(_told, counts)),
     )
     draft.emit(STORE, event)
-    position = draft.place(STORE)
+    position = next(r.position for r in draft.records() if r.stream == STORE)
     draft.prune = Prune(by=position, streams=names, keys=keys, counts=counts)
     draft.below = cast("View", _Without(draft.below, names, keys))
     return events

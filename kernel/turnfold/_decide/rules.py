@@ -335,9 +335,14 @@ def nothing_seen(entry: Entry) -> bool:
 # --- what may leave the log (pruning.py) ---
 
 
-def old_enough(state: Entry | Turn, before: int, sure_from: int) -> bool:
-    """Its age counts only where its time can be compared with the time now."""
-    return sure_from <= state.updated < before
+def age_is_sure(state: Entry | Turn, sure_from: int) -> bool:
+    """Its time can be compared with the time now."""
+    return state.updated >= sure_from
+
+
+def old_enough(state: Entry | Turn, before: int) -> bool:
+    """It has not moved since."""
+    return state.updated < before
 
 
 def needs_person(state: Entry | Turn) -> bool:

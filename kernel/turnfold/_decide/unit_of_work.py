@@ -548,10 +548,6 @@ class UnitOfWork:
         self.erased += [place_of(stream, ref) for ref in refs]
         self.made += len(refs)
 
-    def place(self, stream: str) -> int:
-        """The position of the record that this commit writes for a stream."""
-        return self._places[stream]
-
     def key(self, name: str, stream: str) -> None:
         self.keys[name] = stream
         self.made += 1

@@ -383,15 +383,25 @@ class Commands(Stopping):
         decision = partial(operator.bounce, stream=stream, **arguments)
         await self._do(decision, "bounce", stream, arguments)
 
-    async def declare_restored(self, *, by: str, why: str = "") -> bool:
+    async def declare_restored(
+        self, *, by: str, why: str = "", wait: bool = True
+    ) -> bool:
         """Say that the store is a restored copy, also where it cannot notice that, as
         when its side files were copied with it: every open entry is parked or in doubt,
         every open turn is held. Do it before the worker of the copy starts; attempts
         and runs that are under way go on. `by` and `why`: for the log. True if it is
-        done, False if it waits in the inbox: the next worker does it first."""
+        done, False if it waits in the inbox: the next worker does it first. `wait`: False
+        leaves it there at once."""
         said: dict[str, Any] = {"by": check_id("by", by)}
         said["why"] = check_text("why", why)
         decision = partial(operator.declared, stream="store", **said)
+        if not (wait or self.working):
+            at, name = self._clock.wall_now(), self._new_id()
+            command = inbox.act_command(
+                inbox.DECLARE, name, "store", at, answer=False, **said
+            )
+            await self._mailbox.post(command)
+            return False
         try:
             await self._do(decision, inbox.DECLARE, "store", said)
         except RequestedError:

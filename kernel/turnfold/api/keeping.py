@@ -66,6 +66,7 @@ class Keeps(Commands):
         statuses: Sequence[str] = (),
         dead: bool = False,
         archived: Archived | None = None,
+        clock_is_right: bool = False,
         batch: int = BATCH,
         tell: Callable[[Pruning], None] | None = None,
     ) -> Pruning:
@@ -74,7 +75,8 @@ class Keeps(Commands):
         unless `dead`; what has a dedupe key inside `Settings.dedupe_ms` stays.
 
         `statuses`: only those with one of these phases. `archived`: only what is in that
-        archive, as it is there. `batch`: turns in one commit. `tell` hears of the
+        archive, as it is there. `clock_is_right`: a person says so; otherwise nothing goes
+        while the clock is not trusted. `batch`: turns in one commit. `tell` hears of the
         progress. Doing it again goes on where it ended.
         """
         said = {"by": check_id("by", by), "why": check_text("why", why)}
@@ -86,6 +88,7 @@ class Keeps(Commands):
             raise InvalidInputError(field="statuses", problem=problem)
         self._check_keeping()
         wish = {"older_ms": older_ms, "phases": list(statuses), "dead": dead, **said}
+        wish["sure"] = clock_is_right
         wish["archive"] = None if archived is None else archived.digest
         done = Pruning()
         async for names in self._batches(older_ms, archived, batch):
@@ -110,7 +113,8 @@ class Keeps(Commands):
         """Names with versions. The owner knows best what time it is: this is a guess."""
         names: list[list[Any]] = []
         last = await self.store.last()
-        now = max(self._clock.now(), 0 if last is None else last.at)
+        known = (self._clock.now(), self._clock.wall_now())
+        now = max(*known, 0 if last is None else last.at)
         async for summary in candidates(self.store, now - older_ms):
             if archived is not None and not _is_in(archived, summary):
                 continue

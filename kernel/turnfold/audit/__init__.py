@@ -20,7 +20,7 @@ from turnfold._log.canonical import Head, Record
 from turnfold.audit.auditor import Auditor, walk
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Made, Report, Rule, unchecked
-from turnfold.audit.side_checks import compare, note_counts, note_integrity, note_mark
+from turnfold.audit.side_checks import compare, note_database, note_mark
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Store
@@ -115,9 +115,8 @@ async def audit_store(
         await note_mark(auditor, mark, does)
     if facts is not None:
         await compare(auditor, store, facts)
-        await note_counts(auditor, does)
-    if does is not None and integrity:
-        await note_integrity(auditor, does)
+    if does is not None:
+        await note_database(auditor, does, whole=integrity)
     made = Made(
         store=beside,
         bodies=bodies,

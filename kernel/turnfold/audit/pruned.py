@@ -20,6 +20,11 @@ class _Set:
     def __init__(self) -> None:
         self.digest, self.records, self.first = sha256(), 0, 0
 
+    def add(self, record: Record) -> None:
+        self.digest.update(record.position.to_bytes(8, "big") + record.hash)
+        self.records += 1
+        self.first = self.first or record.position
+
 
 class PrunedRecords:
     """`gone` each record that is pruned, `said` each event; then `end`. `counts`: what
@@ -37,10 +42,7 @@ class PrunedRecords:
         return bool(self._said)
 
     def gone(self, record: Record) -> None:
-        found = self._sets.setdefault(record.version, _Set())
-        found.digest.update(record.position.to_bytes(8, "big") + record.hash)
-        found.records += 1
-        found.first = found.first or record.position
+        self._sets.setdefault(record.version, _Set()).add(record)
 
     def said(self, position: int, event: Pruned) -> None:
         if position in self._said:
@@ -54,12 +56,14 @@ class PrunedRecords:
     def end(self) -> None:
         for position, found in self._sets.items():
             if position not in self._said:
-                text = f"{found.records} records are gone, and no event says that {position} pruned them"
+                text = (
+                    f"{found.records} records are gone by {position}, which pruned none"
+                )
                 self._findings.add(Rule.PRUNED, text, found.first)
         for position, event in self._said.items():
-            text = _wrong(event, self._sets.get(position) or _Set())
-            if text is not None:
-                self._findings.add(Rule.PRUNED, text, position, "store")
+            wrong = _wrong(event, self._sets.get(position) or _Set())
+            if wrong is not None:
+                self._findings.add(Rule.PRUNED, wrong, position, "store")
 
     def compare(self, kept: Iterable[Count]) -> None:
         """The counts of a store with those of its log."""

@@ -109,10 +109,13 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
         auditor.findings.add(Rule.MARK, text)
 
 
-async def note_counts(auditor: Auditor, does: Maintenance | None) -> None:
-    """Hold what a store counts of pruned streams against the events that pruned them."""
+async def note_database(auditor: Auditor, does: Maintenance, *, whole: bool) -> None:
+    """Hold what a store counts of pruned streams against the events that pruned them;
+    `whole`: ask the database for the faults of its files, too."""
     if isinstance(does, Keeping):
         auditor.pruned.compare(await does.pruned())
+    if whole:
+        await note_integrity(auditor, does)
 
 
 async def note_integrity(auditor: Auditor, does: Maintenance) -> None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from turnfold._log.canonical import BLANK
 from turnfold.errors import ConflictError, InvalidInputError
-from turnfold.ports.store import Body, BodyRef, Head, Listing, Store, Watermark
+from turnfold.ports.store import (
+    Body,
+    BodyRef,
+    Count,
+    Head,
+    Keeping,
+    Listing,
+    Prune,
+    Store,
+    Wanted,
+    Watermark,
+    tombstone,
+)
 from turnfold_model.checks.store_kit import (
     Place,
     attempt,
@@ -163,6 +175,59 @@ async def a_store_knows_the_heads_that_it_had(place: Place) -> None:
     same(await upkeep(store).contains_head(BLANK), True, "the beginning")
 
 
+async def what_is_pruned_leaves_its_hashes(place: Place) -> None:
+    """Whole streams go, with summaries, bodies and keys; the heads stay known."""
+    store = await place.store()
+    does = store.maintenance
+    if not isinstance(does, Keeping):
+        return
+    await put(store, "turn:t", "entry:a")
+    bodies = [body("entry:a", 0, noise(500)), body("turn:t", 0, noise(200_000))]
+    await write(store, bodies=bodies, keys=[("k", "turn:t"), ("l", "entry:a")])
+    await put(store, "entry:a", "entry:b")
+    log, head = await whole_log(store), await head_of(store)
+    count = Count((1, "entry", "t/a", "final", "delivered", "", ""), 2)
+    prune = Prune(by=5, streams=["entry:a", "turn:t"], keys=["k", "l"], counts=[count])
+    said = record(5, "store", 1)
+    wrong = Prune(by=5, streams=["entry:none"])
+    with refused(InvalidInputError, what="a prune of a stream that is not there"):
+        await attempt(store, records=[said], prune=wrong)
+    same(await whole_log(store), log, "the log after a prune that was refused")
+    again = record(6, "entry:b", 2)
+    await write(store, records=[said, again], prune=prune, keys=[("k", "entry:b")])
+    for _ in range(2):
+        gone = [tombstone(r.position, r.hash, 5) for r in log[:3]]
+        same(await whole_log(store), [*gone, log[3], said, again], "the log")
+        true(await _contains(store, head), "the head before the prune")
+        await _all_gone(store, bodies)
+        wanted = Wanted(
+            streams=frozenset(("entry:a",)),
+            summaries=frozenset(("turn:t",)),
+            keys=frozenset(("k", "l")),
+        )
+        found = await store.fetch(wanted)
+        same(list(found.streams["entry:a"]), [], "a pruned stream")
+        same(found.summaries["turn:t"], None, "its summary")
+        same(dict(found.keys), {"k": "entry:b", "l": None}, "the keys")
+        same(list(await _keeping(store).pruned()), [count], "the counts")
+        entries = Listing(prefix="entry:", phases=("delivered",))
+        counts = await store.count(entries, ("place",))
+        same(list(counts), [Count(("t/a",), 2)], "a count")
+        while not await _keeping(store).reclaim():
+            pass
+        store = await place.reopened(store)
+
+
+def _keeping(store: Store) -> Keeping:
+    does = store.maintenance
+    assert isinstance(does, Keeping)  # noqa: S101  asked before
+    return does
+
+
+async def _contains(store: Store, head: Head) -> bool:
+    return await upkeep(store).contains_head(head)
+
+
 async def _bodies(store: Store) -> list[Body]:
     bodies = [body("entry:a", number, noise(size)) for number, size in enumerate(SIZES)]
     await write(store, records=[record(1, "entry:a", 1)], bodies=bodies)
@@ -196,4 +261,5 @@ CHECKS = (
     summaries_can_be_rebuilt,
     a_watermark_remembers_the_head,
     a_store_knows_the_heads_that_it_had,
+    what_is_pruned_leaves_its_hashes,
 )

@@ -14,6 +14,7 @@ from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.importing import IMPORTING
 from turnfold_model.mutants.inbound import INBOUND
+from turnfold_model.mutants.keeping import KEEPING
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
@@ -454,4 +455,5 @@ MUTANTS: Final = (
     *SENDING,
     *BUSY,
     *STORE,
+    *KEEPING,
 )

@@ -265,7 +265,7 @@ def audit(events: Iterable[Record], **options: Any) -> Iterator[Violation]:
 def as_events(record: Any) -> Iterator[Record]:
     """The events of a stored record, with its fields as attributes and `events` as JSON
     bytes."""
-    if record.pruned:
+    if not record.stream:
         facts = {"position": record.position, "by": record.version}
         yield {**facts, "hash": record.hash, "kind": PRUNED, "stream": ""}
         return

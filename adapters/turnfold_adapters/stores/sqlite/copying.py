@@ -44,12 +44,11 @@ def copy(conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell) ->
     if there:
         raise DiskError(path=str(there[0]), problem="it is there already")
     try:
-        for path in sides(part):
-            _remove(path)
+        clear(part)
         make_private(str(part))
         places = _pages(conn, part, tell)
         _bodies(folder, places, part)
-        _into_place(part, target)
+        into_place(part, target)
     except apsw.Error as exc:
         raise typed_error(exc, str(target)) from exc
     except OSError as exc:
@@ -114,13 +113,37 @@ def _erase(part: Path, places: list[int]) -> None:
         conn.close()
 
 
-def _into_place(part: Path, target: Path) -> None:
-    _sync(part)
-    left = [path for path in sides(part) if path.exists() and path != part]
-    for path in left:  # the folder of bodies; SQLite has left nothing else
-        path.replace(target.with_name(target.name + path.name[len(part.name) :]))
-    part.replace(target)
+def into_place(staged: Path, target: Path) -> None:
+    """Give a finished store the name under which it is looked for, the database last.
+    Nothing else may be there. Raises OSError."""
+    _sync(staged)
+    for path in [path for path in sides(staged) if path.exists() and path != staged]:
+        path.replace(target.with_name(target.name + path.name[len(staged.name) :]))
+    staged.replace(target)
     sync_folder(target.parent)
+
+
+def clear(staged: Path) -> None:
+    """Take away what an earlier try left behind under a name of ours."""
+    for path in (*sides(staged), *_helpers(staged)):
+        _remove(path)
+
+
+def _helpers(path: Path) -> Iterator[Path]:
+    yield from (path.with_name(f"{path.name}.{name}") for name in ("mark", "worker"))
+
+
+def move_away(path: Path, aside: Path) -> None:
+    """The store at a path gets another name, the database last: a later call goes on
+    where a crash ended this one. Raises DiskError where both names are taken."""
+    for old in (*[p for p in sides(path) if p != path], path):
+        new = aside.with_name(aside.name + old.name[len(path.name) :])
+        if not old.exists():
+            continue
+        if new.exists():
+            raise DiskError(path=str(new), problem="it is there already; move it away")
+        old.replace(new)
+    sync_folder(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,76 @@
+"""What `backup`, `restore` and `copy` share: a copy is made under another name, checked,
+and only then found under its own."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import Progress
+
+from turnfold.audit import Report, audit_store
+from turnfold.ports.store import Keeping, Store
+from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides
+from turnfold_cli import FOUND, USAGE
+from turnfold_cli.common import RefusedError, opened
+from turnfold_cli.output import console
+
+Tell = Callable[[int, int], None]
+
+
+def free(target: Path) -> None:
+    """Raises RefusedError if something is at this path, or its folder is not there."""
+    if not target.parent.is_dir():
+        raise RefusedError(f"{target.parent} is no folder", USAGE)
+    for path in sides(target):
+        if path.exists():
+            raise RefusedError(f"{path} is there already", USAGE)
+
+
+def staged(target: Path, what: str) -> Path:
+    """The name of a copy that is not ready yet; what a crash left there goes."""
+    path = target.with_name(f"{target.name}.{what}")
+    clear(path)
+    return path
+
+
+async def copied(address: str, target: Path, **how: bool) -> None:
+    async with opened(address) as store:
+        does = keeping(store)
+        with progress("pages") as tell:
+            await does.copy(target, tell, **how)
+
+
+def keeping(store: Store) -> Keeping:
+    does = store.maintenance
+    if not isinstance(does, Keeping):
+        raise RefusedError(f"{store.address}: this kind of store has no copies", USAGE)
+    return does
+
+
+async def checked(path: Path) -> Report:
+    """Raises RefusedError if the copy breaks a rule."""
+    async with opened(str(path)) as store:
+        report = await audit_store(store)
+    if report.first is not None:
+        text = f"the copy at {path} breaks a rule: {report.first}"
+        raise RefusedError(text, FOUND, "audit")
+    return report
+
+
+def place(path: Path, target: Path) -> None:
+    try:
+        into_place(path, target)
+    except OSError as exc:
+        raise RefusedError(f"{target}: {exc.strerror}", USAGE) from exc
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Tell]:
+    """A bar on stderr, if somebody is looking at it."""
+    if not sys.stderr.isatty():
+        yield lambda done, whole: None  # noqa: ARG005  nobody looks
+        return
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, whole: bar.update(task, completed=done, total=whole)

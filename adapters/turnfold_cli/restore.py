@@ -1,0 +1,95 @@
+"""`turnfold restore`: a backup takes the place of a store, and says that it is one."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from turnfold import Kernel
+from turnfold.errors import StoreError
+from turnfold.ports.store import store_at
+from turnfold_adapters.stores.sqlite.connection import resolve
+from turnfold_adapters.stores.sqlite.copying import move_away
+from turnfold_cli import USAGE
+from turnfold_cli.act import By, Why, named
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    RefusedError,
+    StorePath,
+    answering,
+)
+from turnfold_cli.keep import checked, copied, free, place, staged
+from turnfold_cli.output import clean, console, say_json
+
+Source = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A backup (`turnfold backup`).")
+]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Keep the store that is there as STORE.replaced."),
+]
+
+
+def restore(
+    source: Source,
+    replace: Replace = False,
+    by: By = None,
+    why: Why = "",
+    store: StorePath = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Put a copy of a backup in the place of the store. The copy is audited first, and
+    it says that it is a restored one: its worker holds everything that was open."""
+    with answering(as_json=as_json):
+        person, target = by or named(), Path(resolve(store))
+        if not (replace and target.exists()):
+            free(target)
+        asyncio.run(_restored(source, target, person, why, replace=replace))
+        if as_json:
+            say_json({"act": "restored", "by": person, "store": str(target)})
+            return
+        screen = console()
+        screen.print(clean(f"{target} is {source} now, declared restored by {person}"))
+        screen.print("next: start the gateway; what was open waits for a person")
+        screen.print("see: turnfold list --parked; turnfold turns --held")
+
+
+async def _restored(
+    source: Path, target: Path, person: str, why: str, *, replace: bool
+) -> None:
+    if replace:
+        await _nobody_works(target)
+    new = staged(target, "restoring")
+    await copied(str(source), new)
+    await checked(new)
+    async with Kernel(str(new), work=False) as kernel:
+        await kernel.declare_restored(by=person, why=why, wait=False)
+    _tidy(new)
+    if replace:
+        move_away(target, target.with_name(f"{target.name}.replaced"))
+    place(new, target)
+
+
+async def _nobody_works(target: Path) -> None:
+    """Raises RefusedError while a worker has the store; its log goes into its file."""
+    with suppress(StoreError):  # a damaged one is moved as it is
+        store = store_at(str(target))
+        await store.open(read_only=True)  # never makes one
+        await store.close()
+        await store.open()
+        try:
+            owner = await store.ownership().take()
+            alive = owner is None
+        finally:
+            await store.close()
+        if alive:
+            raise RefusedError(f"a worker has {target}: stop its gateway first", USAGE)
+
+
+def _tidy(path: Path) -> None:
+    """Its helpers stay behind: a mark of the copy would speak for another file."""
+    for name in ("mark", "worker"):
+        path.with_name(f"{path.name}.{name}").unlink(missing_ok=True)

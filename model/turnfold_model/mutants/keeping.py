@@ -1,0 +1,133 @@
+"""Mutants of pruning and of copies: what must stay, and what the log must say."""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Edit, Mutant, one
+
+_PRUNE = "test:contract/test_pruning.py"
+_AUDIT = "test:contract/test_pruned_audit.py"
+_ROOM = "test:contract/test_pruned_room.py"
+_D = "turnfold._decide.pruning"
+_R = "turnfold._decide.rules"
+_S = "turnfold_adapters.stores.sqlite.pruning"
+
+
+def _stays(name: str, old: str, killer: str) -> Mutant:
+    """A reason to leave a group where it is, taken out."""
+    where = f"{_D}:{'_part' if 'state.' in old else '_obstacle'}"
+    return one(name, "guard", where, old, "if False:", f"{_PRUNE}::{killer}")
+
+
+KEEPING: Final = (
+    _stays("a live stream is pruned", "if state.open:", "what_is_open_stays"),
+    _stays(
+        "an entry is pruned without its turn",
+        "if isinstance(first, Entry) and first.turn is not None:",
+        "never_goes_without",
+    ),
+    _stays(
+        "what has changed since it was seen is pruned",
+        "if first.version != seen[first.stream]:",
+        "changed_since_it_was_seen",
+    ),
+    _stays(
+        "every status is pruned",
+        "if wish.phases and state.phase not in wish.phases:",
+        "phases_that_were_asked_for",
+    ),
+    Mutant(
+        "what has moved lately is pruned",
+        "guard",
+        (Edit(f"{_R}:old_enough", "", "return True"),),
+        (f"{_PRUNE}::moved_lately",),
+    ),
+    Mutant(
+        "an age counts while the clock is not trusted",
+        "guard",
+        (Edit(f"{_R}:age_is_sure", "", "return True"),),
+        (f"{_PRUNE}::clock_is_not_trusted",),
+    ),
+    Mutant(
+        "a dead letter is pruned that nobody has seen",
+        "guard",
+        (Edit(f"{_R}:needs_person", "", "return False"),),
+        (f"{_PRUNE}::until_somebody_has_seen",),
+    ),
+    Mutant(
+        "a dedupe key is pruned inside its horizon",
+        "guard",
+        (Edit(f"{_R}:key_is_over", "", "return True"),),
+        (f"{_PRUNE}::inside_its_horizon",),
+    ),
+    one(
+        "the setting for an archive is ignored",
+        "guard",
+        f"{_D}:prune",
+        "if draft.settings.archive_first and archive is None:",
+        "if False:",
+        f"{_PRUNE}::asks_for_an_archive_first",
+    ),
+    one(
+        "one record says two prunes",
+        "guard",
+        f"{_D}:prune",
+        "if draft.prune is not None:",
+        "if False:",
+        f"{_PRUNE}::never_in_one_commit",
+    ),
+    one(
+        "a commit goes on with what it has pruned",
+        "decision",
+        f"{_D}:_take_out",
+        'draft.below = cast("View", _Without(draft.below, names, keys))',
+        "pass",
+        f"{_PRUNE}::act_in_the_same_commit",
+    ),
+    one(
+        "memory keeps the keys that a prune took out",
+        "recovery",
+        "turnfold._runtime.committer:Committer._finish",
+        "if draft.prune is not None:",
+        "if False:",
+        f"{_PRUNE}::go_with_their_entries",
+    ),
+    Mutant(
+        "records may vanish behind their hashes",
+        "guard",
+        (Edit("turnfold.audit.pruned:_wrong", "", "return None"),),
+        (f"{_AUDIT}::hidden_behind_hashes",),
+    ),
+    one(
+        "records may be gone by a record that prunes nothing",
+        "guard",
+        "turnfold.audit.pruned:PrunedRecords.end",
+        "if position not in self._said:",
+        "if False:",
+        f"{_AUDIT}::went_another_way",
+    ),
+    one(
+        "counts of pruned streams are believed",
+        "guard",
+        "turnfold.audit.pruned:PrunedRecords.compare",
+        "if odd:",
+        "if False:",
+        f"{_AUDIT}::not_those_of_the_log",
+    ),
+    one(
+        "bodies of pruned streams are deleted as they are",
+        "store",
+        f"{_S}:_bodies",
+        "conn.executemany(sql, [(place,) for place, _ in rows])",
+        'conn.executemany(f"DELETE FROM {table} WHERE {column} = ?", '
+        "[(place,) for place, _ in rows])",
+        f"{_ROOM}::no_file_holds",
+    ),
+    one(
+        "a pruned stream is forgotten by the counts",
+        "store",
+        f"{_S}:take_out",
+        "conn.executemany(_COUNT, rows)",
+        "pass",
+        f"{_PRUNE}::counts_by_channel",
+    ),
+)
