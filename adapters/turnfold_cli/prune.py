@@ -11,7 +11,7 @@ from turnfold import Kernel
 from turnfold.api.keeping import Pruning, candidates
 from turnfold.inspect.times import clock_of
 from turnfold_cli import USAGE
-from turnfold_cli.act import By, Why, named
+from turnfold_cli.acting import By, Why, named
 from turnfold_cli.common import (
     STORE,
     AsJson,
@@ -20,7 +20,7 @@ from turnfold_cli.common import (
     answering,
     opened,
 )
-from turnfold_cli.list_ import split
+from turnfold_cli.filters import split
 from turnfold_cli.output import clean, console, plain, say_json
 from turnfold_cli.times import length
 

@@ -13,7 +13,7 @@ from turnfold.ports.store import store_at
 from turnfold_adapters.stores.sqlite.connection import resolve
 from turnfold_adapters.stores.sqlite.copying import move_away
 from turnfold_cli import USAGE
-from turnfold_cli.act import By, Why, named
+from turnfold_cli.acting import By, Why, named
 from turnfold_cli.common import (
     STORE,
     AsJson,

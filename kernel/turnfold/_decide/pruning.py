@@ -148,7 +148,7 @@ def _part(
         return "needs a person"
     if wish.phases and state.phase not in wish.phases:
         return "other status"
-    if _key(history) is None:
+    if not _keys(history):
         return None
     over = rules.key_is_over(state, wish.now, draft.settings.dedupe_ms)
     return None if over else "key"
@@ -165,7 +165,7 @@ def _take_out(
     records.sort(key=_position)
     counts = _counts([summarize(state) for state in chosen])
     events = sum(record.count for record in records)
-    keys = [k for name in names if (k := _key(histories[name])) is not None]
+    keys = [key for name in names for key in _keys(histories[name])]
     event = said(
         streams=len(names),
         events=events,
@@ -214,25 +214,31 @@ def _plain(value: Any) -> Any:
     return value or "" if isinstance(value, str) else value
 
 
-def _key(history: Sequence[Event]) -> str | None:
-    """The dedupe key that a stream holds."""
-    match history[0]:
-        case t.Accepted() | t.Dead() as first:
-            return _inbound(first)
-        case o.Queued(key=str() as key, turn=None):
-            return outbound_key(key)
+def _keys(history: Sequence[Event]) -> list[str]:
+    """The dedupe keys that a stream holds."""
+    first = history[0]
+    match first:
+        case t.Accepted() | t.Dead():
+            messages = [
+                e for e in history if isinstance(e, t.Accepted | t.Dead | t.Joined)
+            ]
+            return [key for m in messages if (key := _inbound(first, m)) is not None]
+        case o.Queued(key=str() as key, turn=None) | o.Imported(key=str() as key):
+            return [outbound_key(key)]
         case _:
-            return None
+            return []
 
 
-def _inbound(event: t.Accepted | t.Dead) -> str | None:
-    parts = [event.channel, event.account]
+def _inbound(
+    place: t.Accepted | t.Dead, event: t.Accepted | t.Dead | t.Joined
+) -> str | None:
+    parts = [place.channel, place.account]
     if event.key is not None:
         parts += ["", event.key]
-    elif not event.message_id or not event.conversation:
+    elif not event.message_id or not place.conversation:
         return None
     else:
-        parts += [event.conversation, event.message_id, event.event]
+        parts += [place.conversation, event.message_id, event.event]
         parts += [] if event.revision is None else [event.revision]
     tail = f"//{event.copy}" if isinstance(event, t.Dead) and event.copy else ""
     return f"in:{'/'.join(escape(part) for part in parts)}{tail}"

@@ -353,5 +353,5 @@ def needs_person(state: Entry | Turn) -> bool:
 
 
 def key_is_over(state: Entry | Turn, now: int, dedupe_ms: int) -> bool:
-    """A platform does not bring this message again."""
-    return state.created <= now - dedupe_ms
+    """A platform brings none of its messages again, not even one that joined it late."""
+    return state.updated <= now - dedupe_ms
