@@ -18,7 +18,7 @@ from turnfold_adapters.channels.slack_content import (
     where,
     words_of,
 )
-from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_ours
+from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_news, is_ours
 from turnfold_adapters.text.html import text_escape
 
 case = pytest.mark.case
@@ -224,12 +224,44 @@ def test_two_events_of_one_gesture_have_one_key() -> None:
 
 
 def test_an_edit_names_the_message_and_its_revision() -> None:
-    inner = {**EVENT, "text": "hi!", "client_msg_id": "x-1"}
+    edited = {"user": "U1", "ts": "1700000009.000100"}
+    inner = {**EVENT, "text": "hi!", "client_msg_id": "x-1", "edited": edited}
     found = inbound_of(
-        body(subtype="message_changed", message=inner, ts="1700000009.000100"), NAMES
+        body(subtype="message_changed", message=inner, ts="1700000009.000200"), NAMES
     )
     assert (found.event, found.message_id) == ("edit", "1700000000.000100")
     assert (found.revision, found.text) == ("1700000009.000100", "hi!")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "news"),
+    [
+        (None, {"user": "U1", "ts": "2.5"}, True),
+        ({"user": "U1", "ts": "1.5"}, {"user": "U1", "ts": "2.5"}, True),
+        (None, None, False),  # a link was unfurled
+        ({"user": "U1", "ts": "1.5"}, {"user": "U1", "ts": "1.5"}, False),
+    ],
+)
+def test_a_change_that_no_user_made_is_no_edit(
+    before: object, after: object, news: bool
+) -> None:
+    change = {
+        "subtype": "message_changed",
+        "message": {**EVENT, "edited": after},
+        "previous_message": {**EVENT, "edited": before},
+    }
+    assert is_news(body(**change)) is news
+    assert is_news(body())
+
+
+def test_the_text_is_as_it_was_typed() -> None:
+    found = inbound_of(body(text="a &lt; b &amp;&amp; <@U1> &amp;lt;"), NAMES)
+    assert found.text == "a < b && <@U1> &lt;"
+    assert found.body["event"]["text"].startswith("a &lt;")
+
+
+def test_a_notice_of_slack_goes_by_its_subtype() -> None:
+    assert inbound_of(body(subtype="channel_join"), NAMES).event == "channel_join"
 
 
 def test_a_deletion_is_an_event_of_the_message() -> None:

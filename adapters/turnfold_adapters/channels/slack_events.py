@@ -26,7 +26,7 @@ from turnfold.errors import (
 from turnfold.inbound import Inbound, Unreadable
 from turnfold_adapters.channels.slack_client import SlackClient
 from turnfold_adapters.channels.slack_errors import RefusedError
-from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_ours
+from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_news, is_ours
 from turnfold_adapters.channels.slack_source import Recent
 
 _log = logging.getLogger("turnfold.slack")
@@ -69,7 +69,8 @@ class EventsReceiver:
     async def _take(self, accept: Accept, given: Mapping[str, Any]) -> None:
         who = await self._client.identity()
         inbound = inbound_of(given, self._names)
-        if is_ours(given, who.ids) or self._recent.has(inbound):
+        wanted = is_news(given) and not is_ours(given, who.ids)
+        if not wanted or self._recent.has(inbound):
             return
         try:
             await accept(inbound)

@@ -32,7 +32,7 @@ class Names:
 
 def inbound_of(body: Body, names: Names) -> Inbound:
     """The inbound message of a payload of the Events API, or of Socket Mode. Its `body`
-    is the payload as it came, with its `text` beside it. The id of a message is its time
+    is the payload as it came, with its `text` beside it, without Slack's escapes. The id of a message is its time
     stamp. An edit is an event `edit` of that id, with a revision; a deletion is an event
     `delete`; any other event goes by its own name and has no message id."""
     event = event_of(body)
@@ -65,6 +65,15 @@ def authors(body: Body) -> set[str]:
     return {str(who) for who in found if isinstance(who, str)}
 
 
+def is_news(body: Body) -> bool:
+    """False for a change that no user made: a link was unfurled, a thread has grown."""
+    event = event_of(body)
+    if event.get("subtype") != "message_changed":
+        return True
+    edited = _inner(event).get("edited")
+    return bool(edited) and edited != _inner(event, "previous_message").get("edited")
+
+
 def is_ours(body: Body, ours: frozenset[str]) -> bool:
     """Did this bot cause the event? That it was invited or thrown out is news."""
     joined = event_of(body).get("type") in _MEMBERSHIP
@@ -90,13 +99,14 @@ def _message(body: Body, event: Body, names: Names) -> Inbound:
 def _changed(body: Body, event: Body, names: Names) -> Inbound:
     inner = _inner(event)
     thread = _id(inner.get("thread_ts"))
+    edited = _inner(inner, "edited").get("ts") or event.get("ts")
     return Inbound(
         names.channel,
         account=names.account,
         conversation=_id(event.get("channel")) or "unknown",
         message_id=_id(inner.get("ts")),
         event="edit",
-        revision=_id(event.get("ts")),
+        revision=_id(edited),
         thread=thread if is_ts(thread) else None,
         sender=_sender(inner),
         sent_at=_ms(_id(event.get("ts"))),
@@ -123,13 +133,14 @@ def _deleted(body: Body, event: Body, names: Names) -> Inbound:
 def _other(body: Body, event: Body, names: Names) -> Inbound:
     """A reaction, a command, a button: its conversation is the channel that it names,
     else its user. `trigger_id` names a command or a button press."""
+    kinds = (event.get("subtype"), event.get("type"), event.get("command"))
     known = (body.get("event_id"), event.get("trigger_id"), event.get("event_ts"))
     return Inbound(
         names.channel,
         account=names.account,
         conversation=_place(event) or _sender(event) or "unknown",
         message_id=None,
-        event=_id(event.get("type")) or _id(event.get("command")) or "unknown",
+        event=next((_id(one) for one in kinds if _id(one)), None) or "unknown",
         key=next((_id(one) for one in known if _id(one)), None),
         sender=_sender(event),
         body=_with_text(body, event.get("text")),
@@ -165,7 +176,16 @@ def _inner(event: Body, name: str = "message") -> Body:
 
 
 def _with_text(body: Body, text: object) -> Body:
-    return {**body, "text": text if isinstance(text, str) else ""}
+    return {**body, "text": _unescaped(text) if isinstance(text, str) else ""}
+
+
+def _unescaped(text: str) -> str:
+    """As it was typed. Mentions and links stay as Slack writes them.
+
+    >>> _unescaped("a &lt; b &amp;&amp; <@U1>")
+    'a < b && <@U1>'
+    """
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def _ms(ts: str | None) -> int | None:

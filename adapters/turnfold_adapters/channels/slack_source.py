@@ -30,6 +30,7 @@ from turnfold_adapters.channels.slack_inbound import (
     Body,
     Names,
     inbound_of,
+    is_news,
     is_ours,
 )
 
@@ -82,7 +83,8 @@ async def listen(
             envelope = await _next(socket, envelopes)
             body: Body = envelope.payload
             inbound = inbound_of(body, names)
-            if not (is_ours(body, who.ids) or recent.has(inbound)):
+            wanted = is_news(body) and not is_ours(body, who.ids)
+            if wanted and not recent.has(inbound):
                 yield inbound
                 recent.note(inbound)  # it is durable: the kernel came for the next one
             await _answer(socket, envelope)
