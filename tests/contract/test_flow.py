@@ -483,3 +483,91 @@ async def test_the_figures_of_an_account_that_is_offline_and_of_one_that_is_down
     report = await outages.figures(30, 600_000)
     assert outages.well(report)
     assert report["offline_probes"] == report["offline_intervals"]
+
+
+# --- many lanes behind a gate that opens again ---
+
+
+class Line:
+    """Not connected until it is `up`; then each answer waits for `go`."""
+
+    def __init__(self) -> None:
+        self.up, self.go, self.texts = False, asyncio.Semaphore(0), list[str]()
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted | Rejected:
+        if not self.up:
+            return Rejected(failure=OFFLINE)
+        self.texts.append(part.payload.text)
+        await self.go.acquire()
+        return Accepted(receipt=Receipt(ids=(key,)))
+
+
+async def _behind(line: Line, wild: Gateway, lanes: int) -> Kernel:
+    """So many lanes wait behind a closed gate, asked for in another order than theirs."""
+    wild.channels = {("t", "default"): line}
+    kernel = await wild.start()
+    for n in range(lanes):
+        await kernel.enqueue(route(f"c{(7 * n) % lanes}"), f"{n}")
+    await spin()
+    line.up = True
+    await wild.advance(10_000)
+    return kernel
+
+
+@pytest.mark.case("S02", "S15")
+async def test_a_gate_that_opens_lets_lanes_through_at_a_growing_pace(
+    wild: Gateway,
+) -> None:
+    line = Line()
+    kernel = await _behind(line, wild, 40)
+    seen = [0, len(line.texts)]
+    while sum(kernel.health()["paced"].values()) or len(seen) == 2:
+        for _ in range(seen[-1] - seen[-2]):
+            line.go.release()
+        await spin()
+        seen.append(len(line.texts))
+    assert seen[:5] == [0, 1, 5, 13, 29]
+    for _ in range(40):
+        line.go.release()
+    await spin()
+    assert len(set(line.texts)) == 40
+    assert kernel.health()["accounts"] == {}
+
+
+@pytest.mark.case("S15")
+async def test_behind_a_gate_the_oldest_entry_goes_first(wild: Gateway) -> None:
+    line = Line()
+    kernel = await _behind(line, wild, 40)
+    assert kernel.health()["accounts"]["t/default"]["open"] == 40
+    for _ in range(80):
+        line.go.release()
+        await spin()
+    others = [int(text) for text in line.texts[1:]]
+    assert others == sorted(others)
+
+
+@pytest.mark.case("S02")
+async def test_a_ramp_without_an_answer_ends(wild: Gateway) -> None:
+    line = Line()
+    await _behind(line, wild, 40)
+    line.go.release()
+    await spin()
+    assert len(line.texts) == 5
+    await wild.advance(10_001)
+    assert len(set(line.texts)) == 40
+    for _ in range(40):
+        line.go.release()
+    await spin()
+
+
+@pytest.mark.case("S04")
+async def test_an_account_that_was_said_to_be_offline_is_tried_now_and_then(
+    lone: Gateway,
+) -> None:
+    kernel = await lone.start()
+    await kernel.disconnected("t")
+    done = await kernel.enqueue(route(), "x")
+    await lone.advance(599_000)
+    assert entry(kernel, done.entry_id).attempt == 0
+    await lone.advance(1_000)
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED

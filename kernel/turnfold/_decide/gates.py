@@ -1,17 +1,50 @@
 """Gates: an account, a conversation or a route that is held back, and let go again."""
 
+from attrs import frozen
+
 from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed, GateOpened
-from turnfold._log.ids import GATE, account_scope, gate_for, gate_of_place
+from turnfold._log.ids import GATE, account_scope, gate_for, gate_of_place, gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import PERSON, Gate
 from turnfold.enums import FailureClass, GateScope
 from turnfold.errors import InvalidInputError
-from turnfold.ports.channel import CannotTell, Rejected
+from turnfold.ports.channel import CannotTell, Rejected, Unknown
 
 _SHORTEST_MS = 100
+BUG = "adapter_bug"  # the reason of a gate that holds back a channel that breaks
+
+
+@frozen(kw_only=True)
+class BuggyRejected(Rejected):
+    """Not sent: the adapter raised what no platform makes."""
+
+
+@frozen(kw_only=True)
+class BuggyUnknown(Unknown):
+    """Nobody knows: the adapter raised what no platform makes."""
+
+
+def breaks(draft: UnitOfWork, entry: Entry) -> bool:
+    """Count a bug of the adapter. True if it breaks for one message after the other: then
+    its account is held back, and one lane is tried now and then."""
+    flow = draft.context.flow
+    if flow is None or not flow.breaks(entry.lane, entry.stream):
+        return False
+    settings, name = draft.settings, gates_of(entry.lane)[0]
+    gate = draft.gate(name)
+    if rules.held_by_a_person(gate, draft.now):
+        return True
+    if gate is None or not gate.holds(draft.now):
+        wait = settings.probe_ms << min(flow.refused(entry.lane), _DOUBLINGS)
+        wait = max(min(wait, settings.auth_probe_ms), _SHORTEST_MS)
+        draft.emit(name, GateClosed(reason=BUG, until=draft.now + wait))
+    return True
+
+
+_DOUBLINGS = 16  # of the wait between two probes, at most
 _NO_PLACE = "is neither channel/account nor channel/account/conversation"
 
 
@@ -136,13 +169,17 @@ def open_gate(
 
 
 def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
-    """The embedder knows that an account cannot send: hold it, spend nothing."""
+    """The embedder knows that an account cannot send: hold it, spend nothing. Should it
+    forget to say that the account works again, one lane tries now and then."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if rules.held_by_a_person(gate, draft.now):
         return
-    if gate is None or not gate.holds(draft.now) or gate.until is not None:
-        draft.emit(name, GateClosed(reason=FailureClass.NOT_CONNECTED, until=None))
+    reason, now = FailureClass.NOT_CONNECTED, draft.now
+    known = gate is not None and gate.holds(now) and gate.reason == reason
+    if not known:
+        until = now + max(draft.settings.auth_probe_ms, _SHORTEST_MS)
+        draft.emit(name, GateClosed(reason=reason, until=until))
 
 
 def hold_back(

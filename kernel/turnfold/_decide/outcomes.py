@@ -6,7 +6,14 @@ a failure only by the one worker, part and attempt that it belongs to.
 
 from turnfold._decide import rules
 from turnfold._decide.failures import RULES, backoff_ms
-from turnfold._decide.gates import close_gate, passing, unanswered
+from turnfold._decide.gates import (
+    BuggyRejected,
+    BuggyUnknown,
+    breaks,
+    close_gate,
+    passing,
+    unanswered,
+)
 from turnfold._decide.outbox import after_close, tell_of_a_hold
 from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import as_offered, attempt_if_free
@@ -60,6 +67,8 @@ def settle(
         case Rejected():
             _rejected(draft, entry, outcome)
         case Unknown():
+            if isinstance(outcome, BuggyUnknown):
+                breaks(draft, entry)
             _unknown(draft, entry, outcome.cause, outcome.detail)
     attempt_if_free(draft, entry.lane)
     return True
@@ -168,6 +177,10 @@ def accepted(
 
 
 def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
+    if isinstance(outcome, BuggyRejected) and breaks(draft, entry):
+        passes = Rejected(failure=FailureClass.TRANSIENT, detail=outcome.detail)
+        _defer(draft, entry, passes, None)
+        return
     rule = RULES[outcome.failure]
     if rule.gate is not None:
         close_gate(draft, entry.lane, outcome)

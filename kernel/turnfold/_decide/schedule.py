@@ -240,7 +240,7 @@ def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     if flow is None or not flow.knows:
         return Step(act, entry.stream)
     asks = entry.stream if act is Act.LOOK_UP else None
-    until = flow.turn_of(entry.lane, draft.now, asks)
+    until = flow.turn_of(entry.lane, draft.now, asks, entry.order)
     if until is None:
         return Step(act, entry.stream)
     return Step(Act.WAIT, until=min(until, entry.expires_at))

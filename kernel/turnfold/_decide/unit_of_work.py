@@ -200,9 +200,12 @@ class Flow(Protocol):
     def knows(self) -> bool:
         """False: no gate has closed, and nobody need ask."""
 
-    def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
+    def turn_of(
+        self, lane: str, now: int, asks: str | None = None, order: int = 0
+    ) -> int | None:
         """None: the lane may attempt now. Else when it should ask again (log ms).
-        `asks`: an entry that is to be looked up, not sent."""
+        `asks`: an entry that is to be looked up, not sent. `order`: of the entry, since
+        the oldest goes first."""
 
     def moved_to(self, lane: str, target: str) -> None:
         """A conversation has moved: the next entry for it goes to the new place."""
@@ -212,6 +215,9 @@ class Flow(Protocol):
 
     def fails(self, lane: str) -> bool:
         """A lane was refused for a failure that passes: does its account fail?"""
+
+    def breaks(self, lane: str, entry: str) -> bool:
+        """The adapter raised a bug for this entry: does it break for all of them?"""
 
     def refused(self, lane: str) -> int:
         """How many probes of its account were refused in a row."""

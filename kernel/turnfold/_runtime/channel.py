@@ -15,6 +15,7 @@ from operator import is_
 from typing import Any
 
 from turnfold._decide import rules
+from turnfold._decide.gates import BuggyRejected, BuggyUnknown
 from turnfold._decide.plan import MEASURES, Plan, make_plan
 from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.bodies import EncodedPayload
@@ -372,8 +373,8 @@ class AttachedChannel:
         meant = self._meaning(end.error)
         if isinstance(meant, Rejected):
             return meant
-        self._bug("prepare", end.error)
-        return Rejected(failure=FailureClass.CANCELLED, detail=told(end.error))
+        kind = BuggyRejected if self._bug("prepare", end.error) else Rejected
+        return kind(failure=FailureClass.CANCELLED, detail=told(end.error))
 
     def outcome(self, end: CallResult) -> Outcome:
         if end.error is None:
@@ -381,8 +382,8 @@ class AttachedChannel:
         meant = self._meaning(end.error)
         if meant is not None:
             return meant
-        self._bug("send", end.error)
-        return Unknown(cause="raised", detail=told(end.error))
+        kind = BuggyUnknown if self._bug("send", end.error) else Unknown
+        return kind(cause="raised", detail=told(end.error))
 
     def verdict(self, end: CallResult) -> Verdict:
         """A look-up that fails, or answers nonsense, could not tell."""
@@ -420,11 +421,13 @@ class AttachedChannel:
             return outcome
         return Unknown(cause="no_receipt", detail=told(read.error))
 
-    def _bug(self, method: str, error: BaseException) -> None:
+    def _bug(self, method: str, error: BaseException) -> bool:
         """Tell of an error that no platform makes. A line was down: that is no bug."""
-        if not isinstance(error, OSError | TimeoutError):
-            self.bugs += 1
-            report(f"channel {self.name}/{self.account}: {method}() raised", error)
+        if isinstance(error, OSError | TimeoutError):
+            return False
+        self.bugs += 1
+        report(f"channel {self.name}/{self.account}: {method}() raised", error)
+        return True
 
 
 def attached(

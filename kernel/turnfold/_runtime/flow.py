@@ -11,6 +11,7 @@ so, it is the account that fails: its gate closes, and one lane knocks for all o
 """
 
 import asyncio
+import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +38,10 @@ _SLOWER, _ROOM = 2.0, 1.02
 _FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
 _FAST_MS = 1.0  # a pace below this is no pace
 _REMEMBERED = 10_000  # conversations that have moved
-_SEVERAL = 3  # lanes in a row whose failures pass: the account fails
+_SEVERAL = 3  # lanes in a row whose failures pass, or entries that an adapter breaks on
+_HERD = 10  # lanes that may go at once when a gate opens
+_RAMP = 2  # lanes that each answer lets follow, where the gate spoke of no rate
+_RAMP_MS = 10_000  # without an answer the ramp is over
 
 
 @define
@@ -57,38 +61,64 @@ class Pace:
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
-    waiting: dict[str, None] = field(factory=dict)  # first come, first served
+    waiting: dict[str, None] = field(factory=dict)
+    line: list[tuple[int, str]] = field(factory=list)  # a heap: the oldest entry first
+    credit: int | None = None  # lanes that may follow now; None: no ramp
     accepted: deque[int] = field(factory=lambda: deque(maxlen=_SEEN))
 
-    def ask(self, lane: str, now: int, asks: str | None = None) -> int | None:
+    def ask(
+        self, lane: str, now: int, asks: str | None = None, order: int = 0
+    ) -> int | None:
         """None: the lane may attempt now, or look the entry `asks` up. Else when it
-        should ask again."""
+        should ask again. `order`: of its entry."""
         if lane in self.granted:
             return None
         if self.half_open:
             if self.probe is not None and now < self.probe_until:
-                self.waiting[lane] = None
+                self._wait(lane, order)
                 return self.probe_until
             self.probe, self.probe_until = lane, now + _PATIENCE_MS
             self._grant(lane)
             if asks is not None:
                 self.asking[lane] = asks
             return None
-        if not self.interval or asks is not None:
+        if asks is not None or not (self.interval or self.credit is not None):
             return None
-        if self.waiting or now < self.next_at:
+        if not self.waiting and self._take(lane, now):
+            return None
+        self._wait(lane, order)
+        return now + _PATIENCE_MS
+
+    def _wait(self, lane: str, order: int) -> None:
+        if lane not in self.waiting:
             self.waiting[lane] = None
-            return now + _PATIENCE_MS
-        self._take_slot(lane, now)
-        return None
+            heapq.heappush(self.line, (order, lane))
+
+    def _first(self) -> str | None:
+        """The lane that waits with the oldest entry."""
+        while self.line and self.line[0][1] not in self.waiting:
+            heapq.heappop(self.line)
+        return self.line[0][1] if self.line else None
 
     def _grant(self, lane: str) -> None:
         self.waiting.pop(lane, None)
         self.granted.add(lane)
 
-    def _take_slot(self, lane: str, now: int) -> None:
-        self.next_at = max(float(now), self.next_at) + self.interval
+    def _take(self, lane: str, now: int) -> bool:
+        """Let a lane go if its turn has come."""
+        if self.credit is not None:
+            if now >= self.next_at:
+                self.credit = None
+            elif not self.credit:
+                return False
+            else:
+                self.credit -= 1
+        elif self.interval:
+            if now < self.next_at:
+                return False
+            self.next_at = max(float(now), self.next_at) + self.interval
         self._grant(lane)
+        return True
 
     def closed(self, gate: Gate, now: int) -> None:
         """The platform has refused: one probe after the wait, and a slower pace. A probe
@@ -100,6 +130,7 @@ class Pace:
         self.granted.difference_update(self.asking)
         self.asking.clear()
         self.half_open, self.probe, self.in_a_row = True, None, 0
+        self.credit = None
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
             self.next_at = float(gate.until)
             if at_pace:
@@ -130,7 +161,7 @@ class Pace:
             del self.asking[lane]
             self.granted.discard(lane)
             if lane == self.probe:
-                self._open(now)
+                self.open(now)
         elif lane == self.probe and not entry.open:
             self.probe = None  # it ended without an attempt
             self.granted.discard(lane)
@@ -140,32 +171,33 @@ class Pace:
         if self.half_open and lane != self.probe:
             return  # it went out before the gate closed, and says nothing
         if self.half_open:
-            self._open(now)
+            self.open(now)
         self.accepted.append(now)
         self.in_a_row += 1
         factor = next(f for least, f in _FASTER if self.in_a_row >= least)
         self.interval = max(self.interval * factor, self.least)
         if self.interval < _FAST_MS:
             self.interval = 0.0
+        if self.credit is not None:
+            self.credit, self.next_at = self.credit + _RAMP, now + _RAMP_MS
 
-    def _open(self, now: int) -> None:
+    def open(self, now: int) -> None:
         """The probe has an answer: the others follow, at their distance."""
         self.half_open, self.probe, self.refused = False, None, 0
+        if not self.interval and len(self.waiting) > _HERD:
+            self.credit, self.next_at = _RAMP, now + _RAMP_MS
+            return
         self.next_at = max(self.next_at, now + self.interval)
 
     def released(self, now: int) -> list[str]:
         """The lanes whose turn has come."""
         if self.half_open:
             free = self.probe is None or now >= self.probe_until
+            # In the order of asking: the oldest entry alone may be what is refused.
             return list(self.waiting)[:1] if free else []
-        if not self.interval:
-            lanes = list(self.waiting)
-            self.waiting.clear()
-            return lanes
         lanes = []
-        while self.waiting and now >= self.next_at:
-            lanes.append(next(iter(self.waiting)))
-            self._take_slot(lanes[-1], now)
+        while (first := self._first()) is not None and self._take(first, now):
+            lanes.append(first)
         return lanes
 
     def over(self, now: int) -> bool:
@@ -184,6 +216,7 @@ class Flow:
         self._clock, self._start = clock, start
         self._paces: dict[str, Pace] = {}
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
+        self._broken: dict[str, set[str]] = {}  # account's gate -> entries in a row
         self._moved: dict[str, str] = {}  # conversation's gate -> where it is now
         self._alarm: asyncio.TimerHandle | None = None
         self.rates: Mapping[str, Rate] = {}  # account's gate -> what was declared
@@ -200,7 +233,7 @@ class Flow:
     @property
     def knows(self) -> bool:
         """False: no gate has closed and nothing fails; nobody need ask or tell."""
-        return bool(self._paces or self._failing or self.rates)
+        return bool(self._paces or self._failing or self._broken or self.rates)
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """A new worker: one probe behind each of these."""
@@ -228,14 +261,16 @@ class Flow:
             a_second = None if rate is None else rate.conversation
         return 0.0 if a_second is None else 1_000 / a_second
 
-    def turn_of(self, lane: str, now: int, asks: str | None = None) -> int | None:
+    def turn_of(
+        self, lane: str, now: int, asks: str | None = None, order: int = 0
+    ) -> int | None:
         """None: an entry of this lane may be attempted now, or the entry `asks` looked
         up. Else when to ask again; the lane is started before that if its turn comes."""
         for name in gates_of(lane):
             pace = self._paces.get(name)
             if pace is None and self.rates and self._declared(name):
                 pace = self._pace(name)
-            until = None if pace is None else pace.ask(lane, now, asks)
+            until = None if pace is None else pace.ask(lane, now, asks, order)
             if until is not None:
                 self._set_alarm(now)
                 return until
@@ -244,14 +279,22 @@ class Flow:
     def fails(self, lane: str) -> bool:
         """A lane was refused for a failure that passes. True if its account fails: the
         lane was the probe of its gate, or is one of several in a row."""
+        return self._in_a_row(self._failing, lane, lane)
+
+    def breaks(self, lane: str, entry: str) -> bool:
+        """An adapter raised a bug for an entry. True if it breaks for one after the
+        other, or broke for the probe."""
+        return self._in_a_row(self._broken, lane, entry)
+
+    def _in_a_row(self, seen: dict[str, set[str]], lane: str, name: str) -> bool:
         account = gates_of(lane)[0]
         pace = self._paces.get(account)
         if pace is not None and pace.half_open:
             return True
-        lanes = self._failing.setdefault(account, set())
-        if len(lanes) < _SEVERAL:
-            lanes.add(lane)
-        return len(lanes) >= _SEVERAL
+        names = seen.setdefault(account, set())
+        if len(names) < _SEVERAL:
+            names.add(name)
+        return len(names) >= _SEVERAL
 
     def refused(self, lane: str) -> int:
         """How many probes of its account were refused in a row."""
@@ -263,7 +306,7 @@ class Flow:
         for state in states:
             if isinstance(state, Gate):
                 self._gate(state, self._clock.now())
-            elif self._failing and isinstance(state, Entry):
+            elif (self._failing or self._broken) and isinstance(state, Entry):
                 self._works(state)
         if not self._paces:
             return
@@ -278,14 +321,16 @@ class Flow:
     def _works(self, entry: Entry) -> None:
         """An account that delivers does not fail."""
         if entry.phase is Phase.DELIVERED:
-            self._failing.pop(gates_of(entry.lane)[0], None)
+            account = gates_of(entry.lane)[0]
+            self._failing.pop(account, None)
+            self._broken.pop(account, None)
 
     def _gate(self, gate: Gate, now: int) -> None:
         _tell(gate)
         if gate.closed:
             self._pace(gate.stream).closed(gate, now)
         elif gate.stream in self._paces:
-            self._paces[gate.stream].half_open = False
+            self._paces[gate.stream].open(now)
 
     def ring(self, now: int) -> None:
         """Start the lanes whose turn has come."""
@@ -299,6 +344,10 @@ class Flow:
     def waiting(self) -> dict[str, int]:
         """How many lanes wait behind each gate for their turn, for `health()`."""
         return {name: len(pace.waiting) for name, pace in self._paces.items()}
+
+    def tried(self) -> set[str]:
+        """The gates behind which one lane is tried, and the others wait for it."""
+        return {name for name, pace in self._paces.items() if pace.half_open}
 
     def closed_since(self, gate: Gate) -> int:
         """When a gate was closed first, before its probes were refused."""

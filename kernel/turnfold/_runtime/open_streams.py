@@ -161,6 +161,10 @@ class OpenStreams:
     def open_of(self, account: str) -> int:
         return self._of.get(account, 0)
 
+    def open_by_account(self) -> Mapping[str, int]:
+        """How many open entries each account has, by the name of its gate."""
+        return {gate: count for gate, count in self._of.items() if count}
+
     def behind(self, gate: str) -> int:
         """How many open entries a gate's scope has. Takes time in proportion to the
         lanes, except for an account and for a single lane."""

@@ -357,7 +357,8 @@ class Commands(Stopping):
         await self._gate(gates.connected, channel, account, **said)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
-        """The account cannot send: hold it and spend no attempts until connected()."""
+        """The account cannot send: hold it and spend no attempts until connected().
+        Should that never come, one message tries after each `auth_probe_ms`."""
         await self._gate(gates.disconnected, channel, account)
 
     async def _gate(

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from turnfold._decide.rules import is_live
+from turnfold._log.ids import GATE, account_scope
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
@@ -84,7 +85,7 @@ def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
     `until` None: until somebody opens it). `age_ms`: since it was closed first, as far as
     this worker knows. `waiting`: lanes that wait for their turn, the time of the gate
     being over; `behind`: open entries of its scope."""
-    waiting = driver.flow.waiting()
+    waiting, tried = driver.flow.waiting(), driver.flow.tried()
     return [
         {
             "gate": gate.stream,
@@ -96,8 +97,32 @@ def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
             "behind": driver.book.behind(gate.stream),
         }
         for gate in driver.book.closed_gates()
-        if gate.holds(now) or gate.stream in waiting
+        if gate.holds(now) or gate.stream in tried
     ]
+
+
+def paced(driver: Driver) -> dict[str, int]:
+    """How many lanes wait for their turn behind each gate that is open again."""
+    waiting, tried = driver.flow.waiting().items(), driver.flow.tried()
+    return {name: count for name, count in waiting if count and name not in tried}
+
+
+def account_facts(book: OpenStreams, now: int) -> dict[str, dict[str, int | None]]:
+    """By account: how many entries are open, and the age of the oldest of them; None if
+    that is not among the first thousand of all."""
+    counts = {name.removeprefix(GATE): n for name, n in book.open_by_account().items()}
+    oldest: dict[str, int] = {}
+    for entry in islice(book.folded(), _LOOKED_AT):
+        if len(oldest) == len(counts):
+            break
+        oldest.setdefault(account_scope(entry.channel, entry.account), entry.created)
+    return {
+        name: {
+            "open": count,
+            "oldest_ms": None if name not in oldest else now - oldest[name],
+        }
+        for name, count in counts.items()
+    }
 
 
 def judge(facts: Facts) -> Wellness:
@@ -227,6 +252,8 @@ class Health(PluginStates):
             "foreign_bugs": self._foreign_bugs(),
             "sources": {n: asdict(f) for n, f in self._sources.facts().items()},
             "gates": gate_facts(driver, self._clock.now()),
+            "paced": paced(driver),
+            "accounts": account_facts(driver.book, self._clock.now()),
             "inbox_refused": sorted(driver.intake.unfit),
             "position": driver.book.position,
             "time": time_facts(self._clock, driver.book.last_at),

@@ -400,7 +400,7 @@ RECOVERY: Final = (
     _broken(
         "an exception of an adapter proves that nothing was sent",
         "turnfold._runtime.channel:AttachedChannel.outcome",
-        "Unknown(cause='raised', detail=told(end.error))",
+        "kind(cause='raised', detail=told(end.error))",
         "Rejected(failure=FailureClass.CANCELLED)",
         f"{_FAULTS}::whatever_an_adapter_raises",
     ),

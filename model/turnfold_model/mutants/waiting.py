@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _PACE = "turnfold._runtime.flow:Pace"
 _FLOW = "test:contract/test_flow.py"
+_BROKEN = "test:contract/test_broken_adapter.py"
 _CAPACITY = "test:contract/test_capacity.py"
 _STALLS = "turnfold.api.stalls:Stalls"
 _STILL = "test:contract/test_stalls.py"
@@ -22,6 +23,55 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 
 WAITING: Final = (
+    _broken(
+        "a bug of an adapter for everything spends each message",
+        "turnfold._decide.outcomes:settle",
+        "isinstance(outcome, BuggyUnknown)",
+        "False",
+        f"{_BROKEN}::a_bug_for_everything",
+    ),
+    _broken(
+        "a bug in prepare spends the budget of each message",
+        "turnfold._decide.outcomes:_rejected",
+        "isinstance(outcome, BuggyRejected) and breaks(draft, entry)",
+        "False",
+        f"{_BROKEN}::a_bug_for_everything",
+    ),
+    _broken(
+        "one message that an adapter breaks on closes its account",
+        "turnfold._runtime.flow:Flow._in_a_row",
+        "len(names) >= _SEVERAL",
+        "True",
+        f"{_BROKEN}::one_message_that_breaks",
+    ),
+    _broken(
+        "a gate that opens lets all lanes through at once",
+        "turnfold._runtime.flow:Pace.open",
+        "not self.interval and len(self.waiting) > _HERD",
+        "False",
+        f"{_FLOW}::growing_pace",
+    ),
+    _broken(
+        "a ramp without an answer never ends",
+        "turnfold._runtime.flow:Pace._take",
+        "now >= self.next_at",
+        "False",
+        f"{_FLOW}::ramp_without_an_answer",
+    ),
+    _broken(
+        "behind a gate lanes go in the order of asking",
+        "turnfold._runtime.flow:Pace._wait",
+        "(order, lane)",
+        "(len(self.line), lane)",
+        f"{_FLOW}::oldest_entry_goes_first",
+    ),
+    _broken(
+        "an account that was said to be offline is never tried",
+        "turnfold._decide.gates:disconnected",
+        "now + max(draft.settings.auth_probe_ms, _SHORTEST_MS)",
+        "None",
+        f"{_FLOW}::said_to_be_offline",
+    ),
     _broken(
         "behind a gate whose time is over every lane goes at once",
         f"{_PACE}.ask",
@@ -66,7 +116,7 @@ WAITING: Final = (
     ),
     _broken(
         "the next lane follows the probe at once",
-        f"{_PACE}._open",
+        f"{_PACE}.open",
         "self.next_at = max(self.next_at, now + self.interval)",
         "pass",
         f"{_FLOW}::keeps_its_distance",
@@ -129,14 +179,14 @@ WAITING: Final = (
     ),
     _broken(
         "two lanes that fail are a failing account",
-        "turnfold._runtime.flow:Flow.fails",
-        "len(lanes) >= _SEVERAL",
-        "len(lanes) >= 2",
+        "turnfold._runtime.flow:Flow._in_a_row",
+        "len(names) >= _SEVERAL",
+        "len(names) >= 2",
         f"{_FLOW}::two_lanes_that_fail",
     ),
     _broken(
         "after a restart a failing account is forgotten by its probe",
-        "turnfold._runtime.flow:Flow.fails",
+        "turnfold._runtime.flow:Flow._in_a_row",
         "pace is not None and pace.half_open",
         "False",
         f"{_FLOW}::still_fails",

@@ -1,0 +1,98 @@
+"""An adapter with a bug holds its channel, and not each message (U15)."""
+
+from typing import Any
+
+import pytest
+
+from turnfold import Accepted, Kernel, Receipt
+from turnfold.enums import FailureClass, Phase
+from turnfold_model.testing.gateway import Gateway, entry, route, spin
+
+pytestmark = pytest.mark.case("U15")
+
+
+class Buggy:
+    """Raises a bug for each message whose text is not `spared`, while it is `broken`."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.broken, self.spared = where, True, ""
+        self.calls = 0
+        if where == "prepare":
+            self.prepare = self._prepare
+
+    async def _prepare(self, part: Any) -> None:
+        self._work("prepare", part)
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted:
+        self._work("send", part)
+        return Accepted(receipt=Receipt(ids=(key,)))
+
+    def _work(self, where: str, part: Any) -> None:
+        if where == self.where:
+            self.calls += 1
+            if self.broken and part.payload.text != self.spared:
+                raise AttributeError("part.conversation")
+
+
+async def _queued(kernel: Kernel, count: int) -> list[str]:
+    names = []
+    for n in range(count):
+        names.append((await kernel.enqueue(route(f"c{n}"), f"{n}")).entry_id)
+        await spin()
+    return names
+
+
+def _gates(kernel: Kernel) -> list[tuple[str, str]]:
+    return [(g["gate"], g["reason"]) for g in kernel.health()["gates"]]
+
+
+@pytest.mark.parametrize("where", ["send", "prepare"])
+async def test_a_bug_for_everything_closes_the_gate_of_the_account(
+    wild: Gateway, where: str
+) -> None:
+    buggy = Buggy(where)
+    wild.channels = {("t", "default"): buggy}
+    kernel = await wild.start()
+    names = await _queued(kernel, 12)
+    assert buggy.calls == 3
+    assert _gates(kernel) == [("gate:t/default", "adapter_bug")]
+    assert not kernel.is_well()
+    waiting = [entry(kernel, n).phase for n in names[3:]]
+    assert set(waiting) == {Phase.QUEUED}
+    for _ in range(6):  # probes, one for each wait, and the waits grow
+        await wild.advance(10_000)
+    assert buggy.calls <= 3 + 3
+    buggy.broken = False
+    await wild.advance(600_000)
+    ends = [entry(kernel, n).phase for n in names]
+    parked = ends.count(Phase.PARKED)
+    assert parked == (
+        0 if where == "prepare" else buggy.calls - ends.count(Phase.DELIVERED)
+    )
+    assert set(ends) <= {Phase.DELIVERED, Phase.PARKED}
+    assert not _gates(kernel)
+
+
+async def test_a_person_may_open_it(wild: Gateway) -> None:
+    buggy = Buggy("send")
+    wild.channels = {("t", "default"): buggy}
+    kernel = await wild.start()
+    names = await _queued(kernel, 6)
+    buggy.broken = False
+    await kernel.let_go("t/default", by="me")
+    await spin()
+    assert [entry(kernel, n).phase for n in names[3:]] == [Phase.DELIVERED] * 3
+
+
+async def test_one_message_that_breaks_it_holds_nothing_back(wild: Gateway) -> None:
+    buggy = Buggy("prepare")
+    wild.channels = {("t", "default"): buggy}
+    kernel = await wild.start()
+    poison = await kernel.enqueue(route("p"), "poison")
+    buggy.spared = "fine"
+    for n in range(5):
+        await wild.advance(100_000)
+        done = await kernel.enqueue(route(f"c{n}"), "fine")
+        await kernel.settled(done.entry_id, 1_000)
+    assert not _gates(kernel)
+    assert entry(kernel, poison.entry_id).failure is FailureClass.CANCELLED
