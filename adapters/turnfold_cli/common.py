@@ -2,7 +2,6 @@
 
 import asyncio
 import platform
-import tomllib
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -27,6 +26,7 @@ from turnfold.errors import (
 from turnfold.inspect import Inspect, Row
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.processes import is_alive
+from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
 from turnfold_cli.output import clean, columns, console, say_json, when
 
@@ -41,6 +41,8 @@ def _configured(context: typer.Context, value: str) -> str:
     """The option, else the variable, else `store` in turnfold.toml of this folder."""
     if value != STORE or context.resilient_parsing or not _CONFIG.is_file():
         return value
+    import tomllib  # noqa: PLC0415  most have no such file
+
     try:
         found = tomllib.loads(_CONFIG.read_text("utf-8")).get("store", STORE)
     except (OSError, ValueError) as exc:
@@ -165,7 +167,7 @@ async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) ->
 @asynccontextmanager
 async def opened(address: str) -> AsyncIterator[Store]:
     """The store, for reading only: nothing is created, migrated, locked or written."""
-    store = store_at(address)
+    store = _store_at(address)
     try:
         await store.open(read_only=True)
     except TurnfoldError as exc:
@@ -174,6 +176,13 @@ async def opened(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def _store_at(address: str) -> Store:
+    """A plain path is a SQLite store: no entry points are looked through for it."""
+    if ":" not in address:
+        return SqliteStore(address)
+    return store_at(address)
 
 
 async def worker_lives(store: Store) -> bool | None:

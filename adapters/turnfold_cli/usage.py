@@ -4,7 +4,6 @@ one line on stderr (with --json: one object on stdout) and exit code 2."""
 import json
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version as version_of
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -50,6 +49,8 @@ def _refuse(exc: Exception, message: str, *, as_json: bool) -> NoReturn:
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version as version_of  # noqa: PLC0415  slow
+
         typer.echo(f"turnfold {version_of('turnfold')}")
         raise typer.Exit
 

@@ -182,6 +182,13 @@ def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def store_to_change(plain_store: Path, tmp_path_factory) -> Path:
+    """A copy for input that may hit upon an act: `restored` alone is one."""
+    path = tmp_path_factory.mktemp("odd") / "gateway.db"
+    return Path(shutil.copy(plain_store, path))
+
+
 def _utc(form: str, minutes: int = 0) -> str:
     """The time of the plain store, so many minutes east of Greenwich."""
     at = datetime.fromtimestamp(WALL / 1000, UTC) + timedelta(minutes=minutes)
@@ -220,16 +227,16 @@ async def plain(path: Path) -> None:
     st.sampled_from(TAKING), st.lists(st.tuples(st.sampled_from((*OPTIONS, "")), ODD))
 )
 def test_wrong_input_is_one_line_and_changes_nothing(
-    plain_store: Path, name: str, words: list[tuple[str, str]]
+    store_to_change: Path, name: str, words: list[tuple[str, str]]
 ) -> None:
     flat = [word for option, value in words for word in (option, value) if word]
-    before = plain_store.read_bytes()
-    result = run(plain_store, name, *flat)
+    before = store_to_change.read_bytes()
+    result = run(store_to_change, name, *flat)
     assert isinstance(result.exception, SystemExit | None), result.exception
     assert "Traceback" not in result.output
     if result.exit_code == 2:
         assert len(result.stderr.splitlines()) <= 1 or "fits several" in result.stderr
-        assert plain_store.read_bytes() == before
+        assert store_to_change.read_bytes() == before
 
 
 # --- what an operator types ------------------------------------------------------------

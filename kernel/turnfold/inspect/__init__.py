@@ -20,7 +20,6 @@ from turnfold._decide.unit_of_work import (
     ChannelFacts,
     Context,
     Fence,
-    UnitOfWork,
 )
 from turnfold._log.ids import ENTRY, TURN, inbound_key
 from turnfold._state import fold
@@ -30,7 +29,7 @@ from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inbound import Inbound
-from turnfold.inspect import many, outlook, timeline
+from turnfold.inspect import many
 from turnfold.inspect.lookup import (
     INBOX,
     AnyDesk,
@@ -40,9 +39,7 @@ from turnfold.inspect.lookup import (
     resolve,
     row_of,
     rows,
-    word_of,
 )
-from turnfold.inspect.outlook import told, verdict
 from turnfold.inspect.overview import (
     ChannelView,
     Found,
@@ -53,9 +50,9 @@ from turnfold.inspect.overview import (
     WorkerView,
 )
 from turnfold.inspect.places import Place, place_of
-from turnfold.inspect.timeline import Text
-from turnfold.inspect.times import clock_of, seen_at, to_come
+from turnfold.inspect.times import clock_of
 from turnfold.inspect.views import (
+    NOBODY,
     Answer,
     AttemptView,
     CommandView,
@@ -150,6 +147,8 @@ class Inspect:
         return await self._show(await resolve(self._store, wanted))
 
     async def _show(self, stream: str) -> View:
+        from turnfold.inspect import whole  # noqa: PLC0415  half of all imports
+
         waiting = await self._waiting(stream)
         model = ReadModel(self._store)
         await model.read((stream,))
@@ -159,11 +158,12 @@ class Inspect:
             case Entry() as entry:
                 await self._read_around(model, (entry,))
                 await model.read_bodies((stream,))
-                question = partial(self._entry, model, entry, waiting)
+                view = whole.entry_view
+                question = partial(view, model, entry, waiting, self._alive())
                 return await model.ask(await self._context(), question)
             case Gate() | Cursor() | StoreState() as state:
                 await model.read_bodies((stream,))
-                return self._ledger(model, state, await self._now())
+                return whole.ledger_view(model, state, await self._now())
             case None:
                 for command in waiting:
                     if command.new:
@@ -340,6 +340,8 @@ class Inspect:
 
     async def tell(self, records: Sequence[Record]) -> tuple[EventView, ...]:
         """The events of these records, in words."""
+        from turnfold.inspect import timeline  # noqa: PLC0415  as in _show
+
         check_kind("records", records, Sequence)
         for record in records:
             check_kind("records", record, Record)
@@ -387,12 +389,14 @@ class Inspect:
     async def _turn_of(
         self, model: ReadModel, turn: Turn, waiting: tuple[CommandView, ...]
     ) -> TurnView:
+        from turnfold.inspect import whole  # noqa: PLC0415  as in _show
+
         names = await model.read_entries(turn.stream)
         await model.read_bodies((turn.stream, *names))
         states = [model.state(name) for name in names]
         await self._read_around(model, [s for s in states if isinstance(s, Entry)])
         await model.read_lane(TURN, turn.lane)
-        question = partial(self._turn, model, turn, waiting)
+        question = partial(whole.turn_view, model, turn, waiting, self._alive())
         return await model.ask(await self._context(), question)
 
     # --- views ---
@@ -401,7 +405,7 @@ class Inspect:
         alive = self._alive()
         text = "waits in the inbox for the worker to take it up"
         if alive is False:
-            text += outlook.NOBODY
+            text += NOBODY
         return CommandView(
             id=command.id,
             kind=command.kind,
@@ -410,104 +414,4 @@ class Inspect:
             key=command.key,
             new=makes(command),
             next=Next(text=text),
-        )
-
-    def _turn(
-        self,
-        model: ReadModel,
-        turn: Turn,
-        waiting: tuple[CommandView, ...],
-        draft: UnitOfWork,
-    ) -> TurnView:
-        entries = [
-            self._entry(model, draft.entry(name), (), draft)
-            for name in draft.entries_of(turn.stream)
-        ]
-        finals = [e for e in entries if e.id in turn.finals]
-        shift = draft.context.shift()
-        unsettled = [(e.id, told(e.next, -shift)) for e in finals if not e.phase.closed]
-        named = [(e.id, e.run) for e in entries]
-        found = outlook.next_of_turn(draft, turn, self._alive(), unsettled)
-        next_ = told(found, shift)
-        records, text = model.records(turn.stream), partial(model.text, turn.stream)
-        return TurnView(
-            id=turn.stream,
-            short=outlook.short(turn),
-            version=turn.version,
-            phase=turn.phase,
-            outcome=turn.outcome,
-            reason=turn.reason or turn.silent,
-            lane=turn.lane,
-            control=turn.control,
-            created=seen_at(records[0]),
-            updated=seen_at(records[-1]),
-            inbound=timeline.inbound_of(
-                records, partial(model.said, turn.stream), text
-            ),
-            runs=timeline.runs_of(records, text, named),
-            finals=turn.finals,
-            notice=turn.notice,
-            entries=tuple(entries),
-            verdict=verdict(turn, entries, next_),
-            next=next_,
-            happened=timeline.happened(records, text),
-            waiting=waiting,
-        )
-
-    def _entry(
-        self,
-        model: ReadModel,
-        e: Entry,
-        waiting: tuple[CommandView, ...],
-        draft: UnitOfWork,
-    ) -> EntryView:
-        records = model.records(e.stream)
-        text: Text = partial(model.text, e.stream)
-        shift = draft.context.shift()
-        return EntryView(
-            id=e.stream,
-            short=outlook.short(e),
-            version=e.version,
-            turn=e.turn,
-            run=e.run,
-            key=e.key,
-            kind=e.kind,
-            status=word_of(e.phase),
-            phase=e.phase,
-            channel=e.channel,
-            account=e.account,
-            conversation=e.conversation,
-            thread=e.thread,
-            lane=e.lane,
-            policy=e.on_unknown,
-            created=seen_at(records[0]),
-            updated=seen_at(records[-1]),
-            expires_at=e.expires_at - shift,
-            due=to_come(e.due, shift),
-            reason=None if e.reason is None else str(e.reason),
-            doubt=e.doubtful,
-            delivered=len(e.receipts),
-            parts=timeline.parts_of(records, text, partial(model.preview, e.stream)),
-            verdict=outlook.entry_verdict(e, timeline.last_detail(records, text)),
-            next=told(outlook.next_of_entry(draft, e, self._alive()), shift),
-            happened=timeline.happened(records, text),
-            waiting=waiting,
-        )
-
-    def _ledger(
-        self, model: ReadModel, state: Gate | Cursor | StoreState, clock: Clock
-    ) -> LedgerView:
-        records, shift = model.records(state.stream), clock.shift()
-        summary = fold.summarize(state)
-        is_gate = isinstance(state, Gate)
-        text = partial(model.text, state.stream)
-        return LedgerView(
-            id=state.stream,
-            state=summary.phase,
-            reason=summary.reason,
-            until=to_come(summary.due, shift) if is_gate else None,
-            created=seen_at(records[0]),
-            updated=seen_at(records[-1]),
-            next=told(outlook.next_of_ledger(state, clock.now()), shift),
-            happened=timeline.happened(records, text),
         )

@@ -19,10 +19,9 @@ from turnfold._state.turn import Turn
 from turnfold.enums import BlindPolicy, Phase, TurnOutcome, TurnPhase
 from turnfold.inspect.timeline import part
 from turnfold.inspect.times import to_come
-from turnfold.inspect.views import EntryView, Next
+from turnfold.inspect.views import NOBODY, EntryView, Next
 
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
-NOBODY = "; no worker is running now"
 Commands = tuple[tuple[str, str], ...]
 
 

@@ -15,6 +15,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 
+NOBODY = "; no worker is running now"
+
 
 @frozen(kw_only=True)
 class EventView:
