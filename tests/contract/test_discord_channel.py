@@ -158,6 +158,10 @@ async def test_a_file_goes_in_the_request_of_its_message(
     assert [m.files for m in api.messages] == [{"a.png": b"bytes"}, {"file": b"bytes"}]
     assert api.visible_calls() == 2
     assert api.messages[0].given["nonce"] == nonce_of("ka.png")
+    again = Attempt(number=2, at_ms=0, marked=True)
+    whole = part(File(data=b"x", name="b.txt", caption="a*b"), "caption")
+    assert isinstance(await channel.send(whole, "caption", again), Accepted)
+    assert api.messages[-1].given["content"] == r"(may be a duplicate) a\*b"
     gone = await sent(channel, part(File(tmp_path / "none"), "other"))
     assert isinstance(gone, Rejected)
     assert gone.failure is FailureClass.INVALID_PAYLOAD

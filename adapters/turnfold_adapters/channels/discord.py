@@ -109,6 +109,7 @@ class DiscordChannel:
             parts=_parts(editable, key_window_ms, settle_ms),
             limit=self._content.TEXT_LIMIT,
             unit="utf16",
+            captions=self._content.CAPTION_LIMIT,
             marks=True,
             preview_ms=1_200,  # seen: five edits in five seconds
         )

@@ -25,6 +25,7 @@ from turnfold_adapters.text.rich import Rich, Span, cut
 
 MARKER = "(may be a duplicate) "
 TEXT_LIMIT = 2000 - len(MARKER)  # there is always room for the mark
+CAPTION_LIMIT = TEXT_LIMIT // 2  # with an escape before each character
 NONCE_MOST = 25
 
 _units = MEASURES["utf16"]
@@ -115,8 +116,8 @@ def message_of(
     made = thawed(payload.body) if isinstance(payload, Native) else {}
     if isinstance(payload, Text):
         made = content_of(payload, attempt, mentions)
-    elif attempt.marked:
-        made["content"] = (MARKER + str(made.get("content") or "")).strip()
+    else:
+        made |= _words_beside(payload, made.get("content"), marked=attempt.marked)
     made.setdefault("allowed_mentions", _allowed(mentions))
     if "message_reference" not in made:
         made |= _reply(part)
@@ -125,6 +126,13 @@ def message_of(
     if isinstance(payload, File):
         made["attachments"] = [{"id": 0, "filename": payload.name or "file"}]
     return made
+
+
+def _words_beside(payload: Payload, own: Any, *, marked: bool) -> dict[str, Any]:
+    """The mark and the caption of what is no text."""
+    caption = payload.caption if isinstance(payload, File) else ""
+    words = (MARKER if marked else "") + (escape_markdown(caption) or str(own or ""))
+    return {"content": words.strip()} if words else {}
 
 
 def content_of(
