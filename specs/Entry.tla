@@ -2,7 +2,7 @@
 (* An outbox entry and its parts (specs/design.md 4), one step per commit of its log, with the
    wire and what the user sees beside it. One worker at a time: a dead owner is known
    to be dead. There is no clock: expiry and time-outs may come at any time.
-   Redrive, live replies and operators are not here. *)
+   Class editable is in Live; redrive and operators are not here. *)
 EXTENDS Integers, FiniteSets
 
 CONSTANTS

@@ -82,6 +82,10 @@ DeferredByAccount(e) ==
   /\ alive /\ Spend /\ Becomes(e, {"dispatched"}, "queued")
   /\ account' = FALSE /\ UNCHANGED <<yielded, gate>>
 
+\* A placeholder stands; its entry goes on with an edit of it.
+Placed(e) ==
+  alive /\ Spend /\ Becomes(e, {"dispatched", "in_doubt"}, "queued") /\ UNCHANGED <<yielded, gate, account>>
+
 Doubted(e) ==
   alive /\ Spend /\ Becomes(e, {"dispatched"}, "in_doubt") /\ UNCHANGED <<yielded, gate, account>>
 
@@ -91,9 +95,11 @@ Parked(e) == alive /\ Becomes(e, {"in_doubt"}, "parked") /\ Yields(e) /\ UNCHANG
 Failed(e) ==
   alive /\ Spend /\ Becomes(e, {"queued", "dispatched", "in_doubt", "retryable", "parked"}, "failed") /\ Yields(e)
 
-\* A retry that takes long may let the others pass.
+\* A retry that takes long may let the others pass, and so may a live reply in its place.
 LaneYielded(e) ==
-  /\ alive /\ phase[e] = "retryable" /\ ~yielded[e] /\ Yields(e)
+  /\ alive /\ ~yielded[e]
+  /\ phase[e] = "retryable" \/ (phase[e] = "queued" /\ first[e] > 0)
+  /\ Yields(e)
   /\ UNCHANGED <<queued, phase, first, sent, alive, left, crashes>>
 
 Aborted(e) ==
@@ -123,7 +129,7 @@ Progress ==
 Trouble ==
   \/ Crash
   \/ \E e \in E : FailedRetryable(e) \/ DeferredByRoute(e) \/ DeferredByAccount(e)
-       \/ Doubted(e) \/ Failed(e) \/ LaneYielded(e) \/ Aborted(e) \/ Resolved(e)
+       \/ Placed(e) \/ Doubted(e) \/ Failed(e) \/ LaneYielded(e) \/ Aborted(e) \/ Resolved(e)
 
 Next == Progress \/ Trouble
 Spec == Init /\ [][Next]_vars /\ WF_vars(Progress)

@@ -8,7 +8,11 @@ CONSTANTS
   Runs,      \* how often the handler may fail
   Faults,    \* crashes, pauses, exceptions, releases, messages that come again
   Doubtful,  \* the final may end in doubt (a blind channel)
-  Locked     \* assumption: a sleeping worker is not replaced
+  Locked,    \* assumption: a sleeping worker is not replaced
+  MaxAlone,  \* so many deaths alone hold a turn
+  Holds,     \* guard: such a turn waits for a person
+  AloneOnly, \* guard: a death beside others is no blame
+  Unanswered \* guard: only a turn without an answer is run again by a person
 
 Workers == {1, 2}
 NoOne == 0
@@ -22,15 +26,20 @@ VARIABLES
   final,    \* the final entry: "none", "open", "doubt", "delivered", "failed", "aborted"
   abort,
   notices,
+  alone,    \* deaths in which nothing else ran, since a person let it run
+  blame,    \* what the log counts of them
+  held,     \* it waits for a person
+  again,    \* a person has let it run again: once
   life,     \* per worker: "dead", "awake", "asleep"
   epoch,    \* per worker: its fence
   job,      \* per worker: the run it executes, or 0
   ready,    \* per worker: the handler returned a reply that is not logged yet
   left
 
-vars == <<turns, turn, outcome, runs, failed, fence, final, abort, notices,
+trial == <<alone, blame, held, again>>
+vars == <<turns, turn, outcome, runs, failed, fence, final, abort, notices, trial,
           life, epoch, job, ready, left>>
-log == <<turns, turn, outcome, runs, failed, final, abort, notices>>
+log == <<turns, turn, outcome, runs, failed, final, abort, notices, trial>>
 workers == <<life, epoch, job, ready>>
 
 Over == {"completed", "failed", "aborted"}
@@ -39,14 +48,16 @@ Done == {"delivered", "failed", "aborted"}
 TypeOK ==
   /\ turns \in 0..2 /\ turn \in {"none", "accepted", "running", "answered"} \cup Over
   /\ outcome \in {"none", "replied", "failed", "aborted"}
-  /\ runs \in 0..(Runs + Faults + 1) /\ failed \in 0..Runs /\ notices \in 0..2
+  /\ runs \in 0..(Runs + Faults + 2) /\ failed \in 0..Runs /\ notices \in 0..2
   /\ final \in {"none", "open", "doubt"} \cup Done
   /\ life \in [Workers -> {"dead", "awake", "asleep"}] /\ left \in 0..Faults
-  /\ abort \in BOOLEAN /\ ready \in [Workers -> BOOLEAN]
+  /\ {abort, held, again} \subseteq BOOLEAN /\ alone \in 0..Faults /\ blame \in 0..Faults
+  /\ ready \in [Workers -> BOOLEAN]
 
 Init ==
   /\ turns = 0 /\ turn = "none" /\ outcome = "none" /\ runs = 0 /\ failed = 0
   /\ final = "none" /\ abort = FALSE /\ notices = 0
+  /\ alone = 0 /\ blame = 0 /\ held = FALSE /\ again = FALSE
   /\ fence = 1 /\ life = [w \in Workers |-> IF w = 1 THEN "awake" ELSE "dead"]
   /\ epoch = [w \in Workers |-> IF w = 1 THEN 1 ELSE 0]
   /\ job = [w \in Workers |-> 0] /\ ready = [w \in Workers |-> FALSE]
@@ -62,15 +73,28 @@ Idle(w) == job' = [job EXCEPT ![w] = 0] /\ ready' = [ready EXCEPT ![w] = FALSE]
 \* nothing, so a message that comes again is no step at all.
 Accepted ==
   /\ turns = 0 /\ turns' = 1 /\ turn' = "accepted"
-  /\ UNCHANGED <<outcome, runs, failed, final, abort, notices, fence, workers, left>>
+  /\ UNCHANGED <<outcome, runs, failed, final, abort, notices, fence, workers, left, trial>>
+
+\* An update that nobody can read: it is kept, and nobody knows whom to tell.
+Dead ==
+  /\ turns = 0 /\ turns' = 1 /\ turn' = "failed" /\ outcome' = "failed"
+  /\ UNCHANGED <<runs, failed, final, abort, notices, fence, workers, left, trial>>
+
+\* A person has it read, or run, again.
+Resubmitted ==
+  /\ turn = "failed" /\ ~again /\ (Unanswered => final = "none")
+  /\ turn' = "accepted" /\ outcome' = "none" /\ failed' = 0
+  /\ again' = TRUE /\ alone' = 0 /\ blame' = 0
+  /\ UNCHANGED <<turns, runs, final, abort, notices, held, fence, workers, left>>
 
 (* ---- runs ---- *)
 
 Started(w) ==
   /\ Owner(w) /\ turn = "accepted" /\ ~abort /\ failed < Runs /\ job[w] = 0
+  /\ ~held /\ (Holds => blame < MaxAlone)
   /\ turn' = "running" /\ runs' = runs + 1 /\ job' = [job EXCEPT ![w] = runs + 1]
   /\ UNCHANGED <<turns, outcome, failed, final, abort, notices, fence, life, epoch,
-                 ready, left>>
+                 ready, left, trial>>
 
 Computed(w) ==
   /\ life[w] = "awake" /\ job[w] > 0 /\ ~ready[w]
@@ -83,7 +107,7 @@ Mine(w) == Owner(w) /\ turn = "running" /\ job[w] = runs
 Answered(w) ==
   /\ Mine(w) /\ ready[w]
   /\ turn' = "answered" /\ final' = "open" /\ Idle(w)
-  /\ UNCHANGED <<turns, outcome, runs, failed, abort, notices, fence, life, epoch, left>>
+  /\ UNCHANGED <<turns, outcome, runs, failed, abort, notices, fence, life, epoch, left, trial>>
 
 \* A run that lost its turn, or its fence, is told so and changes nothing.
 Stale(w) ==
@@ -93,31 +117,48 @@ Stale(w) ==
 RunFailed(w) ==
   /\ Mine(w) /\ ~ready[w] /\ Spend
   /\ turn' = "accepted" /\ failed' = failed + 1 /\ Idle(w)
-  /\ UNCHANGED <<turns, outcome, runs, final, abort, notices, fence, life, epoch>>
+  /\ UNCHANGED <<turns, outcome, runs, final, abort, notices, fence, life, epoch, trial>>
 
 Released(w) ==
   /\ Mine(w) /\ ~ready[w] /\ Spend
   /\ turn' = "accepted" /\ Idle(w)
-  /\ UNCHANGED <<turns, outcome, runs, failed, final, abort, notices, fence, life, epoch>>
+  /\ UNCHANGED <<turns, outcome, runs, failed, final, abort, notices, fence, life, epoch, trial>>
 
 \* The run of a dead owner does not count: others may have caused the death. The new
-\* owner says so. That a turn which was alone in several deaths is held is not in here.
+\* owner says so, and whether anything else was under way.
 Orphaned(w) ==
   /\ Owner(w) /\ turn = "running" /\ job[w] # runs
   /\ turn' = "accepted"
+  /\ \E beside \in BOOLEAN :
+       /\ alone' = alone + (IF beside THEN 0 ELSE 1)
+       /\ blame' = blame + (IF beside /\ AloneOnly THEN 0 ELSE 1)
   /\ UNCHANGED <<turns, outcome, runs, failed, final, abort, notices, fence, workers,
-                 left>>
+                 left, held, again>>
+
+Held ==
+  /\ turn = "accepted" /\ ~held /\ Holds /\ blame >= MaxAlone /\ held' = TRUE
+  /\ UNCHANGED <<turns, turn, outcome, runs, failed, final, abort, notices, fence,
+                 workers, left, alone, blame, again>>
+
+\* A person lets it run.
+Unheld ==
+  /\ held /\ turn = "accepted" /\ Spend /\ held' = FALSE /\ alone' = 0 /\ blame' = 0
+  /\ UNCHANGED <<turns, turn, outcome, runs, failed, final, abort, notices, fence,
+                 workers, again>>
 
 (* ---- ends: in the same commit as what they follow from ---- *)
 
+\* Whoever was told of a failure is not told of the next one.
+Told(note) == IF again /\ notices > 0 THEN 0 ELSE note
+
 GaveUp(w) ==
   /\ Owner(w) /\ turn = "accepted" /\ failed = Runs
-  /\ turn' = "failed" /\ outcome' = "failed" /\ notices' = notices + 1
-  /\ UNCHANGED <<turns, runs, failed, final, abort, fence, workers, left>>
+  /\ turn' = "failed" /\ outcome' = "failed" /\ notices' = notices + Told(1)
+  /\ UNCHANGED <<turns, runs, failed, final, abort, fence, workers, left, trial>>
 
 Ends(phase, said, note) ==
-  /\ turn' = phase /\ outcome' = said /\ notices' = notices + note
-  /\ UNCHANGED <<turns, runs, failed, abort, fence, workers, left>>
+  /\ turn' = phase /\ outcome' = said /\ notices' = notices + Told(note)
+  /\ UNCHANGED <<turns, runs, failed, abort, fence, workers, left, trial>>
 
 FinalDelivered ==
   /\ turn = "answered" /\ final \in {"open", "doubt"}
@@ -130,7 +171,7 @@ FinalFailed ==
 FinalDoubted ==
   /\ Doubtful /\ turn = "answered" /\ final = "open" /\ final' = "doubt"
   /\ UNCHANGED <<turns, turn, outcome, runs, failed, abort, notices, fence, workers,
-                 left>>
+                 left, trial>>
 
 \* Evidence after the end: the outcome is amended, nobody is told twice.
 Amended ==
@@ -140,7 +181,7 @@ Amended ==
 AbortRequested ==
   /\ turn \in {"accepted", "running", "answered"} /\ ~abort /\ abort' = TRUE
   /\ UNCHANGED <<turns, turn, outcome, runs, failed, final, notices, fence, workers,
-                 left>>
+                 left, trial>>
 
 Aborted ==
   /\ abort
@@ -176,10 +217,10 @@ Of(w) ==
   Started(w) \/ Computed(w) \/ Answered(w) \/ Stale(w) \/ Orphaned(w) \/ GaveUp(w)
   \/ Wakes(w)
 Progress ==
-  \/ Accepted \/ FinalDelivered \/ Aborted
+  \/ Accepted \/ Dead \/ Held \/ FinalDelivered \/ Aborted
   \/ \E w \in Workers : Of(w) \/ TakesOver(w)
 Trouble ==
-  \/ FinalFailed \/ FinalDoubted \/ Amended \/ AbortRequested
+  \/ FinalFailed \/ FinalDoubted \/ Amended \/ AbortRequested \/ Unheld \/ Resubmitted
   \/ \E w \in Workers : RunFailed(w) \/ Released(w) \/ Crash(w) \/ Sleeps(w)
 
 Next == Progress \/ Trouble
@@ -199,9 +240,11 @@ Fenced == \A w \in Workers : epoch[w] <= fence                                 \
 OneRun == \A v, w \in Workers : v # w => ~(Mine(v) /\ Mine(w))               \* the lane
 DoubtKept == [][final = "doubt" => final' # "aborted"]_vars                         \* INV-11
 AnsweredOnce == [][final # "none" => turn' # "running"]_vars                   \* INV-9
+InTime == alone <= MaxAlone                         \* nothing kills its process for ever
+Innocent == held => alone >= MaxAlone                                        \* blame
 RunsGrow == [][runs' >= runs /\ fence' >= fence]_vars                          \* INV-6
 
 (* ---- liveness ---- *)
 
-Ended == <>[](turn \in Over)                                                  \* INV-14
+Ended == <>[](turn \in Over \/ held)                                                  \* INV-14
 =============================================================================

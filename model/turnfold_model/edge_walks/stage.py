@@ -19,10 +19,11 @@ from turnfold._decide import importing
 from turnfold._decide.importing import Foreign
 from turnfold._log.bodies import pack
 from turnfold._log.events import GateClosed
-from turnfold._log.ids import ENTRY
+from turnfold._log.ids import ENTRY, reply_entry
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.api.kernel import Kernel
+from turnfold.api.live import Live
 from turnfold.enums import FailureClass, Kind
 from turnfold.inbound import Unreadable
 from turnfold.messages import Text
@@ -60,7 +61,7 @@ _DEADLINE_S: Final = 70  # a call is cancelled after a minute, and then has a se
 
 @frozen
 class Walk:
-    """`words` are methods of Stage. `kind` of channel: keyed, lookup or blind. `hangs`:
+    """`words` are methods of Stage. `kind` of channel: keyed, lookup, editable or blind. `hangs`:
     a send outlives its deadline and ends when the word `late` says so."""
 
     words: str
@@ -98,6 +99,7 @@ class Stage:
         self.gateway.channels = {("t", "default"): channel}
         self._receipts = 0
         self._entry = self._turn = ""
+        self._grown: Live | None = None
         self._runs: list[tuple[Any, asyncio.Future[Any]]] = []
 
     def _store(self) -> Store:
@@ -128,13 +130,17 @@ class Stage:
                 self.gateway.clock.pass_ms(1)  # each word has a moment of its own
                 await getattr(self, word)()
                 await spin()
-            records = peek(self.kernel).log()
-            return [e for r in records for e in reference.as_events(r)]
+            return self._log()
         finally:
             self.wire.end()
             for _, end in self._runs:
                 end.cancel()
             await self.gateway.end()
+
+    def _log(self) -> list[Record]:
+        """The log so far, as an export has it."""
+        records = peek(self.kernel).log()
+        return [e for r in records for e in reference.as_events(r)]
 
     async def _handle(self, handle: Any) -> None:
         end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -211,6 +217,9 @@ class Stage:
     async def undress(self) -> None:
         self.wire.give(Rejected(failure=FailureClass.DECORATION))
 
+    async def gone(self) -> None:
+        self.wire.give(Rejected(failure=FailureClass.HANDLE_GONE))
+
     async def find(self) -> None:
         self.wire.give(Found(receipt=self._receipt()))
 
@@ -225,6 +234,10 @@ class Stage:
         await asyncio.sleep(_DEADLINE_S)
         await until(lambda: self.entry.doubt)
 
+    async def wait(self) -> None:
+        """As long as a call that hangs is listened to before its part goes out again."""
+        await self.gateway.advance(_DEADLINE_S * 1_000)
+
     async def late(self) -> None:
         """The call that hung ends well after all."""
         sends = [
@@ -233,8 +246,8 @@ class Stage:
             if what == "send" and not future.done()
         ]
         sends[0].set_result(Accepted(receipt=self._receipt()))
-        parts = self.entry.part
-        await until(lambda: self.entry.part > parts)
+        known = len(self._log())
+        await until(lambda: len(self._log()) > known)
 
     # --- time, and what people decide ---
 
@@ -335,6 +348,16 @@ class Stage:
 
     async def block(self) -> None:
         await self._runs[-1][0].block("b")
+
+    async def grow(self) -> None:
+        """A live reply begins: its placeholder is queued."""
+        live = self._runs[-1][0].live()
+        self._grown = await live.__aenter__()
+        self._entry = reply_entry(self._turn, Kind.FINAL, self.turn.run, "final")
+
+    async def seal(self) -> None:
+        assert self._grown is not None  # noqa: S101  `grow` comes before it
+        await self._grown.seal(*["x"] * self.walk.parts)
 
     async def silent(self) -> None:
         await self._runs[-1][0].silent("not_addressed")

@@ -100,6 +100,31 @@ def _bounced_then_late(words: str, kind: str = "keyed") -> Walk:
     )
 
 
+def _edited(words: str, *, prepares: bool = False) -> Walk:
+    """One part of class editable."""
+    hangs = "late" in words.split()
+    return Walk(f"queue {words}", "editable", prepares=prepares, hangs=hangs)
+
+
+def _grown(words: str, after: str = "") -> Walk:
+    """A live reply. `words` come before its seal."""
+    return Walk(f"ask grow {words} seal {after}", "editable", hangs="late" in after)
+
+
+# The first placeholder was given up and made again; its answer comes in this phase.
+_OF_TWO_PLACEHOLDERS: Final = (
+    "go hang wait go accept",
+    "go hang wait go accept go",
+    "go hang wait go accept go lose",
+    "go hang wait go accept go refuse",
+    "go hang wait go accept go accept",
+    "go hang wait go accept go shun",
+    "go hang wait go accept expire",
+    "go hang wait go accept abort",
+    "go hang wait go lose",
+    "go hang wait go lose give_up",
+)
+
 WALKS: Final = (
     *(_on(_TO[phase], word) for phase in _THERE for word in _THERE[phase]),
     *(
@@ -157,6 +182,27 @@ WALKS: Final = (
     *(Walk(f"bring {word}") for word in ("delivered", "give_up redrive go accept")),
     *(Walk(f"bring {word} go accept", parts=2) for word in ("not_sent", "resend")),
     Walk("bring not_sent restore"),
+    # a placeholder, its edits, and what becomes of the message
+    *(_edited(words) for words in ("go accept go accept", "go lose go lose")),
+    *(
+        _edited(f"go accept go {words}")
+        for words in ("lose go accept", "gone go accept go accept", "shun", "abort")
+    ),
+    *(_edited(f"go accept {words}") for words in ("expire", "abort")),
+    *(_edited(f"{words} late") for words in _OF_TWO_PLACEHOLDERS),
+    *(
+        _edited(f"go hang {words}")
+        for words in ("late", "late go accept", "wait go late")
+    ),
+    _edited("go hang wait go accept go late", prepares=True),
+    _two_lost("resend go accept", "editable"),
+    # a live reply, sealed wherever its placeholder stands
+    *(_grown(words) for words in ("", "go", "go lose", "go lose go lose", "go refuse")),
+    _grown("go accept", "go accept"),
+    _grown("go hang wait go lose", "late"),
+    Walk("ask grow go accept stop", "editable"),
+    Walk("ask grow go accept abort", "editable"),
+    Walk("ask grow go accept crash grow seal go accept", "editable"),
     # lanes
     Walk("remind"),
     Walk("queue go refuse", yields=True),
@@ -189,13 +235,11 @@ _NO_CODE: Final = "the kernel has no code for it yet"
 # Events that no decision makes yet, by the command that they wait for.
 _TO_COME: Final = MappingProxyType(
     {
-        "live replies and edits": ("placed",),
         "plans and look-ups that a death in them is counted for": ("tried",),
         "turns that are left open": ("left_open",),
     }
 )
 _ON_ITS_WAY: Final = ("attempted", "dispatched")
-_UNPLANNED: Final = (*_ON_ITS_WAY, "parked")
 _OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"
@@ -228,10 +272,6 @@ UNTAKEN: Final = MappingProxyType(
                 for what, events in _TO_COME.items()
             ),
             (
-                _all("outbox", "planned", *_UNPLANNED),
-                f"{_NO_CODE}: a live reply is planned when it is sealed",
-            ),
-            (
                 _all("turn", "amended", *_OVER, to="answered"),
                 f"{_NO_CODE}: a turn stays over while its final is redriven",
             ),
@@ -242,6 +282,14 @@ UNTAKEN: Final = MappingProxyType(
                     *("attempted", "dispatched", "parked", "delivered"),
                 ),
                 _SETTLED,
+            ),
+            (
+                _all("outbox", "planned", "attempted"),
+                "a live reply is sealed on its placeholder, which nobody prepares",
+            ),
+            (
+                _all("outbox", "placed", "in_doubt", to="parked"),
+                "with another part in doubt its placeholder was made again: it is parked",
             ),
             (_all("outbox", "abort_requested", *("queued", "retryable")), _AT_ONCE),
             (_all("turn", "abort_requested", "accepted", "running"), _AT_ONCE),

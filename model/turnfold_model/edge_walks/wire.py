@@ -7,10 +7,21 @@ from typing import Any, Final
 from attrs import define, field
 
 from turnfold.enums import DeliveryClass
-from turnfold.ports.channel import Attempt, Capabilities, Part, PartClass, Rejected
+from turnfold.ports.channel import (
+    Attempt,
+    Capabilities,
+    Part,
+    PartClass,
+    Receipt,
+    Rejected,
+)
 
-_KEYED, _LOOKUP = DeliveryClass.KEYED, DeliveryClass.LOOKUP
-_CLASSES: Final = {"keyed": (_KEYED,), "lookup": (_LOOKUP,), "blind": ()}
+_CLASSES: Final = {
+    "keyed": (DeliveryClass.KEYED,),
+    "lookup": (DeliveryClass.LOOKUP,),
+    "editable": (DeliveryClass.EDITABLE,),
+    "blind": (),
+}
 
 Ask = tuple[str, "asyncio.Future[Any]"]
 
@@ -82,10 +93,18 @@ class Channel:
             self.prepare = self._prepare
         if kind == "lookup":
             self.reconcile = self._reconcile
+        if kind == "editable":
+            self.edit = self._edit
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Any:
         del part, key, attempt
         return await self._wire.wait("send")
+
+    async def _edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Any:
+        del handle
+        return await self.send(part, key, attempt)
 
     async def _prepare(self, part: Part) -> Any:
         del part

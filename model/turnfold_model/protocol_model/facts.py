@@ -2,6 +2,8 @@
 
 from turnfold_model.protocol_model.words import (
     CLOSED,
+    GONE,
+    TEXT,
     TURN_OVER,
     Column,
     Config,
@@ -45,6 +47,8 @@ def settled(config: Config, column: Column) -> Column:
         grant=False,
         passed=log.passed or (last and end == Ph.FAILED),
         unknown=log.unknown and not last,
+        handle=0,
+        remade=False,
     )
     fresh = column._replace(age=0, lag=0, restarted=False)
     return commit(config, fresh, log)
@@ -64,6 +68,45 @@ def late_receipt(config: Config, column: Column, part: int) -> Column:
     if part < column.log.settled:
         return column
     return settled(config, column)
+
+
+def placed(config: Config, column: Column, message: int) -> Column:
+    """A placeholder stands, which is no receipt: its part is still to be shown."""
+    log = column.log._replace(
+        phase=Ph.QUEUED,
+        handle=message,
+        doubt=False,
+        used=max(column.log.used - 1, 0),
+        grant=False,
+        passed=column.log.passed or not column.log.sealed,
+    )
+    return commit(config, column, log)
+
+
+def late_placeholder(
+    config: Config, column: Column, part: int, message: int
+) -> tuple[Column, bool]:
+    """The answer to a placeholder that was given up: a part in doubt takes it, else it
+    is one too many. The second is whether it was taken."""
+    log = column.log
+    needed = log.phase == Ph.IN_DOUBT and part == log.settled
+    if needed and (not log.handle or config.without == "handle"):
+        return placed(config, column, message), True
+    return column, False
+
+
+def shows(column: Column, part: int, message: int, content: int) -> Column:
+    """The platform changes a message, or makes one. One that is gone stays gone."""
+    screen = list(column.screen)
+    messages = list(screen[part])
+    if message > len(messages):
+        messages.append(content)
+    elif messages[message - 1] != GONE:
+        messages[message - 1] = content
+    screen[part] = tuple(messages)
+    taken = list(column.taken)
+    taken[part] = min(messages.count(TEXT), 2)
+    return column._replace(screen=tuple(screen), taken=tuple(taken))
 
 
 def not_sent(config: Config, column: Column, phase: Ph, *, refund: int = 0) -> Column:
@@ -141,8 +184,12 @@ def queued(config: Config, column: Column, *, note: bool = False) -> Column:
     log = column.log._replace(turn=turn, note=note)
     if config.without == "one_commit" and turn == Tp.ANSWERED:
         return commit(config, column, log)
-    log = log._replace(phase=Ph.QUEUED, excused=(False,) * config.parts)
-    return commit(config, column, log)._replace(taken=(0,) * config.parts)
+    log = log._replace(
+        phase=Ph.QUEUED, excused=(False,) * config.parts, sealed=not config.live
+    )
+    screen = ((),) * config.parts if config.cls == "editable" else ()
+    fresh = commit(config, column, log)
+    return fresh._replace(taken=(0,) * config.parts, screen=screen)
 
 
 def at_rest(log: Facts) -> bool:

@@ -156,7 +156,61 @@ def _hosts() -> list[Config]:
     ]
 
 
-MATRIX: Final = [*_alone(), *_lanes(), *_turns(), *_deep(), *_hosts()]
+def _editable() -> list[Config]:
+    """Placeholders, edits and live replies."""
+    return [
+        Config(
+            name="editable-alone",
+            cls="editable",
+            parts=2,
+            gates=True,
+            crashes=1,
+            faults=2,
+            hands=1,
+        ),
+        Config(
+            name="editable-hung",
+            cls="editable",
+            hung=True,
+            budget=3,
+            crashes=2,
+            faults=2,
+            hands=1,
+        ),
+        Config(
+            name="editable-lanes",
+            cls="editable",
+            columns=2,
+            gates=True,
+            crashes=1,
+            faults=1,
+            hands=1,
+        ),
+        Config(name="editable-turn", cls="editable", turns=True, crashes=2, faults=2),
+        Config(
+            name="live-alone",
+            cls="editable",
+            live=True,
+            hung=True,
+            crashes=2,
+            faults=2,
+            hands=1,
+        ),
+        Config(
+            name="live-lanes",
+            cls="editable",
+            live=True,
+            columns=2,
+            crashes=1,
+            faults=1,
+        ),
+    ]
+
+
+MATRIX: Final = [
+    *(*_alone(), *_lanes(), *_turns(), *_deep(), *_hosts()),
+    *_editable(),
+]
 
 # For each assumption the smallest world in which it is needed.
 _NEEDED_IN: Final = {
@@ -168,6 +222,7 @@ _NEEDED_IN: Final = {
     "lock": Config(name="lock", cls="lookup", pauses=1),
     "skew": Config(name="skew", cls="lookup"),
     "prompt": Config(name="prompt", ages=True, pauses=1),
+    "quiet": Config(name="quiet", cls="editable", live=True),
 }
 
 # For each guard of the protocol a small world in which it is needed.
@@ -189,6 +244,10 @@ _GUARDED: Final = {
     "recovery": Config(name="", prepare=True),
     "step": Config(name="", cls="lookup", faults=2),
     "suspend": Config(name="", ages=True),
+    "edit": Config(name="", cls="editable"),
+    "handle": Config(name="", cls="editable", hung=True, faults=2, budget=3),
+    "remade": Config(name="", cls="editable", faults=2, budget=3),
+    "seal": Config(name="", cls="editable", live=True),
 }
 
 

@@ -50,6 +50,8 @@ class Stage(IntEnum):
     REFUSED = 5
     ENDED = 6  # refused for good
     BARRED = 14  # the part alone is refused for good
+    PLACED = 15
+    VANISHED = 16  # the message that it was to change is gone
     DEFERRED = 7
     LOST = 8  # no answer will come
     FOUND = 9
@@ -60,23 +62,33 @@ class Stage(IntEnum):
 
 CLOSED: Final = frozenset({Ph.DELIVERED, Ph.FAILED, Ph.ABORTED})
 TURN_OVER: Final = frozenset({Tp.COMPLETED, Tp.FAILED, Tp.ABORTED})
+SEND, PLACEHOLDER, EDIT, PREVIEW = range(4)  # what a request does
+EMPTY, SHORT, TEXT, GONE = range(
+    4
+)  # what a message of class editable shows; SHORT: a preview
 DEAD, HUNG = 2, 3  # tags of requests nobody waits for; 0 and 1 are worker slots
 
 
 class Request(NamedTuple):
-    """A request on the wire. `tag`: the worker that waits, DEAD or HUNG."""
+    """A request on the wire. `tag`: the worker that waits, DEAD or HUNG. `target`: the
+    message that it changes."""
 
     part: int
     attempt: int
     tag: int
+    act: int = SEND
+    target: int = 0
 
 
 class Job(NamedTuple):
-    """A worker's act on a column, and its attempt."""
+    """A worker's act on a column, and its attempt. `target`: the message that the
+    attempt changes, or has made."""
 
     stage: Stage = Stage.IDLE
     part: int = 0
     attempt: int = 0
+    act: int = SEND
+    target: int = 0
 
 
 class Facts(NamedTuple):
@@ -95,6 +107,9 @@ class Facts(NamedTuple):
     passed: bool = False  # later entries of the lane need not wait
     unknown: bool = False  # ended as outcome_unknown
     again: bool = False  # redriven: its turn is over, and will be amended
+    sealed: bool = True  # else the text of a live reply still grows
+    handle: int = 0  # the placeholder of the part at hand; messages are counted from 1
+    remade: bool = False  # its placeholder, out of doubt
     refused: tuple[bool, ...] = ()  # per part, once one was
     excused: tuple[bool, ...] = ()  # per part: a policy event allows a second send
 
@@ -105,6 +120,7 @@ class Column(NamedTuple):
     log: Facts
     wire: tuple[Request, ...] = ()
     taken: tuple[int, ...] = ()  # per part: how often the user sees it
+    screen: tuple[tuple[int, ...], ...] = ()  # of class editable: each part's messages
     age: int = 0  # of the key: 0 young, 1 past half of its window, 2 past it
     lag: int = 0  # how much of that the wall clock lost
     restarted: bool = False  # since the first attempt of the part at hand
@@ -123,6 +139,9 @@ class Assumptions:
     lock: bool = True  # a living worker is not replaced
     skew: bool = True  # the platform's clock is off by no more than is declared
     prompt: bool = True  # a keyed request lands inside the window it was sent for
+    quiet: bool = (
+        True  # a preview that nobody waits for lands before the seal, or never
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +160,7 @@ class Config:
     gates: bool = False
     hung: bool = False
     ages: bool = False
+    live: bool = False  # the text grows, and is sealed later
     budget: int = 2
     runs: int = 2
     crashes: int = 1

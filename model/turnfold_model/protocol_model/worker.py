@@ -7,12 +7,18 @@ A worker decides on the log as it stands and on its own job. One that lost the f
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from turnfold_model.protocol_model import facts
+from turnfold_model.protocol_model import facts, platform
 from turnfold_model.protocol_model.words import (
+    CLOSED,
     DEAD,
+    EDIT,
     HUNG,
+    PLACEHOLDER,
+    PREVIEW,
+    SEND,
     Column,
     Config,
+    Facts,
     Job,
     Ph,
     Request,
@@ -40,6 +46,8 @@ def steps(config: Config, column: Column, job: Job, around: Around) -> Iterator[
     """Everything the worker may do next; each is one commit or one effect."""
     if job.stage == Stage.IDLE:
         if around.current:
+            if not column.log.sealed:
+                yield from _live_steps(config, column, around)
             yield from _turn_steps(config, column, around)
             yield from _entry_steps(config, column, around)
     elif job.stage == Stage.READY:
@@ -56,7 +64,7 @@ def steps(config: Config, column: Column, job: Job, around: Around) -> Iterator[
 
 def _sent(column: Column, job: Job, slot: int) -> Step:
     log = column.log
-    request = Request(job.part, job.attempt, slot)
+    request = Request(job.part, job.attempt, slot, job.act, job.target)
     after = column._replace(wire=tuple(sorted([*column.wire, request])))
     announced = log.settled > job.part or log.attempts >= job.attempt
     broken = "" if announced else "INV-3"
@@ -69,6 +77,8 @@ def _stale(config: Config, column: Column, job: Job) -> Iterator[Step]:
     if job.stage == Stage.ACCEPTED:
         after = facts.late_receipt(config, column, job.part)
         yield Step("late receipt", after, IDLE)
+    elif job.stage == Stage.PLACED:
+        yield _late_placeholder(config, column, job)
     elif job.stage != Stage.SENT:
         yield Step("stale", column, IDLE)
 
@@ -82,13 +92,39 @@ def _settling(config: Config, column: Column, job: Job) -> Step:
     if not mine or log.phase not in (
         (Ph.IN_DOUBT, Ph.PARKED) if asked else (Ph.ATTEMPTED, Ph.DISPATCHED)
     ):
+        if stage == Stage.PLACED:
+            return _late_placeholder(config, column, job)
         if good:
             late = facts.late_receipt(config, column, job.part)
             return Step("late receipt", late, IDLE)
         return Step("conflict", column, IDLE)
     if good or (stage == Stage.LOST and config.without == "proof"):
         return Step("delivered", facts.settled(config, column), IDLE)
+    if stage == Stage.PLACED:
+        return Step("placed", facts.placed(config, column, job.target), IDLE)
     return _not_accepted(config, column, stage)
+
+
+def _late_placeholder(config: Config, column: Column, job: Job) -> Step:
+    after, taken = facts.late_placeholder(config, column, job.part, job.target)
+    return Step("late placeholder" if taken else "stray", after, IDLE)
+
+
+def _live_steps(config: Config, column: Column, around: Around) -> Iterator[Step]:
+    """The run of a live reply: previews that no log tells of, and its seal."""
+    log = column.log
+    if log.phase in CLOSED or log.abort:
+        return
+    mine = [r for r in column.wire if (r.act, r.tag) == (PREVIEW, around.slot)]
+    if not mine or config.without == "seal":
+        sealed = facts.commit(config, column, log._replace(sealed=True))
+        yield Step("sealed", sealed, IDLE)
+    if log.handle and not mine:
+        preview = Request(log.settled, 0, around.slot, PREVIEW, log.handle)
+        wire = tuple(sorted([*column.wire, preview]))
+        yield Step("preview", column._replace(wire=wire), IDLE)
+    if around.faulty:
+        yield from platform.lost_previews(column, around.slot)
 
 
 def _not_accepted(config: Config, column: Column, stage: Stage) -> Step:
@@ -98,6 +134,12 @@ def _not_accepted(config: Config, column: Column, stage: Stage) -> Step:
     if stage == Stage.DEFERRED:
         after = facts.not_sent(config, column, Ph.QUEUED, refund=1)
         return Step("deferred", after, IDLE, gate=True)
+    if stage == Stage.VANISHED:
+        after = facts.not_sent(config, column, Ph.RETRYABLE)
+        if not column.log.doubt:
+            log = after.log._replace(handle=0)
+            after = after._replace(log=log)
+        return Step("handle gone", after, IDLE)
     if stage == Stage.ENDED and not column.log.doubt:
         return Step("failed_terminal", facts.given_up(config, column), IDLE)
     if stage == Stage.BARRED and not column.log.doubt:
@@ -161,24 +203,45 @@ def _open_steps(config: Config, column: Column, around: Around) -> Iterator[Step
         yield Step("aborted", closed, IDLE)
     elif log.used >= config.budget:
         yield Step("exhausted", facts.given_up(config, column), IDLE)
+    elif not _may_begin(config, column):
+        return
     elif around.gate and (around.free or config.without == "lane"):
         yield _attempt(config, column)
 
 
 def _attempt(config: Config, column: Column) -> Step:
     log = column.log
-    number = log.attempts + 1
+    number, act = log.attempts + 1, _next_act(config, log)
     log = log._replace(
+        remade=log.remade or (act == PLACEHOLDER and log.doubt),
         phase=Ph.ATTEMPTED if config.prepare else Ph.DISPATCHED,
         attempts=number,
         used=log.used + 1,
         grant=False,
     )
     stage = Stage.PREPARING if config.prepare else Stage.READY
-    job = Job(stage, log.settled, number)
+    target = log.handle if act == EDIT else 0
+    job = Job(stage, log.settled, number, act, target)
     if config.without == "write_ahead":
         return Step("attempted", column, job)
     return Step("attempted", facts.commit(config, column, log), job)
+
+
+def _next_act(config: Config, log: Facts) -> int:
+    if config.cls != "editable":
+        return SEND
+    if log.handle and log.phase == Ph.IN_DOUBT and config.without == "edit":
+        return SEND
+    return EDIT if log.handle else PLACEHOLDER
+
+
+def _may_begin(config: Config, column: Column) -> bool:
+    """An edit needs its text, and no preview under way that nobody waits for."""
+    log = column.log
+    if config.cls != "editable" or not log.handle:
+        return True
+    unsure = any(r.act == PREVIEW and r.tag == DEAD for r in column.wire)
+    return log.sealed and not (unsure and config.assume.quiet)
 
 
 def _doubt_steps(config: Config, column: Column, around: Around) -> Iterator[Step]:
@@ -190,7 +253,7 @@ def _doubt_steps(config: Config, column: Column, around: Around) -> Iterator[Ste
     elif config.without == "blind":
         yield _attempt(config, column)
     elif not (log.abort or spent) and _may_resend(config, column):
-        if around.free and around.gate:
+        if around.free and around.gate and _may_begin(config, column):
             yield _attempt(config, column)
     else:
         yield _by_policy(config, column, may=not (log.abort or spent))
@@ -213,7 +276,11 @@ def _asked(config: Config, column: Column, around: Around) -> Iterator[Step]:
 
 
 def _may_resend(config: Config, column: Column) -> bool:
-    return column.log.grant or (config.cls == "keyed" and _in_window(column))
+    log = column.log
+    if config.cls == "editable":
+        again = bool(log.handle) or not log.remade or config.without == "remade"
+        return log.grant or again
+    return log.grant or (config.cls == "keyed" and _in_window(column))
 
 
 def _by_policy(config: Config, column: Column, *, may: bool) -> Step:

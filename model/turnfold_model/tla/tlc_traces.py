@@ -14,19 +14,30 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from turnfold_model.tla import tlc, trace_entry, trace_lane, trace_turn
+from turnfold_model.tla import (
+    tlc,
+    tlc_tasks,
+    trace_entry,
+    trace_lane,
+    trace_live,
+    trace_turn,
+)
 from turnfold_model.tla.trace import Trace, without_a_required_step
 from turnfold_model.tla.trace_log import Traces
 
-_KINDS: Final = {kind.MODULE: kind for kind in (trace_entry, trace_turn, trace_lane)}
+_KINDS: Final = {
+    kind.MODULE: kind for kind in (trace_entry, trace_live, trace_turn, trace_lane)
+}
 ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     "Entry": trace_entry.SILENT.union(*trace_entry.ACTIONS.values()),
+    "Live": trace_live.SILENT.union(*trace_live.ACTIONS.values()),
     "Turn": trace_turn.SILENT.union(trace_turn.UNSEEN, *trace_turn.ACTIONS.values()),
     "Lane": trace_lane.SILENT.union(*trace_lane.ACTIONS.values()),
 }
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Entry": {"HonoursKey": True, "Settles": True, "Skew": True},
-    "Turn": {},
+    "Live": tlc_tasks.LIVE_GUARDS,
+    "Turn": tlc_tasks.TURN_GUARDS,
     "Lane": {"Crashes": 1},
 }
 # Actions of one of the workers, or of one of the entries.
@@ -170,6 +181,8 @@ def _applied(module: str, action: str) -> str:
 
 def _same(module: str, name: str) -> str:
     said = f"Head(todo).{name}"
+    if name == "handle":  # a log does not number the messages
+        return f"(handle' # 0) = {said}"
     if name == "final":  # open or in doubt: the turn's own log does not tell
         owed = '{"open", "doubt"}'
         return f'final\' \\in (IF {said} = "owed" THEN {owed} ELSE {{{said}}})'

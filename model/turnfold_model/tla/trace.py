@@ -28,6 +28,7 @@ class OutsideError(Exception):
 _REQUIRED_STEPS: Final = MappingProxyType(
     {
         "Entry": frozenset({"attempted", "unknown", "owner_died"}),
+        "Live": frozenset({"placeholder", "edit", "placed", "planned"}),
         "Turn": frozenset({"accepted", "started", "answered"}),
         "Lane": frozenset({"queued"}),
     }

@@ -23,6 +23,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "delivered": frozenset({"Delivered"}),
         "failed_retryable": frozenset({"FailedRetryable"}),
         "deferred": frozenset({"DeferredByRoute", "DeferredByAccount"}),
+        "placed": frozenset({"Placed"}),
         "parked": frozenset({"Parked"}),
         "failed_terminal": frozenset({"Failed"}),
         "lane_yielded": frozenset({"LaneYielded"}),
@@ -33,6 +34,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 TROUBLE: Final = frozenset(
     {
         *("failed_retryable", "deferred", "failed_terminal", "aborted", "resolved"),
+        "placed",
         "parked",  # it was in doubt before
     }
 )
@@ -64,7 +66,7 @@ def project(events: Iterable[tuple[Edge, Record]]) -> Trace:
     for edge, event in known:
         if event["stream"] not in names:
             raise OutsideError(edge.event)
-        word = _word(edge)
+        word = _word(edge, event["data"])
         if word:
             log = _after(log, names.index(str(event["stream"])), edge, word)
             steps.append(Step(word, log))
@@ -72,10 +74,12 @@ def project(events: Iterable[tuple[Edge, Record]]) -> Trace:
     return Trace(MODULE, constants, tuple(steps))
 
 
-def _word(edge: Edge) -> str:
+def _word(edge: Edge, data: Record) -> str:
     """The meaning of the event for the lane; nothing if the lane does not notice."""
     name, before, after = edge.event, edge.source, edge.target
     if name == "lane_yielded" and before == "queued":
+        if data.get("reason") == "live":
+            return name
         raise OutsideError(_LATER)
     if (
         name in _STILL

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from turnfold_model.edge_walks.edges import Edge, steps
 from turnfold_model.reference.kinds import Record
-from turnfold_model.tla import trace_entry, trace_lane, trace_turn
+from turnfold_model.tla import trace_entry, trace_lane, trace_live, trace_turn
 from turnfold_model.tla.trace import OutsideError, Trace
 
 # The fate of an entry by the word of a person, or of a platform that takes its own
@@ -62,7 +62,8 @@ class Traces:
                 final = ends.get(finals[stream], final)
             turns.setdefault(stream, []).append((event, final))
         for events in entries.values():
-            self._project(trace_entry.project, events)
+            kind = trace_live if trace_live.is_of_it(events) else trace_entry
+            self._project(kind.project, events)
         for lane_events in lanes.values():
             self._project(trace_lane.project, lane_events)
         for name, pairs in turns.items():

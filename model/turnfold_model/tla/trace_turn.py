@@ -20,6 +20,10 @@ SILENT: Final = frozenset({"Computed", "Stale", "FinalDoubted", "Crash", "TakesO
 ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "accepted": frozenset({"Accepted"}),
+        "dead": frozenset({"Dead"}),
+        "resubmitted": frozenset({"Resubmitted"}),
+        "held": frozenset({"Held"}),
+        "unheld": frozenset({"Unheld"}),
         "started": frozenset({"Started"}),
         "run_failed": frozenset({"RunFailed"}),
         "orphaned": frozenset({"Orphaned"}),
@@ -36,7 +40,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 )
 # A worker that is stopped and not replaced leaves nothing in a log.
 UNSEEN: Final = frozenset({"Sleeps", "Wakes"})
-TROUBLE: Final = frozenset({"run_failed", "orphaned", "last_run", "released"})
+TROUBLE: Final = frozenset({"run_failed", "orphaned", "last_run", "released", "unheld"})
 _STILL: Final = frozenset({"step_started", "step_done", "redacted"})
 _SAID: Final = MappingProxyType(
     {
@@ -59,6 +63,8 @@ class Log(NamedTuple):
     failed: int = 0
     final: str = "none"
     abort: bool = False
+    blame: int = 0
+    held: bool = False
 
 
 def project(events: Iterable[tuple[Record, str]]) -> Trace:
@@ -77,8 +83,18 @@ def project(events: Iterable[tuple[Record, str]]) -> Trace:
             log = Log(*step.log)
         before = after
     more = not any(step.event == "gave_up" for step in steps)
-    constants = ("Runs", log.failed + more), ("Doubtful", True), ("Locked", True)
+    failed = max((Log(*step.log).failed for step in steps), default=0)
+    constants = (
+        *(("Runs", failed + more), ("Doubtful", True), ("Locked", True)),
+        ("MaxAlone", _most_alone(steps)),
+    )
     return Trace(MODULE, constants, tuple(steps))
+
+
+def _most_alone(steps: list[Step]) -> int:
+    """The limit of the kernel that was at work, as far as its log tells it."""
+    at = [Log(*step.log).blame for step in steps if step.event == "held"]
+    return min(at, default=1 + max((Log(*s.log).blame for s in steps), default=0))
 
 
 def _owed(phase: str) -> str:
@@ -105,17 +121,24 @@ def _steps(
     if name == "aborted" and before is not None and not before.abort:
         log = log._replace(abort=True)
         yield Step("abort_requested", log)
+    if name == "held" and event["data"]["reason"] != "quarantined":
+        why = "held after a restore"
+        raise OutsideError(why)
     if name not in ACTIONS:
         raise OutsideError(name)
+    fresh = name in ("resubmitted", "unheld")
+    alone = name == "orphaned" and event["data"].get("beside") == 0
     yield Step(
         name,
         log._replace(
+            held=after.held,
+            blame=0 if fresh else log.blame + alone,
             turns=1,
             turn=after.phase,
             final=final,
             outcome=_SAID[after.outcome] if after.outcome else "none",
             runs=after.runs,
-            failed=log.failed + (name == "run_failed"),
+            failed=0 if name == "resubmitted" else log.failed + (name == "run_failed"),
             abort=log.abort or after.abort,
         ),
     )
