@@ -24,7 +24,7 @@ COMMITS = (
 EFFECTS = ("CallHandler", "Prepare", "Append dispatch", "Send", "Append settle")
 
 
-@pytest.fixture(scope="module", params=["keyed", "lookup", "blind"])
+@pytest.fixture(scope="module", params=["keyed", "lookup", "editable", "blind"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     command = [sys.executable, "-m", "turnfold_model", "kill9", "--json"]
     command += [f"--class={request.param}", "--again=1", *["--long"] * LONG]
@@ -64,10 +64,16 @@ def forgets(draft, turn, inbound, cursor=None):
     return accept(draft, turn, inbound, cursor)
 accepting.accept = forgets
 """
+SENT_ANEW = """
+known = rules.next_act
+def anew(entry):
+    return PartAct.PLACEHOLDER if entry.doubt and entry.handle else known(entry)
+rules.next_act = anew
+"""
 MUTANT = """
 from turnfold._decide import rules
 from turnfold._decide import accepting
-from turnfold.enums import DeliveryClass
+from turnfold.enums import DeliveryClass, PartAct
 from turnfold_model.kill9.play import Scene, every_point
 {mutation}
 for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
@@ -83,8 +89,10 @@ for verdict in every_point(Scene(delivery=DeliveryClass("{delivery}"))):
         ("rules.resend_allowed = lambda *_: True", "blind", "INV-2"),
         ("rules.may_look_up = lambda *_: False", "lookup", "INV-1"),
         (NO_DEDUPE, "keyed", "INV-9"),
+        (SENT_ANEW, "editable", "INV-2"),
+        ("rules.repeatable = lambda _: False", "editable", "INV-1"),
     ],
-    ids=["blind resend", "no look-up", "no dedupe"],
+    ids=["blind resend", "no look-up", "no dedupe", "edit anew", "edit not again"],
 )
 def test_a_kernel_that_lacks_a_rule_is_caught(
     mutation: str, delivery: str, rule: str

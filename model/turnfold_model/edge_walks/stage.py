@@ -132,6 +132,9 @@ class Stage:
                 await spin()
             return self._log()
         finally:
+            if self._grown is not None:  # its previews end with their run
+                over = asyncio.CancelledError()
+                await self._grown.__aexit__(type(over), over, None)
             self.wire.end()
             for _, end in self._runs:
                 end.cancel()

@@ -222,6 +222,12 @@ WALKS: Final = (
     Walk("ask_nobody join"),
     Walk("ask reply abort"),
     Walk("ask restore unhold"),
+    # alone in three deaths: it waits for a person
+    Walk("ask crash crash run_again crash"),
+    *(
+        Walk(f"ask crash crash run_again crash unhold {words}", runs=1)
+        for words in ("abort", "run_again stop")
+    ),
     Walk("ask_nobody restore unhold"),
     Walk("ask reply expire redrive go accept"),
     Walk("ask reply expire redrive go bar"),  # another reason than before

@@ -16,6 +16,7 @@ from turnfold.enums import (
     DeliveryClass,
     Flush,
     Kind,
+    PartAct,
     Status,
 )
 from turnfold.inbound import Inbound
@@ -155,14 +156,18 @@ async def _carry_out(kernel: Kernel, command: Command) -> dict[str, Any]:
 
 
 async def answer(turn: TurnHandle) -> None:
-    """A block, then a reply in three parts; goes on behind the messages of an earlier run."""
+    """A block, then a reply in three parts, which grows where the channel can edit; goes
+    on behind the messages of an earlier run."""
     name = turn.inbound.message_id
     said = [s for s in await turn.previous() if s.kind is Kind.BLOCK]
     if all(s.status is Status.ABORTED for s in said):
         await turn.block(f"{name}: thinking")
     await asyncio.sleep(0)
     plot = File(data=b"." * 100, name=f"{name}.txt")
-    await turn.reply(Text(f"{name}: one"), Text(f"{name}: two"), plot)
+    async with turn.live() as live:
+        live.append(f"{name}: on")
+        await asyncio.sleep(0.004)
+        await live.seal(Text(f"{name}: one"), Text(f"{name}: two"), plot)
 
 
 def texts_of(name: str) -> list[str]:
@@ -176,23 +181,43 @@ class WireChannel:
     def __init__(self, link: Link, delivery: DeliveryClass) -> None:
         self._link = link
         blind = delivery is DeliveryClass.BLIND
+        edits = delivery is DeliveryClass.EDITABLE
         # The parent reads the output of a dead child before it starts another one,
         # so an old request has landed when the next process asks.
         offer = PartClass(classes=() if blind else (delivery,), settle_ms=0)
+        keyed = PartClass(classes=(DeliveryClass.KEYED,))  # no file can be edited
         self.capabilities = Capabilities(
-            parts=dict.fromkeys(("text", "file"), offer), prepares=("file",)
+            parts={"text": offer, "file": keyed if edits else offer},
+            prepares=("file",),
+            preview_ms=1,
         )
         if delivery is DeliveryClass.LOOKUP:
             self.reconcile = self._reconcile
+        if edits:
+            self.edit, self.retract = self._edit, self._retract
 
     async def prepare(self, part: Part) -> str:
         return str((await self._link.ask("upload", key=part.key))["id"])
 
-    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:  # noqa: ARG002  the contract's signature
-        payload = part.payload
-        text = payload.text if isinstance(payload, Text) else f"[{_name(payload)}]"
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
+        empty = attempt.act is PartAct.PLACEHOLDER
+        return await self._ask("send", part, key=key, empty=empty)
+
+    async def _edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        del attempt
+        return await self._ask("edit", part, key=key, id=handle.ids[0])
+
+    async def _retract(self, handle: Receipt, route: Route) -> None:
+        del route
+        await self._link.ask("retract", id=handle.ids[0])
+
+    async def _ask(self, what: str, part: Part, **facts: Any) -> Outcome:
         where = part.route.conversation
-        answer = await self._link.ask("send", key=key, text=text, conversation=where)
+        answer = await self._link.ask(
+            what, text=_text(part.payload), conversation=where, **facts
+        )
         if answer["lost"]:
             return Unknown(cause="cut")
         return Accepted(receipt=Receipt(ids=(answer["id"],)))
@@ -202,5 +227,7 @@ class WireChannel:
         return Found(receipt=Receipt(ids=(found,))) if found else Absent()
 
 
-def _name(payload: object) -> str:
-    return payload.name if isinstance(payload, File) else "?"
+def _text(payload: object) -> str:
+    if isinstance(payload, Text):
+        return payload.text
+    return f"[{payload.name if isinstance(payload, File) else '?'}]"

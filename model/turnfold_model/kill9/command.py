@@ -10,8 +10,7 @@ from turnfold.enums import DeliveryClass
 from turnfold_model.kill9.play import Report, full, play_all, quick
 
 HELP = "kill -9 real gateways at every point, their recovery included"
-# No channel declares `editable` yet: only the tables know it.
-_CLASSES = [d.value for d in DeliveryClass if d is not DeliveryClass.EDITABLE]
+_CLASSES = [d.value for d in DeliveryClass]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

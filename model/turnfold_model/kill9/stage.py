@@ -51,7 +51,7 @@ class Scene:
 
 @frozen(kw_only=True)
 class Arrived:
-    """One acceptance, as the platform saw it."""
+    """One message that shows something, as the platform saw it."""
 
     key: str
     id: str
@@ -61,36 +61,65 @@ class Arrived:
 
 @define
 class Wire:
-    """The platform: the messages that it took, in order, and how often it was asked."""
+    """The platform: the messages that it shows, in order, and how often it was asked.
+    `empty`: the placeholders that no edit has filled yet."""
 
     delivery: DeliveryClass
     lose: int = 0
     arrived: list[Arrived] = field(factory=list)
     sends: int = 0
+    empty: list[str] = field(factory=list)
+    _made: int = 0
 
     def answer(self, line: dict[str, Any]) -> dict[str, Any]:
         match line["op"]:
             case "send":
                 self.sends += 1
                 return {"id": self._take(line), "lost": self.sends == self.lose}
+            case "edit":
+                self.sends += 1
+                self._show(line["id"], line)
+                return {"id": line["id"], "lost": self.sends == self.lose}
+            case "retract":
+                self.empty = [name for name in self.empty if name != line["id"]]
+                self.arrived = [a for a in self.arrived if a.id != line["id"]]
+                return {}
             case "find":
                 return {"id": self._find(line["key"])}
             case _:
                 return {"id": f"upload-{line['key']}"}
 
     def _take(self, line: dict[str, Any]) -> str:
-        keyed = self.delivery is DeliveryClass.KEYED
+        edits = self.delivery is DeliveryClass.EDITABLE  # files have a key there
+        keyed = self.delivery is DeliveryClass.KEYED or (
+            edits and line["text"].startswith("[")
+        )
         known = self._find(line["key"]) if keyed else None
         if known is not None:
             return known
-        fresh = Arrived(
+        self._made += 1
+        name = f"p{self._made}"
+        if line["empty"]:
+            self.empty.append(name)
+        else:
+            self._show(name, line)
+        return name
+
+    def _show(self, name: str, line: dict[str, Any]) -> None:
+        """The message shows this from now on."""
+        shown = Arrived(
             key=line["key"],
-            id=f"p{len(self.arrived) + 1}",
+            id=name,
             text=line["text"],
             conversation=line["conversation"],
         )
-        self.arrived.append(fresh)
-        return fresh.id
+        places = [n for n, message in enumerate(self.arrived) if message.id == name]
+        if places:
+            self.arrived[places[0]] = shown
+            return
+        if name in self.empty:
+            self.empty.remove(name)
+        self.arrived.append(shown)
 
     def _find(self, key: str) -> str | None:
         return next((a.id for a in self.arrived if a.key == key), None)

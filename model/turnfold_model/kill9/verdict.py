@@ -74,6 +74,7 @@ def _breaches(stage: Stage, store: Store) -> Iterator[str]:
         yield "INV-14 a command lies in the inbox that nobody takes up"
     left = _Left.of(stage, store)
     yield from left.doubled()
+    yield from left.strays()
     yield from left.parked()
     for command, answer in stage.confirmed.items():
         match command.what:
@@ -114,6 +115,14 @@ class _Left:
             if count > 1:
                 yield f"INV-9 {text!r} arrived {count} times"
 
+    def strays(self) -> Iterator[str]:
+        """A death leaves one placeholder that nobody knows, at most; so does an answer
+        that was lost."""
+        stage = self.stage
+        most = len(stage.stopped) + bool(stage.scene.lose)
+        if len(stage.wire.empty) > most:
+            yield f"INV-2 {len(stage.wire.empty)} empty messages after {most} troubles"
+
     def _keys_of(self, kind: Kind) -> set[str]:
         entries = (s for s in self.states.values() if isinstance(s, Entry))
         return {part.key for e in entries if e.kind is kind for part in e.parts}
@@ -122,10 +131,9 @@ class _Left:
         if self.stage.scene.delivery is DeliveryClass.BLIND:
             return
         for entry in self.states.values():
-            if isinstance(entry, Entry) and entry.phase not in (
-                Phase.DELIVERED,
-                Phase.ABORTED,
-            ):
+            if not isinstance(entry, Entry) or entry.remade:
+                continue  # its placeholder was in doubt twice: that is for a person
+            if entry.phase not in (Phase.DELIVERED, Phase.ABORTED):
                 yield f"INV-1 {entry.stream} ended in {entry.phase}: {entry.reason}"
 
     def answered(self, command: Command, stream: str) -> Iterator[str]:

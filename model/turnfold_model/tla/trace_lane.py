@@ -81,6 +81,8 @@ def _word(edge: Edge, data: Record) -> str:
         if data.get("reason") == "live":
             return name
         raise OutsideError(_LATER)
+    if name == "placed" and before == after:
+        return ""  # one too many
     if (
         name in _STILL
         or before == after != "retryable"
