@@ -27,10 +27,11 @@ VARIABLES
   shown,    \* per message: "none", "empty", "preview", "text", "gone"
   forgot,   \* placeholders whose outcome nobody learned
   left      \* what may still go wrong
-
 vars == <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner, act,
           showing, wire, made, shown, forgot, left>>
-rest == <<handle, sealed, remade, abort, act, showing, made, shown, forgot>>
+seen == <<made, shown, forgot>>
+known == <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner, act>>
+rest == <<handle, sealed, remade, abort, act, showing, seen>>
 
 Closed == {"delivered", "failed", "aborted"}
 Messages == 1..(3 + Faults)
@@ -55,7 +56,6 @@ Request == CHOOSE r \in wire : r[1] = act /\ r[3] = att
 OnWire == \E r \in wire : r[1] = act /\ r[3] = att
 
 (* ---- attempts ---- *)
-
 NextAct == IF handle = 0 THEN "placeholder" ELSE "edit"
 Repeatable ==
   IF handle = 0 THEN (act # "send") /\ (~RemadeOnce \/ ~remade) ELSE TRUE
@@ -67,7 +67,7 @@ Sends(what, target) ==
   /\ att' = att + 1 /\ used' = used + 1
   /\ remade' = (remade \/ (what = "placeholder" /\ doubt))
   /\ wire' = wire \cup {<<what, target, att + 1>>}
-  /\ UNCHANGED <<handle, sealed, doubt, abort, reason, showing, made, shown, forgot, left>>
+  /\ UNCHANGED <<handle, sealed, doubt, abort, reason, showing, seen, left>>
 
 Ready == phase \in {"queued", "retryable"} \/ (phase = "in_doubt" /\ Repeatable)
 Placeholder == Ready /\ handle = 0 /\ act # "send" /\ Sends("placeholder", 0)
@@ -81,7 +81,6 @@ Overtakes ==
   /\ Sends("send", 0)
 
 (* ---- the platform ---- *)
-
 Landed(r) ==
   IF r[2] = 0
   THEN /\ made' = made + 1
@@ -93,32 +92,27 @@ Landed(r) ==
 Lands ==
   \E r \in wire :
     /\ Landed(r) /\ wire' = wire \ {r}
-    /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                   act, showing, forgot, left>>
+    /\ UNCHANGED <<known, showing, forgot, left>>
 
 Vanishes ==
   \E r \in wire :
     /\ wire' = wire \ {r}
-    /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                   act, showing, made, shown, forgot, left>>
+    /\ UNCHANGED <<known, showing, seen, left>>
 
 \* A reader, or the platform, removes the message.
 Removed ==
   /\ handle # 0 /\ shown[handle] \notin {"gone", "none"} /\ phase \notin Closed /\ Spend
   /\ shown' = [shown EXCEPT ![handle] = "gone"]
-  /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                 act, showing, wire, made, forgot>>
+  /\ UNCHANGED <<known, showing, wire, made, forgot>>
 
 (* ---- outcomes ---- *)
-
 Stands(m) == m \in 1..made /\ m # handle /\ shown[m] = "empty"
 
 \* A handle is no receipt: the text is still to be shown.
 Named(m) ==
   /\ phase' = "queued" /\ handle' = m /\ doubt' = FALSE
   /\ used' = (IF used = 0 THEN 0 ELSE used - 1)
-  /\ UNCHANGED <<sealed, att, remade, abort, reason, act, showing, wire, made, shown,
-                 forgot, left>>
+  /\ UNCHANGED <<sealed, att, remade, abort, reason, act, showing, wire, seen, left>>
 
 Placed ==
   /\ phase = "dispatched" /\ owner /\ act = "placeholder" /\ ~OnWire
@@ -136,8 +130,7 @@ Stray ==
     /\ Stands(m) /\ forgot > 0 /\ ~(phase = "in_doubt" /\ handle = 0)
     /\ phase = "dispatched" => act # "placeholder"
     /\ shown' = [shown EXCEPT ![m] = "none"]
-    /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                   act, showing, wire, made, forgot, left>>
+    /\ UNCHANGED <<known, showing, wire, made, forgot, left>>
 
 Delivered ==
   /\ phase = "dispatched" /\ owner /\ act # "placeholder" /\ ~OnWire /\ Texts # {}
@@ -149,7 +142,7 @@ NotTaken(to, refund) ==
   /\ phase = "dispatched" /\ owner /\ OnWire
   /\ phase' = (IF doubt THEN "in_doubt" ELSE to)
   /\ owner' = FALSE /\ wire' = wire \ {Request} /\ used' = used - refund
-  /\ UNCHANGED <<sealed, att, doubt, remade, abort, act, showing, made, shown, forgot>>
+  /\ UNCHANGED <<sealed, att, doubt, remade, abort, act, showing, seen>>
 
 Refused == Spend /\ NotTaken("retryable", 0) /\ UNCHANGED <<handle, reason>>
 Deferred == Spend /\ NotTaken("queued", 1) /\ UNCHANGED <<handle, reason>>
@@ -183,34 +176,29 @@ Crash ==
   /\ owner \/ showing
   /\ Spend /\ owner' = FALSE /\ showing' = FALSE
   /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, act,
-                 wire, made, shown, forgot>>
+                 wire, seen>>
 
 (* ---- while it grows ---- *)
-
 Open == phase \notin Closed /\ ~abort
 
 Preview ==
   /\ Grows /\ Open /\ ~sealed /\ handle # 0 /\ ~showing /\ left > 0
   /\ showing' = TRUE /\ wire' = wire \cup {<<"preview", handle, 0>>}
-  /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                 act, made, shown, forgot, left>>
+  /\ UNCHANGED <<known, seen, left>>
 Shown ==
   /\ showing /\ Previews = {} /\ showing' = FALSE
-  /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                 act, wire, made, shown, forgot, left>>
+  /\ UNCHANGED <<known, wire, seen, left>>
 PreviewLost ==
   /\ showing /\ Spend /\ showing' = FALSE
-  /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                 act, wire, made, shown, forgot>>
+  /\ UNCHANGED <<known, wire, seen>>
 
 Sealed ==
   /\ ~sealed /\ Open /\ (SealWaits => ~showing)
   /\ sealed' = TRUE
   /\ UNCHANGED <<phase, handle, att, used, doubt, remade, abort, reason, owner, act,
-                 showing, wire, made, shown, forgot, left>>
+                 showing, wire, seen, left>>
 
 (* ---- ends ---- *)
-
 Ends(to, why) ==
   /\ phase' = to /\ reason' = why
   /\ UNCHANGED <<rest, att, used, doubt, owner, wire, left>>
@@ -226,7 +214,7 @@ GivenUp == phase = "in_doubt" /\ abort /\ Ends("failed", "unknown")
 AbortRequested ==
   /\ Open /\ abort' = TRUE
   /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, reason, owner, act,
-                 showing, wire, made, shown, forgot, left>>
+                 showing, wire, seen, left>>
 Aborted == phase \in {"queued", "retryable"} /\ abort /\ Ends("aborted", "none")
 
 \* Its placeholder says nothing any more.
@@ -234,8 +222,7 @@ Retracted ==
   /\ phase \in {"failed", "aborted"} /\ handle # 0 /\ (DoubtStays => ~doubt)
   /\ shown[handle] \notin {"none", "gone"}
   /\ shown' = [shown EXCEPT ![handle] = "none"]
-  /\ UNCHANGED <<phase, handle, sealed, att, used, doubt, remade, abort, reason, owner,
-                 act, showing, wire, made, forgot, left>>
+  /\ UNCHANGED <<known, showing, wire, made, forgot, left>>
 
 Progress ==
   Placeholder \/ Edit \/ Lands \/ Placed \/ Delivered \/ HandleGone \/ NoAnswer \/ OwnerDied
@@ -248,7 +235,6 @@ Spec == Init /\ [][Next]_vars /\ WF_vars(Progress) /\ SF_vars(Sealed)
 Unfair == Init /\ [][Next]_vars  \* liveness must fail here
 
 (* ---- safety ---- *)
-
 Once == Cardinality(Texts) < 2                                                \* INV-2
 WriteAhead == \A r \in wire : r[3] <= att                                     \* INV-3
 \* The last word on the screen is the sealed text, unless somebody removed it.
@@ -269,6 +255,5 @@ AfterAbort ==                                                                 \*
   [][abort => {r \in wire' : r[1] # "preview"} \subseteq wire]_vars
 
 (* ---- liveness ---- *)
-
 Settled == <>[](phase \in Closed \cup {"parked"})                             \* INV-14
 =============================================================================
