@@ -11,13 +11,14 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from turnfold._decide import (
     accepting,
     busy,
     gates,
     importing,
+    later,
     operator,
     outbox,
     pruning,
@@ -39,8 +40,8 @@ from turnfold._decide.outcomes import settle
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
-from turnfold._log.ids import TURN, inbound_key, outbound_key
-from turnfold.enums import AbortReason, Busy, Form
+from turnfold._log.ids import TURN, inbound_key, outbound_key, reply_entry
+from turnfold.enums import AbortReason, Busy, Form, Kind
 from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.ports.channel import Accepted, Receipt
@@ -328,6 +329,34 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
+def answer_command(intent: Intent, command_id: str, at: int, ttl_ms: int) -> Command:
+    """The reply of a turn that was left open, from a process without a channel."""
+    assert intent.turn is not None  # noqa: S101  its caller names it
+    told = enqueue_command(intent, at, ttl_ms)
+    return evolve(
+        told, kind="answer", id=command_id, stream=intent.turn, key=None, answer=True
+    )
+
+
+def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
+    data = read(command.data, EnqueueData)
+    turn = command.stream
+    intent = Intent(
+        entry=reply_entry(turn, Kind.FINAL, None, "final"),
+        route=data.route,
+        kind=Kind.FINAL,
+        packed=tuple(_packed(p, command.bodies) for p in data.payloads),
+        turn=turn,
+        key=data.key,
+        policy=data.policy,
+        ttl_ms=data.ttl_ms - _waited(draft, command),
+        promised=True,
+    )
+    done = later.answer(draft, turn, intent)
+    told = {"entry_id": done.entry_id, "status": str(done.status), "new": done.new}
+    return {**told, "differs": done.differs}
+
+
 def _abort_lane(draft: UnitOfWork, command: Command, data: Any) -> Any:
     done = busy.abort_lane(draft, command.stream, **data)
     return {name: list(streams) for name, streams in asdict(done).items()}
@@ -371,6 +400,7 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "import": _import,
         "abort": _abort,
         "abort_lane": _abort_lane,
+        "answer": _answer_turn,
         "receipt": _receipt,
         "gate": _gate,
         "advance": _advance,

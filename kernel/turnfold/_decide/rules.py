@@ -240,7 +240,22 @@ def run_is_current(turn: Turn, fence: int, run: int) -> bool:
 
 def run_is_ours(turn: Turn, fence: int, run: int) -> bool:
     """INV-5: only who runs a turn says how its run ended, aborted or not."""
-    return turn.phase is TurnPhase.RUNNING and turn.fence == fence and turn.run == run
+    return runs(turn) and turn.fence == fence and turn.run == run
+
+
+def runs(turn: Turn) -> bool:
+    """A run of it is under way; one that left it open is over."""
+    return turn.phase is TurnPhase.RUNNING and turn.left_open is None
+
+
+def waits_for_answer(turn: Turn) -> bool:
+    """Its run left it open, and its answer comes from elsewhere."""
+    open_ = turn.phase is TurnPhase.RUNNING and turn.left_open is not None
+    return open_ and turn.abort is None
+
+
+def wait_is_over(turn: Turn, now: int) -> bool:
+    return turn.left_open is not None and now >= turn.left_open
 
 
 def over_all_runs(entry: Entry) -> bool:
@@ -268,8 +283,7 @@ def may_be_joined(turn: Turn, limit: int) -> bool:
 
 def runner_is_dead(turn: Turn, fence: int) -> bool:
     """A turn that was left open runs nowhere: no death ends its wait."""
-    under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
-    return under_way and turn.fence != fence
+    return runs(turn) and turn.fence != fence
 
 
 def age_of(turn: Turn, now: int, wall: int, sure_from: int) -> int | None:

@@ -36,6 +36,7 @@ class TurnAct(Enum):
     WAIT = auto()
     START = auto()
     ORPHAN = auto()  # running, but the process that ran it is dead
+    EXPIRE = auto()  # left open, and no answer came in time
 
 
 @define
@@ -48,20 +49,35 @@ class TurnStep:
 def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
     """What the turns of a lane need now. One runs at a time, from its start to its
     answer; a turn that waits for its next run holds the later ones back."""
+    until: int | None = None
     for stream in draft.turn_lane(lane):
         turn = draft.turn(stream)
         if turn.phase is TurnPhase.ANSWERED or turn.held:
             continue  # what waits for a person holds nobody back
+        if turn.left_open is not None:
+            step = turn_step(draft, turn)
+            if step.act is not TurnAct.WAIT:
+                return step
+            until = _no_later(step, until).until
+            continue  # nor does what was left open
         if turn.passed and (other := _running(draft, lane)) is not None:
             turn = other
-        return turn_step(draft, turn)
-    return TurnStep(TurnAct.WAIT)
+        if until is None:
+            return turn_step(draft, turn)
+        return _no_later(turn_step(draft, turn), until)
+    return TurnStep(TurnAct.WAIT, until=until)
+
+
+def _no_later(step: TurnStep, until: int | None) -> TurnStep:
+    """The step, with a look at the lane by then."""
+    known = [at for at in (step.until, until) if at is not None]
+    return TurnStep(step.act, step.turn, min(known, default=None))
 
 
 def _running(draft: UnitOfWork, lane: str) -> Turn | None:
     """The turn of a lane that runs, wherever it stands: it may have passed others."""
     turns = (draft.turn(stream) for stream in draft.turn_lane(lane))
-    return next((t for t in turns if t.phase is TurnPhase.RUNNING), None)
+    return next((t for t in turns if rules.runs(t)), None)
 
 
 def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
@@ -71,6 +87,8 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
     if turn.held:
         return TurnStep(TurnAct.WAIT)
     if turn.phase is TurnPhase.RUNNING:
+        if turn.left_open is not None:
+            return _left_open_step(draft, turn)
         dead = rules.runner_is_dead(turn, fence.epoch)
         return TurnStep(TurnAct.ORPHAN if dead else TurnAct.WAIT, turn.stream)
     if turn.phase is not TurnPhase.ACCEPTED:
@@ -82,6 +100,15 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
     return TurnStep(TurnAct.START, turn.stream)
 
 
+def _left_open_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
+    if not rules.wait_is_over(turn, draft.now):
+        return TurnStep(TurnAct.WAIT, until=turn.left_open)
+    if turn.updated < draft.sure_from:  # by a clock that nobody can vouch for
+        return TurnStep(TurnAct.WAIT, until=draft.now + _UNSURE_MS)
+    return TurnStep(TurnAct.EXPIRE, turn.stream)
+
+
+_UNSURE_MS = 10_000
 _SUSPECT_MS = 1_000  # how often a turn that waits for suspects looks again
 
 
@@ -205,7 +232,7 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     """The handler came back. Without a reply its last block is the final."""
     turn = draft.turn(stream)
     current = rules.run_is_current(turn, draft.authority, run)
-    if not current or not rules.not_answered(turn):
+    if not current or not rules.not_answered(turn) or turn.left_open is not None:
         return
     blocks = [
         entry.stream

@@ -325,7 +325,7 @@ class UnitOfWork:
         mine = [name for name, s in self.touched.items() if isinstance(s, Turn)]
         found = [self.state(name) for name in {*self.below.running(), *mine}]
         turns = [state for state in found if isinstance(state, Turn)]
-        return [turn for turn in turns if turn.phase is TurnPhase.RUNNING]
+        return [t for t in turns if t.phase is TurnPhase.RUNNING and not t.left_open]
 
     def flying(self) -> list[Entry]:
         """The entries that are on their way, if any is suspect."""

@@ -20,6 +20,7 @@ from turnfold._decide import (
     blame,
     gates,
     inbox,
+    later,
     outbox,
     outcomes,
     schedule,
@@ -395,6 +396,8 @@ def _step_by_step(where: str, question: Decision) -> Program:
                     yield Append(partial(turns.start, stream=step.turn))
                 case TurnAct.ORPHAN:
                     yield Append(partial(blame.orphaned, stream=step.turn))
+                case TurnAct.EXPIRE:
+                    yield Append(partial(later.expire, stream=step.turn))
         except OwnedError:
             return None
         except (StoreError, UsageError) as exc:

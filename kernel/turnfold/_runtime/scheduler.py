@@ -102,7 +102,8 @@ def _turn(turn: Turn, epoch: int) -> Iterator[Key]:
         yield Key("control", turn.stream)
     else:
         yield Key("turns", turn.lane)
-    if turn.phase is TurnPhase.RUNNING and turn.fence == epoch:
+    under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
+    if under_way and turn.fence == epoch:
         yield Key("run", turn.stream, turn.run)
 
 

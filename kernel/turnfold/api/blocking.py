@@ -137,6 +137,7 @@ class BlockingKernel:
     enqueue = _blocking(Kernel.enqueue)
     abort = _blocking(Kernel.abort)
     abort_lane = _blocking(Kernel.abort_lane)
+    answer = _blocking(Kernel.answer)
     supersede = _blocking(Kernel.supersede)
     connected = _blocking(Kernel.connected)
     disconnected = _blocking(Kernel.disconnected)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
-from turnfold._decide import rules, turns
+from turnfold._decide import later, rules, turns
 from turnfold._decide.outbox import Enqueued
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
@@ -43,6 +43,7 @@ from turnfold.messages import (
     Route,
     check_enum,
     check_id,
+    check_ms,
     json_value,
     own_name,
 )
@@ -311,6 +312,15 @@ class TurnHandle:
         except (StaleRunError, AlreadyRepliedError) as exc:
             _LOG.warning("%s", exc)  # a handler may let it pass unseen
             raise
+
+    def later(self, within_ms: int) -> Coroutine[Any, Any, None]:
+        """End the run without an answer, which comes by `kernel.answer(turn.id, ...)`, from
+        any process, at most `within_ms` from now; else the turn fails and the reader is
+        told. It holds its lane no longer, and is never run again, whatever the handler
+        does next."""
+        check_ms("within_ms", within_ms, least=1)
+        leave = partial(later.leave_open, stream=self.id, run=self.run)
+        return self._note("later", self._append(partial(leave, within_ms=within_ms)))
 
     def silent(self, reason: str) -> Coroutine[Any, Any, None]:
         """No reply is meant, and why: a short code, such as "not_addressed"."""

@@ -29,6 +29,7 @@ from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
 from turnfold.api.acts import Acts
+from turnfold.api.answering import Answering
 from turnfold.api.callbacks import Handler, Handlers, unwanted
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.handle import AcceptedTurn
@@ -66,7 +67,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Importing, Keeps, Health):
+class Kernel(Waiting, Acts, Answering, Importing, Keeps, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue

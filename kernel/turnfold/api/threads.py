@@ -60,6 +60,10 @@ class BlockingHandle:
         """As `TurnHandle.silent`: no reply is meant, and why."""
         self._portal.call(self._turn.silent, reason)
 
+    def later(self, within_ms: int) -> None:
+        """As `TurnHandle.later`: the answer comes by the turn's id."""
+        self._portal.call(self._turn.later, within_ms)
+
     def previous(self) -> Sequence[Said]:
         """As `TurnHandle.previous`: what the turn has said so far."""
         found: Sequence[Said] = self._portal.call(self._turn.previous)

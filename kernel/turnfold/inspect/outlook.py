@@ -237,7 +237,8 @@ def _run_next(draft: UnitOfWork, turn: Turn, alive: bool | None) -> Next:
     for stream in draft.turn_lane(turn.lane):
         if stream == turn.stream or turn.control:
             break
-        if draft.turn(stream).phase is not TurnPhase.ANSWERED:
+        first = draft.turn(stream)
+        if first.phase is not TurnPhase.ANSWERED and first.left_open is None:
             return Next(text=f"waits for {stream}, which came first")
     step = turn_step(draft, turn)
     if step.act is TurnAct.WAIT and step.until is not None:

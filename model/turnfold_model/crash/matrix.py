@@ -75,6 +75,7 @@ SMALL: Final = (
     Scenario(name="silent", silent=True, blocks=1, crashes=2),
     Scenario(name="speechless", silent=True, crashes=2),
     Scenario(name="not-resumed", resumes=False, blocks=1, crashes=2),
+    Scenario(name="later", later=True, messages=2, crashes=1),
     Scenario(name="join", busy=Busy.JOIN, messages=3, crashes=1),
     Scenario(name="supersede", busy=Busy.SUPERSEDE, messages=2, crashes=1),
     Scenario(name="drop-busy", busy=Busy.DROP, messages=2, crashes=1),

@@ -36,7 +36,7 @@ class Scenario:
     `abort`: a user stops the first turn at some step, any step. `parts`: of each
     reply. `blocks` before it, and `sends`: messages under keys over all runs. `live`: it
     grows first, and is sealed last. `busy`: what a message does that finds its lane busy.
-    `silent`: the handler says nothing. `down_ms`: how
+    `silent`: the handler says nothing. `later`: it leaves the turn open, and nobody answers. `down_ms`: how
     long a crashed process stays away. `client`: a second process enqueues, and makes the
     abort. `zombies`: how often a worker loses its place to another and lives on, as it
     may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
@@ -54,6 +54,7 @@ class Scenario:
     sends: int = 0
     busy: Busy = Busy.QUEUE
     silent: bool = False
+    later: bool = False
     live: bool = False
     prepares: bool = False
     prepare_ms: int = 0
@@ -123,7 +124,9 @@ class Scenario:
     def certain(self) -> bool:
         """True if every reply must arrive: the class allows it, nothing cuts it short."""
         ends = self.busy in (Busy.SUPERSEDE, Busy.DROP)
-        limited = ends or self.abort or self.ttl_ms < HOUR or self.attempts < 8
+        limited = (
+            ends or self.later or self.abort or self.ttl_ms < HOUR or self.attempts < 8
+        )
         unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
         stops = self.blocks > 0 and not self.resumes
         short = self.deaths < 100 or self.runs < 100 or stops

@@ -4,7 +4,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from turnfold._decide import accepting, busy, inbox, turns
+from turnfold._decide import accepting, busy, inbox, later, turns
 from turnfold._decide.operator import abort_entry, abort_turn
 from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -127,7 +127,10 @@ def handler(
             yield Append(partial(spoken, intent=kept))
         for number in range(scenario.blocks):
             yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
-        if not scenario.silent:
+        if scenario.later:
+            leave = partial(later.leave_open, stream=call.turn, run=call.run)
+            yield Append(partial(leave, within_ms=3_000))
+        elif not scenario.silent:
             yield Append(partial(final, intent=intent(Kind.FINAL)))
     except StoreError as exc:
         return RunEnd("raised", exc.code)

@@ -346,6 +346,12 @@ class Stage:
         """Another message comes in, and joins the turn that waits."""
         await self.kernel.accept(inbound("2"), busy="join")
 
+    async def leave_open(self) -> None:
+        await self._runs[-1][0].later(3_600_000)
+
+    async def answer(self) -> None:
+        await self.kernel.answer(self._turn, "x")
+
     async def reply(self) -> None:
         await self._runs[-1][0].reply(*["x"] * self.walk.parts)
 

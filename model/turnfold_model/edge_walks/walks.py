@@ -209,6 +209,7 @@ WALKS: Final = (
     # turns
     Walk("ask step reply go accept stop redact"),
     Walk("ask silent stop"),
+    Walk("ask leave_open answer go accept"),
     Walk("ask fail run_again reply"),
     Walk("ask shut"),
     Walk("ask fail", runs=1),
@@ -242,7 +243,6 @@ _NO_CODE: Final = "the kernel has no code for it yet"
 _TO_COME: Final = MappingProxyType(
     {
         "plans and look-ups that a death in them is counted for": ("tried",),
-        "turns that are left open": ("left_open",),
     }
 )
 _ON_ITS_WAY: Final = ("attempted", "dispatched")

@@ -53,7 +53,7 @@ GUARDS: Final = (
     _says("was_accepted", True, _ALONE),
     _without(
         "a death ends a turn that was left open",
-        "runner_is_dead",
+        "runs",
         "turn.left_open is None",
         "True",
         _ALONE,

@@ -15,6 +15,7 @@ from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.importing import IMPORTING
 from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.keeping import KEEPING
+from turnfold_model.mutants.later import LATER
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
@@ -454,6 +455,7 @@ MUTANTS: Final = (
     *EDITING,
     *SENDING,
     *BUSY,
+    *LATER,
     *STORE,
     *KEEPING,
 )
