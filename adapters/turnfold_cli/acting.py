@@ -236,11 +236,11 @@ async def _all(store: Store, question: Any) -> list[Row]:
 
 def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) -> None:
     rows = preview.rows
-    what = "turns" if rows and rows[0].what == "turn" else "entries"
-    screen.print(clean(f"{act}: {len(rows):,} {what}{_places(rows)}"))
+    screen.print(clean(f"{act}: {_counted(rows)}{_places(rows)}"))
     if rows:
         ages = f"the oldest is {age(rows[0].created)} old, the newest"
-        screen.print(f"  {ages} {age(rows[-1].created)}")
+        if len(rows) > 1:
+            screen.print(f"  {ages} {age(rows[-1].created)}")
         screen_of(shown_rows(rows[:_SHOWN]), screen, give=("words", "to"))
     if len(rows) > _SHOWN:
         screen.print(f"... and {len(rows) - _SHOWN:,} more", style="dim")
@@ -252,6 +252,12 @@ def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) ->
     if act is Act.RETRY and risky and not extra.get("accept_duplicate"):
         text = f"  {risky:,} of them may have arrived: refused without"
         screen.print(f"{text} --accept-duplicate")
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    turns = bool(rows) and rows[0].what == "turn"
+    one, more = ("turn", "turns") if turns else ("entry", "entries")
+    return f"{len(rows):,} {one if len(rows) == 1 else more}"
 
 
 def _places(rows: Sequence[Row]) -> str:
@@ -309,7 +315,8 @@ def _tell(act: Act, how: How, preview: Preview, results: Sequence[Acted]) -> Non
         say_json(_counts(act, how, preview) | facts)
         return
     screen = console()
-    words = ", ".join(f"{clean(name)} {count:,}" for name, count in done.most_common())
+    kinds = [(name, count) for name, count in done.most_common() if name != "done"]
+    words = ", ".join(f"{clean(name)} {count:,}" for name, count in kinds)
     total = sum(done.values()) + preview.asked
     screen.print(f"{total:,} done{f': {words}' if words else ''}, by {clean(how.who)}")
     for one in refused[:_SHOWN]:

@@ -102,7 +102,7 @@ def test_one_command_ends_all_that_filters_find(store: Path) -> None:
     done = run(store, *words, "--why", "seen in the app", "--yes")
     assert done.exit_code == 0, done.output
     assert "resolve: 6 entries (t 6)" in done.stdout
-    assert "6 done: done 6, by ann" in done.stdout
+    assert "6 done, by ann" in done.stdout
     assert "parked" not in counts(store)
     shown = run(store, "show", said(store, "list")["rows"][-1]["short"], "-v").stdout
     assert "by ann" in shown
