@@ -24,6 +24,8 @@ from turnfold_cli.common import (
 )
 from turnfold_cli.output import clean, console, say_json
 
+_SHOWN = 20  # files that were left
+
 Directory = Annotated[
     Path,
     typer.Argument(
@@ -70,8 +72,8 @@ def import_(
 
 
 def _is_missing(address: str) -> bool:
-    """No store is there, and the address is a path where one can be made."""
-    return store_at(address).address == address and not Path(address).exists()
+    """No store is there, as far as a path tells."""
+    return not Path(store_at(address).address).exists()
 
 
 async def _exists(address: str, *, new: bool) -> bool:
@@ -161,7 +163,9 @@ def _print(facts: dict[str, Any], address: str) -> None:
         say(f"  nobody knows if they were sent. {facts['moved']:,} files moved")
     if facts["again"]:
         say(f"  {facts['again']:,} of them were there already")
-    for one in facts["left"]:
+    for one in facts["left"][:_SHOWN]:
         say(f"left: {one['path']}: {one['why']}")
+    if len(facts["left"]) > _SHOWN:
+        say(f"left: {len(facts['left']) - _SHOWN:,} more; --json has them all")
     if not facts["dry_run"] and facts["parked"]:
         say(f"next: turnfold list {address} --status parked")

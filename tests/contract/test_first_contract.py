@@ -302,6 +302,28 @@ async def test_each_method_is_given_what_it_takes_and_no_more(wild: Gateway) -> 
     assert seen == [("42", "x", "7", "9"), names]
 
 
+@pytest.mark.parametrize("takes", [True, False])
+async def test_a_caption_goes_with_its_file_where_every_way_takes_one(
+    wild: Gateway, takes: bool
+) -> None:
+    seen: list[object] = []
+
+    class Captions(Words):
+        async def send_media(self, to, path, *, caption=""):
+            seen.append(caption)
+
+    class Half(Captions):
+        async def send_document(self, to, path): ...
+
+    over(wild, adapter := Captions() if takes else Half())
+    kernel = await wild.start()
+    photo = File(data=b"x", name="a.png", caption="look")
+    done = await kernel.enqueue(route(), photo)
+    assert await ended(kernel, done.entry_id) is Phase.DELIVERED
+    assert seen == (["look"] if takes else [""])
+    assert adapter.calls == ([] if takes else [("text", "42", "look")])
+
+
 async def test_the_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -382,6 +382,29 @@ async def test_where_nobody_works_the_client_does_it_alone(
     assert (done.parked, done.moved) == (1, 1)
 
 
+@pytest.mark.case("M01")
+async def test_what_waits_in_the_inbox_is_not_in_the_store_yet(
+    filed: Gateway, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(queue, "a")
+    await at_now(filed).start()
+    await filed.end()
+    client = await filed.start(work=False)
+    with monkeypatch.context() as slow:
+        slow.setattr(importing, "PATIENCE_S", 0.05)
+        slow.setattr(client._mailbox, "_apply_alone", _nobody)
+        for _ in range(2):
+            done = await client.import_queue(queue)
+            assert (done.moved, files(queue)) == (0, ["a.json"])
+            assert "run the import again" in done.left[0].why
+    done = await client.import_queue(queue)
+    assert (done.moved, done.parked, files(queue)) == (1, 1, [])
+
+
+async def _nobody() -> None:
+    """No worker answers."""
+
+
 async def test_a_gateway_that_switches_over_takes_the_queue_in_as_it_opens(
     tmp_path: Path, queue: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -493,6 +516,17 @@ def test_the_command_says_what_came_in(tmp_path: Path, queue: Path) -> None:
     told = json.loads(out)
     assert (code, told["found"], told["moved"]) == (1, 0, 0)
     assert [Path(one["path"]).name for one in told["left"]] == ["torn.json"]
+
+
+def test_a_store_may_be_named_from_the_folder_that_one_is_in(
+    tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(queue, "a", enqueuedAt=None)
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("import", ".", "-s", "g.db", "--new")
+    assert code == 0
+    assert "1 parked" in out
+    assert run("import", ".", "sqlite:g.db")[0] == 0
 
 
 def test_wrong_use_is_one_line_and_changes_nothing(tmp_path: Path, queue: Path) -> None:

@@ -8,8 +8,8 @@ Such an adapter has `send_text`, and perhaps `send_media`, `send_document` and
     send_text(to, text)        send_media(to, path)     a path, or an address in the web
     send_payload(to, payload)  send_document(to, path)
 
-Of `account`, `thread`, `reply_to`, `key`, `format`, `name` and `mime` each method is given
-those that it takes. What it returns: specs/bridges.md.
+Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime` and `caption` each
+method is given those that it takes. What it returns: specs/bridges.md.
 
 **Weaker guarantees.** Such an adapter knows no key and no look-up: every part is `blind`,
 and `attach` needs `on_unknown`. An answer without a message id counts as accepted, unless
@@ -51,7 +51,18 @@ METHODS = MappingProxyType(
         "payload": "send_payload",
     }
 )
-_OPTIONAL = ("account", "thread", "reply_to", "key", "format", "name", "mime")
+_OPTIONAL = (
+    "account",
+    "thread",
+    "reply_to",
+    "key",
+    "format",
+    "name",
+    "mime",
+    "caption",
+)
+_CAPTION = 1_024  # characters; the least that a platform of captions takes
+_FILES = ("media", "document")
 _MEDIA = ("image/", "audio/", "video/")
 _IDS = ("message_id", "messageId", "id", "ts")
 _MANY = ("message_ids", "messageIds", "ids")
@@ -89,7 +100,15 @@ class FirstContract:
         self._methods = _methods(adapter, claims)
         texts.check(limit, unit)
         self._limit, self._unit = limit, unit
-        self.capabilities = Capabilities(limit=limit, unit=unit, gives_ids=ids)
+        self.capabilities = Capabilities(
+            limit=limit, unit=unit, gives_ids=ids, captions=self._captions()
+        )
+
+    def _captions(self) -> int:
+        """Only if each way of sending a file takes one: else the words go before it."""
+        ways = [self._methods[how] for how in _FILES if how in self._methods]
+        taken = bool(ways) and all("caption" in names for _, names in ways)
+        return min(self._limit or _CAPTION, _CAPTION) if taken else 0
 
     # --- the plan ---
 
@@ -157,6 +176,7 @@ class FirstContract:
             path = Path(folder) / (file.name or "file")
             await asyncio.to_thread(path.write_bytes, file.data or b"")
             more = facts | {"name": file.name, "mime": file.mime}
+            more |= {"caption": file.caption} if file.caption else {}
             return await self._call(self._how(file), route, str(path), more)
 
     def _how(self, file: File) -> str:

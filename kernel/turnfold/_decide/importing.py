@@ -34,9 +34,11 @@ class Foreign(Struct, kw_only=True):
 def bring_in(draft: UnitOfWork, foreign: Foreign) -> str:
     """Take a delivery in, once per key. Returns the stream of its entry."""
     name = outbound_key(foreign.key)
-    known = draft.lookup(name)
-    if known is not None:
+    known = draft.lookup(name)  # also of a command that waits, such as this one
+    if known is not None and known != foreign.entry:
         return known
+    if draft.find_entry(foreign.entry) is not None:  # a commit of unknown fate
+        return foreign.entry
     event = _imported(draft, foreign)
     entry = draft.emit(foreign.entry, event)
     draft.key(name, foreign.entry)

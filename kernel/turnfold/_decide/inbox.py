@@ -147,6 +147,11 @@ def _pieces(
     return tuple(pieces), contents
 
 
+def import_id(key: str) -> str:
+    """The id of the command that brings in a delivery."""
+    return f"import:{sha256(outbound_key(key).encode()).hexdigest()}"
+
+
 def import_command(foreign: Foreign, at: int) -> Command:
     """Its id follows from its key: posting it again is harmless."""
     pieces, contents = _pieces(foreign.packed)
@@ -163,7 +168,7 @@ def import_command(foreign: Foreign, at: int) -> Command:
     )
     name = outbound_key(foreign.key)
     return Command(
-        id=f"import:{sha256(name.encode()).hexdigest()}",
+        id=import_id(foreign.key),
         kind="import",
         stream=foreign.entry,
         at=at,

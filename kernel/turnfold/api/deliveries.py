@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from turnfold.enums import Kind
 from turnfold.errors import InvalidInputError
@@ -184,6 +184,8 @@ def _parts(one: object, folder: Path) -> list[Payload]:
         raise InvalidInputError(field="payloads", problem="an empty payload")
     if not known or len(here) < len(media):
         return [Native(one)]
+    if text and here:  # the words of the first file
+        return [evolve(here[0], caption=text), *here[1:]]
     return [*([Text(text)] if text else []), *here]
 
 

@@ -214,13 +214,18 @@ def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
 
 
 async def stored(store: Store, batch: Iterable[Delivery]) -> dict[str, str]:
-    """The deliveries of a batch that the log holds, by key, each with its entry."""
-    names = {one.key: outbound_key(one.key) for one in batch}
-    found = (await store.fetch(Wanted(keys=frozenset(names.values())))).keys
+    """The deliveries of a batch that the log holds, by key, each with its entry. A
+    command that waits in the inbox holds its key, too, and is not there yet."""
+    names = {
+        one.key: (outbound_key(one.key), inbox.import_id(one.key)) for one in batch
+    }
+    keys = frozenset([name for name, _ in names.values()])
+    commands = frozenset([command for _, command in names.values()])
+    found = await store.fetch(Wanted(keys=keys, answers=commands))
     return {
         key: stream
-        for key, name in names.items()
-        if (stream := found[name]) is not None
+        for key, (name, command) in names.items()
+        if (stream := found.keys[name]) is not None and command not in found.waiting
     }
 
 

@@ -45,7 +45,7 @@ IMPORTING: Final = (
     _broken(
         "the key of a delivery is not asked for",
         f"{_D}.importing:bring_in",
-        "known is not None",
+        "known is not None and known != foreign.entry",
         "False",
         f"{_TESTS}::two_imports",
     ),
