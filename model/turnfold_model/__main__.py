@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "flow": "turnfold_model.flow.command",
     "kill9": "turnfold_model.kill9.command",
     "mutants": "turnfold_model.mutants.command",
+    "ownership": "turnfold_model.ownership_model.command",
     "powerloss": "turnfold_model.powerloss.command",
     "readings": "turnfold_model.readings.command",
     "tlc": "turnfold_model.tla.command",

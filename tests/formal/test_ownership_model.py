@@ -1,0 +1,35 @@
+"""The model of a store that several hosts share: it holds, and its rules are needed."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from turnfold_model.ownership_model.command import search
+from turnfold_model.ownership_model.world import Class, Rules
+
+
+def test_one_message_is_one_turn_in_every_state() -> None:
+    result = search("inbox", Rules(), "inbox")
+    assert result.complete
+    assert not result.broken
+    assert result.states > 10_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "broken"),
+    [
+        ("lookup", "token_checked", "O4"),
+        ("lookup", "token_after_unknown_fate", "O4"),
+        ("lookup", "token_after_take", "O1"),
+        ("inbox", "promised_keys_are_taken", "O9"),
+        ("inbox", "logged_keys_are_taken", "O9"),
+        ("inbox", "leaves_the_inbox", "O9"),
+    ],
+)
+def test_a_rule_that_is_taken_away_is_missed(
+    kind: Class, rule: str, broken: str
+) -> None:
+    assert rule in {field.name for field in fields(Rules)}
+    result = search(kind, replace(Rules(), **{rule: False}), rule)
+    assert result.broken.startswith(broken)
+    assert result.trace
