@@ -11,6 +11,7 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
+from turnfold import Settings
 from turnfold_adapters.bridges import bolt
 
 
@@ -38,5 +39,7 @@ if __name__ == "__main__":
     if os.environ.get("PLAIN"):  # as it was before; the tests compare
         asyncio.run(plain(app, app_token))
         raise SystemExit
+    # The tests name a short settle time, and that their kills are no fault of a message.
     options = {"settle_ms": int(os.environ.get("SETTLE", "60000"))}
+    options["settings"] = Settings(max_deaths_alone=int(os.environ.get("DEATHS", "3")))
     asyncio.run(bolt.run(app, sys.argv[1], app_token=app_token, **options))

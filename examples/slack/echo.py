@@ -7,12 +7,13 @@ import asyncio
 import os
 import sys
 
-from turnfold import Kernel
+from turnfold import Kernel, Settings
 from turnfold_adapters.channels.slack import SlackChannel
 
 
 def make_bot(store, token, app_token, **options) -> Kernel:
-    kernel = Kernel(store)
+    deaths = int(os.environ.get("DEATHS", "3"))
+    kernel = Kernel(store, settings=Settings(max_deaths_alone=deaths))
     slack = SlackChannel(token, app_token=app_token, **options)
     kernel.attach("slack", slack)
     kernel.source("slack", slack.source)
@@ -25,7 +26,8 @@ def make_bot(store, token, app_token, **options) -> Kernel:
 
 
 if __name__ == "__main__":
-    # The tests name a fake server and a short settle time here.
+    # The tests name a fake server and a short settle time here, and say by DEATHS that
+    # their kills are no fault of a message.
     given = {
         "base_url": os.environ.get("BOT_API"),
         "settle_ms": os.environ.get("SETTLE"),

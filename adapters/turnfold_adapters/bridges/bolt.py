@@ -52,7 +52,7 @@ from slack_sdk.errors import SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from turnfold import Kernel
+from turnfold import Kernel, Settings
 from turnfold.api.handle import TurnHandle
 from turnfold.errors import ChannelError, InvalidInputError
 from turnfold.inbound import Inbound
@@ -340,10 +340,11 @@ async def run(
     app_token: str,
     name: str = "slack",
     account: str = "default",
+    settings: Settings | None = None,
     **options: Any,
 ) -> None:
     """Serve an app by Socket Mode until SIGINT or SIGTERM, with a kernel on that store."""
-    kernel = Kernel(store)
+    kernel = Kernel(store, settings=settings)
     durable(app, kernel, name=name, account=account, **options)
     kernel.source(name, socket_mode(app, app_token), account=account)
     await kernel.run()
