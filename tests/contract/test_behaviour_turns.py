@@ -98,6 +98,7 @@ async def test_an_owned_answer_is_never_computed_again(gateway: Gateway) -> None
     assert gateway.platform.messages[0].conversation == "42"
 
 
+@pytest.mark.case("I19")
 @pytest.mark.parametrize("resume", [False, True])
 async def test_what_somebody_has_seen_is_said_again_only_by_who_resumes(
     gateway: Gateway, resume: bool
@@ -242,6 +243,7 @@ async def test_a_second_reply_is_the_first_one_again_or_refused(
     assert lone.platform.contents == ["a"]
 
 
+@pytest.mark.case("I02")
 @pytest.mark.parametrize("repeat", [False, True])
 async def test_a_step_is_done_once_and_its_doubt_is_told(
     gateway: Gateway, repeat: bool

@@ -68,7 +68,7 @@ async def _reading(store: SqliteStore, until: Callable[[], bool]) -> int:
     return times
 
 
-@pytest.mark.case("A06")
+@pytest.mark.case("A06", "W11")
 async def test_the_loop_never_waits_for_the_disk(
     slow: SqliteStore, disk: SlowDisk
 ) -> None:

@@ -3,19 +3,22 @@
 import asyncio
 
 import pytest
+from attrs import evolve
 
 from turnfold import FailureClass, Settings
 from turnfold.api.handle import TurnHandle
 from turnfold.enums import Phase, TurnOutcome, TurnPhase
+from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model.testing.gateway import (
     Gateway,
     entry,
     inbound,
     route,
     spin,
+    story,
     turn,
 )
-from turnfold_model.testing.platform import reject
+from turnfold_model.testing.platform import answers, reject
 
 DAY_MS = 24 * 3_600_000
 
@@ -147,6 +150,35 @@ async def test_a_block_and_a_final_with_the_same_text_are_two_messages(
     await kernel.accept(inbound())
     await spin()
     assert lone.platform.contents == ["yes", "yes"]
+
+
+@pytest.mark.case("I05")
+async def test_a_block_that_nobody_can_see_does_not_fail_its_turn(
+    lone: Gateway,
+) -> None:
+    async def blank(handle: TurnHandle) -> None:
+        await handle.block(" ")
+        await handle.reply("done")
+
+    lone.handler = blank
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    assert turn(kernel, done.turn_id).outcome is TurnOutcome.REPLIED
+    assert lone.platform.contents == ["done"]
+
+
+@pytest.mark.case("B17")
+async def test_parts_that_got_the_same_id_are_counted_as_parts(lone: Gateway) -> None:
+    kernel = await lone.start()
+    same = Accepted(receipt=Receipt(ids=("album",)))
+    lone.platform.plays(answers(same, lands=True), answers(same, lands=True))
+    done = await kernel.enqueue(route(), "one", "two")
+    await spin()
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
+    assert lone.platform.contents == ["one", "two"]
+    lone.platform.messages = [evolve(m, id="album") for m in lone.platform.messages]
+    assert story(kernel, done.entry_id).count("attempted") == 2
 
 
 @pytest.mark.case("D13")

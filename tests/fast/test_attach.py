@@ -79,7 +79,7 @@ class LooksUp(Right):
     async def reconcile(self, part: Any, since_ms: Any) -> None: ...
 
 
-@pytest.mark.case("B01")
+@pytest.mark.case("B01", "Y02")
 @pytest.mark.parametrize("channel", [Right(), Windowed(), TextKeyed()])
 def test_a_policy_must_be_said_where_nobody_can_tell(channel: Any) -> None:
     with pytest.raises(InvalidInputError) as caught:
