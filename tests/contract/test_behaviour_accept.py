@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turnfold import Inbound, SourceCursor, TurnfoldError
+from turnfold import Inbound, Kernel, SourceCursor, TurnfoldError
 from turnfold._decide import accepting
 from turnfold._log.ids import cursor_of
 from turnfold.enums import TurnOutcome, TurnPhase
@@ -127,6 +127,36 @@ async def test_a_cursor_moves_in_the_commit_of_what_it_has_passed(
     await kernel.advance(SourceCursor(**place, value="9"))
     await kernel.advance(SourceCursor(**place, value="9"))
     assert commits(kernel)["cursor.advanced"] == 3
+
+
+@pytest.mark.case("T08")
+async def test_a_cursor_never_goes_back_in_the_order_of_its_source(
+    gateway: Gateway,
+) -> None:
+    """Tasks that accept beside one another end in any order."""
+    kernel = await gateway.start()
+    place = {"channel": "t", "account": "default"}
+
+    async def accept(kernel: Kernel, rank: int) -> None:
+        cursor = SourceCursor(**place, value=f"page {rank}", rank=rank)
+        done = await kernel.accept(inbound(f"{rank}"), cursor=cursor)
+        assert done.new
+
+    for rank in (2, 5, 3):
+        await accept(kernel, rank)
+    kernel = await gateway.restart(kernel)
+    await accept(kernel, 4)
+    state = peek(kernel).state(cursor_of("t", "default"))
+    assert (state.value, state.rank) == ("page 5", 5)
+    await asyncio.gather(*(accept(kernel, rank) for rank in (9, 7, 8, 6)))
+    state = peek(kernel).state(cursor_of("t", "default"))
+    assert (state.value, state.rank) == ("page 9", 9)
+    await kernel.advance(SourceCursor(**place, value="anew"))  # said without a rank
+    await accept(kernel, 1)
+    state = peek(kernel).state(cursor_of("t", "default"))
+    assert state.value == "page 1"
+    with pytest.raises(InvalidInputError, match="rank"):
+        SourceCursor(**place, value="x", rank=-1)
 
 
 async def test_cursors_of_accounts_with_slashes_are_apart(lone: Gateway) -> None:

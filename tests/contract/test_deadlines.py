@@ -275,3 +275,10 @@ async def test_a_file_gets_more_time_than_a_text(lone: Gateway) -> None:
     sender = driver_of(kernel).sender
     assert sender._deadline_ms(part) == 70_000
     assert sender._deadline_ms(replace(part, payload=Text("x"))) == 60_000
+
+
+def test_a_wait_of_not_now_is_a_day_at_most() -> None:
+    day = 24 * 3_600_000
+    assert NotNow(retry_after_ms=day - 1).retry_after_ms == day - 1
+    assert NotNow(retry_after_ms=10 * day).retry_after_ms == day
+    assert NotNow().retry_after_ms is None

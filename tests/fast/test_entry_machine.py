@@ -64,7 +64,6 @@ SAMPLES: list[o.OutboxEvent] = [
         act=PartAct.PLACEHOLDER,
         classes=(DeliveryClass.EDITABLE,),
         policy=BlindPolicy.HOLD,
-        signed_at=5,
     ),
     o.Dispatched(**TRY),
     o.Placed(**TRY, handle=("h",)),

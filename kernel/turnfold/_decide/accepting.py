@@ -5,6 +5,8 @@ key of another one and other bytes, become dead turns: they are kept, shown, and
 if a person says so.
 """
 
+from typing import cast
+
 from attrs import define, evolve, field, frozen
 
 from turnfold._decide import busy
@@ -13,9 +15,15 @@ from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import events as t
 from turnfold._log.events import CursorAdvanced
 from turnfold._log.ids import cursor_of, inbound_key, original_key
+from turnfold._state.fold import goes_on
 from turnfold._state.turn import Turn
 from turnfold.enums import Busy, TurnPhase
-from turnfold.errors import BackPressureError, DamagedError, MissingBodyError
+from turnfold.errors import (
+    BackPressureError,
+    DamagedError,
+    InvalidInputError,
+    MissingBodyError,
+)
 from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.messages import identifier, own_name, token
 
@@ -39,14 +47,28 @@ class Acceptance:
     stopped: tuple[str, ...] = ()
 
 
+def _a_rank(_: object, __: object, value: object) -> None:
+    if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+        problem = f"expected an int from 0 to 2**63 - 1: {value!r:.80}"
+        raise InvalidInputError(field="rank", problem=problem)
+
+
+def _rank() -> int | None:
+    made: object = field(default=None, validator=_a_rank)
+    return cast("int | None", made)
+
+
 @frozen(kw_only=True)
 class SourceCursor:
-    """How far a source has got, under a name of its own."""
+    """How far a source has got, under a name of its own. Cursors are taken in the order of
+    acceptance. Where several tasks accept, each cursor has a `rank`, a number that grows
+    in the order of the source: one with a lower rank than the last one is passed over."""
 
     channel: str = field(validator=identifier)
     account: str = field(validator=identifier)
     value: str = field(validator=token)
     name: str = field(default="", validator=token)
+    rank: int | None = _rank()
 
 
 def accept(
@@ -276,5 +298,7 @@ def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
     """A cursor moves in the commit of what it has passed, never ahead of it."""
     name = cursor_of(cursor.channel, cursor.account, cursor.name)
     before = draft.cursor(name)
-    if before is None or before.value != cursor.value:
-        draft.emit(name, CursorAdvanced(cursor=cursor.value))
+    if before is not None and not goes_on(before, cursor.rank):
+        return
+    if before is None or (before.value, before.rank) != (cursor.value, cursor.rank):
+        draft.emit(name, CursorAdvanced(cursor=cursor.value, rank=cursor.rank))

@@ -1,9 +1,8 @@
 """What a decision works on: the folded state it may read, the events it makes.
 
-A Draft lies over a View, mostly the book, and keeps what is emitted to itself until the
-commit is done. The decisions of one commit share it, so they see each other's results;
-one that fails half-way makes the journal decide the others anew (journal.py). State that
-is not in memory raises NotLoaded; the journal fetches it and decides everything anew.
+It lies over a View and keeps what is emitted to itself until the commit is done. The
+decisions of one commit share it; one that fails half-way makes the committer decide the
+others anew. State that is not in memory raises NotLoaded; it is fetched, and all is anew.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,8 +53,7 @@ class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an erro
 
 
 def all_of(questions: Iterable[Callable[[], T]]) -> list[T]:
-    """The answers to all of these. State that is not in memory is asked for together:
-    one fetch for a turn with a hundred entries, not a hundred."""
+    """The answers to all of these, with one fetch for all that is not in memory."""
     answers: list[T] = []
     missing: list[Wanted] = []
     for question in questions:
@@ -204,8 +202,7 @@ class Flow(Protocol):
         self, lane: str, now: int, asks: str | None = None, order: int = 0
     ) -> int | None:
         """None: the lane may attempt now. Else when it should ask again (log ms).
-        `asks`: an entry that is to be looked up, not sent. `order`: of the entry, since
-        the oldest goes first."""
+        `asks`: an entry that is to be looked up, not sent. `order`: of the entry."""
 
     def moved_to(self, lane: str, target: str) -> None:
         """A conversation has moved: the next entry for it goes to the new place."""
@@ -322,17 +319,15 @@ class UnitOfWork:
 
     def running(self) -> list[Turn]:
         """The turns that run, if any is suspect."""
-        mine = [name for name, s in self.touched.items() if isinstance(s, Turn)]
-        found = [self.state(name) for name in {*self.below.running(), *mine}]
+        found = map(self.state, {*self.below.running(), *self.touched})
         turns = [state for state in found if isinstance(state, Turn)]
         return [t for t in turns if t.phase is TurnPhase.RUNNING and not t.left_open]
 
     def flying(self) -> list[Entry]:
         """The entries that are on their way, if any is suspect."""
-        mine = [name for name, s in self.touched.items() if isinstance(s, Entry)]
-        found = [self.state(name) for name in {*self.below.flying(), *mine}]
-        entries = [state for state in found if isinstance(state, Entry)]
-        return [e for e in entries if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)]
+        found = map(self.state, {*self.below.flying(), *self.touched})
+        out = (Phase.ATTEMPTED, Phase.DISPATCHED)
+        return [e for e in found if isinstance(e, Entry) and e.phase in out]
 
     def closed_gates(self) -> Sequence[Gate]:
         """As they stand before this unit of work."""
@@ -566,8 +561,7 @@ class UnitOfWork:
             self.answers.append(Answer(id=command, at=self.now, data=answer))
 
     def fence(self) -> Fence:
-        """The worker's right. The first use by an epoch is written to the log: a
-        worker that never decides anything leaves the store as it was."""
+        """The worker's right. The first use by an epoch is written to the log."""
         fence, worker = self.context.fence, self._store
         if fence is None:
             raise NotFoundError(what="worker", id="here")

@@ -244,9 +244,12 @@ class GateOpened(Fact, frozen=True, kw_only=True):
 
 
 class CursorAdvanced(Fact, frozen=True, kw_only=True):
+    """`rank`: its place in the order of its source, where the source says it."""
+
     """A source got on without bringing a message."""
 
     cursor: str
+    rank: Integer | None = None
 
 
 class StoreCreated(Fact, frozen=True, kw_only=True):

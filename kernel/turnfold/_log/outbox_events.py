@@ -83,7 +83,6 @@ class Attempted(Fact, frozen=True, kw_only=True):
     on_wire: bool = False  # no prepare: this commit is also the dispatch
     marked: bool = False  # shown as a possible duplicate
     target: str | None = None  # effective conversation, where it moved
-    signed_at: Integer | None = None  # wall time of the signature
     act: PartAct = PartAct.SEND
     classes: tuple[DeliveryClass, ...] = ()
     policy: BlindPolicy | None = None

@@ -16,7 +16,7 @@ from turnfold._log.events import Event
 from turnfold._state import entry_fold
 from turnfold._state import turn as turn_fold
 from turnfold._state.entry import Entry
-from turnfold._state.transitions import Row, targets
+from turnfold._state.transitions import Row, illegal, targets
 from turnfold._state.turn import Turn
 from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
@@ -51,6 +51,7 @@ class Cursor:
     created: int
     updated: int
     value: str | None = None
+    rank: int | None = None  # in the order of its source; it never gets less
 
 
 @frozen(kw_only=True)
@@ -113,9 +114,21 @@ def evolve_cursor(
         stream=stream, version=0, order=position, created=at, updated=at
     )
     targets(CURSOR_TABLE, None, type(event), stream)
+    if not goes_on(before, event.rank):
+        raise illegal(CURSOR_TABLE, None, type(event), stream)
     return attrs.evolve(
-        before, version=before.version + 1, updated=at, value=event.cursor
+        before,
+        version=before.version + 1,
+        updated=at,
+        value=event.cursor,
+        rank=event.rank,
     )
+
+
+def goes_on(cursor: Cursor, rank: int | None) -> bool:
+    """A cursor never goes back in the order of its source. Without ranks the order is
+    that of acceptance."""
+    return rank is None or cursor.rank is None or rank >= cursor.rank
 
 
 def evolve_store(
@@ -274,7 +287,7 @@ def summarize(state: State) -> Summary:
             phase = "closed" if state.closed else "open"
             return _plain(state, phase, due=state.until, reason=state.reason)
         case Cursor():
-            return _plain(state, "at", due=None, reason=state.value)
+            return _plain(state, "at", due=state.rank, reason=state.value)
         case StoreState():
             row = _plain(state, "epoch", due=state.epoch, reason=state.owner)
             return replace(row, kind=state.id, expires=state.restored or None)
@@ -370,6 +383,7 @@ def restore(summary: Summary) -> Gate | Cursor | StoreState:
                 created=s.created,
                 updated=s.updated,
                 value=s.reason,
+                rank=s.due,
             )
         case _:
             return StoreState(

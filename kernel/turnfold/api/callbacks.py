@@ -20,7 +20,7 @@ from turnfold._runtime.calls import (
 )
 from turnfold._runtime.programs import RunEnd
 from turnfold._state.turn import Turn
-from turnfold.api.ends import Never, NotNow
+from turnfold.api.ends import LONGEST_WAIT_MS, Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
 from turnfold.api.sent import CURRENT
 from turnfold.api.sources import Sources, UnreadError
@@ -204,9 +204,6 @@ async def _given(handler: Handler, handle: TurnHandle) -> Any:
     return await given if inspect.isawaitable(given) else given
 
 
-_LONGEST_WAIT_MS = 24 * 3_600_000
-
-
 def _asked_wait_ms(error: BaseException) -> int | None:
     """The wait that an error of a client library asks for: many name it `retry_after`
     and give seconds. Nobody was wrong then: it is "not now"."""
@@ -215,7 +212,7 @@ def _asked_wait_ms(error: BaseException) -> int | None:
         return None
     if not 0 <= seconds < float("inf"):
         return None
-    return min(int(seconds * 1_000), _LONGEST_WAIT_MS)
+    return min(int(seconds * 1_000), LONGEST_WAIT_MS)
 
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:

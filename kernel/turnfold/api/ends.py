@@ -2,18 +2,22 @@
 
 from turnfold.messages import check_ms, check_text
 
+LONGEST_WAIT_MS = 24 * 3_600_000
+
 
 class NotNow(Exception):  # noqa: N818  an end that the handler chose, not an error
     """Run this turn again later: a model is overloaded, a service is away.
 
-    The run is not counted. `retry_after_ms`: how long to wait; None leaves it to the
-    kernel. The turn keeps its lane."""
+    The run is not counted. `retry_after_ms`: how long to wait, at most 24 hours: a
+    longer wait is cut to that; None leaves it to the kernel. The turn keeps its lane."""
 
     def __init__(self, why: str = "", *, retry_after_ms: int | None = None) -> None:
         super().__init__(check_text("why", why))
         wait = retry_after_ms
         self.why = why
-        self.retry_after_ms = wait if wait is None else check_ms("retry_after_ms", wait)
+        if wait is not None:
+            wait = min(check_ms("retry_after_ms", wait), LONGEST_WAIT_MS)
+        self.retry_after_ms = wait
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_not_now, (self.why, self.retry_after_ms))

@@ -14,6 +14,20 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 INBOUND: Final = (
     _broken(
+        "a cursor goes back in the order of its source",
+        "turnfold._state.fold:goes_on",
+        "rank >= cursor.rank",
+        "True",
+        "test:contract/test_behaviour_accept.py::never_goes_back",
+    ),
+    _broken(
+        "a cursor with a lower rank is refused, and its message with it",
+        f"{_ACCEPTING}:advance",
+        "before is not None and not goes_on(before, cursor.rank)",
+        "False",
+        "test:contract/test_behaviour_accept.py::never_goes_back",
+    ),
+    _broken(
         "a message without an id is taken twice by a commit of unknown fate",
         f"{_ACCEPTING}:_made_before",
         "None if draft.find_turn(turn) is None else turn",

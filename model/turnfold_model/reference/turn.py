@@ -202,8 +202,11 @@ def _by_a_person(gate: Ledger | None, data: Record) -> None:
 
 def cursor_advanced(cursor: Ledger | None, data: Record) -> Ledger:
     words(data, "cursor")
-    del cursor
-    return Ledger(phase="advanced")
+    rank = None if data.get("rank") is None else whole(data, "rank")
+    before = None if cursor is None else cursor.until
+    forward = rank is None or before is None or rank >= before
+    need(forward, "table", "a cursor went back in the order of its source")
+    return Ledger(phase="advanced", until=rank)
 
 
 def store_created(store: Ledger | None, data: Record) -> Ledger:

@@ -9,6 +9,7 @@ more than such a COMMIT; else in one thread. See specs/decisions/0016.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,7 @@ from turnfold_adapters.stores.sqlite.transaction import (
 )
 from turnfold_adapters.stores.sqlite.wal import Wal
 
+_LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 SLOW_MS, QUICK_MS = 2.0, 1.0  # per COMMIT: above it the thread, below it the loop
@@ -239,10 +241,15 @@ class Writing:
         self.over = True
         try:
             if self._files is not None and not self._files.check_log(self.wal.least):
-                self.wal.leave()
-        except StoreError:
-            self.wal.leave()
+                self._leave("the database has another one now")
+        except StoreError as exc:
+            self._leave(str(exc))
         self.wal.close()
+
+    def _leave(self, why: str) -> None:
+        """What is in a log that may not be ours is not moved into the database."""
+        _LOG.warning("the write-ahead log is left as it is at closing: %s", why)
+        self.wal.leave()
 
     # --- BEGIN and COMMIT ------------------------------------------------------------
 
