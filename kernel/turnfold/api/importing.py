@@ -30,6 +30,7 @@ from turnfold.errors import (
     OwnedError,
     UsageError,
 )
+from turnfold.messages import check_kind
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = logging.getLogger("turnfold")
@@ -82,7 +83,11 @@ class Importing(Commands):
         folder that can be read; a file that cannot be read is left, and told in `left`.
         """
         self._home.check()
-        queue = await asyncio.to_thread(read_queue, Path(directory))
+        check_kind("directory", directory, str, Path)
+        try:
+            queue = await asyncio.to_thread(read_queue, Path(directory))
+        except (OSError, ValueError) as exc:  # a name that no file system takes
+            raise InvalidInputError(field="directory", problem=str(exc)[:200]) from exc
         done = begun(queue)
         for at in range(0, len(queue.deliveries), _BATCH):
             batch = queue.deliveries[at : at + _BATCH]
