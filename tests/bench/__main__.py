@@ -1,4 +1,4 @@
-"""python -m tests.bench [--quick | --gate] [--only NAME,...] [--json FILE] [--svg FILE]
+"""python -m tests.bench [--quick | --gate] [--only NAME,...] [--turns N] [--json FILE] [--svg FILE]
 
 Measures every row of the targets through a whole Kernel: beside the floor, beside peers
 and servers of the same durability, in one run. Absolute figures belong to the machine
@@ -101,9 +101,11 @@ def _instructions(_folder: Path, missing: compare.Missing) -> Figures:
         return {}
 
 
-def measure(only: list[str], *, quick: bool) -> Measured:
+def measure(only: list[str], *, quick: bool, turns: int | None = None) -> Measured:
     measured = Measured()
     rows = _rows(measured, quick=quick)
+    if turns is not None:
+        rows["questions"] = partial(questions.questions, turns=turns)
     if unknown := set(only) - rows.keys():
         sys.exit(f"no such row: {', '.join(unknown)}; there are: {', '.join(rows)}")
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
@@ -124,6 +126,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller, a few minutes")
     parser.add_argument("--gate", action="store_true", help="only the bounds of CI")
+    parser.add_argument("--turns", type=int, help="of the store of 'questions'")
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument(
         "--json",
@@ -137,7 +140,7 @@ def main() -> int:
         return gate.main()
     before = report.machine()
     only = [name.strip() for name in args.only.split(",") if name.strip()]
-    measured = measure(only, quick=args.quick)
+    measured = measure(only, quick=args.quick, turns=args.turns)
     found, missing = measured.found, measured.missing
     judged = targets.judge(found, missing)
     whole = {

@@ -5,13 +5,14 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 from msgspec.structs import replace
 
 from turnfold.ports.store import COUNT_BY, Listing, Store, Summary
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS
+from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, blocks_of
 from turnfold_model.checks.store_kit import head_of, record, summary, upkeep, write
 
 STREAMS = 3 << BLOCK_BITS
@@ -82,6 +83,18 @@ def listings(chance: random.Random) -> Listing:
         limit=chance.choice((1, 50, 100_000)),
         oldest=chance.random() < 0.2,
     )
+
+
+async def test_commits_of_many_records_leave_no_block_behind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db", synchronous="NORMAL")
+    await store.open()
+    size = 5 << (BLOCK_BITS - 1)
+    for first in (1, 1 + size):
+        records = [record(n, f"turn:{n}", 1) for n in range(first, first + size)]
+        await write(store, records=records)
+    await store.close()
+    conn = apsw.Connection(str(tmp_path / "s.db"))
+    assert blocks_of(conn) == ((2 * size) >> BLOCK_BITS) - 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -345,6 +345,8 @@ async def resolve(store: Store, wanted: str) -> str:
     found = await _by_piece(store, wanted)
     if len(found) != 1:
         found = await by_message(store, wanted) or found
+    if not found and len(wanted) >= _LEAST_END and ":" not in wanted:
+        found = await _by_end(store, wanted)
     if not found:
         found = [c.stream for c in await store.inbox(INBOX) if _means(c, wanted)]
     if not found:
@@ -355,17 +357,18 @@ async def resolve(store: Store, wanted: str) -> str:
 
 
 async def _by_piece(store: Store, wanted: str) -> list[str]:
-    """Streams by a short id like `t120`, else by the beginning of their id, else by its
-    end."""
+    """Streams by a short id like `t120`, else by the beginning of their id."""
     short = _SHORT.fullmatch(wanted)
     if short:
         before = int(short[1]) + 1
         last = await store.list(Listing(prefix="", before=before, limit=1))
         if last and last[0].order == before - 1 and last[0].stream[0] == wanted[0]:
             return [last[0].stream]
-    found = await _beginning(store, wanted)
-    if found or len(wanted) < _LEAST_END or ":" in wanted:
-        return found
+    return await _beginning(store, wanted)
+
+
+async def _by_end(store: Store, wanted: str) -> list[str]:
+    """All names are looked through: so this comes last."""
     rows = await store.list(Listing(prefix="", ending=wanted, limit=_PAGE))
     return [row.stream for row in rows if family(row.stream) in ("turn", "entry")]
 

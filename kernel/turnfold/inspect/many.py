@@ -13,7 +13,7 @@ from turnfold._log.codec import decode
 from turnfold._log.ids import ENTRY, GATE, TURN, account_scope
 from turnfold._state.fold import STORE, Gate, StoreState, restore
 from turnfold.clock import Clock
-from turnfold.enums import Phase, TurnPhase
+from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.inspect.lookup import (
     INBOX,
@@ -267,7 +267,11 @@ async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overvie
     week = now + clock.shift() - WEEK_MS
     waiting = Listing(prefix=ENTRY, open=True)
     parked = evolve(waiting, phases=(Phase.PARKED,))
-    unseen = Listing(prefix=ENTRY, person=True, open=False)
+    person = Listing(prefix="", person=True)
+    asked = Counter[tuple[str, bool]]()
+    for count in await store.count(person, ("family", "phase")):
+        closed = count.values[1] in CLOSED
+        asked[str(count.values[0]), closed] += count.count
     inbox = await store.inbox(INBOX)
     (start,) = await store.log(0, 1) or (None,)
     last = await store.last()
@@ -284,8 +288,8 @@ async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overvie
         "parked": in_parked,
         "oldest_parked": await first(store, parked, clock) if in_parked else None,
         "dead": (await _one(store, Filter(since=now - WEEK_MS), clock)).dead,
-        "unseen": await total(store, unseen),
-        "held": await total(store, Listing(prefix=TURN, person=True)),
+        "unseen": asked["entry", True],
+        "held": asked["turn", True] + asked["turn", False],
         "failed": await total(store, evolve(_FAILED, since=week)),
         "gates": await gates(store, clock),
         "inbox": len(inbox),

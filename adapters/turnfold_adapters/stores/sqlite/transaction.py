@@ -73,6 +73,7 @@ _KEY = _line("""
         SELECT 1 FROM inbox WHERE key = ?1 AND stream <> ?3)
 """)
 _DONE = "DELETE FROM inbox WHERE id = ?"
+_BLOCKS = 4  # digested by one commit; a commit of many records makes several due
 _ANSWER = _line("""
     INSERT INTO answer (id, at, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING
 """)
@@ -242,7 +243,9 @@ class WriteTransaction:
             self._rewrite(log, streams)
         else:
             self._write(log, streams)
-        if due(self.digested, head.position):
+        for _ in range(_BLOCKS):
+            if not due(self.digested, head.position):
+                break
             digest(self._reads.conn, self.digested)
             self.digested += 1
 
