@@ -128,7 +128,6 @@ LatePlaced ==
 Stray ==
   \E m \in Messages :
     /\ Stands(m) /\ forgot > 0 /\ ~(phase = "in_doubt" /\ handle = 0)
-    /\ phase = "dispatched" => act # "placeholder"
     /\ shown' = [shown EXCEPT ![m] = "none"]
     /\ UNCHANGED <<known, showing, wire, made, forgot, left>>
 
@@ -160,16 +159,15 @@ LateReceipt ==
   /\ phase' = "delivered" /\ reason' = "none" /\ doubt' = FALSE /\ owner' = FALSE
   /\ UNCHANGED <<rest, att, used, wire, left>>
 
-Unknown ==
-  /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE
+Unknown(refund) ==
+  /\ phase' = "in_doubt" /\ doubt' = TRUE /\ owner' = FALSE /\ used' = used - refund
   /\ forgot' = forgot + (IF act = "placeholder" THEN 1 ELSE 0)
-  /\ UNCHANGED <<handle, sealed, att, used, remade, abort, reason, act, showing, wire,
-                 made, shown>>
-AnswerLost == phase = "dispatched" /\ owner /\ Spend /\ Unknown
+  /\ UNCHANGED <<handle, sealed, att, remade, abort, reason, act, showing, wire, made, shown>>
+AnswerLost == phase = "dispatched" /\ owner /\ Spend /\ Unknown(0)
 NoAnswer ==
-  /\ phase = "dispatched" /\ owner /\ ~OnWire /\ UNCHANGED left /\ Unknown
+  /\ phase = "dispatched" /\ owner /\ ~OnWire /\ UNCHANGED left /\ Unknown(0)
   /\ IF act = "placeholder" THEN \A m \in Messages : ~Stands(m) ELSE Texts = {}
-OwnerDied == phase = "dispatched" /\ ~owner /\ UNCHANGED left /\ Unknown
+OwnerDied == phase = "dispatched" /\ ~owner /\ UNCHANGED left /\ Unknown(1)
 
 \* The worker dies, with its attempt and its preview.
 Crash ==

@@ -189,6 +189,9 @@ WALKS: Final = (
         for words in ("lose go accept", "gone go accept go accept", "shun", "abort")
     ),
     *(_edited(f"go accept {words}") for words in ("expire", "abort")),
+    _edited("go limit"),
+    _edited("go lose abort"),
+    _edited("go accept" + 8 * " wait go refuse"),
     *(_edited(f"{words} late") for words in _OF_TWO_PLACEHOLDERS),
     *(
         _edited(f"go hang {words}")
