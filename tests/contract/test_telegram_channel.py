@@ -18,6 +18,7 @@ from turnfold.enums import FailureClass, PartAct
 from turnfold.errors import InvalidInputError
 from turnfold.ports.channel import Accepted, Attempt, Part, Receipt, Rejected, Unknown
 from turnfold_adapters.channels.telegram import TelegramChannel
+from turnfold_adapters.channels.telegram_content import MARKER
 
 case = pytest.mark.case
 pytestmark = pytest.mark.filterwarnings("ignore:Deprecated since version v22.2")
@@ -245,6 +246,19 @@ async def test_a_group_that_moved_gets_its_answer_at_its_new_id(
     kernel, _ = await served(api, tmp_path / "g.db", lambda said: said.upper())
     api.says(42, "hello")
     await until(lambda: api.texts(-1001) == ["HELLO"])
+    await kernel.close()
+
+
+@case("V04")
+async def test_a_topic_that_is_gone_parks_no_part_whose_first_attempt_is_in_doubt(
+    api: FakeBotApi, tmp_path: Path
+) -> None:
+    """The kernel drops no decoration of a part in doubt; the channel remembers it."""
+    kernel, _ = await served(api, tmp_path / "g.db", lambda said: said)
+    api.script(ApiFault.CUT_BEFORE)
+    gone = Route(channel="telegram", conversation="42", thread="7")
+    await kernel.enqueue(gone, Text("hello"), key="k")
+    await until(lambda: [t.removeprefix(MARKER) for t in api.texts()] == ["hello"])
     await kernel.close()
 
 

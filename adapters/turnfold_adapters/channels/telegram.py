@@ -99,6 +99,9 @@ class TelegramChannel:
         self._poll_s = poll_ms // 1000
         # The decorations that no part of this channel has.
         self._without = frozenset[str]() if quote else frozenset({"reply_to"})
+        # The kernel drops a decoration by `amended_part`, but not of a part in doubt: its
+        # refusal is logged as `unknown`. Without this memory such a part is refused until
+        # it is parked. It is lost with the process, and then learnt again.
         self._refused: OrderedDict[str, frozenset[str]] = OrderedDict()
         classes = (DeliveryClass.EDITABLE,) if editable else ()
         blind = PartClass(settle_ms=settle_ms)
