@@ -9,6 +9,7 @@ from typing import Final
 
 from turnfold_model.mutants.blame import BLAME
 from turnfold_model.mutants.busy import BUSY
+from turnfold_model.mutants.channels import CHANNELS
 from turnfold_model.mutants.code import Edit, Mutant, one
 from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
@@ -450,6 +451,7 @@ MUTANTS: Final = (
     *PLUGINS,
     *INBOUND,
     *IMPORTING,
+    *CHANNELS,
     *BLAME,
     *TELLING,
     *EDITING,
