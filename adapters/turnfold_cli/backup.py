@@ -36,8 +36,8 @@ def backup(target: Target, store: StorePath = STORE, as_json: AsJson = False) ->
 
 
 async def _made(address: str, target: Path) -> Report:
-    free(target)
     new = staged(target, "unchecked")
+    free(target)
     await copied(address, new)
     report = await checked(new)
     place(new, target)

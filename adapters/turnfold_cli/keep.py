@@ -10,7 +10,12 @@ from rich.progress import Progress
 
 from turnfold.audit import Report, audit_store
 from turnfold.ports.store import Keeping, Store
-from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides
+from turnfold_adapters.stores.sqlite.copying import (
+    clear,
+    into_place,
+    sides,
+    take_back,
+)
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import RefusedError, opened
 from turnfold_cli.output import console
@@ -30,6 +35,7 @@ def free(target: Path) -> None:
 def staged(target: Path, what: str) -> Path:
     """The name of a copy that is not ready yet; what a crash left there goes."""
     path = target.with_name(f"{target.name}.{what}")
+    take_back(path, target)
     clear(path)
     return path
 

@@ -21,7 +21,7 @@ from turnfold_cli.common import (
     opened,
 )
 from turnfold_cli.filters import split
-from turnfold_cli.output import clean, console, plain, say_json
+from turnfold_cli.output import clean, console, now_ms, plain, say_json
 from turnfold_cli.times import length
 
 Older = Annotated[
@@ -100,7 +100,7 @@ def _ask(found: int) -> None:
 async def _found(address: str, old: int) -> int:
     """How many turns, and entries without one, are over and old enough."""
     async with opened(address) as store:
-        before = (await clock_of(store)).now() - old
+        before = max((await clock_of(store)).now(), now_ms()) - old
         return len([row.stream async for row in candidates(store, before)])
 
 

@@ -45,9 +45,10 @@ def restore(
     it says that it is a restored one: its worker holds everything that was open."""
     with answering(as_json=as_json):
         person, target = by or named(), Path(resolve(store))
-        if not (replace and target.exists()):
+        new = staged(target, "restoring")
+        if not replace:
             free(target)
-        asyncio.run(_restored(source, target, person, why, replace=replace))
+        asyncio.run(_restored(source, new, target, person, why, replace=replace))
         if as_json:
             say_json({"act": "restored", "by": person, "store": str(target)})
             return
@@ -58,11 +59,10 @@ def restore(
 
 
 async def _restored(
-    source: Path, target: Path, person: str, why: str, *, replace: bool
+    source: Path, new: Path, target: Path, person: str, why: str, *, replace: bool
 ) -> None:
     if replace:
         await _nobody_works(target)
-    new = staged(target, "restoring")
     await copied(str(source), new)
     await checked(new)
     async with Kernel(str(new), work=False) as kernel:

@@ -479,3 +479,20 @@ class MissingBodyError(StoreError):
         "it from a backup, or give the entry up"
     )
     digest: str
+
+
+@define(kw_only=True, slots=False)
+class StoreFullError(StoreError):
+    """Raised by `accept` and `enqueue` while the store has reached a limit of Settings.
+    Nothing is dropped: what was accepted before goes on and is answered. `limit`: the
+    name of the setting, `bytes` what was measured, `allowed` its value."""
+
+    code = "store.full"
+    template = (
+        "{path}: {bytes} bytes, and {limit} is {allowed}: nothing new is taken; prune it "
+        "(turnfold prune), or make room"
+    )
+    path: str
+    limit: str
+    bytes: int
+    allowed: int

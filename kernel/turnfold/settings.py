@@ -108,6 +108,9 @@ class Settings:
     - `prune_after_ms` (None): the worker prunes what has been closed for so long; None:
       nothing is pruned unasked
     - `prune_dead` (False): it also prunes dead letters that nobody has seen
+    - `max_store_bytes` (None): of the database with its log; above it `accept` and
+      `enqueue` raise StoreFullError, and what was accepted goes on; None: no limit
+    - `min_free_bytes` (None): of the disk; below it the same
     - `archive_first` (False): nothing is pruned that is not in an archive
     """
 
@@ -149,6 +152,8 @@ class Settings:
     dedupe_ms: int = _ms(30 * 24 * HOUR)
     prune_after_ms: int | None = _ms_or_none(None)
     prune_dead: bool = field(default=False, validator=_of_type(bool))
+    max_store_bytes: int | None = _ms_or_none(None)
+    min_free_bytes: int | None = _ms_or_none(None)
     archive_first: bool = field(default=False, validator=_of_type(bool))
     notices: Mapping[str, str] = field(
         validator=_of_type(Mapping),

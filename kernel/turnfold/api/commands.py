@@ -46,7 +46,12 @@ from turnfold.enums import (
     Status,
     TurnPhase,
 )
-from turnfold.errors import InvalidInputError, OwnedError, RequestedError
+from turnfold.errors import (
+    InvalidInputError,
+    OwnedError,
+    RequestedError,
+    StoreFullError,
+)
 from turnfold.inbound import Unreadable
 from turnfold.inspect.lookup import resolve as named
 from turnfold.messages import (
@@ -84,6 +89,7 @@ class Commands(Stopping):
     _desks: dict[tuple[str, str], AttachedChannel]
     _missing: Missing
     settings: Settings
+    _full: StoreFullError | None = None  # why nothing new is taken
 
     @property
     def working(self) -> bool:
@@ -131,6 +137,8 @@ class Commands(Stopping):
         An Unreadable becomes a dead turn. So does a message with the key of an earlier
         one and other bytes; then `differs` is true and `kept` names the dead turn."""
         self._home.check()
+        if self._full is not None:
+            raise self._full
         if not isinstance(inbound, Update):
             kind = type(inbound).__name__
             problem = f"expected Inbound or Unreadable, got {kind}"
@@ -198,6 +206,8 @@ class Commands(Stopping):
         """Send something without a turn: a notice, a reminder, a tool's result. The
         same `key` again returns the first entry. If this raises, nothing is queued
         and nothing will be sent."""
+        if self._full is not None:
+            raise self._full
         intent = await self.intend(
             entry=f"{ENTRY}{self._new_id()}",
             route=route,

@@ -22,6 +22,7 @@ from turnfold.errors import (
     InvalidInputError,
     NotOpenError,
     StoreError,
+    StoreFullError,
     UsageError,
 )
 from turnfold.messages import check_id, check_ms, check_text
@@ -31,6 +32,7 @@ _LOG = logging.getLogger("turnfold")
 BATCH = 50  # turns with their entries, in one commit
 _EVERY_S = 3_600.0
 _FIRST_S = 60.0  # after a start there is other work
+_LOOK_S = 5.0
 _PAUSE_S = 0.05  # between two batches of the worker's own
 _PHASES = frozenset([*(p for p in Phase if p.closed), *TurnPhase])
 
@@ -124,6 +126,30 @@ class Keeps(Commands):
                 names = []
         if names:
             yield names
+
+    async def watch_room(self) -> None:
+        """Take nothing new while the store, or its disk, is at a limit of Settings. What
+        was accepted goes on: its answers are stored all the same."""
+        limits = (self.settings.max_store_bytes, self.settings.min_free_bytes)
+        while any(limit is not None for limit in limits):
+            before, self._full = self._full, self._measured()
+            if self._full is not None and before is None:
+                _LOG.error("%s", self._full, extra=self._full.facts)
+            elif before is not None and self._full is None:
+                _LOG.info("%s takes new messages again", self.store.address)
+            await asyncio.sleep(_LOOK_S)
+
+    def _measured(self) -> StoreFullError | None:
+        facts, path = self.store.facts(), self.store.address
+        taken, left = facts.get("bytes"), facts.get("free_bytes")
+        most, least = self.settings.max_store_bytes, self.settings.min_free_bytes
+        if most is not None and isinstance(taken, int) and taken > most:
+            limit = "max_store_bytes"
+            return StoreFullError(path=path, limit=limit, bytes=taken, allowed=most)
+        if least is not None and isinstance(left, int) and left < least:
+            limit = "min_free_bytes"
+            return StoreFullError(path=path, limit=limit, bytes=left, allowed=least)
+        return None
 
     async def prune_for_ever(self) -> None:
         """The worker's own pruning, by its settings."""

@@ -306,7 +306,7 @@ class Kernel(Waiting, Acts, Answering, Importing, Keeps, Health):
         """Report the lanes that stand still, from now on."""
         stall_ms, tell = self.settings.stall_ms, self.hooks.tell_stalled
         self._stalls = Stalls(driver.book, self._clock.now, stall_ms, tell)
-        forever = (self._stalls.forever(), self.prune_for_ever())
+        forever = (self._stalls.forever(), self.prune_for_ever(), self.watch_room())
         self._watching = [asyncio.create_task(work) for work in forever]
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:

@@ -123,6 +123,14 @@ def into_place(staged: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def take_back(staged: Path, target: Path) -> None:
+    """A crash in `into_place` may have left the folder of bodies under its new name and
+    the database under its old one. A folder without that database beside it is another's."""
+    moved, home = (path.with_name(f"{path.name}.bodies") for path in (target, staged))
+    if staged.exists() and moved.exists() and not (target.exists() or home.exists()):
+        moved.replace(home)
+
+
 def clear(staged: Path) -> None:
     """Take away what an earlier try left behind under a name of ours."""
     for path in (*sides(staged), *_helpers(staged)):
@@ -134,9 +142,10 @@ def _helpers(path: Path) -> Iterator[Path]:
 
 
 def move_away(path: Path, aside: Path) -> None:
-    """The store at a path gets another name, the database last: a later call goes on
-    where a crash ended this one. Raises DiskError where both names are taken."""
-    for old in (*[p for p in sides(path) if p != path], path):
+    """The store at a path gets another name, the database first: no store is found there
+    without its bodies. A later call goes on where a crash ended this one. Raises
+    DiskError where both names are taken."""
+    for old in sides(path):
         new = aside.with_name(aside.name + old.name[len(path.name) :])
         if not old.exists():
             continue
@@ -171,3 +180,14 @@ def size(conn: apsw.Connection, path: str) -> Mapping[str, int]:
     page, free = conn.pragma("page_size"), conn.pragma("freelist_count")
     found["free"] = page * free
     return found
+
+
+def room(path: str) -> Mapping[str, int]:
+    """What the database and its log take, and what its disk has left; nothing where the
+    disk does not answer."""
+    try:
+        found = [Path(f"{path}{side}") for side in ("", "-wal")]
+        taken = sum(file.stat().st_size for file in found if file.exists())
+        return {"bytes": taken, "free_bytes": shutil.disk_usage(Path(path).parent).free}
+    except OSError:
+        return {}

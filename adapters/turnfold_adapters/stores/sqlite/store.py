@@ -416,12 +416,14 @@ class SqliteStore:
 
     def facts(self) -> Mapping[str, object]:
         """`flush`: "loop" or "thread". `disk_wait_ms`: per COMMIT, smoothed.
-        `checkpoint_failure`: why the log could not be moved or a file not be erased."""
+        `checkpoint_failure`: why the log could not be moved or a file not be erased.
+        `bytes`: of the database with its log; `free_bytes`: of its disk."""
         failure = self.checkpoint_failure
         return {
             "flush": "thread" if self._queue.threaded else "loop",
             "disk_wait_ms": round(self._queue.wait_ms, 3),
             "checkpoint_failure": None if failure is None else str(failure),
+            **copying.room(self.path),
         }
 
     @property
