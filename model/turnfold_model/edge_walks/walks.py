@@ -190,7 +190,8 @@ WALKS: Final = (
     ),
     *(_edited(f"go accept {words}") for words in ("expire", "abort")),
     _edited("go limit"),
-    _edited("go lose abort"),
+    _edited("go lose abort wait"),
+    _edited("go accept go hang late"),
     _edited("go accept" + 8 * " wait go refuse"),
     *(_edited(f"{words} late") for words in _OF_TWO_PLACEHOLDERS),
     *(
