@@ -76,7 +76,8 @@ async def test_of_concurrent_duplicates_exactly_one_is_new(gateway: Gateway) -> 
     client = await gateway.start(work=False)
     found = await asyncio.gather(*(k.accept(inbound()) for k in (kernel, client) * 10))
     assert [t.new for t in found].count(True) == 1
-    for accepted in found:  # a posted one is known to the owner as another turn
+    assert len({t.turn_id for t in found}) == 1
+    for accepted in found:
         assert await accepted.settled(2000) is TurnOutcome.REPLIED
     assert gateway.platform.contents == ["re: hello"]
 

@@ -176,7 +176,7 @@ class Commands(Stopping):
             status=TurnPhase.FAILED
             if isinstance(inbound, Unreadable)
             else TurnPhase.ACCEPTED,
-            new=_perhaps(posted.new),
+            new=posted.new,
         )
         if posted.stream != turn and await self._mailbox.differs(posted, command):
             await self._mailbox.post(evolve(command, key=None))
@@ -234,8 +234,7 @@ class Commands(Stopping):
             intent, self._clock.wall_now(), self.settings.ttl_ms(intent.kind)
         )
         posted = await self._mailbox.post(command)
-        new = _perhaps(posted.new)
-        done = Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=new)
+        done = Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=posted.new)
         return self.sent(done, command.key)
 
     async def intend(
@@ -425,11 +424,6 @@ def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
         return busy_lane.QUEUE  # nearly all
     word = check_enum("busy", busy, Busy)
     return busy_lane.Plan(word, check_ms("debounce_ms", debounce_ms))
-
-
-def _perhaps(new: bool | None) -> bool | None:
-    """A command that is new in the inbox may be known to the owner by now."""
-    return None if new else new
 
 
 def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolicy:
