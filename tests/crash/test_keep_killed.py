@@ -1,5 +1,5 @@
-"""prune is killed at each of its steps: nothing is lost, and the same command again ends
-well.
+"""prune, backup and restore are killed at each of their steps: nothing is lost, and the
+same command again ends well.
 
 A step is a call that changes a disk: a COMMIT, a rename, a removal, an fsync, the copy of
 the pages. A process runs the command and dies by SIGKILL before the step with its number;
@@ -22,6 +22,7 @@ from turnfold.ports.store import Listing, store_at
 from turnfold_model.testing.clock import FakeClock
 from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
 
+pytestmark = pytest.mark.timeout(300)
 DAY = 24 * 3_600_000
 SHORT = Settings(dedupe_ms=DAY, final_ttl_ms=9_999 * DAY)
 STEPS = 150
@@ -147,7 +148,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.case("X19")
+def test_a_backup_is_whole_or_not_there(folder: Path) -> None:
+    assert _lives(folder, 0, "backup", "b.db", "-s", "g.db") > 8
+    left = {p.name for p in folder.iterdir() if p.name.startswith("b.db")}
+    assert left == {"b.db", "b.db.bodies"}
+
+
+@pytest.mark.case("X19", "W14")
+def test_a_restore_ends_well_after_any_kill(folder: Path) -> None:
+    _lives(folder, STEPS - 1, "backup", "b.db", "-s", "g.db")
+    words = ("restore", "b.db", "-s", "g.db", "--replace", "--by", "ann")
+    assert _lives(folder, 0, *words) > 8
+    store = store_at(str(folder / "g.db"))
+
+    async def waiting() -> list[str]:
+        await store.open(read_only=True)
+        commands = await store.inbox()
+        await store.close()
+        return [command.kind for command in commands]
+
+    assert asyncio.run(waiting()) == ["declare_restored"]
+
+
 @pytest.mark.case("N09", "W13")
 def test_a_prune_goes_on_after_any_kill(folder: Path) -> None:
     words = ("prune", "--older", "1s", "--yes", "--clock-is-right", "-s", "g.db")
