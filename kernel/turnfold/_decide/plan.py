@@ -70,7 +70,7 @@ def make_plan(
     is a whole payload shares it. `policies`: by kind of part."""
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
-    for payload in _with_captions(payloads, capabilities):
+    for payload in _captions_apart(payloads, capabilities):
         if planner is None:
             pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
         else:
@@ -85,6 +85,15 @@ def make_plan(
             said = policies.get(piece.kind)
             parts.append(_part(piece.kind, made, capabilities, entry, len(parts), said))
     return Plan(tuple(parts), capabilities.gives_ids, capabilities.marks)
+
+
+def _captions_apart(
+    payloads: Sequence[Payload], capabilities: Capabilities
+) -> Sequence[Payload]:
+    for payload in payloads:
+        if type(payload) is File and payload.caption:
+            return [*_with_captions(payloads, capabilities)]
+    return payloads
 
 
 def _with_captions(

@@ -461,7 +461,7 @@ class OpenStreams:
             self.parked.add(stream)
         elif self.parked:
             self.parked.discard(stream)
-        if entry.turn is not None and entry.order > self.position:
+        if entry.turn is not None and entry.order > self.head.position:
             siblings = self._children.get(entry.turn)
             if siblings is not None:
                 siblings.append(stream)
@@ -502,7 +502,7 @@ class OpenStreams:
         (self._flying.add if flies else self._flying.discard)(entry.stream)
 
     def _absorb_turn(self, turn: Turn) -> None:
-        if turn.order > self.position:  # it was accepted in this very commit
+        if turn.order > self.head.position:  # it was accepted in this very commit
             self._children.setdefault(turn.stream, [])
         waits = turn.open and turn.phase is not TurnPhase.ANSWERED
         self._note_suspicion(turn)

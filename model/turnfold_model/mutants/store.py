@@ -222,7 +222,7 @@ STORE: Final = (
     ),
     _broken(
         "large commits leave blocks without a digest",
-        f"{_TX}._rows",
+        f"{_TX}._digest",
         "range(_BLOCKS)",
         "range(1)",
         "test:contract/test_sqlite_digest.py::leave_no_block",

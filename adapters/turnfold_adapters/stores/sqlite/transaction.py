@@ -122,7 +122,10 @@ class WriteTransaction:
         bodies = [self._place(body) for body in write.bodies]
         if write.prune is not None:
             self._prune(write.prune)
-        self._rows(log, summaries, head)
+        write_rows = self._rewrite if self._old else self._write
+        write_rows(log, summaries)
+        if due(self.digested, head.position):
+            self._digest(head)
         if write.done:
             self._many(_DONE, [(name,) for name in write.done])
         if keys:
@@ -236,13 +239,7 @@ class WriteTransaction:
 
     # --- rows ------------------------------------------------------------------------
 
-    def _rows(
-        self, log: list[_Row], streams: dict[int, tuple[str, _Row]], head: Head
-    ) -> None:
-        if self._old:
-            self._rewrite(log, streams)
-        else:
-            self._write(log, streams)
+    def _digest(self, head: Head) -> None:
         for _ in range(_BLOCKS):
             if not due(self.digested, head.position):
                 break
