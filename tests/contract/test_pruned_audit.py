@@ -113,6 +113,10 @@ async def test_a_stream_hidden_behind_hashes_is_the_finding(tmp_path: Path) -> N
     assert "pruned" in _breaches(records)
 
 
+async def test_a_record_that_prunes_nothing_takes_nothing_out(tmp_path: Path) -> None:
+    assert Rule.PRUNED in _rules(_hidden_by_nobody(await _pruned(tmp_path)))
+
+
 async def test_counts_that_are_not_those_of_the_log_are_found(tmp_path: Path) -> None:
     await _pruned(tmp_path)
     conn = apsw.Connection(str(tmp_path / "g.db"))

@@ -98,7 +98,7 @@ async def test_what_is_open_stays_however_old(gateway: Gateway) -> None:
     gateway.settings = evolve(SHORT, final_ttl_ms=90 * DAY)
     kernel = await gateway.start()
     waiting = (await kernel.accept(inbound("1"))).turn_id  # nobody handles it
-    await kernel.disconnected("t")
+    await kernel.hold_back("t/default", by="ann")
     held = (await kernel.enqueue(route(), "x")).entry_id
     await spin()
     await gateway.advance(30 * DAY)
@@ -126,7 +126,7 @@ async def test_an_open_entry_keeps_its_closed_turn(gateway: Gateway) -> None:
     gateway.handler = fails
     gateway.settings = evolve(SHORT, final_ttl_ms=90 * DAY)
     kernel = await gateway.start()
-    await kernel.disconnected("t")
+    await kernel.hold_back("t/default", by="ann")
     name = (await kernel.accept(inbound("1"))).turn_id
     await spin()
     assert not turn(kernel, name).open

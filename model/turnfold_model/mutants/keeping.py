@@ -103,7 +103,7 @@ KEEPING: Final = (
         "turnfold.audit.pruned:PrunedRecords.end",
         "if position not in self._said:",
         "if False:",
-        f"{_AUDIT}::went_another_way",
+        f"{_AUDIT}::that_prunes_nothing",
     ),
     one(
         "counts of pruned streams are believed",
