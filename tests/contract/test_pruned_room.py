@@ -50,13 +50,13 @@ async def _reclaim(store: SqliteStore) -> None:
 @pytest.mark.case("N03")
 async def test_no_file_holds_bytes_of_what_was_pruned(tmp_path: Path) -> None:
     """Nor of what is left and erased later, although its neighbours are gone."""
-    count, dice = 700, random.Random(1)
+    count, dice = 3_000, random.Random(1)
     sizes = [
         dice.choice((40, 300, 1_500, 9_000, 70_000 if n % 200 == 0 else 90))
         for n in range(count)
     ]
     store = await _filled(tmp_path / "s.db", count, sizes.__getitem__)
-    kept = set(dice.sample(range(1, count), 60))
+    kept = set(dice.sample(range(1, count), 400))
     gone = [n for n in range(1, count) if n not in kept]
     await _prune(store, gone)
     await _reclaim(store)
