@@ -29,8 +29,9 @@ def test_nothing_goes_round_in_circles(config):
 @pytest.mark.parametrize("config", by_name(matrix.dropped()))
 def test_each_assumption_is_needed(config):
     assert explore(config).broken
-    double_send = explore(config, ignore=frozenset({"INV-12"}))
-    assert double_send.broken == "INV-2"
+    worst = explore(config, ignore=frozenset({"INV-12"}))
+    # A late preview takes the answer off the screen; without the others it comes twice.
+    assert worst.broken == ("INV-2" if config.assume.quiet else "INV-4")
 
 
 EXPECTED = {
@@ -45,6 +46,9 @@ EXPECTED = {
     "one_commit": "INV-14",
     "recovery": "INV-14",
     "suspend": "INV-2",
+    "edit": "INV-2",
+    "remade": "INV-2",
+    "seal": "INV-4",
 }
 
 

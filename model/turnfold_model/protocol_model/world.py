@@ -176,7 +176,7 @@ class World:
             broken = move.broken
             if move.label == "send" and not free and not broken:
                 broken = "INV-8"
-            may_never = bool(move.fault or move.hand)
+            may_never = bool(move.fault or move.hand) or move.label == "preview"
             yield Edge(move.label, tuple(new), may_never, broken)
 
     def _computed(self, key: tuple[int, ...]) -> Iterator[Move]:
