@@ -106,9 +106,9 @@ PATH = (
     "Append returned",
 )
 RECOVERY = {
-    Class.KEYED: ("Append recover", "Append attempt_now", "Append orphaned"),
-    Class.LOOKUP: ("Append recover", "Reconcile", "Append look_up", "Append orphaned"),
-    Class.BLIND: ("Append recover", "Append settle_doubt", "Append orphaned"),
+    Class.KEYED: ("Append bury", "Append attempt_now"),
+    Class.LOOKUP: ("Append bury", "Reconcile", "Append look_up"),
+    Class.BLIND: ("Append bury", "Append settle_doubt"),
 }
 # Seconds after the gateway listens. By then it has done its work, so a point that it has
 # not reached is not reached any more.

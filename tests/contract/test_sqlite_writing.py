@@ -13,6 +13,7 @@ import pytest
 
 from turnfold.errors import KeyTakenError, NotOpenError
 from turnfold.ports.store import Body, Command, Record, Summary, Write, now
+from turnfold_adapters.stores import packing
 from turnfold_adapters.stores.sqlite import SqliteStore, reads
 from turnfold_model.checks.store_kit import (
     body,
@@ -386,7 +387,7 @@ def _traced(store: SqliteStore) -> list[str]:
 PLANS = {
     "open streams": reads._OPEN,
     "children": reads._CHILDREN.replace("?", "'turn:a'"),
-    "a key": reads._KEY.replace("?", "'k'"),
+    "a key": reads._KEY.replace("?1", "'k'"),
     "a body": reads._BODY.replace("?1", "7"),
     "all bodies": "SELECT id AS place FROM body WHERE id > 7 UNION ALL"
     " SELECT place FROM late_body WHERE place > 7 ORDER BY 1 LIMIT 9",
@@ -434,9 +435,9 @@ async def test_answers_do_not_pile_up(tmp_path: Path) -> None:
 
 def test_bodies_of_a_command_are_packed_and_unpacked() -> None:
     for bodies in ((), (b"",), (b"", b"a" * 300, b"")):
-        data = reads.packed(bodies)
+        data = packing.packed(bodies)
         assert (data is None) == (not bodies)
-        assert reads.unpacked(data or b"") == bodies
+        assert packing.unpacked(data or b"") == bodies
 
 
 CLIENT = """

@@ -12,7 +12,7 @@ from attrs import evolve
 from turnfold import Kernel, Settings
 from turnfold._runtime.worker import IDLE_S, MARK_S, Upkeep
 from turnfold.clock import Lived
-from turnfold.enums import FailureClass, Phase, TurnPhase
+from turnfold.enums import FailureClass, Phase, Status, TurnOutcome, TurnPhase
 from turnfold.errors import DiskError, NotOpenError, OwnedError
 from turnfold.ports.channel import Rejected
 from turnfold.ports.store import Watermark, now
@@ -325,7 +325,10 @@ async def test_waiting_for_an_end_outlives_the_loss(filed: Gateway) -> None:
     later = await filed.start()
     await later.connected("t")
     async with asyncio.timeout(5):
-        assert await asyncio.gather(*waiting) == [None, "silent"]
+        assert await asyncio.gather(*waiting) == [
+            Status.DELIVERED,
+            TurnOutcome.SILENT,
+        ]
 
 
 async def _silent(handle: Any) -> None:

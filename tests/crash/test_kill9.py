@@ -53,15 +53,15 @@ def test_a_gateway_is_killed_on_the_whole_path_and_in_its_recovery(
     # the two sides of a point the n-th point is: one of them is reached for certain.
     reached = {name.partition(" ")[2] for name in report["points"]}
     assert [name for name in wanted if name not in reached] == []
-    recovery = ("Append recover", "Append orphaned", "Reconcile", "Append settle_doubt")
+    recovery = ("Append bury", "Reconcile", "Append settle_doubt")
     assert any(name.endswith(recovery) for name in report["points"])
 
 
 NO_DEDUPE = """
 accept = accepting.accept
-def forgets(draft, turn, inbound, cursor=None):
+def forgets(draft, turn, inbound, cursor=None, **more):
     accepting.inbound_key = lambda _: turn
-    return accept(draft, turn, inbound, cursor)
+    return accept(draft, turn, inbound, cursor, **more)
 accepting.accept = forgets
 """
 SENT_ANEW = """

@@ -330,7 +330,7 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     stop = operator.abort_turn if turn else operator.abort_entry
     reason = AbortReason(data["reason"])
     said = {"reason": reason, "by": data["by"], "why": data["why"]}
-    done: Abortion = seen.act(draft, stop, command.stream, data["seen"], **said)
+    done: Abortion = seen.act(draft, stop, command.stream, data.get("seen"), **said)
     return {"aborted": done.aborted, "status": str(done.status)}
 
 

@@ -240,6 +240,9 @@ def _run_over(
     before: Turn, event: t.Released | t.RunFailed | t.LeftOpen, say: Say
 ) -> None:
     _same_run(before, event.run, say)
+    died = isinstance(event, t.Released) and event.reason == "owner_died"
+    if isinstance(event, t.Released) and event.beside is not None and not died:
+        say(Rule.TRANSITION, "only a death has something beside it")
     if isinstance(event, t.LeftOpen) and before.left_open is not None:
         say(Rule.ONE_TURN, "left open a second time")
 

@@ -21,6 +21,8 @@ from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.peek import Peek
 from turnfold_model.testing.scratch import ROOM
 
+_LANES = 2  # of the commands that are played: each has one message on its way
+
 
 @define
 class Verdict:
@@ -116,10 +118,10 @@ class _Left:
                 yield f"INV-9 {text!r} arrived {count} times"
 
     def strays(self) -> Iterator[str]:
-        """A death leaves one placeholder that nobody knows, at most; so does an answer
-        that was lost."""
+        """A death leaves at most one placeholder in each lane that nobody knows; an
+        answer that was lost leaves one."""
         stage = self.stage
-        most = len(stage.stopped) + bool(stage.scene.lose)
+        most = _LANES * len(stage.stopped) + bool(stage.scene.lose)
         if len(stage.wire.empty) > most:
             yield f"INV-2 {len(stage.wire.empty)} empty messages after {most} troubles"
 

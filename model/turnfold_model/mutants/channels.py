@@ -11,7 +11,7 @@ _WEB = "test:contract/test_asgi_bridge.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
-    return one(name, "channel", where, old, new, *killers)
+    return one(name, "program", where, old, new, *killers)
 
 
 CHANNELS: Final = (

@@ -8,8 +8,10 @@ _D = "turnfold._decide"
 _TESTS = "test:contract/test_editable.py"
 
 
-def _broken(name: str, where: str, old: str, new: str, *kills: str) -> Mutant:
-    return one(name, "decision", where, old, new, *kills)
+def _broken(
+    name: str, where: str, old: str, new: str, *kills: str, world: str = ""
+) -> Mutant:
+    return one(name, "decision", where, old, new, *kills, world=world)
 
 
 EDITING: Final = (
@@ -20,6 +22,7 @@ EDITING: Final = (
         "act is PartAct.PLACEHOLDER",
         "crash:editable-twice",
         f"{_TESTS}::a_second_placeholder_in_doubt",
+        world="remade",
     ),
     _broken(
         "a part with a placeholder is sent beside it",
@@ -27,6 +30,7 @@ EDITING: Final = (
         "if entry.handle:\n    return PartAct.EDIT",
         "pass",
         "crash:editable",
+        world="edit",
     ),
     _broken(
         "the handle of a placeholder counts as the receipt of its part",
@@ -70,6 +74,7 @@ EDITING: Final = (
         "entry.phase is Phase.IN_DOUBT and entry.part == part and (not entry.handle)",
         "True",
         f"{_TESTS}::a_placeholder_too_many",
+        world="handle",
     ),
     _broken(
         "a message that may show the answer is taken back",
@@ -133,5 +138,6 @@ EDITING: Final = (
         "async with self._wire:\n    task.cancel()",
         "task.cancel()",
         f"{_TESTS}::no_preview_overwrites",
+        world="seal",
     ),
 )

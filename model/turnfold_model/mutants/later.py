@@ -51,6 +51,13 @@ LATER: Final = (
         f"{_TEST}::changes_nothing",
     ),
     _broken(
+        "a turn that runs takes an answer from elsewhere",
+        f"{_RULES}:waits_for_answer",
+        "turn.phase is TurnPhase.RUNNING and turn.left_open is not None",
+        "turn.phase is TurnPhase.RUNNING",
+        f"{_TEST}::only_what_was_left_open",
+    ),
+    _broken(
         "an answer to a turn that somebody else answers",
         f"{_LATER}:answer",
         "not rules.waits_for_answer(turn)",

@@ -345,7 +345,8 @@ DECISIONS: Final = (
         f"{_D}.turns:next_turn",
         "return turn_step(draft, turn)",
         "if turn_step(draft, turn).act is not TurnAct.WAIT:\n"
-        "    return turn_step(draft, turn)",
+        "    return turn_step(draft, turn)\n"
+        "continue",
         "crash:two",
     ),
     one(

@@ -9,7 +9,7 @@ _TEST = "test:contract/test_hooks.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
-    return one(name, "promise", where, old, new, *killers)
+    return one(name, "program", where, old, new, *killers)
 
 
 TELLING: Final = (

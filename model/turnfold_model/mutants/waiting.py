@@ -334,7 +334,7 @@ WAITING: Final = (
     _broken(
         "an abort of another process forgets what was seen",
         "turnfold._decide.inbox:_abort",
-        "data['seen']",
+        "data.get('seen')",
         "None",
         f"{_MANY}::carries_what_was_seen",
     ),
