@@ -61,6 +61,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="WORD", help="mutants with this word")
     parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
     parser.add_argument(
+        "--tests-passed",
+        action="store_true",
+        help="the tests have just passed: they are not asked about the healthy product",
+    )
+    parser.add_argument(
         "--full", action="store_true", help="each against all checkers: takes hours"
     )
     parser.add_argument(
@@ -71,7 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     """All mutants, and the checkers they need against the healthy product."""
     until = None if options.seconds is None else time.time() + options.seconds
-    tasks = _tasks(options.only or "", until, full=options.full)
+    passed = "test:" if options.tests_passed else None
+    tasks = _tasks(options.only or "", until, passed, full=options.full)
     dead: dict[int, _Done] = {}
     alarms: list[str] = []
     late = 0
@@ -91,16 +97,20 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     return report, bool(well and report["total"])
 
 
-def _tasks(word: str, until: float | None, *, full: bool) -> list[_Task]:
+def _tasks(
+    word: str, until: float | None, passed: str | None, *, full: bool
+) -> list[_Task]:
     """The longest ones first, so that no processor is left alone at the end; of the
-    whole table the mutants first, since each is a row that somebody waits for."""
+    whole table the mutants first, since each is a row that somebody waits for.
+    `passed`: checkers of this kind had nothing to say of the healthy product."""
     chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
     cheap = {i: sorted(m.killers, key=price) for i, m in chosen}
     asked = {i: tuple(checkers(m) if full else cheap[i]) for i, m in chosen}
     healthy = {
         name for names in asked.values() for name in names[: None if full else 1]
     }
-    real = [name for name in healthy if not name.startswith("world:")]
+    known = ("world:", passed or "world:")
+    real = [name for name in healthy if not name.startswith(known)]
     tasks = [_Task(None, (name,), full, until) for name in sorted(real)]
     tasks += [_Task(i, names, full, until) for i, names in asked.items()]
     longest = sorted(tasks, key=lambda task: -price(task.checkers[0]))
