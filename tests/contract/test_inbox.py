@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel, Settings
+from turnfold._decide.busy import QUEUE
+from turnfold._decide.inbox import accept_command
 from turnfold.enums import (
     AbortReason,
     Kind,
@@ -17,7 +19,7 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
-from turnfold.ports.store import Command, Refused, Store, Stored, Write
+from turnfold.ports.store import Command, Refused, Store, Stored, Wanted, Write
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,
@@ -146,6 +148,36 @@ async def test_a_message_that_was_posted_keeps_its_turn_when_the_owner_gets_it_t
         assert await waiting is TurnOutcome.REPLIED
     assert commits(client)["turn.accepted"] == 1
     assert gateway.platform.contents == ["re: hello"]
+
+
+async def test_a_message_that_is_posted_while_the_owner_decides_keeps_its_turn(
+    gateway: Gateway,
+) -> None:
+    """The owner has looked, nobody had the key; then a client is quicker."""
+    raced: list[str] = []
+
+    class Raced:
+        def __init__(self, store: Store) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def inbox(self, limit: int = 100) -> Sequence[Command]:
+            del limit
+            return ()
+
+        async def fetch(self, wanted: Wanted) -> Any:
+            found = await self._store.fetch(wanted)
+            if wanted.keys and not raced:
+                command = accept_command("turn:posted", inbound(), None, 0, QUEUE)
+                raced.extend(p.stream for p in await self._store.post([command]))
+            return found
+
+    kernel = await gateway.start(wrap=Raced)
+    mine = await kernel.accept(inbound())
+    assert raced == ["turn:posted"]
+    assert (mine.new, mine.turn_id) == (False, "turn:posted")
 
 
 def _deaf(store: Store) -> Any:

@@ -87,7 +87,7 @@ async def test_a_lane_that_moves_or_waits_for_a_date_does_not_stand_still(
     kernel = await lone.start()
     later = lone.clock.wall_now() + 5_000_000
     await kernel.enqueue(route("later"), "hi", not_before=later)
-    await kernel.disconnected("t")
+    await kernel.hold_back("t/default", by="ann")  # until a person opens it
     for n in range(4):
         await kernel.enqueue(route(), f"{n}", ttl_ms=900_000 * (n + 1))
     for _ in range(3):

@@ -234,7 +234,7 @@ OWNING: Final = (
         f"{_JOURNAL}._was_refused",
         "return",
         "pass",
-        f"{_INBOX}::keeps_its_turn",
+        f"{_INBOX}::while_the_owner_decides",
     ),
     _broken(
         "a log begins without the event that names it",
