@@ -121,7 +121,7 @@ async def test_a_gateway_killed_again_while_it_recovers_answers_each_message_onc
     await play_all(stages, scenes)
     assert all(len(scene.died) == 2 for scene in scenes), killed_at(scenes)
     seconds = {scene.died[1] for scene in scenes}
-    assert {"before Append recover", "after Append recover"} <= seconds
+    assert {"before Append bury", "after Append bury"} <= seconds
     asked = {"before Reconcile", "after Reconcile", "after Append look_up"}
     assert asked <= seconds if window_ms == 0 else not asked & seconds
 

@@ -87,7 +87,13 @@ class PostgresStore:
             return
         for link in self._links:
             link.open(read_only=read_only)
-        await self._asked(self._read, lambda c: self._prepare(c, read_only=read_only))
+        try:
+            await self._asked(
+                self._read, lambda c: self._prepare(c, read_only=read_only)
+            )
+        except BaseException:
+            await self._read.close()
+            raise
         self._state = "open for reading only" if read_only else "open"
 
     async def _prepare(
