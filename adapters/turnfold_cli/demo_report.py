@@ -112,7 +112,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         doubled=_doubled(evidence),
         redelivered=sum(len(got) - 1 for got in evidence.accepted.values()),
         kills=evidence.kills,
-        restarts=evidence.starts - 1,
+        restarts=evidence.starts - evidence.hosts,
         cuts=faults.get("cut_after", 0) + faults.get("cut_before", 0),
         hosts=evidence.hosts,
         pauses=evidence.pauses,

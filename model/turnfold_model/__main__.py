@@ -64,7 +64,9 @@ def _verdict(result: dict[str, Any], *, well: bool) -> str:
     total = result.get("scenarios", result.get("configurations"))
     if not well:
         return "BROKEN"
-    if isinstance(complete, bool) or not isinstance(complete, int) or complete == total:
+    if complete is False:
+        return "nothing found, cut short"
+    if complete is None or complete is True or complete == total:
         return "well"
     return f"nothing found, {complete} of {total} searched to their end"
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres.connection import Link
 from turnfold_cli.demo_server import SOCKET, started
 from turnfold_model.checks.store import Place
 
@@ -68,7 +69,10 @@ async def kill(store: Store) -> None:
 def cut(store: Store, stored: bool) -> None:
     """The next statement of the writing connection loses its answer, or never goes."""
     assert isinstance(store, PostgresStore)
-    link = store._write
+    cut_link(store._write, stored)
+
+
+def cut_link(link: Link, stored: bool) -> None:
     there: Callable[[], Awaitable[Any]] = link._there
 
     async def once() -> Any:
@@ -88,6 +92,8 @@ class _Cut:
         return getattr(self._connection, name)
 
     async def fetchval(self, sql: str, *values: object) -> Any:
+        if "INSERT" not in sql:
+            return await self._connection.fetchval(sql, *values)
         return await self._broken("fetchval", sql, *values)
 
     async def fetch(self, sql: str, *values: object) -> Any:
@@ -103,4 +109,4 @@ class _Cut:
         raise asyncpg.ConnectionDoesNotExistError("cut by a test")
 
 
-__all__ = ["SOCKET", "Postgres", "cut", "kill", "place"]
+__all__ = ["SOCKET", "Postgres", "cut", "cut_link", "kill", "place"]

@@ -13,6 +13,7 @@ import pytest
 
 from turnfold.errors import (
     DiskError,
+    FateUnknownError,
     InvalidInputError,
     LostStoreError,
     NewerSchemaError,
@@ -25,7 +26,7 @@ from turnfold_adapters.stores.postgres.connection import Place as Address
 from turnfold_model.checks.store import CHECKS, Check, run_check
 from turnfold_model.checks.store_kit import head_of, put, record, whole_log
 
-from .postgres import Postgres, cut, kill, place
+from .postgres import Postgres, cut, cut_link, kill, place
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -103,6 +104,67 @@ asyncio.run(main())
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+async def test_a_host_says_for_whom_it_waits_and_how_that_ends(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = await opened(postgres, "o13"), await opened(postgres, "o13")
+    owner = await one.ownership().take()
+    assert owner is not None
+    await pretend_elsewhere(postgres, "o13")
+    assert await two.ownership().take() is None
+    assert two.facts() == {}
+    await let_pass(postgres, "o13", 15_000)
+    for _ in range(3):
+        assert await two.ownership().take() is None
+    told = [r.getMessage() for r in caplog.records if "turnfold certify" in r.message]
+    assert len(told) == 1
+    assert owner.id in told[0]
+    assert two.facts() == {"waits_for": owner.id}
+    await let_pass(postgres, "o13", 30_000)
+    assert await two.ownership().take() is not None
+    assert "waits_for" not in two.facts()
+    for store in (one, two):
+        await store.close()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_take_that_lost_its_answer_is_not_waited_for(
+    postgres: Postgres, stored: bool
+) -> None:
+    store = await opened(postgres, f"o14_{stored}".lower())
+    cut_link(store._lease, stored)
+    with pytest.raises(DiskError):
+        await store.ownership().take()
+    assert not store.ownership().held
+    assert await store.ownership().take() is not None
+    await put(store, "entry:a")
+    await store.close()
+
+
+async def test_all_connections_are_ended_by_the_server_and_the_work_goes_on(
+    postgres: Postgres,
+) -> None:
+    """As by a restart of the server, between two commits."""
+    store = await opened(postgres, "o15")
+    owner = await store.ownership().take()
+    records = await put(store, "entry:a")
+    sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    await postgres.execute(f"{sql} WHERE application_name LIKE 'turnfold%'")
+    assert await whole_log(store) == records
+    for again in range(2):  # the connection that commits learns of it by an error
+        try:
+            await put(store, "entry:b")
+        except (DiskError, FateUnknownError):
+            assert not again
+            await store.reopen()
+            continue
+        break
+    assert len(await whole_log(store)) >= 2
+    assert store.ownership().held
+    assert await store.ownership().current() == owner
+    await store.close()
 
 
 async def test_a_worker_that_lost_its_seat_commits_nothing(postgres: Postgres) -> None:
@@ -230,6 +292,23 @@ def test_odd_addresses_are_refused_in_words(more: str, said: str) -> None:
         PostgresStore(f"postgresql://h/db?schema=s{more}")
     with pytest.raises(InvalidInputError, match="schema"):
         PostgresStore("postgresql://h/db?schema=")
+    with pytest.raises(InvalidInputError, match="Port"):
+        PostgresStore("postgresql://h:abc/db")
+
+
+def test_without_its_driver_the_store_says_what_to_install() -> None:
+    program = """
+import asyncio, sys
+sys.modules["asyncpg"] = None
+from turnfold import Kernel, MissingExtraError
+try:
+    asyncio.run(Kernel("postgresql://h/db").open())
+except MissingExtraError as exc:
+    print(exc)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "pip install 'turnfold[postgres]'" in done.stdout
 
 
 async def test_no_server_and_no_database_are_typed_errors(postgres: Postgres) -> None:

@@ -40,6 +40,7 @@ from turnfold.ports.channel import (
     Unknown,
 )
 from turnfold_adapters import text as texts
+from turnfold_adapters.channels.payloads import thawed
 
 Classify = Callable[[BaseException], Outcome | None]
 
@@ -162,7 +163,7 @@ class FirstContract:
         self, payload: Native, route: Route, facts: dict[str, Any]
     ) -> object:
         if "payload" in self._methods:
-            return await self._call("payload", route, _thawed(payload.body), facts)
+            return await self._call("payload", route, thawed(payload.body), facts)
         (url,) = _media(payload.body)  # as planned
         how = "media" if "media" in self._methods else "document"
         return await self._call(how, route, url, facts)
@@ -292,15 +293,6 @@ def _media(body: Mapping[str, Any]) -> list[str]:
 
 def _only(url: str) -> Native:
     return Native({"mediaUrl": url})
-
-
-def _thawed(value: Any) -> Any:
-    """Plain dicts and lists, which an old adapter may change."""
-    if isinstance(value, Mapping):
-        return {name: _thawed(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_thawed(item) for item in value]
-    return value
 
 
 def _of(answer: object, name: str) -> object:

@@ -23,10 +23,8 @@ When is a message acknowledged? Discord waits for no acknowledgement. The histor
 channels is the record, and it is read from the durable cursor; see `discord_source`.
 """
 
-import asyncio
 import io
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from turnfold.enums import DeliveryClass, FailureClass, Kind
@@ -46,6 +44,7 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
+from turnfold_adapters.channels.payloads import bytes_of
 
 OFFICIAL = "https://discord.com/api/v10"
 KEY_WINDOW_MS = 120_000
@@ -140,7 +139,7 @@ class DiscordChannel:
         params = MultipartParameters(payload=message, multipart=None, files=None)
         if isinstance(part.payload, File):
             try:
-                params = _form(message, part.payload, await _bytes_of(part.payload))
+                params = _form(message, part.payload, await bytes_of(part.payload))
             except FileNotFoundError as exc:  # its bytes are gone, and stay gone
                 return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
         where = self._content.channel_of(part.route)
@@ -221,13 +220,6 @@ def _receipt_of(answer: Any) -> Outcome:
     if not isinstance(found, str) or not found:
         return Unknown(cause="no_message_id", detail=f"{answer!r:.200}")
     return Accepted(receipt=Receipt(ids=(found,)))
-
-
-async def _bytes_of(file: File) -> bytes:
-    if file.data is not None:
-        return file.data
-    assert file.path is not None  # noqa: S101  File has one of the two
-    return await asyncio.to_thread(Path(file.path).read_bytes)
 
 
 def _modules() -> tuple[Any, Any, Any, Any]:

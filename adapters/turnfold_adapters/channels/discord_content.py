@@ -17,7 +17,7 @@ from turnfold.enums import Format, PartAct
 from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import Attempt, Part, PlannedPart
 from turnfold_adapters import text as texts
-from turnfold_adapters.channels.matrix_content import thawed
+from turnfold_adapters.channels.payloads import thawed
 from turnfold_adapters.text.clusters import MEASURES, is_blank
 from turnfold_adapters.text.cutting import FORMATTED_MOST
 from turnfold_adapters.text.html import rich_of_html

@@ -16,11 +16,9 @@ Not done: end-to-end encryption. A room that is encrypted is refused before anyt
 is sent, unless the caller allows clear text in it.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,6 +45,7 @@ from turnfold_adapters.channels.matrix_content import (
     event_for,
 )
 from turnfold_adapters.channels.matrix_outcomes import refused, sent
+from turnfold_adapters.channels.payloads import bytes_of
 
 if TYPE_CHECKING:
     from turnfold_adapters.channels.matrix_client import MatrixClient
@@ -230,11 +229,8 @@ def _check(
 
 
 async def _bytes_of(file: File) -> bytes:
-    if file.data is not None:
-        return file.data
-    assert file.path is not None  # noqa: S101  File has one of the two
     try:
-        return await asyncio.to_thread(Path(file.path).read_bytes)
+        return await bytes_of(file)
     except FileNotFoundError as exc:
         missing = refused("upload", FailureClass.INVALID_PAYLOAD, str(exc))
         raise missing from exc

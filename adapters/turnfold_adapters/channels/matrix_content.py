@@ -12,6 +12,7 @@ from turnfold.enums import Format
 from turnfold.inbound import Inbound
 from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import Part
+from turnfold_adapters.channels.payloads import thawed
 
 # Our key inside the content. It outlives the server's memory of transaction ids and
 # is the text that a look-up searches for.
@@ -172,15 +173,6 @@ def without_tags(html: str) -> str:
     parser.feed(html)
     parser.close()
     return "".join(parser.words).strip("\n")
-
-
-def thawed(value: Any) -> Any:
-    """A plain deep copy of a frozen payload body."""
-    if isinstance(value, Mapping):
-        return {key: thawed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [thawed(item) for item in value]
-    return value
 
 
 def inbound_of(

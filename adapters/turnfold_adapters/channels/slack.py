@@ -23,9 +23,7 @@ message is durable; `receive` of the Events API does so with its 200. See
 `slack_source` and `slack_events`.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from attrs import evolve
@@ -48,6 +46,7 @@ from turnfold.ports.channel import (
     Unknown,
     Verdict,
 )
+from turnfold_adapters.channels.payloads import bytes_of
 
 OFFICIAL = "https://slack.com/api/"
 
@@ -131,7 +130,7 @@ class SlackChannel:
         assert isinstance(part.payload, File)  # noqa: S101  only files are prepared
         file = part.payload
         try:
-            data = await _bytes_of(file)
+            data = await bytes_of(file)
         except OSError as exc:  # its bytes are gone, and stay gone
             failure = Rejected(
                 failure=FailureClass.INVALID_PAYLOAD, detail=str(exc)[:300]
@@ -279,13 +278,6 @@ def _offers(*, lookup: bool, settle_ms: int) -> Mapping[str, PartClass]:
     found = evolve(blind, classes=(DeliveryClass.LOOKUP,)) if lookup else blind
     both = (*found.classes, DeliveryClass.EDITABLE)
     return {"text": evolve(blind, classes=both), "file": found, "native": found}
-
-
-async def _bytes_of(file: File) -> bytes:
-    if file.data is not None:
-        return file.data
-    assert file.path is not None  # noqa: S101  File has one of the two
-    return await asyncio.to_thread(Path(file.path).read_bytes)
 
 
 def _check_token(field: str, token: str) -> None:

@@ -7,19 +7,16 @@ units of what goes over the wire, escapes and marks among them.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from turnfold.enums import Format
 from turnfold.messages import File, Native, Payload, Text
 from turnfold.ports.channel import Part, PlannedPart
-from turnfold_adapters import text as texts
+from turnfold_adapters.channels.payloads import thawed
 from turnfold_adapters.channels.slack_mrkdwn import escaped, mrkdwn, overhead
-from turnfold_adapters.text.clusters import MEASURES, is_blank
-from turnfold_adapters.text.cutting import FORMATTED_MOST
-from turnfold_adapters.text.html import LINES, rich_of_html
-from turnfold_adapters.text.markdown_telegram import telegram_html
+from turnfold_adapters.text import chats
+from turnfold_adapters.text.clusters import MEASURES
 from turnfold_adapters.text.rich import Rich, Span, cut
 
 MARKER = "(may be a duplicate) "
@@ -31,35 +28,21 @@ PLACEHOLDER_FIELD = "turnfold_placeholder"
 _NAME_MOST = 200
 _TAG_LENGTH = 12
 _TS = re.compile(r"\d{1,12}\.\d{1,9}", re.ASCII)
-_LINES = LINES - {"pre", "blockquote"}  # they stand on lines of their own as it is
 _units = MEASURES["utf16"]
 
 
 def plan(payload: Payload) -> Sequence[PlannedPart]:
     """The parts of a payload. The pieces of a text are HTML, or plain text where there
     is nothing to format."""
-    if not isinstance(payload, Text):
-        return texts.plan(payload, None, "utf16")
-    if is_blank(payload.text):
-        return []
-    whole = _units(escaped(payload.text)) <= TEXT_LIMIT
-    if whole and payload.format is Format.PLAIN:
-        return [PlannedPart(payload=payload, kind="text")]
-    pieces = (Text(piece, format=form) for piece, form in _pieces(payload))
-    return [PlannedPart(payload=piece, kind="text") for piece in pieces]
+    return chats.plan(payload, _fits, _cut)
 
 
-def _pieces(payload: Text) -> Iterator[tuple[str, Format]]:
-    rich = _rich(payload)
-    if len(payload.text) > FORMATTED_MOST:
-        rich = Rich(rich.text)
-    form = Format.HTML if rich.spans else Format.PLAIN
-    if form is Format.PLAIN:
-        rich = Rich(rich.text)
-    if is_blank(rich.text):
-        return
-    for piece in cut(rich.loosened(_units, TEXT_LIMIT), TEXT_LIMIT, _size):
-        yield piece, form
+def _fits(text: str) -> bool:
+    return _units(escaped(text)) <= TEXT_LIMIT
+
+
+def _cut(rich: Rich) -> Iterator[str]:
+    return cut(rich.loosened(_units, TEXT_LIMIT), TEXT_LIMIT, _size)
 
 
 def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
@@ -67,21 +50,11 @@ def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
     return _units(escaped(shown)) + overhead(spans, shown)
 
 
-def _rich(payload: Text) -> Rich:
-    source = payload.text
-    if payload.format is Format.PLAIN:
-        return Rich(source)
-    if payload.format is Format.MARKDOWN and len(source) > FORMATTED_MOST:
-        return Rich(source)
-    html = telegram_html(source) if payload.format is Format.MARKDOWN else source
-    return rich_of_html(html, _LINES)
-
-
 def words_of(payload: Text, *, marked: bool = False) -> dict[str, Any]:
     """A piece of a plan as Slack takes it. A text without a format is not read as
     mrkdwn; chat.update has no such switch."""
     prefix = MARKER if marked else ""
-    rich = _rich(payload)
+    rich = chats.rich_of(payload)
     if not rich.spans:
         return {"text": prefix + escaped(rich.text), "mrkdwn": False}
     return {"text": prefix + mrkdwn(rich), "mrkdwn": True}
@@ -160,12 +133,3 @@ def file_name(file: File, key: str) -> str:
 
 def file_tag(key: str) -> str:
     return key[-_TAG_LENGTH:]
-
-
-def thawed(value: Any) -> Any:
-    """A plain deep copy of a frozen payload body."""
-    if isinstance(value, Mapping):
-        return {key: thawed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [thawed(item) for item in value]
-    return value

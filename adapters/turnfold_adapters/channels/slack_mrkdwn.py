@@ -8,8 +8,8 @@ formatting-message-text), so that no text of a handler names a user or calls a c
 
 import re
 from collections.abc import Iterator, Sequence
-from html.parser import HTMLParser
 
+from turnfold_adapters.text.html import attributes
 from turnfold_adapters.text.rich import Atom, Rich, Span, cut
 
 _WHOLE = 1 << 40
@@ -130,15 +130,4 @@ def opened(source: str) -> tuple[str, dict[str, str | None]]:
     tag = match.group(1).lower() if match else ""
     if tag != "a":
         return tag, {}
-    reader = _Attributes()
-    reader.feed(source)
-    return tag, reader.found
-
-
-class _Attributes(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, str | None] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  the base's
-        self.found = dict(attrs)
+    return tag, attributes(source)

@@ -20,11 +20,9 @@ When is an update acknowledged? By the call of getUpdates after the one that bro
 and so after it is durable; see `telegram_source`. Do not run an `Updater` beside it.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
@@ -46,6 +44,7 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
+from turnfold_adapters.channels.payloads import bytes_of
 
 if TYPE_CHECKING:
     from telegram import Bot
@@ -210,7 +209,7 @@ class TelegramChannel:
         assert isinstance(part.payload, File)  # noqa: S101  narrowed by the caller
         file = part.payload
         try:
-            data = await _bytes_of(file)
+            data = await bytes_of(file)
         except OSError as exc:  # its bytes are gone, and stay gone
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
         photo = file.mime in self._content.PHOTOS
@@ -280,13 +279,6 @@ def _receipt_of(answer: Any, edited: Receipt | None) -> Outcome:
     if not ids or not all(type(i) is int for i in ids):
         return Unknown(cause="no_message_id", detail=f"{answer!r:.200}")
     return Accepted(receipt=Receipt(ids=tuple(str(i) for i in ids)))
-
-
-async def _bytes_of(file: File) -> bytes:
-    if file.data is not None:
-        return file.data
-    assert file.path is not None  # noqa: S101  File has one of the two
-    return await asyncio.to_thread(Path(file.path).read_bytes)
 
 
 def _modules() -> tuple[Any, Any, Any]:

@@ -8,20 +8,17 @@ entities in a message are ignored (seen, not documented), so a text is cut befor
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from html.parser import HTMLParser
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from turnfold.enums import Format
 from turnfold.messages import Native, Payload, Text
 from turnfold.ports.channel import Part, PlannedPart
-from turnfold_adapters import text as texts
-from turnfold_adapters.text.clusters import MEASURES, is_blank
-from turnfold_adapters.text.cutting import FORMATTED_MOST
-from turnfold_adapters.text.html import LINES, rich_of_html
-from turnfold_adapters.text.markdown_telegram import telegram_html
+from turnfold_adapters.channels.payloads import thawed
+from turnfold_adapters.text import chats
+from turnfold_adapters.text.clusters import MEASURES
+from turnfold_adapters.text.html import attributes
 from turnfold_adapters.text.rich import Rich, Span, cut
 
 MARKER = "(may be a duplicate) "
@@ -33,7 +30,6 @@ ENTITIES_MOST = 100
 PHOTO_MOST = 10 * 1024 * 1024
 PHOTOS = frozenset({"image/jpeg", "image/png", "image/webp"})
 
-_LINES = LINES - {"pre", "blockquote"}  # they stand on lines of their own as it is
 _units = MEASURES["utf16"]
 _TAG = re.compile(r"<\s*([a-zA-Z][a-zA-Z0-9-]*)")
 _SIMPLE = {
@@ -59,28 +55,15 @@ class Words:
 def plan(payload: Payload) -> Sequence[PlannedPart]:
     """The parts of a payload. A text is cut where Telegram's limit asks for it; its
     pieces are HTML, or plain text where there is nothing to format."""
-    if not isinstance(payload, Text):
-        return texts.plan(payload, None, "utf16")
-    if is_blank(payload.text):
-        return []
-    whole = _units(payload.text) <= TEXT_LIMIT
-    if whole and payload.format is Format.PLAIN:
-        return [PlannedPart(payload=payload, kind="text")]
-    pieces = (Text(piece, format=form) for piece, form in _pieces(payload))
-    return [PlannedPart(payload=piece, kind="text") for piece in pieces]
+    return chats.plan(payload, _fits, _cut)
 
 
-def _pieces(payload: Text) -> Iterator[tuple[str, Format]]:
-    rich = _rich(payload)
-    if len(payload.text) > FORMATTED_MOST:
-        rich = Rich(rich.text)
-    form = Format.HTML if rich.spans else Format.PLAIN
-    if form is Format.PLAIN:
-        rich = Rich(rich.text)
-    if is_blank(rich.text):
-        return
-    for piece in cut(rich, TEXT_LIMIT, _size):
-        yield piece, form
+def _fits(text: str) -> bool:
+    return _units(text) <= TEXT_LIMIT
+
+
+def _cut(rich: Rich) -> Iterator[str]:
+    return cut(rich, TEXT_LIMIT, _size)
 
 
 def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
@@ -89,19 +72,9 @@ def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
     return max(_units(shown), room_for_entities)
 
 
-def _rich(payload: Text) -> Rich:
-    if payload.format is Format.PLAIN:
-        return Rich(payload.text)
-    source = payload.text
-    if payload.format is Format.MARKDOWN and len(source) > FORMATTED_MOST:
-        return Rich(source)
-    html = telegram_html(source) if payload.format is Format.MARKDOWN else source
-    return rich_of_html(html, _LINES)
-
-
 def words_of(payload: Text, *, marked: bool = False, formatted: bool = True) -> Words:
     """A piece of a plan as characters and entities."""
-    rich = _rich(payload)
+    rich = chats.rich_of(payload)
     prefix = MARKER if marked else ""
     entities = _entities(rich, len(prefix)) if formatted else ()
     return Words(prefix + rich.text, tuple(entities))
@@ -153,18 +126,7 @@ def _opened(source: str) -> tuple[str, dict[str, str | None]]:
     tag = match.group(1).lower() if match else ""
     if tag in _SIMPLE and tag != "code":
         return tag, {}
-    reader = _Attributes()
-    reader.feed(source)
-    return tag, reader.found
-
-
-class _Attributes(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, str | None] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  the base's
-        self.found = dict(attrs)
+    return tag, attributes(source)
 
 
 # --- parameters ---
@@ -217,12 +179,3 @@ def _mark(body: dict[str, Any]) -> None:
             for entity in body.get(entities) or ():
                 entity["offset"] += len(MARKER)
             return
-
-
-def thawed(value: Any) -> Any:
-    """A plain deep copy of a frozen payload body."""
-    if isinstance(value, Mapping):
-        return {key: thawed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [thawed(item) for item in value]
-    return value

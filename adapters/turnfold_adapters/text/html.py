@@ -92,5 +92,25 @@ class _Reader(HTMLParser):
         return tag
 
 
+def attributes(tag: str) -> dict[str, str | None]:
+    """The attributes of an open tag.
+
+    >>> attributes('<a href="x" download>')
+    {'href': 'x', 'download': None}
+    """
+    reader = _Attributes()
+    reader.feed(tag)
+    return reader.found
+
+
+class _Attributes(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str | None] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  the base's
+        self.found = dict(attrs)
+
+
 def text_escape(text: str) -> str:
     return escape(text, quote=False)

@@ -92,6 +92,24 @@ async def the_key_of_a_command_that_waits_is_taken(place: Place) -> None:
     same(await _news(store, command("3", "turn:d", key="l")), [True], "posted again")
 
 
+async def a_command_that_ends_gives_its_key_to_another_stream(place: Place) -> None:
+    """As a message does that joins the turn of an earlier one."""
+    store = await place.store()
+    await put(store, "turn:a")
+    await store.post([command("1", "turn:b", key="k"), command("2", "turn:c", key="l")])
+    grown: dict[str, Any] = {"records": [record(2, "turn:a", 2)], "done": ["1"]}
+    why = await conflict(store, **grown, keys=[("k", "turn:a"), ("l", "turn:a")])
+    true(isinstance(why, KeyTakenError), "the key of the one that still waits is named")
+    same(
+        (getattr(why, "key", None), why.stream), ("l", "turn:c"), "the key, the stream"
+    )
+    await write(store, **grown, keys=[("k", "turn:a")])
+    same((await holder(store, "k"), await _ids(store)), ("turn:a", ["2"]), "afterwards")
+    same(list(await store.keys()), [("k", "turn:a")], "the keys of the log")
+    (posted,) = await store.post([command("3", "turn:d", key="k")])
+    same((posted.stream, posted.new), ("turn:a", False), "posted again")
+
+
 async def a_command_leaves_in_the_commit_that_logs_it(place: Place) -> None:
     store = await place.store()
     await store.post([command(str(n), "turn:a", key=f"k{n}") for n in range(3)])
@@ -219,6 +237,7 @@ CHECKS = (
     a_command_is_posted_once,
     a_key_of_the_log_is_not_posted_again,
     the_key_of_a_command_that_waits_is_taken,
+    a_command_that_ends_gives_its_key_to_another_stream,
     a_command_leaves_in_the_commit_that_logs_it,
     the_inbox_keeps_its_order,
     answers_are_kept_for_their_caller,

@@ -53,6 +53,7 @@ def _result(reports: dict[str, Report]) -> dict[str, Any]:
         "runs": sum(report.runs for report in reports.values()),
         "points": kills,
         "points_a_second": round(kills / seconds, 1) if seconds else 0,
+        "complete": all(report.complete for report in reports.values()),
         "violations": sum(len(report.breaches) for report in reports.values()),
         "classes": {name: asdict(report) for name, report in reports.items()},
     }

@@ -45,6 +45,7 @@ class Report:
     points: Counter[str] = field(factory=Counter)
     breaches: list[str] = field(factory=list)
     seconds: float = 0.0
+    complete: bool = True
 
     def add(self, verdict: Verdict) -> None:
         self.runs += 1
@@ -157,5 +158,6 @@ def play_all(verdicts: Iterable[Verdict], seconds: float | None = None) -> Repor
         report.add(verdict)
         report.seconds = time.monotonic() - began
         if seconds is not None and report.seconds > seconds:
+            report.complete = False
             break
     return report

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     for broken in full.violations[:10]:
         say(f"{broken.where}: {broken.rule}")
     report = {
+        "complete": until is None or time.time() < until,
         "images": full.images,
         "nested": full.nested,
         "distinct": full.distinct,

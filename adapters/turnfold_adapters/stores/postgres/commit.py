@@ -47,46 +47,27 @@ from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
 _REMEMBERED = 20_000  # streams
 _TRIM_EVERY = 1_000  # answers
 
-_STREAM = [
-    "id",
-    "name",
-    "version",
-    "open",
-    "phase",
-    "created",
-    "updated",
-    "lane",
-    "parent",
-    "kind",
-    "due",
-    "expires",
-    "reason",
-    "failure",
-    "person",
-]
-_TYPES = [
-    "bigint",
-    "text",
-    "int",
-    "bool",
-    "text",
-    "bigint",
-    "bigint",
-    "text",
-    "text",
-    "text",
-    "bigint",
-    "bigint",
-    "text",
-    "text",
-    "bool",
-]
+_LOG = (
+    "position bigint, stream bigint, version int, count int, at bigint, wall bigint,"
+    " events bytea, hash bytea, head bytea"
+)
+_STREAM = (
+    "id bigint, name text, version int, open bool, phase text, created bigint,"
+    " updated bigint, lane text, parent text, kind text, due bigint, expires bigint,"
+    " reason text, failure text, person bool"
+)
 
 
-def _unnest(names: Sequence[str], types: Sequence[str], first: int) -> str:
+def _names(columns: str) -> list[str]:
+    return [column.split()[0] for column in columns.split(", ")]
+
+
+def _unnest(columns: str, first: int) -> str:
     """Parameters from `first` on, an array a column, as rows `r`."""
+    types = [column.split()[1] for column in columns.split(", ")]
     arrays = ", ".join(f"${first + n}::{kind}[]" for n, kind in enumerate(types))
-    return f"unnest({arrays}) AS r({', '.join(names)}) WHERE EXISTS (SELECT FROM own)"
+    names = ", ".join(_names(columns))
+    return f"unnest({arrays}) AS r({names}) WHERE EXISTS (SELECT FROM own)"
 
 
 def _keeps(column: str) -> str:
@@ -95,53 +76,21 @@ def _keeps(column: str) -> str:
     return f"{column} = CASE WHEN excluded.phase IS NULL THEN s.{column} ELSE {new} END"
 
 
-_KEPT = [name for name in _STREAM if name not in ("id", "name", "version")]
+_KEPT = [name for name in _names(_STREAM) if name not in ("id", "name", "version")]
 _COMMIT = f"""
 WITH own AS (
     UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
     WHERE shard = 0 AND position = $1 AND head = $2
         AND ($6::bigint IS NULL OR token = $6::bigint)
     RETURNING shard),
-l AS (
-    INSERT INTO log
-    SELECT 0, r.* FROM {
-    _unnest(
-        [
-            "position",
-            "stream",
-            "version",
-            "count",
-            "at",
-            "wall",
-            "events",
-            "hash",
-            "head",
-        ],
-        [
-            "bigint",
-            "bigint",
-            "int",
-            "int",
-            "bigint",
-            "bigint",
-            "bytea",
-            "bytea",
-            "bytea",
-        ],
-        7,
-    )
-}),
+l AS (INSERT INTO log SELECT 0, r.* FROM {_unnest(_LOG, 7)}),
 s AS (
-    INSERT INTO stream AS s SELECT 0, r.* FROM {_unnest(_STREAM, _TYPES, 16)}
+    INSERT INTO stream AS s SELECT 0, r.* FROM {_unnest(_STREAM, 16)}
     ON CONFLICT (shard, id) DO UPDATE SET version = excluded.version,
         {", ".join(_keeps(name) for name in _KEPT)}),
 b AS (
-    INSERT INTO body
-    SELECT 0, r.* FROM {
-    _unnest(
-        ["stream", "number", "salt", "data"], ["bigint", "int", "bytea", "bytea"], 31
-    )
-}),
+    INSERT INTO body SELECT 0, r.*
+    FROM {_unnest("stream bigint, number int, salt bytea, data bytea", 31)}),
 e AS (
     UPDATE body SET salt = NULL, data = NULL
     FROM unnest($35::bigint[], $36::int[]) AS r(stream, number)
@@ -149,8 +98,14 @@ e AS (
         AND EXISTS (SELECT FROM own)),
 k AS (
     INSERT INTO dedupe (key, name, shard)
-    SELECT r.*, 0 FROM {_unnest(["key", "name"], ["text", "text"], 37)}
-        AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key AND p.stream = r.name)),
+    SELECT r.*, 0 FROM {_unnest("key text, name text", 37)}
+        AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key
+            AND (p.stream = r.name OR p.id = ANY ($39::text[])))),
+g AS (  -- a command that ends now gives its key to the stream that it went into
+    UPDATE dedupe SET name = r.name FROM unnest($37::text[], $38::text[]) AS r(key, name)
+    WHERE dedupe.key = r.key AND EXISTS (SELECT FROM own)
+        AND EXISTS (SELECT FROM inbox AS p
+            WHERE p.key = r.key AND p.id = ANY ($39::text[]))),
 i AS (
     DELETE FROM inbox WHERE id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
     RETURNING key, stream),
@@ -159,13 +114,15 @@ f AS (  -- keys of commands that ended without their stream
     WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($37::text[])),
 a AS (
     INSERT INTO answer (id, at, data, shard)
-    SELECT r.*, 0 FROM {_unnest(["id", "at", "data"], ["text", "bigint", "bytea"], 40)}
+    SELECT r.*, 0 FROM {_unnest("id text, at bigint, data bytea", 40)}
     ON CONFLICT DO NOTHING)
 SELECT count(*) FROM own
 """
 UPDATE_SUMMARY = f"""
 UPDATE stream SET {
-    ", ".join(f"{name} = ${n}" for n, name in enumerate(_STREAM, 1) if name != "id")
+    ", ".join(
+        f"{name} = ${n}" for n, name in enumerate(_names(_STREAM), 1) if name != "id"
+    )
 } WHERE shard = 0 AND id = $1
 """
 _KNOWN = "SELECT name, id, version FROM stream WHERE name = ANY ($1::text[])"
@@ -250,7 +207,7 @@ class Committer:
         if write.base != head:
             return log_moved(write.base, head)
         self._head = write.base
-        of = {kept(name): name for name in _names(write)}
+        of = {kept(name): name for name in _spoken_of(write)}
         self._known |= {of[name]: _Known(id_, at) for name, id_, at in found}
         return None
 
@@ -357,7 +314,8 @@ class Committer:
             if record.before == 0 and known.version:
                 return Refused(stream_moved(record, known.version))
         for key, stream in write.keys:
-            holder = await connection.fetchval(_HOLDER, kept(key), kept(stream))
+            done = [kept(name) for name in write.done]
+            holder = await connection.fetchval(_HOLDER, kept(key), kept(stream), done)
             if holder is not None:
                 known = await _look_up(connection, shown(holder))
                 return Refused(key_taken(key, shown(holder), known.version))
@@ -376,7 +334,8 @@ class Committer:
 
 _HOLDER = """
 SELECT name FROM dedupe AS d WHERE key = $1
-    AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = $1 AND p.stream = $2)
+    AND NOT EXISTS (SELECT FROM inbox AS p
+        WHERE p.key = $1 AND (p.stream = $2 OR p.id = ANY ($3::text[])))
 """
 _BODY_THERE = "SELECT true FROM body WHERE shard = 0 AND stream = $1 AND number = $2"
 
@@ -386,7 +345,7 @@ async def _look_up(connection: asyncpg.Connection, stream: str) -> _Known:
     return _Known(0, 0) if row is None else _Known(row[1], row[2])
 
 
-def _names(write: Write) -> set[str]:
+def _spoken_of(write: Write) -> set[str]:
     """All streams that a write speaks of."""
     names = {record.stream for record in write.records}
     names.update(summary.stream for summary in write.summaries)
@@ -409,7 +368,7 @@ def _is_text(name: str) -> bool:
 def _unknown(write: Write, known: Iterable[str]) -> list[str]:
     """Those that must be looked up: not known, and not said to be new."""
     new = {record.stream for record in write.records if record.version == record.count}
-    left = _names(write).difference(known, new)
+    left = _spoken_of(write).difference(known, new)
     return [kept(name) for name in left]
 
 

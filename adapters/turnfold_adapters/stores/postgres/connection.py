@@ -1,7 +1,7 @@
 """One connection to the server: made when it is needed, and anew after it broke.
 
-`translated` says what an error of the server means for a call: surely nothing was
-stored, or nobody knows. The table of states is in specs/postgres.md.
+`translated` makes an error of the port of an error of the server: surely nothing was
+stored, or nobody knows. specs/postgres.md has the table of SQLSTATEs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from attrs import frozen
@@ -30,7 +30,7 @@ _ANSWER_S = 30.0  # how long the server may take for one statement
 _GONE = (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError)
 FAILURES = (asyncpg.PostgresError, *_GONE)
 
-# By the class of SQLSTATE, or the state itself. What stands in neither is of unknown fate.
+# SQLSTATEs. A state in none of these sets leaves the fate of a commit unknown.
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
 _NOTHING_SENT = {"08001", "08004", "57P03"}
@@ -57,7 +57,7 @@ class Place:
         """From `postgresql://user@host/database?schema=name`. Ours are `schema`
         (turnfold), `lease_ms` (10,000) and `max_pause_ms` (30,000); the rest is the
         server's own. Raises InvalidInputError."""
-        parts = urlsplit(url)
+        parts, port = _split(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = pairs.pop("schema", "turnfold")
         if not schema or "\0" in schema or len(schema.encode()) > _NAME_MAX:
@@ -68,7 +68,6 @@ class Place:
         rest = urlencode(pairs, safe="/")
         host = parts.hostname or pairs.get("host", "")
         user = f"{parts.username}@" if parts.username else ""
-        port = f":{parts.port}" if parts.port else ""
         address = f"postgresql://{user}{host}{port}{parts.path}?schema={schema}"
         dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
         return cls(
@@ -78,6 +77,16 @@ class Place:
             lease_ms=lease_ms,
             max_pause_ms=pause_ms,
         )
+
+
+def _split(url: str) -> tuple[SplitResult, str]:
+    """The parts of an address, and its port with a colon before it."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as exc:
+        raise InvalidInputError(field="address", problem=str(exc)) from exc
+    return parts, port
 
 
 def _number(name: str, text: str, at_least: int = 0) -> int:

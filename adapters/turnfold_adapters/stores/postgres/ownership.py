@@ -47,6 +47,7 @@ _LEAVING: set[asyncio.Task[None]] = set()
 
 _LAST = """
 SELECT w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
+    w.lease_until < clock_timestamp() AS lease_over,
     w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
 FROM shard AS s JOIN worker AS w ON w.id = s.owner WHERE s.shard = 0
 """
@@ -103,6 +104,8 @@ class LeaseOwnership:
         self._seat: _Seat | None = None
         self._until = 0.0  # of the lease, on the boot-time clock of this machine
         self._renewing: asyncio.Task[None] | None = None
+        self._waits_for: str | None = None  # a silent worker of which no end is known
+        self._unanswered: set[str] = set()  # takes whose answer was lost
 
     # --- the port --------------------------------------------------------------------
 
@@ -169,7 +172,7 @@ class LeaseOwnership:
 
     def facts(self) -> dict[str, object]:
         if self._seat is None:
-            return {}
+            return {} if self._waits_for is None else {"waits_for": self._waits_for}
         left = max(0, round((self._until - _now()) * 1000))
         return {"lease_left_ms": left, "token": self._seat.token}
 
@@ -183,12 +186,14 @@ class LeaseOwnership:
         values = (owner.boot, _room(), owner.pid, owner.started, owner.host)
         lease = self._terms.lease_ms / 1000
         last = None if row is None else row["id"]
+        self._unanswered.add(owner.id)
         token = await connection.fetchval(_TAKE, owner.id, *values, lease, last)
+        self._unanswered.discard(owner.id)
         if token is None:  # another one was quicker
             await connection.execute(_FORGET, owner.id)
             return None
         self._seat = _Seat(owner=owner, token=token)
-        self._until = asked + lease
+        self._until, self._waits_for = asked + lease, None
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return owner
 
@@ -200,7 +205,10 @@ class LeaseOwnership:
             return True
         if _is_gone(row):
             return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
+        if row["id"] in self._unanswered:  # it is this handle, which never worked
+            return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
         if not row["lapsed"]:
+            self._tell_of(row)
             return False
         pause = self._terms.max_pause_ms / 1000
         expired = bool(await connection.fetchval(_EXPIRE, row["id"], pause))
@@ -209,6 +217,17 @@ class LeaseOwnership:
             facts = (self._address, row["id"], row["host"], self._terms.max_pause_ms)
             _LOG.warning(text, *facts)
         return expired
+
+    def _tell_of(self, row: asyncpg.Record) -> None:
+        """Say once that this host waits for a silent worker, and how that ends."""
+        if row["lease_over"] and self._waits_for != row["id"]:
+            text = (
+                "%s: worker %s on %s is silent and may still send: it is waited for until"
+                " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
+            )
+            facts = (row["id"], row["host"], self._terms.max_pause_ms, row["id"])
+            _LOG.warning(text, self._address, *facts)
+        self._waits_for = row["id"] if row["lease_over"] else None
 
     async def _renew(self) -> None:
         """Keep the lease. The local lease counts from before the request."""

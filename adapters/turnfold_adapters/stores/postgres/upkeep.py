@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 
 from turnfold.clock import Lived
+from turnfold.errors import DiskError
 from turnfold.ports.store import BLANK, Head, Summary, Watermark
 from turnfold_adapters.stores.checking import (
     check_projection,
@@ -93,9 +94,12 @@ class PostgresMaintenance:
         return head == BLANK if not head.position else bool(found)
 
     async def integrity(self) -> Sequence[str]:
-        """The server checks its pages when it reads them, if it was set up so. Here the
-        pages of all tables are read once."""
-        await self._reading(lambda c: c.execute(_READ_ALL))
+        """The server checks its pages when it reads them, if it was set up so. Here all
+        tables are read once; that they cannot be read is a finding, too."""
+        try:
+            await self._reading(lambda c: c.execute(_READ_ALL))
+        except DiskError as exc:
+            return [exc.problem]
         return []
 
 
