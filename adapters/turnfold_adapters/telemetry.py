@@ -5,7 +5,7 @@
         ...
 
 Nothing is measured on the path of a message: a task reads the log behind the worker, a
-second later. What happened in an earlier life of the process is in the same log, so a
+second later. Events of an earlier life of the process are in the same log, so a
 trace goes from the message to the receipt across restarts.
 
 The extra `turnfold[metrics]` has the API. Your program chooses the SDK and the exporters.
@@ -52,7 +52,7 @@ _OUTCOMES = {  # of an attempt
     "failed_terminal": "rejected",
     "unknown": "unknown",
 }
-GAUGES = {  # name -> (fact of health, what it is)
+GAUGES = {  # name -> (fact of health, its description)
     "turnfold.open_entries": ("open_entries", "Entries that are not closed"),
     "turnfold.parked": ("parked", "Entries in doubt that wait for a person"),
     "turnfold.closed_gates": ("gates", "Gates that hold something back"),
@@ -77,7 +77,7 @@ def trace_context(stream: str) -> Context:
 
 @define
 class _Stream:
-    """What must be remembered of a turn or an entry until it is over."""
+    """The memory of a turn or an entry until it is over."""
 
     name: str
     labels: dict[str, str] = field(factory=dict)
@@ -156,8 +156,8 @@ class Telemetry:
             await asyncio.sleep(self._every_s)
 
     async def read(self) -> None:
-        """Measure what the log has gained. Only the worker does; a log that cannot be
-        read now is read later."""
+        """Measure the new records of the log. Only the worker does; a log that cannot
+        be read now is read later."""
         try:
             if self._kernel.working:
                 self._facts = self._kernel.health()
@@ -308,7 +308,7 @@ def _place(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _fold(s: _Stream, kind: str, at: int, data: Mapping[str, Any]) -> None:
-    """Remember what a later event needs."""
+    """Remember the facts that a later event needs."""
     if kind in ("accepted", "dead", "queued", "imported"):
         s.labels, s.began = _place(data), at
         s.turn, s.kind = data.get("turn"), str(data.get("kind", ""))

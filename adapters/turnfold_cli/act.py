@@ -1,4 +1,5 @@
-"""What a person decides: `retry`, `resolve`, `discard`, `ack`, `abort`, `open`, `close`,
+"""Decisions of a person: `retry`, `resolve`, `discard`, `ack`, `abort`, `open`,
+`close`,
 `unhold`, `redact`, `resubmit`; for one id, or for all that filters find.
 
 Each act is a command to the owner of the store, through its inbox. It works beside a

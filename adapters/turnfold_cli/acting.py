@@ -63,7 +63,7 @@ _PAGE, _SHOWN, _STEP = 1_000, 5, 1_000
 
 @frozen
 class How:
-    """What every act is told besides what it is for."""
+    """The options that all acts share."""
 
     by: By = None
     why: Why = ""
@@ -283,7 +283,7 @@ def check_asking() -> None:
 async def _act_on(
     act: Act, how: How, rows: Sequence[Row], extra: dict[str, Any]
 ) -> list[Acted]:
-    """Do it, and tell on stderr how far it is. What lies in the inbox goes first."""
+    """Do it, and tell on stderr how far it is. Commands in the inbox go first."""
     results: list[Acted] = []
     async with Kernel(how.store, work=False) as kernel:
         await kernel.taken_up()

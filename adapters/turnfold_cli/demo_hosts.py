@@ -26,7 +26,7 @@ _POLL_S = 0.02
 
 @frozen(kw_only=True)
 class Trouble:
-    """What happens to hosts while messages come in."""
+    """The troubles of hosts while messages come in."""
 
     hosts: int
     kills: int

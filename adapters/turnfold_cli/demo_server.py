@@ -35,7 +35,7 @@ def address(sockets: Path, lease_ms: int) -> str:
 
 
 class Wire:
-    """Between one host and the server: a socket that passes on what comes, until it is
+    """Between one host and the server: a socket that passes all bytes on, until it is
     cut. Use as an async context."""
 
     def __init__(self, folder: Path, server: Path) -> None:

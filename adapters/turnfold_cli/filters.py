@@ -1,7 +1,7 @@
 """The filters that `list`, `turns` and every act understand, declared once.
 
 A command names those that it takes: `@filtered("dead", "since")` puts these options
-into its signature and gives it what was typed as one argument, `want`.
+into its signature and gives it the values as one argument, `want`.
 """
 
 import inspect
@@ -47,7 +47,7 @@ TURNS = ("held", "status", "reason", *PLACES)
 
 @frozen
 class Wanted:
-    """What was typed of the filters."""
+    """The filters as they were typed."""
 
     parked: Parked = False
     dead: Dead = False
@@ -72,7 +72,7 @@ class Wanted:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Those of `--status`, with what the short options stand for."""
+        """Those of `--status`, with those of the short options."""
         known = {*TurnPhase} if self.turns else _OF_ENTRIES
         words = split("--status", self.status, known)
         words += ("parked",) * self.parked

@@ -1,4 +1,4 @@
-"""`open` and `close`: what holds places back, by a place, an id, or for many accounts."""
+"""`open` and `close`: the gates of a place, of an id, or of many accounts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,7 +47,7 @@ def move(
 async def _places(
     act: str, address: str, wanted: str | None, channel: str | None, account: str | None
 ) -> list[str]:
-    """Raises RefusedError or InvalidInputError for what does not exist."""
+    """Raises RefusedError or InvalidInputError for a place that does not exist."""
     async with opened(address) as store:  # nothing is made where no store is
         inspect = Inspect(store)
         if wanted is None:

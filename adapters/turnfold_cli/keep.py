@@ -1,4 +1,4 @@
-"""What `backup`, `restore` and `copy` share: a copy is made under another name, checked,
+"""Shared by `backup` and `restore`: a copy is made under another name, checked,
 and only then found under its own."""
 
 import sys
@@ -33,7 +33,7 @@ def free(target: Path) -> None:
 
 
 def staged(target: Path, what: str) -> Path:
-    """The name of a copy that is not ready yet; what a crash left there goes."""
+    """The name of a copy that is not ready yet; a file that a crash left there goes."""
     path = target.with_name(f"{target.name}.{what}")
     take_back(path, target)
     clear(path)

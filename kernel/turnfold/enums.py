@@ -197,10 +197,10 @@ class AbortReason(StrEnum):
 
 
 class Busy(StrEnum):
-    """What becomes of a message whose lane is busy: one of its turns waits or runs."""
+    """The fate of a message if its lane is busy: one of its turns waits or runs."""
 
     QUEUE = "queue"  # it waits for its turn
-    SUPERSEDE = "supersede"  # what waits or runs is stopped for it
+    SUPERSEDE = "supersede"  # turns that wait or run are stopped for it
     JOIN = "join"  # a turn that has not begun answers it, too; else it waits
     DROP = "drop"  # it is kept and known, and never answered
 
@@ -223,7 +223,7 @@ class Form(StrEnum):
 
 
 class Overflow(StrEnum):
-    """What happens to one more value in a full namespace of a plugin."""
+    """The fate of one more value in a full namespace of a plugin."""
 
     EVICT_OLDEST = "evict_oldest"
     REJECT = "reject"

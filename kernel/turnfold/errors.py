@@ -484,8 +484,8 @@ class MissingBodyError(StoreError):
 @define(kw_only=True, slots=False)
 class StoreFullError(StoreError):
     """Raised by `accept` and `enqueue` while the store has reached a limit of Settings.
-    Nothing is dropped: what was accepted before goes on and is answered. `limit`: the
-    name of the setting, `bytes` what was measured, `allowed` its value."""
+    Nothing is dropped: turns accepted before go on and are answered. `limit`: the
+    name of the setting, `bytes` the measured value, `allowed` its value."""
 
     code = "store.full"
     template = (

@@ -102,14 +102,14 @@ class Settings:
     - `max_open_entries` (1,000,000): open entries of an account before `enqueue` is refused
     - `drain_ms` (10,000): how long closing waits for calls that are under way
 
-    What is kept (specs/keep.md):
+    Keeping (specs/keep.md):
     - `dedupe_ms` (2,592,000,000): how long a dedupe key is kept, at least: 30 days; take
       no less than the time in which a platform repeats a message
-    - `prune_after_ms` (None): the worker prunes what has been closed for so long; None:
-      nothing is pruned unasked
+    - `prune_after_ms` (None): the worker prunes turns and entries that have been closed
+      for so long; None: nothing is pruned unasked
     - `prune_dead` (False): it also prunes dead letters that nobody has seen
     - `max_store_bytes` (None): of the database with its log; above it `accept` and
-      `enqueue` raise StoreFullError, and what was accepted goes on; None: no limit
+      `enqueue` raise StoreFullError, and accepted turns go on; None: no limit
     - `min_free_bytes` (None): of the disk; below it the same
     - `archive_first` (False): nothing is pruned that is not in an archive
     """

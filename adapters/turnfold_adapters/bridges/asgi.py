@@ -5,7 +5,7 @@
 
 `webhook` makes a plain ASGI application and needs no framework. A request is a POST of
 one JSON object, as `turnfold_adapters.channels.webhook_reception` has it, with the same
-table of answers: 200 once the message is durable, 4xx for what the sender did wrong, 503
+table of answers: 200 once the message is durable, 4xx for a mistake of the sender, 503
 and Retry-After for "not now".
 
 Whether a request is genuine is said by `secret` (Standard Webhooks) or by
@@ -148,7 +148,7 @@ async def _send(send: Send, answer: Answer) -> None:
 
 
 async def _lifespan(kernel: Kernel, receive: Receive, send: Send) -> None:
-    """The kernel lives as long as the server. What keeps it from opening is told to the
+    """The kernel lives as long as the server. An error of its opening is told to the
     server, which then does not start."""
     async with AsyncExitStack() as stack:
         await receive()

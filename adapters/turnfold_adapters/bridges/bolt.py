@@ -21,7 +21,7 @@ listeners again, and nobody has seen anything; after it they never run again.
   has an error handler of its own (`@app.error`): then that has the last word.
 - Commands, buttons, shortcuts and views are not events: Slack wants their answer within
   three seconds, and Bolt handles them as ever. So it does with an event of a `Function`.
-- What a lazy listener sends goes out at once.
+- The messages of a lazy listener go out at once.
 - One token: apps that many workspaces install (`oauth_settings`, `authorize`) are refused.
 
 `durable` alone is for a web server: it makes an app durable whose server you start
@@ -89,7 +89,7 @@ class _Collected:
     over: bool = False
 
     def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any] | None:
-        """What the call is answered with; None: it is not for us."""
+        """The answer to the call; None: it is not for us."""
         if self.over:
             return None
         if method == _POST:
@@ -292,7 +292,7 @@ def durable(
 
 
 async def _run(app: AsyncApp, turn: TurnHandle) -> None:
-    """One run of the listeners, and what they posted as the answer."""
+    """One run of the listeners, and the answer that they posted."""
     body = {k: v for k, v in turn.inbound.body.items() if k != "text"}
     request = AsyncBoltRequest(body=body, mode="socket_mode")
     collected = _Collected()

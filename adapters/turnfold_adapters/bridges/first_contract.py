@@ -9,7 +9,7 @@ Such an adapter has `send_text`, and perhaps `send_media`, `send_document` and
     send_payload(to, payload)  send_document(to, path)
 
 Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime` and `caption` each
-method is given those that it takes. What it returns: specs/bridges.md.
+method is given those that it takes. Its return values: specs/bridges.md.
 
 **Weaker guarantees.** Such an adapter knows no key and no look-up: every part is `blind`,
 and `attach` needs `on_unknown`. An answer without a message id counts as accepted, unless
@@ -79,13 +79,14 @@ class SaidNoError(Exception):
 
 
 class FirstContract:
-    """`claims`: what the adapter says it can do, of "text", "media", "document" and
-    "payload"; without, its own `supports`, else the methods that it has. `classify`: the
-    outcome that an exception means, or None; an answer `{"ok": false}` comes to it as
-    SaidNoError. `ids`: it returns message ids, and one without is no acceptance.
+    """`claims`: the abilities that the adapter claims, of "text", "media", "document"
+    and "payload"; without, its own `supports`, else the methods that it has.
+    `classify`: the outcome that an exception means, or None; an answer `{"ok": false}`
+    comes to it as SaidNoError. `ids`: it returns message ids, and one without is no
+    acceptance.
     `limit` and `unit` of a text as in Capabilities.
 
-    Raises ContractError if the adapter claims what it has no method for."""
+    Raises ContractError if the adapter lacks a method that it claims."""
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class FirstContract:
         answer = await asyncio.to_thread(method, route.conversation, what, **given)
         return await answer if inspect.isawaitable(answer) else answer
 
-    # --- what it means ---
+    # --- the meaning of an answer ---
 
     def _outcome(self, answer: object, route: Route) -> Outcome:
         if isinstance(answer, Accepted | Rejected | Unknown):
@@ -213,7 +214,7 @@ class FirstContract:
         return Accepted(receipt=Receipt(ids=ids))
 
     def classify(self, exception: BaseException) -> Outcome | None:
-        """As the caller said; None: nobody knows what it means."""
+        """As the caller said; None: its meaning is unknown."""
         return None if self._classify is None else self._classify(exception)
 
     async def aclose(self) -> None:
@@ -223,7 +224,7 @@ class FirstContract:
             await close()
 
 
-# --- what the adapter has ---
+# --- the methods of the adapter ---
 
 _Method = tuple[Callable[..., Any], tuple[str, ...]]
 

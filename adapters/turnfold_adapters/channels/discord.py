@@ -7,7 +7,7 @@ it: "checked for uniqueness in the past few minutes"; a message of the same auth
 the same nonce "will be returned and no new message will be created". Nobody says how
 many minutes: we rely on two, and the kernel uses a key again for half of its window. So
 everything is of class `keyed` inside that time. Later `attach(..., on_unknown=)` decides
-about what is in doubt. Texts are of class `editable`, too, for live replies.
+about a part in doubt. Texts are of class `editable`, too, for live replies.
 `editable=True` sends each text by a placeholder and an edit, whose promise has no window.
 
     text, file, native   POST   /channels/{channel}/messages, a file in the same request

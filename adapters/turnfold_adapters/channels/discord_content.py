@@ -129,7 +129,7 @@ def message_of(
 
 
 def _words_beside(payload: Payload, own: Any, *, marked: bool) -> dict[str, Any]:
-    """The mark and the caption of what is no text."""
+    """The mark and the caption of a file or a native message."""
     caption = payload.caption if isinstance(payload, File) else ""
     words = (MARKER if marked else "") + (escape_markdown(caption) or str(own or ""))
     return {"content": words.strip()} if words else {}

@@ -126,7 +126,7 @@ def _slow_down(exception: SlowDownError) -> Rejected:
 
 
 def wait_ms(seconds: Any) -> int | None:
-    """A wait in ms; None for what is no number of seconds.
+    """A wait in ms; None for a value that is no number of seconds.
 
     >>> wait_ms(0.251)
     251

@@ -3,7 +3,7 @@
 `discord.http.HTTPClient` knows the routes, the multipart form and the errors of Discord.
 Its `request` also sends again, up to five times, on 429, 500, 502, 504, 524 and a reset
 connection, and it sleeps before a request that it expects to be limited. Here `request`
-does none of that: what Discord says is told to the kernel, which waits by its own log.
+does none of that: the kernel gets the answer of Discord, and waits by its own log.
 aiohttp repeats a request on a kept connection that breaks. No connection is kept: one
 that Discord closes while we write to it would leave a message in doubt, too.
 """

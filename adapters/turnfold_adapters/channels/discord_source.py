@@ -1,6 +1,6 @@
-"""Inbound messages by the gateway, and by the history of what was missed.
+"""Inbound messages by the gateway, and missed ones by the history.
 
-The gateway waits for no acknowledgement: what it says to a process that dies is lost. The
+The gateway waits for no acknowledgement: events for a process that dies are lost. The
 history of the channels is not. So the cursor says which messages were taken, and becomes
 durable with each of them. After each start, and after each session that Discord could not
 resume, the channels with other messages are read from there, oldest first, before
@@ -50,7 +50,7 @@ Message = Mapping[str, Any]
 
 @frozen(kw_only=True)
 class Listening:
-    """Who listens to what."""
+    """The settings of a listener."""
 
     channel: str
     account: str
@@ -64,8 +64,8 @@ class Listening:
 
 @frozen
 class Cursor:
-    """What was taken: all up to `floor`, and all up to its place in each channel of
-    `places`. `private`: the private chats that wrote last."""
+    """The messages that were taken: all up to `floor`, and all up to its place in each
+    channel of `places`. `private`: the private chats that wrote last."""
 
     floor: int
     places: Mapping[int, int] = field(factory=dict)
@@ -127,8 +127,8 @@ _WANTED = {
 
 
 class _Client(discord.Client):
-    """Puts what the gateway says into a queue, in its order. `at`: the newest message that
-    was taken."""
+    """Puts the events of the gateway into a queue, in their order. `at`: the newest
+    message that was taken."""
 
     def __init__(self, how: Listening, at: Cursor) -> None:
         super().__init__(
@@ -205,8 +205,9 @@ def _point_to(client: discord.Client, how: Listening) -> None:
 async def listen(
     how: Listening, cursor: str | None
 ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
-    """(message, cursor) pairs, for ever. Raises what ends the client: LoginFailure,
-    PrivilegedIntentsRequired, errors of the connection; the kernel starts it again."""
+    """(message, cursor) pairs, for ever. Raises the error that ends the client:
+    LoginFailure, PrivilegedIntentsRequired, errors of the connection; the kernel starts
+    it again."""
     at = Cursor.now() if cursor is None else Cursor.of(cursor)
     if cursor is None:
         yield None, str(at)  # durable before the first message can be missed
@@ -234,8 +235,8 @@ async def _running(
 
 
 async def _in_order(client: _Client) -> AsyncGenerator[Event, None]:
-    """What was missed before what is live. Between a new session and the end of its
-    list of servers the live messages wait."""
+    """The missed messages before the live ones. Between a new session and the end of
+    its list of servers the live messages wait."""
     waiting: list[Event] = []
     behind = True
     while (event := await client.events.get()) is not None:
@@ -257,8 +258,8 @@ async def _in_order(client: _Client) -> AsyncGenerator[Event, None]:
 
 
 async def _missed(client: _Client) -> list[Event]:
-    """What was not taken, oldest first. Reading may be repeated, and waits for rate
-    limits as discord.py does."""
+    """The messages that were not taken, oldest first. Reading may be repeated, and
+    waits for rate limits as discord.py does."""
     found: list[Event] = []
     private = set(client.at.private)
     for channel in client.behind() | private:
@@ -268,7 +269,9 @@ async def _missed(client: _Client) -> list[Event]:
                 found += [Event("message", one, channel in private) for one in page]
                 after = max(int(one["id"]) for one in page)
         except (Forbidden, NotFound) as exc:
-            _log.warning("what was missed in channel %s is not read: %s", channel, exc)
+            _log.warning(
+                "the messages missed in channel %s are not read: %s", channel, exc
+            )
     return sorted(found, key=lambda event: int(event.message["id"]))
 
 

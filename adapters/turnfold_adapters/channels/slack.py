@@ -4,7 +4,7 @@ Needs the extra `turnfold[slack]`; this module imports without it.
 
 Slack documents no idempotency key. But a message carries metadata, and the history of
 its conversation can be read. So a text and a native message are of class `lookup`: our
-key is in `metadata.event_payload`, and what is in doubt is looked up by it. A file is
+key is in `metadata.event_payload`, and a part in doubt is looked up by it. A file is
 looked up by its name, which ends with a part of our key; readers see its title. A text
 is of class `editable` as well, for live replies: a placeholder, then edits.
 
@@ -57,12 +57,12 @@ class SlackChannel:
     `token`: of the bot (xoxb-). `app_token`: of the app (xapp-), for Socket Mode.
     `base_url`: of the Web API. `name` and `account`: as the kernel knows this bot.
     `lookup`: see the module. `reply_in_thread`: an answer goes to the thread of the
-    message that it answers. `rate_scope`: what a 429 of a send holds back; Slack counts
-    chat.postMessage per conversation. `proxy`: of HTTP; the environment's is not used.
-    All times in ms. `preview_ms`: chat.update may be called 50 times a minute. After a death of the process a look-up believes that nothing
-    arrived only once `settle_ms` has passed. Raises MissingExtraError when the extra is
-    not installed, InvalidInputError for a token that cannot be one.
-    """
+    message that it answers. `rate_scope`: the scope that a 429 of a send holds back;
+    Slack counts chat.postMessage per conversation. `proxy`: of HTTP; the environment's
+    is not used. All times in ms. `preview_ms`: chat.update may be called 50 times a
+    minute. After a death of the process a look-up believes that nothing arrived only
+    once `settle_ms` has passed. Raises MissingExtraError when the extra is not
+    installed, InvalidInputError for a token that cannot be one."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class SlackChannel:
 
     def source(self, cursor: str | None) -> AsyncGenerator[Inbound, None]:
         """Inbound messages by Socket Mode; see `slack_source`. Slack keeps no cursor:
-        it sends again what was not answered."""
+        it sends unanswered ones again."""
         del cursor
         if self._app_token is None:
             problem = "Socket Mode needs the token of the app (xapp-)"
@@ -244,7 +244,7 @@ class SlackChannel:
         return await self._sent(part, "files.completeUploadExternal", given)
 
     async def _sent(self, part: Part, method: str, given: Mapping[str, Any]) -> Outcome:
-        """One call, and what its answer says about the part."""
+        """One call, and the outcome that its answer means for the part."""
         answer = await self._client.call(method, given)
         if not answer.ok:
             outcome: Outcome = self._m.errors.refused(answer, self._scope)

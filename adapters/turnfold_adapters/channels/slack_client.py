@@ -33,7 +33,7 @@ class Times:
 
 @frozen(kw_only=True)
 class Identity:
-    """Who we are to Slack: auth.test."""
+    """Our identity at Slack: auth.test."""
 
     user: str
     bot: str
@@ -61,8 +61,8 @@ class SlackClient:
             await session.close()
 
     async def call(self, method: str, given: Mapping[str, Any]) -> Answer:
-        """One call with a JSON body. Raises what aiohttp raises; a refusal of Slack is
-        an answer."""
+        """One call with a JSON body. Raises the errors of aiohttp; a refusal of Slack
+        is an answer."""
         return await self._answer(method, json=dict(given))
 
     async def ask(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 Slack asks for texts of at most 4,000 characters and cuts those of more than 40,000
 (docs.slack.dev/reference/methods/chat.postMessage); between the two it may break a
 message into several (seen by others, not documented). So a text is cut at 4,000 UTF-16
-units of what goes over the wire, escapes and marks among them.
+units on the wire, escapes and marks among them.
 """
 
 import re
@@ -92,7 +92,8 @@ def native_call(
 ) -> tuple[str, dict[str, Any]]:
     """`{"method": "chat.postMessage", ...}`: a method and its arguments; channel and
     thread are added where the body names no channel. Without a method it is a
-    chat.postMessage. Our key goes into its metadata, beside what the body has there."""
+    chat.postMessage. Our key goes into its metadata, beside the metadata of the
+    body."""
     body = thawed(payload.body)
     method = str(body.pop("method", POST))
     if "channel" not in body:

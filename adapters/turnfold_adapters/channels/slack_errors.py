@@ -106,7 +106,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The error, and what Slack adds about it: a scope, a field."""
+        """The error, with details that Slack adds: a scope, a field."""
         needed = self.body.get("needed")
         more = self.body.get("response_metadata")
         told = more.get("messages") if isinstance(more, dict) else None
@@ -202,8 +202,8 @@ _HOPELESS = frozenset(
 
 
 def cannot_tell(error: RefusedError) -> CannotTell:
-    """What a look-up says that Slack did not answer. A missing scope ends it: then the
-    policy of the entry, or a person, decides."""
+    """The verdict of a look-up that Slack did not answer. A missing scope ends it: then
+    the policy of the entry, or a person, decides."""
     said = error.rejected
     if said.failure in _HOPELESS:
         return CannotTell(detail=str(error))

@@ -1,4 +1,4 @@
-"""What Slack tells us, as inbound messages. Pure; whatever comes, nothing here raises.
+"""Events of Slack as inbound messages. Pure; whatever comes, nothing here raises.
 
 A message is known by its `client_msg_id` where it has one, since Slack may tell one
 gesture of a user by several events, with several ids and even time stamps. Else its
@@ -55,7 +55,7 @@ def event_of(body: Body) -> Body:
 
 
 def authors(body: Body) -> set[str]:
-    """Who wrote the message of an event, or changed it: users and bots."""
+    """The authors of the message of an event, and of its change: users and bots."""
     event = event_of(body)
     found = (
         inner.get(name)

@@ -22,7 +22,7 @@ _MARKS = {
     **dict.fromkeys(("s", "strike", "del"), "~"),
     "code": "`",
 }
-# What a mark, its twin and the two edges take.
+# The room for a mark, its twin and the two edges.
 MARK_MOST = 4
 LINK_MORE = 3
 FENCE_MORE = 8
@@ -84,7 +84,7 @@ def _drawn(rich: Rich) -> Iterator[Span | Atom]:
 def _lines(
     rich: Rich, span: Span, before: str, after: str, *, words: bool = True
 ) -> Iterator[Span]:
-    """The marks of each line of a span, around what is no white space."""
+    """The marks of each line of a span, inside of its white space."""
     for line in re.finditer(r"[^\n]+", rich.text[span.start : span.end]):
         text = line.group()
         start = span.start + line.start() + len(text) - len(text.lstrip())

@@ -1,10 +1,10 @@
 """Inbound messages by Socket Mode, none lost and none taken twice.
 
-Slack sends an envelope and waits for an answer to it; what it gets no answer for it
+Slack sends an envelope and waits for an answer to it; an envelope without an answer it
 sends again (docs.slack.dev/apis/events-api/using-socket-mode). The kernel asks this
 source for the next message only after the last one is durable, and only then is the
-envelope answered. What was accepted and not yet answered comes again after a crash; the
-kernel's dedupe keys drop it.
+envelope answered. A message that was accepted and not yet answered comes again after a
+crash; the kernel's dedupe keys drop it.
 
 Slack gives up after a few attempts within minutes: what is written while no process of
 the bot runs for longer than that is not delivered.

@@ -2,7 +2,7 @@
 
 WAL, one connection a process. A write is in the log of SQLite when the call returns and
 survives the death of the process; after a loss of power the latest writes may be gone.
-What is taken, or was compared, is synced, so that it stays so after a loss of power.
+A value that is taken or compared is synced, so that it stays so after a loss of power.
 """
 
 import os

@@ -277,7 +277,7 @@ class MemoryMaintenance:
         return [Count(values, n) for values, n in self._disk().pruned.items()]
 
     async def reclaim(self) -> bool:
-        """What is pruned in memory is gone."""
+        """Pruned streams in memory are gone."""
         self._writable()
         return True
 
@@ -486,7 +486,7 @@ def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
 def _of_pruned(
     want: Listing, by: Sequence[str], counts: Iterable[Count]
 ) -> Counter[tuple[int | str, ...]]:
-    """What pruned streams add to a count; nothing if the filter asks for more than is
+    """The counts of pruned streams; none if the filter asks for more than is
     known of them."""
     found: Counter[tuple[int | str, ...]] = Counter()
     whole = want.prefix.endswith(":") or not want.prefix

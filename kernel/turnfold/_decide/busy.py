@@ -1,6 +1,6 @@
 """A message that comes while its lane is busy: it joins, supersedes, waits or is dropped.
 
-A lane is busy while one of its turns waits or runs. What is decided here is one commit with
+A lane is busy while one of its turns waits or runs. A decision here is one commit with
 the acceptance, so no answer of an older turn can slip in between.
 """
 
@@ -22,7 +22,7 @@ _LONGEST = 10  # a debounced turn waits no longer than so many times its pause
 
 @frozen
 class Plan:
-    """What to do with a message if its lane is busy. `debounce_ms`: how long a turn waits
+    """The plan for a message if its lane is busy. `debounce_ms`: how long a turn waits
     for more before it starts."""
 
     busy: Busy = Busy.QUEUE
@@ -83,7 +83,8 @@ def due_of(draft: UnitOfWork, plan: Plan) -> int | None:
 
 
 def supersede(draft: UnitOfWork, inbound: Inbound) -> tuple[str, ...]:
-    """Stop what waits or runs in the lane, for a newer message. What is held stays held."""
+    """Stop the turns that wait or run in the lane, for a newer message. A held turn
+    stays held."""
     turns = [t for t in waiting(draft, inbound.lane) if not t.held]
     for turn in turns:
         abort_turn(draft, turn.stream, AbortReason.SUPERSEDED)
@@ -101,7 +102,7 @@ def drop(draft: UnitOfWork, turn: str) -> None:
 
 @frozen(kw_only=True)
 class LaneAbortion:
-    """What became of the turns of a lane, by id. `stopped`: nothing more of it is sent.
+    """The fates of the turns of a lane, by id. `stopped`: nothing more of it is sent.
     `too_late`: it is over. `unknown`: a part of its answer is on the wire or in doubt.
     `kept`: it goes on, since the stop did not speak of it."""
 
@@ -112,7 +113,7 @@ class LaneAbortion:
 
 
 def sort_of(turn: Turn, now: int) -> Waits:
-    """What a turn without an answer waits for."""
+    """The cause for which a turn without an answer waits."""
     if turn.phase is TurnPhase.RUNNING:
         return Waits.RUNNING
     if turn.phase is TurnPhase.ANSWERED:

@@ -19,12 +19,12 @@ BUG = "adapter_bug"  # the reason of a gate that holds back a channel that break
 
 @frozen(kw_only=True)
 class BuggyRejected(Rejected):
-    """Not sent: the adapter raised what no platform makes."""
+    """Not sent: the adapter raised an error that no platform makes."""
 
 
 @frozen(kw_only=True)
 class BuggyUnknown(Unknown):
-    """Nobody knows: the adapter raised what no platform makes."""
+    """Nobody knows: the adapter raised an error that no platform makes."""
 
 
 def breaks(draft: UnitOfWork, entry: Entry) -> bool:

@@ -1,6 +1,6 @@
-"""What the queue of another system held, taken in as entries (specs/import.md).
+"""The queue of another system, taken in as entries (specs/import.md).
 
-Nobody knows what that system has sent. So nothing of it is ever sent by itself: it is
+Nobody knows which of them that system has sent. So none is ever sent by itself: it is
 parked for a person, or it is a dead letter whose outcome is unknown.
 """
 

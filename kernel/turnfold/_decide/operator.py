@@ -316,7 +316,7 @@ class Abortion:
 
     @property
     def answer(self) -> str:
-        """One word for who asked: `stopped`, `too_late` (it is over), or
+        """One word for the caller: `stopped`, `too_late` (it is over), or
         `unknown` (nobody can tell yet: a part of it is on the wire or in doubt, or no
         worker has answered)."""
         return "stopped" if self.aborted else _word_for(self.status)
@@ -511,9 +511,9 @@ def _hold(draft: UnitOfWork, turn: Turn) -> None:
 
 
 def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
-    """Open what holds a stream back: the gates of an entry, of a turn's entries, of a
-    place (`channel/account`, `channel/account/conversation`), or one gate by its name;
-    and let a held turn run.
+    """Open the gates that hold a stream back: those of an entry, of a turn's entries,
+    of a place (`channel/account`, `channel/account/conversation`), or one gate by its
+    name; and let a held turn run.
 
     Returns the names of what was opened. Raises RuleBrokenError if nothing was closed.
     """

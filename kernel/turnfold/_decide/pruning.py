@@ -245,7 +245,7 @@ def _inbound(
 
 
 class _Without:
-    """What a commit reads after it has pruned: the streams and keys are not there."""
+    """The view of a commit after it has pruned: the streams and keys are not there."""
 
     def __init__(
         self, below: View, streams: Sequence[str], keys: Sequence[str]

@@ -27,7 +27,7 @@ from turnfold.ports.channel import PartClass
 
 
 def as_seen(state: State | None, seen: int | None) -> bool:
-    """A person decided on what that person saw: `seen` is the version of the stream."""
+    """A person decided on a version of the stream: `seen`."""
     return seen is None or (state is not None and state.version == seen)
 
 
@@ -159,8 +159,8 @@ def next_act(entry: Entry) -> PartAct:
 
 def plan_is_missing(entry: Entry) -> bool:
     """INV-7: nothing goes out before its plan is frozen, but for the placeholder of a
-    live reply. What came in parked, or was parked before its plan, is planned when a
-    person has it sent."""
+    live reply. An entry that came in parked, or was parked before its plan, is planned
+    when a person has it sent."""
     return not entry.planned and not entry.live
 
 
@@ -275,8 +275,8 @@ def not_answered(turn: Turn) -> bool:
 
 
 def may_be_joined(turn: Turn, limit: int) -> bool:
-    """INV-9: a message joins a turn of which nothing has begun. What a run has read is
-    answered without it."""
+    """INV-9: a message joins a turn of which nothing has begun. A message that a run
+    has read is answered without it."""
     waits = turn.phase is TurnPhase.ACCEPTED and not turn.run and not turn.held
     return waits and not turn.dead and len(turn.joined) + 1 < limit
 
@@ -346,7 +346,7 @@ def nothing_seen(entry: Entry) -> bool:
     return unsent and not entry.doubtful and not entry.handle and not seen
 
 
-# --- what may leave the log (pruning.py) ---
+# --- streams that may leave the log (pruning.py) ---
 
 
 def age_is_sure(state: Entry | Turn, sure_from: int) -> bool:

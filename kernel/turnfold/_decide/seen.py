@@ -1,4 +1,4 @@
-"""An act of a person is decided on what that person saw: if its stream has moved since,
+"""An act is decided on the state that the person saw: if its stream has moved since,
 it is refused, and nothing of it is done."""
 
 from collections.abc import Callable

@@ -59,7 +59,7 @@ def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
             if step.act is not TurnAct.WAIT:
                 return step
             until = _no_later(step, until).until
-            continue  # nor does what was left open
+            continue  # nor does a turn that was left open
         if turn.passed and (other := _running(draft, lane)) is not None:
             turn = other
         if until is None:
@@ -362,7 +362,7 @@ def _wake_lanes(draft: UnitOfWork, stream: str) -> None:
 
 
 def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
-    """What a turn has said so far in earlier runs, or under keys over all runs."""
+    """The entries of a turn from earlier runs, or under keys over all runs."""
     run = draft.turn(stream).run
     entries = draft.entries(stream)
     return [

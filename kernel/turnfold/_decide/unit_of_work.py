@@ -1,6 +1,6 @@
 """What a decision works on: the folded state it may read, the events it makes.
 
-It lies over a View and keeps what is emitted to itself until the commit is done. The
+It lies over a View and keeps its events to itself until the commit is done. The
 decisions of one commit share it; one that fails half-way makes the committer decide the
 others anew. State that is not in memory raises NotLoaded; it is fetched, and all is anew.
 """

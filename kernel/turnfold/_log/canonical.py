@@ -133,7 +133,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def tombstone(position: int, digest: bytes, by: int) -> Record:
-    """What is left of a record that the record at `by` has taken out of the log."""
+    """The remains of a record that the record at `by` has taken out of the log."""
     return Record(position, "", by, 0, 0, b"", digest)
 
 

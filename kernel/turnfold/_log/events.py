@@ -295,7 +295,7 @@ class Pruned(Fact, frozen=True, kw_only=True):
     """Closed streams that had not moved since `before` were taken out of the log, whole,
     with their bodies and dedupe keys: so many streams, records and events. `digest`:
     SHA-256 over the positions (8 bytes) and hashes of these records. `counts`: for
-    statistics. `by`: who asked for it, with a reason in `note`. `archive`: the SHA-256 of
+    statistics. `by`: the person, with a reason in `note`. `archive`: the SHA-256 of
     the file that holds them."""
 
     before: Integer

@@ -285,9 +285,9 @@ class Bounced(Fact, frozen=True, kw_only=True):
 
 
 class Imported(Fact, frozen=True, kw_only=True):
-    """An entry of another system's queue. Nobody knows what that system has sent, so
-    all of it is in doubt. `enqueued_at`, `tries`, `detail`: what that queue said of it:
-    when it came, how often it was tried, and the last error."""
+    """An entry of another system's queue. Nobody knows which parts that system has
+    sent, so all of it is in doubt. `enqueued_at`, `tries`, `detail`: facts from that
+    queue: when it came, how often it was tried, and the last error."""
 
     kind: Kind
     channel: str

@@ -193,7 +193,7 @@ class Pace:
         """The lanes whose turn has come."""
         if self.half_open:
             free = self.probe is None or now >= self.probe_until
-            # In the order of asking: the oldest entry alone may be what is refused.
+            # In the order of asking: the platform may refuse the oldest entry alone.
             return list(self.waiting)[:1] if free else []
         lanes = []
         while (first := self._first()) is not None and self._take(first, now):

@@ -206,7 +206,7 @@ class OpenStreams:
         return self._keys[key]
 
     def holder(self, key: str) -> str | None:
-        """As `lookup`, of what memory knows."""
+        """As `lookup`, from memory alone."""
         return self._keys.get(key)
 
     @property
@@ -344,7 +344,7 @@ class OpenStreams:
                 kept.clear()
 
     def drop(self, prune: Prune) -> None:
-        """What a commit has taken out of the log."""
+        """Forget the streams that a commit has taken out of the log."""
         for stream in prune.streams:
             self._elsewhere.pop(stream, None)
             self._children.pop(stream, None)

@@ -49,7 +49,7 @@ class PartState(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Blame(Struct, frozen=True, gc=False):
-    """What the deaths of processes say of an entry, since an attempt of it was survived
+    """The part of an entry in deaths of processes, since an attempt of it was survived
     or a person let it go on. `suspects`: how many entries the last death may be blamed
     on. `alone`: deaths with nothing else under way."""
 

@@ -1,7 +1,7 @@
-"""What a person decides: one method for each act on one id, and `act_on` for many.
+"""Decisions of a person: one method for each act on one id, and `act_on` for many.
 
 Each is a command as those of `turnfold.api.commands`: decided here by the owner of the
-store, posted to its inbox by everybody else, logged with who and why.
+store, posted to its inbox by everybody else, logged with the person and the reason.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _BATCH = 200  # acts that are posted, decided and answered together
 
 
 class Act(StrEnum):
-    """What can be done to many turns or entries at once."""
+    """The acts on many turns or entries at once."""
 
     RETRY = "retry"
     RESOLVE = "resolve"
@@ -53,7 +53,7 @@ class Act(StrEnum):
 
 
 class Target(Protocol):
-    """What an act is for: a Row of `kernel.inspect` is one."""
+    """The object of an act: a Row of `kernel.inspect` is one."""
 
     @property
     def id(self) -> str: ...
@@ -66,7 +66,7 @@ class Target(Protocol):
 
 @frozen(kw_only=True)
 class Acted:
-    """What became of one act of many. `done`: what was done; None: it was refused, for
+    """The fate of one act of many. `done`: the act that was done; None: it was refused, for
     the reason in `error`, and nothing of it was done."""
 
     id: str
@@ -124,7 +124,7 @@ class Acts(Commands):
         accept_duplicate: bool = False,
         seen: int | None = None,
     ) -> str:
-        """Do again what has failed: a dead letter, the dead letters of a turn, or the
+        """Do a failed thing again: a dead letter, the dead letters of a turn, or the
         run of a turn without an answer. An entry that waits for its time goes now.
 
         `accept_duplicate`: also if it may have arrived. Returns "redriven",
@@ -161,10 +161,10 @@ class Acts(Commands):
         return act
 
     async def let_go(self, stream: str, *, by: str, why: str = "") -> list[str]:
-        """Open what holds something back: the gates of an entry, of the entries of a
+        """Open the gates that hold something back: those of an entry, of the entries of a
         turn, or of a place (`channel/account`, `channel/account/conversation`), or one
-        gate by its name; and let a held turn run. Returns the names of what was opened. Raises RuleBrokenError if
-        nothing was closed."""
+        gate by its name; and let a held turn run. Returns the names of the gates and
+        turns. Raises RuleBrokenError if nothing was closed."""
         names: list[str] = await self._operate(
             operator.let_go,
             "let_go",
@@ -261,7 +261,7 @@ class Acts(Commands):
     async def redact(
         self, stream: str, *, by: str, why: str = "", seen: int | None = None
     ) -> bool:
-        """Erase for good what a turn or an entry has stored: payloads, files, texts of
+        """Erase for good the bodies of a turn or an entry: payloads, files, texts of
         errors. Its events stay, with their ids and times. A turn takes its entries with
         it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
 
@@ -307,7 +307,7 @@ class Acts(Commands):
         half-way, or is killed, has done those that came before, and may call it again
         with the rows that are left.
 
-        `verdict`: what `resolve` says. `accept_duplicate`: of `retry`. Raises
+        `verdict`: of `resolve`. `accept_duplicate`: of `retry`. Raises
         RequestedError if no worker answers a batch; that batch is then in the inbox.
         """
         kind = check_enum("act", act, Act)
@@ -384,7 +384,7 @@ def _stopping(stream: str) -> Callable[..., Abortion]:
 def _decision(
     decision: Callable[..., Any], stream: str, arguments: dict[str, Any]
 ) -> Decision:
-    """It is decided on what was seen, if the arguments name that."""
+    """It is decided on the version that was seen, if the arguments name one."""
     said = {"seen": None, **arguments}
     return partial(seen.act, decision=decision, stream=stream, **said)
 
@@ -416,7 +416,7 @@ def _checked(target: Target) -> tuple[str, int | None]:
 
 
 def _acted(stream: str, answer: object) -> Acted:
-    """Raises what is no refusal of this one act, such as a store that fails."""
+    """Raises an error that is no refusal of this one act, such as a store that fails."""
     match answer:
         case UsageError():
             return Acted(id=stream, error=answer)

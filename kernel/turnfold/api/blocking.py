@@ -1,7 +1,7 @@
 """The Kernel for programs without asyncio: the same one, in a thread of its own.
 
 Handlers may be plain functions; channels stay `async def`. Every call here waits for the
-COMMIT of what it says, as its async twin does. `receipt(sent.entry_id)` waits for a receipt.
+COMMIT of its event, as its async twin does. `receipt(sent.entry_id)` waits for a receipt.
 """
 
 import asyncio

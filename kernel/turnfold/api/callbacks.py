@@ -217,7 +217,7 @@ def _asked_wait_ms(error: BaseException) -> int | None:
 
 async def _answer(handler: Handler, handle: TurnHandle) -> Any:
     """Call a handler. A text or payload that it returns is its reply."""
-    CURRENT.set(handle)  # of this task alone, and of what it begins
+    CURRENT.set(handle)  # of this task alone, and of tasks that it begins
     given = await _given(handler, handle)
     await handle.check_awaited()
     if isinstance(given, str | Payload):

@@ -71,8 +71,8 @@ class Mailbox:
         return {name: answer.data for name, answer in found.items() if answer}
 
     async def emptied(self) -> bool:
-        """Wait until what lies in the inbox now is logged; False if some of it still
-        lies there after five seconds."""
+        """Wait until the commands that lie in the inbox now are logged; False if one of
+        them still lies there after five seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         first = {command.id for command in await self._store.inbox(_INBOX)}
@@ -121,7 +121,7 @@ class Mailbox:
     async def ask_all(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Post commands in one transaction and wait for all answers, in their order; the
         error that the owner met is the answer to its command. Raises RequestedError if
-        none has come for five seconds; what is left is still in the inbox."""
+        none has come for five seconds; the rest is still in the inbox."""
         await self._store.post(commands)
         self._ring()
         loop = asyncio.get_running_loop()

@@ -126,7 +126,7 @@ class Commands(Stopping):
     ) -> AcceptedTurn:
         """Take a message in. When this returns it is durable: acknowledge it now.
 
-        `busy`: what becomes of it if a turn of its lane waits or runs. `queue`: it waits
+        `busy`: its fate if a turn of its lane waits or runs. `queue`: it waits
         for its turn. `supersede`: those turns are stopped for it, in one commit. `join`:
         the last turn that has not begun answers it, too (`turn.joined`); else it waits.
         `drop`: it is kept and known, and its turn is aborted at once.

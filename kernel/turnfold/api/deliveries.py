@@ -1,7 +1,7 @@
 """The JSON delivery files of another gateway's queue, read (specs/import.md).
 
-Reading is forgiving where a field only tells of the past, and strict where it says what
-goes where: what cannot be read so is a problem of its file alone.
+Reading is forgiving where a field only tells of the past, and strict where a field names
+a payload or its place: an unreadable one is a problem of its file alone.
 """
 
 import json
@@ -43,7 +43,7 @@ class Delivery:
 
 @frozen(kw_only=True)
 class Queue:
-    """What lies in a queue. `problems`: files that cannot be read, with the reason.
+    """The deliveries of a queue. `problems`: files that cannot be read, with the reason.
     `others`: files that are no deliveries."""
 
     folder: Path
@@ -146,7 +146,7 @@ def _route(value: Mapping[str, Any]) -> Route:
 
 
 def _count(value: object) -> int | None:
-    """A time or a number that only tells of the past: what makes no sense is left out,
+    """A time or a number that only tells of the past: one without sense is left out,
     and a missing time is not an old one (E02, D07)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -108,7 +108,7 @@ class TurnHandle:
     @property
     def blocking(self) -> "BlockingHandle":
         """The same turn for a plain function, which runs in a thread: each call waits
-        until it is durable, and returns what the async one does."""
+        until it is durable, and returns the same as the async one."""
         return BlockingHandle(self, self._kernel.portal())
 
     @property
@@ -178,7 +178,7 @@ class TurnHandle:
         `key`: its name in the turn; the number of the call in its run by default. If
         nothing is replied, the last message is the answer.
         `reply_to`, `thread`: other than those of the answer; None for none of them.
-        `route`: another place altogether. `policy`: what happens if nobody can tell
+        `route`: another place altogether. `policy`: for the case that nobody can tell
         whether it arrived; that of the channel by default. `ttl_ms`: how long it may
         wait, by its kind in the settings by default.
 
@@ -229,7 +229,7 @@ class TurnHandle:
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
     ) -> Coroutine[Any, Any, Sent]:
-        """A message on what a tool is doing, sent at once. The arguments as in `block`."""
+        """A message on the work of a tool, sent at once. The arguments as in `block`."""
         how = (self._place(reply_to, thread, route), policy, ttl_ms)
         return self._piece("tool", Kind.TOOL, key, payloads, *how)
 

@@ -1,4 +1,4 @@
-"""Telling the embedder what must not pass in silence: dead letters, parks, bounces.
+"""News that must not pass in silence, told to the embedder: dead letters, parks, bounces.
 
 A hook is told of each event of its kind at least once, also after a death of the process
 (`retelling`). Of a lane that stands still it is told once in each life.
@@ -188,7 +188,7 @@ class Hooks:
             return
         mark = await means.mark()
         self._noted = position if mark is None else mark
-        if mark is None:  # what was before the first hook is no news
+        if mark is None:  # events before the first hook are no news
             await means.note(position)
         elif mark < position:
             self._behind = range(mark, position)
@@ -217,7 +217,9 @@ class Hooks:
         error = TimeoutError("it hangs") if end is None else end.error
         if error is not None:
             self.bugs += 1
-            report("a hook failed; what it was told of is not affected", error)
+            report(
+                "a hook failed; the stream that it was told of is not affected", error
+            )
 
     async def _note(self) -> None:
         """All news up to here are told."""
@@ -241,7 +243,9 @@ class Hooks:
                     await self._call_all(news)
                 at = last
         except TurnfoldError as exc:
-            _LOG.error("what an earlier life left untold cannot be read: %s", exc)
+            _LOG.error(
+                "the news that an earlier life left untold cannot be read: %s", exc
+            )
             return
         self._behind = None
         await self._note()
@@ -253,7 +257,7 @@ class Hooks:
                 await self._call(hook, what, news.id)
 
     async def end(self, timeout_s: float) -> None:
-        """Tell what is still to be told, but wait no longer than this."""
+        """Tell the rest of the news, but wait no longer than this."""
         teller = self._teller
         if teller is None:
             return

@@ -1,7 +1,7 @@
 """Taking in the queue of another gateway: commit, verify, then move the file away.
 
 A file is moved only when the store has it, read back from the store. So the process may
-die anywhere: what was not moved is read again by the next run, and its key says that it
+die anywhere: a file that was not moved is read again by the next run, and its key says that it
 is there already (specs/import.md).
 """
 
@@ -49,7 +49,7 @@ class Left:
 
 @define(kw_only=True)
 class Imported:
-    """What an import did. `parked` and `dead`: entries by how they came in, also those
+    """The result of an import. `parked` and `dead`: entries by how they came in, also those
     of an earlier run whose file was still there. `moved`: files in the archive now."""
 
     folder: Path
@@ -160,7 +160,7 @@ class Importing(Commands):
 
     async def _post_all(self, made: Sequence[tuple[Delivery, Foreign]]) -> list[Left]:
         """Through the inbox of the owner; where nobody owns the store, this process
-        does it. What nobody has done in time is left for another run."""
+        does it. The rest is left for another run."""
         at = self._clock.wall_now()
         commands = [inbox.import_command(foreign, at) for _, foreign in made]
         if not commands:
@@ -181,7 +181,7 @@ class Importing(Commands):
     async def _is_there(
         self, one: Delivery, there: Mapping[str, str], done: Imported
     ) -> bool:
-        """Read it back: only what the store gives back may be moved away."""
+        """Read it back: only a file that the store gives back may be moved away."""
         if one.key not in there:
             if not any(left.path == one.path for left in done.left):
                 why = "no worker has taken it in yet; run the import again"
@@ -215,7 +215,7 @@ def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
     return None
 
 
-# --- What the store has ---
+# --- The entries of the store ---
 
 
 async def stored(store: Store, batch: Iterable[Delivery]) -> dict[str, str]:
@@ -285,7 +285,7 @@ async def _fetched(store: Store, places: set[BodyRef]) -> dict[BodyRef, Body]:
 
 
 def archive(one: Delivery) -> str:
-    """Move a file that the store has into the archive. Says what hinders."""
+    """Move a file that the store has into the archive. The problem, if there is one."""
     try:
         if one.path.read_bytes() != one.raw:
             return "it has changed meanwhile; run the import again"
@@ -322,7 +322,7 @@ def _synced(folder: Path) -> None:
 
 
 async def import_at_open(kernel: Importing, directory: str | Path) -> None:
-    """What is there, and a warning for each file that was left."""
+    """The deliveries, and a warning for each file that was left."""
     if not await asyncio.to_thread(Path(directory).is_dir):
         _LOG.warning("nothing to import: %s is no folder", directory)
         return

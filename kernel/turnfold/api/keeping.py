@@ -39,8 +39,8 @@ _PHASES = frozenset([*(p for p in Phase if p.closed), *TurnPhase])
 
 @frozen(kw_only=True)
 class Pruning:
-    """What has been pruned so far. `left`: how many turns, and entries without one, were
-    old enough and stayed, by the reason."""
+    """The pruned turns and entries so far. `left`: how many turns, and entries without a
+    turn, were old enough and stayed, by the reason."""
 
     streams: int = 0
     events: int = 0
@@ -49,7 +49,7 @@ class Pruning:
 
 @frozen
 class Archived:
-    """What an archive holds. `digest`: SHA-256 of its file. `versions`: of each of its
+    """The content of an archive. `digest`: SHA-256 of its file. `versions`: of each of its
     streams, by name."""
 
     digest: str
@@ -73,10 +73,10 @@ class Keeps(Commands):
         tell: Callable[[Pruning], None] | None = None,
     ) -> Pruning:
         """Take turns and entries out of the log that are over and have not moved for
-        `older_ms`. A turn goes with all its entries. What waits for a person stays
-        unless `dead`; what has a dedupe key inside `Settings.dedupe_ms` stays.
+        `older_ms`. A turn goes with all its entries. One that waits for a person stays
+        unless `dead`; one with a dedupe key inside `Settings.dedupe_ms` stays.
 
-        `statuses`: only those with one of these phases. `archived`: only what is in that
+        `statuses`: only those with one of these phases. `archived`: only those in that
         archive, as it is there. `clock_is_right`: a person says so; otherwise nothing goes
         while the clock is not trusted. `batch`: turns in one commit. `tell` hears of the
         progress. Doing it again goes on where it ended.

@@ -1,4 +1,4 @@
-"""The rows of one namespace in this process: what is asked first, and what goes on when
+"""The rows of one namespace in this process: they are asked first, and go on when
 the store of plugins fails."""
 
 from collections.abc import Sequence

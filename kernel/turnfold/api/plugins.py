@@ -64,7 +64,7 @@ class _Limits:
 
 
 class Shared:
-    """What all namespaces of a kernel have in common: the store, and if it has failed."""
+    """Shared by all namespaces of a kernel: the store, and whether it has failed."""
 
     def __init__(self, address: str | Path, clock: Clock) -> None:
         self.clock, self.lock = clock, RLock()
@@ -98,7 +98,7 @@ class Shared:
             return None
 
     def _look(self, store: PluginStore) -> None:
-        """What another process has changed is read anew."""
+        """Values that another process has changed are read anew."""
         seen = store.changed()
         if seen != self._seen:
             self._seen = seen
@@ -136,7 +136,7 @@ class PluginState:
         schema: int = 1,
     ) -> "Namespace":
         """A namespace, the same object for the same name. `max_entries`: of this
-        namespace; `overflow`: what happens to one more: `evict_oldest`, or `reject`, which
+        namespace; `overflow`: the fate of one more: `evict_oldest`, or `reject`, which
         raises BackPressureError. `ttl_ms`: how long a value lives, unless it is registered
         with its own. `schema`: of the values; those of a newer one are not read.
 
@@ -289,7 +289,7 @@ class Namespace:
     # --- reading ---
 
     def lookup(self, key: str) -> Any | None:
-        """The value, or None. What cannot be read is none; `lookup_many` tells."""
+        """The value, or None. An unreadable one is none; `lookup_many` tells."""
         item = self.lookup_item(key)
         return None if item is None else item.value
 
@@ -315,7 +315,7 @@ class Namespace:
         return [item for item in items if isinstance(item, Item)]
 
     def _rows(self, keys: tuple[str, ...]) -> list[tuple[Row, bool] | None]:
-        """Memory first; what it lacks is one read of the store (O07)."""
+        """Memory first; the rest is one read of the store (O07)."""
         now, shared = self._shared.clock.wall_now(), self._shared
         with shared.lock:
             filled = shared.ask(lambda store: self._fill(store, keys, now))

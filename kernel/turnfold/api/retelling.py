@@ -74,7 +74,9 @@ class Retelling:
         try:
             await self.append(partial(advance_mark, position=position))
         except (StoreError, NotOpenError) as exc:
-            _LOG.warning("what hooks were told is not noted, and told again: %s", exc)
+            _LOG.warning(
+                "the mark of hooks is not noted, and they hear the news again: %s", exc
+            )
             return False
         return True
 

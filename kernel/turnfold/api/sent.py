@@ -1,4 +1,4 @@
-"""What a caller holds of a payload that it has sent: its entry, and what becomes of it."""
+"""The handle of a payload that was sent: its entry, and its end."""
 
 from contextvars import ContextVar
 from types import EllipsisType
@@ -67,7 +67,7 @@ def sent(kernel: "Kernel", done: Enqueued, key: str | None = None) -> Sent:
 
 @frozen(kw_only=True)
 class Said:
-    """What a turn has sent so far, or tried to. `key`: as it was given, else its
+    """A message of a turn, sent or tried. `key`: as it was given, else its
     number in its run. `receipt`: the ids of all its parts, empty until it is delivered."""
 
     entry_id: str

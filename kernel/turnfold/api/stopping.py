@@ -39,10 +39,10 @@ class Stopping:
         by: str | None = None,
         why: str = "",
     ) -> LaneAbortion:
-        """Stop what goes on in a lane, in one commit: a user's "stop". `lane`: a route, or
+        """Stop the turns of a lane, in one commit: a user's "stop". `lane`: a route, or
         `Inbound.lane`, where messages have lanes of their own.
 
-        `scope`: what is stopped: the turn that is `running`, those that are `queued` or
+        `scope`: the turns to stop: the one that is `running`, those that are `queued` or
         `debounced`, and those that are `answered`, whose answers have not arrived; all of
         them by default. The rest waits on, and is named in the answer. Control input
         takes no lane, so a "stop" that is a turn itself does not stop itself.

@@ -34,7 +34,7 @@ class BlockingSent:
 
 class BlockingHandle:
     """A turn for a plain handler: `turn.blocking.send("one moment")`. Every call takes
-    the arguments of its twin in TurnHandle, waits, and raises what that raises. In the
+    the arguments of its twin in TurnHandle, waits, and raises the same errors. In the
     kernel's own thread it raises InvalidInputError."""
 
     def __init__(self, turn: "TurnHandle", portal: Portal) -> None:
@@ -53,7 +53,7 @@ class BlockingHandle:
         return self._call(self._turn.block, payloads, how)
 
     def tool(self, *payloads: Payload | str, **how: Any) -> BlockingSent:
-        """As `TurnHandle.tool`: what a tool is doing."""
+        """As `TurnHandle.tool`: a message on the work of a tool."""
         return self._call(self._turn.tool, payloads, how)
 
     def silent(self, reason: str) -> None:
@@ -65,7 +65,7 @@ class BlockingHandle:
         self._portal.call(self._turn.later, within_ms)
 
     def previous(self) -> Sequence[Said]:
-        """As `TurnHandle.previous`: what the turn has said so far."""
+        """As `TurnHandle.previous`: the messages of the turn so far."""
         found: Sequence[Said] = self._portal.call(self._turn.previous)
         return found
 

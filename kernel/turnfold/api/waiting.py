@@ -65,7 +65,7 @@ class Waiting:
         """Wait for the platform's proof of an entry. Its `ids` are those of all parts.
         `timeout_ms`: how long, None for ever. `key`: the caller's key of a payload that
         another process posted as `entry`. Raises NotDeliveredError for an entry that
-        ended undelivered or is parked, and what `settled` raises."""
+        ended undelivered or is parked, and the errors of `settled`."""
         check_id("entry", entry)
         wait = check_timeout(timeout_ms)
         if not entry.startswith(ENTRY):

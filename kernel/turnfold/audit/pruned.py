@@ -2,7 +2,7 @@
 
 A record that was pruned leaves its position and hash, and the position of the record
 that took it out. That one names all of its set by one digest. So nothing can leave the
-log, or be put in place of what left it, without an event that fits.
+log, or be put in place of one that left it, without an event that fits.
 """
 
 from collections import Counter

@@ -110,7 +110,7 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
 
 
 async def note_database(auditor: Auditor, does: Maintenance, *, whole: bool) -> None:
-    """Hold what a store counts of pruned streams against the events that pruned them;
+    """Hold the counts of pruned streams against the events that pruned them;
     `whole`: ask the database for the faults of its files, too."""
     if isinstance(does, Keeping):
         auditor.pruned.compare(await does.pruned())

@@ -119,7 +119,7 @@ class Witness:
             self._announced.setdefault(key, (entry.stream, position))
 
     def _placed(self, stream: str, handle: tuple[str, ...], position: int) -> None:
-        """What stands in this message, a preview or a notice, was announced by it."""
+        """The text of this message, a preview or a notice, was announced by it."""
         for name in handle:
             for key in self._keys.get(name, ()):
                 self._announced.setdefault(key, (stream, position))

@@ -211,7 +211,7 @@ class Row:
     due: int | None
     expires: int | None
     turn: str | None
-    version: int  # of its stream: an act may name it as what was seen
+    version: int  # of its stream: an act may name it as the version that was seen
     words: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""A turn, an entry or a ledger as one view, with what happens next. Foretelling that
+"""A turn, an entry or a ledger as one view, with its next step. Foretelling that
 takes the decisions, so `Inspect` imports this only where a view is asked for."""
 
 from functools import partial

@@ -1,6 +1,6 @@
 """The kernel's view of a store for the state of plugins (specs/plugin-state.md).
 
-It is a file of its own beside the store: what plugins remember is not part of the log,
+It is a file of its own beside the store: the memory of plugins is not part of the log,
 and a damaged cache must not stop a gateway. The calls are synchronous and short, since a
 handler asks in the middle of its work. Each is one transaction, whole across processes.
 """
@@ -55,9 +55,9 @@ class Write:
 
 @frozen
 class Wrote:
-    """`row`: what is there now, or None. `stored`: it is what was written. `full`: it
-    was refused, because the namespace is full. `count`: rows of the namespace; some may
-    be expired."""
+    """`row`: the one that is there now, or None. `stored`: it is the one that was
+    written. `full`: it was refused, because the namespace is full. `count`: rows of the
+    namespace; some may be expired."""
 
     row: Row | None
     stored: bool = field(kw_only=True)

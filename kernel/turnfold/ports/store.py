@@ -164,7 +164,7 @@ class Prune(Struct, frozen=True, kw_only=True):
 
     Of each of their records the position, the hash and `by` stay (`Record.pruned`), so
     that the running hash can still be followed. Their summaries and bodies go for good.
-    `keys`: dedupe keys that go with them. `counts`: by COUNT_BY, added to what `count`
+    `keys`: dedupe keys that go with them. `counts`: by COUNT_BY, added to those that `count`
     finds.
     """
 
@@ -424,18 +424,18 @@ class Keeping(Protocol):
     Without it `Write.prune` is not understood."""
 
     async def pruned(self) -> Sequence[Count]:
-        """What pruned streams add to counts, by COUNT_BY."""
+        """The counts of pruned streams, by COUNT_BY."""
 
     async def reclaim(self) -> bool:
         """Give room of pruned streams back for new ones, a bounded piece at a time. True
         if nothing is left to do. Only the owner calls it."""
 
     async def size(self) -> Mapping[str, int]:
-        """Bytes by what takes them: each file, each table of the database, its free
+        """Bytes of each part: each file, each table of the database, its free
         pages."""
 
     async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
-        """Write what is committed now to a new store at `target`, while others go on
+        """Write the commits up to now to a new store at `target`, while others go on
         writing. `tell` hears of the pages that are done and of all. Nothing is at
         `target` before all of it is durable. The mark beside the store stays behind."""
 
@@ -504,7 +504,7 @@ GROUP = "turnfold.stores"
 
 
 def factory_at(address: str | Path) -> tuple[Callable[..., Store], str]:
-    """What makes a store of this kind, and the rest of the address."""
+    """The factory of a store of this kind, and the rest of the address."""
     from importlib.metadata import entry_points  # noqa: PLC0415  26 ms, only at open
 
     scheme, colon, rest = str(address).partition(":")

@@ -65,7 +65,7 @@ class NotifyDoorbell:
     async def _ring(self) -> None:
         try:
             async with self._ringing.used() as connection:
-                self._rings = False  # what comes from here on rings anew
+                self._rings = False  # a commit from here on rings anew
                 await connection.execute("SELECT pg_notify($1, '')", self._channel)
         except (StoreError, *FAILURES) as exc:
             _LOG.debug("a bell was lost, the poll finds it: %s", exc)
@@ -83,7 +83,7 @@ class NotifyDoorbell:
                     if connection is not heard:
                         await connection.add_listener(self._channel, rung)
                         heard = connection
-                        wake()  # for what was rung while nobody listened
+                        wake()  # for rings that nobody heard
             except (StoreError, *FAILURES) as exc:
                 _LOG.debug("nobody listens for bells, the poll goes on: %s", exc)
             await asyncio.sleep(_AGAIN_S)

@@ -1,10 +1,10 @@
 """One commit: checked in memory, stored by one statement in one round trip.
 
 The statement stores nothing unless the shard ends just where the write says, and unless
-the token is the one in hand. So what memory knows of the streams at that head is true
-when the statement runs, and versions need no look of their own. Two checks are left to
-the server, because the answer is nearly always yes: a new stream's name and a new key
-are unique. If it refuses one, `_refusal` finds out which it was.
+the token is the one in hand. So the knowledge in memory of the streams at that head is
+true when the statement runs, and versions need no look of their own. Two checks are
+left to the server, because the answer is nearly always yes: a new stream's name and a
+new key are unique. If it refuses one, `_refusal` finds out which it was.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class _Known:
 
 @define
 class _Rows:
-    """What one write stores."""
+    """The rows of one write."""
 
     log: list[tuple[Any, ...]] = field(factory=list)
     streams: dict[int, tuple[Any, ...]] = field(factory=dict)
@@ -194,7 +194,7 @@ class Committer:
         self, connection: asyncpg.Connection, write: Write
     ) -> ConflictError | None:
         """Look up the streams that memory does not know. The answer is an error if the
-        log has moved: then what was looked up speaks of another head."""
+        log has moved: then the answer speaks of another head."""
         if write.base != self._head or len(self._known) > _REMEMBERED:
             self._known.clear()
         names = _unknown(write, self._known)
@@ -357,7 +357,7 @@ def _spoken_of(write: Write) -> set[str]:
 
 
 def _is_text(name: str) -> bool:
-    """False for what `check_values` or a missing stream refuses afterwards."""
+    """False for a value that is refused afterwards."""
     try:
         name.encode()
     except (UnicodeEncodeError, AttributeError):

@@ -142,7 +142,7 @@ class LeaseOwnership:
 
     @property
     def token(self) -> int | None:
-        """What a commit must show; None for a handle that never was the owner."""
+        """The token for a commit; None for a handle that never was the owner."""
         return None if self._seat is None else self._seat.token
 
     async def renew_token(self) -> bool:

@@ -3,9 +3,9 @@
 All tables lie in one schema of the database, so several stores fit into one database.
 Every table has a column `shard`; this layout uses shard 0 alone.
 
-`token`: who may write to the shard now. It grows with each take-over and after each
-commit of unknown fate, so a statement that was sent before can never be stored after.
-"""
+`token`: the right to write to the shard now. It grows with each take-over and after
+each commit of unknown fate, so a statement that was sent before can never be stored
+after."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ CREATE TABLE mark (  -- where the log had got, and the time of the life that not
 );
 """
 
-# What a commit must be able to rely on when the server answers it.
+# Settings without which a confirmed commit may be forgotten.
 _SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
 _SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
 

@@ -233,7 +233,8 @@ class PostgresStore:
 
     async def certify(self, worker: str, by: str) -> bool:
         """A person's word that the process of a worker is dead: another host takes over
-        without waiting. `by`: who says so, and why. False if it is no living worker."""
+        without waiting. `by`: the person, with a reason. False if it is no living
+        worker."""
         return await self._ownership.certify(kept(worker), kept(by))
 
     def drop(self) -> None:

@@ -1,9 +1,9 @@
-"""A copy of a SQLite store, made while others write, and what takes its room.
+"""A copy of a SQLite store, made while others write, and the sizes of its parts.
 
 The copy is one commit of the store: SQLite's backup reads inside one transaction. It
 grows under the name `<target>.part`, its large bodies in `<target>.part.bodies`; both get
 their names when all of it is durable, the database last. So whatever lies at `target` is
-whole. What a crash leaves behind has a name that the next copy takes away first.
+whole. A crash leaves a file whose name the next copy takes away first.
 """
 
 import os
@@ -100,8 +100,8 @@ def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
 
 
 def _erase(part: Path, places: list[int]) -> None:
-    """What the store has erased is not in its copy, either; a body that was lost there
-    stays named, for the audit to find."""
+    """Bodies that the store has erased are not in its copy, either; a body that was
+    lost there stays named, for the audit to find."""
     conn = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         conn.pragma("secure_delete", 1)
@@ -132,7 +132,7 @@ def take_back(staged: Path, target: Path) -> None:
 
 
 def clear(staged: Path) -> None:
-    """Take away what an earlier try left behind under a name of ours."""
+    """Take away the files of an earlier try under a name of ours."""
     for path in (*sides(staged), *_helpers(staged)):
         _remove(path)
 
@@ -183,8 +183,8 @@ def size(conn: apsw.Connection, path: str) -> Mapping[str, int]:
 
 
 def room(path: str) -> Mapping[str, int]:
-    """What the database and its log take, and what its disk has left; nothing where the
-    disk does not answer."""
+    """The bytes of the database and its log, and those that its disk has left; none
+    where the disk does not answer."""
     try:
         found = [Path(f"{path}{side}") for side in ("", "-wal")]
         taken = sum(file.stat().st_size for file in found if file.exists())

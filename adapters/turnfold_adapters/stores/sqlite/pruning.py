@@ -1,6 +1,6 @@
 """Streams that leave a SQLite store, and the room that they leave behind.
 
-A row of `log` goes to `pruned`, without its events. What `tally` counted goes to
+A row of `log` goes to `pruned`, without its events. The counts of `tally` go to
 `pruned_tally`. Bodies are emptied in place, as an erasing does it: a row that is deleted
 may move its neighbours, and bytes that have moved could not be erased later.
 

@@ -12,7 +12,7 @@ The cost of a commit is the pages that it writes and syncs; so the layout saves 
   comes late to an older stream goes to `late_body`.
 - `inbox` and `answer` are ordered by an integer key that grows.
 - The tables of `digest` answer questions about many streams.
-- The tables of `pruning` hold what is left of streams that were taken out.
+- The tables of `pruning` hold the remains of streams that were taken out.
 
 The reasons with figures: specs/decisions/0010-sqlite-layout.md.
 """

@@ -247,7 +247,7 @@ class Writing:
         self.wal.close()
 
     def _leave(self, why: str) -> None:
-        """What is in a log that may not be ours is not moved into the database."""
+        """A log that may not be ours is not moved into the database."""
         _LOG.warning("the write-ahead log is left as it is at closing: %s", why)
         self.wal.leave()
 
