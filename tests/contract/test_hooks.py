@@ -6,7 +6,10 @@ import pytest
 
 from turnfold import FailureClass, Kernel
 from turnfold._state.fold import Cursor
+from turnfold.api import hooks, retelling
 from turnfold.api.retelling import MARK
+from turnfold.errors import BusyError
+from turnfold.ports.store import Store
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,
@@ -97,6 +100,42 @@ async def test_after_a_death_a_hook_is_told_again_with_the_same_id(
     kernel = await gateway.restart(kernel)
     await spin()
     assert len(ear.heard) == 3
+
+
+async def test_news_of_an_earlier_life_are_not_passed_over_when_the_log_cannot_be_read(
+    gateway: Gateway, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_AGAIN_S", 0)
+    kernel = await gateway.start()
+    ear.deaf = True
+    first = await _dead_letter(gateway, kernel)
+    await gateway.crash(kernel)
+    ear.deaf = False
+    blind = [True]
+
+    class Blind:
+        def __init__(self, store: Store) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def log(self, after: int = 0, limit: int = 1000) -> Any:
+            if blind[0] and limit == retelling._PAGE:
+                raise BusyError(path="here", waited_ms=1)
+            return await self._store.log(after, limit)
+
+    kernel = await gateway.start(wrap=Blind)
+    second = await _dead_letter(gateway, kernel, "43")
+    await spin()
+    assert [stream for stream, _ in ear.heard] == [second]
+    assert kernel.health()["untold_records"] > 0
+    assert _mark(kernel) < entry(kernel, first).order + 3
+    blind[0] = False
+    await spin()
+    assert first in [stream for stream, _ in ear.heard]
+    assert kernel.health()["untold_records"] == 0
+    assert _mark(kernel) > entry(kernel, second).order
 
 
 async def test_what_was_before_the_first_hook_is_no_news(

@@ -241,6 +241,7 @@ class Health(PluginStates):
             "missing": self._missing.facts(),
             "parked": len(driver.book.parked),
             "stalled": self._stalls.facts() if self._stalls else [],
+            "untold_records": self.hooks.untold,
             "dead_letters": self.hooks.dead,
             "dead_turns": self.hooks.dead_turns,
             "oldest_append_ms": driver.flusher.waiting_ms(),

@@ -25,6 +25,7 @@ from turnfold.api.telling import AGAIN, say_again
 from turnfold.errors import TurnfoldError
 
 _LOG = logging.getLogger("turnfold")
+_AGAIN_S = 5.0  # after the log could not be read
 
 # Each may take a second argument, the id of the news.
 Hook = Callable[..., Any]  # of an entry
@@ -63,6 +64,11 @@ class Hooks:
         self.bugs = 0
         self.dead = 0  # entries that ended undelivered since the kernel was made
         self.dead_turns = 0  # the same for updates that were not taken
+
+    @property
+    def untold(self) -> int:
+        """Records of an earlier life whose news hooks have not heard yet."""
+        return len(self._behind or ())
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
@@ -201,14 +207,21 @@ class Hooks:
     async def _tell(self) -> None:
         try:
             await self._catch_up()
-            while self._news:
-                await self._call(*self._news.popleft())
-                if not self._news:
-                    await self._note()
-            if self._seen - self._noted > FAR:
-                await self._note()
+            await self._tell_new()
+            while self._behind is not None:
+                await asyncio.sleep(_AGAIN_S)
+                await self._catch_up()
+                await self._tell_new()
         finally:
             self._teller = None
+
+    async def _tell_new(self) -> None:
+        while self._news:
+            await self._call(*self._news.popleft())
+            if not self._news:
+                await self._note()
+        if self._seen - self._noted > FAR:
+            await self._note()
 
     async def _call(self, hook: Hook, what: Any, name: str | None) -> None:
         if _must_have_two(hook):
@@ -222,9 +235,11 @@ class Hooks:
             )
 
     async def _note(self) -> None:
-        """All news up to here are told."""
+        """All news up to here are told: not while those of an earlier life are left."""
         seen = self._seen
         if self._means is None or not self._any() or seen <= self._noted:
+            return
+        if self._behind is not None:
             return
         if await self._means.note(seen):
             self._noted = seen
@@ -234,18 +249,16 @@ class Hooks:
         if behind is None or means is None:
             return
         try:
-            at = behind.start
-            while at < behind.stop:
-                page, last = await means.page(at, _TOLD)
-                if last == at:
+            while behind:
+                page, last = await means.page(behind.start, _TOLD)
+                if last == behind.start:
                     break
                 for news in page:
                     await self._call_all(news)
-                at = last
+                self._behind = behind = range(last, behind.stop)
         except TurnfoldError as exc:
-            _LOG.error(
-                "the news that an earlier life left untold cannot be read: %s", exc
-            )
+            text = "news of an earlier life cannot be read now, and are told later: %s"
+            _LOG.warning(text, exc)
             return
         self._behind = None
         await self._note()

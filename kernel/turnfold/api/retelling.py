@@ -85,7 +85,10 @@ class Retelling:
         records = await self.log(after, _PAGE)
         found = []
         for record in records:
-            events = decode(record)
+            try:
+                events = decode(record)
+            except CorruptLogError:
+                continue  # set aside, shown by health
             for number, event in enumerate(events):
                 if type(event) in kinds:
                     version = record.version - len(events) + 1 + number

@@ -14,6 +14,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 TELLING: Final = (
     _broken(
+        "the mark passes over news of an earlier life that could not be read",
+        f"{_HOOKS}:Hooks._note",
+        "self._behind is not None",
+        "False",
+        f"{_TEST}::are_not_passed_over",
+    ),
+    _broken(
         "what a dead process did not tell its hooks is never told",
         f"{_HOOKS}:Hooks.begin",
         "mark < position",
@@ -22,7 +29,7 @@ TELLING: Final = (
     ),
     _broken(
         "news count as told before the hooks are called",
-        f"{_HOOKS}:Hooks._tell",
+        f"{_HOOKS}:Hooks._tell_new",
         "await self._call(*self._news.popleft())",
         "await self._note()\nawait self._call(*self._news.popleft())",
         f"{_TEST}::told_again_with_the_same_id",
