@@ -1,6 +1,7 @@
 """Messages that come while their lane is busy, lanes by author, and a stop of a lane."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from turnfold import InvalidInputError, TurnHandle
 from turnfold.audit import audit_store
 from turnfold.enums import FailureClass, TurnOutcome, TurnPhase
 from turnfold.inspect import TurnView
+from turnfold.ports.store import Command, Store
 from turnfold.settings import Settings
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -91,6 +93,37 @@ async def test_a_message_that_joined_is_known_by_its_own_key(
     assert await kernel.settled(host.turn_id, 2_000) is TurnOutcome.REPLIED
     assert "b c" in gateway.platform.contents
     assert turn(kernel, host.turn_id).joined[0].sender == "s"
+
+
+async def test_the_end_of_a_posted_message_is_found_though_it_joined_another_turn(
+    gateway: Gateway, slow: Slow
+) -> None:
+    """The owner gets it too while it waits in the inbox, and is told its first turn."""
+    deaf = [True]
+
+    class Deaf:
+        def __init__(self, store: Store) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+        async def inbox(self, limit: int = 100) -> Sequence[Command]:
+            return () if deaf[0] else await self._store.inbox(limit)
+
+    kernel = await gateway.start(wrap=Deaf)
+    client = await gateway.start(work=False)
+    await kernel.accept(inbound("1"))
+    host = await kernel.accept(inbound("2", text="b"), busy="join")
+    posted = await client.accept(inbound("3", text="c"), busy="join")
+    mine = await kernel.accept(inbound("3", text="c"), busy="join")
+    assert (mine.new, mine.turn_id) == (False, posted.turn_id)
+    deaf[0] = False
+    await until(lambda: len(turn(kernel, host.turn_id).joined) == 1)
+    slow.go.set()
+    for told in (posted, mine):
+        assert await told.settled(2_000) is TurnOutcome.REPLIED
+    assert "b c" in gateway.platform.contents
 
 
 @pytest.mark.case("Y06")

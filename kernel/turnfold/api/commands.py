@@ -156,7 +156,7 @@ class Commands(Stopping):
                 accepting.accept, turn=turn, inbound=inbound, cursor=cursor, plan=plan
             )
             try:
-                return self._accepted(await self.append(decision, wanted))
+                return self._accepted(await self.append(decision, wanted), keys[0])
             except OwnedError:
                 pass  # not the owner any more: the message goes to the one who is
         return await self._post_inbound(turn, inbound, cursor, plan)
