@@ -33,8 +33,11 @@ class Postgres:
         host = sockets or self.folder
         return f"postgresql://postgres@/postgres?host={host}&schema={schema}"
 
-    async def execute(self, sql: str, *values: object) -> Any:
-        connection = await asyncpg.connect(self.address().partition("&")[0])
+    async def execute(
+        self, sql: str, *values: object, sockets: Path | None = None
+    ) -> Any:
+        address = self.address(sockets=sockets).partition("&")[0]
+        connection = await asyncpg.connect(address)
         try:
             return await connection.fetch(sql, *values)
         finally:

@@ -421,6 +421,7 @@ def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool
         position_seen=mark.head.position,
         position_found=draft.position,
         hash=mark.head.hash.hex(),
+        failover=mark.failover,
     )
     if any(_same(event, known) for known in draft.history(STORE)):
         return False
@@ -465,6 +466,7 @@ def _same(event: Restored, known: object) -> bool:
         isinstance(known, Restored)
         and known.position_seen == event.position_seen
         and known.hash == event.hash
+        and known.failover == event.failover
     )
 
 

@@ -267,13 +267,16 @@ class Restored(Fact, frozen=True, kw_only=True):
     """The log was found to be older than it had been: a copy was put in its place.
     `position_seen` and `hash` are where it had got to by the mark beside it,
     `position_found` is where it ended when that was noticed. `by`: the person who said
-    so, with a reason in `note`; then both positions are equal and `hash` is empty."""
+    so, with a reason in `note`; then both positions are equal and `hash` is empty.
+    `failover`: the history of the database server, which is another one than that of
+    the mark: commits after the mark may be lost."""
 
     position_seen: Integer
     position_found: Integer
     hash: str
     by: str | None = None
     note: str | None = None
+    failover: str | None = None
 
 
 class PrunedCount(Fact, frozen=True, kw_only=True):

@@ -101,7 +101,8 @@ class Upkeep:
 
     async def lost_history(self, store_id: str | None) -> Watermark | None:
         """The watermark, if the log that it speaks of is not the one that is here: then
-        an older copy was put in its place. Raises StoreError. `store_id`: of the log.
+        an older copy was put in its place, or the database server went on from a copy
+        that may lack commits. Raises StoreError. `store_id`: of the log.
 
         A watermark of another store is a leftover. A copy that was made together with
         its watermark cannot be told from the original.
@@ -109,6 +110,8 @@ class Upkeep:
         if self._does is None:
             return None
         mark = await self._does.watermark()
+        if mark is not None and mark.failover is not None:
+            return mark
         if mark is None or mark.store != store_id:
             return None
         return None if await self._does.contains_head(mark.head) else mark

@@ -336,6 +336,13 @@ def _warn_of_copy(event: Restored) -> None:
         text = "%s says that the store is a restored copy; what is open in it waits"
         _LOG.error(text + " for a person", event.by, extra={"by": event.by})
         return
+    if event.failover is not None:
+        text = (
+            "the database server went on as %s, which may lack the last commits; what is"
+            " open waits for a person"
+        )
+        _LOG.error(text, event.failover)
+        return
     _LOG.error(
         "the store is an older copy of itself: it ends at position %s and had got "
         "to %s; what is open in it waits for a person",

@@ -229,6 +229,8 @@ def _ledger(event: Event) -> str:
         case t.Restored(by=str()):
             note = f": {event.note}" if event.note else ""
             return f"said to be a restored copy{by(event.by)}{note}"
+        case t.Restored(failover=str(name)):
+            return f"the server went on as {name}, which may lack the last commits"
         case t.Restored():
             lost = f"{event.position_seen}, found at {event.position_found}"
             return f"an older copy was put in its place: it had got to {lost}"

@@ -113,11 +113,14 @@ class Body(Struct, frozen=True, kw_only=True):
 
 @frozen(kw_only=True)
 class Watermark:
-    """How far a log had got, noted outside of it. `store`: the id in its first event."""
+    """How far a log had got, noted outside of it. `store`: the id in its first event.
+    `failover`: the history that the server is in now, if it was in another one when
+    the note was made: then commits after the note may be lost."""
 
     store: str
     head: Head
     lived: Lived | None = None  # the time of the life that noted it
+    failover: str | None = None
 
 
 @frozen(kw_only=True)
@@ -406,7 +409,8 @@ class Maintenance(Protocol):
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         """Note the head outside the log, so that an older copy put in its place is
-        noticed. May lag behind; is never ahead of the durable log. DiskError."""
+        noticed, and the server's history, if it has one. May lag behind; is never ahead
+        of the durable log. DiskError."""
 
     async def watermark(self) -> Watermark | None:
         """The last note, if it can be read."""

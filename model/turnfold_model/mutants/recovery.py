@@ -433,6 +433,27 @@ RECOVERY: Final = (
         "test:contract/test_restored.py::a_turn_of_the_copy",
     ),
     _broken(
+        "a failover of the database server is not noticed",
+        "turnfold._runtime.worker:Upkeep.lost_history",
+        "mark is not None and mark.failover is not None",
+        "False",
+        "test:contract/test_failover.py::a_new_worker_doubts",
+    ),
+    _broken(
+        "a failover before the first note is not noticed",
+        "turnfold._runtime.worker:Upkeep.lost_history",
+        "mark is not None and mark.failover is not None",
+        "mark is not None and mark.store and mark.failover is not None",
+        "test:contract/test_failover.py::before_the_first_note",
+    ),
+    _broken(
+        "a second failover is taken for the first",
+        "turnfold._decide.operator:_same",
+        "known.failover == event.failover",
+        "True",
+        "test:contract/test_failover.py::noticed_once",
+    ),
+    _broken(
         "the watermark is replaced before it was judged",
         "turnfold._runtime.worker:Upkeep.note_watermark",
         "not self._trusted",

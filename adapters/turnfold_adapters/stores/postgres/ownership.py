@@ -154,7 +154,7 @@ class LeaseOwnership:
         values = (seat.owner.id, seat.token)
         token = await self._asked(lambda c: c.fetchval(_NEXT, *values))
         if token is None:
-            self._lose("another worker has taken the store over")
+            self.lose("another worker has taken the store over")
             return False
         self._seat = _Seat(owner=seat.owner, token=token)
         return True
@@ -244,11 +244,11 @@ class LeaseOwnership:
                 _LOG.warning(text, self._address, left, exc)
                 continue
             if not ok:
-                self._lose("its lease was over before it was renewed")
+                self.lose("its lease was over before it was renewed")
                 return
             self._until = asked + lease
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
         _LOG.error("%s: no longer the worker: %s", self._address, why)
         self._until = 0.0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncpg
 
 from turnfold.errors import NewerSchemaError, NotAStoreError, UnsafeStoreError
+from turnfold_adapters.stores.postgres import history
 
 LAYOUT = 1
 
@@ -118,10 +119,11 @@ CREATE TABLE answer (
 
 CREATE TABLE mark (  -- where the log had got, and the time of the life that noted it
     shard int PRIMARY KEY,
-    store text NOT NULL,
+    store text NOT NULL,  -- empty before the first note
     position bigint NOT NULL,
     head bytea NOT NULL,
-    lived bytea
+    lived bytea,
+    history text NOT NULL  -- in which the log was last known to be whole
 );
 """
 
@@ -142,6 +144,9 @@ async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> No
         await connection.execute("INSERT INTO layout VALUES ($1, $1)", LAYOUT)
         sql = "INSERT INTO shard VALUES (0, 0, $1, 0, 0, NULL)"
         await connection.execute(sql, blank)
+        found = await history.name(connection) or ""
+        sql = "INSERT INTO mark SELECT shard, '', 0, head, NULL, $1 FROM shard"
+        await connection.execute(sql, found)
 
 
 async def check(

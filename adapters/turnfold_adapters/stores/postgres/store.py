@@ -134,11 +134,16 @@ class PostgresStore:
         if head == BLANK:
             return
         if not await self._asked(self._read, lambda c: reads.contains_head(c, head)):
-            problem = (
-                f"the log does not contain position {head.position}, which was stored:"
-                " the server went back to an earlier state"
-            )
-            raise LostStoreError(path=self.address, problem=problem)
+            raise self._lost()
+
+    def _lost(self) -> LostStoreError:
+        """The worker stands down: it is not asked again what it knows."""
+        problem = (
+            f"the log does not contain position {self._head.position}, which was stored:"
+            " the server went back to an earlier state"
+        )
+        self._ownership.lose(problem)
+        return LostStoreError(path=self.address, problem=problem)
 
     # --- the owner -------------------------------------------------------------------
 
@@ -219,7 +224,12 @@ class PostgresStore:
     @property
     def maintenance(self) -> PostgresMaintenance:
         return PostgresMaintenance(
-            self._reading, self._writing, self._check_writable, self._committer.forget
+            self._reading,
+            self._writing,
+            self._check_writable,
+            self._committer.forget,
+            lambda: self._head,
+            self._lost,
         )
 
     def facts(self) -> Mapping[str, object]:

@@ -2,8 +2,8 @@
 
 The server keeps itself small and sound. Left are the projection, written anew from
 summaries that somebody folded from the log, and the note of the head. The note lies in
-the same database and goes back with it: it notices a copy that was put back by hand, and
-no failover.
+the same database and goes back with it, so it names the server's history, too: another
+one means that commits may be lost (`history`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import asyncpg
 import msgspec
 
 from turnfold.clock import Lived
-from turnfold.errors import DiskError
+from turnfold.errors import DiskError, StoreError
 from turnfold.ports.store import BLANK, Head, Summary, Watermark
 from turnfold_adapters.stores.checking import (
     check_projection,
     check_summary,
     no_stream,
 )
-from turnfold_adapters.stores.postgres import reads
+from turnfold_adapters.stores.postgres import history, reads
 from turnfold_adapters.stores.postgres.commit import UPDATE_SUMMARY, summary_row
 from turnfold_adapters.stores.postgres.rows import kept
 
@@ -32,12 +32,15 @@ UPDATE stream SET open = false, phase = NULL, created = NULL, updated = NULL,
     failure = NULL, person = false
 """
 _PLACES = "SELECT name, id, version FROM stream"
+# Nothing is noted where the log lacks the head in hand: the server went back.
 _NOTE = """
-INSERT INTO mark SELECT 0, $1, position, head, $2 FROM shard WHERE shard = 0
-ON CONFLICT (shard) DO UPDATE SET store = excluded.store, position = excluded.position,
-    head = excluded.head, lived = excluded.lived
+UPDATE mark SET store = $1, position = s.position, head = s.head, lived = $2,
+    history = $3
+FROM shard AS s WHERE mark.shard = 0 AND s.shard = 0 AND ($4 = 0 OR EXISTS (
+    SELECT FROM log WHERE log.shard = 0 AND log.position = $4 AND log.head = $5))
+RETURNING true
 """
-_MARK = "SELECT store, position, head, lived FROM mark WHERE shard = 0"
+_MARK = "SELECT store, position, head, lived, history FROM mark WHERE shard = 0"
 _READ_ALL = """
 SELECT (SELECT sum(length(events)) FROM log), (SELECT sum(length(data)) FROM body),
     (SELECT sum(length(name)) FROM stream), (SELECT sum(length(key)) FROM dedupe)
@@ -48,7 +51,8 @@ _Run = Callable[[_Ask], Awaitable[Any]]
 
 class PostgresMaintenance:
     """`reading` and `writing` ask the server, `check` raises unless the store may be
-    written, `forget` empties the memory of commits."""
+    written, `forget` empties the memory of commits. `head`: the last one that the handle
+    stored or loaded; `lost`: the log lacks it."""
 
     def __init__(
         self,
@@ -56,9 +60,11 @@ class PostgresMaintenance:
         writing: _Run,
         check: Callable[[], None],
         forget: Callable[[], None],
+        head: Callable[[], Head],
+        lost: Callable[[], StoreError],
     ) -> None:
         self._reading, self._writing = reading, writing
-        self._check, self._forget = check, forget
+        self._check, self._forget, self._head, self._lost = check, forget, head, lost
 
     async def checkpoint(self) -> bool:
         """Erased bodies are gone for readers with their commit. VACUUM frees their
@@ -79,15 +85,21 @@ class PostgresMaintenance:
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         data = None if lived is None else msgspec.json.encode(_fields(lived))
-        await self._writing(lambda c: c.execute(_NOTE, store, data))
+        head = self._head()
+        if not await self._writing(lambda c: _note(c, store, data, head)):
+            raise self._lost()
 
     async def watermark(self) -> Watermark | None:
-        row = await self._reading(lambda c: c.fetchrow(_MARK))
+        row, found = await self._reading(_noted)
         if row is None:
             return None
-        store, position, digest, data = row
+        store, position, digest, data, noted = row
+        failover = history.failover(noted, found)
+        if not store and failover is None:
+            return None
         lived = None if data is None else Lived(**msgspec.json.decode(data))
-        return Watermark(store=store, head=Head(position, digest), lived=lived)
+        head = Head(position, digest)
+        return Watermark(store=store, head=head, lived=lived, failover=failover)
 
     async def contains_head(self, head: Head) -> bool:
         found = await self._reading(lambda c: reads.contains_head(c, head))
@@ -106,6 +118,19 @@ class PostgresMaintenance:
 def _fields(lived: Lived) -> dict[str, object]:
     names = ("boot", "log", "wall", "since", "sure", "trusted")
     return {name: getattr(lived, name) for name in names}
+
+
+async def _note(
+    connection: asyncpg.Connection, store: str, lived: bytes | None, head: Head
+) -> bool:
+    """False if the log lacks the head in hand."""
+    found = await history.name(connection) or ""
+    place = (head.position, head.hash)
+    return bool(await connection.fetchval(_NOTE, store, lived, found, *place))
+
+
+async def _noted(connection: asyncpg.Connection) -> tuple[Any, str | None]:
+    return await connection.fetchrow(_MARK), await history.name(connection)
 
 
 async def _rebuild(
