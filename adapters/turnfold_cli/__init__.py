@@ -51,6 +51,7 @@ COMMANDS = MappingProxyType(
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "certify": ("certify", "certify", "Say that the worker's host is dead."),
         "prune": ("prune", "prune", "Take old turns and entries out of the store."),
+        "archive": ("archive", "archive", "Old turns go into a file, and then away."),
         "size": ("size", "size", "What takes the room."),
         "backup": ("backup", "backup", "Copy the store while its gateway runs."),
         "restore": ("restore", "restore", "Put a backup in the place of the store."),
@@ -68,7 +69,7 @@ _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
 Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, prune,
-restore, restored, certify and import change a store.
+archive, restore, restored, certify and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

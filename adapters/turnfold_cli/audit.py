@@ -17,6 +17,7 @@ from turnfold.audit import (
     RULES,
     Acceptance,
     Report,
+    audit_archive,
     audit_log,
     audit_store,
     read_witness,
@@ -24,8 +25,10 @@ from turnfold.audit import (
 from turnfold.clock import Clock
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import export
+from turnfold.inspect.archive import is_archive
 from turnfold.inspect.times import clock_of
 from turnfold.ports.store import Head, Store
+from turnfold_adapters.stores.archive import ArchiveStore
 from turnfold_cli import FOUND
 from turnfold_cli.common import (
     STORE,
@@ -41,7 +44,9 @@ from turnfold_cli.output import clean, console, plain, say_json
 _SQLITE = b"SQLite format 3\0"
 Source = Annotated[
     str | None,
-    typer.Argument(help="A store, an export of `turnfold log`, or - for stdin."),
+    typer.Argument(
+        help="A store, an archive, an export of `turnfold log`, or - for stdin."
+    ),
 ]
 WitnessFile = Annotated[
     Path | None,
@@ -67,6 +72,10 @@ Settled = Annotated[
         help="Also find what should have moved by now: for a stopped gateway.",
     ),
 ]
+Of = Annotated[
+    str | None,
+    typer.Option("--of", help="For an archive: the store that it was taken from."),
+]
 
 
 @frozen(kw_only=True)
@@ -80,6 +89,7 @@ class Wanted:
     integrity: bool
     settled: bool
     limit: int
+    of: str | None
 
 
 def audit(
@@ -91,10 +101,11 @@ def audit(
     no_bodies: NoBodies = False,
     no_integrity: NoIntegrity = False,
     settled: Settled = False,
+    of: Of = None,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Check a log: its chain, its projections, and every rule it must keep.
+    """Check a log, or an archive: its chain, its projections, and every rule it must keep.
 
     Exit code 1 with the id of the first broken rule. With --witness also what the
     platform says it accepted is held against the log. Take the witness list first and
@@ -109,6 +120,7 @@ def audit(
             integrity=not no_integrity,
             settled=settled,
             limit=limit,
+            of=of,
         )
         began = time.monotonic()
         report = _audited(source if source is not None else store, wanted)
@@ -121,6 +133,8 @@ def audit(
 def _audited(source: str, wanted: Wanted) -> Report:
     if source == "-":
         return _of_lines(sys.stdin.buffer, wanted)
+    if is_archive(source):
+        return asyncio.run(_of_archive(source, wanted))
     path = Path(source)
     if path.is_file() and not _is_store(path):
         with path.open("rb") as lines:
@@ -146,6 +160,21 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
             limit=wanted.limit,
             progress=tell,
         )
+
+
+async def _of_archive(address: str, wanted: Wanted) -> Report:
+    archive = ArchiveStore(address)
+    await archive.open(read_only=True)
+    text = archive.manifest.text and wanted.bodies
+    with _progress((await archive.load()).head.position) as tell:
+        if wanted.of is None:
+            return await audit_archive(
+                archive, text=text, limit=wanted.limit, progress=tell
+            )
+        async with opened(wanted.of) as store:
+            return await audit_archive(
+                archive, text=text, of=store, limit=wanted.limit, progress=tell
+            )
 
 
 async def _of_store(address: str, wanted: Wanted) -> Report:

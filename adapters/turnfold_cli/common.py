@@ -24,6 +24,7 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.inspect import Inspect, Row
+from turnfold.inspect.archive import is_archive
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.processes import is_alive
 from turnfold_adapters.stores.sqlite import SqliteStore
@@ -180,6 +181,10 @@ async def opened(address: str) -> AsyncIterator[Store]:
 
 def _store_at(address: str) -> Store:
     """A plain path is a SQLite store: no entry points are looked through for it."""
+    if is_archive(address):
+        from turnfold_adapters.stores.archive import ArchiveStore  # noqa: PLC0415  rare
+
+        return ArchiveStore(address)
     if ":" not in address:
         return SqliteStore(address)
     return store_at(address)

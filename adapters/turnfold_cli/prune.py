@@ -69,9 +69,9 @@ def prune(
     """
     with answering(as_json=as_json):
         person, old = by or named(), length(older, "--older")
-        found = asyncio.run(_found(store, old))
+        found = old_enough(store, old)
         if not dry_run and found and not yes:
-            _ask(found)
+            ask(found, "Prune")
         done = Pruning()
         if found and not dry_run:
             wish = {
@@ -90,15 +90,20 @@ def prune(
             _print(console(), found, done, dry=dry_run)
 
 
-def _ask(found: int) -> None:
+def ask(found: int, act: str) -> None:
+    """Raises RefusedError where nobody can be asked."""
     if not sys.stdin.isatty():
         text = f"{found} would go, and nobody is here to be asked: say --yes"
         raise RefusedError(text, USAGE)
-    typer.confirm(f"{found:,} turns and entries are old enough. Prune?", abort=True)
+    typer.confirm(f"{found:,} turns and entries are old enough. {act}?", abort=True)
+
+
+def old_enough(address: str, old: int) -> int:
+    """How many turns, and entries without one, are over and old enough."""
+    return asyncio.run(_found(address, old))
 
 
 async def _found(address: str, old: int) -> int:
-    """How many turns, and entries without one, are over and old enough."""
     async with opened(address) as store:
         before = max((await clock_of(store)).now(), now_ms()) - old
         return len([row.stream async for row in candidates(store, before)])
@@ -119,6 +124,11 @@ def _print(screen: Console, found: int, done: Pruning, *, dry: bool) -> None:
     if dry or not found:
         screen.print(f"{found:,} turns and entries are over and old enough")
         return
+    told(screen, done)
+
+
+def told(screen: Console, done: Pruning) -> None:
+    """What is gone, and what was left."""
     screen.print(f"{done.streams:,} streams with {done.events:,} events are gone")
     for reason, count in sorted(done.left.items()):
         screen.print(clean(f"{count:,} left: {_LEFT.get(reason, reason)}"))

@@ -203,10 +203,16 @@ async def test_what_has_changed_since_it_was_seen_stays(gateway: Gateway) -> Non
     wish = {"older_ms": DAY, "by": "ann"}
     done = await kernel._prune([[name, version - 1]], wish)
     assert done["left"] == {"moved": 1}
-    archive = Archived("0" * 64, {name: version - 1})
-    assert (await kernel.prune(older_ms=DAY, by="a", archived=archive)).streams == 0
-    archive = Archived("0" * 64, {name: version})
+    group = {n: peek(kernel).read(n)[-1].version for n in _group(kernel, name)}
+    for moved in group:
+        archive = Archived("0" * 64, {name: group | {moved: 99}})
+        assert not (await kernel.prune(older_ms=DAY, by="a", archived=archive)).streams
+    archive = Archived("0" * 64, {name: group})
     assert (await kernel.prune(older_ms=DAY, by="a", archived=archive)).streams == 3
+
+
+def _group(kernel: Kernel, turn_id: str) -> list[str]:
+    return [turn_id, *peek(kernel).children(turn_id)]
 
 
 async def test_an_entry_never_goes_without_its_turn(gateway: Gateway) -> None:
@@ -240,7 +246,8 @@ async def test_a_setting_asks_for_an_archive_first(gateway: Gateway) -> None:
     await gateway.advance(2 * DAY)
     with pytest.raises(RuleBrokenError, match="archive"):
         await kernel.prune(older_ms=DAY, by="ann")
-    archive = Archived("a" * 64, {name: peek(kernel).read(name)[-1].version})
+    group = {n: peek(kernel).read(n)[-1].version for n in _group(kernel, name)}
+    archive = Archived("a" * 64, {name: group})
     await kernel.prune(older_ms=DAY, by="ann", archived=archive)
     (said,) = [e for e in events(kernel, "store") if isinstance(e, Pruned)]
     assert said.archive == "a" * 64

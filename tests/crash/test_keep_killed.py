@@ -1,4 +1,4 @@
-"""prune, backup and restore are killed at each of their steps: nothing is lost, and the
+"""prune, archive, backup and restore are killed at each of their steps: nothing is lost, and the
 same command again ends well.
 
 A step is a call that changes a disk: a COMMIT, a rename, a removal, an fsync, the copy of
@@ -17,8 +17,10 @@ import pytest
 from attrs import evolve
 
 from turnfold import Settings
-from turnfold.audit import audit_store
+from turnfold.audit import audit_archive, audit_store
+from turnfold.inspect import archive
 from turnfold.ports.store import Listing, store_at
+from turnfold_adapters.stores.archive import ArchiveStore
 from turnfold_model.testing.clock import FakeClock
 from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
 
@@ -32,7 +34,7 @@ LIVES = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from tests.crash.test_keep_killed import look
-import turnfold_cli.prune, turnfold_cli.backup, turnfold_cli.restore
+import turnfold_cli.archive, turnfold_cli.prune, turnfold_cli.backup, turnfold_cli.restore
 from turnfold_adapters.stores.sqlite import copying
 from turnfold_adapters.stores.sqlite.writing import Writing
 from turnfold_cli import app
@@ -96,6 +98,27 @@ def look() -> None:
         assert after == {stream: before[stream] for stream in after}, name
         open_ones = {stream for stream, row in before.items() if row[0]}
         assert open_ones <= after.keys(), name
+    if Path("archives").exists():
+        _nothing_is_lost_or_doubled(before, after)
+
+
+def _nothing_is_lost_or_doubled(
+    before: dict[str, list[Any]], after: dict[str, list[Any]]
+) -> None:
+    """Each stream is in the store, or in one archive, or in both before it is pruned."""
+    there = [path for path, _ in archive.manifests(Path("archives"))]
+    held = [summary for path in there for summary in archive.read(path).summaries]
+    assert len({s.stream for s in held}) == len(held)
+    rows = {s.stream: [s.open, s.version, s.phase] for s in held}
+    assert rows | after == before
+    for path in there:
+        assert asyncio.run(_passes(path)), path
+
+
+async def _passes(path: Path) -> bool:
+    store = ArchiveStore(path)
+    await store.open(read_only=True)
+    return (await audit_archive(store)).passed
 
 
 async def _states(path: Path) -> dict[str, list[Any]]:
@@ -177,3 +200,13 @@ def test_a_prune_goes_on_after_any_kill(folder: Path) -> None:
     assert _lives(folder, 0, *words) > 1
     after = asyncio.run(_states(folder / "g.db"))
     assert {row[0] for row in after.values()} == {True}
+
+
+@pytest.mark.case("N09", "W13")
+def test_an_archive_loses_nothing_and_takes_nothing_twice(folder: Path) -> None:
+    (folder / "archives").mkdir()
+    words = ("--older", "1s", "--yes", "--clock-is-right", "-s", "g.db")
+    assert _lives(folder, 0, "archive", "archives", *words) > 4
+    after = asyncio.run(_states(folder / "g.db"))
+    assert {row[0] for row in after.values()} == {True}
+    assert len(list((folder / "archives").iterdir())) == 1

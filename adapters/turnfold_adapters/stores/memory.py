@@ -170,7 +170,7 @@ class MemoryStore:
             for s in tuple(self._disk().summaries.values())
             if s.lane is not None and all(test(s) for test in tests)
         )
-        found.update(_of_pruned(listing, by, await self.maintenance.pruned()))
+        found.update(_of_pruned(listing, by, _pruned(self._disk())))
         return [Count(values, number) for values, number in found.items()]
 
     async def places(self) -> Sequence[str]:
@@ -274,7 +274,7 @@ class MemoryMaintenance:
         return ()
 
     async def pruned(self) -> Sequence[Count]:
-        return [Count(values, n) for values, n in self._disk().pruned.items()]
+        return _pruned(self._disk())
 
     async def reclaim(self) -> bool:
         """Pruned streams in memory are gone."""
@@ -294,6 +294,10 @@ class MemoryMaintenance:
         raise InvalidInputError(
             field="target", problem=f"a store in memory is not copied to {target}"
         )
+
+
+def _pruned(disk: MemoryDisk) -> Sequence[Count]:
+    return [Count(values, number) for values, number in disk.pruned.items()]
 
 
 # --- a write -------------------------------------------------------------------------

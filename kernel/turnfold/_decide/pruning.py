@@ -7,7 +7,7 @@ stream that went in any other way is missed by the audit.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -36,13 +36,17 @@ Group = Sequence[Entry | Turn]  # a turn with its entries, or an entry without a
 class Wish:
     """`before`: they have not moved since, log ms. `phases`: each stream of a group has
     one of them; none is all. `dead`: dead letters that nobody has seen go, too. `sure`: a
-    person says that the clock is right."""
+    person says that the clock is right. `archived`: the versions that an archive holds,
+    by stream; None where no archive is asked for."""
 
     now: int
     before: int
+    dedupe_ms: int
+    sure_from: int = 0
     phases: frozenset[str] = frozenset()
     dead: bool = False
     sure: bool = False
+    archived: Mapping[str, int] | None = None
 
 
 def prune(
@@ -55,10 +59,12 @@ def prune(
     by: str | None = None,
     why: str = "",
     archive: str | None = None,
+    versions: Sequence[Sequence[Any]] = (),
     sure: bool = False,
 ) -> dict[str, Any]:
     """Prune those of some turns and entries that may go. `names`: each with the version
-    that the caller has seen. `archive`: names the one that they are in. Returns how many streams and events went, and how many
+    that the caller has seen. `archive`: names the one that they are in, and `versions`
+    are those that it holds. Returns how many streams and events went, and how many
     groups were left, by the reason."""
     if draft.prune is not None:
         why = "another prune is in this commit; do it again"
@@ -73,6 +79,9 @@ def prune(
         phases=frozenset(phases),
         dead=dead,
         sure=sure,
+        sure_from=draft.sure_from,
+        dedupe_ms=draft.settings.dedupe_ms,
+        archived=None if archive is None else dict(map(tuple, versions)),
     )
     groups = all_of(partial(_group, draft, name) for name, _ in names)
     seen: dict[str, int] = dict(map(tuple, names))
@@ -80,7 +89,7 @@ def prune(
     chosen: list[Entry | Turn] = []
     histories = dict(zip(_named(groups), _histories(draft, groups), strict=True))
     for group in groups:
-        obstacle = _obstacle(draft, group, histories, wish, seen)
+        obstacle = _obstacle(group, histories, wish, seen)
         if obstacle is not None:
             left[obstacle] += 1
         else:
@@ -117,11 +126,10 @@ def _group(draft: UnitOfWork, name: str) -> Group | None:
 
 
 def _obstacle(
-    draft: UnitOfWork,
     group: Group | None,
-    histories: dict[str, Sequence[Event]],
+    histories: Mapping[str, Sequence[Event]],
     wish: Wish,
-    seen: dict[str, int],
+    seen: Mapping[str, int],
 ) -> str | None:
     """Why a group stays, in a word."""
     if not group:
@@ -131,16 +139,28 @@ def _obstacle(
         return "of a turn"
     if first.version != seen[first.stream]:
         return "moved"
-    found = (_part(draft, state, histories[state.stream], wish) for state in group)
+    if wish.archived is not None and not _is_in(wish.archived, group):
+        return "moved"
+    return obstacle(group, histories, wish)
+
+
+def _is_in(archived: Mapping[str, int], group: Group) -> bool:
+    """An archive holds all of it as it is now."""
+    return all(archived.get(state.stream) == state.version for state in group)
+
+
+def obstacle(
+    group: Group, histories: Mapping[str, Sequence[Event]], wish: Wish
+) -> str | None:
+    """Why a group may not go, in a word, as far as its own streams tell."""
+    found = (_part(state, histories[state.stream], wish) for state in group)
     return next(filter(None, found), None)
 
 
-def _part(
-    draft: UnitOfWork, state: Entry | Turn, history: Sequence[Event], wish: Wish
-) -> str | None:
+def _part(state: Entry | Turn, history: Sequence[Event], wish: Wish) -> str | None:
     if state.open:
         return "open"
-    if not (wish.sure or rules.age_is_sure(state, draft.sure_from)):
+    if not (wish.sure or rules.age_is_sure(state, wish.sure_from)):
         return "clock"
     if not rules.old_enough(state, wish.before):
         return "young"
@@ -150,7 +170,7 @@ def _part(
         return "other status"
     if not _keys(history):
         return None
-    over = rules.key_is_over(state, wish.now, draft.settings.dedupe_ms)
+    over = rules.key_is_over(state, wish.now, wish.dedupe_ms)
     return None if over else "key"
 
 

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
@@ -25,14 +26,22 @@ from turnfold.errors import (
     StoreFullError,
     UsageError,
 )
-from turnfold.messages import check_id, check_ms, check_text
-from turnfold.ports.store import Keeping, Listing, Store, Summary, summary_pages
+from turnfold.messages import check_id, check_kind, check_ms, check_text
+from turnfold.ports.store import (
+    Keeping,
+    Listing,
+    Store,
+    Summary,
+    Wanted,
+    summary_pages,
+)
 
 _LOG = logging.getLogger("turnfold")
 BATCH = 50  # turns with their entries, in one commit
 _EVERY_S = 3_600.0
 _FIRST_S = 60.0  # after a start there is other work
 _LOOK_S = 5.0
+_AT_ONCE = 500  # summaries that are asked for in one call
 _PAUSE_S = 0.05  # between two batches of the worker's own
 _PHASES = frozenset([*(p for p in Phase if p.closed), *TurnPhase])
 
@@ -49,11 +58,11 @@ class Pruning:
 
 @frozen
 class Archived:
-    """The content of an archive. `digest`: SHA-256 of its file. `versions`: of each of its
-    streams, by name."""
+    """The content of an archive (`Kernel.archive`). `digest`: SHA-256 of its lines.
+    `groups`: by each turn, and each entry without a turn, the versions of its streams."""
 
     digest: str
-    versions: Mapping[str, int]
+    groups: Mapping[str, Mapping[str, int]]
 
 
 class Keeps(Commands):
@@ -81,20 +90,15 @@ class Keeps(Commands):
         while the clock is not trusted. `batch`: turns in one commit. `tell` hears of the
         progress. Doing it again goes on where it ended.
         """
-        said = {"by": check_id("by", by), "why": check_text("why", why)}
-        check_ms("older_ms", older_ms)
+        wish = checked_wish(older_ms, by, why, statuses, dead=dead, sure=clock_is_right)
         check_ms("batch", batch, least=1)
-        odd = [word for word in statuses if word not in _PHASES]
-        if odd:
-            problem = f"{odd[0]!r:.80} is none of {', '.join(sorted(_PHASES))}"
-            raise InvalidInputError(field="statuses", problem=problem)
+        if archived is not None:
+            check_kind("archived", archived, Archived)
         self._check_keeping()
-        wish = {"older_ms": older_ms, "phases": list(statuses), "dead": dead, **said}
-        wish["sure"] = clock_is_right
-        wish["archive"] = None if archived is None else archived.digest
         done = Pruning()
         async for names in self._batches(older_ms, archived, batch):
-            done = _sum(done, await self._prune(names, wish))
+            held = {} if archived is None else _held(archived, names)
+            done = summed(done, await self._prune(names, wish | held))
             if tell is not None:
                 tell(done)
         return done
@@ -112,20 +116,24 @@ class Keeps(Commands):
     async def _batches(
         self, older_ms: int, archived: Archived | None, batch: int
     ) -> AsyncIterator[list[list[Any]]]:
-        """Names with versions. The owner knows best what time it is: this is a guess."""
+        """Names with versions."""
         names: list[list[Any]] = []
-        last = await self.store.last()
-        known = (self._clock.now(), self._clock.wall_now())
-        now = max(*known, 0 if last is None else last.at)
-        async for summary in candidates(self.store, now - older_ms):
-            if archived is not None and not _is_in(archived, summary):
-                continue
+        found = candidates(self.store, await self.latest() - older_ms)
+        if archived is not None:
+            found = _left_of(self.store, archived)
+        async for summary in found:
             names.append([summary.stream, summary.version])
             if len(names) >= batch:
                 yield names
                 names = []
         if names:
             yield names
+
+    async def latest(self) -> int:
+        """A guess of log time that is not too early; the owner knows best."""
+        last = await self.store.last()
+        known = (self._clock.now(), self._clock.wall_now())
+        return max(*known, 0 if last is None else last.at)
 
     async def watch_room(self) -> None:
         """Take nothing new while the store, or its disk, is at a limit of Settings. What
@@ -174,7 +182,7 @@ class Keeps(Commands):
             "by": "settings",
         }
         async for names in self._batches(older_ms, None, BATCH):
-            done = _sum(done, await self._prune(names, wish))
+            done = summed(done, await self._prune(names, wish))
             await asyncio.sleep(_PAUSE_S)
         if done.streams:
             _LOG.info(
@@ -186,11 +194,40 @@ class Keeps(Commands):
             )
 
 
-def _is_in(archived: Archived, summary: Summary) -> bool:
-    return archived.versions.get(summary.stream) == summary.version
+def checked_wish(
+    older_ms: int, by: str, why: str, statuses: Sequence[str], *, dead: bool, sure: bool
+) -> dict[str, Any]:
+    """The arguments of a prune, for the owner. Raises InvalidInputError."""
+    said = {"by": check_id("by", by), "why": check_text("why", why)}
+    check_ms("older_ms", older_ms)
+    odd = [word for word in statuses if word not in _PHASES]
+    if odd:
+        problem = f"{odd[0]!r:.80} is none of {', '.join(sorted(_PHASES))}"
+        raise InvalidInputError(field="statuses", problem=problem)
+    wish = {"older_ms": older_ms, "phases": list(statuses), "dead": dead}
+    return {**wish, **said, "sure": sure}
 
 
-def _sum(done: Pruning, more: Mapping[str, Any]) -> Pruning:
+def _held(archived: Archived, names: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """The archive of these, and the versions that it holds, for the owner."""
+    rows = (archived.groups[name].items() for name, _ in names)
+    versions = [list(row) for group in rows for row in group]
+    return {"archive": archived.digest, "versions": versions}
+
+
+async def _left_of(store: Store, archived: Archived) -> AsyncIterator[Summary]:
+    """What an archive holds, and the store still has just so."""
+    roots = iter(archived.groups)
+    while names := frozenset(islice(roots, _AT_ONCE)):
+        found = (await store.fetch(Wanted(summaries=names))).summaries
+        for name, summary in found.items():
+            held = archived.groups[name].get(name)
+            if summary is not None and summary.version == held:
+                yield summary
+
+
+def summed(done: Pruning, more: Mapping[str, Any]) -> Pruning:
+    """Both together."""
     return Pruning(
         streams=done.streams + more["streams"],
         events=done.events + more["events"],

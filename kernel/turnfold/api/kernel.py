@@ -30,13 +30,13 @@ from turnfold._state.fold import STORE, State, StoreState
 from turnfold._state.turn import Turn
 from turnfold.api.acts import Acts
 from turnfold.api.answering import Answering
+from turnfold.api.archiving import Archiving
 from turnfold.api.callbacks import Handler, Handlers, unwanted
 from turnfold.api.client import Alone, Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
-from turnfold.api.keeping import Keeps
 from turnfold.api.portal import Home, Portal
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
@@ -67,7 +67,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Answering, Importing, Keeps, Health):
+class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue

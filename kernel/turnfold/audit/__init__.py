@@ -20,7 +20,7 @@ from turnfold._log.canonical import Head, Record
 from turnfold.audit.auditor import Auditor, walk
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Made, Report, Rule, unchecked
-from turnfold.audit.side_checks import compare, note_database, note_mark
+from turnfold.audit.side_checks import compare, note_database, note_mark, note_taken
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Store
@@ -32,6 +32,7 @@ __all__ = [
     "Finding",
     "Report",
     "Rule",
+    "audit_archive",
     "audit_log",
     "audit_store",
     "read_witness",
@@ -68,6 +69,39 @@ def audit_log(
         pruned=auditor.pruned.any,
     )
     return evolve(auditor.report(), unchecked=unchecked(made))
+
+
+# What the records of other streams would tell: an archive has none of them.
+_OF_OTHERS = frozenset({Rule.POSITION, Rule.FENCE})
+_UNCHECKED = (
+    "which worker said what, and the order among streams that are not in this archive",
+    "that the store has pruned just these records: give the store (--of)",
+    "bodies: this archive was made without them",
+)
+
+
+async def audit_archive(
+    archive: Store,
+    *,
+    text: bool = True,
+    of: Store | None = None,
+    limit: int = 100,
+    progress: Progress | None = None,
+) -> Report:
+    """Audit an archive that is open as a store: each stream from its first record to its
+    last, all rules that these streams can break, and their bodies if it has the `text`.
+    `of`: the store that it was taken from; each record is one of its log, there or
+    pruned."""
+    facts = Facts(bodies=text)
+    auditor = Auditor(facts=facts, limit=limit, without=_OF_OTHERS)
+    await walk(auditor, archive, progress)
+    auditor.end()
+    await compare(auditor, archive, facts)
+    if of is not None:
+        await note_taken(auditor, archive, of)
+    made = (False, of is not None, text)
+    unchecked = [say for say, done in zip(_UNCHECKED, made, strict=True) if not done]
+    return evolve(auditor.report(), unchecked=tuple(unchecked))
 
 
 async def _head(store: Store) -> tuple[list[Head], CorruptLogError | None]:

@@ -231,7 +231,8 @@ class Auditor:
 
     `facts`: collects the bodies and keys that must lie beside the log; None if nobody compares them. `marks`:
     heads that the log must contain. `witness`: the list of messages that the platform accepted,
-    on the channels of `channels` (None: on all of them).
+    on the channels of `channels` (None: on all of them). `without`: rules that are left
+    out.
     """
 
     def __init__(
@@ -242,8 +243,9 @@ class Auditor:
         witness: Iterable[Acceptance] | None = None,
         channels: Collection[str] | None = None,
         limit: int = 100,
+        without: frozenset[Rule] = frozenset(),
     ) -> None:
-        self.findings = Findings(limit)
+        self.findings = Findings(limit, without)
         self.chain = Chain(self.findings, marks)
         self.states = States(projected=facts is not None)
         self.aside: set[str] = set()

@@ -117,9 +117,10 @@ class Report:
 @define
 class Findings:
     """Collects findings, and no more than `limit` of them: a log with one record
-    lost can break rules by the million."""
+    lost can break rules by the million. Those of the rules `without` are not asked for."""
 
     limit: int = 100
+    without: frozenset[Rule] = frozenset()
     kept: list[Finding] = field(factory=list)
     count: int = 0
 
@@ -130,6 +131,8 @@ class Findings:
         position: int | None = None,
         stream: str | None = None,
     ) -> None:
+        if rule in self.without:
+            return
         self.count += 1
         if len(self.kept) < self.limit:
             finding = Finding(rule=rule, text=text, position=position, stream=stream)

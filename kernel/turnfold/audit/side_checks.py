@@ -30,6 +30,7 @@ from turnfold.audit.facts import Facts, keys_of
 from turnfold.audit.findings import Rule
 from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
 from turnfold.ports.store import (
+    RECORDS,
     Body,
     BodyRef,
     Keeping,
@@ -107,6 +108,28 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
         text = f"the log went another way before position {seen}, which the mark knows"
     if text is not None:
         auditor.findings.add(Rule.MARK, text)
+
+
+async def note_taken(auditor: Auditor, archive: Store, store: Store) -> None:
+    """Hold each record of an archive against the log that it was taken from: the same
+    hash stands at its position, whether the record is still there or pruned."""
+    async for page in record_pages(archive):
+        hashes = {record.position: record for record in page}
+        at = page[0].position - 1
+        while hashes and (there := await store.log(at, RECORDS)):
+            at = there[-1].position
+            for record in there:
+                mine = hashes.pop(record.position, None)
+                if mine is not None and mine.hash != record.hash:
+                    _not_of_it(auditor, mine)
+            at = max(at, min(hashes, default=at + 1) - 1)
+        for record in hashes.values():
+            _not_of_it(auditor, record)
+
+
+def _not_of_it(auditor: Auditor, record: Record) -> None:
+    text = "the log of the store has another record here, or none"
+    auditor.findings.add(Rule.PRUNED, text, record.position, record.stream)
 
 
 async def note_database(auditor: Auditor, does: Maintenance, *, whole: bool) -> None:

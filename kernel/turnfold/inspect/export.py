@@ -40,14 +40,14 @@ async def lines(
     events name. Raises StoreError if the store cannot be read."""
     async for page in record_pages(store, after):
         if bodies:
-            for record, named in zip(page, await _bodies(store, page), strict=True):
+            for record, named in zip(page, await bodies_of(store, page), strict=True):
                 yield dump(record, named)
         else:
             for record in page:
                 yield dump(record)
 
 
-async def _bodies(
+async def bodies_of(
     store: Store, page: Sequence[Record]
 ) -> Sequence[Mapping[int, Body | None]]:
     """For each record the bodies that its events name, by number."""
@@ -156,6 +156,23 @@ def load(line: bytes) -> Record:
         wall=value.get("wall"),
         shard=value["shard"],
     )
+
+
+def bodies_in(line: bytes) -> Iterator[Body]:
+    """The bodies that a line of `load` has beside its record. Raises InvalidInputError."""
+    value = canonical.loads(line, _line)
+    for number, body in value.get("bodies", {}).items():
+        if body is not None:
+            try:
+                data, salt, place = body["data"], body["salt"], int(number)
+            except (KeyError, TypeError, ValueError) as exc:
+                raise InvalidInputError(field="bodies", problem=repr(exc)) from exc
+            yield Body(
+                stream=value["stream"],
+                number=place,
+                salt=bytes_of(salt),
+                data=bytes_of(data),
+            )
 
 
 def _object(value: object) -> dict[str, Any]:

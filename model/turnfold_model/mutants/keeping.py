@@ -5,6 +5,7 @@ from typing import Final
 from turnfold_model.mutants.code import Edit, Mutant, one
 
 _PRUNE = "test:contract/test_pruning.py"
+_ARCHIVE = "test:contract/test_archive.py"
 _AUDIT = "test:contract/test_pruned_audit.py"
 _ROOM = "test:contract/test_pruned_room.py"
 _D = "turnfold._decide.pruning"
@@ -74,6 +75,51 @@ KEEPING: Final = (
         "if draft.prune is not None:",
         "if False:",
         f"{_PRUNE}::never_in_one_commit",
+    ),
+    _stays(
+        "what has moved since it was archived is pruned",
+        "if wish.archived is not None and not _is_in(wish.archived, group):",
+        "changed_since_it_was_seen",
+    ),
+    one(
+        "an archive may hold the turn without its entries as they are",
+        "guard",
+        f"{_D}:_is_in",
+        "all(archived.get(state.stream) == state.version for state in group)",
+        "archived.get(group[0].stream) == group[0].version",
+        f"{_PRUNE}::changed_since_it_was_seen",
+    ),
+    one(
+        "what an earlier run has archived is archived again",
+        "guard",
+        "turnfold.api.archiving:Archiving.archive",
+        "await run.finish()",
+        "pass",
+        f"{_ARCHIVE}::takes_nothing_twice",
+    ),
+    one(
+        "an archive is pruned before it has its name",
+        "guard",
+        "turnfold.inspect.archive:write",
+        "whole.replace(folder / name)",
+        "pass",
+        f"{_ARCHIVE}::as_it_was",
+    ),
+    one(
+        "an archive is believed that is not what its manifest names",
+        "guard",
+        "turnfold.inspect.archive:read",
+        "if digest.hexdigest() != manifest.digest:",
+        "if False:",
+        f"{_ARCHIVE}::named_as_such",
+    ),
+    one(
+        "an archive is not held against the store that it was taken from",
+        "guard",
+        "turnfold.audit.side_checks:note_taken",
+        "if mine is not None and mine.hash != record.hash:",
+        "if False:",
+        f"{_ARCHIVE}::breaks_a_rule",
     ),
     one(
         "a commit goes on with what it has pruned",
