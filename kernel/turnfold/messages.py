@@ -1,7 +1,7 @@
 """Arguments of public methods, checked at the call that brought them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -325,14 +325,73 @@ class File:
             raise InvalidInputError(field="data", problem="expected bytes")
 
 
+ATTACHED = "attach://"  # and a name: how a native body points to a file
+_ATTACHED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_MOST_ATTACHED = 32  # more than any platform takes with one message
+
+
+def _attached(native: "Native", attribute: "Attribute[Any]", value: object) -> None:
+    """attrs validator: files by short plain names, without captions, and each one that
+    the body points to is there."""
+    if not isinstance(value, Mapping):
+        raise _wrong(attribute.name, "a mapping of names to files", value)
+    if len(value) > _MOST_ATTACHED:
+        problem = f"expected at most {_MOST_ATTACHED} files, got {len(value)}"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+    for name, file in value.items():
+        problem = _attached_problem(name, file)
+        if problem:
+            field = f"{attribute.name}.{name!r:.64}"
+            raise InvalidInputError(field=field, problem=problem)
+    missing = pointed(native.body) - set(value) if value else ()
+    if missing:
+        problem = f"the body points to {sorted(missing)}, which is not there"
+        raise InvalidInputError(field=attribute.name, problem=problem)
+
+
+def pointed(value: object) -> frozenset[str]:
+    """The names of the files that a native body points to."""
+    if isinstance(value, str):
+        name = value.removeprefix(ATTACHED)
+        return frozenset() if name == value else frozenset((name,))
+    inner: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    return frozenset(name for item in inner for name in pointed(item))
+
+
+def _attached_problem(name: object, file: object) -> str:
+    if type(name) is not str or not _ATTACHED_NAME.fullmatch(name):
+        return "a name has 1 to 64 letters, digits, _, - and . (none first but _)"
+    if not isinstance(file, File):
+        return f"expected File, got {type(file).__name__}"
+    return "a caption belongs into the body" if file.caption else ""
+
+
 @frozen
 class Native:
-    """What only one platform understands, kept as given (buttons, cards, blocks)."""
+    """What only one platform understands, kept as given (buttons, cards, blocks).
+
+    `files`: files that go in the same message, by name; the body points to one as
+    `"attach://<name>"`. `specs/channels.md` says what each channel does with one that
+    the body does not point to. A channel that sends no such files refuses the payload."""
 
     body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
+    files: Mapping[str, File] = field(
+        factory=dict, validator=_attached, converter=_freeze
+    )
 
-    def __reduce__(self) -> tuple[type["Native"], tuple[dict[str, Any]]]:
-        return Native, (dict(self.body),)
+    def __reduce__(self) -> tuple[type["Native"], tuple[dict[str, Any], ...]]:
+        return Native, (dict(self.body), dict(self.files))
 
 
 Payload = Text | File | Native
+
+
+def files_of(payload: Payload) -> tuple[File, ...]:
+    """The files that a payload brings."""
+    if isinstance(payload, Native):
+        return tuple(payload.files.values())
+    return (payload,) if isinstance(payload, File) else ()

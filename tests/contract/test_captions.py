@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from turnfold import Capabilities, File, PartClass, Text
-from turnfold._log import canonical
-from turnfold._log.bodies import content_in, pack, unpack
+from turnfold._log.bodies import contents_in, naming, pack, unpack
 from turnfold.audit import audit_store
 from turnfold.enums import DeliveryClass, Status
 from turnfold_model.testing.gateway import Gateway, entry, route
@@ -17,11 +16,9 @@ PICTURE = File(data=b"picture", name="a.png", caption="The new logo")
 
 def test_a_stored_file_keeps_its_caption_and_its_content() -> None:
     packed = pack(PICTURE)
-    assert packed.content is not None
-    head = {**packed.head, "content": "0.digest"}
-    data = canonical.dumps(head)
-    assert content_in(data) == "0.digest"
-    again = unpack(data, {"0.digest": packed.content}.__getitem__)
+    data = naming(packed, ["0.digest"])
+    assert contents_in(data) == ("0.digest",)
+    again = unpack(data, {"0.digest": packed.contents[0]}.__getitem__)
     assert again == File(
         data=b"picture", name="a.png", mime="image/png", caption="The new logo"
     )

@@ -20,7 +20,10 @@ from urllib.parse import parse_qsl
 from .fake_bot_rules import ApiError, Chats, check_text
 
 TOKEN = "123456:fake-token-of-the-tests"
-VISIBLE = ("sendmessage", "sendphoto", "senddocument", "sendpoll", "editmessagetext")
+VISIBLE = (
+    *("sendmessage", "sendphoto", "senddocument", "sendpoll", "editmessagetext"),
+    "sendmediagroup",
+)
 HOLD_S = 60.0
 
 
@@ -208,13 +211,24 @@ class FakeBotApi:
     def _media(self, given: dict[str, Any], kind: str) -> dict[str, Any]:
         caption = check_text(given, "caption", 1024, needed=False)
         self.chats.check(given)
-        files = given["files"]
-        if len(files) != 1:
+        data = given["files"].get(given.get(kind))
+        if data is None or len(given["files"]) != 1:
             raise ApiError(400, f"Bad Request: there is no {kind} in the request")
-        name, data = next(iter(files.items()))
+        name = given[kind]
         if not data:
             raise ApiError(400, "Bad Request: file must be non-empty")
         return self._accept(given, f"{name} {caption}".strip(), data)
+
+    def _sendmediagroup(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        self.chats.check(given)
+        shown = []
+        for one in json.loads(given["media"]):
+            name = given.get(one["media"].removeprefix("attach://"))
+            if name not in given["files"]:
+                raise ApiError(400, "Bad Request: wrong file identifier specified")
+            text = f"{name} {one.get('caption', '')}".strip()
+            shown.append(self._accept(given, text, given["files"][name]))
+        return shown
 
     def _accept(
         self, given: dict[str, Any], text: str, data: bytes | None = None
@@ -334,7 +348,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _parameters(kind: str, body: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Form fields and files (by their names) of a request."""
+    """Form fields and files (by their names) of a request. The field of a file has the
+    name of the file."""
     if not kind.startswith("multipart/"):
         return dict(parse_qsl(body.decode(), keep_blank_values=True)), {}
     head = f"Content-Type: {kind}\r\n\r\n".encode()
@@ -347,5 +362,5 @@ def _parameters(kind: str, body: bytes) -> tuple[dict[str, Any], dict[str, bytes
         if filename is None:
             given[str(name)] = content.decode()
         else:
-            files[filename] = content
+            given[str(name)], files[filename] = filename, content
     return given, files

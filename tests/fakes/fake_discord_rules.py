@@ -1,6 +1,7 @@
 """What the fake of Discord refuses, as the official pages have it."""
 
 import json
+import re
 from typing import Any
 
 from aiohttp import web
@@ -130,6 +131,12 @@ def check_message(
         raise ApiError.form("nonce", "NONCE_TOO_LONG", words)
     if not content.strip() and not files and not given.get("embeds"):
         raise ApiError(400, 50006, "Cannot send an empty message")
+    if len(given.get("attachments") or files) != len(files):
+        raise ApiError(400, 50035, "Invalid Form Body: attachments")
+    for named in re.findall(r'"attachment://([^"]*)"', json.dumps(given)):
+        if named not in files:
+            words = "Referenced attachment not found"
+            raise ApiError.form("embeds", "ATTACHMENT_NOT_FOUND", words)
     quoted = given.get("message_reference") or {}
     strict = quoted.get("fail_if_not_exists", True)
     if quoted and strict and quoted["message_id"] not in known:

@@ -332,6 +332,8 @@ class FakeSlack:
             files.append({**file, "title": asked.get("title", file["name"])})
         channel = self._writable({"channel": given.get("channel_id")})
         text = str(given.get("initial_comment") or "")
+        if text:
+            given = {k: v for k, v in given.items() if k != "blocks"}  # ignored then
         message = self._accept(channel, text, given.get("thread_ts"), None, given)
         message.files = files
         return {"files": [{"id": f["id"], "title": f["title"]} for f in files]}

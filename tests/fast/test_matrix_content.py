@@ -11,6 +11,7 @@ from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import Part
 from turnfold_adapters.channels.matrix_content import (
     CONTENT_MAX_BYTES,
+    ITSELF,
     KEY_FIELD,
     MARKER,
     TEXT_MAX_BYTES,
@@ -36,7 +37,7 @@ def made(
         key="k1",
         route=Route(channel="matrix", conversation="!r:x", **route),
     )
-    return event_for(part, marked=marked, uri="mxc://x/1", markdown=markdown)
+    return event_for(part, marked=marked, uris={ITSELF: "mxc://x/1"}, markdown=markdown)
 
 
 def received(content: Any, **more: Any) -> Inbound | None:
@@ -99,6 +100,15 @@ def test_a_marked_attempt_shows_it() -> None:
     assert html["formatted_body"] == MARKER + "<b>x</b>"
     file = made(File(data=b"1", name="a.txt", mime="text/plain"), marked=True).content
     assert (file["body"], file["filename"]) == (MARKER + "a.txt", "a.txt")
+
+
+@pytest.mark.case("V08")
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_caption_is_the_body_beside_the_name_of_the_file(marked: bool) -> None:
+    picture = File(data=b"1", name="a.png", mime="image/png", caption="the logo")
+    content = made(picture, marked=marked).content
+    words = f"{MARKER if marked else ''}the logo"
+    assert (content["body"], content["filename"]) == (words, "a.png")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_empty_payloads_are_payloads(payload: Payload) -> None:
 
 
 def test_large_payloads_are_payloads() -> None:
-    assert len(pack(File(data=b"x" * 10_000_000)).content or b"") == 10_000_000
+    assert len(pack(File(data=b"x" * 10_000_000)).contents[0]) == 10_000_000
     assert len(pack(Text("x" * 10_000_000)).head["text"]) == 10_000_000
 
 

@@ -239,6 +239,23 @@ async def test_native_content_goes_out_as_given_with_our_key(
     }
 
 
+@pytest.mark.case("V08")
+async def test_a_caption_and_the_file_of_a_native_content_are_uploaded_and_shown(
+    make_channel: MakeChannel, bot: User, room_id: str
+) -> None:
+    channel = make_channel()
+    plot = File(data=b"plot", name="week 1.png", mime="image/png", caption="the week")
+    await deliver(channel, a_part(room_id, plot))
+    image = {"msgtype": "m.image", "body": "by hand", "url": "attach://plot"}
+    files = {"plot": File(data=b"plot", name="week 1.png", mime="image/png")}
+    await deliver(channel, a_part(room_id, Native(image, files)))
+    first, second = [event["content"] for event in bot.events(room_id, bot.user_id)]
+    assert (first["body"], first["filename"]) == ("the week", "week 1.png")
+    assert second["body"] == "by hand"
+    assert first["url"].startswith("mxc://")
+    assert second["url"].startswith("mxc://")
+
+
 @pytest.mark.case("D01")
 async def test_the_largest_text_fits_however_it_is_escaped(
     make_channel: MakeChannel, alice: User, bot: User, room_id: str

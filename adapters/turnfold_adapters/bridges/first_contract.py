@@ -8,8 +8,8 @@ Such an adapter has `send_text`, and perhaps `send_media`, `send_document` and
     send_text(to, text)        send_media(to, path)     a path, or an address in the web
     send_payload(to, payload)  send_document(to, path)
 
-Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime` and `caption` each
-method is given those that it takes. Its return values: specs/bridges.md.
+Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime`, `caption` and `files`
+(paths by name) each method is given those that it takes. Its return values: specs/bridges.md.
 
 **Weaker guarantees.** Such an adapter knows no key and no look-up: every part is `blind`,
 and `attach` needs `on_unknown`. An answer without a message id counts as accepted, unless
@@ -61,6 +61,7 @@ _OPTIONAL = (
     "name",
     "mime",
     "caption",
+    "files",
 )
 _CAPTION = 1_024  # characters; the least that a platform of captions takes
 _FILES = ("media", "document")
@@ -103,8 +104,18 @@ class FirstContract:
         texts.check(limit, unit)
         self._limit, self._unit = limit, unit
         self.capabilities = Capabilities(
-            limit=limit, unit=unit, gives_ids=ids, captions=self._captions()
+            limit=limit,
+            unit=unit,
+            gives_ids=ids,
+            captions=self._captions(),
+            native_files=self._native_files(),
         )
+
+    def _native_files(self) -> bool:
+        """By `send_payload` if it takes them; without that method each is a part."""
+        if "payload" in self._methods:
+            return "files" in self._methods["payload"][1]
+        return any(how in self._methods for how in _FILES)
 
     def _captions(self) -> int:
         """Only if each way of sending a file takes one: else the words go before it."""
@@ -128,6 +139,8 @@ class FirstContract:
         if isinstance(said, str) and said:
             parts += texts.plan(Text(said), self._limit, self._unit)
         parts += [PlannedPart(payload=_only(url), kind="native") for url in media]
+        files = payload.files.values()
+        parts += [PlannedPart(payload=file, kind="file") for file in files]
         if not parts:
             problem = "it has no send_payload, and this payload no words and no files"
             raise ContractError(channel=route.channel, problem=problem)
@@ -163,8 +176,13 @@ class FirstContract:
     async def _send_native(
         self, payload: Native, route: Route, facts: dict[str, Any]
     ) -> object:
-        if "payload" in self._methods:
+        if "payload" in self._methods and not payload.files:
             return await self._call("payload", route, thawed(payload.body), facts)
+        if "payload" in self._methods:
+            with tempfile.TemporaryDirectory(prefix="turnfold-") as folder:
+                files = await asyncio.to_thread(_written, payload.files, Path(folder))
+                more = facts | {"files": files}
+                return await self._call("payload", route, thawed(payload.body), more)
         (url,) = _media(payload.body)  # as planned
         how = "media" if "media" in self._methods else "document"
         return await self._call(how, route, url, facts)
@@ -222,6 +240,15 @@ class FirstContract:
         close = getattr(self.adapter, "aclose", None)
         if callable(close):
             await close()
+
+
+def _written(files: Mapping[str, File], folder: Path) -> dict[str, str]:
+    """The paths of files, each under its own name in a folder of its own."""
+    paths = {name: folder / name / (file.name or name) for name, file in files.items()}
+    for name, path in paths.items():
+        path.parent.mkdir()
+        path.write_bytes(files[name].data or b"")
+    return {name: str(path) for name, path in paths.items()}
 
 
 # --- the methods of the adapter ---

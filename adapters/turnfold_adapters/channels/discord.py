@@ -30,7 +30,7 @@ from typing import Any, Self
 from turnfold.enums import DeliveryClass, FailureClass, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
-from turnfold.messages import File, Payload, Route, Text
+from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -44,10 +44,11 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold_adapters.channels.payloads import bytes_of
+from turnfold_adapters.channels.payloads import bytes_of, files_of
 
 OFFICIAL = "https://discord.com/api/v10"
 KEY_WINDOW_MS = 120_000
+_Upload = tuple[str, str, bytes]  # file name, type, bytes
 
 
 class DiscordChannel:
@@ -109,6 +110,7 @@ class DiscordChannel:
             limit=self._content.TEXT_LIMIT,
             unit="utf16",
             captions=self._content.CAPTION_LIMIT,
+            native_files=True,
             marks=True,
             preview_ms=1_200,  # seen: five edits in five seconds
         )
@@ -137,13 +139,26 @@ class DiscordChannel:
 
         message = self._content.message_of(part, key, attempt, self._mentions)
         params = MultipartParameters(payload=message, multipart=None, files=None)
-        if isinstance(part.payload, File):
-            try:
-                params = _form(message, part.payload, await bytes_of(part.payload))
-            except FileNotFoundError as exc:  # its bytes are gone, and stay gone
-                return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
+        try:
+            uploads = await self._uploads(part.payload)
+        except FileNotFoundError as exc:  # its bytes are gone, and stay gone
+            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
+        if uploads:
+            params = _form(message, uploads)
         where = self._content.channel_of(part.route)
         return _receipt_of(await self._http.send_message(where, params=params))
+
+    async def _uploads(self, payload: Payload) -> Sequence[_Upload]:
+        """Raises OSError."""
+        if isinstance(payload, File):
+            return [(payload.name or "file", payload.mime, await bytes_of(payload))]
+        if not isinstance(payload, Native) or not payload.files:
+            return ()
+        names, contents = self._content.file_names(payload), await files_of(payload)
+        return [
+            (names[name], payload.files[name].mime, data)
+            for name, data in contents.items()
+        ]
 
     async def edit(
         self, handle: Receipt, part: Part, key: str, attempt: Attempt
@@ -197,22 +212,19 @@ def _parts(editable: bool, key_window_ms: int, settle_ms: int) -> dict[str, Part
     return {"text": text, "file": keyed, "native": keyed}
 
 
-def _form(message: dict[str, Any], file: File, data: bytes) -> Any:
-    """The message and the file in one request: both arrive, or none."""
+def _form(message: dict[str, Any], uploads: Sequence[_Upload]) -> Any:
+    """The message and its files in one request: all arrive, or none."""
     import discord  # noqa: PLC0415  an extra
     from discord.http import MultipartParameters  # noqa: PLC0415  an extra
     from discord.utils import _to_json  # noqa: PLC0415  an extra
 
-    name = file.name or "file"
-    content: dict[str, Any] = {
-        "name": "files[0]",
-        "value": data,
-        "filename": name,
-        "content_type": file.mime,
-    }
-    words: dict[str, Any] = {"name": "payload_json", "value": _to_json(message)}
-    files = [discord.File(io.BytesIO(data), filename=name)]
-    return MultipartParameters(payload=None, multipart=[words, content], files=files)
+    fields: list[dict[str, Any]]
+    fields = [{"name": "payload_json", "value": _to_json(message)}]
+    for number, (name, mime, data) in enumerate(uploads):
+        file = {"name": f"files[{number}]", "value": data}
+        fields.append({**file, "filename": name, "content_type": mime})
+    files = [discord.File(io.BytesIO(data), filename=name) for name, _, data in uploads]
+    return MultipartParameters(payload=None, multipart=fields, files=files)
 
 
 def _receipt_of(answer: Any) -> Outcome:

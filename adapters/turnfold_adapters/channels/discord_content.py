@@ -8,16 +8,17 @@ never has fewer.
 import hashlib
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
+from pathlib import PurePath
 from typing import Any
 
 from attrs import evolve
 from discord.utils import escape_markdown
 
 from turnfold.enums import Format, PartAct
-from turnfold.messages import File, Native, Payload, Route, Text
+from turnfold.messages import File, Native, Payload, Route, Text, pointed
 from turnfold.ports.channel import Attempt, Part, PlannedPart
 from turnfold_adapters import text as texts
-from turnfold_adapters.channels.payloads import thawed
+from turnfold_adapters.channels.payloads import addressed, thawed
 from turnfold_adapters.text.clusters import MEASURES, is_blank
 from turnfold_adapters.text.cutting import FORMATTED_MOST
 from turnfold_adapters.text.html import rich_of_html
@@ -113,7 +114,7 @@ def message_of(
     """The JSON of a new message. A placeholder has no nonce: if it was deleted and is
     made anew, Discord might answer with the one that is gone."""
     payload = part.payload
-    made = thawed(payload.body) if isinstance(payload, Native) else {}
+    made = _native(payload) if isinstance(payload, Native) else {}
     if isinstance(payload, Text):
         made = content_of(payload, attempt, mentions)
     else:
@@ -126,6 +127,31 @@ def message_of(
     if isinstance(payload, File):
         made["attachments"] = [{"id": 0, "filename": payload.name or "file"}]
     return made
+
+
+def _native(payload: Native) -> dict[str, Any]:
+    """The body, which points to its files as Discord does: by file name."""
+    names = file_names(payload)
+    if not names:
+        return dict(thawed(payload.body))
+    places = {name: f"attachment://{shown}" for name, shown in names.items()}
+    made: dict[str, Any] = addressed(payload.body, places)
+    shown = [{"id": n, "filename": name} for n, name in enumerate(names.values())]
+    made.setdefault("attachments", shown)
+    return made
+
+
+def file_names(payload: Native) -> dict[str, str]:
+    """The file name on Discord for each file, in the order of the request. Embeds point
+    only to names of letters, digits, _, - and . that are not taken twice; readers
+    do not see those names."""
+    used = pointed(payload.body)
+    return {
+        name: f"{name}{PurePath(file.name).suffix}"
+        if name in used
+        else file.name or name
+        for name, file in sorted(payload.files.items())
+    }
 
 
 def _words_beside(payload: Payload, own: Any, *, marked: bool) -> dict[str, Any]:

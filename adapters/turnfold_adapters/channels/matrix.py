@@ -18,14 +18,14 @@ is sent, unless the caller allows clear text in it.
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from turnfold.enums import DeliveryClass, FailureClass, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
-from turnfold.messages import File, Payload, Route
+from turnfold.messages import File, Native, Payload, Route
 from turnfold.ports.channel import (
     Attempt,
     Capabilities,
@@ -39,13 +39,14 @@ from turnfold.ports.channel import (
 )
 from turnfold_adapters import text
 from turnfold_adapters.channels.matrix_content import (
+    ITSELF,
     MESSAGE,
     TEXT_MAX_BYTES,
     Markdown,
     event_for,
 )
 from turnfold_adapters.channels.matrix_outcomes import refused, sent
-from turnfold_adapters.channels.payloads import bytes_of
+from turnfold_adapters.channels.payloads import bytes_of, check_pointed
 
 if TYPE_CHECKING:
     from turnfold_adapters.channels.matrix_client import MatrixClient
@@ -114,12 +115,14 @@ class MatrixChannel:
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
-        """Long texts in pieces of their own format, other payloads whole."""
+        """Long texts in pieces of their own format, other payloads whole. Raises
+        InvalidInputError for a file that the content of an event does not point to."""
         del route, kind, context
+        check_pointed(payload)
         return text.plan(payload, TEXT_MAX_BYTES, "bytes")
 
-    async def prepare(self, part: Part) -> str | None:
-        """Log in, refuse an encrypted room, upload a file (its mxc address).
+    async def prepare(self, part: Part) -> dict[str, str]:
+        """Log in, refuse an encrypted room, upload files (their mxc addresses by name).
 
         Raises RefusedError, which `classify` reads as its `Rejected`, or a transport
         error. An upload is unseen until an event points to it; the server drops or
@@ -127,17 +130,20 @@ class MatrixChannel:
         """
         await self._client.ready()
         await self._refuse_encrypted(part.route.conversation)
-        if not isinstance(part.payload, File):
-            return None
-        return await self._upload(part.key, part.payload)
+        return {
+            name: await self._upload(f"{part.key}/{name}", file)
+            for name, file in _files(part.payload).items()
+        }
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """One PUT of one event. Raises transport errors; see `classify`."""
-        uri = attempt.prepared if isinstance(attempt.prepared, str) else None
-        if isinstance(part.payload, File) and not uri:
+        uris = attempt.prepared if isinstance(attempt.prepared, dict) else {}
+        if not uris.keys() >= _files(part.payload).keys():
             detail = "the file was not uploaded: prepare() comes first"
             return Rejected(failure=FailureClass.TRANSIENT, detail=detail)
-        event = event_for(part, marked=attempt.marked, uri=uri, markdown=self._markdown)
+        event = event_for(
+            part, marked=attempt.marked, uris=uris, markdown=self._markdown
+        )
         answer = await self._client.put_event(
             part.route.conversation, event.type, event.content, key
         )
@@ -210,7 +216,12 @@ def _capabilities(
     )
     parts = MappingProxyType(dict.fromkeys(("text", "file", "native"), both))
     return Capabilities(
-        parts=parts, limit=TEXT_MAX_BYTES, unit="bytes", skew_ms=skew_ms
+        parts=parts,
+        limit=TEXT_MAX_BYTES,
+        unit="bytes",
+        skew_ms=skew_ms,
+        captions=TEXT_MAX_BYTES,
+        native_files=True,
     )
 
 
@@ -226,6 +237,12 @@ def _check(
     if bool(token) == bool(password):
         problem = "give either a token or a password"
         raise InvalidInputError(field="token", problem=problem)
+
+
+def _files(payload: Payload) -> Mapping[str, File]:
+    if isinstance(payload, Native):
+        return payload.files
+    return {ITSELF: payload} if isinstance(payload, File) else {}
 
 
 async def _bytes_of(file: File) -> bytes:

@@ -4,6 +4,7 @@ message. Pure: no I/O, no nio."""
 import json
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from attrs import frozen
@@ -12,13 +13,14 @@ from turnfold.enums import Format
 from turnfold.inbound import Inbound
 from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import Part
-from turnfold_adapters.channels.payloads import thawed
+from turnfold_adapters.channels.payloads import addressed
 
 # Our key inside the content. It outlives the server's memory of transaction ids and
 # is the text that a look-up searches for.
 KEY_FIELD = "io.turnfold.part"
 MARKER = "(may be a duplicate) "
 MESSAGE = "m.room.message"
+ITSELF = ""  # the name of the only file of a file part
 
 # A whole event may have 65,536 bytes. Content may have 60,000: the rest is for what
 # the server adds (20 ancestors, signatures, room and sender names: about 3 kB).
@@ -39,15 +41,19 @@ class Event:
 
 
 def event_for(
-    part: Part, *, marked: bool, uri: str | None = None, markdown: Markdown | None
+    part: Part,
+    *,
+    marked: bool,
+    uris: Mapping[str, str] = MappingProxyType({}),
+    markdown: Markdown | None,
 ) -> Event:
-    """The event of a part. `uri` is the mxc address of an uploaded file."""
+    """The event of a part. `uris`: the mxc addresses of uploaded files, by name."""
     payload = part.payload
     if isinstance(payload, Native):
-        return _native(payload, part)
+        return _native(payload, part, uris)
     prefix = MARKER if marked else ""
     if isinstance(payload, File):
-        content = _file(payload, prefix, uri or "")
+        content = _file(payload, prefix, uris.get(ITSELF, ""))
     else:
         content = _text(payload, prefix, markdown)
     content.update(relation(part))
@@ -88,26 +94,27 @@ def _text(payload: Text, prefix: str, markdown: Markdown | None) -> dict[str, An
 
 def _file(payload: File, prefix: str, uri: str) -> dict[str, Any]:
     family = payload.mime.partition("/")[0]
-    name = printable(payload.name) or "file"
+    name, caption = printable(payload.name) or "file", printable(payload.caption)
     info: dict[str, Any] = {"mimetype": payload.mime}
     if payload.data is not None:
         info["size"] = len(payload.data)
     content = {
         "msgtype": f"m.{family}" if family in _FAMILIES else "m.file",
-        "body": prefix + name,
+        "body": prefix + (caption or name),
         "url": uri,
         "info": info,
     }
     # A body that differs from the file name is a caption (spec since v1.10).
-    return {**content, "filename": name} if prefix else content
+    return {**content, "filename": name} if prefix or caption else content
 
 
-def _native(payload: Native, part: Part) -> Event:
+def _native(payload: Native, part: Part, uris: Mapping[str, str]) -> Event:
     """As given, plus our key, plus thread and reply unless it relates by itself.
 
     Either the content alone (an `m.room.message`) or `{"type": ..., "content": ...}`.
+    `"attach://<name>"` becomes the address of that file.
     """
-    body = thawed(payload.body)
+    body = addressed(payload.body, uris)
     kind, content = body.get("type"), body.get("content")
     if not (isinstance(kind, str) and isinstance(content, dict)):
         kind, content = MESSAGE, body

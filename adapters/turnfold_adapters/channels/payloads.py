@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from turnfold.messages import File
+from turnfold.errors import InvalidInputError
+from turnfold.messages import ATTACHED, File, Native, Payload, pointed
 
 
 async def bytes_of(file: File) -> bytes:
@@ -23,3 +24,30 @@ def thawed(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [thawed(item) for item in value]
     return value
+
+
+async def files_of(native: Native) -> dict[str, bytes]:
+    """The bytes of the files of a native payload, by name. Raises OSError."""
+    return {name: await bytes_of(file) for name, file in sorted(native.files.items())}
+
+
+def addressed(value: Any, addresses: Mapping[str, str]) -> Any:
+    """A native body that points to its files as the platform does."""
+    if isinstance(value, str) and value.startswith(ATTACHED):
+        return addresses.get(value.removeprefix(ATTACHED), value)
+    if isinstance(value, Mapping):
+        return {key: addressed(item, addresses) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [addressed(item, addresses) for item in value]
+    return value
+
+
+def check_pointed(payload: Payload) -> None:
+    """For a platform that shows a file only where the body points to it. Raises
+    InvalidInputError."""
+    if not isinstance(payload, Native) or not payload.files:
+        return
+    unseen = sorted(set(payload.files) - pointed(payload.body))
+    if unseen:
+        problem = f'the body does not point to {unseen} by "{ATTACHED}<name>"'
+        raise InvalidInputError(field="files", problem=problem)

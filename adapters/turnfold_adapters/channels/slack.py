@@ -101,6 +101,9 @@ class SlackChannel:
             limit=self._m.content.TEXT_LIMIT,
             unit="utf16",
             prepares=("file",),
+            captions=self._m.content.TEXT_LIMIT
+            // 5,  # with an escape for each character
+            native_files=True,
             skew_ms=skew_ms,
             marks=True,
             preview_ms=preview_ms,
@@ -119,8 +122,10 @@ class SlackChannel:
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
-        """Texts of at most 3979 UTF-16 units on the wire, other payloads whole."""
+        """Texts of at most 3979 UTF-16 units on the wire, other payloads whole. Raises
+        InvalidInputError for a native message with files that Slack cannot show."""
         del route, kind, context
+        self._m.content.check(payload)
         planned: Sequence[PlannedPart] = self._m.content.plan(payload)
         return planned
 
@@ -128,7 +133,9 @@ class SlackChannel:
         """Upload a file. Nobody sees it until `send` shares it. Its id. Raises
         RefusedError, which `classify` reads."""
         assert isinstance(part.payload, File)  # noqa: S101  only files are prepared
-        file = part.payload
+        return await self._upload(part.payload, part.key)
+
+    async def _upload(self, file: File, key: str) -> str:
         try:
             data = await bytes_of(file)
         except OSError as exc:  # its bytes are gone, and stay gone
@@ -137,7 +144,7 @@ class SlackChannel:
             )
             raise self._m.errors.invisible(failure, "read") from exc
         given = {
-            "filename": self._m.content.file_name(file, part.key),
+            "filename": self._m.content.file_name(file, key),
             "length": len(data),
         }
         place = await self._client.ask("files.getUploadURLExternal", given)
@@ -148,7 +155,11 @@ class SlackChannel:
         """One call of a method that sends."""
         content = self._m.content
         if isinstance(part.payload, File):
-            return await self._share(part, attempt)
+            shared = [{"id": attempt.prepared, "title": part.payload.name or "file"}]
+            words = content.comment(part.payload.caption, marked=attempt.marked)
+            return await self._share(part, shared, words)
+        if isinstance(part.payload, Native) and part.payload.files:
+            return await self._share_native(part, part.payload, attempt)
         if isinstance(part.payload, Native):
             method, given = content.native_call(
                 part.payload,
@@ -230,17 +241,28 @@ class SlackChannel:
     def _names(self) -> Any:
         return self._m.inbound.Names(channel=self._name, account=self._account)
 
-    async def _share(self, part: Part, attempt: Attempt) -> Outcome:
-        assert isinstance(part.payload, File)  # noqa: S101  narrowed by the caller
-        content = self._m.content
-        place = content.where(part, reply_in_thread=self._in_thread)
+    async def _share_native(
+        self, part: Part, native: Native, attempt: Attempt
+    ) -> Outcome:
+        """The uploads come first and are seen by nobody; one call shares them all."""
+        files = sorted(native.files.items())
+        shared = [
+            {"id": await self._upload(file, part.key), "title": file.name or name}
+            for name, file in files
+        ]
+        words = self._m.content.beside_files(native, marked=attempt.marked)
+        return await self._share(part, shared, words)
+
+    async def _share(
+        self, part: Part, shared: Sequence[Mapping[str, Any]], words: Mapping[str, Any]
+    ) -> Outcome:
+        place = self._m.content.where(part, reply_in_thread=self._in_thread)
         given = {
             "channel_id": place.pop("channel"),
             **place,
-            "files": [{"id": attempt.prepared, "title": part.payload.name or "file"}],
+            "files": [*shared],
+            **words,
         }
-        if attempt.marked:
-            given["initial_comment"] = content.MARKER.strip()
         return await self._sent(part, "files.completeUploadExternal", given)
 
     async def _sent(self, part: Part, method: str, given: Mapping[str, Any]) -> Outcome:

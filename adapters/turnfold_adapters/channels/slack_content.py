@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from turnfold.messages import File, Native, Payload, Text
+from turnfold.errors import InvalidInputError
+from turnfold.messages import File, Native, Payload, Text, pointed
 from turnfold.ports.channel import Part, PlannedPart
 from turnfold_adapters.channels.payloads import thawed
 from turnfold_adapters.channels.slack_mrkdwn import escaped, mrkdwn, overhead
@@ -109,6 +110,40 @@ def native_call(
     if marked:
         _mark(body)
     return method, body
+
+
+_BESIDE_FILES = frozenset({"text", "blocks"})
+
+
+def check(payload: Payload) -> None:
+    """Slack shares files with a text or with blocks, and blocks cannot point to a file
+    of the same message. Raises InvalidInputError."""
+    if not isinstance(payload, Native) or not payload.files:
+        return
+    odd = sorted(set(payload.body) - _BESIDE_FILES)
+    if odd or len(payload.body) > 1:
+        problem = f"beside files Slack takes text or blocks, not {odd or 'both'}"
+        raise InvalidInputError(field="body", problem=problem)
+    if pointed(payload.body):
+        problem = "blocks cannot point to a file of the same message"
+        raise InvalidInputError(field="body", problem=problem)
+
+
+def beside_files(payload: Native, *, marked: bool) -> dict[str, Any]:
+    """The words of a native message whose files are shared. Slack ignores blocks beside
+    a comment."""
+    body = thawed(payload.body)
+    if marked:
+        _mark(body)
+        body = body or {"text": MARKER.strip()}
+    names = {"text": "initial_comment", "blocks": "blocks"}
+    return {names[name]: value for name, value in body.items()}
+
+
+def comment(caption: str, *, marked: bool) -> dict[str, str]:
+    """The words of a file."""
+    words = f"{MARKER if marked else ''}{escaped(caption)}".strip()
+    return {"initial_comment": words} if words else {}
 
 
 def _mark(body: dict[str, Any]) -> None:

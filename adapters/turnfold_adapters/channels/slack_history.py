@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from turnfold.messages import File, Native, Text
+from turnfold.messages import Native, Text, files_of
 from turnfold.ports.channel import (
     Absent,
     CannotTell,
@@ -138,7 +138,7 @@ def _is_own(message: Message, who: Identity) -> bool:
 def _carries(message: Message, part: Part) -> bool:
     if not isinstance(message.get("ts"), str):
         return False
-    if isinstance(part.payload, File):
+    if files_of(part.payload):
         return _file_of(message, part) is not None
     return _key_of(message) == part.key
 
@@ -183,7 +183,7 @@ def _unnamed_twin(message: Message, part: Part, since_ms: int) -> bool:
     """The words of the part in a message of ours that has no key at all: has Slack
     dropped the metadata?"""
     named = {KEY_FIELD, PLACEHOLDER_FIELD} & _said_by(message).keys()
-    if isinstance(part.payload, File) or named:
+    if files_of(part.payload) or named:
         return False
     words = part.payload.body.get("text") if isinstance(part.payload, Native) else None
     if isinstance(part.payload, Text):

@@ -31,6 +31,7 @@ from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind, PartAct
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
 from turnfold.messages import File, Native, Payload, Route, Text
+from turnfold.messages import files_of as uploads_of
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -44,7 +45,7 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold_adapters.channels.payloads import bytes_of
+from turnfold_adapters.channels.payloads import bytes_of, files_of
 
 if TYPE_CHECKING:
     from telegram import Bot
@@ -113,6 +114,7 @@ class TelegramChannel:
             limit=self._content.TEXT_LIMIT,
             unit="utf16",
             captions=self._content.CAPTION_LIMIT,
+            native_files=True,
             marks=True,
         )
 
@@ -140,10 +142,7 @@ class TelegramChannel:
         if isinstance(part.payload, File):
             return await self._send_file(part, attempt, without)
         if isinstance(part.payload, Native):
-            method, given = self._content.native_call(
-                part.payload, part, marked=attempt.marked, without=without
-            )
-            return await self._outcome(part, method, given)
+            return await self._send_native(part, attempt, without)
         text = part.payload
         if attempt.act is PartAct.PLACEHOLDER:
             text = Text(text.text)
@@ -201,6 +200,30 @@ class TelegramChannel:
         entities = {"entities": list(words.entities)} if words.entities else {}
         return {"text": words.text, **entities}
 
+    async def _send_native(
+        self, part: Part, attempt: Attempt, without: frozenset[str]
+    ) -> Outcome:
+        assert isinstance(part.payload, Native)  # noqa: S101  narrowed by the caller
+        method, given = self._content.native_call(
+            part.payload, part, marked=attempt.marked, without=without
+        )
+        if part.payload.files:
+            try:
+                files = await self._uploads(part.payload)
+            except OSError as exc:  # its bytes are gone, and stay gone
+                return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
+            given = self._content.with_files(given, files)
+        return await self._outcome(part, method, _with_albums(given))
+
+    async def _uploads(self, native: Native) -> dict[str, Any]:
+        from telegram import InputFile  # noqa: PLC0415  an extra
+
+        contents = await files_of(native)
+        return {
+            name: InputFile(data, filename=native.files[name].name or name)
+            for name, data in contents.items()
+        }
+
     async def _send_file(
         self, part: Part, attempt: Attempt, without: frozenset[str]
     ) -> Outcome:
@@ -232,7 +255,7 @@ class TelegramChannel:
         """One call, and what its answer says about the part."""
         from telegram.error import TelegramError  # noqa: PLC0415  an extra
 
-        wait_s = self._upload_s if part.kind == "file" else self._request_s
+        wait_s = self._upload_s if uploads_of(part.payload) else self._request_s
         try:
             answer = await self._call(method, given, wait_s)
         except TelegramError as exc:
@@ -268,6 +291,24 @@ class TelegramChannel:
             read_timeout=wait_s,
             write_timeout=wait_s,
         )
+
+
+def _with_albums(given: dict[str, Any]) -> dict[str, Any]:
+    """The library wants objects of its own for the pictures of an album."""
+    from telegram import InputMedia  # noqa: PLC0415  an extra
+
+    album = given.get("media")
+    if not isinstance(album, list) or not all(isinstance(one, dict) for one in album):
+        return given
+    shown = [
+        InputMedia(
+            one.get("type", ""),
+            one.get("media", ""),
+            api_kwargs={k: v for k, v in one.items() if k not in ("type", "media")},
+        )
+        for one in album
+    ]
+    return {**given, "media": shown}
 
 
 def _receipt_of(answer: Any, edited: Receipt | None) -> Outcome:

@@ -8,12 +8,12 @@ entities in a message are ignored (seen, not documented), so a text is cut befor
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from turnfold.messages import Native, Payload, Text
+from turnfold.messages import ATTACHED, Native, Payload, Text, pointed
 from turnfold.ports.channel import Part, PlannedPart
 from turnfold_adapters.channels.payloads import thawed
 from turnfold_adapters.text import chats
@@ -164,6 +164,22 @@ def native_call(
     if marked:
         _mark(body)
     return method, {**where(part, without), **body}
+
+
+def with_files(given: dict[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """The uploads of a native call. A parameter that points to a file becomes that file;
+    one that is pointed to from inside of a parameter keeps its own name; all others are
+    parameters by their names."""
+    whole = {key: name for key, value in given.items() if (name := _points_to(value))}
+    inside = pointed([value for key, value in given.items() if key not in whole])
+    apart = [name for name in files if name in inside or name not in whole.values()]
+    found = {key: files[name] for key, name in whole.items()}
+    return {**given, **found, **{name: files[name] for name in apart}}
+
+
+def _points_to(value: object) -> str:
+    is_one = isinstance(value, str) and value.startswith(ATTACHED)
+    return str(value).removeprefix(ATTACHED) if is_one else ""
 
 
 def _mark(body: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.messages import File, Payload, Route
+from turnfold.messages import Payload, Route, files_of
 from turnfold.ports.channel import (
     KINDS,
     Absent,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 
 # An answer is an id and a few flags; more than this is not ours to keep in memory.
+CAPTION_MOST = 1 << 20  # characters; the receiver may bound them, too
 REPLY_BYTES = 256 * 1024
 
 
@@ -125,6 +126,8 @@ class WebhookChannel:
             limit=limit,
             gives_ids=gives_ids,
             marks=True,
+            captions=CAPTION_MOST,
+            native_files=True,
         )
         self._owned = client is None
         self._client = client or self._own_client(connect_timeout_ms, reuse=offered)
@@ -239,7 +242,7 @@ class WebhookChannel:
         await self.aclose()
 
     async def _body(self, part: Part, key: str, attempt: Attempt) -> bytes:
-        if isinstance(part.payload, File):  # reading and base64 would block the loop
+        if files_of(part.payload):  # reading and base64 would block the loop
             return await asyncio.to_thread(
                 webhook_wire.request_body, part, key, attempt
             )

@@ -9,7 +9,9 @@ on every attempt of a part unless the attempt is marked, so that a receiver that
      "index": int from 0, "count": int,
      "text": str, "format": "plain" | "markdown" | "html"      (kind "text")
      "file": {"name": str, "mime": str, "data": base64 text}   (kind "file")
+     "caption": str                                            (a file that has one)
      "native": object                                          (kind "native")
+     "files": {name: as "file"}                                (its files, if it has any)
      "duplicate": true}                                        (only when marked)
 
 The answer of the receiver is a status and, in the 2xx range, a JSON object with `id`
@@ -144,9 +146,11 @@ def _content(payload: Text | File | Native) -> dict[str, Any]:
         case Text():
             return {"text": payload.text, "format": payload.format.value}
         case File():
-            return {"file": _file(payload)}
+            caption = {"caption": payload.caption} if payload.caption else {}
+            return {"file": _file(payload), **caption}
         case Native():
-            return {"native": payload.body}
+            files = {name: _file(file) for name, file in payload.files.items()}
+            return {"native": payload.body, **({"files": files} if files else {})}
 
 
 def _file(payload: File) -> dict[str, str]:

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class PieceData:
-    """A packed payload. `content`: the number of the body that holds a file."""
+    """A packed payload. `contents`: the numbers of the bodies that hold its files."""
 
     kind: str
     head: Mapping[str, Any]
-    content: int | None
+    contents: tuple[int, ...]
 
 
 @frozen(kw_only=True)

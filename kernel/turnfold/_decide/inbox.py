@@ -134,13 +134,13 @@ def _pieces(
     packed: Sequence[EncodedPayload],
 ) -> tuple[tuple[PieceData, ...], tuple[bytes, ...]]:
     """Payloads as data, and the contents of the files among them."""
-    contents = tuple([p.content for p in packed if p.content is not None])
+    contents = tuple([content for p in packed for content in p.contents])
     number = iter(range(len(contents)))
     pieces = [
         PieceData(
             kind=p.kind,
             head=p.head,
-            content=None if p.content is None else next(number),
+            contents=tuple([next(number) for _ in p.contents]),
         )
         for p in packed
     ]
@@ -319,9 +319,9 @@ def _waited(draft: UnitOfWork, command: Command) -> int:
 
 
 def _packed(piece: PieceData, bodies: tuple[bytes, ...]) -> EncodedPayload:
-    content = None if piece.content is None else bodies[piece.content]
+    contents = tuple([bodies[number] for number in piece.contents])
     return EncodedPayload(
-        piece.kind, piece.head, (canonical.dumps(piece.head), content)
+        piece.kind, piece.head, (canonical.dumps(piece.head), contents)
     )
 
 

@@ -10,10 +10,10 @@ from turnfold._decide import rules
 from turnfold._decide.plan import Plan, PlanPart
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
-from turnfold._log import bodies, canonical
+from turnfold._log import bodies
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
-from turnfold._log.bodies import EncodedPayload, pack
+from turnfold._log.bodies import EncodedPayload, naming, pack
 from turnfold._log.ids import GATE, gates_of, outbound_key, reply_entry
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
@@ -30,7 +30,7 @@ from turnfold.enums import (
 from turnfold.errors import BackPressureError
 from turnfold.messages import Route, Text
 
-_Identity = tuple[bytes, bytes | None]
+_Identity = tuple[bytes, tuple[bytes, ...]]
 
 
 class Intent(Struct, kw_only=True):
@@ -54,11 +54,11 @@ class Intent(Struct, kw_only=True):
 
 def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
     """Put a packed payload beside the log; the text that names it in its stream."""
-    encoded, content = packed.identity
-    if content is None:
+    encoded, contents = packed.identity
+    if not contents:
         return draft.body(stream, encoded, packed.origin)
-    head = {**packed.head, "content": draft.body(stream, content)}
-    return draft.body(stream, canonical.dumps(head))
+    names = [draft.body(stream, content) for content in contents]
+    return draft.body(stream, naming(packed, names))
 
 
 def store_payloads(

@@ -17,6 +17,7 @@ from turnfold.enums import BlindPolicy, Kind
 from turnfold.errors import ContractError, InvalidInputError
 from turnfold.messages import (
     File,
+    Native,
     Payload,
     Route,
     Text,
@@ -71,6 +72,7 @@ def make_plan(
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
     for payload in _captions_apart(payloads, capabilities):
+        _check_files(payload, capabilities)
         if planner is None:
             pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
         else:
@@ -85,6 +87,14 @@ def make_plan(
             said = policies.get(piece.kind)
             parts.append(_part(piece.kind, made, capabilities, entry, len(parts), said))
     return Plan(tuple(parts), capabilities.gives_ids, capabilities.marks)
+
+
+def _check_files(payload: Payload, capabilities: Capabilities) -> None:
+    """Files that the channel would leave out are refused, not lost."""
+    files = payload.files if type(payload) is Native else ()
+    if files and not capabilities.native_files:
+        problem = "this channel sends no files in a Native"
+        raise InvalidInputError(field="payload", problem=problem)
 
 
 def _captions_apart(

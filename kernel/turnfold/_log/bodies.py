@@ -1,15 +1,16 @@
 """Payloads to stored bytes and back.
 
-A payload's body is canonical JSON; the content of a file is a body of its own, named
+A payload's body is canonical JSON; the content of each file is a body of its own, named
 in it by digest, so that the queue owns a copy and the file on disk may vanish.
 """
 
 import mimetypes
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
 from turnfold._log import canonical
 from turnfold._log import events as t
@@ -17,21 +18,22 @@ from turnfold._log import outbox_events as o
 from turnfold._log.events import Event
 from turnfold.enums import Format
 from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
-from turnfold.messages import File, Native, Payload, Text
+from turnfold.messages import File, Native, Payload, Text, files_of
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _OCTETS = "application/octet-stream"
+_ATTACHED = "attached"  # sorts before "body", so that the bytes begin with it (NATIVE)
 _write = msgspec.json.Encoder(order="sorted").encode
 
 
 class EncodedPayload(msgspec.Struct):
-    """A payload ready to be stored. `encoded` is its head in canonical JSON, `content`
-    the content of a file. Both together are the same for the same payload: what an
-    entry and its parts share a body by."""
+    """A payload ready to be stored. `encoded` is its head in canonical JSON, `contents`
+    the contents of its files, in the order of their names. Both together are the same
+    for the same payload: what an entry and its parts share a body by."""
 
     kind: str  # "text", "file" or "native"
     head: Mapping[str, Any]
-    identity: tuple[bytes, bytes | None]
+    identity: tuple[bytes, tuple[bytes, ...]]
     origin: Payload | None = None  # if unchanging
 
     @property
@@ -39,7 +41,7 @@ class EncodedPayload(msgspec.Struct):
         return self.identity[0]
 
     @property
-    def content(self) -> bytes | None:
+    def contents(self) -> tuple[bytes, ...]:
         return self.identity[1]
 
 
@@ -49,25 +51,67 @@ def pack(payload: Payload) -> EncodedPayload:
         case Text():
             head = {"format": payload.format, "text": payload.text, "type": "text"}
             # The same bytes as canonical.dumps makes, in an eighth of the time.
-            return EncodedPayload("text", head, (_write(head), None), payload)
+            return EncodedPayload("text", head, (_write(head), ()), payload)
         case Native():
-            head = {"type": "native", "body": _thaw(payload.body)}
-            return EncodedPayload("native", head, (canonical.dumps(head), None))
+            return _pack_native(payload)
         case File():
             return _pack_file(payload)
 
 
+def _pack_native(payload: Native) -> EncodedPayload:
+    head = {"type": "native", "body": _thaw(payload.body)}
+    files = [(name, _facts(file)) for name, file in sorted(payload.files.items())]
+    if files:
+        head[_ATTACHED] = {name: facts for name, (facts, _) in files}
+    contents = tuple([content for _, (_, content) in files])
+    return EncodedPayload("native", head, (canonical.dumps(head), contents))
+
+
 def _pack_file(payload: File) -> EncodedPayload:
-    path = Path(payload.path) if payload.path is not None else None
-    name = payload.name or (path.name if path else "file")
-    content = payload.data if payload.data is not None else _read(path)
-    mime = payload.mime
-    if mime == _OCTETS:
-        mime = mimetypes.guess_type(name)[0] or _OCTETS
-    head = {"type": "file", "name": name, "mime": mime}
+    facts, content = _facts(payload)
+    head = {"type": "file", **facts}
     if payload.caption:
         head["text"] = payload.caption  # `content` stays the first key (FILE)
-    return EncodedPayload("file", head, (canonical.dumps(head), content))
+    return EncodedPayload("file", head, (canonical.dumps(head), (content,)))
+
+
+def _facts(file: File) -> tuple[dict[str, str], bytes]:
+    """The name and type of a file, and its bytes."""
+    path = Path(file.path) if file.path is not None else None
+    name = file.name or (path.name if path else "file")
+    content = file.data if file.data is not None else _read(path)
+    mime = file.mime
+    if mime == _OCTETS:
+        mime = mimetypes.guess_type(name)[0] or _OCTETS
+    return {"name": name, "mime": mime}, content
+
+
+def by_path(payload: Payload) -> bool:
+    """Are there files whose contents are not in hand?"""
+    return any(file.path is not None for file in files_of(payload))
+
+
+def held(payload: Payload) -> Payload:
+    """The same with its files' contents in hand. Raises InvalidInputError."""
+    match payload:
+        case File(path=str() | Path()):
+            facts, content = _facts(payload)
+            return evolve(payload, path=None, data=content, **facts)
+        case Native(files=files) if files:
+            kept = {name: held(file) for name, file in files.items()}
+            return evolve(payload, files=kept)
+        case _:
+            return payload
+
+
+def naming(packed: EncodedPayload, names: Sequence[str]) -> bytes:
+    """The stored bytes of a payload with files. `names`: of the bodies that hold the
+    contents."""
+    if packed.kind == "file":
+        return canonical.dumps({**packed.head, "content": names[0]})
+    files = zip(packed.head[_ATTACHED].items(), names, strict=True)
+    attached = {name: {**facts, "content": ref} for (name, facts), ref in files}
+    return canonical.dumps({**packed.head, _ATTACHED: attached})
 
 
 def _read(path: Path | None) -> bytes:
@@ -87,31 +131,38 @@ def _thaw(value: Any) -> Any:
 
 def same(packed: EncodedPayload, digest: str, body: Callable[[str], bytes]) -> bool:
     """True if a stored body holds just this payload. `body` reads a stored one."""
-    stored = canonical.loads(body(digest))
-    content = stored.pop("content", None)
-    if stored != dict(packed.head) or (content is None) != (packed.content is None):
+    data = body(digest)
+    names = contents_in(data)
+    if len(names) != len(packed.contents):
         return False
-    return content is None or body(content) == packed.content
+    if data != (naming(packed, names) if names else packed.encoded):
+        return False
+    pairs = zip(names, packed.contents, strict=True)
+    return all(body(name) == content for name, content in pairs)
 
 
 def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
     """The payload in stored bytes; `body` fetches a file's content by digest."""
-    match canonical.loads(data):
+    value: Any = canonical.loads(data)
+    match value:
         case {"type": "text", "text": str(text), "format": str(form)}:
             return Text(text, format=Format(form))
         case {"type": "native", "body": dict(native)}:
-            return Native(native)
-        case {
-            "type": "file",
-            "name": str(name),
-            "mime": str(mime),
-            "content": str(digest),
-            **more,
-        }:
+            attached = value.get(_ATTACHED, {}).items()
+            return Native(native, {name: _file(one, body) for name, one in attached})
+        case {"type": "file"}:
+            return _file(value, body)
+        case _:
+            raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+def _file(facts: Mapping[str, Any], body: Callable[[str], bytes]) -> File:
+    match facts:
+        case {"name": str(name), "mime": str(mime), "content": str(digest), **more}:
             caption = str(more.get("text", ""))
             return File(data=body(digest), name=name, mime=mime, caption=caption)
         case _:
-            raise InvalidInputError(field="body", problem="not a stored payload")
+            raise InvalidInputError(field="body", problem="not a stored file")
 
 
 async def fetch_payload(
@@ -122,8 +173,7 @@ async def fetch_payload(
     Raises the errors of `read`, and InvalidInputError for bytes that are no payload.
     """
     data = await read(stream, ref)
-    content = content_in(data)
-    stored = {} if content is None else {content: await read(stream, content)}
+    stored = {name: await read(stream, name) for name in contents_in(data)}
     return unpack(data, stored.__getitem__)
 
 
@@ -131,6 +181,7 @@ async def fetch_payload(
 
 
 FILE = b'{"content":'  # how the payload of a file begins
+NATIVE = b'{"attached":'  # and that of a native one with files
 PAYLOADS = (
     o.Queued,
     o.Planned,
@@ -208,23 +259,28 @@ def digests_of(event: Event) -> Iterator[str]:
                     yield text
 
 
-def content_of(event: Event, data: bytes) -> str | None:
-    """The body that holds the content of a file, where this one is a file's payload.
+def contents_of(event: Event, data: bytes) -> tuple[str, ...]:
+    """The bodies that hold the contents of files, where this one is a payload with files.
     Only an entry's payload is one: a body from a message or a handler may look like one,
     and name a body that is not its own."""
-    return content_in(data) if isinstance(event, PAYLOADS) else None
+    return contents_in(data) if isinstance(event, PAYLOADS) else ()
 
 
-def content_in(data: bytes) -> str | None:
-    """The name of the body that holds a file's content, in the bytes of its payload;
-    None for another payload."""
-    if not data.startswith(FILE):
-        return None
+def contents_in(data: bytes) -> tuple[str, ...]:
+    """The names of the bodies that hold the contents of files, in the bytes of their
+    payload; none for another payload."""
+    if not data.startswith((FILE, NATIVE)):
+        return ()
     try:
         value = canonical.loads(data)
     except InvalidInputError:
-        return None
-    return value["content"] if isinstance(value["content"], str) else None
+        return ()
+    attached = value.get(_ATTACHED, {"": value})
+    files = (
+        [f for _, f in sorted(attached.items())] if isinstance(attached, dict) else []
+    )
+    names = [f.get("content") for f in files if isinstance(f, dict)]
+    return tuple([name for name in names if isinstance(name, str)])
 
 
 def left_of(events: Iterable[Event], stored: Callable[[str], bytes]) -> list[str]:
@@ -239,7 +295,5 @@ def left_of(events: Iterable[Event], stored: Callable[[str], bytes]) -> list[str
             except DamagedError:
                 data = b""  # no longer readable, but there
             found[digest] = None
-            content = content_of(event, data)
-            if content is not None:
-                found[content] = None
+            found |= dict.fromkeys(contents_of(event, data))
     return list(found)

@@ -31,7 +31,7 @@ from turnfold._runtime.calls import (
 from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, Kind
-from turnfold.errors import ContractError, TurnfoldError
+from turnfold.errors import ContractError, InvalidInputError, TurnfoldError
 from turnfold.messages import Payload, Route, identifier_problem
 from turnfold.ports.channel import (
     Absent,
@@ -320,7 +320,8 @@ class AttachedChannel:
         entry: str,
         packed: Sequence[EncodedPayload] = (),
     ) -> Plan:
-        """Raises ContractError, whatever the adapter's plan raises."""
+        """Raises ContractError, whatever the adapter's plan raises, but for an
+        InvalidInputError: so a plan refuses a payload."""
         offers = self.capabilities
         arguments = (self._planner, offers, payloads, route, kind, entry, packed)
         end = answered(make_plan, *arguments, self.policies)
@@ -333,6 +334,8 @@ class AttachedChannel:
 
     def _planned(self, *arguments: Any) -> Any:
         end = answered(self.channel.plan, *arguments)  # type: ignore[attr-defined]
+        if isinstance(end.error, InvalidInputError):  # refused, and no bug
+            raise end.error
         if end.error is not None:
             raise self._no_plan(end.error) from end.error
         return end.value

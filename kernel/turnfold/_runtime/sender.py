@@ -26,7 +26,7 @@ from turnfold._state.entry_fold import SHUTDOWN
 from turnfold.clock import Clock
 from turnfold.enums import FailureClass, PartAct, Phase
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
-from turnfold.messages import File, Payload, Route, Text
+from turnfold.messages import Payload, Route, Text, files_of
 from turnfold.ports.channel import (
     Accepted,
     Attempt,
@@ -263,9 +263,10 @@ class Sender:
         )
 
     def _deadline_ms(self, part: Part) -> int:
-        """Longer for a file, by its size."""
-        data = part.payload.data if isinstance(part.payload, File) else None
-        size = 0 if data is None else len(data)
+        """Longer for files, by their size."""
+        if type(part.payload) is Text:
+            return self._settings.attempt_deadline_ms
+        size = sum(len(file.data or b"") for file in files_of(part.payload))
         return self._settings.attempt_deadline_ms + size // _BYTES_MS
 
     def _outcome(

@@ -21,7 +21,7 @@ from turnfold._decide import busy as busy_lane
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.schedule import LIVE_KIND
-from turnfold._log.bodies import pack
+from turnfold._log.bodies import by_path, held, pack
 from turnfold._log.ids import (
     ENTRY,
     TURN,
@@ -55,7 +55,6 @@ from turnfold.errors import (
 from turnfold.inbound import Unreadable
 from turnfold.inspect.lookup import resolve as named
 from turnfold.messages import (
-    File,
     Payload,
     Route,
     Text,
@@ -259,15 +258,15 @@ class Commands(Stopping):
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
         kind = check_enum("kind", kind, Kind)
-        held: list[Payload] = []
+        ready: list[Payload] = []
         for payload in payloads:
             plain = Text(payload) if isinstance(payload, str) else payload
-            held.append(plain if type(plain) is Text else await _held(plain))
+            ready.append(plain if type(plain) is Text else await _held(plain))
         desk = self._desks.get((route.channel, route.account))
         if desk is None and self.working:
             self._missing.channel(route.channel, route.account)
-        packed = tuple(map(pack, held))
-        plan = desk.plan(held, route, kind, entry, packed) if desk else None
+        packed = tuple(map(pack, ready))
+        plan = desk.plan(ready, route, kind, entry, packed) if desk else None
         return Intent(
             entry=entry,
             route=route,
@@ -436,18 +435,8 @@ def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolic
 
 
 async def _held(payload: Payload) -> Payload:
-    """A file's content in hand: from here on the queue owns a copy."""
-    if isinstance(payload, File) and payload.data is None and payload.path is not None:
-        packed = await asyncio.to_thread(pack, payload)
-        head = packed.head
-        return evolve(
-            payload,
-            path=None,
-            data=packed.content,
-            name=head["name"],
-            mime=head["mime"],
-        )
+    """Files' contents in hand: from here on the queue owns a copy."""
     if not isinstance(payload, Payload):
         problem = f"expected Text, File or Native, got {type(payload).__name__}"
         raise InvalidInputError(field="payloads", problem=problem)
-    return payload
+    return await asyncio.to_thread(held, payload) if by_path(payload) else payload

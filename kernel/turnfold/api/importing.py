@@ -18,7 +18,7 @@ from turnfold._decide import importing, inbox
 from turnfold._decide.importing import Foreign
 from turnfold._log import bodies
 from turnfold._log import outbox_events as o
-from turnfold._log.bodies import content_in, pack, place_of
+from turnfold._log.bodies import contents_in, pack, place_of
 from turnfold._log.codec import decode
 from turnfold._log.ids import ENTRY, outbound_key
 from turnfold.api.client import PATIENCE_S
@@ -271,8 +271,8 @@ async def _bodies(
 ) -> dict[BodyRef, Body]:
     """The bodies that an event names, and the contents of files that those name."""
     found = await _fetched(store, {place_of(stream, ref) for ref in refs})
-    inner = [content_in(body.data) for body in found.values()]
-    places = {place_of(stream, ref) for ref in inner if ref is not None}
+    inner = [ref for body in found.values() for ref in contents_in(body.data)]
+    places = {place_of(stream, ref) for ref in inner}
     return found | (await _fetched(store, places) if places else {})
 
 

@@ -18,7 +18,7 @@ from turnfold._log import outbox_events as o
 from turnfold._log.bodies import (
     PAYLOADS,
     body_ref,
-    content_in,
+    contents_in,
     digests_of,
     place_of,
 )
@@ -292,10 +292,10 @@ class Bodies:
         return {*self._kept, *contents.values(), *missing, *self._facts.redacted}
 
     def _content(self, body: Body, contents: dict[int, str]) -> None:
-        ref = content_in(body.data)
-        mark = hash((body.stream, ref))
-        if ref is not None and self._unnamed.pop(mark, None) is None:
-            contents[mark] = body.stream
+        for ref in contents_in(body.data):
+            mark = hash((body.stream, ref))
+            if self._unnamed.pop(mark, None) is None:
+                contents[mark] = body.stream
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
         records = (await self._store.fetch(Wanted(streams=streams))).streams
@@ -349,8 +349,7 @@ class _Named:
         """The contents of files, which only the files' payloads name."""
         for place, (_, position) in self.payloads.items():
             body = found[place]
-            ref = None if body is None else content_in(body.data)
-            if ref is not None:
+            for ref in () if body is None else contents_in(body.data):
                 self._name(self.contents, ref, position)
 
     def wrong(self, found: _Bodies, kept: Sequence[int]) -> Iterator[Wrong]:

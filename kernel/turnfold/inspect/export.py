@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from turnfold._log import canonical
-from turnfold._log.bodies import PAYLOADS, content_in, digests_of, place_of
+from turnfold._log.bodies import PAYLOADS, contents_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
@@ -80,8 +80,7 @@ def _contents(
     contents = []
     for place, payload in named.items():
         body = found[place] if payload else None
-        ref = None if body is None else content_in(body.data)
-        if ref is not None:
+        for ref in () if body is None else contents_in(body.data):
             with suppress(InvalidInputError):
                 contents.append(place_of(place[0], ref))
     return contents

@@ -151,7 +151,8 @@ class Capabilities:
     the text that stands for a part of class editable until its first edit. `preview_ms`:
     the least time between two previews of a live reply. `captions`: how many `unit`s the
     caption of a file may have; 0: the channel does not send captions, and the kernel puts
-    a text before the file.
+    a text before the file. `native_files`: the channel sends the files of a `Native`;
+    without it such a payload is refused.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -167,6 +168,7 @@ class Capabilities:
     placeholder: str = "\u2026"
     preview_ms: int = 1_000
     captions: int = 0
+    native_files: bool = False
 
     def of(self, kind: str) -> PartClass:
         """The offer for one kind of part, such as "text"."""
@@ -229,7 +231,8 @@ class FullChannel(Channel, Protocol):
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
-        """Split a payload into parts, once. Pure and quick. Nothing = suppressed."""
+        """Split a payload into parts, once. Pure and quick. Nothing = suppressed. An
+        InvalidInputError refuses the payload."""
 
     async def prepare(self, part: Part) -> Any:
         """Upload, open, fetch a token: repeatable and invisible to the reader."""

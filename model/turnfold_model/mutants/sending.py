@@ -8,6 +8,7 @@ _TURNS = "turnfold._decide.turns"
 _WAITS = "turnfold.api.waiting"
 _TEST = "test:contract/test_sends.py"
 _CAPTIONS = "test:contract/test_captions.py"
+_FILES = "test:contract/test_native_files.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -105,5 +106,26 @@ SENDING: Final = (
         "len(list(split_text(caption, most, capabilities.unit))) > 1",
         "False",
         f"{_CAPTIONS}::with_its_file_or_before_it",
+    ),
+    _broken(
+        "the files of a native payload are left out where the channel has no way",
+        "turnfold._decide.plan:_check_files",
+        "not capabilities.native_files",
+        "False",
+        f"{_FILES}::refuses_at_the_call",
+    ),
+    _broken(
+        "the files of a native payload are no part of what a key stands for",
+        "turnfold._log.bodies:same",
+        "body(name) == content",
+        "True",
+        f"{_FILES}::owns_a_copy",
+    ),
+    _broken(
+        "the contents of a native payload's files are not erased with it",
+        "turnfold._log.bodies:contents_in",
+        "data.startswith((FILE, NATIVE))",
+        "data.startswith(FILE)",
+        f"{_FILES}::owns_a_copy",
     ),
 )
