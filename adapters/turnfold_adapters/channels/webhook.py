@@ -117,12 +117,7 @@ class WebhookChannel:
         text.check(limit, "chars")
         offered = self._checked_classes(classes)
         self._capabilities = Capabilities(
-            parts=dict.fromkeys(
-                KINDS,
-                PartClass(
-                    classes=offered, key_window_ms=key_window_ms, settle_ms=settle_ms
-                ),
-            ),
+            parts=_parts(offered, key_window_ms, settle_ms),
             limit=limit,
             gives_ids=gives_ids,
             marks=True,
@@ -286,6 +281,13 @@ class WebhookChannel:
                 await response.aclose()
         headers_low = {name.lower(): value for name, value in response.headers.items()}
         return Reply(status=response.status_code, headers=headers_low, body=body)
+
+
+def _parts(
+    classes: tuple[DeliveryClass, ...], key_window_ms: int | None, settle_ms: int
+) -> dict[str, PartClass]:
+    offer = PartClass(classes=classes, key_window_ms=key_window_ms, settle_ms=settle_ms)
+    return dict.fromkeys(KINDS, offer)
 
 
 async def _bounded(response: "httpx.Response") -> bytes | None:
