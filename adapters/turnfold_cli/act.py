@@ -136,10 +136,13 @@ def resubmit(want: Wanted, how: How, wanted: Id = None) -> None:
     perform(Act.RESUBMIT, how, wanted, evolve(want, turns=True))
 
 
-@options(want=BOTH, how=HOW)
+@options(want=(Wanted, (*BOTH[1], "sender")), how=HOW)
 def redact(want: Wanted, how: How, wanted: Id = None) -> None:
     """Erase for good the texts, files and errors of what is over; its events stay. A
-    turn takes its entries with it."""
+    turn takes its entries with it. With --sender all that a person wrote goes, with the
+    answers; other filters may name a place and a time."""
+    if want.sender is not None:
+        want = evolve(want, turns=True)
     perform(Act.REDACT, how, wanted, want)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from turnfold import Kernel
 from turnfold.api.acts import Act, Acted
 from turnfold.inspect import Inspect, Row
+from turnfold.inspect.senders import OfSender
 from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import (
@@ -30,6 +31,7 @@ from turnfold_cli.common import (
     told,
 )
 from turnfold_cli.filters import Wanted
+from turnfold_cli.of_sender import facts_of, rows_of, tell_of
 from turnfold_cli.output import age, clean, console, plain, say_json, screen_of, steps
 
 
@@ -187,13 +189,14 @@ class Preview:
     rows: tuple[Row, ...]
     others: int
     asked: int
+    of: OfSender | None = None
 
 
 def _many(act: Act, how: How, want: Wanted, extra: dict[str, Any]) -> None:
     question = want.filter(how.store, limit=_PAGE)
     if how.as_json and not (how.yes or how.dry_run):
         raise RefusedError("--json asks nothing: say --yes or --dry-run", USAGE)
-    preview = asyncio.run(_preview(act, how.store, question))
+    preview = asyncio.run(_preview(act, how.store, question, want))
     if not how.as_json:
         _show(console(), act, preview, extra)
     if how.dry_run or not (preview.rows or preview.asked):
@@ -209,9 +212,13 @@ def _many(act: Act, how: How, want: Wanted, extra: dict[str, Any]) -> None:
         raise typer.Exit(FOUND)
 
 
-async def _preview(act: Act, address: str, question: Any) -> Preview:
+async def _preview(act: Act, address: str, question: Any, want: Wanted) -> Preview:
+    of = None
     async with opened(address) as store:
-        found = await _all(store, question)
+        if want.sender is None:
+            found = await _all(store, question)
+        else:
+            found, of = await rows_of(store, question, want)
         waiting = {(c.kind, c.stream) for c in await Inspect(store).inbox()}
     kinds = {act.value, "acknowledge" if act is Act.ACK else act.value}
     fit = [row for row in found if _FITS[act](row)]
@@ -220,6 +227,7 @@ async def _preview(act: Act, address: str, question: Any) -> Preview:
         rows=tuple(reversed(rows)),
         others=len(found) - len(fit),
         asked=len(fit) - len(rows),
+        of=of,
     )
 
 
@@ -248,6 +256,8 @@ def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) ->
         screen.print(f"  {preview.others:,} others fit the filters, but not {act}")
     if preview.asked:
         screen.print(f"  {preview.asked:,} were asked for before and are in the inbox")
+    if preview.of is not None:
+        tell_of(screen, preview.of)
     risky = sum(row.reason == "outcome_unknown" for row in rows)
     if act is Act.RETRY and risky and not extra.get("accept_duplicate"):
         text = f"  {risky:,} of them may have arrived: refused without"
@@ -303,6 +313,7 @@ def _counts(act: Act, how: How, preview: Preview) -> dict[str, Any]:
         "others": preview.others,
         "asked": preview.asked,
         "ids": [{"id": row.id, "version": row.version} for row in preview.rows],
+        **({} if preview.of is None else facts_of(preview.of)),
     }
 
 

@@ -234,6 +234,8 @@ def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> Non
             screen.print(f"and {report.found - len(report.findings)} more", style="dim")
         screen.print(seen)
     screen.print(head, soft_wrap=True)
+    if report.redacted:
+        screen.print(f"redacted: {report.redacted:,} turns and entries have no text")
     for text in report.unchecked:
         screen.print(f"not checked: {text}", style="dim")
 

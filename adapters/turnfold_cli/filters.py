@@ -39,6 +39,15 @@ Turns = Annotated[
     bool, typer.Option("--turns", help="The filters speak of turns, not of entries.")
 ]
 
+Sender = Annotated[
+    str | None,
+    typer.Option(
+        "--sender",
+        help="Whoever wrote, by the platform's id: the turns with their messages.",
+        show_default=False,
+    ),
+]
+
 PLACES = ("channel", "account", "conversation")
 TIMES = ("since", "until")
 ENTRIES = ("parked", "dead", "unseen", "status", "reason", "kind", *PLACES, "turn")
@@ -64,6 +73,7 @@ class Wanted:
     open_: OpenOnly = None
     since: Since = None
     until: Until = None
+    sender: Sender = None
 
     @property
     def any(self) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,11 @@ from turnfold.audit import audit_store
 from turnfold.inspect import Filter
 from turnfold.ports.store import Store, record_pages
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.testing.gateway import Gateway, in_file, route
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
 from turnfold_model.testing.platform import reject, unknown
 
 pytestmark = pytest.mark.timeout(180)
+SECRET = "written-by-7"
 COUNT = 450  # more than two batches
 
 # Runs a command and dies before the step of that number. A step is a call that posts
@@ -134,3 +136,31 @@ def test_an_act_on_many_that_is_killed_ends_well_when_it_is_repeated(
     assert some < COUNT
     assert _run(words, 10**6, when) == 0
     assert asyncio.run(_judge(path)) == (COUNT, 0, [])
+
+
+async def _talk(path: Path) -> None:
+    async def answer(handle: Any) -> None:
+        await handle.reply(f"you said {SECRET}")
+
+    gateway = Gateway(store=in_file(path))
+    gateway.handler = answer
+    kernel = await gateway.start()
+    for number in range(3):
+        message = inbound(str(number), str(number), SECRET, sender="7")
+        await kernel.accept(message)
+        await spin()
+    await gateway.end()
+
+
+@pytest.mark.case("N03", "X01")
+def test_an_erasing_of_a_sender_ends_well_after_any_kill(tmp_path: Path) -> None:
+    """Each life dies a step later than the one before it, on the same store."""
+    path = tmp_path / "g.db"
+    asyncio.run(_talk(path))
+    words = ["redact", "--sender", "7", "--yes", "-s", str(path)]
+    for step, when in ((1, "before"), (1, "after"), (2, "before"), (2, "after")):
+        assert _run(words, step, when) in (-signal.SIGKILL, 0)
+        assert asyncio.run(_judge(path))[2] == []
+    assert _run(words, 10**6, "after") == 0
+    files = [file for file in tmp_path.iterdir() if file.is_file()]
+    assert not [file for file in files if SECRET.encode() in file.read_bytes()]

@@ -376,6 +376,7 @@ class Auditor:
             streams=self.states.count,
             witnessed=None if self._witness is None else self._witness.total,
             head=self.chain.head,
+            redacted=None if self._facts is None else len({*self._facts.redacted}),
         )
 
 

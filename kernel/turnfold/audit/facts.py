@@ -37,8 +37,8 @@ class Facts:
             named = self.payloads if isinstance(event, PAYLOADS) else self.texts
             for ref in digests_of(event):
                 named.setdefault(hash((stream, ref)), position)
-            if isinstance(event, o.Redacted | t.TurnRedacted):
-                self.redacted.append(stream)
+        if isinstance(event, o.Redacted | t.TurnRedacted):
+            self.redacted.append(stream)
         key = _key_of(event, state)
         if key is not None:
             self.keys[hash((key, stream))] = position

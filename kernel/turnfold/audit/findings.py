@@ -102,6 +102,7 @@ class Report:
     streams: int = 0
     witnessed: int | None = None  # entries of the platform's list; None: no list given
     head: Head = BLANK
+    redacted: int | None = None  # streams with erased bodies; None: nobody looked
     unchecked: tuple[str, ...] = ()  # the checks that were not made, a sentence each
 
     @property

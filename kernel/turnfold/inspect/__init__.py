@@ -29,7 +29,7 @@ from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.errors import InvalidInputError, NotFoundError
 from turnfold.inbound import Inbound
-from turnfold.inspect import many
+from turnfold.inspect import many, senders
 from turnfold.inspect.lookup import (
     INBOX,
     AnyDesk,
@@ -50,6 +50,7 @@ from turnfold.inspect.overview import (
     WorkerView,
 )
 from turnfold.inspect.places import Place, place_of
+from turnfold.inspect.senders import OfSender
 from turnfold.inspect.times import clock_of
 from turnfold.inspect.views import (
     NOBODY,
@@ -66,7 +67,7 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
-from turnfold.messages import check_kind, check_ms, check_text
+from turnfold.messages import check_id, check_kind, check_ms, check_text
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
@@ -255,6 +256,10 @@ class Inspect:
         rows_ = [row_of(s, shift) for name in streams if (s := found[name]) is not None]
         known = [row for row in rows_ if row.id.startswith((TURN, ENTRY))]
         return await many.with_words(self._store, known) if words else tuple(known)
+
+    async def of_sender(self, sender: str) -> OfSender:
+        """The turns with messages of a sender, for erasing them. Reads the whole log."""
+        return await senders.of_sender(self._store, check_id("sender", sender))
 
     async def find(
         self, place: Place, want: Filter | None = None, words: str = ""

@@ -6,6 +6,7 @@ from turnfold_model.mutants.code import Edit, Mutant, one
 
 _PRUNE = "test:contract/test_pruning.py"
 _ARCHIVE = "test:contract/test_archive.py"
+_SENDER = "test:contract/test_redacting_sender.py"
 _AUDIT = "test:contract/test_pruned_audit.py"
 _ROOM = "test:contract/test_pruned_room.py"
 _D = "turnfold._decide.pruning"
@@ -120,6 +121,14 @@ KEEPING: Final = (
         "if mine is not None and mine.hash != record.hash:",
         "if False:",
         f"{_ARCHIVE}::breaks_a_rule",
+    ),
+    one(
+        "a sender is found by the beginning of the id",
+        "guard",
+        "turnfold.inspect.senders:of_sender",
+        'said = canonical.dumps({"sender": sender})[1:-1]',
+        'said = canonical.dumps({"sender": sender})[1:-2]',
+        f"{_SENDER}::those_with_a_message_of_theirs",
     ),
     one(
         "a commit goes on with what it has pruned",
