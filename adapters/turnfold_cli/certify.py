@@ -35,7 +35,7 @@ def certify(
     """
     with answering(as_json=as_json):
         word = f"{by or named()}: {why}" if why else by or named()
-        done = asyncio.run(_certified(_shared(store), worker, word))
+        done = asyncio.run(_certified(shared(store, "certify"), worker, word))
     if as_json:
         say_json({"worker": worker, "certified": done})
     elif done:
@@ -48,9 +48,10 @@ def certify(
         raise typer.Exit(FOUND)
 
 
-def _shared(address: str) -> "PostgresStore":
+def shared(address: str, act: str) -> "PostgresStore":
+    """The store in PostgreSQL that only such a store has this act for."""
     if not str(address).startswith("postgresql:"):
-        text = "certify is for a store in PostgreSQL; a file has a lock instead"
+        text = f"{act} is for a store in PostgreSQL; {address} is a file"
         raise RefusedError(text, USAGE)
     if find_spec("asyncpg") is None:
         raise RefusedError("needs asyncpg; pip install 'turnfold[postgres]'", USAGE)

@@ -376,6 +376,19 @@ class NewerSchemaError(StoreError):
 
 
 @define(kw_only=True, slots=False)
+class OlderSchemaError(StoreError):
+    """Raised on opening a store in a database whose tables an older turnfold made."""
+
+    code = "store.older_schema"
+    template = (
+        "{path} has schema {found}, this turnfold needs {known}; run turnfold migrate"
+    )
+    path: str
+    found: int
+    known: int
+
+
+@define(kw_only=True, slots=False)
 class NotAStoreError(StoreError):
     """Raised on opening a path that holds another file, or no file where none may be
     made."""

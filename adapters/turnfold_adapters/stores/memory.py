@@ -25,7 +25,6 @@ from turnfold.errors import (
 )
 from turnfold.ports.store import (
     BLANK,
-    COUNT_BY,
     Body,
     BodyRef,
     Command,
@@ -68,6 +67,7 @@ from turnfold_adapters.stores.memory_disk import (
     MemoryDoorbell,
     MemoryOwnership,
 )
+from turnfold_adapters.stores.pruned_counts import of_pruned
 
 __all__ = ["MemoryDisk", "MemoryStore"]
 
@@ -170,7 +170,7 @@ class MemoryStore:
             for s in tuple(self._disk().summaries.values())
             if s.lane is not None and all(test(s) for test in tests)
         )
-        found.update(_of_pruned(listing, by, _pruned(self._disk())))
+        found.update(of_pruned(listing, by, _pruned(self._disk())))
         return [Count(values, number) for values, number in found.items()]
 
     async def places(self) -> Sequence[str]:
@@ -485,40 +485,6 @@ def _values(s: Summary, by: Sequence[str]) -> tuple[int | str, ...]:
         "failure": s.failure or "",
     }
     return tuple(known[name] for name in by)
-
-
-def _of_pruned(
-    want: Listing, by: Sequence[str], counts: Iterable[Count]
-) -> Counter[tuple[int | str, ...]]:
-    """The counts of pruned streams; none if the filter asks for more than is
-    known of them."""
-    found: Counter[tuple[int | str, ...]] = Counter()
-    whole = want.prefix.endswith(":") or not want.prefix
-    wide = all(lane.count("/") < 3 for lane in want.lanes)
-    more = want.person is not None or want.open or want.parent or want.ending
-    if more or want.lane is not None or not (whole and wide):
-        return found
-    for count in counts:
-        facts = dict(zip(COUNT_BY, count.values, strict=True))
-        if _fits(want, facts):
-            found[tuple(facts[name] for name in by)] += count.count
-    return found
-
-
-def _fits(want: Listing, facts: Mapping[str, int | str]) -> bool:
-    hour = int(facts["hour"])
-    return (
-        (not want.prefix or facts["family"] == want.prefix[:-1])
-        and (not want.phases or facts["phase"] in want.phases)
-        and (not want.kinds or facts["kind"] in want.kinds)
-        and (
-            not want.reasons
-            or bool({facts["reason"], facts["failure"]} & {*want.reasons})
-        )
-        and (not want.lanes or f"{facts['place']}/" in want.lanes)
-        and (want.since is None or hour >= want.since // 3_600_000)
-        and (want.until is None or hour * 3_600_000 < want.until)
-    )
 
 
 def _tests(want: Listing) -> Sequence[Callable[[Summary], bool]]:

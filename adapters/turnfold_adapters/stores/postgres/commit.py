@@ -21,6 +21,7 @@ from turnfold.ports.store import (
     BLANK,
     Body,
     Head,
+    Prune,
     Record,
     Refused,
     Stored,
@@ -42,6 +43,7 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
+from turnfold_adapters.stores.postgres.pruning import take_out
 from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
 
 _REMEMBERED = 20_000  # streams
@@ -125,6 +127,10 @@ UPDATE stream SET {
     )
 } WHERE shard = 0 AND id = $1
 """
+_LOCK = """
+SELECT true FROM shard WHERE shard = 0 AND position = $1 AND head = $2
+    AND ($3::bigint IS NULL OR token = $3::bigint) FOR UPDATE
+"""
 _KNOWN = "SELECT name, id, version FROM stream WHERE name = ANY ($1::text[])"
 _TRIM = """
 DELETE FROM answer WHERE number <= (
@@ -177,10 +183,12 @@ class Committer:
             rows, head = self._rows(write, moved)
         except ConflictError as exc:
             return Refused(exc)
+        values = _arguments(write, rows, head, token)
         try:
-            stored = await connection.fetchval(
-                _COMMIT, *_arguments(write, rows, head, token)
-            )
+            if write.prune is None:
+                stored = await connection.fetchval(_COMMIT, *values)
+            else:
+                stored = await self._pruned(connection, write.prune, values)
         except asyncpg.UniqueViolationError as exc:
             return await self._refusal(connection, write, exc)
         if not stored:
@@ -189,6 +197,18 @@ class Committer:
         self._head = head
         await self._trim(connection, len(write.answers))
         return Stored(head)
+
+    async def _pruned(
+        self, connection: asyncpg.Connection, prune: Prune, values: list[Any]
+    ) -> bool:
+        """Maintenance, in several statements of one transaction. Its first one asks for
+        the right to write, and locks the shard."""
+        async with connection.transaction():
+            if not await connection.fetchval(_LOCK, *values[:2], values[5]):
+                return False
+            await take_out(connection, prune)
+            self.forget()
+            return bool(await connection.fetchval(_COMMIT, *values))
 
     async def _learn(
         self, connection: asyncpg.Connection, write: Write

@@ -23,6 +23,7 @@ from turnfold.ports.store import (
     Wanted,
 )
 from turnfold_adapters.stores.packing import packed
+from turnfold_adapters.stores.postgres import pruning
 from turnfold_adapters.stores.postgres.rows import (
     COMMAND,
     RECORD,
@@ -35,6 +36,7 @@ from turnfold_adapters.stores.postgres.rows import (
     shown,
     summary_of,
 )
+from turnfold_adapters.stores.pruned_counts import of_pruned
 
 _HOUR_MS = 3_600_000
 _SUMMARIES = f"SELECT {SUMMARY} FROM stream AS s WHERE s.phase IS NOT NULL"
@@ -211,9 +213,12 @@ def _kept(names: Iterable[str]) -> list[str]:
 
 
 async def log(connection: _Connection, after: int, limit: int) -> Sequence[Record]:
-    sql = (
-        f"{_RECORDS} WHERE l.shard = 0 AND l.position > $1 ORDER BY l.position LIMIT $2"
-    )
+    sql = f"""({_RECORDS} WHERE l.shard = 0 AND l.position > $1
+            ORDER BY l.position LIMIT $2)
+        UNION ALL
+        (SELECT position, '', "by", 0, 0, '', hash, NULL, shard FROM pruned
+            WHERE shard = 0 AND position > $1 ORDER BY position LIMIT $2)
+        ORDER BY position LIMIT $2"""
     return [record_of(row) for row in await connection.fetch(sql, after, limit)]
 
 
@@ -252,7 +257,9 @@ async def keys(
 
 
 async def contains_head(connection: _Connection, wanted: Head) -> bool:
-    sql = "SELECT true FROM log WHERE shard = 0 AND position = $1 AND head = $2"
+    here = "shard = 0 AND position = $1 AND head = $2"
+    sql = f"""SELECT true FROM log WHERE {here}
+        UNION ALL SELECT true FROM pruned WHERE {here}"""
     return bool(await connection.fetchval(sql, wanted.position, wanted.hash))
 
 
@@ -312,12 +319,11 @@ async def count(
     group = f"GROUP BY {', '.join(fields)}" if fields else ""
     sql = f"""SELECT {", ".join([*fields, "count(*)"])} FROM stream AS s
         WHERE s.phase IS NOT NULL AND s.lane IS NOT NULL AND {where} {group}"""
-    found = []
+    found = of_pruned(want, by, await pruning.counts(connection))
     for *values, number in await connection.fetch(sql, *where.values):
         texts = (shown(v) if isinstance(v, str) else v for v in values)
-        if number:
-            found.append(Count(tuple(texts), number))
-    return found
+        found[tuple(texts)] += number
+    return [Count(values, number) for values, number in found.items() if number]
 
 
 async def places(connection: _Connection) -> Sequence[str]:

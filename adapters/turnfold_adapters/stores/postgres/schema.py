@@ -9,12 +9,20 @@ after."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import asyncpg
 
-from turnfold.errors import NewerSchemaError, NotAStoreError, UnsafeStoreError
+from turnfold.errors import (
+    NewerSchemaError,
+    NotAStoreError,
+    OlderSchemaError,
+    UnsafeStoreError,
+)
 from turnfold_adapters.stores.postgres import history
 
-LAYOUT = 1
+LAYOUT = 2
 
 _TABLES = """
 CREATE TABLE layout (number int NOT NULL, readable_by int NOT NULL);
@@ -127,6 +135,35 @@ CREATE TABLE mark (  -- where the log had got, and the time of the life that not
 );
 """
 
+# From the layout before to this one. Each leaves what is there readable by the programs
+# of the layout before, or raises `readable_by` in the table.
+STEPS: Mapping[int, str] = MappingProxyType(
+    {
+        2: """
+CREATE TABLE pruned (  -- what is left of a record that a prune took out
+    shard int NOT NULL,
+    position bigint NOT NULL,
+    hash bytea NOT NULL,
+    head bytea,
+    by bigint NOT NULL,  -- the position of the record that says so
+    PRIMARY KEY (shard, position)
+);
+CREATE TABLE pruned_tally (  -- streams that were pruned, as they would be counted
+    shard int NOT NULL,
+    hour bigint NOT NULL,
+    family text NOT NULL,
+    place text NOT NULL,
+    kind text NOT NULL,
+    phase text NOT NULL,
+    reason text NOT NULL,
+    failure text NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (shard, hour, family, place, kind, phase, reason, failure)
+);
+"""
+    }
+)
+
 # Settings without which a confirmed commit may be forgotten.
 _SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
 _SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
@@ -141,6 +178,8 @@ async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> No
             return
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
         await connection.execute(_TABLES)
+        for step in STEPS.values():
+            await connection.execute(step)
         await connection.execute("INSERT INTO layout VALUES ($1, $1)", LAYOUT)
         sql = "INSERT INTO shard VALUES (0, 0, $1, 0, 0, NULL)"
         await connection.execute(sql, blank)
@@ -152,14 +191,39 @@ async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> No
 async def check(
     connection: asyncpg.Connection, name: str, address: str, *, read_only: bool
 ) -> None:
-    """Raises NotAStoreError or NewerSchemaError unless this layout can be used."""
+    """Raises NotAStoreError, NewerSchemaError or OlderSchemaError unless this layout can
+    be used."""
     found = await _layout(connection, name)
     if found is None:
         problem = f"the database has no schema {name} with turnfold's tables"
         raise NotAStoreError(path=address, problem=problem)
     number, readable_by = found
+    if number < LAYOUT:
+        raise OlderSchemaError(path=address, found=number, known=LAYOUT)
     if number != LAYOUT and not (read_only and readable_by <= LAYOUT):
         raise NewerSchemaError(path=address, found=number, known=LAYOUT)
+
+
+async def migrate(
+    connection: asyncpg.Connection, name: str, address: str, *, dry: bool = False
+) -> tuple[int, int]:
+    """Take every step up to this layout, in one transaction. Returns the layout before,
+    and the one of now. Raises NotAStoreError or NewerSchemaError."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", name)
+        found = await _layout(connection, name)
+        if found is None:
+            problem = f"the database has no schema {name} with turnfold's tables"
+            raise NotAStoreError(path=address, problem=problem)
+        number = found[0]
+        if number > LAYOUT:
+            raise NewerSchemaError(path=address, found=number, known=LAYOUT)
+        if not dry and number < LAYOUT:
+            for step in range(number + 1, LAYOUT + 1):
+                await connection.execute(STEPS[step])
+            sql = f"UPDATE {quoted(name)}.layout SET number = $1"
+            await connection.execute(sql, LAYOUT)
+    return number, LAYOUT
 
 
 async def check_durable(connection: asyncpg.Connection, address: str) -> None:

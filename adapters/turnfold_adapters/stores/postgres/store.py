@@ -44,7 +44,12 @@ from turnfold_adapters.stores.postgres.connection import (
 )
 from turnfold_adapters.stores.postgres.ownership import LeaseOwnership
 from turnfold_adapters.stores.postgres.rows import kept
-from turnfold_adapters.stores.postgres.schema import check, check_durable, prepare
+from turnfold_adapters.stores.postgres.schema import (
+    check,
+    check_durable,
+    migrate,
+    prepare,
+)
 from turnfold_adapters.stores.postgres.upkeep import PostgresMaintenance
 
 _T = TypeVar("_T")
@@ -230,6 +235,7 @@ class PostgresStore:
             self._committer.forget,
             lambda: self._head,
             self._lost,
+            self._place,
         )
 
     def facts(self) -> Mapping[str, object]:
@@ -246,6 +252,19 @@ class PostgresStore:
         without waiting. `by`: the person, with a reason. False if it is no living
         worker."""
         return await self._ownership.certify(kept(worker), kept(by))
+
+    async def migrate(self, *, dry: bool = False) -> tuple[int, int]:
+        """Bring the tables up to the layout of this turnfold, on a store that is not
+        open. The layout before, and the one of now."""
+        place = self._place
+        self._write.open(read_only=False)
+        try:
+            async with self._write.used() as connection:
+                return await migrate(connection, place.schema, self.address, dry=dry)
+        except FAILURES as exc:
+            raise of_reading(exc, self.address) from exc
+        finally:
+            await self._write.close()
 
     def drop(self) -> None:
         """End all connections without a word, as the death of the process would."""

@@ -8,22 +8,24 @@ one means that commits may be lost (`history`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from turnfold.clock import Lived
-from turnfold.errors import DiskError, StoreError
-from turnfold.ports.store import BLANK, Head, Summary, Watermark
+from turnfold.errors import DiskError, InvalidInputError, StoreError
+from turnfold.ports.store import BLANK, Count, Head, Summary, Watermark
 from turnfold_adapters.stores.checking import (
     check_projection,
     check_summary,
     no_stream,
 )
-from turnfold_adapters.stores.postgres import history, reads
+from turnfold_adapters.stores.postgres import history, pruning, reads
 from turnfold_adapters.stores.postgres.commit import UPDATE_SUMMARY, summary_row
+from turnfold_adapters.stores.postgres.connection import Place
 from turnfold_adapters.stores.postgres.rows import kept
 
 _CLEARED = """
@@ -36,8 +38,9 @@ _PLACES = "SELECT name, id, version FROM stream"
 _NOTE = """
 UPDATE mark SET store = $1, position = s.position, head = s.head, lived = $2,
     history = $3
-FROM shard AS s WHERE mark.shard = 0 AND s.shard = 0 AND ($4 = 0 OR EXISTS (
-    SELECT FROM log WHERE log.shard = 0 AND log.position = $4 AND log.head = $5))
+FROM shard AS s WHERE mark.shard = 0 AND s.shard = 0 AND ($4::bigint = 0
+    OR EXISTS (SELECT FROM log WHERE shard = 0 AND position = $4 AND head = $5)
+    OR EXISTS (SELECT FROM pruned WHERE shard = 0 AND position = $4 AND head = $5))
 RETURNING true
 """
 _MARK = "SELECT store, position, head, lived, history FROM mark WHERE shard = 0"
@@ -52,7 +55,7 @@ _Run = Callable[[_Ask], Awaitable[Any]]
 class PostgresMaintenance:
     """`reading` and `writing` ask the server, `check` raises unless the store may be
     written, `forget` empties the memory of commits. `head`: the last one that the handle
-    stored or loaded; `lost`: the log lacks it."""
+    stored or loaded; `lost`: the log lacks it. `place`: of the store."""
 
     def __init__(
         self,
@@ -62,9 +65,11 @@ class PostgresMaintenance:
         forget: Callable[[], None],
         head: Callable[[], Head],
         lost: Callable[[], StoreError],
+        place: Place,
     ) -> None:
         self._reading, self._writing = reading, writing
         self._check, self._forget, self._head, self._lost = check, forget, head, lost
+        self._place = place
 
     async def checkpoint(self) -> bool:
         """Erased bodies are gone for readers with their commit. VACUUM frees their
@@ -104,6 +109,30 @@ class PostgresMaintenance:
     async def contains_head(self, head: Head) -> bool:
         found = await self._reading(lambda c: reads.contains_head(c, head))
         return head == BLANK if not head.position else bool(found)
+
+    async def pruned(self) -> Sequence[Count]:
+        found: Sequence[Count] = await self._reading(pruning.counts)
+        return found
+
+    async def reclaim(self) -> bool:
+        """The server's VACUUM does it."""
+        self._check()
+        return True
+
+    async def size(self) -> Mapping[str, int]:
+        found: Mapping[str, int] = await self._reading(pruning.sizes)
+        return found
+
+    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+        """Refused: the server's own tools copy a database."""
+        del tell
+        problem = (
+            "a store in PostgreSQL is backed up by the server's own tools, such as"
+            f" pg_dump --format=custom --schema={self._place.schema} --file={target}."
+            " Where that dump is put back, turnfold notices it: what was open then waits"
+            " for a person. turnfold copy makes a store in a file"
+        )
+        raise InvalidInputError(field="store", problem=problem)
 
     async def integrity(self) -> Sequence[str]:
         """The server checks its pages when it reads them, if it was set up so. Here all

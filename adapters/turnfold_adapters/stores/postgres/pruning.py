@@ -1,0 +1,77 @@
+"""Streams that leave a store in PostgreSQL, and what it takes up.
+
+Of a record of the table `log` its position, its hash and its head go to `pruned`.
+Summaries, bodies and keys go for good; VACUUM gives their room to new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from turnfold.ports.store import COUNT_BY, Count, Prune
+from turnfold_adapters.stores.checking import no_stream
+from turnfold_adapters.stores.postgres.rows import kept, shown
+
+_IDS = "SELECT name, id FROM stream WHERE name = ANY ($1::text[])"
+_KEEP = """
+INSERT INTO pruned SELECT shard, position, hash, head, $2 FROM log
+WHERE shard = 0 AND stream = ANY ($1::bigint[])
+"""
+_GONE = (
+    "DELETE FROM log WHERE shard = 0 AND stream = ANY ($1::bigint[])",
+    "DELETE FROM body WHERE shard = 0 AND stream = ANY ($1::bigint[])",
+    "DELETE FROM stream WHERE shard = 0 AND id = ANY ($1::bigint[])",
+)
+_KEYS = "DELETE FROM dedupe WHERE key = ANY ($1::text[])"
+_BY = ", ".join(COUNT_BY)
+_COUNT = f"""
+INSERT INTO pruned_tally AS t (shard, {_BY}, count)
+VALUES (0, {", ".join(f"${n + 1}" for n in range(len(COUNT_BY) + 1))})
+ON CONFLICT (shard, {_BY}) DO UPDATE SET count = t.count + excluded.count
+"""
+_COUNTS = f"SELECT {_BY}, count FROM pruned_tally WHERE shard = 0"
+_SIZES = """
+SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid)
+FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace
+    AND c.relkind = 'r'
+"""
+
+
+async def take_out(connection: asyncpg.Connection, prune: Prune) -> None:
+    """In the transaction that is open. Raises InvalidInputError for a stream that is not
+    there."""
+    names = [kept(name) for name in prune.streams]
+    found = {shown(name): id_ for name, id_ in await connection.fetch(_IDS, names)}
+    for name in prune.streams:
+        if name not in found:
+            raise no_stream("prune.streams", name)
+    ids = list(found.values())
+    await connection.execute(_KEEP, ids, prune.by)
+    for sql in _GONE:
+        await connection.execute(sql, ids)
+    await connection.execute(_KEYS, [kept(key) for key in prune.keys])
+    for count in prune.counts:
+        await connection.execute(_COUNT, *map(_kept, count.values), count.count)
+
+
+def _kept(value: int | str) -> int | str:
+    return kept(value) if isinstance(value, str) else value
+
+
+async def counts(connection: asyncpg.Connection) -> Sequence[Count]:
+    found = []
+    for *values, number in await connection.fetch(_COUNTS):
+        texts = (shown(v) if isinstance(v, str) else v for v in values)
+        found.append(Count(tuple(texts), number))
+    return found
+
+
+async def sizes(connection: asyncpg.Connection) -> Mapping[str, int]:
+    """Bytes of each table with its long values, and of its indexes."""
+    found: dict[str, int] = {}
+    for name, table, indexes in await connection.fetch(_SIZES):
+        found[name if name in ("log", "body", "dedupe") else f"table {name}"] = table
+        found["table indexes"] = found.get("table indexes", 0) + indexes
+    return found
