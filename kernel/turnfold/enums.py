@@ -181,6 +181,7 @@ class Reason(StrEnum):
     PERMANENT = "permanent"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     EXPIRED = "expired"
+    TOO_OLD = "too_old"  # it waited longer than its account wants anything to wait
     REFUSED = "refused"
     QUARANTINED = "quarantined"
     PARTIAL = "partial"  # some parts were delivered, others refused or bounced

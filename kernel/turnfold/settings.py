@@ -53,6 +53,16 @@ def _positive_or_none(owner: object, attribute: object, value: object) -> None:
         _positive(owner, attribute, value)
 
 
+def _some_or_none(owner: object, attribute: object, value: object) -> None:
+    if value is not None:
+        _at_least_one(owner, attribute, value)
+
+
+def _some_or_none_ms(default: int | None) -> int | None:
+    made: object = field(default=default, validator=_some_or_none)
+    return cast("int | None", made)
+
+
 def _ms_or_none(default: int | None) -> int | None:
     made: object = field(default=default, validator=_positive_or_none)
     return cast("int | None", made)
@@ -72,6 +82,9 @@ class Settings:
     - `max_lookups` (8): look-ups that cannot tell, before the part parks
     - `final_ttl_ms` (86,400,000): life of answers and notices without one of their own
     - `block_ttl_ms` (600,000): life of blocks and tool messages
+    - `max_entry_age_ms` (None): a message that has waited longer, and of which nobody can
+      have seen anything, is not sent any more; `attach` may say it for one account;
+      None: what waits is sent until it expires
 
     How an attempt goes:
     - `attempt_deadline_ms` (60,000): wait for one call of a channel; a file gets more
@@ -122,6 +135,7 @@ class Settings:
     settle_ms: int = _ms(120_000)
     final_ttl_ms: int = _some(24 * HOUR)
     block_ttl_ms: int = _some(600_000)  # blocks and tools
+    max_entry_age_ms: int | None = _some_or_none_ms(None)
     max_runs: int = _some(3)  # per turn
     max_turn_age_ms: int | None = _ms_or_none(None)  # before the first run
     run_deadline_ms: int | None = _ms_or_none(
@@ -163,6 +177,7 @@ class Settings:
             "stopped": "This answer was stopped.",
             "superseded": "This answer was stopped for a newer message.",
             "too_old": "This message came too late to be answered. Please send it again.",
+            "late": "An answer waited too long to be delivered. Please ask again.",
             "interrupted": "The answer was interrupted and may be incomplete.",
             "undeliverable": "An answer could not be delivered.",
             "incomplete": "{missing} of {parts} parts of the answer could not be "

@@ -86,6 +86,7 @@ def failed() -> list[Step]:
 GATE = "gate:t/default"
 ABSENT = o.Reconciled(part=0, absent=True, due=T0)
 EXPIRED = ended(Reason.EXPIRED)
+TOO_OLD = ended(Reason.TOO_OLD)
 REDRIVEN = o.Redriven(budget=8, expires_at=T0 + 90_000, by="me")
 RISKY = replace(REDRIVEN, accept_duplicate=True)
 ABORT = o.AbortRequested(reason=AbortReason.USER)
@@ -153,6 +154,7 @@ GOOD: dict[str, list[Step]] = {
         (E, RISKY),
         (E, attempted(2)),
     ],
+    "too old unsent": [*START, (E, queued()), (E, TOO_OLD)],
     "expired unsent": [*START, (E, queued()), (E, EXPIRED, 60_000)],
     "the head has yielded": [
         *two_queued(),
@@ -439,6 +441,19 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
     "expired before its time": (Rule.EXPIRY, E, [*START, (E, queued()), (E, EXPIRED)]),
     "doubt ends as not delivered": (
         Rule.EXPIRY, E, [*in_doubt(), (E, EXPIRED, 60_000)],
+    ),
+    "too old on the wire": (Rule.EXPIRY, E, [*on_wire(), (E, TOO_OLD)]),
+    "too old in doubt": (Rule.EXPIRY, E, [*in_doubt(), (E, TOO_OLD)]),
+    "too old, though a part was shown": (
+        Rule.EXPIRY, E,
+        [
+            *START,
+            (E, queued()),
+            (E, planned(2)),
+            (E, attempted()),
+            (E, part_delivered()),
+            (E, TOO_OLD),
+        ],
     ),
     "expired on the wire": (Rule.EXPIRY, E, [*on_wire(), (E, EXPIRED, 60_000)]),
     "a turn started out of order": (

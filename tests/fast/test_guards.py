@@ -80,6 +80,36 @@ def test_at_its_expiry_it_is_too_late(now: int, passes: bool) -> None:
     assert rules.not_expired(ENTRY, now) is passes
 
 
+WAITS = evolve(ENTRY, phase=Phase.QUEUED, attempt=0, used=0, first_at=None, since=200)
+
+
+@pytest.mark.parametrize(("now", "old"), [(300, False), (301, True)])
+def test_an_entry_is_too_old_when_it_has_waited_for_longer(now: int, old: bool) -> None:
+    assert rules.too_old(WAITS, now, 100, 0) is old
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"phase": Phase.DISPATCHED},
+        {"phase": Phase.IN_DOUBT, "doubt": True},
+        {"phase": Phase.PARKED, "doubt": True},
+        {"handle": ("h",)},
+        {"others": (PartState(part=0, end=PartEnd.DELIVERED),), "part": 1},
+        {"others": (PartState(part=0, handle=("h",)),), "part": 1},
+        {"live": True, "planned": False},
+        {"since": 199},
+    ],
+    ids=str,
+)
+def test_what_may_have_been_seen_or_still_grows_is_not_too_old(
+    more: dict[str, Any],
+) -> None:
+    assert rules.too_old(WAITS, 10_000, 100, 200)
+    assert not rules.too_old(evolve(WAITS, **more), 10_000, 100, 200)
+    assert not rules.too_old(WAITS, 10_000, None, 200)
+
+
 @pytest.mark.parametrize(("used", "passes"), [(0, True), (7, True), (8, False)])
 def test_the_budget_is_used_up_at_its_size(used: int, passes: bool) -> None:
     assert rules.budget_left(evolve(ENTRY, used=used)) is passes

@@ -283,6 +283,18 @@ BAD = {
         "INV-12",
         begun().attempt().then(HOUR).out("failed_terminal", reason="expired"),
     ),
+    "too old on the wire": (
+        "INV-12",
+        begun().attempt().out("failed_terminal", reason="too_old"),
+    ),
+    "too old in doubt": ("INV-12", doubtful().out("failed_terminal", reason="too_old")),
+    "too old, though a part was shown": (
+        "INV-12",
+        begun(parts=2)
+        .attempt()
+        .out("part_delivered", **receipt())
+        .out("failed_terminal", reason="too_old"),
+    ),
     "expired too early": ("INV-12", begun().out("failed_terminal", reason="expired")),
     "budget not spent": (
         "INV-6",

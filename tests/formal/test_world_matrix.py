@@ -68,6 +68,7 @@ STEPS = {
     "stray",
     "takes over",
     "time passes",
+    "too old",
     "unknown",
     "wakes",
 }

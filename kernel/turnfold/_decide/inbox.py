@@ -280,7 +280,7 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
 
 
 def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
-    data = read(command.data, EnqueueData)
+    data, waited = read(command.data, EnqueueData), _waited(draft, command)
     intent = Intent(
         entry=command.stream,
         route=data.route,
@@ -289,7 +289,8 @@ def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
         key=data.key,
         policy=data.policy,
         not_before=data.not_before,
-        ttl_ms=data.ttl_ms - _waited(draft, command),
+        ttl_ms=data.ttl_ms - waited,
+        waited_ms=waited,
         promised=True,
     )
     outbox.enqueue(draft, intent)
@@ -344,7 +345,7 @@ def answer_command(intent: Intent, command_id: str, at: int, ttl_ms: int) -> Com
 
 
 def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
-    data = read(command.data, EnqueueData)
+    data, waited = read(command.data, EnqueueData), _waited(draft, command)
     turn = command.stream
     intent = Intent(
         entry=reply_entry(turn, Kind.FINAL, None, "final"),
@@ -354,7 +355,8 @@ def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
         turn=turn,
         key=data.key,
         policy=data.policy,
-        ttl_ms=data.ttl_ms - _waited(draft, command),
+        ttl_ms=data.ttl_ms - waited,
+        waited_ms=waited,
         promised=True,
     )
     done = later.answer(draft, turn, intent)

@@ -48,6 +48,7 @@ class Intent(Struct, kw_only=True):
     policy: BlindPolicy | None = None
     not_before: int | None = None
     ttl_ms: int | None = None  # from when it falls due; None: by its kind
+    waited_ms: int = 0  # in the inbox
     fresh: bool = False  # `entry` was made for this intent alone
     promised: bool = False  # it was durable in the inbox: back-pressure came before
 
@@ -92,6 +93,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         policy=intent.policy,
         not_before=due,
         live=not intent.packed,
+        waited_ms=intent.waited_ms,
         expires_at=_expiry(draft, intent, due or 0),
     )
     events: list[o.OutboxEvent] = [queued]
@@ -171,6 +173,7 @@ _NOTICE = {
     Reason.PERMANENT: "undeliverable",
     Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
     Reason.REFUSED: "undeliverable",
+    Reason.TOO_OLD: "late",
 }
 _WHY = {
     TurnOutcome.ABORTED: AbortReason.USER,
@@ -267,8 +270,8 @@ def outcome_of(finals: list[Entry]) -> TurnOutcome:
     if any(e.receipts for e in finals):
         return TurnOutcome.PARTIALLY_REPLIED
     if any(e.phase is Phase.FAILED for e in finals):
-        expired = all(e.reason == Reason.EXPIRED for e in finals)
-        return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
+        late = all(e.reason in (Reason.EXPIRED, Reason.TOO_OLD) for e in finals)
+        return TurnOutcome.EXPIRED if late else TurnOutcome.FAILED
     if any(e.reason == AbortReason.SUPERSEDED for e in finals):
         return TurnOutcome.SUPERSEDED
     if any(e.reason == AbortReason.USER for e in finals):

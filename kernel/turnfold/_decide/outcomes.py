@@ -16,7 +16,7 @@ from turnfold._decide.gates import (
 )
 from turnfold._decide.outbox import after_close, tell_of_a_hold
 from turnfold._decide.plan import new_key
-from turnfold._decide.schedule import as_offered, attempt_if_free
+from turnfold._decide.schedule import age_limit, as_offered, attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
@@ -404,6 +404,16 @@ def expire(draft: UnitOfWork, stream: str) -> None:
         return
     fail_entry(draft, entry, Reason.EXPIRED)
     attempt_if_free(draft, entry.lane)
+
+
+def end_old(draft: UnitOfWork, stream: str) -> None:
+    """A backlog is not sent in full: what has waited too long, and of which nobody can
+    have seen anything, ends, and its reader is told."""
+    entry = draft.entry(stream)
+    limit = age_limit(draft, entry)
+    if rules.too_old(entry, draft.now, limit, draft.sure_from):
+        fail_entry(draft, entry, Reason.TOO_OLD)
+        attempt_if_free(draft, entry.lane)
 
 
 def give_up(draft: UnitOfWork, stream: str) -> None:

@@ -47,6 +47,16 @@ def expiry_is_sure(entry: Entry, sure_from: int) -> bool:
     return entry.created >= sure_from
 
 
+def too_old(entry: Entry, now: int, limit: int | None, sure_from: int) -> bool:
+    """It has waited longer than its account wants anything to wait. What may have been
+    seen in part goes on, as does what is in doubt and a reply that still grows. While
+    no clock can tell the age, nothing is too old."""
+    if limit is None or entry.since < sure_from or now - entry.since <= limit:
+        return False
+    waits = entry.phase in (Phase.QUEUED, Phase.RETRYABLE)
+    return waits and nothing_seen(entry) and not is_live(entry)
+
+
 def not_aborted(entry: Entry) -> bool:
     """INV-11: a requested abort forbids any later attempt."""
     return entry.abort is None

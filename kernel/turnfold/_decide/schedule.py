@@ -35,6 +35,7 @@ class Act(Enum):
     LOOK_UP = auto()  # ask the platform what became of it
     SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy speaks
     EXPIRE = auto()
+    TOO_OLD = auto()  # it has waited longer than its account wants anything to wait
     GIVE_UP = auto()  # budget or quarantine
     ABORT = auto()  # an abort was requested and nothing is on the wire
 
@@ -92,11 +93,35 @@ def step_of(draft: UnitOfWork, entry: Entry) -> Step:
         return Step(Act.ABORT, entry.stream)
     if entry.phase is Phase.PARKED:
         return Step(Act.WAIT, until=entry.expires_at)
+    limit = age_limit(draft, entry)
+    if limit is not None:
+        return _in_age(draft, entry, limit)
+    return _in_time(draft, entry)
+
+
+def _in_time(draft: UnitOfWork, entry: Entry) -> Step:
     if entry.due is not None and draft.now < entry.due:
         return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
     if entry.phase is Phase.IN_DOUBT:
         return _in_doubt(draft, entry)
     return _ready(draft, entry)
+
+
+def age_limit(draft: UnitOfWork, entry: Entry) -> int | None:
+    """How long an entry of its account may wait. A channel that is not here is waited
+    for: nobody knows its limit."""
+    desk = draft.context.desks.get((entry.channel, entry.account))
+    return None if desk is None else desk.max_age_ms
+
+
+def _in_age(draft: UnitOfWork, entry: Entry, limit: int) -> Step:
+    """A wait is over when the entry becomes too old, whatever it waits for."""
+    if rules.too_old(entry, draft.now, limit, draft.sure_from):
+        return Step(Act.TOO_OLD, entry.stream)
+    step, old_at = _in_time(draft, entry), entry.since + limit + 1
+    if step.act is Act.WAIT and draft.now < old_at:
+        return _earlier(step, Step(Act.WAIT, until=old_at))
+    return step
 
 
 def _in_flight(draft: UnitOfWork, entry: Entry) -> Step:

@@ -165,6 +165,7 @@ class ChannelFacts:
     marks: bool = True  # it shows that an attempt is marked
     # What `attach` was told of a kind of part, for an unknown outcome.
     policy: Callable[[str], BlindPolicy | None] | None = None
+    max_age_ms: int | None = None  # of an entry that waits; None: no limit
 
 
 class Context(Struct, frozen=True, kw_only=True):

@@ -43,7 +43,8 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
 
 
 class Queued(Fact, frozen=True, kw_only=True):
-    """`live`: a final that is seen while it grows. It has no body before its seal."""
+    """`live`: a final that is seen while it grows. It has no body before its seal.
+    `waited_ms`: for how long it lay in the inbox before."""
 
     kind: Kind
     channel: str
@@ -60,6 +61,7 @@ class Queued(Fact, frozen=True, kw_only=True):
     policy: BlindPolicy | None = None  # none: as the plan says, else hold
     not_before: Integer | None = None
     live: bool = False
+    waited_ms: Integer = 0
 
 
 class Planned(Fact, frozen=True, kw_only=True):

@@ -303,13 +303,14 @@ class AttachedChannel:
         """Can a part of this kind be a placeholder first?"""
         return DeliveryClass.EDITABLE in self.capabilities.of(kind).classes
 
-    def facts(self) -> ChannelFacts:
-        """What decisions may know of it."""
+    def facts(self, max_age_ms: int | None = None) -> ChannelFacts:
+        """What decisions may know of it. `max_age_ms`: of an entry of this account."""
         return ChannelFacts(
             prepares=self.prepares,
             offer=self.capabilities.of,
             marks=self.capabilities.marks,
             policy=self.policies.get,
+            max_age_ms=max_age_ms,
         )
 
     def plan(

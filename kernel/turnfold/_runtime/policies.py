@@ -1,4 +1,5 @@
-"""What happens to a part whose outcome is unknown: the argument `on_unknown` of attach.
+"""What `attach` says for one account: the policy for a part whose outcome is unknown
+(`on_unknown`), and for how long an entry may wait.
 
 There is no good silent default. So whoever attaches a channel says it, unless every kind
 of part has a class that answers the question.
@@ -9,8 +10,9 @@ from typing import TypeAlias
 
 from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold.errors import InvalidInputError
-from turnfold.messages import check_enum
+from turnfold.messages import check_enum, check_ms
 from turnfold.ports.channel import KINDS, Capabilities, PartClass
+from turnfold.settings import Settings
 
 OnUnknown: TypeAlias = BlindPolicy | str | Mapping[str, BlindPolicy | str]
 Policies: TypeAlias = Mapping[str, BlindPolicy]
@@ -65,3 +67,9 @@ def _explained(missing: list[str]) -> str:
     what = ", ".join(missing)
     head = f"say what happens when nobody can tell if a part ({what}) arrived:"
     return "\n".join([head, *lines])
+
+
+def age_limit(own: int | None, settings: Settings) -> int | None:
+    """How long an entry of an account may wait. `own`: what `attach` was told."""
+    limit = settings.max_entry_age_ms
+    return limit if own is None else check_ms("max_entry_age_ms", own, least=1)

@@ -362,6 +362,7 @@ _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
         Act.LOOK_UP: _look_up,
         Act.SETTLE_DOUBT: _settle_doubt,
         Act.EXPIRE: _decided(outcomes.expire),
+        Act.TOO_OLD: _decided(outcomes.end_old),
         Act.GIVE_UP: _decided(outcomes.give_up),
         Act.ABORT: _decided(outcomes.abort_now),
     }

@@ -87,6 +87,7 @@ class Entry:
     lane: str
     body: tuple[str, ...]
     expires_at: int
+    since: int = 0  # log time: its age counts from when it fell due, or was put right
     turn: str | None = None
     run: int | None = None
     key: str | None = None
@@ -149,6 +150,7 @@ class Entry:
         new.lane = self.lane
         new.body = self.body
         new.expires_at = self.expires_at
+        new.since = self.since
         new.turn = self.turn
         new.run = self.run
         new.key = self.key

@@ -207,6 +207,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
         lane=event.lane,
         body=event.body,
         expires_at=event.expires_at,
+        since=at,
         key=event.key,
         thread=event.thread,
         reply_to=event.reply_to,
@@ -214,9 +215,9 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     if isinstance(event, o.Imported):
         entry.phase, entry.doubt, entry.reason = Phase.PARKED, True, "imported"
     else:
-        entry.policy = event.policy
+        entry.policy, entry.live = event.policy, event.live
         entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
-        entry.live = event.live
+        entry.since = max(at - event.waited_ms, event.not_before or 0)
     return entry
 
 
@@ -286,9 +287,9 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
         case o.LateReceipt():
             _late(e, event)
         case o.Rescheduled():
-            e.due = event.due
+            e.due, e.since = event.due, max(at, event.due)
         case o.Redriven():
-            _redriven(e, event)
+            _redriven(e, event, at)
         case o.Acknowledged():
             e.acknowledged = True
         case o.Bounced():
@@ -481,7 +482,7 @@ def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
         e.expires_at = event.expires_at
     policy = event.by.startswith("policy:")
     if not policy:
-        e.blame = NOT_BLAMED
+        e.blame, e.since = NOT_BLAMED, at
     if event.resend:
         e.phase = Phase.IN_DOUBT
         e.resend = True
@@ -567,7 +568,7 @@ def _doubted(e: Entry, event: o.Doubted) -> None:
     e.reason = event.reason
 
 
-def _redriven(e: Entry, event: o.Redriven) -> None:
+def _redriven(e: Entry, event: o.Redriven, at: int) -> None:
     """Parts that were refused or bounced are open again, under new keys."""
     put_down(e)
     spoiled = [state.part for state in e.others if state.end in SPOILED]
@@ -575,7 +576,7 @@ def _redriven(e: Entry, event: o.Redriven) -> None:
         e.parts = _changed(e.parts, part, key=key)
     e.others = tuple([renewed(state) for state in e.others])
     e.budget = event.budget
-    e.expires_at = event.expires_at
+    e.expires_at, e.since = event.expires_at, at
     e.acknowledged = False
     e.abort = None
     e.abort_by = None

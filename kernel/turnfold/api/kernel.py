@@ -23,7 +23,7 @@ from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.open_streams import OpenStreams
-from turnfold._runtime.policies import OnUnknown
+from turnfold._runtime.policies import OnUnknown, age_limit
 from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
@@ -125,12 +125,14 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health):
         account: str = "default",
         on_unknown: OnUnknown | None = None,
         rate: Rate | None = None,
+        max_entry_age_ms: int | None = None,
     ) -> None:
         """A channel under a name and one of its accounts. `on_unknown`: what happens to
         a part of which nobody can tell if it arrived: `hold`, `resend_marked`, `resend`
         or `drop`, or one of them by kind of part. It may be left out where every kind is
         of class `lookup`, or `keyed` without a window. `rate`: no more messages a
-        second go out than that. Raises ContractError if this is not a channel,
+        second go out than that. `max_entry_age_ms`: as the setting, for this account.
+        Raises ContractError if this is not a channel,
         InvalidInputError if the place is taken or a policy is missing."""
         self._home.check()
         key = (check_id("name", name), check_id("account", account))
@@ -138,7 +140,7 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health):
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
         desk = attached(name, account, channel, on_unknown)
         self._desks[key] = desk
-        self._views[key] = desk.facts()
+        self._views[key] = desk.facts(age_limit(max_entry_age_ms, self.settings))
         if rate is not None:
             self._rates[f"{GATE}{account_scope(name, account)}"] = rate
         if self._driver is not None and self._driver.works:

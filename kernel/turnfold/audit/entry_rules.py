@@ -147,6 +147,7 @@ _BY_REFUSAL = (
     Reason.ATTEMPTS_EXHAUSTED,
     Reason.OUTCOME_UNKNOWN,
 )
+_SHOWN = (PartEnd.DELIVERED, PartEnd.BOUNCED)
 _OF_A_RUN = (Kind.BLOCK, Kind.TOOL)
 _OF_SENDER = frozenset(
     {
@@ -332,12 +333,27 @@ def _ended(before: Entry, event: o.FailedTerminal, at: int, say: Say) -> None:
         said = Reason.PARTIAL if before.receipts else Reason.REFUSED
         if reason is not said:
             say(Rule.TURN_TRUTH, f"all parts have ended: that is {said}, not {reason}")
-    if reason is Reason.EXPIRED and at < before.expires_at:
-        text = f"expired {before.expires_at - at} ms before its time"
-        say(Rule.EXPIRY, text)
+    _in_time(before, reason, at, say)
     if reason is Reason.ATTEMPTS_EXHAUSTED and before.used < before.budget:
         left = before.budget - before.used
         say(Rule.ATTEMPTS, f"ended as attempts_exhausted with {left} attempts left")
+
+
+def _in_time(before: Entry, reason: Reason, at: int, say: Say) -> None:
+    if reason is Reason.EXPIRED and at < before.expires_at:
+        text = f"expired {before.expires_at - at} ms before its time"
+        say(Rule.EXPIRY, text)
+    if reason is Reason.TOO_OLD:
+        _unseen(before, say)
+
+
+def _unseen(before: Entry, say: Say) -> None:
+    """Only what waits, and of which nothing was shown, ends by its age."""
+    if before.phase not in (Phase.QUEUED, Phase.RETRYABLE):
+        say(Rule.EXPIRY, f"ended as too_old in phase {before.phase}")
+    shown = any(state.handle or state.end in _SHOWN for state in before.others)
+    if shown or before.handle:
+        say(Rule.EXPIRY, "ended as too_old, though a part of it was shown")
 
 
 def _looked_up(before: Entry, event: o.Reconciled, _at: int, say: Say) -> None:

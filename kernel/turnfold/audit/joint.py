@@ -16,6 +16,7 @@ from turnfold.enums import AbortReason, Kind, Phase, Reason, TurnOutcome
 
 Say = Callable[[int, str, Rule, str], None]  # position, stream, rule, text
 Find = Callable[[str], Entry | Turn | None]
+_LATE = (Reason.EXPIRED, Reason.TOO_OLD)
 _ENDS = (t.Completed, t.Failed, t.TurnAborted)
 
 
@@ -29,8 +30,8 @@ def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
     if any(entry.receipts for entry in finals):
         return TurnOutcome.PARTIALLY_REPLIED
     if Phase.FAILED in phases:
-        expired = all(entry.reason == Reason.EXPIRED for entry in finals)
-        return TurnOutcome.EXPIRED if expired else TurnOutcome.FAILED
+        late = all(entry.reason in _LATE for entry in finals)
+        return TurnOutcome.EXPIRED if late else TurnOutcome.FAILED
     reasons = {entry.reason for entry in finals}
     if AbortReason.SUPERSEDED in reasons:
         return TurnOutcome.SUPERSEDED

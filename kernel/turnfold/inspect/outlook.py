@@ -123,6 +123,13 @@ def _age(ms: int) -> str:
     return f"{max(0, ms) // 1000} s"
 
 
+_CLOSES = {
+    Act.TOO_OLD: "it has waited too long; it is closed now",
+    Act.GIVE_UP: "no attempt is left; it is closed now",
+    Act.ABORT: "it is aborted now",
+}
+
+
 def _step(draft: UnitOfWork, entry: Entry) -> Next:
     here = part(entry.part)
     match step_of(draft, entry).act:
@@ -139,10 +146,8 @@ def _step(draft: UnitOfWork, entry: Entry) -> Next:
             return Next(text=_policy(draft, entry), at=draft.now)
         case Act.EXPIRE:
             return Next(text="its time is over; it is closed now", at=entry.expires_at)
-        case Act.GIVE_UP:
-            return Next(text="no attempt is left; it is closed now", at=draft.now)
-        case Act.ABORT:
-            return Next(text="it is aborted now", at=draft.now)
+        case (Act.TOO_OLD | Act.GIVE_UP | Act.ABORT) as act:
+            return Next(text=_CLOSES[act], at=draft.now)
         case Act.PREPARE | Act.SEND | Act.RECOVER:
             return Next(text="its outcome is awaited")
 

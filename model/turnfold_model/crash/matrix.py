@@ -97,6 +97,8 @@ SMALL: Final = (
     Scenario(name="store-prepare", classes=(), prepares=True, store_faults=1),
     Scenario(name="expiry", ttl_ms=3_000, faults=2, fates=("refused", "landed")),
     Scenario(name="expired-while-down", ttl_ms=3_000, down_ms=4_000),
+    Scenario(name="old-while-down", age_ms=3_000, down_ms=4_000),
+    Scenario(name="old-blind", classes=(), age_ms=3_000, parts=2, down_ms=4_000),
     Scenario(name="expired-prepared", ttl_ms=3_000, down_ms=4_000, prepares=True),
     Scenario(name="window", window_ms=12_000, faults=2, down_ms=13_000),
     Scenario(name="window-lookup", classes=_KL, window_ms=12_000, down_ms=13_000),

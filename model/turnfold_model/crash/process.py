@@ -183,7 +183,9 @@ class Process:
 
     def context(self) -> Context:
         prepares = self.scenario.prepares
-        desk = evolve(self._desk.facts(), prepares=lambda _: prepares)
+        desk = evolve(
+            self._desk.facts(self.scenario.age_ms), prepares=lambda _: prepares
+        )
         return Context(
             now=max(self.now(), self.book.last_at),
             settings=self.scenario.settings,

@@ -76,6 +76,7 @@ class Scenario:
     runs: int = 100
     window_ms: int = WINDOW_MS
     ttl_ms: int = 24 * HOUR
+    age_ms: int | None = None
     down_ms: int = 1
     dropped: Assumption | None = None
 
@@ -108,6 +109,7 @@ class Scenario:
             max_runs=self.runs,
             final_ttl_ms=self.ttl_ms,
             block_ttl_ms=self.ttl_ms,
+            max_entry_age_ms=self.age_ms,
         )
 
     @property
@@ -124,9 +126,8 @@ class Scenario:
     def certain(self) -> bool:
         """True if every reply must arrive: the class allows it, nothing cuts it short."""
         ends = self.busy in (Busy.SUPERSEDE, Busy.DROP)
-        limited = (
-            ends or self.later or self.abort or self.ttl_ms < HOUR or self.attempts < 8
-        )
+        short_lived = self.ttl_ms < HOUR or self.age_ms is not None
+        limited = ends or self.later or self.abort or short_lived or self.attempts < 8
         unlucky = set(self.fates) & {"barred", "gone"} if self.faults else set()
         stops = self.blocks > 0 and not self.resumes
         short = self.deaths < 100 or self.runs < 100 or stops

@@ -150,7 +150,7 @@ def _attempts(
 ) -> Iterator[str]:
     """Nothing goes out after its turn was aborted, after its time, or once it was alone
     in too many deaths of processes."""
-    records, deaths = streams[entry.stream], 0
+    records, deaths, tried = streams[entry.stream], 0, False
     turn = streams.get(entry.turn or "", ())
     aborts = [r.position for r in turn if "abort" in r.kind]
     for record in records:
@@ -159,11 +159,19 @@ def _attempts(
             yield f"INV-11 {entry.stream} went out after its turn was aborted"
         if tries and record.at >= entry.expires_at:
             yield f"INV-12 {entry.stream} went out after its time"
+        if tries and not tried and _too_old(world, entry, record.at):
+            yield f"INV-12 {entry.stream} went out though it was too old"
+        tried = tried or tries
         if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
         if record.kind in _SURVIVED and not record.by_death:
             deaths = 0
         deaths += record.alone
+
+
+def _too_old(world: World, entry: Entry, at: int) -> bool:
+    limit = world.scenario.age_ms
+    return limit is not None and at - entry.created > limit
 
 
 def _projections(store: Store, states: Mapping[str, State]) -> list[str]:

@@ -10,6 +10,7 @@ _ALONE = "test:fast/test_guards.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _TIMES = "test:contract/test_two_times.py"
+_OLD = "test:contract/test_entry_age.py"
 _MANY = "test:contract/test_acts_on_many.py"
 _PROBES = f"{_MANY}::no_new_worker"
 _FAILS = f"{_MANY}::a_failure_does_not_move"
@@ -23,14 +24,18 @@ def _says(guard: str, answer: bool, *killers: str, world: str = "") -> Mutant:
     return Mutant(name, "guard", (edit,), killers, world)
 
 
-def _without(name: str, guard: str, old: str, new: str, *killers: str) -> Mutant:
-    return one(name, "guard", f"{_G}:{guard}", old, new, *killers)
+def _without(
+    name: str, guard: str, old: str, new: str, *killers: str, world: str = ""
+) -> Mutant:
+    return one(name, "guard", f"{_G}:{guard}", old, new, *killers, world=world)
 
 
 GUARDS: Final = (
     _says("not_expired", True, "crash:expired-while-down"),
     _says("expiry_is_sure", True, f"{_TIMES}::an_old_entry"),
     _says("expiry_is_sure", False, f"{_TIMES}::an_old_entry"),
+    _says("too_old", True, "crash:one"),
+    _says("too_old", False, "crash:old-while-down"),
     _says("key_window_open", True, f"{_ALONE}::half_of_a_window"),
     _says("key_window_open", False, f"{_ALONE}::half_of_a_window"),
     _says("key_age_is_sure", True, f"{_TIMES}::no_key_window"),
@@ -51,6 +56,36 @@ GUARDS: Final = (
     _says("sender_is_dead", False, "crash:blind-hold"),
     _says("no_doubt", True, "crash:budget"),
     _says("was_accepted", True, _ALONE),
+    _without(
+        "what may have arrived is too old",
+        "too_old",
+        "waits and nothing_seen(entry) and not is_live(entry)",
+        "True",
+        f"{_OLD}::what_is_in_doubt",
+        world="age",
+    ),
+    _without(
+        "an answer that was shown in part is too old",
+        "too_old",
+        "nothing_seen(entry)",
+        "True",
+        f"{_OLD}::shown_in_part",
+        f"{_OLD}::a_placeholder_that_stands",
+    ),
+    _without(
+        "a clock that nobody can vouch for says what is too old",
+        "too_old",
+        "entry.since < sure_from",
+        "False",
+        _ALONE,
+    ),
+    _without(
+        "a reply that grows is too old",
+        "too_old",
+        "is_live(entry)",
+        "False",
+        _ALONE,
+    ),
     _without(
         "a death ends a turn that was left open",
         "runs",

@@ -274,8 +274,8 @@ OWNING: Final = (
     _broken(
         "a posted payload expires by the time of its logging",
         "turnfold._decide.inbox:_enqueue",
-        "data.ttl_ms - _waited(draft, command)",
-        "data['ttl_ms']",
+        "data.ttl_ms - waited",
+        "data.ttl_ms",
         f"{_INBOX}::expires_by_the_time",
     ),
 )

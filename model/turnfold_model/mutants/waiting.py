@@ -13,6 +13,7 @@ _STALLS = "turnfold.api.stalls:Stalls"
 _STILL = "test:contract/test_stalls.py"
 _RATES = "test:contract/test_rates.py"
 _ACTS = "test:contract/test_acts.py"
+_OLD = "test:contract/test_entry_age.py"
 _MANY = "test:contract/test_acts_on_many.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -29,6 +30,41 @@ WAITING: Final = (
         "isinstance(outcome, BuggyUnknown)",
         "False",
         f"{_BROKEN}::a_bug_for_everything",
+    ),
+    _broken(
+        "what waits for something else is never too old",
+        "turnfold._decide.schedule:_in_age",
+        "step.act is Act.WAIT and draft.now < old_at",
+        "False",
+        f"{_OLD}::behind_a_closed_gate",
+    ),
+    _broken(
+        "the time in the inbox is not part of an entry's age",
+        "turnfold._decide.outbox:queue",
+        "intent.waited_ms",
+        "0",
+        f"{_OLD}::after_an_outage",
+    ),
+    _broken(
+        "a redrive does not renew the age",
+        "turnfold._state.entry_fold:_moved",
+        "_redriven(e, event, at)",
+        "_redriven(e, event, e.since)",
+        f"{_OLD}::a_person_may_send_it",
+    ),
+    _broken(
+        "the limit of one account is that of all",
+        "turnfold._runtime.policies:age_limit",
+        "own is None",
+        "True",
+        f"{_OLD}::a_limit_of_its_own",
+    ),
+    _broken(
+        "the reader of an answer that is too old is not told",
+        "turnfold._decide.outbox:_notice_for",
+        "entry.reason in _NOTICE",
+        "entry.reason in _NOTICE and entry.reason != Reason.TOO_OLD",
+        f"{_OLD}::the_reader",
     ),
     _broken(
         "a bug in prepare spends the budget of each message",

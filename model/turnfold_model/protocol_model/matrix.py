@@ -230,6 +230,7 @@ _GUARDED: Final = {
     "write_ahead": Config(name=""),
     "doubt": Config(name="", faults=2),
     "honesty": Config(name="", cls="blind", hands=1),
+    "age": Config(name="", cls="blind", hands=1),
     "abort": Config(name="", hands=1),
     "owed": Config(name="", turns=True),
     "parts": Config(name="", parts=2),

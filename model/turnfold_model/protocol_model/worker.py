@@ -310,6 +310,9 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
     log = column.log
     if log.phase in (Ph.QUEUED, Ph.RETRYABLE, Ph.IN_DOUBT, Ph.PARKED):
         yield Step("expired", facts.given_up(config, column), IDLE, hand=1)
+    if _too_old(config, column):
+        ended = log._replace(phase=Ph.FAILED, passed=True, grant=False)
+        yield Step("too old", facts.commit(config, column, ended), IDLE, hand=1)
     if log.phase == Ph.PARKED:
         excused = column._replace(log=facts.excused(log))
         unsent = facts.absent(config, excused)
@@ -325,6 +328,15 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
             phase=Ph.QUEUED, used=0, doubt=False, unknown=False, again=True
         )
         yield Step("redriven", facts.commit(config, column, again), IDLE, hand=1)
+
+
+def _too_old(config: Config, column: Column) -> bool:
+    """A policy for age ends only what waits, and of which nothing was shown."""
+    log = column.log
+    if log.settled or log.handle:
+        return False
+    waits = log.phase in (Ph.QUEUED, Ph.RETRYABLE)
+    return waits or (config.without == "age" and log.phase == Ph.IN_DOUBT)
 
 
 def _turn_steps(config: Config, column: Column, around: Around) -> Iterator[Step]:

@@ -70,6 +70,7 @@ def queued(data: Record) -> Entry:
     if data.get("turn") is not None and data.get("kind") in ("block", "tool"):
         # A key of a block or a tool's message holds in its run, or over all runs.
         words(data, "key") if data.get("run") is None else whole(data, "run", 1)
+    whole({"waited_ms": 0, **data}, "waited_ms")
     return replace(_begun(data, "queued"), live=bool(data.get("live")))
 
 
@@ -193,6 +194,11 @@ def failed_terminal(entry: Entry, data: Record, at: int) -> Entry:
         need(reason != "outcome_unknown", "INV-12", "nothing is in doubt")
     if reason == "expired":
         need(at >= entry.expires_at, "INV-12", "expired before its time")
+    if reason == "too_old":
+        waits = entry.phase in ("queued", "retryable")
+        need(waits, "INV-12", f"too old in phase {entry.phase}")
+        seen = any(p.placed or p.end in ("delivered", "bounced") for p in entry.parts)
+        need(not seen, "INV-12", "too old, but a part of it was shown")
     if reason == "attempts_exhausted":
         need(entry.used >= entry.budget, "INV-6", "budget is left")
     if reason == "partial":

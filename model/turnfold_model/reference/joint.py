@@ -209,7 +209,7 @@ def outcome_of(finals: Sequence[Entry]) -> str:
     if any(entry.delivered for entry in finals):
         return "partially_replied"
     if any(entry.phase == "failed" for entry in finals):
-        late = all(entry.reason == "expired" for entry in finals)
+        late = all(entry.reason in ("expired", "too_old") for entry in finals)
         return "expired" if late else "failed"
     reasons = {entry.reason for entry in finals}
     if "superseded" in reasons:

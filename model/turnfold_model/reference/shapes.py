@@ -22,6 +22,7 @@ REASONS: Final = frozenset(
         "permanent",
         "attempts_exhausted",
         "expired",
+        "too_old",
         "refused",
         "quarantined",
         "partial",

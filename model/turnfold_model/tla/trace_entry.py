@@ -49,6 +49,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 _ENDS: Final = MappingProxyType(
     {
         "expired": "expired",
+        "too_old": "expired",  # the module has no clock: its time is over
         "attempts_exhausted": "exhausted",
         "permanent": "permanent",
         "refused": "permanent",

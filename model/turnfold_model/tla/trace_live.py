@@ -49,7 +49,12 @@ TROUBLE: Final = frozenset(
     }
 )
 _ENDS: Final = MappingProxyType(
-    {"expired": "expired", "attempts_exhausted": "exhausted", "permanent": "permanent"}
+    {
+        "expired": "expired",
+        "too_old": "expired",
+        "attempts_exhausted": "exhausted",
+        "permanent": "permanent",
+    }
 )
 _STILL: Final = frozenset({"rescheduled", "acknowledged", "lane_yielded", "redacted"})
 
