@@ -14,7 +14,7 @@ from tests.fakes.fake_bot_api import TOKEN, FakeBotApi
 from tests.fakes.fake_bot_api import Fault as ApiFault
 
 from turnfold import File, Kernel, Native, Route, Settings, Text
-from turnfold.enums import FailureClass, PartAct
+from turnfold.enums import Decoration, FailureClass, PartAct
 from turnfold.errors import InvalidInputError
 from turnfold.ports.channel import Accepted, Attempt, Part, Receipt, Rejected, Unknown
 from turnfold_adapters.channels.telegram import TelegramChannel
@@ -85,32 +85,17 @@ async def test_the_fake_refuses_markup_that_is_cut_in_two(
 
 
 @case("V04")
-async def test_a_topic_that_is_gone_is_left_out_by_the_next_attempt(
+async def test_a_topic_that_is_gone_is_a_decoration(
     api: FakeBotApi, channel: TelegramChannel
 ) -> None:
-    one = part(Text("hi"), thread="7")
-    first = await channel.send(one, "k", ONCE)
+    first = await channel.send(part(Text("hi"), thread="7"), "k", ONCE)
     assert isinstance(first, Rejected)
     assert first.failure is FailureClass.DECORATION
-    assert isinstance(await channel.send(one, "k", ONCE), Accepted)
+    assert first.decoration is Decoration.THREAD
     api.chats.topics[42].add(7)
     there = part(Text("in the topic"), "other", thread="7", reply_to="1")
     assert isinstance(await channel.send(there, "other", ONCE), Accepted)
-    assert [m.given.get("message_thread_id") for m in api.messages] == [None, "7"]
-
-
-@case("V02", "V04")
-async def test_refused_entities_become_plain_text(
-    api: FakeBotApi, channel: TelegramChannel
-) -> None:
-    one = part(Text("<b>words</b>", format="html"))
-    refusal = Rejected(
-        failure=FailureClass.DECORATION, detail="Can't parse entities: odd"
-    )
-    channel._note_refusal(one, refusal)
-    assert isinstance(await channel.send(one, "k", ONCE), Accepted)
-    assert api.texts() == ["words"]
-    assert "entities" not in api.messages[0].given
+    assert api.messages[0].given["message_thread_id"] == "7"
 
 
 async def test_a_reply_to_a_message_that_is_gone_is_sent_all_the_same(
@@ -253,12 +238,25 @@ async def test_a_group_that_moved_gets_its_answer_at_its_new_id(
 async def test_a_topic_that_is_gone_parks_no_part_whose_first_attempt_is_in_doubt(
     api: FakeBotApi, tmp_path: Path
 ) -> None:
-    """The kernel drops no decoration of a part in doubt; the channel remembers it."""
     kernel, _ = await served(api, tmp_path / "g.db", lambda said: said)
     api.script(ApiFault.CUT_BEFORE)
     gone = Route(channel="telegram", conversation="42", thread="7")
     await kernel.enqueue(gone, Text("hello"), key="k")
     await until(lambda: [t.removeprefix(MARKER) for t in api.texts()] == ["hello"])
+    await kernel.close()
+
+
+@case("V02", "V04")
+async def test_an_edit_in_doubt_whose_entities_are_refused_becomes_plain_text(
+    api: FakeBotApi, tmp_path: Path
+) -> None:
+    kernel, _ = await served(api, tmp_path / "g.db", lambda said: said)
+    api.script(None, ApiFault.CUT_BEFORE, ApiFault.ENTITIES)
+    to = Route(channel="telegram", conversation="42")
+    sent = await kernel.enqueue(to, Text("<b>words</b>", format="html"))
+    await until(lambda: api.texts() == ["words"])
+    assert (await sent.receipt(10_000)) is not None
+    assert api.messages[0].given.get("entities", "[]") == "[]"
     await kernel.close()
 
 

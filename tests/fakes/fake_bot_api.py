@@ -33,6 +33,7 @@ class Fault(StrEnum):
     SILENT = "silent"  # done; no answer for a minute
     RATE_LIMITED = "rate_limited"
     BLOCKED = "blocked"
+    ENTITIES = "entities"  # nothing is done; the entities are refused
     SERVER_ERROR = "server_error"  # done, and answered with 500
     PROXY_PAGE = "proxy_page"  # nothing is done; an answer that is no JSON
 
@@ -314,6 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is Fault.BLOCKED:
                 words = "Forbidden: bot was blocked by the user"
                 raise ApiError(403, words)  # noqa: TRY301  one way out
+            if fault is Fault.ENTITIES:
+                words = "Bad Request: can't parse entities: odd"
+                raise ApiError(400, words)  # noqa: TRY301  one way out
             result = self.api.do(method, given, files)
         except ApiError as exc:
             self._answer(exc.status, exc.body())

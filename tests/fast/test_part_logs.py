@@ -4,6 +4,7 @@ by one, live replies, dead updates, turns left open. Both readings judge them al
 from hashlib import sha256
 
 import pytest
+from msgspec.structs import replace
 
 from turnfold._log import events as g
 from turnfold._log import events as t
@@ -102,6 +103,7 @@ TRIED = o.Tried(act=Trial.LOOK_UP, owner="w1", fence=1)
 FREE = o.Deferred(part=0, attempt=2, failure=FailureClass.RATE_LIMITED)
 GONE = o.FailedRetryable(part=0, attempt=2, failure=FailureClass.HANDLE_GONE, due=DUE)
 PLAIN = o.FailedRetryable(part=0, attempt=1, failure=FailureClass.DECORATION, due=DUE)
+BARE = o.Deferred(part=0, attempt=2, failure=FailureClass.DECORATION)
 AMENDED = o.AmendedPart(part=0, body="c", key="new", dropped=Decoration.REPLY_TO)
 PUT = attempted(act=PLACEHOLDER)
 EDITED = again(2, act=EDIT)
@@ -154,6 +156,15 @@ GOOD: dict[str, list[Step]] = {
     ),
     "a decoration is dropped": pair(
         attempted(), PLAIN, AMENDED, again(2), part_delivered(2)
+    ),
+    "a decoration is dropped while an older attempt is in doubt": pair(
+        attempted(),
+        unknown(),
+        again(2),
+        BARE,
+        replace(AMENDED, key="e0"),
+        again(3),
+        part_delivered(3),
     ),
     "two parts in doubt, one after the other": pair(
         DOUBTED,
@@ -274,6 +285,15 @@ BAD: dict[str, list[Step]] = {
     ),
     "amended under its old key": pair(
         o.AmendedPart(part=0, body="c", key="e0", dropped=Decoration.FORMAT)
+    ),
+    "amended in doubt under a new key": pair(
+        attempted(), unknown(), again(2), BARE, AMENDED
+    ),
+    "another part than the one in doubt is amended": pair(
+        attempted(), unknown(), again(2), BARE, replace(AMENDED, part=1, key="e1")
+    ),
+    "put off for a decoration without doubt": pair(
+        attempted(), replace(BARE, attempt=1)
     ),
     "amended after it was delivered": pair(attempted(), part_delivered(), AMENDED),
     "a delivered part is attempted again": pair(

@@ -21,7 +21,6 @@ and so after it is durable; see `telegram_source`. Do not run an `Updater` besid
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
 OFFICIAL = "https://api.telegram.org/bot"
 UPDATES = ("message", "edited_message", "channel_post", "callback_query")
-_REMEMBERED = 1024  # parts whose decorations were refused
 
 
 class TelegramChannel:
@@ -99,10 +97,6 @@ class TelegramChannel:
         self._poll_s = poll_ms // 1000
         # The decorations that no part of this channel has.
         self._without = frozenset[str]() if quote else frozenset({"reply_to"})
-        # The kernel drops a decoration by `amended_part`, but not of a part in doubt: its
-        # refusal is logged as `unknown`. Without this memory such a part is refused until
-        # it is parked. It is lost with the process, and then learnt again.
-        self._refused: OrderedDict[str, frozenset[str]] = OrderedDict()
         classes = (DeliveryClass.EDITABLE,) if editable else ()
         blind = PartClass(settle_ms=settle_ms)
         self.capabilities = Capabilities(
@@ -138,17 +132,17 @@ class TelegramChannel:
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """One call of a method that sends."""
-        without = self._without | self._refused.get(key, frozenset())
+        del key
         if isinstance(part.payload, File):
-            return await self._send_file(part, attempt, without)
+            return await self._send_file(part, attempt)
         if isinstance(part.payload, Native):
-            return await self._send_native(part, attempt, without)
+            return await self._send_native(part, attempt)
         text = part.payload
         if attempt.act is PartAct.PLACEHOLDER:
             text = Text(text.text)
         given = {
-            **self._content.where(part, without),
-            **self._words(text, part, attempt),
+            **self._content.where(part, self._without),
+            **self._words(text, attempt),
         }
         return await self._outcome(part, "sendMessage", given)
 
@@ -164,7 +158,7 @@ class TelegramChannel:
         given = {
             "chat_id": part.route.conversation,
             "message_id": int(handle.ids[0]),
-            **self._words(part.payload, part, attempt),
+            **self._words(part.payload, attempt),
         }
         return await self._outcome(part, "editMessageText", given, handle)
 
@@ -194,18 +188,15 @@ class TelegramChannel:
         given |= {} if offset is None else {"offset": offset}
         return await self._call("getUpdates", given, self._poll_s + self._request_s)
 
-    def _words(self, text: Text, part: Part, attempt: Attempt) -> dict[str, Any]:
-        formatted = "format" not in self._refused.get(part.key, ())
-        words = self._content.words_of(text, marked=attempt.marked, formatted=formatted)
+    def _words(self, text: Text, attempt: Attempt) -> dict[str, Any]:
+        words = self._content.words_of(text, marked=attempt.marked)
         entities = {"entities": list(words.entities)} if words.entities else {}
         return {"text": words.text, **entities}
 
-    async def _send_native(
-        self, part: Part, attempt: Attempt, without: frozenset[str]
-    ) -> Outcome:
+    async def _send_native(self, part: Part, attempt: Attempt) -> Outcome:
         assert isinstance(part.payload, Native)  # noqa: S101  narrowed by the caller
         method, given = self._content.native_call(
-            part.payload, part, marked=attempt.marked, without=without
+            part.payload, part, marked=attempt.marked, without=self._without
         )
         if part.payload.files:
             try:
@@ -224,9 +215,7 @@ class TelegramChannel:
             for name, data in contents.items()
         }
 
-    async def _send_file(
-        self, part: Part, attempt: Attempt, without: frozenset[str]
-    ) -> Outcome:
+    async def _send_file(self, part: Part, attempt: Attempt) -> Outcome:
         from telegram import InputFile  # noqa: PLC0415  an extra
 
         assert isinstance(part.payload, File)  # noqa: S101  narrowed by the caller
@@ -238,7 +227,7 @@ class TelegramChannel:
         photo = file.mime in self._content.PHOTOS
         photo = photo and len(data) <= self._content.PHOTO_MOST
         kind = "photo" if photo else "document"
-        given = self._content.where(part, without)
+        given = self._content.where(part, self._without)
         given[kind] = InputFile(data, filename=file.name or "file")
         marker = self._content.MARKER if attempt.marked else ""
         if marker or file.caption:
@@ -262,22 +251,8 @@ class TelegramChannel:
             if edited is not None and self._errors.is_not_modified(exc):
                 return Accepted(receipt=edited, deduplicated=True)
             outcome: Outcome = self._errors.classify(exc, self._scope)
-            if isinstance(outcome, Rejected):
-                self._note_refusal(part, outcome)
             return outcome
         return _receipt_of(answer, edited)
-
-    def _note_refusal(self, part: Part, refusal: Rejected) -> None:
-        """The next attempt of this part goes without the decoration that was refused."""
-        if refusal.failure is not FailureClass.DECORATION:
-            return
-        words = refusal.detail.lower()
-        what = "format" if "entities" in words else "reply_to"
-        what = "thread" if "thread" in words or "topic" in words else what
-        known = self._refused.get(part.key, frozenset())
-        self._refused[part.key] = known | {what}
-        while len(self._refused) > _REMEMBERED:
-            self._refused.popitem(last=False)
 
     async def _call(
         self, method: str, given: Mapping[str, Any], wait_s: float | None = None

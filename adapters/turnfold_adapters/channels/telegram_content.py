@@ -72,12 +72,11 @@ def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
     return max(_units(shown), room_for_entities)
 
 
-def words_of(payload: Text, *, marked: bool = False, formatted: bool = True) -> Words:
+def words_of(payload: Text, *, marked: bool = False) -> Words:
     """A piece of a plan as characters and entities."""
     rich = chats.rich_of(payload)
     prefix = MARKER if marked else ""
-    entities = _entities(rich, len(prefix)) if formatted else ()
-    return Words(prefix + rich.text, tuple(entities))
+    return Words(prefix + rich.text, tuple(_entities(rich, len(prefix))))
 
 
 def _entities(rich: Rich, shift: int) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
 from turnfold.enums import (
     BlindPolicy,
+    Decoration,
     DeliveryClass,
     FailureClass,
     PartAct,
@@ -236,12 +237,36 @@ def _part_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
 
 def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     """This attempt surely failed, but an older one may have been accepted."""
+    dropped = None
+    if outcome.failure is FailureClass.DECORATION:
+        dropped = rules.next_dropped(entry, outcome.decoration)
+    if dropped is not None:
+        _undecorated_in_doubt(draft, entry, outcome, dropped)
+        return
     asks = rules.may_look_up(as_offered(draft, entry))
     if RULES[outcome.failure].ends and not asks:
         reason = Reason.OUTCOME_UNKNOWN
         fail_entry(draft, entry, reason, outcome.failure, outcome.detail)
     else:
         _unknown(draft, entry, outcome.failure, outcome.detail)
+
+
+def _undecorated_in_doubt(
+    draft: UnitOfWork, entry: Entry, outcome: Rejected, dropped: Decoration
+) -> None:
+    """The part keeps its key: what is in doubt went out under it, and only by that name
+    can the platform say that it has the part already."""
+    event = o.Deferred(
+        part=entry.part,
+        attempt=entry.attempt,
+        failure=outcome.failure,
+        detail=draft.text(entry.stream, outcome.detail),
+    )
+    here = entry.current
+    amended = o.AmendedPart(
+        part=entry.part, body=here.body, key=here.key, dropped=dropped
+    )
+    _go_on(draft, draft.emit(entry.stream, event, amended))
 
 
 def _defer(draft: UnitOfWork, entry: Entry, outcome: Rejected, due: int | None) -> None:

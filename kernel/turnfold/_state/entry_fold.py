@@ -116,6 +116,7 @@ TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
             o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
             o.Placed: _to(Phase.IN_DOUBT, Phase.QUEUED, Phase.PARKED),
             o.Tried: _to(Phase.IN_DOUBT),
+            o.AmendedPart: _to(Phase.IN_DOUBT),
             o.OutcomeUnknown: _to(Phase.IN_DOUBT),
             o.Reconciled: _to(Phase.RETRYABLE, Phase.IN_DOUBT, Phase.PARKED),
             o.Parked: _to(Phase.PARKED),
@@ -424,7 +425,7 @@ def _amended(e: Entry, event: o.AmendedPart) -> None:
         dropped = (*e.parts[event.part].dropped, event.dropped)
         changes = {"body": event.body, "key": event.key, "dropped": dropped}
         e.parts = _changed(e.parts, event.part, **changes)
-    if event.part == e.part:
+    if event.part == e.part and e.phase is not Phase.IN_DOUBT:
         e.first_at = None  # the window of a new key begins with its first attempt
         e.used = max(e.used - 1, 0)  # each decoration is dropped once: no need to count
 

@@ -94,7 +94,13 @@ def amended(before: Entry, event: o.AmendedPart, _at: int, say: Say) -> None:
     open_part = event.part < before.count and not before.ended(event.part)
     if not before.planned or not open_part:
         say(Rule.FROZEN_PLAN, f"part {event.part} was changed, and it is not open")
-    if any(part.key == event.key for part in before.parts):
+    if before.phase is Phase.IN_DOUBT:
+        here = open_part and event.part == before.part
+        if here and event.key != before.parts[event.part].key:
+            say(Rule.NO_DOUBLE, "a part in doubt goes out again under another key")
+        if not here:
+            say(Rule.FROZEN_PLAN, f"part {event.part} was changed, and is not in doubt")
+    elif any(part.key == event.key for part in before.parts):
         say(Rule.NO_DOUBLE, "a new body goes out under a key that was used")
     if open_part and event.dropped in before.parts[event.part].dropped:
         say(Rule.FROZEN_PLAN, f"part {event.part} goes without {event.dropped} already")
@@ -299,7 +305,9 @@ def _not_delivered(
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
     died = why == FailureClass.OWNER_DIED
     if isinstance(event, o.Deferred):
-        _proven(event.failure, _DEFERS, say)
+        # A part in doubt goes on without what was refused, and nothing was proven.
+        also = (FailureClass.DECORATION,) if before.doubtful else ()
+        _proven(event.failure, (*_DEFERS, *also), say)
     elif isinstance(event, o.FailedRetryable):
         if before.doubtful:
             text = "called `not accepted` while an older attempt is in doubt"

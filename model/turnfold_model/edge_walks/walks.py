@@ -147,6 +147,7 @@ WALKS: Final = (
     Walk("queue go bar go bar", parts=2),
     Walk("queue go bar go accept redrive go accept", parts=2),
     Walk("queue go undress go accept"),
+    Walk("queue go lose go undress go accept"),
     # a look-up
     *(Walk(f"queue go lose go {said}", "lookup") for said in ("find", "miss", "shrug")),
     Walk("queue go lose go find", "lookup", parts=2),

@@ -56,7 +56,7 @@ ENTRY_ROWS: Final[Rows] = (
     ),
     ("tried", "queued in_doubt parked", "same"),
     ("part_refused", "queued attempted dispatched retryable", "queued"),
-    ("amended_part", "queued retryable", "same"),
+    ("amended_part", "queued retryable in_doubt", "same"),
     ("part_delivered", "attempted dispatched in_doubt parked", "queued parked"),
     ("delivered", "attempted dispatched in_doubt parked", "delivered"),
     ("deferred", "attempted dispatched", "queued in_doubt"),

@@ -9,6 +9,7 @@ _POLICIES = "turnfold._runtime.policies:policies"
 _OUTBOX = "turnfold._decide.outbox"
 _OUTCOMES = "turnfold._decide.outcomes"
 _PARTS = "test:contract/test_behaviour_parts.py"
+_IN_DOUBT = "test:contract/test_decoration_in_doubt.py"
 _ALONE = "test:fast/test_guards.py"
 _ATTACH = "test:fast/test_attach.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
@@ -60,6 +61,41 @@ PARTS: Final = (
         "there and d not in part.dropped",
         "there",
         f"{_PARTS}::goes_on_refusing",
+    ),
+    _broken(
+        "a part in doubt goes out again with what was refused",
+        f"{_OUTCOMES}:_refused_in_doubt",
+        "dropped is not None",
+        "False",
+        f"{_IN_DOUBT}::keeps_its_key",
+    ),
+    _broken(
+        "a part in doubt loses a decoration under a new key",
+        f"{_OUTCOMES}:_undecorated_in_doubt",
+        "here.key",
+        "new_key(entry, entry.part)",
+        f"{_IN_DOUBT}::keeps_its_key",
+    ),
+    _broken(
+        "the window of a key begins again when a part in doubt loses a decoration",
+        "turnfold._state.entry_fold:_amended",
+        "e.phase is not Phase.IN_DOUBT",
+        "True",
+        f"{_IN_DOUBT}::window_of_its_key",
+    ),
+    _broken(
+        "the audit lets a part in doubt go out under another key",
+        "turnfold.audit.entry_rules:amended",
+        "event.key != before.parts[event.part].key",
+        "False",
+        "test:fast/test_part_logs.py::wrong_log",
+    ),
+    _broken(
+        "the audit lets an attempt without doubt be put off for a decoration",
+        "turnfold.audit.entry_rules:_not_delivered",
+        "(FailureClass.DECORATION,) if before.doubtful else ()",
+        "(FailureClass.DECORATION,)",
+        "test:fast/test_part_logs.py::wrong_log",
     ),
     _broken(
         "a refused part takes the others with it",

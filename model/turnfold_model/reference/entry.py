@@ -117,7 +117,7 @@ def deferred(entry: Entry, data: Record, at: int) -> Entry:
     """An older doubt stays, and so does the word that allowed this attempt."""
     del at
     current(entry, data)
-    one_of(data, "failure", DEFERS)
+    one_of(data, "failure", DEFERS | {"decoration"} if entry.doubt else DEFERS)
     back = kept(entry, entry.at, used=entry.part.used - 1)
     phase = "in_doubt" if entry.doubt else "queued"
     marked = entry.marked and entry.granted

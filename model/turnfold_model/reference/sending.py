@@ -179,9 +179,13 @@ def amended_part(entry: Entry, data: Record, at: int) -> Entry:
     dropped = one_of(data, "dropped", DECORATIONS)
     need(entry.planned and part.end is None, "INV-7", f"part {number} cannot change")
     key = words(data, "key")
+    need(dropped not in part.dropped, "INV-7", f"{dropped} was dropped before")
+    if entry.phase == "in_doubt":
+        need(number == entry.at, "INV-7", f"part {number} is not the one in doubt")
+        need(key == part.key, "INV-2", "what is in doubt keeps its key")
+        return kept(entry, number, dropped=part.dropped | {dropped})
     fresh = all(other.key != key for other in entry.parts)
     need(fresh, "INV-7", "a new body needs a new key")
-    need(dropped not in part.dropped, "INV-7", f"{dropped} was dropped before")
     back = max(part.used - 1, 0) if number == entry.at else part.used
     lost = part.dropped | {dropped}
     return kept(entry, number, key=key, first_at=None, used=back, dropped=lost)
