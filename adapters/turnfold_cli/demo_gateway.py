@@ -34,6 +34,7 @@ SETTINGS = Settings(
     max_deaths_alone=1_000,
     max_failures=1_000,
     max_lookups=1_000,
+    max_resends=1_000,
     backoff_base_ms=20,
     backoff_cap_ms=200,
 )
@@ -59,8 +60,15 @@ async def answer(turn: TurnHandle) -> None:
     for number in range(len(said) + 1, order["blocks"] + 1):
         await turn.block(block_text(order["name"], number), key=str(number))
         await asyncio.sleep(order["think_ms"] / 1000)
-    await asyncio.sleep(order["think_ms"] / 1000)
-    await turn.reply(*_payloads(order))
+    if not order["live"]:
+        await asyncio.sleep(order["think_ms"] / 1000)
+        await turn.reply(*_payloads(order))
+        return
+    async with turn.live() as live:
+        for word in part_text(order["name"], 1).split(" "):
+            live.append(f"{word} ")
+            await asyncio.sleep(order["think_ms"] / 1000)
+        await live.seal(*_payloads(order))
 
 
 def block_text(name: str, number: int) -> str:
@@ -88,7 +96,9 @@ async def serve(given: argparse.Namespace) -> int:
     store = points.watch(store_at(given.store))
     kernel = Kernel(store, settings=SETTINGS, probe=points.probe)
     channel = _channel(given.platform, given.mode)
-    kernel.attach("webhook", channel, on_unknown="hold")
+    # What may be there twice in class editable is an empty placeholder: no answer is.
+    policy = "resend" if given.mode == DeliveryClass.EDITABLE else "hold"
+    kernel.attach("webhook", channel, on_unknown=policy)
     kernel.on_turn(resume=True)(answer)
     async with kernel, WebhookInbox(kernel.accept) as inbox:
         _say(port=inbox.port)
@@ -113,10 +123,12 @@ async def _until_lost(kernel: Kernel) -> None:
 def _channel(platform: str, mode: str) -> WebhookChannel:
     wanted = DeliveryClass(mode)
     asks = wanted is DeliveryClass.LOOKUP
+    edits = wanted is DeliveryClass.EDITABLE
     return WebhookChannel(
         f"{platform}/messages",
         classes=[] if wanted is DeliveryClass.BLIND else [wanted],
         lookup_url=f"{platform}/messages" if asks else None,
+        message_url=f"{platform}/messages/{{id}}" if edits else None,
         settle_ms=SETTLE_MS,
         timeout_ms=10_000,
     )
@@ -141,7 +153,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m turnfold_cli.demo_gateway")
     parser.add_argument("--store", required=True)
     parser.add_argument("--platform", required=True, help="its base URL")
-    classes = [c.value for c in DeliveryClass if c is not DeliveryClass.EDITABLE]
+    classes = [c.value for c in DeliveryClass]
     parser.add_argument("--class", dest="mode", default="keyed", choices=classes)
     parser.add_argument("--stop", default="", help="failpoint to die at")
     parser.add_argument("--nth", type=int, default=0, help="at which coming by")

@@ -19,6 +19,7 @@ class Class(StrEnum):
 
     KEYED = "keyed"
     LOOKUP = "lookup"
+    EDITABLE = "editable"
     BLIND = "blind"
 
 
@@ -40,6 +41,7 @@ class Message:
     texts: int
     file: bool
     think_ms: int
+    live: bool  # the answer is seen while it grows, where the platform can edit
     again: Again
 
     @property
@@ -57,6 +59,7 @@ class Message:
             "texts": self.texts,
             "file": self.file,
             "think_ms": self.think_ms,
+            "live": self.live,
         }
         return {
             "conversation": self.conversation,
@@ -108,6 +111,7 @@ PATH = (
 RECOVERY = {
     Class.KEYED: ("Append bury", "Append attempt_now"),
     Class.LOOKUP: ("Append bury", "Reconcile", "Append look_up"),
+    Class.EDITABLE: ("Append bury", "commit outbox.placed", "Append attempt_now"),
     Class.BLIND: ("Append bury", "Append settle_doubt"),
 }
 # Seconds after the gateway listens. By then it has done its work, so a point that it has
@@ -134,6 +138,7 @@ def _message(rng: random.Random, number: int, conversations: int) -> Message:
         texts=rng.choice((1, 1, 2, 2, 3)),
         file=rng.random() < 0.25,
         think_ms=rng.randrange(12),
+        live=rng.random() < 0.4,
         again=rng.choices((Again.NEVER, Again.AT_ONCE, Again.LATER), (16, 2, 2))[0],
     )
 

@@ -38,6 +38,7 @@ class Report:
     pending: int
     lost: int
     doubled: int
+    strays: int  # placeholders that were left over, which show nothing of an answer
     redelivered: int
     kills: int
     restarts: int
@@ -96,6 +97,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         breaches += [
             f"{Rule.LANE_ORDER} {text}" for text in _overtaken(turns, evidence)
         ]
+    breaches += _too_many_strays(plan, evidence)
     fates = {m.name: _fate(m, turns, evidence) for m in plan.messages}
     breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in _BAD]
     became = Counter(fates.values())
@@ -110,6 +112,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         pending=became["pending"],
         lost=became["lost"],
         doubled=_doubled(evidence),
+        strays=evidence.stats["strays"],
         redelivered=sum(len(got) - 1 for got in evidence.accepted.values()),
         kills=evidence.kills,
         restarts=evidence.starts - evidence.hosts,
@@ -142,6 +145,17 @@ def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
             yield f"{message.name} was called new twice"
     for text in _same_text(evidence.witness):
         yield f"{text!r} arrived under two keys"
+
+
+def _too_many_strays(plan: Plan, evidence: Evidence) -> Iterator[str]:
+    """A connection that breaks may leave a placeholder over, the death or the pause of a
+    process one in each conversation."""
+    places = len({message.conversation for message in plan.messages})
+    troubles = evidence.kills + evidence.pauses + evidence.cuts
+    most = troubles * places + sum(evidence.stats["faults_fired"].values())
+    strays = evidence.stats["strays"]
+    if strays > most:
+        yield f"{strays} placeholders are left over, at most {most} may be"
 
 
 def _same_text(witness: Sequence[Mapping[str, Any]]) -> list[str]:

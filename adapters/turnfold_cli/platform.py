@@ -5,8 +5,13 @@ is a witness against.
 
     POST /messages      a part, as `webhook_wire` documents it -> {"id", "n"}
     GET  /messages?key= look-up (mode lookup) -> {"found", "id", "key", "conversation"}
-    GET  /witness       {"messages": [...]}: everything accepted, in order
-    GET  /requests      {"requests": [...]}: every POST, with its headers and its fault
+    PUT  /messages/ID   (mode editable) the message shows this part instead, or 404
+                        {"found": false}
+    DELETE /messages/ID (mode editable) the message is gone
+    GET  /witness       {"messages": [...]}: everything accepted, in order; in mode
+                        editable what the messages show now, without placeholders
+    GET  /requests      {"requests": [...]}: every POST and PUT of a message, with its
+                        headers and its fault
     GET  /stats         counters, also of faults
     POST /faults        {"faults": [{"kind", "times", "delay_ms", ...}]}: for the next
                         requests; see platform_book.Fault
@@ -167,6 +172,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._body() is not None:  # unread, it would be taken for a request
             self._answer(404, {"error": "not_found"})
 
+    def do_PUT(self) -> None:
+        self._post_message(self._named())
+
+    def do_DELETE(self) -> None:
+        found = self._book.delete(self._named())
+        self._answer(200 if found else 404, {"found": found})
+
+    def _named(self) -> str:
+        """The id of the message that the path names; none where nothing is editable."""
+        editable = self._book.mode is Mode.EDITABLE
+        path = urlsplit(self.path).path
+        return path.removeprefix("/messages/") if editable else "-"
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         lists: dict[str, Callable[[], dict[str, Any]]] = {
@@ -181,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": "not_found"})
 
-    def _post_message(self) -> None:
+    def _post_message(self, edited: str = "") -> None:
+        """`edited`: the message whose place the part takes."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         fault = self._book.asked(headers)
         if fault is not None and fault.kind is FaultKind.CUT_BEFORE:
@@ -192,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.kind is FaultKind.LAND_LATE:
             self._home.stopping.wait(fault.delay_ms / 1000)
-        self._accept(headers.get("idempotency-key", ""), body, fault)
+        self._accept(headers.get("idempotency-key", ""), body, fault, edited)
 
     def _refused(self, fault: Fault) -> bool:
         """Answer for the faults that keep a part out."""
@@ -208,11 +227,18 @@ class _Handler(BaseHTTPRequestHandler):
                 return False
         return True
 
-    def _accept(self, key: str, body: bytes, fault: Fault | None) -> None:
+    def _accept(self, key: str, body: bytes, fault: Fault | None, edited: str) -> None:
         shape = _message_shape(body)
         if shape is None or not key:
             problem = "needs Idempotency-Key and a JSON object with conversation"
             self._answer(400, {"error": "invalid", "problem": problem})
+            return
+        if edited:
+            message = self._book.edit(edited, key, body, shape)
+            if message is None:
+                self._answer(404, {"found": False})
+                return
+            self._answer_accepted(message, fault, replayed=False)
             return
         try:
             message, replayed = self._book.accept(key, body, shape)

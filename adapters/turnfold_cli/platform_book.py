@@ -20,13 +20,20 @@ from typing import Any, BinaryIO
 
 from attrs import asdict, evolve, field, frozen
 
+Shape = Mapping[str, Any]  # the JSON object of a part
+
 
 class Mode(StrEnum):
     """What the platform offers; the names are those of the delivery classes."""
 
     KEYED = "keyed"
     LOOKUP = "lookup"
+    EDITABLE = "editable"
     BLIND = "blind"
+
+
+# In mode editable a message with this text shows nothing of an answer yet.
+PLACEHOLDER = "\u2026"
 
 
 class FaultKind(StrEnum):
@@ -44,7 +51,7 @@ class FaultKind(StrEnum):
 
 @frozen(kw_only=True)
 class Fault:
-    """A fault for the next `times` requests to POST /messages."""
+    """A fault for the next `times` requests that send or edit."""
 
     kind: FaultKind = field(converter=FaultKind)
     times: int = 1
@@ -56,8 +63,9 @@ class Fault:
 
 @frozen(kw_only=True)
 class Message:
-    """One accepted part, as the platform saw it. `n` counts acceptances from 1;
-    `digest` is the SHA-256 of the body as it came, in hex."""
+    """One accepted part, as the platform saw it last. `n` counts acceptances from 1;
+    `digest` is the SHA-256 of the body as it came, in hex. `edits`: how often it was
+    replaced. `gone`: it was deleted."""
 
     n: int
     id: str
@@ -70,6 +78,13 @@ class Message:
     duplicate: bool
     digest: str
     at_ms: int
+    edits: int = 0
+    gone: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """A placeholder that nobody has edited, or a message that is gone."""
+        return self.gone or self.text == PLACEHOLDER
 
 
 class KeyReusedError(Exception):
@@ -107,7 +122,7 @@ class Book:
                 self._journal = None
 
     def asked(self, headers: Mapping[str, str]) -> Fault | None:
-        """Count a request to POST /messages and take the fault that it meets."""
+        """Count a request that sends or edits, and take the fault that it meets."""
         with self._lock:
             self._counts["requests"] += 1
             fault = self._next_fault()
@@ -128,9 +143,7 @@ class Book:
             self._script[0] = evolve(fault, times=fault.times - 1)
         return fault
 
-    def accept(
-        self, key: str, body: bytes, shape: Mapping[str, Any]
-    ) -> tuple[Message, bool]:
+    def accept(self, key: str, body: bytes, shape: Shape) -> tuple[Message, bool]:
         """Take a part in; says whether it was there already (keyed only).
 
         Raises KeyReusedError. The shape is checked by the caller.
@@ -148,12 +161,48 @@ class Book:
             self._remember(message)
             return message, False
 
+    def edit(
+        self, identity: str, key: str, body: bytes, shape: Shape
+    ) -> Message | None:
+        """Let a message show another part in its place; None if it is not there."""
+        with self._lock:
+            old = self._standing(identity)
+            if old is None:
+                return None
+            new = self._message(key, sha256(body).hexdigest(), shape)
+            new = evolve(new, n=old.n, id=old.id, edits=old.edits + 1)
+            self._write(new)
+            self._replace(new)
+            return new
+
+    def delete(self, identity: str) -> bool:
+        """Take a message away; False if it is not there."""
+        with self._lock:
+            old = self._standing(identity)
+            if old is None:
+                return False
+            gone = evolve(old, gone=True)
+            self._write(gone)
+            self._replace(gone)
+            return True
+
+    def _standing(self, identity: str) -> Message | None:
+        known = (m for m in self._messages if m.id == identity and not m.gone)
+        return next(known, None)
+
+    def _replace(self, message: Message) -> None:
+        self._messages[message.n - 1] = message
+        self._lock.notify_all()
+
     def _remember(self, message: Message) -> None:
+        if message.n <= len(self._messages):  # an edit or a deletion
+            self._replace(message)
+            return
         self._messages.append(message)
         self._by_key.setdefault(message.key, message)
         self._lock.notify_all()
 
-    def _message(self, key: str, digest: str, shape: Mapping[str, Any]) -> Message:
+    def _message(self, key: str, digest: str, shape: Shape) -> Message:
         n = len(self._messages) + 1
         return Message(
             n=n,
@@ -181,8 +230,10 @@ class Book:
             self._script.extend(faults)
 
     def witness(self) -> list[Message]:
-        """Everything accepted, in order."""
+        """Everything accepted, in order; in mode editable what shows a part now."""
         with self._lock:
+            if self.mode is Mode.EDITABLE:
+                return [m for m in self._messages if not m.empty]
             return list(self._messages)
 
     def wait(self, count: int, *, timeout_ms: int = 10_000) -> bool:
@@ -193,7 +244,7 @@ class Book:
             )
 
     def requests(self) -> list[dict[str, Any]]:
-        """Every request to POST /messages, accepted or not, in order of arrival."""
+        """Every request that sends or edits, accepted or not, in order of arrival."""
         with self._lock:
             return list(self._requests)
 
@@ -206,6 +257,8 @@ class Book:
                 "accepted": len(self._messages),
                 "replayed": self._counts["replayed"],
                 "lookups": self._counts["lookups"],
+                "edits": sum(m.edits for m in self._messages),
+                "strays": sum(m.empty and not m.gone for m in self._messages),
                 "keys_accepted_twice": sum(count > 1 for count in keys.values()),
                 "faults_fired": dict(self._fired),
                 "faults_waiting": sum(f.times for f in self._script),

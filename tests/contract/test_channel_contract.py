@@ -46,6 +46,7 @@ class StandIn:
             url,
             classes=[] if blind else [DeliveryClass(self._mode.value)],
             lookup_url=url if self._mode is Mode.LOOKUP else None,
+            message_url=f"{url}/{{id}}" if self._mode is Mode.EDITABLE else None,
             settle_ms=50,
             limit=500,
         )
@@ -122,5 +123,5 @@ def left_out(mode: Mode) -> set[str]:
             return never | looked_up
         case Mode.LOOKUP:
             return never | keyed
-        case Mode.BLIND:
+        case Mode.EDITABLE | Mode.BLIND:
             return never | keyed | looked_up

@@ -282,6 +282,32 @@ async def test_a_later_part_of_a_doubtful_one_is_doubtful_too(
     assert entry(kernel, name).phase is Phase.DELIVERED
 
 
+async def test_a_placeholder_of_the_copy_is_not_made_again(
+    play: Gateway, backups: Backups
+) -> None:
+    """In the lost history it was placed, and shows the answer."""
+    channel = PlatformChannel(play.platform, DeliveryClass.EDITABLE)
+    play.channels = {("t", "default"): channel}
+    play.platform.plays(unknown(lands=False))
+    kernel = await play.start()
+    name = (await kernel.enqueue(route(), "hi")).entry_id
+    await play.crash(kernel)
+    backups.copy()
+    kernel = await play.start()
+    await until(lambda: play.platform.contents == ["hi"] or play.clock.pass_ms(10_000))
+    await kernel.settled(name, 5_000)
+    await play.end()
+    backups.put_back()
+    kernel = await play.start()
+    for _ in range(5):
+        await play.advance(200_000)
+    found = entry(kernel, name)
+    assert (found.phase, found.reason) == (Phase.PARKED, operator.REASON)
+    assert play.platform.contents == ["hi"]
+    await kernel.resolve(name, "delivered", by="me")
+    assert entry(kernel, name).phase is Phase.DELIVERED
+
+
 # --- turns ---------------------------------------------------------------------------
 
 

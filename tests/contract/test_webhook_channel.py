@@ -84,6 +84,8 @@ def channel_to(platform: Platform, **options: Any) -> WebhookChannel:
     mode = platform.book.mode
     if mode is Mode.LOOKUP:
         options.setdefault("lookup_url", url)
+    if mode is Mode.EDITABLE:
+        options.setdefault("message_url", f"{url}/{{id}}")
     classes = [] if mode is Mode.BLIND else [DeliveryClass(mode.value)]
     return WebhookChannel(url, classes=classes, **options)
 

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
@@ -68,6 +69,9 @@ class WebhookChannel:
     `secret`: Standard Webhooks secret ("whsec_" and base64, or plain base64); None
     sends unsigned. `classes`, `key_window_ms`, `settle_ms`: what the receiver is known
     to do, see `PartClass`; LOOKUP needs `lookup_url`, asked as GET `lookup_url`?key=...
+    `message_url`: where a message can be changed, with `{id}` in the place of its id;
+    EDITABLE needs it. PUT brings the part that the message shows from then on, DELETE
+    takes the message away.
     `limit`: the longest text that it takes, in characters, at least 64; longer ones are
     split by their format (`turnfold_adapters.text`).
     `gives_ids=False`: the receiver gives no ids and any 2xx counts as accepted.
@@ -89,6 +93,7 @@ class WebhookChannel:
         key_window_ms: int | None = None,
         settle_ms: int = 120_000,
         lookup_url: str | None = None,
+        message_url: str | None = None,
         limit: int | None = None,
         gives_ids: bool = True,
         id_header: str = webhook_wire.ID_HEADER,
@@ -103,6 +108,9 @@ class WebhookChannel:
         self._httpx = _load_httpx()
         self._url = self._checked_url(url, "url")
         self._lookup_url = lookup_url and self._checked_url(lookup_url, "lookup_url")
+        self._message_url = message_url and self._checked_url(
+            message_url, "message_url"
+        )
         self._signer = signer(secret)
         self._headers = {n.lower(): v for n, v in (headers or {}).items()}
         self._secrets = self._known_secrets(secret)
@@ -128,7 +136,7 @@ class WebhookChannel:
         self._client = client or self._own_client(connect_timeout_ms, reuse=offered)
 
     def _known_secrets(self, secret: str | None) -> Secrets:
-        urls = filter(None, (self._url, self._lookup_url))
+        urls = filter(None, (self._url, self._lookup_url, self._message_url))
         return Secrets(self._headers, urls, ((secret or "").removeprefix("whsec_"),))
 
     def _checked_url(self, url: str, name: str) -> str:
@@ -149,6 +157,11 @@ class WebhookChannel:
             raise InvalidInputError(field="classes", problem=str(exc)) from exc
         if DeliveryClass.LOOKUP in offered and not self._lookup_url:
             problem = "the class lookup needs a lookup_url to ask"
+            raise InvalidInputError(field="classes", problem=problem)
+        if DeliveryClass.EDITABLE in offered and "{id}" not in (
+            self._message_url or ""
+        ):
+            problem = "the class editable needs a message_url with {id}"
             raise InvalidInputError(field="classes", problem=problem)
         return offered
 
@@ -186,6 +199,33 @@ class WebhookChannel:
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """POST the part once. Cancellation passes through; whether the part was taken
         is then unknown, as it is for every failure after the connect."""
+        return await self._bring("POST", self._url, part, key, attempt)
+
+    async def edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Outcome:
+        """PUT the part in the place of a message. A 404 or 410 that says
+        `"found": false` means that the message is gone."""
+        return await self._bring("PUT", self._one(handle), part, key, attempt, handle)
+
+    async def retract(self, handle: Receipt, route: Route) -> None:
+        """DELETE a message. Raises the errors of httpx."""
+        del route
+        await self._request("DELETE", self._one(handle), self._headers)
+
+    def _one(self, handle: Receipt) -> str:
+        """Where the message of a receipt can be changed."""
+        return (self._message_url or "").replace("{id}", quote(handle.ids[0], safe=""))
+
+    async def _bring(
+        self,
+        method: str,
+        url: str,
+        part: Part,
+        key: str,
+        attempt: Attempt,
+        edited: Receipt | None = None,
+    ) -> Outcome:
         try:
             body = await self._body(part, key, attempt)
         except OSError as exc:
@@ -194,12 +234,14 @@ class WebhookChannel:
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
         headers = self._signed(body, key, attempt)
         try:
-            reply = await self._request("POST", self._url, headers, content=body)
+            reply = await self._request(method, url, headers, content=body)
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
             outcome = self.classify(exc)
             if outcome is None:
                 raise
             return outcome
+        if edited is not None and webhook_wire.is_gone(reply):
+            return Rejected(failure=FailureClass.HANDLE_GONE)
         outcome = webhook_wire.outcome_of(reply, self._rules, now_ms=_now_ms())
         return self._secrets.cut_from(outcome)
 

@@ -172,6 +172,12 @@ def _plain(value: object) -> dict[str, Any]:
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
+def is_gone(reply: Reply) -> bool:
+    """Does the answer to an edit say that there is no such message? A proxy that knows
+    the path no more says 404, too: only the receiver's own word counts."""
+    return reply.status in (404, 410) and json_object(reply.body).get("found") is False
+
+
 def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
     """The outcome that the receiver's answer states. `now_ms`: wall time."""
     status = reply.status

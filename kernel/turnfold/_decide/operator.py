@@ -481,6 +481,7 @@ def _suspect(draft: UnitOfWork, stream: str) -> None:
     match _readable(draft, stream):
         case Entry() as entry:
             _doubt(draft, entry)
+            _park_placeholder(draft, draft.entry(stream))
         case Turn() as turn:
             _hold(draft, turn)
         case _:
@@ -504,6 +505,13 @@ def _doubt(draft: UnitOfWork, entry: Entry) -> None:
             draft.emit(entry.stream, unknown)
         case _:
             pass
+
+
+def _park_placeholder(draft: UnitOfWork, entry: Entry) -> None:
+    """A placeholder in doubt is made again. But in the history that is gone it may have
+    been placed, and show the answer by now."""
+    if rules.placeholder_in_doubt(entry):
+        after_close(draft, draft.emit(entry.stream, o.Parked(reason=REASON)))
 
 
 def _hold(draft: UnitOfWork, turn: Turn) -> None:

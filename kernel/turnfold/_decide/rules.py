@@ -186,6 +186,12 @@ def repeatable(entry: Entry) -> bool:
     return act is PartAct.EDIT or (act is PartAct.PLACEHOLDER and not entry.remade)
 
 
+def placeholder_in_doubt(entry: Entry) -> bool:
+    """INV-2: what may be made again would be a second answer, if the first one was
+    edited in a history that is gone."""
+    return entry.phase is Phase.IN_DOUBT and next_act(entry) is PartAct.PLACEHOLDER
+
+
 def resends_left(entry: Entry, limit: int) -> bool:
     """INV-2: a policy sends a part again so often, then a person decides."""
     return entry.resends < limit

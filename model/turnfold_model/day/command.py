@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--turns", type=int, default=5_000, help="default: 5000")
     parser.add_argument(
-        "--conversations", type=int, default=50, help="at least 6; default: 50"
+        "--conversations", type=int, default=50, help="at least 8; default: 50"
     )
     parser.add_argument("--hours", type=float, default=24, help="default: 24")
     parser.add_argument("--log", action="store_true", help="show the kernel's own log")

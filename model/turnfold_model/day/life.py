@@ -64,11 +64,14 @@ class Life:
             for account in ACCOUNTS:
                 channel = DayChannel(platform, delivery, account, self.alive)
                 self.kernel.attach(
-                    delivery.value, channel, account=account, on_unknown="hold"
+                    delivery.value,
+                    channel,
+                    account=account,
+                    on_unknown=_policy(delivery),
                 )
         self.kernel.on_turn(resume=True)(self._answer)
-        for delivery in (DeliveryClass.KEYED, DeliveryClass.LOOKUP):
-            for account in ACCOUNTS:
+        for delivery in CLASSES:
+            for account in ACCOUNTS if delivery is not DeliveryClass.BLIND else ():
                 self._pulls(delivery.value, account)
 
     # --- life and death ---
@@ -144,7 +147,13 @@ class Life:
         said = [s for s in await turn.previous() if s.kind is Kind.BLOCK]
         if update.block and all(s.status is Status.ABORTED for s in said):
             await turn.block(f"{update.id} wait")
-        await turn.reply(*texts_of(update))
+        if not update.live:
+            await turn.reply(*texts_of(update))
+            return
+        async with turn.live() as live:
+            live.append(f"{update.id} grows")
+            await asyncio.sleep(update.think_ms / 1000)
+            await live.seal(*texts_of(update))
 
     async def _misbehave(self, update: Update) -> None:
         match update.mood:
@@ -159,6 +168,11 @@ class Life:
                 await self.alive()
             case _:
                 raise AttributeError(update.id)
+
+
+def _policy(delivery: DeliveryClass) -> str:
+    """What may come twice in class editable is an empty placeholder: no answer is."""
+    return "resend" if delivery is DeliveryClass.EDITABLE else "hold"
 
 
 def raw(update: Update) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from turnfold_model.testing.clock import START_MS
 SECOND: Final = 1_000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
-CLASSES: Final = (DeliveryClass.KEYED, DeliveryClass.LOOKUP, DeliveryClass.BLIND)
+CLASSES: Final = (
+    DeliveryClass.KEYED,
+    DeliveryClass.LOOKUP,
+    DeliveryClass.BLIND,
+    DeliveryClass.EDITABLE,
+)
 ACCOUNTS: Final = ("a", "b")  # of each channel; a channel has the name of its class
 
 
@@ -31,6 +36,7 @@ class Update:
     parts: int = 1
     block: bool = False
     think_ms: int = 500
+    live: bool = False  # its answer is seen while it grows, where the channel can edit
     poison: bool = False
 
 
@@ -134,6 +140,7 @@ def _updates(
             parts=rng.choice((1, 1, 1, 1, 2, 3)),
             block=rng.random() < 0.1,
             think_ms=rng.choice((50, 500, 5_000, 40_000)),
+            live=rng.random() < 0.5,
             poison=number in poisoned,
         )
 

@@ -7,12 +7,14 @@ A request that has left the gateway goes on here when its sender dies.
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
 
-from turnfold.enums import DeliveryClass, FailureClass, GateScope
-from turnfold.messages import Text
+from turnfold.enums import DeliveryClass, FailureClass, GateScope, PartAct
+from turnfold.messages import Route, Text
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -95,10 +97,13 @@ class Platform:
     refused: int = 0
     wrongly_signed: int = 0
     accounts: dict[tuple[str, str], Account] = field(factory=dict)
+    placeholders: set[str] = field(factory=set)  # that show nothing of an answer yet
+    _made: int = 0
     _keys: dict[str, Message] = field(factory=dict)
     _parts: defaultdict[tuple[str, int], list[Message]] = field(
         factory=lambda: defaultdict(list)
     )
+    _by_id: dict[str, int] = field(factory=dict)  # edited messages, their places
     _flying: set[asyncio.Task[Any]] = field(factory=set)
 
     def account(self, channel: str, name: str) -> Account:
@@ -110,10 +115,14 @@ class Platform:
 
     # --- a request ---
 
-    async def take(self, account: Account, part: Part, attempt: Attempt) -> Outcome:
-        """One request and its answer; it outlives whoever waits for it."""
+    async def take(
+        self, account: Account, part: Part, attempt: Attempt, edited: str = ""
+    ) -> Outcome:
+        """One request and its answer; it outlives whoever waits for it. `edited`: the
+        message that shows the part from now on."""
         self._check_signature(attempt)
-        request = asyncio.get_running_loop().create_task(self._serve(account, part))
+        lands = partial(self._land, part, attempt.act, edited)
+        request = asyncio.get_running_loop().create_task(self._serve(account, lands))
         self._flying.add(request)
         request.add_done_callback(self._flying.discard)
         return await asyncio.shield(request)
@@ -124,7 +133,7 @@ class Platform:
         wall = self.machine.true_ms() + self.machine.wrong_ms
         self.wrongly_signed += abs(attempt.at_ms - wall) > 1_000
 
-    async def _serve(self, account: Account, part: Part) -> Outcome:
+    async def _serve(self, account: Account, lands: Callable[[], str]) -> Outcome:
         self.requests += 1
         trouble = self._trouble(account)
         if trouble is not None:
@@ -134,12 +143,14 @@ class Platform:
         dice = self.rng.random()
         if dice < 0.005:
             return Unknown(cause="reset", detail="the request never arrived")
-        message = self._land(part)
+        identity = lands()
+        if not identity:
+            return Rejected(failure=FailureClass.HANDLE_GONE)
         if dice < 0.01:
             return Unknown(cause="reset", detail="the answer never arrived")
         if dice < 0.013:
             await asyncio.sleep(self.rng.choice((50, 90)))  # beyond the deadline
-        return Accepted(receipt=Receipt(ids=(message.id,)))
+        return Accepted(receipt=Receipt(ids=(identity,)))
 
     def _way_ms(self) -> int:
         """How long the request is under way."""
@@ -157,13 +168,47 @@ class Platform:
         limited = FailureClass.RATE_LIMITED
         return Rejected(failure=limited, retry_after_ms=wait, scope=whole)
 
-    def _land(self, part: Part) -> Message:
+    def _land(self, part: Part, act: PartAct, edited: str) -> str:
+        """The id of the message; empty if the one to edit is gone."""
+        if edited:
+            return self._edit(part, edited)
+        if act is PartAct.PLACEHOLDER:
+            self.placeholders.add(identity := self._new_id())
+            return identity
         known = self._keys.get(part.key)
         honoured = part.route.channel == DeliveryClass.KEYED
         if honoured and known is not None and self.now() - known.at < WINDOW_MS:
-            return known
-        message = Message(
-            id=f"p{len(self.messages) + 1}",
+            return known.id
+        message = self._message(part, self._new_id())
+        self.messages.append(message)
+        self._keys[part.key] = message
+        self._parts[part.entry_id, part.index].append(message)
+        return message.id
+
+    def _edit(self, part: Part, identity: str) -> str:
+        message, shown = self._message(part, identity), self._by_id.get(identity)
+        if shown is not None:
+            self.messages[shown] = message
+        elif identity in self.placeholders:
+            self.placeholders.discard(identity)
+            self._by_id[identity] = len(self.messages)
+            self.messages.append(message)
+            self._parts[part.entry_id, part.index].append(message)
+        else:
+            return ""
+        return identity
+
+    def take_back(self, identity: str) -> None:
+        """Delete a placeholder."""
+        self.placeholders.discard(identity)
+
+    def _new_id(self) -> str:
+        self._made += 1
+        return f"p{self._made}"
+
+    def _message(self, part: Part, identity: str) -> Message:
+        return Message(
+            id=identity,
             at=self.now(),
             channel=part.route.channel,
             conversation=part.route.conversation,
@@ -172,10 +217,6 @@ class Platform:
             entry=part.entry_id,
             part=part.index,
         )
-        self.messages.append(message)
-        self._keys[part.key] = message
-        self._parts[part.entry_id, part.index].append(message)
-        return message
 
     # --- reading ---
 
@@ -216,6 +257,8 @@ class DayChannel:
         self.capabilities = Capabilities(parts={"text": offer}, skew_ms=SKEW_MS)
         if delivery is DeliveryClass.LOOKUP:
             self.reconcile = self._reconcile
+        if delivery is DeliveryClass.EDITABLE:
+            self.edit, self.retract = self._edit, self._retract
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:  # noqa: ARG002  the contract's signature
         """The contract's `send`."""
@@ -223,6 +266,24 @@ class DayChannel:
         outcome = await self._platform.take(self._account, part, attempt)
         await self._alive()
         return outcome
+
+    async def _edit(
+        self,
+        handle: Receipt,
+        part: Part,
+        key: str,  # noqa: ARG002  the contract's signature
+        attempt: Attempt,
+    ) -> Outcome:
+        await self._alive()
+        outcome = await self._platform.take(
+            self._account, part, attempt, edited=handle.ids[0]
+        )
+        await self._alive()
+        return outcome
+
+    async def _retract(self, handle: Receipt, route: Route) -> None:  # noqa: ARG002  the contract's signature
+        await self._alive()
+        self._platform.take_back(handle.ids[0])
 
     async def _reconcile(self, part: Part, since_ms: int) -> Verdict:
         await self._alive()

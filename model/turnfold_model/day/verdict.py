@@ -151,7 +151,8 @@ def _announced(peek: Peek) -> Iterator[str]:
             case o.Planned(parts=parts):
                 keys[record.stream] = parts
             case o.Attempted(part=part):
-                yield keys[record.stream][part].key
+                if record.stream in keys:  # else the placeholder of a live reply
+                    yield keys[record.stream][part].key
             case _:
                 pass
 
@@ -180,6 +181,7 @@ def figures(day: Day, verdict: Verdict) -> dict[str, Any]:
         "delivered": verdict.delivered,
         "lost": len(verdict.lost),
         "doubled": len(platform.doubled()),
+        "strays": len(platform.placeholders),
         "parked": verdict.parked.total(),
         "parked_blind": verdict.parked[DeliveryClass.BLIND],
         "kills": day.kills,

@@ -1,4 +1,4 @@
-"""The mutants of Discord and of the bridge to ASGI: keys, limits, bodies."""
+"""The mutants of Discord, webhooks and the bridge to ASGI: keys, limits, bodies."""
 
 from typing import Final
 
@@ -8,6 +8,7 @@ _C = "turnfold_adapters.channels"
 _ASGI = "turnfold_adapters.bridges.asgi"
 _DISCORD = "test:contract/test_discord_channel.py"
 _WEB = "test:contract/test_asgi_bridge.py"
+_HOOK = "test:contract/test_webhook_editing.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -35,6 +36,13 @@ CHANNELS: Final = (
         "exception.whole_account",
         "False",
         f"{_DISCORD}::rate_limit_is_told",
+    ),
+    _broken(
+        "any 404 says that the message of a webhook is gone",
+        f"{_C}.webhook_wire:is_gone",
+        "json_object(reply.body).get('found') is False",
+        "True",
+        f"{_HOOK}::404_of_a_proxy",
     ),
     _broken(
         "a body whose sender hung up is taken",

@@ -113,6 +113,8 @@ GUARDS: Final = (
     _says("abortable_as_unsent", True, "crash:abort", world="abort"),
     _says("abortable_as_unsent", False, "crash:abort-reply"),
     _says("nothing_seen", True, "crash:not-resumed"),
+    _says("placeholder_in_doubt", False, f"{_RESTORED}::a_placeholder_of_the_copy"),
+    _says("placeholder_in_doubt", True, f"{_RESTORED}::a_later_part"),
     _says("history_is_whole", True, f"{_RESTORED}::a_later_part"),
     _says("history_is_whole", False, "crash:lookup"),
     _says("as_seen", True, f"{_MANY}::has_changed_is_refused"),
