@@ -1,12 +1,12 @@
 """Messages that come while their lane is busy, lanes by author, and a stop of a lane."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from turnfold import InvalidInputError, TurnHandle
+from turnfold import Inbound, InvalidInputError, TurnHandle
 from turnfold.audit import audit_store
 from turnfold.enums import FailureClass, TurnOutcome, TurnPhase
 from turnfold.inspect import TurnView
@@ -288,6 +288,59 @@ async def test_a_lane_of_its_own_for_each_author(
     assert len(gateway.platform.contents) == 4
     found = await kernel.inspect.list()
     assert {row.conversation for row in found} == {"42"}
+
+
+async def _two_people(cursor: str | None) -> AsyncIterator[tuple[Inbound, str]]:
+    """Three messages at once, by two people."""
+    if cursor is None:
+        for number, (sender, text) in enumerate((("a", "1"), ("b", "2"), ("a", "3"))):
+            yield inbound(str(number), text=text, sender=sender), str(number)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.case("Y06", "H21")
+async def test_a_source_says_what_becomes_of_a_busy_lane_and_which_lane_it_is(
+    gateway: Gateway, slow: Slow
+) -> None:
+    kernel = await gateway.start()
+    kernel.source(
+        "t",
+        _two_people,
+        busy="join",
+        debounce_ms=1_000,
+        lane=lambda message: message.sender,
+    )
+    await spin()
+    assert slow.runs == []
+    await gateway.advance(1_000)
+    await until(lambda: len(slow.runs) == 2)
+    said = {run.inbound.sender: [more.text for more in run.joined] for run in slow.runs}
+    assert said == {"a": ["3"], "b": []}
+    assert {run.inbound.lane for run in slow.runs} == {f"{LANE}/a", f"{LANE}/b"}
+    slow.go.set()
+
+
+@pytest.mark.case("H21")
+@pytest.mark.parametrize(
+    "lane",
+    [lambda message: 1 / 0, lambda message: "x" * 600],
+    ids=["it raises", "too long"],
+)
+async def test_a_lane_that_cannot_be_named_makes_a_dead_turn(
+    gateway: Gateway, lane: Any
+) -> None:
+    kernel = await gateway.start()
+    kernel.source("t", _two_people, lane=lane)
+    await until(lambda: kernel.health()["sources"]["t/default"]["items"] == 3)
+    phases = [row.status for row in await kernel.inspect.list()]
+    assert phases == [TurnPhase.FAILED] * 3
+
+
+async def test_an_odd_plan_of_a_source_is_refused_by_its_name(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    for odd in ({"busy": "steer"}, {"debounce_ms": -1}, {"lane": "sender"}):
+        with pytest.raises(InvalidInputError, match=next(iter(odd))):
+            kernel.source("t", _two_people, **odd)  # type: ignore[arg-type]
 
 
 @pytest.mark.case("Y05")

@@ -40,7 +40,7 @@ from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.portal import Home, Portal
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
-from turnfold.api.sources import Reader, Sources
+from turnfold.api.sources import Pulling, Sources
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
     Missing,
@@ -67,7 +67,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health):
+class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue
@@ -148,24 +148,6 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health):
             if book.holding(f"{GATE}{scope}") is not None:
                 self._driver.start([scheduler.Key("probe", f"{GATE}{scope}")])
             self._driver.start(scheduler.behind(scope, book))
-
-    def source(
-        self,
-        name: str,
-        stream: Callable[..., Any],
-        *,
-        account: str = "default",
-        read: Reader | None = None,
-    ) -> None:
-        """Accept what a Source brings, in order, while this kernel is the worker; its
-        cursor moves in the commit of what it has passed.
-
-        With `read` the source brings updates as they came, and `read(update)` makes the
-        Inbound, or None for what is no message. What it cannot read becomes a dead turn,
-        and the source goes on; a person can have it read again."""
-        self._home.check()
-        name, account = check_id("name", name), check_id("account", account)
-        self._sources.add(name, account, stream, read)
 
     @overload
     def on_turn(self, handler: Handler, /) -> Handler: ...

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, evolve, field, frozen
 
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._log.ids import cursor_of
@@ -17,14 +17,18 @@ from turnfold._runtime.calls import CallResult, Calls, answered, report, told
 from turnfold._state.fold import Cursor
 from turnfold._state.turn import Turn
 from turnfold.api.handle import inbound_of
+from turnfold.api.portal import Home
+from turnfold.enums import Busy
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
+from turnfold.messages import check_enum, check_id, check_ms
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
 Reader = Callable[[Any], Inbound | Unreadable | None]
+LaneOf = Callable[[Inbound], str | None]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
 _LONGEST = 65_536  # characters of the text that stands for what has no bytes
 
@@ -61,6 +65,65 @@ class SourceFacts:
     error: str | None
 
 
+def _function(value: object, field: str, what: str) -> None:
+    if value is not None and not callable(value):
+        raise InvalidInputError(field=field, problem=f"expected a function {what}")
+
+
+def _busy(word: Any) -> Busy:
+    return check_enum("busy", word, Busy)
+
+
+def _debounce(value: Any) -> int:
+    return check_ms("debounce_ms", value)
+
+
+@frozen(kw_only=True)
+class Taking:
+    """How the updates of a source are read, and what becomes of a message whose lane is
+    busy; see `Kernel.source`. Raises InvalidInputError."""
+
+    read: Reader | None = None
+    lane: LaneOf | None = None
+    busy: Busy = field(default=Busy.QUEUE, converter=_busy)
+    debounce_ms: int = field(default=0, converter=_debounce)
+
+    def __attrs_post_init__(self) -> None:
+        _function(self.read, "read", "that makes an Inbound of an update")
+        _function(self.lane, "lane", "that names the lane of an Inbound")
+
+
+class Pulling:
+    """The method of a kernel that takes a source."""
+
+    _home: Home
+    _sources: "Sources"
+
+    def source(
+        self,
+        name: str,
+        stream: Callable[..., Any],
+        *,
+        account: str = "default",
+        read: Reader | None = None,
+        busy: Busy | str = Busy.QUEUE,
+        debounce_ms: int = 0,
+        lane: LaneOf | None = None,
+    ) -> None:
+        """Accept what a Source brings, in order, while this kernel is the worker; its
+        cursor moves in the commit of what it has passed.
+
+        With `read` the source brings updates as they came, and `read(update)` makes the
+        Inbound, or None for what is no message. What it cannot read becomes a dead turn,
+        and the source goes on; a person can have it read again. `busy` and
+        `debounce_ms`: as of `accept`. `lane(inbound)`: a lane of its own for a message
+        that names none, such as its sender; None for the lane of its place."""
+        self._home.check()
+        name, account = check_id("name", name), check_id("account", account)
+        taking = Taking(read=read, lane=lane, busy=busy, debounce_ms=debounce_ms)
+        self._sources.add(name, account, stream, taking)
+
+
 class Sources:
     """The sources of a kernel; they run only while it is the worker."""
 
@@ -74,7 +137,7 @@ class Sources:
         name: str,
         account: str,
         stream: Callable[..., Any],
-        read: Reader | None = None,
+        taking: Taking,
     ) -> None:
         """Raises InvalidInputError if there is a source of this name and account."""
         if (name, account) in self._sources:
@@ -83,10 +146,7 @@ class Sources:
         if not callable(stream):
             problem = "a source is a function that takes a cursor"
             raise InvalidInputError(field="stream", problem=problem)
-        if read is not None and not callable(read):
-            problem = "expected a function that makes an Inbound of an update"
-            raise InvalidInputError(field="read", problem=problem)
-        pull = _Pull(self._kernel, self._calls, name, account, stream, read)
+        pull = _Pull(self._kernel, self._calls, name, account, stream, taking)
         self._sources[name, account] = pull
         if self._kernel.working:
             self._run(pull)
@@ -136,10 +196,10 @@ class _Pull:
         name: str,
         account: str,
         stream: Callable[..., Any],
-        read: Reader | None,
+        taking: Taking,
     ) -> None:
         self._kernel, self._calls, self._stream = kernel, calls, stream
-        self._read = read
+        self._taking = taking
         self._name, self._account = name, account
         self._broken = 0  # times in a row, without having brought anything
         self._state = "waiting"
@@ -215,8 +275,11 @@ class _Pull:
             await self._kernel.advance(cursor)
 
     async def _accept(self, update: Update, cursor: SourceCursor | None) -> None:
+        how = self._taking
         try:
-            await self._kernel.accept(update, cursor=cursor)
+            await self._kernel.accept(
+                update, cursor=cursor, busy=how.busy, debounce_ms=how.debounce_ms
+            )
         except InvalidInputError as exc:
             if isinstance(update, Unreadable):
                 raise
@@ -229,7 +292,7 @@ class _Pull:
             case (update, str() | int() as value) if type(value) is not bool:
                 return self.update_of(update), value
             case Inbound() | Unreadable():
-                return item, None
+                return self.update_of(item), None
             case _:
                 return self._unreadable(
                     item, f"{_SHAPE}, not {type(item).__name__}"
@@ -237,15 +300,29 @@ class _Pull:
 
     @property
     def reads(self) -> bool:
-        return self._read is not None
+        return self._taking.read is not None
 
     def update_of(self, given: Any) -> Update | None:
-        """An update as the source brought it, read. Never raises."""
+        """An update as the source brought it, read, in its lane. Never raises."""
+        update = self._read(given)
+        lane = self._taking.lane
+        if lane is None or not isinstance(update, Inbound) or update.own_lane:
+            return update
+        end = answered(lane, update)
+        if end.error is None:
+            end = answered(_in_lane, update, end.value)
+        if end.error is not None:
+            report(f"source {self._name}/{self._account}: a lane", end.error)
+            return self._unreadable(update.evidence, told(end.error))
+        laned: Inbound = end.value
+        return laned
+
+    def _read(self, given: Any) -> Update | None:
         if given is None or isinstance(given, Update):
             return given
-        if self._read is None:
+        if self._taking.read is None:
             return self._unreadable(given, f"{_SHAPE}, not {type(given).__name__}")
-        end = answered(self._read, given)
+        end = answered(self._taking.read, given)
         if end.error is not None:
             report(f"source {self._name}/{self._account}: an update", end.error)
             return self._unreadable(given, told(end.error))
@@ -263,6 +340,10 @@ class _Pull:
         name = cursor_of(self._name, self._account)
         state = await self._kernel.look(lambda draft: draft.cursor(name))
         return state.value if isinstance(state, Cursor) else None
+
+
+def _in_lane(inbound: Inbound, lane: str | None) -> Inbound:
+    return evolve(inbound, lane=lane)
 
 
 @asynccontextmanager

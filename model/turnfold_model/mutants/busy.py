@@ -24,6 +24,20 @@ BUSY: Final = (
         "crash:join",
     ),
     _broken(
+        "a source ignores what it was told of a busy lane",
+        "turnfold.api.sources:_Pull._accept",
+        "how.busy",
+        "'queue'",
+        f"{_TEST}::a_source_says",
+    ),
+    _broken(
+        "a source puts all messages into the lane of their place",
+        "turnfold.api.sources:_in_lane",
+        "evolve(inbound, lane=lane)",
+        "inbound",
+        f"{_TEST}::a_source_says",
+    ),
+    _broken(
         "messages without end join one turn",
         f"{_RULES}:may_be_joined",
         "len(turn.joined) + 1 < limit",

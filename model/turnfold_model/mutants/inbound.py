@@ -64,7 +64,7 @@ INBOUND: Final = (
     ),
     _broken(
         "an update that cannot be read is dropped",
-        "turnfold.api.sources:_Pull.update_of",
+        "turnfold.api.sources:_Pull._read",
         "return self._unreadable(given, told(end.error))",
         "return None",
         f"{_INBOUND}::does_not_stop_its_source",
