@@ -3,9 +3,7 @@
 The table names the phases that an event may lead to from each phase. The data of the
 event decide between several. `evolve` and `advance` first look the event up, then set
 the fields that the event changes (`_moved`), then check the new phase against the table.
-
-`turnfold_model.transition_table` is a second table, written apart from this one. A test
-holds both equal.
+`turnfold_model.transition_table` is a second table, written apart; a test holds both equal.
 """
 
 from collections.abc import Mapping
@@ -422,9 +420,9 @@ def _refused(e: Entry, event: o.PartRefused) -> None:
 
 def _amended(e: Entry, event: o.AmendedPart) -> None:
     if event.part < len(e.parts):
-        dropped = (*e.parts[event.part].dropped, event.dropped)
-        changes = {"body": event.body, "key": event.key, "dropped": dropped}
-        e.parts = _changed(e.parts, event.part, **changes)
+        lost = (*e.parts[event.part].dropped, event.dropped)
+        new = {"body": event.body, "key": event.key, "dropped": lost}
+        e.parts = _changed(e.parts, event.part, **new)
     if event.part == e.part and e.phase is not Phase.IN_DOUBT:
         e.first_at = None  # the window of a new key begins with its first attempt
         e.used = max(e.used - 1, 0)  # each decoration is dropped once: no need to count
