@@ -27,6 +27,7 @@ from turnfold.errors import CorruptLogError
 from turnfold.inspect import export
 from turnfold.inspect.archive import is_archive
 from turnfold.inspect.times import clock_of
+from turnfold.ports.plugins import plugin_store_at
 from turnfold.ports.store import Head, Store
 from turnfold_adapters.stores.archive import ArchiveStore
 from turnfold_cli import FOUND
@@ -189,6 +190,7 @@ async def _of_store(address: str, wanted: Wanted) -> Report:
                 bodies=wanted.bodies,
                 integrity=wanted.integrity,
                 settled_at=now,
+                plugins=plugin_store_at(address),
                 limit=wanted.limit,
                 progress=tell,
             )

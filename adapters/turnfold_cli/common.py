@@ -1,7 +1,6 @@
 """What all commands share: options, opening a store for reading, and how errors end."""
 
 import asyncio
-import platform
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -26,7 +25,6 @@ from turnfold.errors import (
 from turnfold.inspect import Inspect, Row
 from turnfold.inspect.archive import is_archive
 from turnfold.ports.store import Store, store_at
-from turnfold_adapters.stores.processes import is_alive
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
 from turnfold_cli.output import clean, columns, console, say_json, when
@@ -149,7 +147,7 @@ def ask(address: str, question: Callable[[Inspect], Awaitable[T]]) -> T:
 
     async def asked() -> T:
         async with opened(address) as store:
-            alive = await worker_lives(store)
+            alive = await store.ownership().taken()
             inspect = Inspect(store, alive=lambda: alive)
             return await told(inspect, question)
 
@@ -188,14 +186,6 @@ def _store_at(address: str) -> Store:
     if ":" not in address:
         return SqliteStore(address)
     return store_at(address)
-
-
-async def worker_lives(store: Store) -> bool | None:
-    """Is the last known worker alive? None where this host cannot know."""
-    owner = await store.ownership().current()
-    if owner is None:
-        return False
-    return is_alive(owner) if owner.host == platform.node() else None
 
 
 def read_file(path: Path) -> bytes:

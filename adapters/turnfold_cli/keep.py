@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from turnfold.audit import Report, audit_store
+from turnfold.ports.plugins import plugin_store_at
 from turnfold.ports.store import Keeping, Store
 from turnfold_adapters.stores.sqlite.copying import (
     clear,
@@ -57,7 +58,7 @@ def keeping(store: Store) -> Keeping:
 async def checked(path: Path) -> Report:
     """Raises RefusedError if the copy breaks a rule."""
     async with opened(str(path)) as store:
-        report = await audit_store(store)
+        report = await audit_store(store, plugins=plugin_store_at(str(path)))
     if report.first is not None:
         text = f"the copy at {path} breaks a rule: {report.first}"
         raise RefusedError(text, FOUND, "audit")

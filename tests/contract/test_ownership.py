@@ -17,7 +17,12 @@ from attrs import evolve
 from turnfold.errors import DiskError
 from turnfold_adapters.stores import processes
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
-from turnfold_adapters.stores.ownership import POLL_S, Claim
+from turnfold_adapters.stores.ownership import (
+    POLL_S,
+    Claim,
+    FileOwnership,
+    _is_locked,
+)
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.checks.store_kit import head_of
 
@@ -160,6 +165,29 @@ async def test_a_forked_child_does_not_have_the_seat(store: SqliteStore) -> None
     assert store.ownership().held
     with Worker(store.path) as worker:
         assert worker.owner == "none", "the child's release reached its parent"
+
+
+@pytest.mark.case("X02")
+async def test_a_process_that_let_go_and_lives_on_is_no_worker(
+    store: SqliteStore,
+) -> None:
+    """Asked by another process, and by this one, which opens no lock file twice."""
+    ownership = store.ownership()
+    assert await ownership.taken() is False
+    assert await ownership.take() is not None
+    assert (_seen_by_a_child(ownership), await ownership.taken()) == (True, True)
+    assert ownership.held
+    ownership.release()
+    assert await ownership.current() is not None
+    assert (_seen_by_a_child(ownership), await ownership.taken()) == (False, False)
+    assert await ownership.take() is not None, "the question kept the lock"
+
+
+def _seen_by_a_child(ownership: FileOwnership) -> bool:
+    child = os.fork()
+    if child == 0:
+        os._exit(int(_is_locked(ownership._file) is True))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 async def test_a_child_that_outlives_its_parent_does_not_keep_the_seat(

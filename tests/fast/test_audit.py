@@ -727,6 +727,7 @@ IN_A_STORE = {
     Rule.FILE,
     Rule.SETTLED,
     Rule.PRUNED,  # tests/contract/test_pruned_audit.py
+    Rule.PLUGINS,  # tests/contract/test_without_text.py
 }  # tests/contract/test_audit_store.py
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 import apsw
 
@@ -57,6 +58,21 @@ CREATE TRIGGER discounted AFTER DELETE ON items BEGIN
 END;
 """
 _HERE = "plugin = ?1 AND namespace = ?2"
+_FAULTS = (
+    (
+        """SELECT plugin, namespace, count(*) FROM items GROUP BY 1, 2
+           EXCEPT SELECT plugin, namespace, rows FROM counts""",
+        "the count of a namespace is not that of its values",
+    ),
+    (
+        "SELECT 1 FROM items, versions WHERE version > next LIMIT 1",
+        "a value has a version that was never given out",
+    ),
+    (
+        "SELECT 1 FROM items GROUP BY version HAVING count(*) > 1 LIMIT 1",
+        "two values have the same version",
+    ),
+)
 _ROW = "SELECT key, data, version, schema, expires FROM items WHERE"
 _GET = f"{_ROW} {_HERE} AND key = ?3"
 _ALL = f"{_ROW} {_HERE} AND (expires IS NULL OR expires > ?3) ORDER BY version"
@@ -173,6 +189,23 @@ class SqlitePluginStore:
         ((number,),) = db.execute("PRAGMA data_version")
         return int(number)
 
+    @_typed
+    def faults(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        db = read_only(self._path)
+        try:
+            if not self._known(db):
+                return []
+            lines = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
+            found = [f"its database says: {line}" for line in lines if line != "ok"]
+            found += [
+                text for sql, text in _FAULTS if any(True for _ in db.execute(sql))
+            ]
+        finally:
+            db.close()
+        return found
+
     def close(self) -> None:
         """A connection of a parent process is left to it."""
         db, self._connection = self._connection, None
@@ -241,6 +274,16 @@ class SqlitePluginStore:
         if found > _SCHEMA:
             raise NewerSchemaError(path=self.address, found=found, known=_SCHEMA)
         return True
+
+
+def read_only(path: Path) -> apsw.Connection:
+    """A connection that makes nothing beside the file, not even a -shm."""
+    logged = path.with_name(f"{path.name}-wal").exists()
+    how = "readonly_shm=1" if logged else "immutable=1"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    db = apsw.Connection(f"file:{quote(str(path))}?mode=ro&{how}", flags=flags)
+    db.set_busy_timeout(_BUSY_MS)
+    return db
 
 
 def _live(db: apsw.Connection, space: Space, key: str, now: int) -> Row | None:

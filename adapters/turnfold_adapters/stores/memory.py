@@ -288,9 +288,11 @@ class MemoryMaintenance:
         kept = filter(None, disk.bodies.values())
         return {"log": log, "body": sum(len(body.data) for body in kept)}
 
-    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+    async def copy(
+        self, target: Path, tell: Callable[[int, int], None], *, text: bool = True
+    ) -> None:
         """There is no file to copy to."""
-        del tell
+        del tell, text
         raise InvalidInputError(
             field="target", problem=f"a store in memory is not copied to {target}"
         )

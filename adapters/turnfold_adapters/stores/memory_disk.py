@@ -121,6 +121,9 @@ class MemoryOwnership:
     async def current(self) -> Owner | None:
         return self._disk.room.record
 
+    async def taken(self) -> bool | None:
+        return self._disk.room.holder is not None
+
     def release(self) -> None:
         """Let go, if held; waiting processes are woken."""
         room = self._disk.room

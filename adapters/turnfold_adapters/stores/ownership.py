@@ -15,6 +15,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import platform
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -34,6 +36,8 @@ if sys.platform != "win32":  # there the store says so when it is opened
 POLL_S = 0.25
 _PAUSE_S = 0.02  # the owner is dead but its successor has not left a record yet
 _TRIES = 8  # against a file that is unlinked again and again
+
+_FLOCK = "hhqqi0q"  # struct flock: kind, whence, start, length, process
 
 _Key = tuple[int, int, int]  # device, inode, process
 
@@ -129,6 +133,15 @@ class FileOwnership:
         claim = self._book.claim()
         return None if claim is None else claim.owner
 
+    async def taken(self) -> bool | None:
+        owner = await self.current()
+        if owner is None:
+            return False
+        if owner.host != platform.node():
+            return None
+        locked = await asyncio.to_thread(_is_locked, self._file)
+        return is_alive(owner) if locked is None else locked
+
     def release(self) -> None:
         """Let go, if held, once the commit that is under way has ended. In a forked
         child there is nothing to let go."""
@@ -204,6 +217,40 @@ def _try_lock(descriptor: int, path: str) -> bool:
         os.close(descriptor)
         raise DiskError(path=path, problem=str(exc)) from exc
     return True
+
+
+def _is_locked(path: str) -> bool | None:
+    """Does a process hold the lock? None where the system does not say. The question
+    takes no lock. A file that this process has open is not opened: closing it again
+    would drop the lock."""
+    with _registry.lock:
+        key = _key_of(path)
+        if key is None or key in _registry.open:
+            return key is not None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # the file of another user
+            return None
+        if _key(os.fstat(descriptor)) in _registry.open:  # renamed in between
+            _registry.stranded.append(descriptor)
+            return True
+        try:
+            return _would_wait(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _would_wait(descriptor: int) -> bool | None:
+    """F_GETLK: whether a lock of the whole file would have to wait for another one."""
+    if sys.platform != "linux":  # the layout of the answer is that of Linux
+        return None
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        told = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
+    except OSError:
+        return None
+    kind: int = struct.unpack(_FLOCK, told)[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _unlock(key: _Key) -> None:

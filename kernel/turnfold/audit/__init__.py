@@ -20,9 +20,17 @@ from turnfold._log.canonical import Head, Record
 from turnfold.audit.auditor import Auditor, walk
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import RULES, Finding, Made, Report, Rule, unchecked
-from turnfold.audit.side_checks import compare, note_database, note_mark, note_taken
+from turnfold.audit.side_checks import (
+    compare,
+    note_database,
+    note_mark,
+    note_plugins,
+    note_taken,
+    note_text,
+)
 from turnfold.audit.witness import Acceptance, read_witness
 from turnfold.errors import CorruptLogError
+from turnfold.ports.plugins import PluginStore
 from turnfold.ports.store import Store
 
 __all__ = [
@@ -62,13 +70,7 @@ def audit_log(
         if progress is not None:
             progress(page[-1].position)
     auditor.end(settled_at)
-    made = Made(
-        witness=witness is not None,
-        heads=bool(kept),
-        settled=settled_at is not None,
-        pruned=auditor.pruned.any,
-    )
-    return evolve(auditor.report(), unchecked=unchecked(made))
+    return _told(auditor, Made(), witness, kept, settled_at)
 
 
 # What the records of other streams would tell: an archive has none of them.
@@ -122,6 +124,7 @@ async def audit_store(
     bodies: bool = True,
     integrity: bool = True,
     settled_at: int | None = None,
+    plugins: PluginStore | None = None,
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
@@ -134,6 +137,8 @@ async def audit_store(
     `unchecked` says which checks were not made.
     """
     kept = list(marks)
+    text = store.facts().get("text") is not False
+    bodies = bodies and text
     does = store.maintenance if beside else None
     mark = None if does is None else await does.watermark()  # never ahead of the log
     head, damaged = await _head(store)
@@ -147,18 +152,49 @@ async def audit_store(
     auditor.end(settled_at)
     if does is not None and mark is not None:
         await note_mark(auditor, mark, does)
-    if facts is not None:
-        await compare(auditor, store, facts)
+    await _beside(auditor, store, facts, plugins, text=text)
     if does is not None:
         await note_database(auditor, does, whole=integrity)
     made = Made(
         store=beside,
         bodies=bodies,
+        text=text,
+        plugins=plugins is not None,
         mark=mark is not None,
         integrity=does is not None and integrity,
+    )
+    return _told(auditor, made, witness, kept, settled_at)
+
+
+def _told(
+    auditor: Auditor,
+    made: Made,
+    witness: object,
+    kept: Collection[Head],
+    settled_at: int | None,
+) -> Report:
+    whole = evolve(
+        made,
         witness=witness is not None,
         heads=bool(kept),
         settled=settled_at is not None,
         pruned=auditor.pruned.any,
     )
-    return evolve(auditor.report(), unchecked=unchecked(made))
+    return evolve(auditor.report(), unchecked=unchecked(whole))
+
+
+async def _beside(
+    auditor: Auditor,
+    store: Store,
+    facts: Facts | None,
+    plugins: PluginStore | None,
+    *,
+    text: bool,
+) -> None:
+    """What lies beside the log."""
+    if facts is not None:
+        await compare(auditor, store, facts)
+    if facts is not None and not text:
+        await note_text(auditor, store)
+    if plugins is not None:
+        note_plugins(auditor, plugins)

@@ -39,6 +39,7 @@ class Rule(StrEnum):
     MARK = "store.mark"
     FILE = "store.file"
     PRUNED = "store.pruned"
+    PLUGINS = "store.plugins"
     SETTLED = "INV-14"
 
 
@@ -71,6 +72,7 @@ RULES = {
     Rule.MARK: "the log reaches the mark that was noted beside it",
     Rule.FILE: "the database finds nothing wrong with its own files",
     Rule.PRUNED: "what is gone from the log was pruned, and the log names it",
+    Rule.PLUGINS: "the file with the state of plugins is sound",
     Rule.SETTLED: "everything is closed, parked, held, or due in the future",
 }
 
@@ -162,6 +164,8 @@ class Made:
     heads: bool = False
     pruned: bool = False  # entries are gone, and the witness list may speak of them
     settled: bool = False
+    text: bool = True  # False: the store is a copy that was made without bodies
+    plugins: bool = False
 
 
 def unchecked(made: Made) -> tuple[str, ...]:
@@ -179,7 +183,13 @@ def unchecked(made: Made) -> tuple[str, ...]:
             made.settled
         ),
         "summaries, dedupe keys, bodies and the mark: audit the store itself": beside,
-        "bodies: audit without --no-bodies": made.bodies or not beside,
+        "bodies: audit without --no-bodies": (
+            made.bodies or not beside or not made.text
+        ),
+        "bodies: this is a copy without text": made.text or not beside,
+        "the state of plugins: no store of it was given": (
+            made.plugins or not beside or not made.text
+        ),
         "an older copy put in place of the store: there is no mark beside it": (
             made.mark or not beside
         ),

@@ -29,6 +29,7 @@ from turnfold.audit.auditor import Auditor, States, Wrong, streams_at, told
 from turnfold.audit.facts import Facts, keys_of
 from turnfold.audit.findings import Rule
 from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
+from turnfold.ports.plugins import PluginStore
 from turnfold.ports.store import (
     RECORDS,
     Body,
@@ -130,6 +131,24 @@ async def note_taken(auditor: Auditor, archive: Store, store: Store) -> None:
 def _not_of_it(auditor: Auditor, record: Record) -> None:
     text = "the log of the store has another record here, or none"
     auditor.findings.add(Rule.PRUNED, text, record.position, record.stream)
+
+
+async def note_text(auditor: Auditor, store: Store) -> None:
+    """A copy without text has no bodies, and no commands."""
+    for body in await store.bodies(None, 1):
+        text = f"a copy without text holds the body {body.number}"
+        auditor.findings.add(Rule.BODY, text, None, body.stream)
+    if await store.inbox(1):
+        auditor.findings.add(Rule.BODY, "a copy without text holds commands")
+
+
+def note_plugins(auditor: Auditor, plugins: PluginStore) -> None:
+    """Ask the file with the state of plugins for its faults."""
+    try:
+        for line in plugins.faults():
+            auditor.findings.add(Rule.PLUGINS, line)
+    except StoreError as exc:
+        auditor.findings.add(Rule.PLUGINS, f"its own check ended with: {exc}")
 
 
 async def note_database(auditor: Auditor, does: Maintenance, *, whole: bool) -> None:

@@ -92,6 +92,9 @@ class PluginStore(Protocol):
     def changed(self) -> int:
         """A number that another process's writes change; cheap."""
 
+    def faults(self) -> list[str]:
+        """What is wrong with its file, a line each. Makes and changes nothing."""
+
     def close(self) -> None:
         """Let go of it. A later call opens it again."""
 

@@ -438,10 +438,14 @@ class Keeping(Protocol):
         """Bytes of each part: each file, each table of the database, its free
         pages."""
 
-    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+    async def copy(
+        self, target: Path, tell: Callable[[int, int], None], *, text: bool = True
+    ) -> None:
         """Write the commits up to now to a new store at `target`, while others go on
         writing. `tell` hears of the pages that are done and of all. Nothing is at
-        `target` before all of it is durable. The mark beside the store stays behind."""
+        `target` before all of it is durable. The mark beside the store stays behind.
+        Without `text` it is a copy without bodies and commands, which nobody can write
+        to: its `facts` say `text` is False."""
 
 
 @frozen(kw_only=True)
@@ -463,6 +467,10 @@ class Ownership(Protocol):
 
     async def current(self) -> Owner | None:
         """The last known owner's record, alive or not."""
+
+    async def taken(self) -> bool | None:
+        """True if somebody is the owner now: a process that lives and has let go is
+        none. None where this host cannot know. Takes nothing, and disturbs nobody."""
 
     def release(self) -> None:
         """Let go, if held. A commit that is under way has ended by then."""

@@ -7,6 +7,8 @@ from turnfold_model.mutants.code import Edit, Mutant, one
 _PRUNE = "test:contract/test_pruning.py"
 _ARCHIVE = "test:contract/test_archive.py"
 _SENDER = "test:contract/test_redacting_sender.py"
+_TEXT = "test:contract/test_without_text.py"
+_COPY = "turnfold_adapters.stores.sqlite.copying"
 _AUDIT = "test:contract/test_pruned_audit.py"
 _ROOM = "test:contract/test_pruned_room.py"
 _D = "turnfold._decide.pruning"
@@ -129,6 +131,46 @@ KEEPING: Final = (
         'said = canonical.dumps({"sender": sender})[1:-1]',
         'said = canonical.dumps({"sender": sender})[1:-2]',
         f"{_SENDER}::those_with_a_message_of_theirs",
+    ),
+    one(
+        "a copy without text keeps its bodies in free pages",
+        "store",
+        f"{_COPY}:_strip",
+        'conn.execute("VACUUM")',
+        "pass",
+        f"{_TEXT}::has_the_history_and_no_text",
+    ),
+    one(
+        "a worker may have a copy without text",
+        "guard",
+        "turnfold_adapters.stores.sqlite.schema:check",
+        "if kind == WITHOUT_TEXT and not read_only:",
+        "if False:",
+        f"{_TEXT}::nobody_works_on",
+    ),
+    one(
+        "text in a copy without text is no finding",
+        "guard",
+        "turnfold.audit:_beside",
+        "if facts is not None and not text:",
+        "if False:",
+        f"{_TEXT}::is_a_finding",
+    ),
+    one(
+        "a backup leaves the state of plugins behind",
+        "store",
+        f"{_COPY}:copy",
+        "_plugins(Path(conn.filename), part)",
+        "pass",
+        f"{_TEXT}::plugins_along",
+    ),
+    one(
+        "the audit does not look at the state of plugins",
+        "guard",
+        "turnfold.audit:_beside",
+        "if plugins is not None:",
+        "if False:",
+        f"{_TEXT}::looks_at_the_state",
     ),
     one(
         "a commit goes on with what it has pruned",

@@ -26,6 +26,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 OWNING: Final = (
     _broken(
+        "a process that let go of the store counts as its worker",
+        "turnfold_adapters.stores.ownership:FileOwnership.taken",
+        "return is_alive(owner) if locked is None else locked",
+        "return is_alive(owner)",
+        "test:contract/test_ownership.py::let_go_and_lives_on",
+    ),
+    _broken(
         "a store that a person calls a restored copy is trusted",
         "turnfold._decide.operator:declared",
         "not _in_hand(state, epoch)",

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -37,7 +38,12 @@ from turnfold_adapters.stores.postgres.connection import (
     Place,
     of_reading,
 )
-from turnfold_adapters.stores.processes import boot_id, start_time, this_process
+from turnfold_adapters.stores.processes import (
+    boot_id,
+    is_alive,
+    start_time,
+    this_process,
+)
 
 _T = TypeVar("_T")
 POLL_S = 0.25
@@ -120,6 +126,13 @@ class LeaseOwnership:
 
     async def current(self) -> Owner | None:
         return await self._asked(_current)
+
+    async def taken(self) -> bool | None:
+        """As far as its host can tell; another host cannot."""
+        owner = await self.current()
+        if owner is None:
+            return False
+        return is_alive(owner) if owner.host == platform.node() else None
 
     def release(self) -> None:
         seat, self._seat = self._seat, None

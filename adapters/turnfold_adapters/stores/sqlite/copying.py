@@ -1,11 +1,16 @@
 """A copy of a SQLite store, made while others write, and the sizes of its parts.
 
 The copy is one commit of the store: SQLite's backup reads inside one transaction. It
-grows under the name `<target>.part`, its large bodies in `<target>.part.bodies`; both get
-their names when all of it is durable, the database last. So whatever lies at `target` is
-whole. A crash leaves a file whose name the next copy takes away first.
+grows under the name `<target>.part`, its large bodies in `<target>.part.bodies`, the state
+of plugins in `<target>.part.plugins`; all get their names when all of it is durable, the
+database last. So whatever lies at `target` is whole. A crash leaves a file whose name the
+next copy takes away first.
+
+A copy without text has no bodies, no commands and no state of plugins, and no page that
+held any of them.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +19,8 @@ from pathlib import Path
 import apsw
 
 from turnfold.errors import DiskError
+from turnfold_adapters.plugins.sqlite import read_only
+from turnfold_adapters.stores.sqlite import schema
 from turnfold_adapters.stores.sqlite.connection import typed_error
 from turnfold_adapters.stores.sqlite.files import (
     BodyFolder,
@@ -21,22 +28,32 @@ from turnfold_adapters.stores.sqlite.files import (
     sync_folder,
 )
 
+_LOG = logging.getLogger("turnfold")
 _PAGES = 2_000  # per step
 _IN_FILES = """
     SELECT id FROM body WHERE salt IS NOT NULL AND data IS NULL
     UNION ALL SELECT place FROM late_body WHERE salt IS NOT NULL AND data IS NULL
 """
-_SIDES = ("", "-wal", "-shm", "-journal")
+_PLUGINS = (".plugins", ".plugins-wal", ".plugins-shm")
+_SIDES = ("", "-wal", "-shm", "-journal", *_PLUGINS)
+_STRIP = (
+    "UPDATE body SET salt = NULL, data = NULL WHERE salt IS NOT NULL",
+    "UPDATE late_body SET salt = NULL, data = NULL WHERE salt IS NOT NULL",
+    "DELETE FROM inbox",
+    "DELETE FROM answer",
+)
 Tell = Callable[[int, int], None]
 
 
 def sides(path: Path) -> Iterator[Path]:
-    """The files of a database, and the folder of its bodies."""
+    """The files of a database and of the state of plugins, and the folder of its bodies."""
     yield from (path.with_name(f"{path.name}{side}") for side in _SIDES)
     yield path.with_name(f"{path.name}.bodies")
 
 
-def copy(conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell) -> None:
+def copy(
+    conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell, *, text: bool
+) -> None:
     """`conn`: for reading, and used by nobody else meanwhile. Raises DiskError, also if
     something is at `target`."""
     part = target.with_name(f"{target.name}.part")
@@ -47,7 +64,11 @@ def copy(conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell) ->
         clear(part)
         make_private(str(part))
         places = _pages(conn, part, tell)
-        _bodies(folder, places, part)
+        if text:
+            _bodies(folder, places, part)
+            _plugins(Path(conn.filename), part)
+        else:
+            _strip(part)
         into_place(part, target)
     except apsw.Error as exc:
         raise typed_error(exc, str(target)) from exc
@@ -99,6 +120,48 @@ def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
         _erase(part, gone)
 
 
+def _strip(part: Path) -> None:
+    """The pages are written anew, so that none holds what was erased."""
+    conn = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        conn.pragma("secure_delete", 1)
+        for sql in _STRIP:
+            conn.execute(sql)
+        conn.pragma("application_id", schema.WITHOUT_TEXT)
+        conn.execute("VACUUM")
+        conn.pragma("wal_checkpoint", "TRUNCATE")
+    finally:
+        conn.close()
+
+
+def _plugins(path: Path, part: Path) -> None:
+    """The state of plugins may be lost, so what cannot be read of it stops no copy."""
+    source = path.with_name(f"{path.name}.plugins")
+    if not source.exists():
+        return
+    target = part.with_name(f"{part.name}.plugins")
+    make_private(str(target))
+    try:
+        _copied(source, target)
+    except apsw.Error as exc:
+        _LOG.warning("%s is not in the copy: %s", source, exc)
+        target.unlink()
+        return
+    _sync(target)
+
+
+def _copied(source: Path, target: Path) -> None:
+    old = read_only(source)
+    new = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        with new.backup("main", old, "main") as work:
+            work.step()
+        new.pragma("journal_mode", "DELETE")  # its first user makes it WAL again
+    finally:
+        new.close()
+        old.close()
+
+
 def _erase(part: Path, places: list[int]) -> None:
     """Bodies that the store has erased are not in its copy, either; a body that was
     lost there stays named, for the audit to find."""
@@ -124,11 +187,14 @@ def into_place(staged: Path, target: Path) -> None:
 
 
 def take_back(staged: Path, target: Path) -> None:
-    """A crash in `into_place` may have left the folder of bodies under its new name and
-    the database under its old one. A folder without that database beside it is another's."""
-    moved, home = (path.with_name(f"{path.name}.bodies") for path in (target, staged))
-    if staged.exists() and moved.exists() and not (target.exists() or home.exists()):
-        moved.replace(home)
+    """A crash in `into_place` may have left bodies and plugins under their new names and
+    the database under its old one. Without that database beside them they are another's."""
+    if not staged.exists() or target.exists():
+        return
+    for side in (".bodies", ".plugins"):
+        moved, home = (p.with_name(f"{p.name}{side}") for p in (target, staged))
+        if moved.exists() and not home.exists():
+            moved.replace(home)
 
 
 def clear(staged: Path) -> None:
@@ -191,3 +257,8 @@ def room(path: str) -> Mapping[str, int]:
         return {"bytes": taken, "free_bytes": shutil.disk_usage(Path(path).parent).free}
     except OSError:
         return {}
+
+
+def kind(conn: apsw.Connection | None) -> Mapping[str, bool]:
+    """`text`: False for a copy that was made without bodies."""
+    return {} if conn is None or schema.has_text(conn) else {"text": False}

@@ -21,10 +21,11 @@ import re
 
 import apsw
 
-from turnfold.errors import NewerSchemaError, NotAStoreError
+from turnfold.errors import NewerSchemaError, NotAStoreError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite import digest
 
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
+WITHOUT_TEXT = 0x54464C57  # "TFLW": a copy to look at, without bodies
 SCHEMA = 1  # the layout below; in the file's header as user_version
 
 # The lowest SCHEMA with code that can read this layout. A layout that only adds to the one
@@ -171,6 +172,11 @@ def _bare(sql: str) -> str:
     return " ".join(re.sub("--.*", "", sql).split())
 
 
+def has_text(conn: apsw.Connection) -> bool:
+    """False for a copy that was made without text."""
+    return bool(conn.pragma("application_id") != WITHOUT_TEXT)
+
+
 def is_blank(conn: apsw.Connection) -> bool:
     """True for a database that nobody has put anything into yet."""
     marks = conn.pragma("application_id"), conn.pragma("user_version")
@@ -179,8 +185,13 @@ def is_blank(conn: apsw.Connection) -> bool:
 
 
 def check(conn: apsw.Connection, path: str, *, read_only: bool) -> None:
-    """Raises NotAStoreError or NewerSchemaError unless this layout can be used."""
-    if conn.pragma("application_id") != APPLICATION_ID:
+    """Raises NotAStoreError, NewerSchemaError or UnsafeStoreError unless this layout can
+    be used."""
+    kind = conn.pragma("application_id")
+    if kind == WITHOUT_TEXT and not read_only:
+        problem = "it is a copy without text, which can only be read"
+        raise UnsafeStoreError(path=path, problem=problem)
+    if kind not in (APPLICATION_ID, WITHOUT_TEXT):
         problem = "it is empty" if is_blank(conn) else "another program's database"
         raise NotAStoreError(path=path, problem=problem)
     found = conn.pragma("user_version")

@@ -424,6 +424,7 @@ class SqliteStore:
             "disk_wait_ms": round(self._queue.wait_ms, 3),
             "checkpoint_failure": None if failure is None else str(failure),
             **copying.room(self.path),
+            **copying.kind(None if self._reads is None else self._reads.conn),
         }
 
     @property
@@ -488,19 +489,20 @@ class SqliteStore:
         self._read()
         return await self._beside(partial(self._on_a_reader, self._size))
 
-    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+    async def copy(
+        self, target: Path, tell: copying.Tell, *, text: bool = True
+    ) -> None:
         """See `copying`. Takes memory for the list of bodies that lie in files."""
         self._read()
-        work = partial(self._copy, target=Path(connection.resolve(target)), tell=tell)
+        place = Path(connection.resolve(target))
+
+        def work(reads: Reads) -> None:
+            copying.copy(reads.conn, self._folder, place, tell, text=text)
+
         await self._beside(partial(self._on_a_reader, work))
 
     def _size(self, reads: Reads) -> Mapping[str, int]:
         return copying.size(reads.conn, self.path)
-
-    def _copy(
-        self, reads: Reads, target: Path, tell: Callable[[int, int], None]
-    ) -> None:
-        copying.copy(reads.conn, self._folder, target, tell)
 
     def _on_a_reader(self, work: Callable[[Reads], T]) -> T:
         """On a connection of its own, which the others do not wait for."""
