@@ -50,6 +50,7 @@ COMMANDS = MappingProxyType(
         "redact": ("act", "redact", "Erase texts and files of what is over."),
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "certify": ("certify", "certify", "Say that the worker's host is dead."),
+        "copy": ("copy", "copy", "Move a store between a file and PostgreSQL."),
         "migrate": ("migrate", "migrate", "Bring tables up to this turnfold."),
         "prune": ("prune", "prune", "Take old turns and entries out of the store."),
         "archive": ("archive", "archive", "Old turns go into a file, and then away."),
@@ -70,7 +71,7 @@ _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
 Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, prune,
-archive, restore, restored, certify, migrate and import change a store.
+archive, restore, restored, certify, copy, migrate and import change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

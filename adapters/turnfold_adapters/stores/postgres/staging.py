@@ -1,0 +1,67 @@
+"""A schema that grows under another name, and gets its own when it is whole."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from turnfold.errors import InvalidInputError
+from turnfold_adapters.stores.postgres.connection import (
+    FAILURES,
+    Link,
+    Place,
+    of_reading,
+)
+from turnfold_adapters.stores.postgres.schema import quoted
+
+_SUFFIX = "_copying"
+
+
+class StagedSchema:
+    """`url`: of the store in its final place (`target`); `address`: the same for people.
+    Raises InvalidInputError for a name that leaves no room for the one before."""
+
+    def __init__(self, url: str) -> None:
+        self._place = Place.parsed(url)
+        self.target, self.address = url, self._place.address
+        self.url = _with_schema(url, self._place.schema + _SUFFIX)
+        self._staged = Place.parsed(self.url)
+
+    async def clear(self) -> None:
+        """Take an unfinished copy away."""
+        await self._run(f"DROP SCHEMA IF EXISTS {quoted(self._staged.schema)} CASCADE")
+
+    async def into_place(self) -> None:
+        """One statement: it has its name, or it has not. Raises InvalidInputError if the
+        name is taken."""
+        if await self.exists():
+            problem = f"the database has a schema {self._place.schema} already"
+            raise InvalidInputError(field="target", problem=problem)
+        old, new = quoted(self._staged.schema), quoted(self._place.schema)
+        await self._run(f"ALTER SCHEMA {old} RENAME TO {new}")
+
+    async def exists(self) -> bool:
+        """A schema with the final name, whatever is in it."""
+        return await self._has(self._place.schema)
+
+    async def is_begun(self) -> bool:
+        return await self._has(self._staged.schema)
+
+    async def _has(self, name: str) -> bool:
+        sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
+        return bool(await self._run(sql, name))
+
+    async def _run(self, sql: str, *values: str) -> object:
+        link = Link(self._place, "copies")
+        try:
+            async with link.used() as connection:
+                return await connection.fetchval(sql, *values)
+        except FAILURES as exc:
+            raise of_reading(exc, self._place.address) from exc
+        finally:
+            await link.close()
+
+
+def _with_schema(url: str, schema: str) -> str:
+    parts = urlsplit(url)
+    pairs = dict(parse_qsl(parts.query, keep_blank_values=True)) | {"schema": schema}
+    return urlunsplit(parts._replace(query=urlencode(pairs, safe="/")))

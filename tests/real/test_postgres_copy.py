@@ -1,0 +1,210 @@
+"""`turnfold copy`: from a file to PostgreSQL and back, and killed at each of its steps."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from turnfold import Kernel
+from turnfold._log.events import GateClosed
+from turnfold.ports.store import (
+    Command,
+    Listing,
+    Store,
+    body_pages,
+    key_pages,
+    record_pages,
+    store_at,
+    summary_pages,
+)
+from turnfold_adapters.stores import moving
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres.staging import StagedSchema
+from turnfold_cli import app
+from turnfold_model.checks.store_kit import put
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.testing.platform import Platform, PlatformChannel
+
+from .postgres import Postgres
+
+
+async def answer(turn: Any) -> None:
+    await turn.reply("yes")
+
+
+async def history(path: Path) -> None:
+    """Turns, entries, erased texts, work that is open, and a command that waits."""
+    play = Gateway(store=in_file(path), handler=answer)
+    kernel = await play.start()
+    for number in range(3):
+        turn = await kernel.accept(inbound(f"{number}", text="word " * 2_000))
+        await turn.settled(5_000)
+    await kernel.redact(turn.turn_id, by="ann")
+    limit = GateClosed(reason="rate_limited", until=None)
+    await kernel.append(lambda draft: draft.emit("gate:t/default", limit))
+    await kernel.enqueue(route("open"), "still open")
+    await spin()
+    await play.end()
+    store = store_at(path)
+    await store.open()
+    waiting = {"stream": "turn:w", "at": 1, "data": b"{}", "key": "held"}
+    await store.post([Command(id="c", kind="abort", **waiting)])
+    await store.close()
+
+
+async def all_of(address: str | Path) -> list[Any]:
+    store = store_at(address)
+    await store.open(read_only=True)
+    try:
+        return await _everything(store)
+    finally:
+        await store.close()
+
+
+async def _everything(store: Store) -> list[Any]:
+    parts: list[Any] = [(await store.load()).head]
+    for pages in (
+        record_pages(store),
+        body_pages(store),
+        key_pages(store),
+        summary_pages(store, Listing(prefix="")),
+    ):
+        rows = [row async for page in pages for row in page]
+        parts.append(sorted(rows, key=repr))
+    return [*parts, list(await store.inbox())]
+
+
+def run(*words: str) -> tuple[int, dict[str, Any]]:
+    arguments = ["copy", *words, "--json"]
+    done = CliRunner().invoke(app(arguments), arguments)
+    return done.exit_code, json.loads(done.output)
+
+
+def test_a_store_moves_to_a_database_and_back(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    first, back = str(tmp_path / "a.db"), str(tmp_path / "b.db")
+    there = postgres.address("c1")
+    asyncio.run(history(Path(first)))
+    whole = asyncio.run(all_of(first))
+    code, said = run(first, there, "--dry-run")
+    assert (code, said["copied"], said["commands"]) == (0, False, 1)
+    code, done = run(first, there)
+    assert (code, done["copied"]) == (0, True), done
+    assert asyncio.run(all_of(there)) == whole
+    facts = ("records", "bodies", "keys", "commands", "head")
+    assert [said[name] for name in facts] == [done[name] for name in facts]
+    assert run(first, there)[0] == 0, "the same copy is there already"
+    assert run(there, back)[0] == 0
+    assert asyncio.run(all_of(back)) == whole
+    assert run(str(tmp_path / "none.db"), there)[0] == 3
+
+
+async def test_a_worker_goes_on_with_the_copy(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    path, there = tmp_path / "a.db", postgres.address("c2")
+    await history(path)
+    code, _ = await asyncio.to_thread(run, str(path), there)
+    assert code == 0
+    platform = Platform()
+    kernel = Kernel(there)
+    kernel.attach("t", PlatformChannel(platform), on_unknown="hold")
+    await kernel.open()
+    code, refused = await asyncio.to_thread(run, there, str(tmp_path / "b.db"))
+    assert (code, refused["error"]["code"]) == (2, "store.owned")
+    await kernel.connected("t")
+    async with asyncio.timeout(10):
+        while platform.contents != ["still open"]:
+            await asyncio.sleep(0.02)
+    await kernel.close()
+    code, refused = await asyncio.to_thread(run, str(path), there)
+    assert code == 2
+    assert "it went on beyond the source" in refused["error"]["message"]
+
+
+def test_a_target_with_anything_else_in_it_is_left_alone(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    path, there = str(tmp_path / "a.db"), postgres.address("c3")
+    asyncio.run(history(Path(path)))
+
+    async def other() -> None:
+        store = PostgresStore(there)
+        await store.open()
+        await put(store, "entry:other")
+        await store.close()
+
+    asyncio.run(other())
+    before = asyncio.run(all_of(there))
+    code, said = run(path, there)
+    assert (code, "another history" in said["error"]["message"]) == (2, True)
+    code, said = run(there, path)
+    assert (code, "another history" in said["error"]["message"]) == (2, True)
+    (tmp_path / "note.txt").write_text("mine")
+    assert run(path, str(tmp_path / "note.txt"))[0] == 3
+    assert (tmp_path / "note.txt").read_text() == "mine"
+    assert asyncio.run(all_of(there)) == before
+
+
+STEPS = [
+    (moving, "_stored"),
+    (PostgresStore, "post"),
+    (PostgresStore, "open"),
+    (StagedSchema, "clear"),
+    (StagedSchema, "into_place"),
+]
+
+
+@contextmanager
+def killed_at(number: int) -> Iterator[None]:
+    """SIGKILL before the step with this number, in a child."""
+    left = [number]
+
+    def counted(real: Any) -> Any:
+        async def step(*args: Any, **how: Any) -> Any:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return await real(*args, **how)
+
+        return step
+
+    for owner, name in STEPS:
+        setattr(owner, name, counted(getattr(owner, name)))
+    yield
+
+
+def life(number: int, words: list[str]) -> int:
+    """One copy in a process of its own, which dies at a step; its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        with killed_at(number):
+            code, _ = run(*words)
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
+def test_a_copy_that_is_killed_at_any_step_ends_well_the_next_time(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    path, there = str(tmp_path / "a.db"), postgres.address("c4")
+    asyncio.run(history(Path(path)))
+    whole = asyncio.run(all_of(path))
+    for number in range(40):
+        code = life(number, [path, there])
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, code
+        sql = "SELECT FROM pg_namespace WHERE nspname = 'c4'"
+        assert not asyncio.run(postgres.execute(sql)), "nothing has its name before"
+    assert number > 6
+    assert asyncio.run(all_of(there)) == whole
