@@ -31,6 +31,7 @@ from turnfold.ports.store import (
     Wanted,
     Write,
 )
+from turnfold_adapters.plugins.postgres import PostgresPluginStore
 from turnfold_adapters.stores.checking import check_command, check_shards
 from turnfold_adapters.stores.postgres import reads
 from turnfold_adapters.stores.postgres.bell import NotifyDoorbell
@@ -82,6 +83,11 @@ class PostgresStore:
     @property
     def address(self) -> str:
         return self._place.address
+
+    @staticmethod
+    def plugin_store(url: str) -> PostgresPluginStore:
+        """Where plugins keep their state: tables in the schema of the store."""
+        return PostgresPluginStore(url)
 
     # --- life ------------------------------------------------------------------------
 
