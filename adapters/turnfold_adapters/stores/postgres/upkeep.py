@@ -123,9 +123,11 @@ class PostgresMaintenance:
         found: Mapping[str, int] = await self._reading(pruning.sizes)
         return found
 
-    async def copy(self, target: Path, tell: Callable[[int, int], None]) -> None:
+    async def copy(
+        self, target: Path, tell: Callable[[int, int], None], *, text: bool = True
+    ) -> None:
         """Refused: the server's own tools copy a database."""
-        del tell
+        del tell, text
         problem = (
             "a store in PostgreSQL is backed up by the server's own tools, such as"
             f" pg_dump --format=custom --schema={self._place.schema} --file={target}."
