@@ -43,10 +43,11 @@ _REMEDY = "pass the bytes or the text that came, or json.dumps(body, default=str
 @frozen
 class Evidence:
     """A body as it is stored: bytes as they came, text as UTF-8, anything else as JSON
-    that was written once."""
+    that was written once. `seal`: of a large one, made before it is stored."""
 
     form: Form
     raw: bytes
+    seal: Any = field(default=None, eq=False, repr=False)
 
     @property
     def value(self) -> Any:
@@ -135,7 +136,8 @@ class Inbound:
     within channel and account, tells a repeat, and without it each message is a new one.
     Ids may be given as integers; they become text.
 
-    `body`: the bytes that came, text, or any JSON. `sender`: who wrote it, as the
+    `body`: the bytes that came, text, or any JSON, which is encoded here: give a large one
+    as bytes. `sender`: who wrote it, as the
     platform says. `sent_at`: wall time in ms UTC, or a datetime with a time zone.
     `revision`: which edit of a message this is. `lane`: a name of its own inside of its
     conversation and thread; the turns of one lane run one after the other. Pass the

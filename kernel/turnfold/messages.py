@@ -15,6 +15,11 @@ from turnfold.errors import InvalidInputError
 
 Word = TypeVar("Word", bound=StrEnum)
 _LIMIT_MS = 2**53  # what the log can carry
+# Bytes or characters. What is larger is worked on in a thread, and what is longer to
+# check than this many values or characters is checked there, too.
+LARGE = 128 * 1024
+_AT_ONCE = 2_000  # values of a Native
+_LONG = 8 * LARGE  # characters
 
 
 def check_text(field: str, value: Any, *, empty: bool = True) -> str:
@@ -110,8 +115,10 @@ Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
 
 
 def _utf8(value: str, name: str) -> str:
+    """A long text is checked when it is encoded, which is done in a thread."""
     try:
-        value.encode("utf-8")
+        if not value.isascii() and len(value) <= _LONG:
+            value.encode("utf-8")
     except UnicodeEncodeError as exc:
         raise InvalidInputError(field=name, problem="lone surrogate in text") from exc
     return value
@@ -180,8 +187,30 @@ def optional_token(
 _DEEPEST = 64  # json itself gives up at about a thousand
 
 
-def json_value(value: object, name: str, depth: int = 0) -> None:
+class _LargeError(Exception):
+    """A value is too large to be checked at once."""
+
+
+class _Room:
+    """How much of a value is checked at once."""
+
+    def __init__(self) -> None:
+        self.values, self.characters = _AT_ONCE, LARGE
+
+    def take(self, value: object) -> None:
+        self.values -= 1
+        if isinstance(value, str):
+            self.characters -= len(value)
+        if self.values < 0 or self.characters < 0:
+            raise _LargeError
+
+
+def json_value(
+    value: object, name: str, depth: int = 0, room: _Room | None = None
+) -> None:
     """Refuse what canonical JSON cannot carry: floats, huge integers, odd keys."""
+    if room is not None:
+        room.take(value)
     if depth > _DEEPEST:
         problem = f"nested deeper than {_DEEPEST}"
         raise InvalidInputError(field=name[:80], problem=problem)
@@ -193,29 +222,28 @@ def json_value(value: object, name: str, depth: int = 0) -> None:
         if abs(value) >= 2**53:
             raise InvalidInputError(field=name, problem="integer of 2^53 or more")
     elif isinstance(value, Mapping | list | tuple):
-        _json_items(value, name, depth + 1)
+        _json_items(value, name, depth + 1, room)
     else:
         problem = f"{type(value).__name__} has no place in canonical JSON"
         raise InvalidInputError(field=name, problem=problem)
 
 
-def _json_items(value: object, name: str, depth: int) -> None:
+def _json_items(value: object, name: str, depth: int, room: _Room | None) -> None:
     if isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            json_value(item, f"{name}[{index}]", depth)
+            json_value(item, f"{name}[{index}]", depth, room)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if type(key) is not str:
                 raise InvalidInputError(field=name, problem="object key is not text")
             json_value(key, name)
-            json_value(item, f"{name}.{key}", depth)
+            json_value(item, f"{name}.{key}", depth, room)
 
 
 def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, Mapping):
         problem = f"expected a mapping, got {type(value).__name__}"
         raise InvalidInputError(field=attribute.name, problem=problem)
-    json_value(value, attribute.name)
 
 
 def flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
@@ -376,12 +404,20 @@ class Native:
 
     `files`: files that go in the same message, by name; the body points to one as
     `"attach://<name>"`. `specs/channels.md` says what each channel does with one that
-    the body does not point to. A channel that sends no such files refuses the payload."""
+    the body does not point to. A channel that sends no such files refuses the payload.
+    `large`: it is checked when it is handed over, since that takes long."""
 
     body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
     files: Mapping[str, File] = field(
         factory=dict, validator=_attached, converter=_freeze
     )
+    large: bool = field(init=False, default=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            json_value(self.body, "body", room=_Room())
+        except _LargeError:
+            object.__setattr__(self, "large", True)
 
     def __reduce__(self) -> tuple[type["Native"], tuple[dict[str, Any], ...]]:
         return Native, (dict(self.body), dict(self.files))

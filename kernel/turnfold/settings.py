@@ -58,7 +58,7 @@ def _some_or_none(owner: object, attribute: object, value: object) -> None:
         _at_least_one(owner, attribute, value)
 
 
-def _some_or_none_ms(default: int | None) -> int | None:
+def _some_or_none_of(default: int | None) -> int | None:
     made: object = field(default=default, validator=_some_or_none)
     return cast("int | None", made)
 
@@ -112,6 +112,7 @@ class Settings:
     - `max_lane_turns` (1,000): turns of a lane without an answer before accept says no
     - `concurrent_runs` (100): handlers that run at the same time
     - `concurrent_sends` (1,000): calls of channels that are under way
+    - `max_payload_bytes` (104,857,600): of the payloads of one call, stored; None: any
     - `max_open_entries` (1,000,000): open entries of an account before `enqueue` is refused
     - `drain_ms` (10,000): how long closing waits for calls that are under way
 
@@ -135,7 +136,7 @@ class Settings:
     settle_ms: int = _ms(120_000)
     final_ttl_ms: int = _some(24 * HOUR)
     block_ttl_ms: int = _some(600_000)  # blocks and tools
-    max_entry_age_ms: int | None = _some_or_none_ms(None)
+    max_entry_age_ms: int | None = _some_or_none_of(None)
     max_runs: int = _some(3)  # per turn
     max_turn_age_ms: int | None = _ms_or_none(None)  # before the first run
     run_deadline_ms: int | None = _ms_or_none(
@@ -161,6 +162,7 @@ class Settings:
     )  # a parked head does; a terminal one has left the lane
     concurrent_runs: int = _some(100)
     concurrent_sends: int = _some(1_000)
+    max_payload_bytes: int | None = _some_or_none_of(100 * 2**20)
     max_open_entries: int = _some(1_000_000)  # per account, before enqueue says no
     max_lane_turns: int = _some(1_000)  # without an answer, before accept says no
     dedupe_ms: int = _ms(30 * 24 * HOUR)

@@ -22,7 +22,7 @@ ENQUEUE = EnqueueData(
     policy=BlindPolicy.HOLD,
     not_before=None,
     ttl_ms=1_000,
-    payloads=(PieceData(kind="text", head={"text": "hi"}, contents=()),),
+    payloads=(PieceData(kind="text", head={"text": "hi"}, contents=(0,)),),
 )
 RECEIPT = ReceiptData(part=0, attempt=1, act=PartAct.EDIT, ids=("m1",), thread=None)
 

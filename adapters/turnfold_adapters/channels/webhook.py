@@ -24,13 +24,13 @@ import binascii
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
-from turnfold.messages import Payload, Route, files_of
+from turnfold.messages import LARGE, Native, Payload, Route, Text, files_of
 from turnfold.ports.channel import (
     KINDS,
     Absent,
@@ -232,7 +232,8 @@ class WebhookChannel:
             # Only a File given by path gets here: its bytes are gone, and stay gone.
             detail = f"file {part.payload!r}: {exc}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
-        headers = self._signed(body, key, attempt)
+        sign = partial(self._signed, body, key, attempt)
+        headers = await asyncio.to_thread(sign) if len(body) > LARGE else sign()
         try:
             reply = await self._request(method, url, headers, content=body)
         except (self._httpx.HTTPError, self._httpx.StreamError, OSError) as exc:
@@ -279,7 +280,7 @@ class WebhookChannel:
         await self.aclose()
 
     async def _body(self, part: Part, key: str, attempt: Attempt) -> bytes:
-        if files_of(part.payload):  # reading and base64 would block the loop
+        if _is_long(part.payload):  # reading and base64 would block the loop
             return await asyncio.to_thread(
                 webhook_wire.request_body, part, key, attempt
             )
@@ -330,6 +331,13 @@ def _parts(
 ) -> dict[str, PartClass]:
     offer = PartClass(classes=classes, key_window_ms=key_window_ms, settle_ms=settle_ms)
     return dict.fromkeys(KINDS, offer)
+
+
+def _is_long(payload: Payload) -> bool:
+    if isinstance(payload, Text):
+        return len(payload.text) > LARGE
+    large = isinstance(payload, Native) and payload.large
+    return large or bool(files_of(payload))
 
 
 async def _bounded(response: "httpx.Response") -> bytes | None:

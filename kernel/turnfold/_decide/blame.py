@@ -11,7 +11,8 @@ from functools import partial
 
 from turnfold._decide import outcomes, rules, turns
 from turnfold._decide.failures import backoff_ms
-from turnfold._decide.unit_of_work import UnitOfWork, all_of
+from turnfold._decide.missing import all_of
+from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import events as t
 from turnfold._state.entry import Entry
 from turnfold._state.turn import DIED, Turn

@@ -59,7 +59,7 @@ def join(draft: UnitOfWork, host: Turn, inbound: Inbound, debounce_ms: int) -> N
         t.Joined(
             message_id=inbound.message_id or "",
             key=inbound.key,
-            body=draft.body(host.stream, evidence.raw),
+            body=draft.body(host.stream, evidence.raw, seal=evidence.seal),
             form=evidence.form,
             event=inbound.event,
             sender=inbound.sender,

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class PieceData:
-    """A packed payload. `contents`: the numbers of the bodies that hold its files."""
+    """A packed payload. `contents`: the numbers of the bodies that hold its files; without a
+    `head` the number of the one that holds all of it."""
 
     kind: str
     head: Mapping[str, Any]

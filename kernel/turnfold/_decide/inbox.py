@@ -41,9 +41,11 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import EncodedPayload
 from turnfold._log.ids import TURN, inbound_key, outbound_key, reply_entry
+from turnfold._log.large import beside, seal
 from turnfold.enums import AbortReason, Busy, Form, Kind
 from turnfold.errors import InvalidInputError, UsageError, error_of
 from turnfold.inbound import Evidence, Inbound, Unreadable
+from turnfold.messages import LARGE
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
 
@@ -133,18 +135,16 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
 def _pieces(
     packed: Sequence[EncodedPayload],
 ) -> tuple[tuple[PieceData, ...], tuple[bytes, ...]]:
-    """Payloads as data, and the contents of the files among them."""
-    contents = tuple([content for p in packed for content in p.contents])
-    number = iter(range(len(contents)))
-    pieces = [
-        PieceData(
-            kind=p.kind,
-            head=p.head,
-            contents=tuple([next(number) for _ in p.contents]),
-        )
-        for p in packed
-    ]
-    return tuple(pieces), contents
+    """Payloads as data, and their bytes: of those with files the contents."""
+    bodies: list[bytes] = []
+    pieces = []
+    for p in packed:
+        held, start = p.contents or (p.encoded,), len(bodies)
+        bodies += held
+        numbers = tuple(range(start, len(bodies)))
+        head = p.head if p.contents else {}
+        pieces.append(PieceData(kind=p.kind, head=head, contents=numbers))
+    return tuple(pieces), tuple(bodies)
 
 
 def import_id(key: str) -> str:
@@ -259,7 +259,8 @@ _Act = Callable[[UnitOfWork, Command, Any], Any]
 
 def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     cursor = data.pop("cursor")
-    evidence = Evidence(Form(data.pop("form")), command.bodies[0])
+    made = command.seals[0] if command.seals else None
+    evidence = Evidence(Form(data.pop("form")), command.bodies[0], made)
     said = data.pop("plan", None)
     plan = busy.QUEUE
     if said is not None:
@@ -285,7 +286,7 @@ def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
         entry=command.stream,
         route=data.route,
         kind=data.kind,
-        packed=tuple(_packed(p, command.bodies) for p in data.payloads),
+        packed=_packed(command, data.payloads),
         key=data.key,
         policy=data.policy,
         not_before=data.not_before,
@@ -302,7 +303,7 @@ def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
         entry=command.stream,
         route=data.route,
         kind=data.kind,
-        packed=tuple([_packed(p, command.bodies) for p in data.payloads]),
+        packed=_packed(command, data.payloads),
         key=data.key,
         origin=data.origin,
         enqueued_at=data.enqueued_at,
@@ -319,11 +320,35 @@ def _waited(draft: UnitOfWork, command: Command) -> int:
     return 0 if draft.sure_from else max(0, draft.wall - command.at)
 
 
-def _packed(piece: PieceData, bodies: tuple[bytes, ...]) -> EncodedPayload:
-    contents = tuple([bodies[number] for number in piece.contents])
-    return EncodedPayload(
-        piece.kind, piece.head, (canonical.dumps(piece.head), contents)
-    )
+def _packed(
+    command: Command, pieces: Sequence[PieceData]
+) -> tuple[EncodedPayload, ...]:
+    return tuple([_packed_piece(command, piece) for piece in pieces])
+
+
+def _packed_piece(command: Command, piece: PieceData) -> EncodedPayload:
+    bodies = tuple([command.bodies[number] for number in piece.contents])
+    seals = tuple([command.seals[n] for n in piece.contents if command.seals])
+    if piece.head:
+        identity = canonical.dumps(piece.head), bodies
+        return EncodedPayload(piece.kind, piece.head, identity, seals=seals)
+    (data,) = bodies
+    if len(data) <= LARGE:
+        canonical.loads(data)
+    return EncodedPayload(piece.kind, {}, (data, ()), seals=seals)
+
+
+async def sealed(
+    commands: Sequence[Command], salt: Callable[[], bytes]
+) -> Sequence[Command]:
+    """The same commands; what would take long on the loop is done for large bodies."""
+    if not any(len(body) > LARGE for c in commands for body in c.bodies):
+        return commands
+    return await beside(lambda: [_sealed(c, salt) for c in commands])
+
+
+def _sealed(command: Command, salt: Callable[[], bytes]) -> Command:
+    return evolve(command, seals=tuple([seal(salt, b) for b in command.bodies]))
 
 
 def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
@@ -351,7 +376,7 @@ def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
         entry=reply_entry(turn, Kind.FINAL, None, "final"),
         route=data.route,
         kind=Kind.FINAL,
-        packed=tuple(_packed(p, command.bodies) for p in data.payloads),
+        packed=_packed(command, data.payloads),
         turn=turn,
         key=data.key,
         policy=data.policy,

@@ -9,12 +9,13 @@ from attrs import frozen
 
 from turnfold._decide import rules
 from turnfold._decide.gates import open_gate
+from turnfold._decide.missing import all_of
 from turnfold._decide.outbox import after_close, conclude
 from turnfold._decide.outcomes import accepted, bury, fail_entry
 from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.turns import start_if_free
-from turnfold._decide.unit_of_work import UnitOfWork, all_of
+from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.bodies import digests_of, left_of

@@ -5,7 +5,7 @@ decisions of one commit share it; one that fails half-way makes the committer de
 others anew. State that is not in memory raises NotLoaded; it is fetched, and all is anew.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast, overload
@@ -13,10 +13,12 @@ from typing import Any, Protocol, TypeVar, cast, overload
 from attrs import frozen
 from msgspec import Struct, field
 
+from turnfold._decide.missing import all_of
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
 from turnfold._log.ids import ENTRY, gates_of
+from turnfold._log.large import Seal
 from turnfold._log.outbox_events import OutboxEvent
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
@@ -38,47 +40,10 @@ from turnfold.errors import (
     OwnedError,
 )
 from turnfold.ports.channel import PartClass
-from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record, Wanted
+from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record
 from turnfold.settings import Settings
 
 T = TypeVar("T")
-
-
-class NotLoaded(Exception):  # noqa: N818  a request to the journal, not an error
-    """A decision asked for state that is not in memory: fetch `wanted`, decide again."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        super().__init__(wanted)
-        self.wanted = wanted
-
-
-def all_of(questions: Iterable[Callable[[], T]]) -> list[T]:
-    """The answers to all of these, with one fetch for all that is not in memory."""
-    answers: list[T] = []
-    missing: list[Wanted] = []
-    for question in questions:
-        try:
-            answers.append(question())
-        except NotLoaded as miss:
-            missing.append(miss.wanted)
-    if missing:
-        raise NotLoaded(together(missing))
-    return answers
-
-
-def together(wanted: Sequence[Wanted]) -> Wanted:
-    """One question to the store for all of these."""
-    if len(wanted) == 1:
-        return wanted[0]
-    none: frozenset[Any] = frozenset()
-    return Wanted(
-        streams=none.union(*[w.streams for w in wanted]),
-        summaries=none.union(*[w.summaries for w in wanted]),
-        keys=none.union(*[w.keys for w in wanted]),
-        bodies=none.union(*[w.bodies for w in wanted]),
-        children=none.union(*[w.children for w in wanted]),
-        answers=none.union(*[w.answers for w in wanted]),
-    )
 
 
 class View(Protocol):
@@ -525,16 +490,30 @@ class UnitOfWork:
             )
         )
 
-    def body(self, stream: str, data: bytes, origin: object = None) -> str:
+    def body(
+        self,
+        stream: str,
+        data: bytes,
+        origin: object = None,
+        seal: Seal | None = None,
+    ) -> str:
         """Store bytes beside the log; the text by which an event of `stream` names
-        them. `origin`: the value that they were made of, if it cannot change."""
+        them. `origin`: the value that they were made of, if it cannot change. `seal`: of
+        large ones."""
         number = self._numbers.get(stream)
         if number is None:
             state = self.state(stream)
             number = state.bodies if isinstance(state, _WITH_BODIES) else 0
         self._numbers[stream] = number + 1
-        salt = self.context.salt()
-        body = Body(stream=stream, number=number, salt=salt, data=data, origin=origin)
+        salt, digest = (self.context.salt(), "") if seal is None else seal
+        body = Body(
+            stream=stream,
+            number=number,
+            salt=salt,
+            data=data,
+            origin=origin,
+            digest=digest,
+        )
         self.bodies.append(body)
         self.made += 1
         return body_ref(body)

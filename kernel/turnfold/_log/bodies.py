@@ -6,19 +6,29 @@ in it by digest, so that the queue owns a copy and the file on disk may vanish.
 
 import mimetypes
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from attrs import evolve
 
-from turnfold._log import canonical
+from turnfold._log import canonical, large
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.events import Event
+from turnfold._log.large import Seal, beside
 from turnfold.enums import Format
 from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
-from turnfold.messages import File, Native, Payload, Text, files_of
+from turnfold.messages import (
+    LARGE,
+    File,
+    Native,
+    Payload,
+    Text,
+    files_of,
+    json_value,
+)
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _OCTETS = "application/octet-stream"
@@ -29,12 +39,14 @@ _write = msgspec.json.Encoder(order="sorted").encode
 class EncodedPayload(msgspec.Struct):
     """A payload ready to be stored. `encoded` is its head in canonical JSON, `contents`
     the contents of its files, in the order of their names. Both together are the same
-    for the same payload: what an entry and its parts share a body by."""
+    for the same payload: what an entry and its parts share a body by. `seals`: of the
+    contents, or of `encoded` where there are none, if one of them is large."""
 
     kind: str  # "text", "file" or "native"
-    head: Mapping[str, Any]
+    head: Mapping[str, Any]  # empty where nobody needs it
     identity: tuple[bytes, tuple[bytes, ...]]
     origin: Payload | None = None  # if unchanging
+    seals: tuple[Seal | None, ...] = ()
 
     @property
     def encoded(self) -> bytes:
@@ -44,9 +56,38 @@ class EncodedPayload(msgspec.Struct):
     def contents(self) -> tuple[bytes, ...]:
         return self.identity[1]
 
+    @property
+    def size(self) -> int:
+        return len(self.encoded) + sum(map(len, self.contents))
+
+    def make_seals(self, salt: Callable[[], bytes]) -> None:
+        """In a thread: what else is done on the loop, where it would take too long."""
+        hash(self.identity)  # bytes keep theirs
+        held = self.contents or (self.encoded,)
+        self.seals = tuple([large.seal(salt, data) for data in held])
+
+
+def is_large(payload: Payload) -> bool:
+    match payload:
+        case Text():
+            return len(payload.text) > LARGE
+        case Native(large=True):
+            return True
+        case _:
+            return any(len(file.data or b"") > LARGE for file in files_of(payload))
+
 
 def pack(payload: Payload) -> EncodedPayload:
-    """Reads the file of a File; raises InvalidInputError if it cannot be read."""
+    """Reads the file of a File; raises InvalidInputError if it cannot be read, and for
+    what was not checked when a large payload was made."""
+    try:
+        return _packed(payload)
+    except UnicodeEncodeError as exc:
+        problem = "lone surrogate in text"
+        raise InvalidInputError(field="payloads", problem=problem) from exc
+
+
+def _packed(payload: Payload) -> EncodedPayload:
     match payload:
         case Text():
             head = {"format": payload.format, "text": payload.text, "type": "text"}
@@ -59,12 +100,23 @@ def pack(payload: Payload) -> EncodedPayload:
 
 
 def _pack_native(payload: Native) -> EncodedPayload:
+    try:
+        return _packed_native(payload)
+    except RuntimeError as exc:  # somebody puts keys in meanwhile
+        problem = f"changed while it was handed over: {exc}"
+        raise InvalidInputError(field="body", problem=problem) from exc
+
+
+def _packed_native(payload: Native) -> EncodedPayload:
+    if payload.large:
+        json_value(payload.body, "body")
     head = {"type": "native", "body": _thaw(payload.body)}
     files = [(name, _facts(file)) for name, file in sorted(payload.files.items())]
     if files:
         head[_ATTACHED] = {name: facts for name, (facts, _) in files}
     contents = tuple([content for _, (_, content) in files])
-    return EncodedPayload("native", head, (canonical.dumps(head), contents))
+    encoded = large.dumps(head) if payload.large else canonical.dumps(head)
+    return EncodedPayload("native", head, (encoded, contents))
 
 
 def _pack_file(payload: File) -> EncodedPayload:
@@ -143,7 +195,9 @@ def same(packed: EncodedPayload, digest: str, body: Callable[[str], bytes]) -> b
 
 def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
     """The payload in stored bytes; `body` fetches a file's content by digest."""
-    value: Any = canonical.loads(data)
+    if len(data) > LARGE and (found := _text_in(data)) is not None:
+        return found
+    value: Any = large.loads(data) if len(data) > LARGE else canonical.loads(data)
     match value:
         case {"type": "text", "text": str(text), "format": str(form)}:
             return Text(text, format=Format(form))
@@ -165,6 +219,25 @@ def _file(facts: Mapping[str, Any], body: Callable[[str], bytes]) -> File:
             raise InvalidInputError(field="body", problem="not a stored file")
 
 
+_TEXT = b'{"format":"%b","text":"'  # how a text begins
+_TEXT_END = b'","type":"text"}'
+
+
+def _text_in(data: bytes) -> Text | None:
+    """A long text, read in pieces; None for anything else."""
+    for form in Format:
+        start = _TEXT % form.encode()
+        if data.startswith(start) and data.endswith(_TEXT_END):
+            inner = data[len(start) : -len(_TEXT_END)]
+            try:
+                text = large.json_text(inner)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return None
+            head = {"format": form, "text": text, "type": "text"}
+            return Text(text, format=form) if _write(head) == data else None
+    return None
+
+
 async def fetch_payload(
     read: Callable[[str, str], Awaitable[bytes]], stream: str, ref: str
 ) -> Payload:
@@ -173,6 +246,10 @@ async def fetch_payload(
     Raises the errors of `read`, and InvalidInputError for bytes that are no payload.
     """
     data = await read(stream, ref)
+    if len(data) > LARGE:
+        names = await beside(partial(contents_in, data))
+        stored = {name: await read(stream, name) for name in names}
+        return await beside(partial(unpack, data, stored.__getitem__))
     stored = {name: await read(stream, name) for name in contents_in(data)}
     return unpack(data, stored.__getitem__)
 
@@ -192,7 +269,25 @@ PAYLOADS = (
 
 def body_ref(body: Body) -> str:
     """The text that names a body in an event: `<number>.<salted digest>`."""
-    return f"{body.number}.{canonical.body_digest(body.salt, body.data)}"
+    digest = body.digest or canonical.body_digest(body.salt, body.data)
+    return f"{body.number}.{digest}"
+
+
+def with_digest(body: Body) -> Body:
+    """In a thread: so that nobody computes it on the loop."""
+    digest = canonical.body_digest(body.salt, body.data)
+    return msgspec.structs.replace(body, digest=digest)
+
+
+async def digested(
+    bodies: Mapping[BodyRef, Body | None],
+) -> Mapping[BodyRef, Body | None]:
+    """Bodies as they were fetched; the large ones with their digest."""
+    long = [b for b in bodies.values() if b is not None and len(b.data) > LARGE]
+    if not long:
+        return bodies
+    made = await beside(lambda: [*map(with_digest, long)])
+    return {**bodies, **{(body.stream, body.number): body for body in made}}
 
 
 def place_of(stream: str, ref: str) -> BodyRef:
@@ -232,7 +327,8 @@ async def read_body(store: Store, stream: str, ref: str) -> bytes:
     """
     place = place_of(stream, ref)
     found = await store.fetch(Wanted(bodies=frozenset((place,))))
-    return checked(ref, found.bodies[place], store.address)
+    bodies = await digested(found.bodies)
+    return checked(ref, bodies[place], store.address)
 
 
 def digests_of(event: Event) -> Iterator[str]:

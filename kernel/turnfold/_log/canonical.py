@@ -41,13 +41,13 @@ _encode = json.JSONEncoder(
 ).encode
 
 
-def _no_float(literal: str) -> None:
+def no_float(literal: str) -> None:
     msg = f"floating point number {literal}"
     raise ValueError(msg)
 
 
 # Made once: json.loads with a hook would make a decoder for every call.
-_decode = json.JSONDecoder(parse_float=_no_float).decode
+_decode = json.JSONDecoder(parse_float=no_float).decode
 
 
 def dumps(value: Any) -> bytes:

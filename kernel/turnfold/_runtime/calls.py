@@ -16,12 +16,15 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from functools import partial
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
 STALL_S = 0.01  # an alarm that is later than this shows that the loop stood still
@@ -69,6 +72,25 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
     if isinstance(value, CoroutineType):
         value = _closed(value)
     return CallResult(value)
+
+
+async def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """Call what may take long, or never end, in a thread of its own, which keeps no
+    process from ending. `function` must not raise."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(value: T) -> None:
+        if not done.done():
+            done.set_result(value)
+
+    def work() -> None:
+        value = function(*arguments)
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(tell, value)
+
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
+    return await done
 
 
 class UnawaitedCoroutineError(Exception):

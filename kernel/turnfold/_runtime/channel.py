@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import is_
 from typing import Any
@@ -24,6 +24,7 @@ from turnfold._runtime.calls import (
     CallResult,
     Calls,
     answered,
+    apart,
     contained,
     report,
     told,
@@ -332,6 +333,32 @@ class AttachedChannel:
         if isinstance(end.error, TurnfoldError):
             raise end.error
         raise self._no_plan(end.error) from end.error
+
+    async def plan_large(
+        self,
+        payloads: Sequence[Payload],
+        route: Route,
+        kind: Kind,
+        entry: str,
+        packed: Sequence[EncodedPayload],
+        salt: Callable[[], bytes],
+    ) -> Plan:
+        """The same in a thread, since it takes long. A thread of its own: one that never
+        ends takes no place from others."""
+        arguments = (payloads, route, kind, entry, packed)
+        end = await apart(answered, self._plan_sealed, *arguments, salt)
+        if end.error is not None:
+            raise end.error
+        plan: Plan = end.value
+        return plan
+
+    def _plan_sealed(self, *arguments: Any) -> Plan:
+        *given, salt = arguments
+        plan = self.plan(*given)
+        for part in plan.parts:
+            if not part.packed.seals:
+                part.packed.make_seals(salt)
+        return plan
 
     def _planned(self, *arguments: Any) -> Any:
         end = answered(self.channel.plan, *arguments)  # type: ignore[attr-defined]

@@ -13,17 +13,13 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from turnfold._decide.unit_of_work import (
-    AttemptRef,
-    Context,
-    Emitted,
-    NotLoaded,
-    UnitOfWork,
-    together,
-)
+from turnfold._decide.missing import NotLoaded, together
+from turnfold._decide.unit_of_work import AttemptRef, Context, Emitted, UnitOfWork
+from turnfold._log.bodies import digested
 from turnfold._log.codec import decode
 from turnfold._log.events import StoreCreated
 from turnfold._runtime.open_streams import OpenStreams
@@ -270,7 +266,10 @@ class Committer:
             msg = f"the store was asked and a decision still misses {again.pop()}"
             raise RuntimeError(msg)
         asked.update(missing)
-        self.book.take(await self.store.fetch(together(missing)))
+        found = await self.store.fetch(together(missing))
+        if found.bodies:
+            found = evolve(found, bodies=await digested(found.bodies))
+        self.book.take(found)
 
     async def _store(self, draft: UnitOfWork) -> Head | None:
         """Where the log ends now; None if it had moved, and the decisions are stale."""

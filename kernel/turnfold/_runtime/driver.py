@@ -14,10 +14,11 @@ from itertools import islice
 from typing import Any
 
 from turnfold._decide import inbox, rules
+from turnfold._decide.missing import NotLoaded
 from turnfold._decide.outcomes import settle
 from turnfold._decide.plan import Plan
-from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
-from turnfold._log.bodies import fetch_payload, read_body
+from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
+from turnfold._log.bodies import fetch_payload, is_large, read_body
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import LeftError, told
 from turnfold._runtime.channel import AttachedChannel
@@ -81,8 +82,9 @@ class Dispatcher:
         channels: Mapping[tuple[str, str], AttachedChannel],
         sender: Sender,
         at_once: int,
+        salt: Callable[[], bytes],
     ) -> None:
-        self._store, self._find = store, find
+        self._store, self._find, self._salt = store, find, salt
         self._channels, self._sender = channels, sender
         self._slots = asyncio.Semaphore(at_once)
         self.draining = False
@@ -95,7 +97,10 @@ class Dispatcher:
         try:
             read = partial(read_body, self._store)
             payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
-            return channel.plan(payloads, route_of(entry), entry.kind, stream)
+            what = payloads, route_of(entry), entry.kind, stream
+            if any(map(is_large, payloads)):
+                return await channel.plan_large(*what, (), self._salt)
+            return channel.plan(*what)
         except Exception as exc:  # a stored payload may be of any shape
             if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
                 raise  # a disk may recover; a body that is gone stays gone
@@ -202,7 +207,12 @@ class Driver:
         self.register = Register()
         self.sender = Sender(store, clock, settings, self.register, self._evidence)
         self.dispatcher = Dispatcher(
-            store, self.entry, channels, self.sender, settings.concurrent_sends
+            store,
+            self.entry,
+            channels,
+            self.sender,
+            settings.concurrent_sends,
+            lambda: journal.context().salt(),
         )
         self.retractor = Retractor(channels, self.sender, settings)
         self._runs = asyncio.Semaphore(settings.concurrent_runs)

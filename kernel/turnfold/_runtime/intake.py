@@ -68,7 +68,8 @@ class Intake:
         while more and self._owns():
             room = _PAGE + len(self.unfit)
             found = await self._journal.store.inbox(room)
-            await self._log([c for c in found if c.id not in self.unfit])
+            fit = [c for c in found if c.id not in self.unfit]
+            await self._log(await inbox.sealed(fit, self._journal.context().salt))
             more = len(found) >= room
 
     async def _log(self, commands: Sequence[Command]) -> None:

@@ -11,7 +11,7 @@ import heapq
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from turnfold._decide.unit_of_work import NotLoaded
+from turnfold._decide.missing import NotLoaded
 from turnfold._log.canonical import BLANK, hashes_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event

@@ -234,6 +234,7 @@ class Alone:
         self, journal: Committer, commands: Sequence[Command]
     ) -> set[str]:
         """The ids of those that cannot be applied: they stay in the inbox."""
+        commands = await inbox.sealed(commands, self._context().salt)
         doing = [partial(inbox.apply, command=command) for command in commands]
         unfit = set()
         results = (await journal.commit(doing)).results

@@ -20,8 +20,9 @@ from turnfold._decide import (
 from turnfold._decide import busy as busy_lane
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._decide.plan import Plan
 from turnfold._decide.schedule import LIVE_KIND
-from turnfold._log.bodies import by_path, held, pack
+from turnfold._log.bodies import EncodedPayload, by_path, held, is_large, pack
 from turnfold._log.ids import (
     ENTRY,
     TURN,
@@ -29,6 +30,7 @@ from turnfold._log.ids import (
     original_key,
     outbound_key,
 )
+from turnfold._log.large import beside, seal
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.policies import NO_MARKS
 from turnfold._runtime.programs import Decision
@@ -55,6 +57,7 @@ from turnfold.errors import (
 from turnfold.inbound import Unreadable
 from turnfold.inspect.lookup import resolve as named
 from turnfold.messages import (
+    LARGE,
     Payload,
     Route,
     Text,
@@ -87,6 +90,7 @@ class Commands(Stopping):
     _home: Home
     _desks: dict[tuple[str, str], AttachedChannel]
     _missing: Missing
+    _salt: Callable[[], bytes]
     settings: Settings
     _full: StoreFullError | None = None  # why nothing new is taken
 
@@ -145,6 +149,8 @@ class Commands(Stopping):
         if cursor is not None:
             check_kind("cursor", cursor, SourceCursor)
         plan = _plan(busy, debounce_ms)
+        if len(inbound.evidence.raw) > LARGE:
+            inbound = await self._sealed(inbound)
         turn = f"{TURN}{self._new_id()}"
         if self.working:
             if not self._missing.handles:
@@ -159,6 +165,14 @@ class Commands(Stopping):
             except OwnedError:
                 pass  # not the owner any more: the message goes to the one who is
         return await self._post_inbound(turn, inbound, cursor, plan)
+
+    async def _sealed(self, inbound: Update) -> Update:
+        evidence = inbound.evidence
+        made = await beside(partial(seal, self._salt, evidence.raw))
+        sealed: Any = evolve(evidence, seal=made)
+        if isinstance(inbound, Unreadable):
+            return evolve(inbound, raw=sealed)
+        return evolve(inbound, body=sealed)
 
     async def _post_inbound(
         self,
@@ -252,21 +266,26 @@ class Commands(Stopping):
     ) -> Intent:
         """Read files, run the channel's plan: all that comes before the decision."""
         self._home.check()
-        if not isinstance(route, Route):
-            problem = f"expected Route, got {type(route).__name__}"
-            raise InvalidInputError(field="route", problem=problem)
+        check_kind("route", route, Route)
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
+        due = None if not_before is None else check_ms("not_before", not_before)
         kind = check_enum("kind", kind, Kind)
-        ready: list[Payload] = []
+        ready, large = [], False
         for payload in payloads:
             plain = Text(payload) if isinstance(payload, str) else payload
-            ready.append(plain if type(plain) is Text else await _held(plain))
+            if type(plain) is not Text:
+                plain = await _held(plain)
+            large = large or is_large(plain)
+            ready.append(plain)
         desk = self._desks.get((route.channel, route.account))
         if desk is None and self.working:
             self._missing.channel(route.channel, route.account)
-        packed = tuple(map(pack, ready))
-        plan = desk.plan(ready, route, kind, entry, packed) if desk else None
+        if large:
+            packed, plan = await self._made_apart(desk, ready, route, kind, entry)
+        else:
+            packed = tuple(map(pack, ready))
+            plan = desk.plan(ready, route, kind, entry, packed) if desk else None
         return Intent(
             entry=entry,
             route=route,
@@ -278,11 +297,34 @@ class Commands(Stopping):
             run=run,
             key=check_optional_id("key", key),
             policy=None if policy is None else _policy(policy, desk),
-            not_before=None
-            if not_before is None
-            else check_ms("not_before", not_before),
+            not_before=due,
             ttl_ms=None if ttl_ms is None else self._ttl(ttl_ms),
         )
+
+    async def _made_apart(
+        self,
+        desk: AttachedChannel | None,
+        ready: Sequence[Payload],
+        route: Route,
+        kind: Kind,
+        entry: str,
+    ) -> tuple[tuple[EncodedPayload, ...], Plan | None]:
+        """Large payloads, packed and planned in threads. Raises InvalidInputError for
+        more bytes than the settings allow."""
+        packed, most = (
+            await beside(partial(_pack_all, ready, self._salt)),
+            self.settings,
+        )
+        size = sum(one.size for one in packed)
+        if most.max_payload_bytes is not None and size > most.max_payload_bytes:
+            problem = (
+                f"{size:,} bytes; at most max_payload_bytes={most.max_payload_bytes:,}"
+            )
+            raise InvalidInputError(field="payloads", problem=problem)
+        if desk is None:
+            return packed, None
+        what = ready, route, kind, entry, packed
+        return packed, await desk.plan_large(*what, self._salt)
 
     def intend_live(
         self,
@@ -434,9 +476,18 @@ def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolic
     return policy
 
 
+def _pack_all(
+    ready: Sequence[Payload], salt: Callable[[], bytes]
+) -> tuple[EncodedPayload, ...]:
+    packed = tuple(map(pack, ready))
+    for one in packed:
+        one.make_seals(salt)
+    return packed
+
+
 async def _held(payload: Payload) -> Payload:
     """Files' contents in hand: from here on the queue owns a copy."""
     if not isinstance(payload, Payload):
         problem = f"expected Text, File or Native, got {type(payload).__name__}"
         raise InvalidInputError(field="payloads", problem=problem)
-    return await asyncio.to_thread(held, payload) if by_path(payload) else payload
+    return await beside(partial(held, payload)) if by_path(payload) else payload

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import asdict, define, frozen
 
-from turnfold._decide.unit_of_work import NotLoaded
+from turnfold._decide.missing import NotLoaded
 from turnfold._log.ids import gates_of
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._state.entry import Entry

@@ -16,12 +16,8 @@ from typing import Any, TypeVar
 
 from attrs import field, frozen
 
-from turnfold._decide.unit_of_work import (
-    ChannelFacts,
-    Context,
-    NotLoaded,
-    UnitOfWork,
-)
+from turnfold._decide.missing import NotLoaded
+from turnfold._decide.unit_of_work import ChannelFacts, Context, UnitOfWork
 from turnfold._log import canonical
 from turnfold._log.bodies import checked, digests_of, place_of
 from turnfold._log.codec import decode

@@ -101,7 +101,8 @@ class Body(Struct, frozen=True, kw_only=True):
 
     An event names a body by number and salted digest (bodies.body_ref), so whoever
     reads one can check it. A store keeps `stream`, `number`, `salt` and `data`.
-    `origin` is not for stores: the value that the bytes were made of.
+    `origin` and `digest` are not for stores: the value that the bytes were made of, and
+    the salted digest of a large one, where it was made beforehand.
     """
 
     stream: str
@@ -109,6 +110,7 @@ class Body(Struct, frozen=True, kw_only=True):
     salt: bytes
     data: bytes
     origin: object = None
+    digest: str = ""
 
 
 @frozen(kw_only=True)
@@ -131,7 +133,8 @@ class Command:
     the turn or entry that the command makes or speaks of. `key`: a dedupe key that must
     be new in the log and in the inbox, or None. `at`: wall ms. `data`: canonical JSON
     of the arguments. `bodies`: bytes that belong to it. `answer`: the owner leaves an
-    answer, because the caller waits for one.
+    answer, because the caller waits for one. `seals` is not for stores: of the bodies, made
+    by the owner before it decides.
     """
 
     id: str
@@ -142,6 +145,7 @@ class Command:
     key: str | None = None
     bodies: tuple[bytes, ...] = ()
     answer: bool = False
+    seals: tuple[Any, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from attrs import define, frozen
 
 from turnfold._decide import inbox
-from turnfold._decide.unit_of_work import AttemptRef, NotLoaded, UnitOfWork
+from turnfold._decide.missing import NotLoaded
+from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._runtime import scheduler
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.programs import (

@@ -23,7 +23,39 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
     return one(name, "program", where, old, new, *killers)
 
 
+_LARGE = "test:contract/test_large_payloads.py"
+
+
 WAITING: Final = (
+    _broken(
+        "the payloads of one call have no limit",
+        "turnfold.api.commands:Commands._made_apart",
+        "size > most.max_payload_bytes",
+        "False",
+        f"{_LARGE}::have_a_limit",
+    ),
+    _broken(
+        "a large native payload is never checked",
+        "turnfold._log.bodies:_packed_native",
+        "json_value(payload.body, 'body')",
+        "None",
+        f"{_LARGE}::checked_later",
+    ),
+    _broken(
+        "a large payload is digested on the loop",
+        "turnfold._log.large:seal",
+        "len(data) <= LARGE",
+        "True",
+        f"{_LARGE}::a_large_payload_does_not_stop",
+        f"{_LARGE}::a_large_message_does_not_stop",
+    ),
+    _broken(
+        "a large payload is planned on the loop",
+        "turnfold.api.commands:Commands.intend",
+        "large or is_large(plain)",
+        "False",
+        f"{_LARGE}::planned_in_a_thread",
+    ),
     _broken(
         "a bug of an adapter for everything spends each message",
         "turnfold._decide.outcomes:settle",

@@ -32,6 +32,7 @@ from turnfold.errors import (
     StoreError,
     UnsafeStoreError,
 )
+from turnfold.messages import LARGE
 from turnfold.ports.store import (
     Body,
     BodyRef,
@@ -64,7 +65,6 @@ from turnfold_adapters.stores.sqlite.connection import (
     typed_error,
 )
 from turnfold_adapters.stores.sqlite.files import (
-    INLINE_MAX,
     BodyFolder,
     MarkFile,
     OpenFiles,
@@ -78,6 +78,8 @@ from turnfold_adapters.stores.sqlite.writing import (
     WouldWaitError,
     WriteQueue,
     Writing,
+    is_heavy,
+    is_large,
 )
 
 T = TypeVar("T")
@@ -322,7 +324,7 @@ class SqliteStore:
         write = writes[0]
         if queue.flush is Flush.LOOP:
             return (writing.commit(write),)
-        heavy = _is_heavy(write)
+        heavy = is_heavy(write)
         if queue.inline and not heavy:
             try:
                 done = queue.here(partial(writing.commit, write, patient=False))
@@ -336,7 +338,10 @@ class SqliteStore:
         return (await queue.there(work, timed=not heavy),)
 
     async def inbox(self, limit: int = 100) -> Sequence[Command]:
-        return self._read().inbox(limit)
+        if self._read().inbox_size(limit) <= LARGE or self._queue.flush is Flush.LOOP:
+            return self._read().inbox(limit)
+        read = partial(self._on_a_reader, lambda reads: reads.inbox(limit))
+        return await asyncio.to_thread(read)
 
     # --- everybody -------------------------------------------------------------------
 
@@ -345,7 +350,7 @@ class SqliteStore:
         writing, queue = self._desk(), self._queue
         if not commands:
             return ()
-        large = any(len(body) > INLINE_MAX for c in commands for body in c.bodies)
+        large = any(map(is_large, commands))
         if queue.inline and queue.flush is not Flush.LOOP and not large:
             try:
                 posted = queue.here(partial(writing.post, commands, patient=False))
@@ -588,11 +593,3 @@ def _close(
         writing.end()
     for conn in filter(None, (reader, writer)):  # the last one empties the log
         conn.close()
-
-
-def _is_heavy(write: Write) -> bool:
-    """True for a write that waits for more than one COMMIT: to erase for good the log
-    is cut off, which waits for readers; a file of a body is synced with its folder."""
-    if write.erase or write.prune is not None:
-        return True
-    return any(len(body.data) > INLINE_MAX for body in write.bodies)

@@ -29,6 +29,7 @@ from turnfold.errors import (
     NotOpenError,
     StoreError,
 )
+from turnfold.messages import LARGE
 from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
 from turnfold_adapters.stores.checking import (
     check_projection,
@@ -43,7 +44,12 @@ from turnfold_adapters.stores.sqlite.connection import (
     rollback,
     typed_error,
 )
-from turnfold_adapters.stores.sqlite.files import BodyFolder, OpenFiles, place_in
+from turnfold_adapters.stores.sqlite.files import (
+    INLINE_MAX,
+    BodyFolder,
+    OpenFiles,
+    place_in,
+)
 from turnfold_adapters.stores.sqlite.known import Remembered
 from turnfold_adapters.stores.sqlite.reads import Reads
 from turnfold_adapters.stores.sqlite.transaction import (
@@ -347,6 +353,25 @@ def _is_of_value(exc: BaseException) -> bool:
         return getattr(exc, "extendedresult", 0) in _REFUSED_VALUE
     kinds = (UnicodeEncodeError, OverflowError, TypeError, apsw.TooBigError)
     return isinstance(exc, kinds)
+
+
+def is_large(command: Command) -> bool:
+    return len(command.data) + sum(map(len, command.bodies)) > INLINE_MAX
+
+
+def is_heavy(write: Write) -> bool:
+    """True for a write that waits for more than one COMMIT: to erase for good the log
+    is cut off, which waits for readers; a file of a body is synced with its folder. And
+    for one of many bytes."""
+    if write.erase or write.prune is not None:
+        return True
+    size = 0
+    for body in write.bodies:
+        length = len(body.data)
+        if length > INLINE_MAX:
+            return True
+        size += length
+    return size > LARGE
 
 
 class WriteQueue:

@@ -1,0 +1,118 @@
+"""Work on large bodies: in a thread, so that the event loop goes on meanwhile.
+
+Python code in a thread leaves the loop its turn every few milliseconds; one call into C
+may not. So JSON of many small values is written and read by Python's own code there, and
+a long text is read in pieces. Small bodies take the quick way, on the loop.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from json import scanner
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from turnfold._log import canonical
+from turnfold.errors import InvalidInputError
+from turnfold.messages import LARGE
+
+T = TypeVar("T")
+_PIECE = 256 * 1024  # bytes of a text that are read by one call
+
+
+class Seal(NamedTuple):
+    """The salt and the digest of a large body, before anything is decided on it."""
+
+    salt: bytes
+    digest: str
+
+
+def seal(salt: Callable[[], bytes], data: bytes) -> Seal | None:
+    """None for bytes that are digested where they are stored."""
+    if len(data) <= LARGE:
+        return None
+    made = salt()
+    return Seal(made, canonical.body_digest(made, data))
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: a fork takes no thread along
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Of our own. The default one is full while as many plain handlers wait for us."""
+    pid = os.getpid()
+    if pid not in _POOLS:
+        _POOLS.clear()
+        _POOLS[pid] = ThreadPoolExecutor(2, "turnfold-large")
+    return _POOLS[pid]
+
+
+async def beside(work: Callable[[], T]) -> T:
+    """Run work of ours in a thread; here, where no event loop runs. It must end."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    return await loop.run_in_executor(_pool(), work)
+
+
+# --- JSON without one long call ---
+
+
+_written = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+).iterencode
+
+
+def dumps(value: Any) -> bytes:
+    """The same bytes as `canonical.dumps`, token by token."""
+    return "".join(_written(value)).encode()
+
+
+class _Patient(json.JSONDecoder):
+    """Reads value by value, in Python."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_float=canonical.no_float)
+        self.scan_once = scanner.py_make_scanner(self)  # type: ignore[attr-defined]  # no stub
+
+
+def loads(data: bytes) -> Any:
+    """The same as `canonical.loads`, which see. Raises InvalidInputError."""
+    try:
+        value = _Patient().decode(data.decode("utf-8"))
+        again = dumps(value)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidInputError(field="json", problem=str(exc)) from exc
+    if again != data:
+        raise InvalidInputError(field="json", problem="not in canonical form")
+    return value
+
+
+def json_text(data: bytes) -> str:
+    """The text that canonical JSON holds, without its quotation marks: in pieces."""
+    return "".join([_read(b'"%b"' % piece) for piece in _pieces(data)])
+
+
+_read = msgspec.json.Decoder(str).decode
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        end = _cut(data, start + _PIECE)
+        yield data[start:end]
+        start = end
+
+
+def _cut(data: bytes, end: int) -> int:
+    """Where no escape and no character is cut: an escape has at most six bytes. The end
+    of the data where all of a stretch is escapes."""
+    for place in range(end, min(end + 4 * _PIECE, len(data))):
+        whole = data[place] & 0xC0 != 0x80  # the first byte of a character
+        if whole and b"\\" not in data[place - 6 : place]:
+            return place
+    return len(data)
