@@ -59,6 +59,7 @@ COMMANDS = MappingProxyType(
         "restore": ("restore", "restore", "Put a backup in the place of the store."),
         "restored": ("restored", "restored", "Say that the store is a restored copy."),
         "health": ("health", "health", "Does it make progress? For probes."),
+        "serve": ("serve", "serve", "The dashboard, for a browser."),
         "import": ("import_", "import_", "Take in the queue of another gateway."),
         "tail": ("tail", "tail", "Follow new events in plain words."),
         "log": ("log", "log", "The log as NDJSON, one record a line."),
@@ -71,7 +72,7 @@ _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
 Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, prune,
-archive, restore, restored, certify, copy, migrate and import change a store.
+archive, restore, restored, certify, copy, migrate, import and serve --acts change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

@@ -6,7 +6,7 @@ import getpass
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +14,8 @@ from attrs import evolve, frozen
 from rich.console import Console
 
 from turnfold import Kernel
-from turnfold.api.acts import Act, Acted
-from turnfold.inspect import Inspect, Row
+from turnfold.api.acts import Act, Acted, Target
+from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
 from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
@@ -31,7 +31,7 @@ from turnfold_cli.common import (
     told,
 )
 from turnfold_cli.filters import Wanted
-from turnfold_cli.of_sender import facts_of, rows_of, tell_of
+from turnfold_cli.of_sender import facts_of, lines_of, rows_of
 from turnfold_cli.output import age, clean, console, plain, say_json, screen_of, steps
 
 
@@ -60,7 +60,7 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-_PAGE, _SHOWN, _STEP = 1_000, 5, 1_000
+PAGE, SHOWN, _STEP = 1_000, 5, 1_000
 
 
 @frozen
@@ -81,7 +81,7 @@ class How:
 
 
 @frozen(kw_only=True)
-class Target:
+class Chosen:
     """One id, and the version that it had when it was looked at."""
 
     id: str
@@ -139,7 +139,7 @@ async def _done(
     version = how.seen
     if version is None and rows and act is not Act.ABORT:
         version = rows[0].version
-    target = Target(id=stream, version=version)
+    target = Chosen(id=stream, version=version)
     async with Kernel(how.store, work=False) as kernel:
         acting = kernel.act_on(act, [target], by=how.who, why=how.why, **extra)
         (acted,) = [one async for one in acting]
@@ -169,7 +169,7 @@ def _said(act: Act, acted: Acted, extra: dict[str, Any]) -> str:
 # --- many -----------------------------------------------------------------------------
 
 _WAITING = ("queued", "failed_retryable")
-_FITS: dict[Act, Callable[[Row], bool]] = {
+FITS: dict[Act, Callable[[Row], bool]] = {
     Act.RETRY: lambda r: r.status in ("failed_terminal", *_WAITING, "failed"),
     Act.RESOLVE: lambda r: r.status in ("parked", "attempted"),
     Act.DISCARD: lambda r: r.open or r.person,
@@ -193,10 +193,10 @@ class Preview:
 
 
 def _many(act: Act, how: How, want: Wanted, extra: dict[str, Any]) -> None:
-    question = want.filter(how.store, limit=_PAGE)
+    question = want.filter(how.store, limit=PAGE)
     if how.as_json and not (how.yes or how.dry_run):
         raise RefusedError("--json asks nothing: say --yes or --dry-run", USAGE)
-    preview = asyncio.run(_preview(act, how.store, question, want))
+    preview = asyncio.run(previewed(act, how.store, question, want))
     if not how.as_json:
         _show(console(), act, preview, extra)
     if how.dry_run or not (preview.rows or preview.asked):
@@ -206,23 +206,24 @@ def _many(act: Act, how: How, want: Wanted, extra: dict[str, Any]) -> None:
     if not how.yes and not _sure(act, preview):
         typer.echo("nothing was done", err=True)
         return
-    results = asyncio.run(_act_on(act, how, preview.rows, extra))
+    results = _all_of(act, how, preview.rows, extra)
     _tell(act, how, preview, results)
     if any(one.error is not None for one in results):
         raise typer.Exit(FOUND)
 
 
-async def _preview(act: Act, address: str, question: Any, want: Wanted) -> Preview:
+async def previewed(act: Act, address: str, question: Filter, want: Wanted) -> Preview:
+    """What the act would be done to, of all that the question finds. `want`: the filters
+    that the question came of."""
     of = None
     async with opened(address) as store:
         if want.sender is None:
             found = await _all(store, question)
         else:
             found, of = await rows_of(store, question, want)
-        waiting = {(c.kind, c.stream) for c in await Inspect(store).inbox()}
-    kinds = {act.value, "acknowledge" if act is Act.ACK else act.value}
-    fit = [row for row in found if _FITS[act](row)]
-    rows = [r for r in fit if not any((kind, r.id) in waiting for kind in kinds)]
+        waiting = await asked_for(act, store)
+    fit = [row for row in found if FITS[act](row)]
+    rows = [row for row in fit if row.id not in waiting]
     return Preview(
         rows=tuple(reversed(rows)),
         others=len(found) - len(fit),
@@ -231,7 +232,13 @@ async def _preview(act: Act, address: str, question: Any, want: Wanted) -> Previ
     )
 
 
-async def _all(store: Store, question: Any) -> list[Row]:
+async def asked_for(act: Act, store: Store) -> set[str]:
+    """What the same act was asked for already, and lies in the inbox."""
+    kinds = {act.value, "acknowledge" if act is Act.ACK else act.value}
+    return {c.stream for c in await Inspect(store).inbox() if c.kind in kinds}
+
+
+async def _all(store: Store, question: Filter) -> list[Row]:
     inspect, before = Inspect(store), None
     found: list[Row] = []
     while True:
@@ -243,28 +250,36 @@ async def _all(store: Store, question: Any) -> list[Row]:
 
 
 def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) -> None:
+    head, *more = told_of(act, preview, **extra)
+    screen.print(clean(head))
+    if preview.rows:
+        rows = shown_rows(preview.rows[:SHOWN])
+        screen_of(rows, screen, give=("words", "to"))
+    for line in more:
+        screen.print(f"  {clean(line)}")
+
+
+def told_of(act: Act, preview: Preview, **extra: Any) -> Iterator[str]:
+    """What an act would do, in a few lines."""
     rows = preview.rows
-    screen.print(clean(f"{act}: {_counted(rows)}{_places(rows)}"))
-    if rows:
-        ages = f"the oldest is {age(rows[0].created)} old, the newest"
-        if len(rows) > 1:
-            screen.print(f"  {ages} {age(rows[-1].created)}")
-        screen_of(shown_rows(rows[:_SHOWN]), screen, give=("words", "to"))
-    if len(rows) > _SHOWN:
-        screen.print(f"... and {len(rows) - _SHOWN:,} more", style="dim")
+    ages = dict.fromkeys(age(row.created) for row in (*rows[:1], *rows[-1:]))
+    old = f"; {' to '.join(ages)} old" if rows else ""
+    yield f"{act}: {counted(rows)}{_places(rows)}{old}"
+    if len(rows) > SHOWN:
+        yield f"... and {len(rows) - SHOWN:,} more"
     if preview.others:
-        screen.print(f"  {preview.others:,} others fit the filters, but not {act}")
+        yield f"{preview.others:,} others fit the filters, but not {act}"
     if preview.asked:
-        screen.print(f"  {preview.asked:,} were asked for before and are in the inbox")
+        yield f"{preview.asked:,} were asked for before and are in the inbox"
     if preview.of is not None:
-        tell_of(screen, preview.of)
+        yield from lines_of(preview.of)
     risky = sum(row.reason == "outcome_unknown" for row in rows)
     if act is Act.RETRY and risky and not extra.get("accept_duplicate"):
-        text = f"  {risky:,} of them may have arrived: refused without"
-        screen.print(f"{text} --accept-duplicate")
+        yield f"{risky:,} of them may have arrived: refused without --accept-duplicate"
 
 
-def _counted(rows: Sequence[Row]) -> str:
+def counted(rows: Sequence[Row]) -> str:
+    """So many entries or turns."""
     turns = bool(rows) and rows[0].what == "turn"
     one, more = ("turn", "turns") if turns else ("entry", "entries")
     return f"{len(rows):,} {one if len(rows) == 1 else more}"
@@ -290,18 +305,35 @@ def check_asking() -> None:
         raise RefusedError("nobody can be asked here: say --yes or --dry-run", USAGE)
 
 
-async def _act_on(
-    act: Act, how: How, rows: Sequence[Row], extra: dict[str, Any]
-) -> list[Acted]:
-    """Do it, and tell on stderr how far it is. Commands in the inbox go first."""
-    results: list[Acted] = []
-    async with Kernel(how.store, work=False) as kernel:
+async def act_on(
+    act: Act,
+    address: str,
+    rows: Sequence[Target],
+    tell: Callable[[Acted], bool],
+    **said: Any,
+) -> None:
+    """Do it, as a client of the store. `tell` hears of each as soon as it is durable;
+    False from it ends that. Commands that lie in the inbox go first."""
+    async with opened(address):  # nothing is made where no store is any more
+        pass
+    async with Kernel(address, work=False) as kernel:
         await kernel.taken_up()
-        acting = kernel.act_on(act, rows, by=how.who, why=how.why, **extra)
-        async for acted in acting:
-            results.append(acted)
-            if len(results) % _STEP == 0 and len(rows) > _STEP:
-                typer.echo(f"{len(results):,} of {len(rows):,}", err=True)
+        async for acted in kernel.act_on(act, rows, **said):
+            if not tell(acted):
+                return
+
+
+def _all_of(act: Act, how: How, rows: Sequence[Row], extra: Any) -> list[Acted]:
+    """Do it, and tell on stderr how far it is."""
+    results: list[Acted] = []
+
+    def tell(acted: Acted) -> bool:
+        results.append(acted)
+        if len(results) % _STEP == 0 and len(rows) > _STEP:
+            typer.echo(f"{len(results):,} of {len(rows):,}", err=True)
+        return True
+
+    asyncio.run(act_on(act, how.store, rows, tell, by=how.who, why=how.why, **extra))
     return results
 
 
@@ -330,9 +362,9 @@ def _tell(act: Act, how: How, preview: Preview, results: Sequence[Acted]) -> Non
     words = ", ".join(f"{clean(name)} {count:,}" for name, count in kinds)
     total = sum(done.values()) + preview.asked
     screen.print(f"{total:,} done{f': {words}' if words else ''}, by {clean(how.who)}")
-    for one in refused[:_SHOWN]:
+    for one in refused[:SHOWN]:
         screen.print(clean(f"  not {one.id}: {one.error}"))
-    if len(refused) > _SHOWN:
-        screen.print(f"  {len(refused) - _SHOWN:,} more were refused", style="dim")
+    if len(refused) > SHOWN:
+        screen.print(f"  {len(refused) - SHOWN:,} more were refused", style="dim")
     if refused:
         screen.print("look again and repeat the command: turnfold list")

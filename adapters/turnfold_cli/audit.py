@@ -3,10 +3,10 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from attrs import frozen
@@ -16,6 +16,7 @@ from rich.table import Table
 from turnfold.audit import (
     RULES,
     Acceptance,
+    Finding,
     Report,
     audit_archive,
     audit_log,
@@ -28,7 +29,7 @@ from turnfold.inspect import export
 from turnfold.inspect.archive import is_archive
 from turnfold.inspect.times import clock_of
 from turnfold.ports.plugins import plugin_store_at
-from turnfold.ports.store import Head, Store
+from turnfold.ports.store import Head
 from turnfold_adapters.stores.archive import ArchiveStore
 from turnfold_cli import FOUND
 from turnfold_cli.common import (
@@ -83,14 +84,14 @@ Of = Annotated[
 class Wanted:
     """What is to be checked besides the log itself."""
 
-    marks: tuple[Head, ...]
-    witness: list[Acceptance] | None
-    channels: frozenset[str] | None
-    bodies: bool
-    integrity: bool
-    settled: bool
-    limit: int
-    of: str | None
+    marks: tuple[Head, ...] = ()
+    witness: list[Acceptance] | None = None
+    channels: frozenset[str] | None = None
+    bodies: bool = True
+    integrity: bool = True
+    settled: bool = False
+    limit: int = 20
+    of: str | None = None
 
 
 def audit(
@@ -134,13 +135,12 @@ def audit(
 def _audited(source: str, wanted: Wanted) -> Report:
     if source == "-":
         return _of_lines(sys.stdin.buffer, wanted)
-    if is_archive(source):
-        return asyncio.run(_of_archive(source, wanted))
     path = Path(source)
-    if path.is_file() and not _is_store(path):
+    if path.is_file() and not is_archive(source) and not _is_store(path):
         with path.open("rb") as lines:
             return _of_lines(lines, wanted)
-    return asyncio.run(_of_store(source, wanted))
+    with _progress(asyncio.run(_end(source))) as tell:
+        return audit_of(source, wanted, tell)
 
 
 def _is_store(path: Path) -> bool:
@@ -163,25 +163,32 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
         )
 
 
-async def _of_archive(address: str, wanted: Wanted) -> Report:
+async def _of_archive(
+    address: str, wanted: Wanted, tell: Callable[[int], None] | None
+) -> Report:
     archive = ArchiveStore(address)
     await archive.open(read_only=True)
     text = archive.manifest.text and wanted.bodies
-    with _progress((await archive.load()).head.position) as tell:
-        if wanted.of is None:
-            return await audit_archive(
-                archive, text=text, limit=wanted.limit, progress=tell
-            )
-        async with opened(wanted.of) as store:
-            return await audit_archive(
-                archive, text=text, of=store, limit=wanted.limit, progress=tell
-            )
+    if wanted.of is None:
+        return await audit_archive(
+            archive, text=text, limit=wanted.limit, progress=tell
+        )
+    async with opened(wanted.of) as store:
+        return await audit_archive(
+            archive, text=text, of=store, limit=wanted.limit, progress=tell
+        )
 
 
-async def _of_store(address: str, wanted: Wanted) -> Report:
-    async with opened(address) as store:
-        now = (await clock_of(store)).now() if wanted.settled else None
-        with _progress(await _end(store)) as tell:
+def audit_of(
+    address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
+) -> Report:
+    """The audit of a store or an archive; `tell` hears now and then how far it is."""
+    if is_archive(address):
+        return asyncio.run(_of_archive(address, wanted, tell))
+
+    async def audited() -> Report:
+        async with opened(address) as store:
+            now = (await clock_of(store)).now() if wanted.settled else None
             return await audit_store(
                 store,
                 marks=wanted.marks,
@@ -195,12 +202,15 @@ async def _of_store(address: str, wanted: Wanted) -> Report:
                 progress=tell,
             )
 
+    return asyncio.run(audited())
 
-async def _end(store: Store) -> int | None:
-    try:
-        return (await store.load()).head.position
-    except CorruptLogError:
-        return None  # the audit says what is wrong with it
+
+async def _end(address: str) -> int | None:
+    async with opened(address) as store:
+        try:
+            return (await store.load()).head.position
+        except CorruptLogError:
+            return None  # the audit says what is wrong with it
 
 
 @contextmanager
@@ -216,30 +226,61 @@ def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
 
 def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> None:
     if as_json:
-        first = report.first
-        verdict = "passed" if first is None else first.rule
-        shape = {"audit": verdict, "source": source, "seconds": seconds}
-        say_json(shape | {"passed": report.passed} | plain(report))
+        say_json(shape(source, report, seconds))
         return
     screen = console()
-    seen = f"{report.events} events, {report.streams} streams"
-    if report.witnessed is not None:
-        seen += f", {report.witnessed} parts that the platform accepted"
-    head = f"head {report.head.position} {report.head.hash.hex()}"
-    if report.first is None:
-        screen.print(f"passed: {seen}", style="green")
-    else:
-        rule = report.first.rule
-        screen.print(f"broken: {rule}: {RULES[rule]}", style="bold red")
+    screen.print(verdict(report), style="green" if report.passed else "bold red")
+    if not report.passed:
         screen.print(_table(report))
         if report.found > len(report.findings):
             screen.print(f"and {report.found - len(report.findings)} more", style="dim")
-        screen.print(seen)
-    screen.print(head, soft_wrap=True)
+        screen.print(seen(report))
+    screen.print(f"head {head_text(report)}", soft_wrap=True)
     if report.redacted:
-        screen.print(f"redacted: {report.redacted:,} turns and entries have no text")
+        screen.print(redacted(report))
     for text in report.unchecked:
         screen.print(f"not checked: {text}", style="dim")
+
+
+def shape(source: str, report: Report, seconds: float) -> dict[str, Any]:
+    """The report as JSON."""
+    word = "passed" if report.first is None else report.first.rule
+    facts = {"audit": word, "source": source, "seconds": seconds}
+    return {**facts, "passed": report.passed, **plain(report)}
+
+
+def verdict(report: Report) -> str:
+    """Passed, or the first rule that is broken."""
+    if report.first is None:
+        return f"passed: {seen(report)}"
+    return f"broken: {report.first.rule}: {RULES[report.first.rule]}"
+
+
+def seen(report: Report) -> str:
+    """How much was looked at."""
+    text = f"{report.events} events, {report.streams} streams"
+    if report.witnessed is not None:
+        text += f", {report.witnessed} parts that the platform accepted"
+    return text
+
+
+def redacted(report: Report) -> str:
+    return f"redacted: {report.redacted:,} turns and entries have no text"
+
+
+def head_text(report: Report) -> str:
+    return f"{report.head.position} {report.head.hash.hex()}"
+
+
+def finding_cells(finding: Finding) -> Mapping[str, str]:
+    """A broken rule, as people read it."""
+    where = "" if finding.stream is None else f"{clean(finding.stream)}: "
+    position = "" if finding.position is None else str(finding.position)
+    return {
+        "rule": str(finding.rule),
+        "position": position,
+        "what is wrong": where + clean(finding.text),
+    }
 
 
 def _table(report: Report) -> Table:
@@ -247,7 +288,5 @@ def _table(report: Report) -> Table:
     for name in ("rule", "position", "what is wrong"):
         table.add_column(name, overflow="fold")
     for finding in report.findings:
-        where = "" if finding.stream is None else f"{clean(finding.stream)}: "
-        position = "" if finding.position is None else str(finding.position)
-        table.add_row(finding.rule, position, where + clean(finding.text))
+        table.add_row(*finding_cells(finding).values())
     return table

@@ -56,7 +56,7 @@ def find(
 ) -> None:
     """Find messages by place, time and words, newest first."""
     with answering(as_json=as_json):
-        want = _window(at, within, since, until, limit)
+        want = window(at, within, since, until, limit)
         text = " ".join(words or ())
 
         async def question(inspect: Inspect) -> tuple[Found, ...]:
@@ -69,9 +69,10 @@ def find(
             _print(console(), found)
 
 
-def _window(
+def window(
     at: str | None, within: str, since: str | None, until: str | None, limit: int
 ) -> Filter:
+    """The time that is searched."""
     middle = moment(at, "--at")
     if middle is None:
         low, high = moment(since), moment(until, "--until")

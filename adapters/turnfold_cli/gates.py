@@ -23,6 +23,7 @@ from turnfold_cli.output import (
     say_json,
     screen_of,
     steps,
+    until,
     when,
     zone_line,
 )
@@ -54,18 +55,19 @@ def _print(found: tuple[GateView, ...]) -> None:
         screen.print("all gates are open")
         return
     screen.print(zone_line(), style="dim")
-    screen_of([_gate(gate) for gate in found], screen, give=("place", "why"))
+    screen_of([gate_cells(gate) for gate in found], screen, give=("place", "why"))
     screen.print()
     commands = [(f"open {gate.place}", gate.next) for gate in found]
     steps(screen, commands)
 
 
-def _gate(gate: GateView) -> Mapping[str, str]:
+def gate_cells(gate: GateView) -> Mapping[str, str]:
+    """A closed gate, as people read it."""
     return {
         "place": gate.place,
         "why": gate.reason or "",
         "closed for": age(gate.since),
-        "until": "a person opens it" if gate.person else when(gate.until, "%H:%M:%S"),
+        "until": "a person opens it" if gate.person else until(gate.until),
         "waiting": f"{gate.waiting:,}",
         "oldest": "" if gate.oldest is None else age(gate.oldest.created),
     }
@@ -111,12 +113,13 @@ def channels(
             screen.print("no message has come or gone")
             return
         screen.print(f"since {since}; {zone_line()}", style="dim")
-        rows = [_channel(channel) for channel in found]
+        rows = [channel_cells(channel) for channel in found]
         drop = ("turns", "last")
         screen_of(rows, screen, give=("gate", "channel"), drop=drop)
 
 
-def _channel(channel: ChannelView) -> Mapping[str, str]:
+def channel_cells(channel: ChannelView) -> Mapping[str, str]:
+    """An account with its counts, as people read it."""
     tally, gate = channel.tally, channel.gate
     classes = "" if channel.classes is None else ", ".join(channel.classes) or "blind"
     classes += ", no ids" if channel.ids is False else ""

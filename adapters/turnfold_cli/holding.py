@@ -1,7 +1,7 @@
 """`open` and `close`: the gates of a place, of an id, or of many accounts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -34,20 +34,31 @@ def move(
         if named == (wanted is not None):
             text = f"which? give a place, or --channel: turnfold {act} --help"
             raise RefusedError(text, USAGE)
-        places = asyncio.run(_places(act, how.store, wanted, channel, account))
+        places = asyncio.run(places_of(act, how.store, wanted, channel, account))
         if how.dry_run or not _sure(act, how, places, many=wanted is None):
             _say(act, how, [(place, "would be done") for place in places])
             return
-        done = asyncio.run(_moved(act, how, places, extra, one=wanted is not None))
+        done = asyncio.run(
+            moved(
+                act,
+                how.store,
+                places,
+                extra,
+                by=how.who,
+                why=how.why,
+                one=wanted is not None,
+            )
+        )
         _say(act, how, done)
     if any(said.startswith("not done") for _, said in done):
         raise typer.Exit(FOUND)
 
 
-async def _places(
+async def places_of(
     act: str, address: str, wanted: str | None, channel: str | None, account: str | None
 ) -> list[str]:
-    """Raises RefusedError or InvalidInputError for a place that does not exist."""
+    """The places that an id, a place, a channel or an account means. Raises
+    RefusedError or InvalidInputError for one that does not exist."""
     async with opened(address) as store:  # nothing is made where no store is
         inspect = Inspect(store)
         if wanted is None:
@@ -96,17 +107,25 @@ def _sure(act: str, how: How, places: Sequence[str], *, many: bool) -> bool:
     return typer.confirm(f"{act} {len(places)}?", err=True)
 
 
-async def _moved(
-    act: str, how: How, places: Sequence[str], extra: dict[str, Any], *, one: bool
+async def moved(
+    act: str,
+    address: str,
+    places: Sequence[str],
+    extra: Mapping[str, Any],
+    *,
+    by: str,
+    why: str,
+    one: bool = False,
 ) -> list[tuple[str, str]]:
+    """Do it, and what became of each place. `one`: what is refused is raised."""
     done = []
-    async with Kernel(how.store, work=False) as kernel:
+    async with Kernel(address, work=False) as kernel:
         doing: Callable[..., Awaitable[Any]] = (
             kernel.hold_back if act == "close" else kernel.let_go
         )
         for place in places:
             try:
-                names = await doing(place, by=how.who, why=how.why, **extra)
+                names = await doing(place, by=by, why=why, **extra)
             except UsageError as exc:
                 if one:
                     raise

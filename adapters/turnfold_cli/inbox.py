@@ -1,5 +1,7 @@
 """`turnfold inbox`: the commands that the worker has not taken up yet."""
 
+from collections.abc import Mapping
+
 from turnfold.inspect import CommandView
 from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, ask
 from turnfold_cli.output import (
@@ -36,14 +38,16 @@ def _print(commands: tuple[CommandView, ...]) -> None:
         screen.print("nothing waits")
         return
     screen.print(zone_line(), style="dim")
-    rows = [
-        {
-            "age": age(command.at),
-            "command": command.kind,
-            "for": command.stream,
-            "posted": when(command.at),
-            "key": command.key or "",
-        }
-        for command in commands
-    ]
+    rows = [command_cells(command) for command in commands]
     screen_of(rows, screen, give=("for",), drop=("key", "posted"))
+
+
+def command_cells(command: CommandView) -> Mapping[str, str]:
+    """A command that waits, as people read it."""
+    return {
+        "age": age(command.at),
+        "command": command.kind,
+        "for": command.stream,
+        "posted": when(command.at),
+        "key": command.key or "",
+    }

@@ -49,7 +49,7 @@ def list_(
     with answering(as_json=as_json):
         question = want.filter(at or store, limit=limit, before=before)
         page = ask(at or store, lambda inspect: inspect.page(question))
-        _print(page, _entry, as_json=as_json, one=len(set(want.words)) == 1)
+        _print(page, entry_cells, as_json=as_json, one=len(set(want.words)) == 1)
 
 
 @filtered(*TURNS, "open_", *TIMES)
@@ -67,7 +67,7 @@ def turns(
         about = evolve(want, turns=True)
         question = about.filter(at or store, limit=limit, before=before)
         page = ask(at or store, lambda inspect: inspect.page(question))
-        _print(page, _turn_row, as_json=as_json, one=False)
+        _print(page, turn_cells, as_json=as_json, one=False)
 
 
 def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:
@@ -91,7 +91,8 @@ def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:
         screen.print(f"more: the same with --before {page.before}", style="dim")
 
 
-def _entry(row: Row) -> Mapping[str, str]:
+def entry_cells(row: Row) -> Mapping[str, str]:
+    """A row of what goes out, as people read it."""
     return {
         "age": age(row.created),
         "status": row.status,
@@ -114,7 +115,8 @@ def _why(row: Row) -> str:
     return ": ".join(filter(None, (cause, row.words)))
 
 
-def _turn_row(row: Row) -> Mapping[str, str]:
+def turn_cells(row: Row) -> Mapping[str, str]:
+    """A row of what came in, as people read it."""
     return {
         "age": age(row.created),
         "status": row.status,

@@ -1,10 +1,10 @@
 """What a person wrote, for `turnfold redact --sender`: where it lies, and where not all
 of it can be found."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from attrs import evolve, fields
-from rich.console import Console
 
 from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
@@ -49,16 +49,14 @@ def _fits(row: Row, question: Filter) -> bool:
     )
 
 
-def tell_of(screen: Console, of: OfSender) -> None:
+def lines_of(of: OfSender) -> Iterator[str]:
     """What goes along, and what is not found this way."""
     if of.erased:
-        screen.print(
-            f"  {of.erased:,} of all turns of the sender have no text any more"
-        )
+        yield f"{of.erased:,} of all turns of the sender have no text any more"
     if of.shared:
-        screen.print(f"  {of.shared:,} of all turns hold messages of others, too")
+        yield f"{of.shared:,} of all turns hold messages of others, too"
     for text in _uncovered(of):
-        screen.print(f"  not covered: {text}")
+        yield f"not covered: {text}"
 
 
 def facts_of(of: OfSender) -> dict[str, Any]:

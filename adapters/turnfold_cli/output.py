@@ -26,6 +26,7 @@ from turnfold.visible import shown, shown_json
 _PIPED_WIDTH = 200  # columns where there is no terminal
 _TOO_LONG = 1000
 _LEAST = 8  # columns that a cell keeps
+_DAY_MS = 86_400_000
 
 ZONE: ContextVar[tzinfo | None] = ContextVar("zone", default=None)
 
@@ -50,7 +51,12 @@ def console(*, stderr: bool = False) -> Console:
 
 def say_json(value: object) -> None:
     """One JSON object on one line of stdout."""
-    typer.echo(shown_json(json.dumps(plain(value), ensure_ascii=False)).encode())
+    typer.echo(to_json(value).encode())
+
+
+def to_json(value: object) -> str:
+    """JSON on one line; what is hidden in it is escaped."""
+    return shown_json(json.dumps(plain(value), ensure_ascii=False))
 
 
 def plain(value: object) -> Any:
@@ -181,6 +187,13 @@ def when(ms: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 def clock(ms: int | None) -> str:
     """The time of the day, for lines that stand under their date."""
     return when(ms, "%H:%M:%S")
+
+
+def until(ms: int | None) -> str:
+    """A time to come: the time of the day, or the day if it is a later one."""
+    if ms is None:
+        return ""
+    return when(ms, "%Y-%m-%d") if ms - now_ms() > _DAY_MS else clock(ms)
 
 
 def day(ms: int) -> str:

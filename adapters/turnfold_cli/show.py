@@ -2,6 +2,7 @@
 With -v every event, in the order in which they came."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -66,12 +67,12 @@ def show(
     with answering(as_json=as_json):
         view = ask(store, lambda inspect: inspect.show(wanted))
         if as_json:
-            say_json({"what": _what(view)} | plain(view))
+            say_json({"what": what_of(view)} | plain(view))
         else:
             _print(console(), view, verbose=verbose)
 
 
-def _what(view: View) -> str:
+def what_of(view: View) -> str:
     match view:
         case CommandView():
             return "command"
@@ -84,48 +85,55 @@ def _what(view: View) -> str:
 
 
 def _print(screen: Console, view: View, *, verbose: bool) -> None:
-    verdict = clean(_verdict(view))
-    if not isinstance(view, LedgerView):  # which begins with a name
-        verdict = verdict[:1].upper() + verdict[1:]
-    _line(screen, Text(verdict, style="bold"))
+    _line(screen, Text(clean(verdict_of(view)), style="bold"))
     _next(screen, view.next)
     screen.print()
-    for name, text in _facts(view):
+    for name, text in facts_of(view):
         _fact(screen, name, text)
     if not isinstance(view, CommandView):
-        for command in getattr(view, "waiting", ()):
-            posted = f"{command.kind}, posted {when(command.at)}, {command.next.text}"
-            _fact(screen, "inbox", posted)
-        _events(screen, view, verbose=verbose)
+        _events(screen, events_of(view), verbose=verbose)
     screen.print(zone_line(), style="dim")
 
 
-def _verdict(view: View) -> str:
+def verdict_of(view: View) -> str:
+    """How it stands, in one sentence."""
     match view:
         case TurnView():
-            return view.verdict.partition(": " + view.next.text)[0]
+            return _sentence(view.verdict.partition(": " + view.next.text)[0])
         case EntryView():
-            return view.verdict
+            return _sentence(view.verdict)
         case LedgerView():
             why = f" ({view.reason})" if view.reason else ""
             return f"{view.id} is {view.state}{why}"
         case CommandView():
-            return f"{view.kind} of {view.stream} is posted, and not in the log yet"
+            text = f"{view.kind} of {view.stream} is posted, and not in the log yet"
+            return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _next(screen: Console, following: Next) -> None:
     text = Text(f"Next: {clean(following.text)}")
-    if following.at is not None:
-        left = following.at - now_ms()
-        due = f"in {span(left)}" if left > 0 else "due"
-        text.append(f" ({when(following.at)}, {due})", style="dim")
+    text.append(due_text(following), style="dim")
     if following.person:
         text.stylize("magenta")
     _line(screen, text)
     steps(screen, following.commands)
 
 
-def _facts(view: View) -> Iterator[tuple[str, str]]:
+def due_text(following: Next) -> str:
+    """When the next step comes; nothing where nobody knows."""
+    if following.at is None:
+        return ""
+    left = following.at - now_ms()
+    due = f"in {span(left)}" if left > 0 else "due"
+    return f" ({when(following.at)}, {due})"
+
+
+def facts_of(view: View) -> Iterator[tuple[str, str]]:
+    """What is known, by name; a fact without one goes on with the fact before it."""
     match view:
         case TurnView():
             yield from _turn(view)
@@ -136,6 +144,10 @@ def _facts(view: View) -> Iterator[tuple[str, str]]:
         case CommandView():
             yield "posted", when(view.at)
             yield "id", view.stream
+    if not isinstance(view, CommandView | LedgerView):
+        for command in view.waiting:
+            posted = f"{command.kind}, posted {when(command.at)}, {command.next.text}"
+            yield "inbox", posted
 
 
 def _turn(turn: TurnView) -> Iterator[tuple[str, str]]:
@@ -207,32 +219,47 @@ def _attempt(attempt: AttemptView) -> str:
     return f"{text}: {attempt.detail}" if attempt.detail else text
 
 
-def _events(
-    screen: Console, view: TurnView | EntryView | LedgerView, *, verbose: bool
-) -> None:
+def events_of(view: TurnView | EntryView | LedgerView) -> list[EventView]:
+    """All that happened, in the order in which it came; of a turn with its entries."""
     events = list(view.happened)
     if isinstance(view, TurnView):
         events += [event for entry in view.entries for event in entry.happened]
+    return sorted(events, key=lambda event: event.position)
+
+
+def _events(screen: Console, events: Sequence[EventView], *, verbose: bool) -> None:
     if not verbose:
         _line(screen, Text(f"-v shows the {len(events)} events", style="dim"))
         return
     screen.print()
-    _timeline(screen, sorted(events, key=lambda event: event.position))
+    _timeline(screen, events)
 
 
 def _timeline(screen: Console, events: Sequence[EventView]) -> None:
     """A line for each event, and one whenever the day changes."""
-    several = len({event.stream for event in events}) > 1
-    last = ""
-    for event in events:
-        if day(event.at) != last:
-            last = day(event.at)
-            screen.print(last, style="dim")
-        where = f"{_short(event.stream)}: " if several else ""
-        line = Text(f"{event.position:>7}  {clock(event.at)}  ", style="dim")
-        line.append(clean(where + event.text), style="none")
-        _line(screen, line, indent=19)
+    for today, happened in days_of(events):
+        screen.print(today, style="dim")
+        for event, text in happened:
+            line = Text(f"{event.position:>7}  {clock(event.at)}  ", style="dim")
+            line.append(clean(text), style="none")
+            _line(screen, line, indent=19)
     screen.print()
+
+
+def days_of(
+    events: Sequence[EventView],
+) -> Iterator[tuple[str, list[tuple[EventView, str]]]]:
+    """The events of each day, each with its text; where they are of several streams
+    the text says of which."""
+    several = len({event.stream for event in events}) > 1
+    for today, happened in groupby(events, lambda event: day(event.at)):
+        yield (
+            today,
+            [
+                (e, (f"{_short(e.stream)}: " if several else "") + e.text)
+                for e in happened
+            ],
+        )
 
 
 def _short(stream: str) -> str:

@@ -70,13 +70,14 @@ def _print(
         return
     screen.print(f"since {since}; {zone_line()}", style="dim")
     most = max(max(tally.out, tally.turns) for tally in tallies)
-    rows = [_row(groups, tally, most) for tally in tallies]
+    rows = [tally_cells(groups, tally, most) for tally in tallies]
     if len(rows) > 1:
-        rows.append(_row(groups, _total(groups, tallies), 0))
+        rows.append(tally_cells(groups, total_of(groups, tallies), 0))
     screen_of(rows, screen, give=("why", *groups), drop=("aborted", "chart", "turns"))
 
 
-def _row(groups: Sequence[str], tally: Tally, most: int) -> Mapping[str, str]:
+def tally_cells(groups: Sequence[str], tally: Tally, most: int) -> Mapping[str, str]:
+    """A row of counts; `most`: the count whose bar is the longest."""
     why = ", ".join(f"{name} {count:,}" for name, count in tally.why.items())
     return {
         **{name: tally.group[name] for name in groups},
@@ -115,7 +116,7 @@ def _bar(count: int, most: int) -> str:
     return ("\u2588" * (eighths // 8) + _BLOCKS[eighths % 8]).rstrip()
 
 
-def _total(groups: Sequence[str], tallies: Sequence[Tally]) -> Tally:
+def total_of(groups: Sequence[str], tallies: Sequence[Tally]) -> Tally:
     def add(name: str) -> int:
         return sum(getattr(tally, name) for tally in tallies)
 

@@ -1,5 +1,6 @@
 """`turnfold status`: is a person needed? Exit code 1 if so."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -26,6 +27,7 @@ from turnfold_cli.output import (
     say_json,
     span,
     steps,
+    until,
     when,
     zone_line,
 )
@@ -52,41 +54,42 @@ def status(
 
 
 def _print(screen: Console, view: Overview) -> None:
-    if view.needed:
-        screen.print("A person is needed:", style="bold magenta")
-        steps(screen, view.needed)
-    else:
-        screen.print("Nobody is needed.", style="green")
+    screen.print(verdict(view), style="bold magenta" if view.needed else "green")
+    steps(screen, view.needed)
     screen.print()
-    since = f", since {when(view.since, '%Y-%m-%d')}" if view.since is not None else ""
-    _fact(screen, "store", f"{view.address}, {view.position:,} records{since}")
-    _fact(screen, "worker", worker_text(view.worker))
-    _fact(
-        screen,
-        "turns",
-        f"{view.runs:,} without an answer yet, {view.turns:,} open"
-        + _some(view.held, "held"),
-    )
-    if view.failed:
-        text = f"{view.failed:,} in 7 days: turnfold turns --status failed --since 7d"
-        _fact(screen, "failed", text)
-    _fact(screen, "waiting", f"{view.waiting:,}{_oldest(view.oldest)}")
-    _fact(screen, "parked", f"{view.parked:,}{_oldest(view.oldest_parked)}")
-    unseen = _some(view.unseen, "of all not yet seen")
-    _fact(screen, "dead", f"{view.dead:,} in 7 days{unseen}")
-    _fact(screen, "gates", f"{len(view.gates)} closed" if view.gates else "all open")
-    for gate in view.gates[:_GATES]:
-        _fact(screen, "", gate_text(gate))
-    if len(view.gates) > _GATES:
-        _fact(screen, "", f"... {len(view.gates) - _GATES} more: turnfold gates")
-    if view.inbox:
-        _fact(screen, "inbox", f"{view.inbox:,}, oldest {age(view.inbox_since)}")
-    _fact(screen, "last hour", hour_text(view.hour))
+    for name, value in facts(view):
+        screen.print(
+            f"{name:<10} {cut(clean(value), screen.width - 11)}", soft_wrap=True
+        )
     screen.print(zone_line(), style="dim")
 
 
-def _fact(screen: Console, name: str, value: str) -> None:
-    screen.print(f"{name:<10} {cut(clean(value), screen.width - 11)}", soft_wrap=True)
+def verdict(view: Overview) -> str:
+    return "A person is needed:" if view.needed else "Nobody is needed."
+
+
+def facts(view: Overview) -> Iterator[tuple[str, str]]:
+    """What is known, by name; a fact without one goes on with the fact before it."""
+    since = f", since {when(view.since, '%Y-%m-%d')}" if view.since is not None else ""
+    yield "store", f"{view.address}, {view.position:,} records{since}"
+    yield "worker", worker_text(view.worker)
+    unanswered = f"{view.runs:,} without an answer yet, {view.turns:,} open"
+    yield "turns", unanswered + _some(view.held, "held")
+    if view.failed:
+        text = f"{view.failed:,} in 7 days: turnfold turns --status failed --since 7d"
+        yield "failed", text
+    yield "waiting", f"{view.waiting:,}{_oldest(view.oldest)}"
+    yield "parked", f"{view.parked:,}{_oldest(view.oldest_parked)}"
+    unseen = _some(view.unseen, "of all not yet seen")
+    yield "dead", f"{view.dead:,} in 7 days{unseen}"
+    yield "gates", f"{len(view.gates)} closed" if view.gates else "all open"
+    for gate in view.gates[:_GATES]:
+        yield "", gate_text(gate)
+    if len(view.gates) > _GATES:
+        yield "", f"... {len(view.gates) - _GATES} more: turnfold gates"
+    if view.inbox:
+        yield "inbox", f"{view.inbox:,}, oldest {age(view.inbox_since)}"
+    yield "last hour", hour_text(view.hour)
 
 
 def _some(count: int, what: str) -> str:
@@ -101,18 +104,18 @@ def _oldest(row: Row | None) -> str:
 
 
 def hour_text(tally: Tally) -> str:
-    facts: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "turns": tally.turns,
         "out": tally.out,
         "delivered": tally.delivered,
         "dead": tally.dead,
     }
-    return ", ".join(f"{count:,} {name}" for name, count in facts.items())
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def gate_text(gate: GateView) -> str:
     since = f"closed for {age(gate.since)}"
-    ends = "" if gate.until is None else f" until {when(gate.until, '%H:%M:%S')}"
+    ends = "" if gate.until is None else f" until {until(gate.until)}"
     return f"{gate.place} {since}{ends} ({gate.reason}), {gate.waiting:,} wait"
 
 

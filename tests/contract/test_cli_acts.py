@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,44 @@ def test_an_act_shows_what_comes_from_outside_as_data(tmp_path: Path) -> None:
         for odd in HIDDEN:
             assert odd not in done.output, done.output
     assert any(MARKUP[:4] in done.output for done in outputs)
+
+
+@pytest.mark.case("X01", "X16")
+def test_a_turn_whose_answer_is_dead_says_what_can_be_done(tmp_path: Path) -> None:
+    path = tmp_path / "g.db"
+
+    async def answered_in_vain() -> None:
+        gateway = Gateway(store=in_file(path))
+        gateway.platform.plays(reject(FailureClass.TARGET_GONE))
+
+        async def handler(turn: Any) -> None:
+            await turn.reply("x")
+
+        gateway.handler = handler
+        kernel = await gateway.start()
+        await kernel.accept(inbound("1", "q"))
+        await spin()
+        await gateway.end()
+
+    asyncio.run(answered_in_vain())
+    (dead,) = said(path, "list", "--dead")["rows"]
+    following = said(path, "show", "t2")["next"]
+    assert following["person"]
+    assert following["text"].startswith(f"{dead['id']} nothing by itself: failed")
+    commands = [command for _, command in following["commands"]]
+    assert commands == [
+        f"turnfold retry {dead['short']}",
+        f"turnfold discard {dead['short']}",
+    ]
+
+
+@pytest.mark.case("X04")
+def test_a_name_in_a_command_to_copy_is_one_word_of_a_shell(store: Path) -> None:
+    """A conversation's name comes from outside, and a person pastes the command."""
+    place = "t/default/x; touch $(id) 'y"
+    assert run(store, "close", place).exit_code == 0
+    gate = next(g for g in closed_gates(store) if "touch" in g["id"])
+    shown = said(store, "show", gate["id"])["next"]["commands"]
+    for command in (gate["next"], shown[0][1]):
+        assert shlex.split(command) == ["turnfold", "open", gate["id"]]
+    assert run(store, *shlex.split(gate["next"])[1:]).exit_code == 0

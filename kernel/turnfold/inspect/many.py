@@ -4,6 +4,7 @@ person. Each reads summaries and counts of the store, and folds only what it sho
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from shlex import quote
 from typing import Any
 
 from attrs import define, evolve, field
@@ -188,7 +189,7 @@ async def _gate(store: Store, gate: Gate, clock: Clock) -> GateView:
         waiting=await total(store, behind),
         oldest=await first(store, behind, clock),
         person=person,
-        next=f"turnfold open {plain}",
+        next=f"turnfold open {quote(plain)}",
     )
 
 

@@ -5,6 +5,7 @@ The kernel's own scheduler is asked (`_decide.schedule.step_of`,
 """
 
 from collections.abc import Sequence
+from shlex import quote
 
 from attrs import evolve
 
@@ -200,7 +201,7 @@ def _gated(draft: UnitOfWork, entry: Entry) -> Next:
             if at is None:
                 at, ends = entry.expires_at, "; it ends when its time is over"
             account = f"{entry.channel}/{entry.account}"
-            opens = (("open it", f"turnfold open {account}"),) if person else ()
+            opens = (("open it", f"turnfold open {quote(account)}"),) if person else ()
             return Next(text=text + ends, at=at, person=person, commands=opens)
     return Next(text="waits", at=entry.expires_at)
 
@@ -211,11 +212,18 @@ def _gated(draft: UnitOfWork, entry: Entry) -> Next:
 def next_of_turn(
     draft: UnitOfWork, turn: Turn, alive: bool | None, finals: list[tuple[str, Next]]
 ) -> Next:
-    """`finals`: what happens next with the final entries that are still open."""
+    """`finals`: what happens next with the final entries that are open, or dead."""
     if not turn.open and unseen(turn):
-        return Next(text=f"turnfold retry {turn.stream} runs it", person=True)
+        name = short(turn)
+        does = (
+            ("run it", f"turnfold retry {name}"),
+            ("erase it", f"turnfold redact {name}"),
+        )
+        text = "nothing by itself: nobody could read it"
+        return Next(text=text, person=True, commands=does)
     if not turn.open:
-        return Next(text="nothing: it is over")
+        asking = [evolve(n, text=f"{e} {n.text}") for e, n in finals if n.person]
+        return asking[0] if asking else Next(text="nothing: it is over")
     if turn.phase is TurnPhase.ANSWERED:
         if not finals:
             return Next(text="it is closed with its final entries")
@@ -256,7 +264,7 @@ def next_of_ledger(state: Gate | Cursor | StoreState, now: int) -> Next:
         if state.until is None:
             name = state.stream.removeprefix("gate:")
             target = name if name.count("/") == 1 else state.stream
-            opens = (("open it", f"turnfold open {target}"),)
+            opens = (("open it", f"turnfold open {quote(target)}"),)
             text = "stays closed until somebody opens it"
             return Next(text=text, person=True, commands=opens)
         return Next(text="opens by itself", at=state.until)

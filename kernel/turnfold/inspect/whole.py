@@ -30,7 +30,9 @@ def turn_view(
     ]
     finals = [e for e in entries if e.id in turn.finals]
     shift = draft.context.shift()
-    unsettled = [(e.id, told(e.next, -shift)) for e in finals if not e.phase.closed]
+    going = [e for e in finals if not e.phase.closed or e.next.person]
+    going.sort(key=lambda e: e.phase.closed)
+    unsettled = [(e.id, told(e.next, -shift)) for e in going]
     named = [(e.id, e.run) for e in entries]
     found = outlook.next_of_turn(draft, turn, alive, unsettled)
     next_ = told(found, shift)

@@ -11,6 +11,7 @@ from turnfold_model.mutants.blame import BLAME
 from turnfold_model.mutants.busy import BUSY
 from turnfold_model.mutants.channels import CHANNELS
 from turnfold_model.mutants.code import Edit, Mutant, one
+from turnfold_model.mutants.dashboard import DASHBOARD
 from turnfold_model.mutants.editing import EDITING
 from turnfold_model.mutants.guards import GUARDS
 from turnfold_model.mutants.importing import IMPORTING
@@ -461,4 +462,5 @@ MUTANTS: Final = (
     *LATER,
     *STORE,
     *KEEPING,
+    *DASHBOARD,
 )
