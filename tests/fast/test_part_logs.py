@@ -286,6 +286,9 @@ BAD: dict[str, list[Step]] = {
     "amended under its old key": pair(
         o.AmendedPart(part=0, body="c", key="e0", dropped=Decoration.FORMAT)
     ),
+    "a placeholder beside a part that may be there whole": edits(
+        attempted(), unknown(), again(2, act=PLACEHOLDER)
+    ),
     "amended in doubt under a new key": pair(
         attempted(), unknown(), again(2), BARE, AMENDED
     ),

@@ -167,6 +167,18 @@ def next_act(entry: Entry) -> PartAct:
     return PartAct.PLACEHOLDER if empty else PartAct.SEND
 
 
+def edits_after_key(entry: Entry, now: int, sure_from: int) -> bool:
+    """INV-2: a key whose window is over protects no send. A part that can be edited, too,
+    goes on by a placeholder and an edit, but not beside a part that may be there."""
+    if not entry.planned or entry.doubt or entry.handle:
+        return False
+    if entry.classes[:2] != (DeliveryClass.KEYED, DeliveryClass.EDITABLE):
+        return False
+    never = entry.current.key_window_ms == 0
+    begun = entry.first_at is not None
+    return never or (begun and not key_window_open(entry, now, sure_from))
+
+
 def plan_is_missing(entry: Entry) -> bool:
     """INV-7: nothing goes out before its plan is frozen, but for the placeholder of a
     live reply. An entry that came in parked, or was parked before its plan, is planned
@@ -181,9 +193,10 @@ def is_live(entry: Entry) -> bool:
 
 def repeatable(entry: Entry) -> bool:
     """INV-2: an edit that is made twice shows the same. An empty placeholder is made
-    again once."""
+    again once, but never beside a part that went out whole."""
     act = next_act(entry)
-    return act is PartAct.EDIT or (act is PartAct.PLACEHOLDER and not entry.remade)
+    empty = act is PartAct.PLACEHOLDER and entry.act is not PartAct.SEND
+    return act is PartAct.EDIT or (empty and not entry.remade)
 
 
 def placeholder_in_doubt(entry: Entry) -> bool:

@@ -156,10 +156,16 @@ def _here(draft: UnitOfWork, entry: Entry) -> bool:
 def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
     """The next call. No placeholder is begun for a channel that cannot edit any more: the
     part goes out whole, under the class in force."""
-    act = rules.next_act(entry)
+    act = _act_of(draft, entry)
     if act is PartAct.PLACEHOLDER:
-        return rules.next_act(as_offered(draft, entry))
+        return _act_of(draft, as_offered(draft, entry))
     return act
+
+
+def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
+    if rules.edits_after_key(entry, draft.now, draft.sure_from):
+        return PartAct.PLACEHOLDER
+    return rules.next_act(entry)
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:

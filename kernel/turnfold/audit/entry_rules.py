@@ -49,6 +49,9 @@ def act(before: Entry, event: o.Attempted, say: Say) -> None:
     third = before.doubt and before.remade and not before.resend
     if kind is PartAct.PLACEHOLDER and third:
         say(Rule.NO_DOUBLE, "an empty placeholder was made again a second time")
+    whole = before.doubt and before.act is PartAct.SEND and not before.resend
+    if kind is PartAct.PLACEHOLDER and whole:
+        say(Rule.NO_DOUBLE, "a placeholder beside a part that may be there whole")
 
 
 def placed(before: Entry, event: o.Placed, _at: int, say: Say) -> None:

@@ -8,6 +8,7 @@ from turnfold_model.crash.scenario import Assumption, Scenario
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 _KL = (*_K, *_L)
 _E = (DeliveryClass.EDITABLE,)
+_KE = (*_K, *_E)
 _HOLD, _DROP = BlindPolicy.HOLD, BlindPolicy.DROP
 _RESEND, _MARKED = BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED
 _WEIRD = ("barred", "gone", "offline")
@@ -38,6 +39,13 @@ SMALL: Final = (
     Scenario(name="blind-fault", classes=(), parts=2, crashes=1, faults=1),
     Scenario(name="lookup-two-faults", classes=_L, crashes=0, faults=2),
     Scenario(name="lookup-blurred", classes=_L, faults=2, fates=("late", "blurred")),
+    Scenario(
+        name="keyed-editable",
+        classes=_KE,
+        window_ms=10_000,
+        down_ms=6_000,
+        faults=1,
+    ),
     Scenario(name="editable", classes=_E, parts=2, crashes=1),
     Scenario(name="editable-twice", classes=_E, crashes=2),
     Scenario(name="editable-fault", classes=_E, crashes=1, faults=1),

@@ -132,8 +132,9 @@ class Scenario:
         stops = self.blocks > 0 and not self.resumes
         short = self.deaths < 100 or self.runs < 100 or stops
         short = short or self.weaker is not None
-        keyed_only = self.classes == (DeliveryClass.KEYED,)
-        windowed = keyed_only and self.window_ms < WINDOW_MS
+        keyed = self.classes[:1] == (DeliveryClass.KEYED,)
+        asks = DeliveryClass.LOOKUP in self.classes
+        windowed = keyed and not asks and self.window_ms < WINDOW_MS
         # A placeholder is made again once; in doubt a second time it is for a person.
         first = self.classes[:1] == (DeliveryClass.EDITABLE,)
         edits = first or (self.live and DeliveryClass.EDITABLE in self.classes)

@@ -6,6 +6,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _D = "turnfold._decide"
 _TESTS = "test:contract/test_editable.py"
+_SECOND = "test:contract/test_second_class.py"
 
 
 def _broken(
@@ -18,11 +19,46 @@ EDITING: Final = (
     _broken(
         "a placeholder in doubt is made again for ever",
         f"{_D}.rules:repeatable",
-        "act is PartAct.PLACEHOLDER and (not entry.remade)",
-        "act is PartAct.PLACEHOLDER",
+        "empty and (not entry.remade)",
+        "empty",
         "crash:editable-twice",
         f"{_TESTS}::a_second_placeholder_in_doubt",
         world="remade",
+    ),
+    _broken(
+        "a key whose window is over is relied on, though the part can be edited",
+        f"{_D}.schedule:_act_of",
+        "rules.edits_after_key(entry, draft.now, draft.sure_from)",
+        "False",
+        f"{_SECOND}::counts_once_the_window",
+    ),
+    _broken(
+        "a placeholder is made inside the window of a key",
+        f"{_D}.rules:edits_after_key",
+        "not key_window_open(entry, now, sure_from)",
+        "True",
+        f"{_SECOND}::counts_once_the_window",
+    ),
+    _broken(
+        "after the window of a key a placeholder goes beside a part in doubt",
+        f"{_D}.rules:edits_after_key",
+        "not entry.planned or entry.doubt or entry.handle",
+        "not entry.planned or entry.handle",
+        f"{_SECOND}::may_be_there_whole",
+    ),
+    _broken(
+        "a placeholder goes beside a part that went out whole",
+        f"{_D}.rules:repeatable",
+        "entry.act is not PartAct.SEND",
+        "True",
+        f"{_SECOND}::learns_to_edit",
+    ),
+    _broken(
+        "the audit lets a placeholder stand beside a part that may be there whole",
+        "turnfold.audit.entry_rules:act",
+        "before.doubt and before.act is PartAct.SEND and (not before.resend)",
+        "False",
+        "test:fast/test_part_logs.py::wrong_log",
     ),
     _broken(
         "a part with a placeholder is sent beside it",
@@ -56,7 +92,7 @@ EDITING: Final = (
     _broken(
         "a placeholder is begun though nothing can be edited any more",
         f"{_D}.schedule:_act",
-        "rules.next_act(as_offered(draft, entry))",
+        "_act_of(draft, as_offered(draft, entry))",
         "act",
         f"{_TESTS}::no_placeholder_is_begun",
     ),

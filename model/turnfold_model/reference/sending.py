@@ -66,7 +66,7 @@ def _may_resend(entry: Entry, act: str, at: int) -> bool:
     if entry.grant or act == "edit":
         return True
     if act == "placeholder":
-        return not part.remade
+        return entry.act != "send" and not part.remade
     if "keyed" not in part.classes or part.first_at is None:
         return False
     return part.window is None or 2 * (at - part.first_at) < part.window
