@@ -76,7 +76,8 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
 
 async def apart(function: Callable[..., T], *arguments: Any) -> T:
     """Call what may take long, or never end, in a thread of its own, which keeps no
-    process from ending. `function` must not raise."""
+    process from ending. `function` must not raise. A thread cannot be cancelled: a caller
+    that is goes on waiting for its end, unless it is cancelled once more."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -90,7 +91,11 @@ async def apart(function: Callable[..., T], *arguments: Any) -> T:
             loop.call_soon_threadsafe(tell, value)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
-    return await done
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await done
+        raise
 
 
 class UnawaitedCoroutineError(Exception):

@@ -11,9 +11,11 @@ from turnfold._decide.accepting import joined_inbound
 from turnfold._decide.turns import STORE_FAILS
 from turnfold._log.bodies import read_body
 from turnfold._runtime.calls import (
+    Call,
     CallResult,
     Calls,
     answered,
+    apart,
     contained,
     report,
     told,
@@ -100,10 +102,20 @@ class Handlers:
         self._running[stream] = call.task
         self._began[stream] = asyncio.get_running_loop().time()
         try:
-            return await self._calls.wait_for(call)
+            end = await self._calls.wait_for(call)
+            if end is None and stream not in self._unwanted and not _is_async(handler):
+                return await self._thread_end(stream, call)
+            return end
         finally:
             self._running.pop(stream, None)
             self._began.pop(stream, None)
+
+    async def _thread_end(self, stream: str, call: Call) -> CallResult | None:
+        """Nobody can end a thread. While it lives its turn is not run again: two runs of
+        one turn would do everything twice."""
+        _LOG.warning("turn %s: its handler hangs in a thread; it is waited for", stream)
+        self.hung += 1
+        return call.in_time(await call.last())
 
     async def _end(self, stream: str, run: int, end: CallResult | None) -> RunEnd:
         if stream in self._unwanted:
@@ -200,8 +212,16 @@ async def _given(handler: Handler, handle: TurnHandle) -> Any:
     coroutine that it returns is awaited on the loop."""
     if _is_async(handler):
         return await handler(handle)
-    given = await asyncio.to_thread(handler, handle)
+    end = await apart(answered, _plainly, handler, handle)
+    if end.error is not None:
+        raise end.error
+    (given,) = end.value
     return await given if inspect.isawaitable(given) else given
+
+
+def _plainly(handler: Handler, handle: TurnHandle) -> tuple[Any]:
+    """In a tuple, so that a coroutine is left as it is."""
+    return (handler(handle),)
 
 
 def _asked_wait_ms(error: BaseException) -> int | None:

@@ -23,10 +23,25 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
     return one(name, "program", where, old, new, *killers)
 
 
+_PLAIN = "test:contract/test_plain_handlers.py"
 _LARGE = "test:contract/test_large_payloads.py"
 
 
 WAITING: Final = (
+    _broken(
+        "a turn is run again while the thread of its run lives",
+        "turnfold.api.callbacks:Handlers._call",
+        "end is None and stream not in self._unwanted and (not _is_async(handler))",
+        "False",
+        f"{_PLAIN}::not_run_again_while",
+    ),
+    _broken(
+        "an abort waits for the thread of a run",
+        "turnfold.api.callbacks:Handlers._call",
+        "stream not in self._unwanted",
+        "True",
+        f"{_PLAIN}::an_abort_ends",
+    ),
     _broken(
         "the payloads of one call have no limit",
         "turnfold.api.commands:Commands._made_apart",
