@@ -17,8 +17,8 @@ from turnfold.audit import Rule, audit_store, read_witness
 from turnfold.enums import Kind, Phase
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import EntryView, Filter, Inspect, TurnView
+from turnfold.notices import DEFAULTS
 from turnfold.ports.store import Store
-from turnfold.settings import Settings
 from turnfold_cli.demo_plan import Class, Message, Plan
 from turnfold_cli.demo_run import WITNESS, Evidence, reading
 
@@ -128,7 +128,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
 
 
 _BAD = ("lost", "pending")
-_NOTICES = frozenset(Settings().notices.values())
+_NOTICES = frozenset(DEFAULTS.values())
 
 
 def _verdict(audit: Audit) -> str:

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from turnfold.inspect import Inspect
     from turnfold.inspect.lookup import Filter
     from turnfold.messages import File, Native, Payload, Route, Text
+    from turnfold.notices import Notice
     from turnfold.ports.channel import (
         Absent,
         Accepted,
@@ -162,6 +163,7 @@ _HOMES = {
     "NotFoundError": "errors",
     "NotNow": "api.ends",
     "NotOpenError": "errors",
+    "Notice": "notices",
     "Outcome": "ports.channel",
     "OlderSchemaError": "errors",
     "OwnedError": "errors",
@@ -273,6 +275,7 @@ __all__ = [
     "NotFoundError",
     "NotNow",
     "NotOpenError",
+    "Notice",
     "OlderSchemaError",
     "Outcome",
     "OwnedError",

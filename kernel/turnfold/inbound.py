@@ -139,6 +139,7 @@ class Inbound:
     `body`: the bytes that came, text, or any JSON, which is encoded here: give a large one
     as bytes. `sender`: who wrote it, as the
     platform says. `sent_at`: wall time in ms UTC, or a datetime with a time zone.
+    `locale`: the language of its author, for words of our own.
     `revision`: which edit of a message this is. `lane`: a name of its own inside of its
     conversation and thread; the turns of one lane run one after the other. Pass the
     sender for a lane per author, the message id for none; all share one by default.
@@ -158,6 +159,7 @@ class Inbound:
     )
     sender: str | None = field(default=None, validator=optional_token, kw_only=True)
     sent_at: int | None = field(default=None, converter=wall_ms, kw_only=True)
+    locale: str | None = field(default=None, validator=optional_token, kw_only=True)
     evidence: Evidence = field(
         default=NO_BODY, converter=evidence_of, alias="body", kw_only=True
     )
@@ -181,6 +183,7 @@ class Inbound:
             thread: str | int | None = ...,
             sender: str | int | None = ...,
             sent_at: int | datetime | None = ...,
+            locale: str | None = ...,
             body: Any = ...,
             control: bool = ...,
             lane: str | int | None = ...,

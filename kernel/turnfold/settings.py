@@ -4,13 +4,13 @@ All durations are milliseconds. A setting decides what happens next; it never ch
 what a log means.
 """
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 from attrs import field, frozen
 
 from turnfold.enums import Kind
 from turnfold.errors import InvalidInputError
+from turnfold.notices import DEFAULTS, Notices, check_notices
 
 HOUR = 3_600_000
 
@@ -46,6 +46,11 @@ def _of_type(*types: type) -> Any:
             raise InvalidInputError(field=attribute.name, problem=problem)
 
     return check
+
+
+def _words(_: object, attribute: object, value: object) -> None:
+    del attribute
+    check_notices(value)
 
 
 def _positive_or_none(owner: object, attribute: object, value: object) -> None:
@@ -105,7 +110,8 @@ class Settings:
       sender is told; None: it is run however old it is
     - `run_deadline_ms` (1,800,000): of one run; None: a run may take for ever
     - `hook_deadline_ms` (60,000): of one call of a hook; None: no deadline
-    - `notices`: texts to the reader, by cause; a cause that is left out says nothing
+    - `notices`: words to the reader by cause: text, texts by locale, or a function of
+      the Notice; or one function for all. A cause that is left out says nothing
 
     How much at once:
     - `stall_ms` (600,000): a head of a lane that has not moved for so long is told
@@ -171,21 +177,7 @@ class Settings:
     max_store_bytes: int | None = _ms_or_none(None)
     min_free_bytes: int | None = _ms_or_none(None)
     archive_first: bool = field(default=False, validator=_of_type(bool))
-    notices: Mapping[str, str] = field(
-        validator=_of_type(Mapping),
-        factory=lambda: {
-            "runs_exhausted": "Something went wrong and there is no answer. "
-            "Please try again.",
-            "stopped": "This answer was stopped.",
-            "superseded": "This answer was stopped for a newer message.",
-            "too_old": "This message came too late to be answered. Please send it again.",
-            "late": "An answer waited too long to be delivered. Please ask again.",
-            "interrupted": "The answer was interrupted and may be incomplete.",
-            "undeliverable": "An answer could not be delivered.",
-            "incomplete": "{missing} of {parts} parts of the answer could not be "
-            "delivered.",
-        },
-    )
+    notices: Notices = field(validator=_words, factory=lambda: dict(DEFAULTS))
 
     def ttl_ms(self, kind: Kind) -> int:
         """How long an entry of this kind may wait before it expires."""

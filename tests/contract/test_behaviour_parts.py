@@ -21,6 +21,7 @@ from turnfold._log.events import NAMES
 from turnfold._state.entry import Entry
 from turnfold.enums import Decoration, Kind, PartEnd, Phase, Reason, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
+from turnfold.notices import DEFAULTS
 from turnfold.ports.channel import Attempt, Part, PlannedPart
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -454,7 +455,7 @@ async def test_an_answer_of_which_nothing_is_taken_is_refused(lone: Gateway) -> 
     final = entry(kernel, found.finals[0])
     assert (final.reason, final.failure) == (Reason.REFUSED, FailureClass.TOO_LONG)
     assert found.outcome is TurnOutcome.FAILED
-    assert lone.platform.contents == [lone.settings.notices["undeliverable"]]
+    assert lone.platform.contents == [DEFAULTS["undeliverable"]]
     assert story(kernel, final.stream)[-4:] == [
         *("attempted", "part_refused", "failed_terminal", "lane_yielded")
     ]
@@ -622,7 +623,7 @@ async def test_a_hold_reaches_the_reader_before_the_lane_passes_it(
     await spin()
     await kernel.accept(inbound("2", text="short"))
     await spin()
-    told = gateway.settings.notices["interrupted"]
+    told = DEFAULTS["interrupted"]
     assert gateway.platform.contents == ["one", told, "other"]
     assert turn(kernel, first.turn_id).open
     kernel = await gateway.restart(kernel)
@@ -669,7 +670,7 @@ async def test_a_bounce_reaches_the_reader_and_a_redrive_pays_the_debt(
     key = entry(kernel, final).parts[0].key
     await kernel.bounced(final, detail="blocked")
     await spin()
-    told = gateway.settings.notices["undeliverable"]
+    told = DEFAULTS["undeliverable"]
     assert gateway.platform.contents == ["other", told]
     await kernel.redrive(final, by="me")
     await spin()

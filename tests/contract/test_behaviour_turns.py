@@ -294,6 +294,48 @@ async def test_control_input_takes_no_lane(lone: Gateway) -> None:
     assert await done.settled(1000) is TurnOutcome.REPLIED
 
 
+@pytest.mark.case("U02")
+async def test_control_input_needs_no_place_and_what_waits_for_one_does_not_run(
+    lone: Gateway,
+) -> None:
+    async def answer(handle) -> str:
+        if not handle.inbound.control:
+            await asyncio.Event().wait()
+        return "stopped"
+
+    lone.handler = answer
+    lone.settings = Settings(concurrent_runs=1)
+    kernel = await lone.start()
+    await kernel.accept(inbound("1", conversation="a"))
+    waits = await kernel.accept(inbound("2", conversation="b"))
+    await spin()
+    stop = await kernel.accept(inbound("3", conversation="c", control=True))
+    assert await stop.settled(1_000) is TurnOutcome.REPLIED
+    assert turn(kernel, waits.turn_id).phase is TurnPhase.ACCEPTED
+    assert (kernel.health()["runs"], kernel.health()["runs_waiting"]) == (1, 1)
+
+
+async def test_places_are_given_to_the_oldest_turns_first(lone: Gateway) -> None:
+    ran: list[str] = []
+    all_are_here = asyncio.Event()
+
+    async def answer(handle) -> str:
+        ran.append(handle.inbound.conversation)
+        await all_are_here.wait()
+        return "x"
+
+    lone.handler = answer
+    lone.settings = Settings(concurrent_runs=2)
+    kernel = await lone.start()
+    accepted = [await kernel.accept(inbound(n, conversation=n)) for n in "123456789"]
+    assert ran == ["1", "2"]
+    all_are_here.set()
+    for done in accepted:
+        assert await done.settled(2_000) is TurnOutcome.REPLIED
+    assert ran == list("123456789")
+    assert kernel.health()["runs_waiting"] == 0
+
+
 async def test_back_pressure_refuses_loudly_and_leaves_nothing(lone: Gateway) -> None:
     lone.settings = Settings(max_open_entries=1)
     lone.platform.plays(hang())

@@ -208,7 +208,7 @@ def test_a_claim_that_is_denied_needs_no_method() -> None:
         ({"ok": False, "retry_after_ms": 900}, FailureClass.RATE_LIMITED),
     ],
 )
-@pytest.mark.case("L05")
+@pytest.mark.case("L05", "V13")
 async def test_an_answer_that_says_no_is_a_failure(answer, failure) -> None:
     assert (await _sent(Words(answer))).failure is failure
 

@@ -367,6 +367,42 @@ async def test_a_look_up_while_the_wall_clock_is_wrong_cuts_nothing_off(
     await gateway.end()
 
 
+class Strict(Channel):
+    """Refuses a signature that is more than five minutes off, as a receiver may."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self.gateway = gateway
+
+    async def send(self, part, key, attempt):
+        if abs(attempt.at_ms - self.gateway.clock.wall) > 300_000:
+            return Rejected(failure=FailureClass.AUTH)
+        return await super().send(part, key, attempt)
+
+
+@pytest.mark.case("R03")
+async def test_a_clock_that_was_ahead_while_nothing_was_sent_closes_no_gate() -> None:
+    gateway = Gateway()
+    strict = Strict(gateway)
+    gateway.channels = {("t", "default"): strict}
+    kernel = await gateway.start()
+    gateway.clock.jump_ms(600_000)
+    await kernel.disconnected("t")  # one record is written while the clock is ahead
+    gateway.clock.jump_ms(-600_000)
+    await gateway.advance(1_000)
+    await kernel.connected("t")
+    made = await kernel.enqueue(route(), "x")
+    await spin()
+    assert entry(kernel, made.entry_id).phase is Phase.DELIVERED
+    assert strict.signed == [gateway.clock.wall]
+    assert kernel.health()["gates"] == []
+    kernel = await gateway.restart(kernel)
+    made = await kernel.enqueue(route(), "y")
+    await spin()
+    assert entry(kernel, made.entry_id).phase is Phase.DELIVERED
+    await gateway.end()
+
+
 @pytest.mark.case("R07")
 async def test_the_injected_clock_drives_the_timers() -> None:
     """Nobody calls `look_again` here: the kernel looks at its own clock."""

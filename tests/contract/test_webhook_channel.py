@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from turnfold.enums import DeliveryClass, FailureClass
@@ -261,6 +262,19 @@ async def test_a_redirect_is_reported_and_not_followed() -> None:
     assert isinstance(outcome, Rejected)
     assert outcome.failure is FailureClass.TARGET_GONE
     assert "http://else.invalid/" in outcome.detail
+
+
+@pytest.mark.case("R03")
+async def test_a_refused_signature_names_the_time_that_was_signed() -> None:
+    async def refuses(_: Any) -> httpx.Response:
+        return httpx.Response(401, json={"error": "timestamp"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuses)) as http:
+        channel = WebhookChannel("https://x.test/", client=http)
+        outcome = await channel.send(part(), "k1", Attempt(number=1, at_ms=1_000))
+    assert isinstance(outcome, Rejected)
+    assert outcome.failure is FailureClass.AUTH
+    assert outcome.detail.startswith("signed at 1970-01-01T00:00:01+00:00; ")
 
 
 @pytest.mark.case("D02")

@@ -408,6 +408,7 @@ async def test_a_sender_that_asks_first_is_told_to_go_on(kernel: Durable) -> Non
         await writer.wait_closed()
 
 
+@pytest.mark.case("T11")
 async def test_a_body_that_says_it_is_too_large_is_refused_unread(
     kernel: Durable,
 ) -> None:
@@ -417,6 +418,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread(
     assert not kernel.entered.is_set()
 
 
+@pytest.mark.case("T11")
 async def test_a_chunked_body_is_bounded_too(kernel: Durable) -> None:
     limits = Limits(body_bytes=10_000)
     async with WebhookInbox(kernel.accept, limits=limits) as inbox:
@@ -436,6 +438,7 @@ async def test_a_chunked_body_inside_the_bound_is_read(kernel: Durable) -> None:
         assert (await client.post("/", content=parts())).status_code == 200
 
 
+@pytest.mark.case("T11")
 async def test_headers_without_end_are_refused(kernel: Durable) -> None:
     limits = Limits(header_bytes=2_000)
     async with WebhookInbox(kernel.accept, limits=limits) as inbox:
@@ -443,6 +446,7 @@ async def test_headers_without_end_are_refused(kernel: Durable) -> None:
     assert b" 431 " in said
 
 
+@pytest.mark.case("T11")
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -474,6 +478,7 @@ async def test_a_request_that_never_ends_is_cut_at_the_deadline(
     assert not kernel.entered.is_set()
 
 
+@pytest.mark.case("T11")
 async def test_dripping_bytes_do_not_extend_the_deadline(kernel: Durable) -> None:
     started = time.monotonic()
     async with WebhookInbox(kernel.accept, limits=QUICK) as inbox:
@@ -494,6 +499,7 @@ async def test_an_idle_connection_is_closed_without_a_word(kernel: Durable) -> N
         assert await raw(inbox.port, b"") == b""
 
 
+@pytest.mark.case("T11")
 async def test_slow_senders_do_not_hold_up_the_others(kernel: Durable) -> None:
     async with posting(kernel.accept) as (inbox, client):
         slow = [
@@ -508,6 +514,7 @@ async def test_slow_senders_do_not_hold_up_the_others(kernel: Durable) -> None:
             await writer.wait_closed()
 
 
+@pytest.mark.case("T11")
 async def test_one_connection_too_many_is_told_to_come_back(kernel: Durable) -> None:
     kernel.commit.clear()
     async with posting(kernel.accept, limits=Limits(connections=1)) as (inbox, client):

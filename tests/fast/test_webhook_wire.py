@@ -143,12 +143,20 @@ def test_a_refusal_is_typed_by_its_status(status: int, failure: C) -> None:
     [*(300, 302, 303, 304), *(408, 409, 499), *(500, 501, 502, 503, 504, 520, 599)],
 )
 def test_a_status_that_proves_nothing_is_unknown(status: int) -> None:
-    assert isinstance(judge(reply(status, {"id": "1"})), Unknown)
+    said = {} if status == 409 else {"id": "1"}
+    assert isinstance(judge(reply(status, said)), Unknown)
 
 
 @pytest.mark.parametrize("status", [199, 0, 600, 101])
 def test_a_status_that_should_not_be_there_is_unknown(status: int) -> None:
     assert isinstance(judge(reply(status, {"id": "1"})), Unknown)
+
+
+@pytest.mark.case("V13")
+def test_a_conflict_that_names_the_first_message_is_its_receipt() -> None:
+    outcome = judge(reply(409, {"error": "duplicate", "id": "m1"}))
+    assert isinstance(outcome, Accepted)
+    assert (outcome.receipt.ids, outcome.deduplicated) == (("m1",), True)
 
 
 def test_a_conflict_is_in_progress_unless_it_says_that_the_key_was_reused() -> None:
@@ -211,12 +219,12 @@ def test_a_receiver_without_ids_is_believed_only_if_declared() -> None:
     assert outcome.receipt.ids == ()
 
 
-@pytest.mark.case("L05")
+@pytest.mark.case("L05", "V13")
 @pytest.mark.parametrize("gives_ids", [True, False])
 def test_ok_false_is_never_delivered(gives_ids: bool) -> None:
     outcome = judge(reply(200, {"ok": False, "id": "m1"}), gives_ids=gives_ids)
-    assert isinstance(outcome, Unknown)
-    assert outcome.cause == "refused_in_2xx"
+    assert isinstance(outcome, Rejected)
+    assert outcome.failure is C.INVALID_PAYLOAD
 
 
 def test_the_id_may_come_in_a_header() -> None:

@@ -131,6 +131,7 @@ def _message(
         revision=str(update["update_id"]) if edited else None,
         thread=_id(thread),
         sender=_sender(message),
+        locale=_locale(message),
         sent_at=sent_at * 1000
         if type(sent_at) is int and 0 <= sent_at < 2**40
         else None,
@@ -154,6 +155,7 @@ def _callback(
         event="callback",
         thread=_id(thread),
         sender=_sender(callback),
+        locale=_locale(callback),
         body={**update, "text": _text(callback, "data")},
     )
 
@@ -185,6 +187,11 @@ def _sender(inner: Mapping[str, Any]) -> str | None:
         if isinstance(who, dict) and _id(who.get("id")):
             return _id(who.get("id"))
     return None
+
+
+def _locale(inner: Mapping[str, Any]) -> str | None:
+    who = inner.get("from")
+    return _id(who.get("language_code")) if isinstance(who, dict) else None
 
 
 def _id(value: object) -> str | None:

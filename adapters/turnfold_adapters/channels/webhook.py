@@ -9,11 +9,13 @@ One `send` is one request: no retries, no redirects, no second try on another co
 The shapes of requests and answers are documented in `webhook_wire`, the meaning of an exception
 proves in `webhook_errors`, and the table of statuses stands in `webhook_wire` too:
 
-    2xx with an id     accepted         2xx without id, or {"ok": false}   unknown
+    2xx with an id     accepted         2xx without id        unknown
+    2xx {"ok": false}  invalid_payload
     400 422 other 4xx  invalid_payload  401 407   auth     402 403 451     permission
     404 405 421 423 425 307  transient  410 301 308   target_gone   413     too_long
     429, 503 + Retry-After   rate_limited
-    409                unknown (in progress); invalid_payload if it says key_reused
+    409                accepted if it names the first id; invalid_payload if it says
+                       key_reused; else unknown (in progress)
     408 499 5xx, other 3xx, anything lost after the connect   unknown
     no connection              not_connected
 """
@@ -27,6 +29,8 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
+
+from attrs import evolve
 
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
@@ -61,6 +65,14 @@ if TYPE_CHECKING:
 # An answer is an id and a few flags; more than this is not ours to keep in memory.
 CAPTION_MOST = 1 << 20  # characters; the receiver may bound them, too
 REPLY_BYTES = 256 * 1024
+
+
+def _with_time(outcome: Outcome, attempt: Attempt) -> Outcome:
+    """Who refuses a signature may mean its time: the time that was signed is named."""
+    if not isinstance(outcome, Rejected) or outcome.failure is not FailureClass.AUTH:
+        return outcome
+    when = datetime.fromtimestamp(attempt.at_ms // 1000, UTC).isoformat()
+    return evolve(outcome, detail=f"signed at {when}; {outcome.detail}")
 
 
 class WebhookChannel:
@@ -244,7 +256,7 @@ class WebhookChannel:
         if edited is not None and webhook_wire.is_gone(reply):
             return Rejected(failure=FailureClass.HANDLE_GONE)
         outcome = webhook_wire.outcome_of(reply, self._rules, now_ms=_now_ms())
-        return self._secrets.cut_from(outcome)
+        return self._secrets.cut_from(_with_time(outcome, attempt))
 
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
         """Ask `lookup_url` for the key of the part.

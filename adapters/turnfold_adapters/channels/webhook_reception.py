@@ -12,6 +12,7 @@ A request is one JSON object:
      "key": str                 (a dedupe key of the sender's own)
      "thread": str | null, "event": str (default "message"), "control": bool,
      "sender": str, "sent_at": int (ms UTC), "revision": str (of an edit),
+     "locale": str (the language of its author),
      "text": str                (the same as body.text)
      "body": any JSON}          (whatever the handler should see)
 
@@ -61,6 +62,7 @@ _FIELDS = frozenset(
         "control",
         "sender",
         "sent_at",
+        "locale",
         "revision",
         "text",
         "body",
@@ -181,6 +183,7 @@ class Reception:
             thread=message.get("thread"),
             sender=message.get("sender"),
             sent_at=message.get("sent_at"),
+            locale=message.get("locale"),
             body=_body(message),
             control=control,
         )

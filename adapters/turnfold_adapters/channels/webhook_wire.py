@@ -205,7 +205,7 @@ def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
 def _taken(reply: Reply, rules: ReplyRules) -> Outcome:
     shape = json_object(reply.body)
     if shape.get("ok") is False:
-        return Unknown(cause="refused_in_2xx", detail=_detail(reply))
+        return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
     receipt_id = normal_id(shape.get("id")) or normal_id(
         reply.headers.get(rules.id_header.lower())
     )
@@ -222,8 +222,13 @@ def _taken(reply: Reply, rules: ReplyRules) -> Outcome:
 
 
 def _conflict(reply: Reply) -> Outcome:
-    if json_object(reply.body).get("error") == KEY_REUSED:
+    """The key is known. Whoever names the message that it made has taken the part."""
+    shape = json_object(reply.body)
+    if shape.get("error") == KEY_REUSED:
         return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
+    first = normal_id(shape.get("id"))
+    if first is not None:
+        return Accepted(receipt=Receipt(ids=(first,)), deduplicated=True)
     return Unknown(cause="in_progress", detail=_detail(reply))
 
 

@@ -252,6 +252,7 @@ def _accepted(
         sender=inbound.sender,
         sent_at=inbound.sent_at,
         revision=inbound.revision,
+        locale=inbound.locale,
         changes=_changed(draft, inbound),
     )
 
@@ -289,6 +290,7 @@ def _dead(
         sender=None if read is None else read.sender,
         sent_at=None if read is None else read.sent_at,
         revision=None if read is None else read.revision,
+        locale=None if read is None else read.locale,
         differs=differs,
         copy=copy,
     )

@@ -60,6 +60,7 @@ _INBOUND = (
     "thread",
     "sender",
     "sent_at",
+    "locale",
     "control",
 )
 

@@ -1,9 +1,9 @@
 """How an entry is born: `queued`, and `planned` with it where its channel is attached."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from types import MappingProxyType
 
+from attrs import evolve
 from msgspec import Struct
 
 from turnfold._decide import rules
@@ -28,7 +28,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import BackPressureError
-from turnfold.messages import Route, Text
+from turnfold.messages import Native, Route, Text
+from turnfold.notices import DEFAULTS, Notice, words_for
 
 _Identity = tuple[bytes, tuple[bytes, ...]]
 
@@ -293,8 +294,7 @@ def _tell_what_is_missing(
         return _queue_notice(draft, turn, "interrupted")
     parts = sum(e.count for e in finals)
     there = sum(len(e.receipts) for e in finals)
-    words = {"missing": str(parts - there), "parts": str(parts)}
-    return _queue_notice(draft, turn, "incomplete", words)
+    return _queue_notice(draft, turn, "incomplete", parts - there, parts)
 
 
 def _notice_for(finals: list[Entry]) -> str | None:
@@ -348,19 +348,16 @@ def end_live(draft: UnitOfWork, turn: Turn) -> None:
 
 
 def _queue_notice(
-    draft: UnitOfWork,
-    turn: Turn,
-    notice: str,
-    words: Mapping[str, str] = MappingProxyType({}),
+    draft: UnitOfWork, turn: Turn, cause: str, missing: int = 0, parts: int = 0
 ) -> str | None:
-    """`words`: what stands in the text for each {name}."""
-    text = draft.settings.notices.get(notice)
-    for name, word in words.items():
-        text = text and text.replace(f"{{{name}}}", word)
+    """`missing` of `parts` parts of the answer were not delivered."""
     name = _notice_of(turn)
-    if not text or draft.find_entry(name) is not None:
+    if draft.find_entry(name) is not None:
         return None
     if not turn.conversation:  # a dead turn: nobody knows where its update came from
+        return None
+    said = _said(draft, turn, cause, missing, parts)
+    if said is None:
         return None
     route = Route(
         channel=turn.channel,
@@ -369,12 +366,32 @@ def _queue_notice(
         thread=turn.thread,
         reply_to=turn.message_id or None,
     )
-    packed = (pack(Text(text)),)
+    packed = (pack(said),)
     intent = Intent(
         entry=name, route=route, kind=Kind.NOTICE, packed=packed, turn=turn.stream
     )
     queue(draft, intent)
     return name
+
+
+def _said(
+    draft: UnitOfWork, turn: Turn, cause: str, missing: int, parts: int
+) -> Text | Native | None:
+    notice = Notice(
+        cause=cause,
+        text=DEFAULTS[cause],
+        channel=turn.channel,
+        account=turn.account,
+        conversation=turn.conversation,
+        locale=turn.first.locale,
+        missing=missing,
+        parts=parts,
+    )
+    notice = evolve(notice, text=notice.filled(notice.text))
+    words = words_for(draft.settings.notices, notice)
+    if callable(words):
+        return draft.context.ask_words(words, notice)
+    return Text(words) if words else None
 
 
 # --- Enqueueing: once per key, planned here or later, attempted at once if it can be ---

@@ -341,6 +341,11 @@ def may_run_beside(turn: Turn, running: Sequence[Turn]) -> bool:
     return not turn.suspects or suspects < max(1, turn.suspects // 2)
 
 
+def place_is_free(running: Sequence[Turn], limit: int) -> bool:
+    """Control input takes no place."""
+    return sum(not turn.control for turn in running) < limit
+
+
 def runs_left(turn: Turn, limit: int) -> bool:
     return turn.failed_runs < limit
 

@@ -97,7 +97,22 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
         return TurnStep(TurnAct.WAIT, until=turn.due)
     if draft.suspected and not _may_run_now(draft, turn):
         return TurnStep(TurnAct.WAIT, until=draft.now + _SUSPECT_MS)
+    if not _has_place(draft, turn):
+        return TurnStep(TurnAct.WAIT, until=draft.now + _PLACE_MS)
     return TurnStep(TurnAct.START, turn.stream)
+
+
+def _has_place(draft: UnitOfWork, turn: Turn) -> bool:
+    """So many handlers run at the same time. Control input needs no place."""
+    flow, most = draft.context.flow, draft.settings.concurrent_runs
+    if flow is None or turn.control:
+        return True
+    if len(draft.below.running()) + len(draft.touched) < most:
+        return True
+    if rules.place_is_free(draft.running(), most):
+        return True
+    flow.wait_for_place(turn.lane, turn.order)
+    return False
 
 
 def _left_open_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
@@ -109,6 +124,7 @@ def _left_open_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
 
 
 _UNSURE_MS = 10_000
+_PLACE_MS = 60_000  # how often a turn without a place asks, though it is told of one
 _SUSPECT_MS = 1_000  # how often a turn that waits for suspects looks again
 
 

@@ -14,6 +14,7 @@ from attrs import frozen
 from msgspec import Struct, field
 
 from turnfold._decide.missing import all_of
+from turnfold._decide.pacing import Flow
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
@@ -39,6 +40,7 @@ from turnfold.errors import (
     NotFoundError,
     OwnedError,
 )
+from turnfold.notices import AskWords, default_words
 from turnfold.ports.channel import PartClass
 from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record
 from turnfold.settings import Settings
@@ -149,41 +151,14 @@ class Context(Struct, frozen=True, kw_only=True):
     resumes: bool = False  # the handler takes up what an earlier run began
     holds_back: bool = False  # nothing new is attempted and no turn starts
     again: bool = False  # decided before, in a commit of unknown fate
-    flow: "Flow | None" = None  # who may go now, behind gates that have closed
+    # What a function of the embedder says in a notice; never raises.
+    ask_words: AskWords = default_words
+    flow: Flow | None = None  # who may go now, behind gates that have closed
 
 
 # A tuple: `Entry | Turn` would be put together anew each time.
 _WITH_BODIES = (Entry, Turn)
 _WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
-
-
-class Flow(Protocol):
-    """The order and the pace of the lanes behind a gate whose time is over."""
-
-    @property
-    def knows(self) -> bool:
-        """False: no gate has closed, and nobody need ask."""
-
-    def turn_of(
-        self, lane: str, now: int, asks: str | None = None, order: int = 0
-    ) -> int | None:
-        """None: the lane may attempt now. Else when it should ask again (log ms).
-        `asks`: an entry that is to be looked up, not sent. `order`: of the entry."""
-
-    def moved_to(self, lane: str, target: str) -> None:
-        """A conversation has moved: the next entry for it goes to the new place."""
-
-    def target(self, lane: str) -> str | None:
-        """Where its conversation has moved to, if it has."""
-
-    def fails(self, lane: str) -> bool:
-        """A lane was refused for a failure that passes: does its account fail?"""
-
-    def breaks(self, lane: str, entry: str) -> bool:
-        """The adapter raised a bug for this entry: does it break for all of them?"""
-
-    def refused(self, lane: str) -> int:
-        """How many probes of its account were refused in a row."""
 
 
 class AttemptRef(Struct, frozen=True):

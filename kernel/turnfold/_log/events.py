@@ -18,7 +18,7 @@ def _usual_event(self: "Accepted | Dead | Joined") -> None:
 
 
 class Accepted(Fact, frozen=True, kw_only=True):
-    """A message came in. `sender` and `revision` are the platform's words, `sent_at` is
+    """A message came in. `sender`, `locale` and `revision` are the platform's words, `sent_at` is
     its wall time. `message_id` is empty where the platform gives none; `key` is then a
     dedupe key of the caller. `form`: what the bytes of the body are. `changes`: the turn
     of the message that this one edits. `due`: not to be run before; others may join."""
@@ -39,6 +39,7 @@ class Accepted(Fact, frozen=True, kw_only=True):
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
+    locale: str | None = None
     due: Integer | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +67,7 @@ class Dead(Fact, frozen=True, kw_only=True):
     sender: str | None = None
     sent_at: Integer | None = None
     revision: str | None = None
+    locale: str | None = None
     differs: str | None = None
     copy: Integer = 0
     detail: str | None = None

@@ -53,6 +53,7 @@ from turnfold._runtime.sender import (
     route_of,
     unreadable,
 )
+from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold.clock import Clock
@@ -214,13 +215,13 @@ class Driver:
             settings.concurrent_sends,
             lambda: journal.context().salt(),
         )
-        self.retractor = Retractor(channels, self.sender, settings)
-        self._runs = asyncio.Semaphore(settings.concurrent_runs)
+        self.wording = Wording()
+        self.retractor = Retractor(channels, self.sender, settings, self.wording)
         self.flusher = GroupCommit(journal, self.moved)
         self.submit = self.flusher.submit
         self.intake = Intake(journal, self.submit, lambda: bool(self.epoch))
         self._timers = Timers(clock, self._ring)
-        self.flow = Flow(clock, self.start)
+        self.flow = Flow(clock, self.start, settings.concurrent_runs)
         self.epoch = 0  # 0: not the worker
         self._taking_over: int | None = None  # since when, monotonic ms
         self._looked = asyncio.Event()  # a first time into the inbox
@@ -249,8 +250,15 @@ class Driver:
             self.retractor.moved(commit)
             self.flow.moved(states)
             self.start(scheduler.after(states, self.book, self.epoch, self.register))
+            self._give_places()
             self._set_alarm()
         self._watch(commit)
+
+    def _give_places(self) -> None:
+        places = self.flow.places
+        if places.waiting:
+            lanes = places.freed(len(self.book.running()))
+            self.start([Key("turns", lane) for lane in lanes])
 
     # --- programs ---
 
@@ -377,14 +385,13 @@ class Driver:
     # --- handlers and rest: where a program may be cut off ---
 
     async def _call_handler(self, turn: str, run: int) -> RunEnd:
-        async with self._runs:
-            if self.sender.stopping:
+        if self.sender.stopping:
+            return _NEVER_CALLED
+        with self._cut_off_here():
+            try:
+                return await self._run_handler(turn, run)
+            except asyncio.CancelledError:
                 return _NEVER_CALLED
-            with self._cut_off_here():
-                try:
-                    return await self._run_handler(turn, run)
-                except asyncio.CancelledError:
-                    return _NEVER_CALLED
 
     async def _wait(self, wait: Wait) -> None:
         if self._abandoned:  # no patience brings that store back
@@ -553,8 +560,6 @@ class Driver:
         """Programs that wait for a call, a slot, a handler or a time go on now. An
         append that is being stored is waited for."""
         self.dispatcher.stop(len(self.live))
-        for _ in self.live:
-            self._runs.release()
         for task in list(self._idle):
             task.cancel()
 

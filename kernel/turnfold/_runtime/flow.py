@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import define, field
 
 from turnfold._log.ids import gates_of
+from turnfold._runtime.places import Places
 from turnfold._runtime.scheduler import Key
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
@@ -212,14 +213,20 @@ class Pace:
 class Flow:
     """The paces of all gates that have closed in this process. `start` runs programs."""
 
-    def __init__(self, clock: Clock, start: Callable[[Iterable[Key]], None]) -> None:
+    def __init__(
+        self, clock: Clock, start: Callable[[Iterable[Key]], None], places: int
+    ) -> None:
         self._clock, self._start = clock, start
+        self.places = Places(places)
         self._paces: dict[str, Pace] = {}
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._broken: dict[str, set[str]] = {}  # account's gate -> entries in a row
         self._moved: dict[str, str] = {}  # conversation's gate -> where it is now
         self._alarm: asyncio.TimerHandle | None = None
         self.rates: Mapping[str, Rate] = {}  # account's gate -> what was declared
+
+    def wait_for_place(self, lane: str, order: int) -> None:
+        self.places.wait(lane, order)
 
     def moved_to(self, lane: str, target: str) -> None:
         """A conversation has moved: the next entry for it goes to the new place."""

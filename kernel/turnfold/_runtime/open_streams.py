@@ -483,7 +483,7 @@ class OpenStreams:
             self._deadline(entry.expires_at, stream)
 
     def _note_suspicion(self, turn: Turn) -> None:
-        if turn.phase is TurnPhase.RUNNING:
+        if turn.phase is TurnPhase.RUNNING and turn.left_open is None:
             self._running.add(turn.stream)
         else:
             self._running.discard(turn.stream)

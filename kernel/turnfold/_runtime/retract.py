@@ -16,8 +16,12 @@ from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit
 from turnfold._runtime.sender import Sender, route_of
+from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason
+from turnfold.messages import Text
+from turnfold.notices import DEFAULTS, Notice, words_for
 from turnfold.ports.channel import Receipt, Rejected
 from turnfold.settings import Settings
 
@@ -34,8 +38,10 @@ class Retractor:
         channels: Mapping[tuple[str, str], AttachedChannel],
         sender: Sender,
         settings: Settings,
+        wording: Wording,
     ) -> None:
-        self._channels, self._sender, self._settings = channels, sender, settings
+        self._channels, self._sender = channels, sender
+        self._settings, self._wording = settings, wording
         self._tasks: set[asyncio.Task[None]] = set()
 
     def moved(self, commit: Commit) -> None:
@@ -43,21 +49,37 @@ class Retractor:
             if type(event) in _LEAVING:
                 entry = commit.moved.get(stream)
                 if isinstance(entry, Entry):
-                    self._end(entry, event, left_over(entry, event))
+                    said = self._words(commit, entry, event)
+                    self._end(entry, said, left_over(entry, event))
 
-    def _end(
-        self, entry: Entry, event: object, handles: Iterator[tuple[str, ...]]
-    ) -> None:
+    def _end(self, entry: Entry, said: str, handles: Iterator[tuple[str, ...]]) -> None:
         channel = self._channels.get((entry.channel, entry.account))
         if channel is None:
             return
-        notice = self._settings.notices.get(said_of(entry, event), "")
         for handle in handles:
-            text = notice if handle == entry.handle else ""
+            text = said if handle == entry.handle else ""
             work = self._take_back(channel, entry, handle, text)
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _words(self, commit: Commit, entry: Entry, event: object) -> str:
+        """A placeholder can be edited into words, and into nothing else."""
+        cause = said_of(entry, event)
+        if not cause:
+            return ""
+        turn = commit.moved.get(entry.turn or "")
+        notice = Notice(
+            cause=cause,
+            text=DEFAULTS[cause],
+            channel=entry.channel,
+            account=entry.account,
+            conversation=entry.conversation,
+            locale=turn.first.locale if isinstance(turn, Turn) else None,
+        )
+        words = words_for(self._settings.notices, notice)
+        said = self._wording.ask(words, notice) if callable(words) else Text(words)
+        return said.text if isinstance(said, Text) else ""
 
     async def _take_back(
         self,

@@ -397,6 +397,7 @@ def inbound_of(turn: Turn, raw: bytes) -> Inbound:
         thread=turn.thread,
         sender=first.sender,
         sent_at=first.sent_at,
+        locale=first.locale,
         body=Evidence(first.form, raw),
         control=turn.control,
         lane=own_name(turn.lane),

@@ -219,6 +219,7 @@ class Health(PluginStates):
         return {
             "handler": self._handlers.bugs,
             "hooks": self.hooks.bugs,
+            "notices": self._open_driver().wording.bugs,
             **{name: bugs for name, bugs in channels.items() if bugs},
         }
 
@@ -248,6 +249,7 @@ class Health(PluginStates):
             "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
             "growing": growing(driver.book, self._clock.now()),
             "runs": len(runs),
+            "runs_waiting": len(driver.flow.places.waiting),
             "oldest_run_ms": max(runs.values(), default=None),
             "hung_runs": self._handlers.hung,
             "foreign_bugs": self._foreign_bugs(),

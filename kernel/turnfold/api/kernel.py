@@ -130,10 +130,9 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         """A channel under a name and one of its accounts. `on_unknown`: what happens to
         a part of which nobody can tell if it arrived: `hold`, `resend_marked`, `resend`
         or `drop`, or one of them by kind of part. It may be left out where every kind is
-        of class `lookup`, or `keyed` without a window. `rate`: no more messages a
-        second go out than that. `max_entry_age_ms`: as the setting, for this account.
-        Raises ContractError if this is not a channel,
-        InvalidInputError if the place is taken or a policy is missing."""
+        of class `lookup`, or `keyed` without a window. `rate`: the most messages a second.
+        `max_entry_age_ms`: as the setting, for this account. Raises ContractError if this
+        is no channel, InvalidInputError if the place is taken or a policy is missing."""
         self._home.check()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
@@ -548,6 +547,7 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
             runs=handlers.present,
             resumes=handlers.resumes,
             holds_back=driver.draining or driver.taking_over,
+            ask_words=driver.wording.ask,
             flow=driver.flow,
         )
 

@@ -14,6 +14,8 @@ _STILL = "test:contract/test_stalls.py"
 _RATES = "test:contract/test_rates.py"
 _ACTS = "test:contract/test_acts.py"
 _OLD = "test:contract/test_entry_age.py"
+_TURNS = "test:contract/test_behaviour_turns.py"
+_WORDS = "test:contract/test_notice_words.py"
 _MANY = "test:contract/test_acts_on_many.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -112,6 +114,41 @@ WAITING: Final = (
         "entry.reason in _NOTICE",
         "entry.reason in _NOTICE and entry.reason != Reason.TOO_OLD",
         f"{_OLD}::the_reader",
+    ),
+    _broken(
+        "control input waits for a place",
+        "turnfold._decide.turns:_has_place",
+        "flow is None or turn.control",
+        "flow is None",
+        f"{_TURNS}::control_input_needs_no_place",
+    ),
+    _broken(
+        "a run is begun before it has a place",
+        "turnfold._decide.rules:place_is_free",
+        "sum(not turn.control for turn in running) < limit",
+        "True",
+        f"{_TURNS}::control_input_needs_no_place",
+    ),
+    _broken(
+        "nobody who waits for a place is told of one",
+        "turnfold._runtime.driver:Driver._give_places",
+        "places.waiting",
+        "False",
+        f"{_TURNS}::places_are_given",
+    ),
+    _broken(
+        "a notice goes out in the default words where a locale has its own",
+        "turnfold.notices:_of_locale",
+        "name in known",
+        "False",
+        f"{_WORDS}::the_reader_s_locale",
+    ),
+    _broken(
+        "words that break are no bug",
+        "turnfold._runtime.words:Wording.ask",
+        "self.bugs += 1",
+        "pass",
+        f"{_WORDS}::that_break",
     ),
     _broken(
         "a bug in prepare spends the budget of each message",

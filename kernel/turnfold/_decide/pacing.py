@@ -1,0 +1,35 @@
+"""What decisions may ask of the memory of a worker: who goes when (`_runtime/flow.py`)."""
+
+from typing import Protocol
+
+
+class Flow(Protocol):
+    """The order and the pace of the lanes behind a gate whose time is over."""
+
+    @property
+    def knows(self) -> bool:
+        """False: no gate has closed, and nobody need ask."""
+
+    def turn_of(
+        self, lane: str, now: int, asks: str | None = None, order: int = 0
+    ) -> int | None:
+        """None: the lane may attempt now. Else when it should ask again (log ms).
+        `asks`: an entry that is to be looked up, not sent. `order`: of the entry."""
+
+    def moved_to(self, lane: str, target: str) -> None:
+        """A conversation has moved: the next entry for it goes to the new place."""
+
+    def target(self, lane: str) -> str | None:
+        """Where its conversation has moved to, if it has."""
+
+    def wait_for_place(self, lane: str, order: int) -> None:
+        """The lane asks again when a run has ended. `order`: of its turn."""
+
+    def fails(self, lane: str) -> bool:
+        """A lane was refused for a failure that passes: does its account fail?"""
+
+    def breaks(self, lane: str, entry: str) -> bool:
+        """The adapter raised a bug for this entry: does it break for all of them?"""
+
+    def refused(self, lane: str) -> int:
+        """How many probes of its account were refused in a row."""

@@ -1,0 +1,131 @@
+"""Notices of the kernel in the words of the embedder, and in a form the channel takes."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.contract.test_foreign_code import ANSWERS, ERRORS
+
+from turnfold import InvalidInputError, Native, Notice, Settings
+from turnfold.enums import TurnOutcome
+from turnfold.notices import DEFAULTS
+from turnfold.ports.channel import Accepted, Receipt
+from turnfold_model.testing.gateway import Gateway, inbound, spin
+
+FAILED = DEFAULTS["runs_exhausted"]
+
+
+async def _breaks(handle: Any) -> str:
+    raise ValueError(handle.id)
+
+
+async def told(gateway: Gateway, notices: Any, **more: Any) -> list[Any]:
+    """What the reader of a turn that fails is told."""
+    gateway.handler = _breaks
+    gateway.settings = Settings(max_runs=1, notices=notices)
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound(**more))
+    assert await done.settled(2_000) is TurnOutcome.FAILED
+    await spin()
+    return gateway.platform.contents
+
+
+@pytest.mark.case("V07")
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ("de", "Schade."),
+        ("de-AT", "Schade."),
+        ("DE_ch", "Schad."),
+        ("fr", "Sorry."),
+        (None, "Sorry."),
+    ],
+)
+async def test_the_words_are_those_of_the_reader_s_locale(
+    lone: Gateway, locale: str | None, words: str
+) -> None:
+    table = {"de": "Schade.", "de-CH": "Schad.", "": "Sorry."}
+    assert await told(lone, {"runs_exhausted": table}, locale=locale) == [words]
+
+
+async def test_a_locale_that_is_not_in_the_table_gets_the_default_words(
+    lone: Gateway,
+) -> None:
+    assert await told(lone, {"runs_exhausted": {"de": "Schade."}}) == [FAILED]
+
+
+@pytest.mark.case("V07")
+async def test_a_function_gives_the_words_and_knows_who_reads_them(
+    lone: Gateway,
+) -> None:
+    seen: list[Notice] = []
+
+    def words(notice: Notice) -> str:
+        seen.append(notice)
+        return f"{notice.channel}: {notice.text}"
+
+    assert await told(lone, words, locale="fr") == [f"t: {FAILED}"]
+    (notice,) = {(n.cause, n.conversation, n.locale) for n in seen}
+    assert notice == ("runs_exhausted", "42", "fr")
+
+
+class NativeOnly:
+    """A channel that takes no text."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+
+    async def send(self, part: Any, key: str, attempt: Any) -> Accepted:
+        del attempt
+        self.bodies.append(part.payload.body)
+        return Accepted(receipt=Receipt(ids=(key,)))
+
+
+@pytest.mark.case("V07")
+async def test_a_channel_that_takes_no_text_gets_a_notice_that_it_takes() -> None:
+    channel = NativeOnly()
+    gateway = Gateway(channels={("t", "default"): channel})
+    await told(gateway, {"runs_exhausted": lambda n: Native({"say": n.text})})
+    await gateway.end()
+    assert channel.bodies == [{"say": FAILED}]
+
+
+@pytest.mark.parametrize("nothing", [{}, {"runs_exhausted": ""}, lambda _: None])
+async def test_words_may_say_nothing(lone: Gateway, nothing: Any) -> None:
+    assert await told(lone, nothing) == []
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    **{name: act for name, act in ERRORS.items() if name != "KeyboardInterrupt"},
+    **{n: a for n, a in ANSWERS.items() if n not in ("None", "a text")},
+    "a text that cannot be stored": lambda: "\ud800",
+}
+
+
+@pytest.mark.case("U06", "V07")
+@pytest.mark.parametrize("kind", ODD)
+async def test_words_that_break_are_a_bug_and_the_default_words_are_said(
+    lone: Gateway, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    act = ODD[kind]
+    assert await told(lone, lambda _: act()) == [FAILED]
+    (kernel,) = lone.alive
+    assert kernel.health()["foreign_bugs"]["notices"] >= 1
+    told_bugs = [r for r in caplog.records if r.levelno == logging.ERROR and r.exc_info]
+    assert any("runs_exhausted" in r.getMessage() for r in told_bugs)
+
+
+@pytest.mark.case("Z03")
+@pytest.mark.parametrize(
+    "wrong", ["hello", 7, {"no_such": "x"}, {"late": 7}, {"late": {"de": 7}}]
+)
+def test_words_are_checked_when_the_settings_are_made(wrong: Any) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Settings(notices=wrong)
+    assert caught.value.field == "notices"
+
+
+def test_numbers_stand_where_the_words_want_them() -> None:
+    notice = Notice(cause="incomplete", text="x", missing=2, parts=3)
+    assert notice.filled("{missing} von {parts} fehlen") == "2 von 3 fehlen"
