@@ -206,6 +206,13 @@ class Busy(StrEnum):
     DROP = "drop"  # it is kept and known, and never answered
 
 
+class OldTurns(StrEnum):
+    """The fate of a turn that is older than `max_turn_age_ms` before its first run."""
+
+    EXPIRE = "expire"  # it ends, and its sender is told
+    ASK = "ask"  # it is held, and a person lets it run or aborts it
+
+
 class Waits(StrEnum):
     """Where a turn of a lane stands when the lane is stopped."""
 

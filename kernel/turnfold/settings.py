@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from attrs import field, frozen
 
-from turnfold.enums import Kind
+from turnfold.enums import Kind, OldTurns
 from turnfold.errors import InvalidInputError
+from turnfold.messages import check_enum
 from turnfold.notices import DEFAULTS, Notices, check_notices
 
 HOUR = 3_600_000
@@ -51,6 +52,10 @@ def _of_type(*types: type) -> Any:
 def _words(_: object, attribute: object, value: object) -> None:
     del attribute
     check_notices(value)
+
+
+def _old_turns(value: Any) -> OldTurns:
+    return check_enum("old_turns", value, OldTurns)
 
 
 def _positive_or_none(owner: object, attribute: object, value: object) -> None:
@@ -108,6 +113,8 @@ class Settings:
       before that turn waits for a person
     - `max_turn_age_ms` (None): a message that is older is not run any more, and its
       sender is told; None: it is run however old it is
+    - `old_turns` (expire): what becomes of such a message; ask: it is held, and a person
+      lets it run (`unhold`) or aborts it
     - `run_deadline_ms` (1,800,000): of one run; None: a run may take for ever
     - `hook_deadline_ms` (60,000): of one call of a hook; None: no deadline
     - `notices`: words to the reader by cause: text, texts by locale, or a function of
@@ -145,6 +152,7 @@ class Settings:
     max_entry_age_ms: int | None = _some_or_none_of(None)
     max_runs: int = _some(3)  # per turn
     max_turn_age_ms: int | None = _ms_or_none(None)  # before the first run
+    old_turns: OldTurns = field(default=OldTurns.EXPIRE, converter=_old_turns)
     run_deadline_ms: int | None = _ms_or_none(
         HOUR // 2
     )  # None: a run may take for ever

@@ -5,7 +5,8 @@ from typing import Any
 import attrs
 import pytest
 
-from turnfold.enums import TurnOutcome
+from turnfold import InvalidInputError, Settings
+from turnfold.enums import TurnOutcome, TurnPhase
 from turnfold_model.testing.gateway import Gateway, commits, inbound, spin, turn, until
 
 HOUR = 3_600_000
@@ -72,3 +73,42 @@ async def test_without_a_limit_a_handler_knows_the_age(lone: Gateway) -> None:
     assert ages[0] is not None
     assert 2 * HOUR <= ages[0] < 3 * HOUR
     assert turn(kernel, done.turn_id).first.sent_at == sent
+
+
+@pytest.mark.case("T06")
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_person_is_asked_about_a_message_that_is_too_old(
+    lone: Gateway, runs: bool
+) -> None:
+    asked: list[str] = []
+
+    async def answer(handle: Any) -> str:
+        return "good morning"
+
+    lone.handler = answer
+    lone.settings = Settings(max_turn_age_ms=HOUR, old_turns="ask")
+    kernel = await lone.start()
+    kernel.hooks.on_held(lambda turn: asked.append(turn.stream))
+    sent = lone.clock.wall_now() - 2 * HOUR
+    old = await kernel.accept(inbound("1", sent_at=sent))
+    fresh = await kernel.accept(inbound("2"))
+    assert await fresh.settled(2_000) is TurnOutcome.REPLIED  # it waits for nobody
+    held = turn(kernel, old.turn_id)
+    assert (held.phase, held.held, held.reason) == (
+        TurnPhase.ACCEPTED,
+        True,
+        "too_old",
+    )
+    await until(lambda: asked == [old.turn_id])
+    if runs:
+        await kernel.unhold(old.turn_id, by="me")
+        assert await old.settled(2_000) is TurnOutcome.REPLIED
+    else:
+        await kernel.abort(old.turn_id, by="me")
+        assert await old.settled(2_000) is TurnOutcome.ABORTED
+    assert commits(kernel)["turn.held"] == 1
+
+
+def test_a_policy_for_old_turns_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="old_turns"):
+        Settings(old_turns="forget")  # type: ignore[arg-type]  # that is the fault

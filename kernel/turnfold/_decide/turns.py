@@ -25,6 +25,7 @@ from turnfold.enums import (
     AbortReason,
     FailureClass,
     Kind,
+    OldTurns,
     Phase,
     TurnOutcome,
     TurnPhase,
@@ -155,8 +156,7 @@ def start(draft: UnitOfWork, stream: str) -> None:
         return
     fence = draft.fence()
     if _too_old(draft, turn):
-        fail(draft, stream, TurnOutcome.EXPIRED, "too_old", "too_old")
-        _wake_lanes(draft, stream)
+        _end_old(draft, stream)
         return
     if turn.run:
         _drop_unsent(draft, turn)
@@ -168,11 +168,19 @@ def start(draft: UnitOfWork, stream: str) -> None:
     )
 
 
+def _end_old(draft: UnitOfWork, stream: str) -> None:
+    if draft.settings.old_turns is OldTurns.ASK:
+        draft.emit(stream, t.Held(reason="too_old"))
+    else:
+        fail(draft, stream, TurnOutcome.EXPIRED, "too_old", "too_old")
+        _wake_lanes(draft, stream)
+
+
 def _too_old(draft: UnitOfWork, turn: Turn) -> bool:
     """Yesterday's question is not answered as if it were fresh. Who had it run on
-    purpose knows its age."""
+    purpose, or let it go on, knows its age."""
     limit = draft.settings.max_turn_age_ms
-    if limit is None or turn.run or turn.resubmitted:
+    if limit is None or turn.run or turn.resubmitted or turn.passed:
         return False
     age = rules.age_of(turn, draft.now, draft.wall, draft.sure_from)
     return age is not None and age > limit

@@ -96,7 +96,7 @@ class Hooks:
         self._line_up(self.stalled, entry, None)
 
     def on_held(self, hook: HeldHook) -> HeldHook:
-        """A turn waits for a person: nobody knows if it was answered."""
+        """A turn waits for a person: nobody knows if it was answered, or it is too old."""
         self.held.append(hook)
         return hook
 

@@ -16,6 +16,7 @@ _ACTS = "test:contract/test_acts.py"
 _OLD = "test:contract/test_entry_age.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _WORDS = "test:contract/test_notice_words.py"
+_AGE = "test:contract/test_age.py"
 _MANY = "test:contract/test_acts_on_many.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -149,6 +150,20 @@ WAITING: Final = (
         "self.bugs += 1",
         "pass",
         f"{_WORDS}::that_break",
+    ),
+    _broken(
+        "an old turn ends where a person should be asked",
+        "turnfold._decide.turns:_end_old",
+        "draft.settings.old_turns is OldTurns.ASK",
+        "False",
+        f"{_AGE}::a_person_is_asked",
+    ),
+    _broken(
+        "an old turn is held again after a person let it go on",
+        "turnfold._decide.turns:_too_old",
+        "limit is None or turn.run or turn.resubmitted or turn.passed",
+        "limit is None or turn.run or turn.resubmitted",
+        f"{_AGE}::a_person_is_asked",
     ),
     _broken(
         "a bug in prepare spends the budget of each message",

@@ -122,7 +122,7 @@ def _steps(
         log = log._replace(abort=True)
         yield Step("abort_requested", log)
     if name == "held" and event["data"]["reason"] != "quarantined":
-        why = "held after a restore"
+        why = "held, and not for deaths"
         raise OutsideError(why)
     if name not in ACTIONS:
         raise OutsideError(name)
