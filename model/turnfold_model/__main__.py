@@ -4,7 +4,8 @@ A command is a module with `HELP`, `configure(parser)` and `run(options, say)`, 
 returns the object that `--json` prints and whether all is well. Add a row to COMMANDS;
 modules are imported when they are asked for, since some need packages of an extra.
 Progress goes to standard error, the result to standard output. Exit code: 0 all is
-well, 1 something broke, 2 wrong usage or a missing extra.
+well, 1 something broke, 2 wrong usage or a missing extra, 3 nothing was found, but not
+everything was searched.
 """
 
 import argparse
@@ -53,22 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnavailableError as exc:
         _say(f"{name}: {exc}")
         return 2
-    _say(f"{name}: {_verdict(result, well=well)} in {time.monotonic() - began:.1f} s")
+    text, code = _verdict(result, well=well)
+    _say(f"{name}: {text} in {time.monotonic() - began:.1f} s")
     _print(result, as_json=options.json)
-    return 0 if well else 1
+    return code
 
 
-def _verdict(result: dict[str, Any], *, well: bool) -> str:
-    """A search that ran out of time is not called well."""
+def _verdict(result: dict[str, Any], *, well: bool) -> tuple[str, int]:
+    """In words, and as an exit code. A search that ran out of time is not called well."""
     complete = result.get("complete")
     total = result.get("scenarios", result.get("configurations"))
     if not well:
-        return "BROKEN"
+        return "BROKEN", 1
     if complete is False:
-        return "nothing found, cut short"
+        return "nothing found, cut short", 3
     if complete is None or complete is True or complete == total:
-        return "well"
-    return f"nothing found, {complete} of {total} searched to their end"
+        return "well", 0
+    return f"nothing found, {complete} of {total} searched to their end", 3
 
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:

@@ -81,6 +81,7 @@ async def test_a_dead_letter_whose_doubt_is_over_still_needs_the_word(
         await kernel.redrive(done.entry_id, by="op")
 
 
+@pytest.mark.case("X11")
 @pytest.mark.parametrize(
     ("verdict", "phase", "calls"),
     [
@@ -101,6 +102,8 @@ async def test_a_person_ends_a_doubt_even_when_the_budget_is_spent(
     await gateway.advance(1_000)
     await kernel.resolve(done.entry_id, verdict, by="op", why="asked them")
     await spin()
+    told = [event.text for event in (await kernel.inspect.show(done.entry_id)).happened]
+    assert any("by op" in text and "asked them" in text for text in told), told
     assert entry(kernel, done.entry_id).phase is phase
     assert len(gateway.platform.calls) == calls
 

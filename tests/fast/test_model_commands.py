@@ -25,10 +25,37 @@ def test_explore_prints_one_object_and_its_progress_elsewhere(capsys):
     assert "without-clock" in err
 
 
+@pytest.mark.case("X18")
 def test_explore_without_time_is_honest(capsys):
-    assert main(["explore", "--only", "alone", "--json", "--seconds", "0"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert main(["explore", "--only", "alone", "--json", "--seconds", "0"]) == 3
+    out, err = capsys.readouterr()
+    report = json.loads(out)
     assert report["complete"] < report["configurations"]
+    assert "nothing found, 0 of" in err
+
+
+@pytest.mark.case("X18")
+def test_a_search_without_time_is_neither_well_nor_broken(capsys):
+    words = ["powerloss", "--lives", "1", "--jobs", "1"]
+    assert main([*words, "--seconds", "0", "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["complete"] is False
+    assert "nothing found, cut short" in err
+
+
+@pytest.mark.case("X18")
+def test_an_extra_that_is_missing_is_named(capsys, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name="hypothesis")
+
+    monkeypatch.setattr("turnfold_model.__main__.import_module", missing)
+    assert main(["mutants"]) == 2
+    assert "needs hypothesis: pip install" in capsys.readouterr().err
+
+
+def test_mutants_of_no_name_are_wrong_usage(capsys):
+    assert main(["mutants", "--only", "of no name at all"]) == 2
+    assert "no mutant has the words" in capsys.readouterr().err
 
 
 def test_explore_tells_the_way_to_a_violation(capsys):

@@ -308,11 +308,11 @@ def _needed(facts: Mapping[str, Any], now: int) -> Iterable[tuple[str, str]]:
     elif late:
         yield "commands wait in the inbox for a minute and more", "turnfold inbox"
     if facts["parked"]:
-        yield f"{facts['parked']} parked", "turnfold list --parked"
+        yield f"{facts['parked']:,} parked", "turnfold list --parked"
     if facts["unseen"]:
-        yield f"{facts['unseen']} dead, not yet seen", "turnfold list --dead --unseen"
+        yield f"{facts['unseen']:,} dead, not yet seen", "turnfold list --dead --unseen"
     if facts["held"]:
-        yield f"{facts['held']} turns held", "turnfold turns --held"
+        yield f"{facts['held']:,} turns held", "turnfold turns --held"
     for gate in facts["gates"]:
         if gate.person:
             yield f"{gate.place} is closed ({gate.reason})", gate.next

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from turnfold_model.command_kit import isolate, processors
+from turnfold_model.command_kit import UnavailableError, isolate, processors
 from turnfold_model.mutants.checkers import NoCheckerError, check, price
 from turnfold_model.mutants.code import Mutant, StaleMutantError, applied
 from turnfold_model.mutants.matrix import Found, checkers, survey, table
@@ -93,8 +93,7 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     if options.full:
         say("\n".join(table((row.mutant, row.found) for row in rows)))
     report = _report(rows, alarms, late)
-    well = report["killed"] == report["total"] and not (alarms or late)
-    return report, bool(well and report["total"])
+    return report, not (alarms or report["survivors"] or report["stale"])
 
 
 def _tasks(
@@ -104,6 +103,8 @@ def _tasks(
     whole table the mutants first, since each is a row that somebody waits for.
     `passed`: checkers of this kind had nothing to say of the healthy product."""
     chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
+    if not chosen:
+        raise UnavailableError(f"no mutant has the words {word!r}")
     cheap = {i: sorted(m.killers, key=price) for i, m in chosen}
     asked = {i: tuple(checkers(m) if full else cheap[i]) for i, m in chosen}
     healthy = {
@@ -177,6 +178,7 @@ def _report(rows: list[_Done], alarms: list[str], late: int) -> dict[str, Any]:
         ],
         "stale": [f"{row.mutant.name}: {row.stale}" for row in rows if row.stale],
         "late": late,
+        "complete": not late,
         "false_alarms": alarms,
         "areas": _counted(row.mutant.area for row in rows),
         "killed_by": _counted(killers),
