@@ -1,5 +1,6 @@
 """Replies in several parts: frozen once, resumed at the first unsent one."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,19 @@ from turnfold import (
     Text,
     TurnHandle,
 )
+from turnfold._decide import outcomes
 from turnfold._log.bodies import place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES
 from turnfold._state.entry import Entry
 from turnfold.enums import Decoration, Kind, PartEnd, Phase, Reason, TurnOutcome
 from turnfold.errors import ContractError, InvalidInputError
+from turnfold.inspect import EntryView
 from turnfold.notices import DEFAULTS
-from turnfold.ports.channel import Attempt, Part, PlannedPart
+from turnfold.ports.channel import Attempt, Part, PlannedPart, Rejected
 from turnfold_model.testing.gateway import (
     Gateway,
+    driver_of,
     entry,
     inbound,
     peek,
@@ -327,8 +331,9 @@ async def test_a_plan_that_is_none_is_refused_at_the_call(
     assert kernel.health()["open_entries"] == 0
 
 
+@pytest.mark.case("U12")
 async def test_an_adapter_plan_that_breaks_later_refuses_its_entry_alone(
-    lone: Gateway,
+    lone: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await lone.start(work=False)
     client._desks.clear()
@@ -344,8 +349,29 @@ async def test_an_adapter_plan_that_breaks_later_refuses_its_entry_alone(
     lone.channels = {("t", "default"): channel}
     kernel = await lone.start()
     await kernel.settled(good.entry_id, 1000)
-    assert entry(kernel, bad.entry_id).reason == "refused"
+    ended = entry(kernel, bad.entry_id)
+    assert (ended.reason, ended.failure) == ("refused", FailureClass.INVALID_PAYLOAD)
     assert lone.platform.contents == ["good"]
+    health = kernel.health()
+    assert (health["dead_letters"], health["foreign_bugs"]["t/default"]) == (1, 1)
+    assert any(record.exc_info for record in caplog.records)
+    shown = await kernel.inspect.show(bad.entry_id)
+    assert isinstance(shown, EntryView)
+    assert "RuntimeError: plan" in str(shown)
+
+
+async def test_an_entry_whose_channel_is_detached_before_its_plan_waits(
+    lone: Gateway,
+) -> None:
+    client = await lone.start(work=False)
+    client._desks.clear()
+    made = await client.enqueue(route(), "x")
+    lone.channels = {("other", "default"): PlatformChannel(lone.platform)}
+    kernel = await lone.start()
+    gone = Rejected(failure=FailureClass.NOT_CONNECTED)
+    decision = partial(outcomes.refuse_plan, stream=made.entry_id, outcome=gone)
+    await driver_of(kernel).submit(decision)
+    assert entry(kernel, made.entry_id).phase is Phase.QUEUED
 
 
 @pytest.mark.parametrize(

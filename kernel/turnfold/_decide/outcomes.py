@@ -461,8 +461,11 @@ def abort_now(draft: UnitOfWork, stream: str) -> None:
 
 
 def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
-    """The payload cannot be planned: its body is gone, or the adapter's plan broke."""
+    """The payload cannot be planned: its body is gone, or the adapter's plan broke. Where
+    the channel was detached meanwhile, nobody was asked, and the entry waits for it."""
     entry = draft.entry(stream)
+    if not RULES[outcome.failure].counts:
+        return
     waits = (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT)
     if entry.phase in waits and not entry.planned:
         fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)

@@ -17,6 +17,7 @@ _OLD = "test:contract/test_entry_age.py"
 _TURNS = "test:contract/test_behaviour_turns.py"
 _WORDS = "test:contract/test_notice_words.py"
 _AGE = "test:contract/test_age.py"
+_PARTS = "test:contract/test_behaviour_parts.py"
 _MANY = "test:contract/test_acts_on_many.py"
 _OPERATOR = "turnfold._decide.operator"
 _GATES = "turnfold._decide.gates"
@@ -164,6 +165,13 @@ WAITING: Final = (
         "limit is None or turn.run or turn.resubmitted or turn.passed",
         "limit is None or turn.run or turn.resubmitted",
         f"{_AGE}::a_person_is_asked",
+    ),
+    _broken(
+        "a channel that is detached before a plan ends the entry",
+        "turnfold._decide.outcomes:refuse_plan",
+        "not RULES[outcome.failure].counts",
+        "False",
+        f"{_PARTS}::is_detached_before",
     ),
     _broken(
         "a bug in prepare spends the budget of each message",
