@@ -638,7 +638,7 @@ async def long_and_short(handle: TurnHandle) -> None:
     await handle.reply(*words)
 
 
-@pytest.mark.case("V03")
+@pytest.mark.case("V03", "B19")
 async def test_a_hold_reaches_the_reader_before_the_lane_passes_it(
     gateway: Gateway,
 ) -> None:

@@ -514,7 +514,7 @@ async def _behind(line: Line, wild: Gateway, lanes: int) -> Kernel:
     return kernel
 
 
-@pytest.mark.case("S02", "S15")
+@pytest.mark.case("S02", "S15", "D14")
 async def test_a_gate_that_opens_lets_lanes_through_at_a_growing_pace(
     wild: Gateway,
 ) -> None:
