@@ -14,6 +14,13 @@ LIVE_GUARDS: Final = dict.fromkeys(
     True,
 )
 TURN_GUARDS: Final = dict.fromkeys(("Holds", "AloneOnly", "Unanswered"), True)
+BUSY_GUARDS: Final = dict.fromkeys(
+    (
+        *("JoinsWhole", "KeyGoesAlong", "StopsAll", "Heeds", "AnswersOnce"),
+        *("Leaves", "Memo"),
+    ),
+    True,
+)
 _INVARIANTS: Final = {
     "Entry": (
         "TypeOK",
@@ -49,12 +56,14 @@ _INVARIANTS: Final = {
         "Innocent",
     ),
     "Lane": ("TypeOK", "InOrder", "OneAtATime", "Numbered"),
+    "Busy": ("TypeOK", "Heard", "Once", "OneAnswer", "SaidOnce", "Newest"),
 }
 _PROPERTIES: Final = {
     "Entry": ("NumbersGrow", "AfterAbort", "Settled"),
     "Live": ("AnswerStays", "AfterAbort", "Settled"),
     "Turn": ("DoubtKept", "AnsweredOnce", "RunsGrow", "Ended"),
     "Lane": ("HeldBack", "Settled"),
+    "Busy": ("StaysOver", "OpenWaits", "Ended"),
 }
 
 
@@ -99,6 +108,11 @@ def _lane(entries: int, lanes: int, faults: int, *, ordered: bool = True) -> Tas
     )
 
 
+def _busy(messages: int, faults: int, **changes: bool) -> Task:
+    values: dict[str, Any] = {**BUSY_GUARDS, **changes}
+    return _task("Busy", Messages=messages, Faults=faults, **values)
+
+
 # Small ones first; each ends in seconds.
 SOUND: Final = [
     *(_entry(cls, 2, 2) for cls in ("keyed", "lookup", "blind")),
@@ -107,8 +121,9 @@ SOUND: Final = [
     _turn(2, 2, Locked=False),
     _lane(3, 1, 2),
     _lane(3, 2, 2),
+    _busy(3, 1),
 ]
-LARGE: Final = [
+_LARGE: Final = [
     *(_entry(cls, 3, 4) for cls in ("keyed", "lookup", "blind")),
     *(_live(3, grows=grows, budget=3) for grows in (False, True)),
     _turn(3, 4),
@@ -116,6 +131,7 @@ LARGE: Final = [
     _turn(3, 3, Doubtful=False),
     _lane(3, 2, 3),
 ]
+LARGE: Final = [replace(task, large=True) for task in _LARGE]
 # An assumption or a guard is taken away: TLC must find a violation.
 BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
@@ -129,6 +145,7 @@ BROKEN: Final = [
     ),
     *(_turn(1, 4, **{name: False}) for name in TURN_GUARDS),
     _lane(2, 1, 1, ordered=False),
+    *(_busy(2, 1, **{name: False}) for name in BUSY_GUARDS),
 ]
 # Without fairness nothing need ever happen, and TLC must say so.
 UNFAIR: Final = [
@@ -138,5 +155,6 @@ UNFAIR: Final = [
         _live(1, grows=True),
         _turn(1, 1),
         _lane(1, 1, 1),
+        _busy(1, 1),
     )
 ]

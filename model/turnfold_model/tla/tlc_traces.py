@@ -33,6 +33,13 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     "Live": trace_live.SILENT.union(*trace_live.ACTIONS.values()),
     "Turn": trace_turn.SILENT.union(trace_turn.UNSEEN, *trace_turn.ACTIONS.values()),
     "Lane": trace_lane.SILENT.union(*trace_lane.ACTIONS.values()),
+    "Busy": frozenset(  # of several streams: no trace of one log follows it
+        {
+            *("Queued", "Joined", "Superseded", "Dropped", "PauseEnds", "Started"),
+            *("Said", "Answered", "Stale", "Orphaned", "Crash", "LeftOpen"),
+            *("AnsweredLater", "TimeIsUp", "LaneAborted"),
+        }
+    ),
 }
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Entry": {"HonoursKey": True, "Settles": True, "Skew": True},
@@ -67,7 +74,7 @@ def told(traces: Traces) -> dict[str, Any]:
     wrong_ones = (without_a_required_step(trace) for trace in right)
     wrong = dict.fromkeys(few[len(few) // 2] for few in wrong_ones if few)
     done, still = check(right), check(wrong)
-    actions = {f"{module}.{a}" for module, names in ACTIONS.items() for a in names}
+    actions = {f"{module}.{a}" for module in _KINDS for a in ACTIONS[module]}
     unseen = actions - done.covered
     return {
         "logs": traces.logs,
