@@ -110,6 +110,7 @@ def test_an_event_without_its_dedupe_key_is_found(path: Path) -> None:  # noqa: 
 
 
 @pytest.mark.case("X07")
+@pytest.mark.case("Y16")
 def test_an_answer_of_which_nobody_heard_again_is_not_settled(
     path: Path,  # noqa: F811
 ) -> None:

@@ -199,6 +199,7 @@ class Blind(Good):
     classes = ()
 
 
+@pytest.mark.case("Y17")
 @pytest.mark.parametrize("channel", [Good, LooksUp, Blind])
 def test_a_good_channel_passes_every_check(channel: type[Good]) -> None:
     results = check_channel(partial(platform_of, channel))

@@ -130,6 +130,7 @@ async def test_an_edit_that_is_limited_waits_behind_its_gate(gateway: Gateway):
     assert len(gateway.platform.messages) == 1
 
 
+@pytest.mark.case("K03")
 async def test_a_placeholder_that_is_gone_is_made_anew(gateway: Gateway):
     editing(gateway)
     kernel, stream = await sent(gateway, accept(), reject(FailureClass.HANDLE_GONE))
@@ -151,6 +152,7 @@ async def test_a_kill_at_any_call_shows_the_answer_once(gateway: Gateway, acts):
     assert len(gateway.platform.strays) <= 1
 
 
+@pytest.mark.case("K03")
 async def test_what_fails_takes_its_placeholder_back(gateway: Gateway):
     editing(gateway)
     barred = reject(FailureClass.INVALID_PAYLOAD)

@@ -63,6 +63,7 @@ async def answer(turn):
     await turn.reply("one", "two")
 
 
+@pytest.mark.case("Y15")
 async def test_a_message_is_one_trace_and_every_end_is_counted(lone: Gateway) -> None:
     lone.handler = answer
     keyed = PlatformChannel(lone.platform, DeliveryClass.KEYED)

@@ -91,6 +91,7 @@ def test_the_library_reads_the_example_and_writes_it_again() -> None:
     assert [record.before for record in records] == [0, 0, 1, 2]
 
 
+@pytest.mark.case("Y16")
 def test_the_example_passes_the_audit() -> None:
     report = audit_log(export.read(line.encode() for line in LINES))
     assert report.passed
