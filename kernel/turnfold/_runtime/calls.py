@@ -74,10 +74,18 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
     return CallResult(value)
 
 
-async def apart(function: Callable[..., T], *arguments: Any) -> T:
+def _nobody(_: asyncio.Future[Any]) -> None:
+    """Nobody asks if the thread lives."""
+
+
+async def apart(
+    function: Callable[..., T],
+    *arguments: Any,
+    tell_of: Callable[[asyncio.Future[T]], None] = _nobody,
+) -> T:
     """Call what may take long, or never end, in a thread of its own, which keeps no
-    process from ending. `function` must not raise. A thread cannot be cancelled: a caller
-    that is goes on waiting for its end, unless it is cancelled once more."""
+    process from ending. `function` must not raise. A thread cannot be cancelled: it lives
+    until the future that `tell_of` gets is done."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -91,11 +99,8 @@ async def apart(function: Callable[..., T], *arguments: Any) -> T:
             loop.call_soon_threadsafe(tell, value)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        await done
-        raise
+    tell_of(done)
+    return await asyncio.shield(done)
 
 
 class UnawaitedCoroutineError(Exception):

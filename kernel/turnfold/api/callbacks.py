@@ -11,7 +11,6 @@ from turnfold._decide.accepting import joined_inbound
 from turnfold._decide.turns import STORE_FAILS
 from turnfold._log.bodies import read_body
 from turnfold._runtime.calls import (
-    Call,
     CallResult,
     Calls,
     answered,
@@ -48,6 +47,9 @@ _STORE_FAILS = (BusyError, DiskError, FateUnknownError, NotOpenError, OwnedError
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
 
+_Keep = Callable[[asyncio.Future[Any]], None]  # gets the thread of a plain handler
+
+
 class Handlers:
     """The one handler of a kernel and the runs of it that are under way."""
 
@@ -58,6 +60,7 @@ class Handlers:
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._began: dict[str, float] = {}  # turn -> when its run began, loop time
         self._unwanted: set[str] = set()
+        self._threads: dict[str, asyncio.Future[Any]] = {}  # done when they have ended
         self.hung = 0  # runs that did not end when they were cancelled
         self.bugs = 0
 
@@ -97,25 +100,28 @@ class Handlers:
         self, handler: Handler, stream: str, handle: TurnHandle
     ) -> CallResult | None:
         span = self._kernel.settings.run_deadline_ms
-        work = partial(_answer, handler)
+        work = partial(_answer, handler, partial(self._threads.__setitem__, stream))
         call = self._calls.begin(contained, work, handle, deadline_ms=span)
         self._running[stream] = call.task
         self._began[stream] = asyncio.get_running_loop().time()
         try:
             end = await self._calls.wait_for(call)
-            if end is None and stream not in self._unwanted and not _is_async(handler):
-                return await self._thread_end(stream, call)
+            if stream not in self._unwanted:
+                await self._thread_end(stream)
             return end
         finally:
             self._running.pop(stream, None)
+            self._threads.pop(stream, None)
             self._began.pop(stream, None)
 
-    async def _thread_end(self, stream: str, call: Call) -> CallResult | None:
+    async def _thread_end(self, stream: str) -> None:
         """Nobody can end a thread. While it lives its turn is not run again: two runs of
         one turn would do everything twice."""
-        _LOG.warning("turn %s: its handler hangs in a thread; it is waited for", stream)
-        self.hung += 1
-        return call.in_time(await call.last())
+        thread = self._threads.get(stream)
+        if thread is not None and not thread.done():
+            _LOG.warning("turn %s: its handler hangs in a thread, awaited", stream)
+            self.hung += 1
+            await asyncio.shield(thread)
 
     async def _end(self, stream: str, run: int, end: CallResult | None) -> RunEnd:
         if stream in self._unwanted:
@@ -207,12 +213,12 @@ def _is_async(handler: object) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 
-async def _given(handler: Handler, handle: TurnHandle) -> Any:
+async def _given(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
     """What a handler returns. A plain function runs in a thread, where it may block; a
     coroutine that it returns is awaited on the loop."""
     if _is_async(handler):
         return await handler(handle)
-    end = await apart(answered, _plainly, handler, handle)
+    end = await apart(answered, _plainly, handler, handle, tell_of=keep)
     if end.error is not None:
         raise end.error
     (given,) = end.value
@@ -235,10 +241,10 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
 
 
-async def _answer(handler: Handler, handle: TurnHandle) -> Any:
+async def _answer(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
     """Call a handler. A text or payload that it returns is its reply."""
     CURRENT.set(handle)  # of this task alone, and of tasks that it begins
-    given = await _given(handler, handle)
+    given = await _given(handler, keep, handle)
     await handle.check_awaited()
     if isinstance(given, str | Payload):
         return await handle.reply(given)

@@ -35,7 +35,7 @@ WAITING: Final = (
     _broken(
         "a turn is run again while the thread of its run lives",
         "turnfold.api.callbacks:Handlers._call",
-        "end is None and stream not in self._unwanted and (not _is_async(handler))",
+        "stream not in self._unwanted",
         "False",
         f"{_PLAIN}::not_run_again_while",
     ),
