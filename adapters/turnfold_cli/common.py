@@ -23,7 +23,6 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.inspect import Inspect, Row
-from turnfold.inspect.archive import is_archive
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
@@ -179,7 +178,7 @@ async def opened(address: str) -> AsyncIterator[Store]:
 
 def _store_at(address: str) -> Store:
     """A plain path is a SQLite store: no entry points are looked through for it."""
-    if is_archive(address):
+    if address.endswith(".gz"):
         from turnfold_adapters.stores.archive import ArchiveStore  # noqa: PLC0415  rare
 
         return ArchiveStore(address)

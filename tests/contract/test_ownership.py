@@ -87,6 +87,7 @@ async def test_while_another_process_owns_the_store_it_cannot_be_taken(
         assert await store.ownership().take() is not None
 
 
+@pytest.mark.case("P03")
 async def test_a_stopped_owner_is_not_replaced(store: SqliteStore) -> None:
     with Worker(store.path) as worker:
         worker.kill(signal.SIGSTOP)

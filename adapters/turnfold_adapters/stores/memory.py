@@ -197,7 +197,7 @@ class MemoryStore:
         fits = (
             row
             for row in rows
-            if row[0] > after and part in ("", *row[0].split("/")[1:])
+            if row[0] > after and part in ("", *_behind_the_place(row[0]))
         )
         return tuple(islice(fits, limit))
 
@@ -296,6 +296,10 @@ class MemoryMaintenance:
         raise InvalidInputError(
             field="target", problem=f"a store in memory is not copied to {target}"
         )
+
+
+def _behind_the_place(key: str) -> Sequence[str]:
+    return key.split("/")[3:4] if key.startswith("in:") else ()
 
 
 def _pruned(disk: MemoryDisk) -> Sequence[Count]:

@@ -378,8 +378,9 @@ class Store(Protocol):
     async def keys(
         self, after: str = "", limit: int = 1000, part: str = ""
     ) -> Sequence[tuple[str, str]]:
-        """All dedupe keys with their streams, by key, a page at a time. `part`: only keys
-        with this part: after a slash, and before one or the end."""
+        """All dedupe keys with their streams, by key, a page at a time. `part`: only those of
+        inbound messages whose fourth part is this: the id of the message, or the key
+        that its channel gave it."""
 
     # --- its means -------------------------------------------------------------------
 

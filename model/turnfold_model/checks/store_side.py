@@ -285,10 +285,20 @@ async def keys_are_read_in_pages(place: Place) -> None:
         found += page
         after = page[-1][0]
     same(found, sorted(keys), "all keys, by key")
-    odd = [(name, "turn:a") for name in ("in:a/7", "in:a/b/7/m", "in:b/7/m", "z7/77")]
+    await _keys_of_a_message(store)
+
+
+async def _keys_of_a_message(store: Store) -> None:
+    names = ("in:a/b//7", "in:a/b/7/m", "in:a/b/c/7/m", "in:a/b/c/7/o", "in:a/b/c/77/m")
+    more = ("in:a/b0/c/7/m", "in:a/d/c/7/m", "in:b/7/c/m/7", "out:a/b/c/7")
+    odd = [(name, "turn:a") for name in (*names, *more)]
     await write(store, records=[record(2, "turn:a", 2)], keys=odd)
-    same(list(await store.keys(part="7")), odd[:3], "keys with the part 7")
-    same(list(await store.keys("in:a/x", part="7")), odd[2:3], "the same, a page on")
+    wanted = [odd[n] for n in (0, 2, 3, 5, 6)]
+    same(list(await store.keys(part="7")), wanted, "keys of the message 7")
+    same(list(await store.keys(part="7", limit=2)), wanted[:2], "the same, a page")
+    found = await store.keys("in:a/b/c/7/m", part="7")
+    same(list(found), wanted[2:], "the same, a page on")
+    same(list(await store.keys(part="m")), [odd[1], odd[7]], "keys of the message m")
 
 
 # --- bodies ----------------------------------------------------------------------

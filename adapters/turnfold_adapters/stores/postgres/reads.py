@@ -250,7 +250,7 @@ async def keys(
     connection: _Connection, after: str, limit: int, part: str
 ) -> Sequence[tuple[str, str]]:
     sql = f"""{_KEYS} AND d.key > $1
-        AND ($3 = '' OR strpos(d.key || '/', '/' || $3 || '/') > 0)
+        AND ($3 = '' OR d.key LIKE 'in:%' AND split_part(d.key, '/', 4) = $3)
         ORDER BY d.key LIMIT $2"""
     rows = await connection.fetch(sql, kept(after), limit, kept(part))
     return [(shown(key), shown(stream)) for key, stream in rows]

@@ -31,7 +31,7 @@ from turnfold.ports.store import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import unpacked
-from turnfold_adapters.stores.sqlite import pruning
+from turnfold_adapters.stores.sqlite import keys, pruning
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
 from turnfold_adapters.stores.sqlite.files import BodyFolder
 from turnfold_adapters.stores.sqlite.known import Known, head_of
@@ -90,7 +90,7 @@ _KEY = """
 _KEYS = """
     SELECT d.key, coalesce(s.name, '?')
     FROM dedupe AS d LEFT JOIN stream AS s ON s.id = d.stream
-    WHERE d.key > ?1 AND (?3 = '' OR instr(d.key || '/', ?4) > 0)
+    WHERE d.key > ?1
     ORDER BY d.key LIMIT ?2
 """
 _BODY = """
@@ -255,7 +255,9 @@ class Reads:
 
     @typed
     def keys(self, after: str, limit: int, part: str) -> Sequence[tuple[str, str]]:
-        return self.rows(_KEYS, after, limit, part, f"/{part}/")
+        if part:
+            return keys.of_message(self.conn, after, limit, part)
+        return self.rows(_KEYS, after, limit)
 
     @typed
     def contains_head(self, head: Head) -> bool:
