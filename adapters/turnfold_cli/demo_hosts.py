@@ -5,13 +5,15 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from attrs import define, field, frozen
 
+from turnfold_cli.demo_faults import FAULTS
 from turnfold_cli.demo_gateway import LOST
 from turnfold_cli.demo_plan import Again, Class, Message, Plan
 from turnfold_cli.demo_processes import DemoError, Gateway, platform
@@ -20,7 +22,7 @@ from turnfold_cli.demo_server import Wire, address, server
 
 LEASE_MS = 1_000
 _PAUSE_S = (0.2, 2.5)  # shorter and longer than the lease
-_WITHIN_S = 30.0
+_WITHIN_S = 90.0
 _POLL_S = 0.02
 
 
@@ -32,11 +34,13 @@ class Trouble:
     kills: int
     pauses: int
     cuts: int
+    faults: Sequence[str] = ()  # of all hosts, or of the server: names of FAULTS
 
     def moments(self, rng: random.Random) -> list[str]:
         """In what order."""
         each = {"kill": self.kills, "pause": self.pauses, "cut": self.cuts}
         moments = [name for name, count in each.items() for _ in range(count)]
+        moments += self.faults
         rng.shuffle(moments)
         return moments
 
@@ -49,6 +53,8 @@ class Hosts:
     wires: Sequence[Wire]
     evidence: Evidence
     rng: random.Random
+    server: Any
+    _forgives: bool = False
     _keepers: list[asyncio.Task[None]] = field(factory=list)
     _ending: bool = False
 
@@ -63,7 +69,9 @@ class Hosts:
             status = await gateway.ended()
             if self._ending:
                 return
-            if status not in (-signal.SIGKILL, LOST):
+            if self._forgives:
+                await asyncio.sleep(0.2)
+            elif status not in (-signal.SIGKILL, LOST):
                 raise DemoError(f"a gateway ended with {status}; see its log")
             await gateway.start()
 
@@ -75,14 +83,36 @@ class Hosts:
                 await asyncio.sleep(_POLL_S)
         return self.rng.choice(open_).url
 
+    @contextmanager
+    def forgiving(self) -> Iterator[None]:
+        """A gateway may end by itself, since its server is down or it was told to."""
+        self._forgives = True
+        try:
+            yield
+        finally:
+            self._forgives = False
+
+    async def all_listen(self, starts: Sequence[int] = ()) -> None:
+        """Wait for all of them, each in a life after the one with that number."""
+        async with asyncio.timeout(_WITHIN_S):
+            for number, gateway in enumerate(self.gateways):
+                before = starts[number] if starts else 0
+                while gateway.starts <= before or not gateway.listens:
+                    self._check()
+                    await asyncio.sleep(_POLL_S)
+
     def _check(self) -> None:
         for keeper in self._keepers:
             if keeper.done():
                 keeper.result()
 
     async def suffer(self, what: str) -> None:
-        """One trouble for one host, mostly for the worker."""
+        """One trouble for one host, mostly for the worker; or a fault of all."""
         self._check()
+        if what in FAULTS:
+            self.evidence.faults.append(what)
+            await FAULTS[what](self, self.rng)
+            return
         number = self._victim()
         gateway = self.gateways[number]
         await asyncio.sleep(self.rng.uniform(0, 0.1))
@@ -140,14 +170,16 @@ async def played(
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     began = time.monotonic()
     among = max(plan.parts * 2 // 3, plan.cuts)
+    lease = LEASE_MS * (3 if trouble.faults else 1)
     async with AsyncExitStack() as stack:
-        sockets = await stack.enter_async_context(server(folder / "pg"))
-        evidence = Evidence(folder, address(sockets, LEASE_MS), hosts=trouble.hosts)
+        sockets = folder / "pg"
+        running = await stack.enter_async_context(server(sockets))
+        evidence = Evidence(folder, address(sockets, lease), hosts=trouble.hosts)
         url = await stack.enter_async_context(
             platform(mode, seed, plan.cuts, among, folder)
         )
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0))
-        async with _hosts(trouble.hosts, url, mode, evidence, sockets, rng) as hosts:
+        async with _hosts(url, mode, evidence, running, rng, lease) as hosts:
             poster = Poster(client, hosts, evidence, progress, rng)
             await _play(plan, trouble, hosts, poster)
             evidence.settled = await settle(evidence.address, progress)
@@ -161,22 +193,23 @@ async def played(
 
 @asynccontextmanager
 async def _hosts(
-    count: int,
     platform_url: str,
     mode: Class,
     evidence: Evidence,
-    sockets: Path,
+    running: Any,
     rng: random.Random,
+    lease: int,
 ) -> AsyncIterator[Hosts]:
+    sockets = evidence.folder / "pg"
     async with AsyncExitStack() as stack:
         log = stack.enter_context((evidence.folder / LOG).open("ab"))
         wires = [
             await stack.enter_async_context(Wire(evidence.folder / f"h{n}", sockets))
-            for n in range(count)
+            for n in range(evidence.hosts)
         ]
-        stores = [address(wire.folder, LEASE_MS) for wire in wires]
+        stores = [address(wire.folder, lease) for wire in wires]
         gateways = [Gateway(store, platform_url, mode, log) for store in stores]
-        hosts = Hosts(gateways, wires, evidence, rng)
+        hosts = Hosts(gateways, wires, evidence, rng, running)
         stack.push_async_callback(hosts.abandon)
         await hosts.start()
         yield hosts

@@ -140,6 +140,12 @@ class Gateway:
         await watch
         return await process.wait()
 
+    def close_input(self) -> None:
+        """It drains and ends; nobody waits for it here."""
+        process, _ = self._alive()
+        assert process.stdin is not None  # noqa: S101  we asked for a pipe
+        process.stdin.close()
+
     async def end(self) -> None:
         """Close its input and wait until it has drained. A clean end is exit code 0."""
         process, watch = self._alive()

@@ -47,6 +47,7 @@ class Report:
     pauses: int
     takeovers: int
     server_cuts: int  # of connections to the store
+    faults: Sequence[str]
     audit: str
     seconds: float
     breaches: Sequence[str] = ()
@@ -121,6 +122,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         pauses=evidence.pauses,
         takeovers=evidence.takeovers,
         server_cuts=evidence.cuts,
+        faults=evidence.faults,
         audit=_verdict(audit),
         seconds=round(evidence.seconds, 1),
         breaches=tuple(breaches),

@@ -21,7 +21,7 @@ WITNESS, LOG = "witness.json", "gateway.log"
 
 _APART_S = (0.005, 0.03)
 _POST_WITHIN_S = 10.0
-_SETTLES_WITHIN_S = 30.0
+_SETTLES_WITHIN_S = 90.0
 _POLL_S = 0.1
 
 
@@ -58,6 +58,7 @@ class Evidence:
     hosts: int = 1
     pauses: int = 0
     cuts: int = 0  # of connections to the store
+    faults: list[str] = field(factory=list)  # of all hosts, or of the store's server
     takeovers: int = 0
     settled: bool = False
     seconds: float = 0.0

@@ -21,11 +21,11 @@ def started(folder: Path) -> Any:
 
 
 @asynccontextmanager
-async def server(folder: Path) -> AsyncIterator[Path]:
-    """Start a server with its data in a folder; gives the folder of its socket."""
+async def server(folder: Path) -> AsyncIterator[Any]:
+    """Start a server with its data and its socket in a folder."""
     running = await asyncio.to_thread(started, folder)
     try:
-        yield folder
+        yield running
     finally:
         await asyncio.to_thread(running.cleanup)
 
@@ -43,6 +43,7 @@ class Wire:
         self._upstream = str(server / SOCKET)
         self._listener: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
+        self.delay_s = 0.0  # for whatever passes, each way
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir()
@@ -63,21 +64,28 @@ class Wire:
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+        try:
+            up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         both = {writer, up_writer}
         self._ends |= both
         try:
-            ways = (_pass(reader, up_writer), _pass(up_reader, writer))
+            ways = (self._pass(reader, up_writer), self._pass(up_reader, writer))
             await asyncio.gather(*ways)
         finally:
             self._ends -= both
             for end in both:
                 end.transport.abort()
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

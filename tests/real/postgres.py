@@ -43,6 +43,14 @@ class Postgres:
         finally:
             await connection.close()
 
+    async def execute_all(self, script: str) -> None:
+        """Several statements, which take no values."""
+        connection = await asyncpg.connect(self.address().partition("&")[0])
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
 
 def place(server: Postgres, folder: Path) -> Place:
     """For `check_store`: handles, deaths, cuts and time on a real server."""

@@ -22,6 +22,7 @@ from turnfold.errors import (
     NotAStoreError,
     ReadOnlyError,
     StoreError,
+    UnsafeStoreError,
 )
 
 _CONNECT_S = 10.0
@@ -29,6 +30,13 @@ _NAME_MAX = 63  # bytes of a name in PostgreSQL
 _ANSWER_S = 30.0  # how long the server may take for one statement
 _GONE = (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError)
 FAILURES = (asyncpg.PostgresError, *_GONE)
+
+# A pooler answers for the process that it has, and hands out others for the statements.
+_MINE = "SELECT pg_backend_pid()"
+_POOLER = (
+    "a pooler stands before the server, and takes settings and statements away from their"
+    " connection; give the address of the server itself"
+)
 
 # SQLSTATEs. A state in none of these sets leaves the fate of a commit unknown.
 _BUSY = {"40001", "40P01", "55P03"}
@@ -127,17 +135,24 @@ class Link:
     async def _made(self) -> asyncpg.Connection:
         place = self._place
         try:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 place.dsn,
                 timeout=_CONNECT_S,
                 command_timeout=_ANSWER_S,
                 server_settings=self._settings(),
             )
+            mine = await connection.fetchval(_MINE) == connection.get_server_pid()
         except FAILURES as exc:
+            if "startup parameter" in str(exc):
+                raise UnsafeStoreError(path=place.address, problem=_POOLER) from exc
             if getattr(exc, "sqlstate", None) in _NO_STORE:
                 raise NotAStoreError(path=place.address, problem=str(exc)) from exc
             problem = f"no connection: {_said(exc)}"
             raise DiskError(path=place.address, problem=problem) from exc
+        if not mine:
+            connection.terminate()
+            raise UnsafeStoreError(path=place.address, problem=_POOLER)
+        return connection
 
     def _settings(self) -> dict[str, str]:
         quoted = self._place.schema.replace('"', '""')
