@@ -5,7 +5,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
@@ -24,6 +24,13 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self._server = started(folder)
         self.folder = folder
+
+    @classmethod
+    def at(cls, folder: Path) -> Self:
+        """One that runs already, and that somebody else stops."""
+        found = cls.__new__(cls)
+        found.folder = folder
+        return found
 
     def stop(self) -> None:
         self._server.cleanup()

@@ -36,6 +36,7 @@ from turnfold_model.command_kit import UnavailableError
 from turnfold_model.crash import verdict
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import MATRIX
+from turnfold_model.mutants import server
 from turnfold_model.powerloss.harness import PATH, SCENARIOS, VFS, Harness
 from turnfold_model.protocol_model import explorer, matrix
 
@@ -45,7 +46,7 @@ _TESTS = Path(__file__).parents[3] / "tests"
 # Cheapest first: a mutant is dead at the first that notices it.
 _PRICES: Final = (
     *("world", "answers", "refused", "crash", "store"),
-    *("test", "power", "stateful", "disk"),
+    *("server", "test", "power", "stateful", "disk"),
 )
 
 
@@ -257,6 +258,7 @@ _KINDS: Final[dict[str, Callable[[str], str | None]]] = {
     "stateful": _stateful,
     "answers": _answers,
     "refused": _refused,
+    "server": server.check,
     "test": _test,
     "world": _world,
 }

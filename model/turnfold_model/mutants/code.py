@@ -33,7 +33,7 @@ class Edit:
 
 @frozen
 class Mutant:
-    """`area`: guard, program, decision, recovery or store. `killers`: checkers that
+    """`area`: guard, program, decision, recovery, store or sql. `killers`: checkers that
     notice it, by name (see `checkers`). `world`: the switch of the world model that
     takes the same rule out of the protocol, if it has one."""
 

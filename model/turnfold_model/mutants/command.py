@@ -8,13 +8,14 @@ to say of the healthy product. A mutant that does not fit the code any more is a
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from attrs import field, frozen
 
 from turnfold_model.command_kit import UnavailableError, isolate, processors
+from turnfold_model.mutants import server
 from turnfold_model.mutants.checkers import NoCheckerError, check, price
 from turnfold_model.mutants.code import Mutant, StaleMutantError, applied
 from turnfold_model.mutants.matrix import Found, checkers, survey, table
@@ -78,6 +79,28 @@ def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     until = None if options.seconds is None else time.time() + options.seconds
     passed = "test:" if options.tests_passed else None
     tasks = _tasks(options.only or "", until, passed, full=options.full)
+    with _server(tasks, say):
+        return _run(options, tasks, say)
+
+
+@contextmanager
+def _server(tasks: list[_Task], say: Say) -> Iterator[None]:
+    """The mutants of SQL need a server, and are left out where none can be had."""
+    of_sql = [t for t in tasks if any(n.startswith("server:") for n in t.checkers)]
+    if not of_sql:
+        yield
+    elif server.is_there():
+        with server.running():
+            yield
+    else:
+        say(f"no PostgreSQL here: {len(of_sql)} checks of its SQL are left out")
+        tasks[:] = [task for task in tasks if task not in of_sql]
+        yield
+
+
+def _run(
+    options: argparse.Namespace, tasks: list[_Task], say: Say
+) -> tuple[dict[str, Any], bool]:
     dead: dict[int, _Done] = {}
     alarms: list[str] = []
     late = 0

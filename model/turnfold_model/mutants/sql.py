@@ -1,0 +1,105 @@
+"""The mutants of the SQL of ownership, of commits and of failovers on PostgreSQL.
+
+The tests of `tests/real` notice them, on one server for all of them. They are asked only
+where the package of that server is installed.
+"""
+
+from typing import Final
+
+from turnfold_model.mutants.code import Edit, Mutant, one
+
+AREA = "sql"
+_AT = "turnfold_adapters.stores.postgres"
+_OWNERSHIP = f"{_AT}.ownership:LeaseOwnership"
+_COMMITTER = f"{_AT}.commit:Committer"
+_HOSTS = "server:test_postgres_contract"
+_FAULTS = "server:test_postgres_faults"
+_KEEPING = "server:test_postgres_keeping"
+# Both guards against it, since each holds without the other.
+_AT_ITS_END = "_EXPIRE.replace('lease_until + make_interval(secs => $2)', 'lease_until + make_interval(secs => 0 * $2)')"
+
+
+def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
+    return one(name, AREA, where, old, new, *killers)
+
+
+def _sql(name: str, where: str, sql: str, old: str, new: str, killer: str) -> Mutant:
+    """A piece of a statement is replaced where the statement is used."""
+    return _broken(name, where, sql, f"{sql}.replace({old!r}, {new!r})", killer)
+
+
+SQL: Final = (
+    _sql(
+        "a take ignores who owns the shard",
+        f"{_OWNERSHIP}._take",
+        "_TAKE",
+        "owner IS NOT DISTINCT FROM $8",
+        "($8::text IS NULL OR true)",
+        f"{_FAULTS}::test_of_several_takers_one_gets_the_store",
+    ),
+    _sql(
+        "a take leaves the token as it is",
+        f"{_OWNERSHIP}._take",
+        "_TAKE",
+        "token = token + 1",
+        "token = token",
+        f"{_HOSTS}::test_a_worker_that_lost_its_seat_commits_nothing",
+    ),
+    _sql(
+        "a worker is expired at the end of its lease",
+        f"{_OWNERSHIP}._is_over",
+        "_EXPIRE",
+        "lease_until + make_interval(secs => $2)",
+        "lease_until - make_interval(secs => $2)",
+        f"{_FAULTS}::test_a_lease_is_judged_by_the_database_when_it_is_ended",
+    ),
+    _sql(
+        "a lease that is over is renewed",
+        f"{_AT}.ownership:_renewed",
+        "_RENEW",
+        " AND lease_until > clock_timestamp()",
+        "",
+        f"{_FAULTS}::test_a_lease_that_is_over_is_not_renewed",
+    ),
+    _sql(
+        "a new token is given to a worker whose token is outdated",
+        f"{_OWNERSHIP}.renew_token",
+        "_NEXT",
+        "owner = $1 AND token = $2",
+        "($1::text <> '' OR token = $2)",
+        f"{_HOSTS}::test_a_worker_that_lost_its_seat_commits_nothing",
+    ),
+    _sql(
+        "a commit shows no token",
+        f"{_COMMITTER}.store",
+        "_COMMIT",
+        "token = $6::bigint)",
+        "$6::bigint IS NOT NULL)",
+        f"{_HOSTS}::test_a_worker_that_lost_its_seat_commits_nothing",
+    ),
+    Mutant(
+        "the end of a lease is taken for a death",
+        AREA,
+        (
+            Edit(
+                f"{_OWNERSHIP}._is_over", "not row['lapsed']", "not row['lease_over']"
+            ),
+            Edit(f"{_OWNERSHIP}._is_over", "_EXPIRE", _AT_ITS_END),
+        ),
+        (f"{_HOSTS}::test_a_lease_that_is_over_is_no_proof_of_death",),
+    ),
+    _broken(
+        "an older layout is used as it is",
+        f"{_AT}.schema:check",
+        "number < LAYOUT",
+        "False",
+        f"{_KEEPING}::test_an_older_layout_is_migrated_by_a_command_alone",
+    ),
+    _broken(
+        "a pooler is taken for the server",
+        f"{_AT}.connection:Link._made",
+        "not mine",
+        "False",
+        f"{_FAULTS}::test_a_pooler_is_refused_in_words",
+    ),
+)
