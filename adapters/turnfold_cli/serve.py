@@ -101,17 +101,17 @@ def _site(
 
 
 def _serve(site: "Site", port: int, *, as_json: bool) -> None:
-    asyncio.run(_look(site.address))
+    site.shown = asyncio.run(_look(site.address))
     with _listening(site.host, port) as listener:
         site.port = listener.getsockname()[1]
         _tell(site, as_json=as_json)
         _run(site, listener)
 
 
-async def _look(address: str) -> None:
-    """Raises RefusedError if the store cannot be opened now."""
-    async with opened(address):
-        pass
+async def _look(address: str) -> str:
+    """Its address for people. Raises RefusedError if it cannot be opened now."""
+    async with opened(address) as store:
+        return store.address
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -134,11 +134,11 @@ def _tell(site: "Site", *, as_json: bool) -> None:
     url = f"http://{where}:{site.port}/"
     if as_json:
         token = site.token if site.made else None
-        facts = {"store": site.address, "acts": site.acts, "listens": url}
+        facts = {"store": site.shown, "acts": site.acts, "listens": url}
         say_json(facts | {"url": site.url or url, "token": token})
         return
     does = "people may act" if site.acts else "read-only"
-    typer.echo(f"{clean(site.address)}, {does}: {url}")
+    typer.echo(f"{clean(site.shown)}, {does}: {url}")
     if site.url is not None:
         typer.echo(f"people type {clean(site.url)}")
     if site.made:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from turnfold import FailureClass, Settings
 from turnfold.enums import Phase
+from turnfold.ports.store import Store
 from turnfold_cli import app
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -54,9 +56,10 @@ def head(path: Path) -> str:
     return run(path, "head").stdout
 
 
-async def incident(path: Path, parked: int = 6) -> None:
+async def incident(at: Path | Callable[[], Store], parked: int = 6) -> None:
     """Some parked, two dead on each of two accounts, one that waits, one failed turn."""
-    gateway = Gateway(store=in_file(path), settings=Settings(max_runs=1))
+    store = in_file(at) if isinstance(at, Path) else at
+    gateway = Gateway(store=store, settings=Settings(max_runs=1))
     for account in ("default", "b"):
         gateway.channels["t", account] = PlatformChannel(gateway.platform)
 

@@ -39,7 +39,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def site(path: Path, **how: Any) -> Site:
-    return Site(address=str(path), **{"port": 8911, **how})
+    return Site(address=str(path), shown=str(path), **{"port": 8911, **how})
 
 
 def browser(of: Site, **headers: str) -> httpx.AsyncClient:
@@ -410,6 +410,7 @@ async def test_with_a_token_nobody_reads_without_it(stores: dict[str, Path]) -> 
 
 async def test_somebody_logs_in_and_out(stores: dict[str, Path]) -> None:
     async with browser(site(stores["incident"], token=TOKEN)) as client:
+        assert "incident.db" not in (await client.get("/login")).text
         form = {"name": "ann", "token": "wrong", "to": "/list?parked=1"}
         assert (await client.post("/login", data=form)).status_code == 403
         nameless = form | {"token": TOKEN, "name": " "}

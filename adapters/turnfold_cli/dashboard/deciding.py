@@ -178,7 +178,7 @@ class Desk:
         self.jobs.start(job, partial(self._do, ready))
         self.ready.take(form["preview"])
         typer.echo(f"{clock(job.began)} {clean(by)}: {clean(job.about)}", err=True)
-        return link("/run", {"id": job.id})
+        return link("/run", {"id": job.id, "live": "2"})
 
     def _do(self, ready: Ready, job: Job) -> None:
         if ready.places:
@@ -240,7 +240,9 @@ class Desk:
             "refused": table(refused),
             "took": span((job.ended or now_ms()) - job.began),
         }
-        return Page(template="run", title=job.about, data=data, facts=facts)
+        return Page(
+            template="run", title=job.about, data=data, facts=facts, moves=job.active
+        )
 
     # --- the audit ---
 
@@ -252,7 +254,7 @@ class Desk:
         report = None if job is None else job.result
         if job is not None and job.ended is not None and report is not None:
             seconds = (job.ended - job.began) / 1000
-            data = shape(self.site.address, report, seconds)
+            data = shape(self.site.shown, report, seconds)
             facts["report"] = {
                 "verdict": verdict(report),
                 "seen": seen(report),
@@ -264,7 +266,10 @@ class Desk:
                 "unchecked": report.unchecked,
                 "when": f"{when(job.ended)}, {age(job.ended)} ago, in {seconds:.1f} s",
             }
-        return Page(template="audit", title="Audit", data=data, facts=facts)
+        moves = job is not None and job.active
+        return Page(
+            template="audit", title="Audit", data=data, facts=facts, moves=moves
+        )
 
     def start_audit(self) -> None:
         def work(job: Job) -> object:

@@ -68,7 +68,8 @@ class Site:
     """`token`: none where everybody who reaches the port may read. `url`: the address
     that people type, if it is not the one that is listened on."""
 
-    address: str
+    address: str = field(repr=False)  # may hold a password
+    shown: str = ""  # the address for people
     token: str | None = field(default=None, repr=False)
     acts: bool = False
     url: str | None = None
