@@ -93,6 +93,17 @@ async def test_no_placeholder_stands_beside_a_part_that_may_be_there_whole(
     assert lone.platform.contents == ["hi"]
 
 
+async def test_what_a_policy_has_allowed_again_goes_whole_and_with_its_mark(
+    lone: Gateway,
+) -> None:
+    lone.on_unknown = "resend_marked"
+    keyed_first(lone, 1_000)
+    kernel, stream = await sent(lone, unknown())
+    assert await settled(lone, kernel, stream) is Phase.DELIVERED
+    assert acts(kernel, stream) == ["send", "send"]
+    assert [message.marked for message in lone.platform.messages] == [True]
+
+
 async def test_a_channel_that_learns_to_edit_makes_no_placeholder_beside_a_doubt(
     lone: Gateway,
 ) -> None:

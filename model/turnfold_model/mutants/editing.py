@@ -44,7 +44,7 @@ EDITING: Final = (
         f"{_D}.rules:edits_after_key",
         "not entry.planned or entry.doubt or entry.handle",
         "not entry.planned or entry.handle",
-        f"{_SECOND}::may_be_there_whole",
+        f"{_SECOND}::allowed_again_goes_whole",
     ),
     _broken(
         "a placeholder goes beside a part that went out whole",
@@ -52,6 +52,7 @@ EDITING: Final = (
         "entry.act is not PartAct.SEND",
         "True",
         f"{_SECOND}::learns_to_edit",
+        world="beside",
     ),
     _broken(
         "the audit lets a placeholder stand beside a part that may be there whole",

@@ -49,6 +49,7 @@ def settled(config: Config, column: Column) -> Column:
         unknown=log.unknown and not last,
         handle=0,
         remade=False,
+        whole=False,
     )
     fresh = column._replace(age=0, lag=0, restarted=False)
     return commit(config, fresh, log)
@@ -187,7 +188,7 @@ def queued(config: Config, column: Column, *, note: bool = False) -> Column:
     log = log._replace(
         phase=Ph.QUEUED, excused=(False,) * config.parts, sealed=not config.live
     )
-    screen = ((),) * config.parts if config.cls == "editable" else ()
+    screen = ((),) * config.parts if config.edits else ()
     fresh = commit(config, column, log)
     return fresh._replace(taken=(0,) * config.parts, screen=screen)
 

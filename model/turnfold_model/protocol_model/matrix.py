@@ -186,6 +186,15 @@ def _editable() -> list[Config]:
             faults=1,
             hands=1,
         ),
+        Config(
+            name="keyed-editable-alone",
+            cls="keyed-editable",
+            ages=True,
+            parts=2,
+            crashes=1,
+            faults=2,
+            hands=1,
+        ),
         Config(name="editable-turn", cls="editable", turns=True, crashes=2, faults=2),
         Config(
             name="live-alone",
@@ -249,6 +258,7 @@ _GUARDED: Final = {
     "handle": Config(name="", cls="editable", hung=True, faults=2, budget=3),
     "remade": Config(name="", cls="editable", faults=2, budget=3),
     "seal": Config(name="", cls="editable", live=True),
+    "beside": Config(name="", cls="keyed-editable", ages=True, faults=2),
 }
 
 

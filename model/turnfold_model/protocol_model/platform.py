@@ -32,12 +32,13 @@ def _landed(config: Config, column: Column, request: Request) -> tuple[Column, s
     """The platform takes the request, or knows its key and shows nothing new."""
     part = request.part
     column = _gone(column, request)
-    if config.cls == "editable":
-        return _changed(column, request)
     seen = column.taken[part]
     young = column.age < 2 or part < column.log.settled
-    if seen and config.cls == "keyed" and config.assume.key and young:
+    keyed = config.keyed and request.act == SEND
+    if seen and keyed and config.assume.key and young:
         return column, ""
+    if config.edits:
+        return _changed(column, request)
     taken = list(column.taken)
     taken[part] = min(seen + 1, 2)
     broken = "INV-2" if seen and not column.log.excused[part] else ""

@@ -110,6 +110,7 @@ class Facts(NamedTuple):
     sealed: bool = True  # else the text of a live reply still grows
     handle: int = 0  # the placeholder of the part at hand; messages are counted from 1
     remade: bool = False  # its placeholder, out of doubt
+    whole: bool = False  # its last attempt would show it whole, without a placeholder
     refused: tuple[bool, ...] = ()  # per part, once one was
     excused: tuple[bool, ...] = ()  # per part: a policy event allows a second send
 
@@ -120,7 +121,9 @@ class Column(NamedTuple):
     log: Facts
     wire: tuple[Request, ...] = ()
     taken: tuple[int, ...] = ()  # per part: how often the user sees it
-    screen: tuple[tuple[int, ...], ...] = ()  # of class editable: each part's messages
+    screen: tuple[
+        tuple[int, ...], ...
+    ] = ()  # where parts are edited: the messages of each
     age: int = 0  # of the key: 0 young, 1 past half of its window, 2 past it
     lag: int = 0  # how much of that the wall clock lost
     restarted: bool = False  # since the first attempt of the part at hand
@@ -169,6 +172,14 @@ class Config:
     pauses: int = 0
     assume: Assumptions = Assumptions()
     without: str = ""  # a guard of the protocol that is taken out, to see it bite
+
+    @property
+    def keyed(self) -> bool:
+        return self.cls in ("keyed", "keyed-editable")
+
+    @property
+    def edits(self) -> bool:
+        return self.cls in ("editable", "keyed-editable")
 
 
 class Step(NamedTuple):

@@ -18,7 +18,6 @@ from turnfold_model.protocol_model.words import (
     SEND,
     Column,
     Config,
-    Facts,
     Job,
     Ph,
     Request,
@@ -211,9 +210,10 @@ def _open_steps(config: Config, column: Column, around: Around) -> Iterator[Step
 
 def _attempt(config: Config, column: Column) -> Step:
     log = column.log
-    number, act = log.attempts + 1, _next_act(config, log)
+    number, act = log.attempts + 1, _next_act(config, column)
     log = log._replace(
         remade=log.remade or (act == PLACEHOLDER and log.doubt),
+        whole=config.keyed and config.edits and act == SEND,
         phase=Ph.ATTEMPTED if config.prepare else Ph.DISPATCHED,
         attempts=number,
         used=log.used + 1,
@@ -227,12 +227,24 @@ def _attempt(config: Config, column: Column) -> Step:
     return Step("attempted", facts.commit(config, column, log), job)
 
 
-def _next_act(config: Config, log: Facts) -> int:
-    if config.cls != "editable":
+def _next_act(config: Config, column: Column) -> int:
+    log = column.log
+    if not config.edits:
         return SEND
+    if config.keyed and not log.handle:
+        return PLACEHOLDER if _second_class(config, column) else SEND
     if log.handle and log.phase == Ph.IN_DOUBT and config.without == "edit":
         return SEND
     return EDIT if log.handle else PLACEHOLDER
+
+
+def _second_class(config: Config, column: Column) -> bool:
+    """Keyed, then editable: a placeholder once the key protects no more, but not beside a
+    part that may be there whole."""
+    log = column.log
+    if log.doubt and config.without != "beside":
+        return not log.whole
+    return log.attempts > 0 and not _in_window(column)
 
 
 def _may_begin(config: Config, column: Column) -> bool:
@@ -277,10 +289,10 @@ def _asked(config: Config, column: Column, around: Around) -> Iterator[Step]:
 
 def _may_resend(config: Config, column: Column) -> bool:
     log = column.log
-    if config.cls == "editable":
+    if config.edits and not (config.keyed and log.whole and config.without != "beside"):
         again = bool(log.handle) or not log.remade or config.without == "remade"
         return log.grant or again
-    return log.grant or (config.cls == "keyed" and _in_window(column))
+    return log.grant or (config.keyed and _in_window(column))
 
 
 def _by_policy(config: Config, column: Column, *, may: bool) -> Step:
