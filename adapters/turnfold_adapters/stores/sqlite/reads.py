@@ -31,7 +31,7 @@ from turnfold.ports.store import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import unpacked
-from turnfold_adapters.stores.sqlite import keys, pruning
+from turnfold_adapters.stores.sqlite import keys, links, pruning
 from turnfold_adapters.stores.sqlite.connection import BusyWait, typed
 from turnfold_adapters.stores.sqlite.files import BodyFolder
 from turnfold_adapters.stores.sqlite.known import Known, head_of
@@ -273,7 +273,7 @@ class Reads:
     @typed
     def integrity(self) -> Sequence[str]:
         lines = [row[0] for row in self.rows("PRAGMA integrity_check")]
-        return [] if lines == ["ok"] else lines
+        return [*links.problems(self.conn)] if lines == ["ok"] else lines
 
     @typed
     def pruned(self) -> Sequence[Count]:
@@ -410,7 +410,7 @@ def summary_of(row: _Row) -> Summary:
     return Summary(
         stream=name,
         version=version,
-        open=bool(is_open),
+        open=is_open == 1,  # as the index of open streams has it
         phase=phase,
         order=order,
         created=created,
@@ -422,7 +422,7 @@ def summary_of(row: _Row) -> Summary:
         expires=expires,
         reason=reason,
         failure=failure,
-        person=bool(person),
+        person=person == 1,
     )
 
 
