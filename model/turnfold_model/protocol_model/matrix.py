@@ -186,15 +186,6 @@ def _editable() -> list[Config]:
             faults=1,
             hands=1,
         ),
-        Config(
-            name="keyed-editable-alone",
-            cls="keyed-editable",
-            ages=True,
-            parts=2,
-            crashes=1,
-            faults=2,
-            hands=1,
-        ),
         Config(name="editable-turn", cls="editable", turns=True, crashes=2, faults=2),
         Config(
             name="live-alone",
@@ -216,9 +207,25 @@ def _editable() -> list[Config]:
     ]
 
 
+def _second_class() -> list[Config]:
+    """A key for a window, and edits after it."""
+    return [
+        Config(
+            name="keyed-editable-alone",
+            cls="keyed-editable",
+            ages=True,
+            parts=2,
+            crashes=1,
+            faults=2,
+            hands=1,
+        ),
+    ]
+
+
 MATRIX: Final = [
     *(*_alone(), *_lanes(), *_turns(), *_deep(), *_hosts()),
     *_editable(),
+    *_second_class(),
 ]
 
 # For each assumption the smallest world in which it is needed.
