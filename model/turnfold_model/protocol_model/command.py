@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from turnfold_model.protocol_model import matrix
 from turnfold_model.protocol_model.explorer import Result, explore
+from turnfold_model.protocol_model.steps import STEPS
 from turnfold_model.protocol_model.words import Config
 
 HELP: Final = "every state of the world model, over the matrix of configurations"
@@ -32,6 +33,10 @@ def run(
     missed = [_one(config, end, say) for config in _broken() if word in config.name]
     violations = [r for r in results if r.broken]
     silent = [r.config.name for r in missed if r.complete and not r.broken]
+    taken = set[str]().union(*(r.labels for r in results))
+    asleep = (
+        sorted(STEPS - taken) if not word and all(r.complete for r in results) else []
+    )
     if options.traces:
         for result in [*violations, *missed]:
             say("\n  ".join([result.config.name, *result.trace]))
@@ -44,9 +49,10 @@ def run(
         "dropped": len(missed),
         "dropped_unnoticed": len(silent),
         "unnoticed": silent,
+        "steps_never_taken": asleep,
         "rows": [_row(r) for r in [*results, *missed]],
     }
-    return report, not violations and not silent
+    return report, not violations and not silent and not asleep
 
 
 def _sound() -> list[Config]:
