@@ -483,6 +483,17 @@ class LostStoreError(OwnedError):
 
 
 @define(kw_only=True, slots=False)
+class StoreKeyError(StoreError):
+    """Raised when a store cannot be opened with the key that was given, or no key can be
+    used here. The key is in no text."""
+
+    code = "store.key"
+    template = "{path}: {problem}"
+    path: str
+    problem: str
+
+
+@define(kw_only=True, slots=False)
 class MissingBodyError(StoreError):
     """Raised when a body is needed that was erased, or is lost from the disk."""
 

@@ -22,6 +22,7 @@ from turnfold.errors import (
     NotAStoreError,
 )
 from turnfold.ports.plugins import Row, Space, Write, Wrote
+from turnfold_adapters.stores import cipher
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -241,7 +242,7 @@ class SqlitePluginStore:
         return self._connection
 
     def _connect(self) -> apsw.Connection:
-        db = apsw.Connection(self.address)
+        db = cipher.connect(self.address, path=self.address)
         try:
             db.set_busy_timeout(_BUSY_MS)
             db.execute("PRAGMA journal_mode = WAL")
@@ -281,7 +282,8 @@ def read_only(path: Path) -> apsw.Connection:
     logged = path.with_name(f"{path.name}-wal").exists()
     how = "readonly_shm=1" if logged else "immutable=1"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    db = apsw.Connection(f"file:{quote(str(path))}?mode=ro&{how}", flags=flags)
+    name = f"file:{quote(str(path))}?mode=ro&{how}"
+    db = cipher.connect(name, path=str(path), flags=flags)
     db.set_busy_timeout(_BUSY_MS)
     return db
 

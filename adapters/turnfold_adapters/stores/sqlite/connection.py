@@ -24,8 +24,10 @@ from turnfold.errors import (
     InvalidInputError,
     NotAStoreError,
     StoreError,
+    StoreKeyError,
     UnsafeStoreError,
 )
+from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.sqlite import schema
 
 Synchronous = Literal["EXTRA", "FULL", "NORMAL", "OFF"]
@@ -76,7 +78,7 @@ def open_writer(
     Raises UnsafeStoreError if WAL or the synchronous level is not to be had.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    conn = _connect(settings, settings.path, flags)
     try:
         conn.set_busy_handler(wait)  # before journal_mode, which can itself be busy
         if settings.exclusive:
@@ -101,7 +103,7 @@ def open_writer(
 def open_reader(settings: Settings, wait: BusyWait) -> apsw.Connection:
     """A connection that cannot write, beside a writer of this process."""
     flags = apsw.SQLITE_OPEN_READWRITE
-    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    conn = _connect(settings, settings.path, flags)
     conn.set_busy_handler(wait)
     _restrain(conn)
     conn.pragma("query_only", 1)
@@ -112,7 +114,7 @@ def open_mover(settings: Settings) -> apsw.Connection:
     """A connection for checkpoints beside a writer of this process: it syncs as the
     writer does."""
     flags = apsw.SQLITE_OPEN_READWRITE
-    conn = apsw.Connection(settings.path, flags=flags, vfs=settings.vfs)
+    conn = _connect(settings, settings.path, flags)
     try:
         conn.pragma("wal_autocheckpoint", 0)
         _require_synchronous(conn, settings)
@@ -133,10 +135,14 @@ def open_read_only(
     mode = "immutable=1" if immutable else "readonly_shm=1"
     uri = f"file:{quote(settings.path)}?mode=ro&{mode}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    conn = apsw.Connection(uri, flags=flags, vfs=settings.vfs)
+    conn = _connect(settings, uri, flags)
     conn.set_busy_handler(wait)
     _restrain(conn)
     return conn
+
+
+def _connect(settings: Settings, name: str, flags: int) -> apsw.Connection:
+    return cipher.connect(name, path=settings.path, flags=flags, vfs=settings.vfs)
 
 
 def _restrain(conn: apsw.Connection) -> None:
@@ -175,7 +181,11 @@ def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
         return BusyError(path=path, waited_ms=waited_ms)
     if isinstance(exc, apsw.NotADBError):
-        return NotAStoreError(path=path, problem="not a database, or a damaged one")
+        if cipher.encrypted():
+            problem = "the key does not fit it, or it is not an encrypted store"
+            return StoreKeyError(path=path, problem=problem)
+        problem = "not a database, or a damaged one, or encrypted and no key is given"
+        return NotAStoreError(path=path, problem=problem)
     if isinstance(exc, apsw.CorruptError | apsw.ConstraintError):
         return DamagedError(path=path, problem=problem_of(exc))
     return DiskError(path=path, problem=problem_of(exc))

@@ -20,6 +20,7 @@ import apsw
 
 from turnfold.errors import DiskError
 from turnfold_adapters.plugins.sqlite import read_only
+from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.sqlite import schema
 from turnfold_adapters.stores.sqlite.connection import typed_error
 from turnfold_adapters.stores.sqlite.files import (
@@ -76,6 +77,11 @@ def copy(
         raise DiskError(path=str(target), problem=str(exc)) from exc
 
 
+def _writer(path: Path) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE
+    return cipher.connect(str(path), path=str(path), flags=flags)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -85,7 +91,7 @@ def _remove(path: Path) -> None:
 
 def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
     """The database, as of one commit; the places of its bodies that lie in files."""
-    new = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    new = _writer(part)
     try:
         new.pragma("synchronous", "FULL")
         conn.execute("BEGIN")
@@ -122,7 +128,7 @@ def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
 
 def _strip(part: Path) -> None:
     """The pages are written anew, so that none holds what was erased."""
-    conn = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    conn = _writer(part)
     try:
         conn.pragma("secure_delete", 1)
         for sql in _STRIP:
@@ -152,7 +158,7 @@ def _plugins(path: Path, part: Path) -> None:
 
 def _copied(source: Path, target: Path) -> None:
     old = read_only(source)
-    new = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+    new = _writer(target)
     try:
         with new.backup("main", old, "main") as work:
             work.step()
@@ -165,7 +171,7 @@ def _copied(source: Path, target: Path) -> None:
 def _erase(part: Path, places: list[int]) -> None:
     """Bodies that the store has erased are not in its copy, either; a body that was
     lost there stays named, for the audit to find."""
-    conn = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    conn = _writer(part)
     try:
         conn.pragma("secure_delete", 1)
         rows = [(place,) for place in places]

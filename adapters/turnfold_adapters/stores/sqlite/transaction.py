@@ -36,6 +36,7 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
+from turnfold_adapters.stores.cipher import encrypted
 from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, Recount, digest, due
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
 from turnfold_adapters.stores.sqlite.known import Kept, Known, Remembered
@@ -278,9 +279,10 @@ class WriteTransaction:
         rows: list[_Row] = []
         late: list[_Row] = []
         for place, salt, data in bodies:
-            if len(data) > INLINE_MAX:
+            filed = len(data) > INLINE_MAX and not encrypted()
+            if filed:
                 self._write_file(place, data)
-            row = (place, salt, None if len(data) > INLINE_MAX else data)
+            row = (place, salt, None if filed else data)
             if place > self.last_body:
                 self.last_body = place
                 rows.append(row)

@@ -1,0 +1,136 @@
+"""A store with a key: no file of it holds a text, and only the key opens it. Needs the
+build of apsw with ciphers, which .ci/run brings; the usual one refuses a key."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from typer.testing import CliRunner
+
+from turnfold import StoreKeyError
+from turnfold.errors import NotAStoreError
+from turnfold.ports.plugins import Space, Write
+from turnfold_adapters.plugins.sqlite import SqlitePluginStore
+from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_cli import app
+from turnfold_model.testing.gateway import Gateway, in_file, inbound, spin
+
+HAS_CIPHER = getattr(apsw, "mc_version", None) is not None
+REQUIRED = os.environ.get("TURNFOLD_CIPHER") == "required"
+needs_cipher = pytest.mark.skipif(
+    not (HAS_CIPHER or REQUIRED), reason="apsw without ciphers; .ci/run brings it"
+)
+TEXTS = (b"question-Aq3", b"answer-Bq3", b"plugin-Cq3", b"SQLite format 3")
+KEY = "key-Dq3"
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "secrets" / "key"
+    path.parent.mkdir()
+    path.write_text(f"{KEY}\n")
+    monkeypatch.setenv("TURNFOLD_KEY_FILE", str(path))
+    return path
+
+
+async def _made(path: Path) -> None:
+    async def answer(handle: Any) -> None:
+        await handle.reply("answer-Bq3" * 9_000)
+
+    gateway = Gateway(store=in_file(path))
+    gateway.handler = answer
+    kernel = await gateway.start()
+    await kernel.accept(inbound("1", text="question-Aq3"))
+    await spin()
+    plugins = SqlitePluginStore(str(path))
+    write = Write(
+        key="k", data=TEXTS[2], schema=1, expires=None, now=0, most=9, evict=True
+    )
+    plugins.write(Space("p", "n"), write)
+    _nothing_readable(path.parent)  # while its log is there
+    await gateway.end()
+    plugins.close()
+
+
+def _nothing_readable(folder: Path) -> None:
+    files = [f for f in folder.rglob("*") if f.is_file() and f.parent.name != "secrets"]
+    assert files
+    for file in files:
+        data = file.read_bytes()
+        assert [text for text in TEXTS if text in data] == [], file
+
+
+async def _open(path: Path, *, read_only: bool) -> None:
+    store = SqliteStore(path)
+    try:
+        await store.open(read_only=read_only)
+    finally:
+        await store.close()
+
+
+def _run(*words: str, code: int = 0) -> Any:
+    done = CliRunner().invoke(app([*words]), [*words])
+    assert done.exit_code == code, done.output
+    return done
+
+
+@needs_cipher
+def test_no_file_of_a_store_with_a_key_can_be_read(tmp_path: Path, key: Path) -> None:
+    path, copy = tmp_path / "g.db", tmp_path / "copy.db"
+    asyncio.run(_made(path))
+    _run("backup", str(copy), "-s", str(path))
+    _nothing_readable(tmp_path)
+    for store in (path, copy):
+        assert json.loads(_run("audit", str(store), "--json").stdout)["passed"]
+        assert "question-Aq3" in _run("show", "1", "-s", str(store)).output
+    assert not (tmp_path / "g.db.bodies").exists()
+    new = tmp_path / "new.db"
+    _run("restore", str(copy), "-s", str(new))
+    _run("backup", str(tmp_path / "bare.db"), "--without-text", "-s", str(path))
+    _nothing_readable(tmp_path)
+
+
+@needs_cipher
+@pytest.mark.parametrize("read_only", [True, False])
+def test_another_key_or_none_opens_nothing(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    path = tmp_path / "g.db"
+    asyncio.run(_made(path))
+    before = path.read_bytes()
+    key.write_text("other-Eq3")
+    with pytest.raises(StoreKeyError) as caught:
+        asyncio.run(_open(path, read_only=read_only))
+    assert "other-Eq3" not in repr(caught.value) + str(caught.value)
+    refused = _run("show", "1", "-s", str(path), code=3).output
+    assert "other-Eq3" not in refused
+    assert len(refused.splitlines()) == 1
+    monkeypatch.delenv("TURNFOLD_KEY_FILE")
+    with pytest.raises(NotAStoreError, match="no key is given"):
+        asyncio.run(_open(path, read_only=read_only))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "  \n", None])
+def test_a_key_that_cannot_be_used_is_one_typed_error(
+    tmp_path: Path, key: Path, text: str | None
+) -> None:
+    if text is None:
+        key.unlink()
+    else:
+        key.write_text(text)
+    with pytest.raises(StoreKeyError):
+        asyncio.run(_open(tmp_path / "g.db", read_only=False))
+
+
+@pytest.mark.skipif(HAS_CIPHER, reason="this build of apsw has ciphers")
+def test_a_build_without_ciphers_makes_no_plain_store(
+    tmp_path: Path, key: Path
+) -> None:
+    with pytest.raises(StoreKeyError, match="apsw-sqlite3mc"):
+        asyncio.run(_open(tmp_path / "g.db", read_only=False))
+    assert not [f for f in tmp_path.glob("g.db*") if f.stat().st_size]
