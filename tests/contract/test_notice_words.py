@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from tests.contract.test_foreign_code import ANSWERS, ERRORS
 
-from turnfold import InvalidInputError, Native, Notice, Settings
-from turnfold.enums import TurnOutcome
+from turnfold import FailureClass, InvalidInputError, Native, Notice, Settings
+from turnfold.enums import Phase, TurnOutcome
 from turnfold.notices import DEFAULTS
 from turnfold.ports.channel import Accepted, Receipt
-from turnfold_model.testing.gateway import Gateway, inbound, spin
+from turnfold_model.testing.gateway import Gateway, commits, entry, inbound, spin, turn
+from turnfold_model.testing.platform import accept, reject, unknown
 
 FAILED = DEFAULTS["runs_exhausted"]
 
@@ -129,3 +130,55 @@ def test_words_are_checked_when_the_settings_are_made(wrong: Any) -> None:
 def test_numbers_stand_where_the_words_want_them() -> None:
     notice = Notice(cause="incomplete", text="x", missing=2, parts=3)
     assert notice.filled("{missing} von {parts} fehlen") == "2 von 3 fehlen"
+
+
+# --- one notice for each cause ---
+
+
+LIMIT = reject(FailureClass.RATE_LIMITED, retry_after_ms=60_000)
+NEVER = reject(FailureClass.INVALID_PAYLOAD)
+
+
+async def _held_in_its_second_part(gateway: Gateway, *acts: Any) -> tuple[Any, str]:
+    async def answer(handle: Any) -> None:
+        await handle.reply("one", "two")
+
+    gateway.handler = answer
+    gateway.platform.plays(accept(), unknown(), *acts)
+    kernel = await gateway.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    return kernel, turn(kernel, done.turn_id).finals[0]
+
+
+@pytest.mark.case("V03", "V05")
+async def test_later_news_takes_the_place_of_a_notice_that_has_not_gone_out(
+    lone: Gateway,
+) -> None:
+    kernel, final = await _held_in_its_second_part(lone, LIMIT, NEVER)
+    await kernel.resolve(final, "not_sent", by="me")
+    for _ in range(2):  # the wait of the gate, and the pace behind it
+        await lone.advance(60_000)
+    missing = "1 of 2 parts of the answer could not be delivered."
+    assert lone.platform.contents == ["one", missing]
+    assert commits(kernel)["outbox.aborted"] == 1
+
+
+@pytest.mark.case("V03", "V05")
+async def test_each_cause_is_told_once(lone: Gateway) -> None:
+    kernel, final = await _held_in_its_second_part(lone)
+    lone.platform.plays(unknown())
+    await kernel.resolve(final, "resend", by="me")
+    await lone.advance(2_000)
+    assert entry(kernel, final).phase is Phase.PARKED  # once more
+    assert lone.platform.contents == ["one", DEFAULTS["interrupted"]]
+
+
+@pytest.mark.case("V03")
+async def test_another_cause_of_the_same_turn_is_told_too(lone: Gateway) -> None:
+    kernel, final = await _held_in_its_second_part(lone)
+    lone.platform.plays(NEVER)
+    await kernel.resolve(final, "not_sent", by="me")
+    await spin()
+    missing = "1 of 2 parts of the answer could not be delivered."
+    assert lone.platform.contents == ["one", DEFAULTS["interrupted"], missing]

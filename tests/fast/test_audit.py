@@ -87,6 +87,7 @@ GATE = "gate:t/default"
 ABSENT = o.Reconciled(part=0, absent=True, due=T0)
 EXPIRED = ended(Reason.EXPIRED)
 TOO_OLD = ended(Reason.TOO_OLD)
+LATE_NOTICE = queued(turn=T, cause="late")
 REDRIVEN = o.Redriven(budget=8, expires_at=T0 + 90_000, by="me")
 RISKY = replace(REDRIVEN, accept_duplicate=True)
 ABORT = o.AbortRequested(reason=AbortReason.USER)
@@ -155,6 +156,14 @@ GOOD: dict[str, list[Step]] = {
         (E, attempted(2)),
     ],
     "too old unsent": [*START, (E, queued()), (E, TOO_OLD)],
+    "a notice for each cause, and one in the place of another": [
+        *START,
+        (T, accepted()),
+        ("entry:n1", LATE_NOTICE),
+        ("entry:n2", queued(turn=T, cause="interrupted")),
+        ("entry:n1", o.Aborted(reason=AbortReason.SUPERSEDED)),
+        ("entry:n3", LATE_NOTICE),
+    ],
     "expired unsent": [*START, (E, queued()), (E, EXPIRED, 60_000)],
     "the head has yielded": [
         *two_queued(),
@@ -470,6 +479,15 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
             (T, accepted()),
             *final(Kind.NOTICE, "entry:n1"),
             *final(Kind.NOTICE, "entry:n2"),
+        ],
+    ),
+    "two notices for one cause": (
+        Rule.NOTICE, "entry:n2",
+        [
+            *START,
+            (T, accepted()),
+            ("entry:n1", LATE_NOTICE),
+            ("entry:n2", LATE_NOTICE),
         ],
     ),
     "told by what is no notice": (

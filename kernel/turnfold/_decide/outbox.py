@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import count
 
 from attrs import evolve
 from msgspec import Struct
@@ -50,6 +51,7 @@ class Intent(Struct, kw_only=True):
     not_before: int | None = None
     ttl_ms: int | None = None  # from when it falls due; None: by its kind
     waited_ms: int = 0  # in the inbox
+    cause: str | None = None  # of a notice
     fresh: bool = False  # `entry` was made for this intent alone
     promised: bool = False  # it was durable in the inbox: back-pressure came before
 
@@ -97,6 +99,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         not_before=due,
         live=not intent.packed,
         waited_ms=intent.waited_ms,
+        cause=intent.cause,
         expires_at=_expiry(draft, intent, due or 0),
     )
     events: list[o.OutboxEvent] = [queued]
@@ -210,15 +213,29 @@ def tell_of_a_hold(draft: UnitOfWork, entry: Entry) -> None:
         _queue_notice(draft, turn, "interrupted")
 
 
-def _withdraw_notice(draft: UnitOfWork, turn: Turn) -> None:
-    """All of the answer is there after all."""
-    told = draft.find_entry(_notice_of(turn))
-    if told is not None and told.open and rules.abortable_as_unsent(told):
-        draft.emit(told.stream, o.Aborted(reason=AbortReason.SUPPRESSED))
+def _withdraw_notices(
+    draft: UnitOfWork, turn: Turn, reason: AbortReason = AbortReason.SUPPRESSED
+) -> None:
+    """All of the answer is there after all, or there is other news of it."""
+    for told in list(draft.entries(turn.stream)):
+        if told.kind is Kind.NOTICE and told.open and rules.abortable_as_unsent(told):
+            draft.emit(told.stream, o.Aborted(reason=reason))
 
 
-def _notice_of(turn: Turn) -> str:
-    return reply_entry(turn.stream, Kind.NOTICE, turn.run, "notice")
+def _new_notice(
+    draft: UnitOfWork, turn: Turn, cause: str, *, counted: bool
+) -> str | None:
+    """The name of a notice that may be queued; None if its cause was told, or stands in
+    the lane with the same words. `counted`: its words have numbers, which may differ."""
+    for number in count(1):
+        key = f"{cause}-{number}".replace("_", "-")
+        name = reply_entry(turn.stream, Kind.NOTICE, turn.run, key)
+        told = draft.find_entry(name)
+        if told is None:
+            return name
+        if not rules.notice_is_unsaid(told, counted=counted):
+            return None
+    return None
 
 
 def let_pass(draft: UnitOfWork, entry: Entry) -> None:
@@ -248,7 +265,7 @@ def conclude(draft: UnitOfWork, stream: str) -> None:
         case _:
             draft.emit(stream, t.Completed(outcome=outcome))
             if any(e.yielded for e in finals):  # one of them may have been parked
-                _withdraw_notice(draft, turn)
+                _withdraw_notices(draft, turn)
 
 
 def _stop_the_rest(draft: UnitOfWork, turn: Turn, reason: AbortReason) -> None:
@@ -351,8 +368,8 @@ def _queue_notice(
     draft: UnitOfWork, turn: Turn, cause: str, missing: int = 0, parts: int = 0
 ) -> str | None:
     """`missing` of `parts` parts of the answer were not delivered."""
-    name = _notice_of(turn)
-    if draft.find_entry(name) is not None:
+    name = _new_notice(draft, turn, cause, counted=parts > 0)
+    if name is None:
         return None
     if not turn.conversation:  # a dead turn: nobody knows where its update came from
         return None
@@ -368,8 +385,14 @@ def _queue_notice(
     )
     packed = (pack(said),)
     intent = Intent(
-        entry=name, route=route, kind=Kind.NOTICE, packed=packed, turn=turn.stream
+        entry=name,
+        route=route,
+        kind=Kind.NOTICE,
+        packed=packed,
+        turn=turn.stream,
+        cause=cause,
     )
+    _withdraw_notices(draft, turn, AbortReason.SUPERSEDED)
     queue(draft, intent)
     return name
 

@@ -355,6 +355,13 @@ def abortable_as_unsent(entry: Entry) -> bool:
     return entry.phase in (Phase.QUEUED, Phase.RETRYABLE) and not entry.doubt
 
 
+def notice_is_unsaid(told: Entry, *, counted: bool) -> bool:
+    """A reader has not seen it and will not: another one with its cause may be queued.
+    `counted`: that one has other numbers, and takes the place of one that waits."""
+    waits = told.open and abortable_as_unsent(told)
+    return told.phase is Phase.ABORTED or (counted and waits)
+
+
 def history_is_whole(entry: Entry, restored_at: int) -> bool:
     """INV-2: what came after a part in doubt is known, unless the entry is older than
     the copy that the store was restored from."""

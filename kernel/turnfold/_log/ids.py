@@ -58,11 +58,14 @@ def short_id(stream: str) -> str:
 
 
 def reply_entry(turn: str, kind: Kind, run: int | None, key: str) -> str:
-    """The one entry that a key of a turn can ever name; finals and notices are once
-    per turn, blocks and tools once per run. `run` is None for a key over all runs."""
+    """The one entry that a key of a turn can ever name; the final is once per turn, a
+    notice once per key, blocks and tools once per run. `run` is None for a key over all
+    runs."""
     base = short_id(turn)
-    if kind in (Kind.FINAL, Kind.NOTICE):
+    if kind is Kind.FINAL:
         return f"{ENTRY}{base}.{kind}"
+    if kind is Kind.NOTICE:
+        return f"{ENTRY}{base}.{kind}.{_safe(key)}"
     return f"{ENTRY}{base}.{run or _ALL_RUNS}.{kind}.{_safe(key)}"
 
 

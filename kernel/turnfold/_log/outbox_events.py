@@ -44,7 +44,7 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
 
 class Queued(Fact, frozen=True, kw_only=True):
     """`live`: a final that is seen while it grows. It has no body before its seal.
-    `waited_ms`: for how long it lay in the inbox before."""
+    `waited_ms`: for how long it lay in the inbox before. `cause`: of a notice."""
 
     kind: Kind
     channel: str
@@ -62,6 +62,7 @@ class Queued(Fact, frozen=True, kw_only=True):
     not_before: Integer | None = None
     live: bool = False
     waited_ms: Integer = 0
+    cause: str | None = None
 
 
 class Planned(Fact, frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ RULES = {
     Rule.EXPIRY: "no attempt at or after expiry; doubt never ends as `not delivered`",
     Rule.PROJECTION: "the projections are the fold of the log, none more and none less",
     Rule.TURN_LANE: "a lane of turns runs one at a time, in order",
-    Rule.NOTICE: "a turn has one notice at most, and it is a notice",
+    Rule.NOTICE: "a turn has one notice for each cause, and it is a notice",
     Rule.GATE: "nothing is attempted while a gate of its lane is closed",
     Rule.KEY: "the dedupe keys are those of the log, each at its stream",
     Rule.BODY: "the bodies are those that events name, but for redacted ones",

@@ -52,7 +52,7 @@ class Joint:
         self._position = 0  # of the record that is judged
         self._aside = aside
         self._entries_of: dict[str, list[str]] = {}  # of turns that are not over
-        self._notices: dict[str, str] = {}  # the first notice of each turn
+        self._notices: dict[tuple[str, str | None], str] = {}  # by turn and cause
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
         self._redriven: set[str] = set()
@@ -146,10 +146,17 @@ class Joint:
             text = f"queued as the final of {name}, which did not answer with it"
             self._say(stream, Rule.TURN_TRUTH, text)
         if event.kind is Kind.NOTICE:
-            first = self._notices.setdefault(name, stream)
-            if first != stream:
-                text = f"a second notice of {name}, after {first}"
-                self._say(stream, Rule.NOTICE, text)
+            self._said_once(stream, name, event.cause)
+
+    def _said_once(self, stream: str, turn: str, cause: str | None) -> None:
+        """Another notice for the same cause takes the place of one that nobody saw."""
+        first = self._notices.setdefault((turn, cause), stream)
+        old = self._find(first)
+        self._notices[turn, cause] = stream
+        unseen = isinstance(old, Entry) and old.phase is Phase.ABORTED
+        if first != stream and not unseen and first not in self._aside:
+            text = f"a second notice of {turn} for {cause}, after {first}"
+            self._say(stream, Rule.NOTICE, text)
 
     def _seal(self, stream: str, answered: Collection[str]) -> None:
         entry = self._find(stream)

@@ -29,7 +29,7 @@ PARTS: Final = (
     ),
     _broken(
         "a notice goes out though the answer has arrived",
-        f"{_OUTBOX}:_withdraw_notice",
+        f"{_OUTBOX}:_withdraw_notices",
         "",
         "return None",
         f"{_PARTS}::withdrawn_when_the_answer",

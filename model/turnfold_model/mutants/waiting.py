@@ -182,6 +182,20 @@ WAITING: Final = (
         f"{_PARTS}::is_detached_before",
     ),
     _broken(
+        "a notice that has not gone out is sent beside later news",
+        "turnfold._decide.outbox:_queue_notice",
+        "_withdraw_notices(draft, turn, AbortReason.SUPERSEDED)",
+        "pass",
+        f"{_WORDS}::later_news",
+    ),
+    _broken(
+        "what was told is told again",
+        "turnfold._decide.rules:notice_is_unsaid",
+        "told.phase is Phase.ABORTED or (counted and waits)",
+        "True",
+        f"{_WORDS}::is_told_once",
+    ),
+    _broken(
         "a bug in prepare spends the budget of each message",
         "turnfold._decide.outcomes:_rejected",
         "isinstance(outcome, BuggyRejected) and breaks(draft, entry)",

@@ -71,7 +71,8 @@ def queued(data: Record) -> Entry:
         # A key of a block or a tool's message holds in its run, or over all runs.
         words(data, "key") if data.get("run") is None else whole(data, "run", 1)
     whole({"waited_ms": 0, **data}, "waited_ms")
-    return replace(_begun(data, "queued"), live=bool(data.get("live")))
+    live, cause = bool(data.get("live")), data.get("cause")
+    return replace(_begun(data, "queued"), live=live, cause=cause)
 
 
 def imported(data: Record) -> Entry:

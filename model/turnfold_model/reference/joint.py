@@ -95,7 +95,7 @@ class Joint:
 
     find: Find
     entries_of: dict[str, list[str]] = field(default_factory=dict)
-    notices: dict[str, str] = field(default_factory=dict)  # the first of each turn
+    notices: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def begun(self, stream: str, entry: Entry) -> None:
         if entry.turn is not None:
@@ -137,8 +137,12 @@ class Joint:
         owned = entry.kind != "final" or entry.live or entry.turn in moment.answered
         need(owned, "INV-10", "a final was queued without answered")
         if entry.kind == "notice":
-            first = self.notices.setdefault(entry.turn, stream)
-            need(first == stream, "notices", f"a second notice, after {first}")
+            first = self.notices.get((entry.turn, entry.cause), stream)
+            self.notices[entry.turn, entry.cause] = stream
+            old = self._entry(first)
+            unseen = old is not None and old.phase == "aborted"
+            once = first == stream or unseen
+            need(once, "notices", f"a second notice for {entry.cause}, after {first}")
 
     def _finals_queued(self, turn: Turn, stream: str, moment: Moment) -> None:
         for name in turn.finals:

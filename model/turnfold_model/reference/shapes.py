@@ -87,6 +87,7 @@ class Entry:
     policy: str | None = None
     turn: str | None = None
     live: bool = False  # a final that grows until its plan
+    cause: str | None = None  # of a notice
     place: tuple[str, str, str] = ("", "", "")  # channel, account, conversation
     parts: tuple[Part, ...] = (Part(),)
     planned: bool = False
