@@ -8,7 +8,7 @@ from turnfold import DeliveryClass, FailureClass, Never, Settings
 from turnfold.api.live import Live
 from turnfold.audit import audit_store
 from turnfold.enums import BlindPolicy, Format, Phase
-from turnfold.errors import ContractError
+from turnfold.errors import ContractError, InvalidInputError
 from turnfold_model.testing.gateway import (
     Gateway,
     entry,
@@ -361,6 +361,25 @@ async def test_what_is_said_meanwhile_stands_behind_it(gateway: Gateway):
     turn = await kernel.accept(inbound())
     assert await turn.settled(10_000) == "replied"
     assert gateway.platform.contents == ["so it is", "a tool works"]
+
+
+async def test_a_live_reply_outside_of_its_block_says_how_it_is_used(gateway: Gateway):
+    said: list[str] = []
+
+    async def answer(turn):
+        live = turn.live()
+        for act in (live.append, live.replace):
+            with pytest.raises(InvalidInputError, match="async with") as caught:
+                act("unseen")
+            said.append(caught.value.field)
+        return "seen"
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    assert await turn.settled(10_000) == "replied"
+    assert (said, gateway.platform.contents) == (["live", "live"], ["seen"])
 
 
 async def test_a_reply_seals_what_grows(gateway: Gateway):

@@ -89,6 +89,17 @@ def test_a_page_names_every_setting() -> None:
         assert not left_out, (page.name, left_out)
 
 
+async def test_the_gateway_of_the_page_on_handlers_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = ROOT / "docs" / "pages" / "how-to" / "handler.md"
+    given = first_gateway(page, tmp_path)
+    await given["main"]()
+    (shown,) = re.findall(r"```\n(p1 .*?)```", page.read_text(), re.DOTALL)
+    ends = "replied\n" * 3 + "aborted\n"
+    assert capsys.readouterr().out == ends + shown
+
+
 async def test_telegram(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BOT_TOKEN", fake_bot_api.TOKEN)
     with fake_bot_api.FakeBotApi() as api:

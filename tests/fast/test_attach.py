@@ -29,6 +29,10 @@ class OddLookUp(Right):
     async def reconcile(self, part: Any) -> None: ...
 
 
+class OddKind(Right):
+    capabilities = Capabilities(parts={"txt": PartClass()})
+
+
 @pytest.mark.case("Z02")
 @pytest.mark.parametrize(
     ("channel", "says"),
@@ -37,6 +41,7 @@ class OddLookUp(Right):
         (TooFew(), "must take"),
         (NotAsync(), "async def"),
         (OddLookUp(), "must take"),
+        (OddKind(), "'txt', which is none of text, file, native"),
         (object(), "async def"),
     ],
 )

@@ -35,6 +35,7 @@ from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, K
 from turnfold.errors import ContractError, InvalidInputError, TurnfoldError
 from turnfold.messages import Payload, Route, identifier_problem
 from turnfold.ports.channel import (
+    KINDS,
     Absent,
     Accepted,
     Attempt,
@@ -496,6 +497,9 @@ def capabilities_problem(declared: Capabilities) -> str:
         return f"skew_ms {c.skew_ms!r} is no time"
     if type(c.marks) is not bool:
         return f"marks {c.marks!r} is neither true nor false"
+    odd = [kind for kind in c.parts if kind not in KINDS]
+    if odd:
+        return f"parts has {odd[0]!r}, which is none of {', '.join(KINDS)}"
     problems = map(_offer_problem, c.parts.values())
     return next(filter(None, problems), "") or _editing_problem(c)
 

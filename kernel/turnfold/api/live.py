@@ -13,6 +13,7 @@ from turnfold._runtime.calls import report
 from turnfold._runtime.programs import Decision
 from turnfold.api.sent import Sent
 from turnfold.enums import BlindPolicy, FailureClass, Format, Kind
+from turnfold.errors import InvalidInputError
 from turnfold.messages import Payload, Text, check_text
 from turnfold.ports.channel import Accepted, Outcome, Rejected
 
@@ -56,6 +57,7 @@ class Live:
         self._pace_s = 1.0
         self._unsure = False
         self._sealed: Sent | None = None
+        self._entered = False
 
     @property
     def text(self) -> str:
@@ -63,14 +65,23 @@ class Live:
         return "".join(self._text)
 
     def append(self, more: str) -> None:
-        """Add text to the end. It is shown by the next preview. Never waits."""
+        """Add text to the end. It is shown by the next preview. Never waits.
+
+        Raises InvalidInputError outside of `async with`, where nobody would see it."""
+        self._check_entered()
         self._text.append(check_text("more", more))
         self._news.set()
 
     def replace(self, text: str) -> None:
-        """Put another text in the place of all so far. Never waits."""
+        """Put another text in the place of all so far. Never waits. Raises as `append`."""
+        self._check_entered()
         self._text = [check_text("text", text)]
         self._news.set()
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            problem = "use it as `async with turn.live() as live:`"
+            raise InvalidInputError(field="live", problem=problem)
 
     async def seal(self, *payloads: Payload | str) -> Sent:
         """End the reply and hand it over to the outbox, once; a second call returns the
@@ -87,6 +98,7 @@ class Live:
         return self._sealed
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         kernel, turn = self._kernel, self._turn
         intent = kernel.intend_live(
             entry=reply_entry(turn.id, Kind.FINAL, turn.run, "final"),

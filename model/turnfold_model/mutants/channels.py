@@ -38,6 +38,13 @@ CHANNELS: Final = (
         f"{_DISCORD}::rate_limit_is_told",
     ),
     _broken(
+        "a misspelt kind of part is taken for an offer",
+        "turnfold._runtime.channel:capabilities_problem",
+        "kind not in KINDS",
+        "False",
+        "test:fast/test_attach.py::no_channel_is_refused",
+    ),
+    _broken(
         "any 404 says that the message of a webhook is gone",
         f"{_C}.webhook_wire:is_gone",
         "json_object(reply.body).get('found') is False",

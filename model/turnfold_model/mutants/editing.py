@@ -84,6 +84,13 @@ EDITING: Final = (
         "crash:editable",
     ),
     _broken(
+        "a live reply outside of its block takes words that nobody sees",
+        "turnfold.api.live:Live._check_entered",
+        "not self._entered",
+        "False",
+        f"{_TESTS}::outside_of_its_block",
+    ),
+    _broken(
         "a look-up is asked for a placeholder",
         f"{_D}.rules:may_look_up",
         "next_act(entry) is PartAct.SEND",
