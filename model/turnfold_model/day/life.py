@@ -18,7 +18,7 @@ from turnfold.enums import DeliveryClass, Flush, Kind, Status
 from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.day.plan import ACCOUNTS, CLASSES, MINUTE, Plan, Update
-from turnfold_model.day.platform import DayChannel, Platform
+from turnfold_model.day.platform import DayChannel, Platform, preview_of
 from turnfold_model.testing.gateway import crash
 from turnfold_model.testing.virtual_time import Machine
 
@@ -151,7 +151,7 @@ class Life:
             await turn.reply(*texts_of(update))
             return
         async with turn.live() as live:
-            live.append(f"{update.id} grows")
+            live.append(preview_of(update.id))
             await asyncio.sleep(update.think_ms / 1000)
             await live.seal(*texts_of(update))
 
