@@ -314,13 +314,18 @@ async def act_on(
 ) -> None:
     """Do it, as a client of the store. `tell` hears of each as soon as it is durable;
     False from it ends that. Commands that lie in the inbox go first."""
-    async with opened(address):  # nothing is made where no store is any more
-        pass
+    await _still_there(address)
     async with Kernel(address, work=False) as kernel:
         await kernel.taken_up()
         async for acted in kernel.act_on(act, rows, **said):
             if not tell(acted):
                 return
+
+
+async def _still_there(address: str) -> None:
+    """Raises RefusedError: nothing is made where no store is any more."""
+    async with opened(address):
+        pass
 
 
 def _all_of(act: Act, how: How, rows: Sequence[Row], extra: Any) -> list[Acted]:

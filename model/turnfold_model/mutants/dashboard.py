@@ -87,8 +87,8 @@ DASHBOARD: Final = (
     _broken(
         "an act makes a store where none is any more",
         "turnfold_cli.acting:act_on",
-        "async with opened(address):",
-        "if True:",
+        "await _still_there(address)",
+        "pass",
         f"{_ACTS}::work_that_fails",
     ),
     _broken(
