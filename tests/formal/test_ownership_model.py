@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from turnfold_model.ownership_model.command import search
+from turnfold_model.ownership_model import routing
+from turnfold_model.ownership_model.command import search, search_routing
 from turnfold_model.ownership_model.world import Class, Rules
 
 
@@ -21,6 +22,7 @@ def test_one_message_is_one_turn_in_every_state() -> None:
         ("lookup", "token_checked", "O4"),
         ("lookup", "token_after_unknown_fate", "O4"),
         ("lookup", "token_after_take", "O1"),
+        ("lookup", "token_after_hand_over", "O4"),
         ("inbox", "promised_keys_are_taken", "O9"),
         ("inbox", "logged_keys_are_taken", "O9"),
         ("inbox", "leaves_the_inbox", "O9"),
@@ -33,3 +35,26 @@ def test_a_rule_that_is_taken_away_is_missed(
     result = search(kind, replace(Rules(), **{rule: False}), rule)
     assert result.broken.startswith(broken)
     assert result.trace
+
+
+def test_what_goes_between_shards_is_neither_lost_nor_doubled() -> None:
+    result = search_routing(routing.Rules(), "between shards")
+    assert result.complete
+    assert not result.broken
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken"),
+    [
+        ("message_before_cursor", "R1"),
+        ("sources_have_keys", "R2"),
+        ("one_table_of_keys", "R3"),
+        ("number_is_fixed", "R4"),
+        ("replies_stay", "R5"),
+    ],
+)
+def test_a_rule_between_shards_that_is_taken_away_is_missed(
+    rule: str, broken: str
+) -> None:
+    result = search_routing(replace(routing.Rules(), **{rule: False}), rule)
+    assert result.broken.startswith(broken)

@@ -12,7 +12,7 @@ from turnfold.enums import Phase
 from turnfold.errors import DiskError, LostStoreError, UnsafeStoreError
 from turnfold.messages import Route
 from turnfold_adapters.stores.postgres import PostgresStore, ownership
-from turnfold_model.checks.store_kit import put
+from turnfold_model.checks.store_kit import put, whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel, wait_for
 
 from .postgres import Postgres, kill
@@ -151,3 +151,30 @@ async def test_a_lease_is_judged_by_the_database_when_it_is_ended(
     assert await two.ownership().take() is None
     for store in (one, two):
         await store.close()
+
+
+async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(
+    postgres: Postgres,
+) -> None:
+    """Whoever is cancelled while a transaction begins leaves it open. A commit in there
+    would be called stored, and rolled back when the connection ends."""
+    (store,) = await handles(postgres, "x9", 1)
+    await store.ownership().take()
+    async with store._write.used() as connection:
+        await connection.execute("BEGIN")
+    records = await put(store, "entry:a")
+    assert await whole_log(store) == records
+    waits = asyncio.Event()
+
+    async def cancelled() -> None:
+        async with store._write.used() as connection:
+            waits.set()
+            await connection.execute("SELECT pg_sleep(30)")
+
+    task = asyncio.create_task(cancelled())
+    await waits.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    records += await put(store, "entry:b")
+    assert await whole_log(store) == records
+    await store.close()

@@ -29,6 +29,13 @@ def _sql(name: str, where: str, sql: str, old: str, new: str, killer: str) -> Mu
 
 
 SQL: Final = (
+    _broken(
+        "a commit goes into a transaction that somebody left open",
+        f"{_AT}.connection:Link._there",
+        "there.is_in_transaction()",
+        "False",
+        f"{_FAULTS}::test_no_commit_goes_into_a_transaction_that_somebody_left_open",
+    ),
     _sql(
         "a take ignores who owns the shard",
         f"{_OWNERSHIP}._take",

@@ -1,14 +1,17 @@
-"""`ownership`: every state of a store that two workers share; then without each rule."""
+"""`ownership`: every state of a store that two workers share, and of what goes between its
+shards; then without each rule."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, get_args
+from functools import partial
+from typing import Any, Final, TypeVar, get_args
 
+from turnfold_model.ownership_model import routing
 from turnfold_model.ownership_model.world import (
     Class,
     Rules,
@@ -21,6 +24,7 @@ from turnfold_model.ownership_model.world import (
 HELP: Final = "every state of a store that several hosts share (specs/postgres.md)"
 _WORKERS: Final = 2
 CLASSES: Final[Sequence[Class]] = get_args(Class)
+_W = TypeVar("_W")  # a world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +50,17 @@ def run(
     """All classes with all rules hold; each rule is missed by some class."""
     end = None if options.seconds is None else time.monotonic() + options.seconds
     sound = [search(kind, Rules(), kind, end) for kind in CLASSES]
+    sound.append(search_routing(routing.Rules(), "between shards", end))
     for result in sound:
         say(_line(result))
+    only = options.only or ""
     missed = [
-        _without(rule.name, end, say)
-        for rule in fields(Rules)
-        if (options.only or "") in rule.name
+        _without(rule.name, end, say) for rule in fields(Rules) if only in rule.name
+    ]
+    missed += [
+        _without_routing(rule.name, end, say)
+        for rule in fields(routing.Rules)
+        if only in rule.name
     ]
     if options.traces:
         for result in (*sound, *missed):
@@ -83,32 +92,62 @@ def _without(rule: str, end: float | None, say: Callable[[str], None]) -> Result
     return last
 
 
+def _without_routing(
+    rule: str, end: float | None, say: Callable[[str], None]
+) -> Result:
+    rules = replace(routing.Rules(), **{rule: False})
+    result = search_routing(rules, f"between shards without {rule}", end)
+    say(_line(result))
+    return result
+
+
 def search(kind: Class, rules: Rules, name: str, end: float | None = None) -> Result:
+    """Every state of a seat."""
+
+    def nexts(world: World) -> Iterator[tuple[str, World]]:
+        for label, new in steps(world, kind, rules):
+            yield label, _nameless(new)
+
+    return _searched(start(_WORKERS), nexts, lambda w: broken(w, kind), name, end)
+
+
+def search_routing(rules: routing.Rules, name: str, end: float | None = None) -> Result:
+    """Every state of what goes between shards."""
+    nexts = partial(routing.steps, rules=rules)
+    return _searched(routing.start(), nexts, routing.broken, name, end)
+
+
+def _searched(
+    first: _W,
+    nexts: Callable[[_W], Iterator[tuple[str, _W]]],
+    broken_in: Callable[[_W], str],
+    name: str,
+    end: float | None,
+) -> Result:
     """Breadth first, so a trace is a shortest one."""
-    first = start(_WORKERS)
-    came: dict[World, tuple[str, World] | None] = {first: None}
+    came: dict[_W, tuple[str, _W] | None] = {first: None}
     todo = deque([first])
     while todo:
         if end is not None and time.monotonic() > end:
             return Result(name=name, states=len(came), complete=False)
         world = todo.popleft()
-        bad = broken(world, kind)
+        bad = broken_in(world)
         if bad:
             trace = _trace(came, world)
             return Result(
                 name=name, states=len(came), complete=False, broken=bad, trace=trace
             )
-        for label, new in steps(world, kind, rules):
-            new_ = _nameless(new)
-            if new_ not in came:
-                came[new_] = (label, world)
-                todo.append(new_)
+        for label, new in nexts(world):
+            if new not in came:
+                came[new] = (label, world)
+                todo.append(new)
     return Result(name=name, states=len(came), complete=True)
 
 
 def _nameless(world: World) -> World:
     """Positions count only by which worker believes the present one: two logs that
-    differ in length alone go on in the same way."""
+    differ in length alone go on in the same way. So do worlds whose workers differ in their
+    places alone."""
     now = world.position
     workers = tuple(
         w._replace(base=0 if w.base == now and w.token else -1 if w.token else 0)
@@ -117,12 +156,17 @@ def _nameless(world: World) -> World:
     late = world.under_way
     if late is not None:
         late = late._replace(base=0 if late.base == now else -1)
-    return world._replace(workers=workers, under_way=late, position=0)
+    world = world._replace(workers=workers, under_way=late, position=0)
+    order = sorted(range(len(workers)), key=lambda n: (workers[n], n == world.owner))
+    places = {-1: -1} | {old: new for new, old in enumerate(order)}
+    return world._replace(
+        workers=tuple(workers[n] for n in order),
+        owner=places[world.owner],
+        writer=places[world.writer],
+    )
 
 
-def _trace(
-    came: dict[World, tuple[str, World] | None], world: World
-) -> tuple[str, ...]:
+def _trace(came: dict[_W, tuple[str, _W] | None], world: _W) -> tuple[str, ...]:
     path: list[str] = []
     while (before := came[world]) is not None:
         label, world = before

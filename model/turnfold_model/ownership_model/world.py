@@ -3,7 +3,8 @@
 There is no clock: a lease may end at any moment, and a worker that takes no step is a
 stopped one. One statement may be under way, and a request on the wire lands at any time.
 `epoch` grows with each take-over and stands in the events; `token` grows also after each
-commit of unknown fate.
+commit of unknown fate and with each hand-over. What is here one seat is one of many on a
+sharded store; `routing.py` has what goes on between shards.
 
 `Rules` names each guard and each assumption; taking one away must break an invariant. A
 commit also shows where the log ends, and a worker that counts as dead renews no lease. Where
@@ -30,9 +31,12 @@ class Rules:
     token_after_unknown_fate: bool = True
     token_after_take: bool = True
     proof_of_death: bool = True  # a lease that is over is not enough
-    owner_compared: bool = True  # a take compares the owner that it found dead
+    token_compared: bool = True  # a take compares the token that it found free
+    living_takes: bool = True  # and only a host that counts as alive takes
     true_certificates: bool = True  # a certificate speaks of a process that has ended
     goodbye_last: bool = True  # a worker leaves after its last request was answered
+    hands_over_quiet: bool = True  # a seat is freed after the last request ended
+    token_after_hand_over: bool = True
     durable_before_wire: bool = True
     doubt_is_not_failure: bool = True
     blind_parks: bool = True
@@ -45,14 +49,14 @@ class Rules:
 
 class Worker(NamedTuple):
     """One life of a worker. `lease`: whether it is over, for the server. `row`: whether
-    it counts as dead. `seen`: the owner that it found dead. `epoch`, `token`: those that it
+    it counts as dead. `seen`: the token of the seat that it found free. `epoch`, `token`: those that it
     holds, 0 for none. `base`: where it believes that the log ends. `hand`: how far its
     request is."""
 
     alive: bool = True
     lease_over: bool = False
     gone: bool = False
-    seen: int = -2
+    seen: int = -1
     epoch: int = 0
     token: int = 0
     base: int = 0
@@ -75,6 +79,7 @@ class World(NamedTuple):
 
     workers: tuple[Worker, ...]
     owner: int = -1
+    freed: bool = False  # the owner has handed its seat over, and lives
     token: int = 0
     epochs: int = 0
     position: int = 0
@@ -171,9 +176,27 @@ def _life(world: World, number: int, rules: Rules) -> Iterator[Step]:
     if not worker.lease_over:
         yield "the lease ends", _with(world, number, lease_over=True)
     yield "dies", _with(world, number, **_DEAD)
-    quiet = worker.hand in ("", "yes", "timeout") and not worker.doubt
-    if not worker.gone and worker.token and (quiet or not rules.goodbye_last):
+    quiet = worker.hand in ("", "yes", "timeout")
+    ends = (quiet and not worker.doubt) or not rules.goodbye_last
+    # A life that never had a seat matters only to those who let it take one afterwards.
+    matters = worker.token or not rules.living_takes
+    if not worker.gone and matters and ends:
         yield "leaves", _with(world, number, gone=True, token=0, epoch=0)
+    mine = worker.token and worker.token == world.token and world.owner == number
+    first = world.epochs < MAX_EPOCH  # nobody could take it afterwards
+    if mine and first and (quiet or not rules.hands_over_quiet):
+        yield "hands the seat over", _freed(world, number, rules)
+
+
+def _freed(world: World, number: int, rules: Rules) -> World:
+    """Whoever waits for a commit of unknown fate is told that it is not stored."""
+    late = world.under_way
+    if late is not None:
+        late = late._replace(told=True)
+    token = world.token + rules.token_after_hand_over
+    new = world._replace(freed=True, under_way=late, token=token, writer=-1)
+    hand = "" if rules.hands_over_quiet else world.workers[number].hand
+    return _with(new, number, token=0, epoch=0, doubt=False, hand=hand)
 
 
 _DEAD: Final[dict[str, Any]] = {
@@ -186,7 +209,7 @@ _DEAD: Final[dict[str, Any]] = {
 
 
 def _taking(world: World, number: int, rules: Rules) -> Iterator[Step]:
-    """Another worker is found dead, then the store is taken."""
+    """A seat is found free, or that of another worker who is dead; then it is taken."""
     me = world.workers[number]
     for other, it in enumerate(world.workers):
         if other == number or it.gone or other != world.owner:
@@ -199,12 +222,13 @@ def _taking(world: World, number: int, rules: Rules) -> Iterator[Step]:
             sleeps = {"gone": True, **(_DEAD if rules.no_long_sleep else {})}
             yield "max_pause_ms is over", _with(world, other, **sleeps)
     owner = world.owner
-    free = owner < 0 or world.workers[owner].gone
-    if free and me.seen != owner and not me.token and owner != number:
-        yield "finds it free", _with(world, number, seen=owner)
-    fits = me.seen == owner or not rules.owner_compared
-    may = me.seen != -2 and fits and not (me.gone or me.lease_over or me.token)
-    if may and owner != number and world.epochs < MAX_EPOCH and world.token < MAX_TOKEN:
+    free = owner < 0 or world.freed or world.workers[owner].gone
+    if free and me.seen != world.token and not me.token:
+        yield "finds it free", _with(world, number, seen=world.token)
+    fits = me.seen == world.token or not rules.token_compared
+    counts = not (me.gone or me.lease_over) or not rules.living_takes
+    may = me.seen >= 0 and fits and counts and not me.token
+    if may and world.epochs < MAX_EPOCH and world.token < MAX_TOKEN:
         yield "takes", _taken(world, number, rules)
 
 
@@ -213,9 +237,13 @@ def _taken(world: World, number: int, rules: Rules) -> World:
     token = world.token + grows
     writer = -1 if grows else world.writer
     new = world._replace(
-        owner=number, token=token, epochs=world.epochs + 1, writer=writer
+        owner=number,
+        freed=False,
+        token=token,
+        epochs=world.epochs + 1,
+        writer=writer,
     )
-    held = {"epoch": new.epochs, "token": token, "base": world.position, "seen": -2}
+    held = {"epoch": new.epochs, "token": token, "base": world.position, "seen": -1}
     return _with(new, number, hand="", doubt=False, **held)
 
 

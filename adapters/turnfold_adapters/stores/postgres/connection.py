@@ -118,9 +118,16 @@ class Link:
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[asyncpg.Connection]:
-        """The connection, for this block alone. Raises DiskError if there is none."""
+        """The connection, for this block alone. Raises DiskError if there is none. A
+        block that is cancelled leaves nobody its connection: what is under way there,
+        or a transaction that it could not end, would be the next one's."""
         async with self._lock:
-            yield await self._there()
+            connection = await self._there()
+            try:
+                yield connection
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
 
     @property
     def broken(self) -> bool:
@@ -128,9 +135,13 @@ class Link:
         return self._connection is not None and self._connection.is_closed()
 
     async def _there(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._made()
-        return self._connection
+        """Never one that is inside a transaction: a commit in there is not durable."""
+        there = self._connection
+        if there is not None and not there.is_closed() and there.is_in_transaction():
+            there.terminate()
+        if there is None or there.is_closed():
+            self._connection = there = await self._made()
+        return there
 
     async def _made(self) -> asyncpg.Connection:
         place = self._place
