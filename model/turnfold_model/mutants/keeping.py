@@ -133,10 +133,10 @@ KEEPING: Final = (
         f"{_SENDER}::those_with_a_message_of_theirs",
     ),
     one(
-        "a copy without text keeps its bodies in free pages",
+        "a copy without text keeps its bodies",
         "store",
         f"{_COPY}:_strip",
-        'conn.execute("VACUUM")',
+        "conn.execute(sql)",
         "pass",
         f"{_TEXT}::has_the_history_and_no_text",
     ),
