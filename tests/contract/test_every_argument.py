@@ -15,6 +15,7 @@ import pytest
 from turnfold import (
     BlockingKernel,
     Inbound,
+    InvalidInputError,
     Kernel,
     Settings,
     SourceCursor,
@@ -25,6 +26,7 @@ from turnfold.audit import audit_store
 from turnfold.enums import FailureClass, Kind, Phase
 from turnfold.inspect import Inspect
 from turnfold.inspect.places import Place
+from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.gateway import Gateway, entry, inbound, route, spin, until
 from turnfold_model.testing.platform import reject, unknown
 
@@ -293,6 +295,25 @@ async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
     async with asyncio.timeout(20):
         await ended.wait()
     assert [w for w in wrong if w] == []
+
+
+@pytest.mark.case("X20")
+def test_every_argument_of_the_blocking_kernels_own_methods_has_one_typed_error() -> (
+    None
+):
+    """`call` and `ask` take what a caller wrote; its errors are its own."""
+    with BlockingKernel(Kernel(MemoryStore())) as blocking:
+        portal = blocking.kernel.portal()
+        for value in ODD:
+            for takes in (blocking.call, portal.call, portal.submit, blocking.ask):
+                if not callable(value):
+                    with pytest.raises(InvalidInputError, match="expected"):
+                        takes(value)
+            for wait in (blocking.settled, blocking.receipt):
+                with pytest.raises(TurnfoldError):
+                    wait("entry:none", 50, key=value)
+    with pytest.raises(TurnfoldError):
+        blocking.ask(lambda kernel: kernel)
 
 
 @pytest.mark.case("U17")

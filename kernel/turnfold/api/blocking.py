@@ -5,6 +5,7 @@ COMMIT of its event, as its async twin does. `receipt(sent.entry_id)` waits for 
 """
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ from turnfold.enums import (
     TurnOutcome,
     TurnPhase,
 )
-from turnfold.errors import NotOpenError
+from turnfold.errors import InvalidInputError, NotOpenError
 from turnfold.inbound import Inbound
 from turnfold.messages import check_kind
 
@@ -110,6 +111,10 @@ class BlockingKernel:
 
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run any coroutine of the kernel in its thread and wait for it."""
+        given: object = work  # a check of `work` itself would forget its result's type
+        if not inspect.iscoroutine(given):
+            problem = f"expected a coroutine, got {type(given).__name__}"
+            raise InvalidInputError(field="work", problem=problem)
         if self._loop is None:
             work.close()
             raise NotOpenError(state="not open")
@@ -160,6 +165,11 @@ class BlockingKernel:
 
     def ask(self, question: Callable[[Kernel], Any]) -> Any:
         """Run a function of the kernel in its thread: queries, health."""
+        if not callable(question):
+            problem = (
+                f"expected a function of the kernel, got {type(question).__name__}"
+            )
+            raise InvalidInputError(field="question", problem=problem)
 
         async def asked() -> Any:
             return question(self.kernel)

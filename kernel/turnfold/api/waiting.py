@@ -14,7 +14,7 @@ from turnfold.enums import Phase, Status, TurnOutcome
 from turnfold.errors import NotFoundError, NotOpenError, OwnedError
 from turnfold.inspect import Inspect
 from turnfold.inspect.views import EntryView
-from turnfold.messages import check_id, check_timeout
+from turnfold.messages import check_id, check_text, check_timeout
 from turnfold.ports.channel import Receipt
 from turnfold.ports.store import Found, Store, Summary, Wanted
 
@@ -53,6 +53,7 @@ class Waiting:
         posted as `stream`; the worker may have known it as another turn. Raises
         TimeoutError, NotFoundError and NotOpenError."""
         check_id("stream", stream)
+        _check_key(key)
         wait = check_timeout(timeout_ms)
         if wait is None:
             return _end_in(await self._closed(stream, key))
@@ -67,6 +68,7 @@ class Waiting:
         another process posted as `entry`. Raises NotDeliveredError for an entry that
         ended undelivered or is parked, and the errors of `settled`."""
         check_id("entry", entry)
+        _check_key(key)
         wait = check_timeout(timeout_ms)
         if not entry.startswith(ENTRY):
             raise NotFoundError(what="entry", id=entry)
@@ -208,3 +210,8 @@ def tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -
     for waiter in waiters:
         if not waiter.done():  # else who waited was cancelled
             waiter.set_result(state)
+
+
+def _check_key(key: object) -> None:
+    if key is not None:
+        check_text("key", key)
