@@ -16,6 +16,15 @@ def _blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+@pytest.mark.case("Z08")
+def test_the_site_has_a_start_ways_to_do_things_operation_and_a_reference() -> None:
+    nav = (ROOT / "docs" / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    parts = [name.lower() for name in re.findall(r"^  - ([\w ]+):", nav, re.MULTILINE)]
+    for wanted in ("start", "how to", "operate", "reference"):
+        assert any(part.startswith(wanted) for part in parts), parts
+
+
+@pytest.mark.case("Z08")
 def test_the_site_builds_and_names_no_page_that_is_not_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"]
     where = ["-f", str(ROOT / "docs" / "mkdocs.yml"), "-d", str(tmp_path / "site")]
@@ -41,6 +50,7 @@ def test_its_code_compiles_and_finds_what_it_imports(page: Path) -> None:
             exec(line, {})
 
 
+@pytest.mark.case("Z08")
 def test_the_first_gateway_is_killed_and_answers_each_message_once(
     tmp_path: Path,
 ) -> None:
