@@ -239,6 +239,12 @@ async def made(lone: Gateway, tmp_path: Path) -> Path:
 def test_a_damaged_archive_is_named_as_such(made: Path) -> None:
     whole = made.read_bytes()
     lines = gzip.decompress(whole).splitlines(keepends=True)
+    start = lines[1].index(b'"hash":"') + 8
+    other = lines[1][:start] + bytes(reversed(lines[1][start : start + 64]))
+    changed = [lines[0], other + lines[1][start + 64 :], *lines[2:]]
+    made.write_bytes(gzip.compress(b"".join(changed)))
+    with pytest.raises(DamagedError, match="not those that its manifest names"):
+        files.read(made)
     for wrong in (whole[:-30], whole[:40], gzip.compress(b"".join(lines[:-1]))):
         made.write_bytes(wrong)
         with pytest.raises(DamagedError):
