@@ -61,7 +61,7 @@ GUARDS: Final = (
         "too_old",
         "waits and nothing_seen(entry) and not is_live(entry)",
         "True",
-        f"{_OLD}::what_is_in_doubt",
+        _ALONE,
         world="age",
     ),
     _without(
