@@ -59,10 +59,10 @@ class Intent(Struct, kw_only=True):
 def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
     """Put a packed payload beside the log; the text that names it in its stream."""
     encoded, contents = packed.identity
-    seals = packed.seals or (None,) * max(1, len(contents))
     if not contents:
-        return draft.body(stream, encoded, packed.origin, seals[0])
-    pairs = zip(contents, seals, strict=True)
+        seal = packed.seals[0] if packed.seals else None
+        return draft.body(stream, encoded, packed.origin, seal)
+    pairs = zip(contents, packed.seals or (None,) * len(contents), strict=True)
     names = [draft.body(stream, content, seal=seal) for content, seal in pairs]
     return draft.body(stream, naming(packed, names))
 

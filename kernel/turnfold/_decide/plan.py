@@ -72,7 +72,8 @@ def make_plan(
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
     for payload in _captions_apart(payloads, capabilities):
-        _check_files(payload, capabilities)
+        if type(payload) is Native:
+            _check_files(payload, capabilities)
         if planner is None:
             pieces: Sequence[PlannedPart] = default_plan(payload, capabilities)
         else:
@@ -89,10 +90,9 @@ def make_plan(
     return Plan(tuple(parts), capabilities.gives_ids, capabilities.marks)
 
 
-def _check_files(payload: Payload, capabilities: Capabilities) -> None:
+def _check_files(payload: Native, capabilities: Capabilities) -> None:
     """Files that the channel would leave out are refused, not lost."""
-    files = payload.files if type(payload) is Native else ()
-    if files and not capabilities.native_files:
+    if payload.files and not capabilities.native_files:
         problem = "this channel sends no files in a Native"
         raise InvalidInputError(field="payload", problem=problem)
 

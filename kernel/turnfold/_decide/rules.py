@@ -172,7 +172,7 @@ def edits_after_key(entry: Entry, now: int, sure_from: int) -> bool:
     goes on by a placeholder and an edit, but not beside a part that may be there."""
     if not entry.planned or entry.doubt or entry.handle:
         return False
-    window = entry.current.key_window_ms
+    window = entry.parts[entry.part].key_window_ms
     if window is None or (window and entry.first_at is None):
         return False  # nearly all, at once
     if entry.classes[:2] != (DeliveryClass.KEYED, DeliveryClass.EDITABLE):

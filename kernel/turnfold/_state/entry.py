@@ -240,7 +240,7 @@ class Entry:
     @property
     def doubtful(self) -> bool:
         """True if any part is in doubt."""
-        return self.doubt or any(state.doubt for state in self.others)
+        return self.doubt or first_doubted(self.others) is not None
 
     @property
     def receipts(self) -> tuple[tuple[str, ...], ...]:
@@ -293,6 +293,8 @@ def _number(state: PartState) -> int:
 def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int:
     """The first of `count` parts that has not ended; `count` if all have. Once a part was
     refused, words go before files."""
+    if not others:
+        return 0
     ended = {state.part for state in others if state.end is not None}
     left = (part for part in range(count) if part not in ended)
     if parts and any(state.end is PartEnd.REFUSED for state in others):
@@ -303,7 +305,10 @@ def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int
 
 
 def first_doubted(others: Parts) -> int | None:
-    return next((state.part for state in others if state.doubt), None)
+    for state in others:
+        if state.doubt:
+            return state.part
+    return None
 
 
 def all_delivered(others: Parts, count: int) -> bool:

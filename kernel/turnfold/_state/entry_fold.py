@@ -216,7 +216,8 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     else:
         entry.policy, entry.live = event.policy, event.live
         entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
-        entry.since = max(at - event.waited_ms, event.not_before or 0)
+        if event.waited_ms or event.not_before:
+            entry.since = max(at - event.waited_ms, event.not_before or 0)
     return entry
 
 

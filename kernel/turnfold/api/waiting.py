@@ -53,7 +53,8 @@ class Waiting:
         posted as `stream`; the worker may have known it as another turn. Raises
         TimeoutError, NotFoundError and NotOpenError."""
         check_id("stream", stream)
-        _check_key(key)
+        if key is not None:
+            check_text("key", key)
         wait = check_timeout(timeout_ms)
         if wait is None:
             return _end_in(await self._closed(stream, key))
@@ -68,7 +69,8 @@ class Waiting:
         another process posted as `entry`. Raises NotDeliveredError for an entry that
         ended undelivered or is parked, and the errors of `settled`."""
         check_id("entry", entry)
-        _check_key(key)
+        if key is not None:
+            check_text("key", key)
         wait = check_timeout(timeout_ms)
         if not entry.startswith(ENTRY):
             raise NotFoundError(what="entry", id=entry)
@@ -210,8 +212,3 @@ def tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -
     for waiter in waiters:
         if not waiter.done():  # else who waited was cancelled
             waiter.set_result(state)
-
-
-def _check_key(key: object) -> None:
-    if key is not None:
-        check_text("key", key)
