@@ -123,8 +123,8 @@ def test_the_command_reports_images_recoveries_and_its_proof(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["powerloss", "--json", "--seconds", "4", "--jobs", "1", "--lives", "1"]
-    # 1 if the seconds were over before NORMAL was caught: a test of its own does that
-    assert main(words) in (0, 1)
+    # not 0 if the seconds were over before NORMAL was caught, which has its own test
+    assert main(words) in (0, 1, 3)
     shown = capsys.readouterr()
     for word in ("images", "nested", "violations", "normal_double_sends"):
         assert f'"{word}": ' in shown.out
