@@ -13,7 +13,6 @@ import typer
 from attrs import evolve, frozen
 from rich.console import Console
 
-from turnfold import Kernel
 from turnfold.api.acts import Act, Acted, Target
 from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
@@ -25,6 +24,7 @@ from turnfold_cli.common import (
     RefusedError,
     StorePath,
     answering,
+    client_of,
     opened,
     place_text,
     shown_rows,
@@ -140,7 +140,7 @@ async def _done(
     if version is None and rows and act is not Act.ABORT:
         version = rows[0].version
     target = Chosen(id=stream, version=version)
-    async with Kernel(how.store, work=False) as kernel:
+    async with client_of(how.store) as kernel:
         acting = kernel.act_on(act, [target], by=how.who, why=how.why, **extra)
         (acted,) = [one async for one in acting]
     if acted.error is not None:
@@ -315,7 +315,7 @@ async def act_on(
     """Do it, as a client of the store. `tell` hears of each as soon as it is durable;
     False from it ends that. Commands that lie in the inbox go first."""
     await _still_there(address)
-    async with Kernel(address, work=False) as kernel:
+    async with client_of(address) as kernel:
         await kernel.taken_up()
         async for acted in kernel.act_on(act, rows, **said):
             if not tell(acted):

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,14 +27,16 @@ from turnfold.clock import Clock
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import export
 from turnfold.inspect.archive import is_archive
+from turnfold.inspect.shards import shards_of
 from turnfold.inspect.times import clock_of
-from turnfold.ports.plugins import plugin_store_at
-from turnfold.ports.store import Head
+from turnfold.ports.plugins import PluginStore, plugin_store_at
+from turnfold.ports.store import Head, Store
 from turnfold_adapters.stores.archive import ArchiveStore
-from turnfold_cli import FOUND
+from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import (
     STORE,
     AsJson,
+    RefusedError,
     StorePath,
     answering,
     opened,
@@ -125,22 +127,26 @@ def audit(
             of=of,
         )
         began = time.monotonic()
-        report = _audited(source if source is not None else store, wanted)
+        reports = _audited(source if source is not None else store, wanted)
         seconds = round(time.monotonic() - began, 3)
-        _print(source or store, report, seconds, as_json=as_json)
-    if not report.passed:
+        if len(reports) == 1:
+            _print(source or store, reports[0], seconds, as_json=as_json)
+        else:
+            _print_shards(source or store, reports, seconds, as_json=as_json)
+    if not all(report.passed for report in reports):
         raise typer.Exit(FOUND)
 
 
-def _audited(source: str, wanted: Wanted) -> Report:
+def _audited(source: str, wanted: Wanted) -> Sequence[Report]:
+    """One for each chain."""
     if source == "-":
-        return _of_lines(sys.stdin.buffer, wanted)
+        return [_of_lines(sys.stdin.buffer, wanted)]
     path = Path(source)
     if path.is_file() and not is_archive(source) and not _is_store(path):
         with path.open("rb") as lines:
-            return _of_lines(lines, wanted)
+            return [_of_lines(lines, wanted)]
     with _progress(asyncio.run(_end(source))) as tell:
-        return audit_of(source, wanted, tell)
+        return audits_of(source, wanted, tell)
 
 
 def _is_store(path: Path) -> bool:
@@ -182,27 +188,51 @@ async def _of_archive(
 def audit_of(
     address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
 ) -> Report:
-    """The audit of a store or an archive; `tell` hears now and then how far it is."""
-    if is_archive(address):
-        return asyncio.run(_of_archive(address, wanted, tell))
+    """The audit of a store or an archive; `tell` hears now and then how far it is. Of
+    several chains the first that is broken, or the first."""
+    reports = audits_of(address, wanted, tell)
+    return next((report for report in reports if not report.passed), reports[0])
 
-    async def audited() -> Report:
+
+def audits_of(
+    address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
+) -> Sequence[Report]:
+    """The audit of each chain of a store, or of an archive."""
+    if is_archive(address):
+        return [asyncio.run(_of_archive(address, wanted, tell))]
+
+    async def audited() -> Sequence[Report]:
         async with opened(address) as store:
-            now = (await clock_of(store)).now() if wanted.settled else None
-            return await audit_store(
-                store,
-                marks=wanted.marks,
-                witness=wanted.witness,
-                channels=wanted.channels,
-                bodies=wanted.bodies,
-                integrity=wanted.integrity,
-                settled_at=now,
-                plugins=plugin_store_at(address),
-                limit=wanted.limit,
-                progress=tell,
-            )
+            chains = shards_of(store)
+            if len(chains) > 1 and (wanted.marks or wanted.witness is not None):
+                text = "--head and --witness go with a store of one shard"
+                raise RefusedError(text, USAGE)
+            plugins = [plugin_store_at(address), *[None] * (len(chains) - 1)]
+            both = zip(chains, plugins, strict=True)
+            return [await _of_chain(chain, wanted, own, tell) for chain, own in both]
 
     return asyncio.run(audited())
+
+
+async def _of_chain(
+    store: Store,
+    wanted: Wanted,
+    plugins: PluginStore | None,
+    tell: Callable[[int], None] | None,
+) -> Report:
+    now = (await clock_of(store)).now() if wanted.settled else None
+    return await audit_store(
+        store,
+        marks=wanted.marks,
+        witness=wanted.witness,
+        channels=wanted.channels,
+        bodies=wanted.bodies,
+        integrity=wanted.integrity,
+        settled_at=now,
+        plugins=plugins,
+        limit=wanted.limit,
+        progress=tell,
+    )
 
 
 async def _end(address: str) -> int | None:
@@ -281,6 +311,27 @@ def finding_cells(finding: Finding) -> Mapping[str, str]:
         "position": position,
         "what is wrong": where + clean(finding.text),
     }
+
+
+def _print_shards(
+    source: str, reports: Sequence[Report], seconds: float, *, as_json: bool
+) -> None:
+    """Each shard has a chain and a head of its own."""
+    if not as_json:
+        for shard, report in enumerate(reports):
+            typer.echo(f"shard {shard}")
+            _print(source, report, seconds, as_json=False)
+        return
+    broken = [report.first.rule for report in reports if report.first is not None]
+    say_json(
+        {
+            "audit": broken[0] if broken else "passed",
+            "source": source,
+            "seconds": seconds,
+            "passed": not broken,
+            "shards": [shape(source, report, seconds) for report in reports],
+        }
+    )
 
 
 def _table(report: Report) -> Table:

@@ -15,14 +15,17 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
+from turnfold import Kernel, ShardedKernel
 from turnfold.errors import (
     AmbiguousIdError,
     CorruptLogError,
+    ShardedStoreError,
     StoreError,
     TurnfoldError,
     UsageError,
 )
 from turnfold.inspect import Inspect, Row
+from turnfold.inspect.shards import read_all
 from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
@@ -164,16 +167,31 @@ async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) ->
 
 @asynccontextmanager
 async def opened(address: str) -> AsyncIterator[Store]:
-    """The store, for reading only: nothing is created, migrated, locked or written."""
+    """The store with all its shards, for reading only: nothing is created, migrated,
+    locked or written."""
     store = _store_at(address)
     try:
         await store.open(read_only=True)
+        store = await read_all(store)
     except TurnfoldError as exc:
         raise RefusedError(str(exc), NO_STORE, exc.code) from exc
     try:
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def client_of(address: str) -> AsyncIterator[Kernel | ShardedKernel]:
+    """A kernel that only asks the workers, of a store of one shard or of several."""
+    kernel: Kernel | ShardedKernel = Kernel(address, work=False)
+    try:
+        await kernel.open()
+    except ShardedStoreError:
+        kernel = ShardedKernel(address, work=False)
+        await kernel.open()
+    async with kernel:
+        yield kernel
 
 
 def _store_at(address: str) -> Store:

@@ -11,6 +11,7 @@ import typer
 
 from turnfold.audit import audit_store
 from turnfold.errors import NotAStoreError
+from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.moving import check_copyable, copy_all
 from turnfold_adapters.stores.sqlite.connection import resolve
@@ -188,6 +189,7 @@ async def _owned(address: str, what: str) -> AsyncIterator[Store]:
     store = store_at(address)
     await store.open()
     try:
+        one_shard(store)
         if await store.ownership().take() is None:
             text = f"{what} at {store.address} has a worker that lives, or may live"
             raise RefusedError(text, USAGE, "store.owned")

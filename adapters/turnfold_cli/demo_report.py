@@ -12,11 +12,13 @@ from typing import Any
 from attrs import frozen
 from rich.table import Table
 
+from turnfold.api.shard_kernel import shard_of_id
+from turnfold.audit import Acceptance, Rule, audit_store, read_witness
 from turnfold.audit import Report as Audit
-from turnfold.audit import Rule, audit_store, read_witness
 from turnfold.enums import Kind, Phase
 from turnfold.errors import CorruptLogError
 from turnfold.inspect import EntryView, Filter, Inspect, TurnView
+from turnfold.inspect.shards import shards_of
 from turnfold.notices import DEFAULTS
 from turnfold.ports.store import Store
 from turnfold_cli.demo_plan import Class, Message, Plan
@@ -44,6 +46,7 @@ class Report:
     restarts: int
     cuts: int
     hosts: int
+    shards: int
     pauses: int
     takeovers: int
     server_cuts: int  # of connections to the store
@@ -90,9 +93,9 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
     """Read the store that the gateway left and hold it against the other lists."""
     witness = read_witness((evidence.folder / WITNESS).read_bytes())
     async with reading(evidence.address) as store:
-        audit = await audit_store(store, witness=witness)
         turns = await _turns(store)
-    breaches = [str(finding) for finding in audit.findings]
+        audits = await _audited(store, witness, turns)
+    breaches = [str(finding) for audit in audits for finding in audit.findings]
     breaches += [f"{Rule.ONE_TURN} {text}" for text in _once(plan, evidence)]
     if mode is not Class.BLIND:
         breaches += [
@@ -119,14 +122,34 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
         restarts=evidence.starts - evidence.hosts,
         cuts=faults.get("cut_after", 0) + faults.get("cut_before", 0),
         hosts=evidence.hosts,
+        shards=evidence.shards,
         pauses=evidence.pauses,
         takeovers=evidence.takeovers,
         server_cuts=evidence.cuts,
         faults=evidence.faults,
-        audit=_verdict(audit),
+        audit=next((v for v in map(_verdict, audits) if v != PASSED), PASSED),
         seconds=round(evidence.seconds, 1),
         breaches=tuple(breaches),
     )
+
+
+async def _audited(
+    store: Store, witness: Sequence[Acceptance], turns: Mapping[str, TurnView]
+) -> list[Audit]:
+    """Each chain with the part of the platform's list that speaks of it; what no turn
+    knows goes to the first."""
+    parts = shards_of(store)
+    place = {
+        part.key: shard_of_id(turn.id, len(parts))
+        for turn in turns.values()
+        for entry in turn.entries
+        for part in entry.parts
+    }
+    audits = []
+    for number, shard in enumerate(parts):
+        mine = [w for w in witness if place.get(w.key, 0) == number]
+        audits.append(await audit_store(shard, witness=mine))
+    return audits
 
 
 _BAD = ("lost", "pending")

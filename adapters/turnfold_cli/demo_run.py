@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import httpx
 from attrs import define, field, frozen
 
+from turnfold.inspect.shards import read_all
 from turnfold.ports.store import Store, store_at
 from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import Gateway, platform
@@ -56,6 +57,7 @@ class Evidence:
     kills: int = 0
     starts: int = 0
     hosts: int = 1
+    shards: int = 1
     pauses: int = 0
     cuts: int = 0  # of connections to the store
     faults: list[str] = field(factory=list)  # of all hosts, or of the store's server
@@ -172,6 +174,7 @@ async def reading(address: str) -> AsyncIterator[Store]:
     """The gateway's store, as any other process may read it."""
     store = store_at(address)
     await store.open(read_only=True)
+    store = await read_all(store)
     try:
         yield store
     finally:

@@ -30,8 +30,9 @@ async def server(folder: Path) -> AsyncIterator[Any]:
         await asyncio.to_thread(running.cleanup)
 
 
-def address(sockets: Path, lease_ms: int) -> str:
-    return f"postgresql://postgres@/postgres?host={sockets}&lease_ms={lease_ms}"
+def address(sockets: Path, lease_ms: int, shards: int = 1) -> str:
+    terms = f"lease_ms={lease_ms}&shards={shards}"
+    return f"postgresql://postgres@/postgres?host={sockets}&{terms}"
 
 
 class Wire:

@@ -6,7 +6,8 @@ import json
 
 import typer
 
-from turnfold.ports.store import Head
+from turnfold.inspect.shards import shards_of
+from turnfold.ports.store import Head, Loaded
 from turnfold_cli import USAGE
 from turnfold_cli.common import (
     STORE,
@@ -20,7 +21,7 @@ from turnfold_cli.output import say_json
 
 
 def head(store: StorePath = STORE, as_json: AsJson = False) -> None:
-    """Print the position and running hash of the last record.
+    """Print the position and running hash of the last record, of each shard.
 
     Keep it outside the store; `turnfold audit --head FILE` checks a log against it.
     """
@@ -30,15 +31,20 @@ def head(store: StorePath = STORE, as_json: AsJson = False) -> None:
 
 async def _head(address: str, *, as_json: bool) -> None:
     async with opened(address) as store:
-        loaded = await store.load()
-    end = loaded.head
+        loaded = [await chain.load() for chain in shards_of(store)]
+    heads = [_facts(one) for one in loaded]
     if as_json:
-        # The random name that a store was born with is the kind of its own stream.
-        name = None if loaded.store is None else loaded.store.kind
-        facts = {"store": name, "position": end.position, "hash": end.hash.hex()}
-        say_json(facts)
+        say_json(heads[0] if len(heads) == 1 else {"shards": heads})
     else:
-        typer.echo(f"{end.position} {end.hash.hex()}")
+        for head in heads:
+            typer.echo(f"{head['position']} {head['hash']}")
+
+
+def _facts(loaded: Loaded) -> dict[str, object]:
+    # The random name that a store was born with is the kind of its own stream.
+    name = None if loaded.store is None else loaded.store.kind
+    end = loaded.head
+    return {"store": name, "position": end.position, "hash": end.hash.hex()}
 
 
 def read_head(data: bytes) -> Head:

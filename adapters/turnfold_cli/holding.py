@@ -6,14 +6,19 @@ from typing import Any
 
 import typer
 
-from turnfold import Kernel
 from turnfold.errors import UsageError
 from turnfold.inspect import Filter, Inspect
 from turnfold.messages import escape
 from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.acting import How, check_asking
-from turnfold_cli.common import RefusedError, answering, opened, told
+from turnfold_cli.common import (
+    RefusedError,
+    answering,
+    client_of,
+    opened,
+    told,
+)
 from turnfold_cli.output import clean, console, say_json
 
 GATE = "gate:"  # how the name of a gate begins
@@ -119,7 +124,7 @@ async def moved(
 ) -> list[tuple[str, str]]:
     """Do it, and what became of each place. `one`: what is refused is raised."""
     done = []
-    async with Kernel(address, work=False) as kernel:
+    async with client_of(address) as kernel:
         doing: Callable[..., Awaitable[Any]] = (
             kernel.hold_back if act == "close" else kernel.let_go
         )

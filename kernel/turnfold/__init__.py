@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from turnfold.api.live import Live
     from turnfold.api.portal import Portal
     from turnfold.api.sent import Said, Sent, current_turn
+    from turnfold.api.shards import ShardedKernel
     from turnfold.api.threads import BlockingHandle, BlockingSent
     from turnfold.clock import Clock
     from turnfold.enums import (
@@ -67,10 +68,12 @@ if TYPE_CHECKING:
         NotOpenError,
         NoTurnError,
         OlderSchemaError,
+        OtherShardError,
         OwnedError,
         ReadOnlyError,
         RequestedError,
         RuleBrokenError,
+        ShardedStoreError,
         StaleRunError,
         StepInDoubtError,
         StillOpenError,
@@ -171,6 +174,7 @@ _HOMES = {
     "Outcome": "ports.channel",
     "OldTurns": "enums",
     "OlderSchemaError": "errors",
+    "OtherShardError": "errors",
     "OwnedError": "errors",
     "Part": "ports.channel",
     "PartAct": "enums",
@@ -192,6 +196,8 @@ _HOMES = {
     "Sent": "api.sent",
     "Settings": "settings",
     "Source": "ports.channel",
+    "ShardedKernel": "api.shards",
+    "ShardedStoreError": "errors",
     "SourceCursor": "_decide.accepting",
     "AlreadyRepliedError": "errors",
     "NotAwaitedError": "errors",
@@ -284,6 +290,7 @@ __all__ = [
     "Notice",
     "OldTurns",
     "OlderSchemaError",
+    "OtherShardError",
     "Outcome",
     "OwnedError",
     "Part",
@@ -305,6 +312,8 @@ __all__ = [
     "Said",
     "Sent",
     "Settings",
+    "ShardedKernel",
+    "ShardedStoreError",
     "Source",
     "SourceCursor",
     "StaleRunError",

@@ -467,6 +467,32 @@ class OwnedError(StoreError):
 
 
 @define(kw_only=True, slots=False)
+class ShardedStoreError(StoreError):
+    """Raised when a store of several shards is opened as one. `ShardedKernel` works on
+    all of them."""
+
+    code = "store.sharded"
+    template = "{path} has {shards} shards; open it with ShardedKernel"
+    path: str
+    shards: int
+
+
+@define(kw_only=True, slots=False)
+class OtherShardError(UsageError):
+    """Raised when a turn answers into a conversation of another shard: that could not be
+    one commit with the turn. `kernel.enqueue` with a key does it outside of the turn."""
+
+    code = "usage.other_shard"
+    template = (
+        "{route} lies in shard {other}, the turn in shard {shard}; send it with "
+        "kernel.enqueue(route, ..., key=...)"
+    )
+    route: str
+    shard: int
+    other: int
+
+
+@define(kw_only=True, slots=False)
 class LostStoreError(OwnedError):
     """Raised when a file of an open store was moved, replaced, deleted or cut off under
     this process. What the call wrote may be in no file that has a name: it counts as

@@ -14,6 +14,7 @@ from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_adapters.stores.postgres.connection import Link
 from turnfold_cli.demo_server import SOCKET, started
 from turnfold_model.checks.store import Place
+from turnfold_model.checks.store_kit import put
 
 _names = itertools.count(1)
 
@@ -59,10 +60,13 @@ class Postgres:
             await connection.close()
 
 
-def place(server: Postgres, folder: Path) -> Place:
-    """For `check_store`: handles, deaths, cuts and time on a real server."""
-    address = server.address()
-    schema = address.rpartition("=")[2]
+def place(server: Postgres, *, blank: bool = False) -> Place:
+    """For `check_store`: handles of the second shard of two, deaths, cuts and time on a
+    real server. `blank`: there are no tables yet, and so nothing in the first one."""
+    schema = f"test_{next(_names)}"
+    address = server.address(schema) + "&shards=2"
+    if not blank:
+        asyncio.run(_write_beside(address))
 
     async def pass_ms(ms: int) -> None:
         table = f"{schema}.worker"
@@ -71,15 +75,26 @@ def place(server: Postgres, folder: Path) -> Place:
         await server.execute(sql, ms / 1000)
 
     return Place(
-        handle=lambda: PostgresStore(address), kill=kill, cut=cut, pass_ms=pass_ms
+        handle=lambda: PostgresStore(address).shard(1),
+        kill=kill,
+        cut=cut,
+        pass_ms=pass_ms,
     )
+
+
+async def _write_beside(address: str) -> None:
+    """Streams of the names that the checks use, in the other shard."""
+    store = PostgresStore(address).shard(0)
+    await store.open()
+    await put(store, "entry:a", "entry:b", "turn:a", "store")
+    await store.close()
 
 
 async def kill(store: Store) -> None:
     """As the death of a process: its connections end, and nothing is said."""
     assert isinstance(store, PostgresStore)
     store.drop()
-    renewing = store.ownership()._renewing
+    renewing = store._shared.life._renewing
     if renewing is not None:
         renewing.cancel()
 
@@ -87,44 +102,41 @@ async def kill(store: Store) -> None:
 def cut(store: Store, stored: bool) -> None:
     """The next statement of the writing connection loses its answer, or never goes."""
     assert isinstance(store, PostgresStore)
-    cut_link(store._write, stored)
+    cut_link(store._shared.write, stored)
 
 
-def cut_link(link: Link, stored: bool) -> None:
+def cut_link(link: Link, stored: bool, at: str = "INSERT") -> None:
+    """The next statement with this word loses its answer, or never goes."""
     there: Callable[[], Awaitable[Any]] = link._there
 
     async def once() -> Any:
         link._there = there  # type: ignore[method-assign]
-        return _Cut(await there(), stored)
+        return _Cut(await there(), stored, at)
 
     link._there = once  # type: ignore[method-assign]
 
 
 class _Cut:
-    """A connection that breaks at its first statement that could store something."""
+    """A connection that breaks at its first statement with a word."""
 
-    def __init__(self, connection: Any, stored: bool) -> None:
-        self._connection, self._stored = connection, stored
+    def __init__(self, connection: Any, stored: bool, at: str) -> None:
+        self._connection, self._stored, self._at = connection, stored, at
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        call = getattr(self._connection, name)
+        if name not in ("fetch", "fetchval", "execute"):
+            return call
 
-    async def fetchval(self, sql: str, *values: object) -> Any:
-        if "INSERT" not in sql:
-            return await self._connection.fetchval(sql, *values)
-        return await self._broken("fetchval", sql, *values)
+        async def may_break(sql: str, *values: object) -> Any:
+            if self._at not in sql:
+                return await call(sql, *values)
+            if self._stored:
+                await call(sql, *values)
+            self._connection.terminate()
+            await asyncio.sleep(0)
+            raise asyncpg.ConnectionDoesNotExistError("cut by a test")
 
-    async def fetch(self, sql: str, *values: object) -> Any:
-        if "INSERT" not in sql:
-            return await self._connection.fetch(sql, *values)
-        return await self._broken("fetch", sql, *values)
-
-    async def _broken(self, name: str, sql: str, *values: object) -> Any:
-        if self._stored:
-            await getattr(self._connection, name)(sql, *values)
-        self._connection.terminate()
-        await asyncio.sleep(0)
-        raise asyncpg.ConnectionDoesNotExistError("cut by a test")
+        return may_break
 
 
 __all__ = ["SOCKET", "Postgres", "cut", "cut_link", "kill", "place"]

@@ -127,8 +127,7 @@ async def test_a_lease_that_is_over_is_not_renewed(postgres: Postgres) -> None:
     (row,) = await postgres.execute("SELECT owner FROM x5.shard")
     sql = "UPDATE x5.worker SET lease_until = now() - '1 ms'::interval"
     await postgres.execute(sql)
-    async with store._lease.used() as connection:
-        assert not await ownership._renewed(connection, row[0], 10.0)
+    assert not await store._shared.life._renewed(row[0], 10.0)
     await store.close()
 
 
@@ -140,14 +139,14 @@ async def test_a_lease_is_judged_by_the_database_when_it_is_ended(
     assert await one.ownership().take() is not None
     sql = "UPDATE x6.worker SET boot = 'another', lease_until = now() - '1 h'::interval"
     await postgres.execute(sql)
-    real = ownership.LeaseOwnership._is_over
+    real = ownership.Life.is_over
 
     async def renewed_first(self: object, connection: object, row: object) -> bool:
         sql = "UPDATE x6.worker SET lease_until = now() + '10 s'::interval"
         await postgres.execute(sql)
         return await real(self, connection, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ownership.LeaseOwnership, "_is_over", renewed_first)
+    monkeypatch.setattr(ownership.Life, "is_over", renewed_first)
     assert await two.ownership().take() is None
     for store in (one, two):
         await store.close()
@@ -160,14 +159,14 @@ async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(
     would be called stored, and rolled back when the connection ends."""
     (store,) = await handles(postgres, "x9", 1)
     await store.ownership().take()
-    async with store._write.used() as connection:
+    async with store._shared.write.used() as connection:
         await connection.execute("BEGIN")
     records = await put(store, "entry:a")
     assert await whole_log(store) == records
     waits = asyncio.Event()
 
     async def cancelled() -> None:
-        async with store._write.used() as connection:
+        async with store._shared.write.used() as connection:
             waits.set()
             await connection.execute("SELECT pg_sleep(30)")
 

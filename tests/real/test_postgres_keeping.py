@@ -31,6 +31,15 @@ async def make_older(postgres: Postgres, schema: str) -> None:
     """The tables as the first layout had them."""
     for table in ("pruned", "pruned_tally"):
         await postgres.execute(f"DROP TABLE {schema}.{table}")
+    for table, column in (
+        ("layout", "shards"),
+        ("worker", "seats"),
+        ("shard", "freed"),
+    ):
+        await postgres.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN {column}")
+    await postgres.execute(f"ALTER TABLE {schema}.stream DROP CONSTRAINT stream_name")
+    sql = f"ALTER TABLE {schema}.stream ADD CONSTRAINT stream_name_key UNIQUE (name)"
+    await postgres.execute(sql)
     await postgres.execute(f"UPDATE {schema}.layout SET number = 1")
 
 

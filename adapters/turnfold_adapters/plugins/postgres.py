@@ -26,6 +26,7 @@ from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
     Place,
+    Session,
     of_reading,
 )
 from turnfold_adapters.stores.postgres.rows import kept, shown
@@ -67,7 +68,7 @@ _SOME = f"{_CLEAR} AND key IN (SELECT key FROM plugin_item WHERE {_HERE}"
 _SWEEP_SOME = f"{_SOME} AND expires <= $3 LIMIT {_SWEEP})"
 _EVICT = f"{_SOME} ORDER BY version LIMIT $3)"
 
-_Connection = asyncpg.Connection
+_Connection = Session
 _Ask = Callable[[_Connection], Awaitable[_T]]
 
 

@@ -60,6 +60,7 @@ from turnfold.errors import (
 from turnfold.inspect import Inspect
 from turnfold.messages import check_id, check_timeout
 from turnfold.ports.channel import Outcome, Rate
+from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 
@@ -207,6 +208,7 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         try:
             store = store_at(address) if isinstance(address, str | Path) else address
             await store.open()
+            one_shard(store)
             await self._assemble(store)
             if self._import_from is not None:
                 await import_at_open(self, self._import_from)

@@ -11,9 +11,11 @@ from turnfold_model.mutants.code import Edit, Mutant, one
 AREA = "sql"
 _AT = "turnfold_adapters.stores.postgres"
 _OWNERSHIP = f"{_AT}.ownership:LeaseOwnership"
+_LIFE = f"{_AT}.ownership:Life"
 _COMMITTER = f"{_AT}.commit:Committer"
 _HOSTS = "server:test_postgres_contract"
 _FAULTS = "server:test_postgres_faults"
+_SHARDS = "server:test_postgres_shards"
 _KEEPING = "server:test_postgres_keeping"
 # Both guards against it, since each holds without the other.
 _AT_ITS_END = "_EXPIRE.replace('lease_until + make_interval(secs => $2)', 'lease_until + make_interval(secs => 0 * $2)')"
@@ -37,12 +39,28 @@ SQL: Final = (
         f"{_FAULTS}::test_no_commit_goes_into_a_transaction_that_somebody_left_open",
     ),
     _sql(
-        "a take ignores who owns the shard",
+        "a take ignores the token that it found free",
         f"{_OWNERSHIP}._take",
         "_TAKE",
-        "owner IS NOT DISTINCT FROM $8",
-        "($8::text IS NULL OR true)",
+        "token = $2",
+        "($2::bigint IS NULL OR true)",
         f"{_FAULTS}::test_of_several_takers_one_gets_the_store",
+    ),
+    _sql(
+        "a host that counts as dead takes a shard",
+        f"{_OWNERSHIP}._take",
+        "_TAKE",
+        " AND state = 'alive' AND lease_until > clock_timestamp()",
+        "",
+        f"{_SHARDS}::test_only_a_host_that_counts_as_alive_takes_a_seat",
+    ),
+    _sql(
+        "a seat is freed under the token of before",
+        f"{_AT}.ownership:_free",
+        "_FREE",
+        "token = token + 1, freed = token + 1",
+        "freed = token",
+        f"{_SHARDS}::test_no_statement_of_before_is_stored_after_a_hand_over",
     ),
     _sql(
         "a take leaves the token as it is",
@@ -54,7 +72,7 @@ SQL: Final = (
     ),
     _sql(
         "a worker is expired at the end of its lease",
-        f"{_OWNERSHIP}._is_over",
+        f"{_LIFE}.is_over",
         "_EXPIRE",
         "lease_until + make_interval(secs => $2)",
         "lease_until - make_interval(secs => $2)",
@@ -62,7 +80,7 @@ SQL: Final = (
     ),
     _sql(
         "a lease that is over is renewed",
-        f"{_AT}.ownership:_renewed",
+        f"{_LIFE}._renewed",
         "_RENEW",
         " AND lease_until > clock_timestamp()",
         "",
@@ -70,7 +88,7 @@ SQL: Final = (
     ),
     _sql(
         "a new token is given to a worker whose token is outdated",
-        f"{_OWNERSHIP}.renew_token",
+        f"{_AT}.ownership:_next",
         "_NEXT",
         "owner = $1 AND token = $2",
         "($1::text <> '' OR token = $2)",
@@ -88,10 +106,8 @@ SQL: Final = (
         "the end of a lease is taken for a death",
         AREA,
         (
-            Edit(
-                f"{_OWNERSHIP}._is_over", "not row['lapsed']", "not row['lease_over']"
-            ),
-            Edit(f"{_OWNERSHIP}._is_over", "_EXPIRE", _AT_ITS_END),
+            Edit(f"{_LIFE}.is_over", "not row['lapsed']", "not row['lease_over']"),
+            Edit(f"{_LIFE}.is_over", "_EXPIRE", _AT_ITS_END),
         ),
         (f"{_HOSTS}::test_a_lease_that_is_over_is_no_proof_of_death",),
     ),

@@ -23,6 +23,7 @@ from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.sending import SENDING
+from turnfold_model.mutants.shards import SHARDS
 from turnfold_model.mutants.sql import SQL
 from turnfold_model.mutants.store import STORE
 from turnfold_model.mutants.telling import TELLING
@@ -461,6 +462,7 @@ MUTANTS: Final = (
     *SENDING,
     *BUSY,
     *LATER,
+    *SHARDS,
     *SQL,
     *STORE,
     *KEEPING,

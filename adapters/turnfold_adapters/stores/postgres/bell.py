@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import asyncpg
-
 from turnfold.errors import StoreError
 from turnfold_adapters.stores.postgres.connection import FAILURES, Link
 
@@ -21,69 +19,102 @@ _LOG = logging.getLogger("turnfold")
 _AGAIN_S = 1.0  # between looks whether the connection still listens
 
 
-class NotifyDoorbell:
-    """`ringing` and `listening`: links of their own, so that no ring waits for a commit.
+class Bells:
+    """The bells of all shards: one connection that rings and one that listens.
 
-    `is_open`: whether the store may be used; a ring at a closed store does nothing.
+    `ringing` and `listening`: links of their own, so that no ring waits for a commit.
     """
 
-    def __init__(
-        self, ringing: Link, listening: Link, schema: str, is_open: Callable[[], bool]
-    ) -> None:
-        self._ringing, self._listening, self._is_open = ringing, listening, is_open
-        digest = hashlib.sha256(schema.encode()).hexdigest()[:16]
+    def __init__(self, ringing: Link, listening: Link) -> None:
+        self._ringing, self._listening = ringing, listening
+        digest = hashlib.sha256(ringing.place.schema.encode()).hexdigest()[:16]
         self._channel = f"turnfold_{digest}"
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rings = False
+        self._due: set[int] = set()  # shards whose bell is not on its way yet
+        self._hears: list[tuple[int, Callable[[], None]]] = []
+        self._ear: asyncio.Task[None] | None = None
 
-    def ring(self) -> None:
-        """At most one ring is on its way: a second one would say nothing new."""
-        if self._is_open() and not self._rings:
-            self._rings = True
-            self._start(self._ring())
+    def ring(self, shard: int) -> None:
+        """At most one ring of a shard is on its way: a second would say nothing new."""
+        if shard not in self._due:
+            self._due.add(shard)
+            self._start(self._ring(shard))
 
-    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        task = self._start(self._listen(wake))
-        return lambda: None if task is None else (task.cancel(), None)[1]
+    def listen(self, shard: int, wake: Callable[[], None]) -> Callable[[], None]:
+        one = (shard, wake)
+        self._hears.append(one)
+        if self._ear is None or self._ear.done():
+            self._ear = self._start(self._listen())
+        wake()  # for rings that nobody heard
+
+        def stop() -> None:
+            if one in self._hears:
+                self._hears.remove(one)
+            if not self._hears and self._ear is not None:
+                self._ear.cancel()
+                self._ear = None
+
+        return stop
 
     async def stop(self) -> None:
         tasks = [t for t in self._tasks if t.get_loop() is asyncio.get_running_loop()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._ear = None
 
     def _start(self, work: Any) -> asyncio.Task[None] | None:
         try:
             task = asyncio.get_running_loop().create_task(work)
         except RuntimeError:  # no loop: nobody can be rung from here
             work.close()
+            self._due.clear()
             return None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _ring(self) -> None:
+    async def _ring(self, shard: int) -> None:
         try:
             async with self._ringing.used() as connection:
-                self._rings = False  # a commit from here on rings anew
-                await connection.execute("SELECT pg_notify($1, '')", self._channel)
+                self._due.discard(shard)  # a commit from here on rings anew
+                sql = "SELECT pg_notify($1, $2)"
+                await connection.execute(sql, self._channel, str(shard))
         except (StoreError, *FAILURES) as exc:
             _LOG.debug("a bell was lost, the poll finds it: %s", exc)
         finally:
-            self._rings = False
+            self._due.discard(shard)
 
-    async def _listen(self, wake: Callable[[], None]) -> None:
-        def rung(*_: object) -> None:
-            wake()
+    def _rung(self, *said: object) -> None:
+        for shard, wake in [*self._hears]:
+            if str(shard) == said[-1]:
+                wake()
 
-        heard: asyncpg.Connection | None = None
+    async def _listen(self) -> None:
+        heard: Any = None
         while True:
             try:
-                async with self._listening.used() as connection:
-                    if connection is not heard:
-                        await connection.add_listener(self._channel, rung)
-                        heard = connection
-                        wake()  # for rings that nobody heard
+                async with self._listening.used() as session:
+                    if session.connection is not heard:
+                        await session.add_listener(self._channel, self._rung)
+                        heard = session.connection
+                        for _, wake in [*self._hears]:
+                            wake()  # for rings that nobody heard
             except (StoreError, *FAILURES) as exc:
                 _LOG.debug("nobody listens for bells, the poll goes on: %s", exc)
             await asyncio.sleep(_AGAIN_S)
+
+
+class NotifyDoorbell:
+    """The bell of one shard. `is_open`: whether its store may be used; a ring at a
+    closed store does nothing."""
+
+    def __init__(self, bells: Bells, shard: int, is_open: Callable[[], bool]) -> None:
+        self._bells, self._shard, self._is_open = bells, shard, is_open
+
+    def ring(self) -> None:
+        if self._is_open():
+            self._bells.ring(self._shard)
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return self._bells.listen(self._shard, wake)

@@ -43,6 +43,7 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
+from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.pruning import take_out
 from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
 
@@ -82,25 +83,25 @@ _KEPT = [name for name in _names(_STREAM) if name not in ("id", "name", "version
 _COMMIT = f"""
 WITH own AS (
     UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
-    WHERE shard = 0 AND position = $1 AND head = $2
+    WHERE shard = SHARD AND position = $1 AND head = $2
         AND ($6::bigint IS NULL OR token = $6::bigint)
     RETURNING shard),
-l AS (INSERT INTO log SELECT 0, r.* FROM {_unnest(_LOG, 7)}),
+l AS (INSERT INTO log SELECT SHARD, r.* FROM {_unnest(_LOG, 7)}),
 s AS (
-    INSERT INTO stream AS s SELECT 0, r.* FROM {_unnest(_STREAM, 16)}
+    INSERT INTO stream AS s SELECT SHARD, r.* FROM {_unnest(_STREAM, 16)}
     ON CONFLICT (shard, id) DO UPDATE SET version = excluded.version,
         {", ".join(_keeps(name) for name in _KEPT)}),
 b AS (
-    INSERT INTO body SELECT 0, r.*
+    INSERT INTO body SELECT SHARD, r.*
     FROM {_unnest("stream bigint, number int, salt bytea, data bytea", 31)}),
 e AS (
     UPDATE body SET salt = NULL, data = NULL
     FROM unnest($35::bigint[], $36::int[]) AS r(stream, number)
-    WHERE body.shard = 0 AND body.stream = r.stream AND body.number = r.number
+    WHERE body.shard = SHARD AND body.stream = r.stream AND body.number = r.number
         AND EXISTS (SELECT FROM own)),
 k AS (
     INSERT INTO dedupe (key, name, shard)
-    SELECT r.*, 0 FROM {_unnest("key text, name text", 37)}
+    SELECT r.*, SHARD FROM {_unnest("key text, name text", 37)}
         AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key
             AND (p.stream = r.name OR p.id = ANY ($39::text[])))),
 g AS (  -- a command that ends now gives its key to the stream that it went into
@@ -109,14 +110,14 @@ g AS (  -- a command that ends now gives its key to the stream that it went into
         AND EXISTS (SELECT FROM inbox AS p
             WHERE p.key = r.key AND p.id = ANY ($39::text[]))),
 i AS (
-    DELETE FROM inbox WHERE id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
+    DELETE FROM inbox WHERE shard = SHARD AND id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
     RETURNING key, stream),
 f AS (  -- keys of commands that ended without their stream
     DELETE FROM dedupe AS d USING i
     WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($37::text[])),
 a AS (
     INSERT INTO answer (id, at, data, shard)
-    SELECT r.*, 0 FROM {_unnest("id text, at bigint, data bytea", 40)}
+    SELECT r.*, SHARD FROM {_unnest("id text, at bigint, data bytea", 40)}
     ON CONFLICT DO NOTHING)
 SELECT count(*) FROM own
 """
@@ -125,16 +126,17 @@ UPDATE stream SET {
     ", ".join(
         f"{name} = ${n}" for n, name in enumerate(_names(_STREAM), 1) if name != "id"
     )
-} WHERE shard = 0 AND id = $1
+} WHERE shard = SHARD AND id = $1
 """
 _LOCK = """
-SELECT true FROM shard WHERE shard = 0 AND position = $1 AND head = $2
+SELECT true FROM shard WHERE shard = SHARD AND position = $1 AND head = $2
     AND ($3::bigint IS NULL OR token = $3::bigint) FOR UPDATE
 """
-_KNOWN = "SELECT name, id, version FROM stream WHERE name = ANY ($1::text[])"
+_KNOWN = "SELECT name, id, version FROM stream WHERE shard = SHARD AND name = ANY ($1::text[])"
 _TRIM = """
-DELETE FROM answer WHERE number <= (
-    SELECT number FROM answer ORDER BY number DESC OFFSET $1 LIMIT 1)
+DELETE FROM answer WHERE shard = SHARD AND number <= (
+    SELECT number FROM answer WHERE shard = SHARD
+    ORDER BY number DESC OFFSET $1 LIMIT 1)
 """
 
 
@@ -171,7 +173,7 @@ class Committer:
         self._known.clear()
 
     async def store(
-        self, connection: asyncpg.Connection, write: Write, token: int | None
+        self, connection: Session, write: Write, token: int | None
     ) -> Stored | Refused:
         """Raises InvalidInputError, LostStoreError, or an error of the server."""
         moved_on = await self._learn(connection, write)
@@ -199,7 +201,7 @@ class Committer:
         return Stored(head)
 
     async def _pruned(
-        self, connection: asyncpg.Connection, prune: Prune, values: list[Any]
+        self, connection: Session, prune: Prune, values: list[Any]
     ) -> bool:
         """Maintenance, in several statements of one transaction. Its first one asks for
         the right to write, and locks the shard."""
@@ -210,9 +212,7 @@ class Committer:
             self.forget()
             return bool(await connection.fetchval(_COMMIT, *values))
 
-    async def _learn(
-        self, connection: asyncpg.Connection, write: Write
-    ) -> ConflictError | None:
+    async def _learn(self, connection: Session, write: Write) -> ConflictError | None:
         """Look up the streams that memory does not know. The answer is an error if the
         log has moved: then the answer speaks of another head."""
         if write.base != self._head or len(self._known) > _REMEMBERED:
@@ -232,7 +232,7 @@ class Committer:
         return None
 
     async def _moved_on(
-        self, connection: asyncpg.Connection, write: Write, token: int | None
+        self, connection: Session, write: Write, token: int | None
     ) -> ConflictError:
         """Why the shard was not the one in hand."""
         self.forget()
@@ -321,7 +321,7 @@ class Committer:
     # --- if the server refused ------------------------------------------------------
 
     async def _refusal(
-        self, connection: asyncpg.Connection, write: Write, exc: Exception
+        self, connection: Session, write: Write, exc: Exception
     ) -> Refused:
         """Which name, key or place was not new. Raises InvalidInputError for a place,
         or the server's error if all of them are."""
@@ -345,7 +345,7 @@ class Committer:
                 raise body_there((body.stream, body.number))
         raise exc
 
-    async def _trim(self, connection: asyncpg.Connection, answers: int) -> None:
+    async def _trim(self, connection: Session, answers: int) -> None:
         self._answers += answers
         if self._answers >= _TRIM_EVERY:
             self._answers = 0
@@ -357,10 +357,12 @@ SELECT name FROM dedupe AS d WHERE key = $1
     AND NOT EXISTS (SELECT FROM inbox AS p
         WHERE p.key = $1 AND (p.stream = $2 OR p.id = ANY ($3::text[])))
 """
-_BODY_THERE = "SELECT true FROM body WHERE shard = 0 AND stream = $1 AND number = $2"
+_BODY_THERE = (
+    "SELECT true FROM body WHERE shard = SHARD AND stream = $1 AND number = $2"
+)
 
 
-async def _look_up(connection: asyncpg.Connection, stream: str) -> _Known:
+async def _look_up(connection: Session, stream: str) -> _Known:
     row = await connection.fetchrow(_KNOWN, [kept(stream)])
     return _Known(0, 0) if row is None else _Known(row[1], row[2])
 

@@ -7,8 +7,10 @@ stored, or nobody knows. specs/postgres.md has the table of SQLSTATEs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -25,8 +27,10 @@ from turnfold.errors import (
     UnsafeStoreError,
 )
 
+MAX_SHARDS = 256
 _CONNECT_S = 10.0
 _NAME_MAX = 63  # bytes of a name in PostgreSQL
+_STATEMENTS = 2_000  # that are kept prepared: some for each shard
 _ANSWER_S = 30.0  # how long the server may take for one statement
 _GONE = (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError)
 FAILURES = (asyncpg.PostgresError, *_GONE)
@@ -48,7 +52,8 @@ _NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
 
 @frozen(kw_only=True)
 class Place:
-    """Where a store is: the server's address, and the schema with its tables.
+    """Where a store is: the server's address, and the schema with its tables. `shards`:
+    how many, for a store that is new.
 
     `lease_ms`: how long a worker counts as alive without a word. `max_pause_ms`: how
     long after that a worker of which nobody knows the end is taken as dead.
@@ -59,12 +64,13 @@ class Place:
     address: str  # for people: without a password
     lease_ms: int
     max_pause_ms: int
+    shards: int | None = None  # None: as many as the store has
 
     @classmethod
     def parsed(cls, url: str) -> Place:
         """From `postgresql://user@host/database?schema=name`. Ours are `schema`
-        (turnfold), `lease_ms` (10,000) and `max_pause_ms` (30,000); the rest is the
-        server's own. Raises InvalidInputError."""
+        (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000) and `shards`; the rest
+        is the server's own. Raises InvalidInputError."""
         parts, port = _split(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = pairs.pop("schema", "turnfold")
@@ -73,6 +79,8 @@ class Place:
             raise InvalidInputError(field="address", problem=problem)
         lease_ms = _number("lease_ms", pairs.pop("lease_ms", "10000"), at_least=500)
         pause_ms = _number("max_pause_ms", pairs.pop("max_pause_ms", "30000"))
+        shards = pairs.pop("shards", None)
+        count = None if shards is None else _number("shards", shards, 1, MAX_SHARDS)
         rest = urlencode(pairs, safe="/")
         host = parts.hostname or pairs.get("host", "")
         user = f"{parts.username}@" if parts.username else ""
@@ -84,6 +92,7 @@ class Place:
             address=address,
             lease_ms=lease_ms,
             max_pause_ms=pause_ms,
+            shards=count,
         )
 
 
@@ -97,18 +106,49 @@ def _split(url: str) -> tuple[SplitResult, str]:
     return parts, port
 
 
-def _number(name: str, text: str, at_least: int = 0) -> int:
-    if text.isascii() and text.isdigit() and int(text) >= at_least:
+def _number(name: str, text: str, at_least: int = 0, most: int = 10**9) -> int:
+    if text.isascii() and text.isdigit() and at_least <= int(text) <= most:
         return int(text)
-    problem = f"{name} is not a number of ms from {at_least} on: {text!r}"
+    problem = f"{name} is not a number from {at_least} to {most}: {text!r}"
     raise InvalidInputError(field="address", problem=problem)
+
+
+class Session:
+    """A connection as one shard uses it: `SHARD` in a statement is its number. A number
+    in the text, not a parameter, so that the server plans for that shard."""
+
+    def __init__(self, connection: asyncpg.Connection, shard: int) -> None:
+        self.connection, self._shard = connection, shard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    async def fetch(self, sql: str, *values: object) -> Any:
+        return await self.connection.fetch(_of(sql, self._shard), *values)
+
+    async def fetchrow(self, sql: str, *values: object) -> Any:
+        return await self.connection.fetchrow(_of(sql, self._shard), *values)
+
+    async def fetchval(self, sql: str, *values: object) -> Any:
+        return await self.connection.fetchval(_of(sql, self._shard), *values)
+
+    async def execute(self, sql: str, *values: object) -> Any:
+        return await self.connection.execute(_of(sql, self._shard), *values)
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        await self.connection.executemany(_of(sql, self._shard), rows)
+
+
+@lru_cache(maxsize=4096)
+def _of(sql: str, shard: int) -> str:
+    return sql.replace("SHARD", str(shard))
 
 
 class Link:
     """One connection, used by one call at a time."""
 
     def __init__(self, place: Place, purpose: str) -> None:
-        self._place, self._purpose = place, purpose
+        self.place, self._purpose = place, purpose
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
@@ -117,14 +157,14 @@ class Link:
         self._read_only = read_only
 
     @asynccontextmanager
-    async def used(self) -> AsyncIterator[asyncpg.Connection]:
+    async def used(self, shard: int = 0) -> AsyncIterator[Session]:
         """The connection, for this block alone. Raises DiskError if there is none. A
         block that is cancelled leaves nobody its connection: what is under way there,
         or a transaction that it could not end, would be the next one's."""
         async with self._lock:
             connection = await self._there()
             try:
-                yield connection
+                yield Session(connection, shard)
             except asyncio.CancelledError:
                 connection.terminate()
                 raise
@@ -144,12 +184,13 @@ class Link:
         return there
 
     async def _made(self) -> asyncpg.Connection:
-        place = self._place
+        place = self.place
         try:
             connection = await asyncpg.connect(
                 place.dsn,
                 timeout=_CONNECT_S,
                 command_timeout=_ANSWER_S,
+                statement_cache_size=_STATEMENTS,
                 server_settings=self._settings(),
             )
             mine = await connection.fetchval(_MINE) == connection.get_server_pid()
@@ -166,7 +207,7 @@ class Link:
         return connection
 
     def _settings(self) -> dict[str, str]:
-        quoted = self._place.schema.replace('"', '""')
+        quoted = self.place.schema.replace('"', '""')
         return {
             "application_name": f"turnfold {self._purpose}",
             "search_path": f'"{quoted}"',

@@ -1,4 +1,4 @@
-"""One worker per store, over many hosts: a lease in the database, and proof of death.
+"""One worker per shard, over many hosts: a lease in the database, and proof of death.
 
 A lease that is over proves only that its worker may not write any more. The worker may
 still send: it can be stopped between a commit and the wire, and wake up later. So
@@ -12,6 +12,10 @@ nobody takes a store over until the last worker is known to be dead:
 
 `expired` and `dead` are final. A worker that comes back finds its token outdated: its
 commits are refused.
+
+A `Life` is one row in `worker`: one lease and one renewal for all the shards that the
+process has. A seat is its right to one of them. A seat can be handed over while its host
+lives: that statement takes a new token, so that none of before is stored after it.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ import asyncpg
 from attrs import frozen
 
 from turnfold.errors import StoreError
+from turnfold.ports.shards import Seating
 from turnfold.ports.store import Owner
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
     Place,
+    Session,
     of_reading,
 )
 from turnfold_adapters.stores.processes import (
@@ -50,23 +56,37 @@ POLL_S = 0.25
 _LOG = logging.getLogger("turnfold")
 # Releases that are under way: a take in the same loop waits for them.
 _LEAVING: set[asyncio.Task[None]] = set()
-
-_LAST = """
-SELECT w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
+_SHARDS = """
+SELECT s.shard, s.token, s.freed, w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
     w.lease_until < clock_timestamp() AS lease_over,
     w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
-FROM shard AS s JOIN worker AS w ON w.id = s.owner WHERE s.shard = 0
+FROM shard AS s LEFT JOIN worker AS w ON w.id = s.owner
 """
-# The guard reads the row that the statement locks, and that of a worker whose state can
-# never change again.
+_LAST = f"{_SHARDS} WHERE s.shard = SHARD"
+_LIVES = """
+SELECT id, boot, pid, started, host, room, state, seats,
+    lease_until < clock_timestamp() AS lease_over,
+    lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
+FROM worker WHERE state = 'alive'
+"""
+_REGISTER = """
+INSERT INTO worker (id, boot, room, pid, started, host, seats, state, lease_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'alive',
+    clock_timestamp() + make_interval(secs => $8))
+"""
+# The guards read the rows that the statement locks.
 _TAKE = """
-WITH mine AS (
-    INSERT INTO worker VALUES ($1, $2, $3, $4, $5, $6, 'alive',
-        clock_timestamp() + make_interval(secs => $7), NULL)
-    RETURNING id)
-UPDATE shard SET token = token + 1, owner = mine.id FROM mine
-WHERE shard = 0 AND owner IS NOT DISTINCT FROM $8
+WITH me AS (
+    SELECT id FROM worker
+    WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp() FOR UPDATE)
+UPDATE shard SET token = token + 1, owner = me.id FROM me
+WHERE shard = SHARD AND token = $2
 RETURNING token
+"""
+_FREE = """
+UPDATE shard SET token = token + 1, freed = token + 1
+WHERE shard = SHARD AND owner = $1 AND token = $2
+RETURNING true
 """
 _EXPIRE = """
 UPDATE worker SET state = 'expired', certified_by = 'max_pause_ms'
@@ -84,10 +104,172 @@ WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp()
 RETURNING true
 """
 _NEXT = """
-UPDATE shard SET token = token + 1 WHERE shard = 0 AND owner = $1 AND token = $2
+UPDATE shard SET token = token + 1 WHERE shard = SHARD AND owner = $1 AND token = $2
 RETURNING token
 """
-_FORGET = "DELETE FROM worker WHERE id = $1"
+
+
+class Life:
+    """The row of this process in `worker`: registered when it takes its first seat, ended
+    after it gave back its last one, unless it `stays`."""
+
+    def __init__(self, link: Link, renewals: Link, place: Place) -> None:
+        self._link, self.terms = link, place
+        self._renewals = renewals  # they wait for no take
+        self.owner: Owner | None = None
+        self.seated: set[int] = set()  # shards whose seat some handle has
+        self.stays = False
+        self.waits_for: str | None = None  # a silent worker of which no end is known
+        self._until = 0.0  # of the lease, on the boot-time clock of this machine
+        self._renewing: asyncio.Task[None] | None = None
+        self._unanswered: set[str] = set()  # registrations whose answer was lost
+
+    @property
+    def held(self) -> bool:
+        return self.owner is not None and _now() < self._until
+
+    @property
+    def left_ms(self) -> int:
+        return max(0, round((self._until - _now()) * 1000))
+
+    async def begin(self, connection: Session) -> Owner | None:
+        """The living one, or a new one; None while a lost one still has seats."""
+        if self.owner is not None:
+            if self.held:
+                return self.owner
+            if self.seated:
+                return None
+            await self._end(connection)
+        owner, asked = this_process(), _now()
+        lease = self.terms.lease_ms / 1000
+        values = (owner.boot, _room(), owner.pid, owner.started, owner.host)
+        self._unanswered.add(owner.id)
+        await connection.execute(_REGISTER, owner.id, *values, self.stays, lease)
+        self._unanswered.discard(owner.id)
+        self.owner, self._until, self.waits_for = owner, asked + lease, None
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return owner
+
+    def leave(self, work: Callable[[Session], Awaitable[None]], shard: int) -> None:
+        """Do this last thing for a seat, in the background; `left` waits for it."""
+        task = asyncio.get_running_loop().create_task(self._leave(work, shard))
+        _LEAVING.add(task)
+        task.add_done_callback(_LEAVING.discard)
+
+    async def _leave(
+        self, work: Callable[[Session], Awaitable[None]], shard: int
+    ) -> None:
+        async def last(connection: Session) -> None:
+            await work(connection)
+            self.seated.discard(shard)
+            if not self.seated and not self.stays:
+                await self._end(connection)
+
+        try:
+            await self.asked(last, shard)
+        except StoreError as exc:
+            text = "%s: could not say goodbye; the next worker waits for the lease: %s"
+            _LOG.warning(text, self.terms.address, exc)
+        finally:
+            self.seated.discard(shard)
+            if not self.seated and not self.stays:
+                self._forget()
+
+    async def end(self) -> None:
+        """The host goes: its last word."""
+        self.stays = False
+        await self.left()
+        if self.owner is None or self.seated:
+            return
+        try:
+            await self.asked(self._end)
+        except StoreError as exc:
+            _LOG.warning("%s: could not say goodbye: %s", self.terms.address, exc)
+            self._forget()
+
+    async def _end(self, connection: Session) -> None:
+        owner = self.owner
+        self._forget()
+        if owner is not None:
+            await connection.fetchval(_CERTIFY, owner.id, "itself")
+
+    def _forget(self) -> None:
+        self.owner = None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+
+    async def left(self) -> None:
+        """Wait until every release of this loop has reached the server."""
+        own = [t for t in _LEAVING if t.get_loop() is asyncio.get_running_loop()]
+        await asyncio.gather(*own, return_exceptions=True)
+
+    async def is_over(self, connection: Session, row: asyncpg.Record) -> bool:
+        """True if a worker is dead, or certified now."""
+        if row["state"] != "alive":
+            return True
+        if _is_gone(row):
+            return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
+        if row["id"] in self._unanswered:  # it is this one, which never worked
+            return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
+        if not row["lapsed"]:
+            self._tell_of(row)
+            return False
+        pause = self.terms.max_pause_ms / 1000
+        expired = bool(await connection.fetchval(_EXPIRE, row["id"], pause))
+        if expired:
+            text = "%s: worker %s on %s is silent for %d ms beyond its lease: taken as dead"
+            facts = (row["id"], row["host"], self.terms.max_pause_ms)
+            _LOG.warning(text, self.terms.address, *facts)
+        return expired
+
+    def _tell_of(self, row: asyncpg.Record) -> None:
+        """Say once that this host waits for a silent worker, and how that ends."""
+        if row["lease_over"] and self.waits_for != row["id"]:
+            text = (
+                "%s: worker %s on %s is silent and may still send: it is waited for until"
+                " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
+            )
+            facts = (row["id"], row["host"], self.terms.max_pause_ms, row["id"])
+            _LOG.warning(text, self.terms.address, *facts)
+        self.waits_for = row["id"] if row["lease_over"] else None
+
+    async def _renew(self) -> None:
+        """Keep the lease. The local lease counts from before the request."""
+        lease = self.terms.lease_ms / 1000
+        while (owner := self.owner) is not None:
+            await asyncio.sleep(lease / 4)
+            asked = _now()
+            try:
+                ok = await self._renewed(owner.id, lease)
+            except StoreError as exc:
+                text = "%s: the lease cannot be renewed, %d ms are left: %s"
+                _LOG.warning(text, self.terms.address, self.left_ms, exc)
+                continue
+            if not ok:
+                self.lose("its lease was over before it was renewed")
+                return
+            self._until = asked + lease
+
+    async def _renewed(self, owner: str, lease: float) -> bool:
+        try:
+            async with self._renewals.used() as connection:
+                return bool(await connection.fetchval(_RENEW, owner, lease))
+        except FAILURES as exc:
+            raise of_reading(exc, self.terms.address) from exc
+
+    def lose(self, why: str) -> None:
+        _LOG.error("%s: no longer the worker: %s", self.terms.address, why)
+        self._until = 0.0
+
+    async def asked(
+        self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0
+    ) -> _T:
+        try:
+            async with self._link.used(shard) as connection:
+                return await ask(connection)
+        except FAILURES as exc:
+            raise of_reading(exc, self.terms.address) from exc
 
 
 @frozen(kw_only=True)
@@ -97,35 +279,31 @@ class _Seat:
 
 
 class LeaseOwnership:
-    """The ownership of one store by one handle.
+    """The ownership of one shard by one handle.
 
     `check_writable` raises NotOpenError or ReadOnlyError.
     """
 
     def __init__(
-        self, link: Link, place: Place, check_writable: Callable[[], None]
+        self, life: Life, shard: int, check_writable: Callable[[], None]
     ) -> None:
-        self._link, self._address, self._terms = link, place.address, place
+        self._life, self._shard = life, shard
         self._check_writable = check_writable
         self._seat: _Seat | None = None
-        self._until = 0.0  # of the lease, on the boot-time clock of this machine
-        self._renewing: asyncio.Task[None] | None = None
-        self._waits_for: str | None = None  # a silent worker of which no end is known
-        self._unanswered: set[str] = set()  # takes whose answer was lost
+        self._lost = False  # another one has taken this shard over
 
     # --- the port --------------------------------------------------------------------
 
     async def take(self) -> Owner | None:
         """None while another one lives or may live. Raises DiskError."""
         self._check_writable()
-        if self._seat is not None:
+        await self._life.left()
+        if self._seat is not None or self._shard in self._life.seated:
             return None
-        leaving = [t for t in _LEAVING if t.get_loop() is asyncio.get_running_loop()]
-        await asyncio.gather(*leaving, return_exceptions=True)
-        return await self._asked(self._take)
+        return await self._life.asked(self._take, self._shard)
 
     async def current(self) -> Owner | None:
-        return await self._asked(_current)
+        return await self._life.asked(_current, self._shard)
 
     async def taken(self) -> bool | None:
         """As far as its host can tell; another host cannot."""
@@ -135,18 +313,15 @@ class LeaseOwnership:
         return is_alive(owner) if owner.host == platform.node() else None
 
     def release(self) -> None:
-        seat, self._seat = self._seat, None
-        if self._renewing is not None:
-            self._renewing.cancel()
-            self._renewing = None
+        seat, self._seat, self._lost = self._seat, None, False
         if seat is not None:
-            task = asyncio.get_running_loop().create_task(self._left(seat.owner.id))
-            _LEAVING.add(task)
-            task.add_done_callback(_LEAVING.discard)
+            self._life.leave(partial(_free, seat=seat), self._shard)
 
     @property
     def held(self) -> bool:
-        return self._seat is not None and _now() < self._until
+        life, seat = self._life, self._seat
+        mine = seat is not None and seat.owner is life.owner and not self._lost
+        return mine and life.held
 
     async def wait(self) -> None:
         await asyncio.sleep(POLL_S)
@@ -160,133 +335,126 @@ class LeaseOwnership:
 
     async def renew_token(self) -> bool:
         """After a commit of unknown fate: from here on it can never be stored. False
-        if the store is somebody else's now."""
+        if the shard is somebody else's now."""
         seat = self._seat
         if seat is None:
             return True
         values = (seat.owner.id, seat.token)
-        token = await self._asked(lambda c: c.fetchval(_NEXT, *values))
+        ask = partial(_next, values=values)
+        token = await self._life.asked(ask, self._shard)
         if token is None:
             self.lose("another worker has taken the store over")
             return False
         self._seat = _Seat(owner=seat.owner, token=token)
         return True
 
+    def lose(self, why: str) -> None:
+        """This shard is not ours any more, or not what it was."""
+        _LOG.error("%s: no longer the worker: %s", self._life.terms.address, why)
+        self._lost = True
+
     async def left(self) -> None:
         """Wait until every release of this loop has reached the server."""
-        own = [t for t in _LEAVING if t.get_loop() is asyncio.get_running_loop()]
-        await asyncio.gather(*own, return_exceptions=True)
+        await self._life.left()
 
     async def certify(self, worker: str, by: str) -> bool:
         """A person's word that a worker's process is dead. False if it is not alive in
         the database: it ended, or was taken as dead, before."""
         self._check_writable()
-        return bool(await self._asked(lambda c: c.fetchval(_CERTIFY, worker, by)))
+        ask = self._life.asked
+        return bool(await ask(lambda c: c.fetchval(_CERTIFY, worker, by)))
 
     def facts(self) -> dict[str, object]:
+        life = self._life
         if self._seat is None:
-            return {} if self._waits_for is None else {"waits_for": self._waits_for}
-        left = max(0, round((self._until - _now()) * 1000))
-        return {"lease_left_ms": left, "token": self._seat.token}
+            return {} if life.waits_for is None else {"waits_for": life.waits_for}
+        return {"lease_left_ms": life.left_ms, "token": self._seat.token}
 
-    # --- taking and keeping -------------------------------------------------------------
-
-    async def _take(self, connection: asyncpg.Connection) -> Owner | None:
-        row = await connection.fetchrow(_LAST, self._terms.max_pause_ms / 1000)
-        if row is not None and not await self._is_over(connection, row):
+    async def _take(self, connection: Session) -> Owner | None:
+        life = self._life
+        row = await connection.fetchrow(_LAST, life.terms.max_pause_ms / 1000)
+        if not (_is_free(row, life) or await life.is_over(connection, row)):
             return None
-        owner, asked = this_process(), _now()
-        values = (owner.boot, _room(), owner.pid, owner.started, owner.host)
-        lease = self._terms.lease_ms / 1000
-        last = None if row is None else row["id"]
-        self._unanswered.add(owner.id)
-        token = await connection.fetchval(_TAKE, owner.id, *values, lease, last)
-        self._unanswered.discard(owner.id)
-        if token is None:  # another one was quicker
-            await connection.execute(_FORGET, owner.id)
+        owner = await life.begin(connection)
+        if owner is None or self._shard in life.seated:
+            return None
+        life.seated.add(self._shard)
+        token = None
+        try:
+            token = await connection.fetchval(_TAKE, owner.id, row["token"])
+        finally:
+            if token is None:  # another one was quicker, or the answer is lost
+                life.seated.discard(self._shard)
+        if token is None:
             return None
         self._seat = _Seat(owner=owner, token=token)
-        self._until, self._waits_for = asked + lease, None
-        self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return owner
 
-    async def _is_over(
-        self, connection: asyncpg.Connection, row: asyncpg.Record
-    ) -> bool:
-        """True if the last worker is dead, or certified now."""
-        if row["state"] != "alive":
-            return True
-        if _is_gone(row):
-            return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
-        if row["id"] in self._unanswered:  # it is this handle, which never worked
-            return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
-        if not row["lapsed"]:
-            self._tell_of(row)
-            return False
-        pause = self._terms.max_pause_ms / 1000
-        expired = bool(await connection.fetchval(_EXPIRE, row["id"], pause))
-        if expired:
-            text = "%s: worker %s on %s is silent for %d ms beyond its lease: taken as dead"
-            facts = (self._address, row["id"], row["host"], self._terms.max_pause_ms)
-            _LOG.warning(text, *facts)
-        return expired
 
-    def _tell_of(self, row: asyncpg.Record) -> None:
-        """Say once that this host waits for a silent worker, and how that ends."""
-        if row["lease_over"] and self._waits_for != row["id"]:
-            text = (
-                "%s: worker %s on %s is silent and may still send: it is waited for until"
-                " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
-            )
-            facts = (row["id"], row["host"], self._terms.max_pause_ms, row["id"])
-            _LOG.warning(text, self._address, *facts)
-        self._waits_for = row["id"] if row["lease_over"] else None
-
-    async def _renew(self) -> None:
-        """Keep the lease. The local lease counts from before the request."""
-        lease = self._terms.lease_ms / 1000
-        while (seat := self._seat) is not None:
-            await asyncio.sleep(lease / 4)
-            asked = _now()
-            try:
-                ask = partial(_renewed, owner=seat.owner.id, lease=lease)
-                ok = await self._asked(ask)
-            except StoreError as exc:
-                text = "%s: the lease cannot be renewed, %d ms are left: %s"
-                left = max(0, round((self._until - _now()) * 1000))
-                _LOG.warning(text, self._address, left, exc)
-                continue
-            if not ok:
-                self.lose("its lease was over before it was renewed")
-                return
-            self._until = asked + lease
-
-    def lose(self, why: str) -> None:
-        _LOG.error("%s: no longer the worker: %s", self._address, why)
-        self._until = 0.0
-
-    async def _left(self, owner: str) -> None:
-        try:
-            await self._asked(lambda c: c.fetchval(_CERTIFY, owner, "itself"))
-        except StoreError as exc:
-            text = "%s: could not say goodbye; the next worker waits for the lease: %s"
-            _LOG.warning(text, self._address, exc)
-
-    async def _asked(self, ask: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
-        try:
-            async with self._link.used() as connection:
-                return await ask(connection)
-        except FAILURES as exc:
-            raise of_reading(exc, self._address) from exc
+def _is_free(row: asyncpg.Record, life: Life) -> bool:
+    """Nobody's; or mine, by a take whose answer was lost."""
+    mine = life.owner is not None and row["id"] == life.owner.id
+    return row["id"] is None or row["freed"] == row["token"] or mine
 
 
-async def _renewed(connection: asyncpg.Connection, owner: str, lease: float) -> bool:
-    return bool(await connection.fetchval(_RENEW, owner, lease))
+# --- the seats of a host --------------------------------------------------------------
 
 
-async def _current(connection: asyncpg.Connection) -> Owner | None:
+class LeaseSeats:
+    """What a host that shares the shards with others knows of them."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    async def enter(self) -> None:
+        """Count as a host from now on. Raises DiskError."""
+        self._life.stays = True
+        await self._life.asked(self._life.begin)
+
+    async def leave(self) -> None:
+        await self._life.end()
+
+    @property
+    def held(self) -> bool:
+        """The lease of this host is not over."""
+        return self._life.held
+
+    async def look(self) -> Seating:
+        """Which shards can be taken, and how many hosts share them. A host that is found
+        dead is certified."""
+        return await self._life.asked(self._look)
+
+    async def _look(self, connection: Session) -> Seating:
+        life, pause = self._life, self._life.terms.max_pause_ms / 1000
+        dead: set[str] = set()
+        hosts = 0
+        for row in await connection.fetch(_LIVES, pause):
+            mine = life.owner is not None and row["id"] == life.owner.id
+            if not mine and await life.is_over(connection, row):
+                dead.add(row["id"])
+            elif row["seats"] and not row["lease_over"]:
+                hosts += 1
+        free = [
+            row["shard"]
+            for row in await connection.fetch(_SHARDS, pause)
+            if row["shard"] not in life.seated
+            and (_is_free(row, life) or row["id"] in dead or row["state"] != "alive")
+        ]
+        return Seating(free=tuple(sorted(free)), hosts=max(hosts, 1))
+
+
+async def _free(connection: Session, seat: _Seat) -> None:
+    await connection.fetchval(_FREE, seat.owner.id, seat.token)
+
+
+async def _next(connection: Session, values: tuple[str, int]) -> int | None:
+    token: int | None = await connection.fetchval(_NEXT, *values)
+    return token
+
+
+async def _current(connection: Session) -> Owner | None:
     row = await connection.fetchrow(_LAST, 0.0)
-    if row is None:
+    if row["id"] is None:
         return None
     names = ("id", "boot", "pid", "started", "host")
     return Owner(**{name: row[name] for name in names})

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import asyncpg
-
 from turnfold.ports.store import COUNT_BY, Count, Prune
 from turnfold_adapters.stores.checking import no_stream
+from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.rows import kept, shown
 
-_IDS = "SELECT name, id FROM stream WHERE name = ANY ($1::text[])"
+_IDS = "SELECT name, id FROM stream WHERE shard = SHARD AND name = ANY ($1::text[])"
 _KEEP = """
 INSERT INTO pruned SELECT shard, position, hash, head, $2 FROM log
-WHERE shard = 0 AND stream = ANY ($1::bigint[])
+WHERE shard = SHARD AND stream = ANY ($1::bigint[])
 """
 _GONE = (
-    "DELETE FROM log WHERE shard = 0 AND stream = ANY ($1::bigint[])",
-    "DELETE FROM body WHERE shard = 0 AND stream = ANY ($1::bigint[])",
-    "DELETE FROM stream WHERE shard = 0 AND id = ANY ($1::bigint[])",
+    "DELETE FROM log WHERE shard = SHARD AND stream = ANY ($1::bigint[])",
+    "DELETE FROM body WHERE shard = SHARD AND stream = ANY ($1::bigint[])",
+    "DELETE FROM stream WHERE shard = SHARD AND id = ANY ($1::bigint[])",
 )
 _KEYS = "DELETE FROM dedupe WHERE key = ANY ($1::text[])"
 _BY = ", ".join(COUNT_BY)
 _COUNT = f"""
 INSERT INTO pruned_tally AS t (shard, {_BY}, count)
-VALUES (0, {", ".join(f"${n + 1}" for n in range(len(COUNT_BY) + 1))})
+VALUES (SHARD, {", ".join(f"${n + 1}" for n in range(len(COUNT_BY) + 1))})
 ON CONFLICT (shard, {_BY}) DO UPDATE SET count = t.count + excluded.count
 """
-_COUNTS = f"SELECT {_BY}, count FROM pruned_tally WHERE shard = 0"
+_COUNTS = f"SELECT {_BY}, count FROM pruned_tally WHERE shard = SHARD"
 _SIZES = """
 SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid)
 FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace
@@ -39,7 +38,7 @@ FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace
 """
 
 
-async def take_out(connection: asyncpg.Connection, prune: Prune) -> None:
+async def take_out(connection: Session, prune: Prune) -> None:
     """In the transaction that is open. Raises InvalidInputError for a stream that is not
     there."""
     names = [kept(name) for name in prune.streams]
@@ -60,7 +59,7 @@ def _kept(value: int | str) -> int | str:
     return kept(value) if isinstance(value, str) else value
 
 
-async def counts(connection: asyncpg.Connection) -> Sequence[Count]:
+async def counts(connection: Session) -> Sequence[Count]:
     found = []
     for *values, number in await connection.fetch(_COUNTS):
         texts = (shown(v) if isinstance(v, str) else v for v in values)
@@ -68,7 +67,7 @@ async def counts(connection: asyncpg.Connection) -> Sequence[Count]:
     return found
 
 
-async def sizes(connection: asyncpg.Connection) -> Mapping[str, int]:
+async def sizes(connection: Session) -> Mapping[str, int]:
     """Bytes of each table with its long values, and of its indexes."""
     found: dict[str, int] = {}
     for name, table, indexes in await connection.fetch(_SIZES):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import asyncpg
-
 from turnfold.ports.store import (
     Answer,
     Body,
@@ -24,6 +22,7 @@ from turnfold.ports.store import (
 )
 from turnfold_adapters.stores.packing import packed
 from turnfold_adapters.stores.postgres import pruning
+from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.rows import (
     COMMAND,
     RECORD,
@@ -39,7 +38,9 @@ from turnfold_adapters.stores.postgres.rows import (
 from turnfold_adapters.stores.pruned_counts import of_pruned
 
 _HOUR_MS = 3_600_000
-_SUMMARIES = f"SELECT {SUMMARY} FROM stream AS s WHERE s.phase IS NOT NULL"
+_SUMMARIES = (
+    f"SELECT {SUMMARY} FROM stream AS s WHERE s.shard = SHARD AND s.phase IS NOT NULL"
+)
 _RECORDS = f"""
     SELECT {RECORD} FROM log AS l
     LEFT JOIN stream AS s ON s.shard = l.shard AND s.id = l.stream
@@ -47,14 +48,16 @@ _RECORDS = f"""
 _HELD = "SELECT key, name FROM dedupe"
 _KEYS = """
     SELECT d.key, d.name FROM dedupe AS d
-    WHERE NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = d.key AND p.stream = d.name)
+    WHERE d.shard = SHARD
+        AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = d.key AND p.stream = d.name)
 """
 _BODIES = """
     SELECT b.number, coalesce(s.name, '?' || b.stream) AS name, b.salt, b.data
     FROM body AS b LEFT JOIN stream AS s ON s.shard = b.shard AND s.id = b.stream
 """
 _CHILDREN = (
-    "SELECT parent, name FROM stream WHERE parent = ANY ($1::text[]) ORDER BY id"
+    "SELECT parent, name FROM stream WHERE shard = SHARD AND parent = ANY ($1::text[])"
+    " ORDER BY id"
 )
 _POST = """
 WITH w AS (
@@ -67,12 +70,12 @@ fresh AS (
         AND NOT EXISTS (SELECT FROM inbox AS i WHERE i.id = w.id)),
 held AS (
     INSERT INTO dedupe (shard, key, name)
-    SELECT 0, key, stream FROM fresh WHERE key IS NOT NULL
+    SELECT SHARD, key, stream FROM fresh WHERE key IS NOT NULL
     ORDER BY key ON CONFLICT DO NOTHING
     RETURNING key),
 new AS (
     INSERT INTO inbox (shard, id, kind, stream, at, data, key, bodies, answer)
-    SELECT 0, id, kind, stream, at, data, key, bodies, answer FROM fresh
+    SELECT SHARD, id, kind, stream, at, data, key, bodies, answer FROM fresh
     WHERE key IS NULL OR key IN (SELECT key FROM held)
     ORDER BY n ON CONFLICT DO NOTHING
     RETURNING id)
@@ -91,13 +94,15 @@ _COUNTED = {
     "failure": "coalesce(s.failure, '')",
 }
 
-_Connection = asyncpg.Connection
+_Connection = Session
 
 
 async def load(connection: _Connection) -> Loaded:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         head, _ = await end_of_log(connection)
-        last_at = await connection.fetchval("SELECT last_at FROM shard WHERE shard = 0")
+        last_at = await connection.fetchval(
+            "SELECT last_at FROM shard WHERE shard = SHARD"
+        )
         rows = await connection.fetch(f"{_SUMMARIES} AND s.open ORDER BY s.id")
         store = await connection.fetchrow(f"{_SUMMARIES} AND s.name = 'store'")
     return Loaded(
@@ -134,7 +139,7 @@ async def _streams(
 ) -> dict[str, Sequence[Record]]:
     found: dict[str, list[Record]] = {name: [] for name in names}
     if names:
-        sql = f"{_RECORDS} WHERE s.name = ANY ($1::text[]) ORDER BY l.position"
+        sql = f"{_RECORDS} WHERE s.shard = SHARD AND s.name = ANY ($1::text[]) ORDER BY l.position"
         for row in await connection.fetch(sql, _kept(names)):
             record = record_of(row)
             found[record.stream].append(record)
@@ -170,7 +175,7 @@ async def _bodies(
     found: dict[BodyRef, Body | None] = dict.fromkeys(refs)
     if refs:
         sql = f"""{_BODIES} JOIN unnest($1::text[], $2::int[]) AS r(name, number)
-            ON s.name = r.name AND b.number = r.number WHERE b.salt IS NOT NULL"""
+            ON s.name = r.name AND b.number = r.number WHERE b.shard = SHARD AND b.salt IS NOT NULL"""
         names = [kept(name) for name, _ in refs]
         rows = await connection.fetch(sql, names, [number for _, number in refs])
         found |= {(body.stream, body.number): body for body in map(body_of, rows)}
@@ -213,24 +218,26 @@ def _kept(names: Iterable[str]) -> list[str]:
 
 
 async def log(connection: _Connection, after: int, limit: int) -> Sequence[Record]:
-    sql = f"""({_RECORDS} WHERE l.shard = 0 AND l.position > $1
+    sql = f"""({_RECORDS} WHERE l.shard = SHARD AND l.position > $1
             ORDER BY l.position LIMIT $2)
         UNION ALL
-        (SELECT position, '', "by", 0, 0, '', hash, NULL, shard FROM pruned
-            WHERE shard = 0 AND position > $1 ORDER BY position LIMIT $2)
+        (SELECT position, '', "by", 0, 0, '', hash, NULL, 0 FROM pruned
+            WHERE shard = SHARD AND position > $1 ORDER BY position LIMIT $2)
         ORDER BY position LIMIT $2"""
     return [record_of(row) for row in await connection.fetch(sql, after, limit)]
 
 
 async def last(connection: _Connection) -> Record | None:
-    row = await connection.fetchrow(f"{_RECORDS} ORDER BY l.position DESC LIMIT 1")
+    row = await connection.fetchrow(
+        f"{_RECORDS} WHERE l.shard = SHARD ORDER BY l.position DESC LIMIT 1"
+    )
     return None if row is None else record_of(row)
 
 
 async def every_body(
     connection: _Connection, after: BodyRef | None, limit: int
 ) -> Sequence[Body]:
-    sql = f"""{_BODIES} WHERE b.salt IS NOT NULL AND (b.stream, b.number) > ($1, $2)
+    sql = f"""{_BODIES} WHERE b.shard = SHARD AND b.salt IS NOT NULL AND (b.stream, b.number) > ($1, $2)
         ORDER BY b.stream, b.number LIMIT $3"""
     place = (-1, -1) if after is None else (await _id(connection, after[0]), after[1])
     return [body_of(row) for row in await connection.fetch(sql, *place, limit)]
@@ -241,7 +248,7 @@ async def _id(connection: _Connection, stream: str) -> int:
     if stream.startswith("?"):
         return int(stream[1:])
     found = await connection.fetchval(
-        "SELECT id FROM stream WHERE name = $1", kept(stream)
+        "SELECT id FROM stream WHERE shard = SHARD AND name = $1", kept(stream)
     )
     return 0 if found is None else int(found)
 
@@ -257,7 +264,7 @@ async def keys(
 
 
 async def contains_head(connection: _Connection, wanted: Head) -> bool:
-    here = "shard = 0 AND position = $1 AND head = $2"
+    here = "shard = SHARD AND position = $1 AND head = $2"
     sql = f"""SELECT true FROM log WHERE {here}
         UNION ALL SELECT true FROM pruned WHERE {here}"""
     return bool(await connection.fetchval(sql, wanted.position, wanted.hash))
@@ -267,7 +274,7 @@ async def contains_head(connection: _Connection, wanted: Head) -> bool:
 
 
 async def inbox(connection: _Connection, limit: int) -> Sequence[Command]:
-    sql = f"SELECT {COMMAND} FROM inbox ORDER BY number LIMIT $1"
+    sql = f"SELECT {COMMAND} FROM inbox WHERE shard = SHARD ORDER BY number LIMIT $1"
     return [command_of(row) for row in await connection.fetch(sql, limit)]
 
 
@@ -318,7 +325,8 @@ async def count(
     fields = [_COUNTED[name] for name in by]
     group = f"GROUP BY {', '.join(fields)}" if fields else ""
     sql = f"""SELECT {", ".join([*fields, "count(*)"])} FROM stream AS s
-        WHERE s.phase IS NOT NULL AND s.lane IS NOT NULL AND {where} {group}"""
+        WHERE s.shard = SHARD AND s.phase IS NOT NULL AND s.lane IS NOT NULL
+            AND {where} {group}"""
     found = of_pruned(want, by, await pruning.counts(connection))
     for *values, number in await connection.fetch(sql, *where.values):
         texts = (shown(v) if isinstance(v, str) else v for v in values)
@@ -330,11 +338,12 @@ async def places(connection: _Connection) -> Sequence[str]:
     """One look at the index of lanes for each place."""
     sql = f"""
     WITH RECURSIVE one(place) AS (
-        (SELECT {_COUNTED["place"]} FROM stream AS s WHERE s.lane IS NOT NULL
+        (SELECT {_COUNTED["place"]} FROM stream AS s
+         WHERE s.shard = SHARD AND s.lane IS NOT NULL
          ORDER BY s.lane LIMIT 1)
         UNION ALL
         SELECT (SELECT {_COUNTED["place"]} FROM stream AS s
-                WHERE s.lane > one.place || '/' || chr(1114111) ORDER BY s.lane LIMIT 1)
+                WHERE s.shard = SHARD AND s.lane > one.place || '/' || chr(1114111) ORDER BY s.lane LIMIT 1)
         FROM one WHERE one.place IS NOT NULL)
     SELECT DISTINCT place FROM one WHERE place IS NOT NULL"""
     return sorted(shown(row[0]) for row in await connection.fetch(sql))

@@ -2,6 +2,9 @@
 
 PostgreSQL keeps no NUL in a text. `kept` writes it, and the sign that it is written
 with, as two characters; `shown` reads them back.
+
+In a statement `SHARD` stands for the number of the shard (`Session`). A record says 0 in
+any shard: each is a whole log of its own, and its kernel knows of no other.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncpg
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Body, Command, Head, Record, Summary
 from turnfold_adapters.stores.packing import unpacked
+from turnfold_adapters.stores.postgres.connection import Session
 
 _SIGN = "\x1a"  # "substitute", which no platform sends
 
@@ -22,11 +26,11 @@ SUMMARY = (
 )
 RECORD = (
     "l.position, coalesce(s.name, '?') AS name, l.version, l.count, l.at, l.events,"
-    " l.hash, l.wall, l.shard"
+    " l.hash, l.wall, 0 AS shard"
 )
 COMMAND = "id, kind, stream, at, data, key, bodies, answer"
 
-_END = "SELECT position, head, token FROM shard WHERE shard = 0"
+_END = "SELECT position, head, token FROM shard WHERE shard = SHARD"
 Row = asyncpg.Record
 
 
@@ -50,7 +54,7 @@ def shown(text: str | None) -> str | None:
     return text.replace(f"{_SIGN}0", "\0").replace(f"{_SIGN}1", _SIGN)
 
 
-async def end_of_log(connection: asyncpg.Connection) -> tuple[Head, int]:
+async def end_of_log(connection: Session) -> tuple[Head, int]:
     """Where the log ends, and the token that a commit must show."""
     row = await connection.fetchrow(_END)
     if row is None:

@@ -1,10 +1,10 @@
 """The tables of the store in PostgreSQL, and how they come into being.
 
 All tables lie in one schema of the database, so several stores fit into one database.
-Every table has a column `shard`; this layout uses shard 0 alone.
+Every table has a column `shard`; how many there are is fixed when they are made.
 
-`token`: the right to write to the shard now. It grows with each take-over and after
-each commit of unknown fate, so a statement that was sent before can never be stored
+`token`: the right to write to the shard now. It grows with each take-over, each hand-over
+and after each commit of unknown fate, so a statement that was sent before can never be stored
 after."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from turnfold.errors import (
 )
 from turnfold_adapters.stores.postgres import history
 
-LAYOUT = 2
+LAYOUT = 3
 
 _TABLES = """
 CREATE TABLE layout (number int NOT NULL, readable_by int NOT NULL);
@@ -160,7 +160,18 @@ CREATE TABLE pruned_tally (  -- streams that were pruned, as they would be count
     count bigint NOT NULL,
     PRIMARY KEY (shard, hour, family, place, kind, phase, reason, failure)
 );
-"""
+""",
+        3: """
+ALTER TABLE layout ADD shards int NOT NULL DEFAULT 1;
+ALTER TABLE worker ADD seats bool NOT NULL DEFAULT false;  -- it wants a share of them
+ALTER TABLE shard ADD freed bigint;  -- the token under which its owner handed it over
+ALTER TABLE stream DROP CONSTRAINT stream_name_key;
+ALTER TABLE stream ADD CONSTRAINT stream_name UNIQUE (shard, name);
+DROP INDEX stream_lane, stream_parent, stream_created;
+CREATE INDEX stream_lane ON stream (shard, lane, id) WHERE lane IS NOT NULL;
+CREATE INDEX stream_parent ON stream (shard, parent, id) WHERE parent IS NOT NULL;
+CREATE INDEX stream_created ON stream (shard, created);
+""",
     }
 )
 
@@ -169,7 +180,9 @@ _SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
 _SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
 
 
-async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> None:
+async def prepare(
+    connection: asyncpg.Connection, name: str, blank: bytes, shards: int
+) -> None:
     """Make the tables unless they are there. Several may do so at once."""
     async with connection.transaction():
         # One at a time, or two that begin together both find nothing and both make it.
@@ -180,9 +193,11 @@ async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> No
         await connection.execute(_TABLES)
         for step in STEPS.values():
             await connection.execute(step)
-        await connection.execute("INSERT INTO layout VALUES ($1, $1)", LAYOUT)
-        sql = "INSERT INTO shard VALUES (0, 0, $1, 0, 0, NULL)"
-        await connection.execute(sql, blank)
+        sql = "INSERT INTO layout VALUES ($1, $1, $2)"
+        await connection.execute(sql, LAYOUT, shards)
+        sql = """INSERT INTO shard
+            SELECT n, 0, $1, 0, 0, NULL, NULL FROM generate_series(0, $2 - 1) AS n"""
+        await connection.execute(sql, blank, shards)
         found = await history.name(connection) or ""
         sql = "INSERT INTO mark SELECT shard, '', 0, head, NULL, $1 FROM shard"
         await connection.execute(sql, found)
@@ -190,9 +205,9 @@ async def prepare(connection: asyncpg.Connection, name: str, blank: bytes) -> No
 
 async def check(
     connection: asyncpg.Connection, name: str, address: str, *, read_only: bool
-) -> None:
-    """Raises NotAStoreError, NewerSchemaError or OlderSchemaError unless this layout can
-    be used."""
+) -> int:
+    """The number of shards. Raises NotAStoreError, NewerSchemaError or OlderSchemaError
+    unless this layout can be used."""
     found = await _layout(connection, name)
     if found is None:
         problem = f"the database has no schema {name} with turnfold's tables"
@@ -202,6 +217,8 @@ async def check(
         raise OlderSchemaError(path=address, found=number, known=LAYOUT)
     if number != LAYOUT and not (read_only and readable_by <= LAYOUT):
         raise NewerSchemaError(path=address, found=number, known=LAYOUT)
+    shards: int = await connection.fetchval(f"SELECT shards FROM {quoted(name)}.layout")
+    return shards
 
 
 async def migrate(

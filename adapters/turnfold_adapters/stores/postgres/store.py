@@ -11,9 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-import asyncpg
-
-from turnfold.errors import LostStoreError, NotOpenError, ReadOnlyError
+from turnfold.errors import (
+    InvalidInputError,
+    LostStoreError,
+    NotOpenError,
+    ReadOnlyError,
+)
 from turnfold.ports.store import (
     BLANK,
     Body,
@@ -38,23 +41,19 @@ from turnfold_adapters.stores.postgres.bell import NotifyDoorbell
 from turnfold_adapters.stores.postgres.commit import Committer
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
-    Link,
     Place,
+    Session,
     of_reading,
     translated,
 )
-from turnfold_adapters.stores.postgres.ownership import LeaseOwnership
+from turnfold_adapters.stores.postgres.ownership import LeaseOwnership, LeaseSeats
 from turnfold_adapters.stores.postgres.rows import kept
-from turnfold_adapters.stores.postgres.schema import (
-    check,
-    check_durable,
-    migrate,
-    prepare,
-)
+from turnfold_adapters.stores.postgres.schema import migrate
+from turnfold_adapters.stores.postgres.shared import Shared
 from turnfold_adapters.stores.postgres.upkeep import PostgresMaintenance
 
 _T = TypeVar("_T")
-_Ask = Callable[[asyncpg.Connection], Awaitable[_T]]
+_Ask = Callable[[Session], Awaitable[_T]]
 
 
 class PostgresStore:
@@ -63,21 +62,23 @@ class PostgresStore:
     `schema`: where the tables lie, `turnfold` if it is left out. `lease_ms`: how long a
     worker counts as alive without a word, 10,000 if left out. `max_pause_ms`: how long
     after that a worker of which nobody knows the end is taken as dead, 30,000 if left
-    out. The rest of the address is the server's own.
+    out. `shards`: how many a new store has, 1 if left out. The rest of the address is the server's own.
     """
 
     def __init__(self, url: str) -> None:
         url = url if "://" in url else f"postgresql:{url}"
-        self._place = Place.parsed(url)
-        self._state = "not open"
-        links = (Link(self._place, name) for name in ("writes", "reads", "lease"))
-        self._write, self._read, self._lease = links
-        self._ring, self._hear = (Link(self._place, n) for n in ("rings", "hears"))
+        self._be(Shared(Place.parsed(url)), None)
+
+    def _be(self, shared: Shared, part: int | None) -> None:
+        """This handle is one of a shard, or None: of the store. `shared` is of all handles
+        of the host."""
+        number = part or 0
+        self._shared, self._part, self._number = shared, part, number
+        self._place, self._state = shared.place, "not open"
         self._committer = Committer(self.address)
-        self._ownership = LeaseOwnership(self._lease, self._place, self._check_writable)
-        self._doorbell = NotifyDoorbell(
-            self._ring, self._hear, self._place.schema, lambda: self._state == "open"
-        )
+        self._ownership = LeaseOwnership(shared.life, number, self._check_writable)
+        is_open = lambda: self._state == "open"  # noqa: E731  three words
+        self._doorbell = NotifyDoorbell(shared.bells, number, is_open)
         self._head = BLANK  # the last head that this handle stored or loaded
 
     @property
@@ -89,40 +90,44 @@ class PostgresStore:
         """Where plugins keep their state: tables in the schema of the store."""
         return PostgresPluginStore(url)
 
+    # --- shards ----------------------------------------------------------------------
+
+    @property
+    def shards(self) -> int:
+        """How many it has, once it is open; 1 for a handle of a shard."""
+        return self._shared.shards if self._part is None else 1
+
+    def shard(self, number: int) -> PostgresStore:
+        """A handle of one shard, not open yet, over the connections of this one. It is a
+        whole store with a log of its own; keys are unique over all shards. How many
+        there are is known when the store is open, or by its address."""
+        if not 0 <= number < self.shards:
+            problem = f"there is no shard {number} of {self.shards}"
+            raise InvalidInputError(field="shard", problem=problem)
+        part = object.__new__(PostgresStore)
+        part._be(self._shared, number)
+        return part
+
+    def seats(self) -> LeaseSeats:
+        """The share that this host has of the shards."""
+        return self._shared.seats
+
     # --- life ------------------------------------------------------------------------
 
     async def open(self, *, read_only: bool = False) -> None:
         """Makes the tables where there are none. Raises NotAStoreError, NewerSchemaError,
-        UnsafeStoreError, DiskError."""
+        UnsafeStoreError, DiskError, InvalidInputError for another number of shards."""
         if self._state.startswith("open"):
             return
-        for link in self._links:
-            link.open(read_only=read_only)
-        try:
-            await self._asked(
-                self._read, lambda c: self._prepare(c, read_only=read_only)
-            )
-        except BaseException:
-            await self._read.close()
-            raise
+        await self._shared.enter(read_only=read_only)
         self._state = "open for reading only" if read_only else "open"
-
-    async def _prepare(
-        self, connection: asyncpg.Connection, *, read_only: bool
-    ) -> None:
-        schema = self._place.schema
-        if not read_only:
-            await prepare(connection, schema, BLANK.hash)
-            await check_durable(connection, self.address)
-        await check(connection, schema, self.address, read_only=read_only)
 
     async def close(self) -> None:
         self._ownership.release()
         await self._ownership.left()
-        await self._doorbell.stop()
-        self._state = "closed"
-        for link in self._links:
-            await link.close()
+        was, self._state = self._state, "closed"
+        if was.startswith("open"):
+            await self._shared.leave()
 
     async def reopen(self) -> None:
         """New connections, the same ownership. An owner takes a new token first: then
@@ -132,7 +137,7 @@ class PostgresStore:
         what this handle has stored: a failover lost commits.
         """
         self._check_open()
-        for link in self._links:
+        for link in self._shared.links:
             await link.close()
         self._committer.forget()
         if not await self._ownership.renew_token():
@@ -144,7 +149,7 @@ class PostgresStore:
         head = self._head
         if head == BLANK:
             return
-        if not await self._asked(self._read, lambda c: reads.contains_head(c, head)):
+        if not await self._reading(lambda c: reads.contains_head(c, head)):
             raise self._lost()
 
     def _lost(self) -> LostStoreError:
@@ -174,7 +179,7 @@ class PostgresStore:
     async def _store(self, write: Write) -> Stored | Refused:
         token = self._ownership.token
         try:
-            async with self._write.used() as connection:
+            async with self._shared.write.used(self._number) as connection:
                 answer = await self._committer.store(connection, write, token)
         except FAILURES as exc:
             self._committer.forget()
@@ -196,7 +201,7 @@ class PostgresStore:
         if not first:
             return []
         try:
-            async with self._write.used() as connection:
+            async with self._shared.write.used(self._number) as connection:
                 posted = await reads.post(connection, first)
         except FAILURES as exc:
             raise translated(exc, self.address) from exc
@@ -262,26 +267,23 @@ class PostgresStore:
     async def migrate(self, *, dry: bool = False) -> tuple[int, int]:
         """Bring the tables up to the layout of this turnfold, on a store that is not
         open. The layout before, and the one of now."""
-        place = self._place
-        self._write.open(read_only=False)
+        place, link = self._place, self._shared.write
+        link.open(read_only=False)
         try:
-            async with self._write.used() as connection:
-                return await migrate(connection, place.schema, self.address, dry=dry)
+            async with link.used() as session:
+                made = session.connection
+                return await migrate(made, place.schema, self.address, dry=dry)
         except FAILURES as exc:
             raise of_reading(exc, self.address) from exc
         finally:
-            await self._write.close()
+            await link.close()
 
     def drop(self) -> None:
         """End all connections without a word, as the death of the process would."""
-        for link in self._links:
+        for link in self._shared.links:
             link.drop()
 
     # --- inside ----------------------------------------------------------------------
-
-    @property
-    def _links(self) -> tuple[Link, ...]:
-        return self._write, self._read, self._lease, self._ring, self._hear
 
     def _check_open(self) -> None:
         if not self._state.startswith("open"):
@@ -294,26 +296,15 @@ class PostgresStore:
 
     async def _reading(self, ask: _Ask[_T]) -> _T:
         self._check_open()
-        return await self._asked(self._read, ask)
+        return await self._shared.asked(ask, self._number)
 
     async def _writing(self, ask: _Ask[_T]) -> _T:
         self._check_writable()
         try:
-            async with self._write.used() as connection:
+            async with self._shared.write.used(self._number) as connection:
                 return await ask(connection)
         except FAILURES as exc:
             raise translated(exc, self.address) from exc
-
-    async def _asked(self, link: Link, ask: _Ask[_T]) -> _T:
-        """A question is asked once more if its connection broke."""
-        for last in (False, True):
-            try:
-                async with link.used() as connection:
-                    return await ask(connection)
-            except FAILURES as exc:
-                if last or not link.broken:
-                    raise of_reading(exc, self.address) from exc
-        raise AssertionError  # the loop returns or raises
 
 
 def _first_of_each(commands: Sequence[Command]) -> list[Command]:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from turnfold.clock import Lived
@@ -25,30 +24,31 @@ from turnfold_adapters.stores.checking import (
 )
 from turnfold_adapters.stores.postgres import history, pruning, reads
 from turnfold_adapters.stores.postgres.commit import UPDATE_SUMMARY, summary_row
-from turnfold_adapters.stores.postgres.connection import Place
+from turnfold_adapters.stores.postgres.connection import Place, Session
 from turnfold_adapters.stores.postgres.rows import kept
 
 _CLEARED = """
 UPDATE stream SET open = false, phase = NULL, created = NULL, updated = NULL,
     lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL, reason = NULL,
     failure = NULL, person = false
+WHERE shard = SHARD
 """
-_PLACES = "SELECT name, id, version FROM stream"
+_PLACES = "SELECT name, id, version FROM stream WHERE shard = SHARD"
 # Nothing is noted where the log lacks the head in hand: the server went back.
 _NOTE = """
 UPDATE mark SET store = $1, position = s.position, head = s.head, lived = $2,
     history = $3
-FROM shard AS s WHERE mark.shard = 0 AND s.shard = 0 AND ($4::bigint = 0
-    OR EXISTS (SELECT FROM log WHERE shard = 0 AND position = $4 AND head = $5)
-    OR EXISTS (SELECT FROM pruned WHERE shard = 0 AND position = $4 AND head = $5))
+FROM shard AS s WHERE mark.shard = SHARD AND s.shard = SHARD AND ($4::bigint = 0
+    OR EXISTS (SELECT FROM log WHERE shard = SHARD AND position = $4 AND head = $5)
+    OR EXISTS (SELECT FROM pruned WHERE shard = SHARD AND position = $4 AND head = $5))
 RETURNING true
 """
-_MARK = "SELECT store, position, head, lived, history FROM mark WHERE shard = 0"
+_MARK = "SELECT store, position, head, lived, history FROM mark WHERE shard = SHARD"
 _READ_ALL = """
 SELECT (SELECT sum(length(events)) FROM log), (SELECT sum(length(data)) FROM body),
     (SELECT sum(length(name)) FROM stream), (SELECT sum(length(key)) FROM dedupe)
 """
-_Ask = Callable[[asyncpg.Connection], Awaitable[Any]]
+_Ask = Callable[[Session], Awaitable[Any]]
 _Run = Callable[[_Ask], Awaitable[Any]]
 
 
@@ -152,21 +152,19 @@ def _fields(lived: Lived) -> dict[str, object]:
 
 
 async def _note(
-    connection: asyncpg.Connection, store: str, lived: bytes | None, head: Head
+    connection: Session, store: str, lived: bytes | None, head: Head
 ) -> bool:
     """False if the log lacks the head in hand."""
-    found = await history.name(connection) or ""
+    found = await history.name(connection.connection) or ""
     place = (head.position, head.hash)
     return bool(await connection.fetchval(_NOTE, store, lived, found, *place))
 
 
-async def _noted(connection: asyncpg.Connection) -> tuple[Any, str | None]:
-    return await connection.fetchrow(_MARK), await history.name(connection)
+async def _noted(connection: Session) -> tuple[Any, str | None]:
+    return await connection.fetchrow(_MARK), await history.name(connection.connection)
 
 
-async def _rebuild(
-    connection: asyncpg.Connection, summaries: Sequence[Summary]
-) -> None:
+async def _rebuild(connection: Session, summaries: Sequence[Summary]) -> None:
     """All of them in one transaction. Raises InvalidInputError for a summary that does
     not fit its stream; then nothing has changed."""
     async with connection.transaction():

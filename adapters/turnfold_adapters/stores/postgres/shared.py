@@ -1,0 +1,84 @@
+"""What all handles of one process on one store share: connections, bells, and its life
+as a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from turnfold.errors import InvalidInputError
+from turnfold.ports.store import BLANK
+from turnfold_adapters.stores.postgres.bell import Bells
+from turnfold_adapters.stores.postgres.connection import (
+    FAILURES,
+    Link,
+    Place,
+    Session,
+    of_reading,
+)
+from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
+from turnfold_adapters.stores.postgres.schema import check, check_durable, prepare
+
+_T = TypeVar("_T")
+
+
+class Shared:
+    """Open while one of its handles is."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.shards = place, place.shards or 1
+        self._open = 0
+        names = ("writes", "reads", "seats", "lease", "rings", "hears")
+        self.links = tuple(Link(place, name) for name in names)
+        self.write, self._read, seats, lease, rings, hears = self.links
+        self.life = Life(seats, lease, place)
+        self.seats = LeaseSeats(self.life)
+        self.bells = Bells(rings, hears)
+
+    async def enter(self, *, read_only: bool) -> None:
+        """One more handle is open."""
+        self._open += 1
+        if self._open > 1:
+            return
+        for link in self.links:
+            link.open(read_only=read_only)
+        try:
+            await self.asked(lambda c: self._prepare(c, read_only=read_only))
+        except BaseException:
+            self._open -= 1
+            await self._read.close()
+            raise
+
+    async def _prepare(self, session: Session, *, read_only: bool) -> None:
+        place, connection = self.place, session.connection
+        if not read_only:
+            await prepare(connection, place.schema, BLANK.hash, place.shards or 1)
+            await check_durable(connection, place.address)
+        made = await check(connection, place.schema, place.address, read_only=read_only)
+        if place.shards not in (None, made):
+            problem = f"the store has {made} shards, not {place.shards}, and for ever"
+            raise InvalidInputError(field="shards", problem=problem)
+        self.shards = made
+
+    async def leave(self) -> None:
+        """One handle fewer; after the last one nothing is left."""
+        self._open -= 1
+        if self._open:
+            return
+        await self.life.end()
+        await self.bells.stop()
+        for link in self.links:
+            await link.close()
+
+    async def asked(
+        self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0
+    ) -> _T:
+        """A question is asked once more if its connection broke."""
+        for last in (False, True):
+            try:
+                async with self._read.used(shard) as connection:
+                    return await ask(connection)
+            except FAILURES as exc:
+                if last or not self._read.broken:
+                    raise of_reading(exc, self.place.address) from exc
+        raise AssertionError  # the loop returns or raises

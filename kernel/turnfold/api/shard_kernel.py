@@ -1,0 +1,119 @@
+"""The kernel of one shard on one host, and where something lies."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
+
+from attrs import evolve
+
+from turnfold._decide.accepting import Acceptance, SourceCursor, Update
+from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._runtime.worker import Worker
+from turnfold.api.handle import AcceptedTurn
+from turnfold.api.kernel import Kernel
+from turnfold.api.sent import Sent, sent
+from turnfold.errors import OtherShardError
+from turnfold.inbound import Inbound
+from turnfold.messages import Route, check_kind, escape
+from turnfold.ports.store import Store
+
+if TYPE_CHECKING:
+    from turnfold.api.shards import ShardedKernel
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_ID = 26  # characters of an id; the last two name the shard
+
+
+def shard_of_place(channel: str, account: str, conversation: str, shards: int) -> int:
+    """Where a conversation lies, for ever.
+
+    >>> [shard_of_place("telegram", "default", name, 8) for name in ("1", "2", "3")]
+    [7, 5, 3]
+    """
+    place = "/".join(map(escape, (channel, account, conversation)))
+    return crc32(place.encode()) % shards
+
+
+def shard_of_id(stream: str, shards: int) -> int:
+    """Where a turn or an entry lies: its id ends with the number of its shard."""
+    base = stream.partition(":")[2][:_ID]
+    try:
+        return int(base[-2:], 32) % shards
+    except ValueError:
+        return 0  # no id of ours: it is nowhere
+
+
+class ShardKernel(Kernel):
+    """The kernel of one shard on one host. Its channels are the host's, its ids name its
+    shard, and what it hands out goes on when the seat is handed over."""
+
+    def __init__(
+        self, host: "ShardedKernel", shard: int, store: Store, *, work: bool
+    ) -> None:
+        super().__init__(store, settings=host.settings, work=work)
+        self._host, self._shard = host, shard
+        for name in ("terminal", "parked", "bounced", "stalled", "held", "unread"):
+            setattr(self.hooks, name, getattr(host.hooks, name))
+        self.hooks.restored = host.hooks.restored
+
+    @property
+    def seat(self) -> Worker | None:
+        return self._worker
+
+    def _new_id(self) -> str:
+        return self._placed(super()._new_id())
+
+    def _placed(self, new_id: str) -> str:
+        shard = self._shard
+        return f"{new_id[:-2]}{_DIGITS[shard >> 5]}{_DIGITS[shard & 31]}"
+
+    async def accept(
+        self, inbound: Update, *, cursor: SourceCursor | None = None, **plan: Any
+    ) -> AcceptedTurn:
+        """A source reads here for all shards."""
+        if cursor is None or self._host.shard_of_update(inbound) == self._shard:
+            return await super().accept(inbound, cursor=cursor, **plan)
+        return await self._of_source(inbound, cursor, plan)
+
+    async def _of_source(
+        self, inbound: Update, cursor: SourceCursor, plan: Mapping[str, Any]
+    ) -> AcceptedTurn:
+        """The message goes to its own shard first, then the cursor moves. Its key says so
+        if that happens again."""
+        if isinstance(inbound, Inbound) and inbound.dedupe_key is None:
+            came = f"{cursor.channel}/{cursor.account}/{cursor.name}/{cursor.value}"
+            inbound = evolve(inbound, key=f"source/{came}")
+        done = await self._host.accept(inbound, **plan)
+        await self.advance(cursor)
+        return done
+
+    async def intend(
+        self, *, route: Route, turn: str | None = None, **of: Any
+    ) -> Intent:
+        """Raises OtherShardError for an answer that goes elsewhere."""
+        if turn is not None:
+            self._check_stays(route)
+        return await super().intend(route=route, turn=turn, **of)
+
+    def _check_stays(self, route: Route) -> None:
+        check_kind("route", route, Route)
+        other = self._host.shard_of_route(route)
+        if other != self._shard:
+            place = f"{route.channel}/{route.account}/{route.conversation}"
+            raise OtherShardError(route=place, shard=self._shard, other=other)
+
+    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
+        turn = super()._accepted(done, key)
+        return evolve(turn, kernel=cast("Kernel", self._host))
+
+    def sent(self, done: Enqueued, key: str | None = None) -> Sent:
+        """An entry as its caller holds it."""
+        return sent(cast("Kernel", self._host), done, key)
+
+    async def _let_go(self, worker: Worker | None) -> None:
+        self._keep_channels()
+        await super()._let_go(worker)
+
+    def _keep_channels(self) -> None:
+        """They go on: they are the host's."""
+        self._desks = {}

@@ -1,0 +1,542 @@
+"""Many hosts that work at the same time on one store of several shards.
+
+    kernel = ShardedKernel("postgresql://user@host/database?shards=8")
+
+A shard is a whole store of its own; what belongs to one conversation lies in one shard.
+Every host has a client of each shard, and an unchanged worker for each seat that it has.
+`specs/decisions/0032` has the reasons.
+"""
+
+import asyncio
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from zlib import crc32
+
+from attrs import frozen
+
+from turnfold._decide.accepting import SourceCursor, Update
+from turnfold._decide.unit_of_work import ChannelFacts
+from turnfold._log.ids import ENTRY, GATE, TURN, gate_of_place
+from turnfold._runtime.calls import Calls
+from turnfold._runtime.channel import attached, close_channels
+from turnfold._runtime.policies import OnUnknown
+from turnfold.api.acts import Act, Acted, Target
+from turnfold.api.callbacks import Handler
+from turnfold.api.handle import AcceptedTurn
+from turnfold.api.health import Wellness
+from turnfold.api.hooks import Hooks
+from turnfold.api.kernel import Kernel
+from turnfold.api.sent import Sent
+from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
+from turnfold.api.sources import Reader
+from turnfold.enums import Status, TurnOutcome
+from turnfold.errors import (
+    InvalidInputError,
+    NotOpenError,
+    StoreError,
+)
+from turnfold.inbound import Inbound, Unreadable
+from turnfold.inspect import Inspect
+from turnfold.inspect.lookup import resolve
+from turnfold.inspect.shards import AllShards
+from turnfold.messages import (
+    Payload,
+    Route,
+    check_id,
+    check_kind,
+    check_timeout,
+)
+from turnfold.ports.channel import Rate, Receipt
+from turnfold.ports.shards import Seats, Sharded
+from turnfold.ports.store import Store, store_at
+from turnfold.settings import Settings
+
+_LOG = logging.getLogger("turnfold")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_POLL_S = 0.25
+_PATIENCE = 4  # looks that find too many seats here before one is handed over
+
+
+def _by_id(
+    method: Callable[Concatenate[Kernel, str, _P], Awaitable[_T]],
+) -> Callable[Concatenate["ShardedKernel", str, _P], Coroutine[Any, Any, _T]]:
+    """The same act, in the shard that its turn or entry lies in."""
+
+    async def routed(
+        self: "ShardedKernel", stream: str, /, *args: _P.args, **named: _P.kwargs
+    ) -> _T:
+        name = await self.whole_id(stream)
+        shard = shard_of_id(name, self.shards)
+        return await self.ask(shard, lambda k: method(k, name, *args, **named))
+
+    routed.__name__, routed.__doc__ = method.__name__, method.__doc__
+    return routed
+
+
+def _everywhere(
+    method: Callable[Concatenate[Kernel, _P], Awaitable[_T]],
+) -> Callable[Concatenate["ShardedKernel", _P], Coroutine[Any, Any, list[_T]]]:
+    """The same act in every shard; a result from each."""
+
+    async def routed(
+        self: "ShardedKernel", /, *args: _P.args, **named: _P.kwargs
+    ) -> list[_T]:
+        shards = range(self.shards)
+        asked = [self.ask(n, lambda k: method(k, *args, **named)) for n in shards]
+        return list(await asyncio.gather(*asked))
+
+    routed.__name__, routed.__doc__ = method.__name__, method.__doc__
+    return routed
+
+
+@frozen(kw_only=True)
+class _Desk:
+    """One call of `attach`."""
+
+    channel: object
+    on_unknown: OnUnknown | None
+    rate: Rate | None
+    facts: ChannelFacts
+
+
+class ShardedKernel:
+    """As a Kernel, over all shards of a store. `store`: an address or a Store. `work`:
+    False for a host that only accepts, enqueues, aborts and reads. `settings`: those of
+    each shard, also `concurrent_sends` and `concurrent_runs`."""
+
+    def __init__(
+        self,
+        store: str | Path | Store,
+        *,
+        settings: Settings | None = None,
+        work: bool = True,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._address, self._work = store, work
+        self._calls = Calls()
+        self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
+        self._desks: dict[tuple[str, str], _Desk] = {}
+        self._sources: dict[tuple[str, str], tuple[Any, Reader | None]] = {}
+        self._handler: tuple[Handler, bool] | None = None
+        self._state = "not open"
+        self._whole: Sharded | None = None
+        self._share: Seats | None = None
+        self._clients: list[ShardKernel] = []
+        self._seats: dict[int, ShardKernel] = {}
+        self._moving: set[int] = set()  # shards that are taken or handed over just now
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._balance: asyncio.Task[None] | None = None
+        self._hosts, self._too_many, self._lost = 1, 0, 0
+
+    # --- what is attached ------------------------------------------------------------
+
+    def attach(
+        self,
+        name: str,
+        channel: object,
+        *,
+        account: str = "default",
+        on_unknown: OnUnknown | None = None,
+        rate: Rate | None = None,
+    ) -> None:
+        """As `Kernel.attach`. Each shard has its part of the rate. Before `open`."""
+        self._check_closed()
+        key = (check_id("name", name), check_id("account", account))
+        if key in self._desks:
+            raise InvalidInputError(field="name", problem=f"{key} is attached already")
+        facts = attached(name, account, channel, on_unknown).facts()
+        self._desks[key] = _Desk(
+            channel=channel, on_unknown=on_unknown, rate=rate, facts=facts
+        )
+
+    def source(
+        self,
+        name: str,
+        stream: Callable[..., Any],
+        *,
+        account: str = "default",
+        read: Reader | None = None,
+    ) -> None:
+        """As `Kernel.source`: it runs on the host that has the shard of its account. A
+        message goes to its own shard first, then the cursor moves. Before `open`."""
+        self._check_closed()
+        key = (check_id("name", name), check_id("account", account))
+        if key in self._sources:
+            raise InvalidInputError(field="name", problem=f"there is a source {key}")
+        self._sources[key] = (stream, read)
+
+    def on_turn(
+        self, handler: Handler | None = None, /, *, resume: bool = False
+    ) -> Any:
+        """As `Kernel.on_turn`. Before `open`."""
+        self._check_closed()
+        if handler is None:
+            return partial(self.on_turn, resume=resume)
+        if self._handler is not None:
+            raise InvalidInputError(field="handler", problem="there is one already")
+        self._handler = (handler, resume)
+        return handler
+
+    def _check_closed(self) -> None:
+        if self._state == "open":
+            raise InvalidInputError(field="kernel", problem="it is open already")
+
+    def _made(self, shard: int, *, work: bool) -> ShardKernel:
+        """A kernel of a shard, with all that is attached."""
+        assert self._whole is not None  # noqa: S101  it is open
+        kernel = ShardKernel(self, shard, self._whole.shard(shard), work=work)
+        for (name, account), desk in self._desks.items():
+            rate = None if desk.rate is None else _part(desk.rate, self.shards)
+            kernel.attach(
+                name,
+                desk.channel,
+                account=account,
+                on_unknown=desk.on_unknown,
+                rate=rate,
+            )
+        for (name, account), (stream, read) in self._sources.items():
+            if work and shard == shard_of_place(name, account, "", self.shards):
+                kernel.source(name, stream, account=account, read=read)
+        if self._handler is not None:
+            handler, resume = self._handler
+            kernel.on_turn(resume=resume)(handler)
+        return kernel
+
+    # --- open and close --------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open all shards and begin to take a share of them."""
+        if self._state == "open":
+            return
+        address = self._address
+        store = store_at(address) if isinstance(address, str | Path) else address
+        if not isinstance(store, Sharded):
+            raise InvalidInputError(field="store", problem="it has no shards")
+        await store.open()
+        self._whole, self._share, self._state = store, store.seats(), "open"
+        try:
+            for shard in range(self.shards):
+                client = self._made(shard, work=False)
+                await client.open()
+                self._clients.append(client)
+            if self._work:
+                await self._share.enter()
+                self._balance = asyncio.create_task(self._keep_balance())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Hand every seat over, in order; then let go of the store."""
+        if self._state != "open" or self._whole is None:
+            return
+        self._state = "closing"
+        if self._balance is not None:
+            self._balance.cancel()
+            await asyncio.gather(self._balance, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            kernels = [*self._seats.values(), *self._clients]
+            ends = await asyncio.gather(
+                *(k.close() for k in kernels), return_exceptions=True
+            )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    _LOG.error("a shard was not closed in order: %s", end)
+        finally:
+            self._seats, self._clients, self._state = {}, [], "closed"
+            await self._end(cast("Store", self._whole))
+
+    async def _end(self, store: Store) -> None:
+        try:
+            if self._work and self._share is not None:
+                await self._share.leave()
+            desks = [
+                attached(name, account, desk.channel, desk.on_unknown)
+                for (name, account), desk in self._desks.items()
+            ]
+            await close_channels(self._calls, desks)
+        finally:
+            await store.close()
+
+    # --- seats -----------------------------------------------------------------------
+
+    async def _keep_balance(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except StoreError as exc:
+                _LOG.warning("cannot see who has which shard: %s", exc)
+            await asyncio.sleep(_POLL_S)
+
+    async def _look(self) -> None:
+        """Take what is free up to this host's share; give up what is beyond it."""
+        share = self._share
+        assert share is not None  # noqa: S101  it is open
+        for shard, kernel in [*self._seats.items()]:
+            if not kernel.working and shard not in self._moving:
+                self._lost += 1  # by its lease or to another: this process must end
+                self._move(shard, self._give_up(shard))
+        if not share.held:
+            return
+        seating = await share.look()
+        self._hosts = seating.hosts
+        room = ceil(self.shards / seating.hosts) - len(self._seats) - len(self._moving)
+        free = [n for n in seating.free if n not in self._moving]
+        for shard in free[: max(room, 0)]:
+            self._move(shard, self._take(shard))
+        self._too_many = self._too_many + 1 if room < 0 else 0
+        if self._too_many >= _PATIENCE and not self._moving:
+            self._too_many = 0
+            shard = next(iter(self._seats))
+            self._move(shard, self._give_up(shard))
+
+    def _move(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
+        self._moving.add(shard)
+        task = asyncio.create_task(self._moved(shard, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _moved(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (StoreError, NotOpenError) as exc:
+            _LOG.warning("shard %d could not be moved: %s", shard, exc)
+        finally:
+            self._moving.discard(shard)
+
+    async def _take(self, shard: int) -> None:
+        kernel = self._made(shard, work=True)
+        await kernel.open()
+        if kernel.working:
+            self._seats[shard] = kernel
+        else:  # another host was quicker
+            await kernel.close()
+
+    async def _give_up(self, shard: int) -> None:
+        """Send nothing new, wait for the wire and the runs, then free the seat."""
+        _LOG.info("shard %d is handed over", shard)
+        try:
+            await self._seats[shard].close()
+        finally:
+            del self._seats[shard]
+
+    # --- where something lies --------------------------------------------------------
+
+    @property
+    def shards(self) -> int:
+        """How many shards the store has. Raises NotOpenError."""
+        if self._whole is None:
+            raise NotOpenError(state=self._state)
+        return self._whole.shards
+
+    @property
+    def seats(self) -> tuple[int, ...]:
+        """The shards that this host works on now."""
+        return tuple(sorted(n for n, k in self._seats.items() if k.working))
+
+    @property
+    def working(self) -> bool:
+        """True while this host works on some shard."""
+        return bool(self.seats)
+
+    def shard_of_route(self, route: Route) -> int:
+        """Where what goes there lies."""
+        return shard_of_place(
+            route.channel, route.account, route.conversation, self.shards
+        )
+
+    def shard_of_update(self, update: Update) -> int:
+        """An update that cannot be read and names no conversation lies where its
+        account does."""
+        conversation = getattr(update, "conversation", None) or ""
+        return shard_of_place(update.channel, update.account, conversation, self.shards)
+
+    async def whole_id(self, stream: str) -> str:
+        """The name of a turn or an entry in full."""
+        stream = check_id("stream", stream)
+        if stream.startswith((TURN, ENTRY)):
+            return stream
+        return await resolve(self._all, stream)
+
+    @property
+    def _all(self) -> AllShards:
+        if self._state != "open":
+            raise NotOpenError(state=self._state)
+        return AllShards([client.store for client in self._clients])
+
+    async def ask(self, shard: int, call: Callable[[Kernel], Awaitable[_T]]) -> _T:
+        """By the worker of a shard if it is here, else through its inbox."""
+        if self._state != "open":
+            raise NotOpenError(state=self._state)
+        seat = self._seats.get(shard)
+        if seat is not None and seat.working:
+            try:
+                return await call(seat)
+            except NotOpenError:
+                pass  # it is handed over just now
+        return await call(self._clients[shard])
+
+    # --- commands --------------------------------------------------------------------
+
+    async def accept(
+        self, inbound: Update, *, cursor: SourceCursor | None = None, **plan: Any
+    ) -> AcceptedTurn:
+        """As `Kernel.accept`. A cursor moves after the message is durable, in a commit of
+        its own."""
+        check_kind("inbound", inbound, Inbound, Unreadable)
+        shard = self.shard_of_update(inbound)
+        done = await self.ask(shard, lambda k: k.accept(inbound, **plan))
+        if cursor is not None:
+            await self.advance(cursor)
+        return done
+
+    async def advance(self, cursor: SourceCursor) -> None:
+        """As `Kernel.advance`."""
+        check_kind("cursor", cursor, SourceCursor)
+        shard = shard_of_place(cursor.channel, cursor.account, "", self.shards)
+        await self.ask(shard, lambda k: k.advance(cursor))
+
+    async def enqueue(self, route: Route, *payloads: Payload | str, **how: Any) -> Sent:
+        """As `Kernel.enqueue`. A key is unique over all shards."""
+        check_kind("route", route, Route)
+        shard = self.shard_of_route(route)
+        return await self.ask(shard, lambda k: k.enqueue(route, *payloads, **how))
+
+    abort = _by_id(Kernel.abort)
+    supersede = _by_id(Kernel.supersede)
+    retry = _by_id(Kernel.retry)
+    discard = _by_id(Kernel.discard)
+    redrive = _by_id(Kernel.redrive)
+    resolve = _by_id(Kernel.resolve)
+    acknowledge = _by_id(Kernel.acknowledge)
+    reschedule = _by_id(Kernel.reschedule)
+    resubmit = _by_id(Kernel.resubmit)
+    unhold = _by_id(Kernel.unhold)
+    redact = _by_id(Kernel.redact)
+    bounced = _by_id(Kernel.bounced)
+    answer = _by_id(Kernel.answer)
+    connected = _everywhere(Kernel.connected)
+    disconnected = _everywhere(Kernel.disconnected)
+    declare_restored = _everywhere(Kernel.declare_restored)
+    taken_up = _everywhere(Kernel.taken_up)
+
+    # --- waiting and reading ---------------------------------------------------------
+
+    async def settled(
+        self, stream: str, timeout_ms: int | None = None, *, key: str | None = None
+    ) -> TurnOutcome | Status:
+        """As `Kernel.settled`, from any host."""
+        return await self._waited(
+            stream, timeout_ms, lambda k: k.settled(stream, key=key)
+        )
+
+    async def receipt(
+        self, entry: str, timeout_ms: int | None = None, *, key: str | None = None
+    ) -> Receipt:
+        """As `Kernel.receipt`, from any host."""
+        return await self._waited(
+            entry, timeout_ms, lambda k: k.receipt(entry, key=key)
+        )
+
+    async def _waited(
+        self,
+        stream: str,
+        timeout_ms: int | None,
+        call: Callable[[Kernel], Awaitable[_T]],
+    ) -> _T:
+        check_id("stream", stream)
+        wait = check_timeout(timeout_ms)
+        shard = shard_of_id(stream, self.shards)
+        async with asyncio.timeout(None if wait is None else wait / 1000):
+            return await self.ask(shard, call)
+
+    @property
+    def inspect(self) -> Inspect:
+        """Typed queries over all shards."""
+        return Inspect(
+            self._all,
+            settings=self.settings,
+            desks={key: desk.facts for key, desk in self._desks.items()},
+        )
+
+    def health(self) -> Mapping[str, Any]:
+        """`seats`: the shards of this host, each with the facts of its kernel. `hosts`:
+        how many share them. `fences_lost`: this process must end and start again."""
+        seats = {str(n): kernel.health() for n, kernel in self._seats.items()}
+        lost = self._lost + sum(s["fences_lost"] for s in seats.values())
+        return {
+            "shards": self.shards,
+            "hosts": self._hosts,
+            "working": self.working,
+            "fences_lost": lost,
+            "seats": seats,
+        }
+
+    def is_well(self) -> Wellness:
+        """That of the first seat that is not well."""
+        judged = [kernel.is_well() for kernel in self._seats.values()]
+        ill = [one for one in judged if not one.well]
+        if ill:
+            return ill[0]
+        return judged[0] if judged else self._clients[0].is_well()
+
+    async def act_on(
+        self, act: Act | str, targets: Sequence[Target], **how: Any
+    ) -> AsyncIterator[Acted]:
+        """As `Kernel.act_on`, one target after the other."""
+        for target in targets:
+            shard = shard_of_id(check_id("targets", target.id), self.shards)
+            seat = self._seats.get(shard)
+            kernel = seat if seat is not None and seat.working else self._clients[shard]
+            async for acted in kernel.act_on(act, [target], **how):
+                yield acted
+
+    async def hold_back(self, place: str, **how: Any) -> str:
+        """As `Kernel.hold_back`: an account in every shard, a conversation in its own."""
+        (name, *_) = await self._of_place(place, lambda k: k.hold_back(place, **how))
+        return name
+
+    async def let_go(self, stream: str, **how: Any) -> list[str]:
+        """As `Kernel.let_go`."""
+        if "/" not in stream:
+            name = await self.whole_id(stream)
+            shard = shard_of_id(name, self.shards)
+            return await self.ask(shard, lambda k: k.let_go(name, **how))
+        named = await self._of_place(stream, lambda k: k.let_go(stream, **how))
+        return sorted({name for names in named for name in names})
+
+    async def _of_place(
+        self, place: str, call: Callable[[Kernel], Awaitable[_T]]
+    ) -> list[_T]:
+        parts = gate_of_place(place)[len(GATE) :].split("/")
+        if len(parts) < 3:
+            asked = [self.ask(shard, call) for shard in range(self.shards)]
+            return list(await asyncio.gather(*asked))
+        shard = crc32("/".join(parts[:3]).encode()) % self.shards
+        return [await self.ask(shard, call)]
+
+
+def _part(rate: Rate, shards: int) -> Rate:
+    """All shards together send no more than `rate` allows."""
+    account = None if rate.account is None else rate.account / shards
+    return Rate(account=account, conversation=rate.conversation)

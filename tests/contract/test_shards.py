@@ -1,0 +1,351 @@
+"""Several hosts at work on the shards of one store, here in memory and in one loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field
+
+from turnfold import Inbound, Kernel, TurnHandle
+from turnfold.api import shards as module
+from turnfold.api.shard_kernel import shard_of_id, shard_of_place
+from turnfold.api.shards import ShardedKernel
+from turnfold.enums import DeliveryClass, Status, TurnOutcome
+from turnfold.errors import DiskError, InvalidInputError, NotFoundError, OtherShardError
+from turnfold.inspect import Filter, TurnView
+from turnfold.ports.channel import Rate
+from turnfold.ports.shards import Seating, one_shard
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
+from turnfold_model.testing.gateway import inbound, route, until
+from turnfold_model.testing.platform import Platform, PlatformChannel
+
+SHARDS = 4
+
+
+@define(eq=False)
+class Cluster:
+    """Four disks and the hosts on them."""
+
+    disks: Sequence[MemoryDisk] = field(
+        factory=lambda: [MemoryDisk() for _ in range(SHARDS)]
+    )
+    hosts: list[object] = field(factory=list)
+    platform: Platform = field(factory=Platform)
+    closed: int = 0  # channels
+
+    @asynccontextmanager
+    async def host(
+        self,
+        handler: Any = None,
+        sources: Any = (),
+        *,
+        work: bool = True,
+        broken: bool = False,
+    ) -> AsyncIterator[ShardedKernel]:
+        kernel = Broken(MemoryShards(self)) if broken else None
+        kernel = kernel or ShardedKernel(MemoryShards(self), work=work)
+        kernel.attach("t", Closable(self))
+        kernel.on_turn(handler or echo)
+        for name, stream in sources:
+            kernel.source(name, stream)
+        async with kernel:
+            yield kernel
+
+
+class Broken(ShardedKernel):
+    """It can take no message in."""
+
+    async def accept(self, *_: Any, **__: Any) -> Any:
+        raise DiskError(path="memory:", problem="full")
+
+
+class Closable(PlatformChannel):
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.platform, DeliveryClass.KEYED)
+        self._cluster = cluster
+
+    async def aclose(self) -> None:
+        self._cluster.closed += 1
+
+
+class MemoryShards(MemoryStore):
+    """A handle of all of them, of one process."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
+        self._cluster = cluster
+
+    @property
+    def shards(self) -> int:
+        return SHARDS
+
+    def shard(self, number: int) -> MemoryStore:
+        return MemoryStore(self._cluster.disks[number])
+
+    def seats(self) -> "MemorySeats":
+        return MemorySeats(self._cluster)
+
+
+class MemorySeats:
+    held = True
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def enter(self) -> None:
+        self._cluster.hosts.append(self)
+
+    async def leave(self) -> None:
+        self._cluster.hosts.remove(self)
+
+    async def look(self) -> Seating:
+        disks = self._cluster.disks
+        free = [n for n, disk in enumerate(disks) if disk.room.holder is None]
+        return Seating(free=free, hosts=len(self._cluster.hosts))
+
+
+async def echo(turn: TurnHandle) -> None:
+    await turn.reply(f"re {turn.inbound.message_id}")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POLL_S", 0.01)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def lies_in(conversation: str) -> int:
+    return shard_of_place("t", "default", conversation, SHARDS)
+
+
+def talk(shard: int) -> str:
+    """A conversation of a shard."""
+    return next(str(n) for n in range(1_000) if lies_in(str(n)) == shard)
+
+
+async def test_a_message_is_answered_in_its_shard_whichever_host_it_comes_to(
+    cluster: Cluster,
+) -> None:
+    async with cluster.host() as one, cluster.host() as two:
+        await until(lambda: len(one.seats) == len(two.seats) == 2)
+        assert {*one.seats, *two.seats} == {0, 1, 2, 3}
+        taken = [
+            await host.accept(inbound(f"{shard}-{host is one}", talk(shard)))
+            for shard in range(SHARDS)
+            for host in (one, two)
+        ]
+        assert [shard_of_id(t.turn_id, SHARDS) for t in taken] == [
+            0,
+            0,
+            1,
+            1,
+            2,
+            2,
+            3,
+            3,
+        ]
+        for turn in taken:
+            assert await turn.settled(5_000) is TurnOutcome.REPLIED
+            for host in (one, two):
+                assert await host.settled(turn.turn_id, 5_000) is TurnOutcome.REPLIED
+        sent = await one.enqueue(route(talk(1)), "hello", key="k")
+        assert await sent.settled(5_000) is Status.DELIVERED
+        assert (await two.receipt(sent.entry_id, 5_000)).ids
+    assert len(cluster.platform.messages) == 9
+    assert [len(disk.log) > 0 for disk in cluster.disks] == [True] * SHARDS
+
+
+async def test_seats_are_shared_out_again_when_a_host_comes_or_goes(
+    cluster: Cluster,
+) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        async with cluster.host() as two:
+            await until(lambda: len(one.seats) == len(two.seats) == 2)
+            async with cluster.host(work=False) as client:
+                assert not client.working
+                turn = await client.accept(inbound())
+                assert await turn.settled(5_000) is TurnOutcome.REPLIED
+        await until(lambda: len(one.seats) == SHARDS)
+        assert one.health()["fences_lost"] == 0
+        assert one.is_well()
+        assert cluster.closed == 2  # by `two` and by the client, which are gone
+
+
+async def test_a_host_without_a_lease_takes_no_shard(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemorySeats, "held", False)
+    async with cluster.host() as one:
+        await asyncio.sleep(0.1)
+        assert one.seats == ()
+
+
+async def test_a_shard_is_handed_over_after_its_runs_and_its_wire(
+    cluster: Cluster,
+) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(turn: TurnHandle) -> None:
+        begun.set()
+        await go.wait()
+        await turn.reply("done")
+
+    async with cluster.host(slow) as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        turns = [await one.accept(inbound(f"{n}", talk(n))) for n in range(SHARDS)]
+        await begun.wait()
+        async with cluster.host() as two:
+            await until(lambda: len(one._moving) == 1)
+            assert len(two.seats) == 0
+            go.set()
+            await until(lambda: len(one.seats) == len(two.seats) == 2)
+            ends = [await turn.settled(5_000) for turn in turns]
+    assert ends == [TurnOutcome.REPLIED] * SHARDS
+    assert [m.content for m in cluster.platform.messages] == ["done"] * SHARDS
+
+
+async def test_a_handle_goes_on_when_its_shard_is_handed_over(cluster: Cluster) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        far = [
+            await one.enqueue(route(talk(n)), "x", not_before=2**41) for n in range(4)
+        ]
+        waits = [asyncio.ensure_future(sent.settled(5_000)) for sent in far]
+        async with cluster.host() as two:
+            await until(lambda: len(one.seats) == len(two.seats) == 2)
+            for sent in far:
+                done = await two.abort(sent.entry_id, by="ann")
+                assert done.aborted
+            assert await asyncio.gather(*waits) == [Status.ABORTED] * SHARDS
+
+
+async def test_a_reply_into_another_shard_is_refused(cluster: Cluster) -> None:
+    errors: list[str] = []
+
+    async def elsewhere(turn: TurnHandle) -> None:
+        try:
+            await turn.block("no", key="1", route=route(talk(2)))
+        except OtherShardError as exc:
+            errors.append(str(exc))
+        await turn.reply("yes")
+
+    async with cluster.host(elsewhere) as one:
+        turn = await one.accept(inbound("1", talk(1)))
+        assert await turn.settled(5_000) is TurnOutcome.REPLIED
+    assert ["lies in shard 2, the turn in shard 1" in text for text in errors] == [True]
+    assert [m.content for m in cluster.platform.messages] == ["yes"]
+
+
+async def test_a_source_reads_on_one_host_for_all_shards(cluster: Cluster) -> None:
+    """Its cursor is behind every message that is durable; a repeat is known, with and
+    without a key of its own."""
+    starts: list[str | None] = []
+
+    async def source(cursor: str | None) -> AsyncIterator[Any]:
+        starts.append(cursor)
+        for n in range(SHARDS) if cursor is None else ():
+            message: Inbound = inbound(f"{n}", talk(n))
+            yield (evolve(message, message_id=None) if n == 2 else message), str(n)
+        await asyncio.Event().wait()
+
+    async with cluster.host(sources=[("t", source)]) as one:
+        await until(lambda: len(cluster.platform.messages) == SHARDS)
+        home = shard_of_place("t", "default", "", SHARDS)
+        await until(lambda: "cursor:t/default" in cluster.disks[home].streams)
+        await until(lambda: one._seats[home].health()["sources"]["t/default"])
+    assert starts == [None]
+    for disk in cluster.disks:  # a crash before the cursor moved
+        disk.streams.pop("cursor:t/default", None)
+        disk.summaries.pop("cursor:t/default", None)
+    kernel = ShardedKernel(MemoryShards(cluster))
+    async with kernel:
+        await until(lambda: len(kernel.seats) == SHARDS)
+        for n in range(SHARDS):
+            turns = await kernel.inspect.list(Filter(what="turn"))
+            assert len(turns) == SHARDS, n
+
+
+async def test_a_source_is_behind_its_messages(cluster: Cluster) -> None:
+    """While a message cannot be stored, its cursor does not move."""
+
+    async def source(cursor: str | None) -> AsyncIterator[Any]:
+        if cursor is None:
+            yield inbound("1", talk((home + 1) % SHARDS)), "1"
+        await asyncio.Event().wait()
+
+    home = shard_of_place("t", "default", "", SHARDS)
+    async with cluster.host(sources=[("t", source)], broken=True) as one:
+        await until(lambda: home in one.seats)
+        facts = one._seats[home].health
+        await until(lambda: facts()["sources"]["t/default"]["error"])
+        assert "cursor:t/default" not in cluster.disks[home].streams
+
+
+async def test_acts_find_their_shard_and_an_account_is_held_in_all(
+    cluster: Cluster,
+) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        await one.hold_back("t/default", by="ann")
+        sent = [await one.enqueue(route(talk(n)), "x") for n in range(SHARDS)]
+        await asyncio.sleep(0.05)
+        assert cluster.platform.messages == []
+        assert await one.let_go("t/default", by="ann") == ["gate:t/default"]
+        for entry in sent:
+            assert await entry.settled(5_000) is Status.DELIVERED
+        await one.hold_back(f"t/default/{talk(1)}", by="ann")
+        held = await one.enqueue(route(talk(1)), "y")
+        short = held.entry_id.partition(":")[2]
+        assert await one.discard(short, by="ann") == "aborted"
+        with pytest.raises(NotFoundError):
+            await one.discard("nothing", by="ann")
+
+
+async def test_all_shards_are_read_as_one_list_in_pages(cluster: Cluster) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        turns = [await one.accept(inbound(f"{n}", f"{n}")) for n in range(12)]
+        for turn in turns:
+            await turn.settled(5_000)
+        inspect = one.inspect
+        seen: list[str] = []
+        want = Filter(what="turn", limit=5)
+        while True:
+            page = await inspect.page(want)
+            seen += [row.id for row in page.rows]
+            if page.before is None:
+                break
+            want = evolve(want, before=page.before)
+        assert sorted(seen) == sorted(turn.turn_id for turn in turns)
+        times = [
+            row.created for row in await inspect.list(Filter(what="turn", limit=12))
+        ]
+        assert times == sorted(times, reverse=True)
+        shown = await inspect.show(turns[7].turn_id)
+        assert isinstance(shown, TurnView)
+
+
+async def test_what_is_attached_is_attached_before(cluster: Cluster) -> None:
+    async with cluster.host() as one:
+        with pytest.raises(InvalidInputError, match="open already"):
+            one.attach("x", PlatformChannel(cluster.platform))
+    with pytest.raises(InvalidInputError, match="no shards"):
+        await ShardedKernel(MemoryStore()).open()
+    assert module._part(Rate(account=8, conversation=1), 4) == Rate(
+        account=2, conversation=1
+    )
+
+
+async def test_a_kernel_of_one_shard_refuses_a_store_of_several(
+    cluster: Cluster,
+) -> None:
+    with pytest.raises(Exception, match="ShardedKernel"):
+        await Kernel(MemoryShards(cluster)).open()
+    one_shard(MemoryStore())

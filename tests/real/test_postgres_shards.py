@@ -1,0 +1,235 @@
+"""Shards of one store: logs of their own, keys in common, and seats that change hands."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from turnfold.api.kernel import Kernel
+from turnfold.errors import (
+    InvalidInputError,
+    KeyTakenError,
+    LostStoreError,
+    ShardedStoreError,
+)
+from turnfold.ports.store import Refused, Stored, Write
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_model.checks.store_kit import command, head_of, put, record, whole_log
+
+from .postgres import Postgres, kill
+
+
+@asynccontextmanager
+async def host(postgres: Postgres, schema: str) -> AsyncIterator[PostgresStore]:
+    """One process on a store of four shards."""
+    store = PostgresStore(postgres.address(schema) + "&shards=4")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def handle(of: PostgresStore, shard: int) -> AsyncIterator[PostgresStore]:
+    part = of.shard(shard)
+    await part.open()
+    try:
+        yield part
+    finally:
+        await part.close()
+
+
+async def test_each_shard_has_a_log_and_an_inbox_of_its_own(postgres: Postgres) -> None:
+    async with (
+        host(postgres, "h1") as store,
+        handle(store, 1) as one,
+        handle(store, 3) as other,
+    ):
+        logs = [await put(part, "store", "entry:a") for part in (one, other)]
+        assert [await whole_log(part) for part in (one, other)] == logs
+        assert [row.position for row in logs[1]] == [1, 2]
+        await one.post([command("c1")])
+        assert [c.id for c in await one.inbox()] == ["c1"]
+        assert await other.inbox() == []
+        assert [len((await part.load()).open) for part in (one, other)] == [2, 2]
+
+
+async def test_a_key_belongs_to_one_shard(postgres: Postgres) -> None:
+    async with (
+        host(postgres, "h2") as store,
+        handle(store, 1) as one,
+        handle(store, 3) as other,
+    ):
+        await put(one, "entry:a")
+        base = await head_of(one)
+        first = Write(base=base, keys=[("k", "entry:a")])
+        assert isinstance((await one.commit([first]))[0], Stored)
+        await put(other, "entry:b")
+        again = Write(base=await head_of(other), keys=[("k", "entry:b")])
+        (answer,) = await other.commit([again])
+        assert isinstance(answer, Refused)
+        assert isinstance(answer.why, KeyTakenError)
+        assert answer.why.stream == "entry:a"
+        (posted,) = await other.post([command("c1", key="k", stream="entry:c")])
+        assert (posted.stream, posted.new) == ("entry:a", False)
+
+
+async def test_one_lease_answers_for_all_seats_of_a_host(postgres: Postgres) -> None:
+    async with (
+        host(postgres, "h3") as store,
+        handle(store, 0) as one,
+        handle(store, 1) as other,
+    ):
+        owners = [await part.ownership().take() for part in (one, other)]
+        assert owners[0] == owners[1]
+        rows = await postgres.execute("SELECT id FROM h3.worker")
+        assert len(rows) == 1
+        one.ownership().release()
+        assert other.ownership().held
+        assert not one.ownership().held
+
+
+async def test_a_seat_changes_hands_while_its_host_lives(postgres: Postgres) -> None:
+    async with (
+        host(postgres, "h4") as left,
+        host(postgres, "h4") as right,
+        handle(left, 2) as old,
+        handle(left, 3) as kept,
+        handle(right, 2) as new,
+    ):
+        assert await old.ownership().take()
+        assert await kept.ownership().take()
+        assert await new.ownership().take() is None
+        records = await put(old, "entry:a")
+        base = await head_of(old)
+        old.ownership().release()
+        await old.ownership().left()
+        assert await new.ownership().take()
+        write = Write(base=base, records=[record(2, "entry:b", 1)])
+        assert isinstance((await new.commit([write]))[0], Stored)
+        assert (await whole_log(new))[:1] == records
+        assert kept.ownership().held
+
+
+async def test_no_statement_of_before_is_stored_after_a_hand_over(
+    postgres: Postgres,
+) -> None:
+    """It waits inside the server while its owner frees the seat."""
+    async with host(postgres, "h5") as store, handle(store, 1) as part:
+        await part.ownership().take()
+        token = part.ownership().token
+        base = await head_of(part)
+        part.ownership().release()
+        await part.ownership().left()
+        write = Write(base=base, records=[record(1, "entry:a", 1)])
+        async with store._shared.write.used(1) as connection:
+            with pytest.raises(LostStoreError):
+                await part._committer.store(connection, write, token)
+        assert await whole_log(part) == []
+
+
+async def test_only_a_host_that_counts_as_alive_takes_a_seat(
+    postgres: Postgres,
+) -> None:
+    async with (
+        host(postgres, "h6") as store,
+        handle(store, 0) as one,
+        handle(store, 1) as other,
+    ):
+        await one.ownership().take()
+        await postgres.execute("UPDATE h6.worker SET state = 'dead'")
+        assert await other.ownership().take() is None
+        await postgres.execute("UPDATE h6.worker SET state = 'alive'")
+        sql = "UPDATE h6.worker SET lease_until = clock_timestamp() - interval '1 s'"
+        await postgres.execute(sql)
+        assert await other.ownership().take() is None
+
+
+async def test_a_take_compares_the_token_that_it_found_free(
+    postgres: Postgres,
+) -> None:
+    """Two find the shard free; the one that waits for the other's lock must not win."""
+    async with (
+        host(postgres, "h7") as left,
+        host(postgres, "h7") as right,
+        handle(left, 2) as one,
+        handle(right, 2) as two,
+    ):
+        blocker = await asyncpg.connect(postgres.address("h7").partition("&")[0])
+        lock = blocker.transaction()
+        await lock.start()
+        await blocker.execute("SELECT FROM h7.shard WHERE shard = 2 FOR UPDATE")
+        takes = [asyncio.ensure_future(p.ownership().take()) for p in (one, two)]
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while (await postgres.execute(sql))[0][0] < 2:
+            await asyncio.sleep(0.01)
+        await lock.rollback()
+        await blocker.close()
+        taken = await asyncio.gather(*takes)
+        assert sum(owner is not None for owner in taken) == 1
+
+
+async def test_the_shards_of_a_dead_host_are_seen_to_be_free(
+    postgres: Postgres,
+) -> None:
+    async with host(postgres, "h8") as left, host(postgres, "h8") as right:
+        for store in (left, right):
+            await store.seats().enter()
+        assert await right.seats().look() == await left.seats().look()
+        part = left.shard(1)
+        await part.open()
+        await part.ownership().take()
+        seen = await right.seats().look()
+        assert (tuple(seen.free), seen.hosts) == ((0, 2, 3), 2)
+        await kill(left)
+        await postgres.execute("UPDATE h8.worker SET pid = 99999999 WHERE pid > 0")
+        sql = "UPDATE h8.worker SET started = 1, pid = $1 WHERE id = $2"
+        assert right._shared.life.owner is not None
+        mine = right._shared.life.owner
+        await postgres.execute(sql, mine.pid, mine.id)
+        seen = await right.seats().look()
+        assert (tuple(seen.free), seen.hosts) == ((0, 1, 2, 3), 1)
+        await part.close()
+
+
+async def test_the_number_of_shards_is_for_ever(postgres: Postgres) -> None:
+    async with host(postgres, "h9") as store:
+        with pytest.raises(InvalidInputError, match="4 shards, not 5"):
+            await PostgresStore(postgres.address("h9") + "&shards=5").open()
+        with pytest.raises(InvalidInputError, match="no shard 4"):
+            store.shard(4)
+    async with host(postgres, "h9") as store:
+        assert store.shards == 4
+    with pytest.raises(ShardedStoreError, match="4 shards"):
+        await Kernel(postgres.address("h9")).open()
+
+
+async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(
+    postgres: Postgres,
+) -> None:
+    """All shards of a host share a connection. It would say `stored`, and then roll
+    everything back."""
+    async with host(postgres, "h10") as store, handle(store, 1) as part:
+        await part.ownership().take()
+        link = store._shared.write
+        async with link.used() as connection:
+            await connection.execute("BEGIN")
+        records = await put(part, "entry:a")
+        await store.seats().look()
+        assert await whole_log(part) == records
+        waits = asyncio.Event()
+
+        async def cancelled() -> None:
+            async with link.used() as connection, connection.transaction():
+                waits.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(cancelled())
+        await waits.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        records += await put(part, "entry:b")
+        assert await whole_log(part) == records
