@@ -207,11 +207,22 @@ def audits_of(
             if len(chains) > 1 and (wanted.marks or wanted.witness is not None):
                 text = "--head and --witness go with a store of one shard"
                 raise RefusedError(text, USAGE)
-            plugins = [plugin_store_at(address), *[None] * (len(chains) - 1)]
-            both = zip(chains, plugins, strict=True)
-            return [await _of_chain(chain, wanted, own, tell) for chain, own in both]
+            with _plugins(address) as own:
+                plugins = [own, *[None] * (len(chains) - 1)]
+                both = zip(chains, plugins, strict=True)
+                return [await _of_chain(c, wanted, state, tell) for c, state in both]
 
     return asyncio.run(audited())
+
+
+@contextmanager
+def _plugins(address: str) -> Iterator[PluginStore | None]:
+    found = plugin_store_at(address)
+    try:
+        yield found
+    finally:
+        if found is not None:
+            found.close()
 
 
 async def _of_chain(

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from turnfold.audit import audit_store
-from turnfold.errors import NotAStoreError
+from turnfold.errors import NotAStoreError, ShardedStoreError
+from turnfold.inspect.shards import shards_of
 from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.moving import check_copyable, copy_all
@@ -111,14 +112,21 @@ def _staging(target: str) -> _Staging:
     return StagedSchema(target)
 
 
+def _check_one(store: Store) -> None:
+    shards = len(shards_of(store))
+    if shards > 1:
+        raise ShardedStoreError(path=store.address, shards=shards)
+
+
 async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
     if dry:
         async with opened(source) as store:
+            _check_one(store)
             await check_copyable(store)
             there = await _already(store, to)
             return await _counted(store, to, there=there)
-    async with opened(source):
-        pass  # it is there: to open it for writing would make one
+    async with opened(source) as store:  # to open it for writing would make one
+        _check_one(store)
     async with _owned(source, "the source") as store:
         await check_copyable(store)
         if await _already(store, to):

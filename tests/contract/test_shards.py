@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 
-from turnfold import Inbound, Kernel, TurnHandle
+from turnfold import Inbound, Kernel, Settings, TurnHandle
 from turnfold.api import shards as module
-from turnfold.api.shard_kernel import shard_of_id, shard_of_place
+from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.shards import ShardedKernel
 from turnfold.enums import DeliveryClass, Status, TurnOutcome
 from turnfold.errors import DiskError, InvalidInputError, NotFoundError, OtherShardError
@@ -244,32 +244,49 @@ async def test_a_reply_into_another_shard_is_refused(cluster: Cluster) -> None:
 
 
 async def test_a_source_reads_on_one_host_for_all_shards(cluster: Cluster) -> None:
-    """Its cursor is behind every message that is durable; a repeat is known, with and
-    without a key of its own."""
     starts: list[str | None] = []
 
     async def source(cursor: str | None) -> AsyncIterator[Any]:
         starts.append(cursor)
         for n in range(SHARDS) if cursor is None else ():
-            message: Inbound = inbound(f"{n}", talk(n))
-            yield (evolve(message, message_id=None) if n == 2 else message), str(n)
+            yield inbound(f"{n}", talk(n)), str(n)
         await asyncio.Event().wait()
 
+    home = shard_of_place("t", "default", "", SHARDS)
     async with cluster.host(sources=[("t", source)]) as one:
         await until(lambda: len(cluster.platform.messages) == SHARDS)
-        home = shard_of_place("t", "default", "", SHARDS)
         await until(lambda: "cursor:t/default" in cluster.disks[home].streams)
-        await until(lambda: one._seats[home].health()["sources"]["t/default"])
-    assert starts == [None]
-    for disk in cluster.disks:  # a crash before the cursor moved
-        disk.streams.pop("cursor:t/default", None)
-        disk.summaries.pop("cursor:t/default", None)
-    kernel = ShardedKernel(MemoryShards(cluster))
-    async with kernel:
-        await until(lambda: len(kernel.seats) == SHARDS)
-        for n in range(SHARDS):
-            turns = await kernel.inspect.list(Filter(what="turn"))
-            assert len(turns) == SHARDS, n
+        assert len(await one.inspect.list(Filter(what="turn"))) == SHARDS
+    async with cluster.host(sources=[("t", source)]):
+        await until(lambda: len(starts) == 2)
+    assert starts == [None, str(SHARDS - 1)]
+
+
+@pytest.mark.parametrize("key", ["1", None])
+async def test_a_message_of_a_source_that_comes_again_is_known(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """With a key of its own, and by the cursor that came with it: a host ends after it
+    has stored the message, before the cursor moves."""
+    home = shard_of_place("t", "default", "", SHARDS)
+
+    async def source(cursor: str | None) -> AsyncIterator[Any]:
+        if cursor is None:
+            message: Inbound = inbound("1", talk((home + 1) % SHARDS))
+            yield evolve(message, message_id=key), "1"
+        await asyncio.Event().wait()
+
+    async def full(*_: object) -> None:
+        raise DiskError(path="memory:", problem="full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardKernel, "advance", full)
+        async with cluster.host(sources=[("t", source)]):
+            await until(lambda: len(cluster.platform.messages) == 1)
+    assert "cursor:t/default" not in cluster.disks[home].streams
+    async with cluster.host(sources=[("t", source)]) as two:
+        await until(lambda: "cursor:t/default" in cluster.disks[home].streams)
+        assert len(await two.inspect.list(Filter(what="turn"))) == 1
 
 
 async def test_a_source_is_behind_its_messages(cluster: Cluster) -> None:
@@ -320,6 +337,7 @@ async def test_all_shards_are_read_as_one_list_in_pages(cluster: Cluster) -> Non
         while True:
             page = await inspect.page(want)
             seen += [row.id for row in page.rows]
+            assert len(seen) <= len(turns)
             if page.before is None:
                 break
             want = evolve(want, before=page.before)
@@ -336,6 +354,16 @@ async def test_what_is_attached_is_attached_before(cluster: Cluster) -> None:
     async with cluster.host() as one:
         with pytest.raises(InvalidInputError, match="open already"):
             one.attach("x", PlatformChannel(cluster.platform))
+    fresh = ShardedKernel(MemoryShards(cluster))
+    channel = PlatformChannel(cluster.platform, DeliveryClass.KEYED)
+    fresh.attach("x", channel, max_entry_age_ms=1_000)
+    fresh.source("x", aiter, busy="join", debounce_ms=5)
+    async with fresh:
+        assert fresh._made(0, work=True)._views["x", "default"].max_age_ms == 1_000
+    with pytest.raises(InvalidInputError, match="debounce_ms"):
+        ShardedKernel(MemoryStore()).source("x", aiter, debounce_ms=-1)
+    with pytest.raises(InvalidInputError, match="prune_after_ms"):
+        ShardedKernel(MemoryStore(), settings=Settings(prune_after_ms=10**9))
     with pytest.raises(InvalidInputError, match="no shards"):
         await ShardedKernel(MemoryStore()).open()
     assert module._part(Rate(account=8, conversation=1), 4) == Rate(

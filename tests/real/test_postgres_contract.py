@@ -353,13 +353,16 @@ async def test_a_cut_commit_is_decided_again_under_a_new_token(
 # --- the main job ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delivery", ["keyed", "lookup", "blind"])
+@pytest.mark.parametrize(
+    ("delivery", "shards"), [("keyed", 1), ("lookup", 1), ("blind", 1), ("blind", 8)]
+)
 def test_three_hosts_on_one_server_lose_nothing_and_double_nothing(
-    delivery: str,
+    delivery: str, shards: int
 ) -> None:
     flags = "--store postgresql --hosts 3 --messages 30 --kills 2 --pauses 2 --cuts 2"
     command = [sys.executable, "-m", "turnfold_cli.demo", *flags.split()]
     command += ["--seed", "1", "--json", "--class", delivery]
+    command += ["--shards", f"{shards}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(done.stdout)

@@ -10,6 +10,7 @@ import pytest
 from turnfold import Kernel
 from turnfold.api.plugins import Namespace
 from turnfold.errors import BackPressureError
+from turnfold_cli.audit import Wanted, audit_of
 from turnfold_model.testing.clock import FakeClock
 
 from .postgres import Postgres
@@ -121,3 +122,32 @@ async def test_it_works_before_the_tables_and_beside_an_open_kernel(
     assert state.register("b", 1).durable
     await postgres.execute(f"UPDATE {schema}.plugin_change SET layout = 9")
     assert not state.register("c", 1).durable, "a newer layout is left alone"
+
+
+async def test_the_audit_of_a_store_asks_for_the_faults_of_plugin_state(
+    hosts: Hosts, postgres: Postgres
+) -> None:
+    schema = hosts.address.rpartition("=")[2]
+    state = hosts.open()
+
+    async def found() -> list[str]:
+        report = await asyncio.to_thread(audit_of, hosts.address, Wanted())
+        return [finding.text for finding in report.findings]
+
+    async with hosts.made[0]:
+        assert await found() == [], "nobody has written yet"
+        for key in ("a", "b"):
+            state.register(key, 1)
+        assert await found() == []
+    await postgres.execute(f"UPDATE {schema}.plugin_item SET version = 7")
+    assert await found() == [
+        "a value has a version that was never given out",
+        "two values have the same version",
+    ]
+
+
+def test_a_schema_may_have_the_word_for_a_shard_in_its_name(postgres: Postgres) -> None:
+    hosts = Hosts(postgres.address("SHARDS"))
+    assert hosts.open().register("a", 1).durable
+    assert hosts.open().lookup("a") == 1
+    hosts.end()

@@ -8,15 +8,20 @@ import asyncpg
 import pytest
 
 from turnfold.api.kernel import Kernel
+from turnfold.api.shards import ShardedKernel
+from turnfold.enums import DeliveryClass, Status
 from turnfold.errors import (
     InvalidInputError,
     KeyTakenError,
     LostStoreError,
     ShardedStoreError,
 )
+from turnfold.messages import Route
 from turnfold.ports.store import Refused, Stored, Write
 from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_cli.audit import Wanted, audits_of
 from turnfold_model.checks.store_kit import command, head_of, put, record, whole_log
+from turnfold_model.testing.platform import Platform, PlatformChannel
 
 from .postgres import Postgres, kill
 
@@ -205,6 +210,25 @@ async def test_the_number_of_shards_is_for_ever(postgres: Postgres) -> None:
         assert store.shards == 4
     with pytest.raises(ShardedStoreError, match="4 shards"):
         await Kernel(postgres.address("h9")).open()
+
+
+async def test_a_gateway_on_shards_passes_the_audit_of_every_chain(
+    postgres: Postgres,
+) -> None:
+    address = postgres.address("h11") + "&shards=4"
+    platform = Platform()
+    kernel = ShardedKernel(address)
+    kernel.attach("t", PlatformChannel(platform, DeliveryClass.KEYED))
+    async with kernel:
+        for place in ("1", "2", "3", "4"):
+            route = Route(channel="t", conversation=place)
+            sent = await kernel.enqueue(route, "hello", key=place)
+            assert await sent.settled(20_000) is Status.DELIVERED
+        again = await kernel.enqueue(Route(channel="t", conversation="9"), "x", key="1")
+        assert await again.settled(20_000) is Status.DELIVERED
+    assert len(platform.messages) == 4
+    reports = await asyncio.to_thread(audits_of, address, Wanted())
+    assert [report.passed for report in reports] == [True] * 4
 
 
 async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(

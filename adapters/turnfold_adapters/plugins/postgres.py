@@ -55,6 +55,16 @@ _HERE = "plugin = $1 AND namespace = $2"
 _ROW = "SELECT key, data, version, schema, expires FROM plugin_item WHERE"
 _GET = f"{_ROW} {_HERE} AND key = ANY ($3::text[])"
 _ALL = f"{_ROW} {_HERE} AND (expires IS NULL OR expires > $3) ORDER BY version"
+_FAULTS = (
+    (
+        "SELECT 1 FROM plugin_item, plugin_change WHERE version > number LIMIT 1",
+        "a value has a version that was never given out",
+    ),
+    (
+        "SELECT 1 FROM plugin_item GROUP BY version HAVING count(*) > 1 LIMIT 1",
+        "two values have the same version",
+    ),
+)
 _COUNT = f"SELECT count(*) FROM plugin_item WHERE {_HERE}"
 _NEXT = "UPDATE plugin_change SET number = number + 1 RETURNING number, layout"
 _PUT = """
@@ -161,6 +171,12 @@ class PostgresPluginStore:
         number = self._reading(lambda c: c.fetchval("SELECT number FROM plugin_change"))
         return 0 if number is None else number - self._mine
 
+    def faults(self) -> list[str]:
+        return [text for sql, text in _FAULTS if self._finds(sql)]
+
+    def _finds(self, sql: str) -> bool:
+        return self._reading(lambda c: c.fetchval(sql)) is not None
+
     def close(self) -> None:
         """A connection of a parent process is left to it."""
         link, self._link = self._link, None
@@ -222,7 +238,9 @@ class PostgresPluginStore:
             sql = "SELECT pg_advisory_xact_lock(hashtext($1))"
             await connection.execute(sql, self._place.schema)
             if await connection.fetchval(there, table) is None:
-                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                # Not by the session: a name may have the word for the shard in it.
+                made = connection.connection
+                await made.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 await connection.execute(_TABLES)
 
     def _linked(self) -> Link:

@@ -30,7 +30,7 @@ from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.ids import ENTRY, GATE, TURN, gate_of_place
 from turnfold._runtime.calls import Calls
 from turnfold._runtime.channel import attached, close_channels
-from turnfold._runtime.policies import OnUnknown
+from turnfold._runtime.policies import OnUnknown, age_limit
 from turnfold.api.acts import Act, Acted, Target
 from turnfold.api.callbacks import Handler
 from turnfold.api.handle import AcceptedTurn
@@ -39,7 +39,7 @@ from turnfold.api.hooks import Hooks
 from turnfold.api.kernel import Kernel
 from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
-from turnfold.api.sources import Reader
+from turnfold.api.sources import Taking
 from turnfold.enums import Status, TurnOutcome
 from turnfold.errors import (
     InvalidInputError,
@@ -108,6 +108,7 @@ class _Desk:
     channel: object
     on_unknown: OnUnknown | None
     rate: Rate | None
+    max_entry_age_ms: int | None
     facts: ChannelFacts
 
 
@@ -124,11 +125,12 @@ class ShardedKernel:
         work: bool = True,
     ) -> None:
         self.settings = settings or Settings()
+        _check_settings(self.settings)
         self._address, self._work = store, work
         self._calls = Calls()
         self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
         self._desks: dict[tuple[str, str], _Desk] = {}
-        self._sources: dict[tuple[str, str], tuple[Any, Reader | None]] = {}
+        self._sources: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         self._handler: tuple[Handler, bool] | None = None
         self._state = "not open"
         self._whole: Sharded | None = None
@@ -150,15 +152,20 @@ class ShardedKernel:
         account: str = "default",
         on_unknown: OnUnknown | None = None,
         rate: Rate | None = None,
+        max_entry_age_ms: int | None = None,
     ) -> None:
         """As `Kernel.attach`. Each shard has its part of the rate. Before `open`."""
         self._check_closed()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
-        facts = attached(name, account, channel, on_unknown).facts()
+        age = age_limit(max_entry_age_ms, self.settings)
         self._desks[key] = _Desk(
-            channel=channel, on_unknown=on_unknown, rate=rate, facts=facts
+            channel=channel,
+            on_unknown=on_unknown,
+            rate=rate,
+            max_entry_age_ms=max_entry_age_ms,
+            facts=attached(name, account, channel, on_unknown).facts(age),
         )
 
     def source(
@@ -167,7 +174,7 @@ class ShardedKernel:
         stream: Callable[..., Any],
         *,
         account: str = "default",
-        read: Reader | None = None,
+        **how: Any,
     ) -> None:
         """As `Kernel.source`: it runs on the host that has the shard of its account. A
         message goes to its own shard first, then the cursor moves. Before `open`."""
@@ -175,7 +182,8 @@ class ShardedKernel:
         key = (check_id("name", name), check_id("account", account))
         if key in self._sources:
             raise InvalidInputError(field="name", problem=f"there is a source {key}")
-        self._sources[key] = (stream, read)
+        Taking(**how)  # refuses what is wrong now, not when a seat is taken
+        self._sources[key] = (stream, how)
 
     def on_turn(
         self, handler: Handler | None = None, /, *, resume: bool = False
@@ -205,10 +213,11 @@ class ShardedKernel:
                 account=account,
                 on_unknown=desk.on_unknown,
                 rate=rate,
+                max_entry_age_ms=desk.max_entry_age_ms,
             )
-        for (name, account), (stream, read) in self._sources.items():
+        for (name, account), (stream, how) in self._sources.items():
             if work and shard == shard_of_place(name, account, "", self.shards):
-                kernel.source(name, stream, account=account, read=read)
+                kernel.source(name, stream, account=account, **how)
         if self._handler is not None:
             handler, resume = self._handler
             kernel.on_turn(resume=resume)(handler)
@@ -534,6 +543,12 @@ class ShardedKernel:
             return list(await asyncio.gather(*asked))
         shard = crc32("/".join(parts[:3]).encode()) % self.shards
         return [await self.ask(shard, call)]
+
+
+def _check_settings(settings: Settings) -> None:
+    if settings.prune_after_ms is not None:
+        problem = "prune_after_ms is for a store of one shard"
+        raise InvalidInputError(field="settings", problem=problem)
 
 
 def _part(rate: Rate, shards: int) -> Rate:

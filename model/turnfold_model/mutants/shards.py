@@ -41,7 +41,7 @@ SHARDS: Final = (
         f"{_K}:ShardKernel._of_source",
         "inbound.dedupe_key is None",
         "False",
-        "a_source_reads_on_one_host",
+        "a_message_of_a_source_that_comes_again",
     ),
     _broken(
         "a shard that is handed over closes the channels of its host",
@@ -76,6 +76,13 @@ SHARDS: Final = (
         f"{_M}:_part",
         "rate.account / shards",
         "rate.account",
+        "what_is_attached",
+    ),
+    _broken(
+        "shards are pruned, which nobody has tried",
+        f"{_M}:_check_settings",
+        "settings.prune_after_ms is not None",
+        "False",
         "what_is_attached",
     ),
     _broken(

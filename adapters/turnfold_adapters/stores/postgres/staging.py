@@ -53,8 +53,9 @@ class StagedSchema:
     async def _run(self, sql: str, *values: str) -> object:
         link = Link(self._place, "copies")
         try:
-            async with link.used() as connection:
-                return await connection.fetchval(sql, *values)
+            async with link.used() as session:
+                # Not by the session: a name may have the word for the shard in it.
+                return await session.connection.fetchval(sql, *values)
         except FAILURES as exc:
             raise of_reading(exc, self._place.address) from exc
         finally:
