@@ -64,7 +64,7 @@ def test_each_guard_of_the_world_model_has_its_twin_among_the_mutants() -> None:
 
 def test_names_are_unique_and_areas_are_all_there() -> None:
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
-    areas = {"guard", "program", "decision", "recovery", "sql", "store"}
+    areas = {"guard", "program", "decision", "recovery", "shards", "sql", "store"}
     assert {m.area for m in MUTANTS} == areas
 
 
