@@ -172,7 +172,7 @@ OPTIONS = (
     "--why",
 )
 WALL = (int(time.time()) - 3_600) * 1000  # an hour ago
-TAKING = [name for name in COMMANDS if name not in ("demo", "tail")]
+TAKING = [name for name in COMMANDS if name not in ("demo", "serve", "tail")]
 
 
 @pytest.fixture(scope="module")
