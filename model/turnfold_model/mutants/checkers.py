@@ -236,14 +236,9 @@ def _run_tests(what: str, there: Connection) -> None:
 
 
 def _stateful(_: str) -> str | None:
-    from hypothesis.errors import FlakyStrategyDefinition  # noqa: PLC0415  only here
-
     from turnfold_model.stateful import gateway_machine  # noqa: PLC0415  the only one that needs hypothesis
 
-    try:
-        gateway_machine.run(150, 40, shrink=False)
-    except FlakyStrategyDefinition:  # of the machine, not of the product: once more
-        gateway_machine.run(150, 40, seed=1, shrink=False)
+    gateway_machine.run(150, 40, shrink=False)
     return None
 
 

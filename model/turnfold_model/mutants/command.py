@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:
     """All mutants, and the checkers they need against the healthy product."""
     until = None if options.seconds is None else time.time() + options.seconds
-    passed = "test:" if options.tests_passed else None
+    passed = ("test:", "stateful") if options.tests_passed else ()
     tasks = _tasks(options.only or "", until, passed, full=options.full)
     with _server(tasks, say):
         return _run(options, tasks, say)
@@ -120,11 +120,11 @@ def _run(
 
 
 def _tasks(
-    word: str, until: float | None, passed: str | None, *, full: bool
+    word: str, until: float | None, passed: tuple[str, ...], *, full: bool
 ) -> list[_Task]:
     """The longest ones first, so that no processor is left alone at the end; of the
     whole table the mutants first, since each is a row that somebody waits for.
-    `passed`: checkers of this kind had nothing to say of the healthy product."""
+    `passed`: checkers of these kinds had nothing to say of the healthy product."""
     chosen = [(i, m) for i, m in enumerate(MUTANTS) if word in f"{m.area} {m.name}"]
     if not chosen:
         raise UnavailableError(f"no mutant has the words {word!r}")
@@ -133,7 +133,7 @@ def _tasks(
     healthy = {
         name for names in asked.values() for name in names[: None if full else 1]
     }
-    known = ("world:", passed or "world:")
+    known = ("world:", *passed)
     real = [name for name in healthy if not name.startswith(known)]
     tasks = [_Task(None, (name,), full, until) for name in sorted(real)]
     tasks += [_Task(i, names, full, until) for i, names in asked.items()]
