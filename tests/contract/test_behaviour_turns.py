@@ -1,6 +1,7 @@
 """Runs, aborts, shutdown: what becomes of a turn when things stop half way."""
 
 import asyncio
+from collections import defaultdict
 
 import pytest
 
@@ -334,6 +335,53 @@ async def test_places_are_given_to_the_oldest_turns_first(lone: Gateway) -> None
         assert await done.settled(2_000) is TurnOutcome.REPLIED
     assert ran == list("123456789")
     assert kernel.health()["runs_waiting"] == 0
+
+
+class Ended:
+    """A handler whose runs end, without an answer, when the test says so."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.ran: list[str] = []
+        self._end = defaultdict[str, asyncio.Event](asyncio.Event)
+        gateway.handler, gateway.settings = self.handle, Settings(concurrent_runs=1)
+
+    async def handle(self, handle) -> None:
+        self.ran.append(handle.inbound.conversation)
+        await self._end[handle.inbound.conversation].wait()
+
+    async def end(self, conversation: str) -> None:
+        self._end[conversation].set()
+        await spin()
+
+
+@pytest.mark.case("U02")
+async def test_a_run_of_control_input_takes_no_place_from_a_turn_that_waits(
+    lone: Gateway,
+) -> None:
+    runs = Ended(lone)
+    kernel = await lone.start()
+    await kernel.accept(inbound("1", conversation="a"))
+    await kernel.accept(inbound("2", conversation="b"))
+    await kernel.accept(inbound("3", conversation="c", control=True))
+    await spin()
+    await runs.end("a")
+    assert runs.ran == ["a", "c", "b"]
+
+
+@pytest.mark.case("U02")
+async def test_turns_that_were_stopped_while_they_wait_give_their_place_to_others(
+    lone: Gateway,
+) -> None:
+    runs = Ended(lone)
+    kernel = await lone.start()
+    await kernel.accept(inbound("1", conversation="a"))
+    waits = [await kernel.accept(inbound(n, conversation=n)) for n in "234"]
+    for done in waits[:2]:
+        await kernel.abort(done.turn_id)
+    await spin()
+    assert kernel.health()["runs_waiting"] == 1
+    await runs.end("a")
+    assert runs.ran == ["a", "4"]
 
 
 async def test_back_pressure_refuses_loudly_and_leaves_nothing(lone: Gateway) -> None:

@@ -342,9 +342,13 @@ def may_run_beside(turn: Turn, running: Sequence[Turn]) -> bool:
     return not turn.suspects or suspects < max(1, turn.suspects // 2)
 
 
-def place_is_free(running: Sequence[Turn], limit: int) -> bool:
+def places_taken(running: Sequence[Turn]) -> int:
     """Control input takes no place."""
-    return sum(not turn.control for turn in running) < limit
+    return sum(not turn.control for turn in running)
+
+
+def place_is_free(running: Sequence[Turn], limit: int) -> bool:
+    return places_taken(running) < limit
 
 
 def runs_left(turn: Turn, limit: int) -> bool:

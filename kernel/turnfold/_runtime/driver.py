@@ -56,6 +56,7 @@ from turnfold._runtime.sender import (
 from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
+from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.enums import CLOSED, FailureClass, Phase
 from turnfold.errors import (
@@ -257,8 +258,9 @@ class Driver:
     def _give_places(self) -> None:
         places = self.flow.places
         if places.waiting:
-            lanes = places.freed(len(self.book.running()))
-            self.start([Key("turns", lane) for lane in lanes])
+            running = map(self.book.state, self.book.running())
+            taken = rules.places_taken([t for t in running if isinstance(t, Turn)])
+            self.start([Key("turns", lane) for lane in places.freed(taken)])
 
     # --- programs ---
 

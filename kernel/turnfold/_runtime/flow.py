@@ -310,6 +310,8 @@ class Flow:
 
     def moved(self, states: Sequence[State]) -> None:
         """Learn from a commit. Gates first: an entry that was refused is no success."""
+        if self.places.waiting:
+            self.places.moved(states)
         for state in states:
             if isinstance(state, Gate):
                 self._gate(state, self._clock.now())

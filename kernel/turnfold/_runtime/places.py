@@ -4,7 +4,10 @@ This is memory of one process and may be lost: it delays runs and permits none.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from turnfold._state.fold import State
+from turnfold._state.turn import Turn
 
 
 class Places:
@@ -12,18 +15,28 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._line: list[tuple[int, str]] = []
-        self.waiting: set[str] = set()
+        self._line: list[tuple[int, str]] = []  # with lanes that have left it
+        self.waiting: dict[str, int] = {}  # lane -> order of its first turn
 
     def wait(self, lane: str, order: int) -> None:
         """`order`: of the turn."""
-        if lane not in self.waiting:
-            self.waiting.add(lane)
+        if self.waiting.get(lane) != order:
+            self.waiting[lane] = order
             heapq.heappush(self._line, (order, lane))
+
+    def moved(self, states: Iterable[State]) -> None:
+        """A turn that waits and has moved leaves the line: it may be aborted or held. The
+        program of its lane asks again if it still waits."""
+        for state in states:
+            if isinstance(state, Turn) and self.waiting.get(state.lane) == state.order:
+                del self.waiting[state.lane]
 
     def freed(self, taken: int) -> Iterator[str]:
         """The lanes that may ask again while so many places are taken."""
-        for _ in range(min(self.most - taken, len(self._line))):
-            _, lane = heapq.heappop(self._line)
-            self.waiting.discard(lane)
-            yield lane
+        free = self.most - taken
+        while free > 0 and self._line:
+            order, lane = heapq.heappop(self._line)
+            if self.waiting.get(lane) == order:
+                del self.waiting[lane]
+                free -= 1
+                yield lane

@@ -135,9 +135,23 @@ WAITING: Final = (
     _broken(
         "a run is begun before it has a place",
         "turnfold._decide.rules:place_is_free",
-        "sum(not turn.control for turn in running) < limit",
+        "places_taken(running) < limit",
         "True",
         f"{_TURNS}::control_input_needs_no_place",
+    ),
+    _broken(
+        "a run of control input takes a place",
+        "turnfold._decide.rules:places_taken",
+        "not turn.control",
+        "True",
+        f"{_TURNS}::a_run_of_control_input_takes_no_place",
+    ),
+    _broken(
+        "a turn that was stopped keeps its place in the line",
+        "turnfold._runtime.flow:Flow.moved",
+        "self.places.waiting",
+        "False",
+        f"{_TURNS}::stopped_while_they_wait",
     ),
     _broken(
         "nobody who waits for a place is told of one",
