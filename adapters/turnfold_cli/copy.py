@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -15,11 +14,10 @@ from turnfold.inspect.shards import shards_of
 from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.moving import check_copyable, copy_all
-from turnfold_adapters.stores.sqlite.connection import resolve
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import AsJson, RefusedError, answering, opened
-from turnfold_cli.keep import progress
+from turnfold_cli.keep import file_of, progress
 from turnfold_cli.output import clean, console, say_json
 
 Source = Annotated[
@@ -81,8 +79,8 @@ class _Staging(Protocol):
 
 class _File:
     def __init__(self, path: str) -> None:
-        self.target = self.address = resolve(path)
-        self._target = Path(self.address)
+        self._target = file_of(path)
+        self.target = self.address = str(self._target)
         self._new = self._target.with_name(f"{self._target.name}.copying")
         self.url = str(self._new)
 

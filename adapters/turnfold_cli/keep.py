@@ -10,7 +10,8 @@ from rich.progress import Progress
 
 from turnfold.audit import Report, audit_store
 from turnfold.ports.plugins import plugin_store_at
-from turnfold.ports.store import Keeping, Store
+from turnfold.ports.store import Keeping, Store, store_at
+from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.copying import (
     clear,
     into_place,
@@ -22,6 +23,14 @@ from turnfold_cli.common import RefusedError, opened
 from turnfold_cli.output import console
 
 Tell = Callable[[int, int], None]
+
+
+def file_of(address: str) -> Path:
+    """The file that an address of a store names. Raises RefusedError if it names none."""
+    store = store_at(address)
+    if not isinstance(store, SqliteStore):
+        raise RefusedError(f"{store.address} is no file", USAGE)
+    return Path(store.address)
 
 
 def free(target: Path) -> None:

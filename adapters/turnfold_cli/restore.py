@@ -10,7 +10,6 @@ import typer
 from turnfold import Kernel
 from turnfold.errors import StoreError
 from turnfold.ports.store import store_at
-from turnfold_adapters.stores.sqlite.connection import resolve
 from turnfold_adapters.stores.sqlite.copying import move_away
 from turnfold_cli import USAGE
 from turnfold_cli.acting import By, Why, named
@@ -21,7 +20,7 @@ from turnfold_cli.common import (
     StorePath,
     answering,
 )
-from turnfold_cli.keep import checked, copied, free, place, staged
+from turnfold_cli.keep import checked, copied, file_of, free, place, staged
 from turnfold_cli.output import clean, console, say_json
 
 Source = Annotated[
@@ -44,7 +43,7 @@ def restore(
     """Put a copy of a backup in the place of the store. The copy is audited first, and
     it says that it is a restored one: its worker holds everything that was open."""
     with answering(as_json=as_json):
-        person, target = by or named(), Path(resolve(store))
+        person, target = by or named(), file_of(store)
         new = staged(target, "restoring")
         if not replace:
             free(target)
