@@ -39,6 +39,7 @@ from turnfold_cli.common import (
     RefusedError,
     StorePath,
     answering,
+    for_people,
     opened,
     read_file,
 )
@@ -129,10 +130,11 @@ def audit(
         began = time.monotonic()
         reports = _audited(source if source is not None else store, wanted)
         seconds = round(time.monotonic() - began, 3)
+        shown = for_people(source or store)
         if len(reports) == 1:
-            _print(source or store, reports[0], seconds, as_json=as_json)
+            _print(shown, reports[0], seconds, as_json=as_json)
         else:
-            _print_shards(source or store, reports, seconds, as_json=as_json)
+            _print_shards(shown, reports, seconds, as_json=as_json)
     if not all(report.passed for report in reports):
         raise typer.Exit(FOUND)
 

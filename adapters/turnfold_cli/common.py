@@ -205,6 +205,11 @@ def _store_at(address: str) -> Store:
     return store_at(address)
 
 
+def for_people(address: str) -> str:
+    """The address of a store as a screen may show it: without a password."""
+    return _store_at(address).address if "://" in address else address
+
+
 def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()

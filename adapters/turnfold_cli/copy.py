@@ -16,7 +16,13 @@ from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.moving import check_copyable, copy_all
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
-from turnfold_cli.common import AsJson, RefusedError, answering, opened
+from turnfold_cli.common import (
+    AsJson,
+    RefusedError,
+    answering,
+    for_people,
+    opened,
+)
 from turnfold_cli.keep import file_of, progress
 from turnfold_cli.output import clean, console, say_json
 
@@ -55,9 +61,8 @@ def copy(
             screen.print("nothing was changed")
         else:
             screen.print(f"copied and audited in {facts['seconds']:.1f} s")
-            screen.print(
-                clean(f"next: start the gateways on {target}, none on {source}")
-            )
+            here, there = for_people(source), for_people(target)
+            screen.print(clean(f"next: start the gateways on {there}, none on {here}"))
 
 
 class _Staging(Protocol):

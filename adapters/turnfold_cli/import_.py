@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from turnfold_cli.common import (
     StoreHere,
     StorePath,
     answering,
+    for_people,
     opened,
 )
 from turnfold_cli.output import clean, console, say_json
@@ -66,7 +68,7 @@ def import_(
         if as_json:
             say_json(facts)
         else:
-            _print(facts, address)
+            _print(facts, for_people(address))
     if left:
         raise typer.Exit(FOUND)
 
@@ -168,4 +170,4 @@ def _print(facts: dict[str, Any], address: str) -> None:
     if len(facts["left"]) > _SHOWN:
         say(f"left: {len(facts['left']) - _SHOWN:,} more; --json has them all")
     if not facts["dry_run"] and facts["parked"]:
-        say(f"next: turnfold list {address} --status parked")
+        say(f"next: turnfold list {quote(address)} --status parked")

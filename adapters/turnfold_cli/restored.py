@@ -4,7 +4,14 @@ import asyncio
 
 from turnfold import Kernel
 from turnfold_cli.acting import By, Why, named
-from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    StorePath,
+    answering,
+    for_people,
+    opened,
+)
 from turnfold_cli.output import clean, console, say_json
 
 
@@ -21,8 +28,8 @@ def restored(
             return
         waits = "it is in the inbox: the next worker does it before all else"
         text = "what was open waits for a person" if done else waits
-        console().print(clean(f"{store}: {text}, by {person}"), markup=False)
-        console().print("see: turnfold list --status parked", markup=False)
+        console().print(clean(f"{for_people(store)}: {text}, by {person}"))
+        console().print("see: turnfold list --status parked")
 
 
 async def _done(address: str, person: str, why: str) -> bool:

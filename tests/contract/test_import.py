@@ -19,6 +19,7 @@ from turnfold.enums import Phase
 from turnfold.errors import InvalidInputError, RuleBrokenError
 from turnfold.inspect import Filter
 from turnfold_cli import app
+from turnfold_cli.common import for_people
 from turnfold_model.testing.gateway import (
     Gateway,
     entry,
@@ -527,6 +528,17 @@ def test_a_store_may_be_named_from_the_folder_that_one_is_in(
     assert code == 0
     assert "1 parked" in out
     assert run("import", ".", "sqlite:g.db")[0] == 0
+
+
+def test_the_command_to_type_next_is_quoted_and_holds_no_password(
+    tmp_path: Path, queue: Path
+) -> None:
+    put(queue, "a", enqueuedAt=None)
+    path = tmp_path / "a b;$(x).db"
+    code, out, _ = run("import", queue, path, "--new")
+    assert (code, f"turnfold list '{path}' --status parked" in out) == (0, True)
+    secret = "postgresql://ann:secret@db.example.org/chat"
+    assert for_people(secret) == "postgresql://ann@db.example.org/chat?schema=turnfold"
 
 
 def test_wrong_use_is_one_line_and_changes_nothing(tmp_path: Path, queue: Path) -> None:

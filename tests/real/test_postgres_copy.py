@@ -107,6 +107,24 @@ def test_a_store_moves_to_a_database_and_back(
     assert run(str(tmp_path / "none.db"), there)[0] == 3
 
 
+def test_no_password_of_an_address_is_printed(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    first, there = str(tmp_path / "a.db"), postgres.address("c9")
+    there = there.replace("postgres@", "postgres:secret@")
+    asyncio.run(history(Path(first)))
+    for words in (
+        ["copy", first, there],
+        ["audit", there, "--json"],
+        ["restored", "-s", there],
+        ["restore", first, "-s", there],
+    ):
+        done = CliRunner().invoke(app(words), words)
+        assert done.exit_code == (2 if words[0] == "restore" else 0), done.output
+        assert "postgresql://postgres@" in done.output, words
+        assert "secret" not in done.output, words
+
+
 async def test_a_worker_goes_on_with_the_copy(
     postgres: Postgres, tmp_path: Path
 ) -> None:
