@@ -350,6 +350,18 @@ async def test_all_shards_are_read_as_one_list_in_pages(cluster: Cluster) -> Non
         assert isinstance(shown, TurnView)
 
 
+async def test_what_a_person_wrote_is_found_in_every_shard(cluster: Cluster) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        own = [
+            await one.accept(inbound(f"{n}", talk(n), sender="7"))
+            for n in range(SHARDS)
+        ]
+        await one.accept(inbound("9", talk(2), sender="8"))
+        found = await one.inspect.of_sender("7")
+        assert found.turns == tuple(turn.turn_id for turn in own)
+
+
 async def test_what_is_attached_is_attached_before(cluster: Cluster) -> None:
     async with cluster.host() as one:
         with pytest.raises(InvalidInputError, match="open already"):

@@ -4,7 +4,7 @@ The sender of a message stands in the events of its turn, and no index has it: t
 read from its beginning to its end.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from attrs import frozen
 
@@ -14,6 +14,7 @@ from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold._log.ids import TURN
 from turnfold.errors import CorruptLogError
+from turnfold.inspect.shards import shards_of
 from turnfold.ports.store import Store, Wanted, record_pages
 
 _MESSAGES = (t.Accepted, t.Joined, t.Dead)
@@ -39,16 +40,13 @@ async def of_sender(store: Store, sender: str) -> OfSender:
     named: dict[str, None] = {}
     nameless = unreadable = 0
     said = canonical.dumps({"sender": sender})[1:-1]  # one value has one encoding
-    async for page in record_pages(store):
-        for record in page:
-            if not record.stream.startswith(TURN):
-                continue
-            if said in record.events:
-                named[record.stream] = None
-            elif b'"turn.dead"' in record.events:
-                nameless += b'"sender":' not in record.events
-            elif not record.events.startswith(b"["):
-                unreadable += 1
+    async for record in _of_turns(store):
+        if said in record.events:
+            named[record.stream] = None
+        elif b'"turn.dead"' in record.events:
+            nameless += b'"sender":' not in record.events
+        elif not record.events.startswith(b"["):
+            unreadable += 1
     shared = erased = 0
     names = [*named]
     for first in range(0, len(names), _AT_ONCE):
@@ -63,6 +61,15 @@ async def of_sender(store: Store, sender: str) -> OfSender:
         nameless=nameless,
         unreadable=unreadable,
     )
+
+
+async def _of_turns(store: Store) -> AsyncIterator[Record]:
+    """The records of all turns, shard by shard."""
+    for chain in shards_of(store):
+        async for page in record_pages(chain):
+            for record in page:
+                if record.stream.startswith(TURN):
+                    yield record
 
 
 def _look(records: Sequence[Record], sender: str) -> tuple[bool, bool]:
