@@ -9,11 +9,17 @@ import pytest
 from attrs import define, evolve, field
 
 from turnfold import Inbound, Kernel, Settings, TurnHandle
-from turnfold.api import shards as module
+from turnfold.api import balance, shards
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.shards import ShardedKernel
 from turnfold.enums import DeliveryClass, Status, TurnOutcome
-from turnfold.errors import DiskError, InvalidInputError, NotFoundError, OtherShardError
+from turnfold.errors import (
+    DiskError,
+    InvalidInputError,
+    NotFoundError,
+    NotOpenError,
+    OtherShardError,
+)
 from turnfold.inspect import Filter, TurnView
 from turnfold.ports.channel import Rate
 from turnfold.ports.shards import Seating, one_shard
@@ -106,13 +112,21 @@ class MemorySeats:
         return Seating(free=free, hosts=len(self._cluster.hosts))
 
 
+@define
+class Wanted:
+    """The target of an act."""
+
+    id: str
+    version: int | None = None
+
+
 async def echo(turn: TurnHandle) -> None:
     await turn.reply(f"re {turn.inbound.message_id}")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POLL_S", 0.01)
+    monkeypatch.setattr(balance, "_POLL_S", 0.01)
 
 
 @pytest.fixture
@@ -187,6 +201,104 @@ async def test_a_host_without_a_lease_takes_no_shard(
         assert one.seats == ()
 
 
+async def test_a_host_whose_lease_is_over_is_not_well(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster.host() as one, cluster.host(work=False) as client:
+        await until(lambda: len(one.seats) == SHARDS)
+        assert one.health()["fences_lost"] == 0
+        for seat in one._balanced().seats.values():
+            monkeypatch.setattr(type(seat.store.ownership()), "held", False)
+        monkeypatch.setattr(MemorySeats, "held", False)
+        await until(lambda: not one._balanced().seats)
+        assert one.health()["fences_lost"] == SHARDS
+        assert "restart the process" in one.is_well().reasons[0]
+        assert client.is_well()  # it has no lease
+        async with cluster.host() as two:  # without a seat
+            assert two.health()["fences_lost"] == 1
+            assert not two.is_well()
+
+
+@pytest.mark.parametrize(
+    "error", [DiskError(path="memory:", problem="down"), RuntimeError("odd")]
+)
+async def test_a_host_that_cannot_share_says_so_and_goes_on(
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    looks: list[None] = []
+
+    async def fails(_: MemorySeats) -> Seating:
+        looks.append(None)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySeats, "look", fails)
+        async with cluster.host() as one:
+            await until(lambda: len(looks) > 2)
+            assert str(error) in one.health()["failing"]["the balance of shards"]
+            assert "the balance of shards fails" in one.is_well().reasons[0]
+            patch.undo()
+            await until(lambda: len(one.seats) == SHARDS)
+            assert one.health()["failing"] == {}
+            assert one.is_well()
+    assert [str(error) in line for line in caplog.messages].count(True) == 1
+
+
+async def test_a_shard_that_cannot_be_taken_is_named(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, opened = cluster.disks[2], ShardKernel.open
+
+    async def fails(kernel: ShardKernel) -> None:
+        if kernel._work and kernel._shard == 2:
+            raise DiskError(path="memory:", problem="full")
+        await opened(kernel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardKernel, "open", fails)
+        async with cluster.host() as one:
+            await until(lambda: one.health()["failing"])
+            await until(lambda: one.seats == (0, 1, 3))
+            assert "shard 2 fails: DiskError" in one.is_well().reasons[0]
+            disk.room.holder = object()  # another host has taken it
+            await until(lambda: one.health()["failing"] == {})
+            disk.room.holder = None
+            patch.undo()
+            await until(lambda: len(one.seats) == SHARDS)
+
+
+async def test_a_silent_host_that_is_waited_for_is_named(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster.host(work=False) as client:
+        assert client.health()["waits_for"] is None
+        monkeypatch.setattr(MemoryStore, "facts", lambda _: {"waits_for": "w1"})
+        assert client.health()["waits_for"] == "w1"
+
+
+async def test_a_kernel_that_is_not_open_says_so(cluster: Cluster) -> None:
+    kernel = ShardedKernel(MemoryShards(cluster))
+
+    async def check(state: str) -> None:
+        with pytest.raises(NotOpenError, match=state):
+            kernel.health()
+        with pytest.raises(NotOpenError, match=state):
+            kernel.is_well()
+        with pytest.raises(NotOpenError, match=state):
+            await kernel.abort("entry:1", by="ann")
+        with pytest.raises(NotOpenError, match=state):
+            async for _ in kernel.act_on("abort", [Wanted("entry:1")], by="ann"):
+                pass
+
+    await check("not open")
+    async with kernel:
+        assert kernel.is_well()
+    await check("closed")
+
+
 async def test_a_shard_is_handed_over_after_its_runs_and_its_wire(
     cluster: Cluster,
 ) -> None:
@@ -202,7 +314,7 @@ async def test_a_shard_is_handed_over_after_its_runs_and_its_wire(
         turns = [await one.accept(inbound(f"{n}", talk(n))) for n in range(SHARDS)]
         await begun.wait()
         async with cluster.host() as two:
-            await until(lambda: len(one._moving) == 1)
+            await until(lambda: len(one._balanced().moving) == 1)
             assert len(two.seats) == 0
             go.set()
             await until(lambda: len(one.seats) == len(two.seats) == 2)
@@ -300,7 +412,7 @@ async def test_a_source_is_behind_its_messages(cluster: Cluster) -> None:
     home = shard_of_place("t", "default", "", SHARDS)
     async with cluster.host(sources=[("t", source)], broken=True) as one:
         await until(lambda: home in one.seats)
-        facts = one._seats[home].health
+        facts = one._balanced().seats[home].health
         await until(lambda: facts()["sources"]["t/default"]["error"])
         assert "cursor:t/default" not in cluster.disks[home].streams
 
@@ -378,7 +490,7 @@ async def test_what_is_attached_is_attached_before(cluster: Cluster) -> None:
         ShardedKernel(MemoryStore(), settings=Settings(prune_after_ms=10**9))
     with pytest.raises(InvalidInputError, match="no shards"):
         await ShardedKernel(MemoryStore()).open()
-    assert module._part(Rate(account=8, conversation=1), 4) == Rate(
+    assert shards._part(Rate(account=8, conversation=1), 4) == Rate(
         account=2, conversation=1
     )
 

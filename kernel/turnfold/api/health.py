@@ -165,8 +165,9 @@ _AGES = (
     ("oldest_due_ms", DUE_MS, "an entry has been due and not started"),
     ("oldest_run_ms", RUN_MS, "a run has been under way"),
 )
+LOST = "time(s) the store was lost to another worker; restart the process"
 _COUNTS: Mapping[str, str] = {
-    "fences_lost": "time(s) the store was lost to another worker; restart the process",
+    "fences_lost": LOST,
     "hung_runs": "run(s) did not end at their deadline",
     "hung_calls": "call(s) of channels have not ended at their deadline",
     "parked": "entries are parked and wait for a person",

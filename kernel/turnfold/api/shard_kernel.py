@@ -57,8 +57,9 @@ class ShardKernel(Kernel):
         self.hooks.restored = host.hooks.restored
 
     @property
-    def seat(self) -> Worker | None:
-        return self._worker
+    def fences_lost(self) -> int:
+        """1 if this seat was lost; also when it is closed."""
+        return self._worker.fences_lost if self._worker else 0
 
     def _new_id(self) -> str:
         return self._placed(super()._new_id())

@@ -18,7 +18,6 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 from zlib import crc32
@@ -32,6 +31,7 @@ from turnfold._runtime.calls import Calls
 from turnfold._runtime.channel import attached, close_channels
 from turnfold._runtime.policies import OnUnknown, age_limit
 from turnfold.api.acts import Act, Acted, Target
+from turnfold.api.balance import Balance, wellness
 from turnfold.api.callbacks import Handler
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Wellness
@@ -41,11 +41,7 @@ from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.sources import Taking
 from turnfold.enums import Status, TurnOutcome
-from turnfold.errors import (
-    InvalidInputError,
-    NotOpenError,
-    StoreError,
-)
+from turnfold.errors import InvalidInputError, NotOpenError
 from turnfold.inbound import Inbound, Unreadable
 from turnfold.inspect import Inspect
 from turnfold.inspect.lookup import resolve
@@ -58,15 +54,13 @@ from turnfold.messages import (
     check_timeout,
 )
 from turnfold.ports.channel import Rate, Receipt
-from turnfold.ports.shards import Seats, Sharded
+from turnfold.ports.shards import Sharded
 from turnfold.ports.store import Store, store_at
 from turnfold.settings import Settings
 
 _LOG = logging.getLogger("turnfold")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_POLL_S = 0.25
-_PATIENCE = 4  # looks that find too many seats here before one is handed over
 
 
 def _by_id(
@@ -134,13 +128,8 @@ class ShardedKernel:
         self._handler: tuple[Handler, bool] | None = None
         self._state = "not open"
         self._whole: Sharded | None = None
-        self._share: Seats | None = None
         self._clients: list[ShardKernel] = []
-        self._seats: dict[int, ShardKernel] = {}
-        self._moving: set[int] = set()  # shards that are taken or handed over just now
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._balance: asyncio.Task[None] | None = None
-        self._hosts, self._too_many, self._lost = 1, 0, 0
+        self._balance: Balance | None = None
 
     # --- what is attached ------------------------------------------------------------
 
@@ -241,30 +230,30 @@ class ShardedKernel:
         if not isinstance(store, Sharded):
             raise InvalidInputError(field="store", problem="it has no shards")
         await store.open()
-        self._whole, self._share, self._state = store, store.seats(), "open"
+        self._whole, self._state = store, "open"
+        work = partial(self._made, work=True)
+        address = self._store.address
+        self._balance = Balance(store.seats(), address, store.shards, work)
         try:
             for shard in range(self.shards):
                 client = self._made(shard, work=False)
                 await client.open()
                 self._clients.append(client)
             if self._work:
-                await self._share.enter()
-                self._balance = asyncio.create_task(self._keep_balance())
+                await self._balance.begin()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Hand every seat over, in order; then let go of the store."""
-        if self._state != "open" or self._whole is None:
+        if self._state != "open":
             return
+        balance = self._balanced()
         self._state = "closing"
-        if self._balance is not None:
-            self._balance.cancel()
-            await asyncio.gather(self._balance, return_exceptions=True)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await balance.stop()
         try:
-            kernels = [*self._seats.values(), *self._clients]
+            kernels = [*balance.seats.values(), *self._clients]
             ends = await asyncio.gather(
                 *(k.close() for k in kernels), return_exceptions=True
             )
@@ -272,13 +261,12 @@ class ShardedKernel:
                 if isinstance(end, BaseException):
                     _LOG.error("a shard was not closed in order: %s", end)
         finally:
-            self._seats, self._clients, self._state = {}, [], "closed"
-            await self._end(cast("Store", self._whole))
+            self._clients, self._state = [], "closed"
+            await self._end(self._store, balance)
 
-    async def _end(self, store: Store) -> None:
+    async def _end(self, store: Store, balance: Balance) -> None:
         try:
-            if self._work and self._share is not None:
-                await self._share.leave()
+            await balance.leave()
             desks = [
                 attached(name, account, desk.channel, desk.on_unknown)
                 for (name, account), desk in self._desks.items()
@@ -287,67 +275,12 @@ class ShardedKernel:
         finally:
             await store.close()
 
-    # --- seats -----------------------------------------------------------------------
-
-    async def _keep_balance(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except StoreError as exc:
-                _LOG.warning("cannot see who has which shard: %s", exc)
-            await asyncio.sleep(_POLL_S)
-
-    async def _look(self) -> None:
-        """Take what is free up to this host's share; give up what is beyond it."""
-        share = self._share
-        assert share is not None  # noqa: S101  it is open
-        for shard, kernel in [*self._seats.items()]:
-            if not kernel.working and shard not in self._moving:
-                self._lost += 1  # by its lease or to another: this process must end
-                self._move(shard, self._give_up(shard))
-        if not share.held:
-            return
-        seating = await share.look()
-        self._hosts = seating.hosts
-        room = ceil(self.shards / seating.hosts) - len(self._seats) - len(self._moving)
-        free = [n for n in seating.free if n not in self._moving]
-        for shard in free[: max(room, 0)]:
-            self._move(shard, self._take(shard))
-        self._too_many = self._too_many + 1 if room < 0 else 0
-        if self._too_many >= _PATIENCE and not self._moving:
-            self._too_many = 0
-            shard = next(iter(self._seats))
-            self._move(shard, self._give_up(shard))
-
-    def _move(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
-        self._moving.add(shard)
-        task = asyncio.create_task(self._moved(shard, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _moved(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except (StoreError, NotOpenError) as exc:
-            _LOG.warning("shard %d could not be moved: %s", shard, exc)
-        finally:
-            self._moving.discard(shard)
-
-    async def _take(self, shard: int) -> None:
-        kernel = self._made(shard, work=True)
-        await kernel.open()
-        if kernel.working:
-            self._seats[shard] = kernel
-        else:  # another host was quicker
-            await kernel.close()
-
-    async def _give_up(self, shard: int) -> None:
-        """Send nothing new, wait for the wire and the runs, then free the seat."""
-        _LOG.info("shard %d is handed over", shard)
-        try:
-            await self._seats[shard].close()
-        finally:
-            del self._seats[shard]
+    @property
+    def _store(self) -> Store:
+        """That of all shards. Raises NotOpenError."""
+        if self._whole is None:
+            raise NotOpenError(state=self._state)
+        return cast("Store", self._whole)
 
     # --- where something lies --------------------------------------------------------
 
@@ -361,7 +294,7 @@ class ShardedKernel:
     @property
     def seats(self) -> tuple[int, ...]:
         """The shards that this host works on now."""
-        return tuple(sorted(n for n, k in self._seats.items() if k.working))
+        return tuple(self._balance.working()) if self._balance else ()
 
     @property
     def working(self) -> bool:
@@ -389,21 +322,31 @@ class ShardedKernel:
 
     @property
     def _all(self) -> AllShards:
-        if self._state != "open":
-            raise NotOpenError(state=self._state)
+        self._check_open()
         return AllShards([client.store for client in self._clients])
 
     async def ask(self, shard: int, call: Callable[[Kernel], Awaitable[_T]]) -> _T:
         """By the worker of a shard if it is here, else through its inbox."""
-        if self._state != "open":
-            raise NotOpenError(state=self._state)
-        seat = self._seats.get(shard)
-        if seat is not None and seat.working:
+        seat = self._balanced().seat(shard)
+        if seat is not None:
             try:
                 return await call(seat)
             except NotOpenError:
                 pass  # it is handed over just now
-        return await call(self._clients[shard])
+        return await call(self._client(shard))
+
+    def _client(self, shard: int) -> ShardKernel:
+        self._check_open()
+        return self._clients[shard]
+
+    def _balanced(self) -> Balance:
+        self._check_open()
+        assert self._balance is not None  # noqa: S101  it is open
+        return self._balance
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise NotOpenError(state=self._state)
 
     # --- commands --------------------------------------------------------------------
 
@@ -489,25 +432,21 @@ class ShardedKernel:
         )
 
     def health(self) -> Mapping[str, Any]:
-        """`seats`: the shards of this host, each with the facts of its kernel. `hosts`:
-        how many share them. `fences_lost`: this process must end and start again."""
-        seats = {str(n): kernel.health() for n, kernel in self._seats.items()}
-        lost = self._lost + sum(s["fences_lost"] for s in seats.values())
+        """`seats`: the shards of this host, each with the facts of its kernel. `moving`:
+        those that are taken or handed over just now. `hosts`: how many share them.
+        `waits_for`: a silent host of which no end is known. `failing`: the balance, or a
+        shard that cannot be moved, with the error. `fences_lost`: this process must end
+        and start again. Raises NotOpenError."""
+        host = self._client(0).store.facts()
         return {
             "shards": self.shards,
-            "hosts": self._hosts,
-            "working": self.working,
-            "fences_lost": lost,
-            "seats": seats,
+            "waits_for": host.get("waits_for"),
+            **self._balanced().facts(),
         }
 
     def is_well(self) -> Wellness:
-        """That of the first seat that is not well."""
-        judged = [kernel.is_well() for kernel in self._seats.values()]
-        ill = [one for one in judged if not one.well]
-        if ill:
-            return ill[0]
-        return judged[0] if judged else self._clients[0].is_well()
+        """A judgement of `health`: true if all is well, else with the reasons."""
+        return wellness(self.health())
 
     async def act_on(
         self, act: Act | str, targets: Sequence[Target], **how: Any
@@ -515,8 +454,7 @@ class ShardedKernel:
         """As `Kernel.act_on`, one target after the other."""
         for target in targets:
             shard = shard_of_id(check_id("targets", target.id), self.shards)
-            seat = self._seats.get(shard)
-            kernel = seat if seat is not None and seat.working else self._clients[shard]
+            kernel = self._balanced().seat(shard) or self._client(shard)
             async for acted in kernel.act_on(act, [target], **how):
                 yield acted
 

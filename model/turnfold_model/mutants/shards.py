@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 _M = "turnfold.api.shards"
 _K = "turnfold.api.shard_kernel"
 _HOST = f"{_M}:ShardedKernel"
+_BALANCE = "turnfold.api.balance:Balance"
 _TESTS = "test:contract/test_shards.py"
 
 
@@ -52,17 +53,38 @@ SHARDS: Final = (
     ),
     _broken(
         "a host takes more than its share",
-        f"{_HOST}._look",
-        "ceil(self.shards / seating.hosts)",
-        "self.shards",
+        f"{_BALANCE}._look",
+        "ceil(self._shards / seating.hosts)",
+        "self._shards",
         "seats_are_shared_out_again",
     ),
     _broken(
         "a host whose lease is over takes a shard",
-        f"{_HOST}._look",
-        "not share.held",
+        f"{_BALANCE}._look",
+        "not self._share.held",
         "False",
         "a_host_without_a_lease",
+    ),
+    _broken(
+        "a host that has lost its seats counts as well",
+        f"{_BALANCE}._give_up",
+        "self._lost += kernel.fences_lost",
+        "pass",
+        "a_host_whose_lease_is_over",
+    ),
+    _broken(
+        "a host without a seat does not say that its lease is over",
+        f"{_BALANCE}._fences_lost",
+        "not self._share.held",
+        "False",
+        "a_host_whose_lease_is_over",
+    ),
+    _broken(
+        "the sharing out of shards ends with its first error",
+        f"{_BALANCE}._for_ever",
+        "self._note(_BALANCE, exc)",
+        "raise",
+        "a_host_that_cannot_share",
     ),
     _broken(
         "a person's word about an account reaches one shard alone",

@@ -1,0 +1,179 @@
+"""The seats of one host: it takes its share of the shards, and gives up the rest."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from math import ceil
+from typing import Any
+
+from turnfold._runtime.calls import told
+from turnfold.api.health import LOST, Wellness, judge
+from turnfold.api.shard_kernel import ShardKernel
+from turnfold.ports.shards import Seating, Seats
+
+_LOG = logging.getLogger("turnfold")
+_POLL_S = 0.25
+_PATIENCE = 4  # looks that find too many seats here before one is handed over
+_BALANCE = "the balance of shards"
+
+
+class Balance:
+    """`address` and `shards`: of the store. `made`: a kernel for a shard, not open yet."""
+
+    def __init__(
+        self,
+        share: Seats,
+        address: str,
+        shards: int,
+        made: Callable[[int], ShardKernel],
+    ) -> None:
+        self._share, self._address, self._shards = share, address, shards
+        self._made = made
+        self.seats: dict[int, ShardKernel] = {}
+        self.moving: set[int] = set()  # shards that are taken or handed over just now
+        self._moves: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._hosts, self._too_many, self._lost = 1, 0, 0
+        self._failing: dict[
+            str, str
+        ] = {}  # the balance and shards, each with its error
+
+    async def begin(self) -> None:
+        """Count as a host from now on. Raises StoreError."""
+        await self._share.enter()
+        self._task = asyncio.create_task(self._for_ever())
+
+    async def stop(self) -> None:
+        """Take and give up nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, *self._moves, return_exceptions=True)
+
+    async def leave(self) -> None:
+        """Count no more. All seats were given back before."""
+        if self._task is not None:
+            await self._share.leave()
+
+    def working(self) -> list[int]:
+        """The shards that this host works on now."""
+        return sorted(n for n, kernel in self.seats.items() if kernel.working)
+
+    def seat(self, shard: int) -> ShardKernel | None:
+        """The worker of a shard, if it is here."""
+        seat = self.seats.get(shard)
+        return seat if seat is not None and seat.working else None
+
+    # --- how it is ---
+
+    def facts(self) -> Mapping[str, Any]:
+        """For `ShardedKernel.health`, which names the fields."""
+        seats = {str(n): self.seats[n].health() for n in self.working()}
+        return {
+            "hosts": self._hosts,
+            "working": bool(seats),
+            "fences_lost": self._fences_lost(),
+            "moving": sorted(self.moving),
+            "failing": dict(self._failing),
+            "seats": seats,
+        }
+
+    def _fences_lost(self) -> int:
+        """A host without a seat, too, takes none when its lease is over."""
+        seats = self._lost + sum(seat.fences_lost for seat in self.seats.values())
+        return seats or int(self._task is not None and not self._share.held)
+
+    def _note(self, name: str, error: Exception | None) -> None:
+        """An error is told once, and stands in `health` until it works again."""
+        if error is None:
+            self._failing.pop(name, None)
+            return
+        text = told(error)
+        if self._failing.get(name) != text:
+            _LOG.warning("%s: %s fails: %s", self._address, name, text)
+        self._failing[name] = text
+
+    def _forget_of_others(self, seating: Seating) -> None:
+        """A shard that could not be taken here has found another host."""
+        here = {*seating.free, *self.seats, *self.moving}
+        kept = {_BALANCE, *map(_name, here)}
+        for name in self._failing.keys() - kept:
+            del self._failing[name]
+
+    # --- taking and giving up ---
+
+    async def _for_ever(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception as exc:  # noqa: BLE001  without it no shard finds a worker
+                self._note(_BALANCE, exc)
+            else:
+                self._note(_BALANCE, None)
+            await asyncio.sleep(_POLL_S)
+
+    async def _look(self) -> None:
+        """Take what is free up to this host's share; give up what is beyond it."""
+        for shard, kernel in [*self.seats.items()]:
+            if not kernel.working and shard not in self.moving:
+                self._move(shard, self._give_up(shard))
+        if not self._share.held:
+            return
+        seating = await self._share.look()
+        self._hosts = seating.hosts
+        self._forget_of_others(seating)
+        room = ceil(self._shards / seating.hosts) - len(self.seats) - len(self.moving)
+        free = [n for n in seating.free if n not in self.moving]
+        for shard in free[: max(room, 0)]:
+            self._move(shard, self._take(shard))
+        self._too_many = self._too_many + 1 if room < 0 else 0
+        if self._too_many >= _PATIENCE and not self.moving:
+            self._too_many = 0
+            shard = next(iter(self.seats))
+            self._move(shard, self._give_up(shard))
+
+    def _move(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
+        self.moving.add(shard)
+        task = asyncio.create_task(self._moved(shard, work))
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
+
+    async def _moved(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001  the next look tries it again
+            self._note(_name(shard), exc)
+        else:
+            self._note(_name(shard), None)
+        finally:
+            self.moving.discard(shard)
+
+    async def _take(self, shard: int) -> None:
+        kernel = self._made(shard)
+        await kernel.open()
+        if kernel.working:
+            self.seats[shard] = kernel
+        else:  # another host was quicker
+            await kernel.close()
+
+    async def _give_up(self, shard: int) -> None:
+        """Send nothing new, wait for the wire and the runs, then free the seat."""
+        kernel = self.seats[shard]
+        try:
+            await kernel.close()
+        finally:
+            self._lost += kernel.fences_lost
+            del self.seats[shard]
+
+
+def wellness(facts: Mapping[str, Any]) -> Wellness:
+    """A judgement of `ShardedKernel.health`."""
+    lost = facts["fences_lost"]
+    reasons = [f"{lost} {LOST}"] if lost else []
+    reasons += [f"{name} fails: {text}" for name, text in facts["failing"].items()]
+    for shard, seat in facts["seats"].items():
+        reasons += [f"{_name(shard)}: {reason}" for reason in judge(seat).reasons]
+    return Wellness(tuple(reasons))
+
+
+def _name(shard: object) -> str:
+    return f"shard {shard}"
