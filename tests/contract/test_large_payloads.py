@@ -201,6 +201,46 @@ async def test_a_large_text_is_planned_in_a_thread(lone: Gateway) -> None:
     assert channel.threads[1] != "MainThread"
 
 
+class Hanging(Taking):
+    """Its own plan ends when the test says so."""
+
+    def __init__(self, gone: threading.Event) -> None:
+        super().__init__()
+        self._gone = gone
+
+    def plan(self, payload: Any, *_: object) -> Any:
+        self._gone.wait(20)
+        raise ValueError(str(len(payload.text)))
+
+
+@pytest.fixture
+def gone() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.case("V15", "U13")
+async def test_a_plan_that_never_ends_is_told_of_and_keeps_no_kernel_from_closing(
+    lone: Gateway,
+    gone: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("turnfold._runtime.channel.PLAN_S", 0.01)
+    lone.settings = Settings(drain_ms=0)
+    lone.channels = {("another", "default"): Taking()}
+    kernel = await lone.start()
+    await kernel.enqueue(route("1"), "x" * (LARGE + 1))  # its channel is not here
+    lone.channels = {("t", "default"): Hanging(gone)}
+    kernel = await lone.restart(kernel)
+    await until(lambda: kernel.health()["hung_calls"] == 1)
+    assert "t/default: plan() hangs in a thread" in caplog.text
+    lone.alive.remove(kernel)
+    async with asyncio.timeout(5):
+        await kernel.close()
+
+
 @pytest.mark.case("V15")
 @pytest.mark.parametrize("payload", ["x" * 2_000_000, File(data=bytes(2_000_000))])
 async def test_the_bytes_of_one_call_have_a_limit(

@@ -7,6 +7,7 @@ look-up without one cannot tell, a wait that nobody can read is no wait.
 
 import asyncio
 import inspect
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,8 @@ from turnfold.ports.channel import (
     Verdict,
 )
 
+_LOG = logging.getLogger("turnfold")
+PLAN_S = 60.0  # a plan in a thread that takes longer is told of as one that hangs
 _CODE = re.compile(r"[a-z0-9_.:-]{1,64}")
 _LONGEST_WAIT_MS = 10 * 366 * 86_400_000  # more than this is not a time to wait
 # Classes that only the kernel itself can know of.
@@ -237,6 +240,7 @@ class AttachedChannel:
     ) -> None:
         self.name, self.account, self.channel = name, account, channel
         self.bugs = 0
+        self.hung_plans: set[str] = set()  # entries whose plan has not ended
         self._send = self._method("send", required=True)
         self._prepare = self._method("prepare")
         self._reconcile = self._method("reconcile")
@@ -347,11 +351,23 @@ class AttachedChannel:
         """The same in a thread, since it takes long. A thread of its own: one that never
         ends takes no place from others."""
         arguments = (payloads, route, kind, entry, packed)
-        end = await apart(answered, self._plan_sealed, *arguments, salt)
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_later(PLAN_S, self._plan_hangs, entry)
+        try:
+            end = await apart(answered, self._plan_sealed, *arguments, salt)
+        finally:
+            alarm.cancel()
+            self.hung_plans.discard(entry)
         if end.error is not None:
             raise end.error
         plan: Plan = end.value
         return plan
+
+    def _plan_hangs(self, entry: str) -> None:
+        """Nobody can end a thread. Its caller waits until it ends or the kernel closes."""
+        self.hung_plans.add(entry)
+        where = f"channel {self.name}/{self.account}"
+        _LOG.warning("%s: plan() hangs in a thread, awaited by %s", where, entry)
 
     def _plan_sealed(self, *arguments: Any) -> Plan:
         *given, salt = arguments

@@ -341,7 +341,7 @@ class Driver:
             case Wait():
                 return self._wait(effect)
             case MakePlan(entry=entry):
-                return self.dispatcher.plan(entry)
+                return self._plan(entry)
             case Post(command=command):
                 return self._post(command)
             case Look(question=question):
@@ -394,6 +394,10 @@ class Driver:
                 return await self._run_handler(turn, run)
             except asyncio.CancelledError:
                 return _NEVER_CALLED
+
+    async def _plan(self, entry: str) -> Plan | Rejected:
+        with self._cut_off_here():  # a plan in a thread may never end
+            return await self.dispatcher.plan(entry)
 
     async def _wait(self, wait: Wait) -> None:
         if self._abandoned:  # no patience brings that store back

@@ -224,6 +224,9 @@ class Health(PluginStates):
             **{name: bugs for name, bugs in channels.items() if bugs},
         }
 
+    def _hung_plans(self) -> int:
+        return sum(len(desk.hung_plans) for desk in self._desks.values())
+
     def health(self) -> Mapping[str, Any]:
         """Facts for a health endpoint, from state and not from counters of events."""
         self._home.check()
@@ -238,7 +241,7 @@ class Health(PluginStates):
             "upkeep": None if trouble is None else str(trouble),
             "open_entries": driver.book.open_count,
             "corrupt_streams": sorted(driver.book.corrupt),
-            "hung_calls": len(driver.sender.hung),
+            "hung_calls": len(driver.sender.hung) + self._hung_plans(),
             "troubles": driver.troubles,
             "missing": self._missing.facts(),
             "parked": len(driver.book.parked),

@@ -62,6 +62,20 @@ WAITING: Final = (
         f"{_LARGE}::have_a_limit",
     ),
     _broken(
+        "a kernel cannot close while a plan hangs in a thread",
+        "turnfold._runtime.driver:Driver._plan",
+        "self._cut_off_here()",
+        "contextlib.nullcontext()",
+        f"{_LARGE}::a_plan_that_never_ends",
+    ),
+    _broken(
+        "nobody is told of a plan that hangs in a thread",
+        "turnfold._runtime.channel:AttachedChannel._plan_hangs",
+        "self.hung_plans.add(entry)",
+        "pass",
+        f"{_LARGE}::a_plan_that_never_ends",
+    ),
+    _broken(
         "a large native payload is never checked",
         "turnfold._log.bodies:_packed_native",
         "json_value(payload.body, 'body')",
