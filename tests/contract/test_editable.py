@@ -325,6 +325,34 @@ async def test_a_live_reply_that_dies_is_taken_up_by_the_next_run(gateway: Gatew
     assert len(gateway.platform.messages) == 1
 
 
+async def test_a_later_run_begins_behind_a_live_reply_that_keeps_its_place(
+    gateway: Gateway,
+):
+    """The lane was busy, so nothing of the first run was seen. Its block goes; its reply
+    goes on, before the block of the second run."""
+
+    async def answer(turn):
+        await turn.block("thinking")
+        async with turn.live() as live:
+            live.append("one")
+            if turn.run == 1:
+                await asyncio.sleep(3_600)
+
+    growing(gateway)
+    gateway.handler, gateway.resume = answer, True
+    gateway.platform.plays(hang)
+    kernel = await gateway.start()
+    await kernel.enqueue(route(), "note")
+    turn = await kernel.accept(inbound())
+    await spin()
+    kernel = await gateway.restart(kernel)
+    for _ in range(4):
+        await gateway.advance(120_000)
+    assert story(kernel, turn.turn_id)[-1] == "completed"
+    assert gateway.platform.contents == ["note", "one", "thinking"]
+    assert not (await audit_store(kernel.store)).findings
+
+
 async def test_a_live_reply_that_raises_is_taken_up_by_the_next_run(gateway: Gateway):
     async def answer(turn):
         async with turn.live() as live:

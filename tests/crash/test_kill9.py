@@ -24,15 +24,7 @@ COMMITS = (
 EFFECTS = ("CallHandler", "Prepare", "Append dispatch", "Send", "Append settle")
 
 
-# A known fault: with a client and a standby the answer to a message now and then begins
-# before the block of its run. `kill9 --class=editable --again=1` shows it.
-_EDITABLE = pytest.param(
-    "editable",
-    marks=pytest.mark.xfail(strict=False, reason="a block behind its answer, at times"),
-)
-
-
-@pytest.fixture(scope="module", params=["keyed", "lookup", _EDITABLE, "blind"])
+@pytest.fixture(scope="module", params=["keyed", "lookup", "editable", "blind"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     command = [sys.executable, "-m", "turnfold_model", "kill9", "--json"]
     command += [f"--class={request.param}", "--again=1", *["--long"] * LONG]

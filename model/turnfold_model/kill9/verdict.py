@@ -88,6 +88,20 @@ def _breaches(stage: Stage, store: Store) -> Iterator[str]:
                 yield from left.stopped(command, answer["turn"])
 
 
+def _behind_its_reply(entries: Sequence[Entry], mine: Sequence[str]) -> bool:
+    """INV-8: a live reply that an earlier run has queued keeps its place in the lane, and
+    yields the lane when it is placed. So the block of a later run goes somewhere behind
+    the first part of that reply."""
+    queued = [e for e in entries if e.phase is not Phase.ABORTED]
+    queued.sort(key=lambda e: e.order)
+    if [e.kind for e in queued] != [Kind.FINAL, Kind.BLOCK] or not queued[0].live:
+        return False
+    name = mine[0].partition(":")[0] if mine else ""
+    block, *reply = texts_of(name)
+    left = [text for text in mine if text != block]
+    return left == reply and mine.count(block) == 1 and mine[0] != block
+
+
 @define
 class _Left:
     """The folded log beside the platform's list."""
@@ -150,7 +164,7 @@ class _Left:
             return
         texts = [a.text for a in self.stage.wire.arrived]
         mine = [text for text in texts if text in texts_of(command.name)]
-        if mine == texts_of(command.name):
+        if mine == texts_of(command.name) or _behind_its_reply(entries, mine):
             return
         wanted = [e for e in entries if e.phase is not Phase.ABORTED]
         if not any(e.phase is Phase.PARKED for e in wanted):
