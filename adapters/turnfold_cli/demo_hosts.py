@@ -15,14 +15,15 @@ from attrs import define, field, frozen
 
 from turnfold_cli.demo_faults import FAULTS
 from turnfold_cli.demo_gateway import LOST
-from turnfold_cli.demo_plan import Again, Class, Message, Plan
-from turnfold_cli.demo_processes import DemoError, Gateway, platform
+from turnfold_cli.demo_plan import SOCKETS, Again, Class, Message, Plan
+from turnfold_cli.demo_processes import DemoError, Gateway, platform, within
 from turnfold_cli.demo_run import LOG, Evidence, Poster, Progress, ask, settle
 from turnfold_cli.demo_server import Wire, address, server
 
 LEASE_MS = 3_000  # three hosts, a server and a platform on one busy machine
 _PAUSE_LEASES = (0.1, 1.5)  # shorter and longer than the lease
 _WITHIN_S = 90.0
+_NOBODY = "no gateway listened again"
 _POLL_S = 0.02
 
 
@@ -78,7 +79,7 @@ class Hosts:
 
     async def listening(self) -> str:
         """One of those that listen, by chance."""
-        async with asyncio.timeout(_WITHIN_S):
+        async with within(_WITHIN_S, _NOBODY):
             while not (open_ := [g for g in self.gateways if g.listens]):
                 self._check()
                 await asyncio.sleep(_POLL_S)
@@ -95,7 +96,7 @@ class Hosts:
 
     async def all_listen(self, starts: Sequence[int] = ()) -> None:
         """Wait for all of them, each in a life after the one with that number."""
-        async with asyncio.timeout(_WITHIN_S):
+        async with within(_WITHIN_S, _NOBODY):
             for number, gateway in enumerate(self.gateways):
                 before = starts[number] if starts else 0
                 while gateway.starts <= before or not gateway.listens:
@@ -138,7 +139,7 @@ class Hosts:
 
     async def _until_back(self, gateway: Gateway) -> None:
         starts = gateway.starts
-        async with asyncio.timeout(_WITHIN_S):
+        async with within(_WITHIN_S, _NOBODY):
             while gateway.starts == starts or not gateway.listens:
                 self._check()
                 await asyncio.sleep(_POLL_S)
@@ -173,7 +174,7 @@ async def played(
     among = max(plan.parts * 2 // 3, plan.cuts)
     lease, shards = LEASE_MS, trouble.shards
     async with AsyncExitStack() as stack:
-        sockets = folder / "pg"
+        sockets = folder / SOCKETS
         running = await stack.enter_async_context(server(sockets))
         where = address(sockets, lease, shards)
         evidence = Evidence(folder, where, hosts=trouble.hosts, shards=shards)
@@ -202,7 +203,7 @@ async def _hosts(
     rng: random.Random,
     lease: int,
 ) -> AsyncIterator[Hosts]:
-    sockets = evidence.folder / "pg"
+    sockets = evidence.folder / SOCKETS
     async with AsyncExitStack() as stack:
         log = stack.enter_context((evidence.folder / LOG).open("ab"))
         wires = [

@@ -12,6 +12,7 @@ from turnfold_cli.demo_gateway import block_text, part_text
 from turnfold_model.testing.failpoints import Stop
 
 STORE = "gateway.db"  # in the folder of a demo
+SOCKETS = "pg"  # the same for a store in PostgreSQL
 
 
 class Class(StrEnum):

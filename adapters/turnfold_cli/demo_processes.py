@@ -20,9 +20,19 @@ class DemoError(Exception):
     """The demo could not be carried through, so it has no verdict on turnfold."""
 
 
+@asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Raises DemoError if the block takes longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as exc:
+        raise DemoError(f"{what} within {seconds:g} s") from exc
+
+
 async def _first_line(process: Process, what: str) -> bytes:
     assert process.stdout is not None  # noqa: S101  we asked for a pipe
-    async with asyncio.timeout(_STARTS_WITHIN_S):
+    async with within(_STARTS_WITHIN_S, f"{what} did not listen"):
         line = await process.stdout.readline()
     if not line:
         raise DemoError(f"{what} ended before it listened")
@@ -105,7 +115,7 @@ class Gateway:
 
     async def listening(self) -> str:
         """Wait until it listens; where."""
-        async with asyncio.timeout(_STARTS_WITHIN_S):
+        async with within(_STARTS_WITHIN_S, "the gateway did not listen"):
             await self._listens.wait()
         return self.url
 
@@ -113,7 +123,7 @@ class Gateway:
         """Wait until it has killed itself, or kill it `after_s` after it listens."""
         process, watch = self._alive()
         ready = asyncio.create_task(self._listens.wait())
-        async with asyncio.timeout(_STARTS_WITHIN_S):
+        async with within(_STARTS_WITHIN_S, "the gateway did not listen"):
             await asyncio.wait({ready, watch}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         await asyncio.wait({watch}, timeout=after_s)
@@ -152,7 +162,7 @@ class Gateway:
         process, watch = self._alive()
         assert process.stdin is not None  # noqa: S101  we asked for a pipe
         process.stdin.close()
-        async with asyncio.timeout(_ENDS_WITHIN_S):
+        async with within(_ENDS_WITHIN_S, "the gateway did not end"):
             status = await process.wait()
         await watch
         if status not in (0, *also):

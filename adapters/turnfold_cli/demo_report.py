@@ -22,7 +22,7 @@ from turnfold.inspect.shards import shards_of
 from turnfold.notices import DEFAULTS
 from turnfold.ports.store import Store
 from turnfold_cli.demo_plan import Class, Message, Plan
-from turnfold_cli.demo_run import WITNESS, Evidence, reading
+from turnfold_cli.demo_run import SETTLES_WITHIN_S, WITNESS, Evidence, reading
 
 PASSED = "passed"
 
@@ -102,6 +102,8 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
             f"{Rule.LANE_ORDER} {text}" for text in _overtaken(turns, evidence)
         ]
     breaches += _too_many_strays(plan, evidence)
+    if not evidence.settled:
+        breaches.append(f"not all came to rest within {SETTLES_WITHIN_S:g} s")
     fates = {m.name: _fate(m, turns, evidence) for m in plan.messages}
     breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in _BAD]
     became = Counter(fates.values())

@@ -22,7 +22,7 @@ WITNESS, LOG = "witness.json", "gateway.log"
 
 _APART_S = (0.005, 0.03)
 _POST_WITHIN_S = 10.0
-_SETTLES_WITHIN_S = 90.0
+SETTLES_WITHIN_S = 90.0
 _POLL_S = 0.1
 
 
@@ -161,7 +161,7 @@ async def settle(address: str, progress: Progress) -> bool:
     """Wait until nothing moves any more: all is over, or waits for a person."""
     progress.stage = "settling"
     async with reading(address) as store:
-        end = time.monotonic() + _SETTLES_WITHIN_S
+        end = time.monotonic() + SETTLES_WITHIN_S
         while time.monotonic() < end:
             if at_rest((await store.load()).open) and not await store.inbox(1):
                 return True

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from turnfold._decide import blame, outcomes, schedule, turns
 from turnfold._log.events import CLASSES
 from turnfold._runtime import programs
+from turnfold_cli import demo as demo_command
+from turnfold_cli import demo_processes, demo_report, demo_run
 from turnfold_cli.demo_plan import PATH, RECOVERY, Class, make_plan
 
 FIELDS = {"messages", "turns", "delivered", "lost", "doubled", "parked", "kills"}
@@ -20,6 +24,13 @@ FIELDS |= {"restarts", "cuts", "audit", "seconds"}
 def demo(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "turnfold_cli.demo", *flags]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def command(*flags: str) -> Result:
+    """The same inside of this process."""
+    application = typer.Typer()
+    application.command()(demo_command.demo)
+    return CliRunner().invoke(application, flags)
 
 
 @pytest.mark.parametrize("delivery", list(Class))
@@ -41,11 +52,36 @@ def test_a_small_demo_loses_nothing_and_doubles_nothing(
     assert names >= {"gateway.db", "witness.json", "platform.jsonl", "gateway.log"}
 
 
-def test_a_folder_that_holds_a_store_already_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "gateway.db").touch()
+@pytest.mark.parametrize("name", ["gateway.db", "pg"])
+def test_a_folder_that_holds_a_store_already_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).touch()
     done = demo(f"--keep={tmp_path}")
     assert done.returncode == 2
-    assert "gateway.db" in done.stderr
+    assert name in done.stderr
+
+
+def test_a_demo_that_is_too_slow_says_nothing_of_turnfold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 1 would mean that a message was lost."""
+    monkeypatch.setattr(demo_processes, "_STARTS_WITHIN_S", 0.001)
+    done = command("--messages=1", "--kills=0")
+    assert done.exit_code == 2
+    assert "the platform did not listen within 0.001 s" in done.stderr
+
+
+def test_a_demo_that_does_not_come_to_rest_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo_run, "SETTLES_WITHIN_S", 0.0)
+    monkeypatch.setattr(demo_report, "SETTLES_WITHIN_S", 0.0)
+    kept = tmp_path / "a[/b]"  # no markup
+    done = command("--messages=1", "--kills=0", f"--keep={kept}")
+    assert done.exit_code == 1, done.output
+    assert "not all came to rest within 0 s" in done.stdout
+    assert f"kept in {kept}" in done.stdout.replace("\n", "")
 
 
 def test_the_same_seed_is_the_same_plan() -> None:
