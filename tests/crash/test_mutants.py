@@ -6,7 +6,10 @@ here.
 
 import json
 import os
+import signal
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,6 +19,7 @@ from tests.least import LEAST
 from turnfold._decide import rules
 from turnfold._state.entry import Entry
 from turnfold_model.__main__ import main
+from turnfold_model.mutants import checkers
 from turnfold_model.mutants.checkers import NoCheckerError, check, price
 from turnfold_model.mutants.code import Edit, Mutant, StaleMutantError, applied
 from turnfold_model.mutants.matrix import COLUMNS, survey, table
@@ -158,6 +162,29 @@ def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
 def test_a_checker_that_is_not_there_has_noticed_nothing(name: str) -> None:
     with pytest.raises(NoCheckerError):
         check(name)
+
+
+def _waits_and_blames_another(_: str) -> None:
+    try:
+        signal.pause()
+    except BaseException as exc:
+        message = "not the same twice"
+        raise ValueError(message) from exc
+
+
+def _swallows_the_first_alarm(_: str) -> None:
+    with suppress(BaseException):
+        signal.pause()
+    signal.pause()
+
+
+@pytest.mark.parametrize("look", [_waits_and_blames_another, _swallows_the_first_alarm])
+def test_a_checker_that_is_cut_off_says_that_its_time_was_up(
+    look: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(checkers._KINDS, "slow", look)
+    monkeypatch.setattr(checkers, "_PATIENCE_S", 0.05)
+    assert check("slow") == "no end after 0.05 s"
 
 
 # --- the command and the table ---
