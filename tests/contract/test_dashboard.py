@@ -313,6 +313,7 @@ async def test_markup_in_a_message_is_text(tmp_path: Path) -> None:
         ("/list?since=whenever", 400, "no time 'whenever'"),
         ("/list?limit=0", 400, "limit: '0' is no number from 1 to 500"),
         ("/list?before=x", 400, "before: 'x' is no number"),
+        (f"/list?before={'0' * 17}1{'9' * 30}", 400, "is no number from 1"),
         ("/stats?by=colour", 400, "no group 'colour'"),
         ("/find?place=nosuch/1", 400, "there are: t"),
         ("/find?place=t&at=noon", 400, "no time 'noon'"),

@@ -1,5 +1,6 @@
 """What stands behind the question mark of an address, and errors as a page tells them."""
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 
@@ -76,10 +77,11 @@ class Query:
         word = self.one(name)
         if word is None:
             return default
-        if not (word.isascii() and word.isdigit() and 1 <= int(word[:18]) <= most):
+        found = int(word) if re.fullmatch("[0-9]{1,18}", word) else 0
+        if not 1 <= found <= most:
             text = f"{name}: {word!r:.40} is no number from 1 to {most}"
             raise RefusedError(text, USAGE)
-        return int(word)
+        return found
 
     def filters(self) -> dict[str, str]:
         """Those that are set, as another address may repeat them."""
