@@ -130,11 +130,10 @@ def audit(
         began = time.monotonic()
         reports = _audited(source if source is not None else store, wanted)
         seconds = round(time.monotonic() - began, 3)
-        shown = for_people(source or store)
-        if len(reports) == 1:
-            _print(shown, reports[0], seconds, as_json=as_json)
+        if as_json:
+            say_json(shape(for_people(source or store), reports, seconds))
         else:
-            _print_shards(shown, reports, seconds, as_json=as_json)
+            _print_all(reports)
     if not all(report.passed for report in reports):
         raise typer.Exit(FOUND)
 
@@ -187,19 +186,11 @@ async def _of_archive(
         )
 
 
-def audit_of(
-    address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
-) -> Report:
-    """The audit of a store or an archive; `tell` hears now and then how far it is. Of
-    several chains the first that is broken, or the first."""
-    reports = audits_of(address, wanted, tell)
-    return next((report for report in reports if not report.passed), reports[0])
-
-
 def audits_of(
     address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
 ) -> Sequence[Report]:
-    """The audit of each chain of a store, or of an archive."""
+    """The audit of each chain of a store, or of an archive; `tell` hears now and then
+    how far it is."""
     if is_archive(address):
         return [asyncio.run(_of_archive(address, wanted, tell))]
 
@@ -267,10 +258,15 @@ def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
         yield lambda position: bar.update(task, completed=position)
 
 
-def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        say_json(shape(source, report, seconds))
-        return
+def _print_all(reports: Sequence[Report]) -> None:
+    """Each shard has a chain and a head of its own."""
+    for shard, report in enumerate(reports):
+        if len(reports) > 1:
+            typer.echo(f"shard {shard}")
+        _print(report)
+
+
+def _print(report: Report) -> None:
     screen = console()
     screen.print(verdict(report), style="green" if report.passed else "bold red")
     if not report.passed:
@@ -285,8 +281,18 @@ def _print(source: str, report: Report, seconds: float, *, as_json: bool) -> Non
         screen.print(f"not checked: {text}", style="dim")
 
 
-def shape(source: str, report: Report, seconds: float) -> dict[str, Any]:
-    """The report as JSON."""
+def shape(source: str, reports: Sequence[Report], seconds: float) -> dict[str, Any]:
+    """The reports as JSON; of several chains each in `shards`."""
+    shapes = [_shape(source, report, seconds) for report in reports]
+    if len(shapes) == 1:
+        return shapes[0]
+    broken = [report.first.rule for report in reports if report.first is not None]
+    word = broken[0] if broken else "passed"
+    facts = {"audit": word, "source": source, "seconds": seconds}
+    return {**facts, "passed": not broken, "shards": shapes}
+
+
+def _shape(source: str, report: Report, seconds: float) -> dict[str, Any]:
     word = "passed" if report.first is None else report.first.rule
     facts = {"audit": word, "source": source, "seconds": seconds}
     return {**facts, "passed": report.passed, **plain(report)}
@@ -324,27 +330,6 @@ def finding_cells(finding: Finding) -> Mapping[str, str]:
         "position": position,
         "what is wrong": where + clean(finding.text),
     }
-
-
-def _print_shards(
-    source: str, reports: Sequence[Report], seconds: float, *, as_json: bool
-) -> None:
-    """Each shard has a chain and a head of its own."""
-    if not as_json:
-        for shard, report in enumerate(reports):
-            typer.echo(f"shard {shard}")
-            _print(source, report, seconds, as_json=False)
-        return
-    broken = [report.first.rule for report in reports if report.first is not None]
-    say_json(
-        {
-            "audit": broken[0] if broken else "passed",
-            "source": source,
-            "seconds": seconds,
-            "passed": not broken,
-            "shards": [shape(source, report, seconds) for report in reports],
-        }
-    )
 
 
 def _table(report: Report) -> Table:

@@ -10,7 +10,7 @@ import pytest
 from turnfold import Kernel
 from turnfold.api.plugins import Namespace
 from turnfold.errors import BackPressureError
-from turnfold_cli.audit import Wanted, audit_of
+from turnfold_cli.audit import Wanted, audits_of
 from turnfold_model.testing.clock import FakeClock
 
 from .postgres import Postgres
@@ -131,7 +131,7 @@ async def test_the_audit_of_a_store_asks_for_the_faults_of_plugin_state(
     state = hosts.open()
 
     async def found() -> list[str]:
-        report = await asyncio.to_thread(audit_of, hosts.address, Wanted())
+        (report,) = await asyncio.to_thread(audits_of, hosts.address, Wanted())
         return [finding.text for finding in report.findings]
 
     async with hosts.made[0]:

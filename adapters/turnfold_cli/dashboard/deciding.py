@@ -14,6 +14,7 @@ import typer
 from attrs import field, frozen
 
 from turnfold.api.acts import Act, Acted
+from turnfold.audit import Report
 from turnfold.inspect import GateView, Inspect, Row
 from turnfold_cli import USAGE
 from turnfold_cli.acting import (
@@ -27,7 +28,7 @@ from turnfold_cli.acting import (
 )
 from turnfold_cli.audit import (
     Wanted,
-    audit_of,
+    audits_of,
     finding_cells,
     head_text,
     redacted,
@@ -251,21 +252,14 @@ class Desk:
         job = self.jobs.audit
         data: dict[str, Any] = {"audit": None if job is None else job.word}
         facts: dict[str, Any] = {"job": job, "report": None}
-        report = None if job is None else job.result
-        if job is not None and job.ended is not None and report is not None:
+        reports: Sequence[Report] = () if job is None else job.result or ()
+        if job is not None and job.ended is not None and reports:
             seconds = (job.ended - job.began) / 1000
-            data = shape(self.site.shown, report, seconds)
-            facts["report"] = {
-                "verdict": verdict(report),
-                "seen": seen(report),
-                "head": head_text(report),
-                "passed": report.passed,
-                "rows": table(finding_cells(one) for one in report.findings),
-                "more": report.found - len(report.findings),
-                "redacted": redacted(report) if report.redacted else "",
-                "unchecked": report.unchecked,
-                "when": f"{when(job.ended)}, {age(job.ended)} ago, in {seconds:.1f} s",
-            }
+            data = shape(self.site.shown, reports, seconds)
+            facts["when"] = (
+                f"{when(job.ended)}, {age(job.ended)} ago, in {seconds:.1f} s"
+            )
+        facts["reports"] = [_told(report) for report in reports]
         moves = job is not None and job.active
         return Page(
             template="audit", title="Audit", data=data, facts=facts, moves=moves
@@ -277,9 +271,23 @@ class Desk:
                 job.at = position
                 self.jobs.go_on()
 
-            return audit_of(self.site.address, Wanted(limit=100), tell)
+            return audits_of(self.site.address, Wanted(limit=100), tell)
 
         self.jobs.start_audit(work)
+
+
+def _told(report: Report) -> Mapping[str, Any]:
+    """The audit of one chain for the page."""
+    return {
+        "verdict": verdict(report),
+        "seen": seen(report),
+        "head": head_text(report),
+        "passed": report.passed,
+        "rows": table(finding_cells(one) for one in report.findings),
+        "more": report.found - len(report.findings),
+        "redacted": redacted(report) if report.redacted else "",
+        "unchecked": report.unchecked,
+    }
 
 
 _OF_TURNS = (Act.UNHOLD, Act.RESUBMIT)
