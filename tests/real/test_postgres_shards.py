@@ -200,6 +200,37 @@ async def test_the_shards_of_a_dead_host_are_seen_to_be_free(
         await part.close()
 
 
+async def test_a_silent_host_is_told_of_once_beside_a_living_one(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        host(postgres, "h12") as silent,
+        host(postgres, "h12") as living,
+        ShardedKernel(postgres.address("h12")) as kernel,
+    ):
+        for store in (silent, living):
+            await store.seats().enter()
+        life = silent._shared.life
+        assert life.owner is not None
+        assert life._renewing is not None
+        life._renewing.cancel()
+        sql = "UPDATE h12.worker SET lease_until = now() - interval '1 s' WHERE id = $1"
+        await postgres.execute(sql, life.owner.id)
+        async with asyncio.timeout(20):
+            while kernel.health()["waits_for"] is None:
+                await asyncio.sleep(0.02)
+        for _ in range(3):
+            await living.seats().look()
+        own = "%s: worker %s on %s is silent"
+        told = [r for r in caplog.records if str(r.msg).startswith(own)]
+        assert len(told) == 2, "once by each host that waits"
+        assert kernel.health()["waits_for"] == life.owner.id
+        await living.certify(life.owner.id, "ann")
+        async with asyncio.timeout(20):
+            while kernel.health()["waits_for"] is not None:
+                await asyncio.sleep(0.02)
+
+
 async def test_the_number_of_shards_is_for_ever(postgres: Postgres) -> None:
     async with host(postgres, "h9") as store:
         with pytest.raises(InvalidInputError, match="4 shards, not 5"):

@@ -25,7 +25,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,8 @@ class Life:
         self.owner: Owner | None = None
         self.seated: set[int] = set()  # shards whose seat some handle has
         self.stays = False
-        self.waits_for: str | None = None  # a silent worker of which no end is known
+        self.waits_for: tuple[str, ...] = ()  # silent workers of which no end is known
+        self._told: set[str] = set()  # silent workers that the log has told of
         self._until = 0.0  # of the lease, on the boot-time clock of this machine
         self._renewing: asyncio.Task[None] | None = None
         self._unanswered: set[str] = set()  # registrations whose answer was lost
@@ -146,7 +147,7 @@ class Life:
         self._unanswered.add(owner.id)
         await connection.execute(_REGISTER, owner.id, *values, self.stays, lease)
         self._unanswered.discard(owner.id)
-        self.owner, self._until, self.waits_for = owner, asked + lease, None
+        self.owner, self._until, self.waits_for = owner, asked + lease, ()
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return owner
 
@@ -204,16 +205,25 @@ class Life:
         own = [t for t in _LEAVING if t.get_loop() is asyncio.get_running_loop()]
         await asyncio.gather(*own, return_exceptions=True)
 
+    async def dead_of(
+        self, connection: Session, rows: Sequence[asyncpg.Record]
+    ) -> set[str]:
+        """Which of these workers, that count as alive, are certified now. The silent
+        ones among the others are waited for."""
+        dead = {row["id"] for row in rows if await self.is_over(connection, row)}
+        silent = [r for r in rows if r["lease_over"] and r["id"] not in dead]
+        for row in silent:
+            self._tell_of(row)
+        self.waits_for = tuple(row["id"] for row in silent)
+        return dead
+
     async def is_over(self, connection: Session, row: asyncpg.Record) -> bool:
-        """True if a worker is dead, or certified now."""
-        if row["state"] != "alive":
-            return True
+        """True if this worker, that counts as alive, is certified now."""
         if _is_gone(row):
             return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
         if row["id"] in self._unanswered:  # it is this one, which never worked
             return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
         if not row["lapsed"]:
-            self._tell_of(row)
             return False
         pause = self.terms.max_pause_ms / 1000
         expired = bool(await connection.fetchval(_EXPIRE, row["id"], pause))
@@ -225,14 +235,15 @@ class Life:
 
     def _tell_of(self, row: asyncpg.Record) -> None:
         """Say once that this host waits for a silent worker, and how that ends."""
-        if row["lease_over"] and self.waits_for != row["id"]:
-            text = (
-                "%s: worker %s on %s is silent and may still send: it is waited for until"
-                " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
-            )
-            facts = (row["id"], row["host"], self.terms.max_pause_ms, row["id"])
-            _LOG.warning(text, self.terms.address, *facts)
-        self.waits_for = row["id"] if row["lease_over"] else None
+        if row["id"] in self._told:
+            return
+        self._told.add(row["id"])
+        text = (
+            "%s: worker %s on %s is silent and may still send: it is waited for until"
+            " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
+        )
+        facts = (row["id"], row["host"], self.terms.max_pause_ms, row["id"])
+        _LOG.warning(text, self.terms.address, *facts)
 
     async def _renew(self) -> None:
         """Keep the lease. The local lease counts from before the request."""
@@ -367,13 +378,13 @@ class LeaseOwnership:
     def facts(self) -> dict[str, object]:
         life = self._life
         if self._seat is None:
-            return {} if life.waits_for is None else {"waits_for": life.waits_for}
+            return {"waits_for": ", ".join(life.waits_for)} if life.waits_for else {}
         return {"lease_left_ms": life.left_ms, "token": self._seat.token}
 
     async def _take(self, connection: Session) -> Owner | None:
         life = self._life
         row = await connection.fetchrow(_LAST, life.terms.max_pause_ms / 1000)
-        if not (_is_free(row, life) or await life.is_over(connection, row)):
+        if not (_is_free(row, life) or await life.dead_of(connection, [row])):
             return None
         owner = await life.begin(connection)
         if owner is None or self._shard in life.seated:
@@ -392,9 +403,9 @@ class LeaseOwnership:
 
 
 def _is_free(row: asyncpg.Record, life: Life) -> bool:
-    """Nobody's; or mine, by a take whose answer was lost."""
+    """Nobody's, or a dead worker's; or mine, by a take whose answer was lost."""
     mine = life.owner is not None and row["id"] == life.owner.id
-    return row["id"] is None or row["freed"] == row["token"] or mine
+    return row["state"] != "alive" or row["freed"] == row["token"] or mine
 
 
 # --- the seats of a host --------------------------------------------------------------
@@ -426,19 +437,17 @@ class LeaseSeats:
 
     async def _look(self, connection: Session) -> Seating:
         life, pause = self._life, self._life.terms.max_pause_ms / 1000
-        dead: set[str] = set()
-        hosts = 0
-        for row in await connection.fetch(_LIVES, pause):
-            mine = life.owner is not None and row["id"] == life.owner.id
-            if not mine and await life.is_over(connection, row):
-                dead.add(row["id"])
-            elif row["seats"] and not row["lease_over"]:
-                hosts += 1
+        me = None if life.owner is None else life.owner.id
+        lives = await connection.fetch(_LIVES, pause)
+        dead = await life.dead_of(connection, [r for r in lives if r["id"] != me])
+        hosts = sum(
+            row["seats"] and not row["lease_over"] and row["id"] not in dead
+            for row in lives
+        )
         free = [
             row["shard"]
             for row in await connection.fetch(_SHARDS, pause)
-            if row["shard"] not in life.seated
-            and (_is_free(row, life) or row["id"] in dead or row["state"] != "alive")
+            if row["shard"] not in life.seated and _is_free(row, life)
         ]
         return Seating(free=tuple(sorted(free)), hosts=max(hosts, 1))
 
