@@ -19,6 +19,7 @@ from turnfold.errors import (
     NotFoundError,
     NotOpenError,
     OtherShardError,
+    RuleBrokenError,
 )
 from turnfold.inspect import Filter, TurnView
 from turnfold.ports.channel import Rate
@@ -435,6 +436,15 @@ async def test_acts_find_their_shard_and_an_account_is_held_in_all(
         assert await one.discard(short, by="ann") == "aborted"
         with pytest.raises(NotFoundError):
             await one.discard("nothing", by="ann")
+
+
+async def test_an_account_that_is_held_in_one_shard_is_let_go(cluster: Cluster) -> None:
+    async with cluster.host() as one:
+        await until(lambda: len(one.seats) == SHARDS)
+        await one._balanced().seats[2].hold_back("t/default", by="ann")
+        assert await one.let_go("t/default", by="ann") == ["gate:t/default"]
+        with pytest.raises(RuleBrokenError, match="nothing holds it back"):
+            await one.let_go("t/default", by="ann")
 
 
 async def test_all_shards_are_read_as_one_list_in_pages(cluster: Cluster) -> None:

@@ -41,7 +41,7 @@ from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.sources import Taking
 from turnfold.enums import Status, TurnOutcome
-from turnfold.errors import InvalidInputError, NotOpenError
+from turnfold.errors import InvalidInputError, NotOpenError, RuleBrokenError
 from turnfold.inbound import Inbound, Unreadable
 from turnfold.inspect import Inspect
 from turnfold.inspect.lookup import resolve
@@ -464,12 +464,23 @@ class ShardedKernel:
         return name
 
     async def let_go(self, stream: str, **how: Any) -> list[str]:
-        """As `Kernel.let_go`."""
+        """As `Kernel.let_go`. An account may be held in some shards and not in others."""
         if "/" not in stream:
             name = await self.whole_id(stream)
             shard = shard_of_id(name, self.shards)
             return await self.ask(shard, lambda k: k.let_go(name, **how))
-        named = await self._of_place(stream, lambda k: k.let_go(stream, **how))
+        refused: list[RuleBrokenError] = []
+
+        async def let_go(kernel: Kernel) -> list[str]:
+            try:
+                return await kernel.let_go(stream, **how)
+            except RuleBrokenError as exc:  # nothing holds it back in this shard
+                refused.append(exc)
+                return []
+
+        named = await self._of_place(stream, let_go)
+        if len(refused) == len(named):
+            raise refused[0]
         return sorted({name for names in named for name in names})
 
     async def _of_place(

@@ -94,6 +94,13 @@ SHARDS: Final = (
         "acts_find_their_shard",
     ),
     _broken(
+        "an account that one shard alone holds back is said to be free",
+        f"{_HOST}.let_go",
+        "len(refused) == len(named)",
+        "refused",
+        "an_account_that_is_held_in_one",
+    ),
+    _broken(
         "each shard sends at the whole rate of the account",
         f"{_M}:_part",
         "rate.account / shards",
