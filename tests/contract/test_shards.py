@@ -1,7 +1,7 @@
 """Several hosts at work on the shards of one store, here in memory and in one loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,6 +41,15 @@ class Cluster:
     hosts: list[object] = field(factory=list)
     platform: Platform = field(factory=Platform)
     closed: int = 0  # channels
+    at_close: Callable[[], None] = lambda: None  # of the store of all shards
+
+    def made(
+        self, handler: Any = None, cls: type[ShardedKernel] | None = None, **how: bool
+    ) -> ShardedKernel:
+        kernel = (cls or ShardedKernel)(MemoryShards(self), **how)
+        kernel.attach("t", Closable(self))
+        kernel.on_turn(handler or echo)
+        return kernel
 
     @asynccontextmanager
     async def host(
@@ -51,10 +60,8 @@ class Cluster:
         work: bool = True,
         broken: bool = False,
     ) -> AsyncIterator[ShardedKernel]:
-        kernel = Broken(MemoryShards(self)) if broken else None
-        kernel = kernel or ShardedKernel(MemoryShards(self), work=work)
-        kernel.attach("t", Closable(self))
-        kernel.on_turn(handler or echo)
+        cls = Broken if broken else ShardedKernel
+        kernel = self.made(handler, cls, work=work)
         for name, stream in sources:
             kernel.source(name, stream)
         async with kernel:
@@ -87,6 +94,10 @@ class MemoryShards(MemoryStore):
     @property
     def shards(self) -> int:
         return SHARDS
+
+    async def close(self) -> None:
+        self._cluster.at_close()
+        await super().close()
 
     def shard(self, number: int) -> MemoryStore:
         return MemoryStore(self._cluster.disks[number])
@@ -298,6 +309,60 @@ async def test_a_kernel_that_is_not_open_says_so(cluster: Cluster) -> None:
     async with kernel:
         assert kernel.is_well()
     await check("closed")
+
+
+async def test_a_host_opens_and_closes_once_for_all_who_call(cluster: Cluster) -> None:
+    kernel = cluster.made()
+    for _ in range(2):
+        await asyncio.gather(kernel.open(), kernel.open())
+        assert len(cluster.hosts) == 1
+        await until(lambda: len(kernel.seats) == SHARDS)
+        await asyncio.gather(kernel.close(), kernel.close())
+        assert cluster.hosts == []
+        assert [disk.room.holder for disk in cluster.disks] == [None] * SHARDS
+    assert cluster.closed == 2
+
+
+async def test_a_handler_may_close_its_host(cluster: Cluster) -> None:
+    """The store is closed after its run has ended, which goes on meanwhile."""
+    told: list[str] = []
+
+    async def handler(turn: TurnHandle) -> None:
+        await kernel.close()
+        await asyncio.sleep(0.05)
+        await kernel.enqueue(route(talk(2)), "to another shard", key="k")
+        await turn.reply("bye")
+        told.append("the run")
+
+    kernel = cluster.made(handler)
+    cluster.at_close = lambda: told.append("the store")
+    await kernel.open()
+    await until(lambda: len(kernel.seats) == SHARDS)
+    turn = await kernel.accept(inbound("1", talk(1)))
+    await until(lambda: len(told) == 2)
+    assert told == ["the run", "the store"]
+    await kernel.open()
+    assert await kernel.settled(turn.turn_id, 5_000) is TurnOutcome.REPLIED
+    await kernel.close()
+    assert len(cluster.platform.messages) == 2
+
+
+async def test_nothing_stays_of_an_opening_that_fails(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, entered = cluster.made(), MemorySeats.enter
+
+    async def fails(seats: MemorySeats) -> None:
+        await entered(seats)
+        raise DiskError(path="memory:", problem="its answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySeats, "enter", fails)
+        with pytest.raises(DiskError, match="lost"):
+            await kernel.open()
+    assert cluster.hosts == []
+    async with kernel:
+        await until(lambda: len(kernel.seats) == SHARDS)
 
 
 async def test_a_shard_is_handed_over_after_its_runs_and_its_wire(

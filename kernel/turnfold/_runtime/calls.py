@@ -194,6 +194,11 @@ def end_of(task: asyncio.Task[CallResult]) -> CallResult:
 _INSIDE: ContextVar["asyncio.Task[Any] | None"] = ContextVar("inside", default=None)
 
 
+def step_outside() -> None:
+    """This task goes on by itself: it waits for calls of which one may have begun it."""
+    _INSIDE.set(None)
+
+
 class LeftError(Exception):
     """A call has ended in a task that its program has left."""
 

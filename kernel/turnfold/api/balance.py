@@ -40,7 +40,11 @@ class Balance:
 
     async def begin(self) -> None:
         """Count as a host from now on. Raises StoreError."""
-        await self._share.enter()
+        try:
+            await self._share.enter()
+        except BaseException:  # it may count all the same
+            await self._share.leave()
+            raise
         self._task = asyncio.create_task(self._for_ever())
 
     async def stop(self) -> None:

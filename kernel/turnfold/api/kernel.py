@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from turnfold._decide import operator
 from turnfold._decide.accepting import Acceptance
@@ -37,7 +37,8 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Health
 from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
-from turnfold.api.portal import Home, Portal
+from turnfold.api.life import Life
+from turnfold.api.portal import Portal
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Pulling, Sources
@@ -68,7 +69,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
+class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
     `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue
@@ -85,6 +86,7 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         entropy: random.Random | None = None,
         import_from: str | Path | None = None,
     ) -> None:
+        Life.__init__(self)
         self.settings = settings or Settings()
         self._address = store
         self._work, self._import_from = work, import_from
@@ -102,7 +104,6 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         self._sources = Sources(self, self._calls)
         self._handlers = Handlers(self, self._calls, self._sources)
         self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
-        self._state = "not open"
         self._store: Store | None = None
         self._driver: Driver | None = None
         self._worker: Worker | None = None
@@ -111,9 +112,6 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         self._fence: Fence | None = None
         self._owns = False  # the store is ours, and what was open is taken up
         self._leaving: asyncio.Task[None] | None = None
-        self._home = Home()
-        self._opening: asyncio.Future[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
     # --- what is attached ---
@@ -176,30 +174,6 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         return known
 
     # --- open and close ---
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def open(self) -> None:
-        """Open the store, take up what is open, and begin to work or stand by. Waits
-        first for a closing that is under way.
-        Channels and handlers run in the context (`contextvars`) of this call."""
-        self._home.check()
-        while (other := self._opening or self._closing) is not None:
-            await asyncio.wait({other})
-        if self._state == "open":
-            return
-        self._home.enter()
-        self._opening = asyncio.get_running_loop().create_future()
-        try:
-            await self._open()
-        finally:
-            self._opening.set_result(None)
-            self._opening = None
 
     async def _open(self) -> None:
         self._state = "opening"
@@ -353,32 +327,15 @@ class Kernel(Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
         self._wake_all()  # they go on waiting as those of a client do
         self._leaving = asyncio.create_task(self._sources.stop())
 
-    async def close(self) -> None:
-        """Drain, then let go of the store. What was promised is durable already.
-
-        All calls wait for one and the same closing; cancelling a caller does not end
-        it. A handler, hook, source or channel of this kernel cannot wait for its own
-        end: there it begins, and the call returns."""
-        self._home.check()
-        while self._opening is not None:
-            await asyncio.wait({self._opening})
-        if self._state == "open" and self._closing is None:
-            self._closing = asyncio.create_task(self._close())
-            self._closing.add_done_callback(self._has_closed)
-        if self._closing is not None and not self._inside():
-            await asyncio.shield(self._closing)
-
     def _inside(self) -> bool:
         """Does foreign code call, that closing waits for?"""
         driver = self._driver
         sends = driver is not None and driver.sender.calls.inside()
         return sends or self._calls.inside()
 
-    def _has_closed(self, closing: asyncio.Task[None]) -> None:
-        self._closing = None
-        error = None if closing.cancelled() else closing.exception()
-        if error is not None:
-            _LOG.error("%s was not closed in order: %s", self._address, error)
+    @property
+    def _where(self) -> str:
+        return self.store.address
 
     async def _close(self) -> None:
         driver, worker = self._open_driver(), self._worker

@@ -61,6 +61,10 @@ class ShardKernel(Kernel):
         """1 if this seat was lost; also when it is closed."""
         return self._worker.fences_lost if self._worker else 0
 
+    def inside(self) -> bool:
+        """Does foreign code of this shard call?"""
+        return self._inside()
+
     def _new_id(self) -> str:
         return self._placed(super()._new_id())
 

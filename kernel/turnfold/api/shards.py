@@ -14,12 +14,13 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Iterable,
     Mapping,
     Sequence,
 )
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from zlib import crc32
 
 from attrs import frozen
@@ -27,7 +28,7 @@ from attrs import frozen
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.ids import ENTRY, GATE, TURN, gate_of_place
-from turnfold._runtime.calls import Calls
+from turnfold._runtime.calls import Calls, step_outside
 from turnfold._runtime.channel import attached, close_channels
 from turnfold._runtime.policies import OnUnknown, age_limit
 from turnfold.api.acts import Act, Acted, Target
@@ -37,6 +38,7 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.health import Wellness
 from turnfold.api.hooks import Hooks
 from turnfold.api.kernel import Kernel
+from turnfold.api.life import Life
 from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.sources import Taking
@@ -54,7 +56,7 @@ from turnfold.messages import (
     check_timeout,
 )
 from turnfold.ports.channel import Rate, Receipt
-from turnfold.ports.shards import Sharded
+from turnfold.ports.shards import Seats, Sharded
 from turnfold.ports.store import Store, store_at
 from turnfold.settings import Settings
 
@@ -106,7 +108,7 @@ class _Desk:
     facts: ChannelFacts
 
 
-class ShardedKernel:
+class ShardedKernel(Life):
     """As a Kernel, over all shards of a store. `store`: an address or a Store. `work`:
     False for a host that only accepts, enqueues, aborts and reads. `settings`: those of
     each shard, also `concurrent_sends` and `concurrent_runs`."""
@@ -118,6 +120,7 @@ class ShardedKernel:
         settings: Settings | None = None,
         work: bool = True,
     ) -> None:
+        super().__init__()
         self.settings = settings or Settings()
         _check_settings(self.settings)
         self._address, self._work = store, work
@@ -126,7 +129,6 @@ class ShardedKernel:
         self._desks: dict[tuple[str, str], _Desk] = {}
         self._sources: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         self._handler: tuple[Handler, bool] | None = None
-        self._state = "not open"
         self._whole: Sharded | None = None
         self._clients: list[ShardKernel] = []
         self._balance: Balance | None = None
@@ -187,8 +189,11 @@ class ShardedKernel:
         return handler
 
     def _check_closed(self) -> None:
-        if self._state == "open":
-            raise InvalidInputError(field="kernel", problem="it is open already")
+        if self._state not in ("not open", "closed"):
+            problem = (
+                "it is open already; attach, source and on_turn come before `open`"
+            )
+            raise InvalidInputError(field="kernel", problem=problem)
 
     def _made(self, shard: int, *, work: bool) -> ShardKernel:
         """A kernel of a shard, with all that is attached."""
@@ -214,55 +219,63 @@ class ShardedKernel:
 
     # --- open and close --------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def open(self) -> None:
+    async def _open(self) -> None:
         """Open all shards and begin to take a share of them."""
-        if self._state == "open":
-            return
-        address = self._address
-        store = store_at(address) if isinstance(address, str | Path) else address
-        if not isinstance(store, Sharded):
-            raise InvalidInputError(field="store", problem="it has no shards")
-        await store.open()
-        self._whole, self._state = store, "open"
-        work = partial(self._made, work=True)
-        address = self._store.address
-        self._balance = Balance(store.seats(), address, store.shards, work)
+        self._state = "opening"
         try:
-            for shard in range(self.shards):
-                client = self._made(shard, work=False)
-                await client.open()
-                self._clients.append(client)
-            if self._work:
-                await self._balance.begin()
+            self._whole = whole = _sharded(self._address)
+            await self._store.open()
+            await self._begin(whole.seats())
         except BaseException:
-            await self.close()
+            await self._undo()
             raise
 
-    async def close(self) -> None:
+    async def _begin(self, share: Seats) -> None:
+        work = partial(self._made, work=True)
+        balance = Balance(share, self._store.address, self.shards, work)
+        self._balance = balance
+        for shard in range(self.shards):
+            client = self._made(shard, work=False)
+            await client.open()
+            self._clients.append(client)
+        if self._work:
+            await balance.begin()
+        self._state = "open"
+
+    async def _undo(self) -> None:
+        """Opening failed or was cancelled: nothing of it stays."""
+        whole, self._whole, self._balance = self._whole, None, None
+        clients, self._clients = self._clients, []
+        self._state = "not open"
+        self._home.leave()
+        await _close_all(clients)
+        if whole is not None:
+            await cast("Store", whole).close()
+
+    def _inside(self) -> bool:
+        seats = self._balance.seats.values() if self._balance else ()
+        kernels = (*seats, *self._clients)
+        return self._calls.inside() or any(kernel.inside() for kernel in kernels)
+
+    @property
+    def _where(self) -> str:
+        return self._store.address
+
+    async def _close(self) -> None:
         """Hand every seat over, in order; then let go of the store."""
-        if self._state != "open":
-            return
+        step_outside()  # a handler may have begun this, and its kernel waits for it
         balance = self._balanced()
-        self._state = "closing"
-        await balance.stop()
+        self._state = "draining"
         try:
-            kernels = [*balance.seats.values(), *self._clients]
-            ends = await asyncio.gather(
-                *(k.close() for k in kernels), return_exceptions=True
-            )
-            for end in ends:
-                if isinstance(end, BaseException):
-                    _LOG.error("a shard was not closed in order: %s", end)
+            await balance.stop()
+            await _close_all(balance.seats.values())
+            await _close_all(self._clients)
         finally:
             self._clients, self._state = [], "closed"
-            await self._end(self._store, balance)
+            try:
+                await self._end(self._store, balance)
+            finally:
+                self._home.leave()
 
     async def _end(self, store: Store, balance: Balance) -> None:
         try:
@@ -345,7 +358,7 @@ class ShardedKernel:
         return self._balance
 
     def _check_open(self) -> None:
-        if self._state != "open":
+        if self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
 
     # --- commands --------------------------------------------------------------------
@@ -494,10 +507,26 @@ class ShardedKernel:
         return [await self.ask(shard, call)]
 
 
+def _sharded(store: str | Path | Store) -> Sharded:
+    found = store_at(store) if isinstance(store, str | Path) else store
+    if isinstance(found, Sharded):
+        return found
+    problem = "it has no shards; open it with Kernel"
+    raise InvalidInputError(field="store", problem=problem)
+
+
 def _check_settings(settings: Settings) -> None:
     if settings.prune_after_ms is not None:
-        problem = "prune_after_ms is for a store of one shard"
+        problem = "prune_after_ms is for a store of one shard; leave it out"
         raise InvalidInputError(field="settings", problem=problem)
+
+
+async def _close_all(kernels: Iterable[ShardKernel]) -> None:
+    """Each of them, whatever the others do."""
+    closing = [kernel.close() for kernel in kernels]
+    for end in await asyncio.gather(*closing, return_exceptions=True):
+        if isinstance(end, BaseException):
+            _LOG.error("a shard was not closed in order: %s", end)
 
 
 def _part(rate: Rate, shards: int) -> Rate:

@@ -223,14 +223,14 @@ RECOVERY: Final = (
     ),
     _broken(
         "who gives up waiting for a closing ends it",
-        "turnfold.api.kernel:Kernel.close",
+        "turnfold.api.life:Life.close",
         "await asyncio.shield(self._closing)",
         "await self._closing",
         f"{_LIFE}::a_closing_that_is_cancelled",
     ),
     _broken(
         "foreign code waits for its own end when it closes the kernel",
-        "turnfold.api.kernel:Kernel.close",
+        "turnfold.api.life:Life.close",
         "not self._inside()",
         "True",
         f"{_LIFE}::foreign_code_may_close",

@@ -87,6 +87,13 @@ SHARDS: Final = (
         "a_host_that_cannot_share",
     ),
     _broken(
+        "the store is closed under a shard whose handler closes the host",
+        f"{_HOST}._close",
+        "step_outside()",
+        "pass",
+        "a_handler_may_close",
+    ),
+    _broken(
         "a person's word about an account reaches one shard alone",
         f"{_HOST}._of_place",
         "len(parts) < 3",

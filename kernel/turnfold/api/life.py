@@ -1,0 +1,81 @@
+"""The life of a kernel: one opening and one closing at a time, for all who call."""
+
+import asyncio
+import logging
+from typing import Self
+
+from turnfold.api.portal import Home
+
+_LOG = logging.getLogger("turnfold")
+
+
+class Life:
+    """The part of a kernel that opens and closes it; the kernel brings the means."""
+
+    def __init__(self) -> None:
+        self._home = Home()
+        self._state = "not open"
+        self._opening: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def _open(self) -> None:
+        """Nothing of it stays if this raises, and the home is left."""
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        """Leaves the home at its end."""
+        raise NotImplementedError
+
+    def _inside(self) -> bool:
+        """Does foreign code call, that closing waits for?"""
+        raise NotImplementedError
+
+    @property
+    def _where(self) -> str:
+        """The address of the store, for the log."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open the store, take up what is open, and begin to work or stand by. Waits
+        first for a closing that is under way.
+        Channels and handlers run in the context (`contextvars`) of this call."""
+        self._home.check()
+        while (other := self._opening or self._closing) is not None:
+            await asyncio.wait({other})
+        if self._state == "open":
+            return
+        self._home.enter()
+        self._opening = asyncio.get_running_loop().create_future()
+        try:
+            await self._open()
+        finally:
+            self._opening.set_result(None)
+            self._opening = None
+
+    async def close(self) -> None:
+        """Drain, then let go of the store. What was promised is durable already.
+
+        All calls wait for one and the same closing; cancelling a caller does not end
+        it. A handler, hook, source or channel of this kernel cannot wait for its own
+        end: there it begins, and the call returns."""
+        self._home.check()
+        while self._opening is not None:
+            await asyncio.wait({self._opening})
+        if self._state == "open" and self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+            self._closing.add_done_callback(self._has_closed)
+        if self._closing is not None and not self._inside():
+            await asyncio.shield(self._closing)
+
+    def _has_closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing = None
+        error = None if closing.cancelled() else closing.exception()
+        if error is not None:
+            _LOG.error("%s was not closed in order: %s", self._where, error)
