@@ -20,7 +20,7 @@ from turnfold.errors import (
     UnsafeStoreError,
 )
 from turnfold.ports.store import Refused, Stored, Write
-from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_adapters.stores.postgres.connection import Place as Address
 from turnfold_model.checks.store import CHECKS, Check, run_check
 from turnfold_model.checks.store_kit import head_of, put, record, whole_log
@@ -164,6 +164,26 @@ async def test_all_connections_are_ended_by_the_server_and_the_work_goes_on(
     assert len(await whole_log(store)) >= 2
     assert store.ownership().held
     assert await store.ownership().current() == owner
+    await store.close()
+
+
+async def test_a_question_is_asked_again_before_the_end_of_its_connection_is_seen(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last words of a server come in before the network tells of the end."""
+    store = await opened(postgres, "o16")
+    records = await put(store, "entry:a")
+    asked = reads.log
+    fails = [asyncpg.AdminShutdownError("terminating connection")]
+
+    async def log(*args: Any) -> Any:
+        if fails:
+            raise fails.pop()
+        return await asked(*args)
+
+    monkeypatch.setattr(reads, "log", log)
+    assert await whole_log(store) == records
+    assert not fails
     await store.close()
 
 

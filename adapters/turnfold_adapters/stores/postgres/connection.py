@@ -46,6 +46,7 @@ _POOLER = (
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
 _NOTHING_SENT = {"08001", "08004", "57P03"}
+_LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then the server hangs up
 _VALUE = {"22021", "22003", "54000", "22001", "22P05"}
 _NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
 
@@ -167,6 +168,10 @@ class Link:
                 yield Session(connection, shard)
             except asyncio.CancelledError:
                 connection.terminate()
+                raise
+            except asyncpg.PostgresError as exc:
+                if exc.sqlstate in _LAST_WORDS:  # its end may not have arrived yet
+                    connection.terminate()
                 raise
 
     @property
