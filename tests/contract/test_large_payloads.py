@@ -242,15 +242,22 @@ async def test_a_plan_that_never_ends_is_told_of_and_keeps_no_kernel_from_closin
 
 
 @pytest.mark.case("V15")
-@pytest.mark.parametrize("payload", ["x" * 2_000_000, File(data=bytes(2_000_000))])
+@pytest.mark.parametrize(
+    ("most", "payloads"),
+    [
+        (1_000_000, ["x" * 2_000_000]),
+        (1_000_000, [File(data=bytes(2_000_000))]),
+        (1_000, ["x" * 600, "y" * 600]),  # none of them is large
+    ],
+)
 async def test_the_bytes_of_one_call_have_a_limit(
-    lone: Gateway, payload: str | File
+    lone: Gateway, most: int, payloads: list[str | File]
 ) -> None:
-    lone.settings = Settings(max_payload_bytes=1_000_000)
+    lone.settings = Settings(max_payload_bytes=most)
     kernel = await lone.start()
     before = kernel.health()["position"]
-    with pytest.raises(InvalidInputError, match="max_payload_bytes=1,000,000"):
-        await kernel.enqueue(route("1"), payload)
+    with pytest.raises(InvalidInputError, match=f"max_payload_bytes={most:,}"):
+        await kernel.enqueue(route("1"), *payloads)
     assert kernel.health()["position"] == before
 
 

@@ -58,7 +58,8 @@ class EncodedPayload(msgspec.Struct):
 
     @property
     def size(self) -> int:
-        return len(self.encoded) + sum(map(len, self.contents))
+        encoded, contents = self.identity
+        return len(encoded) + sum(map(len, contents)) if contents else len(encoded)
 
     def make_seals(self, salt: Callable[[], bytes]) -> None:
         """In a thread: what else is done on the loop, where it would take too long."""

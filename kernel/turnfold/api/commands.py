@@ -274,8 +274,7 @@ class Commands(Stopping):
         ready, large = [], False
         for payload in payloads:
             plain = Text(payload) if isinstance(payload, str) else payload
-            if type(plain) is not Text:
-                plain = await _held(plain)
+            plain = plain if type(plain) is Text else await _held(plain)
             large = large or is_large(plain)
             ready.append(plain)
         desk = self._desks.get((route.channel, route.account))
@@ -285,6 +284,7 @@ class Commands(Stopping):
             packed, plan = await self._made_apart(desk, ready, route, kind, entry)
         else:
             packed = tuple(map(pack, ready))
+            self._check_size(packed)
             plan = desk.plan(ready, route, kind, entry, packed) if desk else None
         return Intent(
             entry=entry,
@@ -301,6 +301,16 @@ class Commands(Stopping):
             ttl_ms=None if ttl_ms is None else self._ttl(ttl_ms),
         )
 
+    def _check_size(self, packed: Sequence[EncodedPayload]) -> None:
+        """Raises InvalidInputError for more bytes than the settings allow."""
+        most = self.settings.max_payload_bytes
+        if most is None:
+            return
+        size = packed[0].size if len(packed) == 1 else sum([p.size for p in packed])
+        if size > most:
+            problem = f"{size:,} bytes; at most max_payload_bytes={most:,}"
+            raise InvalidInputError(field="payloads", problem=problem)
+
     async def _made_apart(
         self,
         desk: AttachedChannel | None,
@@ -309,18 +319,9 @@ class Commands(Stopping):
         kind: Kind,
         entry: str,
     ) -> tuple[tuple[EncodedPayload, ...], Plan | None]:
-        """Large payloads, packed and planned in threads. Raises InvalidInputError for
-        more bytes than the settings allow."""
-        packed, most = (
-            await beside(partial(_pack_all, ready, self._salt)),
-            self.settings,
-        )
-        size = sum(one.size for one in packed)
-        if most.max_payload_bytes is not None and size > most.max_payload_bytes:
-            problem = (
-                f"{size:,} bytes; at most max_payload_bytes={most.max_payload_bytes:,}"
-            )
-            raise InvalidInputError(field="payloads", problem=problem)
+        """Large payloads, packed and planned in threads."""
+        packed = await beside(partial(_pack_all, ready, self._salt))
+        self._check_size(packed)
         if desk is None:
             return packed, None
         what = ready, route, kind, entry, packed

@@ -56,8 +56,8 @@ WAITING: Final = (
     ),
     _broken(
         "the payloads of one call have no limit",
-        "turnfold.api.commands:Commands._made_apart",
-        "size > most.max_payload_bytes",
+        "turnfold.api.commands:Commands._check_size",
+        "size > most",
         "False",
         f"{_LARGE}::have_a_limit",
     ),
