@@ -99,6 +99,23 @@ async def test_what_is_in_doubt_is_never_called_too_old(lone: Gateway) -> None:
     assert lone.platform.contents == ["hi"]
 
 
+@pytest.mark.parametrize("verdict", ["not_sent", "resend"])
+async def test_the_word_of_a_person_gives_new_time(lone: Gateway, verdict: str) -> None:
+    """Its gate opens after the time that the entry had."""
+    lone.settings = Settings(probe_ms=2 * HOUR)
+    lone.platform.plays(unknown(), reject(OFFLINE))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "hi", ttl_ms=HOUR)
+    await spin()
+    await lone.advance(HOUR - MINUTE)
+    await kernel.resolve(done.entry_id, verdict, by="ann")
+    await lone.advance(2 * MINUTE)
+    assert entry(kernel, done.entry_id).open
+    await lone.advance(2 * HOUR)
+    assert await kernel.settled(done.entry_id, 2_000)
+    assert lone.platform.contents == ["hi"]
+
+
 async def test_an_answer_that_was_shown_in_part_is_finished(lone: Gateway) -> None:
     lone.settings = attrs.evolve(LIMIT, probe_ms=2 * HOUR)
     lone.platform.plays(accept(), reject(OFFLINE))

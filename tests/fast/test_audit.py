@@ -319,6 +319,10 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
         Rule.NO_DOUBLE, E,
         [*in_doubt(), (E, ended(Reason.OUTCOME_UNKNOWN)), (E, REDRIVEN)],
     ),
+    "a word about doubt that takes time": (
+        Rule.EXPIRY, E,
+        [*in_doubt(), (E, o.Resolved(part=0, resend=True, by="me", expires_at=T0 + 1))],
+    ),
     "a delivered part again": (
         Rule.EVIDENCE, E,
         [

@@ -107,6 +107,7 @@ def resolve(
                 by=by,
                 why=draft.text(stream, why),
                 marked=marked and resend,
+                expires_at=_renewed(draft, entry),
             )
             draft.emit(stream, event)
             _stop_if_aborted(draft, draft.entry(stream))
@@ -115,6 +116,12 @@ def resolve(
         case _:
             raise RuleBrokenError(stream=stream, rule="verdict", why=verdict)
     attempt_if_free(draft, entry.lane)
+
+
+def _renewed(draft: UnitOfWork, entry: Entry) -> int | None:
+    """The expiry of an entry that a person wants to be sent; None: it has more time."""
+    expires = draft.now + draft.settings.ttl_ms(entry.kind)
+    return expires if expires > entry.expires_at else None
 
 
 def _stop_if_aborted(draft: UnitOfWork, entry: Entry) -> None:

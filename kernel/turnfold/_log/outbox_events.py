@@ -219,7 +219,7 @@ class Parked(Fact, frozen=True, kw_only=True):
 
 class Resolved(Fact, frozen=True, kw_only=True):
     """Doubt about a part ended by policy or an operator: not sent, or send again all the
-    same. `expires_at`: the new expiry that an operator's word sets."""
+    same. `expires_at`: the new expiry, where the word of a person gives more time."""
 
     part: Integer
     resend: bool

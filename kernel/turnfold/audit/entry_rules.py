@@ -117,6 +117,8 @@ def resolved(before: Entry, event: o.Resolved, _at: int, say: Say) -> None:
     frozen = before.policy_of(event.part)
     if event.by.startswith("policy:") and event.by != f"policy:{frozen}":
         say(Rule.NO_DOUBLE, f"{event.by} spoke, but the plan says {frozen}")
+    if event.expires_at is not None and event.expires_at <= before.expires_at:
+        say(Rule.EXPIRY, "a word about a part in doubt takes time from its entry")
 
 
 def doubted(before: Entry, _event: o.Doubted, _at: int, say: Say) -> None:

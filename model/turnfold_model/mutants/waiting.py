@@ -126,6 +126,13 @@ WAITING: Final = (
         f"{_OLD}::a_person_may_send_it",
     ),
     _broken(
+        "an entry expires though a person has just said that it shall be sent",
+        "turnfold._decide.operator:resolve",
+        "_renewed(draft, entry)",
+        "None",
+        f"{_OLD}::the_word_of_a_person_gives_new_time",
+    ),
+    _broken(
         "the limit of one account is that of all",
         "turnfold._runtime.policies:age_limit",
         "own is None",

@@ -177,7 +177,9 @@ def resolved(entry: Entry, data: Record, at: int) -> Entry:
         need(by == f"policy:{frozen}", "INV-2", f"{by}, but the plan says {frozen}")
     used = max(0, min(part.used, entry.budget - 1))
     if data.get("expires_at") is not None:
-        entry = replace(entry, expires_at=whole(data, "expires_at"))
+        expires = whole(data, "expires_at")
+        need(expires > entry.expires_at, "INV-12", "a word takes time from its entry")
+        entry = replace(entry, expires_at=expires)
     if data.get("resend"):
         marked = bool(data.get("marked"))
         again = kept(entry, number, used=used)
