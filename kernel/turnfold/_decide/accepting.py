@@ -1,7 +1,7 @@
 """Taking a message in: once, durably, with its cursor, and started if its lane is free.
 
-Nothing that comes is dropped. An update that nobody can read, and a message that has the
-key of another one and other bytes, become dead turns: they are kept, shown, and run only
+No update is dropped. An update that nobody can read becomes a dead turn, and so does a
+message with a known key and other bytes. A dead turn is kept and shown, and runs only
 if a person says so.
 """
 
@@ -80,8 +80,8 @@ def accept(
     promised: bool = False,
     plan: busy.Plan = busy.QUEUE,
 ) -> Acceptance:
-    """`turn` is the stream that the message gets if it is new. `promised`: it was
-    durable in the inbox, so it is taken whatever waits."""
+    """`turn` is the stream that the message gets if it is new. `promised`: the message
+    was durable in the inbox, so it is taken even if the lane is full."""
     done = _known(draft, turn, inbound)
     if done is None:
         if (
@@ -118,7 +118,8 @@ def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
 
 
 def _check_room(draft: UnitOfWork, inbound: Inbound) -> None:
-    """A lane takes so many messages before they are answered. Control input passes."""
+    """A lane takes `max_lane_turns` messages before they are answered. Control input
+    passes."""
     if inbound.control:
         return
     lane, limit = inbound.lane, draft.settings.max_lane_turns
@@ -129,7 +130,8 @@ def _check_room(draft: UnitOfWork, inbound: Inbound) -> None:
 
 
 def _made_before(draft: UnitOfWork, turn: str) -> str | None:
-    """Without a key only the name of its own turn tells that a message is in the log."""
+    """Without a key only the name of its own turn shows that a message is in the
+    log."""
     draft.fresh(turn)
     return None if draft.find_turn(turn) is None else turn
 
@@ -137,8 +139,9 @@ def _made_before(draft: UnitOfWork, turn: str) -> str | None:
 def same_bytes(
     draft: UnitOfWork, stream: str, evidence: Evidence, key: str | None = None
 ) -> bool:
-    """Where the bytes of the first one are erased or damaged, nobody can tell. `key`: of
-    the message, which may have joined that turn."""
+    """Does the first message with this key have the same bytes? True also where its
+    bytes are erased or damaged and cannot be compared. `key`: of the message, which may
+    have joined that turn."""
     turn = draft.turn(stream)
     joined = (
         m.body for m in turn.joined if inbound_key(joined_inbound(turn, m)) == key
@@ -151,7 +154,7 @@ def same_bytes(
 
 
 def _keep(draft: UnitOfWork, turn: str, inbound: Update, known: str, key: str) -> str:
-    """Other bytes under a known key are news, each of them once."""
+    """Other bytes under a known key become a dead turn, once for each such content."""
     copy, name = 1, f"{key}//1"
     while (other := draft.lookup(name)) is not None:
         if other == turn or same_bytes(draft, other, inbound.evidence):
@@ -189,7 +192,7 @@ def _planned(
     *,
     promised: bool,
 ) -> Acceptance:
-    """As its caller says, if the lane is busy."""
+    """Accept a message by the plan of its caller, which counts only in a busy lane."""
     host = busy.host_of(draft, inbound) if plan.busy is Busy.JOIN else None
     if host is not None:
         busy.join(draft, host, inbound, plan.debounce_ms)
@@ -297,7 +300,8 @@ def _dead(
 
 
 def advance(draft: UnitOfWork, cursor: SourceCursor) -> None:
-    """A cursor moves in the commit of what it has passed, never ahead of it."""
+    """A cursor moves in the same commit as the message that it has passed, never
+    earlier."""
     name = cursor_of(cursor.channel, cursor.account, cursor.name)
     before = draft.cursor(name)
     if before is not None and not goes_on(before, cursor.rank):

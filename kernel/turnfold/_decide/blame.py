@@ -1,10 +1,10 @@
-"""Who is to blame for the death of a process.
+"""Blame for the death of a process.
 
-A death says nothing of one turn or entry: whatever was under way may have caused it. So
-none of it is counted as a failure. The turns and the entries of a death are suspect: half
-of them go at a time, then half of those that a second death met, and in the end one
-alone. Only what was alone when its process died is blamed, and after several such deaths
-it waits for a person.
+A death does not show its cause: any turn or entry that was under way may have caused
+it. So none of them counts a failure. All of them are suspects: half of them go at a
+time, then half of those that a second death met, and in the end one alone. A turn or an
+entry is blamed only if it was alone when its process died. After several such deaths it
+waits for a person.
 """
 
 from functools import partial
@@ -24,8 +24,8 @@ def has_orphans(draft: UnitOfWork) -> bool:
 
 
 def bury(draft: UnitOfWork) -> None:
-    """All that died with the process before this one, in one commit: a second death in
-    the middle would make the rest of them look alone."""
+    """Record the death for every turn and entry of the dead process, in one commit: a
+    second death in the middle would make the rest of them look alone."""
     group = _under_way(draft)
     dead = [state for state in group if isinstance(state, Turn)]
     for turn in dead:
@@ -40,7 +40,8 @@ def bury(draft: UnitOfWork) -> None:
 
 
 def _under_way(draft: UnitOfWork) -> list[Entry | Turn | None]:
-    """What a dead process was running or sending; None for what cannot be read."""
+    """The turns and entries that a dead process was running or sending; None for each
+    that cannot be read."""
     fence = draft.context.fence
     if fence is None:
         return []
@@ -67,8 +68,8 @@ def _is_dead(state: Entry | Turn, epoch: int) -> bool:
 def orphaned(
     draft: UnitOfWork, stream: str, beside: int | None = None, suspects: int = 0
 ) -> None:
-    """A turn that was running in a process that died, found by its successor. `beside`:
-    how many others were under way; None: nobody knows."""
+    """End a run whose process has died; the next worker calls this. `beside`: how many
+    others were under way; None: nobody knows."""
     turn = draft.turn(stream)
     if not rules.runner_is_dead(turn, draft.fence().epoch):
         return

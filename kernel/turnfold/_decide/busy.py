@@ -1,7 +1,7 @@
-"""A message that comes while its lane is busy: it joins, supersedes, waits or is dropped.
+"""A message for a busy lane: it joins, supersedes, waits or is dropped.
 
-A lane is busy while one of its turns waits or runs. A decision here is one commit with
-the acceptance, so no answer of an older turn can slip in between.
+A lane is busy while one of its turns waits or runs. A decision here shares one commit
+with the acceptance, so no answer of an older turn comes in between.
 """
 
 from collections.abc import Collection
@@ -17,13 +17,13 @@ from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason, Busy, Kind, TurnOutcome, TurnPhase, Waits
 from turnfold.inbound import Inbound
 
-_LONGEST = 10  # a debounced turn waits no longer than so many times its pause
+_LONGEST = 10  # a debounced turn waits at most this many pauses
 
 
 @frozen
 class Plan:
     """The plan for a message if its lane is busy. `debounce_ms`: how long a turn waits
-    for more before it starts."""
+    for more messages before it starts."""
 
     busy: Busy = Busy.QUEUE
     debounce_ms: int = 0
@@ -43,16 +43,17 @@ def waiting(draft: UnitOfWork, lane: str) -> list[Turn]:
 
 
 def host_of(draft: UnitOfWork, inbound: Inbound) -> Turn | None:
-    """The turn that a message joins: the last of its lane, if nothing has begun of it."""
+    """The turn that a message joins: the last of its lane, if no run has begun."""
     turns = waiting(draft, inbound.lane)
     if not turns or inbound_key(inbound) is None:
-        return None  # nothing could tell a repeat from news
+        return None  # without a key a repeat looks like a new message
     last, limit = turns[-1], draft.settings.max_lane_turns
     return last if rules.may_be_joined(last, limit) else None
 
 
 def join(draft: UnitOfWork, host: Turn, inbound: Inbound, debounce_ms: int) -> None:
-    """The host answers this message, too; it waits for more, but not for ever."""
+    """The host answers this message, too. It waits for further messages, but not for
+    ever."""
     evidence = inbound.evidence
     draft.emit(
         host.stream,
@@ -102,9 +103,9 @@ def drop(draft: UnitOfWork, turn: str) -> None:
 
 @frozen(kw_only=True)
 class LaneAbortion:
-    """The fates of the turns of a lane, by id. `stopped`: nothing more of it is sent.
-    `too_late`: it is over. `unknown`: a part of its answer is on the wire or in doubt.
-    `kept`: it goes on, since the stop did not speak of it."""
+    """The turns of a lane after a stop, by id. `stopped`: nothing more of the turn is
+    sent. `too_late`: the turn is over. `unknown`: a part of its answer is on the wire
+    or in doubt. `kept`: the turn goes on, since the stop did not include its kind."""
 
     stopped: tuple[str, ...] = ()
     too_late: tuple[str, ...] = ()
@@ -113,7 +114,7 @@ class LaneAbortion:
 
 
 def sort_of(turn: Turn, now: int) -> Waits:
-    """The cause for which a turn without an answer waits."""
+    """Why a turn is still open."""
     if turn.phase is TurnPhase.RUNNING:
         return Waits.RUNNING
     if turn.phase is TurnPhase.ANSWERED:
@@ -126,7 +127,7 @@ def sort_of(turn: Turn, now: int) -> Waits:
 
 
 def _answered(draft: UnitOfWork, lane: str) -> list[Turn]:
-    """The turns of a lane whose answers wait in the outbox, which has one lane for each
+    """The turns of a lane with an answer in the outbox, which has one lane for each
     conversation and thread."""
     place = "/".join(lane.split("/")[:4])
     names = [entry.turn for entry in draft.lane(place) if entry.kind is Kind.FINAL]
@@ -141,7 +142,7 @@ def abort_lane(
     by: str | None = None,
     why: str = "",
 ) -> LaneAbortion:
-    """Stop the turns of a lane that the scope speaks of. `stream`: the lane."""
+    """Stop the turns of a lane that are of a kind in `scope`. `stream`: the lane."""
     found: dict[str, list[str]] = {}
     for turn in [*waiting(draft, stream), *_answered(draft, stream)]:
         what = "kept"

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class PieceData:
-    """A packed payload. `contents`: the numbers of the bodies that hold its files; without a
-    `head` the number of the one that holds all of it."""
+    """A packed payload. `contents`: the numbers of the bodies that hold its files.
+    Without a `head` it holds one number, of the body with the whole payload."""
 
     kind: str
     head: Mapping[str, Any]
@@ -66,7 +66,7 @@ class ReceiptData:
 
 
 def _strictly(value: Any, kind: type[T]) -> T:
-    if issubclass(kind, StrEnum):  # the hook for str is taken for its words, too
+    if issubclass(kind, StrEnum):  # cattrs takes the hook for str here, too
         return kind(value)
     if type(value) is not kind:
         problem = f"expected {kind.__name__}, got {type(value).__name__}"
@@ -98,7 +98,8 @@ def written(data: object) -> bytes:
 
 
 def read(data: bytes, kind: type[T]) -> T:
-    """The same again. Raises InvalidInputError for bytes that are no such data."""
+    """The data that `written` has written. Raises InvalidInputError for any other
+    bytes."""
     try:
         return _CONVERTER.structure(canonical.loads(data), kind)
     except _ERRORS as exc:

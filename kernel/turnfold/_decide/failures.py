@@ -1,10 +1,11 @@
-"""What each failure class means: one table. Documented in specs/failures.md.
+"""The consequences of each failure class, in one table. Documented in
+specs/failures.md.
 
-`counts`: a unit of the budget is spent. `ends`: retrying cannot help; `alone`: it ends
-the part alone, and the other parts still go. `gate`: what is
-held back until it gets better, besides this part. `backs_off`: the part waits for a time
-of its own, longer after each such failure; if several lanes of an account fail so, the
-account is held back instead.
+`counts`: the failure spends a unit of the budget. `ends`: retrying cannot help.
+`alone`: the failure ends this part, and the other parts still go. `gate`: the place
+that is held back besides this part. `backs_off`: the part waits for a time of its own,
+longer after each such failure; if several lanes of an account fail so, the account is
+held back instead.
 """
 
 from collections.abc import Mapping

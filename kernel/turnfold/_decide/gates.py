@@ -49,7 +49,8 @@ _NO_PLACE = "is neither channel/account nor channel/account/conversation"
 
 
 def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
-    """Hold what the failure speaks of, until it says so or somebody reconnects."""
+    """Close the gate of a failure: for the platform's own wait, else for the wait in
+    the settings. A connected account opens it earlier."""
     rule = RULES[outcome.failure]
     scope = rule.gate or GateScope.ACCOUNT
     if outcome.failure is FailureClass.RATE_LIMITED:
@@ -78,20 +79,21 @@ def _wait(draft: UnitOfWork, lane: str, outcome: Rejected) -> int:
         wait = min(_growing(draft, lane), settings.probe_ms)
     else:
         wait = settings.probe_ms
-    # What is deferred costs nothing, so it must not come round without a pause.
+    # A deferred part spends no budget, so it must not be tried again without a pause.
     return max(wait, _SHORTEST_MS)
 
 
 def _growing(draft: UnitOfWork, lane: str) -> int:
-    """Longer with each probe of the account that was refused."""
+    """The wait grows with each refused probe of the account."""
     flow = draft.context.flow
     refused = 0 if flow is None else flow.refused(lane)
     return backoff_ms(draft.settings, refused + 1, 1000)
 
 
 def passing(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> int | None:
-    """A failure that passes, and says nothing of the message: when this part may be
-    tried again. None if its account waits as one, since several of its lanes fail."""
+    """When a part may be tried again after a transient failure, which says nothing
+    about the message. None if several lanes of its account fail: then its gate closes
+    instead."""
     flow = draft.context.flow
     if flow is not None and flow.fails(entry.lane):
         close_gate(draft, entry.lane, outcome)
@@ -102,8 +104,8 @@ def passing(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> int | None:
 
 
 def unanswered(draft: UnitOfWork, entry: Entry, said: CannotTell) -> int | None:
-    """A platform that did not answer a look-up, for a reason that says nothing of the
-    message: as after a send. When to ask again; None leaves it to a gate."""
+    """The platform did not answer a look-up, for a reason that says nothing about the
+    message. Returns when to ask again, as after a send; None leaves it to a gate."""
     assert said.failure is not None  # noqa: S101  the caller has looked
     outcome = Rejected(
         failure=said.failure, retry_after_ms=said.retry_after_ms, scope=said.scope
@@ -115,8 +117,9 @@ def unanswered(draft: UnitOfWork, entry: Entry, said: CannotTell) -> int | None:
 
 
 def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
-    """The gates that hold accounts back since an earlier worker. A platform that asked
-    for a wait gets its wait, and what a person holds back waits for a person."""
+    """The gates that hold accounts back since an earlier worker. Two kinds are left
+    alone: a rate limit, whose wait the platform asked for, and a gate that a person
+    closed."""
     return [
         gate
         for gate in draft.closed_gates()
@@ -127,8 +130,8 @@ def gates_to_probe(draft: UnitOfWork) -> list[Gate]:
 
 
 def probe_gates(draft: UnitOfWork, only: str | None = None) -> None:
-    """A worker that begins tries each account that was held: the token may be new, the
-    connection may stand again. The time of the gate is over, so one lane goes first.
+    """A worker that begins tries each account that was held: the token may be new, or
+    the connection may work again. The gate's time ends now, so one lane goes first.
     `only`: the gate of an account whose channel has just been attached."""
     for gate in gates_to_probe(draft):
         if only is not None and gate.stream != only:
@@ -148,8 +151,8 @@ def connected(
     by: str | None = None,
     why: str = "",
 ) -> None:
-    """An account works again: nothing waits any longer. `by`: the person who says so;
-    None for the embedder, who cannot open what a person holds back."""
+    """An account works again: open its gate. `by`: the person who says so; None for the
+    embedder, who cannot open a gate that a person closed."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if by is None and rules.held_by_a_person(gate, draft.now):
@@ -169,8 +172,9 @@ def open_gate(
 
 
 def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
-    """The embedder knows that an account cannot send: hold it, spend nothing. Should it
-    forget to say that the account works again, one lane tries now and then."""
+    """The embedder says that an account cannot send: close its gate, spend no budget.
+    If the embedder never says that the account works again, one lane tries now and
+    then."""
     name = f"{GATE}{account_scope(channel, account)}"
     gate = draft.gate(name)
     if rules.held_by_a_person(gate, draft.now):
@@ -185,8 +189,9 @@ def disconnected(draft: UnitOfWork, channel: str, account: str) -> None:
 def hold_back(
     draft: UnitOfWork, stream: str, by: str, why: str = "", for_ms: int | None = None
 ) -> str:
-    """A person holds an account or a conversation back, whatever held it before. Returns
-    the name of the gate. `for_ms`: so long; None: until a person opens it."""
+    """A person holds an account or a conversation back, even if another gate reason
+    held it before. Returns the name of the gate. `for_ms`: how long; None: until a
+    person opens it."""
     name = gate_of_place(stream)
     words = name.removeprefix(GATE).split("/")
     if not 2 <= len(words) <= 4 or "" in words[:3]:

@@ -1,7 +1,8 @@
 """The queue of another system, taken in as entries (specs/import.md).
 
-Nobody knows which of them that system has sent. So none is ever sent by itself: it is
-parked for a person, or it is a dead letter whose outcome is unknown.
+Nobody knows which of these deliveries that system has sent. So the kernel never sends
+one unasked: an entry is parked for a person, or becomes a dead letter with an unknown
+outcome.
 """
 
 from msgspec import Struct
@@ -71,8 +72,9 @@ def _imported(draft: UnitOfWork, foreign: Foreign) -> o.Imported:
 
 
 def _expiry(draft: UnitOfWork, foreign: Foreign) -> int:
-    """The time to live counts from when the other queue took it. While no clock can be
-    trusted, and where that queue did not know, it counts from now."""
+    """The time to live counts from when the other queue took the delivery. Where that
+    time is not known, and while no clock can be trusted, the time to live counts from
+    now."""
     since = log_time(draft, foreign.enqueued_at)
     if since is None or draft.sure_from:
         since = draft.now

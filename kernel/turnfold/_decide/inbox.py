@@ -77,7 +77,7 @@ _UNREADABLE = (
 )
 
 
-DECLARE = "declare_restored"  # only a worker can do it: it speaks of attempts
+DECLARE = "declare_restored"  # only a worker can do it: it touches attempts
 
 
 # --- written by the caller ---------------------------------------------------------
@@ -136,7 +136,8 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
 def _pieces(
     packed: Sequence[EncodedPayload],
 ) -> tuple[tuple[PieceData, ...], tuple[bytes, ...]]:
-    """Payloads as data, and their bytes: of those with files the contents."""
+    """Payloads as data, and their bodies: a payload with files has one body for each
+    file."""
     bodies: list[bytes] = []
     pieces = []
     for p in packed:
@@ -154,7 +155,8 @@ def import_id(key: str) -> str:
 
 
 def import_command(foreign: Foreign, at: int) -> Command:
-    """Its id follows from its key: posting it again is harmless."""
+    """The command's id follows from the key of the delivery: posting it again is
+    harmless."""
     pieces, contents = _pieces(foreign.packed)
     data = ImportData(
         route=foreign.route,
@@ -191,7 +193,8 @@ def act_command(
 
 
 def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Command:
-    """A success that came when the store was another's: evidence for its owner."""
+    """A success that arrived after another process took the store: evidence for the
+    owner."""
     a = attempt
     data = ReceiptData(
         part=a.part,
@@ -222,7 +225,7 @@ def apply(draft: UnitOfWork, command: Command) -> None:
     if act is None:
         problem = f"no command is called {command.kind!r:.40}"
         raise InvalidInputError(field="command.kind", problem=problem)
-    draft.hears = True  # the next command may abort what this one would attempt
+    draft.hears = True  # the next command may abort an entry of this one
     try:
         result = act(draft, command, canonical.loads(command.data))
     except (KeyError, TypeError, ValueError, IndexError) as exc:
@@ -234,7 +237,8 @@ def apply(draft: UnitOfWork, command: Command) -> None:
 
 
 def refuse(draft: UnitOfWork, command: Command, error: UsageError) -> None:
-    """Take out a command that cannot be done, and tell its caller, who waits."""
+    """Take a command that cannot be done out of the inbox, and answer its waiting
+    caller."""
     facts = {name: _plain(value) for name, value in error.facts.items()}
     draft.take_out(command.id, _answer({"error": error.code, "facts": facts}))
 
@@ -316,8 +320,7 @@ def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
 
 
 def _waited(draft: UnitOfWork, command: Command) -> int:
-    """How long a command lay in the inbox, while the wall clock is trusted; else
-    nobody knows."""
+    """How long a command lay in the inbox; 0 while the wall clock is not trusted."""
     return 0 if draft.sure_from else max(0, draft.wall - command.at)
 
 
@@ -342,7 +345,8 @@ def _packed_piece(command: Command, piece: PieceData) -> EncodedPayload:
 async def sealed(
     commands: Sequence[Command], salt: Callable[[], bytes]
 ) -> Sequence[Command]:
-    """The same commands; what would take long on the loop is done for large bodies."""
+    """The same commands; large bodies get their seals in a thread, so that the loop
+    goes on."""
     if not any(len(body) > LARGE for c in commands for body in c.bodies):
         return commands
     return await beside(lambda: [_sealed(c, salt) for c in commands])
@@ -396,7 +400,7 @@ def _abort_lane(draft: UnitOfWork, command: Command, data: Any) -> Any:
 
 
 def _receipt(draft: UnitOfWork, command: Command, _: Any) -> None:
-    """A success that reached a worker after it had lost the store: evidence."""
+    """A success that reached a process after it had lost the store: evidence."""
     data = read(command.data, ReceiptData)
     outcome = Accepted(receipt=Receipt(ids=data.ids, thread=data.thread))
     settle(draft, command.stream, data.part, data.attempt, outcome, data.act)

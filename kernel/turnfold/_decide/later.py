@@ -1,7 +1,8 @@
-"""A turn that is left open: its run ends without an answer, which comes by the turn's id.
+"""A turn that is left open: its run ends without an answer. The answer comes later, by
+the turn's id.
 
-From `left_open` on, no run speaks for the turn and none is made again. Its answer ends the
-wait, or an abort does, or the time that the handler has named.
+From `left_open` on, no run speaks for the turn and no new run starts. The wait ends
+with the answer, with an abort, or at the time that the handler has named.
 """
 
 from turnfold._decide import rules
@@ -15,7 +16,8 @@ from turnfold.errors import AlreadyRepliedError, StaleRunError
 
 
 def leave_open(draft: UnitOfWork, stream: str, run: int, within_ms: int) -> None:
-    """The run is over as far as the turn goes, whatever the handler does next."""
+    """Record that a run left its turn open. The run is over for the turn, even if the
+    handler has not returned."""
     turn = check_run(draft, stream, run)
     if rules.not_answered(turn) and turn.left_open is None:
         draft.emit(stream, t.LeftOpen(run=run, until=draft.now + within_ms))
@@ -39,7 +41,7 @@ def answer(draft: UnitOfWork, stream: str, intent: Intent) -> Enqueued:
 
 
 def expire(draft: UnitOfWork, stream: str) -> None:
-    """No answer came in time: the reader is told."""
+    """No answer came in time: the turn ends, and its reader gets a notice."""
     turn = draft.turn(stream)
     if rules.waits_for_answer(turn) and rules.wait_is_over(turn, draft.now):
         fail(draft, stream, TurnOutcome.EXPIRED, "left_open", "runs_exhausted")

@@ -1,9 +1,10 @@
-"""A live reply: one final that is seen while it grows (specs/design.md 4, Live replies).
+"""A live reply: a final that readers see while it grows (specs/design.md 4, Live
+replies).
 
 It is queued without a body, and its placeholder goes out at once. The run edits the
 placeholder outside the log. The seal is `planned`, in one commit with `answered`; the
 sealed text goes in by edits that are logged attempts. A later run of the same turn goes
-on with the same entry, so nobody reads a beginning twice.
+on with the same entry, so no reader sees two beginnings.
 """
 
 from turnfold._decide import rules

@@ -147,8 +147,9 @@ def acknowledge(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
 
 
 def bounce(draft: UnitOfWork, stream: str, part: int, detail: str = "") -> None:
-    """The platform refused afterwards what it had accepted (B20): a turn whose final
-    it was is amended. Raises RuleBrokenError for a part that has no receipt."""
+    """The platform refused a part after it had accepted it (B20). If the part belongs
+    to a final, its turn is amended. Raises RuleBrokenError for a part that has no
+    receipt."""
     if not rules.was_accepted(draft.entry(stream), part):
         why = f"part {part} has no receipt that could bounce"
         raise RuleBrokenError(stream=stream, rule="was_accepted", why=why)
@@ -157,8 +158,8 @@ def bounce(draft: UnitOfWork, stream: str, part: int, detail: str = "") -> None:
 
 
 def redact(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
-    """Erase the bodies of what is over; a turn takes its entries with it. What was
-    erased before is left alone, unless something has come since."""
+    """Erase the bodies of a closed entry, or of a closed turn with its entries. A
+    stream that was erased before stays as it is, unless it has new bodies."""
     note = why[:_NOTE] or None
     turn = draft.turn(stream) if family(stream) == "turn" else None
     if turn is None:
@@ -176,7 +177,7 @@ def redact(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
 
 
 def _load_bodies(draft: UnitOfWork, streams: Iterable[str]) -> None:
-    """Everything that is to be erased, in two fetches."""
+    """Load all bodies that are to be erased, in two fetches."""
     names = dict.fromkeys(streams)
     histories = all_of(partial(draft.history, name) for name in names)
     all_of(
@@ -218,10 +219,10 @@ def retry(
     accept_duplicate: bool = False,
     why: str = "",
 ) -> str:
-    """Do again what has failed, or now what waits for its time. Returns the act that
-    this was: "redriven", "rescheduled" or "resubmitted".
+    """Send a failed entry again, attempt a waiting entry now, or run a failed turn
+    again. Returns the act: "redriven", "rescheduled" or "resubmitted".
 
-    Raises RuleBrokenError where nothing can be repeated; `why` in it names the command
+    Raises RuleBrokenError where nothing can be repeated; its `why` names the command
     that helps.
     """
     if family(stream) == "turn":
@@ -258,9 +259,9 @@ def _retry_turn(
 
 
 def discard(draft: UnitOfWork, stream: str, by: str, why: str = "") -> str:
-    """A person decides that nothing more is done. A dead letter counts as seen; what is
-    in doubt ends as unknown and counts as seen; the rest is aborted. Returns
-    "acknowledged" or "aborted"."""
+    """A person decides that nothing more is done. A dead letter counts as seen. An
+    entry in doubt ends with an unknown outcome and counts as seen. Any other open entry
+    is aborted. Returns "acknowledged" or "aborted"."""
     if family(stream) == "turn":
         return _discard_turn(draft, draft.turn(stream), by, why)
     entry = draft.entry(stream)
@@ -304,7 +305,7 @@ def resubmit(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
     draft.emit(stream, t.Resubmitted(by=by, why=draft.text(stream, why)))
 
 
-# --- Stopping what is no longer wanted: by a user, or because something newer replaces it ---
+# --- Aborting an entry or a turn: a user asks, or a newer message replaces it ---
 
 
 _OUTCOMES = {
@@ -315,18 +316,18 @@ _OUTCOMES = {
 
 @frozen(kw_only=True)
 class Abortion:
-    """`aborted`: nothing more will be sent. False: it was over already, it is still on
-    the wire, or it was parked in doubt and has ended as failed, outcome unknown.
-    `status` says where it stands."""
+    """`aborted`: nothing more will be sent. False: the entry or turn was over already,
+    a part is still on the wire, or a parked entry in doubt has ended as failed, outcome
+    unknown. `status` is its status now."""
 
     aborted: bool
     status: str
 
     @property
     def answer(self) -> str:
-        """One word for the caller: `stopped`, `too_late` (it is over), or
-        `unknown` (nobody can tell yet: a part of it is on the wire or in doubt, or no
-        worker has answered)."""
+        """One word for the caller: `stopped`, `too_late` (the entry or turn is over),
+        or `unknown` (a part of it is on the wire or in doubt, or no worker has
+        answered)."""
         return "stopped" if self.aborted else _word_for(self.status)
 
 
@@ -374,7 +375,7 @@ def abort_turn(
     by: str | None = None,
     why: str = "",
 ) -> Abortion:
-    """Stop a turn and everything of it that is still open."""
+    """Stop a turn and all its open entries."""
     turn = draft.turn(stream)
     if turn.open and turn.abort is None:
         if turn.phase is TurnPhase.ANSWERED:
@@ -411,7 +412,7 @@ def _cascade(
         attempt_if_free(draft, lane)
 
 
-# --- The store is an older copy of itself: what is open in it may be over already ---
+# --- The store is an older copy of itself: its open streams may be over already ---
 
 
 REASON = "restored"
@@ -423,8 +424,9 @@ def wall_jumped(draft: UnitOfWork, by_ms: int) -> None:
 
 
 def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool:
-    """`mark` tells of the history that is gone; `streams` are all that are open. False
-    if this was done before, and only the mark was not rewritten since."""
+    """Record that this store is an older copy. `mark` is the head of the lost history;
+    `streams` are all open streams. False if this was recorded before, and only the mark
+    was not rewritten since."""
     event = Restored(
         position_seen=mark.head.position,
         position_found=draft.position,
@@ -443,8 +445,9 @@ def restored(draft: UnitOfWork, mark: Watermark, streams: Iterable[str]) -> bool
 
 
 def declared(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
-    """A person says that this store is a restored copy, also where nothing shows it.
-    An attempt or a run of this worker goes on: it began after the copy was put here."""
+    """A person says that this store is a restored copy, also where the store itself
+    does not show it. An attempt or a run of this worker goes on: it began after the
+    restore."""
     epoch, here = draft.fence().epoch, draft.position
     names = draft.open_streams()
     states = all_of(partial(_readable, draft, name) for name in names)  # in one fetch
@@ -482,7 +485,7 @@ def _readable(draft: UnitOfWork, stream: str) -> State | None:
     try:
         return draft.state(stream)
     except CorruptLogError:
-        return None  # set aside: nothing is done with it
+        return None  # the stream is set aside
 
 
 def _suspect(draft: UnitOfWork, stream: str) -> None:
@@ -497,8 +500,9 @@ def _suspect(draft: UnitOfWork, stream: str) -> None:
 
 
 def _doubt(draft: UnitOfWork, entry: Entry) -> None:
-    """An attempt that was under way is in doubt even where it had not reached the wire:
-    it may have gone on. What is in doubt or parked already stays so."""
+    """An attempt under way is in doubt even if it was not dispatched in this copy: it
+    may have gone on in the lost history. An entry that is in doubt or parked already
+    stays so."""
     match entry.phase:
         case Phase.QUEUED | Phase.RETRYABLE:
             event = o.Doubted(reason=REASON)
@@ -516,8 +520,8 @@ def _doubt(draft: UnitOfWork, entry: Entry) -> None:
 
 
 def _park_placeholder(draft: UnitOfWork, entry: Entry) -> None:
-    """A placeholder in doubt is made again. But in the history that is gone it may have
-    been placed, and show the answer by now."""
+    """A placeholder in doubt would be made again. In the lost history it may have been
+    placed, and may show the answer by now."""
     if rules.placeholder_in_doubt(entry):
         after_close(draft, draft.emit(entry.stream, o.Parked(reason=REASON)))
 
@@ -531,9 +535,10 @@ def _hold(draft: UnitOfWork, turn: Turn) -> None:
 def let_go(draft: UnitOfWork, stream: str, by: str, why: str = "") -> list[str]:
     """Open the gates that hold a stream back: those of an entry, of a turn's entries,
     of a place (`channel/account`, `channel/account/conversation`), or one gate by its
-    name; and let a held turn run.
+    name. A held turn may run.
 
-    Returns the names of what was opened. Raises RuleBrokenError if nothing was closed.
+    Returns the names of the gates and turns that were let go. Raises RuleBrokenError if
+    none was held back.
     """
     opened = []
     if family(stream) == "turn" and draft.turn(stream).held:
@@ -565,7 +570,7 @@ def _gates_before(draft: UnitOfWork, stream: str) -> list[str]:
 
 
 def unhold(draft: UnitOfWork, stream: str, by: str, why: str = "") -> None:
-    """A person says that a turn has not been answered: it runs."""
+    """A person says that a held turn has not been answered: it may run."""
     turn = draft.turn(stream)
     if not turn.held:
         raise RuleBrokenError(stream=stream, rule="held", why=f"it is {turn.phase}")

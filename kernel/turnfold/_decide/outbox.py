@@ -1,4 +1,4 @@
-"""How an entry is born: `queued`, and `planned` with it where its channel is attached."""
+"""Queueing an entry: `queued`, and `planned` with it where its channel is attached."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -36,8 +36,9 @@ _Identity = tuple[bytes, tuple[bytes, ...]]
 
 
 class Intent(Struct, kw_only=True):
-    """What is to be sent. `entry` is its stream, fixed before anything is decided, so
-    that deciding twice queues once. `plan` is none if the channel is not here."""
+    """The payloads to send, with their route. `entry` is the stream, fixed before the
+    decision, so that deciding twice queues once. `plan` is None if the channel is not
+    attached."""
 
     entry: str
     route: Route
@@ -57,7 +58,8 @@ class Intent(Struct, kw_only=True):
 
 
 def _store(draft: UnitOfWork, stream: str, packed: EncodedPayload) -> str:
-    """Put a packed payload beside the log; the text that names it in its stream."""
+    """Put a packed payload beside the log. Returns the text that names it in its
+    stream."""
     encoded, contents = packed.identity
     if not contents:
         seal = packed.seals[0] if packed.seals else None
@@ -124,10 +126,10 @@ def log_time(draft: UnitOfWork, date: int | None) -> int | None:
 
 
 def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
-    """A time to live counts from when the entry falls due. Log time that nobody can
-    vouch for may be behind, and move forward to the wall clock later: an entry that was
-    queued before that does not expire by it. (A payload may have waited in the inbox
-    for longer than it may live.)"""
+    """A time to live counts from when the entry falls due. Log time that is not sure
+    may be behind, and later jump forward to the wall clock. An entry queued before such
+    a jump must not expire by it, so its expiry leads by the difference. (A payload may
+    have waited in the inbox for longer than it may live.)"""
     lead = max(0, draft.wall - draft.now) if draft.sure_from else 0
     ttl = draft.settings.ttl_ms(intent.kind) if intent.ttl_ms is None else intent.ttl_ms
     return max(1, max(due, draft.now) + lead + ttl)
@@ -163,18 +165,19 @@ def frozen_plan(
 
 
 def _policy(made: Plan, part: PlanPart, said: BlindPolicy | None) -> BlindPolicy | None:
-    """What `planned` freezes for a part; none where the entry's own policy stands. What
-    would go out again unmarked, though a mark was asked for, is held."""
+    """The policy that `planned` freezes for a part; None where the entry's own policy
+    stands. If a mark is asked for and the channel cannot show it, the part is held."""
     if said is BlindPolicy.RESEND_MARKED and not made.marks:
         return BlindPolicy.HOLD
     return part.policy if said is None else None
 
 
-# --- What follows from the end of an entry: the lane moves on, its turn may be over ---
+# --- After the end of an entry: the lane moves on, and the turn may be over ---
 
 
-# What the user is told, by why the reply was not delivered. What may have arrived is
-# never called undelivered, and where the conversation is gone nobody would read it.
+# The notice for the user, by the reason why the reply was not delivered. A reply that
+# may have arrived is never called undelivered. Where the conversation is gone, nobody
+# would read a notice.
 _NOTICE = {
     Reason.PERMANENT: "undeliverable",
     Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
@@ -204,8 +207,8 @@ def after_close(draft: UnitOfWork, entry: Entry) -> None:
 
 
 def tell_of_a_hold(draft: UnitOfWork, entry: Entry) -> None:
-    """Nobody knows if this part of an answer arrived, and the lane goes on: the reader
-    hears of it before that. A notice never causes a notice."""
+    """Nobody knows if this part of an answer arrived, and the lane goes on. So a notice
+    is queued before the lane moves. A notice never causes a notice."""
     turn = None if entry.turn is None else draft.find_turn(entry.turn)
     if turn is None or turn.phase is not TurnPhase.ANSWERED:
         return
@@ -216,7 +219,8 @@ def tell_of_a_hold(draft: UnitOfWork, entry: Entry) -> None:
 def _withdraw_notices(
     draft: UnitOfWork, turn: Turn, reason: AbortReason = AbortReason.SUPPRESSED
 ) -> None:
-    """All of the answer is there after all, or there is other news of it."""
+    """Abort the unsent notices of a turn: all of its answer arrived after all, or a
+    newer notice replaces them."""
     for told in list(draft.entries(turn.stream)):
         if told.kind is Kind.NOTICE and told.open and rules.abortable_as_unsent(told):
             draft.emit(told.stream, o.Aborted(reason=reason))
@@ -225,8 +229,9 @@ def _withdraw_notices(
 def _new_notice(
     draft: UnitOfWork, turn: Turn, cause: str, *, counted: bool
 ) -> str | None:
-    """The name of a notice that may be queued; None if its cause was told, or stands in
-    the lane with the same words. `counted`: its words have numbers, which may differ."""
+    """The name of a notice that may be queued. None if a notice with this cause was
+    sent, or waits in the lane with the same words. `counted`: its words have numbers,
+    which may differ."""
     for number in count(1):
         key = f"{cause}-{number}".replace("_", "-")
         name = reply_entry(turn.stream, Kind.NOTICE, turn.run, key)
@@ -269,8 +274,8 @@ def conclude(draft: UnitOfWork, stream: str) -> None:
 
 
 def _stop_the_rest(draft: UnitOfWork, turn: Turn, reason: AbortReason) -> None:
-    """Nothing more of an aborted turn goes out: its blocks and tools stop, too, also
-    when it was its reply alone that a user stopped (INV-11)."""
+    """Nothing more of an aborted turn is sent: its blocks and tools stop, too, even if
+    the user stopped only the reply (INV-11)."""
     for name in draft.entries_of(turn.stream):
         entry = draft.entry(name)
         if not entry.open or entry.abort is not None:
@@ -302,8 +307,9 @@ def outcome_of(finals: list[Entry]) -> TurnOutcome:
 def _tell_what_is_missing(
     draft: UnitOfWork, turn: Turn, finals: list[Entry]
 ) -> str | None:
-    """The name of the notice; none if nobody would read it, or if the user stopped the
-    rest. What is in doubt may be there after all."""
+    """Queue the notice about missing parts and return its name. None if nobody would
+    read it, or if the user stopped the rest. With a part in doubt the notice says
+    `interrupted` and no numbers: the part may have arrived."""
     failed = [e for e in finals if e.phase is Phase.FAILED]
     if not failed or any(e.failure in _NO_ONE_THERE for e in failed):
         return None
@@ -324,9 +330,9 @@ def _notice_for(finals: list[Entry]) -> str | None:
 
 
 def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
-    """A final entry of a turn that was over has changed. What was aborted after a
-    redrive leaves the turn as it had failed; but where a part had arrived, an abort of
-    the rest and then a bounce of this part leave nothing that was replied."""
+    """A final entry of a closed turn has changed. An abort after a redrive leaves the
+    turn failed, as it was. But an abort of the rest and then a bounce of the part that
+    had arrived leave no reply at all, and the turn's outcome changes."""
     outcome = outcome_of([draft.entry(name) for name in turn.finals])
     stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
     if outcome is not turn.outcome and not stays:
@@ -353,7 +359,7 @@ def fail(
 
 
 def end_live(draft: UnitOfWork, turn: Turn) -> None:
-    """The turn is over without a seal: its placeholder says nothing any more."""
+    """The turn is over without a seal: its placeholder gets no more text."""
     entry = draft.find_entry(reply_entry(turn.stream, Kind.FINAL, turn.run, "final"))
     if entry is None or not rules.is_live(entry) or entry.abort is not None:
         return
@@ -421,8 +427,8 @@ def _said(
 
 
 class Enqueued(Struct, frozen=True, kw_only=True):
-    """`new` is false when the key (or the entry) was there before; `differs` says that
-    this call brought other bytes than the first one, which stand."""
+    """`new` is false when the key (or the entry) was there before. `differs`: this call
+    brought other bytes than the first one; the first bytes stand."""
 
     entry_id: str
     status: Status
@@ -453,8 +459,8 @@ def enqueue(draft: UnitOfWork, intent: Intent) -> Enqueued:
 
 
 def _check_room(draft: UnitOfWork, intent: Intent) -> None:
-    """Each account has a limit of its own. What answers a turn is always taken: a
-    refusal would make the handler compute it again."""
+    """Each account has a limit of its own. An entry of a turn is taken without this
+    check: a refusal would make the handler compute the answer again."""
     limit = draft.settings.max_open_entries
     if draft.open_count < limit:
         return

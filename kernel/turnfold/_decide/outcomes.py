@@ -1,7 +1,7 @@
-"""What an outcome, a look-up or the death of a sender means for an entry.
+"""Applying an outcome, a look-up or the death of a sender to an entry.
 
-Evidence wins over authority: a success is recorded whoever brings it and however late,
-a failure only by the one worker, part and attempt that it belongs to.
+Evidence wins over authority: a success is recorded from any process and however late, a
+failure only from the one worker, part and attempt that it belongs to.
 """
 
 from turnfold._decide import rules
@@ -41,7 +41,7 @@ from turnfold.ports.channel import (
     Verdict,
 )
 
-DEADLINE = "deadline"  # why an outcome is unknown: nobody waits for its call any more
+DEADLINE = "deadline"  # why an outcome is unknown: its call ran into the deadline
 _STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 
 
@@ -53,8 +53,8 @@ def settle(
     outcome: Outcome,
     act: PartAct = PartAct.SEND,
 ) -> bool:
-    """Record what an attempt came to. False if it was no longer the current one and
-    brought nothing new. `act`: of this attempt."""
+    """Record the outcome of an attempt. False if the attempt is no longer the current
+    one and its outcome is no news. `act`: of this attempt."""
     entry = draft.entry(stream)
     if not rules.outcome_is_current(entry, draft.authority, part, number):
         if act is PartAct.PLACEHOLDER:
@@ -80,7 +80,7 @@ def _placed(draft: UnitOfWork, entry: Entry, number: int, receipt: Receipt) -> N
     event = o.Placed(part=entry.part, attempt=number, handle=receipt.ids)
     after = draft.emit(entry.stream, event)
     if rules.is_live(after) and not after.yielded:
-        # It has its place. What is said while it grows stands behind it.
+        # The reply has its place. Entries queued while it grows go after it.
         after = draft.emit(entry.stream, o.LaneYielded(reason="live"))
     _go_on(draft, after)
 
@@ -88,8 +88,8 @@ def _placed(draft: UnitOfWork, entry: Entry, number: int, receipt: Receipt) -> N
 def _late_placeholder(
     draft: UnitOfWork, entry: Entry, part: int, number: int, outcome: Outcome
 ) -> bool:
-    """A placeholder of an attempt that was given up stands after all. A part in doubt
-    takes it; else it is one too many."""
+    """A placeholder of an abandoned attempt exists after all. A part in doubt uses it;
+    else it is recorded as stray."""
     if not isinstance(outcome, Accepted) or outcome.receipt.ids == entry.handle:
         return False
     needed = entry.phase is Phase.IN_DOUBT and entry.part == part and not entry.handle
@@ -122,7 +122,7 @@ def _part_settled(
     before: Entry,
     event: o.LateReceipt | o.Delivered | o.PartDelivered,
 ) -> None:
-    """Record what settles a part, and what follows from it."""
+    """Record the event that settles a part, then let the entry go on."""
     entry = draft.emit(before.stream, event)
     if not rules.history_is_whole(before, draft.restored_at):
         entry = _doubted(draft, before, entry)
@@ -130,8 +130,8 @@ def _part_settled(
 
 
 def _doubted(draft: UnitOfWork, before: Entry, entry: Entry) -> Entry:
-    """A part that was in doubt was sent, so the next one may have been sent, too, in
-    the history that is gone."""
+    """A part in doubt was sent, so in the lost history the next part may have been
+    sent, too."""
     if entry.phase is not Phase.QUEUED or entry.part == before.part:
         return entry
     return draft.emit(entry.stream, o.Doubted(reason="restored"))
@@ -160,7 +160,7 @@ def accepted(
     by: str | None = None,
     why: str = "",
 ) -> None:
-    """Settle the current part by a receipt; the last part closes the entry, which fails
+    """Settle the current part by a receipt. The last part closes the entry, which fails
     if another part was refused or bounced."""
     whole = entry.last and not entry.spoiled
     event = o.Delivered if whole else o.PartDelivered
@@ -185,7 +185,7 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     rule = RULES[outcome.failure]
     if rule.gate is not None:
         close_gate(draft, entry.lane, outcome)
-    if not rule.counts:  # it says nothing of the message, nor of an older attempt
+    if not rule.counts:  # no verdict on the message, nor on an older attempt
         due = passing(draft, entry, outcome) if rule.backs_off else None
         _defer(draft, entry, outcome, due)
     elif not rules.no_doubt(entry):
@@ -203,7 +203,8 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
 
 
 def _decoration_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
-    """The words go without it, at once: its loss never ends an entry."""
+    """Send the part again at once without its refused decoration: losing one never ends
+    an entry."""
     dropped = rules.next_dropped(entry, outcome.decoration)
     if dropped is None:
         _retry(draft, entry, outcome.failure, outcome.detail)
@@ -225,7 +226,7 @@ def _decoration_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> N
 
 
 def _part_refused(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
-    """The platform will never take this part. That says nothing of the other parts."""
+    """The platform will never take this part. The other parts still go."""
     event = o.PartRefused(
         part=entry.part,
         attempt=entry.attempt,
@@ -254,8 +255,8 @@ def _refused_in_doubt(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> Non
 def _undecorated_in_doubt(
     draft: UnitOfWork, entry: Entry, outcome: Rejected, dropped: Decoration
 ) -> None:
-    """The part keeps its key: what is in doubt went out under it, and only by that name
-    can the platform say that it has the part already."""
+    """The part keeps its key: the attempt in doubt went out under it, and only by this
+    key can the platform see that it has the part already."""
     event = o.Deferred(
         part=entry.part,
         attempt=entry.attempt,
@@ -270,7 +271,8 @@ def _undecorated_in_doubt(
 
 
 def _defer(draft: UnitOfWork, entry: Entry, outcome: Rejected, due: int | None) -> None:
-    """Again, and it costs nothing. `due`: not before; None leaves it to a gate."""
+    """Attempt the part again later; no budget is spent. `due`: not before; None leaves
+    it to a gate."""
     event = o.Deferred(
         part=entry.part,
         attempt=entry.attempt,
@@ -297,7 +299,8 @@ def _retry(
     detail: str = "",
     target: str | None = None,
 ) -> None:
-    """Proven not accepted: again later, unless that was the last unit."""
+    """The attempt was surely not accepted: try again later, unless it spent the last
+    unit of the budget."""
     if not rules.budget_left(entry) and entry.abort is None:
         fail_entry(draft, entry, Reason.ATTEMPTS_EXHAUSTED, failure, detail)
         return
@@ -314,8 +317,9 @@ def _retry(
 
 
 def _again(draft: UnitOfWork, entry: Entry, cause: str) -> int:
-    """When to try again. The first death of a process is no reason to wait; more of
-    them are, so that the rest of the lanes goes out before a poisonous entry does."""
+    """When to try again. After the first death of a process at once. After more deaths
+    the entry waits, so that the other lanes go before an entry that may kill the
+    process."""
     if cause == FailureClass.OWNER_DIED:
         return _after_deaths(draft, entry.blame.deaths)
     wait = backoff_ms(draft.settings, entry.used, draft.context.jitter())
@@ -342,14 +346,15 @@ def _unknown(
     waiting_helps = sends or keyed or rules.repeatable(held_to)
     due = _again(draft, entry, cause) if waiting_helps else draft.now
     if waiting_helps and not (keyed or edits) and cause == DEADLINE:
-        # The call is listened to for as long again: its receipt would end the doubt.
+        # The call may still answer within another deadline: its receipt would end the
+        # doubt.
         due += draft.settings.attempt_deadline_ms
     draft.emit(
         entry.stream,
         o.OutcomeUnknown(
             part=entry.part,
             attempt=entry.attempt,
-            cause=str(cause),  # a failure class is a word like any other here
+            cause=str(cause),  # a cause is free text; a failure class becomes its word
             due=due,
             detail=draft.text(entry.stream, detail),
             beside=beside,
@@ -367,8 +372,8 @@ def fail_entry(
     by: str | None = None,
     why: str = "",
 ) -> None:
-    """End an entry. What may have arrived is never called undelivered (INV-12). `by`
-    and `why`: the person who ended it, and the reason that was given."""
+    """End an entry as failed. If it may have arrived, the reason is `outcome_unknown`
+    (INV-12). `by` and `why`: the person who ended it, and that person's reason."""
     if not rules.no_doubt(entry):
         reason = Reason.OUTCOME_UNKNOWN
     told = draft.text(entry.stream, detail)
@@ -382,7 +387,8 @@ def fail_entry(
     after_close(draft, draft.emit(entry.stream, event))
 
 
-# --- recovery, timers and doubt: what the lane program decides by itself ----------
+# --- recovery, timers and doubt: decisions that the lane program makes by itself
+# ----------
 
 
 def recover(draft: UnitOfWork, stream: str) -> None:
@@ -395,13 +401,13 @@ def recover(draft: UnitOfWork, stream: str) -> None:
 def bury(
     draft: UnitOfWork, entry: Entry, beside: int | None = None, suspects: int = 0
 ) -> Entry:
-    """The entry after the death of its sender, if it had one that is dead. Before the
-    dispatch nothing can have been sent; after it nobody knows. `beside`: how many others
-    were under way; None: nobody knows."""
+    """Record the death of the entry's sender, if that process is dead, and return the
+    entry. Before the dispatch nothing can have been sent; after it nobody knows.
+    `beside`: how many others were under way; None: nobody knows."""
     fence = draft.context.fence
     if fence is None or not rules.sender_is_dead(entry, fence.epoch):
         return entry
-    draft.fence()  # raises OwnedError if it is not ours any more
+    draft.fence()  # raises OwnedError if another worker owns the store
     died = FailureClass.OWNER_DIED
     if entry.phase is Phase.DISPATCHED or not rules.no_doubt(entry):
         _unknown(draft, entry, died, beside=beside, suspects=suspects)
@@ -432,8 +438,8 @@ def expire(draft: UnitOfWork, stream: str) -> None:
 
 
 def end_old(draft: UnitOfWork, stream: str) -> None:
-    """A backlog is not sent in full: what has waited too long, and of which nobody can
-    have seen anything, ends, and its reader is told."""
+    """A backlog is not sent in full: an entry that has waited too long ends, if nobody
+    can have seen any of it, and its reader gets a notice."""
     entry = draft.entry(stream)
     limit = age_limit(draft, entry)
     if rules.too_old(entry, draft.now, limit, draft.sure_from):
@@ -452,7 +458,8 @@ def give_up(draft: UnitOfWork, stream: str) -> None:
 
 
 def abort_now(draft: UnitOfWork, stream: str) -> None:
-    """An abort was requested while a part was out; now nothing is."""
+    """An abort was requested while a part was on the wire. Now none is: stop the
+    entry."""
     entry = draft.entry(stream)
     if entry.abort is None or not rules.abortable_as_unsent(entry):
         return
@@ -461,8 +468,9 @@ def abort_now(draft: UnitOfWork, stream: str) -> None:
 
 
 def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
-    """The payload cannot be planned: its body is gone, or the adapter's plan broke. Where
-    the channel was detached meanwhile, nobody was asked, and the entry waits for it."""
+    """The payload cannot be planned: its body is gone, or the adapter's plan broke.
+    Where the channel was detached meanwhile, no plan was asked for, and the entry waits
+    for the channel."""
     entry = draft.entry(stream)
     if not RULES[outcome.failure].counts:
         return
@@ -473,8 +481,8 @@ def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
 
 
 def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
-    """Attempted but never dispatched, and now it may not go out: an abort came, or
-    its time is over."""
+    """Take back an attempt that was never dispatched and may not go out now: an abort
+    came, or the entry has expired."""
     entry = draft.entry(stream)
     if entry.phase is not Phase.ATTEMPTED or (entry.part, entry.attempt) != (
         part,
@@ -492,7 +500,7 @@ def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
 def look_up(
     draft: UnitOfWork, stream: str, verdict: Verdict, unsettled_ms: int
 ) -> None:
-    """Record the answer of a look-up; absence counts only when it is final."""
+    """Record the answer of a look-up. An absence counts only when it is final."""
     entry = draft.entry(stream)
     if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
         return
@@ -503,7 +511,7 @@ def look_up(
             due = _after_deaths(draft, max(entry.blame.deaths - 1, 0))
             event = o.Reconciled(part=entry.part, absent=True, due=due)
             _go_on(draft, draft.emit(stream, event))
-        case Absent():  # says nothing yet, and so spends none of the look-ups
+        case Absent():  # too early to count, so it spends no look-up
             due = draft.now + unsettled_ms
             event = o.Reconciled(part=entry.part, absent=False, due=due, early=True)
             draft.emit(stream, event)
@@ -530,8 +538,9 @@ def _cannot_tell(draft: UnitOfWork, entry: Entry, said: CannotTell) -> o.Reconci
 
 
 def settle_doubt(draft: UnitOfWork, stream: str) -> None:
-    """Nothing can be asked and no key helps: the route's policy decides, in the log.
-    An entry that a person aborted is not sent again to find out. The inbox was read."""
+    """No look-up and no key can settle the doubt: the route's policy decides, in the
+    log. An entry that a person aborted is not sent again to find out. The inbox was
+    read before."""
     entry = draft.entry(stream)
     if entry.phase is not Phase.IN_DOUBT:
         return
@@ -559,9 +568,9 @@ def settle_doubt(draft: UnitOfWork, stream: str) -> None:
 
 
 def policy_in_doubt(draft: UnitOfWork, entry: Entry) -> BlindPolicy:
-    """What happens to a part in doubt that cannot be asked about. A look-up that cannot
-    tell, ever, is for a person: its class promised to ask. So is a part that its policy
-    has sent again before."""
+    """The policy for a part in doubt that no look-up can settle. A part with the class
+    `lookup` is held for a person: its class promised an answer, and none came. A part
+    that its policy has sent again `max_resends` times is held, too."""
     entry = as_offered(draft, entry)
     if rules.may_look_up(entry):
         return BlindPolicy.HOLD

@@ -1,4 +1,5 @@
-"""What decisions may ask of the memory of a worker: who goes when (`_runtime/flow.py`)."""
+"""The questions that decisions may ask of a worker's memory: which lane goes, and when.
+`_runtime/flow.py` answers them."""
 
 from typing import Protocol
 
@@ -8,12 +9,12 @@ class Flow(Protocol):
 
     @property
     def knows(self) -> bool:
-        """False: no gate has closed, and nobody need ask."""
+        """False: no gate has closed, so the other methods need not be called."""
 
     def turn_of(
         self, lane: str, now: int, asks: str | None = None, order: int = 0
     ) -> int | None:
-        """None: the lane may attempt now. Else when it should ask again (log ms).
+        """None: the lane may attempt now. Else the log ms at which it asks again.
         `asks`: an entry that is to be looked up, not sent. `order`: of the entry."""
 
     def moved_to(self, lane: str, target: str) -> None:
@@ -26,10 +27,10 @@ class Flow(Protocol):
         """The lane asks again when a run has ended. `order`: of its turn."""
 
     def fails(self, lane: str) -> bool:
-        """A lane was refused for a failure that passes: does its account fail?"""
+        """A lane met a transient failure: does its whole account fail?"""
 
     def breaks(self, lane: str, entry: str) -> bool:
-        """The adapter raised a bug for this entry: does it break for all of them?"""
+        """The adapter raised a bug for this entry: does it break for every entry?"""
 
     def refused(self, lane: str) -> int:
         """How many probes of its account were refused in a row."""

@@ -1,6 +1,6 @@
-"""From payloads to the frozen list of parts (INV-7): what will be sent, in which order,
-under which keys, with which guarantee. Runs the adapter's own `plan`, or a plain one
-that gives every payload a part and splits text at the adapter's limit.
+"""From payloads to the frozen list of parts (INV-7): their bodies, order, keys and
+delivery classes. Runs the adapter's own `plan`, or a plain one that gives every payload
+a part and splits text at the adapter's limit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class PlanPart(Struct):
 
 
 class Plan(Struct):
-    """What `planned` will freeze. No parts: suppressed by the channel."""
+    """The parts that `planned` will freeze. No parts: suppressed by the channel."""
 
     parts: tuple[PlanPart, ...]
     ids: bool = True
@@ -66,9 +66,9 @@ def make_plan(
     packed: Sequence[EncodedPayload] = (),
     policies: Mapping[str, BlindPolicy] = MappingProxyType({}),
 ) -> Plan:
-    """`planner`: the channel's own, if it has one. Raises ContractError if what it
-    makes is no plan. `packed`: the payloads as they were packed already; a part that
-    is a whole payload shares it. `policies`: by kind of part."""
+    """`planner`: the channel's own, if it has one. Raises ContractError if its answer
+    is no plan. `packed`: the packed payloads, if the caller has them; a part that is a
+    whole payload shares its packed form. `policies`: by kind of part."""
     ready = {id(p): made for p, made in zip(payloads, packed, strict=False)}
     parts: list[PlanPart] = []
     for payload in _captions_apart(payloads, capabilities):
@@ -145,7 +145,8 @@ def _checked(pieces: object, route: Route) -> Sequence[PlannedPart]:
 
 
 def _is_planned(piece: object) -> bool:
-    """The log tells the kind of a part by its payload, so the plan may not differ."""
+    """The log stores a payload, which fixes the kind of the part, so the plan may not
+    name another kind."""
     if not isinstance(piece, PlannedPart):
         return False
     payload: object = piece.payload
@@ -187,7 +188,7 @@ _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
 
 
 def shows_something(text: str) -> bool:
-    r"""Would a reader see anything? Platforms refuse a text of nothing as empty.
+    r"""Does a text have a visible character? Platforms refuse one without as empty.
 
     >>> shows_something("\u200b\u2060 \u2800"), shows_something(".")
     (False, True)

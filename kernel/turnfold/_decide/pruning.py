@@ -1,9 +1,9 @@
-"""Taking closed streams out of the log: whole, by age and status, and never alone.
+"""Taking closed streams out of the log: whole streams, by age and status.
 
-A turn goes with all its entries. A stream stays that is open, that moved too lately, that
-waits for a person, or whose dedupe key could still be asked for. The log keeps position
-and hash of every record that went, and `store.pruned` names them all by one digest: so a
-stream that went in any other way is missed by the audit.
+A turn goes with all its entries. A stream stays if it is open, if it moved too lately,
+if it waits for a person, or if its dedupe key may still be needed. The log keeps
+position and hash of every removed record, and `store.pruned` names all of them by one
+digest. So the audit finds a stream that was removed in any other way.
 """
 
 from collections import Counter
@@ -35,10 +35,11 @@ Group = Sequence[Entry | Turn]  # a turn with its entries, or an entry without a
 
 @frozen(kw_only=True)
 class Wish:
-    """`before`: they have not moved since, log ms. `phases`: each stream of a group has
-    one of them; none is all. `dead`: dead letters that nobody has seen go, too. `sure`: a
-    person says that the clock is right. `archived`: the versions that an archive holds,
-    by stream; None where no archive is asked for."""
+    """The streams to prune. `before`: log ms; a stream that moved later stays.
+    `phases`: each stream of a group is in one of them; empty means any. `dead`: also
+    dead letters that nobody has seen. `sure`: a person says that the clock is right.
+    `archived`: the versions that an archive holds, by stream; None where no archive is
+    asked for."""
 
     now: int
     before: int
@@ -63,10 +64,10 @@ def prune(
     versions: Sequence[Sequence[Any]] = (),
     sure: bool = False,
 ) -> dict[str, Any]:
-    """Prune those of some turns and entries that may go. `names`: each with the version
-    that the caller has seen. `archive`: names the one that they are in, and `versions`
-    are those that it holds. Returns how many streams and events went, and how many
-    groups were left, by the reason."""
+    """Prune the given turns and entries that may go. `names`: each with the version
+    that the caller has seen. `archive`: the name of the archive that holds them;
+    `versions`: the stream versions in it. Returns how many streams and events went, and
+    how many groups stayed, by reason."""
     if draft.prune is not None:
         why = "another prune is in this commit; do it again"
         raise RuleBrokenError(stream=stream, rule="one_prune", why=why)
@@ -113,7 +114,8 @@ def _histories(
 
 
 def _group(draft: UnitOfWork, name: str) -> Group | None:
-    """None: it is not there, or a part of it cannot be read."""
+    """A turn with its entries, or an entry. None if it is not there, or if a stream of
+    it cannot be read."""
     try:
         first = draft.state(name)
         if isinstance(first, Entry):
@@ -146,14 +148,14 @@ def _obstacle(
 
 
 def _is_in(archived: Mapping[str, int], group: Group) -> bool:
-    """An archive holds all of it as it is now."""
+    """Does the archive hold every stream of the group at its current version?"""
     return all(archived.get(state.stream) == state.version for state in group)
 
 
 def obstacle(
     group: Group, histories: Mapping[str, Sequence[Event]], wish: Wish
 ) -> str | None:
-    """Why a group may not go, in a word, as far as its own streams tell."""
+    """Why a group may not go, in a word, judged by its own streams."""
     found = (_part(state, histories[state.stream], wish) for state in group)
     return next(filter(None, found), None)
 
@@ -266,7 +268,7 @@ def _inbound(
 
 
 class _Without:
-    """The view of a commit after it has pruned: the streams and keys are not there."""
+    """The view of a commit after it has pruned: without the pruned streams and keys."""
 
     def __init__(
         self, below: View, streams: Sequence[str], keys: Sequence[str]

@@ -42,15 +42,15 @@ def not_expired(entry: Entry, now: int) -> bool:
 
 
 def expiry_is_sure(entry: Entry, sure_from: int) -> bool:
-    """Nothing expires by a time that nobody can vouch for. What is past its expiry then
+    """No entry expires by a log time that is not sure. Past such an expiry an entry
     waits: it is neither sent nor ended."""
     return entry.created >= sure_from
 
 
 def too_old(entry: Entry, now: int, limit: int | None, sure_from: int) -> bool:
-    """It has waited longer than its account wants anything to wait. What may have been
-    seen in part goes on, as does what is in doubt and a reply that still grows. While
-    no clock can tell the age, nothing is too old."""
+    """The entry has waited longer than its account allows. An entry goes on whatever
+    its age if a part of it may have been seen, if it is in doubt, or if it is a live
+    reply that still grows. While no clock can tell the age, no entry is too old."""
     if limit is None or entry.since < sure_from or now - entry.since <= limit:
         return False
     waits = entry.phase in (Phase.QUEUED, Phase.RETRYABLE)
@@ -75,8 +75,8 @@ def not_quarantined(entry: Entry, limit: int) -> bool:
 def may_send_beside(
     entry: Entry, flying: Sequence[Entry], running: Sequence[Turn]
 ) -> bool:
-    """As of turns: half of the suspects of a death are sent at a time, and the last one
-    with nothing beside it."""
+    """As for turns: half of the suspects of a death are sent at a time, and the last
+    one with nothing beside it."""
     if any(other.blame.on_trial for other in flying):
         return False
     if entry.blame.on_trial:
@@ -87,9 +87,9 @@ def may_send_beside(
 
 
 def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:
-    """The decoration that the part at hand goes without from now on: the one that was
-    refused, or if it was not named the next one that the part has. None: there is nothing
-    left to drop."""
+    """The decoration to drop from the part at hand: the refused one, or if the platform
+    did not name it the next one that the part has. None: no decoration is left to
+    drop."""
     part = entry.current
     here = {
         Decoration.FORMAT: part.kind == "text",
@@ -103,16 +103,17 @@ def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:
 
 
 def may_be_accepted(entry: Entry, part: int) -> bool:
-    """INV-4: a receipt is evidence for a part that has none. It outweighs a refusal."""
+    """INV-4: a receipt is evidence for a part without a receipt. It outweighs a
+    refusal."""
     states = [state for state in entry.others if state.part == part]
     ends = (PartEnd.DELIVERED, PartEnd.BOUNCED)
     return part < entry.count and not any(state.end in ends for state in states)
 
 
 def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
-    """INV-2: what may be relied on is what the frozen plan and the attached channel both
-    name: the classes of both, the smaller window and the longer settle time. What none
-    of them names in common is blind."""
+    """INV-2: only promises that the frozen plan and the attached channel share are in
+    force: the classes of both, the smaller window and the longer settle time. Without a
+    common class the part is blind."""
     windows = [w for w in (part.key_window_ms, claimed.key_window_ms) if w is not None]
     return replace(
         part,
@@ -134,14 +135,14 @@ def key_window_open(entry: Entry, now: int, sure_from: int) -> bool:
 
 
 def key_age_is_sure(entry: Entry, sure_from: int) -> bool:
-    """A window counts as closed while nobody knows how much time has passed in it."""
+    """A window counts as closed while the time since the first attempt is not known."""
     if entry.first_at is None or entry.current.key_window_ms is None:
         return True
     return entry.first_at >= sure_from
 
 
 def key_window_lasts(entry: Entry, now: int) -> bool:
-    """By log time, be that sure or not."""
+    """Is the key window open by log time, even if that time is not sure?"""
     if DeliveryClass.KEYED not in entry.classes or entry.first_at is None:
         return False
     window = entry.current.key_window_ms
@@ -149,15 +150,16 @@ def key_window_lasts(entry: Entry, now: int) -> bool:
 
 
 def resend_allowed(entry: Entry, now: int, sure_from: int) -> bool:
-    """INV-2: what is in doubt goes out again only under the same key inside its
-    window, or when a policy or a person said so in the log."""
+    """INV-2: a part in doubt is sent again only under the same key inside its window,
+    as an edit or an empty placeholder, or when a policy or a person said so in the
+    log."""
     known = not entry.doubt or entry.resend
     return known or repeatable(entry) or key_window_open(entry, now, sure_from)
 
 
 def next_act(entry: Entry) -> PartAct:
-    """The platform call that the part at hand needs next. The best class of a part says
-    whether it goes out whole or by a placeholder and an edit of it."""
+    """The platform call that the part at hand needs next. The best class of a part
+    decides whether it goes out whole or by a placeholder and an edit."""
     if entry.handle:
         return PartAct.EDIT
     if not entry.planned or entry.classes[:1] == (DeliveryClass.EDITABLE,):
@@ -201,18 +203,19 @@ def repeatable(entry: Entry) -> bool:
 
 
 def placeholder_in_doubt(entry: Entry) -> bool:
-    """INV-2: what may be made again would be a second answer, if the first one was
-    edited in a history that is gone."""
+    """INV-2: a placeholder in doubt may be made again. After a restore that could show
+    a second answer, if a run edited the first placeholder in the lost history."""
     return entry.phase is Phase.IN_DOUBT and next_act(entry) is PartAct.PLACEHOLDER
 
 
 def resends_left(entry: Entry, limit: int) -> bool:
-    """INV-2: a policy sends a part again so often, then a person decides."""
+    """INV-2: a policy sends a part again at most `limit` times, then a person
+    decides."""
     return entry.resends < limit
 
 
 def may_look_up(entry: Entry) -> bool:
-    """A look-up finds a part, and a placeholder is none yet."""
+    """A look-up finds a part that went out whole; a placeholder is not a part yet."""
     return DeliveryClass.LOOKUP in entry.classes and next_act(entry) is PartAct.SEND
 
 
@@ -232,12 +235,13 @@ def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> boo
 
 
 def sender_is_dead(entry: Entry, fence: int) -> bool:
-    """An attempt of an earlier epoch: the lock says that its process is gone."""
+    """An attempt of an earlier epoch: this worker holds the lock, so that process is
+    gone."""
     return entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and entry.fence != fence
 
 
 def no_doubt(entry: Entry) -> bool:
-    """Doubt is sticky: a refusal of this attempt says nothing of an older one."""
+    """Doubt stays: a refusal of this attempt says nothing about an older one."""
     return not entry.doubtful
 
 
@@ -269,17 +273,18 @@ def run_is_current(turn: Turn, fence: int, run: int) -> bool:
 
 
 def run_is_ours(turn: Turn, fence: int, run: int) -> bool:
-    """INV-5: only who runs a turn says how its run ended, aborted or not."""
+    """INV-5: only the worker that runs a turn says how its run ended, aborted or
+    not."""
     return runs(turn) and turn.fence == fence and turn.run == run
 
 
 def runs(turn: Turn) -> bool:
-    """A run of it is under way; one that left it open is over."""
+    """A run of the turn is under way. A run that left the turn open is over."""
     return turn.phase is TurnPhase.RUNNING and turn.left_open is None
 
 
 def waits_for_answer(turn: Turn) -> bool:
-    """Its run left it open, and its answer comes from elsewhere."""
+    """The run left the turn open, and the answer comes by the turn's id."""
     open_ = turn.phase is TurnPhase.RUNNING and turn.left_open is not None
     return open_ and turn.abort is None
 
@@ -289,13 +294,13 @@ def wait_is_over(turn: Turn, now: int) -> bool:
 
 
 def over_all_runs(entry: Entry) -> bool:
-    """A block or a tool's message whose key holds over all runs of its turn: no run says
-    it again, so no run takes it back, and it keeps no run from being made again."""
+    """A block or a tool's message with a key over all runs of its turn. No run says it
+    again, so no run takes it back. It does not prevent another run."""
     return entry.run is None and entry.kind in (Kind.BLOCK, Kind.TOOL)
 
 
 def speaks_in(entry: Entry, run: int) -> bool:
-    """A message that this run has said, or said again under a key over all runs."""
+    """A message of this run, or one with a key over all runs."""
     return entry.run == run or over_all_runs(entry)
 
 
@@ -305,20 +310,20 @@ def not_answered(turn: Turn) -> bool:
 
 
 def may_be_joined(turn: Turn, limit: int) -> bool:
-    """INV-9: a message joins a turn of which nothing has begun. A message that a run
-    has read is answered without it."""
+    """INV-9: a message joins a turn only before its first run: a run that has begun
+    answers without the new message."""
     waits = turn.phase is TurnPhase.ACCEPTED and not turn.run and not turn.held
     return waits and not turn.dead and len(turn.joined) + 1 < limit
 
 
 def runner_is_dead(turn: Turn, fence: int) -> bool:
-    """A turn that was left open runs nowhere: no death ends its wait."""
+    """A turn that was left open has no run, so no death ends its wait."""
     return runs(turn) and turn.fence != fence
 
 
 def age_of(turn: Turn, now: int, wall: int, sure_from: int) -> int | None:
-    """How old a message is: by when it was sent, where the platform says so, else by
-    when it was accepted. None while no clock can tell."""
+    """The age of a message since it was sent, where the platform gives that time, else
+    since it was accepted. None while no clock can tell."""
     if turn.created < sure_from:
         return None
     sent = turn.first.sent_at
@@ -356,25 +361,27 @@ def runs_left(turn: Turn, limit: int) -> bool:
 
 
 def abortable_as_unsent(entry: Entry) -> bool:
-    """INV-11: only what is surely unsent becomes `aborted`."""
+    """INV-11: only an entry that is surely unsent becomes `aborted`."""
     return entry.phase in (Phase.QUEUED, Phase.RETRYABLE) and not entry.doubt
 
 
 def notice_is_unsaid(told: Entry, *, counted: bool) -> bool:
-    """A reader has not seen it and will not: another one with its cause may be queued.
-    `counted`: that one has other numbers, and takes the place of one that waits."""
+    """No reader has seen this notice, or will: another one with its cause may be
+    queued. `counted`: the new one has other numbers, and replaces a notice that
+    waits."""
     waits = told.open and abortable_as_unsent(told)
     return told.phase is Phase.ABORTED or (counted and waits)
 
 
 def history_is_whole(entry: Entry, restored_at: int) -> bool:
-    """INV-2: what came after a part in doubt is known, unless the entry is older than
+    """INV-2: the events after a part in doubt are known, unless the entry is older than
     the copy that the store was restored from."""
     return not entry.doubt or entry.order > restored_at
 
 
 def bodies_kept(state: Entry | Turn) -> bool:
-    """INV-7: what was erased can be neither sent nor run again."""
+    """INV-7: an erased entry cannot be sent again, and an erased turn cannot run
+    again."""
     return not state.redacted
 
 
@@ -396,12 +403,12 @@ def nothing_seen(entry: Entry) -> bool:
 
 
 def age_is_sure(state: Entry | Turn, sure_from: int) -> bool:
-    """Its time can be compared with the time now."""
+    """The stream's last log time can be compared with the time now."""
     return state.updated >= sure_from
 
 
 def old_enough(state: Entry | Turn, before: int) -> bool:
-    """It has not moved since."""
+    """The stream has not moved since `before`."""
     return state.updated < before
 
 
@@ -413,5 +420,6 @@ def needs_person(state: Entry | Turn) -> bool:
 
 
 def key_is_over(state: Entry | Turn, now: int, dedupe_ms: int) -> bool:
-    """A platform brings none of its messages again, not even one that joined it late."""
+    """The platform repeats none of the stream's messages any more, not even one that
+    joined late."""
     return state.updated <= now - dedupe_ms

@@ -1,8 +1,8 @@
 """Which entry of a lane goes next, and the write-ahead of its attempt.
 
-`next_step` is the scheduler's brain: a pure look at a lane that says what is to be
-done now, or when to look again. The lane program does what it says, one step at a
-time, and so does every decision that fuses the next attempt into its own commit.
+`next_step` is a pure function of a lane. It returns the step to do now, or when to look
+again. The lane program does one such step at a time. A decision that fuses the next
+attempt into its own commit follows the same steps.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from turnfold.errors import RuleBrokenError
 
 
 class Act(Enum):
-    """What a lane needs next."""
+    """The next step of a lane."""
 
     WAIT = auto()  # nothing before `until`
     PLAN = auto()  # freeze the parts with the channel's plan
     ATTEMPT = auto()  # write the attempt ahead
     RESEND = auto()  # the same for a part in doubt, after a look into the inbox
     PREPARE = auto()  # ours and durable: prepare, then dispatch
-    SEND = auto()  # ours and announced, and perhaps not on its way yet
+    SEND = auto()  # ours and dispatched in the log, and perhaps not on the wire yet
     RECOVER = auto()  # the process that attempted it is dead
-    LOOK_UP = auto()  # ask the platform what became of it
-    SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy speaks
+    LOOK_UP = auto()  # ask the platform for the part in doubt
+    SETTLE_DOUBT = auto()  # no look-up, no key: the route's policy decides
     EXPIRE = auto()
     TOO_OLD = auto()  # it has waited longer than its account wants anything to wait
     GIVE_UP = auto()  # budget or quarantine
@@ -57,8 +57,8 @@ _UNSURE_MS = 10_000  # how often a wait for a clock that is trusted looks again
 
 
 def next_step(draft: UnitOfWork, lane: str) -> Step:
-    """What to do in a lane now. What is on its way comes before all else: one send at
-    a time. Yielded entries are passed by while they wait; the first entry that has not
+    """The step to do in a lane now. An entry on its way comes first: one send at a
+    time. A yielded entry lets others pass while it waits. The first entry that has not
     yielded holds the rest back."""
     return _next(draft, draft.front(lane))
 
@@ -75,14 +75,14 @@ def _next(draft: UnitOfWork, front: Sequence[Entry]) -> Step:
 
 
 def _earlier(one: Step, other: Step) -> Step:
-    """Of two waits the one that ends first; one without an end never does."""
+    """Of two waits the one that ends first; a wait without `until` never ends."""
     if one.until is None or (other.until is not None and other.until < one.until):
         return other
     return one
 
 
 def step_of(draft: UnitOfWork, entry: Entry) -> Step:
-    """What one entry needs, were it the first of its lane."""
+    """The step of one entry, as if it were the first of its lane."""
     if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
         return _in_flight(draft, entry)
     if not rules.not_expired(entry, draft.now):
@@ -108,14 +108,14 @@ def _in_time(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def age_limit(draft: UnitOfWork, entry: Entry) -> int | None:
-    """How long an entry of its account may wait. A channel that is not here is waited
-    for: nobody knows its limit."""
+    """How long an entry of its account may wait. None without limit, and while the
+    channel is not attached, since its limit is not known."""
     desk = draft.context.desks.get((entry.channel, entry.account))
     return None if desk is None else desk.max_age_ms
 
 
 def _in_age(draft: UnitOfWork, entry: Entry, limit: int) -> Step:
-    """A wait is over when the entry becomes too old, whatever it waits for."""
+    """Any wait ends when the entry becomes too old."""
     if rules.too_old(entry, draft.now, limit, draft.sure_from):
         return Step(Act.TOO_OLD, entry.stream)
     step, old_at = _in_time(draft, entry), entry.since + limit + 1
@@ -138,8 +138,8 @@ def _in_flight(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def _here(draft: UnitOfWork, entry: Entry) -> bool:
-    """Is a channel attached that can make the next call of this entry? One that cannot
-    edit is waited out where a placeholder needs an edit."""
+    """Is a channel attached that can make the next call of this entry? Where a
+    placeholder needs an edit, a channel that cannot edit does not count."""
     desk = draft.context.desks.get((entry.channel, entry.account))
     if (
         desk is None
@@ -172,7 +172,7 @@ def _ready(draft: UnitOfWork, entry: Entry) -> Step:
     if not _here(draft, entry) or draft.context.holds_back:
         return Step(Act.WAIT, until=entry.expires_at)
     if rules.is_live(entry):
-        if entry.handle:  # its run edits it, until the seal
+        if entry.handle:  # its run edits the placeholder, until the seal
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, Act.ATTEMPT)
     if not entry.planned:
@@ -227,14 +227,15 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
-    """The platform knows the key: it accepts the part once, however often it comes. Or
-    the message stands, and the same edit changes nothing."""
+    """May the part be sent again without harm? Yes if the platform still knows the key:
+    it accepts the part once, however often it is sent. Yes for an edit: the same edit
+    changes nothing."""
     edit = rules.next_act(entry) is PartAct.EDIT
     return edit or rules.key_window_open(entry, draft.now, draft.sure_from)
 
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
-    """Gates are looked at before anything is attempted, so waiting costs nothing."""
+    """Gates are checked before an attempt, so waiting spends no budget."""
     if draft.suspected and not _may_go_now(draft, entry, act):
         again = draft.now + _SUSPECT_MS
         return Step(Act.WAIT, until=min(entry.expires_at, again))
@@ -252,8 +253,9 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
 
 
 def _may_go_now(draft: UnitOfWork, entry: Entry, act: Act) -> bool:
-    """After a death. The last suspect waits to be alone, but not for ever: where the
-    rest is never quiet it goes beside it, and then no death is blamed on it."""
+    """May a suspect of a death go now? The last suspect waits to be alone, but not for
+    ever: if the others are never quiet, it goes beside them, and then no death is
+    blamed on it."""
     if act is Act.LOOK_UP:
         return True
     flying = [other for other in draft.flying() if other.stream != entry.stream]
@@ -265,8 +267,8 @@ def _may_go_now(draft: UnitOfWork, entry: Entry, act: Act) -> bool:
 
 
 def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
-    """Behind a gate whose time is over one lane is tried first, and then they go at a
-    pace. A question costs the platform little: look-ups keep no pace."""
+    """When the time of a gate is over, one lane is tried first, then the others go at a
+    pace. Look-ups keep no pace: they cost the platform little."""
     flow = draft.context.flow
     if flow is None or not flow.knows:
         return Step(act, entry.stream)
@@ -280,8 +282,8 @@ def _in_turn(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
 def attempt(
     draft: UnitOfWork, stream: str, front: Sequence[Entry] | None = None
 ) -> None:
-    """Write one attempt ahead. Every rule of the `attempted` row is asked here.
-    `front`: that of its lane, if it is at hand."""
+    """Write one attempt ahead. Every rule of the `attempted` row is checked here.
+    `front`: of the entry's lane, if the caller has it."""
     entry = draft.entry(stream)
     fence = draft.fence()
     rule = _broken_rule(draft, entry, front or draft.front(entry.lane))
@@ -310,8 +312,8 @@ def attempt(
 
 
 def _moved_to(draft: UnitOfWork, entry: Entry) -> str | None:
-    """Where earlier entries have learnt that the conversation is now. A part in doubt
-    is asked for, and sent again, where it went."""
+    """The new place of a conversation that has moved, as earlier entries have learnt. A
+    part in doubt is looked up, and sent again, at its old place."""
     flow = draft.context.flow
     return None if flow is None or entry.doubtful else flow.target(entry.lane)
 
@@ -336,7 +338,7 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
 
 
 def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
-    """The entry itself if it may go now, else the one that holds it back."""
+    """The entry itself if it may go now, else the entry that holds it back."""
     mine = None
     for other in front:
         if other.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
@@ -347,8 +349,8 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
 
 
 def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> None:
-    """Fuse the next attempt of a lane into this commit, if there is one to make.
-    `heard`: the inbox was read for this decision, so a part in doubt may go again."""
+    """Fuse the next attempt of a lane into this commit, if one is ready. `heard`: the
+    inbox was read for this decision, so a part in doubt may be sent again."""
     held = draft.hears or draft.context.holds_back
     if held or draft.context.fence is None or draft.fence_lost:
         return
@@ -359,8 +361,8 @@ def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> Non
 
 
 def attempt_now(draft: UnitOfWork, stream: str) -> None:
-    """The same for the lane of an entry that seemed ready: inside the transaction it
-    may turn out that something else comes first."""
+    """`attempt_if_free` for the lane of an entry that seemed ready. Inside the
+    transaction another entry may come first."""
     attempt_if_free(draft, draft.entry(stream).lane)
 
 
@@ -372,7 +374,7 @@ def resend_now(draft: UnitOfWork, stream: str) -> None:
 def dispatch(
     draft: UnitOfWork, stream: str, part: int, number: int, prepared: Any = None
 ) -> bool:
-    """The last word before the wire; False if the entry may not go out after all."""
+    """The last check before the wire; False if the entry may not go out after all."""
     entry, epoch = draft.entry(stream), draft.fence().epoch
     if not rules.outcome_is_current(entry, epoch, part, number):
         return False

@@ -18,7 +18,7 @@ def act(
     seen: int | None,
     **arguments: Any,
 ) -> Any:
-    """Decide, if the stream still has the version `seen` (None: whatever it is).
+    """Decide, if the stream still has the version `seen` (None: any version).
 
     Raises RuleBrokenError with the rule `as_seen` if it has not.
     """

@@ -48,13 +48,14 @@ class TurnStep:
 
 
 def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
-    """What the turns of a lane need now. One runs at a time, from its start to its
-    answer; a turn that waits for its next run holds the later ones back."""
+    """The step that the turns of a lane need now. One turn runs at a time, from its
+    start to its answer. A turn that waits for its next run holds the later turns
+    back."""
     until: int | None = None
     for stream in draft.turn_lane(lane):
         turn = draft.turn(stream)
         if turn.phase is TurnPhase.ANSWERED or turn.held:
-            continue  # what waits for a person holds nobody back
+            continue  # a turn that waits for a person holds no other turn back
         if turn.left_open is not None:
             step = turn_step(draft, turn)
             if step.act is not TurnAct.WAIT:
@@ -70,13 +71,14 @@ def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
 
 
 def _no_later(step: TurnStep, until: int | None) -> TurnStep:
-    """The step, with a look at the lane by then."""
+    """The same step, with a look at the lane at `until` at the latest."""
     known = [at for at in (step.until, until) if at is not None]
     return TurnStep(step.act, step.turn, min(known, default=None))
 
 
 def _running(draft: UnitOfWork, lane: str) -> Turn | None:
-    """The turn of a lane that runs, wherever it stands: it may have passed others."""
+    """The running turn of a lane. It may not be the first: it may have passed
+    others."""
     turns = (draft.turn(stream) for stream in draft.turn_lane(lane))
     return next((t for t in turns if rules.runs(t)), None)
 
@@ -104,7 +106,8 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
 
 
 def _has_place(draft: UnitOfWork, turn: Turn) -> bool:
-    """So many handlers run at the same time. Control input needs no place."""
+    """At most `concurrent_runs` handlers run at the same time. Control input needs no
+    place."""
     flow, most = draft.context.flow, draft.settings.concurrent_runs
     if flow is None or turn.control:
         return True
@@ -119,7 +122,7 @@ def _has_place(draft: UnitOfWork, turn: Turn) -> bool:
 def _left_open_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
     if not rules.wait_is_over(turn, draft.now):
         return TurnStep(TurnAct.WAIT, until=turn.left_open)
-    if turn.updated < draft.sure_from:  # by a clock that nobody can vouch for
+    if turn.updated < draft.sure_from:  # the clock is not sure
         return TurnStep(TurnAct.WAIT, until=draft.now + _UNSURE_MS)
     return TurnStep(TurnAct.EXPIRE, turn.stream)
 
@@ -130,7 +133,8 @@ _SUSPECT_MS = 1_000  # how often a turn that waits for suspects looks again
 
 
 def _may_run_now(draft: UnitOfWork, turn: Turn) -> bool:
-    """After a death. Control input waits for nobody, unless it is suspect itself."""
+    """May a turn start after a death? Control input may at once, unless it is suspect
+    itself."""
     if turn.control and not turn.suspects:
         return True
     fence = draft.context.fence
@@ -150,7 +154,7 @@ def start_if_free(draft: UnitOfWork, stream: str) -> None:
 
 
 def start(draft: UnitOfWork, stream: str) -> None:
-    """Begin the next run. What an earlier run left unsent will not be sent."""
+    """Begin the next run. Unsent entries of earlier runs are aborted."""
     turn = draft.turn(stream)
     if turn_step(draft, turn).act is not TurnAct.START:
         return
@@ -177,8 +181,8 @@ def _end_old(draft: UnitOfWork, stream: str) -> None:
 
 
 def _too_old(draft: UnitOfWork, turn: Turn) -> bool:
-    """Yesterday's question is not answered as if it were fresh. Who had it run on
-    purpose, or let it go on, knows its age."""
+    """An old message is not answered as if it were new. A turn that a person
+    resubmitted or let run is exempt: the person knew its age."""
     limit = draft.settings.max_turn_age_ms
     if limit is None or turn.run or turn.resubmitted or turn.passed:
         return False
@@ -187,8 +191,8 @@ def _too_old(draft: UnitOfWork, turn: Turn) -> bool:
 
 
 def _drop_unsent(draft: UnitOfWork, turn: Turn) -> None:
-    """What earlier runs have queued and nobody has seen is not wanted any more, from
-    the commit on that ends the run: sent later, it would be said twice."""
+    """Abort the unseen entries of earlier runs, in the commit that ends the run: sent
+    later, their words would be said twice."""
     for entry in list(draft.entries(turn.stream)):
         if entry.run is None or entry.run > turn.run:
             continue
@@ -233,7 +237,7 @@ def _replied(turn: Turn, run: int, intent: Intent) -> bool:
 
 
 def begin_live(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> str:
-    """The reply begins to grow before it is known. The id of its entry."""
+    """Begin a live reply: queue its empty final. Returns the id of its entry."""
     return live.begin(draft, check_run(draft, stream, run), intent)
 
 
@@ -253,7 +257,7 @@ def silence(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
 
 
 def returned(draft: UnitOfWork, stream: str, run: int) -> None:
-    """The handler came back. Without a reply its last block is the final."""
+    """The handler returned. If it sent no reply, its last block is the final."""
     turn = draft.turn(stream)
     current = rules.run_is_current(turn, draft.authority, run)
     if not current or not rules.not_answered(turn) or turn.left_open is not None:
@@ -275,10 +279,11 @@ STORE_FAILS = "store"  # the store failed before the handler was called
 
 
 def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
-    """Stopped for our own reasons: not counted, taken up again later."""
+    """The kernel stopped the run: the run is not counted, and the turn runs again
+    later."""
     turn = draft.turn(stream)
     if rules.run_is_ours(turn, draft.authority, run):
-        # It will not be empty, or well, at once.
+        # A full outbox or a failing store needs some time.
         waits = reason in (BackPressureError.code, STORE_FAILS)
         due = draft.now + draft.settings.backoff_base_ms if waits else None
         draft.emit(stream, t.Released(run=run, reason=reason, due=due))
@@ -323,8 +328,8 @@ def run_failed(
 def _failed(
     draft: UnitOfWork, turn: Turn, failure: FailureClass, detail: str = ""
 ) -> None:
-    """Again, unless too often, or unless somebody may have seen the beginning of an
-    answer that would be told twice."""
+    """Run the turn again, unless it failed too often, or unless another run would
+    repeat text that somebody may have seen."""
     if not goes_on(draft, turn):
         return
     if rules.runs_left(turn, draft.settings.max_runs - 1):  # this one counts, too
@@ -336,8 +341,8 @@ def _failed(
 
 
 def goes_on(draft: UnitOfWork, turn: Turn) -> bool:
-    """A run ended without an answer: may another one follow? If not, the turn ends
-    here."""
+    """A run ended without an answer. True if another run may follow; if not, the turn
+    ends here."""
     _drop_unsent(draft, turn)
     if not _told_twice(draft, turn):
         return True
@@ -366,12 +371,13 @@ def _again(draft: UnitOfWork, turn: Turn, failure: FailureClass, detail: str) ->
 
 
 def _told_twice(draft: UnitOfWork, turn: Turn) -> bool:
-    """Would another run repeat what somebody may have seen, with nobody to mind?"""
+    """Would another run repeat text that somebody may have seen? A handler that resumes
+    repeats none."""
     if draft.context.resumes:
         return False
     entries = list(draft.entries(turn.stream))
     if len(entries) < len(draft.entries_of(turn.stream)):
-        return True  # who knows what the unreadable one has shown
+        return True  # an entry that cannot be read may have been seen
     return any(
         e.run is not None and e.run > turn.forgiven and not rules.nothing_seen(e)
         for e in entries
@@ -379,7 +385,7 @@ def _told_twice(draft: UnitOfWork, turn: Turn) -> bool:
 
 
 def _wake_lanes(draft: UnitOfWork, stream: str) -> None:
-    """A notice may be able to go out with this very commit."""
+    """Attempt the notice of an ended turn in this commit, if its lane is free."""
     turn = draft.turn(stream)
     if turn.notice:
         attempt_if_free(draft, draft.entry(turn.notice).lane)
@@ -401,8 +407,8 @@ def previous_entries(draft: UnitOfWork, stream: str) -> list[Entry]:
 
 @frozen
 class StepState:
-    """`done` with the digest of its result; neither: begun by an earlier run that did
-    not live to say how it went."""
+    """`done`: the step ended, and `result` is the digest of its result. Only
+    `begun_before`: an earlier run began the step and logged no result."""
 
     begun_before: bool
     done: bool = False

@@ -1,8 +1,9 @@
-"""What a decision works on: the folded state it may read, the events it makes.
+"""The unit of work of a decision: the folded state it may read, the events it makes.
 
 It lies over a View and keeps its events to itself until the commit is done. The
-decisions of one commit share it; one that fails half-way makes the committer decide the
-others anew. State that is not in memory raises NotLoaded; it is fetched, and all is anew.
+decisions of one commit share it. If one of them fails half-way, the committer decides
+the others anew. State that is not in memory raises NotLoaded: the committer fetches it,
+and decides all of them anew.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -61,8 +62,7 @@ class View(Protocol):
 
     @property
     def gated(self) -> bool:
-        """Is any gate closed at all? Mostly none is, and this is asked for every
-        attempt."""
+        """Is any gate closed? Every attempt asks this first; mostly none is."""
 
     def holding(self, gate: str) -> Gate | None:
         """A gate, if it is closed (its time may be over)."""
@@ -81,7 +81,8 @@ class View(Protocol):
 
     @property
     def left_under_way(self) -> Sequence[str]:
-        """What was running or being sent when this process took the store."""
+        """The turns and entries that were running or being sent when this process took
+        the store."""
 
     @property
     def suspected(self) -> bool:
@@ -109,7 +110,7 @@ class View(Protocol):
     def open_count(self) -> int: ...
 
     def open_of(self, account: str) -> int:
-        """How many entries of an account are open. It is named as its gate."""
+        """How many entries of an account are open. `account`: the name of its gate."""
 
     def turns_waiting(self, lane: str) -> int:
         """How many turns of a lane have no answer yet."""
@@ -125,23 +126,24 @@ class Fence:
 
 @frozen(kw_only=True)
 class ChannelFacts:
-    """What the kernel knows of one attached channel when it decides."""
+    """The facts about one attached channel that decisions use."""
 
     prepares: Callable[[str], bool]  # does a part of this kind need prepare()?
     offer: Callable[[str], PartClass] | None = None  # its claim; None: not known here
     marks: bool = True  # it shows that an attempt is marked
-    # What `attach` was told of a kind of part, for an unknown outcome.
+    # The policy that `attach` got for a kind of part, for an unknown outcome.
     policy: Callable[[str], BlindPolicy | None] | None = None
     max_age_ms: int | None = None  # of an entry that waits; None: no limit
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """What a decision may know besides state. `fence` is None outside the worker."""
+    """The facts that a decision may use besides state. `fence` is None outside the
+    worker."""
 
     now: int
     settings: Settings
     wall: int | None = None  # wall ms; None: the same as `now`
-    shift: Callable[[], int] = lambda: 0  # the log time of a wall date is so much later
+    shift: Callable[[], int] = lambda: 0  # log time minus wall time
     sure_from: int = 0  # log times before it cannot be compared with `now`
     fence: Fence | None = None
     desks: Mapping[tuple[str, str], ChannelFacts] = field(default_factory=dict)
@@ -151,9 +153,9 @@ class Context(Struct, frozen=True, kw_only=True):
     resumes: bool = False  # the handler takes up what an earlier run began
     holds_back: bool = False  # nothing new is attempted and no turn starts
     again: bool = False  # decided before, in a commit of unknown fate
-    # What a function of the embedder says in a notice; never raises.
+    # Asks a function of the embedder for the words of a notice; never raises.
     ask_words: AskWords = default_words
-    flow: Flow | None = None  # who may go now, behind gates that have closed
+    flow: Flow | None = None  # which lanes may go now, behind gates that have closed
 
 
 # A tuple: `Entry | Turn` would be put together anew each time.
@@ -163,7 +165,7 @@ _WALL_MS = 1_000  # a record holds the wall time if it differs by more than this
 
 class AttemptRef(Struct, frozen=True):
     """One attempt of one part that may go to the wire when its commit is durable.
-    `prepared`: what the channel's prepare() gave for it."""
+    `prepared`: the answer of the channel's prepare() for it."""
 
     entry: str
     part: int
@@ -245,8 +247,8 @@ class UnitOfWork:
         return None if stream in self._absent else self.below.state(stream)
 
     def fresh(self, stream: str) -> None:
-        """The caller has just made this name: nothing needs to be looked up for it.
-        Were that wrong, the append would be refused as a conflict."""
+        """The caller has just made this name, so the stream needs no read. If the
+        stream did exist, the append would be refused as a conflict."""
         if not self.context.again:
             self._absent.add(stream)
 
@@ -271,7 +273,7 @@ class UnitOfWork:
         return [e for e in found if isinstance(e, Entry) and e.phase in out]
 
     def closed_gates(self) -> Sequence[Gate]:
-        """As they stand before this unit of work."""
+        """The closed gates before this unit of work."""
         return self.below.closed_gates()
 
     def holding(self, gate: str) -> Gate | None:
@@ -323,7 +325,7 @@ class UnitOfWork:
                 yield now
 
     def open_streams(self) -> Sequence[str]:
-        """Those of earlier commits."""
+        """The open streams of earlier commits."""
         return self.below.open_streams()
 
     def _queued(self, lane: str) -> Iterator[State]:
@@ -331,8 +333,9 @@ class UnitOfWork:
         return chain(self.below.lane(lane), born)
 
     def front(self, lane: str) -> list[Entry]:
-        """Those that a lane may be busy with: all that have yielded, and the head. Not
-        over `lane`, which would be one generator more for every message."""
+        """The entries that a lane may be busy with: all that have yielded, and the
+        head. It does not use `lane`, which would cost one generator more for every
+        message."""
         front = []
         for entry in self._queued(lane):
             now = self.touched.get(entry.stream, entry)
@@ -394,8 +397,8 @@ class UnitOfWork:
     def emit(self, stream: str, *events: Event) -> State: ...
 
     def emit(self, stream: str, *events: Event) -> State:
-        """Apply and write events; raises if one is illegal here or cannot be stored,
-        and then nothing changed. The state after the last of them."""
+        """Apply and write events, and return the state after the last one. Raises if
+        one is illegal here or cannot be stored; then nothing changed."""
         before = self.touched.get(stream)
         if before is None and stream not in self._absent:
             before = self.below.state(stream)
@@ -419,8 +422,8 @@ class UnitOfWork:
         return after
 
     def emit_in_place(self, stream: str, event: OutboxEvent) -> None:
-        """As `emit`, for a caller that holds no state of this stream: one that this
-        commit has made is changed and not copied."""
+        """As `emit`, for a caller that holds no state of this stream: a state that this
+        commit has made is changed in place, not copied."""
         mine = self.touched.get(stream)
         if mine is None:
             self.emit(stream, event)
@@ -472,9 +475,9 @@ class UnitOfWork:
         origin: object = None,
         seal: Seal | None = None,
     ) -> str:
-        """Store bytes beside the log; the text by which an event of `stream` names
-        them. `origin`: the value that they were made of, if it cannot change. `seal`: of
-        large ones."""
+        """Store bytes beside the log. Returns the text by which an event of `stream`
+        names them. `origin`: the value that the bytes were made of, if it cannot
+        change. `seal`: of a large body."""
         number = self._numbers.get(stream)
         if number is None:
             state = self.state(stream)
@@ -494,13 +497,13 @@ class UnitOfWork:
         return body_ref(body)
 
     def text(self, stream: str, value: str) -> str | None:
-        """Free text as a body, cut at 4 KiB; nothing for no text."""
+        """Free text as a body, cut at 4 KiB; None for an empty text."""
         if not value:
             return None
         return self.body(stream, value.encode("utf-8", "replace")[:4096])
 
     def erase(self, stream: str, refs: Sequence[str]) -> None:
-        """Bodies to be gone for good after the COMMIT."""
+        """Erase these bodies for good with the COMMIT."""
         self.erased += [place_of(stream, ref) for ref in refs]
         self.made += len(refs)
 
@@ -530,14 +533,15 @@ class UnitOfWork:
 
     @property
     def fence_lost(self) -> bool:
-        """A later worker has written: we are not the one any more (INV-5)."""
+        """A later worker has written: this process is not the worker any more
+        (INV-5)."""
         fence, worker = self.context.fence, self._store
         return fence is not None and worker is not None and worker.epoch > fence.epoch
 
     @property
     def authority(self) -> int:
-        """Our epoch; -1 for who is not the worker, or not any more: it may bring
-        evidence, and speaks for no attempt and no run (INV-5)."""
+        """Our epoch; -1 for a process that is not the worker, or not any more. Such a
+        process may bring evidence, and speaks for no attempt and no run (INV-5)."""
         fence = self.context.fence
         return -1 if fence is None or self.fence_lost else fence.epoch
 
