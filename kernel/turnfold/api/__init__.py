@@ -1,1 +1,2 @@
-"""What an embedder calls: the kernel, its commands, and the border to its own code."""
+"""The interface for embedders: the kernel, its commands, and the border to their
+code."""

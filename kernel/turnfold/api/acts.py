@@ -1,7 +1,8 @@
 """Decisions of a person: one method for each act on one id, and `act_on` for many.
 
-Each is a command as those of `turnfold.api.commands`: decided here by the owner of the
-store, posted to its inbox by everybody else, logged with the person and the reason.
+Each act is a command as in `turnfold.api.commands`: the owner of the store decides it
+here, any other process posts it to the owner's inbox, and the log names the person and
+the reason.
 """
 
 import asyncio
@@ -60,14 +61,14 @@ class Target(Protocol):
 
     @property
     def version(self) -> int | None:
-        """Of the stream when a person looked at it; the act is refused if it has moved
-        since. None: whatever it is."""
+        """The version of the stream when a person looked at it; the act is refused if
+        the stream has moved since. None: any version."""
 
 
 @frozen(kw_only=True)
 class Acted:
-    """The fate of one act of many. `done`: the act that was done; None: it was refused, for
-    the reason in `error`, and nothing of it was done."""
+    """The result of one act of many. `done`: the act that was done. None: the act was
+    refused, for the reason in `error`, and changed nothing."""
 
     id: str
     done: str | None = None
@@ -87,13 +88,13 @@ class Acts(Commands):
         why: str = "",
         seen: int | None = None,
     ) -> Abortion:
-        """Stop a turn or an entry. Says honestly if it is too late."""
+        """Stop a turn or an entry. The result says if it was too late."""
         return await self._stop(stream, AbortReason.USER, by, why, seen)
 
     async def supersede(
         self, turn: str, *, by: str | None = None, why: str = ""
     ) -> Abortion:
-        """Stop a turn because something newer replaces it."""
+        """Stop a turn because a newer message replaces it."""
         return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
 
     async def _stop(
@@ -124,8 +125,8 @@ class Acts(Commands):
         accept_duplicate: bool = False,
         seen: int | None = None,
     ) -> str:
-        """Do a failed thing again: a dead letter, the dead letters of a turn, or the
-        run of a turn without an answer. An entry that waits for its time goes now.
+        """Send a dead letter again, or the dead letters of a turn, or run a turn
+        without an answer again. An entry that waits for its time is attempted now.
 
         `accept_duplicate`: also if it may have arrived. Returns "redriven",
         "rescheduled" or "resubmitted". Raises RuleBrokenError if nothing can be
@@ -146,9 +147,10 @@ class Acts(Commands):
     async def discard(
         self, stream: str, *, by: str, why: str = "", seen: int | None = None
     ) -> str:
-        """Decide that nothing more is done: a dead letter counts as seen, a doubt ends
-        as unknown, the rest is aborted. Returns "acknowledged" or "aborted". Raises
-        RuleBrokenError if all of it is over already."""
+        """Decide that nothing more is done: a dead letter counts as seen, an entry in
+        doubt ends with an unknown outcome, any other open entry is aborted. Returns
+        "acknowledged" or "aborted". Raises RuleBrokenError if the turn or entry is over
+        already."""
         act: str = await self._operate(
             operator.discard,
             "discard",
@@ -161,10 +163,10 @@ class Acts(Commands):
         return act
 
     async def let_go(self, stream: str, *, by: str, why: str = "") -> list[str]:
-        """Open the gates that hold something back: those of an entry, of the entries of a
-        turn, or of a place (`channel/account`, `channel/account/conversation`), or one
-        gate by its name; and let a held turn run. Returns the names of the gates and
-        turns. Raises RuleBrokenError if nothing was closed."""
+        """Open gates: those of an entry, of the entries of a turn, or of a place
+        (`channel/account`, `channel/account/conversation`), or one gate by its name. A
+        held turn may run. Returns the names of the gates and turns. Raises
+        RuleBrokenError if none was held back."""
         names: list[str] = await self._operate(
             operator.let_go,
             "let_go",
@@ -240,7 +242,7 @@ class Acts(Commands):
         self, turn: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """Let a turn run that is held because the store was restored from a copy: a
-        person has seen that it was not answered in the history that is gone."""
+        person has seen that it was not answered in the lost history."""
         said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
         await self._operate(operator.unhold, "unhold", turn, "turn", **said)
 
@@ -248,9 +250,9 @@ class Acts(Commands):
         self, place: str, *, by: str, why: str = "", for_ms: int | None = None
     ) -> str:
         """Hold an account (`channel/account`) or a conversation
-        (`channel/account/conversation`) back: nothing of it is sent until a person lets
-        it go (`let_go`), or for `for_ms`. No reconnection and no new worker ends that.
-        Returns the name of the gate."""
+        (`channel/account/conversation`) back: none of its entries is sent until a
+        person lets it go (`let_go`), or for `for_ms`. No reconnection and no new worker
+        ends the hold. Returns the name of the gate."""
         place = check_id("place", place)
         said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
         said["for_ms"] = None if for_ms is None else check_ms("for_ms", for_ms, least=1)
@@ -263,11 +265,12 @@ class Acts(Commands):
     ) -> bool:
         """Erase for good the bodies of a turn or an entry: payloads, files, texts of
         errors. Its events stay, with their ids and times. A turn takes its entries with
-        it. Doing it again is harmless. Raises StillOpenError unless all of it is over.
+        it. A repeat is harmless. Raises StillOpenError while the turn or one of its
+        entries is open.
 
-        True: no file of the store holds any of it. False: somebody is reading an older
-        state just now, or the owner is another process; it is gone as soon as the owner
-        is idle and that reading is over.
+        True: no file of the store holds any of these bytes. False: a reader still uses
+        an older state, or the owner is another process; the bytes go as soon as the
+        owner is idle and that reader is done.
         """
         said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
         await self._operate(operator.redact, "redact", stream, "stream", **said)
@@ -302,10 +305,10 @@ class Acts(Commands):
         verdict: str | None = None,
         accept_duplicate: bool = False,
     ) -> AsyncIterator[Acted]:
-        """The same act for many, such as the rows of `inspect.list`, in bounded batches:
-        one result for each, in order, as soon as its batch is durable. Whoever stops
-        half-way, or is killed, has done those that came before, and may call it again
-        with the rows that are left.
+        """The same act for many targets, such as the rows of `inspect.list`, in bounded
+        batches: one result for each, in order, as soon as its batch is durable. A
+        caller that stops half-way, or is killed, keeps the results so far, and may call
+        again with the rows that are left.
 
         `verdict`: of `resolve`. `accept_duplicate`: of `retry`. Raises
         RequestedError if no worker answers a batch; that batch is then in the inbox.
@@ -384,7 +387,8 @@ def _stopping(stream: str) -> Callable[..., Abortion]:
 def _decision(
     decision: Callable[..., Any], stream: str, arguments: dict[str, Any]
 ) -> Decision:
-    """It is decided on the version that was seen, if the arguments name one."""
+    """The act, decided on the version that the person saw, if the arguments name
+    one."""
     said = {"seen": None, **arguments}
     return partial(seen.act, decision=decision, stream=stream, **said)
 
@@ -416,7 +420,8 @@ def _checked(target: Target) -> tuple[str, int | None]:
 
 
 def _acted(stream: str, answer: object) -> Acted:
-    """Raises an error that is no refusal of this one act, such as a store that fails."""
+    """The result of one act. Raises an error that is not a refusal of this act, such as
+    a failing store."""
     match answer:
         case UsageError():
             return Acted(id=stream, error=answer)

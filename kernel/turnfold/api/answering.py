@@ -1,4 +1,4 @@
-"""Answers that come from elsewhere, to turns that their handlers have left open."""
+"""Answers by turn id, for turns that their handlers have left open."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,11 +16,12 @@ from turnfold.messages import Payload, Route
 
 
 class Answering(Commands):
-    """The command of a Kernel that answers a turn later; the Kernel brings the means."""
+    """The command of a Kernel that answers a turn later; the Kernel implements the
+    methods used here."""
 
     @property
     def inspect(self) -> Inspect:
-        """Typed queries: what happened to a message, and what happens next."""
+        """Typed queries: the history of a message, and its next steps."""
         raise NotImplementedError
 
     async def answer(
@@ -42,7 +43,7 @@ class Answering(Commands):
                 decide = partial(later.answer, stream=stream, intent=intent)
                 done: Enqueued = await self.append(decide)
             except OwnedError:
-                pass  # not the owner any more: the answer goes to the one who is
+                pass  # not the owner any more: post the answer to its inbox
             else:
                 return self.sent(done)
         now, ttl = self._clock.wall_now(), self.settings.ttl_ms(Kind.FINAL)

@@ -1,8 +1,8 @@
-"""Archiving: what a prune would take goes into a file first (specs/keep.md).
+"""Archiving: streams go into a file before a prune removes them (specs/keep.md).
 
-A file is durable before anything of it is pruned, and the owner prunes only what stands
-in it just so. What a run that was killed has archived, and not pruned, is pruned by the
-next run: it is not archived twice.
+A file is durable before any of its streams is pruned, and the owner prunes only streams
+whose version the file holds. If a run is killed between archiving and pruning, the next
+run prunes those streams and does not archive them twice.
 """
 
 import asyncio
@@ -50,9 +50,9 @@ _Group = Mapping[str, Sequence[Record]]  # the records of each of its streams
 
 @frozen(kw_only=True)
 class Archives:
-    """What an archiving has done so far. `files`: the new ones. `groups`: turns, and
-    entries without a turn, in them. `again`: archived by an earlier run that was ended
-    before it could prune them. `pruned`: what the store is rid of."""
+    """The progress of an archiving. `files`: the new files. `groups`: turns, and
+    entries without a turn, in them. `again`: streams that an earlier run archived and
+    could not prune. `pruned`: the streams that left the store."""
 
     files: tuple[Path, ...] = ()
     groups: int = 0
@@ -68,7 +68,7 @@ def _silent(so_far: Archives) -> None:
 
 
 class Archiving(Keeps):
-    """The part of a Kernel that moves what is over into archives."""
+    """The part of a Kernel that moves closed streams into archives."""
 
     async def archive(
         self,
@@ -84,10 +84,11 @@ class Archiving(Keeps):
         per_file: int = PER_FILE,
         tell: Tell = _silent,
     ) -> Archives:
-        """Write what `prune` would take into new files in a folder, and prune it. The
-        arguments are those of `prune`. `text`: with the bodies. `per_file`: so many turns
-        are in a file at most. Doing it again goes on where it ended. One at a time in a
-        folder. Raises DiskError, and the errors of `prune`."""
+        """Write the streams that `prune` would take into new files in a folder, then
+        prune them. The arguments are those of `prune`. `text`: with the bodies.
+        `per_file`: the most turns in a file. A second call goes on where the first one
+        ended. Only one call at a time may use a folder. Raises DiskError, and the
+        errors of `prune`."""
         check_kind("folder", folder, str, Path)
         check_ms("per_file", per_file, least=1)
         checked_wish(older_ms, by, why, statuses, dead=dead, sure=clock_is_right)
@@ -124,7 +125,7 @@ class _Run:
         self.done = Archives()
 
     async def finish(self) -> None:
-        """Prune what earlier runs have archived."""
+        """Prune the streams that earlier runs have archived."""
         await asyncio.to_thread(archive.clear, self._folder)
         store_id = await _id_of(self._store)
         found = await asyncio.to_thread(lambda: [*archive.manifests(self._folder)])
@@ -189,7 +190,7 @@ class _Run:
             before=now - self._wish["older_ms"],
             phases=frozenset(self._wish["statuses"]),
             dead=self._wish["dead"],
-            sure=True,  # whether the clock is trusted is for the owner to say
+            sure=True,  # the owner judges if the clock is trusted
             dedupe_ms=self._kernel.settings.dedupe_ms,
         )
         found = await _groups(self._store, names)
@@ -205,7 +206,7 @@ def _folder(folder: str | Path) -> Path:
     try:
         if path.is_dir():
             return path
-    except (OSError, ValueError) as exc:  # a name that no file system takes
+    except (OSError, ValueError) as exc:  # a name that is no valid path
         raise InvalidInputError(field="folder", problem=str(exc)[:200]) from exc
     raise InvalidInputError(field="folder", problem="no folder is there")
 

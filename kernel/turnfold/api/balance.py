@@ -1,4 +1,4 @@
-"""The seats of one host: it takes its share of the shards, and gives up the rest."""
+"""The seats of one host: it takes its share of the shards and hands the others over."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ class Balance:
         """Count as a host from now on. Raises StoreError."""
         try:
             await self._share.enter()
-        except BaseException:  # it may count all the same
+        except BaseException:  # the host may be recorded all the same
             await self._share.leave()
             raise
         self._task = asyncio.create_task(self._for_ever())
@@ -82,12 +82,13 @@ class Balance:
         }
 
     def _fences_lost(self) -> int:
-        """A host without a seat, too, takes none when its lease is over."""
+        """How many seats were lost; 1 also for a host without a seat that has lost its
+        lease."""
         seats = self._lost + sum(seat.fences_lost for seat in self.seats.values())
         return seats or int(self._task is not None and not self._share.held)
 
     def _note(self, name: str, error: Exception | None) -> None:
-        """An error is told once, and stands in `health` until it works again."""
+        """Log an error once, and show it in `health` until the next success."""
         if error is None:
             self._failing.pop(name, None)
             return
@@ -97,7 +98,7 @@ class Balance:
         self._failing[name] = text
 
     def _forget_of_others(self, seating: Seating) -> None:
-        """A shard that could not be taken here has found another host."""
+        """Forget the errors of shards that another host has taken."""
         here = {*seating.free, *self.seats, *self.moving}
         kept = {_BALANCE, *map(_name, here)}
         for name in self._failing.keys() - kept:
@@ -116,7 +117,7 @@ class Balance:
             await asyncio.sleep(_POLL_S)
 
     async def _look(self) -> None:
-        """Take what is free up to this host's share; give up what is beyond it."""
+        """Take free shards up to this host's share; hand over a shard beyond it."""
         for shard, kernel in [*self.seats.items()]:
             if not kernel.working and shard not in self.moving:
                 self._move(shard, self._give_up(shard))
@@ -156,11 +157,11 @@ class Balance:
         await kernel.open()
         if kernel.working:
             self.seats[shard] = kernel
-        else:  # another host was quicker
+        else:  # another host took it first
             await kernel.close()
 
     async def _give_up(self, shard: int) -> None:
-        """Send nothing new, wait for the wire and the runs, then free the seat."""
+        """Send nothing new, wait for sends and runs under way, then free the seat."""
         kernel = self.seats[shard]
         try:
             await kernel.close()

@@ -74,7 +74,8 @@ class BlockingKernel:
         self.close()
 
     def open(self) -> None:
-        """Start the thread and open the kernel in it. Raises what opening raises."""
+        """Start the thread and open the kernel in it. Raises the errors of
+        `Kernel.open`."""
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="turnfold", daemon=True

@@ -1,4 +1,5 @@
-"""Running the embedder's handler: one task per run, stopped when its turn is over."""
+"""Running the embedder's handler: one task per run, cancelled when its turn is
+aborted."""
 
 import asyncio
 import inspect
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
-# A body that is gone or damaged stays so; these may pass.
+# A missing or damaged body stays so; these errors may pass.
 _STORE_FAILS = (BusyError, DiskError, FateUnknownError, NotOpenError, OwnedError)
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
@@ -115,8 +116,8 @@ class Handlers:
             self._began.pop(stream, None)
 
     async def _thread_end(self, stream: str) -> None:
-        """Nobody can end a thread. While it lives its turn is not run again: two runs of
-        one turn would do everything twice."""
+        """Wait for the thread of an earlier run: a thread cannot be ended, and two runs
+        of one turn at once would do everything twice."""
         thread = self._threads.get(stream)
         if thread is not None and not thread.done():
             _LOG.warning("turn %s: its handler hangs in a thread, awaited", stream)
@@ -153,7 +154,7 @@ class Handlers:
         return RunEnd("raised", told(error))
 
     def stop(self, stream: str) -> None:
-        """The turn was aborted or replaced: its run is no longer wanted."""
+        """The turn was aborted or superseded: cancel its run."""
         task = self._running.get(stream)
         if task is not None and not task.done():
             self._unwanted.add(stream)
@@ -167,8 +168,8 @@ class Handlers:
         return {turn: int((now - at) * 1_000) for turn, at in self._began.items()}
 
     async def _wanted(self, stream: str, run: int) -> bool:
-        """An abort may have come while the run waited for its place, or the store may
-        have been lost."""
+        """Is the run still current? An abort may have come while the run waited for its
+        place, or the store may have been lost."""
         if not self._kernel.working:
             return False
         turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
@@ -190,13 +191,13 @@ class Handlers:
 
 
 def unwanted(turn: Turn) -> bool:
-    """Nobody wants what the handler still does. A handler whose reply has just been
-    delivered is not stopped: it may have work of its own left."""
+    """Should the handler be stopped? Yes if its turn is aborted. A handler is not
+    stopped after its reply was delivered: it may have work of its own left."""
     return turn.abort is not None or turn.phase is TurnPhase.ABORTED
 
 
 def _problem(handler: object) -> str | None:
-    """Why this cannot be called with a turn; None if it can."""
+    """Why the handler cannot be called with a turn; None if it can."""
     if not callable(handler) or inspect.isclass(handler):
         return f"expected a function of one turn, got {handler!r:.80}"
     try:
@@ -214,8 +215,8 @@ def _is_async(handler: object) -> bool:
 
 
 async def _given(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
-    """What a handler returns. A plain function runs in a thread, where it may block; a
-    coroutine that it returns is awaited on the loop."""
+    """Call a handler and return its result. A plain function runs in a thread, where it
+    may block; a coroutine that it returns is awaited on the loop."""
     if _is_async(handler):
         return await handler(handle)
     end = await apart(answered, _plainly, handler, handle, tell_of=keep)
@@ -232,7 +233,7 @@ def _plainly(handler: Handler, handle: TurnHandle) -> tuple[Any]:
 
 def _asked_wait_ms(error: BaseException) -> int | None:
     """The wait that an error of a client library asks for: many name it `retry_after`
-    and give seconds. Nobody was wrong then: it is "not now"."""
+    and give seconds. Such an error counts as "not now", not as a failed run."""
     seconds = answered(getattr, error, "retry_after", None).value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
@@ -242,8 +243,8 @@ def _asked_wait_ms(error: BaseException) -> int | None:
 
 
 async def _answer(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
-    """Call a handler. A text or payload that it returns is its reply."""
-    CURRENT.set(handle)  # of this task alone, and of tasks that it begins
+    """Call a handler. If it returns a text or a payload, send that as its reply."""
+    CURRENT.set(handle)  # for this task and the tasks that it begins
     given = await _given(handler, keep, handle)
     await handle.check_awaited()
     if isinstance(given, str | Payload):

@@ -1,8 +1,8 @@
-"""How a kernel that does not own its store gets commands done: through the inbox.
+"""Commands of a kernel that does not own its store: they go through the inbox.
 
 A posted command is durable when `post` returns; the owner logs it. A caller that needs
-the owner's answer waits for it. Where no worker lives, this process takes the store for
-a moment, applies the inbox, sends nothing, and gives the store back.
+the owner's answer waits for it. If no worker lives, this process takes the store for a
+moment, applies the inbox, sends nothing, and releases the store.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from turnfold.errors import (
 from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
 
 _POLL_S = 0.02
-_INBOX = 1_000  # commands of the inbox that are looked through
+_INBOX = 1_000  # the most commands of the inbox that a call reads
 _PAGE = 100  # commands that are applied in one commit
 PATIENCE_S = 5.0  # how long a caller waits for the answer of a worker
 
 
 class Mailbox:
-    """`ring` wakes the owner. `apply_alone` takes the store if nobody has it, applies
-    its inbox and gives it back; it returns at once if somebody has it."""
+    """`ring` wakes the owner. `apply_alone` takes a store without an owner, applies its
+    inbox and releases it; it returns at once if the store has an owner."""
 
     def __init__(
         self,
@@ -53,19 +53,20 @@ class Mailbox:
         self._store, self._ring, self._apply_alone = store, ring, apply_alone
 
     async def post(self, command: Command) -> Posted:
-        """Durable when this returns. Raises as the store's `post` does."""
+        """Durable when this returns. Raises the errors of the store's `post`."""
         (posted,) = await self._store.post((command,))
         self._ring()
         return posted
 
     async def post_all(self, commands: Sequence[Command]) -> None:
-        """Durable when this returns. One that was posted before is not posted again."""
+        """Durable when this returns. A command that was posted before is not posted
+        again."""
         await self._store.post(commands)
         self._ring()
 
     async def answers(self, ids: frozenset[str]) -> dict[str, bytes]:
-        """Those that are there by now. Where no worker lives, this process works off
-        the inbox first."""
+        """The answers that exist by now. If no worker lives, this process applies the
+        inbox first."""
         await self._apply_alone()
         found = (await self._store.fetch(Wanted(answers=ids))).answers
         return {name: answer.data for name, answer in found.items() if answer}
@@ -86,19 +87,19 @@ class Mailbox:
         return True
 
     async def differs(self, posted: Posted, command: Command) -> bool:
-        """Has the turn that holds the key of this message other bytes? The owner has
-        the last word: what is posted again without its key is compared there."""
+        """Has the turn that holds the key of this message other bytes? The owner
+        decides in the end: a message posted again without its key is compared there."""
         for _ in range(2):  # it may be logged between the two looks
             try:
                 data = await self._bytes_of(posted.stream)
             except (CorruptLogError, DamagedError, MissingBodyError):
-                return False  # nobody can tell
+                return False  # cannot be compared
             if data:
                 return command.bodies[0] not in data
         return True
 
     async def _bytes_of(self, turn: str) -> list[bytes]:
-        """Of the messages of a turn, logged or still in the inbox."""
+        """The bytes of the messages of a turn, logged or still in the inbox."""
         records = (await self._store.fetch(Wanted(streams=frozenset((turn,))))).streams
         if records[turn]:
             told = [event for record in records[turn] for event in decode(record)]
@@ -119,9 +120,9 @@ class Mailbox:
         return answer
 
     async def ask_all(self, commands: Sequence[Command]) -> Sequence[Any]:
-        """Post commands in one transaction and wait for all answers, in their order; the
-        error that the owner met is the answer to its command. Raises RequestedError if
-        none has come for five seconds; the rest is still in the inbox."""
+        """Post commands in one transaction and wait for all answers, in their order. If
+        a command failed, its answer is the owner's error. Raises RequestedError after
+        five seconds without an answer; the rest is still in the inbox."""
         await self._store.post(commands)
         self._ring()
         loop = asyncio.get_running_loop()
@@ -170,7 +171,7 @@ _LOG = logging.getLogger("turnfold")
 
 
 class Alone:
-    """`context` is that of the kernel. `new_id` names a store that is new."""
+    """`context`: of the kernel. `new_id`: names a new store."""
 
     def __init__(
         self,
@@ -186,14 +187,15 @@ class Alone:
         self._task: asyncio.Task[None] | None = None
 
     async def apply(self) -> None:
-        """Apply the inbox, unless somebody owns the store. One call at a time does it.
-        A cancelled caller does not end it in the middle, with the store in hand."""
+        """Apply the inbox, unless another process owns the store. All callers share one
+        task. Cancelling a caller does not end it in the middle, while it holds the
+        store."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._apply())
         await asyncio.shield(self._task)
 
     async def end(self) -> None:
-        """Wait until the store is given back."""
+        """Wait until the store is released."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -216,11 +218,12 @@ class Alone:
             self._ownership.release()
 
     def _without_rights(self) -> Context:
-        """Nothing is attempted and no turn starts: nobody would go on with it."""
+        """A context in which no attempt is made and no turn starts: no worker would go
+        on with them."""
         return replace(self._context(), fence=None, runs=False)
 
     async def _empty(self, journal: Committer) -> None:
-        """Apply all that waits, many commands in one commit."""
+        """Apply all commands of the inbox, many in one commit."""
         unfit: set[str] = set()
         while True:
             found = await self._store.inbox(_PAGE + len(unfit))
@@ -233,7 +236,8 @@ class Alone:
     async def _apply_all(
         self, journal: Committer, commands: Sequence[Command]
     ) -> set[str]:
-        """The ids of those that cannot be applied: they stay in the inbox."""
+        """Apply commands. Returns the ids of those that cannot be applied and stay in
+        the inbox."""
         commands = await inbox.sealed(commands, self._context().salt)
         doing = [partial(inbox.apply, command=command) for command in commands]
         unfit = set()

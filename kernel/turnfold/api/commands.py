@@ -1,6 +1,6 @@
-"""What may be told to a kernel: one method per command, each one commit.
+"""The commands of a kernel: one method per command, one commit per call.
 
-When a command returns, what it says is durable. When it raises, nothing of it is.
+When a command returns, its effect is durable. When it raises, it has no effect.
 """
 
 import asyncio
@@ -73,17 +73,18 @@ from turnfold.settings import Settings
 
 
 class Commands(Stopping):
-    """The commands of a Kernel; it brings the means.
+    """The commands of a Kernel, which implements the methods used here.
 
-    Each is decided here by the owner of the store. In any other process it is posted to
-    the owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
+    The owner of the store decides each command here. Any other process posts it to the
+    owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
     others wait for the owner's answer.
 
     Every command raises NotOpenError before `open` and after `close`, InvalidInputError
     for an argument of a wrong type or out of range, and StoreError if the store fails.
     A command that waits for the owner raises RequestedError if no owner answered in
-    time: it is not lost. A command about one id also raises NotFoundError, and
-    IllegalTransitionError or RuleBrokenError if the turn or entry does not allow it.
+    time; the command is then still in the inbox. A command about one id also raises
+    NotFoundError, and IllegalTransitionError or RuleBrokenError if the turn or entry
+    does not allow it.
     """
 
     _clock: Clock
@@ -92,7 +93,7 @@ class Commands(Stopping):
     _missing: Missing
     _salt: Callable[[], bytes]
     settings: Settings
-    _full: StoreFullError | None = None  # why nothing new is taken
+    _full: StoreFullError | None = None  # set while the store takes no new messages
 
     @property
     def working(self) -> bool:
@@ -116,7 +117,8 @@ class Commands(Stopping):
         raise NotImplementedError
 
     def sent(self, done: Enqueued, key: str | None = None) -> Sent:
-        """An entry as its caller holds it. For the handle of a turn."""
+        """The handle of an entry for its caller; the handle of a turn uses this,
+        too."""
         raise NotImplementedError
 
     async def accept(
@@ -129,13 +131,14 @@ class Commands(Stopping):
     ) -> AcceptedTurn:
         """Take a message in. When this returns it is durable: acknowledge it now.
 
-        `busy`: its fate if a turn of its lane waits or runs. `queue`: it waits
-        for its turn. `supersede`: those turns are stopped for it, in one commit. `join`:
-        the last turn that has not begun answers it, too (`turn.joined`); else it waits.
-        `drop`: it is kept and known, and its turn is aborted at once.
-        `debounce_ms`: its turn waits so long for more before it begins, anew for each
-        that joins, up to 10 times; 0 for not at all. Control input takes no lane, so
-        neither speaks of it. A run that is under way is never given new input.
+        `busy`: the plan if a turn of its lane waits or runs. `queue`: the message waits
+        for its turn. `supersede`: those turns are stopped for it, in one commit.
+        `join`: the last turn, if it has not begun, answers this message, too
+        (`turn.joined`); else the message waits. `drop`: the message is kept and known
+        by its key, and its turn is aborted at once. `debounce_ms`: how long its turn
+        waits for more messages before it begins, anew for each that joins, up to 10
+        times; 0 for not at all. Both do not apply to control input, which takes no
+        lane. A run that is under way never gets new input.
 
         An Unreadable becomes a dead turn. So does a message with the key of an earlier
         one and other bytes; then `differs` is true and `kept` names the dead turn."""
@@ -163,7 +166,7 @@ class Commands(Stopping):
             try:
                 return self._accepted(await self.append(decision, wanted), keys[0])
             except OwnedError:
-                pass  # not the owner any more: the message goes to the one who is
+                pass  # not the owner any more: post the message to its inbox
         return await self._post_inbound(turn, inbound, cursor, plan)
 
     async def _sealed(self, inbound: Update) -> Update:
@@ -197,7 +200,7 @@ class Commands(Stopping):
         return self._accepted(done, command.key)
 
     async def advance(self, cursor: SourceCursor) -> None:
-        """A source got on without bringing a message."""
+        """Move a source's cursor without a message."""
         check_kind("cursor", cursor, SourceCursor)
         await self._do(
             partial(accepting.advance, cursor=cursor),
@@ -240,7 +243,7 @@ class Commands(Stopping):
                     partial(outbox.enqueue, intent=intent), wanted
                 )
             except OwnedError:
-                pass  # not the owner any more: the payload goes to the one who is
+                pass  # not the owner any more: post the payload to its inbox
             else:
                 return self.sent(done)
         command = inbox.enqueue_command(
@@ -264,7 +267,8 @@ class Commands(Stopping):
         ttl_ms: int | None = None,
         not_before: int | None = None,
     ) -> Intent:
-        """Read files, run the channel's plan: all that comes before the decision."""
+        """Prepare an enqueue before its decision: read files and run the channel's
+        plan."""
         self._home.check()
         check_kind("route", route, Route)
         if not payloads:
@@ -363,13 +367,13 @@ class Commands(Stopping):
     async def _do(
         self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
     ) -> Any:
-        """Decide here, or have the owner decide and wait for its answer."""
+        """Decide here, or post to the owner and wait for its answer."""
         self._home.check()
         if self.working:
             try:
                 return await self.append(decision)
             except OwnedError:
-                pass  # not the owner any more: ask the one who is
+                pass  # not the owner any more: ask the owner
         command = inbox.act_command(
             kind,
             self._new_id(),
@@ -381,8 +385,9 @@ class Commands(Stopping):
         return await self._mailbox.ask(command)
 
     async def _whole(self, what: str, stream: str) -> str:
-        """The name of a stream in full. An id without its prefix, the beginning of one,
-        or the id of an inbound message will do where it fits just one."""
+        """The full name of a stream. Also found by an id without its prefix, by the
+        beginning of an id, or by the id of an inbound message, if exactly one stream
+        fits."""
         stream = check_id(what, stream)
         if ":" in stream or "/" in stream:
             return stream
@@ -402,14 +407,15 @@ class Commands(Stopping):
         by: str | None = None,
         why: str = "",
     ) -> None:
-        """The account works: what waited for it goes now, back-off or not. `by` and
-        `why`: the person who says so, for the log; None for the embedder itself."""
+        """The account works again: its waiting entries go now, even during a back-off.
+        `by` and `why`: the person who says so, for the log; None for the embedder
+        itself."""
         said = {"by": check_optional_id("by", by), "why": check_text("why", why)}
         await self._gate(gates.connected, channel, account, **said)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
-        """The account cannot send: hold it and spend no attempts until connected().
-        Should that never come, one message tries after each `auth_probe_ms`."""
+        """The account cannot send: hold it and spend no attempts until connected(). If
+        that call never comes, one message tries after each `auth_probe_ms`."""
         await self._gate(gates.disconnected, channel, account)
 
     async def _gate(
@@ -425,7 +431,7 @@ class Commands(Stopping):
         )
 
     async def bounced(self, entry: str, *, part: int = 0, detail: str = "") -> None:
-        """The platform refused afterwards what it had accepted."""
+        """The platform refused a part after it had accepted it."""
         arguments: dict[str, Any] = {
             "part": part,
             "detail": check_text("detail", detail),
@@ -438,12 +444,12 @@ class Commands(Stopping):
     async def declare_restored(
         self, *, by: str, why: str = "", wait: bool = True
     ) -> bool:
-        """Say that the store is a restored copy, also where it cannot notice that, as
-        when its side files were copied with it: every open entry is parked or in doubt,
-        every open turn is held. Do it before the worker of the copy starts; attempts
-        and runs that are under way go on. `by` and `why`: for the log. True if it is
-        done, False if it waits in the inbox: the next worker does it first. `wait`: False
-        leaves it there at once."""
+        """Say that the store is a restored copy. A store whose side files were copied,
+        too, cannot notice that itself. Every open entry is parked or in doubt, every
+        open turn is held. Call this before the worker of the copy starts; attempts and
+        runs that are under way go on. `by` and `why`: for the log. True if it is done.
+        False if the command waits in the inbox: the next worker does it first. `wait`:
+        False posts the command and returns at once."""
         said: dict[str, Any] = {"by": check_id("by", by)}
         said["why"] = check_text("why", why)
         decision = partial(operator.declared, stream="store", **said)
@@ -469,7 +475,8 @@ def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
 
 
 def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolicy:
-    """Raises InvalidInputError for what the channel, if it is here, cannot do."""
+    """The policy of a call. Raises InvalidInputError if the attached channel cannot
+    follow it."""
     policy = check_enum("policy", said, BlindPolicy)
     marked = policy is BlindPolicy.RESEND_MARKED
     if marked and desk is not None and not desk.capabilities.marks:
@@ -487,7 +494,8 @@ def _pack_all(
 
 
 async def _held(payload: Payload) -> Payload:
-    """Files' contents in hand: from here on the queue owns a copy."""
+    """The payload with the contents of its files: from here on the queue owns a
+    copy."""
     if not isinstance(payload, Payload):
         problem = f"expected Text, File or Native, got {type(payload).__name__}"
         raise InvalidInputError(field="payloads", problem=problem)

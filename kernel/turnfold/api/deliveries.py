@@ -1,7 +1,7 @@
 """The JSON delivery files of another gateway's queue, read (specs/import.md).
 
-Reading is forgiving where a field only tells of the past, and strict where a field names
-a payload or its place: an unreadable one is a problem of its file alone.
+A field that only records the past is read leniently. A field that names a payload or
+its place is read strictly, and an unreadable one leaves only its own file out.
 """
 
 import json
@@ -53,8 +53,8 @@ class Queue:
 
 
 def read_queue(directory: Path) -> Queue:
-    """Everything in the folder and in its `failed/`, the oldest first. Raises
-    InvalidInputError if this is no folder, or cannot be looked into."""
+    """All deliveries in the folder and in its `failed/`, the oldest first. Raises
+    InvalidInputError if this is no folder, or cannot be read."""
     folder = directory / FOLDER if (directory / FOLDER).is_dir() else directory
     found: list[Delivery] = []
     problems: list[tuple[Path, str]] = []
@@ -146,8 +146,8 @@ def _route(value: Mapping[str, Any]) -> Route:
 
 
 def _count(value: object) -> int | None:
-    """A time or a number that only tells of the past: one without sense is left out,
-    and a missing time is not an old one (E02, D07)."""
+    """A time or a number that only records the past. A senseless value becomes None,
+    and a missing time does not count as an old one (E02, D07)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not 0 <= value < _LIMIT_MS:  # false for NaN, too
@@ -169,8 +169,9 @@ def _payloads(value: object, folder: Path) -> tuple[Payload, ...]:
 
 
 def _parts(one: object, folder: Path) -> list[Payload]:
-    """Words and files that are there become a text and files, and the queue owns a copy.
-    Everything else is kept as it is, for a channel that understands it."""
+    """The text and the existing files of one payload become a Text and Files, and the
+    queue owns a copy. Any other payload stays a Native, for a channel that understands
+    it."""
     if isinstance(one, str):
         one = {"text": one}
     if not isinstance(one, dict):
@@ -184,7 +185,7 @@ def _parts(one: object, folder: Path) -> list[Payload]:
         raise InvalidInputError(field="payloads", problem="an empty payload")
     if not known or len(here) < len(media):
         return [Native(one)]
-    if text and here:  # the words of the first file
+    if text and here:  # the caption of the first file
         return [evolve(here[0], caption=text), *here[1:]]
     return [*([Text(text)] if text else []), *here]
 

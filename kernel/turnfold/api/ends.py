@@ -1,15 +1,16 @@
-"""How a handler ends a run without an answer. Any other exception is a bug of its own."""
+"""Exceptions by which a handler ends a run without an answer. Any other one is a bug of
+the handler."""
 
 from turnfold.messages import check_ms, check_text
 
 LONGEST_WAIT_MS = 24 * 3_600_000
 
 
-class NotNow(Exception):  # noqa: N818  an end that the handler chose, not an error
-    """Run this turn again later: a model is overloaded, a service is away.
+class NotNow(Exception):  # noqa: N818  the handler's choice, not an error
+    """Run this turn again later: a model is overloaded, a service is down.
 
-    The run is not counted. `retry_after_ms`: how long to wait, at most 24 hours: a
-    longer wait is cut to that; None leaves it to the kernel. The turn keeps its lane."""
+    The run is not counted. `retry_after_ms`: how long to wait; a wait over 24 hours is
+    cut to 24 hours; None leaves it to the kernel. The turn keeps its lane."""
 
     def __init__(self, why: str = "", *, retry_after_ms: int | None = None) -> None:
         super().__init__(check_text("why", why))
@@ -28,7 +29,8 @@ def _not_now(why: str, retry_after_ms: int | None) -> NotNow:
 
 
 class Never(Exception):  # noqa: N818  as above
-    """No run of this turn can succeed: it fails at once, and the user is told."""
+    """No run of this turn can succeed: the turn fails at once, and the user gets a
+    notice."""
 
     def __init__(self, why: str = "") -> None:
         super().__init__(check_text("why", why))

@@ -1,4 +1,4 @@
-"""What an embedder holds of a turn: the one it accepted, the one its handler answers."""
+"""The handles of a turn: one for the code that accepted it, one for its handler."""
 
 import asyncio
 import inspect
@@ -57,11 +57,11 @@ _LOG = logging.getLogger("turnfold")
 
 @frozen(kw_only=True)
 class AcceptedTurn:
-    """What `accept` gives back: durable by the time you hold it. `new` is false for a
-    message that was accepted before. `differs`: that one had other bytes under the same
-    key; this one is `kept` in a dead turn with that id. `joined`: an older turn answers
-    this message, too. `stopped`: the turns that it superseded. The worker alone can tell
-    these two."""
+    """The result of `accept`: the message is durable. `new` is false for a message that
+    was accepted before. `differs`: the earlier message had other bytes under the same
+    key; this one is in the dead turn `kept`. `joined`: an older turn answers this
+    message, too. `stopped`: the turns that it superseded. Only the worker knows
+    `joined` and `stopped`."""
 
     turn_id: str
     status: TurnPhase
@@ -80,8 +80,8 @@ class AcceptedTurn:
 
 
 class TurnHandle:
-    """What a handler gets. Every call is durable when it returns, and raises
-    StaleRunError once the run is no longer the one that speaks for the turn."""
+    """The turn as its handler gets it. Every call is durable when it returns. It raises
+    StaleRunError once this run may no longer speak for the turn."""
 
     def __init__(
         self, kernel: "Kernel", turn: Turn, inbound: Inbound, joined: Sequence[Inbound]
@@ -93,7 +93,7 @@ class TurnHandle:
         self._made: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._steps: dict[str, asyncio.Future[Any]] = {}
         self.inbound = inbound
-        self.joined = tuple(joined)  # messages that this turn answers, too
+        self.joined = tuple(joined)  # more messages that this turn answers
 
     @property
     def id(self) -> str:
@@ -123,8 +123,8 @@ class TurnHandle:
         return self._turn.created
 
     async def age_ms(self) -> int | None:
-        """How old the message is: since it was sent, as far as `sent_at` says so, else
-        since it was accepted. None while the clock of this machine cannot tell."""
+        """The age of the message: since it was sent, if it has a `sent_at`, else since
+        it was accepted. None while the clock of this machine is not trusted."""
 
         def age(draft: UnitOfWork) -> int | None:
             turn, sure = self._turn, draft.sure_from
@@ -140,7 +140,7 @@ class TurnHandle:
         return first.changes if isinstance(first, t.Accepted) else None
 
     async def previous(self) -> Sequence[Said]:
-        """What earlier runs have said; for handlers registered with resume=True."""
+        """The messages of earlier runs; for handlers registered with resume=True."""
         entries = await self._append(partial(turns.previous_entries, stream=self.id))
         return [said(e) for e in entries if e.stream not in self._mine]
 
@@ -172,15 +172,14 @@ class TurnHandle:
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
     ) -> Coroutine[Any, Any, Sent]:
-        """A message of this turn, sent at once, and once over all its runs: a run that
-        comes back after a death gets the same Sent, with its first receipt.
+        """A message of this turn, sent at once, and once over all its runs: the next
+        run after a death gets the same Sent, with its first receipt.
 
         `key`: its name in the turn; the number of the call in its run by default. If
-        nothing is replied, the last message is the answer.
-        `reply_to`, `thread`: other than those of the answer; None for none of them.
-        `route`: another place altogether. `policy`: for the case that nobody can tell
-        whether it arrived; that of the channel by default. `ttl_ms`: how long it may
-        wait, by its kind in the settings by default.
+        nothing is replied, the last message is the answer. `reply_to`, `thread`: if
+        they differ from those of the answer; None for none. `route`: another place
+        altogether. `policy`: for an unknown outcome; the channel's policy by default.
+        `ttl_ms`: how long the message may wait; the settings for its kind by default.
 
         Raises StaleRunError if the run may no longer speak for its turn."""
         self._sends += 1
@@ -213,9 +212,9 @@ class TurnHandle:
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
     ) -> Coroutine[Any, Any, Sent]:
-        """A piece of the answer, sent at once. With a key it is sent once over all runs,
-        as by `send`; without one the next run says it anew. The other arguments as in
-        `send`."""
+        """A piece of the answer, sent at once. With a key it is sent once over all
+        runs, as by `send`; without a key the next run sends it anew. The other
+        arguments as in `send`."""
         how = (self._place(reply_to, thread, route), policy, ttl_ms)
         return self._piece("block", Kind.BLOCK, key, payloads, *how)
 
@@ -229,7 +228,7 @@ class TurnHandle:
         policy: BlindPolicy | None = None,
         ttl_ms: int | None = None,
     ) -> Coroutine[Any, Any, Sent]:
-        """A message on the work of a tool, sent at once. The arguments as in `block`."""
+        """A message about a tool's work, sent at once. The arguments as in `block`."""
         how = (self._place(reply_to, thread, route), policy, ttl_ms)
         return self._piece("tool", Kind.TOOL, key, payloads, *how)
 
@@ -257,13 +256,14 @@ class TurnHandle:
         return destination(home, reply_to, thread, route)
 
     def _note(self, call: str, made: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """A call without `await` does nothing, and is told at the end of the run."""
+        """Remember a call: one without `await` does nothing, and is reported at the end
+        of the run."""
         assert isinstance(made, CoroutineType)  # noqa: S101  each is an async method
         self._made.append((call, made))
         return made
 
     async def check_awaited(self) -> None:
-        """Raises NotAwaitedError for the first call that nobody awaits."""
+        """Raises NotAwaitedError for the first call that was not awaited."""
         if any(_unbegun(made) for _, made in self._made):
             await asyncio.sleep(0)  # a task of it may not have begun
         left = [(call, made) for call, made in self._made if _unbegun(made)]
@@ -283,7 +283,7 @@ class TurnHandle:
         policy: BlindPolicy | None,
         ttl_ms: int | None,
     ) -> Sent:
-        """`run`: the one that the key holds in; None for all runs."""
+        """`run`: the run in which the key is unique; None for all runs."""
         intent = await self._kernel.intend(
             entry=reply_entry(self.id, kind, run, key),
             route=route,
@@ -310,20 +310,21 @@ class TurnHandle:
             _LOG.warning("%s", late)
             raise late from exc
         except (StaleRunError, AlreadyRepliedError) as exc:
-            _LOG.warning("%s", exc)  # a handler may let it pass unseen
+            _LOG.warning("%s", exc)  # a handler may swallow it
             raise
 
     def later(self, within_ms: int) -> Coroutine[Any, Any, None]:
-        """End the run without an answer, which comes by `kernel.answer(turn.id, ...)`, from
-        any process, at most `within_ms` from now; else the turn fails and the reader is
-        told. It holds its lane no longer, and is never run again, whatever the handler
-        does next."""
+        """End the run without an answer. The answer comes by `kernel.answer(turn.id,
+        ...)`, from any process, at most `within_ms` from now; else the turn fails and
+        the reader gets a notice. From this call on the turn does not hold its lane, and
+        it is never run again, even if the handler raises later."""
         check_ms("within_ms", within_ms, least=1)
         leave = partial(later.leave_open, stream=self.id, run=self.run)
         return self._note("later", self._append(partial(leave, within_ms=within_ms)))
 
     def silent(self, reason: str) -> Coroutine[Any, Any, None]:
-        """No reply is meant, and why: a short code, such as "not_addressed"."""
+        """End the turn without a reply. `reason`: a short code, such as
+        "not_addressed"."""
         check_id("reason", reason)
         silence = partial(turns.silence, stream=self.id, run=self.run, reason=reason)
         return self._note("silent", self._append(silence))
@@ -331,15 +332,15 @@ class TurnHandle:
     async def step(
         self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool = False
     ) -> Any:
-        """Do something outside once, over all runs of the turn, and remember its
-        result (anything canonical JSON can carry). Raises StepInDoubtError if an
-        earlier run began it and died, unless `repeat`."""
+        """Do a side effect once over all runs of the turn, and remember its result (any
+        canonical JSON value). Raises StepInDoubtError if an earlier run began the step
+        and died, unless `repeat`."""
         check_id("key", key)
         if not callable(effect):
             problem = "expected an async function without arguments"
             raise InvalidInputError(field="effect", problem=problem)
         first = self._steps.get(key)
-        if first is not None:  # twice at once: one effect, one result
+        if first is not None:  # two calls at once share one effect and one result
             return await asyncio.shield(first)
         done = self._steps[key] = asyncio.get_running_loop().create_future()
         try:
@@ -348,7 +349,7 @@ class TurnHandle:
             shared = isinstance(exc, Exception) and not isinstance(exc, StopIteration)
             doubt = StepInDoubtError(turn=self.id, key=key)
             done.set_exception(exc if shared else doubt)
-            done.exception()  # seen, if nobody waits for it
+            done.exception()  # mark the error as retrieved
             del self._steps[key]
             raise
         del self._steps[key]

@@ -1,7 +1,7 @@
 """Is a kernel well? A judgement of the facts that `Kernel.health` gives, with reasons.
 
-Health is progress: what counts is the age of the oldest thing that waits, not whether
-some task is alive.
+Health is progress: it is judged by the age of the oldest waiting entry or run, not by a
+task that is alive.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,23 +29,23 @@ from turnfold.enums import Phase
 from turnfold.ports.store import Store
 
 APPEND_MS = 5_000  # a commit takes milliseconds
-DUE_MS = 60_000  # what is due is started at once, unless something holds it
-RUN_MS = 300_000  # a run may take as long as its deadline; from here on it is shown
+DUE_MS = 60_000  # a due entry is started at once, unless a gate holds it
+RUN_MS = 300_000  # a run may take longer; `is_well` then names it
 
-_LOOKED_AT = 1_000  # entries: `is_well` may be asked every second of a large backlog
+_LOOKED_AT = 1_000  # entries: `is_well` may be called every second with a large backlog
 
 Facts = Mapping[str, Any]
 
 
 @frozen
 class Wellness:
-    """True as a condition if the kernel is well; else `reasons` says what is not."""
+    """True as a condition if the kernel is well; else `reasons` names the problems."""
 
     reasons: tuple[str, ...]
 
     @property
     def well(self) -> bool:
-        """True if there is no reason to look."""
+        """True if there are no problems."""
         return not self.reasons
 
     def __bool__(self) -> bool:
@@ -53,16 +53,16 @@ class Wellness:
 
 
 def due_since(entry: Entry) -> int | None:
-    """From when on an entry could have been attempted or asked about; log time."""
+    """Since when an entry could have been attempted or looked up; log time."""
     if entry.phase not in (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT):
         return None
     return entry.created if entry.due is None else entry.due
 
 
 def oldest_due_ms(book: OpenStreams, now: int) -> int | None:
-    """The age of the oldest entry that is due and not started. Entries are looked at in
-    the order of their queueing, and seldom more than one: none is due before it is
-    queued. Of those behind the first thousand nothing is said."""
+    """The age of the oldest entry that is due and not started. Entries are read in the
+    order of their queueing, and mostly only the first one: no entry is due before it is
+    queued. Entries behind the first thousand are not read."""
     oldest: int | None = None
     for entry in islice(book.folded(), _LOOKED_AT):
         if oldest is not None and entry.created >= oldest:
@@ -74,17 +74,17 @@ def oldest_due_ms(book: OpenStreams, now: int) -> int | None:
 
 
 def growing(book: OpenStreams, now: int) -> dict[str, int]:
-    """The live replies that are not sealed yet, each with its age in ms. Of open entries
-    behind the first thousand nothing is said."""
+    """The live replies that are not sealed yet, each with its age in ms. Open entries
+    behind the first thousand are not read."""
     entries = islice(book.folded(), _LOOKED_AT)
     return {e.stream: now - e.created for e in entries if is_live(e)}
 
 
 def gate_facts(driver: Driver, now: int) -> list[dict[str, Any]]:
-    """Each gate that holds something back: why, since when and until when (log ms;
-    `until` None: until somebody opens it). `age_ms`: since it was closed first, as far as
-    this worker knows. `waiting`: lanes that wait for their turn, the time of the gate
-    being over; `behind`: open entries of its scope."""
+    """Each closed gate: its reason, since when and until when (log ms; `until` None:
+    until a person opens it). `age_ms`: since it was closed first, as far as this worker
+    knows. `waiting`: lanes that wait for their turn after the gate's time is over.
+    `behind`: open entries of its scope."""
     waiting, tried = driver.flow.waiting(), driver.flow.tried()
     return [
         {
@@ -108,8 +108,8 @@ def paced(driver: Driver) -> dict[str, int]:
 
 
 def account_facts(book: OpenStreams, now: int) -> dict[str, dict[str, int | None]]:
-    """By account: how many entries are open, and the age of the oldest of them; None if
-    that is not among the first thousand of all."""
+    """By account: how many entries are open, and the age of the oldest one; None if it
+    is not among the first thousand of all accounts."""
     counts = {name.removeprefix(GATE): n for name, n in book.open_by_account().items()}
     oldest: dict[str, int] = {}
     for entry in islice(book.folded(), _LOOKED_AT):
@@ -177,7 +177,8 @@ _COUNTS: Mapping[str, str] = {
 
 
 def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
-    """How both times stand. `last_at`: log time of the last record, in ms."""
+    """The facts about log time and wall time. `last_at`: log time of the last record,
+    in ms."""
     return {
         "log_ahead_ms": max(clock.now(), last_at) - clock.wall_now(),
         "wall_trusted": clock.trusted,
@@ -188,7 +189,8 @@ def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
 
 
 class Health(PluginStates):
-    """The part of a Kernel that says how it is; the Kernel brings the means."""
+    """The part of a Kernel that reports its health; the Kernel implements the methods
+    used here."""
 
     _home: Home
     _clock: Clock
@@ -215,7 +217,7 @@ class Health(PluginStates):
         raise NotImplementedError
 
     def _foreign_bugs(self) -> Mapping[str, int]:
-        """Errors of foreign code since the kernel was made, by whose they were."""
+        """Errors of foreign code since the kernel was made, by their origin."""
         channels = {f"{n}/{a}": desk.bugs for (n, a), desk in self._desks.items()}
         return {
             "handler": self._handlers.bugs,
@@ -269,5 +271,6 @@ class Health(PluginStates):
         }
 
     def is_well(self) -> Wellness:
-        """A judgement of `health`: true if all is well, else with the reasons."""
+        """A judgement of `health`: true if the kernel is well, else with the
+        reasons."""
         return judge(self.health())

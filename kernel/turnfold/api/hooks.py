@@ -1,7 +1,7 @@
-"""News that must not pass in silence, told to the embedder: dead letters, parks, bounces.
+"""News for the embedder, passed to hooks: dead letters, parks, bounces, held turns.
 
-A hook is told of each event of its kind at least once, also after a death of the process
-(`retelling`). Of a lane that stands still it is told once in each life.
+A hook is called at least once for each event of its kind, also after a death of the
+process (`retelling`). For a stalled lane it is called once in each life.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ _NEWS = {*_TOLD, t.Answered, *AGAIN}
 
 class Hooks:
     """Lists of functions, plain or async, that get the folded Entry, the Turn or the
-    event, and as a second argument, if they must have two, the id of the news. They are
-    called one after the other, in the order of the log, in a task of their own: no
-    commit waits for them. After a death they are called again for what they may not have
-    heard: the id is the same then, and the state as it is by now. So it is for hooks that
-    were there when the kernel began to work."""
+    event. A function that requires a second argument also gets the id of the news.
+    Hooks are called one after the other, in the order of the log, in a task of their
+    own: no commit waits for them. After a death they are called again for news that
+    they may have missed, with the same id and the current state. This holds for hooks
+    that were registered when the kernel began to work."""
 
     def __init__(self, calls: Calls, deadline_ms: int | None) -> None:
         self._calls, self._deadline_ms = calls, deadline_ms
@@ -59,8 +59,8 @@ class Hooks:
         self._news: deque[tuple[Hook, Any, str | None]] = deque()
         self._teller: asyncio.Task[None] | None = None
         self._means: Retelling | None = None
-        self._seen = self._noted = 0  # positions: news of all before are lined up; told
-        self._behind: range | None = None  # positions that an earlier life left untold
+        self._seen = self._noted = 0  # positions up to which news are queued; were told
+        self._behind: range | None = None  # positions: untold by an earlier life
         self.bugs = 0
         self.dead = 0  # entries that ended undelivered since the kernel was made
         self.dead_turns = 0  # the same for updates that were not taken
@@ -91,7 +91,7 @@ class Hooks:
         return hook
 
     def tell_stalled(self, entry: Entry, cause: str) -> None:
-        """The kernel calls this when it has found a lane that stands still."""
+        """The kernel calls this for each stalled lane that it has found."""
         _warn(entry, f"has not moved: {cause}")
         self._line_up(self.stalled, entry, None)
 
@@ -186,8 +186,9 @@ class Hooks:
             self._teller = asyncio.get_running_loop().create_task(self._tell())
 
     async def begin(self, means: Retelling, position: int) -> None:
-        """This kernel is the worker from now on. What an earlier life may not have told
-        is told first. `position`: where the log ended when it took the store."""
+        """This kernel is the worker from now on. News that an earlier life may not have
+        told come first. `position`: the end of the log when this kernel took the
+        store."""
         self._means, self._seen = means, max(self._seen, position)
         if not self._any():
             self._noted = position
@@ -235,7 +236,7 @@ class Hooks:
             )
 
     async def _note(self) -> None:
-        """All news up to here are told: not while those of an earlier life are left."""
+        """Move the mark of told news, unless news of an earlier life are left."""
         seen = self._seen
         if self._means is None or not self._any() or seen <= self._noted:
             return
@@ -270,7 +271,7 @@ class Hooks:
                 await self._call(hook, what, news.id)
 
     async def end(self, timeout_s: float) -> None:
-        """Tell the rest of the news, but wait no longer than this."""
+        """Tell the rest of the news, for at most `timeout_s`."""
         teller = self._teller
         if teller is None:
             return
@@ -295,7 +296,7 @@ def _news(
 
 
 def _must_have_two(hook: Hook) -> bool:
-    """A hook that cannot be called with the news alone wants its id, too."""
+    """Does the hook require a second argument, the id of the news?"""
     try:
         signature = inspect.signature(hook)
     except (TypeError, ValueError):  # a builtin without a signature

@@ -1,8 +1,8 @@
 """Pruning: by a call, or by the worker itself as its settings say (specs/keep.md).
 
-Whoever asks reads the store for candidates and hands their names to the owner, a few at
-a time; the owner decides about each group once more, and takes them out in one commit.
-So messages pass between two batches, and a death between two loses nothing.
+The caller reads the store for candidates and gives their names to the owner, a few at a
+time. The owner checks each group again, and takes the groups out in one commit. So
+messages go on between two batches, and a death between two batches loses nothing.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from turnfold.ports.store import (
 _LOG = logging.getLogger("turnfold")
 BATCH = 50  # turns with their entries, in one commit
 _EVERY_S = 3_600.0
-_FIRST_S = 60.0  # after a start there is other work
+_FIRST_S = 60.0  # after a start the worker has other work
 _LOOK_S = 5.0
 _AT_ONCE = 500  # summaries that are asked for in one call
 _PAUSE_S = 0.05  # between two batches of the worker's own
@@ -48,8 +48,8 @@ _PHASES = frozenset([*(p for p in Phase if p.closed), *TurnPhase])
 
 @frozen(kw_only=True)
 class Pruning:
-    """The pruned turns and entries so far. `left`: how many turns, and entries without a
-    turn, were old enough and stayed, by the reason."""
+    """The pruned turns and entries so far. `left`: by reason, how many turns, and
+    entries without a turn, were old enough and stayed."""
 
     streams: int = 0
     events: int = 0
@@ -81,14 +81,16 @@ class Keeps(Commands):
         batch: int = BATCH,
         tell: Callable[[Pruning], None] | None = None,
     ) -> Pruning:
-        """Take turns and entries out of the log that are over and have not moved for
-        `older_ms`. A turn goes with all its entries. One that waits for a person stays
-        unless `dead`; one with a dedupe key inside `Settings.dedupe_ms` stays.
+        """Take closed turns and entries out of the log that have not moved for
+        `older_ms`. A turn goes with all its entries. A turn or an entry that waits for
+        a person stays unless `dead`. One with a dedupe key inside `Settings.dedupe_ms`
+        stays.
 
-        `statuses`: only those with one of these phases. `archived`: only those in that
-        archive, as it is there. `clock_is_right`: a person says so; otherwise nothing goes
-        while the clock is not trusted. `batch`: turns in one commit. `tell` hears of the
-        progress. Doing it again goes on where it ended.
+        `statuses`: only streams in one of these phases. `archived`: only streams that
+        this archive holds at their current version. `clock_is_right`: a person says so;
+        otherwise nothing is pruned while the clock is not trusted. `batch`: turns in
+        one commit. `tell` is called with the progress. A second call goes on where the
+        first one ended.
         """
         wish = checked_wish(older_ms, by, why, statuses, dead=dead, sure=clock_is_right)
         check_ms("batch", batch, least=1)
@@ -130,14 +132,14 @@ class Keeps(Commands):
             yield names
 
     async def latest(self) -> int:
-        """A guess of log time that is not too early; the owner knows best."""
+        """An estimate of log time that is not too early; the owner checks again."""
         last = await self.store.last()
         known = (self._clock.now(), self._clock.wall_now())
         return max(*known, 0 if last is None else last.at)
 
     async def watch_room(self) -> None:
-        """Take nothing new while the store, or its disk, is at a limit of Settings. What
-        was accepted goes on: its answers are stored all the same."""
+        """Refuse new messages while the store, or its disk, is at a limit of Settings.
+        Accepted messages go on: their answers are still stored."""
         limits = (self.settings.max_store_bytes, self.settings.min_free_bytes)
         while any(limit is not None for limit in limits):
             before, self._full = self._full, self._measured()
@@ -209,14 +211,15 @@ def checked_wish(
 
 
 def _held(archived: Archived, names: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """The archive of these, and the versions that it holds, for the owner."""
+    """The digest of the archive, and the versions of these streams in it, for the
+    owner."""
     rows = (archived.groups[name].items() for name, _ in names)
     versions = [list(row) for group in rows for row in group]
     return {"archive": archived.digest, "versions": versions}
 
 
 async def _left_of(store: Store, archived: Archived) -> AsyncIterator[Summary]:
-    """What an archive holds, and the store still has just so."""
+    """The streams that the store still has at the version in the archive."""
     roots = iter(archived.groups)
     while names := frozenset(islice(roots, _AT_ONCE)):
         found = (await store.fetch(Wanted(summaries=names))).summaries
@@ -227,7 +230,7 @@ async def _left_of(store: Store, archived: Archived) -> AsyncIterator[Summary]:
 
 
 def summed(done: Pruning, more: Mapping[str, Any]) -> Pruning:
-    """Both together."""
+    """The sum of both."""
     return Pruning(
         streams=done.streams + more["streams"],
         events=done.events + more["events"],
@@ -236,7 +239,8 @@ def summed(done: Pruning, more: Mapping[str, Any]) -> Pruning:
 
 
 async def candidates(store: Store, before: int) -> AsyncIterator[Summary]:
-    """Turns, and entries without a turn, that are over and began before, newest first."""
+    """Closed turns, and closed entries without a turn, that have not moved since
+    `before`, newest first."""
     for prefix in (TURN, ENTRY):
         listing = Listing(prefix=prefix, open=False, until=before)
         async for page in summary_pages(store, listing):

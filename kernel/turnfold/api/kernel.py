@@ -1,7 +1,8 @@
-"""The Kernel: what a gateway embeds. Async; `turnfold.api.blocking` is the same in a thread.
+"""The Kernel, which a gateway embeds. Async; `turnfold.api.blocking` is the same in a
+thread.
 
-Making one does no I/O and touches nothing outside it. Two kernels in one process have
-nothing in common but the rule that one store has one worker.
+Making one does no I/O and changes nothing outside it. Two kernels in one process share
+nothing but the rule that one store has one worker.
 """
 
 import asyncio
@@ -72,8 +73,8 @@ T = TypeVar("T")
 class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
     """`store`: an address or a Store. `work=False`: never the worker, only a client
     that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
-    `entropy`: ids and salts, which a test may want to repeat. `import_from`: the queue
-    of another gateway, taken in at open (specs/import.md)."""
+    `entropy`: the source of ids and salts, which a test may want to repeat.
+    `import_from`: the queue of another gateway, taken in at open (specs/import.md)."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         self._salt = partial(self._entropy.randbytes, 16)
         self._desks: dict[tuple[str, str], AttachedChannel] = {}
         self._missing = Missing(self._desks)
-        self._rates: dict[str, Rate] = {}  # account's gate -> what it may send
+        self._rates: dict[str, Rate] = {}  # account's gate -> its rate
         self._stalls: Stalls | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._views: dict[tuple[str, str], ChannelFacts] = {}
@@ -110,11 +111,11 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         self._post: Mailbox | None = None
         self._alone: Alone | None = None
         self._fence: Fence | None = None
-        self._owns = False  # the store is ours, and what was open is taken up
+        self._owns = False  # the store is ours, and its open streams are taken up
         self._leaving: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[State | None]]] = {}
 
-    # --- what is attached ---
+    # --- attaching channels and handlers ---
 
     def attach(
         self,
@@ -126,12 +127,13 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         rate: Rate | None = None,
         max_entry_age_ms: int | None = None,
     ) -> None:
-        """A channel under a name and one of its accounts. `on_unknown`: what happens to
-        a part of which nobody can tell if it arrived: `hold`, `resend_marked`, `resend`
-        or `drop`, or one of them by kind of part. It may be left out where every kind is
-        of class `lookup`, or `keyed` without a window. `rate`: the most messages a second.
-        `max_entry_age_ms`: as the setting, for this account. Raises ContractError if this
-        is no channel, InvalidInputError if the place is taken or a policy is missing."""
+        """Attach a channel under a name and one of its accounts. `on_unknown`: the
+        policy for a part whose outcome stays unknown: `hold`, `resend_marked`, `resend`
+        or `drop`, or one of them by kind of part. It may be left out if every kind is
+        of class `lookup`, or `keyed` without a window. `rate`: the most messages a
+        second. `max_entry_age_ms`: as the setting, for this account. Raises
+        ContractError if `channel` is no channel, InvalidInputError if the account is
+        attached already or a policy is missing."""
         self._home.check()
         key = (check_id("name", name), check_id("account", account))
         if key in self._desks:
@@ -159,10 +161,10 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         self, handler: Handler | None = None, /, *, resume: bool = False
     ) -> Handler | Callable[[Handler], Handler]:
         """Register the handler: a function or object that is called with the turn. A
-        plain function runs in a thread; its return value is the reply. `resume`: it
-        takes up what an earlier run began, so it may run again even if somebody has
-        seen a part of the answer. Raises InvalidInputError if it cannot be called so,
-        or if there is a handler."""
+        plain function runs in a thread; its return value is the reply. `resume`: the
+        handler goes on with the answer of an earlier run, so it may run again even if
+        somebody has seen a part of that answer. Raises InvalidInputError if it cannot
+        be called with a turn, or if a handler is registered already."""
         self._home.check()
         if handler is not None:
             return self._register(handler, resume=resume)
@@ -193,7 +195,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             raise
 
     async def _undo(self, store: Store | None) -> None:
-        """Opening failed or was cancelled: nothing of it stays."""
+        """Opening failed or was cancelled: release everything."""
         driver, worker = self._driver, self._worker
         self._driver = self._worker = None
         self._state, self._owns = "not open", False
@@ -242,8 +244,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
                 say_standby(store.address, await worker.ownership.current())
 
     async def _promote(self, owner: Owner) -> None:
-        """The store is ours: read it, doubt it if it is an older copy, log what waits
-        in its inbox, then work."""
+        """The store is ours: read it, doubt its open streams if it is an older copy,
+        log the commands of its inbox, then work."""
         driver, worker = self._open_driver(), self._worker
         assert worker is not None  # noqa: S101  it calls this
         await driver.journal.begin(self._new_id)
@@ -269,8 +271,9 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         self._watching = [asyncio.create_task(work) for work in forever]
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:
-        """Log time goes on from the last record, or from where an older life of this
-        boot would be by now. The mark beside the store tells a later life the same."""
+        """Log time goes on from the last record, or from the time that an older life of
+        this boot would have reached by now. The mark beside the store passes that on to
+        a later life."""
         clock, upkeep = self._clock, worker.upkeep
         clock.begin(driver.book.last_at, await upkeep.lived(driver.journal.store_id))
         lead = driver.book.last_at - clock.wall_now()
@@ -289,13 +292,15 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         return state.epoch if isinstance(state, StoreState) else 0
 
     def _replaced(self) -> str | None:
-        """Why this kernel cannot be the owner any more, if another one has written."""
+        """The reason why this kernel cannot be the owner any more, if another one has
+        written."""
         replaced = self._open_driver().journal.replaced
         return None if replaced is None else str(replaced)
 
     async def _doubt_if_restored(self) -> None:
-        """Before anything is attempted. A crash in here repeats it: the watermark
-        stands until the commit does, and one watermark makes one commit."""
+        """Doubt all open streams of a restored store, before the first attempt. A crash
+        in here repeats it: the watermark stays until the commit is durable, and one
+        watermark makes one commit."""
         driver, worker = self._open_driver(), self._worker
         if worker is None:
             return
@@ -308,12 +313,13 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             driver.moved(commit)
         worker.upkeep.trust()
         if mark is not None:
-            await worker.upkeep.erase()  # with a damaged log goes the proof of it
+            await worker.upkeep.erase()  # a damaged log ends here, and its proof
         if mark is not None or worker.upkeep.has_news:
             await worker.upkeep.note_watermark()
 
     async def _rung(self) -> None:
-        """At every ring of the doorbell, and a few times a second."""
+        """Read the inbox. Called at every ring of the doorbell, and a few times a
+        second."""
         await self._note_steps()
         await self._open_driver().intake.read()
 
@@ -324,11 +330,11 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
     def _depose(self) -> None:
         self._owns = False
         self._open_driver().stand_down()
-        self._wake_all()  # they go on waiting as those of a client do
+        self._wake_all()  # they go on waiting as in a client
         self._leaving = asyncio.create_task(self._sources.stop())
 
     def _inside(self) -> bool:
-        """Does foreign code call, that closing waits for?"""
+        """Does the call come from foreign code that closing waits for?"""
         driver = self._driver
         sends = driver is not None and driver.sender.calls.inside()
         return sends or self._calls.inside()
@@ -363,7 +369,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         await driver.flusher.close()
 
     async def _let_go(self, worker: Worker | None) -> None:
-        """Whatever fails in here, the rest of it is done."""
+        """Each step is done even if an earlier one fails."""
         self._owns = False
         for task in self._watching:
             task.cancel()
@@ -389,11 +395,12 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             self._home.leave()
 
     def portal(self) -> Portal:
-        """The way in from other threads. May itself be called from any thread."""
+        """Calls into this kernel from other threads. May itself be called from any
+        thread."""
         return Portal(self._home)
 
     async def drain(self, timeout_ms: int | None = None) -> None:
-        """Send nothing new; wait for what is on the wire. Accepting goes on."""
+        """Send nothing new, and wait for the sends on the wire. Accepting goes on."""
         self._home.check()
         wait = check_timeout(timeout_ms)
         wait = self.settings.drain_ms if wait is None else wait
@@ -419,8 +426,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
     def append(
         self, decision: Decision, wanted: Wanted | None = None
     ) -> asyncio.Future[Any]:
-        """Decide and commit; the answer is durable. A cancelled caller does not take
-        its append back. Raises OwnedError if the store is not ours."""
+        """Decide and commit; the answer is durable. Cancelling the caller does not undo
+        the append. Raises OwnedError if the store is not ours."""
         self._home.check()
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
@@ -458,7 +465,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
 
     @property
     def inspect(self) -> Inspect:
-        """Typed queries: what happened to a message, and what happens next."""
+        """Typed queries: the history of a message, and its next steps."""
         self._home.check()
         return Inspect(
             self.store,
@@ -481,7 +488,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
     # --- inside ---
 
     async def preview(self, entry: str, text: str) -> Outcome | None:
-        """Show a live reply so far. None if nothing can be shown just now."""
+        """Show the text of a live reply so far. None if nothing can be shown just
+        now."""
         return await self._open_driver().dispatcher.preview(entry, text)
 
     def _open_driver(self) -> Driver:
@@ -490,7 +498,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         return self._driver
 
     def _context(self) -> Context:
-        """What decisions may know now."""
+        """The facts that decisions may use now."""
         driver, handlers, clock = self._open_driver(), self._handlers, self._clock
         now, wall, sure_from = clock.reading()
         return Context(
@@ -530,7 +538,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         return time_id(self._clock.now(), self._entropy.randbytes(16))
 
     def _saw(self, commit: Commit) -> None:
-        """After every commit, ours or another process's."""
+        """Called after every commit: stop unwanted runs, wake waiters, and pass the
+        news to hooks."""
         waiters = self._waiters
         for stream, state in commit.moved.items():
             if isinstance(state, Turn) and unwanted(state):
