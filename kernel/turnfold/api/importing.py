@@ -1,8 +1,8 @@
 """Taking in the queue of another gateway: commit, verify, then move the file away.
 
-A file is moved only when the store has it, read back from the store. So the process may
-die anywhere: a file that was not moved is read again by the next run, and its key says that it
-is there already (specs/import.md).
+A file is moved only after its entry was read back from the store. So the process may
+die at any point: the next run reads an unmoved file again, and finds its key in the
+store (specs/import.md).
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from turnfold.messages import check_kind
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = logging.getLogger("turnfold")
-_BATCH = 50  # an inbox is read by a hundred
+_BATCH = 50  # an inbox is read 100 commands at a time
 _POLL_S = 0.02
 ORIGIN = "delivery-queue"
 
 
 @frozen(kw_only=True)
 class Left:
-    """A file that was left where it is, and why."""
+    """A file that was not moved, and the reason."""
 
     path: Path
     why: str
@@ -49,8 +49,9 @@ class Left:
 
 @define(kw_only=True)
 class Imported:
-    """The result of an import. `parked` and `dead`: entries by how they came in, also those
-    of an earlier run whose file was still there. `moved`: files in the archive now."""
+    """The result of an import. `parked` and `dead`: entries by their first status, also
+    those of an earlier run if their file was still there. `moved`: files in the archive
+    now."""
 
     folder: Path
     found: int = 0
@@ -75,18 +76,19 @@ class Importing(Commands):
         self, directory: str | Path, *, on_step: Step = _silent
     ) -> Imported:
         """Take in the JSON delivery files of a folder and of its `failed/`, then move
-        each into `imported/` there. All of it is in doubt: it is parked, or a dead
-        letter if it is too old or had failed. Doing it again is harmless.
+        each into `imported/` there. Each delivery is in doubt: its entry is parked, or
+        a dead letter if it is too old or had failed. A repeat is harmless.
 
-        `on_step(step, done, total)` hears of each batch that is "stored", "verified" and
-        "moved". Stop the other gateway first. Raises InvalidInputError if this is no
-        folder that can be read; a file that cannot be read is left, and told in `left`.
+        `on_step(step, done, total)` is called for each batch that is "stored",
+        "verified" and "moved". Stop the other gateway first. Raises InvalidInputError
+        if the folder cannot be read. A file that cannot be read stays, and is named in
+        `left`.
         """
         self._home.check()
         check_kind("directory", directory, str, Path)
         try:
             queue = await asyncio.to_thread(read_queue, Path(directory))
-        except (OSError, ValueError) as exc:  # a name that no file system takes
+        except (OSError, ValueError) as exc:  # a name that is no valid path
             raise InvalidInputError(field="directory", problem=str(exc)[:200]) from exc
         done = begun(queue)
         for at in range(0, len(queue.deliveries), _BATCH):
@@ -117,19 +119,19 @@ class Importing(Commands):
             step("moved")
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Left]:
-        """Store each delivery. Gives those that cannot be stored."""
+        """Store each delivery. Returns those that cannot be stored."""
         left: list[Left] = []
         made: list[tuple[Delivery, Foreign]] = []
         for one in batch:
             try:
                 made.append((one, await asyncio.to_thread(self._foreign, one)))
-            except InvalidInputError as exc:  # a file that has just gone
+            except InvalidInputError as exc:  # a file was removed just now
                 left.append(Left(path=one.path, why=str(exc)))
         if self.working:
             try:
                 await self._append_all([foreign for _, foreign in made])
             except OwnedError:
-                pass  # not the owner any more: it goes to the one who is
+                pass  # not the owner any more: post it to the owner's inbox
             else:
                 return left
         return left + await self._post_all(made)
@@ -159,8 +161,9 @@ class Importing(Commands):
         await asyncio.gather(*appends)
 
     async def _post_all(self, made: Sequence[tuple[Delivery, Foreign]]) -> list[Left]:
-        """Through the inbox of the owner; where nobody owns the store, this process
-        does it. The rest is left for another run."""
+        """Post the deliveries to the inbox of the owner. If no process owns the store,
+        this one applies the inbox. Deliveries without an answer are left for another
+        run."""
         at = self._clock.wall_now()
         commands = [inbox.import_command(foreign, at) for _, foreign in made]
         if not commands:
@@ -181,7 +184,7 @@ class Importing(Commands):
     async def _is_there(
         self, one: Delivery, there: Mapping[str, str], done: Imported
     ) -> bool:
-        """Read it back: only a file that the store gives back may be moved away."""
+        """Read a delivery back from the store: only then may its file be moved."""
         if one.key not in there:
             if not any(left.path == one.path for left in done.left):
                 why = "no worker has taken it in yet; run the import again"
@@ -198,14 +201,15 @@ class Importing(Commands):
 
 
 def begun(queue: Queue) -> Imported:
-    """The report before anything is done."""
+    """The report before the first delivery is stored."""
     left = [Left(path=path, why=why) for path, why in queue.problems]
     left += [Left(path=path, why="no delivery file") for path in queue.others]
     return Imported(folder=queue.folder, found=len(queue.deliveries), left=left)
 
 
 def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
-    """None: it was done, or nobody has answered yet."""
+    """The reason why the owner refused a delivery. None: it was taken in, or there is
+    no answer yet."""
     if answer is None:
         return None
     try:
@@ -220,7 +224,7 @@ def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
 
 async def stored(store: Store, batch: Iterable[Delivery]) -> dict[str, str]:
     """The deliveries of a batch that the log holds, by key, each with its entry. A
-    command that waits in the inbox holds its key, too, and is not there yet."""
+    command in the inbox holds its key, too, and has no entry yet."""
     names = {
         one.key: (outbound_key(one.key), inbox.import_id(one.key)) for one in batch
     }
@@ -235,8 +239,8 @@ async def stored(store: Store, batch: Iterable[Delivery]) -> dict[str, str]:
 
 
 async def verified(store: Store, stream: str, one: Delivery) -> str | None:
-    """How the entry came in, "parked" or "dead", if the store holds just this delivery;
-    "gone" for one that was pruned or erased since."""
+    """The first status of the entry, "parked" or "dead", if the store holds exactly
+    this delivery; "gone" if the entry was pruned or erased since."""
     records = (await store.fetch(Wanted(streams=frozenset((stream,))))).streams[stream]
     if not records:
         return "gone"
@@ -269,7 +273,7 @@ async def _same(store: Store, stream: str, first: o.Imported, one: Delivery) -> 
 async def _bodies(
     store: Store, stream: str, refs: Sequence[str]
 ) -> dict[BodyRef, Body]:
-    """The bodies that an event names, and the contents of files that those name."""
+    """The bodies that an event names, and the file contents that those bodies name."""
     found = await _fetched(store, {place_of(stream, ref) for ref in refs})
     inner = [ref for body in found.values() for ref in contents_in(body.data)]
     places = {place_of(stream, ref) for ref in inner}
@@ -285,7 +289,8 @@ async def _fetched(store: Store, places: set[BodyRef]) -> dict[BodyRef, Body]:
 
 
 def archive(one: Delivery) -> str:
-    """Move a file that the store has into the archive. The problem, if there is one."""
+    """Move the file of a stored delivery into the archive. Returns the problem, or
+    None."""
     try:
         if one.path.read_bytes() != one.raw:
             return "it has changed meanwhile; run the import again"
@@ -322,7 +327,7 @@ def _synced(folder: Path) -> None:
 
 
 async def import_at_open(kernel: Importing, directory: str | Path) -> None:
-    """The deliveries, and a warning for each file that was left."""
+    """Import the deliveries, and log a warning for each file that was left."""
     if not await asyncio.to_thread(Path(directory).is_dir):
         _LOG.warning("nothing to import: %s is no folder", directory)
         return

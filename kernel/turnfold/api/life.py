@@ -1,4 +1,4 @@
-"""The life of a kernel: one opening and one closing at a time, for all who call."""
+"""The life of a kernel: one opening and one closing at a time, for all callers."""
 
 import asyncio
 import logging
@@ -10,7 +10,8 @@ _LOG = logging.getLogger("turnfold")
 
 
 class Life:
-    """The part of a kernel that opens and closes it; the kernel brings the means."""
+    """The part of a kernel that opens and closes it; the kernel implements the methods
+    used here."""
 
     def __init__(self) -> None:
         self._home = Home()
@@ -19,15 +20,15 @@ class Life:
         self._closing: asyncio.Task[None] | None = None
 
     async def _open(self) -> None:
-        """Nothing of it stays if this raises, and the home is left."""
+        """Open. If this raises, it has released everything and left the home."""
         raise NotImplementedError
 
     async def _close(self) -> None:
-        """Leaves the home at its end."""
+        """Close, and leave the home at the end."""
         raise NotImplementedError
 
     def _inside(self) -> bool:
-        """Does foreign code call, that closing waits for?"""
+        """Does the call come from foreign code that closing waits for?"""
         raise NotImplementedError
 
     @property
@@ -43,9 +44,9 @@ class Life:
         await self.close()
 
     async def open(self) -> None:
-        """Open the store, take up what is open, and begin to work or stand by. Waits
-        first for a closing that is under way.
-        Channels and handlers run in the context (`contextvars`) of this call."""
+        """Open the store, take up its open streams, and begin to work or stand by.
+        Waits first for a closing that is under way. Channels and handlers run in the
+        context (`contextvars`) of this call."""
         self._home.check()
         while (other := self._opening or self._closing) is not None:
             await asyncio.wait({other})
@@ -60,11 +61,11 @@ class Life:
             self._opening = None
 
     async def close(self) -> None:
-        """Drain, then let go of the store. What was promised is durable already.
+        """Drain, then release the store. Every acknowledged call is durable already.
 
-        All calls wait for one and the same closing; cancelling a caller does not end
-        it. A handler, hook, source or channel of this kernel cannot wait for its own
-        end: there it begins, and the call returns."""
+        All calls wait for the same closing; cancelling a caller does not end it. A
+        handler, hook, source or channel of this kernel cannot wait for its own end: its
+        call begins the closing and returns."""
         self._home.check()
         while self._opening is not None:
             await asyncio.wait({self._opening})

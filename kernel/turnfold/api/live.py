@@ -1,4 +1,4 @@
-"""A reply that is seen while it grows: `async with turn.live() as live`."""
+"""A reply that readers see while it grows: `async with turn.live() as live`."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = logging.getLogger("turnfold")
-_QUIET_S = 2.0  # how long a preview of unknown fate may still land
+_QUIET_S = 2.0  # how long a preview of unknown outcome may still take effect
 
 
 class Live:
@@ -30,8 +30,8 @@ class Live:
 
     Where the channel can edit, a placeholder goes out at the beginning, and shows the
     text as it grows: at most one preview in `Capabilities.preview_ms`, the newest one.
-    Where it cannot, nothing is seen before the seal. Leaving the block without an error
-    seals the reply: the text is then owned by the outbox, like that of `turn.reply`.
+    Where it cannot, readers see nothing before the seal. Leaving the block without an
+    error seals the reply: the outbox then owns the text, as with `turn.reply`.
 
     After an error, or the death of the process, the next run of the turn goes on with
     the same message; it begins with an empty text.
@@ -67,13 +67,13 @@ class Live:
     def append(self, more: str) -> None:
         """Add text to the end. It is shown by the next preview. Never waits.
 
-        Raises InvalidInputError outside of `async with`, where nobody would see it."""
+        Raises InvalidInputError outside of `async with`."""
         self._check_entered()
         self._text.append(check_text("more", more))
         self._news.set()
 
     def replace(self, text: str) -> None:
-        """Put another text in the place of all so far. Never waits. Raises as `append`."""
+        """Replace the whole text. Never waits. Raises as `append`."""
         self._check_entered()
         self._text = [check_text("text", text)]
         self._news.set()
@@ -85,8 +85,8 @@ class Live:
 
     async def seal(self, *payloads: Payload | str) -> Sent:
         """End the reply and hand it over to the outbox, once; a second call returns the
-        same. `payloads`: the whole answer, which begins with a text; without any it is
-        the text so far.
+        same Sent. `payloads`: the whole answer, which begins with a text; the text so
+        far by default.
 
         Raises StaleRunError if the run may no longer speak for its turn."""
         if self._sealed is None:
@@ -127,7 +127,7 @@ class Live:
         else:
             await self._end_previews()
 
-    # --- previews: edits that no log announces, and that nobody waits for ---
+    # --- previews: edits outside the log, without a waiting caller ---
 
     async def _show(self) -> None:
         while True:
@@ -153,9 +153,9 @@ class Live:
                 self._news.set()
             case Rejected(failure=failure):
                 _LOG.info("%s: no more previews: %s", self._entry, failure)
-                return False  # the seal will find out
+                return False  # the seal meets the failure itself
             case None:
-                self._news.set()  # its placeholder is not there yet
+                self._news.set()  # no placeholder yet
             case _:
                 self._unsure = True
                 _LOG.info(
@@ -184,6 +184,6 @@ class Live:
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:
-    """Its error was no reason to lose the reply; the log has it."""
+    """An error of previews does not end the reply; it is only logged."""
     if not task.cancelled() and (error := task.exception()) is not None:
         report("previews of a live reply ended", error)

@@ -1,5 +1,5 @@
-"""The rows of one namespace in this process: they are asked first, and go on when
-the store of plugins fails."""
+"""The rows of one namespace in this process. Reads ask them first, and they go on
+serving when the store of plugins fails."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,20 +9,21 @@ from turnfold.ports.plugins import Write as _Write
 
 
 class Counter(Protocol):
-    """Gives versions, each larger than all before it."""
+    """Returns versions, each larger than all before it."""
 
     def __call__(self) -> int: ...
 
 
 class Memory:
-    """As a PluginStore, for one namespace. `next_version` serves while it is alone."""
+    """A PluginStore for one namespace, in memory. `next_version`: gives versions while
+    the store of plugins is not used."""
 
     def __init__(self, next_version: Counter) -> None:
         self._rows: dict[str, Row] = {}
         self._next = next_version
 
     def keep(self, row: Row, most: int) -> None:
-        """Remember a row of the store, the most recent ones."""
+        """Remember a row of the store; only the `most` recent rows are kept."""
         self._rows.pop(row.key, None)
         self._rows[row.key] = row
         if len(self._rows) > most:

@@ -1,12 +1,12 @@
-"""State that plugins keep: small values by key, at hand in the middle of a handler.
+"""State of plugins: small values by key, without an `await` in a handler.
 
     asked = kernel.state("approvals").open("asked", max_entries=1_000, ttl_ms=DAY)
     asked.register(message_id, {"tool": "deploy"})
     one = asked.consume(message_id)      # of all processes one gets it
 
-Memory comes first, the store of plugins is best effort, and the two operations where
-that matters, `consume` and `compare_and_set`, are decided in the store. specs/plugin-state.md
-has the promises.
+Reads use memory first, and the store of plugins is best effort. The store decides the
+two operations that need it, `consume` and `compare_and_set`. specs/plugin-state.md has
+the promises.
 """
 
 import json
@@ -28,15 +28,15 @@ from turnfold.ports.store import Store
 
 _LOG = logging.getLogger("turnfold")
 _LARGEST = 65_536  # bytes of a value
-_NEARLY = 0.9  # of its limit: a namespace that full is told
+_NEARLY = 0.9  # of its limit: from here on a warning is logged
 T = TypeVar("T")
 
 
 @frozen(kw_only=True)
 class Item:
-    """A value that is there, or was. `version`: larger for each later value; never the
-    same twice. `expires`: wall ms. `new`: this call put it there. `durable`: the store
-    has decided; False: only this process knows."""
+    """A value that is stored, or was. `version`: grows with each value and never
+    repeats. `expires`: wall ms. `new`: this call stored it. `durable`: the store has
+    decided; False: only this process knows the value."""
 
     key: str
     value: Any
@@ -48,7 +48,7 @@ class Item:
 
 @frozen(kw_only=True)
 class Unreadable:
-    """A value that is there and cannot be read: damaged, or of a newer schema."""
+    """A stored value that cannot be read: damaged, or of a newer schema."""
 
     key: str
     version: int
@@ -72,7 +72,7 @@ class Shared:
         self.failing: str | None = None
         self.open: dict[Space, Namespace] = {}
         self.unreadable = 0
-        self._seen = -1  # of the writes of other processes
+        self._seen = -1  # the last change mark of the store
         self._last = 0  # version
 
     def next_version(self) -> int:
@@ -84,8 +84,8 @@ class Shared:
             self._last = max(self._last, row.version)
 
     def ask(self, call: Callable[[PluginStore], T]) -> tuple[T] | None:
-        """The store's answer; None if it is not asked. Its failure is told once, and
-        from then on this process goes on alone (O06)."""
+        """The store's answer; None if the store is not used. Its first failure is
+        logged, and from then on this process uses only memory (O06)."""
         if self.store is None or self.failing is not None:
             return None
         try:
@@ -98,7 +98,7 @@ class Shared:
             return None
 
     def _look(self, store: PluginStore) -> None:
-        """Values that another process has changed are read anew."""
+        """Forget the memory if another process has written."""
         seen = store.changed()
         if seen != self._seen:
             self._seen = seen
@@ -136,9 +136,10 @@ class PluginState:
         schema: int = 1,
     ) -> "Namespace":
         """A namespace, the same object for the same name. `max_entries`: of this
-        namespace; `overflow`: the fate of one more: `evict_oldest`, or `reject`, which
-        raises BackPressureError. `ttl_ms`: how long a value lives, unless it is registered
-        with its own. `schema`: of the values; those of a newer one are not read.
+        namespace. `overflow`: the plan for one more: `evict_oldest`, or `reject`, which
+        raises BackPressureError. `ttl_ms`: how long a value lives, unless it is
+        registered with its own. `schema`: of the values; values of a newer schema are
+        not read.
 
         Raises InvalidInputError if it is open with other limits."""
         limits = _Limits(
@@ -160,8 +161,9 @@ class PluginState:
 
 
 class Namespace:
-    """Values by key. Every call is synchronous, from any thread, and does not raise for a
-    store that fails: it goes on in memory, and the Item says so (`durable`)."""
+    """Values by key. Every call is synchronous and may come from any thread. A failing
+    store raises no error: the call goes on in memory, and the Item says so
+    (`durable`)."""
 
     def __init__(self, space: Space, limits: _Limits, shared: Shared) -> None:
         self.space, self.limits, self._shared = space, limits, shared
@@ -174,13 +176,13 @@ class Namespace:
         return "/".join(self.space)
 
     def forget(self) -> None:
-        """Memory is read anew."""
+        """Forget the rows in memory."""
         self._memory.forget()
 
     # --- writing ---
 
     def register(self, key: str, value: Any, *, ttl_ms: int | None = None) -> Item:
-        """Put a value there, whatever was there before."""
+        """Store a value, in the place of any earlier one."""
         made = self._write(key, value, ttl_ms, None)
         assert made is not None  # noqa: S101  nothing was expected
         return made
@@ -188,9 +190,10 @@ class Namespace:
     def register_if_absent(
         self, key: str, value: Any, *, ttl_ms: int | None = None
     ) -> Item:
-        """Put a value there if none is; else the one that is there, with `new` False."""
+        """Store a value if there is none. Else return the stored one, with `new`
+        False."""
         made = None
-        while made is None:  # None: it went between the two looks, or it is unreadable
+        while made is None:  # None: it went between the two reads, or it is unreadable
             made = self._write(key, value, ttl_ms, 0)
             if made is None:
                 there = self._rows((key,))[0]
@@ -204,8 +207,8 @@ class Namespace:
     def compare_and_set(
         self, key: str, value: Any, version: int, *, ttl_ms: int | None = None
     ) -> Item | None:
-        """Put a value there if the one that is there has this version; 0: if none is
-        there. None: it has another one, or none is there. Decided in the store."""
+        """Store a value if the stored one has this version; 0: if there is none.
+        Returns None if that does not hold. The store decides."""
         return self._write(key, value, ttl_ms, check_ms("version", version))
 
     def _write(
@@ -243,7 +246,7 @@ class Namespace:
         return evolve(item, new=True) if isinstance(item, Item) else None
 
     def _watch(self, count: int) -> None:
-        """Warn before it is full (O02)."""
+        """Warn before the namespace is full (O02)."""
         self.nearly_full = count >= self.limits.max_entries * _NEARLY
         if self.nearly_full and not self._told:
             most, then = self.limits.max_entries, self.limits.overflow
@@ -255,7 +258,7 @@ class Namespace:
 
     def consume(self, key: str) -> Item | None:
         """Take a value out. Of all callers in all processes one gets it: the store
-        decides. While the store is left alone, only this process is asked, and the Item
+        decides. While the store is not used, this process alone decides, and the Item
         says `durable=False`."""
         check_id("key", key)
         now, schema = self._shared.clock.wall_now(), self.limits.schema
@@ -273,7 +276,7 @@ class Namespace:
         return self._drop(check_id("key", key)) > 0
 
     def clear(self) -> int:
-        """Remove everything; returns how many values that were."""
+        """Remove all values and return their number."""
         return self._drop(None)
 
     def _drop(self, key: str | None) -> int:
@@ -289,7 +292,8 @@ class Namespace:
     # --- reading ---
 
     def lookup(self, key: str) -> Any | None:
-        """The value, or None. An unreadable one is none; `lookup_many` tells."""
+        """The value, or None. None also for an unreadable value; `lookup_many` shows
+        the difference."""
         item = self.lookup_item(key)
         return None if item is None else item.value
 
@@ -299,8 +303,8 @@ class Namespace:
         return item if isinstance(item, Item) else None
 
     def lookup_many(self, keys: Sequence[str]) -> list[Item | Unreadable | None]:
-        """An answer for each key, in their order. One that cannot be read is Unreadable
-        and leaves the others alone (O08)."""
+        """An answer for each key, in their order. A value that cannot be read is
+        Unreadable and does not affect the others (O08)."""
         rows = self._rows(tuple(check_id("key", key) for key in keys))
         return [None if found is None else self._read(*found) for found in rows]
 
@@ -343,7 +347,7 @@ class Namespace:
     def _do(
         self, ask: Callable[[PluginStore], T], alone: Callable[[Memory], T]
     ) -> tuple[T, bool]:
-        """The store's answer, or that of memory if the store is not asked; and which."""
+        """The store's answer and True, or the answer of memory and False."""
         with self._shared.lock:
             asked = self._shared.ask(ask)
             if asked is not None:
@@ -383,8 +387,8 @@ def _encoded(value: Any) -> bytes:
 
 
 class PluginStates:
-    """The part of a Kernel that gives plugins their state. It may be used before the
-    kernel is open, and from any thread."""
+    """The part of a Kernel for the state of plugins. It may be used before the kernel
+    is open, and from any thread."""
 
     _address: str | Path | Store
     _clock: Clock

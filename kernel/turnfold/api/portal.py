@@ -1,4 +1,4 @@
-"""The loop and thread that a kernel lives in, and the way in from other threads."""
+"""The loop and thread of a kernel, and calls into it from other threads."""
 
 import asyncio
 import inspect
@@ -13,7 +13,8 @@ from turnfold.errors import InvalidInputError, NotOpenError, WrongThreadError
 
 
 class Home:
-    """Where a kernel lives: nowhere until it is opened, nor after it is closed."""
+    """The loop and thread of an open kernel; none before it is opened and after it is
+    closed."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -25,7 +26,7 @@ class Home:
         self._thread = threading.get_ident()
 
     def leave(self) -> None:
-        """What came in through a portal and has not ended is cancelled."""
+        """Cancel the calls of portals that have not ended."""
         self._loop = None
         for call in list(self._under_way):
             call.cancel()
@@ -47,14 +48,14 @@ class Home:
         return self._loop is not None and threading.get_ident() == self._thread
 
     def begin(self, work: Callable[[], Any]) -> Future[CallResult]:
-        """Have the loop do some work. From any thread. Raises NotOpenError."""
+        """Run some work on the loop, from any thread. Raises NotOpenError."""
         loop = self._loop
         if loop is None:
             raise NotOpenError(state="not open")
         call = contained(work)
         try:
             begun = asyncio.run_coroutine_threadsafe(call, loop)
-        except RuntimeError:  # the loop was closed under the kernel
+        except RuntimeError:  # the loop was closed before the kernel
             call.close()
             raise NotOpenError(state="closed") from None
         self._under_way.add(begun)
@@ -68,16 +69,17 @@ class Portal:
         portal = kernel.portal()
         done = portal.call(kernel.enqueue, route, "text")
 
-    `work` is a method of the kernel, of a turn's handle, or any function; it runs on the
-    kernel's loop, in the context (`contextvars`) of the caller. A handle stays bound to
-    its run, and raises StaleRunError once that is over."""
+    `work` is a method of the kernel, of a turn's handle, or any function; it runs on
+    the kernel's loop, in the context (`contextvars`) of the caller. A handle stays
+    bound to its run, and raises StaleRunError once that run is over."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
 
     def call(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Wait for the result. Raises what the work raises, NotOpenError if the kernel
-        is closed before its end, and InvalidInputError in the kernel's own thread."""
+        """Wait for the result. Raises the errors of the work, NotOpenError if the
+        kernel is closed before the work ends, and InvalidInputError in the kernel's own
+        thread."""
         if self._home.is_here():
             problem = "call() would wait for its own thread; await the method instead"
             raise InvalidInputError(field="portal", problem=problem)
@@ -100,7 +102,8 @@ class Portal:
 
 
 def _pass_on(result: Future[Any], begun: Future[CallResult]) -> None:
-    """`begun` is cancelled only with the kernel or by who holds `result`."""
+    """Copy the end of `begun` to `result`. `begun` is cancelled only by the closing
+    kernel or by the holder of `result`."""
     if not result.set_running_or_notify_cancel():
         return
     end = CallResult() if begun.cancelled() else begun.result()

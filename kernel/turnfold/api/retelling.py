@@ -1,8 +1,8 @@
-"""How far hooks have been told of the log, so that a death leaves no news untold.
+"""The mark of the news that hooks have heard, so that a death leaves no news untold.
 
-The mark is a cursor of the log: the position up to which hooks have heard all. It is
-written after the hooks were called, so after a death the news behind it are told again.
-A repeat has the same id. A kernel without hooks writes no mark.
+The mark is a cursor in the log: hooks have heard all news up to its position. It is
+written after the hooks were called, so after a death the later news are told again. A
+repeat has the same id. A kernel without hooks writes no mark.
 """
 
 import logging
@@ -30,8 +30,8 @@ Decision = Callable[[UnitOfWork], Any]
 
 @frozen
 class News:
-    """One event that hooks may want to hear of, and the state it belongs to. `id`: the
-    same whenever it is told."""
+    """One event for hooks, and the state it belongs to. `id`: the same for each
+    repeat."""
 
     id: str
     stream: str
@@ -50,7 +50,7 @@ def _mark(draft: UnitOfWork) -> int | None:
 
 
 def advance_mark(draft: UnitOfWork, position: int) -> None:
-    """The mark never goes back."""
+    """Move the mark forward; it never goes back."""
     before = _mark(draft)
     if before is None or before < position:
         draft.emit(MARK, CursorAdvanced(cursor=str(position)))
@@ -69,8 +69,8 @@ class Retelling:
         return found
 
     async def note(self, position: int) -> bool:
-        """Hooks have heard all up to here. False if that cannot be written now: they
-        will hear it again."""
+        """Write that hooks have heard all news up to here. False if the mark cannot be
+        written now: hooks will hear the news again."""
         try:
             await self.append(partial(advance_mark, position=position))
         except (StoreError, NotOpenError) as exc:

@@ -23,10 +23,11 @@ Given = str | int | None | EllipsisType
 
 
 class Sent(Struct, frozen=True, kw_only=True, eq=False):
-    """A payload that is durable: its entry in the outbox, and where that stood then.
+    """A durable payload: its entry in the outbox, and the status of the entry at that
+    time.
 
     `new` is false when the key (or the entry) was there before, also after a replay of
-    a run; `differs` says that this call brought other bytes than the first one, which
+    a run. `differs`: this call brought other bytes than the first one; the first bytes
     stand. `new` is None where only the owner of the store can know."""
 
     entry_id: str
@@ -54,7 +55,7 @@ class Sent(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def sent(kernel: "Kernel", done: Enqueued, key: str | None = None) -> Sent:
-    """An entry as its caller holds it. `key`: of a payload that lies in the inbox."""
+    """The handle of an entry for its caller. `key`: of a payload in the inbox."""
     return Sent(
         entry_id=done.entry_id,
         status=done.status,
@@ -67,8 +68,8 @@ def sent(kernel: "Kernel", done: Enqueued, key: str | None = None) -> Sent:
 
 @frozen(kw_only=True)
 class Said:
-    """A message of a turn, sent or tried. `key`: as it was given, else its
-    number in its run. `receipt`: the ids of all its parts, empty until it is delivered."""
+    """A message of a turn, sent or tried. `key`: the given key, else its number in its
+    run. `receipt`: the ids of all its parts, empty until it is delivered."""
 
     entry_id: str
     kind: Kind
@@ -79,7 +80,7 @@ class Said:
 
 
 def said(entry: Entry) -> Said:
-    """An entry as `TurnHandle.previous` tells it."""
+    """An entry as `TurnHandle.previous` returns it."""
     whole = entry.phase is Phase.DELIVERED
     return Said(
         entry_id=entry.stream,
@@ -111,8 +112,8 @@ def receipt_of(entry: Entry | EntryView) -> Receipt:
 def destination(
     home: Route, reply_to: Given, thread: Given, route: Route | None
 ) -> Route:
-    """Where a payload of a turn goes; `home` is where its answer goes. What is left out
-    (`...`) stays; None takes it away. Raises InvalidInputError."""
+    """The route of a payload of a turn; `home` is the route of its answer. An argument
+    `...` keeps the value of the route; None removes it. Raises InvalidInputError."""
     if route is not None and not isinstance(route, Route):
         problem = f"expected Route, got {type(route).__name__}"
         raise InvalidInputError(field="route", problem=problem)
@@ -121,14 +122,14 @@ def destination(
     return evolve(route or home, **given)
 
 
-# --- The turn at hand, for tools that are not given one ---
+# --- The current turn, for tools that do not get one ---
 
 CURRENT: ContextVar["TurnHandle"] = ContextVar("turnfold_turn")
 
 
 def current_turn() -> "TurnHandle":
-    """The turn whose handler runs here: in its task, in tasks that it has made, and in
-    the thread of a plain function. Raises NoTurnError outside of a handler."""
+    """The turn of the handler that runs here: in its task, in tasks that it has made,
+    and in the thread of a plain function. Raises NoTurnError outside of a handler."""
     try:
         return CURRENT.get()
     except LookupError:

@@ -1,4 +1,4 @@
-"""The kernel of one shard on one host, and where something lies."""
+"""The kernel of one shard on one host, and the shards of places and ids."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +25,7 @@ _ID = 26  # characters of an id; the last two name the shard
 
 
 def shard_of_place(channel: str, account: str, conversation: str, shards: int) -> int:
-    """Where a conversation lies, for ever.
+    """The shard of a conversation. It never changes.
 
     >>> [shard_of_place("telegram", "default", name, 8) for name in ("1", "2", "3")]
     [7, 5, 3]
@@ -35,17 +35,17 @@ def shard_of_place(channel: str, account: str, conversation: str, shards: int) -
 
 
 def shard_of_id(stream: str, shards: int) -> int:
-    """Where a turn or an entry lies: its id ends with the number of its shard."""
+    """The shard of a turn or an entry: its id ends with the number of its shard."""
     base = stream.partition(":")[2][:_ID]
     try:
         return int(base[-2:], 32) % shards
     except ValueError:
-        return 0  # no id of ours: it is nowhere
+        return 0  # no id of ours: no shard has it
 
 
 class ShardKernel(Kernel):
-    """The kernel of one shard on one host. Its channels are the host's, its ids name its
-    shard, and what it hands out goes on when the seat is handed over."""
+    """The kernel of one shard on one host. Its channels belong to the host, its ids
+    name its shard, and its handles go on working when the seat is handed over."""
 
     def __init__(
         self, host: "ShardedKernel", shard: int, store: Store, *, work: bool
@@ -58,11 +58,11 @@ class ShardKernel(Kernel):
 
     @property
     def fences_lost(self) -> int:
-        """1 if this seat was lost; also when it is closed."""
+        """1 if this seat was lost, also after it is closed."""
         return self._worker.fences_lost if self._worker else 0
 
     def inside(self) -> bool:
-        """Does foreign code of this shard call?"""
+        """Does the call come from foreign code of this shard?"""
         return self._inside()
 
     def _new_id(self) -> str:
@@ -75,7 +75,8 @@ class ShardKernel(Kernel):
     async def accept(
         self, inbound: Update, *, cursor: SourceCursor | None = None, **plan: Any
     ) -> AcceptedTurn:
-        """A source reads here for all shards."""
+        """Accept for this shard, or for another shard if a source of this one read the
+        message."""
         if cursor is None or self._host.shard_of_update(inbound) == self._shard:
             return await super().accept(inbound, cursor=cursor, **plan)
         return await self._of_source(inbound, cursor, plan)
@@ -83,8 +84,8 @@ class ShardKernel(Kernel):
     async def _of_source(
         self, inbound: Update, cursor: SourceCursor, plan: Mapping[str, Any]
     ) -> AcceptedTurn:
-        """The message goes to its own shard first, then the cursor moves. Its key says so
-        if that happens again."""
+        """The message goes to its own shard first, then the cursor moves. If a crash
+        comes between, the key of the message finds the repeat."""
         if isinstance(inbound, Inbound) and inbound.dedupe_key is None:
             came = f"{cursor.channel}/{cursor.account}/{cursor.name}/{cursor.value}"
             inbound = evolve(inbound, key=f"source/{came}")
@@ -95,7 +96,7 @@ class ShardKernel(Kernel):
     async def intend(
         self, *, route: Route, turn: str | None = None, **of: Any
     ) -> Intent:
-        """Raises OtherShardError for an answer that goes elsewhere."""
+        """As in Kernel. Raises OtherShardError for an answer to another shard."""
         if turn is not None:
             self._check_stays(route)
         return await super().intend(route=route, turn=turn, **of)
@@ -120,5 +121,5 @@ class ShardKernel(Kernel):
         await super()._let_go(worker)
 
     def _keep_channels(self) -> None:
-        """They go on: they are the host's."""
+        """Closing this kernel leaves the channels open: they belong to the host."""
         self._desks = {}

@@ -2,9 +2,9 @@
 
     kernel = ShardedKernel("postgresql://user@host/database?shards=8")
 
-A shard is a whole store of its own; what belongs to one conversation lies in one shard.
-Every host has a client of each shard, and an unchanged worker for each seat that it has.
-`specs/decisions/0032` has the reasons.
+A shard is a whole store of its own. All turns and entries of one conversation lie in
+one shard. Every host has a client of each shard, and an unchanged worker for each of
+its seats. `specs/decisions/0032` has the reasons.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ _T = TypeVar("_T")
 def _by_id(
     method: Callable[Concatenate[Kernel, str, _P], Awaitable[_T]],
 ) -> Callable[Concatenate["ShardedKernel", str, _P], Coroutine[Any, Any, _T]]:
-    """The same act, in the shard that its turn or entry lies in."""
+    """The same act, in the shard of its turn or entry."""
 
     async def routed(
         self: "ShardedKernel", stream: str, /, *args: _P.args, **named: _P.kwargs
@@ -133,7 +133,7 @@ class ShardedKernel(Life):
         self._clients: list[ShardKernel] = []
         self._balance: Balance | None = None
 
-    # --- what is attached ------------------------------------------------------------
+    # --- attaching channels and handlers ----------------------------------------------
 
     def attach(
         self,
@@ -173,7 +173,7 @@ class ShardedKernel(Life):
         key = (check_id("name", name), check_id("account", account))
         if key in self._sources:
             raise InvalidInputError(field="name", problem=f"there is a source {key}")
-        Taking(**how)  # refuses what is wrong now, not when a seat is taken
+        Taking(**how)  # refuse a wrong argument now, not when a seat is taken
         self._sources[key] = (stream, how)
 
     def on_turn(
@@ -196,7 +196,7 @@ class ShardedKernel(Life):
             raise InvalidInputError(field="kernel", problem=problem)
 
     def _made(self, shard: int, *, work: bool) -> ShardKernel:
-        """A kernel of a shard, with all that is attached."""
+        """A kernel of a shard, with the channels, sources and handler of this host."""
         assert self._whole is not None  # noqa: S101  it is open
         kernel = ShardKernel(self, shard, self._whole.shard(shard), work=work)
         for (name, account), desk in self._desks.items():
@@ -243,7 +243,7 @@ class ShardedKernel(Life):
         self._state = "open"
 
     async def _undo(self) -> None:
-        """Opening failed or was cancelled: nothing of it stays."""
+        """Opening failed or was cancelled: release everything."""
         whole, self._whole, self._balance = self._whole, None, None
         clients, self._clients = self._clients, []
         self._state = "not open"
@@ -262,7 +262,7 @@ class ShardedKernel(Life):
         return self._store.address
 
     async def _close(self) -> None:
-        """Hand every seat over, in order; then let go of the store."""
+        """Hand every seat over, in order; then close the store."""
         step_outside()  # a handler may have begun this, and its kernel waits for it
         balance = self._balanced()
         self._state = "draining"
@@ -290,12 +290,12 @@ class ShardedKernel(Life):
 
     @property
     def _store(self) -> Store:
-        """That of all shards. Raises NotOpenError."""
+        """The store of all shards. Raises NotOpenError."""
         if self._whole is None:
             raise NotOpenError(state=self._state)
         return cast("Store", self._whole)
 
-    # --- where something lies --------------------------------------------------------
+    # --- finding the shard ------------------------------------------------------------
 
     @property
     def shards(self) -> int:
@@ -315,14 +315,14 @@ class ShardedKernel(Life):
         return bool(self.seats)
 
     def shard_of_route(self, route: Route) -> int:
-        """Where what goes there lies."""
+        """The shard of the entries for a route."""
         return shard_of_place(
             route.channel, route.account, route.conversation, self.shards
         )
 
     def shard_of_update(self, update: Update) -> int:
-        """An update that cannot be read and names no conversation lies where its
-        account does."""
+        """The shard of an update. An unreadable one without a conversation lies in the
+        shard of its account."""
         conversation = getattr(update, "conversation", None) or ""
         return shard_of_place(update.channel, update.account, conversation, self.shards)
 
@@ -339,13 +339,14 @@ class ShardedKernel(Life):
         return AllShards([client.store for client in self._clients])
 
     async def ask(self, shard: int, call: Callable[[Kernel], Awaitable[_T]]) -> _T:
-        """By the worker of a shard if it is here, else through its inbox."""
+        """Call the worker of a shard if this host has it, else go through the shard's
+        inbox."""
         seat = self._balanced().seat(shard)
         if seat is not None:
             try:
                 return await call(seat)
             except NotOpenError:
-                pass  # it is handed over just now
+                pass  # the seat is handed over just now
         return await call(self._client(shard))
 
     def _client(self, shard: int) -> ShardKernel:
@@ -366,8 +367,8 @@ class ShardedKernel(Life):
     async def accept(
         self, inbound: Update, *, cursor: SourceCursor | None = None, **plan: Any
     ) -> AcceptedTurn:
-        """As `Kernel.accept`. A cursor moves after the message is durable, in a commit of
-        its own."""
+        """As `Kernel.accept`. A cursor moves after the message is durable, in its own
+        commit."""
         check_kind("inbound", inbound, Inbound, Unreadable)
         shard = self.shard_of_update(inbound)
         done = await self.ask(shard, lambda k: k.accept(inbound, **plan))
@@ -445,11 +446,11 @@ class ShardedKernel(Life):
         )
 
     def health(self) -> Mapping[str, Any]:
-        """`seats`: the shards of this host, each with the facts of its kernel. `moving`:
-        those that are taken or handed over just now. `hosts`: how many share them.
-        `waits_for`: a silent host of which no end is known. `failing`: the balance, or a
-        shard that cannot be moved, with the error. `fences_lost`: this process must end
-        and start again. Raises NotOpenError."""
+        """`seats`: the shards of this host, each with the facts of its kernel.
+        `moving`: shards that are taken or handed over just now. `hosts`: how many hosts
+        share the shards. `waits_for`: a silent host whose end is not known. `failing`:
+        the balance, or a shard that cannot be moved, with the error. `fences_lost`: if
+        not 0, this process must end and start again. Raises NotOpenError."""
         host = self._client(0).store.facts()
         return {
             "shards": self.shards,
@@ -458,7 +459,7 @@ class ShardedKernel(Life):
         }
 
     def is_well(self) -> Wellness:
-        """A judgement of `health`: true if all is well, else with the reasons."""
+        """A judgement of `health`: true if the host is well, else with the reasons."""
         return wellness(self.health())
 
     async def act_on(
@@ -522,7 +523,7 @@ def _check_settings(settings: Settings) -> None:
 
 
 async def _close_all(kernels: Iterable[ShardKernel]) -> None:
-    """Each of them, whatever the others do."""
+    """Close each kernel, even if another one fails."""
     closing = [kernel.close() for kernel in kernels]
     for end in await asyncio.gather(*closing, return_exceptions=True):
         if isinstance(end, BaseException):
@@ -530,6 +531,6 @@ async def _close_all(kernels: Iterable[ShardKernel]) -> None:
 
 
 def _part(rate: Rate, shards: int) -> Rate:
-    """All shards together send no more than `rate` allows."""
+    """The rate of one shard: all shards together send no more than `rate` allows."""
     account = None if rate.account is None else rate.account / shards
     return Rate(account=account, conversation=rate.conversation)

@@ -1,4 +1,4 @@
-"""Inbound sources: accepted in order, the cursor in the commit of what it has passed.
+"""Inbound sources: updates are accepted in order, each in one commit with its cursor.
 
 An update that cannot be read becomes a dead turn, and its source goes on.
 """
@@ -30,11 +30,11 @@ _LOG = logging.getLogger("turnfold")
 Reader = Callable[[Any], Inbound | Unreadable | None]
 LaneOf = Callable[[Inbound], str | None]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
-_LONGEST = 65_536  # characters of the text that stands for what has no bytes
+_LONGEST = 65_536  # characters of the text that stands for an update without bytes
 
 
 class UnreadError(Exception):
-    """A dead turn that a person had run cannot be read yet."""
+    """A person resubmitted a dead turn, and it still cannot be read."""
 
 
 _PAUSE_S = 1.0
@@ -42,7 +42,8 @@ _PAUSE_MAX_S = 60.0
 
 
 def pause_s(broken: int) -> float:
-    """How long to leave a source alone that broke so often without bringing anything.
+    """The pause before the next start of a source that broke `broken` times in a row
+    without bringing an item.
 
     >>> [pause_s(times) for times in (0, 1, 2, 3, 7, 2_000)]
     [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]
@@ -53,9 +54,9 @@ def pause_s(broken: int) -> float:
 @define
 class SourceFacts:
     """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
-    start). `quiet_ms`: since its last sign of life, an item or a cursor that was
-    accepted; since its first start if there was none. `failing_ms`: since it last
-    worked, if it has ended since then without bringing anything."""
+    start). `quiet_ms`: since the last accepted item or cursor, else since its first
+    start. `failing_ms`: since the source last worked, if it has ended since then
+    without bringing an item."""
 
     state: str
     restarts: int
@@ -80,7 +81,7 @@ def _debounce(value: Any) -> int:
 
 @frozen(kw_only=True)
 class Taking:
-    """How the updates of a source are read, and what becomes of a message whose lane is
+    """How the updates of a source are read, and the plan for a message whose lane is
     busy; see `Kernel.source`. Raises InvalidInputError."""
 
     read: Reader | None = None
@@ -110,14 +111,14 @@ class Pulling:
         debounce_ms: int = 0,
         lane: LaneOf | None = None,
     ) -> None:
-        """Accept what a Source brings, in order, while this kernel is the worker; its
-        cursor moves in the commit of what it has passed.
+        """Accept the updates of a Source, in order, while this kernel is the worker.
+        Its cursor moves in one commit with the update that it has passed.
 
-        With `read` the source brings updates as they came, and `read(update)` makes the
-        Inbound, or None for what is no message. What it cannot read becomes a dead turn,
-        and the source goes on; a person can have it read again. `busy` and
-        `debounce_ms`: as of `accept`. `lane(inbound)`: a lane of its own for a message
-        that names none, such as its sender; None for the lane of its place."""
+        With `read` the source brings raw updates, and `read(update)` makes the Inbound,
+        or returns None for an update that is no message. An update that `read` cannot
+        read becomes a dead turn, and the source goes on; a person can have it read
+        again. `busy` and `debounce_ms`: as of `accept`. `lane(inbound)`: the lane of a
+        message that names none, such as its sender; None for the lane of its place."""
         self._home.check()
         name, account = check_id("name", name), check_id("account", account)
         taking = Taking(read=read, lane=lane, busy=busy, debounce_ms=debounce_ms)
@@ -159,11 +160,11 @@ class Sources:
         self._tasks.append(asyncio.create_task(pull.forever()))
 
     def facts(self) -> Mapping[str, SourceFacts]:
-        """What became of each source so far, for `health`."""
+        """The facts about each source, for `health`."""
         return {f"{n}/{a}": pull.facts() for (n, a), pull in self._sources.items()}
 
     def read_again(self, turn: Turn, raw: bytes) -> Inbound:
-        """The message in a dead turn, read by its source as it is by now. Raises
+        """The message in a dead turn, read again by the `read` of its source. Raises
         UnreadError."""
         first = turn.first
         pull = self._sources.get((turn.channel, turn.account))
@@ -187,7 +188,7 @@ class Sources:
 
 
 class _Pull:
-    """One source, started again whenever and however it ends."""
+    """One source, started again after each end."""
 
     def __init__(
         self,
@@ -201,7 +202,7 @@ class _Pull:
         self._kernel, self._calls, self._stream = kernel, calls, stream
         self._taking = taking
         self._name, self._account = name, account
-        self._broken = 0  # times in a row, without having brought anything
+        self._broken = 0  # ends in a row without an item
         self._state = "waiting"
         self._starts = self._items = 0
         self._alive_at: float | None = None  # loop time of the last sign of life
@@ -222,8 +223,8 @@ class _Pull:
         )
 
     async def forever(self) -> None:
-        """Until its task is cancelled. A source that cancels itself ends like any
-        other: only the call ends, not this loop."""
+        """Run the source until its task is cancelled. A source that cancels itself ends
+        only its own call, not this loop."""
         try:
             while True:
                 self._state = "reading"
@@ -283,7 +284,7 @@ class _Pull:
         except InvalidInputError as exc:
             if isinstance(update, Unreadable):
                 raise
-            # The store cannot keep a name in it: the bytes it can.
+            # The store cannot keep one of its names, but it can keep the bytes.
             dead = self._unreadable(update.evidence, str(exc))
             await self._kernel.accept(dead, cursor=cursor)
 
@@ -303,7 +304,7 @@ class _Pull:
         return self._taking.read is not None
 
     def update_of(self, given: Any) -> Update | None:
-        """An update as the source brought it, read, in its lane. Never raises."""
+        """Read an update and give it its lane. Never raises."""
         update = self._read(given)
         lane = self._taking.lane
         if lane is None or not isinstance(update, Inbound) or update.own_lane:
@@ -348,8 +349,8 @@ def _in_lane(inbound: Inbound, lane: str | None) -> Inbound:
 
 @asynccontextmanager
 async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """Ends a generator here and now, connections and all, and not when it is
-    collected. An iterator of another kind need not have aclose()."""
+    """Close a generator and its connections at once, not when it is collected. An
+    iterator of another kind need not have aclose()."""
     try:
         yield pairs
     finally:
@@ -359,7 +360,7 @@ async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any
 
 
 def _evidence(given: Any) -> Evidence:
-    """As it came, or what Python says of it."""
+    """The bytes of an update, or its `repr` if it has none."""
     end = answered(evidence_of, given)
     if isinstance(end.value, Evidence):
         return end.value

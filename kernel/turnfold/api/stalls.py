@@ -1,7 +1,7 @@
-"""Lanes that stand still: the first entry of each has not moved for a set time.
+"""Stalled lanes: the first entry of each has not moved for a set time.
 
-Nothing is wrong with such a lane as far as the kernel can tell: it waits for a gate, for
-an answer, for a person. Somebody should know all the same. What is found is memory.
+Such a lane waits for a gate, an answer or a person, which is no error to the kernel.
+The embedder should know all the same. The findings are kept in memory only.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from turnfold._log.ids import gates_of
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._state.entry import Entry
 
-_AT_ONCE = 500  # lanes between two breaths of the loop
+_AT_ONCE = 500  # lanes between two yields to the loop
 _SHOWN = 100  # in `health()`
-_LEAST_S, _MOST_S = 0.05, 60.0  # between two looks
+_LEAST_S, _MOST_S = 0.05, 60.0  # seconds between two looks
 
 
 @frozen
 class Stall:
-    """`since_ms`: how long its first entry has not moved. `behind`: entries that wait
-    behind that one."""
+    """A stalled lane. `since_ms`: how long its first entry has not moved. `behind`:
+    entries that wait behind it."""
 
     lane: str
     entry: str
@@ -42,7 +42,7 @@ class _Head:
 
 
 class Stalls:
-    """`tell` is called once for each entry that stands still, with the cause."""
+    """`tell` is called once for each entry that stalls its lane, with the cause."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class Stalls:
         self._found: list[Stall] = []
 
     def facts(self) -> list[dict[str, Any]]:
-        """What the last look found, the oldest first."""
+        """The findings of the last look, the oldest first."""
         return [asdict(stall) for stall in self._found[:_SHOWN]]
 
     @property
     def count(self) -> int:
-        """How many lanes stood still at the last look."""
+        """How many lanes were stalled at the last look."""
         return len(self._found)
 
     async def forever(self) -> None:
-        """Look again and again, some lanes at a time."""
+        """Look at all lanes again and again, some at a time."""
         pause = min(max(self._stall_ms / 4_000, _LEAST_S), _MOST_S)
         while True:
             await asyncio.sleep(pause)
@@ -102,12 +102,12 @@ class Stalls:
         yield Stall(lane, entry.stream, cause, since, behind)
 
     def _first(self, lane: str) -> Entry | None:
-        """The entry that holds the others of its lane back. One that waits for a date
-        has yielded."""
+        """The entry that holds the others of its lane back. An entry that waits for a
+        date has yielded."""
         try:
             return next((e for e in self._book.lane(lane) if not e.yielded), None)
         except NotLoaded:
-            return None  # the worker has not come to it yet
+            return None  # the worker has not read it yet
 
     def _cause(self, entry: Entry, now: int) -> str:
         for name in gates_of(entry.lane):

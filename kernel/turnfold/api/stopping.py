@@ -1,4 +1,4 @@
-"""Stops: of a turn, of an entry, or of a whole lane, with a truthful answer."""
+"""Stops of a turn, of an entry, or of a whole lane, with the result of each."""
 
 from collections.abc import Collection
 from functools import partial
@@ -15,7 +15,7 @@ from turnfold.messages import Route, check_enum, check_id, check_optional_id, ch
 
 
 class Stopping:
-    """The commands of a Kernel that stop something; Commands brings the means."""
+    """The stop commands of a Kernel; Commands implements the methods used here."""
 
     async def _do(
         self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
@@ -28,7 +28,7 @@ class Stopping:
     async def abort(
         self, stream: str, *, by: str | None = None, why: str = ""
     ) -> Abortion:
-        """Stop a turn or an entry. Says honestly if it is too late."""
+        """Stop a turn or an entry. The result says if it was too late."""
         return await self._stop(stream, AbortReason.USER, by, why)
 
     async def abort_lane(
@@ -42,11 +42,11 @@ class Stopping:
         """Stop the turns of a lane, in one commit: a user's "stop". `lane`: a route, or
         `Inbound.lane`, where messages have lanes of their own.
 
-        `scope`: the turns to stop: the one that is `running`, those that are `queued` or
-        `debounced`, and those that are `answered`, whose answers have not arrived; all of
-        them by default. The rest waits on, and is named in the answer. Control input
-        takes no lane, so a "stop" that is a turn itself does not stop itself.
-        Raises RequestedError if no worker answered in time."""
+        `scope`: the turns to stop: the one that is `running`, those that are `queued`
+        or `debounced`, and those that are `answered` with an answer that has not
+        arrived; all of them by default. The other turns go on, and are named in the
+        result. Control input takes no lane, so a "stop" that is a turn itself does not
+        stop itself. Raises RequestedError if no worker answered in time."""
         words = [str(check_enum("scope", word, Waits)) for word in _words(scope)]
         name = lane.lane if isinstance(lane, Route) else check_id("lane", lane)
         said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
@@ -60,7 +60,7 @@ class Stopping:
     async def supersede(
         self, turn: str, *, by: str | None = None, why: str = ""
     ) -> Abortion:
-        """Stop a turn because something newer replaces it."""
+        """Stop a turn because a newer message replaces it."""
         return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
 
     async def _stop(

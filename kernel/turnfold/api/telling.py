@@ -1,7 +1,8 @@
-"""Log lines of a life: where it begins and ends, and what waits for something missing.
+"""Log lines of a kernel's life: its begin and end, and each missing channel or handler.
 
-A line's facts stand in `extra`, too, so a program can read them. INFO tells each step of
-a life once, WARNING each missing thing once, DEBUG each attempt or run that comes again.
+A line's facts stand in `extra`, too, so a program can read them. INFO logs each step of
+a life once, WARNING each missing channel or handler once, DEBUG each attempt or run
+that is tried again.
 """
 
 import logging
@@ -25,14 +26,14 @@ def say_open(address: str, role: str) -> None:
 
 
 def say_standby(address: str, owner: Owner | None) -> None:
-    """Another process holds the lock; the record tells which, if it can be read."""
+    """Another process holds the lock; the owner record names it, if it can be read."""
     pid, host = (None, None) if owner is None else (owner.pid, owner.host)
     facts = {"store": address, "owner_pid": pid, "owner_host": host}
     _LOG.info("%s has a worker: pid %s on %s", address, pid, host, extra=facts)
 
 
 def say_working(address: str, epoch: int, book: OpenStreams) -> None:
-    """This process is the worker now, and has taken up what was open."""
+    """This process is the worker now, and has taken up the open streams."""
     facts = {
         "store": address,
         "epoch": epoch,
@@ -44,7 +45,7 @@ def say_working(address: str, epoch: int, book: OpenStreams) -> None:
 
 
 def say_closing(address: str, live: int) -> None:
-    """`live`: lanes and turns that are waited for."""
+    """`live`: how many lanes and turns closing waits for."""
     facts = {"store": address, "under_way": live}
     _LOG.info("closing %s, %s under way", *facts.values(), extra=facts)
 
@@ -54,7 +55,7 @@ def say_closed(address: str) -> None:
 
 
 def say_again(stream: str, event: Any) -> None:
-    """An attempt or a run that failed, or was put off, and comes again."""
+    """An attempt or a run failed or was put off, and is tried again."""
     facts: dict[str, Any] = {"stream": stream, "event": type(event).__name__}
     facts |= {name: getattr(event, name, None) for name in ("part", "attempt", "due")}
     failure = getattr(event, "failure", None) or getattr(event, "cause", None)
@@ -65,8 +66,8 @@ def say_again(stream: str, event: Any) -> None:
 
 
 class Missing:
-    """Things without which something waits, each told once. `attached`: the channels
-    and accounts that are there."""
+    """Missing channels and handlers that entries or turns wait for, each logged once.
+    `attached`: the attached channels and accounts."""
 
     def __init__(self, attached: Container[tuple[str, str]]) -> None:
         self._attached = attached
@@ -75,7 +76,7 @@ class Missing:
         self._told_handler = False
 
     def facts(self) -> list[str]:
-        """What is missing now, in words."""
+        """The missing channels and handlers, in words."""
         left = [key for key in self._channels if key not in self._attached]
         names = [f"channel {name} with account {account}" for name, account in left]
         handler = ["handler"] if self._told_handler and not self.handles else []
@@ -100,7 +101,8 @@ class Missing:
         _LOG.warning(text, waiting, extra={"missing": "handler"})
 
     def look(self, book: OpenStreams) -> None:
-        """When a store is taken over: does anything in it wait for what is not here?"""
+        """When a store is taken over: log each missing channel or handler that its
+        entries and turns wait for."""
         accounts = {(*lane.split("/")[:2],) for lane in book.lanes()}
         for name, account in sorted(accounts):
             self.channel(unquote(name), unquote(account), "entries wait")

@@ -1,4 +1,5 @@
-"""The turn as plain functions see it, which run in a thread: calls that wait."""
+"""The turn for plain functions, which run in a thread: each call waits for its
+result."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BlockingSent:
-    """A Sent for a thread: the same facts, and calls that wait."""
+    """A Sent for a thread: the same facts, and blocking calls."""
 
     def __init__(self, sent: Sent, portal: Portal) -> None:
         self._portal, self.sent = portal, sent
@@ -53,11 +54,11 @@ class BlockingHandle:
         return self._call(self._turn.block, payloads, how)
 
     def tool(self, *payloads: Payload | str, **how: Any) -> BlockingSent:
-        """As `TurnHandle.tool`: a message on the work of a tool."""
+        """As `TurnHandle.tool`: a message about a tool's work."""
         return self._call(self._turn.tool, payloads, how)
 
     def silent(self, reason: str) -> None:
-        """As `TurnHandle.silent`: no reply is meant, and why."""
+        """As `TurnHandle.silent`: end the turn without a reply."""
         self._portal.call(self._turn.silent, reason)
 
     def later(self, within_ms: int) -> None:

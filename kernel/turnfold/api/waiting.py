@@ -20,11 +20,12 @@ from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
 _REST_POLL_S = 0.01
-_CLIENT_POLL_S = 0.05  # a process that does not own the store hears of no commit
+_CLIENT_POLL_S = 0.05  # a process without the store gets no signal for a commit
 
 
 class Waiting:
-    """The part of a Kernel that waits; the Kernel brings the means."""
+    """The part of a Kernel that waits for ends; the Kernel implements the methods used
+    here."""
 
     _home: Home
     _owns: bool
@@ -38,7 +39,7 @@ class Waiting:
 
     @property
     def inspect(self) -> Inspect:
-        """Typed queries: what happened to a message, and what happens next."""
+        """Typed queries: the history of a message, and its next steps."""
         raise NotImplementedError
 
     def _open_driver(self) -> Driver:
@@ -84,11 +85,11 @@ class Waiting:
         return receipt_of(end)
 
     async def at_rest(self, timeout_ms: int | None = None) -> None:
-        """Wait until nothing is open but what waits for a person: parked entries and
-        held turns. What waits for a time, a gate, a channel or a handler is waited for.
-        For tests, and for programs that end when their work is done. `timeout_ms`: how
-        long, None for ever. Raises TimeoutError, NotOpenError, and OwnedError in a
-        process that is not the worker."""
+        """Wait until every open entry and turn waits for a person: parked entries and
+        held turns. An entry or a turn that waits for a time, a gate, a channel or a
+        handler is not at rest. For tests, and for programs that end when their work is
+        done. `timeout_ms`: how long, None for ever. Raises TimeoutError, NotOpenError,
+        and OwnedError in a process that is not the worker."""
         wait = check_timeout(timeout_ms)
         self._home.check()
         async with asyncio.timeout(None if wait is None else wait / 1000):
@@ -108,7 +109,7 @@ class Waiting:
     async def _closed(
         self, stream: str, key: str | None, *, parked: bool = False
     ) -> Entry | Turn | Summary:
-        """`parked`: an entry that waits for a person will do, too."""
+        """Wait until a stream is closed. `parked`: a parked entry counts, too."""
         self._home.check()
         if not stream.startswith((ENTRY, TURN)):
             raise NotFoundError(what="turn or entry", id=stream)
@@ -128,9 +129,9 @@ class Waiting:
         raise NotOpenError(state=self._state)
 
     async def _awaited(self, stream: str, *, parked: bool) -> State | None:
-        """The state of a stream once it is closed, or parked perhaps; None if the
-        waiting was cut short.
-        The waiter is there before the question, so no end can pass between them."""
+        """The state of a stream once it is closed, or parked if `parked`; None if the
+        wait was cut short. The waiter is registered before the question, so no end is
+        missed."""
         closed: asyncio.Future[State | None]
         closed = asyncio.get_running_loop().create_future()
         waiters = self._waiters.setdefault(stream, [])
@@ -148,13 +149,14 @@ class Waiting:
     async def _seen_closed(
         self, stream: str, key: str | None, *, parked: bool
     ) -> Summary | None:
-        """For a stream that memory does not have, because another process owns the
-        store or because the command that makes it lies in the inbox: its row when it is
-        closed, or None after a short wait. Raises NotFoundError."""
+        """The row of a closed stream that is not in memory: another process owns the
+        store, or the command that makes the stream is in the inbox. None after a short
+        wait. Raises NotFoundError."""
         found = await self._look_from_outside(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:
-            # It left the inbox between two reads, or as a message that was known.
+            # The command left the inbox between two reads, or its message was known
+            # before.
             row = await self._logged(stream, key)
         waits = parked and row is not None and row.phase == Phase.PARKED
         if row is not None and (waits or not row.open):
@@ -182,7 +184,7 @@ class Waiting:
 
 
 def stands(state: Entry | Turn) -> bool:
-    """Closed, or parked: somebody may wait for this."""
+    """Is it closed or parked, so that a waiter may be woken?"""
     return not state.open or state.phase is Phase.PARKED
 
 
@@ -191,7 +193,7 @@ def _over(state: Entry | Turn, *, parked: bool) -> bool:
 
 
 def _end_in(end: Entry | Turn | Summary) -> TurnOutcome | Status:
-    """How a turn or an entry ended, as its state or its row says it."""
+    """The outcome of a turn or the status of an entry, from its state or its row."""
     if isinstance(end, Entry):
         return end.status
     if isinstance(end, Turn):
@@ -210,5 +212,5 @@ def _drop(
 
 def tell(waiters: Iterable[asyncio.Future[State | None]], state: State | None) -> None:
     for waiter in waiters:
-        if not waiter.done():  # else who waited was cancelled
+        if not waiter.done():  # else the waiting caller was cancelled
             waiter.set_result(state)
