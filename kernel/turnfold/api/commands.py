@@ -267,8 +267,7 @@ class Commands(Stopping):
         ttl_ms: int | None = None,
         not_before: int | None = None,
     ) -> Intent:
-        """Prepare an enqueue before its decision: read files and run the channel's
-        plan."""
+        """Read files and run the channel's plan, before the decision."""
         self._home.check()
         check_kind("route", route, Route)
         if not payloads:
