@@ -102,6 +102,7 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
             f"{Rule.LANE_ORDER} {text}" for text in _overtaken(turns, evidence)
         ]
     breaches += _too_many_strays(plan, evidence)
+    breaches += evidence.odd_answers
     if not evidence.settled:
         breaches.append(f"not all came to rest within {SETTLES_WITHIN_S:g} s")
     fates = {m.name: _fate(m, turns, evidence) for m in plan.messages}

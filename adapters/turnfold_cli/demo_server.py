@@ -27,7 +27,14 @@ async def server(folder: Path) -> AsyncIterator[Any]:
     try:
         yield running
     finally:
-        await asyncio.to_thread(running.cleanup)
+        await asyncio.to_thread(_stop, running)
+
+
+def _stop(running: Any) -> None:
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  the server needs it
+
+    with suppress(psutil.NoSuchProcess):  # it was killed, and not started again
+        running.cleanup()
 
 
 def address(sockets: Path, lease_ms: int, shards: int = 1) -> str:

@@ -9,10 +9,15 @@ import pytest
 from turnfold import Kernel
 from turnfold.audit import audit_store
 from turnfold.enums import Phase
-from turnfold.errors import DiskError, LostStoreError, UnsafeStoreError
+from turnfold.errors import (
+    DiskError,
+    FateUnknownError,
+    LostStoreError,
+    UnsafeStoreError,
+)
 from turnfold.messages import Route
 from turnfold_adapters.stores.postgres import PostgresStore, ownership
-from turnfold_model.checks.store_kit import put, whole_log
+from turnfold_model.checks.store_kit import command, put, whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel, wait_for
 
 from .postgres import Postgres, kill
@@ -176,4 +181,26 @@ async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(
     await asyncio.gather(task, return_exceptions=True)
     records += await put(store, "entry:b")
     assert await whole_log(store) == records
+    await store.close()
+
+
+LAST_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+
+
+async def test_last_words_that_nobody_waited_for_end_the_connection_alone(
+    postgres: Postgres,
+) -> None:
+    """They come in while the connection does nothing, and its end is not seen yet: a
+    question is asked again, a commit and a post are of unknown fate."""
+    (store,) = await handles(postgres, "x10", 1)
+    records = await put(store, "entry:a")
+    write, read = store._shared.write, store._shared._read
+    for link in (write, read):
+        assert link._connection is not None
+        size = (len(LAST_WORDS) + 4).to_bytes(4, "big")
+        link._connection._protocol.data_received(b"E" + size + LAST_WORDS)
+    assert await whole_log(store) == records
+    with pytest.raises(FateUnknownError, match="another operation"):
+        await store.post([command("c1")])
+    assert [posted.new for posted in await store.post([command("c1")])] == [True]
     await store.close()

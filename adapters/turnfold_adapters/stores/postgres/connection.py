@@ -32,7 +32,15 @@ _CONNECT_S = 10.0
 _NAME_MAX = 63  # bytes of a name in PostgreSQL
 _STATEMENTS = 2_000  # that are kept prepared: some for each shard
 _ANSWER_S = 30.0  # how long the server may take for one statement
-_GONE = (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError)
+# InternalClientError: among others of a connection on which the server has said its last
+# words while nobody asked anything; it comes at the next statement, before its end is seen.
+_GONE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
 FAILURES = (asyncpg.PostgresError, *_GONE)
 
 # A pooler answers for the process that it has, and hands out others for the statements.
