@@ -1,1 +1,1 @@
-"""What happens, on which thread: programs, their driver, and one commit per tick."""
+"""The running kernel: programs, their driver, and one commit per tick of the loop."""

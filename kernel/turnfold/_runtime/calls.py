@@ -1,13 +1,13 @@
 """The border to foreign code: handlers, sources, hooks and channels are called here only.
 
-`contained` and `answered` make one call and never raise what foreign code raises, of
-whatever class it is. `Calls` gives each call a deadline, and a task: its own, or for a
-send that of its program. What reaches the rest of the kernel is a CallResult, and
-nothing else.
+`contained` and `answered` make one call and never let an error of foreign code pass, of
+any class. `Calls` gives each call a deadline and a task: its own task, or for a send
+the task of its program. The rest of the kernel gets a CallResult and nothing else.
 
-A deadline ends waiting. A call that does not end when it is cancelled still counts as
-alive, and nothing may be concluded from its silence. So its caller gets None, which says
-that the call hangs, and goes on. The task is kept, and `Call.last` gives its end.
+A deadline ends the wait, not always the call. A call that ignores its cancellation
+still counts as alive, and its silence proves nothing. So its caller gets None, which
+means that the call hangs, and goes on. The task is kept, and `Call.last` returns its
+end.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from msgspec import Struct
 T = TypeVar("T")
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
-STALL_S = 0.01  # an alarm that is later than this shows that the loop stood still
-ROUND_S = 0.25  # what a call gets after a stall, before it is judged
+STALL_S = 0.01  # an alarm that is later than this shows that the loop was blocked
+ROUND_S = 0.25  # the extra time of a call after a stall
 
 _LOG = logging.getLogger("turnfold")
 _LONGEST_TEXT = 1_000
@@ -51,12 +51,13 @@ Calling = Coroutine[Any, Any, CallResult]
 async def contained(function: Callable[..., Any], *arguments: Any) -> CallResult:
     """Call foreign code and await its answer. Never raises.
 
-    Make a task of it, or a cancellation from outside is taken for one of its own."""
+    Run it in a task of its own: else a cancellation from outside looks like one by the
+    foreign code."""
     try:
         value = function(*arguments)
         if isinstance(value, CoroutineType) or inspect.isawaitable(value):
             value = await value
-    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
+    except BaseException as exc:  # noqa: BLE001  any end of foreign code
         return _failed(exc)
     if isinstance(value, CoroutineType):
         value = _closed(value)
@@ -67,7 +68,7 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
     """Call foreign code that answers at once. Never raises."""
     try:
         value = function(*arguments)
-    except BaseException as exc:  # noqa: BLE001  its end, whatever it is
+    except BaseException as exc:  # noqa: BLE001  any end of foreign code
         return _failed(exc)
     if isinstance(value, CoroutineType):
         value = _closed(value)
@@ -75,7 +76,7 @@ def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
 
 
 def _nobody(_: asyncio.Future[Any]) -> None:
-    """Nobody asks if the thread lives."""
+    """The default of `tell_of`: the caller does not watch the thread."""
 
 
 async def apart(
@@ -83,9 +84,9 @@ async def apart(
     *arguments: Any,
     tell_of: Callable[[asyncio.Future[T]], None] = _nobody,
 ) -> T:
-    """Call what may take long, or never end, in a thread of its own, which keeps no
-    process from ending. `function` must not raise. A thread cannot be cancelled: it lives
-    until the future that `tell_of` gets is done."""
+    """Call a function that may take long, or never end, in a daemon thread of its own,
+    so that the process can still exit. `function` must not raise. A thread cannot be
+    cancelled: it lives until the future given to `tell_of` is done."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -95,7 +96,7 @@ async def apart(
 
     def work() -> None:
         value = function(*arguments)
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits
             loop.call_soon_threadsafe(tell, value)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
@@ -108,11 +109,10 @@ class UnawaitedCoroutineError(Exception):
 
 
 def _closed(coroutine: Any) -> UnawaitedCoroutineError:
-    """A coroutine that nobody will await is closed; an error with its name takes its
-    place."""
+    """Close a coroutine that will not be awaited, and return an error with its name."""
     try:
         coroutine.close()
-    except BaseException as exc:  # noqa: BLE001  it may do anything when it is closed
+    except BaseException as exc:  # noqa: BLE001  close() may raise anything
         report("a coroutine that was given as a value", exc)
     return UnawaitedCoroutineError(coroutine.__qualname__)
 
@@ -124,8 +124,9 @@ def _failed(error: BaseException) -> CallResult:
 
 
 def _pass_on(interrupt: KeyboardInterrupt) -> None:
-    """Where nothing else listens to Ctrl-C, this may have been one: the loop ends by it,
-    after the call has got its end. `asyncio.run` and `Kernel.run` do listen."""
+    """Raise a KeyboardInterrupt again in the loop, after the call has its end, if no
+    other code handles Ctrl-C: the user may have pressed it. `asyncio.run` and
+    `Kernel.run` handle it."""
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
@@ -135,13 +136,13 @@ def _pass_on(interrupt: KeyboardInterrupt) -> None:
 
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:  # no loop runs, so no message waits for this call
+    except RuntimeError:  # no loop runs, so no message waits
         raise interrupt from None
     loop.call_soon(again)
 
 
 class HiddenTextError(Exception):
-    """In a traceback, in the place of an error whose own text no log could take."""
+    """Replaces an error in a traceback if its own text cannot be logged."""
 
 
 def told(error: BaseException) -> str:
@@ -161,7 +162,7 @@ def _text_of(error: BaseException) -> str | None:
 
 
 def report(what: str, error: BaseException) -> None:
-    """A bug of foreign code, with its traceback. Never raises."""
+    """Log a bug of foreign code, with its traceback. Never raises."""
     shown = error
     if not all(map(_can_be_shown, _chain(error))):
         shown = HiddenTextError(told(error)).with_traceback(error.__traceback__)
@@ -169,7 +170,7 @@ def report(what: str, error: BaseException) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from. A chain may be a ring."""
+    """An error and its causes. A chain may be a ring."""
     seen: list[BaseException] = []
     while error is not None and not any(error is known for known in seen):
         yield error
@@ -195,7 +196,8 @@ _INSIDE: ContextVar["asyncio.Task[Any] | None"] = ContextVar("inside", default=N
 
 
 def step_outside() -> None:
-    """This task goes on by itself: it waits for calls of which one may have begun it."""
+    """Detach this task from the call that began it: the task waits for calls, and that
+    call may be one of them."""
     _INSIDE.set(None)
 
 
@@ -208,9 +210,9 @@ class LeftError(Exception):
 
 
 class Call:
-    """One call. `tell` gets its end once, or None if the call hangs. One that `listens`
-    is told None at its deadline and runs on, so that a late success is heard; it is
-    cancelled after the same time once more."""
+    """One call. `tell` gets its end once, or None if the call hangs. With `listens`,
+    `tell` gets None at the deadline and the call runs on, so that a late success is
+    recorded; the call is cancelled after the same time once more."""
 
     __slots__ = (
         *("begun", "cut", "ended", "listens", "over", "reprieved"),
@@ -230,7 +232,7 @@ class Call:
         self.task: asyncio.Task[CallResult]
         self.begun = self.timed_out = self.over = False
         self.cut = False  # cancelled by Calls
-        self.reprieved = False  # it has had its one more round after a stall
+        self.reprieved = False  # had its extra round after a stall
 
     def settle(self, end: CallResult | None) -> None:
         if not self.over:
@@ -239,13 +241,14 @@ class Call:
             tell(end)
 
     def be_over(self) -> None:
-        """Nothing more is told. A call and its caller must not hold each other: else
-        each message leaves work for the collector."""
+        """Drop `tell`: a call and its caller must not refer to each other, else each
+        message leaves a cycle for the garbage collector."""
         self.over = True
         del self.tell
 
     def in_time(self, end: CallResult | None) -> CallResult | None:
-        """An end that its deadline brought is no cancellation by the call itself."""
+        """The end of the call; a cancellation by the deadline becomes a
+        TimeoutError."""
         if end is None or not (self.timed_out and end.cancelled):
             return end
         return CallResult(error=TimeoutError(f"it had not ended after {self.span} s"))
@@ -256,12 +259,12 @@ class Call:
             return await self.task
         except asyncio.CancelledError:
             if not self.task.done():
-                raise  # whoever waits was cancelled
+                raise  # the waiting caller was cancelled
             return end_of(self.task)
 
 
 def _answer(ended: asyncio.Future[CallResult | None], end: CallResult | None) -> None:
-    if not ended.done():  # else who waited was cancelled
+    if not ended.done():  # else the waiting caller was cancelled
         ended.set_result(end)
 
 
@@ -269,7 +272,7 @@ class Calls:
     """The calls that are under way, each with its deadline."""
 
     def __init__(self) -> None:
-        # By the length of the deadline: all of one length time out in their order.
+        # By the length of the deadline: calls of one length time out in their order.
         self._due: dict[float | None, dict[Call, float]] = {}
         self._live: set[asyncio.Task[Any] | None] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -294,10 +297,10 @@ class Calls:
     async def here(
         self, call: Call, method: Callable[..., Calling], *arguments: Any
     ) -> CallResult:
-        """Make a call in the caller's own task, which spares a task. Where `call.tell`
-        is told before the call ends, the caller's work goes on elsewhere, and all that
-        is left to do in this task is to wait for the end: LeftError brings it. So it is
-        where somebody else has cancelled the task: the cancellation may still come."""
+        """Make a call in the caller's own task, which saves a task. If `call.tell` is
+        called before the call ends, the caller's work goes on in another task, and this
+        task only waits for the end: LeftError carries it. The same holds if other code
+        has cancelled this task: the cancellation may still arrive."""
         task: Any = asyncio.current_task()
         call.task, call.begun = task, True
         self._watch(call, call.span)
@@ -307,7 +310,7 @@ class Calls:
             end = await method(*arguments)
         finally:
             self._live.discard(task)
-            _INSIDE.set(None)  # else the task and its context hold each other
+            _INSIDE.set(None)  # else the task and its context refer to each other
         self._forget(call)
         if task.cancelling() and not (call.cut and task.uncancel() == 0):
             call.settle(end)
@@ -322,8 +325,8 @@ class Calls:
         *arguments: Any,
         deadline_ms: int | None = None,
     ) -> CallResult | None:
-        """Call foreign code and wait for its end; None if it hangs. A cancellation
-        from outside ends the call, too, and passes."""
+        """Call foreign code and wait for its end; None if it hangs. A cancellation from
+        outside also cancels the call, and is raised."""
         call = self.begin(contained, function, *arguments, deadline_ms=deadline_ms)
         return await self.wait_for(call)
 
@@ -336,7 +339,8 @@ class Calls:
         return call.in_time(end)
 
     async def _end_now(self, call: Call) -> None:
-        """Whoever waited is cancelled: give the call its grace, and no more."""
+        """The waiting caller is cancelled: cancel the call and wait at most the
+        grace."""
         self._forget(call)
         call.task.cancel()
         await asyncio.wait({call.task}, timeout=GRACE_S)
@@ -349,7 +353,7 @@ class Calls:
         self, call: Call, method: Callable[..., Calling], arguments: tuple[Any, ...]
     ) -> CallResult:
         # The coroutine is made in here: a task that is cancelled before it begins
-        # leaves none behind.
+        # leaves no coroutine behind.
         call.begun = True
         task = asyncio.current_task()
         _INSIDE.set(task)
@@ -358,17 +362,17 @@ class Calls:
             end = await method(*arguments)
         finally:
             self._live.discard(task)
-            _INSIDE.set(None)  # else the task and its context hold each other
+            _INSIDE.set(None)  # else the task and its context refer to each other
         self._forget(call)
         call.settle(end)
         return end
 
     def tasks(self) -> list[asyncio.Task[CallResult]]:
-        """All that are under way, but those that hang."""
+        """The tasks of all calls under way, except hanging ones."""
         return [call.task for calls in self._due.values() for call in calls]
 
     async def end_all(self) -> None:
-        """Cancel what is under way, and give it its grace."""
+        """Cancel all calls under way, and wait at most the grace."""
         tasks = self.tasks()
         self.cancel_all()
         if tasks:
@@ -380,7 +384,7 @@ class Calls:
                 self._cancel(call)
 
     def _cancel(self, call: Call) -> None:
-        """Ask it to end, and wait no longer than the grace."""
+        """Cancel a call, and wait at most the grace."""
         self._forget(call)
         call.cut = True
         call.task.cancel()
@@ -432,7 +436,8 @@ class Calls:
         return found
 
     def _judge(self, call: Call, *, stalled: bool) -> None:
-        """Its time is up. After a stall its answer may lie in the loop, unread."""
+        """The deadline of a call has passed. After a stall its answer may wait in the
+        loop, unread."""
         self._forget(call)
         if stalled and not call.reprieved:
             call.reprieved = True

@@ -1,8 +1,8 @@
-"""What an adapter answered, held to the contract.
+"""Checking an adapter's answers against the contract.
 
-An answer that lies about its types must not reach the log, where it could never be read
-again, and what is not proven does not count: a success without a receipt is unknown, a
-look-up without one cannot tell, a wait that nobody can read is no wait.
+An answer with wrong types must not reach the log, since it could not be read again. An
+answer without proof does not count: a success without a receipt is unknown, a look-up
+without a receipt cannot tell, an unreadable wait is no wait.
 """
 
 import asyncio
@@ -53,10 +53,10 @@ from turnfold.ports.channel import (
 )
 
 _LOG = logging.getLogger("turnfold")
-PLAN_S = 60.0  # a plan in a thread that takes longer is told of as one that hangs
+PLAN_S = 60.0  # a plan in a thread that takes longer is reported as hanging
 _CODE = re.compile(r"[a-z0-9_.:-]{1,64}")
 _LONGEST_WAIT_MS = 10 * 366 * 86_400_000  # more than this is not a time to wait
-# Classes that only the kernel itself can know of.
+# Failure classes that only the kernel itself may use.
 _OURS = frozenset(
     {
         FailureClass.OWNER_DIED,
@@ -69,7 +69,7 @@ _OURS = frozenset(
 
 
 def outcome_of(answer: object, *, gives_ids: bool) -> Outcome:
-    """What send() or classify() gave back, as one of the three outcomes."""
+    """The answer of send() or classify() as one of the three outcomes."""
     match answer:
         case Accepted(receipt=receipt):
             held = receipt_of(receipt, gives_ids=gives_ids)
@@ -87,7 +87,7 @@ def outcome_of(answer: object, *, gives_ids: bool) -> Outcome:
 
 
 def verdict_of(answer: object, *, gives_ids: bool) -> Verdict:
-    """What reconcile() gave back. Nonsense could not tell."""
+    """The answer of reconcile() as a verdict. A senseless answer becomes CannotTell."""
     match answer:
         case Found(receipt=receipt):
             held = receipt_of(receipt, gives_ids=gives_ids)
@@ -127,7 +127,7 @@ def unanswered(outcome: Outcome) -> CannotTell:
 
 
 def receipt_of(receipt: object, *, gives_ids: bool) -> Receipt | None:
-    """A receipt of texts only; none if it proves nothing."""
+    """A receipt of texts only; None if it proves nothing."""
     if not isinstance(receipt, Receipt):
         return None
     given: Any = receipt.ids
@@ -138,7 +138,7 @@ def receipt_of(receipt: object, *, gives_ids: bool) -> Receipt | None:
         return None
     thread = None if receipt.thread is None else _id(receipt.thread) or None
     if thread is receipt.thread and all(map(is_, kept, given)):
-        return receipt  # nearly all: nothing had to be mended
+        return receipt  # nearly always
     return Receipt(ids=kept, thread=thread)
 
 
@@ -148,7 +148,7 @@ def _id(value: object) -> str | None:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or "\0" in text:
         return None
-    return None if _unreadable(text) else str.__str__(text)  # of no class of its own
+    return None if _unreadable(text) else str.__str__(text)  # not a subclass of str
 
 
 def _unreadable(text: str) -> bool:
@@ -190,7 +190,7 @@ def _unknown(answer: Unknown) -> Unknown:
 
 
 def _wait(value: Any) -> int | None:
-    """Milliseconds to wait; none when it cannot be read (D11)."""
+    """Milliseconds to wait; None if the value cannot be read (D11)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
@@ -206,7 +206,7 @@ def _scope(value: Any) -> GateScope:
 
 
 def _target(value: object) -> str | None:
-    """Where a conversation has moved to, if that can be an address at all."""
+    """The new address of a moved conversation; None if it cannot be an address."""
     if not isinstance(value, str):
         return None
     return None if identifier_problem(value) else value
@@ -216,7 +216,7 @@ def _text(value: object) -> str:
     return value[:1000] if isinstance(value, str) else f"{value!r:.1000}"
 
 
-# --- A channel as attached: its methods found once, its answers held to the contract ---
+# --- An attached channel: its methods are looked up once, its answers are checked ---
 
 
 _ARGUMENTS = {  # of the methods that are awaited
@@ -262,7 +262,7 @@ class AttachedChannel:
         return method
 
     def _check_arguments(self, name: str, method: Any) -> None:
-        """Else each message would find out, one after the other."""
+        """Check the signature now: else each message would fail on it."""
         if isinstance(self.channel, type):
             problem = f"{self.channel.__name__} is a class; attach an instance of it"
             raise ContractError(channel=self.name, problem=problem)
@@ -310,7 +310,8 @@ class AttachedChannel:
         return DeliveryClass.EDITABLE in self.capabilities.of(kind).classes
 
     def facts(self, max_age_ms: int | None = None) -> ChannelFacts:
-        """What decisions may know of it. `max_age_ms`: of an entry of this account."""
+        """The facts about the channel for decisions. `max_age_ms`: of an entry of this
+        account."""
         return ChannelFacts(
             prepares=self.prepares,
             offer=self.capabilities.of,
@@ -327,8 +328,8 @@ class AttachedChannel:
         entry: str,
         packed: Sequence[EncodedPayload] = (),
     ) -> Plan:
-        """Raises ContractError, whatever the adapter's plan raises, but for an
-        InvalidInputError: so a plan refuses a payload."""
+        """Run the adapter's plan. An InvalidInputError of the plan passes: so it
+        refuses a payload. Any other error becomes a ContractError."""
         offers = self.capabilities
         arguments = (self._planner, offers, payloads, route, kind, entry, packed)
         end = answered(make_plan, *arguments, self.policies)
@@ -348,8 +349,8 @@ class AttachedChannel:
         packed: Sequence[EncodedPayload],
         salt: Callable[[], bytes],
     ) -> Plan:
-        """The same in a thread, since it takes long. A thread of its own: one that never
-        ends takes no place from others."""
+        """The same in a thread, since it takes long. The thread is not pooled: a plan
+        that never ends takes no place from others."""
         arguments = (payloads, route, kind, entry, packed)
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(PLAN_S, self._plan_hangs, entry)
@@ -364,7 +365,8 @@ class AttachedChannel:
         return plan
 
     def _plan_hangs(self, entry: str) -> None:
-        """Nobody can end a thread. Its caller waits until it ends or the kernel closes."""
+        """Log that a plan hangs. A thread cannot be ended: its caller waits until it
+        ends or the kernel closes."""
         self.hung_plans.add(entry)
         where = f"channel {self.name}/{self.account}"
         _LOG.warning("%s: plan() hangs in a thread, awaited by %s", where, entry)
@@ -390,7 +392,7 @@ class AttachedChannel:
         problem = f"plan() raised {told(error)}"
         return ContractError(channel=self.name, problem=problem)
 
-    # The calls: coroutines that never raise what an adapter raises.
+    # The calls: coroutines that let no error of an adapter pass.
 
     def prepare(self, part: Part) -> Calling:
         return contained(self._prepare, part)
@@ -411,11 +413,11 @@ class AttachedChannel:
     def reconcile(self, part: Part, since: int) -> Calling:
         return contained(self._reconcile, part, since)
 
-    # What the end of such a call means. One that was cancelled without our asking was
-    # cancelled by the adapter itself (L07): an error like any other.
+    # The meaning of the end of such a call. A cancellation that the kernel did not ask
+    # for comes from the adapter itself (L07), and counts like any other error.
 
     def prepared(self, end: CallResult) -> Prepared | Rejected:
-        """Whatever went wrong here, nothing was sent."""
+        """After any error here nothing was sent."""
         if end.error is None:
             return Prepared(end.value)
         meant = self._meaning(end.error)
@@ -434,7 +436,7 @@ class AttachedChannel:
         return kind(cause="raised", detail=told(end.error))
 
     def verdict(self, end: CallResult) -> Verdict:
-        """A look-up that fails, or answers nonsense, could not tell."""
+        """A look-up that fails, or gives a senseless answer, cannot tell."""
         if end.error is not None:
             meant = self._meaning(end.error)
             if isinstance(meant, Rejected):
@@ -461,7 +463,8 @@ class AttachedChannel:
         return None
 
     def _held(self, answer: object) -> Outcome:
-        """An answer that cannot even be shown proves nothing."""
+        """The outcome of an answer. An answer that cannot even be printed proves
+        nothing."""
         ids = self.capabilities.gives_ids
         read = answered(partial(outcome_of, gives_ids=ids), answer)
         if read.error is None:
@@ -470,7 +473,8 @@ class AttachedChannel:
         return Unknown(cause="no_receipt", detail=told(read.error))
 
     def _bug(self, method: str, error: BaseException) -> bool:
-        """Tell of an error that no platform makes. A line was down: that is no bug."""
+        """Count and log an error that is a bug of the adapter. A broken connection is
+        no bug."""
         if isinstance(error, OSError | TimeoutError):
             return False
         self.bugs += 1
@@ -481,8 +485,8 @@ class AttachedChannel:
 def attached(
     name: str, account: str, channel: object, on_unknown: OnUnknown | None
 ) -> AttachedChannel:
-    """Raises ContractError, whatever a look at the channel raises; InvalidInputError if
-    `on_unknown` does not fit it."""
+    """Raises ContractError for any error while the channel is inspected;
+    InvalidInputError if `on_unknown` does not fit it."""
     end = answered(AttachedChannel, name, account, channel, on_unknown)
     if end.error is None:
         made: AttachedChannel = end.value
@@ -493,11 +497,11 @@ def attached(
     raise ContractError(channel=name, problem=problem) from end.error
 
 
-_KEY_SPACE = 2**64  # fewer keys than this would meet by chance
+_KEY_SPACE = 2**64  # with fewer keys than this two could be equal by chance
 
 
 def capabilities_problem(declared: Capabilities) -> str:
-    """What a plan or the log could not live with; nothing if all is well."""
+    """The first problem of declared capabilities; empty if there is none."""
     c = declared
     if c.max_parts is not None and (type(c.max_parts) is not int or c.max_parts < 1):
         return f"max_parts {c.max_parts!r} is no positive number"
@@ -546,9 +550,10 @@ def _offer_problem(offer: PartClass) -> str:
 
 
 def _window_problem(window: int, settle: int) -> str:
-    """A key is used again for half of its window, and each such request must land in
-    the other half. What lands later meets a platform that forgot the key."""
-    if window == 0 or window >= 2 * settle:  # 0: it is never used again
+    """A key is used again during half of its window, and each such request must reach
+    the platform in the other half. A later request meets a platform that has forgotten
+    the key."""
+    if window == 0 or window >= 2 * settle:  # 0: the key is never used again
         return ""
     return (
         f"key_window_ms {window} is shorter than twice settle_ms {settle}: a late "
@@ -557,10 +562,10 @@ def _window_problem(window: int, settle: int) -> str:
     )
 
 
-# --- Taking leave of channels: whatever an adapter does, the store gets closed ---
+# --- Closing channels: the store gets closed even if an adapter fails ---
 
 
-_CLOSING_S = 5.0  # connections that cannot be given back in this time are let go
+_CLOSING_S = 5.0  # connections that are not closed in this time are dropped
 
 
 async def close_channels(calls: Calls, desks: Iterable[AttachedChannel]) -> None:

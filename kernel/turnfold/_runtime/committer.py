@@ -1,9 +1,10 @@
-"""Where decisions become commits: many of them in one, each on its own.
+"""Turning decisions into commits: many decisions share one commit, and each has its own
+result.
 
-Decisions read memory. If one of them needs state that is not in memory, the journal
-fetches all that is missing in one call and decides everything anew. A refused decision
-leaves no trace, and a failing one does not fail its neighbours. Nobody learns a result
-before the COMMIT of everything it was decided on.
+Decisions read memory. If one of them needs state that is not in memory, the committer
+fetches all missing state in one call and decides all of them anew. A refused decision
+leaves no trace, and a failing one does not fail the others. No caller gets a result
+before the COMMIT of all state that it was decided on.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ _RACES = 20  # commits of another process between deciding and storing
 
 
 class Decided(Struct):
-    """What became of one decision: a value, or the error it was refused with."""
+    """The result of one decision: a value, or the error that refused it."""
 
     value: Any = None
     error: Exception | None = None
@@ -64,8 +65,8 @@ class Decided(Struct):
 
 
 class Commit(Struct):
-    """What one commit did. `moved`: the streams that changed, as they are now.
-    `attempts`: those that are durable now and may go to the wire."""
+    """The result of one commit. `moved`: the changed streams in their new state.
+    `attempts`: attempts that are durable now and may go to the wire."""
 
     results: list[Decided]
     moved: dict[str, State] = field(default_factory=dict)
@@ -77,8 +78,8 @@ class Commit(Struct):
 class Committer:
     """The one way to write to a store that this process owns.
 
-    `context` is asked once per commit. One commit at a time: the caller waits for each
-    before it begins the next one (`drivers.flushing.GroupCommit` does).
+    `context` is called once per commit. One commit at a time: the caller waits for each
+    before it begins the next one (`GroupCommit` does).
     """
 
     def __init__(
@@ -87,22 +88,22 @@ class Committer:
         self.store = store
         self.book = book
         self.context = context
-        self._news: dict[str, State] = {}  # found after a commit of unknown fate
+        self._news: dict[str, State] = {}  # found after a commit of unknown outcome
         self._found: list[Emitted] = []
-        self._lost = False  # a COMMIT failed: nothing is true before it is read again
-        self._suspicious = False  # somebody else may have appended
-        # The store is another's, or may be, or its files are gone.
+        self._lost = False  # a COMMIT failed: read the log again first
+        self._suspicious = False  # another process may have appended
+        # Set if another process owns the store, or may own it, or its files are gone.
         self.replaced: OwnedError | None = None
 
     async def begin(self, new_id: Callable[[], str]) -> None:
-        """Load; a store without records gets its first one. `new_id` names it."""
+        """Load; an empty store gets its first record. `new_id`: names the store."""
         await self.load()
         if self.book.position == 0:
             decision = partial(created, store_id=new_id())
             (await self.commit([decision])).results[0].get()
 
     async def load(self) -> None:
-        """Read where the log ends and what is open."""
+        """Read the head of the log and the open streams."""
         self.book.load(await self.store.load())
 
     @property
@@ -116,7 +117,7 @@ class Committer:
     ) -> Commit:
         """Decide and store. Never raises for a decision: its error is its result.
 
-        `wanted`: what the decisions are known to ask for, fetched before they run.
+        `wanted`: state that the decisions are known to need, fetched before they run.
         """
         if self.replaced is not None:
             return _refused(decisions, self.replaced)
@@ -128,7 +129,7 @@ class Committer:
             if wanted:
                 await self._prefetch(wanted)
             return await self._transact(decisions)
-        except Exception as exc:  # noqa: BLE001  it becomes the result of its decision
+        except Exception as exc:  # noqa: BLE001  becomes the decision's result
             return await self._failed(decisions, exc)
 
     async def _prefetch(self, wanted: Sequence[Wanted]) -> None:
@@ -145,14 +146,14 @@ class Committer:
                 self.replaced = exc
                 return _refused(decisions, exc)
             case BusyError() | NotOpenError() | ReadOnlyError() | OwnedError():
-                return _refused(decisions, exc)  # no smaller commit fares better
+                return _refused(decisions, exc)  # a smaller commit would fail, too
             case _:
                 return await self._one_by_one(decisions, exc)
 
     async def _one_by_one(
         self, decisions: Sequence[Decision], exc: Exception
     ) -> Commit:
-        """Find the culprit: the others must not fail for it."""
+        """Commit each decision alone: only the failing one fails."""
         if len(decisions) <= 1:
             return _refused(decisions, exc)
         return _joined([await self.commit([decision]) for decision in decisions])
@@ -160,7 +161,8 @@ class Committer:
     async def _after_unknown_fate(
         self, decisions: Sequence[Decision], exc: FateUnknownError
     ) -> Commit:
-        """The COMMIT may have reached the disk: read, then decide on what is there."""
+        """The COMMIT may have reached the disk: read the log, then decide on its
+        state."""
         try:
             await self.reopen()
             return await self._transact(decisions, again=True)
@@ -173,13 +175,13 @@ class Committer:
 
     @property
     def lost(self) -> bool:
-        """The last COMMIT has an unknown fate, and nobody could read what it did."""
+        """The last COMMIT has an unknown outcome, and reading the log failed."""
         return self._lost
 
     async def suspects(self) -> bool:
-        """Ask the store whether it holds records that memory does not know: those of a
-        commit of unknown fate, or of an owner that lost the store and goes on. If so,
-        the next commit reads them, even an empty one."""
+        """Ask the store whether it holds records that memory does not know: of a commit
+        of unknown outcome, or of an owner that lost the store and goes on. If so, the
+        next commit reads them, even an empty one."""
         if not self._lost and not self._suspicious:
             self._suspicious = bool(await self.store.log(self.book.position, 1))
         return self._lost or self._suspicious
@@ -198,8 +200,8 @@ class Committer:
             self._check_replaced()
 
     async def reopen(self) -> None:
-        """Forget everything that was folded and read it again. Whatever is there and
-        was not known yet is news, even if this process wrote it."""
+        """Forget all folded state and read it again. Records that were not known yet
+        are news, even if this process wrote them."""
         known = self.book.position
         await self.store.reopen()
         await self._read_anew(known)
@@ -224,7 +226,7 @@ class Committer:
                 self._news[record.stream] = state
                 self._found += [(record.stream, event) for event in events]
 
-    # --- one commit: decided, written, taken over ---
+    # --- one commit: decide, write, apply to memory ---
 
     async def _transact(
         self, decisions: Sequence[Decision], *, again: bool = False
@@ -240,8 +242,8 @@ class Committer:
     async def _decide(
         self, decisions: Sequence[Decision], *, again: bool
     ) -> tuple[UnitOfWork, list[Decided]]:
-        """All decisions on one draft. Those that emit and then fail are taken out and
-        the others decided anew; so are all when something had to be fetched."""
+        """All decisions on one draft. A decision that emits and then fails is left out,
+        and the others are decided anew. After a fetch all are decided anew."""
         context = self.context()
         if again:
             context = replace(context, again=True)
@@ -260,8 +262,8 @@ class Committer:
                 return draft, results
 
     async def _fetch(self, missing: Sequence[Wanted], asked: set[Wanted]) -> None:
-        """`asked`: all that this commit has fetched before. It brought an answer, so a
-        decision that asks the same again would ask for ever."""
+        """`asked`: all that this commit has fetched before. A decision that asks again
+        for state that was fetched would ask for ever."""
         if again := asked.intersection(missing):
             msg = f"the store was asked and a decision still misses {again.pop()}"
             raise RuntimeError(msg)
@@ -272,7 +274,8 @@ class Committer:
         self.book.take(found)
 
     async def _store(self, draft: UnitOfWork) -> Head | None:
-        """Where the log ends now; None if it had moved, and the decisions are stale."""
+        """Write the commit. Returns the new head; None if the log had moved and the
+        decisions are stale."""
         write = Write(
             base=self.book.head,
             records=draft.records(),
@@ -292,17 +295,18 @@ class Committer:
 
     async def _was_refused(self, answer: Refused) -> None:
         """Memory was wrong about the log: an owner that lost the store goes on writing,
-        or this one is that owner. The later epoch stays."""
+        or this process is that owner. The later epoch stays."""
         if isinstance(answer.why, KeyTakenError) and await self._learn(answer.why):
             return
         before = self.book.head
         await self._read_anew(before.position)
         if self.book.head == before:
-            raise answer.why  # no other record came: what was folded is damaged
+            raise answer.why  # no other record came: the folded state is damaged
         self._check_replaced()
 
     async def _learn(self, why: KeyTakenError) -> bool:
-        """A command that came meanwhile holds the key. True if that is news."""
+        """Fetch the holder of a taken key: a command that came meanwhile. True if that
+        is news."""
         known = self.book.holder(why.key)
         found = await self.store.fetch(Wanted(keys=frozenset((why.key,))))
         self.book.take(found)
@@ -318,7 +322,7 @@ class Committer:
             raise self.replaced
 
     def _finish(self, draft: UnitOfWork, results: list[Decided], head: Head) -> Commit:
-        """Take over what is durable now."""
+        """Apply the durable commit to memory."""
         if draft.prune is not None:
             self.book.drop(draft.prune)
         self.book.absorb(draft.touched, head, draft.keys)
@@ -344,7 +348,7 @@ def _one(
     missing: list[Wanted],
     number: int,
 ) -> Decided:
-    """One decision. Whatever it raises is its own result."""
+    """Make one decision. An error is its own result."""
     if number in failed:
         return Decided(error=failed[number])
     before = draft.made
@@ -380,7 +384,7 @@ def created(draft: UnitOfWork, store_id: str) -> None:
         draft.emit(STORE, StoreCreated(store=store_id))
 
 
-# --- Everything that is appended in one tick of the loop goes into one commit ---
+# --- All appends of one tick of the loop go into one commit ---
 
 
 _LOG = logging.getLogger("turnfold")
@@ -388,7 +392,7 @@ _Queue = list[tuple[Decision, asyncio.Future[Any]]]
 
 
 class GroupCommit:
-    """`stored` is told of each commit before the callers learn their results."""
+    """`stored` is called for each commit before the callers get their results."""
 
     def __init__(self, journal: Committer, stored: Callable[[Commit], None]) -> None:
         self._journal, self._stored = journal, stored
@@ -399,7 +403,7 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._since: float | None = None  # loop time from which on an append waits
+        self._since: float | None = None  # loop time since when an append waits
 
     def waiting_ms(self) -> int | None:
         """The age of the oldest append that is not stored; None if there is none."""
@@ -408,8 +412,8 @@ class GroupCommit:
         return int((asyncio.get_running_loop().time() - self._since) * 1_000)
 
     def start(self) -> None:
-        """Begin to commit. Everything that follows from a commit runs in the context
-        of this call, so no context variable of a caller reaches another one."""
+        """Begin to commit. All work after a commit runs in the context of this call, so
+        no context variable of one caller reaches another one."""
         context = copy_context()
         self._task = asyncio.create_task(self._run(), context=context)
 
@@ -417,8 +421,8 @@ class GroupCommit:
         self, decision: Decision, wanted: Wanted | None = None
     ) -> asyncio.Future[Any]:
         """A future of the decision's answer, done after its COMMIT. Cancelling the
-        future does not take the append back. `wanted`: state that the decision is
-        known to ask for."""
+        future does not undo the append. `wanted`: state that the decision is known to
+        need."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closed:
             answer.set_exception(NotOpenError(state="closed"))
@@ -431,7 +435,7 @@ class GroupCommit:
         return answer
 
     def _begin(self) -> None:
-        """There is work again, or more work after the commit that is under way."""
+        """Wake the task: an append waits."""
         self._idle.clear()
         if self._since is None:
             self._since = asyncio.get_running_loop().time()
@@ -459,24 +463,25 @@ class GroupCommit:
             raise
         try:
             self._stored(commit)
-        except Exception:  # noqa: BLE001  a caller learns what is durable, whatever else goes wrong
+        except Exception:  # noqa: BLE001  callers still get durable results
             _LOG.exception("what follows from a commit broke; the commit stands")
         for (_, answer), decided in zip(queue, commit.results, strict=True):
             _resolve(answer, decided)
 
     async def rested(self) -> None:
-        """Return when everything that was appended is stored."""
+        """Return when all appends are stored."""
         await self._idle.wait()
 
     def abandon(self) -> None:
-        """End where it stands, as a crash does: nothing more is stored or told."""
+        """Stop at once, as in a crash: nothing more is stored, and no caller gets a
+        result."""
         self._closed = True
         self._queue.clear()
         if self._task is not None:
             self._task.cancel()
 
     async def close(self) -> None:
-        """Refuse whatever is not being stored yet; let a commit under way end."""
+        """Refuse the appends that wait; let a commit under way end."""
         self._closed = True
         queue, self._queue = self._queue, []
         _refuse(queue, NotOpenError(state="closed"))
@@ -489,7 +494,7 @@ class GroupCommit:
 
 def _resolve(answer: asyncio.Future[Any], decided: Decided) -> None:
     if answer.done():
-        return  # its caller was cancelled; the append stands all the same
+        return  # its caller was cancelled; the append is stored all the same
     if decided.error is not None:
         answer.set_exception(decided.error)
     else:

@@ -1,7 +1,6 @@
-"""What programs want of channels: a plan, a preparation, a call, a look-up.
+"""The effects of programs on channels: a plan, a preparation, a call, a look-up.
 
-The dispatcher finds the channel as it is attached now, and keeps the number of sends
-under way in bounds.
+The dispatcher finds the channel that is attached now, and limits the sends under way.
 """
 
 import asyncio
@@ -103,9 +102,9 @@ class Dispatcher:
             if any(map(is_large, payloads)):
                 return await channel.plan_large(*what, (), self._salt)
             return channel.plan(*what)
-        except Exception as exc:  # a stored payload may be of any shape
+        except Exception as exc:  # a stored payload may be malformed
             if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
-                raise  # a disk may recover; a body that is gone stays gone
+                raise  # a disk may recover; a missing body stays missing
             detail = f"plan: {told(exc)}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
 
@@ -121,7 +120,7 @@ class Dispatcher:
     async def send(
         self, attempt: AttemptRef, go_on: Callable[[Outcome], None]
     ) -> Outcome:
-        """As soon as there is a slot for it. `go_on`: see Sender.send."""
+        """Send as soon as a slot is free. `go_on`: see Sender.send."""
         await self._slots.acquire()
         left = False
 
@@ -145,7 +144,8 @@ class Dispatcher:
                 self._slots.release()
 
     async def preview(self, stream: str, text: str) -> Outcome | None:
-        """Show a live reply so far. None if nothing can be shown just now."""
+        """Show the text of a live reply so far. None if nothing can be shown just
+        now."""
         entry = await self._find(stream)
         channel = self._channel(entry)
         shows = rules.is_live(entry) and entry.handle and entry.phase is Phase.QUEUED
@@ -161,8 +161,8 @@ class Dispatcher:
         return await self._sender.reconcile(channel, entry)
 
     def stop(self, programs: int) -> None:
-        """End the calls under way. Nothing is sent any more: so there are slots for all
-        programs, and each that has waited for one learns that nothing was sent."""
+        """End the calls under way. Nothing is sent any more, so all slots are released:
+        each program that waited for one goes on and records that nothing was sent."""
         self._sender.stopping = True
         self._sender.calls.cancel_all()
         for _ in range(programs):
@@ -181,17 +181,17 @@ def _detached(entry: Entry) -> Rejected:
 
 
 _LOG = logging.getLogger("turnfold")
-_AT_ONCE = 20  # lanes that are looked at in one turn of the loop, at the beginning
-_SICK_MS = 5_000  # how long a program that broke is left alone
-_NEVER_CALLED = RunEnd("stopped", "shutdown")  # not its failure
+_AT_ONCE = 20  # lanes that are started in one turn of the loop, at the beginning
+_SICK_MS = 5_000  # the pause of a program that broke
+_NEVER_CALLED = RunEnd("stopped", "shutdown")  # not a failure of the handler
 
 Probe = Callable[[str, Effect], None]
 Watch = Callable[[Commit], None]
 
 
 class Driver:
-    """`run_handler` calls the embedder and never raises; `watch` is told of every
-    commit; `probe` is called before and after each effect (tests stop there)."""
+    """`run_handler` calls the embedder and never raises. `watch` is called for every
+    commit. `probe` is called before and after each effect (tests stop there)."""
 
     def __init__(
         self,
@@ -225,20 +225,20 @@ class Driver:
         self.flow = Flow(clock, self.start, settings.concurrent_runs)
         self.epoch = 0  # 0: not the worker
         self._taking_over: int | None = None  # since when, monotonic ms
-        self._looked = asyncio.Event()  # a first time into the inbox
+        self._looked = asyncio.Event()  # set after the first reading of the inbox
         self.draining = False
         self.deposed = self._abandoned = False
         self.troubles = 0
         self.live: dict[Key, asyncio.Task[Any]] = {}
         self._context = copy_context()
         self._again: set[Key] = set()
-        self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled where they wait
+        self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled at their wait
         self._at_rest = asyncio.Event()
 
     # --- after each commit ---
 
     def moved(self, commit: Commit) -> None:
-        """Give every program that has something to do now a chance to do it."""
+        """Start every program that has work after this commit."""
         states = list(commit.moved.values())
         for state in states:
             if isinstance(state, Entry):
@@ -278,8 +278,8 @@ class Driver:
         self.start(scheduler.taken_up(attempts, self.register))
 
     async def _run(self, key: Key, program: Program, answer: Any = None) -> Any:
-        """One program, from its beginning to its end. `answer`: to the effect where it
-        goes on. A task that its program has left gives the end of its call."""
+        """Run one program to its end. `answer`: to the effect at which it goes on. If
+        the program goes on in another task, this one returns the end of its call."""
         until: int | None = None
         error: Exception | None = None
         try:
@@ -299,7 +299,7 @@ class Driver:
         except LeftError as left:
             return left.end
         except asyncio.CancelledError:
-            program.close()  # ended from outside, where it stands
+            program.close()  # ended from outside, at its effect
         except Exception:  # noqa: BLE001  a broken program must not stop the others
             until = self._broke(key)
             program.close()
@@ -310,7 +310,7 @@ class Driver:
     def _go_on(
         self, key: Key, program: Program, effect: Effect, outcome: Outcome
     ) -> None:
-        """The task of a send waits for a call that hangs: its program gets another."""
+        """Give a send program another task: its own waits for a call that hangs."""
         if self._abandoned:
             return
         if self._probe is not None:
@@ -320,8 +320,8 @@ class Driver:
         )
 
     def _perform(self, key: Key, program: Program, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
-        """What brings the answer. Not a coroutine around another one: each of them is
-        passed through again when the answer comes."""
+        """The awaitable of an effect's answer. Not wrapped in another coroutine: each
+        wrapper costs a step when the answer comes."""
         match effect:
             case Append(decision=decision):
                 return self.submit(decision)
@@ -345,7 +345,7 @@ class Driver:
             case Post(command=command):
                 return self._post(command)
             case Look(question=question):
-                self._again.discard(key)  # a look sees all that happened before it
+                self._again.discard(key)  # a look sees all earlier commits
                 return self.look(question)
             case TakeUp(attempt=attempt):
                 return self._hand_over(attempt)
@@ -364,7 +364,8 @@ class Driver:
         return posted
 
     def _broke(self, key: Key) -> int:
-        """Call where its error is at hand. When to try again."""
+        """Log the error of a program, inside its `except`. Returns when to try
+        again."""
         self.troubles += 1
         _LOG.exception("program %s %s broke; trying again", key.what, key.name)
         return self.clock.now() + _SICK_MS
@@ -372,7 +373,7 @@ class Driver:
     def _ended(self, key: Key, until: int | None) -> None:
         self.live.pop(key, None)
         if key == scheduler.TAKE_OVER:
-            self._looked.set()  # its error, if there was one, is logged
+            self._looked.set()  # an error of the reading is logged
         again = key in self._again
         self._again.discard(key)
         if key.what == "run" or not self.epoch:
@@ -384,7 +385,7 @@ class Driver:
         if not self.live:
             self._at_rest.set()
 
-    # --- handlers and rest: where a program may be cut off ---
+    # --- handlers and waits: here a program may be cut off ---
 
     async def _call_handler(self, turn: str, run: int) -> RunEnd:
         if self.sender.stopping:
@@ -400,7 +401,7 @@ class Driver:
             return await self.dispatcher.plan(entry)
 
     async def _wait(self, wait: Wait) -> None:
-        if self._abandoned:  # no patience brings that store back
+        if self._abandoned:  # that store does not come back
             raise asyncio.CancelledError("abandoned")
         if wait.trouble is not None:
             self.troubles += 1
@@ -422,7 +423,7 @@ class Driver:
     # --- folded state ---
 
     async def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
-        """Ask folded state; nothing that the question emits is kept. The journal fetches
+        """Ask folded state; events of the question are dropped. The committer fetches
         state that is not in memory, by a commit that writes nothing."""
         try:
             return question(UnitOfWork(self.book, self.journal.context()))
@@ -448,7 +449,7 @@ class Driver:
         return found
 
     async def _evidence(self, attempt: AttemptRef, outcome: Accepted) -> None:
-        """A call that was given up has succeeded after all."""
+        """Record a success of a call after its deadline."""
         if not (self.epoch or self.deposed):
             return
         a = attempt
@@ -479,7 +480,7 @@ class Driver:
             self._timers.set_alarm(self.book.next_deadline())
 
     def look_again(self) -> None:
-        """The clock was moved by hand: what is due by now starts now."""
+        """The clock was moved by hand: start all programs that are due by now."""
         if self.works:
             self._ring()
 
@@ -494,8 +495,8 @@ class Driver:
     # --- beginning and end ---
 
     async def begin(self, epoch: int) -> None:
-        """Become the worker. Returns when the inbox was read and what is open was taken
-        up, or when the store could not do that: the program then tries again."""
+        """Become the worker. Returns when the inbox was read and the open streams were
+        taken up, or when the store could not do that: the program then tries again."""
         self.epoch, self._taking_over = epoch, self.clock.mono_ms()
         self.sender.begin()
         self.start([scheduler.TAKE_OVER])
@@ -503,7 +504,7 @@ class Driver:
 
     @property
     def works(self) -> bool:
-        """The worker, and all that had waited in the inbox was read."""
+        """True for the worker, once it has read the inbox."""
         return bool(self.epoch) and self._taking_over is None
 
     @property
@@ -512,18 +513,19 @@ class Driver:
 
     @property
     def taking_over_ms(self) -> int | None:
-        """How long the worker has been at it; None when that is behind it."""
+        """How long the worker has been taking over; None when it is done."""
         since = self._taking_over
         return None if since is None else self.clock.mono_ms() - since
 
     async def _work(self) -> None:
-        """Take up everything that is open."""
+        """Take up all open streams."""
         self._taking_over = None
         self.flow.begin(self.book.closed_gates())
         self._start_some(iter(list(scheduler.at_start(self.book))))
 
     def _start_some(self, keys: Iterator[Key]) -> None:
-        """Some at a time: the first lane sends before the last one is folded."""
+        """Start some programs at a time: the first lane sends before the last one is
+        folded."""
         some = list(islice(keys, _AT_ONCE))
         if some and self.epoch and not self.draining:
             self.start(some)
@@ -532,8 +534,8 @@ class Driver:
 
     def stand_down(self) -> None:
         """The right to work is lost: attempt and append nothing more. A call on the
-        wire ends by itself; its success is evidence and goes to the inbox, its failure
-        is for the next owner to find."""
+        wire ends by itself. Its success is evidence and goes to the inbox; its failure
+        is left to the next owner."""
         self.epoch, self.deposed = 0, True
         self.journal.stand_down()
         self._start_nothing()
@@ -544,7 +546,7 @@ class Driver:
         self.flow.silence()
 
     async def drain(self, timeout_ms: int) -> None:
-        """Start nothing new; let what is on the wire end; then cut it off."""
+        """Start nothing new; wait for the calls on the wire; then cut them off."""
         self._start_nothing()
         await self._rested(timeout_ms / 1000)
         self.sender.stopping = True
@@ -552,25 +554,25 @@ class Driver:
         while self.live:
             self._cut_off()
             await self._rested(1)
-        await self.sender.calls.end_all()  # those that were only listened to
+        await self.sender.calls.end_all()  # calls after their deadline
         await self.flusher.rested()
         self.epoch = 0
 
     def _never_taken_up(self) -> list[Key]:
-        """The lanes of attempts that are durable and in nobody's hand: their programs
+        """The lanes of durable attempts that no program has taken up: lane programs
         record that nothing was sent."""
         waiting = self.book.under_way(self.epoch) if self.epoch else ()
         return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
 
     def _cut_off(self) -> None:
-        """Programs that wait for a call, a slot, a handler or a time go on now. An
-        append that is being stored is waited for."""
+        """End the waits of programs for a call, a slot, a handler or a time. An append
+        under way is not cut off."""
         self.dispatcher.stop(len(self.live))
         for task in list(self._idle):
             task.cancel()
 
     async def _rested(self, timeout_s: float) -> None:
-        """Until no program is under way, or the time is up."""
+        """Wait until no program is under way, or the timeout."""
         if not self.live:
             return
         self._at_rest.clear()
@@ -579,8 +581,8 @@ class Driver:
                 await self._at_rest.wait()
 
     def abandon(self) -> list[asyncio.Task[Any]]:
-        """End everything where it stands, as a crash does; returns the tasks that were
-        cancelled. For tests: the process goes on, and the log must not."""
+        """Stop at once, as in a crash; returns the cancelled tasks. For tests: the
+        process goes on, and the log must not."""
         self.stand_down()
         self._abandoned = True
         self.flusher.abandon()

@@ -1,13 +1,15 @@
-"""How fast attempts go out behind gates that have closed, and when an account fails.
+"""The pace of attempts behind gates that have closed, and the test for a failing
+account.
 
-A gate whose time is over lets one lane through, the probe; the other lanes wait for its
-answer. After a rate limit the lanes behind a gate share a pace: the platform's own rate,
-learned from what it accepted, tried a little faster after each success. All of this is
-memory of one process and may be lost: it delays attempts and permits none. A new worker
-begins with one probe behind each gate that the log says is closed.
+When a gate's time is over, one lane goes first, the probe; the other lanes wait for its
+answer. After a rate limit the lanes behind a gate share a pace: the platform's own
+rate, learned from its accepted requests, and a little faster after each success. This
+state is memory of one process and may be lost: it delays attempts and permits none. A
+new worker begins with one probe behind each gate that is closed in the log.
 
-A failure that passes lets its part wait. When several lanes of an account in a row fail
-so, it is the account that fails: its gate closes, and one lane knocks for all of them.
+After a transient failure the part waits. When several lanes of an account in a row fail
+so, the account counts as failing: its gate closes, and one lane is tried for all of
+them.
 """
 
 import asyncio
@@ -29,19 +31,19 @@ from turnfold.ports.channel import Rate
 
 _LOG = logging.getLogger("turnfold")
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
-_PATIENCE_MS = 60_000  # for a lane that waits: it asks again at least this often
+_PATIENCE_MS = 60_000  # a lane that waits asks again at least this often
 _SLOWEST_MS = 60_000.0
 _FIRST_MS = 100.0  # the pace after a first refusal
-_SEEN = 50  # successes that the platform's rate is measured by
-_SEEN_MS = 10_000  # none is older
+_SEEN = 50  # successes by which the platform's rate is measured
+_SEEN_MS = 10_000  # older successes do not count
 _SLOWER, _ROOM = 2.0, 1.02
-# The pace after each success in a row: careful near the limit, then in a hurry.
+# Factors of the interval by successes in a row: careful near the limit, faster later.
 _FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
-_FAST_MS = 1.0  # a pace below this is no pace
+_FAST_MS = 1.0  # a shorter interval counts as none
 _REMEMBERED = 10_000  # conversations that have moved
-_SEVERAL = 3  # lanes in a row whose failures pass, or entries that an adapter breaks on
+_SEVERAL = 3  # lanes with transient failures in a row, or entries with adapter bugs
 _HERD = 10  # lanes that may go at once when a gate opens
-_RAMP = 2  # lanes that each answer lets follow, where the gate spoke of no rate
+_RAMP = 2  # lanes that may follow each answer, where the gate has no rate
 _RAMP_MS = 10_000  # without an answer the ramp is over
 
 
@@ -50,7 +52,7 @@ class Pace:
     """The lanes behind one gate. Times are ms of the log."""
 
     gate: str
-    since: int | None = None  # when it was closed first
+    since: int | None = None  # when the gate was closed first
     half_open: bool = True
     probe: str | None = None  # the lane that is tried
     probe_until: int = 0
@@ -58,7 +60,7 @@ class Pace:
     next_at: float = 0.0
     in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
-    least: float = 0.0  # the interval that was declared: it is never shorter
+    least: float = 0.0  # the declared interval, a lower limit
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
@@ -70,8 +72,8 @@ class Pace:
     def ask(
         self, lane: str, now: int, asks: str | None = None, order: int = 0
     ) -> int | None:
-        """None: the lane may attempt now, or look the entry `asks` up. Else when it
-        should ask again. `order`: of its entry."""
+        """None: the lane may attempt now, or look the entry `asks` up. Else when the
+        lane should ask again. `order`: of its entry."""
         if lane in self.granted:
             return None
         if self.half_open:
@@ -96,7 +98,7 @@ class Pace:
             heapq.heappush(self.line, (order, lane))
 
     def _first(self) -> str | None:
-        """The lane that waits with the oldest entry."""
+        """The waiting lane with the oldest entry."""
         while self.line and self.line[0][1] not in self.waiting:
             heapq.heappop(self.line)
         return self.line[0][1] if self.line else None
@@ -106,7 +108,7 @@ class Pace:
         self.granted.add(lane)
 
     def _take(self, lane: str, now: int) -> bool:
-        """Let a lane go if its turn has come."""
+        """Let a lane go if the pace allows it now."""
         if self.credit is not None:
             if now >= self.next_at:
                 self.credit = None
@@ -122,8 +124,8 @@ class Pace:
         return True
 
     def closed(self, gate: Gate, now: int) -> None:
-        """The platform has refused: one probe after the wait, and a slower pace. A probe
-        that is refused says when to come back, and nothing of the pace."""
+        """The platform has refused: one probe after the wait, and a slower pace. A
+        refused probe sets the next wait and leaves the pace as it is."""
         if self.since is None or not self.half_open:
             self.since = now
         at_pace = not self.half_open or not self.interval
@@ -138,7 +140,8 @@ class Pace:
                 self.interval = max(self._slower(gate.until - now, now), self.least)
 
     def _slower(self, wait: int, now: int) -> float:
-        """The interval that the platform has shown, with a little room."""
+        """The interval measured from the platform's accepted requests, with a little
+        room."""
         while self.accepted and now - self.accepted[0] > _SEEN_MS:
             self.accepted.popleft()
         if len(self.accepted) > 2:
@@ -149,7 +152,7 @@ class Pace:
         return slower or min(float(wait), _FIRST_MS)
 
     def moved(self, entry: Entry, now: int) -> None:
-        """The log says this of an entry behind the gate."""
+        """Learn the new state of an entry behind the gate."""
         lane = entry.lane
         if entry.phase in _IN_FLIGHT:
             self.granted.discard(lane)
@@ -164,13 +167,14 @@ class Pace:
             if lane == self.probe:
                 self.open(now)
         elif lane == self.probe and not entry.open:
-            self.probe = None  # it ended without an attempt
+            self.probe = None  # the probe ended without an attempt
             self.granted.discard(lane)
 
     def _answered(self, lane: str, now: int) -> None:
-        """Any answer but the gate's own class: that would have closed it again."""
+        """An attempt got an answer other than the gate's failure, which would have
+        closed the gate again."""
         if self.half_open and lane != self.probe:
-            return  # it went out before the gate closed, and says nothing
+            return  # sent before the gate closed, so no evidence
         if self.half_open:
             self.open(now)
         self.accepted.append(now)
@@ -183,7 +187,7 @@ class Pace:
             self.credit, self.next_at = self.credit + _RAMP, now + _RAMP_MS
 
     def open(self, now: int) -> None:
-        """The probe has an answer: the others follow, at their distance."""
+        """The probe has an answer: the others follow at the pace."""
         self.half_open, self.probe, self.refused = False, None, 0
         if not self.interval and len(self.waiting) > _HERD:
             self.credit, self.next_at = _RAMP, now + _RAMP_MS
@@ -191,10 +195,10 @@ class Pace:
         self.next_at = max(self.next_at, now + self.interval)
 
     def released(self, now: int) -> list[str]:
-        """The lanes whose turn has come."""
+        """The lanes that the pace lets go now."""
         if self.half_open:
             free = self.probe is None or now >= self.probe_until
-            # In the order of asking: the platform may refuse the oldest entry alone.
+            # In the order of asking: the platform may refuse only the oldest entry.
             return list(self.waiting)[:1] if free else []
         lanes = []
         while (first := self._first()) is not None and self._take(first, now):
@@ -202,7 +206,7 @@ class Pace:
         return lanes
 
     def over(self, now: int) -> bool:
-        """Nothing is left to remember."""
+        """Can this pace be forgotten?"""
         if self.half_open or self.waiting:
             return False
         idle = now >= self.next_at and not self.granted and not self.flying
@@ -221,9 +225,9 @@ class Flow:
         self._paces: dict[str, Pace] = {}
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._broken: dict[str, set[str]] = {}  # account's gate -> entries in a row
-        self._moved: dict[str, str] = {}  # conversation's gate -> where it is now
+        self._moved: dict[str, str] = {}  # conversation's gate -> its new place
         self._alarm: asyncio.TimerHandle | None = None
-        self.rates: Mapping[str, Rate] = {}  # account's gate -> what was declared
+        self.rates: Mapping[str, Rate] = {}  # account's gate -> its declared rate
 
     def wait_for_place(self, lane: str, order: int) -> None:
         self.places.wait(lane, order)
@@ -239,18 +243,19 @@ class Flow:
 
     @property
     def knows(self) -> bool:
-        """False: no gate has closed and nothing fails; nobody need ask or tell."""
+        """False: no gate has closed and nothing fails, so the other methods need not be
+        called."""
         return bool(self._paces or self._failing or self._broken or self.rates)
 
     def begin(self, gates: Iterable[Gate]) -> None:
-        """A new worker: one probe behind each of these."""
+        """Begin as a new worker: one probe behind each closed gate."""
         self._paces = {}
         for gate in gates:
             pace = self._pace(gate.stream)
             pace.half_open, pace.since = True, gate.updated
 
     def _pace(self, name: str) -> Pace:
-        """The pace of a gate: a new one keeps the rate that was declared, if any."""
+        """The pace of a gate; a new one starts with the declared rate, if any."""
         pace = self._paces.get(name)
         if pace is None:
             least = self._declared(name)
@@ -259,7 +264,7 @@ class Flow:
         return pace
 
     def _declared(self, name: str) -> float:
-        """The interval in ms that was declared for an account or a conversation."""
+        """The declared interval of an account or a conversation, in ms; 0 for none."""
         if name in self.rates:
             a_second = self.rates[name].account
         else:
@@ -272,7 +277,8 @@ class Flow:
         self, lane: str, now: int, asks: str | None = None, order: int = 0
     ) -> int | None:
         """None: an entry of this lane may be attempted now, or the entry `asks` looked
-        up. Else when to ask again; the lane is started before that if its turn comes."""
+        up. Else when to ask again; the lane is started earlier if the pace allows
+        it."""
         for name in gates_of(lane):
             pace = self._paces.get(name)
             if pace is None and self.rates and self._declared(name):
@@ -284,13 +290,13 @@ class Flow:
         return None
 
     def fails(self, lane: str) -> bool:
-        """A lane was refused for a failure that passes. True if its account fails: the
-        lane was the probe of its gate, or is one of several in a row."""
+        """A lane met a transient failure. True if its account fails: the lane was the
+        probe of its gate, or is one of several in a row."""
         return self._in_a_row(self._failing, lane, lane)
 
     def breaks(self, lane: str, entry: str) -> bool:
-        """An adapter raised a bug for an entry. True if it breaks for one after the
-        other, or broke for the probe."""
+        """An adapter raised a bug for an entry. True if it breaks for several entries
+        in a row, or broke for the probe."""
         return self._in_a_row(self._broken, lane, entry)
 
     def _in_a_row(self, seen: dict[str, set[str]], lane: str, name: str) -> bool:
@@ -328,7 +334,7 @@ class Flow:
         self.ring(now)
 
     def _works(self, entry: Entry) -> None:
-        """An account that delivers does not fail."""
+        """A delivery clears the failures of its account."""
         if entry.phase is Phase.DELIVERED:
             account = gates_of(entry.lane)[0]
             self._failing.pop(account, None)
@@ -342,7 +348,7 @@ class Flow:
             self._paces[gate.stream].open(now)
 
     def ring(self, now: int) -> None:
-        """Start the lanes whose turn has come."""
+        """Start the lanes that their paces let go now."""
         lanes = [lane for pace in self._paces.values() for lane in pace.released(now)]
         for name in [name for name, pace in self._paces.items() if pace.over(now)]:
             del self._paces[name]
@@ -351,11 +357,11 @@ class Flow:
         self._set_alarm(now)
 
     def waiting(self) -> dict[str, int]:
-        """How many lanes wait behind each gate for their turn, for `health()`."""
+        """How many lanes wait behind each gate, for `health()`."""
         return {name: len(pace.waiting) for name, pace in self._paces.items()}
 
     def tried(self) -> set[str]:
-        """The gates behind which one lane is tried, and the others wait for it."""
+        """The gates with a probe under way or due; the other lanes wait for it."""
         return {name for name, pace in self._paces.items() if pace.half_open}
 
     def closed_since(self, gate: Gate) -> int:
