@@ -1,7 +1,6 @@
 """The owner's side of the inbox: commands of other processes are logged, each once.
 
-One reading at a time; a caller that wants to know what waits now gets a reading that
-began after it asked.
+One reading at a time. Each caller gets a reading that began after its call.
 """
 
 import asyncio
@@ -39,7 +38,8 @@ _Submit = Callable[[Decision, Wanted | None], Awaitable[Any]]
 
 
 class Intake:
-    """`owns()`: the store is still ours. `unfit`: the commands that cannot be done."""
+    """`owns()`: True while the store is ours. `unfit`: the commands that cannot be
+    done."""
 
     def __init__(
         self, journal: Committer, submit: _Submit, owns: Callable[[], bool]
@@ -50,8 +50,8 @@ class Intake:
         self._begun = self._done = 0  # readings
 
     async def read(self) -> None:
-        """Log all that waits now. Raises StoreError or NotOpenError if the store cannot
-        do that at this moment; a later call goes on from there."""
+        """Log all commands in the inbox. Raises StoreError or NotOpenError if the store
+        cannot do that now; a later call goes on from there."""
         asked = self._begun
         async with self._lock:
             if self._done > asked:
@@ -63,7 +63,7 @@ class Intake:
 
     async def _read(self) -> None:
         if await self._journal.suspects():
-            await self._submit(_nothing, None)  # reads what memory does not know
+            await self._submit(_nothing, None)  # an empty commit reads the new records
         more = True
         while more and self._owns():
             room = _PAGE + len(self.unfit)
@@ -80,8 +80,8 @@ class Intake:
                 await self._failed(command, result)
 
     async def _failed(self, command: Command, error: BaseException) -> None:
-        """A caller who waits is told. A payload that was promised stays in the inbox,
-        where `health` and `inspect` show it."""
+        """A command failed. If its caller waits, answer it. Else the command stays in
+        the inbox, and `health` and `inspect` show it."""
         if isinstance(error, _NOT_NOW) or not isinstance(error, Exception):
             raise error
         if command.answer and isinstance(error, UsageError):
@@ -95,7 +95,7 @@ class Intake:
 
 
 def _nothing(_: object) -> None:
-    """Decides nothing."""
+    """An empty decision."""
 
 
 def _decision_of(command: Command) -> tuple[Decision, Wanted]:

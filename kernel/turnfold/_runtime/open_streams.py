@@ -1,10 +1,10 @@
-"""The folded state of what is open, kept beside the log: the read model of decisions.
+"""The folded state of open streams, kept in memory: the read model of decisions.
 
-Only the owner of a store appends, so what is in here stays true until the owner's own
-next commit. Closed streams are not kept; a question about one raises NotLoaded, the
-journal fetches the stream, and the question is asked again. A stream that cannot be
-read, or whose records are not those that were written, is set aside with its error, and
-the rest of its lane goes on (Q01).
+Only the owner of a store appends, so this state stays true until the owner's own next
+commit. Closed streams are not kept: a question about one raises NotLoaded, the
+committer fetches the stream, and the question is asked again. A stream that cannot be
+read, or has altered records, is set aside with its error, and the rest of its lane goes
+on (Q01).
 """
 
 import heapq
@@ -43,7 +43,7 @@ from turnfold.ports.store import (
 )
 
 _LOG = logging.getLogger("turnfold")
-_AT_ONCE = 20  # entries of one lane that are fetched together, at least
+_AT_ONCE = 20  # entries of one lane in one fetch, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
 _UNDER_WAY = frozenset({Phase.ATTEMPTED, Phase.DISPATCHED, TurnPhase.RUNNING})
@@ -51,8 +51,8 @@ _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
 
 
 class OpenStreams:
-    """A View over a store that this process owns. `load` first, then `take` what was
-    fetched and `absorb` what was committed; nothing here does I/O."""
+    """A View over a store that this process owns. Call `load` first, then `take` after
+    each fetch and `absorb` after each commit. It does no I/O."""
 
     def __init__(self) -> None:
         self.corrupt: dict[str, CorruptLogError] = {}
@@ -63,7 +63,7 @@ class OpenStreams:
         self.head = BLANK
         self.last_at = 0
         self._states: dict[str, State] = {}
-        self._elsewhere: dict[str, State | None] = {}  # closed, or not there
+        self._elsewhere: dict[str, State | None] = {}  # closed, or missing
         self._keys: dict[str, str | None] = {}
         self._children: dict[str, list[str]] = {}
         self._records: dict[str, Sequence[Record]] = {}
@@ -79,13 +79,13 @@ class OpenStreams:
         self._left: list[str] = []
         self._running: set[str] = set()
         self._suspects: set[str] = set()
-        self._blamed: set[str] = set()  # the same of entries
+        self._blamed: set[str] = set()  # suspect entries
         self._flying: set[str] = set()  # entries on their way, while any is suspect
         self.parked.clear()
 
     def load(self, loaded: Loaded) -> None:
-        """Begin anew with what a store says of itself: not a single fold. Raises
-        CorruptLogError for a row that no summary could have: rows have no hash."""
+        """Begin anew with the store's own rows, without a fold. Raises CorruptLogError
+        for an impossible row: rows have no hash."""
         try:
             self._load(loaded)
         except (ValueError, TypeError, LookupError) as exc:
@@ -99,7 +99,7 @@ class OpenStreams:
         for row in loaded.open:
             if row.phase in _UNDER_WAY:
                 self._left.append(row.stream)
-            if row.stream.startswith(ENTRY):  # nearly all, so at once
+            if row.stream.startswith(ENTRY):  # nearly all, so first
                 self._join(self._lanes, row.stream, row.lane or "")
                 self._count(row.lane or "", 1)
                 self._deadlines.append((row.expires or 0, row.stream))
@@ -151,7 +151,7 @@ class OpenStreams:
 
     @property
     def position(self) -> int:
-        """Where the log ends, as far as this process has taken it over."""
+        """The end of the log, as far as this process has read it."""
         return self.head.position
 
     @property
@@ -252,13 +252,13 @@ class OpenStreams:
                 raise NotLoaded(Wanted(streams=self._unread(row)))
 
     def _unknown(self, stream: str) -> bool:
-        """Nothing was fetched of an open stream yet. One that turned out to be closed
-        was moved by another owner: the next commit will be refused."""
+        """True if an open stream was not fetched yet. If it was fetched and is closed,
+        another owner moved it, and the next commit will be refused."""
         return stream not in self.corrupt and stream not in self._elsewhere
 
     def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
-        """The first streams of a lane that are not folded yet; as many as are folded,
-        so that a long lane that is read to its end takes few fetches."""
+        """The first streams of a lane that are not folded yet. Their number doubles
+        with each fetch, so that reading a long lane to its end takes few fetches."""
         unread: list[str] = []
         folded = 0
         for stream in row:
@@ -290,14 +290,14 @@ class OpenStreams:
     def history(self, stream: str) -> Sequence[Event]:
         return [event for record in self.records(stream) for event in decode(record)]
 
-    # --- what was fetched ---
+    # --- fetched state ---
 
     def missing_keys(self, keys: frozenset[str]) -> frozenset[str]:
-        """Those of these keys that a fetch would bring news of."""
+        """The keys that are not in memory."""
         return frozenset(key for key in keys if key not in self._keys)
 
     def take(self, found: Found) -> None:
-        """Keep what a fetch brought. State in memory is never older than it."""
+        """Keep the result of a fetch. State in memory is never older than it."""
         for stream, records in found.streams.items():
             self._records[stream] = records
             if stream not in self._states:
@@ -315,7 +315,7 @@ class OpenStreams:
             _check_hashes(records)
             state = fold(records)
             if state is None and stream in self._open:
-                raise CorruptLogError(  # noqa: TRY301  one place sets it aside
+                raise CorruptLogError(  # noqa: TRY301  caught below
                     position=0, stream=stream, problem="its records are gone"
                 )
             self._keep(stream, state)
@@ -335,8 +335,8 @@ class OpenStreams:
             self._elsewhere[stream] = state
 
     def forget_fetched(self) -> None:
-        """After a commit or a question: records and bodies may be large, and the rest
-        must not grow for ever."""
+        """Forget fetched state after a commit or a question: records and bodies may be
+        large, and the rest must not grow for ever."""
         self._records.clear()
         self._bodies.clear()
         for kept in (self._elsewhere, self._keys, self._children):
@@ -351,7 +351,7 @@ class OpenStreams:
         for key in prune.keys:
             self._keys.pop(key, None)
 
-    # --- what the scheduler asks ---
+    # --- questions of the scheduler ---
 
     def lanes(self) -> list[str]:
         return list(self._lanes)
@@ -384,7 +384,7 @@ class OpenStreams:
         return list(self._controls)
 
     def under_way(self, epoch: int) -> list[Entry]:
-        """The entries that a worker is attempting."""
+        """The entries with an attempt of this worker under way."""
         states = self._states.values()
         entries = [state for state in states if isinstance(state, Entry)]
         return [
@@ -394,13 +394,13 @@ class OpenStreams:
         ]
 
     def folded(self) -> Iterator[Entry]:
-        """The open entries that are in memory, in the order of their queueing: a worker
-        has looked at each lane."""
+        """The open entries in memory, in the order of their queueing: a worker has read
+        each lane."""
         found = (self._states.get(stream) for stream in self._open)
         return (state for state in found if type(state) is Entry)
 
     def overdue(self, now: int) -> Iterator[str]:
-        """Open entries whose time is over, each once."""
+        """Open entries that have expired, each once."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, stream = heapq.heappop(self._deadlines)
             if stream in self._open and stream not in self.corrupt:
@@ -423,7 +423,7 @@ class OpenStreams:
     def absorb(
         self, states: Mapping[str, State], head: Head, keys: Mapping[str, str]
     ) -> None:
-        """Take over what a commit made of its streams and keys."""
+        """Apply the new states and keys of a commit."""
         for state in states.values():
             self.last_at = max(self.last_at, state.updated)
             self._elsewhere.pop(state.stream, None)
@@ -502,7 +502,7 @@ class OpenStreams:
         (self._flying.add if flies else self._flying.discard)(entry.stream)
 
     def _absorb_turn(self, turn: Turn) -> None:
-        if turn.order > self.head.position:  # it was accepted in this very commit
+        if turn.order > self.head.position:  # accepted in this commit
             self._children.setdefault(turn.stream, [])
         waits = turn.open and turn.phase is not TurnPhase.ANSWERED
         self._note_suspicion(turn)
@@ -516,8 +516,8 @@ class OpenStreams:
 
 
 def _check_hashes(records: Sequence[Record]) -> None:
-    """A bit that flipped on the disk may leave a record that can still be read. Nothing
-    is decided on it. Raises CorruptLogError."""
+    """Raises CorruptLogError for an altered record. A flipped bit on the disk may leave
+    a record readable, and no decision may use it."""
     for record, digest in zip(records, hashes_of(records), strict=True):
         if record.hash != digest:
             raise CorruptLogError(

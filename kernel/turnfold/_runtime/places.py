@@ -1,4 +1,4 @@
-"""Turns that wait for a place to run in. Nothing of a turn is begun before it has one.
+"""Turns that wait for a place to run. No run begins before its turn has a place.
 
 This is memory of one process and may be lost: it delays runs and permits none.
 """
@@ -15,7 +15,7 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._line: list[tuple[int, str]] = []  # with lanes that have left it
+        self._line: list[tuple[int, str]] = []  # also lanes that wait no more
         self.waiting: dict[str, int] = {}  # lane -> order of its first turn
 
     def wait(self, lane: str, order: int) -> None:
@@ -25,14 +25,14 @@ class Places:
             heapq.heappush(self._line, (order, lane))
 
     def moved(self, states: Iterable[State]) -> None:
-        """A turn that waits and has moved leaves the line: it may be aborted or held. The
+        """A waiting turn that has moved loses its wait: it may be aborted or held. The
         program of its lane asks again if it still waits."""
         for state in states:
             if isinstance(state, Turn) and self.waiting.get(state.lane) == state.order:
                 del self.waiting[state.lane]
 
     def freed(self, taken: int) -> Iterator[str]:
-        """The lanes that may ask again while so many places are taken."""
+        """The lanes that may ask again while `taken` places are in use."""
         free = self.most - taken
         while free > 0 and self._line:
             order, lane = heapq.heappop(self._line)

@@ -16,7 +16,7 @@ _ENDS_A_LINE = frozenset(
 def undecorated(
     payload: Payload, route: Route, dropped: Collection[Decoration]
 ) -> tuple[Payload, Route]:
-    """The same words, at the same place where that is left."""
+    """The payload and the route without the dropped decorations."""
     if Decoration.THREAD in dropped:
         route = evolve(route, thread=None)
     if Decoration.REPLY_TO in dropped:
@@ -27,7 +27,8 @@ def undecorated(
 
 
 def plain(text: Text) -> Text:
-    """Words only. Markdown stays as it was typed, which people can read."""
+    """The text without format. Markdown stays as it was typed, which people can
+    read."""
     if text.format is not Format.HTML:
         return evolve(text, format=Format.PLAIN)
     words = _Words()

@@ -1,8 +1,8 @@
-"""What `attach` says for one account: the policy for a part whose outcome is unknown
-(`on_unknown`), and for how long an entry may wait.
+"""The arguments of `attach` for one account: the policy for a part with an unknown
+outcome (`on_unknown`), and the time that an entry may wait.
 
-There is no good silent default. So whoever attaches a channel says it, unless every kind
-of part has a class that answers the question.
+There is no good silent default. So a caller of `attach` must name the policy, unless
+every kind of part has a class that settles an unknown outcome.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ _MEANINGS = {
 
 
 def policies(given: OnUnknown | None, offers: Capabilities) -> Policies:
-    """The policy by kind of part, but for `hold`: a part without a policy is held. Raises
-    InvalidInputError if one is missing, or if the channel cannot do what it says."""
+    """The policy by kind of part, without `hold`: a part without a policy is held.
+    Raises InvalidInputError if one is missing, or if the channel cannot follow it."""
     chosen = _chosen(given)
     missing = [k for k in KINDS if k not in chosen and not _answers(offers.of(k))]
     if missing:
@@ -56,7 +56,8 @@ def _chosen(given: OnUnknown | None) -> Policies:
 
 
 def _answers(offer: PartClass) -> bool:
-    """Does the class always find out, or repeat without harm?"""
+    """Does a class of this kind always settle the outcome, or allow a harmless
+    repeat?"""
     keyed = DeliveryClass.KEYED in offer.classes and offer.key_window_ms is None
     asks = {DeliveryClass.LOOKUP, DeliveryClass.EDITABLE} & set(offer.classes)
     return keyed or bool(asks)
@@ -70,6 +71,6 @@ def _explained(missing: list[str]) -> str:
 
 
 def age_limit(own: int | None, settings: Settings) -> int | None:
-    """How long an entry of an account may wait. `own`: what `attach` was told."""
+    """How long an entry of an account may wait. `own`: the argument of `attach`."""
     limit = settings.max_entry_age_ms
     return limit if own is None else check_ms("max_entry_age_ms", own, least=1)

@@ -1,11 +1,11 @@
 """Programs: generators that yield effects, and the effects. A driver answers them.
 
-A driver may stop before an effect, or after it happened but before the program learns
-of it. Those two are every crash there is, which is why nothing else has effects.
+A driver may stop before an effect, or after an effect and before the program gets its
+answer. These two are all possible crashes, because only effects change anything.
 
-A program keeps no local across iterations of its outer loop: each iteration starts
-from the folded state, so the worker and its recovery are the same code. A program that
-has nothing to do now returns the wall time to be started again at, or none.
+A program keeps no local across iterations of its outer loop: each iteration starts from
+the folded state, so the worker and its recovery are the same code. A program without
+work returns the log time at which it is started again, or None.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -45,14 +45,14 @@ Decision = Callable[[UnitOfWork], Any]
 
 
 class Append(Struct):
-    """Decide and commit. Answer: what the decision returned. Raises what it raised."""
+    """Decide and commit. Answer: the decision's result. Raises the decision's error."""
 
     decision: Decision
 
 
 @define
 class Look:
-    """Ask folded state, outside a transaction. Answer: what the question returned."""
+    """Ask folded state, outside a transaction. Answer: the question's result."""
 
     question: Decision
 
@@ -91,14 +91,15 @@ class Send(Struct):
 
 @define
 class Reconcile:
-    """Ask what became of the current part of an entry. Answer: Asked."""
+    """Look up the current part of an entry. Answer: Asked."""
 
     entry: str
 
 
 @define
 class Asked:
-    """`unsettled_ms`: how long an old request may still land; 0 when it cannot."""
+    """`unsettled_ms`: how long an old request may still take effect; 0 when it
+    cannot."""
 
     verdict: Any
     unsettled_ms: int = 0
@@ -106,20 +107,20 @@ class Asked:
 
 @define
 class Hear:
-    """Log every command that waits in the inbox now, all pages of it. Raises StoreError
-    or NotOpenError if the store cannot do that now: then nothing may be decided as if
-    the inbox had been read."""
+    """Log every command in the inbox, all pages of it. Raises StoreError or
+    NotOpenError if the store cannot do that now: then no decision may assume that the
+    inbox was read."""
 
 
 @define
 class Work:
-    """The store is taken over: start everything that is open."""
+    """The store is taken over: start the programs of all open streams."""
 
 
 @define
 class Post:
-    """Put a command into the inbox of the store. Answer: Posted. For a process that is
-    not the owner, or not any more."""
+    """Put a command into the inbox of the store, as a process that is not the owner.
+    Answer: Posted."""
 
     command: Command
 
@@ -134,8 +135,8 @@ class CallHandler:
 
 @define
 class RunEnd:
-    """`how`: "returned", "raised" (a bug), "stopped" (by us), "not_now", "never" or
-    "unread" (nobody could read the message, and the handler was not called).
+    """`how`: "returned", "raised" (a bug), "stopped" (by the kernel), "not_now",
+    "never" or "unread" (the message could not be read, and the handler was not called).
     `wait_ms`: how long the handler asked to wait."""
 
     how: str
@@ -145,7 +146,7 @@ class RunEnd:
 
 @define
 class Wait:
-    """Let time pass. `trouble`: the error that made waiting necessary, to be told."""
+    """Let time pass. `trouble`: the error that caused the wait, for the log."""
 
     ms: int
     trouble: Exception | None = None
@@ -169,20 +170,20 @@ Effect = (
 Program = Generator[Effect, Any, Any]
 
 
-# --- What a program does when the store cannot take its decision just now ---
+# --- Waiting for a store that cannot take a decision now ---
 
 
 BACK_OFF_MS = 250  # short, since a store that works again should be used again
 
 
 def append_until_stored(decision: Decision) -> Program:
-    """Append until it is stored. For outcomes: what a platform said is kept in hand
-    until the log has it, and nothing is sent meanwhile (A06, A09)."""
+    """Append until it is stored. For outcomes: the program keeps the platform's answer
+    until the log has it, and its lane sends nothing meanwhile (A06, A09)."""
     while True:
         try:
             answer: Any = yield Append(decision)
         except (CorruptLogError, OwnedError):
-            raise  # no patience makes it readable, or ours
+            raise  # waiting does not help
         except (StoreError, NotOpenError) as exc:
             yield from back_off(exc, "outcome")
         else:
@@ -197,10 +198,9 @@ def back_off(trouble: Exception, where: str) -> Program:
 
 
 def take_over() -> Program:
-    """Log what waits in the inbox, then start what is open. A receipt or an abort that
-    was posted before this worker came changes what it may send, so nothing is attempted
-    before. A store that cannot be read delays the start. Accounts that were held are
-    tried again."""
+    """Log the commands of the inbox, then start all open streams. A receipt or an abort
+    in the inbox may forbid a send, so no attempt is made before. A store that cannot be
+    read delays the start. Accounts that were held are tried again."""
     while True:
         try:
             yield Hear()
@@ -221,7 +221,8 @@ def take_over() -> Program:
 
 
 def probe(gate: str) -> Program:
-    """A channel was attached: its account is tried, whatever held it back."""
+    """A channel was attached: its account is tried, unless a person or a rate limit
+    holds it."""
     try:
         yield from append_until_stored(partial(gates.probe_gates, only=gate))
     except OwnedError:
@@ -232,8 +233,8 @@ def probe(gate: str) -> Program:
 
 
 def lane(name: str) -> Program:
-    """Do what the lane needs until it needs nothing now, or an attempt is under way:
-    the end of that moves the lane, and so starts this program again."""
+    """Do the steps of a lane until there is none now, or an attempt is under way: the
+    end of the attempt moves the lane, and so starts this program again."""
     question = Look(partial(schedule.next_step, lane=name))
     while True:
         step: Step = yield question
@@ -249,16 +250,16 @@ def lane(name: str) -> Program:
                 case _:
                     yield from _DOES[step.act](step.entry)
         except OwnedError:
-            return None  # another process works on this store now
+            return None  # another process owns the store now
         except (StoreError, UsageError) as exc:
-            # Decided on a state that has moved, or a store that cannot write: look
-            # again in a while, and say so.
+            # The state has moved, or the store cannot write: log it, and look again
+            # after a pause.
             yield from back_off(exc, name)
 
 
 def send(attempt: AttemptRef) -> Program:
-    """Ours and announced: exactly one Send for this attempt, and its outcome is kept in
-    hand until it is recorded."""
+    """Make exactly one Send for a dispatched attempt, and keep its outcome until it is
+    recorded."""
     outcome: Outcome = yield Send(attempt)
     try:
         yield from _record(attempt, outcome)
@@ -268,8 +269,8 @@ def send(attempt: AttemptRef) -> Program:
 
 
 def _bear_witness(attempt: AttemptRef, outcome: Accepted) -> Program:
-    """The store is another's by now: a success is evidence, a failure is not ours to
-    record (INV-5)."""
+    """Another process owns the store now: post a success as evidence. A failure is not
+    recorded, since only the owner may do that (INV-5)."""
     while True:
         try:
             yield Post(inbox.receipt_command(attempt, outcome.receipt))
@@ -280,7 +281,7 @@ def _bear_witness(attempt: AttemptRef, outcome: Accepted) -> Program:
 
 
 def expiry(entry: str) -> Program:
-    """An entry whose time is over, wherever it stands in its lane."""
+    """Expire an entry, at any place in its lane."""
     try:
         yield from append_until_stored(partial(outcomes.expire, stream=entry))
     except (CorruptLogError, OwnedError):
@@ -303,8 +304,8 @@ def _settle_doubt(entry: str) -> Program:
 
 
 def _heard(decision: Decision) -> Program:
-    """For what may send a part in doubt again: its receipt, an abort or a person's word
-    may wait in the inbox, and each of them forbids it."""
+    """Read the inbox before a decision that may send a part in doubt again: a receipt,
+    an abort or a person's verdict in there forbids it."""
     yield Hear()
     yield Append(decision)
 
@@ -319,8 +320,8 @@ def _plan(entry: str) -> Program:
 
 
 def _prepare(attempt: AttemptRef, *, again: bool) -> Program:
-    """Dispatch what could be prepared; its commit hands the attempt out. `again`: an
-    older attempt of this part is in doubt."""
+    """Prepare and dispatch an attempt; the commit of the dispatch hands it out.
+    `again`: an older attempt of this part is in doubt."""
     ready: Prepared | Rejected = yield Prepare(attempt)
     if isinstance(ready, Rejected):
         yield from _record(attempt, ready)
@@ -373,12 +374,12 @@ _DOES: Mapping[Act, Callable[[str], Program]] = MappingProxyType(
 
 
 def turn_lane(lane: str) -> Program:
-    """Start what may start in a lane of turns, and take up what a death left."""
+    """Start the next turn of a lane, and take up a run that a death ended."""
     return _step_by_step(lane, partial(turns.next_turn, lane=lane))
 
 
 def control(turn: str) -> Program:
-    """The same for control input, which takes no lane and waits for nobody."""
+    """The same for control input, which takes no lane and waits for no other turn."""
 
     def question(draft: UnitOfWork) -> TurnStep:
         return turns.turn_step(draft, draft.turn(turn))
@@ -406,7 +407,7 @@ def _step_by_step(where: str, question: Decision) -> Program:
 
 
 def run(turn: str, number: int) -> Program:
-    """One run. It was started in the log before this program exists."""
+    """One run of a turn. Its start was logged before this program began."""
     end: RunEnd = yield CallHandler(turn, number)
     try:
         yield from append_until_stored(_ending(end, turn, number))

@@ -1,9 +1,9 @@
-"""Placeholders that nobody needs are taken back, where the channel can. One that may show
-a part of a live reply that somebody stopped says so instead.
+"""Left-over placeholders are retracted, where the channel can. If a placeholder may
+show a part of a stopped live reply, it is edited into a notice instead.
 
-Neither is a part of the log, which says without it which placeholders are left over. Each
-is tried once, after the commit that leaves it over. A process that dies before that leaves
-the message as it was.
+Neither call is logged: the log shows without it which placeholders are left over. Each
+call is tried once, after the commit that leaves the placeholder over. If the process
+dies before the call, the message stays as it was.
 """
 
 import asyncio
@@ -64,7 +64,8 @@ class Retractor:
             task.add_done_callback(self._tasks.discard)
 
     def _words(self, commit: Commit, entry: Entry, event: object) -> str:
-        """A placeholder can be edited into words, and into nothing else."""
+        """The words of a notice; empty for none. A placeholder can be edited only into
+        a text."""
         cause = said_of(entry, event)
         if not cause:
             return ""
@@ -91,7 +92,7 @@ class Retractor:
         if notice and channel.edits(LIVE_KIND):
             outcome = await self._sender.last_words(channel, entry, notice)
             if not isinstance(outcome, Rejected):
-                return  # it is there, or may be
+                return  # the notice may be shown
             _LOG.info("%s: its notice is refused: %s", entry.stream, outcome.failure)
         if channel.retracts:
             await self._retract(channel, entry, handle)
@@ -113,16 +114,16 @@ _STOPPED = {AbortReason.USER: "stopped", AbortReason.SUPERSEDED: "superseded"}
 
 
 def said_of(entry: Entry, event: object) -> str:
-    """The notice that takes the place of a live reply that was stopped; empty for any
-    other placeholder, which shows nothing of an answer."""
+    """The cause of the notice for a stopped live reply; empty for any other
+    placeholder, which shows no part of an answer."""
     if not entry.live or not isinstance(event, o.Aborted):
         return ""
     return _STOPPED.get(event.reason, "")
 
 
 def left_over(entry: Entry, event: object) -> Iterator[tuple[str, ...]]:
-    """The placeholders that an event leaves over. One that may show an answer, by an
-    edit in doubt, stays."""
+    """The placeholders that an event leaves over. A placeholder that may show an
+    answer, by an edit in doubt, stays."""
     if isinstance(event, o.Placed):
         if event.stray:
             yield event.handle

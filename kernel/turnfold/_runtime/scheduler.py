@@ -1,7 +1,7 @@
-"""Which programs should be alive, and when the ones that wait are started again.
+"""The programs that should be alive, and the times when waiting ones start again.
 
-Every driver asks here what the changes of a commit give to do. Programs that wait for a
-time stand in one heap, with one alarm of the loop.
+Every driver asks here for the programs to start after a commit. Programs that wait for
+a time are in one heap, with one alarm of the loop.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ TAKE_OVER = Key("take over", "")
 
 
 def program_of(key: Key, register: Register) -> Program | None:
-    """None: nothing is left to do. A lane has one program that sends: the next attempt
-    waits until the call of the one before it has ended."""
+    """The program of a key; None if it has no work. A lane has one program that sends:
+    the next attempt waits until the previous call has ended."""
     match key.what:
         case "lane":
             return programs.lane(key.name)
@@ -59,9 +59,10 @@ def program_of(key: Key, register: Register) -> Program | None:
 
 
 def at_start(book: OpenStreams) -> Iterator[Key]:
-    """Everything that is open, once, when the inbox has been read: the rest of the
+    """The programs of all open streams, once, after the inbox was read. The rest of the
     worker's recovery is its ordinary work."""
-    # Turns first: what a dead run left unsent is dropped before a lane sends it.
+    # Turns first: the unsent entries of a dead run are aborted before a lane sends
+    # them.
     for lane in book.turn_lanes():
         yield Key("turns", lane)
     for turn in book.controls():
@@ -71,7 +72,7 @@ def at_start(book: OpenStreams) -> Iterator[Key]:
 
 
 def taken_up(attempts: Iterable[AttemptRef], register: Register) -> Iterator[Key]:
-    """The programs that send these attempts, or do it already."""
+    """The programs that send these attempts; they may be running already."""
     for attempt in attempts:
         register.enter(attempt)
         yield Key("send", attempt.lane)
@@ -80,8 +81,8 @@ def taken_up(attempts: Iterable[AttemptRef], register: Register) -> Iterator[Key
 def after(
     moved: Iterable[State], book: OpenStreams, epoch: int, register: Register
 ) -> Iterator[Key]:
-    """The programs that these changes may give something to do. A lane that an attempt
-    speaks for is looked at when that has ended."""
+    """The programs that may have work after these changes. A lane with an attempt under
+    way is looked at when that attempt has ended."""
     for state in moved:
         match state:
             case Entry():
@@ -91,7 +92,7 @@ def after(
                     yield Key("lane", state.lane)
             case Turn():
                 yield from _turn(state, epoch)
-            case Gate() if not state.holds(state.updated):  # open, or to be probed
+            case Gate() if not state.holds(state.updated):  # open, or due for a probe
                 yield from behind(state.stream.removeprefix(GATE), book)
             case _:
                 pass
@@ -108,7 +109,7 @@ def _turn(turn: Turn, epoch: int) -> Iterator[Key]:
 
 
 def behind(scope: str, book: OpenStreams) -> Iterator[Key]:
-    """The lanes that a gate or a channel's account holds."""
+    """The lanes in the scope of a gate or an account."""
     for lane in book.lanes():
         if lane == scope or lane.startswith(f"{scope}/"):
             yield Key("lane", lane)
@@ -125,7 +126,7 @@ class Timers:
         self._alarm_at = 0
 
     def add(self, key: Key, until: int) -> None:
-        """Replaces what the key had waited for."""
+        """Set the time of a key, in the place of any earlier one."""
         self._due[key] = until
         heapq.heappush(self._heap, (until, id(key), key))
         if len(self._heap) > 2 * len(self._due) + 1_000:
@@ -140,14 +141,14 @@ class Timers:
                 yield key
 
     def set_alarm(self, deadline: int | None) -> None:
-        """For the first of what waits here and a deadline from elsewhere."""
+        """Set the alarm to the first time here, or to `deadline` if that is earlier."""
         first = self._heap[0][0] if self._heap else deadline
         if first is None:
             return
         if deadline is not None and deadline < first:
             first = deadline
         if self._alarm is not None and self._alarm_at <= first:
-            return  # one that rings early looks again; most never ring
+            return  # an early alarm only looks again; most never ring
         now = self._clock.now()
         at = min(max(first, now), now + _LONGEST_MS)
         if self._alarm is not None:

@@ -1,9 +1,10 @@
-"""The register of a process: the attempts that it has taken up, and the fate of each.
+"""The register of a process: the attempts that it has taken up, and the result of each.
 
-A commit hands out the attempts that it made durable, and a lane program may find the same
-ones when it looks. Each is entered here before it is sent, with a note when its call has
-begun; so it goes to the wire once, whoever starts its program and however often. An
-attempt leaves when the log has moved past it, and its number never comes again.
+A commit hands out the attempts that it made durable, and a lane program may find the
+same ones when it looks. Each attempt is entered here before it is sent, with a note
+when its call has begun. So it goes to the wire once, however often its program is
+started. An attempt leaves when the log has moved past it, and its number is never used
+again.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ from turnfold.settings import Settings
 
 
 class Taken:
-    """An attempt that was taken up, and what became of it so far."""
+    """An attempt that was taken up, and its result so far."""
 
     __slots__ = ("attempt", "outcome", "sent")
 
@@ -60,7 +61,7 @@ class Register:
         self._lanes: dict[str, Taken] = {}  # by lane, the latest
 
     def enter(self, attempt: AttemptRef) -> None:
-        """Take an attempt up. One that is in here already keeps its note."""
+        """Take an attempt up. An attempt that is in here already keeps its note."""
         if self.find(attempt) is None:
             taken = Taken(attempt)
             self._taken[attempt.entry] = self._lanes[attempt.lane] = taken
@@ -74,12 +75,13 @@ class Register:
         return taken if same else None
 
     def holds(self, entry: Entry) -> bool:
-        """Was the attempt that this entry is at taken up?"""
+        """Was the current attempt of this entry taken up?"""
         taken = self._taken.get(entry.stream)
         return taken is not None and _is_at(entry, taken.attempt)
 
     def moved(self, entry: Entry) -> None:
-        """The log says this of an entry now."""
+        """Learn the new state of an entry; its attempt leaves if the log has moved past
+        it."""
         taken = self._taken.get(entry.stream)
         if taken is None:
             return
@@ -90,14 +92,15 @@ class Register:
             del self._lanes[entry.lane]
 
     def contents(self) -> frozenset[tuple[str, int, int, bool, str]]:
-        """Entry, part and number of each attempt in it, and its note."""
+        """For each attempt: entry, part, number, note and outcome."""
         return frozenset(
             (*_ref(taken.attempt), taken.sent, repr(taken.outcome))
             for taken in self._taken.values()
         )
 
     def speaks_for(self, lane: str) -> AttemptRef | None:
-        """The attempt whose end moves a lane on; without one its program must look."""
+        """The attempt under way in a lane; its end moves the lane on. None: the lane's
+        program must look."""
         taken = self._lanes.get(lane)
         return None if taken is None else taken.attempt
 
@@ -113,7 +116,7 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 # --- Taking one attempt to the wire and back, at most once in the life of a process ---
 
 
-_ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept at hand
+_ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept in memory
 _PREVIEW_MS = 10_000  # deadline of a preview
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 DRAIN = Rejected(failure=FailureClass.DRAIN)
@@ -138,13 +141,13 @@ class Sender:
         self.calls, self._settings = Calls(), settings
         self._began = clock.mono_ms()
         self._quiet: dict[str, int] = {}  # entry -> when its last call ended
-        self.hung: dict[str, asyncio.Task[None]] = {}  # entry -> what listens to it
+        self.hung: dict[str, asyncio.Task[None]] = {}  # entry -> waits for its call
         self._previews: dict[str, asyncio.Future[CallResult | None]] = {}
         self.stopping = False
 
     def begin(self) -> None:
-        """This process is the worker from now on: an older one may have sent until
-        just now, however long this one has been standing by."""
+        """This process is the worker from now on. An older worker may have sent until
+        just now, even if this process has been standing by for long."""
         self._began = self._clock.mono_ms()
 
     # --- the three calls ---
@@ -152,7 +155,8 @@ class Sender:
     async def prepare(
         self, channel: AttachedChannel, attempt: AttemptRef, entry: Entry
     ) -> Prepared | Rejected:
-        """Repeatable, and invisible to the reader: a failure is always "not sent"."""
+        """Prepare a part. Repeatable, and readers see nothing, so a failure is always
+        "not sent"."""
         if not _stands(entry, attempt):
             return Rejected(failure=FailureClass.CANCELLED, detail="overtaken")
         try:
@@ -176,16 +180,16 @@ class Sender:
         entry: Entry,
         go_on: Callable[[Outcome], None],
     ) -> Outcome:
-        """One call for an attempt in the life of this process, whatever happens. It is
-        made in the caller's task; `go_on` gets the outcome where that task cannot go on,
-        because the call hangs, and LeftError is raised at the end of the call."""
+        """Make at most one call for an attempt in the life of this process, in the
+        caller's task. If the call hangs, `go_on` gets the outcome in the place of that
+        task, and LeftError is raised when the call ends."""
         taken = self._register.find(attempt)
         if taken is None:  # a late receipt came first (INV-4)
             return Unknown(cause="overtaken")
         if taken.sent:
             return taken.outcome or Unknown(cause="sent_before")
         if self.stopping:
-            return DRAIN  # proven not sent
+            return DRAIN  # surely not sent
         taken.sent = True
         try:
             payload = self._quick_payload(channel, entry)
@@ -216,8 +220,8 @@ class Sender:
     async def preview(
         self, channel: AttachedChannel, entry: Entry, text: str
     ) -> Outcome:
-        """Show the text of a live reply so far, in its placeholder. The log does not
-        announce it, and nothing follows from its outcome."""
+        """Show the text of a live reply so far, in its placeholder. It is not logged,
+        and its outcome changes no state."""
         c = channel.capabilities
         piece = next(split_text(text, c.limit, c.unit), "")
         part = _part_of(channel, entry, Text(piece))
@@ -240,15 +244,15 @@ class Sender:
     async def last_words(
         self, channel: AttachedChannel, entry: Entry, text: str
     ) -> Outcome:
-        """Show a text in the placeholder of a live reply that was stopped, after the
-        preview that is under way, which would overwrite it."""
+        """Show a text in the placeholder of a stopped live reply. Waits first for a
+        preview under way, which would overwrite the text."""
         under_way = self._previews.get(entry.stream)
         if under_way is not None:
             await asyncio.wait({under_way})
         return await self.preview(channel, entry, text)
 
     def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
-        """The payload of the call, if it need not be read."""
+        """The payload of the call; None if it must be read from the store."""
         if entry.act is PartAct.PLACEHOLDER:
             return Text(channel.capabilities.placeholder)
         return self.bodies.at_hand(entry.stream, entry.current.body)
@@ -263,7 +267,7 @@ class Sender:
         )
 
     def _deadline_ms(self, part: Part) -> int:
-        """Longer for files, by their size."""
+        """The deadline of an attempt: longer for files, by their size."""
         if type(part.payload) is Text:
             return self._settings.attempt_deadline_ms
         size = sum(len(file.data or b"") for file in files_of(part.payload))
@@ -279,8 +283,8 @@ class Sender:
         return channel.outcome(end)
 
     async def reconcile(self, channel: AttachedChannel, entry: Entry) -> Asked:
-        """Ask the platform what became of a part. An answer does not make an entry
-        quiet: a request that was sent before may still land."""
+        """Look up a part at the platform. An answer does not make an entry quiet: an
+        earlier request may still take effect."""
         unsettled = self._unsettled(entry, channel)
         try:
             part = await self._part(entry)
@@ -298,23 +302,23 @@ class Sender:
         return Asked(channel.verdict(end), unsettled)
 
     def _since(self, entry: Entry, skew_ms: int | None) -> int:
-        """The wall time from which on evidence counts, by the platform's clock. 0 where
-        nobody knows how far the two clocks are apart."""
+        """The wall time since when evidence counts, by the platform's clock. 0 if the
+        difference of the two clocks is not known."""
         first = entry.first_at or entry.created
         date = None if skew_ms is None else self._clock.wall_of(first)
         return 0 if skew_ms is None or date is None else max(0, date - skew_ms)
 
     async def _part(self, entry: Entry) -> Part:
-        """The part that is next, with its bytes. MissingBodyError if they are gone."""
+        """The next part, with its bytes. Raises MissingBodyError if they are gone."""
         body = entry.current.body
         return _part(entry, await self.bodies.payload(entry.stream, body))
 
-    # --- what is still on the wire, and since when nothing is ---
+    # --- calls on the wire, and the time since the last one ---
 
     def _unsettled(self, entry: Entry, channel: AttachedChannel) -> int:
-        """How long an old request may still land. Counted from the end of our own
-        call, or from when we became the worker if another process made it, on a
-        monotonic clock and never by the wall. Taken before the question is asked."""
+        """How long an old request may still take effect. Counted on a monotonic clock,
+        never by the wall: from the end of this process's own call, or from when it
+        became the worker if another process made the call. Taken before the look-up."""
         claimed = channel.capabilities.of(entry.current.kind)
         settle = rules.in_force(entry.current, claimed).settle_ms
         if entry.stream in self.hung:
@@ -323,7 +327,7 @@ class Sender:
         return max(0, quiet + settle - self._clock.mono_ms())
 
     def forget(self, entry: Entry) -> None:
-        """Call this when an entry is closed: it is asked about no more."""
+        """Call this when an entry is closed: it is never looked up again."""
         self._quiet.pop(entry.stream, None)
 
     def _over(
@@ -334,7 +338,7 @@ class Sender:
         channel: AttachedChannel | None = None,
         attempt: AttemptRef | None = None,
     ) -> None:
-        """Nothing of an entry is on the wire any more, unless its call hangs."""
+        """A call of an entry is over: the entry is quiet, unless the call hangs."""
         if end is not None:
             self._quiet[stream] = self._clock.mono_ms()
             return
@@ -348,7 +352,7 @@ class Sender:
         channel: AttachedChannel | None,
         attempt: AttemptRef | None,
     ) -> None:
-        """A call that hangs may end after all: a success is evidence, however late."""
+        """Wait for the end of a hanging call: a success is evidence, however late."""
         end = await call.last()
         if self.hung.get(stream) is asyncio.current_task():
             del self.hung[stream]
@@ -360,7 +364,8 @@ class Sender:
 
 
 class BodiesAtHand:
-    """Bodies that were just stored are mostly sent at once, and are not read back."""
+    """Bodies in memory: a body that was just stored is mostly sent at once, and need
+    not be read back."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -385,8 +390,8 @@ class BodiesAtHand:
         return own.origin
 
     async def payload(self, stream: str, ref: str) -> Payload:
-        """The same, read if need be. Raises MissingBodyError if its bytes are gone,
-        DamagedError if they are others."""
+        """The same, read from the store if necessary. Raises MissingBodyError if its
+        bytes are gone, DamagedError if they are altered."""
         own = self.at_hand(stream, ref)
         return own or await fetch_payload(self._read, stream, ref)
 
@@ -397,7 +402,7 @@ class BodiesAtHand:
         return await read_body(self._store, stream, ref)
 
     def _taken(self, place: BodyRef) -> Body | None:
-        """A body at hand is given away once."""
+        """Take a body out of memory: it is used once."""
         own = self._kept.pop(place, None)
         if own is not None:
             self._room += len(own.data)
@@ -405,8 +410,7 @@ class BodiesAtHand:
 
 
 def _part_of(channel: AttachedChannel, entry: Entry, payload: Payload) -> Part:
-    """The part that is next; of a live reply before its plan, the one that will be the
-    first."""
+    """The next part; for a live reply before its plan, its coming first part."""
     if entry.planned:
         return _part(entry, payload)
     c = channel.capabilities
@@ -422,7 +426,7 @@ def _part_of(channel: AttachedChannel, entry: Entry, payload: Payload) -> Part:
 
 
 def _part(entry: Entry, payload: Payload) -> Part:
-    """The part that is next."""
+    """The next part of an entry, with its payload."""
     planned, route = entry.current, route_of(entry, entry.target)
     if planned.dropped:
         payload, route = undecorated(payload, route, planned.dropped)
@@ -438,13 +442,13 @@ def _part(entry: Entry, payload: Payload) -> Part:
 
 
 def route_of(entry: Entry, target: str | None = None) -> Route:
-    """Where an entry goes; `target`: where its conversation has moved to."""
+    """The route of an entry; `target`: the new place of a moved conversation."""
     e = entry
     place = target or e.conversation
     return _route(e.channel, e.account, place, e.thread, e.reply_to)
 
 
-@lru_cache(maxsize=1024)  # conversations come again, and a route checks its texts
+@lru_cache(maxsize=1024)  # routes repeat, and making one checks its texts
 def _route(
     channel: str,
     account: str,
@@ -462,13 +466,14 @@ def _route(
 
 
 def _stands(entry: Entry, attempt: AttemptRef) -> bool:
-    """This attempt is still the one that the log announces."""
+    """Is this attempt still the current one of the entry?"""
     in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
     return in_flight and (entry.part, entry.attempt) == (attempt.part, attempt.number)
 
 
 def unreadable(exc: TurnfoldError) -> Rejected:
-    """Nothing was sent. A body that is gone stays gone; a disk may recover."""
+    """The outcome of an unreadable body; nothing was sent. A missing body stays
+    missing; a disk may recover."""
     gone = isinstance(exc, MissingBodyError | InvalidInputError)
     failure = FailureClass.INVALID_PAYLOAD if gone else FailureClass.TRANSIENT
     return Rejected(failure=failure, detail=str(exc))

@@ -1,4 +1,4 @@
-"""Words of the embedder for the kernel's own notices: foreign code, called at the border."""
+"""Calling the embedder's functions for the words of notices. They are foreign code."""
 
 from turnfold._log.bodies import pack
 from turnfold._runtime.calls import answered, report
@@ -7,14 +7,14 @@ from turnfold.notices import Notice, WordsFunction
 
 
 class Wording:
-    """Calls functions that give words. One that fails is a bug of foreign code: the
-    default words are said."""
+    """Calls functions for words. If one fails, that is a bug of foreign code, and the
+    default words are used."""
 
     def __init__(self) -> None:
         self.bugs = 0
 
     def ask(self, function: WordsFunction, notice: Notice) -> Text | Native | None:
-        """What is to be said; None says nothing. Never raises."""
+        """The payload of a notice; None for no notice. Never raises."""
         end = answered(_payload_of, function, notice)
         if end.error is None:
             said: Text | Native | None = end.value
@@ -34,5 +34,5 @@ def _payload_of(function: WordsFunction, notice: Notice) -> Text | Native | None
     if not isinstance(said, Text | Native):
         problem = f"expected text, Text, Native or None, got {said!r:.160}"
         raise TypeError(problem)
-    pack(said)  # what cannot be stored is found here
+    pack(said)  # raises for words that cannot be stored
     return said

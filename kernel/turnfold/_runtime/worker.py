@@ -1,8 +1,8 @@
-"""The maintenance that a worker gives its store beside the work, and when.
+"""The maintenance of a store by its worker, and its times.
 
-Nothing of it is on the path of a message. While appends come, only the watermark is
-moved on now and then; the rest waits until none has come for a second. A failure is
-logged once and tried again; it stops no work.
+No message waits for maintenance. While appends come, only the watermark is moved on
+from time to time; the rest waits for a second without appends. A failure is logged once
+and tried again; the work goes on.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from turnfold.ports.store import (
 )
 
 IDLE_S = 1.0
-MARK_S = 5.0  # while busy: writing and syncing a file delays some message
+MARK_S = 5.0  # while busy: each write and sync of the file delays some message
 
 _LOG = logging.getLogger("turnfold")
 
@@ -51,24 +51,27 @@ class Upkeep:
         self.trouble: Exception | None = None
 
     async def look(self, now: float, position: int) -> None:
-        """Call it a few times a second, with a time that only goes forward."""
+        """Do the maintenance that is due. Call this a few times a second, with a
+        monotonic time."""
         if self.has_news or (position != self._seen and now - self._marked >= MARK_S):
             self._marked = now
             await self.note_watermark()
         if position != self._seen:
             self._seen, self._since, self._rested = position, now, False
         elif not self._rested and now - self._since >= IDLE_S:
-            self._since = now  # the rest waits for another such time
+            self._since = now  # the rest waits that long again
             self._rested = await self._rest()
 
     @property
     def has_news(self) -> bool:
-        """A later life under this boot does not know yet how this one counts time."""
+        """Must the watermark tell a later life under this boot how this one counts
+        time?"""
         return self._trusted and self._noted != self._clock.lived
 
     async def _rest(self) -> bool:
         """True if everything is done until the next append."""
-        # The checkpoint first: at a weaker `synchronous` only that makes it durable.
+        # The checkpoint first: at a weaker `synchronous` only a checkpoint makes
+        # commits durable.
         done = [
             await self._checkpoint(),
             await self.note_watermark(),
@@ -77,14 +80,15 @@ class Upkeep:
         return all(done)
 
     async def erase(self) -> bool:
-        """Finish an erasing now if nobody reads an older state; else when idle."""
+        """Finish an erasing now if no reader uses an older state; else when idle."""
         if await self._checkpoint():
             return True
         self.owing, self._rested = True, False
         return False
 
     async def note_watermark(self) -> bool:
-        """Note outside the log how far it has got; also the last thing of a worker."""
+        """Note the head of the log outside the log; a worker also does this at its
+        end."""
         store_id, does = self._store_id(), self._does
         if does is None or store_id is None or not self._trusted:
             return True
@@ -92,7 +96,7 @@ class Upkeep:
         return await self._try(lambda: does.note_watermark(store_id, lived))
 
     async def lived(self, store_id: str | None) -> Lived | None:
-        """What an older life of this boot noted of its time. Raises StoreError."""
+        """The time that an older life of this boot has noted. Raises StoreError."""
         mark = None if self._does is None else await self._does.watermark()
         if mark is None or mark.store != store_id:
             return None
@@ -100,12 +104,12 @@ class Upkeep:
         return mark.lived
 
     async def lost_history(self, store_id: str | None) -> Watermark | None:
-        """The watermark, if the log that it speaks of is not the one that is here: then
-        an older copy was put in its place, or the database server went on from a copy
-        that may lack commits. Raises StoreError. `store_id`: of the log.
+        """The watermark, if it does not fit this log: then an older copy was put in the
+        place of the store, or the database server went on from a copy that may lack
+        commits. Raises StoreError. `store_id`: of the log.
 
         A watermark of another store is a leftover. A copy that was made together with
-        its watermark cannot be told from the original.
+        its watermark cannot be recognised.
         """
         if self._does is None:
             return None
@@ -117,8 +121,8 @@ class Upkeep:
         return None if await self._does.contains_head(mark.head) else mark
 
     def trust(self) -> None:
-        """The log is the one that the watermark speaks of, or the consequences of the
-        difference are stored: only now may the watermark be replaced."""
+        """The watermark fits the log, or the consequences of the difference are stored:
+        only now may the watermark be replaced."""
         self._trusted = True
 
     async def _checkpoint(self) -> bool:
@@ -135,7 +139,7 @@ class Upkeep:
         return not left[0]
 
     async def _sweep(self) -> bool:
-        """Once per worker: only a process that died leaves something behind."""
+        """Remove leftovers of dead processes, once per worker."""
         if not self._swept and self._does is not None:
             self._swept = await self._try(self._does.sweep)
         return self._swept or self._does is None
@@ -152,16 +156,17 @@ class Upkeep:
         return True
 
 
-# --- Becoming the owner of a store, standing by, and noticing commands of others ---
+# --- Becoming the owner of a store, standing by, and reading commands of others ---
 
 
-POLL_S = 0.25  # behind the doorbell, for rings that were lost
+POLL_S = 0.25  # besides the doorbell, for lost rings
 
 
 class Worker:
     """`promote(owner)` is called once, when this kernel becomes the worker; `depose()`
-    when it has lost that right. `rung()` is called at every ring and poll; `replaced()`
-    says that another owner has written. `position()` tells appends from idleness."""
+    when it has lost that right. `rung()` is called at every ring and poll. `replaced()`
+    returns why another owner has replaced this one, or None. `position()` shows if
+    appends came."""
 
     def __init__(
         self,
@@ -198,7 +203,7 @@ class Worker:
             await self._promote(owner)
         except BaseException:
             self._quiet()
-            self.ownership.release()  # or nobody could ever work on this store again
+            self.ownership.release()  # else no process could ever own this store
             raise
         self.working = True
         self._rings.set()  # commands may lie in the inbox already
@@ -219,13 +224,13 @@ class Worker:
                 await asyncio.sleep(POLL_S)
 
     async def _watch(self) -> None:
-        """Look at the inbox at every ring, and a few times a second."""
+        """Read the inbox at every ring, and a few times a second."""
         while True:
             try:
                 async with asyncio.timeout(POLL_S):
                     await self._rings.wait()
             except TimeoutError:
-                pass  # the poll behind the doorbell
+                pass  # the poll besides the doorbell
             self._rings.clear()
             if self.check_ownership():
                 await self._hear()
@@ -244,8 +249,8 @@ class Worker:
                 await self.upkeep.look(now, self._position())
 
     def check_ownership(self) -> bool:
-        """Stop working if somebody else might, or does. Ownership is not taken again:
-        restart the process. `health()["working"]` becomes False."""
+        """Stop working if another process works on the store, or may do so. Ownership
+        is not taken again: restart the process. `health()["working"]` becomes False."""
         if not self.working:
             return False
         why = self._replaced()
@@ -278,7 +283,7 @@ class Worker:
             self._stop_listening = None
 
     async def release(self) -> None:
-        """After the last append: the next worker may begin."""
+        """Release the store after the last append: the next worker may begin."""
         try:
             if self.working:
                 await self.upkeep.note_watermark()
