@@ -205,7 +205,15 @@ def _doubled(evidence: Evidence) -> int:
 
 def _overtaken(turns: Mapping[str, TurnView], evidence: Evidence) -> Iterator[str]:
     """The parts of a lane arrive in the order in which they were queued. Not asked of
-    a blind platform, where a parked head lets the others pass."""
+    a blind platform, where a parked head lets the others pass, nor of an entry that
+    yielded its lane: a live reply does, once its first part is seen."""
+    yields = {
+        part.key
+        for turn in turns.values()
+        for entry in turn.entries
+        if any(event.kind == "outbox.lane_yielded" for event in entry.happened)
+        for part in entry.parts
+    }
     place = {
         part.key: (entry.lane, (entry.happened[0].position, index))
         for turn in turns.values()
@@ -215,7 +223,7 @@ def _overtaken(turns: Mapping[str, TurnView], evidence: Evidence) -> Iterator[st
     latest: dict[str, tuple[int, int]] = {}
     for key in dict.fromkeys(m["key"] for m in evidence.witness if m["key"] in place):
         lane, order = place[key]
-        if order < latest.get(lane, order):
+        if order < latest.get(lane, order) and key not in yields:
             yield f"{key} was overtaken in {lane}"
         latest[lane] = max(latest.get(lane, order), order)
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace as N
 from typing import Any
 
 import pytest
@@ -107,3 +108,20 @@ def test_every_point_that_a_plan_names_is_one_that_exists() -> None:
                 assert any(hasattr(module, which) for module in modules), point
             case _:
                 assert hasattr(programs, what)
+
+
+@pytest.mark.parametrize(("yields", "said"), [(False, ["a2"]), (True, [])])
+def test_only_an_entry_that_holds_its_lane_can_be_overtaken(
+    yields: bool, said: list[str]
+) -> None:
+    """A live reply yields its lane once its first part is seen."""
+    events = [N(kind="outbox.queued", position=1)]
+    if yields:
+        events.append(N(kind="outbox.lane_yielded", position=2))
+    reply = N(lane="l", happened=events, parts=[N(key="a1"), N(key="a2")])
+    queued = [N(kind="outbox.queued", position=3)]
+    other = N(lane="l", happened=queued, parts=[N(key="b1")])
+    turns: Any = {"m1": N(entries=[reply]), "m2": N(entries=[other])}
+    seen: Any = N(witness=[{"key": key} for key in ("a1", "b1", "a2")])
+    found = list(demo_report._overtaken(turns, seen))
+    assert found == [f"{key} was overtaken in l" for key in said]
