@@ -1,1 +1,1 @@
-"""The stored log: events, their bytes and hashes, and how streams are named."""
+"""The stored log: events, their bytes and hashes, and the names of streams."""

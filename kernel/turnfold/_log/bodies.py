@@ -1,7 +1,7 @@
 """Payloads to stored bytes and back.
 
-A payload's body is canonical JSON; the content of each file is a body of its own, named
-in it by digest, so that the queue owns a copy and the file on disk may vanish.
+A payload's body is canonical JSON. The content of each file is a body of its own, named
+in the payload by digest. So the queue owns a copy, and the file on disk may be deleted.
 """
 
 import mimetypes
@@ -32,18 +32,18 @@ from turnfold.messages import (
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _OCTETS = "application/octet-stream"
-_ATTACHED = "attached"  # sorts before "body", so that the bytes begin with it (NATIVE)
+_ATTACHED = "attached"  # sorts before "body", so the bytes begin with it (NATIVE)
 _write = msgspec.json.Encoder(order="sorted").encode
 
 
 class EncodedPayload(msgspec.Struct):
     """A payload ready to be stored. `encoded` is its head in canonical JSON, `contents`
-    the contents of its files, in the order of their names. Both together are the same
-    for the same payload: what an entry and its parts share a body by. `seals`: of the
+    the contents of its files, in the order of their names. `identity` is equal for
+    equal payloads, so an entry and its parts can share one body. `seals`: of the
     contents, or of `encoded` where there are none, if one of them is large."""
 
     kind: str  # "text", "file" or "native"
-    head: Mapping[str, Any]  # empty where nobody needs it
+    head: Mapping[str, Any]  # empty where it is not needed
     identity: tuple[bytes, tuple[bytes, ...]]
     origin: Payload | None = None  # if unchanging
     seals: tuple[Seal | None, ...] = ()
@@ -62,8 +62,8 @@ class EncodedPayload(msgspec.Struct):
         return len(encoded) + sum(map(len, contents)) if contents else len(encoded)
 
     def make_seals(self, salt: Callable[[], bytes]) -> None:
-        """In a thread: what else is done on the loop, where it would take too long."""
-        hash(self.identity)  # bytes keep theirs
+        """Compute hash and seals in a thread, since it takes too long on the loop."""
+        hash(self.identity)  # bytes cache it
         held = self.contents or (self.encoded,)
         self.seals = tuple([large.seal(salt, data) for data in held])
 
@@ -77,8 +77,9 @@ def is_large(payload: Payload) -> bool:
 
 
 def pack(payload: Payload) -> EncodedPayload:
-    """Reads the file of a File; raises InvalidInputError if it cannot be read, and for
-    what was not checked when a large payload was made."""
+    """Encode a payload; reads the file of a File. Raises InvalidInputError if the file
+    cannot be read, and for values that the constructor of a large payload did not
+    check."""
     try:
         match payload:
             case Text():
@@ -97,7 +98,7 @@ def pack(payload: Payload) -> EncodedPayload:
 def _pack_native(payload: Native) -> EncodedPayload:
     try:
         return _packed_native(payload)
-    except RuntimeError as exc:  # somebody puts keys in meanwhile
+    except RuntimeError as exc:  # other code adds keys meanwhile
         problem = f"changed while it was handed over: {exc}"
         raise InvalidInputError(field="body", problem=problem) from exc
 
@@ -134,12 +135,12 @@ def _facts(file: File) -> tuple[dict[str, str], bytes]:
 
 
 def by_path(payload: Payload) -> bool:
-    """Are there files whose contents are not in hand?"""
+    """Does the payload have files that are not read yet?"""
     return any(file.path is not None for file in files_of(payload))
 
 
 def held(payload: Payload) -> Payload:
-    """The same with its files' contents in hand. Raises InvalidInputError."""
+    """The same payload with the contents of its files. Raises InvalidInputError."""
     match payload:
         case File(path=str() | Path()):
             facts, content = _facts(payload)
@@ -177,7 +178,7 @@ def _thaw(value: Any) -> Any:
 
 
 def same(packed: EncodedPayload, digest: str, body: Callable[[str], bytes]) -> bool:
-    """True if a stored body holds just this payload. `body` reads a stored one."""
+    """True if a stored body holds exactly this payload. `body`: reads a stored body."""
     data = body(digest)
     names = contents_in(data)
     if len(names) != len(packed.contents):
@@ -214,7 +215,7 @@ def _file(facts: Mapping[str, Any], body: Callable[[str], bytes]) -> File:
             raise InvalidInputError(field="body", problem="not a stored file")
 
 
-_TEXT = b'{"format":"%b","text":"'  # how a text begins
+_TEXT = b'{"format":"%b","text":"'  # the first bytes of a text
 _TEXT_END = b'","type":"text"}'
 
 
@@ -252,8 +253,8 @@ async def fetch_payload(
 # --- How events name bodies: by number in their stream and by salted digest ---
 
 
-FILE = b'{"content":'  # how the payload of a file begins
-NATIVE = b'{"attached":'  # and that of a native one with files
+FILE = b'{"content":'  # the first bytes of a file's payload
+NATIVE = b'{"attached":'  # and of a native payload with files
 PAYLOADS = (
     o.Queued,
     o.Planned,
@@ -269,7 +270,8 @@ def body_ref(body: Body) -> str:
 
 
 def with_digest(body: Body) -> Body:
-    """In a thread: so that nobody computes it on the loop."""
+    """The body with its digest. Call this in a thread, so that the loop does not
+    compute it."""
     digest = canonical.body_digest(body.salt, body.data)
     return msgspec.structs.replace(body, digest=digest)
 
@@ -302,10 +304,10 @@ def number_of(ref: str) -> int:
 
 
 def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
-    """The bytes of a body as it came from a store.
+    """The bytes of a body from a store, checked.
 
-    Raises MissingBodyError if it is not there, DamagedError if the bytes are not those
-    that the digest in `ref` proves.
+    Raises MissingBodyError if it is missing, DamagedError if the bytes do not fit the
+    digest in `ref`.
     """
     if body is None:
         raise MissingBodyError(digest=ref)
@@ -351,15 +353,15 @@ def digests_of(event: Event) -> Iterator[str]:
 
 
 def contents_of(event: Event, data: bytes) -> tuple[str, ...]:
-    """The bodies that hold the contents of files, where this one is a payload with files.
-    Only an entry's payload is one: a body from a message or a handler may look like one,
-    and name a body that is not its own."""
+    """The bodies with the contents of files, if `data` is a payload with files. Only an
+    entry's payload counts: a body from a message or a handler may look like one and
+    name a body of another stream."""
     return contents_in(data) if isinstance(event, PAYLOADS) else ()
 
 
 def contents_in(data: bytes) -> tuple[str, ...]:
-    """The names of the bodies that hold the contents of files, in the bytes of their
-    payload; none for another payload."""
+    """The names of the bodies with the contents of files, read from the bytes of a
+    payload; empty for any other payload."""
     if not data.startswith((FILE, NATIVE)):
         return ()
     try:
@@ -384,7 +386,7 @@ def left_of(events: Iterable[Event], stored: Callable[[str], bytes]) -> list[str
             except MissingBodyError:
                 continue
             except DamagedError:
-                data = b""  # no longer readable, but there
+                data = b""  # no longer readable, but stored
             found[digest] = None
             found |= dict.fromkeys(contents_of(event, data))
     return list(found)

@@ -1,4 +1,4 @@
-"""Canonical JSON and the hashes over it: the bytes that a log is made of.
+"""Canonical JSON and the hashes over it: the bytes of a log.
 
 UTF-8, keys sorted, no white space, no floats, integers under 2^53, no duplicate keys,
 no BOM. One value has one encoding, so bytes can be compared and hashed.
@@ -30,9 +30,10 @@ class Fact(
 ):
     """An event, or a record in one. A field at its default is left out of the bytes.
 
-    msgspec finds a default by identity: so a default is None, a bool, an enum's word, an
-    empty text, an empty tuple or a small integer, and `__post_init__` sees to others.
-    The collector passes a fact by, which holds only text, numbers and tuples of them.
+    msgspec finds a default by identity. So a default is None, a bool, an enum's word,
+    an empty text, an empty tuple or a small integer; `__post_init__` handles others.
+    The garbage collector skips a fact, which holds only text, numbers and tuples of
+    them.
     """
 
 
@@ -56,11 +57,11 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes, form: Callable[[Any], bytes] = dumps) -> Any:
-    """Decode, and refuse anything that is not the canonical encoding of its value, or
-    the other encoding that `form` makes of a value.
+    """Decode bytes, and refuse any that are not the canonical encoding of their value.
+    `form`: another encoding to compare with.
 
-    Encoding again and comparing catches duplicate keys, `-0`, white space, a
-    BOM and escaped surrogates, which every decoder lets pass.
+    Encoding again and comparing finds duplicate keys, `-0`, white space, a BOM and
+    escaped surrogates, which a decoder accepts.
     """
     try:
         value = _decode(data.decode("utf-8"))
@@ -73,7 +74,8 @@ def loads(data: bytes, form: Callable[[Any], bytes] = dumps) -> Any:
 
 
 def body_digest(salt: bytes, data: bytes) -> str:
-    """The name of a body: salted, so that it tells nothing once the body is erased."""
+    """The name of a body: salted, so that it reveals nothing after the body is
+    erased."""
     return digest_text(sha256(salt + data).digest())
 
 
@@ -92,7 +94,7 @@ EMPTY_HEAD = bytes(32)  # the running head before the first record
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """Where a log ends: the last position and the running hash up to it."""
+    """The end of a log: the last position and the running hash up to it."""
 
     position: int
     hash: bytes
@@ -127,13 +129,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def pruned(self) -> bool:
-        """Only its position and hash are left. `version` is then the position of the
-        record that says so (`store.pruned`)."""
+        """True if only position and hash are left. `version` is then the position of
+        the `store.pruned` record."""
         return not self.stream
 
 
 def tombstone(position: int, digest: bytes, by: int) -> Record:
-    """The remains of a record that the record at `by` has taken out of the log."""
+    """The rest of a record that the record at `by` has removed from the log."""
     return Record(position, "", by, 0, 0, b"", digest)
 
 
@@ -168,7 +170,7 @@ def hash_of(record: Record) -> bytes:
 
 
 def hashes_of(records: Iterable[Record]) -> list[bytes]:
-    """`hash_of` each, without two calls for each: for readers of whole logs."""
+    """`hash_of` for each record, inlined for readers of whole logs."""
     return [
         sha256(
             b'{"at":%d,"events":%b,"shard":%d,"stream":%b,"version":%d%b}'

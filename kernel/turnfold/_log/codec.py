@@ -2,8 +2,8 @@
 
 An event is a msgspec Struct: msgspec leaves out the fields at their default, writes
 canonical JSON and reads it strictly. `encode` proves that the types can be read again.
-`decode` also writes the events again and compares: only what the kernel would write is
-read. See specs/decisions/0011.
+`decode` writes the events again and compares: it accepts only bytes that the kernel
+itself would write. See specs/decisions/0011.
 
 `events` of a record is a JSON array of `[kind, schema, data]`. A record that cannot be
 read becomes CorruptLogError with its position; no other error comes out of here. Format:
@@ -32,7 +32,7 @@ from turnfold._log.events import (
 from turnfold.errors import CorruptLogError, InvalidInputError
 
 _write = msgspec.json.Encoder(order="sorted").encode
-# A worker says these of most messages in the same words: streams share the event.
+# For most messages these events have the same fields, so streams share one object.
 _ALIKE = frozenset({o.Attempted, o.Dispatched, t.Started, t.Completed})
 _items = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]], strict=True).decode
 
@@ -80,7 +80,7 @@ def decode(record: Record) -> tuple[Event, ...]:
 
 
 def _compare(record: Record, items: Sequence[tuple[str, int, Any]]) -> None:
-    """The array around the events is as it would be written, and as long as it says."""
+    """Check the array around the events: its bytes, and its length against `count`."""
     again = [b'["%b",%d,%b]' % (k.encode(), s, bytes(data)) for k, s, data in items]
     if len(items) != record.count:
         problem = f"{len(items)} events where {record.count} belong"
@@ -105,7 +105,7 @@ def _read(form: "_Form", data: bytes) -> Event:
 
 
 def _raised(kind: str, schema: int, data: bytes) -> bytes:
-    """The data of an old schema as the newest one writes it."""
+    """The data of an old schema, raised to the newest schema."""
     value = canonical.loads(data)
     if not isinstance(value, dict):
         raise InvalidInputError(field="data", problem="not an object")
@@ -118,12 +118,12 @@ def _problem(exc: Exception) -> str:
     return str(exc)
 
 
-# --- the library, asked for a class when its first event comes: an import is quick ---
+# --- coders of a class, made at its first event: so an import is quick ---
 
 
 @frozen
 class _Form:
-    """How the events of one class are stored."""
+    """The stored form of one event class."""
 
     kind: str
     front: bytes  # the beginning of an item

@@ -12,16 +12,18 @@ MESSAGE = "message"
 
 
 def _usual_event(self: "Accepted | Dead | Joined") -> None:
-    """An equal text becomes the default itself, which is left out of the bytes."""
+    """A text equal to the default becomes the default object, which is left out of the
+    bytes."""
     if self.event == MESSAGE:
         force_setattr(self, "event", MESSAGE)
 
 
 class Accepted(Fact, frozen=True, kw_only=True):
-    """A message came in. `sender`, `locale` and `revision` are the platform's words, `sent_at` is
-    its wall time. `message_id` is empty where the platform gives none; `key` is then a
-    dedupe key of the caller. `form`: what the bytes of the body are. `changes`: the turn
-    of the message that this one edits. `due`: not to be run before; others may join."""
+    """A message came in. `sender`, `locale` and `revision` are the platform's words,
+    `sent_at` is its wall time. `message_id` is empty where the platform gives none;
+    `key` is then a dedupe key of the caller. `form`: the encoding of the body.
+    `changes`: the turn of the message that this one edits. `due`: not to be run before;
+    others may join."""
 
     channel: str
     account: str
@@ -47,10 +49,10 @@ class Accepted(Fact, frozen=True, kw_only=True):
 
 
 class Dead(Fact, frozen=True, kw_only=True):
-    """An update that nobody can read: its bytes are `body`, the error is `detail`. The
-    place and the message id are given as far as they could be read. Or a message that
-    can be read, and `differs` in its bytes from the first one with its key, which is that
-    turn; it is then number `copy` of such messages."""
+    """An update that could not be read: its bytes are `body`, the error is `detail`.
+    The place and the message id are given as far as they could be read. Or a readable
+    message with the key of an earlier one and other bytes: `differs` is the turn of the
+    earlier message, and `copy` numbers such messages."""
 
     channel: str
     account: str
@@ -113,17 +115,17 @@ class StepDone(Fact, frozen=True, kw_only=True):
 
 
 class LeftOpen(Fact, frozen=True, kw_only=True):
-    """The run ended and its answer is to come from elsewhere, by the turn's id. The turn
-    is never run again; at `until` it fails."""
+    """The run ended, and the answer is to come later, by the turn's id. The turn is
+    never run again; at `until` it fails."""
 
     run: Integer
     until: Integer
 
 
 class Released(Fact, frozen=True, kw_only=True):
-    """The run stopped for our own reasons and is not counted. By a death (`owner_died`),
-    `beside` is how many others were under way, if that is known, and `suspects` how many
-    turns have been in at least as many deaths, this one among them."""
+    """The kernel stopped the run, which is not counted. After a death (`owner_died`),
+    `beside` is how many others were under way, if that is known. `suspects` is how many
+    turns, including this one, have been in at least as many deaths."""
 
     run: Integer
     reason: str
@@ -140,7 +142,7 @@ class RunFailed(Fact, frozen=True, kw_only=True):
 
 
 class Answered(Fact, frozen=True, kw_only=True):
-    """The reply is owned by the outbox: its final entries, or why there are none."""
+    """The outbox owns the reply: its final entries, or the reason for none."""
 
     run: Integer
     finals: tuple[str, ...] = ()
@@ -149,7 +151,7 @@ class Answered(Fact, frozen=True, kw_only=True):
 
 class Completed(Fact, frozen=True, kw_only=True):
     outcome: TurnOutcome
-    notice: str | None = None  # the entry that tells the user what is missing
+    notice: str | None = None  # the entry that names the missing parts to the user
 
 
 class Failed(Fact, frozen=True, kw_only=True):
@@ -172,7 +174,7 @@ class TurnAborted(Fact, frozen=True, kw_only=True):
 
 
 class Amended(Fact, frozen=True, kw_only=True):
-    """A final entry of a turn that is over has changed. No outcome: the entry was
+    """A final entry of a closed turn has changed. Without an outcome: the entry was
     redriven, and the turn is answered again."""
 
     entry: str
@@ -194,7 +196,7 @@ class Resubmitted(Fact, frozen=True, kw_only=True):
 
 
 class TurnRedacted(Fact, frozen=True, kw_only=True):
-    """`note`: why; a stream that is erased keeps no bodies, so the text stands here."""
+    """`note`: the reason; an erased stream keeps no bodies, so the text stands here."""
 
     by: str
     note: str | None = None
@@ -227,8 +229,9 @@ TurnEvent = (
 
 
 class GateClosed(Fact, frozen=True, kw_only=True):
-    """Nothing in this scope is attempted until then, or until it is opened. `by` and
-    `note`: the person who holds it back, and why; the reason is then `operator`."""
+    """No entry in this scope is attempted before `until`, or before the gate is opened.
+    `by` and `note`: the person who closed it, and that person's reason; `reason` is
+    then `operator`."""
 
     reason: str
     until: Integer | None = None
@@ -237,8 +240,8 @@ class GateClosed(Fact, frozen=True, kw_only=True):
 
 
 class GateOpened(Fact, frozen=True, kw_only=True):
-    """Opened by its embedder or by a person. `note` is that person's reason: a gate keeps
-    no bodies, so the text stands here."""
+    """The embedder or a person opened the gate. `note` is the person's reason: a gate
+    keeps no bodies, so the text stands here."""
 
     reason: str
     by: str | None = None
@@ -246,7 +249,7 @@ class GateOpened(Fact, frozen=True, kw_only=True):
 
 
 class CursorAdvanced(Fact, frozen=True, kw_only=True):
-    """`rank`: its place in the order of its source, where the source says it."""
+    """`rank`: its place in the order of its source, if the source gives one."""
 
     """A source got on without bringing a message."""
 
@@ -255,7 +258,7 @@ class CursorAdvanced(Fact, frozen=True, kw_only=True):
 
 
 class StoreCreated(Fact, frozen=True, kw_only=True):
-    store: str  # a random id, so that two stores are never mistaken
+    store: str  # a random id, so that two stores are never confused
 
 
 class WorkerStarted(Fact, frozen=True, kw_only=True):
@@ -266,12 +269,11 @@ class WorkerStarted(Fact, frozen=True, kw_only=True):
 
 
 class Restored(Fact, frozen=True, kw_only=True):
-    """The log was found to be older than it had been: a copy was put in its place.
-    `position_seen` and `hash` are where it had got to by the mark beside it,
-    `position_found` is where it ended when that was noticed. `by`: the person who said
-    so, with a reason in `note`; then both positions are equal and `hash` is empty.
-    `failover`: the history of the database server, which is another one than that of
-    the mark: commits after the mark may be lost."""
+    """The log was found to be an older copy of itself. `position_seen` and `hash` are
+    the head by the mark beside the store, `position_found` is the head of the copy.
+    `by`: the person who declared it, with a reason in `note`; then both positions are
+    equal and `hash` is empty. `failover`: the history of the database server, which
+    differs from the mark's: commits after the mark may be lost."""
 
     position_seen: Integer
     position_found: Integer
@@ -282,9 +284,9 @@ class Restored(Fact, frozen=True, kw_only=True):
 
 
 class PrunedCount(Fact, frozen=True, kw_only=True):
-    """How many of the pruned streams a count would have found together. `hour`: of their
-    first events, in hours since 1970. `place`: channel and account of their lanes. The
-    others are those of their summaries; empty for none."""
+    """A number of pruned streams with equal values. `hour`: of their first events, in
+    hours since 1970. `place`: channel and account of their lanes. The other fields come
+    from their summaries; empty for none."""
 
     hour: Integer
     family: str
@@ -297,11 +299,11 @@ class PrunedCount(Fact, frozen=True, kw_only=True):
 
 
 class Pruned(Fact, frozen=True, kw_only=True):
-    """Closed streams that had not moved since `before` were taken out of the log, whole,
-    with their bodies and dedupe keys: so many streams, records and events. `digest`:
-    SHA-256 over the positions (8 bytes) and hashes of these records. `counts`: for
-    statistics. `by`: the person, with a reason in `note`. `archive`: the SHA-256 of
-    the file that holds them."""
+    """Closed streams that had not moved since `before` were taken out of the log,
+    whole, with their bodies and dedupe keys. `streams`, `records` and `events` are
+    their numbers. `digest`: SHA-256 over the positions (8 bytes) and hashes of these
+    records. `counts`: for statistics. `by`: the person, with a reason in `note`.
+    `archive`: the SHA-256 of the file that holds them."""
 
     before: Integer
     streams: Integer
@@ -325,7 +327,7 @@ class PrunedReceipt(Fact, frozen=True, kw_only=True):
 
 
 class WallJumped(Fact, frozen=True, kw_only=True):
-    """The wall clock was set: by so many ms forward, or backward if negative."""
+    """The wall clock was set by `by_ms`: forward, or backward if negative."""
 
     by_ms: Integer
 
@@ -337,7 +339,7 @@ StoreEvent = (
 )
 
 
-# --- Every event there is, with the name and schema version it is stored under ---
+# --- All events, each with its stored name and schema version ---
 
 
 Event = outbox_events.OutboxEvent | TurnEvent | GateEvent | CursorEvent | StoreEvent

@@ -1,4 +1,4 @@
-"""How streams, keys and gates are named. Ids are text everywhere."""
+"""The names of streams, keys and gates. Ids are text everywhere."""
 
 from functools import lru_cache
 from hashlib import sha256, shake_128
@@ -20,8 +20,8 @@ _ALL_RUNS = "all"
 
 
 def time_id(now_ms: int, random: bytes) -> str:
-    """A new id: 26 characters, sorts by time. `random`: 16 bytes of the caller; each
-    becomes a digit of base 32, so 80 bits of them count."""
+    """A new id of 26 characters, which sorts by time. `random`: 16 bytes of the caller;
+    each becomes a digit of base 32, so 80 bits of them count."""
     return _time_digits(now_ms) + random.translate(_DIGIT).decode()
 
 
@@ -33,13 +33,13 @@ def _time_digits(now_ms: int) -> str:
 
 
 def inbound_key(inbound: Inbound | Unreadable) -> str | None:
-    """None: nothing tells a repeat of this message from a new one."""
+    """None: a repeat of this message cannot be recognised."""
     key = inbound.dedupe_key
     return None if key is None else f"in:{key}"
 
 
 def original_key(inbound: Inbound | Unreadable) -> str | None:
-    """The key of the message whose edit or other event this is."""
+    """The key of the original message of an edit or another event."""
     if isinstance(inbound, Unreadable):
         return None
     if inbound.message_id is None or inbound.key is not None:
@@ -58,8 +58,8 @@ def short_id(stream: str) -> str:
 
 
 def reply_entry(turn: str, kind: Kind, run: int | None, key: str) -> str:
-    """The one entry that a key of a turn can ever name; the final is once per turn, a
-    notice once per key, blocks and tools once per run. `run` is None for a key over all
+    """The one entry that a key of a turn can name. The final is once per turn, a notice
+    once per key, blocks and tools once per run. `run` is None for a key over all
     runs."""
     base = short_id(turn)
     if kind is Kind.FINAL:
@@ -76,8 +76,8 @@ def _safe(key: str) -> str:
 
 
 def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
-    """The idempotency key of a part in the platform's alphabet: the same for ever,
-    since it is a hash of names that never change."""
+    """The idempotency key of a part in the platform's alphabet. It never changes: it is
+    a hash of names that never change."""
     noise = shake_128(f"{entry}#{index}".encode()).digest(length)
     letters = _letters(alphabet)
     if isinstance(letters, bytes):
@@ -93,7 +93,8 @@ def _letters(alphabet: str) -> bytes | dict[int, str]:
 
 
 def account_scope(channel: str, account: str) -> str:
-    """The beginning of every lane of an account, as its gate and cursors are named."""
+    """The first two parts of every lane of an account; its gate and cursors use this
+    name, too."""
     return f"{escape(channel)}/{escape(account)}"
 
 
@@ -107,8 +108,8 @@ def gates_of(lane: str) -> tuple[str, str, str]:
 
 
 def gate_of_place(place: str) -> str:
-    """The gate of `channel/account` or `channel/account/conversation`. A place whose
-    names hold a slash is given by the name of its gate."""
+    """The gate of `channel/account` or `channel/account/conversation`. For names with a
+    slash, pass the name of the gate itself."""
     if place.startswith(GATE):
         return place
     return GATE + "/".join(escape(name) for name in place.split("/", 2))

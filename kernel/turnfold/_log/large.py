@@ -1,8 +1,8 @@
-"""Work on large bodies: in a thread, so that the event loop goes on meanwhile.
+"""Work on large bodies in a thread, so that the event loop goes on meanwhile.
 
-Python code in a thread leaves the loop its turn every few milliseconds; one call into C
-may not. So JSON of many small values is written and read by Python's own code there, and
-a long text is read in pieces. Small bodies take the quick way, on the loop.
+Python code in a thread lets the loop run every few milliseconds; one long call into C
+may not. So JSON of many small values is written and read there by Python code, and a
+long text is read in pieces. Small bodies take the quick way, on the loop.
 """
 
 import asyncio
@@ -20,29 +20,30 @@ from turnfold.errors import InvalidInputError
 from turnfold.messages import LARGE
 
 T = TypeVar("T")
-_PIECE = 256 * 1024  # bytes of a text that are read by one call
+_PIECE = 256 * 1024  # bytes of a text for one call
 
 
 class Seal(NamedTuple):
-    """The salt and the digest of a large body, before anything is decided on it."""
+    """The salt and the digest of a large body, computed before its decision."""
 
     salt: bytes
     digest: str
 
 
 def seal(salt: Callable[[], bytes], data: bytes) -> Seal | None:
-    """None for bytes that are digested where they are stored."""
+    """The seal of large bytes; None for small ones, which the commit digests."""
     if len(data) <= LARGE:
         return None
     made = salt()
     return Seal(made, canonical.body_digest(made, data))
 
 
-_POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: a fork takes no thread along
+_POOLS: dict[int, ThreadPoolExecutor] = {}  # by process: a fork copies no thread
 
 
 def _pool() -> ThreadPoolExecutor:
-    """Of our own. The default one is full while as many plain handlers wait for us."""
+    """A pool of the kernel's own: the default one may be full of plain handlers that
+    wait for the kernel."""
     pid = os.getpid()
     if pid not in _POOLS:
         _POOLS.clear()
@@ -51,7 +52,8 @@ def _pool() -> ThreadPoolExecutor:
 
 
 async def beside(work: Callable[[], T]) -> T:
-    """Run work of ours in a thread; here, where no event loop runs. It must end."""
+    """Run work of the kernel in a thread; without an event loop in this one. The work
+    must end."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -81,7 +83,7 @@ class _Patient(json.JSONDecoder):
 
 
 def loads(data: bytes) -> Any:
-    """The same as `canonical.loads`, which see. Raises InvalidInputError."""
+    """The same as `canonical.loads`. Raises InvalidInputError."""
     try:
         value = _Patient().decode(data.decode("utf-8"))
         again = dumps(value)
@@ -93,7 +95,7 @@ def loads(data: bytes) -> Any:
 
 
 def json_text(data: bytes) -> str:
-    """The text that canonical JSON holds, without its quotation marks: in pieces."""
+    """The text in a JSON string without its quotation marks, read in pieces."""
     return "".join([_read(b'"%b"' % piece) for piece in _pieces(data)])
 
 
@@ -109,8 +111,8 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _cut(data: bytes, end: int) -> int:
-    """Where no escape and no character is cut: an escape has at most six bytes. The end
-    of the data where all of a stretch is escapes."""
+    """A place from `end` on that cuts no escape and no character: an escape has at most
+    six bytes. The end of the data if a stretch holds only escapes."""
     for place in range(end, min(end + 4 * _PIECE, len(data))):
         whole = data[place] & 0xC0 != 0x80  # the first byte of a character
         if whole and b"\\" not in data[place - 6 : place]:

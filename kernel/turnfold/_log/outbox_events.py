@@ -1,9 +1,9 @@
 """The events of an outbox entry (specs/design.md 4), one class each, past tense.
 
-Every field is text, an integer, a boolean, none, or a tuple of such records: what the
-canonical log can carry. Fields at their default are left out of the stored bytes.
-Free text (error messages, reasons given by people) is never here: `detail` and `why`
-are digests of bodies beside the log. Wall times are milliseconds UTC.
+Every field is text, an integer, a boolean, None, or a tuple of such records: the types
+of the canonical log. Fields at their default are left out of the stored bytes. Free
+text (error messages, reasons given by people) is never here: `detail` and `why` are
+digests of bodies beside the log. Wall times are milliseconds UTC.
 """
 
 from msgspec.structs import force_setattr
@@ -33,18 +33,19 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
     classes: tuple[DeliveryClass, ...] = ()
     key_window_ms: Integer | None = None
     settle_ms: Integer = SETTLE_MS
-    policy: BlindPolicy | None = None  # none: the entry's own
+    policy: BlindPolicy | None = None  # None: the entry's own
     dropped: tuple[Decoration, ...] = ()  # by `amended_part`
 
     def __post_init__(self) -> None:
-        """An equal number becomes the default itself, which is left out of the bytes."""
+        """A number equal to the default becomes the default object, which is left out
+        of the bytes."""
         if self.settle_ms == SETTLE_MS:
             force_setattr(self, "settle_ms", SETTLE_MS)
 
 
 class Queued(Fact, frozen=True, kw_only=True):
-    """`live`: a final that is seen while it grows. It has no body before its seal.
-    `waited_ms`: for how long it lay in the inbox before. `cause`: of a notice."""
+    """`live`: a final that readers see while it grows. It has no body before its seal.
+    `waited_ms`: how long it lay in the inbox before. `cause`: of a notice."""
 
     kind: Kind
     channel: str
@@ -58,7 +59,7 @@ class Queued(Fact, frozen=True, kw_only=True):
     key: str | None = None
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy | None = None  # none: as the plan says, else hold
+    policy: BlindPolicy | None = None  # None: the plan's policy, else hold
     not_before: Integer | None = None
     live: bool = False
     waited_ms: Integer = 0
@@ -76,8 +77,8 @@ class Planned(Fact, frozen=True, kw_only=True):
 
 
 class Attempted(Fact, frozen=True, kw_only=True):
-    """`classes` and `policy` are those of a placeholder that goes out before the plan;
-    later the plan has them."""
+    """`classes` and `policy`: of a placeholder before the plan; later the plan has
+    them."""
 
     part: Integer
     attempt: Integer
@@ -85,7 +86,7 @@ class Attempted(Fact, frozen=True, kw_only=True):
     fence: Integer
     on_wire: bool = False  # no prepare: this commit is also the dispatch
     marked: bool = False  # shown as a possible duplicate
-    target: str | None = None  # effective conversation, where it moved
+    target: str | None = None  # the new conversation, if it moved
     act: PartAct = PartAct.SEND
     classes: tuple[DeliveryClass, ...] = ()
     policy: BlindPolicy | None = None
@@ -97,8 +98,8 @@ class Dispatched(Fact, frozen=True, kw_only=True):
 
 
 class Placed(Fact, frozen=True, kw_only=True):
-    """The placeholder of a part is visible. Edits name it by `handle`; that is no
-    receipt and settles nothing. `stray`: the part has no use for it, it is to be
+    """The placeholder of a part is visible. Edits name it by `handle`, which is no
+    receipt and settles nothing. `stray`: the part does not need it; it is to be
     retracted."""
 
     part: Integer
@@ -108,7 +109,8 @@ class Placed(Fact, frozen=True, kw_only=True):
 
 
 class Tried(Fact, frozen=True, kw_only=True):
-    """A plan or a look-up begins outside of a run, so that a death in it is seen."""
+    """A plan or a look-up begins outside of a run. Logged so that a death in it is
+    counted."""
 
     act: Trial
     owner: str
@@ -135,8 +137,8 @@ class AmendedPart(Fact, frozen=True, kw_only=True):
 
 
 class PartDelivered(Fact, frozen=True, kw_only=True):
-    """A part is settled, by a receipt or suppressed, and the entry is not delivered by
-    it: parts are left, or one was refused or bounced."""
+    """A part is settled, by a receipt or suppressed, and the entry is not delivered:
+    parts are left, or one was refused or bounced."""
 
     part: Integer
     attempt: Integer
@@ -164,7 +166,8 @@ class Delivered(Fact, frozen=True, kw_only=True):
 
 
 class Deferred(Fact, frozen=True, kw_only=True):
-    """Proven not accepted and nobody's fault: the budget gets its unit back."""
+    """Surely not accepted, for a reason outside the message: the budget gets its unit
+    back."""
 
     part: Integer
     attempt: Integer
@@ -174,9 +177,9 @@ class Deferred(Fact, frozen=True, kw_only=True):
 
 
 class FailedRetryable(Fact, frozen=True, kw_only=True):
-    """`beside`: at a death (`owner_died`), how many others were under way, if that is
-    known; `suspects`: how many entries have been in at least as many deaths, this one
-    among them."""
+    """`beside`: after a death (`owner_died`), how many others were under way, if that
+    is known. `suspects`: how many entries, including this one, have been in at least as
+    many deaths."""
 
     part: Integer
     attempt: Integer
@@ -201,9 +204,9 @@ class OutcomeUnknown(Fact, frozen=True, kw_only=True):
 
 
 class Reconciled(Fact, frozen=True, kw_only=True):
-    """A look-up answered: proven absent, or it could not tell. `early`: it is not
-    there, but an old request may still land, or the platform did not answer for the
-    reason `failure`: this spends none of the look-ups."""
+    """A look-up answered: the part is proven absent, or the look-up could not tell.
+    `early`: the part is not there but an old request may still take effect, or the
+    platform did not answer for the reason `failure`; such a look-up is not counted."""
 
     part: Integer
     absent: bool
@@ -218,8 +221,8 @@ class Parked(Fact, frozen=True, kw_only=True):
 
 
 class Resolved(Fact, frozen=True, kw_only=True):
-    """Doubt about a part ended by policy or an operator: not sent, or send again all the
-    same. `expires_at`: the new expiry, where the word of a person gives more time."""
+    """A policy or an operator ended the doubt about a part: not sent, or send again.
+    `expires_at`: the new expiry, if a person's decision gives more time."""
 
     part: Integer
     resend: bool
@@ -263,8 +266,8 @@ class Rescheduled(Fact, frozen=True, kw_only=True):
 
 
 class Redriven(Fact, frozen=True, kw_only=True):
-    """A dead letter is sent again. `keys` are new ones for the parts that were refused
-    or bounced, in their order; delivered parts never go again."""
+    """A dead letter is sent again. `keys`: new keys for the refused and bounced parts,
+    in their order. Delivered parts never go again."""
 
     budget: Integer
     expires_at: Integer
@@ -289,8 +292,8 @@ class Bounced(Fact, frozen=True, kw_only=True):
 
 class Imported(Fact, frozen=True, kw_only=True):
     """An entry of another system's queue. Nobody knows which parts that system has
-    sent, so all of it is in doubt. `enqueued_at`, `tries`, `detail`: facts from that
-    queue: when it came, how often it was tried, and the last error."""
+    sent, so all parts are in doubt. `enqueued_at`, `tries`, `detail`: from that queue:
+    the time of arrival, the number of tries, and the last error."""
 
     kind: Kind
     channel: str
@@ -309,8 +312,7 @@ class Imported(Fact, frozen=True, kw_only=True):
 
 
 class Doubted(Fact, frozen=True, kw_only=True):
-    """The store was restored from a backup: each part that is not settled may have been
-    sent."""
+    """The store was restored from a backup: each open part may have been sent."""
 
     reason: str
 
@@ -320,7 +322,7 @@ class LaneYielded(Fact, frozen=True, kw_only=True):
 
 
 class Redacted(Fact, frozen=True, kw_only=True):
-    """`note`: why; a stream that is erased keeps no bodies, so the text stands here."""
+    """`note`: the reason; an erased stream keeps no bodies, so the text stands here."""
 
     by: str
     note: str | None = None

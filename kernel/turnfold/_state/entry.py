@@ -1,12 +1,12 @@
 """The state of an outbox entry: the fold of its stream's events.
 
 Most entries have one part, and most parts are sent in their order. So an entry keeps
-the facts of one part, the part at hand, in fields of its own. For each other part of
-which there is something to remember, it keeps a `PartState` in `others`. `put_down` and
-`take_up` move the facts between the two.
+the facts of one part, the part at hand, in fields of its own. For each other part that
+was touched, it keeps a `PartState` in `others`. `put_down` and `take_up` move the facts
+between the two.
 
-An `Entry` is a plain attrs class: the fold (`entry_fold`) sets its fields, and nothing
-else may. The fold copies a state before it changes one that others may hold.
+An `Entry` is a plain attrs class: only the fold (`entry_fold`) may set its fields. The
+fold copies a state first if other code may hold it.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ from turnfold.enums import (
 
 
 class PartState(Struct, frozen=True, kw_only=True, gc=False):
-    """One part that is not at hand. `end` is none while it is open."""
+    """One part that is not at hand. `end` is None while the part is open."""
 
     part: int
     end: PartEnd | None = None
     receipt: tuple[str, ...] = ()
-    void: tuple[str, ...] = ()  # a receipt that bounced: the same is no evidence again
+    void: tuple[str, ...] = ()  # a bounced receipt: the same one is no evidence again
     handle: tuple[str, ...] = ()
     remade: bool = False
     attempt: int = 0
@@ -49,9 +49,9 @@ class PartState(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Blame(Struct, frozen=True, gc=False):
-    """The part of an entry in deaths of processes, since an attempt of it was survived
-    or a person let it go on. `suspects`: how many entries the last death may be blamed
-    on. `alone`: deaths with nothing else under way."""
+    """How often an entry was under way when a process died, since one of its attempts
+    ended in another way or a person let it go on. `suspects`: how many entries may have
+    caused the last death. `alone`: deaths with nothing else under way."""
 
     deaths: int = 0
     suspects: int = 0
@@ -59,7 +59,7 @@ class Blame(Struct, frozen=True, gc=False):
 
     @property
     def on_trial(self) -> bool:
-        """It was the only suspect of its last death, and not of the first."""
+        """Was the entry the only suspect of its last death, after earlier deaths?"""
         return self.suspects == 1 and self.deaths > 1
 
 
@@ -72,7 +72,7 @@ Parts = tuple[PartState, ...]
 class Entry:
     """The fold of an entry's log. `part` is the part at hand: the first in doubt while
     the entry is in doubt or parked, else the first that has not ended. The fields from
-    `attempt` to `void` speak of that part, `others` of the rest."""
+    `attempt` to `void` belong to that part, `others` to the rest."""
 
     stream: str
     version: int
@@ -87,20 +87,20 @@ class Entry:
     lane: str
     body: tuple[str, ...]
     expires_at: int
-    since: int = 0  # log time: its age counts from when it fell due, or was put right
+    since: int = 0  # log time from which its age counts: due, or put right
     turn: str | None = None
     run: int | None = None
     key: str | None = None
-    live: bool = False  # queued without a body; its seal is the plan
+    live: bool = False  # queued without a body; `planned` is its seal
     thread: str | None = None
     reply_to: str | None = None
-    policy: BlindPolicy | None = None  # its own, where it was given one
+    policy: BlindPolicy | None = None  # of the caller, if any
     due: int | None = None
     parts: tuple[o.PlannedPart, ...] = ()
     planned: bool = False
     ids: bool = True
     budget: int = 0
-    tries: int = 0  # plans and look-ups begun since one came to an end
+    tries: int = 0  # plans and look-ups begun since the last one ended
     offered: tuple[DeliveryClass, ...] = ()  # of a placeholder before the plan
     offered_policy: BlindPolicy | None = None
     part: int = 0
@@ -109,16 +109,16 @@ class Entry:
     used: int = 0  # budget units; a deferral gives one back
     backoffs: int = 0  # deferrals with a wait of their own, since a part was settled
     doubt: bool = False  # an attempt of this part may have been accepted
-    resend: bool = False  # a person or policy said: send again all the same
-    granted: bool = False  # ... and the latest attempt is the one that this allowed
-    marked: bool = False  # ... and show it
-    resends: int = 0  # times that a policy said so
+    resend: bool = False  # a person or a policy has decided to send again
+    granted: bool = False  # ... and the latest attempt used that permission
+    marked: bool = False  # ... with a visible mark
+    resends: int = 0  # times that a policy sent again
     first_at: int | None = None  # first attempt of this part
     last_at: int | None = None  # latest attempt of this part
     asks: int = 0  # look-ups that could not tell
     blame: Blame = NOT_BLAMED
-    handle: tuple[str, ...] = ()  # of the placeholder that stands
-    remade: bool = False  # its placeholder, out of doubt
+    handle: tuple[str, ...] = ()  # of the visible placeholder
+    remade: bool = False  # its placeholder was made again after a doubt
     void: tuple[str, ...] = ()  # a receipt that bounced
     others: Parts = ()
     fence: int = 0
@@ -131,11 +131,11 @@ class Entry:
     failure: FailureClass | None = None
     acknowledged: bool = False
     redacted: bool = False  # its bodies are erased
-    bodies: int = 0  # numbers of bodies that its events have used up
+    bodies: int = 0  # body numbers used by its events
 
     def copied(self) -> "Entry":  # noqa: PLR0915  one for each field
-        """A copy for the fold to change. Written out, since every event that is decided
-        needs one: a copy through the constructor takes more than twice as long."""
+        """A copy for the fold to change. Written out, since every decided event needs
+        one: a copy through the constructor takes more than twice as long."""
         new = object.__new__(Entry)
         new.stream = self.stream
         new.version = self.version
@@ -232,7 +232,7 @@ class Entry:
         return self.policy_of(self.part)
 
     def policy_of(self, part: int) -> BlindPolicy:
-        """What is done with a part whose outcome nobody can tell."""
+        """The policy for a part with an unknown outcome."""
         planned = self.parts[part].policy if part < len(self.parts) else None
         frozen = planned if self.planned else self.offered_policy
         return frozen or self.policy or BlindPolicy.HOLD
@@ -258,7 +258,7 @@ class Entry:
         return any(state.end in SPOILED for state in self.others)
 
     def ended(self, part: int) -> bool:
-        """True if nothing more is to be sent of this part."""
+        """True if the part has ended: it is never sent again."""
         state = known(self.others, part) if self.others else None
         return state is not None and state.end is not None
 
@@ -271,7 +271,7 @@ class Entry:
 
 
 def known(others: Parts, part: int) -> PartState | None:
-    """The remembered facts of a part; none if it was never touched."""
+    """The remembered facts of a part; None if it was never touched."""
     for state in others:
         if state.part == part:
             return state
@@ -279,7 +279,7 @@ def known(others: Parts, part: int) -> PartState | None:
 
 
 def with_part(others: Parts, state: PartState) -> Parts:
-    """The same with this state of its part, in the order of parts."""
+    """The others with this state in the place of its part, in the order of parts."""
     if not others:
         return (state,)
     rest = [other for other in others if other.part != state.part]
@@ -291,8 +291,8 @@ def _number(state: PartState) -> int:
 
 
 def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int:
-    """The first of `count` parts that has not ended; `count` if all have. Once a part was
-    refused, words go before files."""
+    """The first of `count` parts that has not ended; `count` if all have. After a
+    refused part, texts go before files."""
     if not others:
         return 0
     ended = {state.part for state in others if state.end is not None}
@@ -324,8 +324,8 @@ def receipts(others: Parts) -> Sequence[tuple[str, ...]]:
 def put_down(
     entry: Entry, end: PartEnd | None = None, receipt: tuple[str, ...] = ()
 ) -> None:
-    """Remember the part at hand among the others. `end`: it has come to this end, and
-    with it its doubt."""
+    """Remember the part at hand among the others. `end`: the part ends so, and its
+    doubt is over."""
     state = PartState(
         part=entry.part,
         end=end,
@@ -365,13 +365,13 @@ def take_up(entry: Entry, part: int) -> None:
 
 
 def reopened(others: Parts, part: int) -> Parts:
-    """The same with a part that has not ended."""
+    """The others with this part open again."""
     return tuple([replace(s, end=None) if s.part == part else s for s in others])
 
 
 def renewed(state: PartState) -> PartState:
-    """A part as a redrive leaves it: its attempts stay counted and its doubt stays, its
-    budgets begin anew, and unless it is delivered it is open."""
+    """A part after a redrive: its attempts stay counted, its doubt stays, and its
+    budgets begin anew. It is open, unless it is delivered."""
     if state.end is PartEnd.DELIVERED:
         return state
     return PartState(

@@ -1,9 +1,9 @@
-"""How an outbox entry moves: its transition table and its fold (specs/design.md 4).
+"""The transition table and the fold of an outbox entry (specs/design.md 4).
 
-The table names the phases that an event may lead to from each phase. The data of the
-event decide between several. `evolve` and `advance` first look the event up, then set
-the fields that the event changes (`_moved`), then check the new phase against the table.
-`turnfold_model.transition_table` is a second table, written apart; a test holds both equal.
+The table names the phases that an event may lead to from each phase. The event's data
+choose between several. `evolve` and `advance` first look the event up, then set the
+fields that the event changes (`_moved`), then check the new phase against the table. A
+test compares it with a second, independent one, `turnfold_model.transition_table`.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,8 @@ def _to(*phases: Phase) -> frozenset[Phase]:
     return frozenset(phases)
 
 
-# Evidence for one part: the entry goes on or comes to an end, or it waits for a person
-# because another part is in doubt, which no part of a calm entry is.
+# Targets of evidence for one part of an entry without doubt: it goes on or ends. With
+# another part in doubt it would wait for a person.
 _CALM_EVIDENCE = (Phase.QUEUED, Phase.DELIVERED, Phase.FAILED)
 _EVIDENCE = (*_CALM_EVIDENCE, Phase.PARKED)
 _SETTLING: Row = {
@@ -63,7 +63,7 @@ _SENDING: Row = {
 
 
 def _always(phase: Phase) -> Row:
-    """An open entry takes these in every phase, and the phase stays."""
+    """Events that an open entry takes in every phase without a change of phase."""
     return {
         o.Planned: _to(phase),
         o.AbortRequested: _to(phase),
@@ -72,7 +72,7 @@ def _always(phase: Phase) -> Row:
 
 
 def _waiting(phase: Phase) -> Row:
-    """QUEUED and RETRYABLE: nothing is on the wire or in doubt."""
+    """QUEUED and RETRYABLE: no part is on the wire or in doubt."""
     return {
         **_always(phase),
         o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
@@ -174,8 +174,8 @@ def evolve(
 def advance(
     entry: Entry | None, event: o.OutboxEvent, stream: str, at: int, position: int
 ) -> Entry:
-    """As `evolve`, but `entry` itself is changed. For a state that nobody else holds.
-    If this raises, `entry` may be half changed and must not be used."""
+    """As `evolve`, but `entry` itself is changed. Only for a state that no other code
+    holds. If this raises, `entry` may be half changed and must not be used."""
     phase = None if entry is None else entry.phase
     allowed = targets(TRANSITIONS, phase, type(event), stream)
     if entry is None:
@@ -221,8 +221,8 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     return entry
 
 
-SHUTDOWN = "shutdown"  # our own stop cut the call off: it costs the part nothing
-_FREE = (SHUTDOWN, FailureClass.OWNER_DIED)  # says nothing of the message
+SHUTDOWN = "shutdown"  # the kernel's stop ended the call: no budget is spent
+_FREE = (SHUTDOWN, FailureClass.OWNER_DIED)  # no verdict on the message
 _ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
@@ -240,7 +240,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
         case o.Dispatched():
             e.phase = Phase.DISPATCHED
         case o.Queued() | o.Imported():
-            pass  # the table lets neither get here
+            pass  # the table excludes both
         case o.Placed():
             _placed(e, event)
         case o.Tried():
@@ -350,7 +350,7 @@ def _accepted(e: Entry, event: o.Delivered | o.PartDelivered) -> None:
 
 
 def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
-    """The part at hand is over: the next one comes to hand."""
+    """End the part at hand, and take up the next one."""
     put_down(e, end, receipt)
     _next_part(e)
     e.due = e.reason = None
@@ -359,8 +359,8 @@ def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
 
 
 def _blame(e: Entry, event: o.OutcomeUnknown | o.FailedRetryable, cause: str) -> None:
-    """A death speaks of all that was under way. An attempt that ended in any other way
-    was survived."""
+    """A death makes every entry under way a suspect. Any other end of an attempt clears
+    it."""
     died = cause == FailureClass.OWNER_DIED
     alone = e.blame.alone + (event.beside == 0)
     again = Blame(e.blame.deaths + 1, event.suspects, alone)
@@ -375,7 +375,7 @@ def _next_part(e: Entry) -> None:
 
 
 def _after_part(e: Entry) -> Phase:
-    """Where an open entry stands after one of its parts has ended."""
+    """The phase of an open entry after one of its parts has ended."""
     if e.part >= e.count:
         whole = all_delivered(e.others, e.count)
         return Phase.DELIVERED if whole else Phase.FAILED
@@ -383,7 +383,7 @@ def _after_part(e: Entry) -> Phase:
 
 
 def _free(e: Entry, calm: Phase) -> None:
-    """The doubt about the part at hand is over, the part is not. `calm`: the phase if no
+    """End the doubt about the part at hand, which stays open. `calm`: the phase if no
     other part is in doubt."""
     e.doubt = e.resend = e.granted = e.marked = False
     if first_doubted(e.others) is not None:
@@ -396,7 +396,7 @@ def _free(e: Entry, calm: Phase) -> None:
 
 
 def _placed(e: Entry, event: o.Placed) -> None:
-    """A placeholder is no failure: it gives its unit back."""
+    """A placeholder is no failure: the budget gets its unit back."""
     if event.stray:
         return
     if event.part != e.part:
@@ -430,7 +430,7 @@ def _amended(e: Entry, event: o.AmendedPart) -> None:
 
 
 def _deferred(e: Entry, event: o.Deferred) -> None:
-    """Costs nothing; the word that allowed this attempt allows another one."""
+    """Spends no budget; a permission to send again stays valid."""
     e.phase = Phase.IN_DOUBT if e.doubtful else Phase.QUEUED
     e.used = e.used - 1
     e.due = event.due
@@ -472,7 +472,7 @@ def _reconciled(e: Entry, event: o.Reconciled) -> None:
 
 
 def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
-    """A word to send is worth one attempt, though the budget be spent."""
+    """A decision to send again allows one attempt, even if the budget is spent."""
     if event.part != e.part and not e.ended(event.part):
         put_down(e)
         take_up(e, event.part)
@@ -494,8 +494,8 @@ def _resolved(e: Entry, event: o.Resolved, at: int) -> None:
 
 
 def _late(e: Entry, event: o.LateReceipt) -> None:
-    """Evidence for one part, in any phase of the entry. A closed entry is
-    closed differently only if all of it has arrived by now."""
+    """Evidence for one part, in any phase of the entry. A closed entry changes its end
+    only if all its parts have arrived by now."""
     before = known(e.others, event.part)
     void = e.void if event.part == e.part else before.void if before else ()
     if event.part >= e.count or (void and event.receipt == void):
@@ -518,8 +518,8 @@ def _late(e: Entry, event: o.LateReceipt) -> None:
 
 
 def _settle(e: Entry, event: o.LateReceipt) -> None:
-    """The part has arrived. If it is not at hand, the part at hand stays there, unless
-    nothing is being sent and another one is in doubt or comes first."""
+    """The part has arrived. If it is another one, the part at hand stays, unless no
+    part is being sent and another one is in doubt or comes first."""
     hand = e.part
     if event.part == hand:
         _end_part(e, PartEnd.DELIVERED, event.receipt)
@@ -555,7 +555,7 @@ def _bounced(e: Entry, event: o.Bounced) -> None:
 
 
 def _doubted(e: Entry, event: o.Doubted) -> None:
-    """Each part that has not ended may have been sent."""
+    """Put each open part in doubt: it may have been sent."""
     put_down(e)
     for part in range(e.count):
         if not e.ended(part):
@@ -569,7 +569,7 @@ def _doubted(e: Entry, event: o.Doubted) -> None:
 
 
 def _redriven(e: Entry, event: o.Redriven, at: int) -> None:
-    """Parts that were refused or bounced are open again, under new keys."""
+    """Open the refused and bounced parts again, under new keys."""
     put_down(e)
     spoiled = [state.part for state in e.others if state.end in SPOILED]
     for part, key in zip(spoiled, event.keys, strict=False):

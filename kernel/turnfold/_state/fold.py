@@ -1,4 +1,4 @@
-"""Gates, cursors and the worker's epoch: streams where the last event is the state."""
+"""Gates, cursors and the worker's epoch: streams whose last event is the state."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -25,7 +25,8 @@ from turnfold.ports.store import Summary
 
 @frozen(kw_only=True)
 class Gate:
-    """A scope that is held. Closed with `until`, it opens by itself at that time."""
+    """A scope that may be held back. Closed with `until`, it opens by itself at that
+    time."""
 
     stream: str
     version: int
@@ -51,7 +52,7 @@ class Cursor:
     created: int
     updated: int
     value: str | None = None
-    rank: int | None = None  # in the order of its source; it never gets less
+    rank: int | None = None  # in the order of its source; never falls
 
 
 @frozen(kw_only=True)
@@ -70,7 +71,7 @@ class StoreState:
     restored: int = 0
 
 
-_SAME = frozenset({None})  # these streams have no phases but those of the gate
+_SAME = frozenset({None})  # these streams have no phases
 GATE_TABLE: Mapping[bool, Row] = MappingProxyType(
     {
         False: {g.GateClosed: _SAME},
@@ -126,8 +127,8 @@ def evolve_cursor(
 
 
 def goes_on(cursor: Cursor, rank: int | None) -> bool:
-    """A cursor never goes back in the order of its source. Without ranks the order is
-    that of acceptance."""
+    """May a cursor move to this rank? It never goes back in the order of its source.
+    Without ranks the order of acceptance counts."""
     return rank is None or cursor.rank is None or rank >= cursor.rank
 
 
@@ -165,7 +166,7 @@ _EVOLVE: dict[str, Any] = {
 }
 
 
-# The same by the state that is there already, which spares looking at its name.
+# The same by the type of the known state, which saves parsing the stream's name.
 _STATES = {
     "entry": Entry,
     "turn": Turn,
@@ -175,7 +176,7 @@ _STATES = {
 }
 _ONWARD: dict[type, Any] = {cls: _EVOLVE[name] for name, cls in _STATES.items()}
 
-# In place, for a state that nobody else holds.
+# In place, for a state that no other code holds.
 _ADVANCE = _EVOLVE | {"entry": entry_fold.advance, "turn": turn_fold.advance}
 
 
@@ -202,7 +203,7 @@ def advance(
 
 
 def fold(records: Iterable[Record]) -> State | None:
-    """The state that a stream's records add up to; None for no records.
+    """The state of a stream after its records; None for no records.
 
     Raises CorruptLogError where a record is unreadable, missing or illegal.
     """
@@ -225,7 +226,8 @@ _Step = Callable[[State | None, Event, str, int, int], State]
 
 
 def _onto(state: State | None, record: Record, first: _Step) -> State:
-    """`first` takes the first event in: all later states are nobody else's."""
+    """Apply the first event by `first` and the later ones in place, since no other code
+    holds the later states."""
     check_follows(state, record)
     stream, at, position = record.stream, record.at, record.position
     events = decode(record)
@@ -244,8 +246,8 @@ def _onto(state: State | None, record: Record, first: _Step) -> State:
 
 
 def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
-    """Count the numbers of bodies that these events have used up. A file's content is
-    numbered before the payload that names it, so the payload's number is enough."""
+    """Count the body numbers that these events have used. A file's content is numbered
+    before the payload that names it, so the payload's number is enough."""
     used = [number_of(ref) + 1 for event in events for ref in digests_of(event)]
     if not used:
         return state
@@ -254,8 +256,8 @@ def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
     return state
 
 
-# A fold raises these for an event that is illegal where it stands, or is of a family
-# that its stream is not.
+# Errors of a fold for an event that is illegal in its place, or belongs to another
+# family of streams.
 UNFOLDABLE = (UsageError, KeyError, AttributeError, TypeError, IndexError)
 
 
@@ -275,8 +277,8 @@ def check_follows(state: State | None, record: Record) -> None:
 def summarize(state: State) -> Summary:
     """The projection of a stream's state: the store keeps it beside the log.
 
-    It is made for every stream of every commit: hence an enum's `_value_`, which is its
-    `value` without a call.
+    It is made for every stream of every commit: so it reads an enum's `_value_`, which
+    is `value` without a call.
     """
     match state:
         case Entry():
@@ -293,7 +295,7 @@ def summarize(state: State) -> Summary:
             return replace(row, kind=state.id, expires=state.restored or None)
 
 
-# By position: a class that is called with thirteen names packs them first.
+# By position, since thirteen keyword arguments cost more.
 def _entry(e: Entry) -> Summary:
     return Summary(
         e.stream,
@@ -333,7 +335,7 @@ def _turn(t: Turn) -> Summary:
 
 
 def unseen(turn: Turn) -> bool:
-    """Nobody could read it, and no person has run or erased it."""
+    """A dead turn that no person has run or erased."""
     left = turn.dead and not (turn.resubmitted or turn.redacted)
     return left and turn.phase is TurnPhase.FAILED
 
@@ -360,8 +362,8 @@ def _plain(
 
 
 def restore(summary: Summary) -> Gate | Cursor | StoreState:
-    """The state of a gate, cursor or store stream: its last event says it all, so its
-    summary does too, and a gate that flapped a million times opens as fast as new."""
+    """The state of a gate, cursor or store stream. Its last event is the state, so its
+    summary is enough, and a gate with a million events loads as fast as a new one."""
     s = summary
     match family(s.stream):
         case "gate":

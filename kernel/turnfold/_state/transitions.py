@@ -1,4 +1,4 @@
-"""How a transition table is asked, the same for every machine."""
+"""Reading a transition table, the same for every machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Row = Mapping[type[Any], frozenset[Any]]
 def targets(
     table: Mapping[Any, Row], phase: Any, event: type[Any], stream: str
 ) -> frozenset[Any]:
-    """The phases that `event` may lead to from `phase`; raises when there is none."""
+    """The phases that `event` may lead to from `phase`; raises if there is none."""
     row = table[phase]
     try:
         return row[event]

@@ -58,7 +58,7 @@ TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
     }
 )
 DIED = "owner_died"  # the reason of a release by the death of a process
-UNREAD = "unread"  # the reason of a turn whose update nobody could read
+UNREAD = "unread"  # the reason of a turn with an unreadable update
 _GOOD = frozenset(
     {TurnOutcome.REPLIED, TurnOutcome.PARTIALLY_REPLIED, TurnOutcome.SILENT}
 )
@@ -67,7 +67,7 @@ _GOOD = frozenset(
 @define
 class Turn:
     """The fold of a turn's log. `failed_runs` counts against the limit of runs.
-    `first`: its first event, for what is read seldom."""
+    `first`: its first event, for rarely used facts."""
 
     stream: str
     version: int
@@ -101,19 +101,19 @@ class Turn:
     abort_by: str | None = None
     held: bool = False
     passed: bool = False  # was held, and later turns of its lane did not wait for it
-    dead: bool = False  # it came unreadable, or under the key of another message
-    left_open: int | None = None  # its answer comes from elsewhere, until then
+    dead: bool = False  # its update was unreadable, or had the key of another message
+    left_open: int | None = None  # log ms until which its answer may come by its id
     resubmitted: bool = False
-    forgiven: int = 0  # messages of runs up to this one do not count any more
+    forgiven: int = 0  # messages of runs up to this one count as not seen
     redacted: bool = False  # its bodies are erased
-    bodies: int = 0  # numbers of bodies that its events have used up
+    bodies: int = 0  # body numbers used by its events
     deaths: int = 0  # of processes that ran it, in a row
-    suspects: int = 0  # turns that the last one may be blamed on; 0: no death
+    suspects: int = 0  # turns that may have caused the last death; 0: no death
     alone: int = 0  # deaths with nothing else under way, since a person let it run
 
     def copied(self) -> "Turn":
-        """A copy for the fold to change. Written out, since every event that is decided
-        needs one: a copy through the constructor takes more than twice as long."""
+        """A copy for the fold to change. Written out, since every decided event needs
+        one: a copy through the constructor takes more than twice as long."""
         new = object.__new__(Turn)
         new.stream = self.stream
         new.version = self.version
@@ -160,7 +160,7 @@ class Turn:
 
     @property
     def on_trial(self) -> bool:
-        """It was the only suspect of its last death, and not of the first."""
+        """Was the turn the only suspect of its last death, after earlier deaths?"""
         return self.suspects == 1 and self.deaths > 1
 
     @property
@@ -178,8 +178,8 @@ def evolve(
 def advance(
     turn: Turn | None, event: t.TurnEvent, stream: str, at: int, position: int
 ) -> Turn:
-    """As `evolve`, in place: for a state that nobody else holds. The state
-    must not be used after an error."""
+    """As `evolve`, in place: only for a state that no other code holds. The state must
+    not be used after an error."""
     phase = None if turn is None else turn.phase
     allowed = targets(TRANSITIONS, phase, type(event), stream)
     if turn is None:
@@ -227,7 +227,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
     """Set the fields that an event changes."""
     match event:
         case t.Accepted() | t.Dead():
-            pass  # the table lets neither get here
+            pass  # the table excludes both
         case t.Joined():
             turn.joined = (*turn.joined, event)
             turn.due = turn.due if event.due is None else event.due
@@ -268,7 +268,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.outcome = event.outcome
             turn.reason = event.reason
             turn.notice = event.notice
-            if event.reason == UNREAD:  # it was not run; a person may try again
+            if event.reason == UNREAD:  # no run began; a person may try again
                 turn.resubmitted = False
         case t.TurnAbortRequested():
             turn.abort = event.reason
@@ -301,7 +301,7 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
 
 
 def _suspect(turn: Turn, event: t.Released) -> None:
-    """A run that ended in any other way than by a death was survived."""
+    """A death makes the turn a suspect. Any other end of a run clears it."""
     died = event.reason == DIED
     turn.deaths = turn.deaths + 1 if died else 0
     turn.suspects = event.suspects if died else 0
