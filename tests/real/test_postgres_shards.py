@@ -125,14 +125,14 @@ async def test_no_statement_of_before_is_stored_after_a_hand_over(
     """It waits inside the server while its owner frees the seat."""
     async with host(postgres, "h5") as store, handle(store, 1) as part:
         await part.ownership().take()
-        token = part.ownership().token
+        seat = part.ownership().seat
         base = await head_of(part)
         part.ownership().release()
         await part.ownership().left()
         write = Write(base=base, records=[record(1, "entry:a", 1)])
         async with store._shared.write.used(1) as connection:
             with pytest.raises(LostStoreError):
-                await part._committer.store(connection, write, token)
+                await part._committer.store(connection, write, seat)
         assert await whole_log(part) == []
 
 

@@ -17,6 +17,7 @@ _HOSTS = "server:test_postgres_contract"
 _FAULTS = "server:test_postgres_faults"
 _SHARDS = "server:test_postgres_shards"
 _KEEPING = "server:test_postgres_keeping"
+_BACK = "server:test_postgres_went_back"
 # Both guards against it, since each holds without the other.
 _AT_ITS_END = "_EXPIRE.replace('lease_until + make_interval(secs => $2)', 'lease_until + make_interval(secs => 0 * $2)')"
 
@@ -68,7 +69,7 @@ SQL: Final = (
         "_TAKE",
         "token = token + 1",
         "token = token",
-        f"{_HOSTS}::test_a_worker_that_lost_its_seat_commits_nothing",
+        f"{_FAULTS}::test_of_several_takers_one_gets_the_store",
     ),
     _sql(
         "a worker is expired at the end of its lease",
@@ -100,7 +101,22 @@ SQL: Final = (
         "_COMMIT",
         "token = $6::bigint)",
         "$6::bigint IS NOT NULL)",
-        f"{_HOSTS}::test_a_worker_that_lost_its_seat_commits_nothing",
+        f"{_SHARDS}::test_no_statement_of_before_is_stored_after_a_hand_over",
+    ),
+    _sql(
+        "a commit shows a token and not its owner",
+        f"{_COMMITTER}.store",
+        "_COMMIT",
+        "owner = $43 AND",
+        "$43::text <> '' AND",
+        f"{_BACK}::test_a_worker_of_a_lost_take_shares_its_token_with_nobody",
+    ),
+    _broken(
+        "a worker goes on with a log that lacks what it stored",
+        f"{_AT}.store:PostgresStore.load",
+        "self._ownership.seat is not None",
+        "False",
+        f"{_BACK}::test_a_worker_appends_nothing_to_a_log_that_lacks_what_it_stored",
     ),
     Mutant(
         "the end of a lease is taken for a death",

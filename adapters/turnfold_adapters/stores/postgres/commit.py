@@ -1,7 +1,8 @@
 """One commit: checked in memory, stored by one statement in one round trip.
 
 The statement stores nothing unless the shard ends just where the write says, and unless
-the token is the one in hand. So the knowledge in memory of the streams at that head is
+its owner and its token are those in hand: after a failover that lost a take, another
+owner can have the same token. So the knowledge in memory of the streams at that head is
 true when the statement runs, and versions need no look of their own. Two checks are
 left to the server, because the answer is nearly always yes: a new stream's name and a
 new key are unique. If it refuses one, `_refusal` finds out which it was.
@@ -84,7 +85,7 @@ _COMMIT = f"""
 WITH own AS (
     UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
     WHERE shard = SHARD AND position = $1 AND head = $2
-        AND ($6::bigint IS NULL OR token = $6::bigint)
+        AND ($6::bigint IS NULL OR (owner = $43 AND token = $6::bigint))
     RETURNING shard),
 l AS (INSERT INTO log SELECT SHARD, r.* FROM {_unnest(_LOG, 7)}),
 s AS (
@@ -130,8 +131,9 @@ UPDATE stream SET {
 """
 _LOCK = """
 SELECT true FROM shard WHERE shard = SHARD AND position = $1 AND head = $2
-    AND ($3::bigint IS NULL OR token = $3::bigint) FOR UPDATE
+    AND ($3::bigint IS NULL OR (owner = $4 AND token = $3::bigint)) FOR UPDATE
 """
+_IS_OURS = "SELECT owner = $1 AND token = $2 FROM shard WHERE shard = SHARD"
 _KNOWN = "SELECT name, id, version FROM stream WHERE shard = SHARD AND name = ANY ($1::text[])"
 _TRIM = """
 DELETE FROM answer WHERE shard = SHARD AND number <= (
@@ -173,9 +175,11 @@ class Committer:
         self._known.clear()
 
     async def store(
-        self, connection: Session, write: Write, token: int | None
+        self, connection: Session, write: Write, seat: tuple[str, int] | None
     ) -> Stored | Refused:
-        """Raises InvalidInputError, LostStoreError, or an error of the server."""
+        """`seat`: owner and token in hand; None for a handle that never was the owner.
+
+        Raises InvalidInputError, LostStoreError, or an error of the server."""
         moved_on = await self._learn(connection, write)
         if moved_on is not None:
             return Refused(moved_on)
@@ -185,7 +189,7 @@ class Committer:
             rows, head = self._rows(write, moved)
         except ConflictError as exc:
             return Refused(exc)
-        values = _arguments(write, rows, head, token)
+        values = _arguments(write, rows, head, seat)
         try:
             if write.prune is None:
                 stored = await connection.fetchval(_COMMIT, *values)
@@ -194,7 +198,7 @@ class Committer:
         except asyncpg.UniqueViolationError as exc:
             return await self._refusal(connection, write, exc)
         if not stored:
-            return Refused(await self._moved_on(connection, write, token))
+            return Refused(await self._moved_on(connection, write, seat))
         self._known |= moved
         self._head = head
         await self._trim(connection, len(write.answers))
@@ -206,7 +210,7 @@ class Committer:
         """Maintenance, in several statements of one transaction. Its first one asks for
         the right to write, and locks the shard."""
         async with connection.transaction():
-            if not await connection.fetchval(_LOCK, *values[:2], values[5]):
+            if not await connection.fetchval(_LOCK, *values[:2], values[5], values[-1]):
                 return False
             await take_out(connection, prune)
             self.forget()
@@ -232,12 +236,12 @@ class Committer:
         return None
 
     async def _moved_on(
-        self, connection: Session, write: Write, token: int | None
+        self, connection: Session, write: Write, seat: tuple[str, int] | None
     ) -> ConflictError:
         """Why the shard was not the one in hand."""
         self.forget()
-        head, now = await end_of_log(connection)
-        if token is not None and token != now:
+        head, _ = await end_of_log(connection)
+        if seat is not None and not await connection.fetchval(_IS_OURS, *seat):
             problem = "another worker has taken this store over"
             raise LostStoreError(path=self._address, problem=problem)
         return log_moved(write.base, head)
@@ -422,7 +426,10 @@ def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
     return columns or [[] for _ in range(width)]
 
 
-def _arguments(write: Write, rows: _Rows, head: Head, token: int | None) -> list[Any]:
+def _arguments(
+    write: Write, rows: _Rows, head: Head, seat: tuple[str, int] | None
+) -> list[Any]:
+    owner, token = (None, None) if seat is None else seat
     last_at = write.records[-1].at if write.records else None
     base = write.base
     return [
@@ -439,6 +446,7 @@ def _arguments(write: Write, rows: _Rows, head: Head, token: int | None) -> list
         *_columns(rows.keys, 2),
         [kept(name) for name in write.done],
         *_columns([(kept(a.id), a.at, a.data) for a in _first(write)], 3),
+        owner,
     ]
 
 

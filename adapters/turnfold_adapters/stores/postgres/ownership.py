@@ -36,7 +36,7 @@ from attrs import frozen
 
 from turnfold.errors import StoreError
 from turnfold.ports.shards import Seating
-from turnfold.ports.store import Owner
+from turnfold.ports.store import BLANK, Owner
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -302,6 +302,9 @@ class LeaseOwnership:
         self._check_writable = check_writable
         self._seat: _Seat | None = None
         self._lost = False  # another one has taken this shard over
+        # The last head that the handle stored or loaded. A new seat has none in hand: the
+        # watermark says whether its server went back.
+        self.head = BLANK
 
     # --- the port --------------------------------------------------------------------
 
@@ -340,9 +343,9 @@ class LeaseOwnership:
     # --- for the store ------------------------------------------------------------------
 
     @property
-    def token(self) -> int | None:
-        """The token for a commit; None for a handle that never was the owner."""
-        return None if self._seat is None else self._seat.token
+    def seat(self) -> tuple[str, int] | None:
+        """Owner and token, for a commit; None for a handle that is not the owner."""
+        return None if self._seat is None else (self._seat.owner.id, self._seat.token)
 
     async def renew_token(self) -> bool:
         """After a commit of unknown fate: from here on it can never be stored. False
@@ -398,7 +401,7 @@ class LeaseOwnership:
                 life.seated.discard(self._shard)
         if token is None:
             return None
-        self._seat = _Seat(owner=owner, token=token)
+        self._seat, self.head = _Seat(owner=owner, token=token), BLANK
         return owner
 
 

@@ -79,7 +79,6 @@ class PostgresStore:
         self._ownership = LeaseOwnership(shared.life, number, self._check_writable)
         is_open = lambda: self._state == "open"  # noqa: E731  three words
         self._doorbell = NotifyDoorbell(shared.bells, number, is_open)
-        self._head = BLANK  # the last head that this handle stored or loaded
 
     @property
     def address(self) -> str:
@@ -146,7 +145,7 @@ class PostgresStore:
         await self._check_history()
 
     async def _check_history(self) -> None:
-        head = self._head
+        head = self._ownership.head
         if head == BLANK:
             return
         if not await self._reading(lambda c: reads.contains_head(c, head)):
@@ -155,7 +154,7 @@ class PostgresStore:
     def _lost(self) -> LostStoreError:
         """The worker stands down: it is not asked again what it knows."""
         problem = (
-            f"the log does not contain position {self._head.position}, which was stored:"
+            f"the log does not contain position {self._ownership.head.position}, which was stored:"
             " the server went back to an earlier state"
         )
         self._ownership.lose(problem)
@@ -164,8 +163,13 @@ class PostgresStore:
     # --- the owner -------------------------------------------------------------------
 
     async def load(self) -> Loaded:
+        """Raises LostStoreError for an owner if the log lacks what it has stored: its
+        connection broke while nobody used it, and the next one leads to a server that
+        went back."""
         loaded = await self._reading(reads.load)
-        self._head = loaded.head
+        if self._ownership.seat is not None:
+            await self._check_history()
+        self._ownership.head = loaded.head
         return loaded
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
@@ -177,15 +181,15 @@ class PostgresStore:
         return [await asyncio.shield(asyncio.ensure_future(self._store(writes[0])))]
 
     async def _store(self, write: Write) -> Stored | Refused:
-        token = self._ownership.token
+        seat = self._ownership.seat
         try:
             async with self._shared.write.used(self._number) as connection:
-                answer = await self._committer.store(connection, write, token)
+                answer = await self._committer.store(connection, write, seat)
         except FAILURES as exc:
             self._committer.forget()
             raise translated(exc, self.address) from exc
         if isinstance(answer, Stored):
-            self._head = answer.head
+            self._ownership.head = answer.head
         return answer
 
     async def inbox(self, limit: int = 100) -> Sequence[Command]:
@@ -244,7 +248,7 @@ class PostgresStore:
             self._writing,
             self._check_writable,
             self._committer.forget,
-            lambda: self._head,
+            lambda: self._ownership.head,
             self._lost,
             self._place,
         )

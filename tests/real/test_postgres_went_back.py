@@ -1,0 +1,112 @@
+"""A server that goes back to an earlier state while workers live, and whose connections
+break while nobody uses them: so no statement ends with an unknown fate, and the next one
+goes to the server that lacks commits.
+
+The tables are put back by hand, which is quicker than a second server
+(test_postgres_failover.py has one)."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from turnfold import Kernel
+from turnfold.errors import LostStoreError
+from turnfold.messages import Route
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_model.checks.store_kit import put, whole_log
+from turnfold_model.testing.platform import Platform, PlatformChannel
+
+from .postgres import Postgres, kill
+
+TO = Route(channel="t", conversation="1")
+TABLES = ("worker", "shard", "log", "stream", "body", "dedupe", "inbox", "mark")
+
+
+class Standby:
+    """The tables as a standby has them that hears nothing more."""
+
+    def __init__(self, postgres: Postgres, schema: str) -> None:
+        self._postgres, self._schema = postgres, schema
+
+    async def falls_behind(self) -> None:
+        copies = "; ".join(
+            f"CREATE TABLE {self._schema}.{name}_copy AS TABLE {self._schema}.{name}"
+            for name in TABLES
+        )
+        await self._postgres.execute_all(copies)
+
+    async def promote(self) -> None:
+        s = self._schema
+        gone = [f"DELETE FROM {s}.{name}" for name in reversed(TABLES)]
+        back = [
+            f"INSERT INTO {s}.{name} OVERRIDING SYSTEM VALUE TABLE {s}.{name}_copy"
+            for name in TABLES
+        ]
+        gone.insert(0, f"DELETE FROM {s}.shard")  # it names its owner
+        await self._postgres.execute_all("; ".join(gone + back))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_appends_nothing_to_a_log_that_lacks_what_it_stored(
+    postgres: Postgres,
+) -> None:
+    """O10. Its seat and its token are in the older log, too."""
+    platform, standby = Platform(), Standby(postgres, "b1")
+    kernel = Kernel(postgres.address("b1"))
+    kernel.attach("t", PlatformChannel(platform), on_unknown="hold")
+    await kernel.open()
+    first = await kernel.enqueue(TO, "first")
+    await kernel.settled(first.entry_id, 20_000)
+    await standby.falls_behind()
+    second = await kernel.enqueue(TO, "second")
+    await kernel.settled(second.entry_id, 20_000)
+    await standby.promote()
+    store = kernel.store
+    assert isinstance(store, PostgresStore)
+    store.drop()
+    await asyncio.sleep(0)
+    await kernel.enqueue(TO, "third")  # it waits in the inbox for another worker
+    await until(lambda: not kernel.working)
+    assert not store.ownership().held
+    assert platform.contents == ["first", "second"]
+    copied = await postgres.execute("SELECT position FROM b1.log_copy")
+    there = await postgres.execute("SELECT position FROM b1.log")
+    assert len(there) == len(copied)
+    await kernel.close()
+
+
+async def test_a_worker_of_a_lost_take_shares_its_token_with_nobody(
+    postgres: Postgres,
+) -> None:
+    """O1. The take went with the failover, and another host takes the same number."""
+    address = postgres.address("b2")
+    stores = [PostgresStore(address) for _ in range(3)]
+    for store in stores:
+        await store.open()
+    dead, second, third = stores
+    owner = await dead.ownership().take()
+    assert owner is not None
+    await put(dead, "entry:a")
+    await second.certify(owner.id, "a test")
+    standby = Standby(postgres, "b2")
+    await standby.falls_behind()
+    assert await second.ownership().take() is not None
+    await second.load()
+    await standby.promote()
+    await third.certify(owner.id, "a test")
+    assert await third.ownership().take() is not None
+    tokens = [store.facts()["token"] for store in (second, third)]
+    assert tokens == [2, 2]
+    with pytest.raises(LostStoreError):
+        await put(second, "entry:b")
+    assert [r.stream for r in await whole_log(third)] == ["entry:a"]
+    await put(third, "entry:b")
+    for store in stores:
+        await kill(store)
+        await store.close()
