@@ -1,7 +1,7 @@
 """turnfold: no message is lost and none is sent twice, where the platform allows it.
 
-Every name that a gateway or a channel needs is here. Names are loaded when they are
-first used, so importing the package costs nothing.
+Every name that a gateway or a channel needs is here. Names are loaded at their first
+use, so importing the package is cheap.
 """
 
 from importlib import import_module

@@ -1,5 +1,5 @@
-"""`python -m turnfold` is the command `turnfold`. The kernel imports no command line, so
-the name is looked up when it is asked for."""
+"""`python -m turnfold` runs the command `turnfold`. The kernel imports no command line,
+so the command is looked up at run time."""
 
 from importlib import import_module
 

@@ -1,12 +1,13 @@
 """The kernel's one source of time: two times, timers and jitter (specs/design.md 2).
 
-*Log time* orders the log and measures everything inside. It advances with the boot-time
-clock, so it counts lived time. It moves forward to the wall clock only while the wall
-clock is trusted. *Wall time* is the true time now, for everything that leaves the kernel.
+*Log time* orders the log and measures all waits inside the kernel. It advances with the
+boot-time clock. It moves forward to the wall clock only while the wall clock is
+trusted. *Wall time* is the true time now, for all values that leave the kernel.
 
 The wall clock keeps a fixed distance to the boot-time clock. Setting it changes the
-distance: that is a step. Each distance that was seen is an `_Agreement`. It is trusted
-when the operating system vouches for the wall clock, or when it has held for 15 minutes.
+distance: that is a step. Each observed distance is an `_Agreement`. An agreement is
+trusted when the operating system confirms the wall clock, or when the distance has held
+for 15 minutes.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from pathlib import Path
 
 from attrs import define, frozen
 
-AGREED_MS = 900_000  # a distance that held for so long is trusted
-LEAD_MS = 60_000  # log time follows the wall clock when that leads by so much
+AGREED_MS = 900_000  # a distance that held for this time is trusted
+LEAD_MS = 60_000  # log time follows the wall clock from this lead on
 STEP_MS = 1_000  # a larger change of the distance is a step
-CONFIRM_MS = 10_000  # how long a step must hold before the system's word counts again
-_ASK_MS = 250  # how long an answer of the operating system is used
-_KNOWN = 8  # distances that are remembered, for clocks that are set back
-_POLL_MS = 10  # how often a clock that is not the system's is looked at
+CONFIRM_MS = 10_000  # how long a step must hold before the system's answer counts again
+_ASK_MS = 250  # how long an answer of the operating system is reused
+_KNOWN = 8  # remembered distances, for clocks that are set back
+_POLL_MS = 10  # how often a test's clock is read
 
 _SPARE = 512  # bytes; `struct timex` is smaller everywhere
 _TIME_ERROR = 5  # adjtimex: the clock is not synchronised
@@ -36,8 +37,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @frozen(kw_only=True)
 class Lived:
-    """What a later life under the same boot has to know. `log` and `wall` are distances
-    to the boot-time clock, `since` is boot time, `sure` is log time."""
+    """The clock facts for a later life under the same boot. `log` and `wall` are
+    distances to the boot-time clock, `since` is boot time, `sure` is log time."""
 
     boot: str
     log: int
@@ -49,8 +50,8 @@ class Lived:
 
 @define
 class _Agreement:
-    """The wall clock keeps this distance to the boot-time clock. `since`: boot time.
-    `sure`: log times from this one on can be compared with now, trusted or not."""
+    """A distance of the wall clock to the boot-time clock. `since`: boot time. `sure`:
+    log times from this one on can be compared with now, trusted or not."""
 
     distance: int
     since: int
@@ -67,8 +68,8 @@ _BOOT = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
 
 
 def _boot_ms() -> int:
-    """Time since boot, with the time in which the machine slept where the system has
-    such a clock."""
+    """Time since boot; it includes sleep of the machine where the system has such a
+    clock."""
     return time.clock_gettime_ns(_BOOT) // 1_000_000
 
 
@@ -82,12 +83,13 @@ def _boot_id() -> str:
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """Loaded once: each loading makes classes, and the clock asks four times a second."""
+    """Loaded once: each load makes classes, and the clock asks four times a second."""
     return ctypes.CDLL(None)
 
 
 def _synchronised() -> bool | None:
-    """What the operating system says of its wall clock. None: it does not say."""
+    """Is the wall clock synchronised, by the operating system? None: it does not
+    say."""
     if sys.platform != "linux":
         return None
     if _SYNCHRONISED.exists():
@@ -105,8 +107,8 @@ def _jitter() -> int:
 
 class Clock:
     """Every argument replaces one reading of the system, so that a test moves all of
-    them together. With a `wall_ms` of its own, the word of the operating system says
-    nothing about it: then `synchronised` is None unless it is given."""
+    them together. With its own `wall_ms`, the operating system's answer does not apply:
+    then `synchronised` is None unless it is given."""
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class Clock:
         return self._log_time(self._wall_ms(), self.mono_ms())
 
     def reading(self) -> tuple[int, int, int]:
-        """Log time, and of the same moment wall time and `sure_from`."""
+        """Log time, wall time and `sure_from` of the same moment."""
         wall, boot = self._wall_ms(), self.mono_ms()
         log = self._log_time(wall, boot)
         return log, wall, 0 if self._trusts(boot) else self._known[-1].sure
@@ -157,7 +159,7 @@ class Clock:
         return self._last
 
     def wall_now(self) -> int:
-        """Wall time, in ms UTC, as the system tells it."""
+        """Wall time of the system, in ms UTC."""
         return self._wall_ms()
 
     @property
@@ -167,24 +169,25 @@ class Clock:
 
     @property
     def sure_from(self) -> int:
-        """Log times before this one cannot be compared with now: nobody knows how much
-        time has passed since. 0 while the wall clock is trusted."""
+        """Log times before this one cannot be compared with now, since the time in
+        between is not known. 0 while the wall clock is trusted."""
         return 0 if self.trusted else self._known[-1].sure
 
     def wall_of(self, at: int) -> int | None:
-        """A wall date that an earlier log time is not older than. None while nobody
-        vouches for the wall clock: it may be wrong by any time."""
+        """A wall date that is not later than the log time `at`. None while the wall
+        clock is not trusted: it may be wrong by any time."""
         log = self.now()
         wall, boot = self._read()
         if abs(wall - boot - self._known[-1].distance) > STEP_MS:
             return None  # set just now
         if not self._trusts(boot):
             return None
-        return wall - max(0, log - at) - LEAD_MS  # log time may be so far behind
+        return wall - max(0, log - at) - LEAD_MS  # log time may be this far behind
 
     def shift(self) -> int:
-        """What makes the log time of a wall date. A step that nobody vouches for yet
-        does not count; with no time to rely on, late is better than early."""
+        """The difference to add to a wall date for its log time. A step that is not
+        trusted yet does not count. Without any trusted time, a late date is better than
+        an early one."""
         log = self.now()
         wall, boot = self._read()
         if not self._trusts(boot):
@@ -194,7 +197,8 @@ class Clock:
 
     @property
     def synchronised(self) -> bool | None:
-        """Does the system say that the wall clock is right? None: it does not say."""
+        """Does the system report the wall clock as synchronised? None: it does not
+        say."""
         return self._vouched(self.mono_ms())
 
     def _read(self) -> tuple[int, int]:
@@ -217,7 +221,8 @@ class Clock:
         return self._asked[1]
 
     def _stepped(self, distance: int, boot: int) -> None:
-        """Somebody set the wall clock. Set back to where it was, all is as before."""
+        """Record a step of the wall clock. A step back to a known distance restores its
+        agreement."""
         by = distance - self._known[-1].distance
         self._steps.append(by)
         self.steps, self.last_step_ms = self.steps + 1, by
@@ -232,7 +237,7 @@ class Clock:
         del self._known[:-_KNOWN]
 
     def take_steps(self) -> list[int]:
-        """The steps that nobody has taken yet, in ms, forward or back."""
+        """The steps since the last call, in ms, forward or back."""
         self.now()
         steps, self._steps = self._steps, []
         return steps
@@ -240,7 +245,8 @@ class Clock:
     # --- a life begins ---
 
     def begin(self, last_at: int, lived: Lived | None = None) -> None:
-        """Go on from the last record. `lived`: of the life that wrote it, if known."""
+        """Continue log time from the last record. `lived`: of the life that wrote it,
+        if known."""
         wall, boot = self._read()
         self._steps, distance = [], wall - boot
         if lived is not None and self._boot and lived.boot == self._boot:
@@ -248,10 +254,10 @@ class Clock:
             return
         self._known = [_Agreement(distance, boot, last_at + 1)]
         self._last, self._log = last_at, last_at - boot
-        if self._trusts(boot):  # the gap has no measure of its own
+        if self._trusts(boot):  # the gap cannot be measured
             self._log = max(self._log, distance)
         else:
-            self._log += 1  # what is logged from here on can be told from the rest
+            self._log += 1  # later records differ from earlier ones
 
     def _resume(self, last_at: int, lived: Lived, distance: int, boot: int) -> None:
         self._last, self._log = last_at, max(lived.log, last_at - boot)
@@ -263,8 +269,8 @@ class Clock:
 
     @property
     def lived(self) -> Lived:
-        """For the next life. It changes only by a step, by trust, or when log time
-        follows the wall clock."""
+        """The facts for the next life. They change only by a step, by trust, or when
+        log time follows the wall clock."""
         now = self._known[-1]
         return Lived(
             boot=self._boot,
@@ -278,7 +284,8 @@ class Clock:
     # --- timers ---
 
     def call_later(self, ms: int, ring: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call `ring` in the running loop after so long, or earlier: look again then."""
+        """Call `ring` in the running loop after `ms`, or earlier: the caller checks the
+        time again."""
         wait = ms if self._real else min(ms, _POLL_MS)
         return asyncio.get_running_loop().call_later(wait / 1000, ring)
 

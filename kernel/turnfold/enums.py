@@ -1,10 +1,12 @@
-"""The words of specs/design.md 3 as closed sets. Every log, query and error uses these."""
+"""The terms of specs/design.md 3 as closed sets. Every log, query and error uses
+these."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What people and queries see of an outbox entry: a projection of its phase."""
+    """The status of an outbox entry for people and queries: a projection of its
+    phase."""
 
     QUEUED = "queued"
     ATTEMPTED = "attempted"
@@ -15,19 +17,19 @@ class Status(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the transition table of an entry is keyed by (specs/design.md 4)."""
+    """The key of an entry's transition table (specs/design.md 4)."""
 
     QUEUED = "queued"
-    ATTEMPTED = "attempted"  # and not dispatched: nothing is on the wire
+    ATTEMPTED = "attempted"  # not dispatched: no request is on the wire
     DISPATCHED = "dispatched"  # a request may be on the wire
-    IN_DOUBT = "in_doubt"  # nobody sends
+    IN_DOUBT = "in_doubt"  # no request is made
     PARKED = "parked"
     RETRYABLE = "retryable"
     DELIVERED = "delivered"
     FAILED = "failed"
     ABORTED = "aborted"
 
-    __hash__ = str.__hash__  # Enum's own is written in Python, and asked often
+    __hash__ = str.__hash__  # Enum's own is slow, and called often
 
     @property
     def status(self) -> Status:
@@ -53,7 +55,7 @@ CLOSED = frozenset({Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 
 
 class TurnPhase(StrEnum):
-    """Where a turn stands (specs/design.md 5)."""
+    """The phase of a turn (specs/design.md 5)."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -68,7 +70,7 @@ class TurnPhase(StrEnum):
 
 
 class TurnOutcome(StrEnum):
-    """How a turn ended; derived from its final entries (INV-10)."""
+    """The outcome of a turn, derived from its final entries (INV-10)."""
 
     REPLIED = "replied"
     PARTIALLY_REPLIED = "partially_replied"
@@ -80,7 +82,7 @@ class TurnOutcome(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an outbox entry is to its turn."""
+    """The role of an outbox entry in its turn."""
 
     TOOL = "tool"
     BLOCK = "block"
@@ -89,7 +91,7 @@ class Kind(StrEnum):
 
 
 class DeliveryClass(StrEnum):
-    """What a platform offers for one kind of part (specs/design.md 2)."""
+    """A platform's guarantee for one kind of part (specs/design.md 2)."""
 
     KEYED = "keyed"  # honours an idempotency key inside a window
     LOOKUP = "lookup"  # a sent part can be read back
@@ -98,9 +100,9 @@ class DeliveryClass(StrEnum):
 
 
 class BlindPolicy(StrEnum):
-    """What a route does with a blind part whose outcome is unknown."""
+    """The plan for a blind part with an unknown outcome."""
 
-    HOLD = "hold"  # park it and tell someone
+    HOLD = "hold"  # park it and call the hooks
     RESEND_MARKED = "resend_marked"  # send again, visibly marked
     RESEND = "resend"
     DROP = "drop"
@@ -141,7 +143,7 @@ class PartAct(StrEnum):
 
     PLACEHOLDER = "placeholder"  # an empty message, for edits to come
     SEND = "send"
-    EDIT = "edit"  # of the placeholder that stands
+    EDIT = "edit"  # of the visible placeholder
 
 
 class PartEnd(StrEnum):
@@ -168,7 +170,7 @@ class Decoration(StrEnum):
 
 
 class GateScope(StrEnum):
-    """How much of the world a closed gate holds."""
+    """The scope of a closed gate."""
 
     ACCOUNT = "account"
     CONVERSATION = "conversation"
@@ -181,7 +183,7 @@ class Reason(StrEnum):
     PERMANENT = "permanent"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     EXPIRED = "expired"
-    TOO_OLD = "too_old"  # it waited longer than its account wants anything to wait
+    TOO_OLD = "too_old"  # it waited longer than its account allows
     REFUSED = "refused"
     QUARANTINED = "quarantined"
     PARTIAL = "partial"  # some parts were delivered, others refused or bounced
@@ -198,23 +200,23 @@ class AbortReason(StrEnum):
 
 
 class Busy(StrEnum):
-    """The fate of a message if its lane is busy: one of its turns waits or runs."""
+    """The plan for a message if its lane is busy: one of its turns waits or runs."""
 
     QUEUE = "queue"  # it waits for its turn
     SUPERSEDE = "supersede"  # turns that wait or run are stopped for it
     JOIN = "join"  # a turn that has not begun answers it, too; else it waits
-    DROP = "drop"  # it is kept and known, and never answered
+    DROP = "drop"  # it is kept and known by its key, and never answered
 
 
 class OldTurns(StrEnum):
-    """The fate of a turn that is older than `max_turn_age_ms` before its first run."""
+    """The plan for a turn that is older than `max_turn_age_ms` before its first run."""
 
-    EXPIRE = "expire"  # it ends, and its sender is told
+    EXPIRE = "expire"  # it ends, and its sender gets a notice
     ASK = "ask"  # it is held, and a person lets it run or aborts it
 
 
 class Waits(StrEnum):
-    """Where a turn of a lane stands when the lane is stopped."""
+    """The state of a turn when its lane is stopped."""
 
     RUNNING = "running"
     QUEUED = "queued"
@@ -223,7 +225,7 @@ class Waits(StrEnum):
 
 
 class Form(StrEnum):
-    """What the bytes of an inbound body are."""
+    """The encoding of an inbound body."""
 
     JSON = "json"
     TEXT = "text"
@@ -231,7 +233,7 @@ class Form(StrEnum):
 
 
 class Overflow(StrEnum):
-    """The fate of one more value in a full namespace of a plugin."""
+    """The plan for one more value in a full namespace of a plugin."""
 
     EVICT_OLDEST = "evict_oldest"
     REJECT = "reject"

@@ -1,4 +1,4 @@
-"""Every error the library raises: the thing refused, its id, and the next thing to do.
+"""Every error of the library: the refused act, its id, and the next thing to do.
 
 Three families by fault: `UsageError` (the embedder), `ChannelError` (the platform or its
 adapter), `StoreError` (the disk or the database). The facts of an error are typed,
@@ -42,9 +42,9 @@ def _rebuild(cls: type[TurnfoldError], facts: dict[str, Any]) -> TurnfoldError:
 
 
 def error_of(code: str, facts: Mapping[str, Any]) -> TurnfoldError:
-    """The error with this code and these facts, which another process has met.
+    """The error with this code and these facts, which another process has raised.
 
-    A code or facts that only another version of turnfold knows give a UnknownRefusalError.
+    For a code or facts of another version of turnfold, a UnknownRefusalError.
     """
     for cls in _all(TurnfoldError):
         if cls.code == code and {a.name for a in fields(cls)} == facts.keys():
@@ -60,7 +60,7 @@ def _all(cls: type[TurnfoldError]) -> Iterator[type[TurnfoldError]]:
 
 
 class UsageError(TurnfoldError):
-    """The base of errors of the caller, who asked for something impossible."""
+    """The base of errors of the caller: an impossible request."""
 
     code = "usage"
 
@@ -72,8 +72,8 @@ class ChannelError(TurnfoldError):
 
 
 class StoreError(TurnfoldError):
-    """The base of errors of the store. Unless the class says otherwise, nothing of the
-    call was stored."""
+    """The base of errors of the store. Unless the class says otherwise, the call stored
+    nothing."""
 
     code = "store"
 
@@ -162,8 +162,8 @@ class UnknownRefusalError(UsageError):
 
 @define(kw_only=True, slots=False)
 class StaleRunError(UsageError):
-    """Raised in a handler whose run was aborted or replaced. Its answer is not wanted
-    any more: the handler returns."""
+    """Raised in a handler after its run was aborted or replaced. Its answer cannot be
+    used any more: the handler should return."""
 
     code = "turn.stale_run"
     template = "run {run} of turn {turn} is over ({why}); stop and return"
@@ -188,8 +188,8 @@ class AlreadyRepliedError(UsageError):
 
 @define(kw_only=True, slots=False)
 class NotAwaitedError(UsageError):
-    """Raised at the end of a run whose handler called a method of its turn without
-    `await`, so that nothing came of the call."""
+    """Raised at the end of a run if its handler called a method of its turn without
+    `await`, so that the call did nothing."""
 
     code = "turn.not_awaited"
     template = "turn.{call}() was not awaited in turn {turn}, so it did nothing"
@@ -199,9 +199,9 @@ class NotAwaitedError(UsageError):
 
 @define(kw_only=True, slots=False)
 class NotDeliveredError(UsageError):
-    """Raised by a wait for a receipt that will not come: the entry ended undelivered, or
-    it is parked, and a person decides. `status`: `failed`, `aborted` or `parked`.
-    `reason`: the code that the log gives."""
+    """Raised by a wait for a receipt that will not come: the entry ended undelivered,
+    or it is parked, and a person decides. `status`: `failed`, `aborted` or `parked`.
+    `reason`: the code in the log."""
 
     code = "entry.not_delivered"
     template = (
@@ -237,7 +237,7 @@ class StepInDoubtError(UsageError):
 
 @define(kw_only=True, slots=False)
 class MissingExtraError(UsageError):
-    """Raised when an optional part of turnfold is used that is not installed."""
+    """Raised by an optional part of turnfold that is not installed."""
 
     code = "usage.missing_extra"
     template = "{package} is not installed; pip install 'turnfold[{extra}]'"
@@ -258,7 +258,7 @@ class StillOpenError(UsageError):
 @define(kw_only=True, slots=False)
 class NotOpenError(UsageError):
     """Raised by every call to a kernel or store that is not open yet, or closed.
-    `state`: which of both."""
+    `state`: the state of the kernel or store."""
 
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"
@@ -339,8 +339,8 @@ class BusyError(StoreError):
 
 @define(kw_only=True, slots=False)
 class CorruptLogError(StoreError):
-    """Raised when a stored record cannot be read or cannot stand where it stands. Its
-    stream is set aside; all other streams still work."""
+    """Raised when a stored record cannot be read or does not fit its place. Its stream
+    is set aside; all other streams still work."""
 
     code = "store.corrupt"
     template = "position {position} of the log, {stream}: {problem}"
@@ -353,7 +353,7 @@ class CorruptLogError(StoreError):
 class DamagedError(CorruptLogError):
     """Raised when a page of the database or a body differs from the bytes that were
     written. The damage cannot be placed in the log, so `position` is 0 and `stream` is
-    empty. All that lies elsewhere still works."""
+    empty. Data outside the damage still works."""
 
     code = "store.damaged"
     template = "{path} is damaged: {problem}; audit it, or restore a backup"
@@ -390,8 +390,8 @@ class OlderSchemaError(StoreError):
 
 @define(kw_only=True, slots=False)
 class NotAStoreError(StoreError):
-    """Raised on opening a path that holds another file, or no file where none may be
-    made."""
+    """Raised on opening a path with another kind of file, or without a file where none
+    may be made."""
 
     code = "store.not_a_store"
     template = "{path} is not a turnfold store: {problem}; check the path"
@@ -412,8 +412,7 @@ class UnsafeStoreError(StoreError):
 
 @define(kw_only=True, slots=False)
 class DiskError(StoreError):
-    """Raised when the disk is full, read-only or failing. Nothing of the call was
-    stored."""
+    """Raised when the disk is full, read-only or failing. The call stored nothing."""
 
     code = "store.disk"
     template = "{path}: {problem}; nothing of this call was stored"
@@ -433,7 +432,8 @@ class ReadOnlyError(StoreError):
 @define(kw_only=True, slots=False)
 class FateUnknownError(StoreError):
     """Raised when a COMMIT failed in a way that may or may not have reached the disk.
-    The same call with the same key or message id is safe: it finds what was stored."""
+    The same call with the same key or message id is safe: it finds the stored entry or
+    turn."""
 
     code = "store.fate_unknown"
     template = "{path}: the fate of a commit is unknown ({problem}); reopen and read"
@@ -479,8 +479,9 @@ class ShardedStoreError(StoreError):
 
 @define(kw_only=True, slots=False)
 class OtherShardError(UsageError):
-    """Raised when a turn answers into a conversation of another shard: that could not be
-    one commit with the turn. `kernel.enqueue` with a key does it outside of the turn."""
+    """Raised when a turn answers into a conversation of another shard: that could not
+    be one commit with the turn. Use `kernel.enqueue` with a key instead, outside of the
+    turn."""
 
     code = "usage.other_shard"
     template = (
@@ -494,9 +495,9 @@ class OtherShardError(UsageError):
 
 @define(kw_only=True, slots=False)
 class LostStoreError(OwnedError):
-    """Raised when a file of an open store was moved, replaced, deleted or cut off under
-    this process. What the call wrote may be in no file that has a name: it counts as
-    not stored. The worker stands down."""
+    """Raised when a file of an open store was moved, replaced, deleted or truncated
+    while this process had it open. The call may have written into a file without a
+    name, so it counts as not stored. The worker stands down."""
 
     code = "store.lost"
     template = (
@@ -505,13 +506,13 @@ class LostStoreError(OwnedError):
     )
     path: str
     problem: str
-    owner: str = ""  # nobody: the files that this process has open have no name
+    owner: str = ""  # empty: the open files have no name
 
 
 @define(kw_only=True, slots=False)
 class StoreKeyError(StoreError):
-    """Raised when a store cannot be opened with the key that was given, or no key can be
-    used here. The key is in no text."""
+    """Raised when a store cannot be opened with the given key, or no key can be used
+    here. The key is in no text."""
 
     code = "store.key"
     template = "{path}: {problem}"
@@ -521,7 +522,7 @@ class StoreKeyError(StoreError):
 
 @define(kw_only=True, slots=False)
 class MissingBodyError(StoreError):
-    """Raised when a body is needed that was erased, or is lost from the disk."""
+    """Raised when a needed body was erased, or is lost from the disk."""
 
     code = "store.missing_body"
     template = (
@@ -534,8 +535,8 @@ class MissingBodyError(StoreError):
 @define(kw_only=True, slots=False)
 class StoreFullError(StoreError):
     """Raised by `accept` and `enqueue` while the store has reached a limit of Settings.
-    Nothing is dropped: turns accepted before go on and are answered. `limit`: the
-    name of the setting, `bytes` the measured value, `allowed` its value."""
+    Nothing is dropped: accepted turns go on and are answered. `limit`: the name of the
+    setting, `bytes` the measured value, `allowed` its value."""
 
     code = "store.full"
     template = (

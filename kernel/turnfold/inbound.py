@@ -1,4 +1,4 @@
-"""Messages that come in. What they hold is evidence: it is kept as it came."""
+"""Inbound messages. Their bodies are evidence, which is kept unchanged."""
 
 import json
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ _REMEDY = "pass the bytes or the text that came, or json.dumps(body, default=str
 
 @frozen
 class Evidence:
-    """A body as it is stored: bytes as they came, text as UTF-8, anything else as JSON
-    that was written once. `seal`: of a large one, made before it is stored."""
+    """A body as it is stored: bytes unchanged, text as UTF-8, any other value as JSON
+    that was written once. `seal`: of a large body, made before it is stored."""
 
     form: Form
     raw: bytes
@@ -51,7 +51,8 @@ class Evidence:
 
     @property
     def value(self) -> Any:
-        """What was given. JSON is read again at each call; nobody else holds the value."""
+        """The original value. JSON is read again at each call, so callers share no
+        object."""
         match self.form:
             case Form.BYTES:
                 return self.raw
@@ -87,7 +88,7 @@ def _json(body: Any) -> bytes:
 
 
 def wall_ms(value: Any) -> int | None:
-    """Wall time in ms, given as that or as a datetime with a time zone."""
+    """Wall time in ms, given in ms or as a datetime with a time zone."""
     if value is None:
         return None
     if isinstance(value, datetime):
@@ -116,7 +117,7 @@ def _form(value: Any) -> Form:
 
 
 def _error(value: Any) -> str:
-    """An error, or the text of one."""
+    """The text of an error, given as an exception or as text."""
     if isinstance(value, BaseException):
         value = f"{type(value).__name__}: {value}"
     return printable(check_text("error", value))
@@ -128,21 +129,21 @@ def printable(text: str) -> str:
 
 @frozen
 class Inbound:
-    """A message as it came in.
+    """An inbound message.
 
     Its dedupe key is (channel, account, conversation, message_id, event) and the
-    `revision`, if there is one: the same again is the same message. Where the platform
-    gives no id, `message_id` is None; then `key`, a dedupe key of the caller that holds
-    within channel and account, tells a repeat, and without it each message is a new one.
-    Ids may be given as integers; they become text.
+    `revision`, if there is one: an equal key means the same message. Where the platform
+    gives no id, `message_id` is None. Then `key`, a dedupe key of the caller within
+    channel and account, finds a repeat; without it each message is a new one. Ids may
+    be given as integers; they become text.
 
-    `body`: the bytes that came, text, or any JSON, which is encoded here: give a large one
-    as bytes. `sender`: who wrote it, as the
-    platform says. `sent_at`: wall time in ms UTC, or a datetime with a time zone.
-    `locale`: the language of its author, for words of our own.
-    `revision`: which edit of a message this is. `lane`: a name of its own inside of its
-    conversation and thread; the turns of one lane run one after the other. Pass the
-    sender for a lane per author, the message id for none; all share one by default.
+    `body`: the received bytes, text, or any JSON, which is encoded here: give a large
+    body as bytes. `sender`: the platform's name for the author. `sent_at`: wall time in
+    ms UTC, or a datetime with a time zone. `locale`: the language of its author, for
+    the kernel's own notices. `revision`: the number or name of an edit. `lane`: the
+    name of a lane inside of its conversation and thread; the turns of one lane run one
+    after the other. Pass the sender for a lane per author, the message id for a lane
+    per message; all messages share one lane by default.
     """
 
     channel: str = field(validator=identifier)
@@ -168,7 +169,7 @@ class Inbound:
         default=None, validator=_own_lane, alias="lane", kw_only=True
     )
 
-    if TYPE_CHECKING:  # what is taken, beside what is kept
+    if TYPE_CHECKING:  # the arguments, beside the stored fields
 
         def __init__(
             self,
@@ -191,14 +192,14 @@ class Inbound:
 
     @property
     def body(self) -> Any:
-        """The body as it was given: bytes, text, or JSON that is read again at each
-        call. `evidence.raw` has the bytes that are stored."""
+        """The original body: bytes, text, or JSON that is read again at each call.
+        `evidence.raw` has the stored bytes."""
         return self.evidence.value
 
     @property
     def text(self) -> str:
-        """A body that is text, or its `text`; nothing when the message has none. A
-        lone surrogate, which could not be sent back, is replaced."""
+        """The body if it is text, else its field `text`; empty if the message has none.
+        A lone surrogate, which could not be sent back, is replaced."""
         value = self.body
         if isinstance(value, dict):
             value = value.get("text", "")
@@ -206,7 +207,7 @@ class Inbound:
 
     @property
     def route(self) -> Route:
-        """Where an answer to this message goes."""
+        """The route of an answer to this message."""
         return Route(
             channel=self.channel,
             account=self.account,
@@ -223,7 +224,7 @@ class Inbound:
 
     @property
     def dedupe_key(self) -> str | None:
-        """None: nothing tells a repeat of this message from a new one."""
+        """None: a repeat of this message cannot be recognised."""
         return _dedupe_key(self, self.revision)
 
 
@@ -232,7 +233,7 @@ class Unreadable:
     """An update that could not be read as a message. It becomes a dead turn: its bytes
     are kept and shown, and it runs if a person says so after a repair.
 
-    `raw`: the bytes that came, text, or any JSON. `error`: why it could not be read. The
+    `raw`: the received bytes, text, or any JSON. `error`: why it could not be read. The
     other fields as in Inbound, as far as they are known.
     """
 
@@ -254,17 +255,17 @@ class Unreadable:
 
     @property
     def raw(self) -> Any:
-        """The update as it was given."""
+        """The original update."""
         return self.evidence.value
 
     @property
     def lane(self) -> str:
-        """Without a conversation it is one of the account's own."""
+        """The lane of the update; without a conversation, a lane of the account."""
         return lane_of(self.channel, self.account, self.conversation or "", self.thread)
 
     @property
     def dedupe_key(self) -> str | None:
-        """None: nothing tells a repeat of this update from a new one."""
+        """None: a repeat of this update cannot be recognised."""
         return _dedupe_key(self, None)
 
 

@@ -1,4 +1,4 @@
-"""Arguments of public methods, checked at the call that brought them."""
+"""Arguments of public methods, checked at the call."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,16 +14,16 @@ from turnfold.enums import Format
 from turnfold.errors import InvalidInputError
 
 Word = TypeVar("Word", bound=StrEnum)
-_LIMIT_MS = 2**53  # what the log can carry
-# Bytes or characters. What is larger is worked on in a thread, and what is longer to
-# check than this many values or characters is checked there, too.
+_LIMIT_MS = 2**53  # the limit of the log's integers
+# Bytes or characters. A larger body is handled in a thread. A value with more than
+# `_AT_ONCE` values or `_LONG` characters is checked there, too.
 LARGE = 128 * 1024
 _AT_ONCE = 2_000  # values of a Native
 _LONG = 8 * LARGE  # characters
 
 
 def check_text(field: str, value: Any, *, empty: bool = True) -> str:
-    """A str that UTF-8 can carry."""
+    """A str that can be encoded as UTF-8."""
     if not isinstance(value, str):
         raise _wrong(field, "str", value)
     if not empty and not value:
@@ -37,9 +37,9 @@ def check_text(field: str, value: Any, *, empty: bool = True) -> str:
 
 
 def identifier_problem(value: str) -> str:
-    """What keeps a text from being an id; nothing if it may be one. Control characters
-    (NUL, DEL and the C1 block, too) are in no platform's ids, and some databases and
-    most terminals cannot take them."""
+    """Why a text cannot be an id; empty if it can. Control characters (NUL, DEL and the
+    C1 block, too) are in no platform's ids, and some databases and most terminals do
+    not accept them."""
     if not value:
         return "expected 1 to 512 characters, got 0"
     if len(value) > 512:
@@ -60,7 +60,7 @@ def control_problem(value: str) -> str:
 
 
 def check_id(field: str, value: Any) -> str:
-    """An id: what `identifier_problem` finds nothing wrong with."""
+    """A text that `identifier_problem` accepts as an id."""
     name = check_text(field, value)
     problem = identifier_problem(name)
     if problem:
@@ -73,7 +73,7 @@ def check_optional_id(field: str, value: Any) -> str | None:
 
 
 def check_ms(field: str, value: Any, *, least: int = 0) -> int:
-    """Milliseconds, as a plain int; a bool is none."""
+    """Milliseconds, as a plain int; a bool is refused."""
     if type(value) is not int:
         raise _wrong(field, "int", value)
     if not least <= value < _LIMIT_MS:
@@ -93,7 +93,7 @@ def check_kind(field: str, value: Any, *kinds: type) -> None:
 
 
 def check_enum(field: str, value: Any, words: type[Word]) -> Word:
-    """One of a closed set of words, given as itself or as its text."""
+    """A member of an enum, given as itself or as its text."""
     if type(value) is words:
         return value
     try:
@@ -108,14 +108,15 @@ def _wrong(field: str, wanted: str, value: object) -> InvalidInputError:
     return InvalidInputError(field=field, problem=problem)
 
 
-# --- What goes in and out: inbound messages, routes and payloads ---
+# --- Inbound messages, routes and payloads ---
 
 
 Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
 
 
 def _utf8(value: str, name: str) -> str:
-    """A long text is checked when it is encoded, which is done in a thread."""
+    """Check that a text can be encoded. A long text is checked later, when a thread
+    encodes it."""
     try:
         if not value.isascii() and len(value) <= _LONG:
             value.encode("utf-8")
@@ -125,7 +126,7 @@ def _utf8(value: str, name: str) -> str:
 
 
 def text(_: object, attribute: "Attribute[str]", value: object) -> None:
-    """attrs validator: exactly a str that UTF-8 can carry."""
+    """attrs validator: a str, no subclass, that can be encoded as UTF-8."""
     if type(value) is not str:
         raise _wrong(attribute.name, "str", value)
     _utf8(value, attribute.name)
@@ -147,8 +148,8 @@ def identifier(owner: object, attribute: "Attribute[str]", value: object) -> Non
 
 
 def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
-    """Many platforms have integers for ids. A validator sets the text: a converter does
-    not know the name of its field, and its refusal must say it."""
+    """An id as text; many platforms have integers for ids. A validator sets the text: a
+    converter does not know the name of its field, and its error must name it."""
     if type(value) is int:
         value = str(value)
         object.__setattr__(owner, attribute.name, value)
@@ -160,7 +161,7 @@ def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
 
 
 def token(owner: object, attribute: "Attribute[str]", value: object) -> None:
-    """attrs validator: what a platform hands out to be given back, at most 4096
+    """attrs validator: a token of a platform that it expects back, at most 4096
     characters; it may be empty. An integer becomes its text."""
     name = _id_text(owner, attribute, value)
     problem = control_problem(name)
@@ -184,15 +185,15 @@ def optional_token(
         token(owner, attribute, value)  # type: ignore[arg-type]  # same attribute name
 
 
-_DEEPEST = 64  # json itself gives up at about a thousand
+_DEEPEST = 64  # Python's json fails at about a thousand
 
 
 class _LargeError(Exception):
-    """A value is too large to be checked at once."""
+    """A value is too large to be checked on the loop."""
 
 
 class _Room:
-    """How much of a value is checked at once."""
+    """The budget of values that are checked on the loop."""
 
     def __init__(self) -> None:
         self.values, self.characters = _AT_ONCE, LARGE
@@ -208,7 +209,7 @@ class _Room:
 def json_value(
     value: object, name: str, depth: int = 0, room: _Room | None = None
 ) -> None:
-    """Refuse what canonical JSON cannot carry: floats, huge integers, odd keys."""
+    """Refuse values outside canonical JSON: floats, huge integers, odd keys."""
     if room is not None:
         room.take(value)
     if depth > _DEEPEST:
@@ -262,7 +263,7 @@ def _freeze(value: Any) -> Any:
 
 @frozen(kw_only=True)
 class Route:
-    """Where a payload goes. `thread=None` means the root of the conversation."""
+    """The place of a payload. `thread=None` means the root of the conversation."""
 
     channel: str = field(validator=identifier)
     account: str = field(default="default", validator=identifier)
@@ -276,24 +277,24 @@ class Route:
         return lane_of(self.channel, self.account, self.conversation, self.thread)
 
 
-@lru_cache(maxsize=4096)  # conversations come again
+@lru_cache(maxsize=4096)  # conversations repeat
 def lane_of(*parts: str | None) -> str:
     return "/".join("" if p is None else escape(p) for p in parts)
 
 
 def own_lane_of(lane: str, name: str) -> str:
-    """A lane of turns that has a name inside of a conversation and thread."""
+    """A named lane of turns inside of a conversation and thread."""
     return f"{lane}/{escape(name)}"
 
 
 def own_name(lane: str) -> str | None:
-    """That name; None for the lane that all messages of the place share."""
+    """The own name of a lane; None for the shared lane of a conversation and thread."""
     name = (*lane.split("/"), "", "", "", "", "")[4]
     return name.replace("%2F", "/").replace("%25", "%") or None
 
 
 def escape(part: str) -> str:
-    """An id as a part of a name whose parts are told apart by slashes."""
+    """An id escaped for a name with parts between slashes."""
     return part.replace("%", "%25").replace("/", "%2F")
 
 
@@ -311,7 +312,7 @@ _MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[ -~]*)?", re.ASCII)
 
 
 def _file_name(_: object, attribute: "Attribute[str]", value: object) -> None:
-    """A name and no path, without control characters; it may be empty."""
+    """A file name without a path and without control characters; it may be empty."""
     text(_, attribute, value)
     assert isinstance(value, str)  # noqa: S101  narrowed by text() above
     problem = control_problem(value)
@@ -334,9 +335,9 @@ def _mime(_: object, attribute: "Attribute[str]", value: object) -> None:
 
 @frozen
 class File:
-    """A file. Its bytes are copied when it is enqueued; the path may then vanish.
-    `caption`: words that belong to it, plain; where the channel has no captions, or it is
-    longer than those, it goes out as a text before the file."""
+    """A file. Its bytes are copied when it is enqueued; the path may then be deleted.
+    `caption`: plain text for the file. Where the channel has no captions, or shorter
+    ones, the caption goes out as a text before the file."""
 
     path: str | Path | None = None
     data: bytes | None = field(default=None, kw_only=True, repr=False)
@@ -353,14 +354,14 @@ class File:
             raise InvalidInputError(field="data", problem="expected bytes")
 
 
-ATTACHED = "attach://"  # and a name: how a native body points to a file
+ATTACHED = "attach://"  # and a name: a native body refers to a file so
 _ATTACHED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _MOST_ATTACHED = 32  # more than any platform takes with one message
 
 
 def _attached(native: "Native", attribute: "Attribute[Any]", value: object) -> None:
-    """attrs validator: files by short plain names, without captions, and each one that
-    the body points to is there."""
+    """attrs validator: files by short plain names, without captions. Each file that the
+    body names is there."""
     if not isinstance(value, Mapping):
         raise _wrong(attribute.name, "a mapping of names to files", value)
     if len(value) > _MOST_ATTACHED:
@@ -378,7 +379,7 @@ def _attached(native: "Native", attribute: "Attribute[Any]", value: object) -> N
 
 
 def pointed(value: object) -> frozenset[str]:
-    """The names of the files that a native body points to."""
+    """The names of the files in a native body."""
     if isinstance(value, str):
         name = value.removeprefix(ATTACHED)
         return frozenset() if name == value else frozenset((name,))
@@ -400,12 +401,13 @@ def _attached_problem(name: object, file: object) -> str:
 
 @frozen
 class Native:
-    """What only one platform understands, kept as given (buttons, cards, blocks).
+    """A payload for one platform only, kept unchanged (buttons, cards, blocks).
 
-    `files`: files that go in the same message, by name; the body points to one as
-    `"attach://<name>"`. `specs/channels.md` says what each channel does with one that
-    the body does not point to. A channel that sends no such files refuses the payload.
-    `large`: it is checked when it is handed over, since that takes long."""
+    `files`: files that go in the same message, by name; the body names one as
+    `"attach://<name>"`. `specs/channels.md` says how each channel treats a file that
+    the body does not name. A channel that sends no such files refuses the payload.
+    `large`: the body is checked when it is sent or enqueued, since the check takes
+    long."""
 
     body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
     files: Mapping[str, File] = field(
@@ -427,7 +429,7 @@ Payload = Text | File | Native
 
 
 def files_of(payload: Payload) -> tuple[File, ...]:
-    """The files that a payload brings."""
+    """The files of a payload."""
     if isinstance(payload, Native):
         return tuple(payload.files.values())
     return (payload,) if isinstance(payload, File) else ()

@@ -1,4 +1,4 @@
-"""What the kernel itself says to a reader: causes, default words, and words of the
+"""The kernel's own notices to a reader: causes, default words, and words of the
 embedder (the setting `notices`)."""
 
 from collections.abc import Callable, Mapping
@@ -55,12 +55,13 @@ AskWords: TypeAlias = Callable[[WordsFunction, Notice], Text | Native | None]
 
 
 def default_words(_: WordsFunction, notice: Notice) -> Text | Native | None:
-    """For decisions outside of a kernel, which alone calls foreign code."""
+    """The default words, for decisions outside of a kernel: only a kernel calls foreign
+    code."""
     return Text(notice.text)
 
 
 def words_for(notices: Notices, notice: Notice) -> str | WordsFunction:
-    """What the setting has for a notice; empty words say nothing."""
+    """The words of the setting for a notice; with empty words no notice is sent."""
     if callable(notices):
         return notices
     words = notices.get(notice.cause, "")
@@ -81,7 +82,7 @@ def _of_locale(table: Mapping[str, str], locale: str | None, default: str) -> st
 
 
 def check_notices(notices: object) -> None:
-    """Raises InvalidInputError, which names what is wrong."""
+    """Raises InvalidInputError, which names the problem."""
     if callable(notices):
         return
     if not isinstance(notices, Mapping):

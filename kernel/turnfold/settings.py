@@ -1,7 +1,7 @@
 """The limits and waits of a kernel (specs/design.md 10), with their defaults.
 
-All durations are milliseconds. A setting decides what happens next; it never changes
-what a log means.
+All durations are milliseconds. A setting affects later decisions only; it never changes
+the meaning of a log.
 """
 
 from typing import Any, cast
@@ -34,7 +34,7 @@ def _at_least_one(_: object, attribute: object, value: object) -> None:
 
 
 def _some(default: int) -> int:
-    """A limit or a time that would stop everything if it were 0."""
+    """A limit or a time for which 0 would stop all work."""
     value: int = field(default=default, validator=_at_least_one)
     return value
 
@@ -81,24 +81,25 @@ def _ms_or_none(default: int | None) -> int | None:
 @frozen(kw_only=True)
 class Settings:
     """The limits and waits of a kernel. Each is checked when the object is made, and
-    InvalidInputError names the one that is wrong. Names that end in `_ms` are
-    milliseconds. "per part": of one visible message.
+    InvalidInputError names the wrong one. Names that end in `_ms` are milliseconds.
+    "per part": of one visible message.
 
-    What ends a part or an entry:
-    - `max_failures` (8): failures that speak of the message, per part; at least 1
-    - `max_resends` (1): sendings again by a policy, per part, before it parks
+    The end of a part or an entry:
+    - `max_failures` (8): failures because of the message itself, per part; at least 1
+    - `max_resends` (1): repeated sends by a policy, per part, before it parks
     - `max_deaths_alone` (3): deaths of the process with nothing else under way, before
-      an entry is sent no more and a person decides
+      an entry is not sent any more and a person decides
     - `max_lookups` (8): look-ups that cannot tell, before the part parks
     - `final_ttl_ms` (86,400,000): life of answers and notices without one of their own
     - `block_ttl_ms` (600,000): life of blocks and tool messages
-    - `max_entry_age_ms` (None): a message that has waited longer, and of which nobody can
-      have seen anything, is not sent any more; `attach` may say it for one account;
-      None: what waits is sent until it expires
+    - `max_entry_age_ms` (None): an entry that has waited longer, and that nobody can
+      have seen, is not sent any more; `attach` may set it for one account; None: an
+      entry may be sent until it expires
 
-    How an attempt goes:
+    Attempts:
     - `attempt_deadline_ms` (60,000): wait for one call of a channel; a file gets more
-    - `settle_ms` (120,000): until a request of a dead sender cannot land any more
+    - `settle_ms` (120,000): until a request of a dead sender cannot take effect any
+      more
     - `backoff_base_ms` (1,000): the first wait after a failure; it doubles
     - `backoff_cap_ms` (900,000): the longest such wait
     - `probe_ms` (10,000): not connected: wait before one message tries again
@@ -107,22 +108,23 @@ class Settings:
     - `yield_retryable` (False): a head of a lane that waits for a retry lets others pass
     - `yield_closed` (True): a head of a lane that is parked lets others pass
 
-    How a turn goes:
+    Turns:
     - `max_runs` (3): runs of the handler per turn that fail; at least 1
     - `max_deaths_alone` (3): deaths of the process with nothing but a turn under way,
       before that turn waits for a person
-    - `max_turn_age_ms` (None): a message that is older is not run any more, and its
-      sender is told; None: it is run however old it is
-    - `old_turns` (expire): what becomes of such a message; ask: it is held, and a person
+    - `max_turn_age_ms` (None): an older message is not run any more, and its sender
+      gets a notice; None: a message of any age is run
+    - `old_turns` (expire): the end of such a message; ask: it is held, and a person
       lets it run (`unhold`) or aborts it
     - `run_deadline_ms` (1,800,000): of one run; None: a run may take for ever
     - `hook_deadline_ms` (60,000): of one call of a hook; None: no deadline
     - `notices`: words to the reader by cause: text, texts by locale, or a function of
-      the Notice; or one function for all. A cause that is left out says nothing
+      the Notice; or one function for all. For a missing cause no notice is sent
 
-    How much at once:
-    - `stall_ms` (600,000): a head of a lane that has not moved for so long is told
-    - `max_lane_turns` (1,000): turns of a lane without an answer before accept says no
+    Limits:
+    - `stall_ms` (600,000): a head of a lane that has not moved for so long is reported
+    - `max_lane_turns` (1,000): turns of a lane without an answer, before `accept` is
+      refused
     - `concurrent_runs` (100): handlers that run at the same time
     - `concurrent_sends` (1,000): calls of channels that are under way
     - `max_payload_bytes` (104,857,600): of the payloads of one call, stored; None: any
@@ -141,7 +143,7 @@ class Settings:
     - `archive_first` (False): nothing is pruned that is not in an archive
     """
 
-    max_failures: int = _some(8)  # per part, of those that speak of the message
+    max_failures: int = _some(8)  # per part, because of the message itself
     max_resends: int = _ms(1)  # by a policy, per part, before parking
     backoff_base_ms: int = _ms(1_000)
     backoff_cap_ms: int = _some(900_000)
@@ -160,10 +162,8 @@ class Settings:
     drain_ms: int = _ms(10_000)
     max_deaths_alone: int = _some(3)  # of a process, before a person decides
     max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
-    probe_ms: int = _ms(10_000)  # not connected: how long before one tries again
-    auth_probe_ms: int = _ms(
-        600_000
-    )  # a refused token: how long before one tries again
+    probe_ms: int = _ms(10_000)  # not connected: wait before one message tries
+    auth_probe_ms: int = _ms(600_000)  # a refused token: wait before one message tries
     stall_ms: int = _some(
         600_000
     )  # a lane whose first entry does not move for so long is reported
@@ -177,8 +177,8 @@ class Settings:
     concurrent_runs: int = _some(100)
     concurrent_sends: int = _some(1_000)
     max_payload_bytes: int | None = _some_or_none_of(100 * 2**20)
-    max_open_entries: int = _some(1_000_000)  # per account, before enqueue says no
-    max_lane_turns: int = _some(1_000)  # without an answer, before accept says no
+    max_open_entries: int = _some(1_000_000)  # per account, before enqueue is refused
+    max_lane_turns: int = _some(1_000)  # without an answer, before accept is refused
     dedupe_ms: int = _ms(30 * 24 * HOUR)
     prune_after_ms: int | None = _ms_or_none(None)
     prune_dead: bool = field(default=False, validator=_of_type(bool))
@@ -188,6 +188,6 @@ class Settings:
     notices: Notices = field(validator=_words, factory=lambda: dict(DEFAULTS))
 
     def ttl_ms(self, kind: Kind) -> int:
-        """How long an entry of this kind may wait before it expires."""
+        """The time to live of an entry of this kind."""
         long = kind in (Kind.FINAL, Kind.NOTICE)
         return self.final_ttl_ms if long else self.block_ttl_ms

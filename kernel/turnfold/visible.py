@@ -1,10 +1,10 @@
-"""Text from outside as a screen may show it: nothing in it moves a cursor, turns the
+"""Foreign text made safe for a screen: no character moves a cursor, changes the
 direction of writing, or hides.
 
 The set is written out, so that two versions of Python escape the same: controls (C0,
 DEL, C1), format characters with the marks of direction, separators of lines and
-paragraphs, zero-width and blank letters, tags, private use, and what is no character.
-The two variation selectors that choose how an emoji looks stay.
+paragraphs, zero-width and blank letters, tags, private use, and noncharacters. The two
+variation selectors that choose the look of an emoji stay.
 """
 
 import re
@@ -28,8 +28,8 @@ def shown(text: str) -> str:
 
 
 def shown_json(text: str) -> str:
-    """JSON with the same value, each hidden character in it escaped; a JSON encoder has
-    escaped those below U+0020 itself."""
+    """JSON with the same value and each hidden character escaped; the JSON encoder
+    itself has escaped those below U+0020."""
     return _NOT_IN_JSON.sub(_json_escaped, text)
 
 
