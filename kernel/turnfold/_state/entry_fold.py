@@ -3,7 +3,7 @@
 The table names the phases that an event may lead to from each phase. The event's data
 choose between several. `evolve` and `advance` first look the event up, then set the
 fields that the event changes (`_moved`), then check the new phase against the table. A
-test compares it with a second, independent one, `turnfold_model.transition_table`.
+test compares the table with an independent one, `turnfold_model.transition_table`.
 """
 
 from collections.abc import Mapping

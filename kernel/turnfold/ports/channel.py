@@ -1,9 +1,10 @@
 """The adapter contract, version 2: the kernel's view of a channel (specs/design.md 11).
 
-Only `send` is required. A property that an adapter does not declare counts as not offered: an
-undeclared delivery class is `blind`. The kernel looks each optional method up once,
-when the channel is attached, and refuses claims without a method behind them.
-`turnfold_model.check_channel` is its test.
+Only `send` is required. A property that an adapter does not declare counts as not
+offered: a part without a declared delivery class is `blind`. The kernel looks each
+optional method up once, when the channel is attached, and refuses claims without a
+method behind them. `turnfold_model.check_channel` tests an adapter against this
+contract.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -34,7 +35,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    """The platform took the part. `deduplicated`: it had it already."""
+    """The platform accepted the part. `deduplicated`: it had the part already."""
 
     receipt: Receipt
     deduplicated: bool = False
@@ -42,9 +43,10 @@ class Accepted(Struct, frozen=True, kw_only=True):
 
 @frozen(kw_only=True)
 class Rejected:
-    """Proven not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED;
-    `target` is the new conversation of TARGET_MOVED; `decoration` is what DECORATION
-    refused: the next attempt goes without it. Unnamed, one is left out after the other."""
+    """Surely not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED. `target`
+    is the new conversation of TARGET_MOVED. `decoration` names the decoration that
+    DECORATION refused: the next attempt goes without it. If it is not named, the
+    decorations are dropped one after the other."""
 
     failure: FailureClass
     detail: str = ""
@@ -74,17 +76,17 @@ class Found:
 
 @frozen(kw_only=True)
 class Absent:
-    """A look-up proved that the part is not there and, once `settle_ms` has passed
-    since the sender fell silent, never will be."""
+    """A look-up proved that the part is not there. Once `settle_ms` has passed since
+    the last request, it never will be."""
 
 
 @frozen(kw_only=True)
 class CannotTell:
     """A look-up that could not find out. It never counts as Absent.
 
-    `failure`: why the platform did not answer, if it did not: such a look-up is made
-    again for as long as the entry may live, and what the class holds back waits as after
-    a send. `retry_after_ms` and `scope` as in `Rejected`."""
+    `failure`: why the platform did not answer, if it did not. Such a look-up is made
+    again until the entry expires, and the failure class closes its gate as after a
+    send. `retry_after_ms` and `scope` as in `Rejected`."""
 
     detail: str = ""
     failure: FailureClass | None = None
@@ -99,12 +101,12 @@ Verdict = Found | Absent | CannotTell
 class PartClass:
     """The platform's guarantees for one kind of part, best first.
 
-    `classes`: the classes to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at the
-    end. `key_window_ms`: how long the platform honours a key (None: for ever,
-    0: not at all, so that the next class is relied on).
-    `settle_ms`: after this time a request of a dead sender has landed or never will. A
-    window must be at least twice that: a key is used again for its first half, and
-    the last such request must land before the platform forgets it.
+    `classes`: the classes to rely on in turn, e.g. (KEYED, LOOKUP). BLIND is implied at
+    the end. `key_window_ms`: how long the platform honours a key (None: for ever, 0:
+    not at all, so that the next class is relied on). `settle_ms`: after this time a
+    request of a dead sender has taken effect or never will. A window must be at least
+    twice `settle_ms`: a key is used again during its first half, and the last such
+    request must reach the platform before it forgets the key.
     """
 
     classes: tuple[DeliveryClass, ...] = ()
@@ -126,7 +128,7 @@ def _pace(_: object, attribute: Any, value: object) -> None:
 @frozen(kw_only=True)
 class Rate:
     """How many messages a second an account may send, in all and to one conversation.
-    None: nobody has said so; then the kernel learns from the platform's refusals."""
+    None: not declared; the kernel then learns from the platform's refusals."""
 
     account: float | None = field(default=None, validator=_pace)
     conversation: float | None = field(default=None, validator=_pace)
@@ -140,19 +142,19 @@ class Capabilities:
     """The declaration of an adapter, by kind of part ("text", "file", "native").
 
     `key_length` and `key_alphabet` bound the idempotency key. `limit` is the largest
-    text part in `unit`s ("chars", "utf16", "bytes"). `max_parts` is how many messages one
-    payload may become (None: any number); one that would become more is refused. `gives_ids=False` says that the
-    platform gives no message ids, so that an empty receipt is still an acceptance.
-    `prepares` names the kinds of part that `prepare` is needed for (None: all, if the
-    method is there); the others save a commit. `skew_ms`: by how much the platform's
-    clock may differ from ours at most. A look-up cuts no evidence off more tightly than
-    that; where it is not declared (None), `since_ms` is 0. `marks`: the adapter shows
-    `attempt.marked` to the reader; the policy `resend_marked` needs that. `placeholder`:
-    the text that stands for a part of class editable until its first edit. `preview_ms`:
-    the least time between two previews of a live reply. `captions`: how many `unit`s the
-    caption of a file may have; 0: the channel does not send captions, and the kernel puts
-    a text before the file. `native_files`: the channel sends the files of a `Native`;
-    without it such a payload is refused.
+    text part in `unit`s ("chars", "utf16", "bytes"). `max_parts` is the most messages
+    that one payload may become (None: any number); a payload that would become more is
+    refused. `gives_ids=False` says that the platform gives no message ids, so that an
+    empty receipt is still an acceptance. `prepares` names the kinds of part that need
+    `prepare` (None: all, if the method is there); the others save a commit. `skew_ms`:
+    the largest difference between the platform's clock and the kernel's. A look-up
+    includes evidence that is older by this difference; where it is not declared (None),
+    `since_ms` is 0. `marks`: the adapter shows `attempt.marked` to the reader; the
+    policy `resend_marked` needs it. `placeholder`: the text of a part of class editable
+    until its first edit. `preview_ms`: the least time between two previews of a live
+    reply. `captions`: how many `unit`s the caption of a file may have; 0: the channel
+    does not send captions, and the kernel puts a text before the file. `native_files`:
+    the channel sends the files of a `Native`; without it such a payload is refused.
     """
 
     parts: Mapping[str, PartClass] = field(factory=dict)
@@ -176,8 +178,8 @@ class Capabilities:
 
 
 class PlannedPart(Struct, frozen=True, kw_only=True):
-    """One visible platform call that `plan` decided on. `payload` is stored
-    and later handed to `send`, byte for byte."""
+    """One visible platform call of a plan. `payload` is stored and later passed to
+    `send`, byte for byte."""
 
     payload: Payload
     kind: str  # "text", "file" or "native"
@@ -215,7 +217,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Channel(Protocol):
-    """The least a channel is."""
+    """The required part of a channel."""
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         """Make exactly one visible platform call, the client's own retries off."""
@@ -231,8 +233,8 @@ class FullChannel(Channel, Protocol):
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
-        """Split a payload into parts, once. Pure and quick. Nothing = suppressed. An
-        InvalidInputError refuses the payload."""
+        """Split a payload into parts, once. Pure and quick. An empty list suppresses
+        it. An InvalidInputError refuses the payload."""
 
     async def prepare(self, part: Part) -> Any:
         """Upload, open, fetch a token: repeatable and invisible to the reader."""
@@ -244,23 +246,23 @@ class FullChannel(Channel, Protocol):
     async def edit(
         self, handle: Receipt, part: Part, key: str, attempt: Attempt
     ) -> Outcome:
-        """Let the message of `handle` show this part, and return its receipt. Needed by
-        the class editable. "Not modified" is Accepted: an edit may be made again. A
-        message that is gone is Rejected(HANDLE_GONE)."""
+        """Edit the message of `handle` so that it shows this part, and return its
+        receipt. Needed by the class editable. "Not modified" is Accepted: an edit may
+        be made again. A missing message is Rejected(HANDLE_GONE)."""
 
     async def retract(self, handle: Receipt, route: Route) -> None:
-        """Take a placeholder back that nobody needs. May fail; it is tried once."""
+        """Delete a left-over placeholder. May fail; it is tried once."""
 
     def classify(self, exception: BaseException) -> Outcome | None:
-        """The outcome that an exception of `send` means; None = not known here."""
+        """The outcome for an exception of `send`; None = not known here."""
 
     async def aclose(self) -> None:
-        """Give connections back. Called once, when the kernel that it is attached to
-        closes: after the last call of the other methods and the last log entry."""
+        """Close connections. Called once, when the channel's kernel closes: after the
+        last call of the other methods and the last log entry."""
 
 
 class Source(Protocol):
-    """Where inbound messages come from: pairs of (message or none, cursor)."""
+    """A source of inbound messages: yields pairs of (message or None, cursor)."""
 
     def __call__(
         self, cursor: str | None

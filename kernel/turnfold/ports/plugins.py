@@ -1,8 +1,9 @@
 """The kernel's view of a store for the state of plugins (specs/plugin-state.md).
 
-It is a file of its own beside the store: the memory of plugins is not part of the log,
-and a damaged cache must not stop a gateway. The calls are synchronous and short, since a
-handler asks in the middle of its work. Each is one transaction, whole across processes.
+It is a file of its own beside the store: the state of plugins is not part of the log,
+and a damaged cache must not stop a gateway. The calls are synchronous and short, since
+a handler makes them in the middle of its work. Each call is one transaction, atomic
+across processes.
 """
 
 from collections.abc import Sequence
@@ -16,16 +17,16 @@ from turnfold.ports.store import factory_at
 
 
 class Space(NamedTuple):
-    """One namespace of one plugin. Limits and evictions never leave it."""
+    """One namespace of one plugin. Limits and evictions apply to it alone."""
 
     plugin: str
     namespace: str
 
 
 class Row(Struct, frozen=True):
-    """A value as it is stored. `version`: no two values of a store have the same one,
-    and a later one is larger. `schema`: of the value, by its plugin. `expires`: wall ms;
-    at that time it is gone."""
+    """A stored value. `version`: unique in the store, and larger for a later value.
+    `schema`: of the value, by its plugin. `expires`: wall ms; from then on the row
+    counts as missing."""
 
     key: str
     data: bytes
@@ -39,9 +40,9 @@ class Row(Struct, frozen=True):
 
 @frozen(kw_only=True)
 class Write:
-    """`expect`: None: whatever is there; 0: only if nothing is there; else only over that
-    version. `most`: live keys of the namespace. `evict`: the oldest go when it is full;
-    else the write is refused."""
+    """`expect`: None: write over any row; 0: only if there is no row; else only over
+    that version. `most`: live keys of the namespace. `evict`: remove the oldest when it
+    is full; else the write is refused."""
 
     key: str
     data: bytes
@@ -55,9 +56,9 @@ class Write:
 
 @frozen
 class Wrote:
-    """`row`: the one that is there now, or None. `stored`: it is the one that was
-    written. `full`: it was refused, because the namespace is full. `count`: rows of the
-    namespace; some may be expired."""
+    """`row`: the current row, or None. `stored`: the row was written. `full`: the write
+    was refused, because the namespace is full. `count`: rows of the namespace; some may
+    be expired."""
 
     row: Row | None
     stored: bool = field(kw_only=True)
@@ -66,12 +67,12 @@ class Wrote:
 
 
 class PluginStore(Protocol):
-    """Raises StoreError if it fails; then nothing of the call was stored, or nobody
-    knows, and the kernel leaves it alone."""
+    """Raises StoreError if it fails. Then the call stored nothing, or that is not
+    known, and the kernel stops using it."""
 
     @property
     def address(self) -> str:
-        """Its name for people."""
+        """The name of this plugin store for people."""
 
     def write(self, space: Space, write: Write) -> Wrote:
         """Compare and store. An expired row counts as none (O04)."""
@@ -90,19 +91,19 @@ class PluginStore(Protocol):
         """All live rows, the oldest first."""
 
     def changed(self) -> int:
-        """A number that another process's writes change; cheap."""
+        """A number that changes with writes of other processes; cheap."""
 
     def faults(self) -> list[str]:
-        """What is wrong with its file, a line each. Makes and changes nothing."""
+        """The faults of its file, a line each. Creates and changes nothing."""
 
     def close(self) -> None:
-        """Let go of it. A later call opens it again."""
+        """Close the file. A later call opens it again."""
 
 
 def plugin_store_at(address: str | Path) -> PluginStore | None:
-    """The plugin store that belongs to a store with this address; None if stores of its
-    kind have none. The class of a store makes it (`plugin_store(address)`), so it is
-    found by the same entry point. Nothing is made before the first write."""
+    """The plugin store for a store with this address; None if stores of its kind have
+    none. The class of the store makes it (`plugin_store(address)`), so the same entry
+    point finds it. No file is created before the first write."""
     factory, rest = factory_at(address)
     make = getattr(factory, "plugin_store", None)
     return None if make is None else cast("PluginStore", make(rest))

@@ -1,4 +1,4 @@
-"""A store of several shards, and the share that a host has of them."""
+"""A store of several shards, and a host's share of them."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -13,29 +13,30 @@ __all__ = ["Seating", "Seats", "Sharded", "one_shard"]
 
 @frozen(kw_only=True)
 class Seating:
-    """`free`: shards that have no living worker, and none that may still send. `hosts`:
-    how many count as alive and share the shards, this one among them."""
+    """`free`: shards without a living worker, and without one that may still send.
+    `hosts`: how many hosts count as alive and share the shards, including this one."""
 
     free: Sequence[int]
     hosts: int
 
 
 class Seats(Protocol):
-    """The share of a host in the shards. It takes and frees them by the `ownership` of
-    their handles; one lease answers for all of them."""
+    """A host's share of the shards. The host takes and frees shards by the `ownership`
+    of their handles; one lease covers all of them."""
 
     async def enter(self) -> None:
         """Count as a host from now on."""
 
     async def look(self) -> Seating:
-        """What can be taken. Hosts that are seen to be dead are noted as such."""
+        """The shards that can be taken. Hosts that are found dead are recorded as
+        dead."""
 
     async def leave(self) -> None:
-        """Count no more. All shards were given back before."""
+        """Count as a host no more. All shards were released before."""
 
     @property
     def held(self) -> bool:
-        """The lease of this host is not over."""
+        """True until the lease of this host is over."""
 
 
 @runtime_checkable
@@ -45,10 +46,11 @@ class Sharded(Protocol):
 
     @property
     def shards(self) -> int:
-        """How many, for ever. Known when the store is open."""
+        """The number of shards, which never changes. Known when the store is open."""
 
     def shard(self, number: int) -> Store:
-        """A handle of one of them, not open yet; they share this one's connections."""
+        """A handle of one shard, not open yet; all handles share the connections of
+        this store."""
 
     def seats(self) -> Seats: ...
 

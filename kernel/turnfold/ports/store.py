@@ -1,15 +1,15 @@
-"""The kernel's view of a store (specs/design.md, 7). `turnfold_model.check_store` is
-its test.
+"""The kernel's view of a store (specs/design.md, 7). `turnfold_model.check_store` tests
+a store against it.
 
 A store keeps records, one summary row per stream, bodies, dedupe keys and an inbox. It
 decides nothing: only the kernel interprets a record. Records, bodies, keys and the
 inbox are primary data; summaries can be rebuilt from the log.
 
 The port is asynchronous and has no interactive transaction. A decision reads memory;
-streams that memory lacks are fetched in one call, and the decision runs again. Only the owner of
-the store commits; every other process posts commands. Whether a call suspends is the
-store's own business: SQLite answers at once or waits for a thread behind the same call,
-and the loop never waits for the disk.
+missing streams are fetched in one call, and the decision runs again. Only the owner of
+the store commits; every other process posts commands. A store decides itself if a call
+suspends: SQLite answers at once or waits for a thread behind the same call, and the
+loop never waits for the disk.
 """
 
 from collections.abc import (
@@ -76,7 +76,7 @@ class Summary(Struct, frozen=True, gc=False):
 
     `open`: the stream may still move by itself. `order`: position of its first record;
     `created` never falls with it. `parent`: for an entry its turn's stream. `failure`:
-    the class of its latest failure. `person`: it waits for a person's decision.
+    the class of its latest failure. `person`: the stream waits for a person's decision.
     """
 
     stream: str
@@ -99,10 +99,10 @@ class Summary(Struct, frozen=True, gc=False):
 class Body(Struct, frozen=True, kw_only=True):
     """Bytes beside the log, named by their stream and a number in it.
 
-    An event names a body by number and salted digest (bodies.body_ref), so whoever
-    reads one can check it. A store keeps `stream`, `number`, `salt` and `data`.
-    `origin` and `digest` are not for stores: the value that the bytes were made of, and
-    the salted digest of a large one, where it was made beforehand.
+    An event names a body by number and salted digest (bodies.body_ref), so a reader can
+    check it. A store keeps `stream`, `number`, `salt` and `data`. A store ignores
+    `origin`, the value that the bytes were made of, and `digest`, the salted digest of
+    a large body, if it was computed before.
     """
 
     stream: str
@@ -115,9 +115,9 @@ class Body(Struct, frozen=True, kw_only=True):
 
 @frozen(kw_only=True)
 class Watermark:
-    """How far a log had got, noted outside of it. `store`: the id in its first event.
-    `failover`: the history that the server is in now, if it was in another one when
-    the note was made: then commits after the note may be lost."""
+    """The head of a log, noted outside of it. `store`: the id in its first event.
+    `failover`: the server's present history, if it differs from the history at the time
+    of the note: then commits after the note may be lost."""
 
     store: str
     head: Head
@@ -127,14 +127,14 @@ class Watermark:
 
 @frozen(kw_only=True)
 class Command:
-    """A request of a process that does not own the store, as it lies in the inbox.
+    """A request in the inbox, of a process that does not own the store.
 
     `id`: unique, made by the caller; posting the same id again is harmless. `stream`:
-    the turn or entry that the command makes or speaks of. `key`: a dedupe key that must
+    the turn or entry that the command makes or changes. `key`: a dedupe key that must
     be new in the log and in the inbox, or None. `at`: wall ms. `data`: canonical JSON
-    of the arguments. `bodies`: bytes that belong to it. `answer`: the owner leaves an
-    answer, because the caller waits for one. `seals` is not for stores: of the bodies, made
-    by the owner before it decides.
+    of the arguments. `bodies`: bytes that belong to it. `answer`: the caller waits for
+    an answer of the owner. A store ignores `seals`, which the owner makes of the bodies
+    before it decides.
     """
 
     id: str
@@ -150,8 +150,8 @@ class Command:
 
 @frozen(kw_only=True)
 class Posted:
-    """`new` is False when the key or the id was there before; `stream` is then the one
-    that holds the key. `new` is None where only the owner can know."""
+    """`new` is False when the key or the id was there before; `stream` then holds the
+    key. `new` is None where only the owner can know."""
 
     stream: str
     new: bool | None
@@ -167,12 +167,13 @@ class Answer:
 
 
 class Prune(Struct, frozen=True, kw_only=True):
-    """Whole streams that leave the log. `by`: the position of the record that says so.
+    """Whole streams that leave the log. `by`: the position of the `store.pruned`
+    record.
 
     Of each of their records the position, the hash and `by` stay (`Record.pruned`), so
-    that the running hash can still be followed. Their summaries and bodies go for good.
-    `keys`: dedupe keys that go with them. `counts`: by COUNT_BY, added to those that `count`
-    finds.
+    that the running hash can still be checked. Their summaries and bodies go for good.
+    `keys`: dedupe keys that go with them. `counts`: by COUNT_BY; `count` adds them to
+    its result.
     """
 
     by: int
@@ -182,14 +183,14 @@ class Prune(Struct, frozen=True, kw_only=True):
 
 
 class Write(Struct, frozen=True, kw_only=True):
-    """All or nothing: the records that one commit appends to one shard.
+    """The records of one commit to one shard; all of them are stored, or none.
 
     The log must end at `base`; positions follow it. The records of one stream follow
     its version. `keys`: (dedupe key, stream), each new: no stream of the log holds it,
-    and no command that waits, but for those of `done` and those of that very stream. `erase`: bodies that are gone
-    for good after the COMMIT, their salts too; one that is not there is no error.
-    `done`: ids of commands that this commit takes out of the inbox; one that is not
-    there is no error. `answers`: for callers that wait. `prune`: applied before `keys`.
+    and no command in the inbox, except those of `done` and those of the same stream.
+    `erase`: bodies that the COMMIT erases for good, with their salts; a missing one is
+    no error. `done`: ids of commands that this commit takes out of the inbox; a missing
+    one is no error. `answers`: for waiting callers. `prune`: applied before `keys`.
     """
 
     base: Head
@@ -212,8 +213,8 @@ class Stored(Struct, frozen=True):
 
 @frozen
 class Refused:
-    """Nothing of the write is stored. `why` names the stream that has moved, the key
-    that is taken, or the position that the log ends at instead of `base`."""
+    """The write is refused as a whole. `why` names the stream that has moved, the key
+    that is taken, or the position at which the log ends instead of `base`."""
 
     why: ConflictError
 
@@ -231,11 +232,11 @@ class Loaded:
 
 @frozen(kw_only=True)
 class Wanted:
-    """All that one tick misses, asked for in one call."""
+    """All state that one tick needs, fetched in one call."""
 
     streams: frozenset[str] = frozenset()  # all records of each
     summaries: frozenset[str] = frozenset()
-    # The stream that holds each, in the log or by a command that waits in the inbox.
+    # Asks for the stream that holds each key, in the log or in the inbox.
     keys: frozenset[str] = frozenset()
     bodies: frozenset[BodyRef] = frozenset()
     children: frozenset[str] = frozenset()  # the entries of each turn, in order
@@ -244,11 +245,11 @@ class Wanted:
 
 @frozen(kw_only=True)
 class Found:
-    """The answer to a Wanted: every name that was asked for is a key of its mapping,
-    with an empty sequence or None where nothing is stored.
+    """The answer to a Wanted: each wanted name is a key of its mapping, with an empty
+    sequence or None where nothing is stored.
 
-    `waiting`: of the commands asked for under `answers`, those that lie in the inbox.
-    A body is not checked against its digest: the asker knows the digest.
+    `waiting`: the commands of `answers` that are still in the inbox. The store does not
+    check a body against its digest: only the caller knows the digest.
     """
 
     streams: Mapping[str, Sequence[Record]] = Factory(dict)
@@ -264,9 +265,9 @@ class Found:
 class Listing:
     """A filter for summaries; newest first, at most `limit`, before `before`.
 
-    `ending`: of the stream name. `lanes`: beginnings of lanes, each a whole channel and account (`t/a/`) or a whole
-    conversation (`t/a/c/`). `reasons`: the reason or the class of the failure is one of
-    them. `oldest`: the oldest first.
+    `ending`: of the stream name. `lanes`: prefixes of lanes, each a whole channel and
+    account (`t/a/`) or a whole conversation (`t/a/c/`). `reasons`: the reason or the
+    failure class is one of them. `oldest`: the oldest first.
     """
 
     prefix: str = "entry:"  # of the stream name
@@ -281,20 +282,20 @@ class Listing:
     person: bool | None = None
     since: int | None = None  # created at or after, log ms
     until: int | None = None  # created before, log ms
-    before: int | None = None  # order less than: the page after an earlier one
+    before: int | None = None  # only orders below this: the next page
     limit: int = 100
     oldest: bool = False
 
 
-# What summaries can be counted by: the hour of `created` in hours since 1970, the family
-# of the stream, the first two parts of the lane, and four fields as they are.
+# The values to count summaries by: the hour of `created` in hours since 1970, the
+# family of the stream, the first two parts of the lane, and four fields unchanged.
 COUNT_BY = ("hour", "family", "place", "kind", "phase", "reason", "failure")
 
 
 @frozen
 class Count:
-    """How many summaries have these values, in the order that was asked for; no value is
-    none or the empty text."""
+    """How many summaries have these values. `values` are in the wanted order; None or
+    an empty text means no value."""
 
     values: tuple[int | str, ...]
     count: int
@@ -312,7 +313,7 @@ class Store(Protocol):
         """Raises NewerSchemaError, NotAStoreError, UnsafeStoreError, DiskError."""
 
     async def close(self) -> None:
-        """End everything that this handle has, its ownership too. A commit that is
+        """Release all resources of this handle, its ownership too. A commit that is
         under way ends first. Harmless when closed."""
 
     async def reopen(self) -> None:
@@ -325,16 +326,17 @@ class Store(Protocol):
         """The end of the log and the open streams."""
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-        """Compare and store, one answer for each write; at most one write a shard.
+        """Compare and store, one answer for each write; at most one write per shard.
 
         A cancelled caller does not cancel a commit that has begun. Raises
-        InvalidInputError for a value that cannot be kept, BusyError and DiskError when
-        surely nothing was stored, FateUnknownError when the COMMIT failed and may have
-        reached the disk (then reopen, load, decide again), ReadOnlyError, NotOpenError.
+        InvalidInputError for a value that cannot be stored, BusyError and DiskError
+        when surely nothing was stored, FateUnknownError when the COMMIT failed and may
+        have reached the disk (then reopen, load, decide again), ReadOnlyError,
+        NotOpenError.
         """
 
     async def inbox(self, limit: int = 100) -> Sequence[Command]:
-        """The oldest commands that wait, in the order in which they became durable.
+        """The oldest commands in the inbox, in the order in which they became durable.
         Cheap when there are none: a worker asks a few times a second."""
 
     # --- everybody -------------------------------------------------------------------
@@ -342,14 +344,13 @@ class Store(Protocol):
     async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
         """Put commands into the inbox: durable when this returns, each once.
 
-        A command whose key is held by the log or by the inbox is not stored again.
-        Raises as `commit` does; after FateUnknownError posting the same ids again is
-        safe.
+        A command is not stored again if the log or the inbox holds its key. Raises the
+        errors of `commit`; after FateUnknownError posting the same ids again is safe.
         """
 
     async def fetch(self, wanted: Wanted) -> Found:
-        """The committed rows, in one round trip. A damaged row comes back as it is:
-        the reader of a record or a body reports its damage."""
+        """The committed rows, in one round trip. A damaged row is returned unchanged:
+        the reader of a record or a body reports the damage."""
 
     async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
         """The records after a position, in order, at most `limit`; pruned ones, too."""
@@ -359,12 +360,12 @@ class Store(Protocol):
 
     async def count(self, listing: Listing, by: Sequence[str] = ()) -> Sequence[Count]:
         """How many summaries with a lane pass the filter, grouped by names of COUNT_BY;
-        in no order, without zeros. `limit`, `before` and `oldest` do not count. Pruned
-        streams are counted by whole hours, where the filter asks for no more than
-        COUNT_BY knows."""
+        in no order, without zeros. `limit`, `before` and `oldest` are ignored. Pruned
+        streams are counted by whole hours, if the filter uses only values of
+        COUNT_BY."""
 
     async def places(self) -> Sequence[str]:
-        """The first two parts of every lane that a stream has, in order."""
+        """The first two parts of every lane with a stream, in order."""
 
     async def last(self) -> Record | None:
         """The last record of the log."""
@@ -372,21 +373,22 @@ class Store(Protocol):
     async def bodies(
         self, after: BodyRef | None = None, limit: int = 100
     ) -> Sequence[Body]:
-        """All bodies that are kept, in an order of the store's own, a page at a time:
-        `after` is the last one of the page before. For audits and exports."""
+        """All stored bodies, in an order of the store's own, a page at a time: `after`
+        is the last body of the page before. For audits and exports."""
 
     async def keys(
         self, after: str = "", limit: int = 1000, part: str = ""
     ) -> Sequence[tuple[str, str]]:
-        """All dedupe keys with their streams, by key, a page at a time. `part`: only those of
-        inbound messages whose fourth part is this: the id of the message, or the key
-        that its channel gave it."""
+        """All dedupe keys with their streams, by key, a page at a time. `part`: only
+        keys of inbound messages with this fourth part: the id of the message, or the
+        key that its channel gave it."""
 
-    # --- its means -------------------------------------------------------------------
+    # --- parts of a store
+    # --------------------------------------------------------------
 
     @property
     def maintenance(self) -> "Maintenance | None":
-        """The work that keeps a store small and sound; None if it needs none."""
+        """The maintenance of this store; None if it needs none."""
 
     def facts(self) -> Mapping[str, object]:
         """Facts for `health()`, such as where commits run and how long the disk takes."""
@@ -399,45 +401,45 @@ class Store(Protocol):
 
 
 class Maintenance(Protocol):
-    """Calls for idle moments of the owner. None of them holds the loop up."""
+    """Calls for idle moments of the owner. None of them blocks the loop."""
 
     async def checkpoint(self) -> bool:
-        """Move the written pages to their final place. True if nothing is left to do; then
-        nothing is left of erased bodies. Does not raise for a disk that fails: a
+        """Move the written pages to their final place. True if nothing is left to do;
+        then no bytes of erased bodies are left. Does not raise for a failing disk: a
         later call tries again."""
 
     async def sweep(self) -> int:
-        """Remove files that a crash left behind and nothing names; returns their number."""
+        """Remove unnamed files that a crash left behind; returns their number."""
 
     async def rebuild(self, summaries: Iterable[Summary]) -> None:
         """Replace all summaries in one transaction: they are projections."""
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
-        """Note the head outside the log, so that an older copy put in its place is
-        noticed, and the server's history, if it has one. May lag behind; is never ahead
-        of the durable log. DiskError."""
+        """Note the head outside the log, and the server's history, if it has one. So an
+        older copy in the place of the store is noticed. The note may lag behind, but is
+        never ahead of the durable log. Raises DiskError."""
 
     async def watermark(self) -> Watermark | None:
         """The last note, if it can be read."""
 
     async def contains_head(self, head: Head) -> bool:
-        """True if a commit of this log ended with just this head."""
+        """True if a commit of this log ended with exactly this head."""
 
     async def integrity(self) -> Sequence[str]:
-        """The database's own findings about its files, a line each."""
+        """The database's findings about its own files, a line each."""
 
 
 @runtime_checkable
 class Keeping(Protocol):
-    """The part of the maintenance of a store that can be pruned, measured and copied.
-    Without it `Write.prune` is not understood."""
+    """The maintenance of a store that can be pruned, measured and copied. A store
+    without it does not support `Write.prune`."""
 
     async def pruned(self) -> Sequence[Count]:
         """The counts of pruned streams, by COUNT_BY."""
 
     async def reclaim(self) -> bool:
-        """Give room of pruned streams back for new ones, a bounded piece at a time. True
-        if nothing is left to do. Only the owner calls it."""
+        """Reuse the room of pruned streams for new ones, a bounded piece at a time.
+        True if nothing is left to do. Only the owner calls it."""
 
     async def size(self) -> Mapping[str, int]:
         """Bytes of each part: each file, each table of the database, its free
@@ -447,17 +449,17 @@ class Keeping(Protocol):
         self, target: Path, tell: Callable[[int, int], None], *, text: bool = True
     ) -> None:
         """Write the commits up to now to a new store at `target`, while others go on
-        writing. `tell` hears of the pages that are done and of all. Nothing is at
-        `target` before all of it is durable. The mark beside the store stays behind.
-        Without `text` it is a copy without bodies and commands, which nobody can write
-        to: its `facts` say `text` is False."""
+        writing. `tell` gets the number of copied pages and of all pages. No file is at
+        `target` before the copy is durable. The mark beside the store is not copied.
+        Without `text` the copy has no bodies and no commands, and is read-only: its
+        `facts` say `text` is False."""
 
 
 @frozen(kw_only=True)
 class Owner:
-    """The identity of a worker. The lock decides; this only explains."""
+    """The identity of a worker, for people. The lock alone decides the ownership."""
 
-    id: str  # short and unique, stands in events
+    id: str  # short and unique, used in events
     boot: str
     pid: int
     started: int  # start time of the process in clock ticks since boot
@@ -474,16 +476,17 @@ class Ownership(Protocol):
         """The last known owner's record, alive or not."""
 
     async def taken(self) -> bool | None:
-        """True if somebody is the owner now: a process that lives and has let go is
-        none. None where this host cannot know. Takes nothing, and disturbs nobody."""
+        """True if a process is the owner now; a living process that has released the
+        store is not. None where this host cannot know. It takes no lock and disturbs no
+        process."""
 
     def release(self) -> None:
-        """Let go, if held. A commit that is under way has ended by then."""
+        """Release the ownership, if held, after a commit that is under way."""
 
     @property
     def held(self) -> bool:
-        """True while this handle is the owner and nobody else could become it: false
-        when the lock was taken away under it."""
+        """True while this handle is the owner and no other process could become it.
+        False when it has lost the lock."""
 
     async def wait(self) -> None:
         """Return when it may be worth trying `take` again."""
@@ -501,7 +504,7 @@ def now(call: Coroutine[Any, Any, _T]) -> _T:
     """The result of a call that does not suspend, such as one of a store in memory.
 
     For synchronous callers in models and tests, which have no event loop. Raises
-    RuntimeError if the call suspends; the call is then closed where it stands.
+    RuntimeError if the call suspends; the call is then closed.
     """
     try:
         call.send(None)
@@ -535,7 +538,8 @@ def factory_at(address: str | Path) -> tuple[Callable[..., Store], str]:
 
 
 def store_at(address: str | Path) -> Store:
-    """The store at an address, not open yet. InvalidInputError if nothing knows it."""
+    """The store at an address, not open yet. Raises InvalidInputError for an unknown
+    kind of address."""
     factory, rest = factory_at(address)
     try:
         return factory(rest) if rest else factory()
@@ -544,7 +548,7 @@ def store_at(address: str | Path) -> Store:
         raise InvalidInputError(field="address", problem=problem) from exc
 
 
-# --- All of a store, page by page: the loops around the calls of the port that page ---
+# --- Whole contents of a store: loops over the paged calls of the port ---
 
 
 RECORDS = 1_000
@@ -563,7 +567,7 @@ async def record_pages(store: Store, after: int = 0) -> AsyncIterator[Sequence[R
 async def summary_pages(
     store: Store, listing: Listing, size: int = SUMMARIES
 ) -> AsyncIterator[Sequence[Summary]]:
-    """All summaries that pass a filter, newest first; its `limit` does not count."""
+    """All summaries that pass a filter, newest first; its `limit` is ignored."""
     want = evolve(listing, limit=size)
     while page := await store.list(want):
         yield page
@@ -573,7 +577,7 @@ async def summary_pages(
 
 
 async def body_pages(store: Store) -> AsyncIterator[Sequence[Body]]:
-    """All bodies that are kept."""
+    """All stored bodies."""
     after: BodyRef | None = None
     while page := await store.bodies(after, BODIES):
         yield page
