@@ -1,6 +1,6 @@
 """Typed queries over a store: `kernel.inspect`, or `Inspect(store)` without a kernel.
 
-Nothing here writes, locks or migrates: with a store that was opened with
+Queries do not write, lock or migrate: with a store that was opened with
 `read_only=True` an operator may look at a gateway that runs, hangs or is dead.
 
     await store.open(read_only=True)
@@ -110,16 +110,16 @@ def _checked(want: Filter | None) -> Filter:
 
 
 def _check_words(field: str, words: object) -> None:
-    """Raises InvalidInputError for what is no list or tuple of texts."""
+    """Raises InvalidInputError for any value but a list, tuple or set of texts."""
     check_kind(field, words, list, tuple, set, frozenset)
     for word in words if isinstance(words, Iterable) else ():
         check_text(field, word)
 
 
 class Inspect:
-    """`clock`, `settings` and `desks` (the channels that are attached) are the kernel's
-    where there is one; from outside all channels count as attached. `alive` tells if a
-    worker lives (None: not known)."""
+    """`clock`, `settings` and `desks` (the attached channels) come from the kernel, if
+    there is one; from outside all channels count as attached. `alive`: does a worker
+    live? (None: not known)."""
 
     def __init__(
         self,
@@ -139,9 +139,9 @@ class Inspect:
     # --- questions ---
 
     async def show(self, wanted: str) -> View:
-        """All that happened to one thing, and what happens next. `wanted`: an id in
-        full, without its prefix, the beginning of one, or an inbound message's id. A
-        turn or entry that is only posted so far comes as a CommandView.
+        """The history of one turn, entry or ledger, and its next step. `wanted`: a full
+        id, one without its prefix, the beginning of one, or an inbound message's id. A
+        turn or entry that is only posted so far is returned as a CommandView.
 
         Raises NotFoundError, InvalidInputError (several fit), CorruptLogError.
         """
@@ -210,7 +210,7 @@ class Inspect:
         event: str = "message",
         revision: str | None = None,
     ) -> Answer:
-        """ "I wrote and got no answer": why."""
+        """The answer to a message, or the reason why there is none."""
         message = Inbound(
             channel,
             account=account,
@@ -220,7 +220,7 @@ class Inspect:
             revision=revision,
         )
         key = inbound_key(message)
-        # The inbox first: a command leaves it for the log, and never comes back.
+        # The inbox first: a command moves from the inbox to the log, never back.
         waiting = [c for c in await self.inbox() if c.key == key]
         turn = await self._inbound(key)
         if turn is not None:
@@ -237,7 +237,7 @@ class Inspect:
         return tuple(await rows(self._store, _checked(want), await self._now()))
 
     async def page(self, want: Filter | None = None) -> Page:
-        """As `list`, with `words`, and where the next page begins."""
+        """As `list`, with `words`, and with the beginning of the next page."""
         want = _checked(want)
         more_by_one = evolve(want, limit=want.limit + 1)
         found = await rows(self._store, more_by_one, await self._now())
@@ -248,7 +248,7 @@ class Inspect:
     async def rows(
         self, streams: Sequence[str], *, words: bool = False
     ) -> tuple[Row, ...]:
-        """Rows of those of these streams that are turns and entries."""
+        """The rows of the turns and entries among these streams."""
         _check_words("streams", streams)
         wanted = Wanted(summaries=frozenset(streams))
         found = (await self._store.fetch(wanted)).summaries
@@ -264,8 +264,8 @@ class Inspect:
     async def find(
         self, place: Place, want: Filter | None = None, words: str = ""
     ) -> tuple[Found, ...]:
-        """The turns of a place, newest first: what was written, and what became of it.
-        `want`: time and limit. `words`: stand in the message, in any case."""
+        """The turns of a place, newest first: each message with its answer. `want`:
+        time and limit. `words`: a text in the message, in upper or lower case."""
         want = _checked(want)
         check_kind("place", place, Place)
         check_text("words", words)
@@ -296,8 +296,8 @@ class Inspect:
         want: Filter | None = None,
         zone: tzinfo | None = None,
     ) -> tuple[Tally, ...]:
-        """Counts by channel, account, kind, reason, status, day or hour. `zone`: whose
-        days and hours; none is the zone of this process."""
+        """Counts by channel, account, kind, reason, status, day or hour. `zone`: the
+        time zone of days and hours; None is the zone of this process."""
         _check_words("by", by)
         if zone is not None:
             check_kind("zone", zone, tzinfo)
@@ -306,29 +306,29 @@ class Inspect:
         )
 
     async def overview(self) -> Overview:
-        """Is a person needed, and what for?"""
+        """Is a person needed, and for which turns, entries and gates?"""
         return await many.overview(self._store, await self._now(), alive=self._alive())
 
     async def gates(self) -> tuple[GateView, ...]:
-        """What is held back, why, and how much waits behind it."""
+        """The closed gates: the reason of each, and how many entries wait behind it."""
         return await many.gates(self._store, await self._now())
 
     async def worker(self) -> WorkerView:
-        """The worker of the store: which process, and whether it lives."""
+        """The worker of the store: its process, and whether it lives."""
         return await many.worker(self._store, await self._now(), alive=self._alive())
 
     async def channels(self, want: Filter | None = None) -> tuple[ChannelView, ...]:
-        """Every account that a message has had."""
+        """Every account with a message."""
         return await many.channels(self._store, _checked(want), await self._now())
 
     async def resolve(self, wanted: str) -> str:
-        """The whole name of what an id, a piece of one or a message id means; raises as
+        """The full stream name for an id, a piece of one or a message id; raises as
         `show` does."""
         return await resolve(self._store, wanted)
 
     async def place(self, text: str) -> Place:
-        """A place as people write it: `channel`, `channel/conversation`,
-        `channel/account`, `channel/account/conversation`."""
+        """A place from a text: `channel`, `channel/conversation`, `channel/account`,
+        `channel/account/conversation`."""
         return await place_of(self._store, check_text("text", text))
 
     async def inbox(self) -> tuple[CommandView, ...]:
@@ -336,8 +336,8 @@ class Inspect:
         return tuple(map(self._command, await self._store.inbox(INBOX)))
 
     async def events(self, after: int = 0) -> AsyncIterator[EventView]:
-        """Every event after a position, in words; a record that cannot be read says
-        so."""
+        """Every event after a position, in words; an unreadable record is shown as
+        such."""
         check_ms("after", after)
         async for page in record_pages(self._store, after):
             for happening in await self.tell(page):
@@ -361,7 +361,7 @@ class Inspect:
             )
         )
 
-    # --- what a question reads first ---
+    # --- reads before a question ---
 
     async def _now(self) -> Clock:
         return await clock_of(self._store) if self._clock is None else self._clock
@@ -386,7 +386,7 @@ class Inspect:
         return tuple(c for c in await self.inbox() if c.stream == stream)
 
     async def _read_around(self, model: ReadModel, entries: Sequence[Entry]) -> None:
-        """The lanes that open entries wait in."""
+        """Read the lanes of open entries."""
         for entry in entries:
             if entry.open:
                 await model.read_lane(ENTRY, entry.lane)

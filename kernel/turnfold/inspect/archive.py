@@ -1,8 +1,8 @@
 """An archive: streams that were taken out of a store, as compressed lines (specs/keep.md).
 
-The first line is the manifest. The lines after it are those of an export with bodies, in
-the order of their positions (specs/log-format.md). A file is written under another name,
-and gets its own when all of it is durable: so what has a name is whole.
+The first line is the manifest. The lines after it are those of an export with bodies,
+in the order of their positions (specs/log-format.md). A file is written under another
+name and renamed when it is durable: so a file with an archive's name is complete.
 """
 
 import gzip
@@ -48,8 +48,8 @@ class Manifest:
 
 @frozen(kw_only=True)
 class Content:
-    """All of an archive. `records`: in the order of their positions. `summaries`: as a
-    store would have them."""
+    """The whole content of an archive. `records`: in the order of their positions.
+    `summaries`: as a store would have them."""
 
     manifest: Manifest
     records: Sequence[Record]
@@ -59,7 +59,7 @@ class Content:
 
 
 def is_archive(path: str | Path) -> bool:
-    """By its name."""
+    """Does the path have the name of an archive?"""
     return str(path).endswith(SUFFIX)
 
 
@@ -71,7 +71,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 
 
 def clear(folder: Path) -> None:
-    """Take away what a run that was killed has not finished. Raises DiskError."""
+    """Remove the unfinished files of a killed run. Raises DiskError."""
     try:
         for left in _parts(folder):
             left.unlink(missing_ok=True)
@@ -82,8 +82,8 @@ def clear(folder: Path) -> None:
 async def write(
     folder: Path, facts: Mapping[str, Any], lines: AsyncIterator[bytes]
 ) -> tuple[Path, Manifest]:
-    """A new archive in a folder; it is durable when this returns. `facts`: the fields of
-    its manifest but for `digest`. Raises DiskError."""
+    """Write a new archive in a folder; it is durable when this returns. `facts`: the
+    fields of its manifest without `digest`. Raises DiskError."""
     whole, rest = _parts(folder)
     try:
         digest = await _lines(rest, lines)
@@ -108,12 +108,12 @@ async def _lines(path: Path, lines: AsyncIterator[bytes]) -> str:
 
 
 def _packed(file: Any) -> gzip.GzipFile:
-    """The same bytes for the same content, whatever the time is."""
+    """A gzip file without a time, so that equal content has equal bytes."""
     return gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
 
 
 def _put_together(whole: Path, rest: Path, manifest: Manifest) -> None:
-    """gzip files that follow each other are one file."""
+    """Join both files: gzip files one after the other are one gzip file."""
     with whole.open("xb") as file:
         with _packed(file) as packed:
             packed.write(canonical.dumps(_plain(manifest)) + b"\n")
@@ -147,8 +147,8 @@ def manifests(folder: Path) -> Iterator[tuple[Path, Manifest]]:
 
 
 def read(path: Path) -> Content:
-    """All of an archive, checked against its manifest. Raises DamagedError for one that
-    is not whole, NotAStoreError for another file, DiskError."""
+    """Read an archive and check it against its manifest. Raises DamagedError for an
+    incomplete or altered one, NotAStoreError for another file, DiskError."""
     with _opened(path) as file:
         manifest = _manifest(path, file)
         digest, records, bodies = sha256(), list[Record](), list[Body]()

@@ -1,8 +1,9 @@
 """A log as lines of text: one canonical JSON object per record (specs/log-format.md).
 
 A line holds the envelope that the record's hash covers, with `position` and `hash`, and
-`bodies` on request. Hidden characters are escaped, so that a line can be looked at. `events` that are not as a codec writes them go out under `raw`
-with their `count`, so that a damaged row does not stop an export.
+`bodies` on request. Hidden characters are escaped, so that a line can be looked at.
+`events` in another form than the codec's are exported under `raw` with their `count`,
+so that a damaged row does not stop an export.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -29,15 +30,15 @@ from turnfold.visible import shown_json
 
 _PRUNED = {"hash", "position", "pruned"}
 _ALWAYS = {"at", "hash", "position", "shard", "stream", "version"}
-_FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one of them
+_FORMS = ({"events"}, {"count", "raw"})  # a line has the fields of one set
 _TYPES = {"hash": str, "stream": str, "events": list, "raw": str}  # others: integers
 
 
 async def lines(
     store: Store, after: int = 0, *, bodies: bool = False
 ) -> AsyncIterator[bytes]:
-    """The log after a position, a line for each record. `bodies`: with those that its
-    events name. Raises StoreError if the store cannot be read."""
+    """The log after a position, a line for each record. `bodies`: also the bodies that
+    its events name. Raises StoreError if the store cannot be read."""
     async for page in record_pages(store, after):
         if bodies:
             for record, named in zip(page, await bodies_of(store, page), strict=True):
@@ -76,7 +77,7 @@ def _named(record: Record) -> dict[BodyRef, bool]:
 def _contents(
     named: Mapping[BodyRef, bool], found: Mapping[BodyRef, Body | None]
 ) -> list[BodyRef]:
-    """The contents of files, which only the payloads of the files name."""
+    """The bodies with contents of files: only the files' payloads name them."""
     contents = []
     for place, payload in named.items():
         body = found[place] if payload else None
@@ -92,8 +93,8 @@ async def _fetch(store: Store, places: Iterable[BodyRef]) -> dict[BodyRef, Body 
 
 
 def dump(record: Record, bodies: Mapping[int, Body | None] | None = None) -> bytes:
-    """One line, without its end. `bodies`: those that the events name, by number; None
-    for one that was erased."""
+    """One line, without its line end. `bodies`: the bodies that the events name, by
+    number; None for an erased one."""
     if record.pruned:
         facts = {"position": record.position, "pruned": record.version}
         return _line(facts | {"hash": record.hash.hex()})
@@ -118,7 +119,8 @@ def _line(value: Any) -> bytes:
 
 
 def _events(record: Record) -> dict[str, Any]:
-    """The events as they are, if a reader can count them and gets the same bytes."""
+    """The events as JSON, if a reader can count them and write the same bytes again;
+    else `raw`."""
     try:
         events = canonical.loads(record.events)
     except InvalidInputError:
@@ -135,8 +137,8 @@ def _body(body: Body | None) -> dict[str, str] | None:
 
 
 def load(line: bytes) -> Record:
-    """The record in a line. Raises InvalidInputError. The meaning of its events and its
-    hash are left to the codec and to the audit."""
+    """The record in a line. Raises InvalidInputError. The codec checks the events, and
+    the audit checks the hash."""
     value = _object(canonical.loads(line, _line))
     if "pruned" in value:
         return tombstone(value["position"], _hash(value["hash"]), value["pruned"])
@@ -158,7 +160,7 @@ def load(line: bytes) -> Record:
 
 
 def bodies_in(line: bytes) -> Iterator[Body]:
-    """The bodies that a line of `load` has beside its record. Raises InvalidInputError."""
+    """The bodies in a line, beside its record. Raises InvalidInputError."""
     value = canonical.loads(line, _line)
     for number, body in value.get("bodies", {}).items():
         if body is not None:
@@ -203,7 +205,7 @@ def _hash(text: str) -> bytes:
 
 
 def read(lines: Iterable[bytes]) -> Iterator[Record]:
-    """The records of an export. A line that is none becomes a record that no codec can
+    """The records of an export. A malformed line becomes a record that no codec can
     read, so that the audit names it and reads on."""
     last = Record(0, "?", 0, 0, 0, b"", bytes(32))
     for line in lines:
@@ -223,7 +225,7 @@ def text_of(data: bytes) -> str:
 
 
 def bytes_of(text: object) -> bytes:
-    """Back from `text_of`. Raises InvalidInputError."""
+    """The bytes of a text by `text_of`. Raises InvalidInputError."""
     if not isinstance(text, str):
         raise InvalidInputError(field="base64", problem="expected str")
     try:

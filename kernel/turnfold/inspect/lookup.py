@@ -1,5 +1,5 @@
-"""State for questions, read from a store as it is asked for: nothing is written, and
-nothing outlives the question."""
+"""State for questions, read from a store on demand. It writes nothing, and each
+question reads anew."""
 
 import json
 import re
@@ -78,14 +78,14 @@ T = TypeVar("T")
 
 
 class ReadModel:
-    """The View of `decide` over a store that nobody has loaded.
+    """The View of `decide` over a store that is not loaded.
 
-    The `read` methods fetch ahead what many questions need; `ask` fetches the rest.
+    The `read` methods fetch the state of many questions ahead; `ask` fetches the rest.
     """
 
-    open_count = 0  # limits are for those who write
+    open_count = 0  # limits apply only to writers
     position = 0
-    gated = True  # nobody knows before a gate is looked at
+    gated = True  # not known before a gate is read
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -99,7 +99,7 @@ class ReadModel:
     # --- reading the store ---
 
     async def ask(self, context: Context, question: Callable[[UnitOfWork], T]) -> T:
-        """Ask again and again until all that the question looks at is here."""
+        """Ask again until all state of the question is in memory."""
         for _ in range(_ROUNDS):
             try:
                 return question(UnitOfWork(self, context))
@@ -109,17 +109,17 @@ class ReadModel:
         raise RuntimeError(msg)
 
     async def read(self, streams: Iterable[str]) -> None:
-        """The records of these streams."""
+        """Read the records of these streams."""
         await self._fetch(Wanted(streams=frozenset(streams)))
 
     async def read_entries(self, turn: str) -> Sequence[str]:
-        """The entries of a turn with their records."""
+        """Read the entries of a turn with their records."""
         await self._fetch(Wanted(children=frozenset((turn,))))
         await self.read(self._children[turn])
         return self._children[turn]
 
     async def read_lane(self, prefix: str, lane: str) -> None:
-        """The open streams of a lane, by name."""
+        """Read the open streams of a lane, by name."""
         if (prefix, lane) in self._lanes:
             return
         listing = Listing(prefix=prefix, lane=lane, open=True)
@@ -128,7 +128,7 @@ class ReadModel:
         self._lanes[prefix, lane] = names
 
     async def read_bodies(self, streams: Iterable[str]) -> None:
-        """The bodies that the events of these streams name."""
+        """Read the bodies that the events of these streams name."""
         records = [record for name in streams for record in self._records[name]]
         await self.read_bodies_of(records)
 
@@ -233,10 +233,10 @@ class ReadModel:
     def history(self, stream: str) -> Sequence[Event]:
         return [event for r in self.records(stream) for event in decode(r)]
 
-    # --- bodies as people read them ---
+    # --- bodies as text for people ---
 
     def text(self, stream: str, ref: str | None) -> str | None:
-        """The free text that an event of `stream` names, if it is still there."""
+        """The free text that an event of `stream` names; None if it is gone."""
         if ref is None:
             return None
         try:
@@ -246,7 +246,7 @@ class ReadModel:
         return data.decode("utf-8", "replace")
 
     def said(self, stream: str, ref: str, form: Form) -> str | None:
-        """The beginning of what an inbound message says; None if it is gone."""
+        """The beginning of an inbound message's text; None if it is gone."""
         try:
             data = checked(ref, self.stored(place_of(stream, ref)))
         except (StoreError, InvalidInputError):
@@ -254,7 +254,8 @@ class ReadModel:
         return _said(Evidence(form, data).value)
 
     def preview(self, stream: str, ref: str) -> str | None:
-        """The beginning of what a body says to a reader; None if it is gone."""
+        """The beginning of a payload's text, as a reader sees it; None if it is
+        gone."""
         try:
             data = checked(ref, self.stored(place_of(stream, ref)))
             body = canonical.loads(data)
@@ -287,7 +288,7 @@ def _folded(records: Sequence[Record]) -> State | CorruptLogError | None:
 
 
 def _places(records: Iterable[Record]) -> Iterator[BodyRef]:
-    """The bodies that records name; nothing for a record that cannot be read."""
+    """The bodies that records name; none for a record that cannot be read."""
     for record in records:
         try:
             for event in decode(record):
@@ -298,8 +299,8 @@ def _places(records: Iterable[Record]) -> Iterator[BodyRef]:
 
 
 class AnyDesk(Mapping[tuple[str, str], ChannelFacts]):
-    """A question from outside cannot know which channels are attached, so it takes all
-    of them to be."""
+    """All channels count as attached: a question from outside cannot know which ones
+    are."""
 
     def __getitem__(self, key: tuple[str, str]) -> ChannelFacts:
         return ChannelFacts(prepares=lambda _: False)
@@ -314,7 +315,7 @@ class AnyDesk(Mapping[tuple[str, str], ChannelFacts]):
         return 0
 
 
-# --- From what a person has at hand - an id, a piece of one, a message id - to a stream, ---
+# --- From a person's input - an id, a piece of one, a message id - to a stream, ---
 
 
 _PREFIXES = (TURN, ENTRY, GATE, CURSOR)
@@ -322,13 +323,13 @@ _PAGE = 500
 _SHORT = re.compile("[te]([0-9]{1,15})")  # the position of its first record
 _LEAST_END = 6  # characters of the end of an id
 _REASONS = {*Reason, *FailureClass, *AbortReason, *TurnOutcome}
-INBOX = 10_000  # commands that are looked through
+INBOX = 10_000  # the most commands that a question reads
 
 
 async def resolve(store: Store, wanted: str) -> str:
-    """The stream that `wanted` means: a whole name, an id without its prefix, a short id,
-    the beginning or end of exactly one id, or the id of an inbound message. The stream may be one
-    that a command in the inbox will make.
+    """The stream for `wanted`: a whole name, an id without its prefix, a short id, the
+    beginning or end of exactly one id, or the id of an inbound message. It may be a
+    stream that a command in the inbox will make.
 
     Raises NotFoundError, or InvalidInputError if several fit.
     """
@@ -364,14 +365,14 @@ async def _by_piece(store: Store, wanted: str) -> list[str]:
 
 
 async def _by_end(store: Store, wanted: str) -> list[str]:
-    """All names are looked through: so this comes last."""
+    """Streams by the end of their id. This reads all names, so it comes last."""
     rows = await store.list(Listing(prefix="", ending=wanted, limit=_PAGE))
     return [row.stream for row in rows if family(row.stream) in ("turn", "entry")]
 
 
 async def _beginning(store: Store, wanted: str) -> list[str]:
-    """Streams whose id begins so. Entries of a turn begin with its id: where they are
-    all that fits besides the turn, the turn is meant."""
+    """Streams by the beginning of their id. The ids of a turn's entries begin with the
+    turn's id: if only a turn and its entries fit, the turn is meant."""
     prefixes = (wanted,) if ":" in wanted else tuple(p + wanted for p in _PREFIXES)
     found: list[str] = []
     for prefix in prefixes:
@@ -387,7 +388,7 @@ async def _beginning(store: Store, wanted: str) -> list[str]:
 
 
 async def by_message(store: Store, message_id: str) -> list[str]:
-    """The turns that a message id belongs to, in any conversation, by their keys."""
+    """The turns with a message id, in any conversation, by their keys."""
     found: list[str] = []
     after = ""
     while page := await store.keys(after, _PAGE, part=escape(message_id)):
@@ -397,14 +398,15 @@ async def by_message(store: Store, message_id: str) -> list[str]:
 
 
 def _is_of(key: str, message_id: str) -> bool:
-    """The fourth part of the key of an inbound message is its id, or the key that its
-    channel gave it."""
+    """Is this the key of that message? Its fourth part is the message id, or the key
+    that the channel gave."""
     parts = key.split("/")
     return key.startswith("in:") and len(parts) > 3 and parts[3] == message_id
 
 
 def makes(command: Command) -> bool:
-    """The command makes its stream: until it is logged there is no other trace of it."""
+    """Does the command make its stream? Until it is logged, only the command names the
+    stream."""
     return command.kind in ("accept", "enqueue", "import")
 
 
@@ -417,25 +419,25 @@ def _means(command: Command, wanted: str) -> bool:
 
 
 def message_of(command: Command) -> str | None:
-    """The id of the message that a command brings."""
+    """The message id in an accept command."""
     if command.kind != "accept":
         return None
     try:
         value = canonical.loads(command.data)
     except InvalidInputError:
-        return None  # the owner will say so
+        return None  # the owner will report it
     found = value.get("message_id") if isinstance(value, dict) else None
     return found if isinstance(found, str) else None
 
 
 @frozen(kw_only=True)
 class Filter:
-    """Which turns and entries to list; newest first. `status`: of entries a Status, a
-    phase or "parked", of turns a phase. `reason`: a reason, or the class of a failure.
+    """The turns and entries to list, newest first. `status`: of entries a Status, a
+    phase or "parked", of turns a phase. `reason`: a reason, or a failure class.
     `person`: a person is needed. Times are wall milliseconds. `before`: the page after
     an earlier one (`Page.before`)."""
 
-    what: str | None = None  # "turn" or "entry"; none: both
+    what: str | None = None  # "turn" or "entry"; None: both
     status: tuple[str, ...] = ()
     channel: str | None = None
     account: str | None = None
@@ -454,8 +456,8 @@ class Filter:
 
 async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:
     """At most `limit` rows that pass the filter. Raises InvalidInputError for a channel
-    or an account that does not exist. A row has no record at hand: its times are told at
-    the distance that log time and wall time have now."""
+    or an account that does not exist. A row has no record: its times are converted with
+    the present distance of log time and wall time."""
     shift = clock.shift()
     listing = await listing_of(store, want, shift)
     found: list[Row] = []
@@ -475,14 +477,14 @@ async def _nothing() -> AsyncIterator[Sequence[Summary]]:
 
 
 async def listing_of(store: Store, want: Filter, shift: int) -> Listing:
-    """The filter in the store's words."""
+    """The filter as a Listing of the store."""
     await _check_reasons(store, want.reason)
     place = Place(
         channel=want.channel, account=want.account, conversation=want.conversation
     )
     lanes = await lanes_of(store, place)
     if want.conversation is not None and not lanes:
-        lanes = ("?/",)  # nothing has ever come: no lane begins so
+        lanes = ("?/",)  # no message has ever come: no lane begins so
     return Listing(
         prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
         phases=tuple({p for status in want.status for p in _phases(status)}),
@@ -500,7 +502,7 @@ async def listing_of(store: Store, want: Filter, shift: int) -> Listing:
 
 
 async def _check_reasons(store: Store, reasons: Sequence[str]) -> None:
-    """Raises InvalidInputError for a reason that nothing has ever had."""
+    """Raises InvalidInputError for a reason without any turn or entry."""
     odd = [reason for reason in reasons if reason not in _REASONS]
     if not odd:
         return
@@ -514,7 +516,7 @@ async def _check_reasons(store: Store, reasons: Sequence[str]) -> None:
 
 
 def _phases(status: str) -> Iterator[str]:
-    """The phases that a word for a status stands for."""
+    """The phases of a status word."""
     if status == "parked":
         yield Phase.PARKED
         return
@@ -552,5 +554,5 @@ def row_of(s: Summary, shift: int) -> Row:
 
 
 def word_of(phase: Phase) -> str:
-    """The one word for where an entry stands: its status, or "parked"."""
+    """The status word of an entry: its status, or "parked"."""
     return str(Phase.PARKED if phase is Phase.PARKED else phase.status)

@@ -1,5 +1,6 @@
-"""Questions about many messages: counts, gates, the worker, places, and what needs a
-person. Each reads summaries and counts of the store, and folds only what it shows."""
+"""Questions about many messages: counts, gates, the worker, places, and the needs for a
+person. Each reads summaries and counts of the store, and folds only the streams that it
+shows."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +44,7 @@ _UNANSWERED = Listing(
 )
 _WAITING = tuple(p for p in Phase if not p.closed and p is not Phase.PARKED)
 _FAILED = Listing(prefix=TURN, phases=(TurnPhase.FAILED,))
-_LATE_MS = 60_000  # a command that waits longer finds no worker
+_LATE_MS = 60_000  # a command that waits longer has no worker
 _NAMES: Mapping[str, str] = {
     Phase.DELIVERED: "delivered",
     Phase.PARKED: "parked",
@@ -58,7 +59,7 @@ async def stats(
     store: Store, by: Sequence[str], want: Filter, zone: tzinfo | None, clock: Clock
 ) -> tuple[Tally, ...]:
     """Counts by names of GROUPS, the largest group first, days and hours in order.
-    `zone`: whose days; none is the zone of this process."""
+    `zone`: the time zone of days; None is the zone of this process."""
     odd = [name for name in by if name not in GROUPS]
     if odd:
         problem = f"no group {odd[0]!r}; there are: {', '.join(GROUPS)}"
@@ -95,7 +96,7 @@ def _tally(
 
 
 def _columns(by: Sequence[str]) -> list[str]:
-    """The fewer columns, the fewer rows."""
+    """The columns to count by: only the needed ones, since each makes more rows."""
     columns = ["family", "phase", "reason", "failure"]
     columns += ["place"] if {"channel", "account"} & {*by} else []
     columns += ["hour"] if {"day", "hour"} & {*by} else []
@@ -106,7 +107,8 @@ _Facts = Mapping[str, int | str]
 
 
 def _why(facts: _Facts) -> str:
-    """The class says more than "permanent"; other reasons say more than the class."""
+    """Why an entry ended. The failure class is more precise than "permanent"; any other
+    reason is more precise than the class."""
     reason, failure = str(facts["reason"]), str(facts["failure"])
     if reason == "permanent" and failure:
         return failure
@@ -115,7 +117,8 @@ def _why(facts: _Facts) -> str:
 
 @define
 class _Stamps:
-    """Hours of log time as people write them; most come many times."""
+    """Hours of log time as local days and hours, cached, since most are needed many
+    times."""
 
     zone: tzinfo | None
     shift: int  # in hours
@@ -152,7 +155,7 @@ async def total(store: Store, listing: Listing) -> int:
 
 
 async def first(store: Store, listing: Listing, clock: Clock) -> Row | None:
-    """The oldest that fits."""
+    """The oldest row that fits."""
     found = await store.list(evolve(listing, oldest=True, limit=1))
     return row_of(found[0], clock.shift()) if found else None
 
@@ -215,7 +218,7 @@ async def worker(store: Store, clock: Clock, *, alive: bool | None) -> WorkerVie
 
 
 async def channels(store: Store, want: Filter, clock: Clock) -> tuple[ChannelView, ...]:
-    """Every account that a message has had, with its counts in the filter's window."""
+    """Every account with a message, with its counts in the filter's window."""
     closed = {gate.id: gate for gate in await gates(store, clock)}
     tallies = {
         (t.group["channel"], t.group["account"]): t
@@ -260,7 +263,8 @@ async def _plan(store: Store, entry: str) -> o.Planned | None:
     return plans[-1] if plans else None
 
 
-# --- is somebody needed? ----------------------------------------------------------------
+# --- is a person needed?
+# -----------------------------------------------------------------
 
 
 async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overview:
@@ -322,8 +326,8 @@ def _needed(facts: Mapping[str, Any], now: int) -> Iterable[tuple[str, str]]:
 
 
 async def with_words(store: Store, found: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows with what was said: by the user for a turn; for an entry that is not
-    delivered by whoever refused or failed it, else by us."""
+    """Rows with their words: of a turn the user's message, of an undelivered entry the
+    error text, of any other entry its own text."""
     names = [row.id for row in found]
     model = ReadModel(store)
     await model.read(names)

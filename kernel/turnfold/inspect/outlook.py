@@ -1,7 +1,7 @@
-"""What happens next with an entry or a turn, when, and whether a person is needed.
+"""The next step of an entry or a turn, its time, and whether a person is needed.
 
-The kernel's own scheduler is asked (`_decide.schedule.step_of`,
-`_decide.turns.turn_step`), so that the answer is what the worker would do.
+It asks the kernel's own scheduler (`_decide.schedule.step_of`,
+`_decide.turns.turn_step`), so that the answer is the worker's next step.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Commands = tuple[tuple[str, str], ...]
 
 
 def told(following: Next, shift: int) -> Next:
-    """With its time as a wall date."""
+    """The same step, with its time as a wall date."""
     return evolve(following, at=to_come(following.at, shift)) if shift else following
 
 
@@ -65,7 +65,7 @@ def _closed(entry: Entry) -> Next:
 
 
 def short(state: Entry | Turn) -> str:
-    """An id to type: every command knows it."""
+    """A short id to type; every command accepts it."""
     return f"{state.stream[0]}{state.order}"
 
 
@@ -111,7 +111,8 @@ def _ahead(draft: UnitOfWork, entry: Entry) -> Entry | None:
 
 
 def _behind(draft: UnitOfWork, ahead: Entry, alive: bool | None) -> Next:
-    """The cause that counts is that of the first in the lane."""
+    """The next step of an entry behind another one: the cause is that of the first
+    entry in the lane."""
     cause = next_of_entry(draft, ahead, alive)
     text = f"waits behind {ahead.stream} in its lane; that one {cause.text}"
     return evolve(cause, text=text)
@@ -212,7 +213,7 @@ def _gated(draft: UnitOfWork, entry: Entry) -> Next:
 def next_of_turn(
     draft: UnitOfWork, turn: Turn, alive: bool | None, finals: list[tuple[str, Next]]
 ) -> Next:
-    """`finals`: what happens next with the final entries that are open, or dead."""
+    """`finals`: the next steps of the final entries that are open, or dead."""
     if not turn.open and unseen(turn):
         name = short(turn)
         does = (
@@ -272,7 +273,8 @@ def next_of_ledger(state: Gate | Cursor | StoreState, now: int) -> Next:
 
 
 def entry_verdict(entry: Entry, said: str | None) -> str:
-    """How an entry stands. `said`: the words of whoever refused or failed it."""
+    """The state of an entry in one sentence. `said`: the error text of its last
+    failure."""
     words = f": {said}" if said and entry.phase is not Phase.DELIVERED else ""
     count = len(entry.receipts)
     match entry.phase:
@@ -295,11 +297,11 @@ def _class(entry: Entry) -> str:
     return "" if entry.failure is None else f", {entry.failure}"
 
 
-# --- What to tell somebody who wrote and waits for an answer: one sentence ---
+# --- The verdict for a sender who waits for an answer: one sentence ---
 
 
 def verdict(turn: Turn, entries: Sequence[EntryView], next_: Next) -> str:
-    """`entries`: all of the turn; `next_`: what happens next with it."""
+    """`entries`: all entries of the turn; `next_`: the turn's next step."""
     finals = [e for e in entries if e.id in turn.finals]
     match turn.phase:
         case TurnPhase.ACCEPTED | TurnPhase.RUNNING:

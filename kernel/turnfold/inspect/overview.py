@@ -1,4 +1,4 @@
-"""What the queries about many messages give back. Times are milliseconds UTC."""
+"""The results of queries about many messages. Times are milliseconds UTC."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from turnfold.inspect.views import Row, TurnView
 class Tally:
     """Turns and entries of one group. `turns`: accepted. `out`: entries of any kind;
     each is delivered, waiting, parked, dead (ended without delivery) or aborted. `why`:
-    the dead and the parked by the class of their failure, else by their reason."""
+    dead and parked entries by failure class, else by reason."""
 
     group: Mapping[str, str]
     turns: int = 0
@@ -26,7 +26,8 @@ class Tally:
 
 @frozen(kw_only=True)
 class Page:
-    """Rows, and where the next page begins (`Filter.before`); None: there is none."""
+    """Rows, and the beginning of the next page (`Filter.before`); None: there is
+    none."""
 
     rows: tuple[Row, ...]
     before: int | None = None
@@ -65,16 +66,16 @@ class WorkerView:
 
 @frozen(kw_only=True)
 class ChannelView:
-    """An account with its counts since `Filter.since`. `classes`: what its platform
-    offered for the latest planned part; none counts as blind. `ids`: its adapter gives
-    the ids of messages; without one an acceptance is only the adapter's word."""
+    """An account with its counts since `Filter.since`. `classes`: the delivery classes
+    of the latest planned part; none counts as blind. `ids`: its adapter gives message
+    ids; without one an acceptance is only the adapter's claim."""
 
     channel: str
     account: str
     tally: Tally
     classes: tuple[str, ...] | None
     ids: bool | None
-    last: int | None  # the latest entry was queued then
+    last: int | None  # the time of the latest queued entry
     gate: GateView | None
 
 
@@ -89,14 +90,14 @@ class Found:
 
 @frozen(kw_only=True)
 class Overview:
-    """Is a person needed? `needed` says why, each with the command to type."""
+    """Is a person needed? `needed` lists the reasons, each with the command to type."""
 
     address: str
     position: int
     since: int | None
     worker: WorkerView
     turns: int  # open
-    runs: int  # of them those that have no answer yet
+    runs: int  # open turns without an answer
     waiting: int
     oldest: Row | None
     parked: int
@@ -104,7 +105,7 @@ class Overview:
     dead: int  # of the last 7 days
     unseen: int  # dead letters and bounces that nobody has seen yet
     held: int  # turns
-    failed: int  # turns of the last 7 days; those whose answer is dead, too
+    failed: int  # turns of the last 7 days; also those with a dead answer
     gates: tuple[GateView, ...]
     inbox: int
     inbox_since: int | None

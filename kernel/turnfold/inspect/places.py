@@ -1,6 +1,5 @@
-"""Places as people write them - a channel, an account, a conversation - and the lanes
-that they stand for. A name that no message has ever had is an error that lists those
-that exist."""
+"""Places in the form that people write - a channel, an account, a conversation - and
+their lanes. An unknown name is an error that lists the existing names."""
 
 from collections.abc import Sequence
 
@@ -22,19 +21,19 @@ class Place:
 
 
 def route_of_lane(lane: str) -> tuple[str, str, str, str]:
-    """Channel, account, conversation and thread out of the name of a lane."""
+    """Channel, account, conversation and thread of a lane, from its name."""
     parts = [p.replace("%2F", "/").replace("%25", "%") for p in lane.split("/")]
     channel, account, conversation, thread = (*parts, "", "", "", "")[:4]
     return channel, account, conversation, thread
 
 
 async def accounts(store: Store) -> Sequence[tuple[str, str]]:
-    """All (channel, account) that a turn or an entry has ever had."""
+    """All (channel, account) pairs with a turn or an entry."""
     return sorted(route_of_lane(place)[:2] for place in await store.places())
 
 
 async def lanes_of(store: Store, place: Place) -> tuple[str, ...]:
-    """Beginnings of the lanes at a place; none stands for everywhere.
+    """The prefixes of the lanes at a place; none for all places.
 
     Raises InvalidInputError for a channel or an account that does not exist.
     """
@@ -67,7 +66,8 @@ def _none_such(field: str, name: str, there: set[str]) -> str:
 
 async def place_of(store: Store, text: str) -> Place:
     """`channel`, `channel/conversation`, `channel/account` or
-    `channel/account/conversation`; an account goes before a conversation of its name."""
+    `channel/account/conversation`; an account takes precedence over a conversation of
+    the same name."""
     channel, *rest = text.split("/")
     known = {account for name, account in await accounts(store) if name == channel}
     if not rest:

@@ -1,7 +1,7 @@
-"""The turns in which a person's messages lie, for erasing what the person wrote.
+"""The turns with a person's messages, for erasing these messages.
 
-The sender of a message stands in the events of its turn, and no index has it: the log is
-read from its beginning to its end.
+Only the events of a turn name the sender of a message, and there is no index: the whole
+log is read.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -23,10 +23,10 @@ _AT_ONCE = 500
 
 @frozen(kw_only=True)
 class OfSender:
-    """`turns`: in which a message of the sender lies, the oldest first. `shared`: how
-    many of them hold messages of others, too. `erased`: of them, those without any text
-    left. `nameless`: updates that nobody could read, so that nobody knows whose they
-    are. `unreadable`: records of turns that are damaged."""
+    """`turns`: with a message of the sender, the oldest first. `shared`: how many of
+    them hold messages of others, too. `erased`: how many of them have no text left.
+    `nameless`: updates that could not be read, so that their sender is not known.
+    `unreadable`: damaged records of turns."""
 
     turns: tuple[str, ...]
     shared: int = 0
@@ -73,7 +73,7 @@ async def _of_turns(store: Store) -> AsyncIterator[Record]:
 
 
 def _look(records: Sequence[Record], sender: str) -> tuple[bool, bool]:
-    """Are there messages of others, and is all of it erased?"""
+    """Does a turn hold messages of others, and is its text erased?"""
     try:
         events = [event for record in records for event in decode(record)]
     except CorruptLogError:

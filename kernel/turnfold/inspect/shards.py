@@ -1,8 +1,8 @@
-"""All shards of a store as one that can only be read.
+"""All shards of a store as one read-only store.
 
 Rows of several shards are in the order of their time. The stream `store`, and gates and
-cursors of an account, exist once in each shard: what is asked for by such a name is that
-of the first shard that has it.
+cursors of an account, exist once in each shard: for such a name the first shard that
+has the stream answers.
 """
 
 from collections import Counter
@@ -44,8 +44,8 @@ _SHARD = 64
 
 
 class AllShards:
-    """`parts`: a handle of each shard, in their order; `whole`: the one that they came
-    from, if it is to be closed with them."""
+    """`parts`: a handle of each shard, in their order. `whole`: the store of all
+    shards, if it is to be closed with them."""
 
     def __init__(self, parts: Sequence[Store], whole: Store | None = None) -> None:
         self.parts, self._whole = parts, whole
@@ -71,7 +71,7 @@ class AllShards:
     # --- reading ---------------------------------------------------------------------
 
     async def fetch(self, wanted: Wanted) -> Found:
-        """What the first shard has that has something."""
+        """For each name, the rows of the first shard that has any."""
         whole = Found()
         for part in self.parts:
             found = await part.fetch(wanted)
@@ -109,16 +109,16 @@ class AllShards:
         return sorted(found, key=lambda command: command.at)[:limit]
 
     async def last(self) -> Record | None:
-        """Of the shard that was written to last."""
+        """The last record of the shard that was written to last."""
         found = [r for part in self.parts if (r := await part.last()) is not None]
         return max(found, key=lambda record: record.at, default=None)
 
     async def log(self, after: int = 0, limit: int = 1000) -> Sequence[Record]:
-        """Of the first shard: each has a log of its own."""
+        """The log of the first shard: each shard has a log of its own."""
         return await self.parts[0].log(after, limit)
 
     async def load(self) -> Loaded:
-        """The head of the first shard, and what is open in all of them."""
+        """The head of the first shard, and the open streams of all shards."""
         loaded = [await part.load() for part in self.parts]
         rows = [row for one in loaded for row in one.open]
         return evolve(loaded[0], open=rows)
@@ -134,7 +134,8 @@ class AllShards:
         pages = [await one.keys(after, limit, part) for one in self.parts]
         return sorted(pair for page in pages for pair in page)[:limit]
 
-    # --- its means -------------------------------------------------------------------
+    # --- parts of a store
+    # --------------------------------------------------------------
 
     @property
     def maintenance(self) -> Maintenance | None:
@@ -160,7 +161,8 @@ class AllShards:
 
 
 async def read_all(store: Store) -> Store:
-    """An open store with all its shards, for reading; a store of one shard as it is."""
+    """An open store with all its shards, for reading; a store of one shard is returned
+    unchanged."""
     if not isinstance(store, Sharded) or store.shards == 1:
         return store
     whole = AllShards([store.shard(n) for n in range(store.shards)], store)
@@ -169,7 +171,7 @@ async def read_all(store: Store) -> Store:
 
 
 def shards_of(store: Store) -> Sequence[Store]:
-    """Each chain of a store that `read_all` gave."""
+    """The shards of a store by `read_all`, each with a log of its own."""
     return store.parts if isinstance(store, AllShards) else (store,)
 
 
@@ -178,14 +180,14 @@ def _filled(whole: Mapping[_K, _V], more: Mapping[_K, _V]) -> dict[_K, _V]:
 
 
 def _placed(row: Summary, shard: int) -> Summary:
-    """Its order among the rows of all shards."""
+    """The row with its order among the rows of all shards."""
     order = (row.created << _CREATED) | (shard << _SHARD) | row.order
     return replace(row, order=order)
 
 
 def _page(listing: Listing, shard: int) -> Listing:
-    """What of one shard comes before a place among all. `created` never falls with the
-    position, so a time and a position are one cut."""
+    """The listing of one shard for a page over all shards. `created` never falls with
+    the position, so a time and a position cut the rows at one place."""
     if listing.before is None:
         return listing
     created = listing.before >> _CREATED

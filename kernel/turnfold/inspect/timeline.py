@@ -23,18 +23,18 @@ from turnfold.inspect.views import (
     RunView,
 )
 
-Text = Callable[[str | None], str | None]  # digest to free text, if it is still there
+Text = Callable[[str | None], str | None]  # digest to free text; None if it is gone
 
 
 def describe(event: Event, text: Text) -> str:
-    """What an event says. `text` fetches the free text behind a digest."""
+    """An event in words. `text` fetches the free text behind a digest."""
     words = _entry(event) or _entry_late(event) or _turn(event) or _ledger(event)
     detail = text(getattr(event, "detail", None) or getattr(event, "why", None))
     return f"{words}: {detail}" if detail else words
 
 
 def part(index: int) -> str:
-    """Parts are counted from 1 where people read."""
+    """The name of a part for people, who count from 1."""
     return f"part {index + 1}"
 
 
@@ -252,12 +252,12 @@ def _ledger(event: Event) -> str:
 
 
 Said = Callable[[str, Form], str | None]  # the same for the body of a message
-Preview = Callable[[str], str | None]  # the name of a body to what it says
+Preview = Callable[[str], str | None]  # the name of a body to its text
 
 
 @define
 class Parts:
-    """Grows part by part as the events of an entry go by."""
+    """Collects the parts of an entry from its events."""
 
     text: Text
     preview: Preview
@@ -306,21 +306,22 @@ class Parts:
                 pass
 
     def redriven(self, entry: Entry) -> None:
-        """`entry`: as it is after a redrive. Parts that are open again are not settled,
-        and their keys may be new."""
+        """`entry`: after a redrive. Reopened parts are not settled, and their keys may
+        be new."""
         for index, planned in enumerate(entry.parts):
             if not entry.ended(index):
                 view = evolve(self.parts[index], settled=None, settled_at=None)
                 self.parts[index] = evolve(view, key=planned.key)
 
     def ended(self, entry: Entry, event: o.FailedTerminal, at: int) -> None:
-        """The last attempt of an entry that failed for good."""
+        """The outcome of the last attempt of a dead entry."""
         if entry.part < len(self.parts):
             text = f"ended ({event.failure or event.reason})"
             self._outcome(entry.part, text, at, event.detail)
 
     def _plan(self, event: o.Planned) -> None:
-        """A placeholder may have gone out before; its attempts are the first part's."""
+        """Take the parts of a plan over. A placeholder may have gone out before; its
+        attempts count for the first part."""
         before = self.parts
         self.parts = [self._planned(i, p) for i, p in enumerate(event.parts)]
         for index, view in enumerate(before[: len(self.parts)]):
@@ -401,8 +402,8 @@ def parts_of(
 
 
 def happened(records: Sequence[Record], text: Text) -> tuple[EventView, ...]:
-    """Every event of these records in words; one of them for a record that cannot be
-    read."""
+    """Every event of these records in words; an unreadable record counts as one
+    event."""
     return tuple(h for record in records for h in _happened(record, text))
 
 
@@ -427,7 +428,7 @@ def _happened(record: Record, text: Text) -> Iterator[EventView]:
 def inbound_of(
     records: Sequence[Record], preview: Said, detail: Text
 ) -> tuple[InboundView, ...]:
-    """The message that began a turn, and those that joined it."""
+    """The first message of a turn, and those that joined it."""
     found: list[InboundView] = []
     for at, event in _events(records):
         if isinstance(event, t.Accepted | t.Dead):
@@ -460,7 +461,7 @@ def inbound_of(
 
 
 def _problem(event: t.Accepted | t.Dead, text: Text) -> str | None:
-    """Why a message was not taken as it came."""
+    """Why a message became a dead turn; None for an accepted one."""
     if isinstance(event, t.Accepted):
         return None
     if event.differs is not None:
@@ -517,6 +518,6 @@ def _end(event: Event) -> str | None:
 
 
 def last_detail(records: Sequence[Record], text: Text) -> str | None:
-    """The words of whoever refused or failed it last."""
+    """The latest error text in the events of a stream."""
     details = [getattr(event, "detail", None) for _, event in _events(records)]
     return text(next((ref for ref in reversed(details) if ref), None))

@@ -1,7 +1,7 @@
 """Log time, as the wall time that people read (specs/design.md 2).
 
-A record holds the wall time of its moment where that differs from log time. A time to
-come is log time, and is told at the distance that the two times have now.
+A record holds the wall time of its moment where that differs from log time. A future
+time is log time, and is converted with the present distance of the two times.
 """
 
 from turnfold.clock import Clock
@@ -15,7 +15,8 @@ def seen_at(record: Record) -> int:
 
 
 async def clock_of(store: Store) -> Clock:
-    """The clock that a worker of this store would have now, without taking it over."""
+    """The clock that a worker of this store would have now, without taking the store
+    over."""
     clock = Clock()
     try:
         does = store.maintenance
@@ -24,12 +25,12 @@ async def clock_of(store: Store) -> Clock:
         if last and last[-1].pruned:
             last = [record for record in (await store.last(),) if record is not None]
     except StoreError:
-        return clock  # of a damaged store what can be read is shown all the same
+        return clock  # a damaged store is still shown as far as it can be read
     if mark is not None and last:
         clock.begin(last[-1].at, mark.lived)
     return clock
 
 
 def to_come(at: int | None, shift: int) -> int | None:
-    """The wall date of a log time; `shift`: how much later log time is."""
+    """The wall date of a log time; `shift`: log time minus wall time."""
     return None if at is None else at - shift

@@ -1,7 +1,7 @@
-"""What the queries of `Inspect` give back: plain typed facts, for people and programs.
+"""The results of `Inspect`: plain typed facts, for people and programs.
 
-Times are wall milliseconds UTC, ids are whole stream names, and nothing in here is free
-text of a handler or platform but `text`, `detail` and `why`, which can be erased.
+Times are wall milliseconds UTC, and ids are whole stream names. Only `text`, `detail`
+and `why` are free text of a handler or platform, which can be erased.
 """
 
 from attrs import field, frozen
@@ -31,9 +31,9 @@ class EventView:
 
 @frozen(kw_only=True)
 class Next:
-    """What will happen next, and when (`at`; none: nobody knows, or at once).
-    `person`: it will not go on before somebody does something. `commands`: what somebody
-    can do, each with the command to type."""
+    """The next step and its time (`at`; None: not known, or at once). `person`: the
+    step waits for a person. `commands`: the person's options, each with the command to
+    type."""
 
     text: str
     at: int | None = None
@@ -43,16 +43,16 @@ class Next:
 
 @frozen(kw_only=True)
 class CommandView:
-    """A command that lies in the inbox: posted by a process that does not own the
-    store, durable, and not yet taken up by the worker. `stream`: the turn or entry that
-    it makes or speaks of."""
+    """A command in the inbox: posted by a process that does not own the store, durable,
+    and not yet taken up by the worker. `stream`: the turn or entry that it makes or
+    changes."""
 
     id: str
     kind: str  # "accept", "enqueue", "abort" or an operator's act
     stream: str
     at: int
     key: str | None
-    new: bool  # it makes its stream; the log has no trace of that yet
+    new: bool  # it makes its stream, which is not in the log yet
     next: Next
 
 
@@ -63,7 +63,7 @@ class AttemptView:
     owner: str
     fence: int
     dispatched_at: int | None = None
-    outcome: str | None = None  # none: not known yet
+    outcome: str | None = None  # None: not known yet
     outcome_at: int | None = None
     detail: str | None = None
     marked: bool = False
@@ -72,7 +72,8 @@ class AttemptView:
 
 @frozen(kw_only=True)
 class PartView:
-    """`settled`: delivered, looked up, said to be delivered, suppressed; or not yet."""
+    """`settled`: delivered, looked up, declared delivered by a person, suppressed;
+    None: not yet."""
 
     index: int
     kind: str
@@ -87,7 +88,7 @@ class PartView:
 
 @frozen(kw_only=True)
 class EntryView:
-    """`short`: an id to type. `verdict`: how it stands, in one sentence."""
+    """`short`: an id to type. `verdict`: its state in one sentence."""
 
     id: str
     short: str
@@ -131,8 +132,8 @@ class InboundView:
     sender: str | None = None
     sent_at: int | None = None  # wall ms, as the platform says
     revision: str | None = None
-    changes: str | None = None  # the turn whose message this one edits
-    problem: str | None = None  # why it was not taken
+    changes: str | None = None  # the turn of the edited message
+    problem: str | None = None  # why it became a dead turn
 
 
 @frozen(kw_only=True)
@@ -149,7 +150,7 @@ class RunView:
 
 @frozen(kw_only=True)
 class TurnView:
-    """`verdict`: what to tell somebody who wrote and waits for an answer."""
+    """`verdict`: one sentence for a sender who waits for an answer."""
 
     id: str
     short: str
@@ -189,8 +190,8 @@ class LedgerView:
 @frozen(kw_only=True)
 class Row:
     """One turn or entry in a list. `status` of a turn is its phase; of an entry its
-    status, or "parked". `short`: an id to type; every command knows it. `words`: what
-    the user wrote, or why an entry is not delivered, where a query reads that."""
+    status, or "parked". `short`: an id to type; every command knows it. `words`: the
+    user's message, or why an entry is not delivered, if the query reads it."""
 
     id: str
     short: str
@@ -211,14 +212,15 @@ class Row:
     due: int | None
     expires: int | None
     turn: str | None
-    version: int  # of its stream: an act may name it as the version that was seen
+    version: int  # of its stream; an act may pass it as `seen`
     words: str | None = None
 
 
 @frozen(kw_only=True)
 class Answer:
-    """Why somebody who wrote has no answer, or has one. `turn` is None if the message
-    never arrived here, or if it only lies in the inbox so far, as `waiting` says."""
+    """The answer to a message, or why there is none. `turn` is None if the message
+    never arrived here, or is only in the inbox so far; then `waiting` has its
+    command."""
 
     text: str
     turn: TurnView | None = None

@@ -1,5 +1,5 @@
-"""A turn, an entry or a ledger as one view, with its next step. Foretelling that
-takes the decisions, so `Inspect` imports this only where a view is asked for."""
+"""A turn, an entry or a ledger as one view, with its next step. The next step needs the
+decisions, so `Inspect` imports this module only for a view."""
 
 from functools import partial
 
