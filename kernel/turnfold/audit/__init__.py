@@ -1,10 +1,9 @@
-"""The audit of a log: does it keep the rules that the contract promises?
+"""The audit of a log: does the log keep the rules of the contract?
 
-Streaming: it takes records from anywhere - a store that is open for reading only, an
-export file, a test - and says which rules they break, in order. With a store it also
-compares everything that lies beside the log with it, in both directions; with a witness
-list it compares the log with the messages that the platform accepted. It knows nothing of settings,
-channels or clocks.
+Streaming: it takes records from any source - a read-only store, an export file, a test
+- and reports the rules that they break, in order. With a store it also compares the
+side tables with the log, in both directions. With a witness list it compares the log
+with the messages that the platform accepted. It uses no settings, channels or clocks.
 
     report = await audit_store(store, witness=read_witness(data))
     if not report.passed:
@@ -60,8 +59,8 @@ def audit_log(
     progress: Progress | None = None,
 ) -> Report:
     """Audit records alone. `marks`: heads that the log must contain. `settled_at`: also
-    find streams that should have moved by this time (log ms) and did not. `progress` is told
-    the position now and then."""
+    find streams that should have moved by this time (log ms) and did not. `progress`
+    gets the position after each page."""
     kept = list(marks)
     auditor = Auditor(marks=kept, witness=witness, channels=channels, limit=limit)
     following = iter(records)
@@ -73,7 +72,7 @@ def audit_log(
     return _told(auditor, Made(), witness, kept, settled_at)
 
 
-# What the records of other streams would tell: an archive has none of them.
+# Rules that need records of other streams, which an archive does not have.
 _OF_OTHERS = frozenset({Rule.POSITION, Rule.FENCE})
 _UNCHECKED = (
     "which worker said what, and the order among streams that are not in this archive",
@@ -90,10 +89,10 @@ async def audit_archive(
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit an archive that is open as a store: each stream from its first record to its
-    last, all rules that these streams can break, and their bodies if it has the `text`.
-    `of`: the store that it was taken from; each record is one of its log, there or
-    pruned."""
+    """Audit an archive that is open as a store: each stream from its first record to
+    its last, all rules that these streams can break, and their bodies if it has the
+    `text`. `of`: the store that it was taken from; each record must be in the log of
+    that store, there or pruned."""
     facts = Facts(bodies=text)
     auditor = Auditor(facts=facts, limit=limit, without=_OF_OTHERS)
     await walk(auditor, archive, progress)
@@ -107,7 +106,7 @@ async def audit_archive(
 
 
 async def _head(store: Store) -> tuple[list[Head], CorruptLogError | None]:
-    """Give the end of the log as the store says it, or why the store cannot say it."""
+    """The head of the log by the store, or the error if the store cannot give it."""
     try:
         return [(await store.load()).head], None
     except CorruptLogError as exc:
@@ -128,13 +127,13 @@ async def audit_store(
     limit: int = 100,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit an open store: its log, its head, and all that it keeps beside them. A
-    store that is being written to meanwhile is audited up to where its log then ends.
+    """Audit an open store: its log, its head, and its side tables. If the store is
+    written to meanwhile, it is audited up to the end of the log at that time.
 
-    `beside`: False leaves out all but the log. `bodies`: False leaves out bodies alone.
+    `beside`: False audits only the log. `bodies`: False leaves out only the bodies.
     `integrity`: False leaves out the database's check of its own files. `settled_at`:
-    also find streams that should have moved by this time (log ms) and did not. The report's
-    `unchecked` says which checks were not made.
+    also find streams that should have moved by this time (log ms) and did not. The
+    report's `unchecked` says which checks were not made.
     """
     kept = list(marks)
     text = store.facts().get("text") is not False
@@ -191,7 +190,7 @@ async def _beside(
     *,
     text: bool,
 ) -> None:
-    """What lies beside the log."""
+    """Audit the side tables of the log."""
     if facts is not None:
         await compare(auditor, store, facts)
     if facts is not None and not text:

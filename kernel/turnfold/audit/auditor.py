@@ -1,8 +1,8 @@
-"""The folded streams that an audit keeps in hand: the open ones.
+"""The folded streams that an audit keeps in memory: the open ones.
 
-With a store a closed stream is dropped after a while, so that memory is bounded by the
-open ones. Of a dropped stream two numbers stay: the hash of its name, and the hash of the
-projection that it must have. If records of it come all the same, it is read again.
+With a store a closed stream is dropped after a while, so that the open ones bound the
+memory. Of a dropped stream two numbers stay: the hash of its name, and the hash of its
+expected projection. If more records of the stream come, the stream is read again.
 """
 
 import gc
@@ -51,19 +51,19 @@ from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.ports.store import RECORDS, Store, Wanted
 
-_LATE = 2_000  # closed streams kept a while: the event that closes a final closes its turn, too
+_LATE = 2_000  # closed streams kept: closing a final also closes its turn
 
 
 class States:
-    """`put` each state that is new or has moved on. `projected`: False if nobody asks
-    for the projections of dropped streams."""
+    """`put` each new or changed state. `projected`: False if the projections of dropped
+    streams are not needed."""
 
     def __init__(self, *, projected: bool = True) -> None:
         self._projected = projected
         self.known: dict[str, State] = {}
         self.dropped: dict[int, int] = {}  # hash of the name -> of the projection
         self._closed: deque[str] = deque()
-        self.count = 0  # streams there ever were
+        self.count = 0  # all streams so far
 
     def put(self, state: State, *, new: bool) -> None:
         self.count += new
@@ -75,19 +75,19 @@ class States:
             self._closed.append(state.stream)
 
     def find(self, stream: str) -> Entry | Turn | None:
-        """An entry or a turn as it stands now. The entries of a turn that is in hand
-        are in hand, too."""
+        """The present state of an entry or a turn. If a turn is in memory, its entries
+        are, too."""
         known = self.known.get(stream)
         return known if isinstance(known, Entry | Turn) else None
 
     def __iter__(self) -> Iterator[State]:
         return iter(self.known.values())
 
-    # --- for whoever can read a stream again ---
+    # --- for a caller that can read a stream again ---
 
     def trim(self, before: int) -> None:
-        """Drop streams that closed long ago, none that moved at `before` or later: the
-        moment of that time is not judged yet."""
+        """Drop streams that closed long ago. Streams that moved at `before` or later
+        stay: the moment of that time is not judged yet."""
         kept = []
         while len(self._closed) > _LATE:
             state = self.known.get(self._closed.popleft())
@@ -102,24 +102,25 @@ class States:
         self._closed.extend(kept)
 
     def _needed(self, state: Entry | Turn) -> bool:
-        """The end of a turn is held against its entries, however old they are."""
+        """Is the state still needed? The end of a turn is compared with its entries,
+        even old ones."""
         turn = self.known.get(state.turn or "") if isinstance(state, Entry) else None
         return isinstance(turn, Turn) and turn.open
 
     def missing(self, streams: Iterable[str]) -> set[str]:
-        """Those of these streams that were dropped."""
+        """The dropped ones among these streams."""
         known, dropped = self.known, self.dropped
         return {n for n in streams if n not in known and hash(n) in dropped}
 
     def bring_back(self, stream: str, records: Sequence[Record]) -> None:
-        """A dropped stream from its records. Raises CorruptLogError."""
+        """Fold a dropped stream again from its records. Raises CorruptLogError."""
         del self.dropped[hash(stream)]
         state = fold(records)
         if state is not None:
             self.put(state, new=False)
 
 
-# --- The chain: hashes, positions, versions and heads. Needs no idea of the meaning of events ---
+# --- The chain: hashes, positions, versions and heads. Events are not read here ---
 
 
 class Chain:
@@ -157,9 +158,9 @@ class Chain:
             self._check_marks()
 
     def follows(self, records: Sequence[Record]) -> bool:
-        """True, and gone on to their end, if nothing at all is wrong with these; else
-        nothing is done, and each has to be fed. All of them at each step, since most
-        of the cost of a log without fault would be calls."""
+        """Check many records at once. True if all are sound; the chain then goes on to
+        their end. False: nothing is done, and each record has to be fed. Each check
+        runs over all records, since calls would be most of the cost of a sound log."""
         before = self.position
         last = before + len(records)
         times = [self.at, *[r.at for r in records]]
@@ -199,7 +200,7 @@ class Chain:
                 self._findings.add(Rule.HEAD, text, self.position)
 
     def end(self) -> None:
-        """The log is over: a head beyond it was noted for records that are gone."""
+        """End of the log: a noted head beyond it means lost records."""
         for position in sorted(self._marks):
             text = f"a head was noted for position {position}, "
             if position > self.position:
@@ -215,8 +216,8 @@ class Chain:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """For one page: nothing here makes cycles, and a collector that looks at each new
-    state several times costs a twentieth of an audit."""
+    """Switch the garbage collector off for one page: no cycles are made here, and the
+    collector costs a twentieth of an audit."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -229,10 +230,10 @@ def _no_collection() -> Iterator[None]:
 class Auditor:
     """Feed it every record in order, then ask for the `report`.
 
-    `facts`: collects the bodies and keys that must lie beside the log; None if nobody compares them. `marks`:
-    heads that the log must contain. `witness`: the list of messages that the platform accepted,
-    on the channels of `channels` (None: on all of them). `without`: rules that are left
-    out.
+    `facts`: collects the bodies and keys that the side tables must hold; None if they
+    are not compared. `marks`: heads that the log must contain. `witness`: the messages
+    that the platform accepted, on the channels of `channels` (None: on all of them).
+    `without`: rules that are left out.
     """
 
     def __init__(
@@ -259,14 +260,13 @@ class Auditor:
 
     @property
     def store_id(self) -> str | None:
-        """The id in the first event of the log; None if that is not there."""
+        """The id in the first event of the log; None without that event."""
         state = self.states.known.get(STORE)
         return state.id if isinstance(state, StoreState) else None
 
     @property
     def restored(self) -> Collection[tuple[int, str]]:
-        """Position and hash of each mark that the log itself was found to be older
-        than."""
+        """Position and hash of each mark that was ahead of a restored log."""
         return self._among.restored
 
     # --- record by record ---
@@ -280,22 +280,23 @@ class Auditor:
             self._follow(self._there(records))
 
     def _there(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Without those that are pruned."""
+        """The records that are not pruned."""
         gone = [record for record in records if record.pruned]
         for record in gone:
             self.pruned.gone(record)
         return [r for r in records if not r.pruned] if gone else records
 
     def trim(self) -> None:
-        """Forget closed streams, so that memory is bounded by the is open."""
+        """Forget closed streams, so that the open ones bound the memory."""
         self.states.trim(self._at)
 
     def missing(self, records: Sequence[Record]) -> set[str]:
-        """The streams that have to be brought back before these records are fed."""
+        """The dropped streams that must be brought back before these records are
+        fed."""
         return self.states.missing([r.stream for r in records if r.version > r.count])
 
     def bring_back(self, stream: str, records: Sequence[Record]) -> None:
-        """A stream that was dropped, from its records before the next one."""
+        """Bring a dropped stream back from its earlier records."""
         try:
             self.states.bring_back(stream, records)
         except CorruptLogError as exc:
@@ -368,7 +369,7 @@ class Auditor:
             self._witness.end(pruned=self.pruned.any)
 
     def report(self) -> Report:
-        """Everything found so far."""
+        """The findings so far."""
         return Report(
             findings=self.findings.in_order(),
             found=self.findings.count,
@@ -398,7 +399,7 @@ def note_unsettled(findings: Findings, states: States, now: int) -> None:
 def _unsettled(
     opened: list[Entry | Turn], gates: set[str], now: int
 ) -> Iterator[tuple[str, Entry | Turn]]:
-    held: set[tuple[type, str]] = set()  # the lanes that an earlier one holds
+    held: set[tuple[type, str]] = set()  # lanes that an earlier stream holds
     for state in opened:
         lane = type(state), state.lane
         text: str | None
@@ -436,7 +437,7 @@ def _turn(turn: Turn, now: int, *, waits: bool) -> str | None:
         case TurnPhase.ACCEPTED if not (turn.held or waits):
             return _overdue(turn.due, turn.updated, now)
         case _:
-            return None  # an answer is as settled as its entries are
+            return None  # its entries are judged instead
 
 
 def _overdue(due: int | None, updated: int, now: int) -> str | None:
@@ -449,13 +450,13 @@ def _overdue(due: int | None, updated: int, now: int) -> str | None:
 # --- The records of a store, page by page, into an auditor. A page costs one call, two ---
 
 
-_GIVE_UP = 100  # positions that cannot be read, one after the other
+_GIVE_UP = 100  # unreadable positions in a row
 
 
 async def walk(
     auditor: Auditor, store: Store, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Feed the whole log. `progress` is told the position after each page."""
+    """Feed the whole log. `progress` gets the position after each page."""
     async for page in _readable(auditor, store):
         auditor.trim()
         await _bring_back(auditor, store, page)
@@ -466,7 +467,7 @@ async def walk(
 
 async def _readable(auditor: Auditor, store: Store) -> AsyncIterator[Sequence[Record]]:
     """All pages that the store can read. Around damage they are smaller, and a position
-    that cannot be read alone is passed."""
+    that cannot be read alone is skipped."""
     after, size, failed = 0, RECORDS, 0
     while failed < _GIVE_UP:
         try:
@@ -488,7 +489,8 @@ async def _readable(auditor: Auditor, store: Store) -> AsyncIterator[Sequence[Re
 
 
 async def _bring_back(auditor: Auditor, store: Store, page: Sequence[Record]) -> None:
-    """Dropped streams that move in this page, turns with their entries."""
+    """Bring back the dropped streams that move in this page, turns with their
+    entries."""
     streams = auditor.missing(page)
     if not streams:
         return
@@ -504,8 +506,8 @@ async def _bring_back(auditor: Auditor, store: Store, page: Sequence[Record]) ->
 
 
 class Wrong(NamedTuple):
-    """Something beside the log that does not fit it. `position`: of the record that
-    speaks of it; 0 for none."""
+    """A side row that does not fit the log. `position`: of the record that names it; 0
+    for none."""
 
     position: int
     stream: str

@@ -39,7 +39,7 @@ def act(before: Entry, event: o.Attempted, say: Say) -> None:
         say(Rule.FROZEN_PLAN, "attempted before its parts were frozen")
         return
     if event.part != before.part or before.part >= before.count:
-        return  # another rule speaks
+        return  # another rule reports it
     classes = before.classes if before.planned else event.classes
     if kind is not PartAct.SEND and DeliveryClass.EDITABLE not in classes:
         say(Rule.NO_DOUBLE, f"{kind} of a part that cannot be edited")
@@ -123,7 +123,7 @@ def resolved(before: Entry, event: o.Resolved, _at: int, say: Say) -> None:
 
 def doubted(before: Entry, _event: o.Doubted, _at: int, say: Say) -> None:
     here = len(before.parts) if before.planned else before.count
-    if before.part >= here:  # a plan without parts has none that could be in doubt
+    if before.part >= here:  # a plan without parts has no doubt
         say(Rule.NO_DOUBLE, "called in doubt, though each part has ended")
 
 
@@ -133,7 +133,7 @@ def bounced(before: Entry, event: o.Bounced, _at: int, say: Say) -> None:
         say(Rule.EVIDENCE, f"part {event.part} bounced and was never accepted")
 
 
-# --- The rules of one outbox entry, as its events show them (specs/rules.md) ---
+# --- The rules of one outbox entry, checked on its events (specs/rules.md) ---
 
 
 _DEFERS = (
@@ -151,7 +151,7 @@ _RETRIES = (
     FailureClass.HANDLE_GONE,
     FailureClass.DECORATION,
 )
-# An attempt on the wire ends by the word of the platform. Time and deaths prove nothing.
+# Only the platform's answer ends an attempt on the wire. Time and deaths prove nothing.
 _BY_REFUSAL = (
     Reason.PERMANENT,
     Reason.REFUSED,
@@ -195,7 +195,7 @@ def check_queued(event: o.OutboxEvent, say: Say) -> None:
 
 
 def check_entry(before: Entry, event: o.OutboxEvent, at: int, say: Say) -> None:
-    """Say the rules that a later event of an entry breaks."""
+    """Report the rules that a later event of an entry breaks."""
     rules = _RULES.get(type(event))
     if rules is not None:
         rules(before, event, at, say)
@@ -248,13 +248,14 @@ def _may_go_out(before: Entry, part: int, at: int, what: str, say: Say) -> None:
 
 
 def _resent(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
-    """A part in doubt is attempted again: under its key in time, or by a logged word."""
+    """A part in doubt is attempted again: under its key inside the window, or by a
+    logged decision."""
     if before.resend:
         if before.marked and not event.marked:
             say(Rule.NO_DOUBLE, "sent again without the mark that was decided")
         return
     if event.act is not PartAct.SEND:
-        return  # it shows nothing twice: see `part_rules.act`
+        return  # no reader sees it twice: see `act`
     part = before.parts[before.part] if before.part < len(before.parts) else None
     if part is None or DeliveryClass.KEYED not in part.classes:
         classes = ", ".join(part.classes) if part and part.classes else "blind"
@@ -280,7 +281,7 @@ def _delivered(
 ) -> None:
     _current(before, event, say)
     if event.suppressed is not None or event.by is not None:
-        return  # the channel shows nothing, or a person says so: there is no receipt
+        return  # suppressed, or declared by a person: no receipt
     _receipt(before, event.receipt, say)
     if not event.looked_up and before.phase not in _IN_FLIGHT:
         say(Rule.FENCE, f"delivered in phase {before.phase}, when nobody was sending")
@@ -310,7 +311,7 @@ def _not_delivered(
     why = event.cause if isinstance(event, o.OutcomeUnknown) else event.failure
     died = why == FailureClass.OWNER_DIED
     if isinstance(event, o.Deferred):
-        # A part in doubt goes on without what was refused, and nothing was proven.
+        # A part in doubt goes on without its refused decoration; that proves nothing.
         also = (FailureClass.DECORATION,) if before.doubtful else ()
         _proven(event.failure, (*_DEFERS, *also), say)
     elif isinstance(event, o.FailedRetryable):
@@ -326,7 +327,7 @@ def _not_delivered(
 
 
 def _proven(failure: FailureClass, allowed: tuple[FailureClass, ...], say: Say) -> None:
-    """An attempt is called not accepted."""
+    """An attempt is logged as not accepted: check the failure."""
     if failure not in allowed:
         say(Rule.NO_LOSS, f"put off for {failure}, which is no reason to try again")
 
@@ -361,7 +362,7 @@ def _in_time(before: Entry, reason: Reason, at: int, say: Say) -> None:
 
 
 def _unseen(before: Entry, say: Say) -> None:
-    """Only what waits, and of which nothing was shown, ends by its age."""
+    """Only a waiting entry that showed nothing may end by its age."""
     if before.phase not in (Phase.QUEUED, Phase.RETRYABLE):
         say(Rule.EXPIRY, f"ended as too_old in phase {before.phase}")
     shown = any(state.handle or state.end in _SHOWN for state in before.others)
@@ -410,10 +411,10 @@ Worker = tuple[int, str | None]  # its epoch and owner
 def by_worker(
     phase: Phase, fence: int, event: o.OutboxEvent, workers: Sequence[Worker]
 ) -> bool:
-    """True if an event is of a worker that may write it (INV-5).
+    """True if the worker of an event may write it (INV-5).
 
-    `phase` and `fence`: of the entry before the event. `workers`: the one that held the
-    store at the event, and those that began later in the same moment.
+    `phase` and `fence`: of the entry before the event. `workers`: the worker at the
+    event, and those that began later in the same moment.
     """
     kind: Any = type(event)
     if kind is o.Attempted or kind is o.Tried:
@@ -438,7 +439,7 @@ def _died(event: o.OutboxEvent) -> bool:
 
 
 def _of_no_sender(event: o.OutboxEvent) -> bool:
-    """A look-up, a person, a plan that shows nothing, or the end of the entry's time."""
+    """Events without a sender: of a look-up, a person, an empty plan, or the expiry."""
     match event:
         case o.PartDelivered() | o.Delivered():
             by_other = event.by is not None or event.suppressed is not None

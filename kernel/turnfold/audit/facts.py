@@ -1,7 +1,7 @@
-"""The bodies and dedupe keys that must lie beside a log.
+"""The bodies and dedupe keys that the side tables of a log must hold.
 
 There may be millions of them, so only numbers are kept: the hash of each with the
-position of the record that speaks of it first.
+position of the first record that names it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.audit.stream_rules import inbound_key
 
-# Most events name no body and give out no key.
+# Most events name no body and make no key.
 _SILENT = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
 
 
@@ -25,7 +25,7 @@ class Facts:
     def __init__(self, *, bodies: bool) -> None:
         self.wants_bodies = bodies
         self.payloads: dict[int, int] = {}  # hash((stream, ref)) -> position
-        self.texts: dict[int, int] = {}  # the same for all other bodies
+        self.texts: dict[int, int] = {}  # for all other bodies
         self.keys: dict[int, int] = {}  # hash((key, stream)) -> position
         self.redacted: list[str] = []  # streams with erased bodies
 
@@ -45,7 +45,7 @@ class Facts:
 
 
 def _key_of(event: Event, state: State | t.Accepted | t.Dead | None) -> str | None:
-    """`state`: of the event's stream; the fields that make a key never change."""
+    """`state`: of the event's stream; the fields of a key never change."""
     match event:
         case t.Accepted() | t.Dead():
             return _named(inbound_key(event, event))
@@ -64,8 +64,8 @@ def _named(key: str | None) -> str | None:
 
 
 def keys_of(told: Sequence[tuple[int, Event]]) -> Iterator[tuple[str, int]]:
-    """The dedupe keys that the events of one stream give out, with the positions that
-    the events came with."""
+    """The dedupe keys in the events of one stream, with the positions of these
+    events."""
     first = told[0][1] if told else None
     accepted = first if isinstance(first, t.Accepted | t.Dead) else None
     for position, event in told:

@@ -1,4 +1,5 @@
-"""The words of an audit: rules with stable ids, findings, and the report of them all."""
+"""The terms of an audit: rules with stable ids, findings, and the report of all
+findings."""
 
 from enum import StrEnum
 
@@ -8,8 +9,8 @@ from turnfold._log.canonical import BLANK, Head
 
 
 class Rule(StrEnum):
-    """Every rule that an audit can find broken. The id is stable; `RULES` says in words what it
-    demands. INV ids are those of specs/design.md 2."""
+    """Every rule that an audit can find broken. The id is stable; `RULES` describes it
+    in words. INV ids are those of specs/design.md 2."""
 
     HASH = "chain.hash"
     POSITION = "chain.position"
@@ -95,8 +96,8 @@ class Finding:
 
 @frozen(kw_only=True)
 class Report:
-    """The result of an audit. `findings`: at most as many as were asked for, those of
-    the log in its order; `found` counts them all."""
+    """The result of an audit. `findings`: at most `limit` of them, those of the log in
+    its order; `found` counts all."""
 
     findings: tuple[Finding, ...] = ()
     found: int = 0
@@ -104,7 +105,7 @@ class Report:
     streams: int = 0
     witnessed: int | None = None  # entries of the platform's list; None: no list given
     head: Head = BLANK
-    redacted: int | None = None  # streams with erased bodies; None: nobody looked
+    redacted: int | None = None  # streams with erased bodies; None: not checked
     unchecked: tuple[str, ...] = ()  # the checks that were not made, a sentence each
 
     @property
@@ -119,8 +120,8 @@ class Report:
 
 @define
 class Findings:
-    """Collects findings, and no more than `limit` of them: a log with one record
-    lost can break rules by the million. Those of the rules `without` are not asked for."""
+    """Collects findings, but keeps at most `limit`: a log with one lost record can
+    break rules a million times. Findings of the rules `without` are dropped."""
 
     limit: int = 100
     without: frozenset[Rule] = frozenset()
@@ -142,19 +143,20 @@ class Findings:
             self.kept.append(finding)
 
     def in_order(self) -> tuple[Finding, ...]:
-        """As the log has them; findings without a position come last."""
+        """In the order of the log; findings without a position come last."""
         key = [(f.position is None, f.position or 0) for f in self.kept]
         order = sorted(range(len(key)), key=key.__getitem__)
         return tuple(self.kept[index] for index in order)
 
 
-# --- What an audit did not check, in words: `passed` says no more than what was checked ---
+# --- The checks that an audit did not make, in words: `passed` covers only made checks
+# ---
 
 
 @frozen(kw_only=True)
 class Made:
-    """The checks that were made beside those of the log alone. `store`: summaries and
-    dedupe keys; `mark`: there was one beside the store."""
+    """The checks that were made besides those of the log alone. `store`: summaries and
+    dedupe keys. `mark`: there was a mark beside the store."""
 
     store: bool = False
     bodies: bool = False
@@ -162,9 +164,9 @@ class Made:
     integrity: bool = False
     witness: bool = False
     heads: bool = False
-    pruned: bool = False  # entries are gone, and the witness list may speak of them
+    pruned: bool = False  # entries are gone that the witness list may name
     settled: bool = False
-    text: bool = True  # False: the store is a copy that was made without bodies
+    text: bool = True  # False: the store is a copy without bodies
     plugins: bool = False
 
 

@@ -1,4 +1,4 @@
-"""The rules of one commit: the events that must stand in the log together (specs/commits.md).
+"""The rules of one commit: the events that must be logged together (specs/commits.md).
 
 A log does not show where a commit ends. So a run of events with one time counts as one
 commit, a *moment*, and its rules are checked when the next time begins. The order of
@@ -21,7 +21,7 @@ _ENDS = (t.Completed, t.Failed, t.TurnAborted)
 
 
 def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
-    """How a turn ended, by its finals (INV-10)."""
+    """The outcome of a turn, by its finals (INV-10)."""
     phases = {entry.phase for entry in finals}
     if not finals:
         return TurnOutcome.SILENT
@@ -39,10 +39,10 @@ def outcome_of(finals: Sequence[Entry]) -> TurnOutcome:
 
 
 class Joint:
-    """Fed with the events of entries and turns; `end` judges the moment that is over.
+    """Takes the events of entries and turns; `end` judges the moment that is over.
 
-    `find`: the state of a stream now. `aside`: streams that cannot be read; a turn is
-    not blamed for the damage of its entry, nor an entry for that of its turn. `say`
+    `find`: the present state of a stream. `aside`: streams that cannot be read; the
+    damage of an entry is no finding about its turn, nor the other way round. `say`
     takes position, stream, rule and text.
     """
 
@@ -51,14 +51,14 @@ class Joint:
         self._tell = say
         self._position = 0  # of the record that is judged
         self._aside = aside
-        self._entries_of: dict[str, list[str]] = {}  # of turns that are not over
+        self._entries_of: dict[str, list[str]] = {}  # of turns that are not closed
         self._notices: dict[tuple[str, str | None], str] = {}  # by turn and cause
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
         self._redriven: set[str] = set()
         self._sealed: dict[str, int] = {}
         self._ended: list[tuple[int, str]] = []  # by position: a part of an entry
-        self._said: list[tuple[int, str, t.TurnEvent]] = []  # by turns, to be judged
+        self._said: list[tuple[int, str, t.TurnEvent]] = []  # events of turns to judge
 
     def _say(self, stream: str, rule: Rule, text: str) -> None:
         self._tell(self._position, stream, rule, text)
@@ -78,7 +78,7 @@ class Joint:
         self._ended.append((position, stream))
 
     def sealed(self, position: int, stream: str) -> None:
-        """A live reply got its plan."""
+        """A live reply was sealed."""
         self._sealed[stream] = position
 
     def redriven(self, stream: str) -> None:
@@ -124,7 +124,7 @@ class Joint:
                     self._forget(turn)
 
     def _nothing_left(self) -> None:
-        """An entry with nothing to send is closed in the commit of its last part."""
+        """An entry without an open part is closed in the commit of its last part."""
         ended, self._ended = self._ended, []
         for self._position, stream in ended:
             entry = self._find(stream)
@@ -149,7 +149,7 @@ class Joint:
             self._said_once(stream, name, event.cause)
 
     def _said_once(self, stream: str, turn: str, cause: str | None) -> None:
-        """Another notice for the same cause takes the place of one that nobody saw."""
+        """A second notice for the same cause may only replace one that nobody saw."""
         first = self._notices.setdefault((turn, cause), stream)
         old = self._find(first)
         self._notices[turn, cause] = stream
@@ -205,7 +205,8 @@ class Joint:
             self._stopped(turn)
 
     def _follows(self, turn: Turn) -> None:
-        """Its outcome is that of its finals; it has none while a redriven one is open."""
+        """The outcome of a turn follows from its finals. A turn with an open redriven
+        final has no outcome."""
         if self._unsaid(turn):
             return
         if turn.outcome is None:
@@ -247,8 +248,8 @@ class Joint:
         return [entry for entry in found if isinstance(entry, Entry)]
 
     def _unsaid(self, turn: Turn) -> bool:
-        """Nobody knows how a final stood when its turn ended: it cannot be read, or it
-        was redriven in the same moment, perhaps in a later commit."""
+        """The state of a final at the end of its turn is not known: the final cannot be
+        read, or was redriven in the same moment, perhaps in a later commit."""
         return any(
             name in self._aside or name in self._redriven for name in turn.finals
         )

@@ -1,8 +1,8 @@
-"""Records that are gone, held against the events that say so (`store.pruned`).
+"""Pruned records, compared with the `store.pruned` events.
 
-A record that was pruned leaves its position and hash, and the position of the record
-that took it out. That one names all of its set by one digest. So nothing can leave the
-log, or be put in place of one that left it, without an event that fits.
+A pruned record leaves its position and hash, and the position of the record that
+removed it. That record names its whole set by one digest. So no record can be removed,
+or replaced after a prune, without an event that fits.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ class _Set:
 
 
 class PrunedRecords:
-    """`gone` each record that is pruned, `said` each event; then `end`. `counts`: what
-    the events say was there."""
+    """Call `gone` for each pruned record and `said` for each event, then `end`.
+    `counts`: the numbers in the events."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -38,7 +38,7 @@ class PrunedRecords:
 
     @property
     def any(self) -> bool:
-        """Has anything been pruned?"""
+        """Was any stream pruned?"""
         return bool(self._said)
 
     def gone(self, record: Record) -> None:
@@ -66,7 +66,7 @@ class PrunedRecords:
                 self._findings.add(Rule.PRUNED, wrong, position, "store")
 
     def compare(self, kept: Iterable[Count]) -> None:
-        """The counts of a store with those of its log."""
+        """Compare the counts of a store with those of its log."""
         left: Any = Counter(self.counts)
         left.subtract({count.values: count.count for count in kept})
         odd = [values for values, count in left.items() if count]

@@ -1,10 +1,10 @@
-"""Everything that a store keeps beside its log - summaries, dedupe keys, bodies -
-compared with the log in both directions: nothing missing, nothing left over.
+"""The side tables of a store - summaries, dedupe keys, bodies - compared with the log
+in both directions: no row is missing, and none is left over.
 
-Each side is read once from end to end and ticked off against numbers that the audit
-kept. The streams for which something does not fit are then looked at again, with all
-that belongs to them in one answer of the store: that names the fault, and passes
-over records that were written while the audit ran.
+Each side table is read once from end to end and compared with numbers that the audit
+kept. The streams with a mismatch are then read again, with all their rows in one answer
+of the store. That names the fault, and ignores records that were written during the
+audit.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -47,17 +47,17 @@ from turnfold.ports.store import (
     summary_pages,
 )
 
-_AT_ONCE = 100  # streams that are looked at again in one call
+_AT_ONCE = 100  # streams that are read again in one call
 
 
 class Side(Protocol):
-    """One of the things that lie beside a log."""
+    """A side table of a log."""
 
     async def read(self) -> Collection[str]:
-        """Read all of it. The streams for which something does not fit."""
+        """Read the whole table. Returns the streams with a mismatch."""
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
-        """The faults of these streams, as they are stored now."""
+        """The faults of these streams in the present store."""
 
 
 async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
@@ -79,7 +79,8 @@ async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
 
 
 async def _wrong(side: Side, aside: Collection[str]) -> Sequence[Wrong]:
-    """Nothing is asked about streams that cannot be read: the audit has named them."""
+    """The faults of a side table. Unreadable streams are left out: the audit has
+    reported them."""
     suspects = iter([name for name in await side.read() if name not in aside])
     wrong: list[Wrong] = []
     while names := frozenset(islice(suspects, _AT_ONCE)):
@@ -87,15 +88,15 @@ async def _wrong(side: Side, aside: Collection[str]) -> Sequence[Wrong]:
     return wrong
 
 
-# --- Outside of the tables of a store: the mark beside it, and the opinion that ---
+# --- Outside of the tables of a store: the mark beside it, and the report that ---
 
 
 async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> None:
-    """Hold the mark against the log that was read. Call after the last record."""
+    """Compare the mark with the log. Call after the last record."""
     text = None
     store, log, seen = auditor.store_id, auditor.chain.position, mark.head.position
     if not seen or (seen, mark.head.hash.hex()) in auditor.restored:
-        return  # the log itself tells that an older copy was put in place
+        return  # the log itself records that the store was restored
     if store is None:
         text = f"the mark knows position {seen}, and the log has no beginning: wiped?"
     elif store != mark.store:
@@ -112,8 +113,8 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
 
 
 async def note_taken(auditor: Auditor, archive: Store, store: Store) -> None:
-    """Hold each record of an archive against the log that it was taken from: the same
-    hash stands at its position, whether the record is still there or pruned."""
+    """Compare each record of an archive with the log of its store: the log has the same
+    hash at that position, even if the record is pruned."""
     async for page in record_pages(archive):
         hashes = {record.position: record for record in page}
         at = page[0].position - 1
@@ -152,8 +153,8 @@ def note_plugins(auditor: Auditor, plugins: PluginStore) -> None:
 
 
 async def note_database(auditor: Auditor, does: Maintenance, *, whole: bool) -> None:
-    """Hold the counts of pruned streams against the events that pruned them;
-    `whole`: ask the database for the faults of its files, too."""
+    """Compare the counts of pruned streams with the events that pruned them. `whole`:
+    also ask the database for the faults of its files."""
     if isinstance(does, Keeping):
         auditor.pruned.compare(await does.pruned())
     if whole:
@@ -169,15 +170,16 @@ async def note_integrity(auditor: Auditor, does: Maintenance) -> None:
         auditor.findings.add(Rule.FILE, f"its own check ended with: {exc}")
 
 
-# --- Every dedupe key that the log gave out is kept, at its stream, and there is no other ---
+# --- Every dedupe key of the log is stored with its stream, and there is no other key
+# ---
 
 
 class Keys:
-    """See `beside.Side`."""
+    """See `Side`."""
 
     def __init__(self, store: Store, facts: Facts) -> None:
         self._store, self._given = store, facts.keys
-        self._odd: dict[str, list[str]] = {}  # kept for a stream that did not give it
+        self._odd: dict[str, list[str]] = {}  # stored for a stream that did not make it
 
     async def read(self) -> Collection[str]:
         left = dict(self._given)
@@ -208,7 +210,7 @@ class Keys:
 
 
 def _given(records: Sequence[Record]) -> dict[str, int] | None:
-    """The keys that a stream gave out, with positions; None if it cannot be read."""
+    """The keys of a stream's events, with positions; None if it cannot be read."""
     try:
         return dict(keys_of(told(records)))
     except CorruptLogError:
@@ -219,7 +221,7 @@ def _given(records: Sequence[Record]) -> dict[str, int] | None:
 
 
 class Summaries:
-    """See `beside.Side`. A stream that the audit dropped is known by hashes alone."""
+    """See `Side`. A stream that the audit dropped is known only by hashes."""
 
     def __init__(self, store: Store, states: States) -> None:
         self._store, self._states = store, states
@@ -286,7 +288,7 @@ _Bodies = Mapping[BodyRef, Body | None]
 
 
 class Bodies:
-    """See `beside.Side`. The payload of a file names one more body, its content."""
+    """See `Side`. The payload of a file names one more body, its content."""
 
     def __init__(self, store: Store, facts: Facts) -> None:
         self._store, self._facts = store, facts
@@ -336,7 +338,7 @@ class Bodies:
 @define
 class _Named:
     """The bodies that one stream names: place -> the text in the event and its
-    position. `erased`: those that it named before it was redacted."""
+    position. `erased`: bodies that it named before it was redacted."""
 
     stream: str
     payloads: dict[BodyRef, tuple[str, int]] = field(factory=dict)
@@ -365,14 +367,14 @@ class _Named:
         return [*self.payloads, *self.texts, *self.contents, *self.erased]
 
     def add_contents(self, found: _Bodies) -> None:
-        """The contents of files, which only the files' payloads name."""
+        """Add the contents of files, which only the files' payloads name."""
         for place, (_, position) in self.payloads.items():
             body = found[place]
             for ref in () if body is None else contents_in(body.data):
                 self._name(self.contents, ref, position)
 
     def wrong(self, found: _Bodies, kept: Sequence[int]) -> Iterator[Wrong]:
-        """`kept`: numbers of bodies that no event seemed to name."""
+        """`kept`: numbers of stored bodies without an event that names them."""
         yield from self.odd
         lost = False
         for place, (ref, position) in (self.payloads | self.texts).items():
@@ -390,7 +392,7 @@ class _Named:
                 yield Wrong(position, self.stream, text)
         everything = set(self.all())
         for number in kept:
-            # A payload that is lost may have named it as the content of a file.
+            # A lost payload may have named this body as the content of a file.
             if (self.stream, number) not in everything and not lost:
                 text = f"no event names the body {number} that is kept for it"
                 yield Wrong(0, self.stream, text)
@@ -405,7 +407,8 @@ def _problem(ref: str, body: Body | None) -> str | None:
 
 
 def _named(stream: str, records: Sequence[Record]) -> _Named | None:
-    """None for a stream that cannot be read, which is another finding."""
+    """The bodies that a stream names. None for an unreadable stream, which is another
+    finding."""
     named = _Named(stream)
     try:
         for position, event in told(records):

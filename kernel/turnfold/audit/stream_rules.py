@@ -36,11 +36,11 @@ _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 
 class Lanes:
     """The streams of each lane that hold later ones back, in their order. A stream that
-    left does not come back: reopened, it holds nobody."""
+    left does not come back: after a reopening it holds no other stream back."""
 
     def __init__(self) -> None:
         self._holding: dict[str, int] = {}  # their orders
-        self._rows: dict[str, deque[str]] = {}  # the first of each row is holding
+        self._rows: dict[str, deque[str]] = {}  # the first of each row holds the others
 
     def ahead_of(self, stream: str, lane: str, order: int) -> str | None:
         """The stream that should have gone before this one."""
@@ -58,7 +58,7 @@ class Lanes:
             row.append(stream)
 
     def leave(self, stream: str, lane: str) -> None:
-        """A stream that leaves from the middle of a row stays in the row until it is
+        """Let a stream leave. From the middle of a row it is removed only when it is
         the first: so a long row costs no more than a short one."""
         if self._holding.pop(stream, None) is None:
             return
@@ -70,12 +70,13 @@ class Lanes:
 
 
 class EntryLanes(Lanes):
-    """A lane is sent in order, unless its head yielded, and while its gates are open."""
+    """A lane is sent in order, unless its head yielded, and only while its gates are
+    open."""
 
     def __init__(self) -> None:
         super().__init__()
         self._gates: dict[str, Gate] = {}  # the closed ones
-        self._opened: set[str] = set()  # gates that were open in this moment, too
+        self._opened: set[str] = set()  # gates that were also open in this moment
 
     def gate(self, gate: Gate) -> None:
         before = self._gates.get(gate.stream)
@@ -93,8 +94,8 @@ class EntryLanes(Lanes):
         return not self._gates or self._closed(lane, at) is None
 
     def _closed(self, lane: str, at: int) -> str | None:
-        """A gate of the lane that was closed in all of this moment: the log does not
-        tell whether an attempt was decided before or after a gate closed."""
+        """A gate of the lane that was closed during the whole moment: the log does not
+        show whether an attempt was decided before or after a gate closed."""
         if lane.count("/") != 3:
             return None
         closed = (self._gates[name] for name in self._gates_of(lane))
@@ -108,7 +109,7 @@ class EntryLanes(Lanes):
         self._opened.clear()
 
     def say(self, stream: str, lane: str, order: int, at: int, say: Say) -> None:
-        """Name the obstacles of an attempt."""
+        """Report the obstacles of an attempt."""
         head, gate = self.ahead_of(stream, lane, order), self._closed(lane, at)
         if head is not None:
             say(Rule.LANE_ORDER, f"attempted before {head}, which has not yielded")
@@ -120,7 +121,7 @@ class EntryLanes(Lanes):
             self.join(entry.stream, entry.lane, entry.order)
 
     def moved(self, entry: Entry) -> None:
-        """Call after each event that may end the wait of others."""
+        """Call after each event that may end the wait of other entries."""
         if entry.yielded or entry.phase in CLOSED:
             self.leave(entry.stream, entry.lane)
 
@@ -138,7 +139,7 @@ class TurnLanes(Lanes):
         return not others and self.ahead_of(stream, lane, order) is None
 
     def say(self, stream: str, lane: str, order: int, say: Say) -> None:
-        """Name the obstacles of a start."""
+        """Report the obstacles of a start."""
         head = self.ahead_of(stream, lane, order)
         if head is not None:
             say(Rule.TURN_LANE, f"started before {head} was answered")
@@ -162,16 +163,16 @@ class TurnLanes(Lanes):
                 self._running.pop(after.lane, None)
 
 
-# --- The rules of one turn, as its events show them (specs/rules.md) ---
+# --- The rules of one turn, checked on its events (specs/rules.md) ---
 
 
-HORIZON_MS = 30 * 24 * 3_600_000  # for so long a dedupe key of a message must hold
+HORIZON_MS = 30 * 24 * 3_600_000  # how long a message's dedupe key must hold
 _STOPPED = (TurnOutcome.ABORTED, TurnOutcome.SUPERSEDED)
 _NOT_FAILED = (TurnOutcome.REPLIED, TurnOutcome.SILENT)
 
 
 class Messages:
-    """The inbound messages that became turns, each with the time of its last key."""
+    """The inbound messages that became turns, by key, with the time of the last one."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}  # the time of each key
@@ -197,7 +198,7 @@ class Messages:
 
 
 def check_turn(before: Turn, event: t.TurnEvent, say: Say) -> None:
-    """Say the rules that a later event of a turn breaks."""
+    """Report the rules that a later event of a turn breaks."""
     match event:
         case t.Started():
             _started(before, event, say)
@@ -286,7 +287,7 @@ def _resubmitted(before: Turn, say: Say) -> None:
 def inbound_key(
     place: t.Accepted | t.Dead | Turn, message: t.Accepted | t.Dead | t.Joined
 ) -> str | None:
-    """The dedupe key of a message, as the log format writes it; None if it has none."""
+    """The dedupe key of a message in the log format; None without one."""
     parts = [place.channel, place.account]
     if message.key is not None:
         parts += ["", message.key]
@@ -300,10 +301,10 @@ def inbound_key(
     return "/".join(p.replace("%", "%25").replace("/", "%2F") for p in parts)
 
 
-# --- One event after the other, each on top of its stream: the rules that it breaks there ---
+# --- Event by event: the rules that each one breaks in its stream ---
 
 
-# From an open phase to an open one: no lane and no turn has to hear of these.
+# From an open phase to an open one: no lane and no turn depends on these.
 _STAYING = frozenset({o.Planned, o.Attempted, o.Dispatched})
 _ENDING = (o.PartDelivered, o.PartRefused)  # a part, and not its entry
 
@@ -312,11 +313,11 @@ _Check = Callable[[Say], None]
 
 
 class StreamRules:
-    """`step` says the rules that an event breaks, which tells more than that the event
-    is illegal, and folds the event in. There is one way for each family of streams.
+    """`step` reports the rules that an event breaks, which says more than "illegal
+    event", and folds the event in. Each family of streams has its own method.
 
     The streams of one commit have no order among each other. So a rule between streams
-    that looks broken is asked again when the moment is over.
+    that looks broken is checked again when the moment is over.
     """
 
     def __init__(self, findings: Findings, find: Find, aside: Collection[str]) -> None:
@@ -325,8 +326,8 @@ class StreamRules:
         self._messages = Messages()
         self._joint = Joint(find, aside, self._say_of)
         self._at = -1
-        self.restored: set[tuple[int, str]] = set()  # marks that the log accounts for
-        self._workers: list[Worker] = [(0, None)]  # of this moment; the last one holds
+        self.restored: set[tuple[int, str]] = set()  # marks that the log explains
+        self._workers: list[Worker] = [(0, None)]  # of this moment; the last one works
         self._again: list[tuple[int, str, _Check]] = []
         self._position, self._stream = 0, ""
 
@@ -345,7 +346,7 @@ class StreamRules:
         self._at = at
 
     def end(self) -> None:
-        """The moment is over: judge the events that had to stand together in it."""
+        """The moment is over: judge the events that had to come together in it."""
         again, self._again = self._again, []
         for self._position, self._stream, ask in again:
             ask(self._say)
@@ -354,10 +355,11 @@ class StreamRules:
         del self._workers[:-1]
 
     def step(self, record: Record, before: State | None, event: Any) -> State:
-        """The state after the event. `before` moves on in place. Raises for an event off the table,
-        and any of UNFOLDABLE for an event of another family."""
+        """The state after the event; `before` is changed in place. Raises for an event
+        that the table does not allow, and any of UNFOLDABLE for an event of another
+        family."""
         self._position, self._stream = record.position, record.stream
-        if type(before) is Entry:  # most of all events are of one
+        if type(before) is Entry:  # most events belong to an entry
             return self._entry(record, before, event)
         match family(record.stream):
             case "entry":
@@ -381,7 +383,7 @@ class StreamRules:
             place = stream, before.lane, before.order, at
             if not self._lanes.free(*place):
                 self._ask_again(partial(self._lanes.say, *place))
-        # The states share the time of their moment: fewer numbers to keep.
+        # The states share one time object per moment, which saves memory.
         after = advance_entry(before, event, stream, at, record.position)
         if kind is o.Planned and before.live:
             self._joint.sealed(record.position, stream)
@@ -398,7 +400,7 @@ class StreamRules:
     def _by_worker(
         self, phase: Phase, fence: int, event: Any, held: int, say: Say
     ) -> None:
-        """`held`: the place of the worker that held the store at the event."""
+        """`held`: the index of the worker at the event."""
         if not by_worker(phase, fence, event, self._workers[held:]):
             said = getattr(event, "fence", fence), getattr(event, "owner", None)
             say(Rule.FENCE, f"said by {said}, but the worker is {self._workers[-1]}")

@@ -1,7 +1,7 @@
-"""The witness join: the platform's list of accepted messages, held against the log.
+"""The witness join: the platform's list of accepted messages, compared with the log.
 
-A log alone cannot show a send that it never announced. The platform's own list can:
-one entry per accepted part with its `key`, and the `id` it was given if there is one.
+A log alone cannot show a send that it never announced. The platform's own list can: it
+has one entry per accepted part with its `key`, and its `id` if there is one.
 """
 
 import json
@@ -38,7 +38,7 @@ def read_witness(data: bytes) -> list[Acceptance]:
 def _rows(text: str) -> Sequence[Any]:
     try:
         whole = json.loads(text)
-    except ValueError:  # not one value: a value per line
+    except ValueError:  # not one JSON value: JSON lines
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(whole, dict) and isinstance(whole.get("messages"), list):
         return list(whole["messages"])
@@ -57,10 +57,11 @@ def _acceptance(row: object) -> Acceptance:
 
 
 class Witness:
-    """Fed with the events of entries; `end` reports where the list and the log disagree.
+    """Takes the events of entries; `end` reports each difference of the list and the
+    log.
 
-    `channels`: the channels that this list speaks of; none: all of them. A part in
-    doubt may be on the list or not: doubt means exactly that.
+    `channels`: the channels of this list; None: all of them. A part in doubt may be on
+    the list or not.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Witness:
         self._pruned = False
         self._count: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
-        self._keys: dict[str, set[str]] = {}  # the same the other way round
+        self._keys: dict[str, set[str]] = {}  # id -> keys
         self._announced: dict[str, tuple[str, int]] = {}
         self._granted: Counter[str] = Counter()
         for item in accepted:
@@ -119,13 +120,14 @@ class Witness:
             self._announced.setdefault(key, (entry.stream, position))
 
     def _placed(self, stream: str, handle: tuple[str, ...], position: int) -> None:
-        """The text of this message, a preview or a notice, was announced by it."""
+        """Record that a placeholder announced the message with this handle, such as a
+        preview or a notice."""
         for name in handle:
             for key in self._keys.get(name, ()):
                 self._announced.setdefault(key, (stream, position))
 
     def _grant(self, entry: Entry, part: int) -> None:
-        """A logged word of a policy or a person allows one more acceptance."""
+        """A logged decision of a policy or a person allows one more acceptance."""
         key = self._key(entry, part)
         if key is not None and key in self._count:
             self._granted[key] += 1
@@ -147,7 +149,7 @@ class Witness:
             self._findings.add(Rule.EVIDENCE, text, position, entry.stream)
 
     def end(self, *, pruned: bool = False) -> None:
-        """`pruned`: a key that nothing announces may be that of an entry that is gone."""
+        """`pruned`: an unannounced key may belong to a pruned entry."""
         self._pruned = pruned
         for rule, text, key in self._unannounced():
             stream, position = self._announced.get(key, (None, None))
