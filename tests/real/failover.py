@@ -5,11 +5,9 @@ import os
 import pwd
 import subprocess
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from turnfold_cli.demo_server import SOCKET
-
-from .postgres import Postgres
+import asyncpg
 
 
 def programs() -> Path:
@@ -28,10 +26,39 @@ def as_server_user() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
+def stop_at_once(data: Path) -> None:
+    """End a server, if it runs, without a word to its clients or its standby."""
+    if (data / "postmaster.pid").exists():
+        _run("pg_ctl", "-w", "-D", str(data), "-m", "immediate", "stop")
+
+
+def _run(name: str, *words: str) -> None:
+    subprocess.run(
+        [str(programs() / name), *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        env={**os.environ, "PGPASSFILE": os.devnull},
+        cwd="/",
+        **as_server_user(),
+    )
+
+
+class Primary(Protocol):
+    """A server that can be followed: the first one, or a standby that was promoted."""
+
+    folder: Path  # of its socket
+
+    def address(self, schema: str = "", sockets: Path | None = None) -> str: ...
+
+    async def execute(self, sql: str) -> Any: ...
+
+
 class Standby:
     """A copy of a running server that follows it by streaming."""
 
-    def __init__(self, primary: Postgres, folder: Path) -> None:
+    def __init__(self, primary: Primary, folder: Path) -> None:
         self._primary, self.folder = primary, folder
         self._data = folder / "data"
 
@@ -40,7 +67,7 @@ class Standby:
         if os.geteuid() == 0:
             user = pwd.getpwnam("pgserver")
             os.chown(self.folder, user.pw_uid, user.pw_gid)
-        source = f"host={self._primary.folder} user=postgres"
+        source = f"host={self._primary.folder} user=postgres application_name=standby"
         copy = (
             "-d",
             source,
@@ -53,35 +80,38 @@ class Standby:
             "fast",
             "-N",
         )
-        self._run("pg_basebackup", *copy)
+        _run("pg_basebackup", *copy)
         options = f"-k {self.folder} -c listen_addresses="
         log = str(self.folder / "log")
-        self._run(
-            "pg_ctl", "-w", "-D", str(self._data), "-o", options, "-l", log, "start"
-        )
+        _run("pg_ctl", "-w", "-D", str(self._data), "-o", options, "-l", log, "start")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "-w", "-D", str(self._data), "-m", "immediate", "stop")
+        stop_at_once(self._data)
 
-    def _run(self, name: str, *words: str) -> None:
-        subprocess.run(
-            [str(programs() / name), *words],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=60,
-            env={**os.environ, "PGPASSFILE": os.devnull},
-            cwd="/",
-            **as_server_user(),
-        )
-
-    def address(self, schema: str) -> str:
-        assert (self.folder / SOCKET).exists()
-        return self._primary.address(schema, self.folder)
+    def address(self, schema: str = "", sockets: Path | None = None) -> str:
+        return self._primary.address(schema, sockets or self.folder)
 
     async def execute(self, sql: str) -> Any:
-        return await self._primary.execute(sql, sockets=self.folder)
+        connection = await asyncpg.connect(self.address().partition("&")[0])
+        try:
+            return await connection.fetch(sql)
+        finally:
+            await connection.close()
+
+    async def is_waited_for(self) -> None:
+        """From now on no commit of the primary is a success before it is here."""
+        execute = self._primary.execute
+        await execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await execute("SELECT pg_reload_conf()")
+        sql = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        async with asyncio.timeout(20):
+            while not await execute(sql):
+                await asyncio.sleep(0.02)
+
+    def kill(self) -> None:
+        """As the loss of its machine; nothing is said, and nothing is written out."""
+        stop_at_once(self._data)
 
     async def caught_up(self) -> None:
         """Every commit of the primary up to now is here."""

@@ -204,3 +204,30 @@ async def test_last_words_that_nobody_waited_for_end_the_connection_alone(
         await store.post([command("c1")])
     assert [posted.new for posted in await store.post([command("c1")])] == [True]
     await store.close()
+
+
+async def test_a_commit_that_no_standby_has_is_of_unknown_fate(
+    postgres: Postgres,
+) -> None:
+    """Somebody ends its wait for a synchronous standby: a warning, and a success."""
+    (store,) = await handles(postgres, "x11", 1)
+    await store.ownership().take()
+    await put(store, "entry:a")
+    await postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await postgres.execute("SELECT pg_reload_conf()")
+    try:
+        commit = asyncio.ensure_future(put(store, "entry:b"))
+        sql = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%log%'"
+        async with asyncio.timeout(20):
+            while not (waiting := await postgres.execute(sql)):
+                await asyncio.sleep(0.02)
+        await postgres.execute("SELECT pg_cancel_backend($1)", waiting[0][0])
+        with pytest.raises(FateUnknownError, match="synchronous replication"):
+            await commit
+    finally:
+        await postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await postgres.execute("SELECT pg_reload_conf()")
+    await store.reopen()
+    assert len(await whole_log(store)) == 2
+    await put(store, "entry:c")
+    await store.close()

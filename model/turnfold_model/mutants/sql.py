@@ -39,6 +39,13 @@ SQL: Final = (
         "False",
         f"{_FAULTS}::test_no_commit_goes_into_a_transaction_that_somebody_left_open",
     ),
+    _broken(
+        "a commit that no standby has counts as stored",
+        f"{_AT}.connection:Link._check_replicated",
+        "raise _AloneError(self._alone)",
+        "pass",
+        f"{_FAULTS}::test_a_commit_that_no_standby_has_is_of_unknown_fate",
+    ),
     _sql(
         "a take ignores the token that it found free",
         f"{_OWNERSHIP}._take",

@@ -54,6 +54,9 @@ _POOLER = (
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
 _NOTHING_SENT = {"08001", "08004", "57P03"}
+# A commit whose wait for a synchronous standby was ended is a success with a warning: it
+# is on the primary alone, and a failover would lose it.
+_ALONE = ("01000", "for synchronous replication")
 _LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then the server hangs up
 _VALUE = {"22021", "22003", "54000", "22001", "22P05"}
 _NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
@@ -153,6 +156,10 @@ def _of(sql: str, shard: int) -> str:
     return sql.replace("SHARD", str(shard))
 
 
+class _AloneError(asyncpg.InterfaceError):
+    """What was stored is on the primary alone, and the standby was to have it."""
+
+
 class Link:
     """One connection, used by one call at a time."""
 
@@ -161,6 +168,7 @@ class Link:
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
+        self._alone = ""  # what the server said of a commit that no standby has
 
     def open(self, *, read_only: bool) -> None:
         self._read_only = read_only
@@ -171,9 +179,10 @@ class Link:
         block that is cancelled leaves nobody its connection: what is under way there,
         or a transaction that it could not end, would be the next one's."""
         async with self._lock:
-            connection = await self._there()
+            connection, self._alone = await self._there(), ""
             try:
                 yield Session(connection, shard)
+                self._check_replicated()
             except asyncio.CancelledError:
                 connection.terminate()
                 raise
@@ -181,6 +190,16 @@ class Link:
                 if exc.sqlstate in _LAST_WORDS:  # its end may not have arrived yet
                     connection.terminate()
                 raise
+
+    def _check_replicated(self) -> None:
+        if self._alone:
+            raise _AloneError(self._alone)
+
+    def _hear(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
+        said = str(message)
+        state, words = _ALONE
+        if message.sqlstate == state and words in said:
+            self._alone = said
 
     @property
     def broken(self) -> bool:
@@ -217,6 +236,7 @@ class Link:
         if not mine:
             connection.terminate()
             raise UnsafeStoreError(path=place.address, problem=_POOLER)
+        connection.add_log_listener(self._hear)
         return connection
 
     def _settings(self) -> dict[str, str]:
