@@ -1,7 +1,6 @@
-"""An archive as a store that can be asked and audited, and not written (specs/keep.md).
+"""An archive as a read-only store for queries and audits (specs/keep.md).
 
-All of it is read into memory when it is opened: an archive holds a bounded number of
-turns.
+Opening reads the whole archive into memory: an archive holds a bounded number of turns.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
@@ -23,8 +22,8 @@ __all__ = ["ArchiveStore"]
 
 
 class ArchiveStore(MemoryStore):
-    """The store port over one archive. Its positions are those of the store that it was
-    taken from, so there are gaps in them."""
+    """The store port over one archive. It keeps the positions of its original store, so
+    there are gaps between them."""
 
     manifest: Manifest
 

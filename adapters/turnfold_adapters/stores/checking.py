@@ -1,8 +1,8 @@
-"""How the stores that ship with turnfold refuse a write.
+"""Refusals of a write, for the stores that ship with turnfold.
 
-A store checks the order of a write: versions, positions and keys. The types of the
-kernel's own values are the codec's business. A database refuses by itself what it
-cannot keep; `check_values` refuses the same for a store that has no database.
+A store checks the order of a write: versions, positions and keys. The codec checks the
+types of the kernel's own values. A database refuses values that it cannot store;
+`check_values` refuses the same values for a store without a database.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from turnfold.ports.store import BodyRef, Command, Head, Record, Summary, Write
 
 INT_LIMIT = 2**63
 NUMBER_LIMIT = 2**20  # numbers of the bodies of one stream
-KEPT_ANSWERS = 10_000  # the newest; the caller of an older one is gone
+KEPT_ANSWERS = 10_000  # the newest; callers of older ones have given up
 
 # --- refusals that name the stream that has moved-------------------------------------------
 
 
 def log_moved(base: Head, head: Head) -> ConflictError:
-    """The log does not end where the write expects it."""
+    """The error for a log that does not end at the write's base."""
     return ConflictError(stream="log", expected=base.position, actual=head.position)
 
 
@@ -34,7 +34,7 @@ def key_taken(key: str, stream: str, version: int) -> KeyTakenError:
 
 
 def check_shards(writes: Sequence[Write]) -> None:
-    """For stores of one shard: at most one write, and that to shard 0."""
+    """For stores of one shard: allow at most one write, to shard 0."""
     if len(writes) > 1:
         problem = f"{len(writes)} writes, but this store has one shard"
         raise InvalidInputError(field="writes", problem=problem)
@@ -75,7 +75,7 @@ def check_number(number: int) -> None:
 
 
 def check_projection(summary: Summary, version: int, order: int) -> None:
-    """A summary speaks of its stream as it is after the write that brings it."""
+    """Check that a summary fits its stream after the write."""
     if summary.version != version:
         problem = f"{summary.stream}: {summary.version}, but the stream is at {version}"
         raise InvalidInputError(field="summary.version", problem=problem)
@@ -84,7 +84,7 @@ def check_projection(summary: Summary, version: int, order: int) -> None:
         raise InvalidInputError(field="summary.order", problem=problem)
 
 
-# --- values that no database keeps -----------------------------------------------
+# --- values that a database refuses ----------------------------------------------
 
 
 def check_values(write: Write) -> None:

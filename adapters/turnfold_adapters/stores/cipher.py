@@ -1,8 +1,8 @@
 """Connections to files that may be encrypted (specs/keep.md, Encryption).
 
-The variable TURNFOLD_KEY_FILE names a file whose bytes are the key of every store that
+The variable TURNFOLD_KEY_FILE names a file. Its bytes are the key of every store that
 this process opens. It needs the build of apsw with SQLite3 Multiple Ciphers. The key
-itself stands in no error and no log.
+itself is in no error and no log.
 """
 
 import os
@@ -17,7 +17,7 @@ _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
 
 def encrypted() -> bool:
-    """Has this process a key?"""
+    """Does this process have a key?"""
     return bool(os.environ.get(VARIABLE))
 
 
@@ -25,7 +25,7 @@ def connect(
     name: str, *, path: str, flags: int = _WRITE, vfs: str | None = None
 ) -> apsw.Connection:
     """`path`: of the file, for errors. Raises StoreKeyError where a key cannot be used.
-    Whether it fits shows the first read."""
+    Only the first read shows if the key fits."""
     key = _key(path)
     conn = apsw.Connection(name, flags=flags, vfs=vfs)
     if key is not None:

@@ -1,9 +1,9 @@
 """Waking the worker from another process: an empty datagram on a local socket.
 
-The socket is found by device and inode of the database, so every path to a store rings
-the same bell. It is a hint and nothing rests on it: 0.2 ms where polling takes 13. On
-Linux its name is abstract and leaves no file; it does not reach into another network
-namespace (a container), where the worker's own poll remains.
+Device and inode of the database name the socket, so every path to a store rings the
+same bell. The bell is only a hint: it takes 0.2 ms where polling takes 13. On Linux its
+name is abstract and leaves no file. It does not reach another network namespace (a
+container); there the worker's own poll remains.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 _ABSTRACT = sys.platform == "linux"
 # Fixed, because TMPDIR may differ between the two processes; sticky on every system.
-_FOLDER = Path("/tmp")  # noqa: S108  the name tells nothing, the bell carries nothing
+_FOLDER = Path("/tmp")  # noqa: S108  name and datagram hold no data
 
 
 class SocketDoorbell:
-    """The bell of one store. `failure` tells why `listen` hears nothing, if so."""
+    """The bell of one store. `failure`: why `listen` gets no rings; None if it does."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -31,9 +31,7 @@ class SocketDoorbell:
         try:
             with _socket() as bell:
                 bell.sendto(b"", self._address())
-        except (
-            OSError
-        ) as exc:  # nobody listens, or so much is waiting that it will wake
+        except OSError as exc:  # no listener, or many rings wait already
             self.failure = exc
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -87,4 +85,4 @@ def _drain(bell: socket.socket) -> None:
 
 
 def _nothing() -> None:
-    """Stops a bell that was never heard."""
+    """The stop function of a bell that could not listen."""

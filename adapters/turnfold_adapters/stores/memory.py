@@ -1,8 +1,8 @@
 """A store in memory, for tests: the same rules as a database, without one.
 
 A `MemoryStore` is the handle of one process on a `MemoryDisk`. Several handles on one
-disk play several processes; `MemoryDisk.fork()` is the image that a crash leaves
-behind. No call suspends, so a caller without an event loop can use `ports.store.now`.
+disk act as several processes; `MemoryDisk.fork()` is the disk after a crash. No call
+suspends, so a caller without an event loop can use `ports.store.now`.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
@@ -98,8 +98,8 @@ class MemoryStore:
     # --- life ------------------------------------------------------------------------
 
     async def open(self, *, read_only: bool = False) -> None:
-        """Opening twice is opening once. Raises NotAStoreError for an empty disk that
-        may not be written."""
+        """A second open has no effect. Raises NotAStoreError for an empty disk that may
+        not be written."""
         if read_only and not self.disk.created:
             raise NotAStoreError(path=self._address, problem="it does not exist")
         self.disk.created = True
@@ -229,7 +229,7 @@ class MemoryStore:
 
 
 class MemoryMaintenance:
-    """The upkeep of a store in memory: little of it has anything to do."""
+    """The maintenance of a store in memory; most calls have no work."""
 
     def __init__(
         self, disk: Callable[[], MemoryDisk], writable: Callable[[], MemoryDisk]
@@ -237,12 +237,12 @@ class MemoryMaintenance:
         self._disk, self._writable = disk, writable
 
     async def checkpoint(self) -> bool:
-        """Memory has no other place to move data to."""
+        """No work: memory has only one place for data."""
         self._writable()
         return True
 
     async def sweep(self) -> int:
-        """A crash leaves nothing behind in memory."""
+        """No work: a crash leaves no files."""
         self._writable()
         return 0
 
@@ -277,12 +277,12 @@ class MemoryMaintenance:
         return _pruned(self._disk())
 
     async def reclaim(self) -> bool:
-        """Pruned streams in memory are gone."""
+        """No work: pruned streams free their memory at once."""
         self._writable()
         return True
 
     async def size(self) -> Mapping[str, int]:
-        """Of records and bodies; nothing else is counted."""
+        """The bytes of records and bodies; other rows are not counted."""
         disk = self._disk()
         log = sum(len(record.events) for record in disk.log)
         kept = filter(None, disk.bodies.values())
@@ -291,7 +291,7 @@ class MemoryMaintenance:
     async def copy(
         self, target: Path, tell: Callable[[int, int], None], *, text: bool = True
     ) -> None:
-        """There is no file to copy to."""
+        """Refused: a store in memory is not copied to a file."""
         del tell, text
         raise InvalidInputError(
             field="target", problem=f"a store in memory is not copied to {target}"
@@ -312,7 +312,7 @@ _Streams = Mapping[str, tuple[Record, ...]]
 
 
 def _commit(disk: MemoryDisk, write: Write) -> Stored | Refused:
-    """All checks come first, so a refused write leaves no trace."""
+    """Check the whole write first, so a refused write leaves no trace."""
     if write.base != disk.head:
         return Refused(log_moved(write.base, disk.head))
     check_values(write)
@@ -355,8 +355,8 @@ def _prune(disk: MemoryDisk, prune: Prune) -> None:
 
 
 def _grown(disk: MemoryDisk, write: Write) -> dict[str, tuple[Record, ...]]:
-    """All records of the streams that grow. Raises ConflictError for one that is not
-    where a record expects it."""
+    """All records of the growing streams. Raises ConflictError for a stream whose
+    version a record does not follow."""
     grown: dict[str, tuple[Record, ...]] = {}
     position = write.base.position
     for record in write.records:
@@ -393,7 +393,8 @@ def _new_keys(disk: MemoryDisk, write: Write, streams: _Streams) -> dict[str, st
 
 
 def _promised(disk: MemoryDisk, write: Write, key: str) -> str | None:
-    """The stream that a waiting command promised this key to, unless it is done now."""
+    """The stream to which a command in the inbox promised this key, unless this write
+    takes the command out."""
     done, own = {*write.done}, {stream for name, stream in write.keys if name == key}
     waiting = (c for c in disk.inbox.values() if c.key == key and c.id not in done)
     return next((c.stream for c in waiting if c.stream not in own), None)
@@ -411,7 +412,7 @@ def _check_fits(summary: Summary, streams: _Streams) -> None:
 def _new_bodies(
     disk: MemoryDisk, write: Write, streams: _Streams
 ) -> dict[BodyRef, Body | None]:
-    """The bodies that come and, as None, those that go."""
+    """The new bodies and, as None, the erased ones."""
     new: dict[BodyRef, Body | None] = {}
     for body in write.bodies:
         ref = (body.stream, body.number)
@@ -454,7 +455,7 @@ def _post(disk: MemoryDisk, command: Command) -> Posted:
 
 
 def _holder(disk: MemoryDisk, key: str) -> str | None:
-    """The stream that holds a key, in the log or by a command that waits."""
+    """The stream that holds a key, in the log or by a command in the inbox."""
     waiting = (c.stream for c in disk.inbox.values() if c.key == key)
     return disk.keys.get(key) or next(waiting, None)
 

@@ -1,8 +1,8 @@
 """The disk of a store in memory, and the processes around it.
 
-A `MemoryDisk` survives; the `Room` around it does not: the worker's lock, the handles
-that wait for it, the listeners of the bell. A fork of the disk gets an empty room, as a
-machine has after a crash.
+A `MemoryDisk` survives a crash. The `Room` around it does not: the worker's lock, the
+handles that wait for it, the listeners of the bell. A fork of the disk gets an empty
+room, as after a crash of the machine.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _Call = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 
 @define(eq=False)
 class Room:
-    """The living around one disk."""
+    """The processes around one disk."""
 
     holder: MemoryOwnership | None = None
-    record: Owner | None = None  # stays when the holder dies: it only explains
+    record: Owner | None = None  # stays when the holder dies: for people only
     waiting: list[_Call] = field(factory=list)
     listening: list[_Call] = field(factory=list)
     lock: threading.Lock = field(factory=threading.Lock)
 
 
 class MemoryDisk:
-    """Everything that is durable. All values are immutable: a fork copies containers
-    only, for a crash explorer makes forks by the hundred thousand."""
+    """All durable data. All values are immutable, so a fork copies containers only: a
+    crash explorer makes forks by the hundred thousand."""
 
     __slots__ = (
         "answers",
@@ -63,7 +63,7 @@ class MemoryDisk:
 
     def __init__(self) -> None:
         self.created = False
-        self.generation = 0  # counts the workers there were, for their ids
+        self.generation = 0  # the number of workers so far, for their ids
         self.head: Head = BLANK
         self.log: list[Record] = []
         self.streams: dict[str, tuple[Record, ...]] = {}
@@ -78,7 +78,7 @@ class MemoryDisk:
         self.room = Room()
 
     def fork(self) -> MemoryDisk:
-        """A copy of everything that is durable, with no process alive on it."""
+        """A copy of all durable data, without a living process."""
         new = MemoryDisk()
         new.created = self.created
         new.generation = self.generation
@@ -104,7 +104,7 @@ class MemoryOwnership:
         self._check = check  # raises NotOpenError unless the store may be written
 
     async def take(self) -> Owner | None:
-        """Become the owner, or None while another handle is, or this one already is."""
+        """Become the owner; None while another handle or this one is the owner."""
         self._check()
         room = self._disk.room
         with room.lock:
@@ -125,7 +125,7 @@ class MemoryOwnership:
         return self._disk.room.holder is not None
 
     def release(self) -> None:
-        """Let go, if held; waiting processes are woken."""
+        """Release the lock, if held, and wake waiting processes."""
         room = self._disk.room
         with room.lock:
             if room.holder is not self:
@@ -182,5 +182,5 @@ class MemoryDoorbell:
 def _call(calls: list[_Call]) -> None:
     for loop, function in calls:
         if loop.is_closed():
-            continue  # its process is over; nobody is there to wake
+            continue  # its process has ended
         loop.call_soon_threadsafe(function)

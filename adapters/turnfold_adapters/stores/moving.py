@@ -1,8 +1,9 @@
-"""All of a store into an empty one, through the port alone.
+"""Copying a whole store into an empty one, through the port alone.
 
 The copy has the records, bodies, dedupe keys, summaries and waiting commands of its
-source, under the same running hash. Nobody may work on the source meanwhile. A copy that
-was not finished is thrown away, never gone on with: its source may have erased since.
+source, under the same running hash. No worker may run on the source meanwhile. An
+unfinished copy is thrown away, never continued: its source may have erased bodies
+since.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Tell = Callable[[int, int], None]
 
 @frozen(kw_only=True)
 class Copied:
-    """How much of each kind was copied; `head`: the end of both logs."""
+    """The numbers of copied rows by kind; `head`: the end of both logs."""
 
     head: Head
     records: int
@@ -43,8 +44,8 @@ class Copied:
 
 
 async def check_copyable(source: Store) -> None:
-    """Raises InvalidInputError for a store of which a part is gone: the port has no words
-    for records without their events."""
+    """Raises InvalidInputError for a pruned store: the port cannot write records
+    without their events."""
     async for page in record_pages(source):
         if any(record.pruned for record in page):
             problem = "it was pruned, and a copy of such a store is not built"

@@ -1,12 +1,12 @@
 """One worker per store: a POSIX record lock on `<db>.worker`.
 
-The lock ends with its process, however that ends, and a forked child does not have it.
-Two holes are closed here: any close of the file drops the process's lock and a second
-take would silently succeed, so a registry is asked before the file is opened; and a
-file that was unlinked defeats any lock, so the file that was locked is compared with
-the one that now has the name, and with the one that the last owner locked.
+The lock ends with its process in every case, and a forked child does not have it. Two
+problems are solved here. First, any close of the file drops the process's lock, and a
+second take would silently succeed: so a registry is asked before the file is opened.
+Second, an unlinked file defeats any lock: so the locked file is compared with the file
+that now has the name, and with the file that the last owner locked.
 
-The record in the database only names the owner. The lock alone decides.
+The record in the database only names the owner; the lock alone decides.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from turnfold.errors import DiskError
 from turnfold.ports.store import Owner
 from turnfold_adapters.stores.processes import is_alive, start_time, this_process
 
-if sys.platform != "win32":  # there the store says so when it is opened
+if sys.platform != "win32":  # there opening the store reports it
     import fcntl
 
 POLL_S = 0.25
 _PAUSE_S = 0.02  # the owner is dead but its successor has not left a record yet
-_TRIES = 8  # against a file that is unlinked again and again
+_TRIES = 8  # for a lock file that is unlinked repeatedly
 
 _FLOCK = "hhqqi0q"  # struct flock: kind, whence, start, length, process
 
@@ -44,31 +44,31 @@ _Key = tuple[int, int, int]  # device, inode, process
 
 @frozen(kw_only=True)
 class Claim:
-    """The record of an owner in the database, with the files that it spoke of."""
+    """The record of an owner in the database, with the files of that time."""
 
     owner: Owner
-    store: str  # device:inode of the database, for a copy takes the record along
+    store: str  # device:inode of the database, since a copy also copies the record
     lock: str  # device:inode of the lock file
 
 
 class Book(Protocol):
-    """Where claims are kept."""
+    """The store of claims."""
 
     def claim(self) -> Claim | None: ...
 
     def record_claim(self, claim: Claim) -> None: ...
 
     def intact(self) -> bool:
-        """False if the files of the store are not those that were opened."""
+        """False if the files of the store are not the opened ones any more."""
 
     def check_writable(self) -> None:
         """Raises NotOpenError or ReadOnlyError."""
 
     async def in_turn(self, work: Callable[[], Owner | None]) -> Owner | None:
-        """Run work that may wait for the disk, after all writing that came before."""
+        """Run work that may wait for the disk, after all earlier writes."""
 
     def after_writing(self, work: Callable[[], None]) -> None:
-        """Run work at once if nothing is being written, else right after it."""
+        """Run work at once, or right after a write under way."""
 
 
 class _Registry:
@@ -143,21 +143,21 @@ class FileOwnership:
         return is_alive(owner) if locked is None else locked
 
     def release(self) -> None:
-        """Let go, if held, once the commit that is under way has ended. In a forked
-        child there is nothing to let go."""
+        """Release the lock, if held, after a commit that is under way. A forked child
+        has no lock to release."""
         held, self._held = self._held, None
         if held is not None and held[0][2] == os.getpid():
             self._book.after_writing(partial(_let_go, *held))
 
     @property
     def held(self) -> bool:
-        """True while this process has the lock, and on the file that has the name, and
-        the database is the one that it was taken for."""
+        """True while this process has the lock, the locked file still has the name, and
+        the database is the one that the lock was taken for."""
         if self._held is None or self._held[0][2] != os.getpid():
             return False
         try:
             return _key_of(self._file) == self._held[0] and self._book.intact()
-        except OSError:  # its folder is out of reach: nobody can say that it is ours
+        except OSError:  # its folder is not reachable: the lock cannot be checked
             return False
 
     async def wait(self) -> None:
@@ -186,7 +186,7 @@ class FileOwnership:
             if _key_of(self._file) == key:
                 _registry.open[key] = descriptor
                 return key
-            os.close(descriptor)  # locked a file that has lost its name
+            os.close(descriptor)  # the locked file has lost its name
         return None
 
     def _open(self) -> int:
@@ -196,9 +196,7 @@ class FileOwnership:
         except OSError as exc:
             raise DiskError(path=self._file, problem=str(exc)) from exc
         with contextlib.suppress(PermissionError):  # the file of another user
-            os.fchmod(
-                descriptor, 0o600
-            )  # a process that may read it may hold a lock on it
+            os.fchmod(descriptor, 0o600)  # a process with read access may lock it
         return descriptor
 
 
@@ -220,9 +218,9 @@ def _try_lock(descriptor: int, path: str) -> bool:
 
 
 def _is_locked(path: str) -> bool | None:
-    """Does a process hold the lock? None where the system does not say. The question
-    takes no lock. A file that this process has open is not opened: closing it again
-    would drop the lock."""
+    """Does a process hold the lock? None where the system does not say. The call takes
+    no lock. If this process has the file open, it is not opened again: closing it would
+    drop the lock."""
     with _registry.lock:
         key = _key_of(path)
         if key is None or key in _registry.open:
@@ -241,8 +239,8 @@ def _is_locked(path: str) -> bool | None:
 
 
 def _would_wait(descriptor: int) -> bool | None:
-    """F_GETLK: whether a lock of the whole file would have to wait for another one."""
-    if sys.platform != "linux":  # the layout of the answer is that of Linux
+    """F_GETLK: would a lock of the whole file have to wait for another one?"""
+    if sys.platform != "linux":  # the answer has Linux's layout
         return None
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
@@ -275,8 +273,8 @@ def _key(status: os.stat_result) -> _Key:
 
 
 def _watch(owner: Owner) -> int | None:
-    """A descriptor that becomes readable when the owner dies; negative if it is dead;
-    None where there is no such thing."""
+    """A descriptor that becomes readable when the owner dies; negative if the owner is
+    dead; None where the system has none."""
     if not is_alive(owner):
         return -1
     if not hasattr(os, "pidfd_open"):  # macOS: the poll alone
@@ -287,7 +285,7 @@ def _watch(owner: Owner) -> int | None:
         return -1
     except OSError:  # forbidden or unknown to this kernel: the poll alone
         return None
-    if start_time(owner.pid) != owner.started:  # reused since it was looked at
+    if start_time(owner.pid) != owner.started:  # the id was reused meanwhile
         os.close(descriptor)
         return -1
     return descriptor
@@ -301,7 +299,7 @@ async def _readable(descriptor: int) -> None:
         async with asyncio.timeout(POLL_S):
             await ended.wait()
     except TimeoutError:
-        return  # the poll behind it
+        return  # the poll remains
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)

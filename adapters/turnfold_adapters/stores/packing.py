@@ -1,10 +1,10 @@
-"""Some bodies in one value of a database: each after its length in 8 bytes."""
+"""Several bodies in one database value: each after its length in 8 bytes."""
 
 from collections.abc import Sequence
 
 
 def packed(bodies: Sequence[bytes]) -> bytes | None:
-    """None for no body."""
+    """The value for these bodies; None for no body."""
     if not bodies:
         return None
     return b"".join(len(body).to_bytes(8, "big") + body for body in bodies)

@@ -1,7 +1,7 @@
-"""The identity of a process, so that a reused process id is never mistaken for it.
+"""The identity of a process, so that a reused process id is not taken for it.
 
-A process is its id, the time it started and the boot it lives in. Where the system
-does not tell (no /proc), the start time is 0 and the doubt is on the side of "alive".
+A process is identified by its id, its start time and its boot. Where the system hides
+the start time (no /proc), it is 0, and the process counts as alive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from turnfold.ports.store import Owner
 
 _PROC = Path("/proc")
-UNKNOWN = 0  # a start time that the system does not tell
+UNKNOWN = 0  # a start time that the system hides
 
 
 def this_process() -> Owner:
@@ -45,12 +45,12 @@ def start_time(pid: int) -> int | None:
         return UNKNOWN if _exists(pid) else None
     except PermissionError:
         return UNKNOWN
-    # The name in parentheses may hold anything, so count from its end.
+    # The name in parentheses may hold any text, so count from its end.
     return int(text.rpartition(")")[2].split()[19])
 
 
 def is_alive(owner: Owner) -> bool:
-    """True if this very process lives here, or if the system hides that. False for a
+    """True if this process lives on this host, or if the system hides that. False for a
     process of another host or of an earlier boot."""
     if owner.host != platform.node() or owner.boot != boot_id():
         return False
@@ -65,6 +65,6 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's process is a process
+    except PermissionError:  # another user's process is a process, too
         return True
     return True

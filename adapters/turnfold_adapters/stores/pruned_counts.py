@@ -1,4 +1,4 @@
-"""The counts of pruned streams that a filter asks for, for stores that filter in Python."""
+"""Counts of pruned streams by a filter, for stores that filter in Python."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +9,8 @@ from turnfold.ports.store import COUNT_BY, Count, Listing
 def of_pruned(
     want: Listing, by: Sequence[str], counts: Iterable[Count]
 ) -> Counter[tuple[int | str, ...]]:
-    """The counts of pruned streams; none if the filter asks for more than is
-    known of them."""
+    """The counts of pruned streams; empty if the filter uses a field that was not
+    kept."""
     found: Counter[tuple[int | str, ...]] = Counter()
     whole = want.prefix.endswith(":") or not want.prefix
     wide = all(lane.count("/") < 3 for lane in want.lanes)

@@ -1,7 +1,7 @@
 """The doorbell: NOTIFY after a commit, LISTEN on a connection of its own.
 
-A bell that is lost costs a poll of the worker, nothing else. A pooler in transaction
-mode carries no LISTEN; then the poll alone is left.
+A lost ring only delays the worker until its next poll. A pooler in transaction mode
+does not support LISTEN; then only the poll is left.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from turnfold.errors import StoreError
 from turnfold_adapters.stores.postgres.connection import FAILURES, Link
 
 _LOG = logging.getLogger("turnfold")
-_AGAIN_S = 1.0  # between looks whether the connection still listens
+_AGAIN_S = 1.0  # between checks of the listening connection
 
 
 class Bells:
     """The bells of all shards: one connection that rings and one that listens.
 
-    `ringing` and `listening`: links of their own, so that no ring waits for a commit.
+    `ringing` and `listening`: separate links, so that no ring waits for a commit.
     """
 
     def __init__(self, ringing: Link, listening: Link) -> None:
@@ -30,12 +30,12 @@ class Bells:
         digest = hashlib.sha256(ringing.place.schema.encode()).hexdigest()[:16]
         self._channel = f"turnfold_{digest}"
         self._tasks: set[asyncio.Task[None]] = set()
-        self._due: set[int] = set()  # shards whose bell is not on its way yet
+        self._due: set[int] = set()  # shards with a ring that is not sent yet
         self._hears: list[tuple[int, Callable[[], None]]] = []
         self._ear: asyncio.Task[None] | None = None
 
     def ring(self, shard: int) -> None:
-        """At most one ring of a shard is on its way: a second would say nothing new."""
+        """At most one ring of a shard is under way: a second one would add nothing."""
         if shard not in self._due:
             self._due.add(shard)
             self._start(self._ring(shard))
@@ -45,7 +45,7 @@ class Bells:
         self._hears.append(one)
         if self._ear is None or self._ear.done():
             self._ear = self._start(self._listen())
-        wake()  # for rings that nobody heard
+        wake()  # for lost rings
 
         def stop() -> None:
             if one in self._hears:
@@ -66,7 +66,7 @@ class Bells:
     def _start(self, work: Any) -> asyncio.Task[None] | None:
         try:
             task = asyncio.get_running_loop().create_task(work)
-        except RuntimeError:  # no loop: nobody can be rung from here
+        except RuntimeError:  # no loop here, so no ring can be sent
             work.close()
             self._due.clear()
             return None
@@ -77,7 +77,7 @@ class Bells:
     async def _ring(self, shard: int) -> None:
         try:
             async with self._ringing.used() as connection:
-                self._due.discard(shard)  # a commit from here on rings anew
+                self._due.discard(shard)  # later commits ring again
                 sql = "SELECT pg_notify($1, $2)"
                 await connection.execute(sql, self._channel, str(shard))
         except (StoreError, *FAILURES) as exc:
@@ -99,15 +99,15 @@ class Bells:
                         await session.add_listener(self._channel, self._rung)
                         heard = session.connection
                         for _, wake in [*self._hears]:
-                            wake()  # for rings that nobody heard
+                            wake()  # for lost rings
             except (StoreError, *FAILURES) as exc:
                 _LOG.debug("nobody listens for bells, the poll goes on: %s", exc)
             await asyncio.sleep(_AGAIN_S)
 
 
 class NotifyDoorbell:
-    """The bell of one shard. `is_open`: whether its store may be used; a ring at a
-    closed store does nothing."""
+    """The bell of one shard. `is_open`: may its store be used? Ringing at a closed
+    store does nothing."""
 
     def __init__(self, bells: Bells, shard: int, is_open: Callable[[], bool]) -> None:
         self._bells, self._shard, self._is_open = bells, shard, is_open

@@ -1,11 +1,11 @@
 """One commit: checked in memory, stored by one statement in one round trip.
 
-The statement stores nothing unless the shard ends just where the write says, and unless
-its owner and its token are those in hand: after a failover that lost a take, another
-owner can have the same token. So the knowledge in memory of the streams at that head is
-true when the statement runs, and versions need no look of their own. Two checks are
-left to the server, because the answer is nearly always yes: a new stream's name and a
-new key are unique. If it refuses one, `_refusal` finds out which it was.
+The statement stores nothing unless the shard ends at the base of the write, and unless
+its owner and its token are this handle's: after a failover that lost a take, another
+owner can have the same token. So the stream versions in memory for that head are true
+when the statement runs, and need no query. The server makes two checks itself, because
+the answer is nearly always yes: a new stream's name and a new key are unique. If the
+server refuses one, `_refusal` finds out which.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _names(columns: str) -> list[str]:
 
 
 def _unnest(columns: str, first: int) -> str:
-    """Parameters from `first` on, an array a column, as rows `r`."""
+    """Parameters from `first` on, one array per column, as rows `r`."""
     types = [column.split()[1] for column in columns.split(", ")]
     arrays = ", ".join(f"${first + n}::{kind}[]" for n, kind in enumerate(types))
     names = ", ".join(_names(columns))
@@ -75,7 +75,7 @@ def _unnest(columns: str, first: int) -> str:
 
 
 def _keeps(column: str) -> str:
-    """A stream that brought no summary keeps the one that it has."""
+    """The assignment of a column. A stream without a new summary keeps its old one."""
     new = f"excluded.{column}"
     return f"{column} = CASE WHEN excluded.phase IS NULL THEN s.{column} ELSE {new} END"
 
@@ -171,7 +171,8 @@ class Committer:
         self._answers = 0
 
     def forget(self) -> None:
-        """Memory may be wrong: another owner wrote, or a commit has an unknown fate."""
+        """Forget the memory: another owner wrote, or a commit has an unknown
+        outcome."""
         self._known.clear()
 
     async def store(
@@ -207,8 +208,8 @@ class Committer:
     async def _pruned(
         self, connection: Session, prune: Prune, values: list[Any]
     ) -> bool:
-        """Maintenance, in several statements of one transaction. Its first one asks for
-        the right to write, and locks the shard."""
+        """Prune in several statements of one transaction. The first one checks the
+        right to write and locks the shard."""
         async with connection.transaction():
             if not await connection.fetchval(_LOCK, *values[:2], values[5], values[-1]):
                 return False
@@ -217,15 +218,15 @@ class Committer:
             return bool(await connection.fetchval(_COMMIT, *values))
 
     async def _learn(self, connection: Session, write: Write) -> ConflictError | None:
-        """Look up the streams that memory does not know. The answer is an error if the
-        log has moved: then the answer speaks of another head."""
+        """Look up the streams that memory does not know. Returns an error if the log
+        has moved: then the answer belongs to another head."""
         if write.base != self._head or len(self._known) > _REMEMBERED:
             self._known.clear()
         names = _unknown(write, self._known)
         if not names and write.base == self._head:
             return None
-        # The head is read last: it can only be newer than the streams. A commit in
-        # between moves it, and then it is not the base.
+        # The head is read last, so it can only be newer than the streams. A commit in
+        # between moves the head, which then differs from the base.
         found = [] if not names else await connection.fetch(_KNOWN, names)
         head, _ = await end_of_log(connection)
         if write.base != head:
@@ -238,7 +239,8 @@ class Committer:
     async def _moved_on(
         self, connection: Session, write: Write, seat: tuple[str, int] | None
     ) -> ConflictError:
-        """Why the shard was not the one in hand."""
+        """Why the statement stored nothing: the log has moved, or the token is
+        outdated."""
         self.forget()
         head, _ = await end_of_log(connection)
         if seat is not None and not await connection.fetchval(_IS_OURS, *seat):
@@ -327,8 +329,8 @@ class Committer:
     async def _refusal(
         self, connection: Session, write: Write, exc: Exception
     ) -> Refused:
-        """Which name, key or place was not new. Raises InvalidInputError for a place,
-        or the server's error if all of them are."""
+        """The name or key that was not new. Raises InvalidInputError for a body's place
+        that was not new, or the server's error if all of them are new."""
         self.forget()
         head, _ = await end_of_log(connection)
         if write.base != head:
@@ -372,7 +374,7 @@ async def _look_up(connection: Session, stream: str) -> _Known:
 
 
 def _spoken_of(write: Write) -> set[str]:
-    """All streams that a write speaks of."""
+    """All streams that a write names."""
     names = {record.stream for record in write.records}
     names.update(summary.stream for summary in write.summaries)
     names.update(s.parent for s in write.summaries if s.parent is not None)
@@ -383,7 +385,7 @@ def _spoken_of(write: Write) -> set[str]:
 
 
 def _is_text(name: str) -> bool:
-    """False for a value that is refused afterwards."""
+    """False for a value that is refused later."""
     try:
         name.encode()
     except (UnicodeEncodeError, AttributeError):
@@ -392,7 +394,7 @@ def _is_text(name: str) -> bool:
 
 
 def _unknown(write: Write, known: Iterable[str]) -> list[str]:
-    """Those that must be looked up: not known, and not said to be new."""
+    """The streams to look up: not known, and not marked as new."""
     new = {record.stream for record in write.records if record.version == record.count}
     left = _spoken_of(write).difference(known, new)
     return [kept(name) for name in left]
@@ -408,7 +410,7 @@ def _bare_row(name: str, known: _Known) -> tuple[Any, ...]:
 
 
 def summary_row(s: Summary) -> tuple[Any, ...]:
-    if s.phase is None:  # in the table this says that there is no summary
+    if s.phase is None:  # in the table None means that there is no summary
         raise InvalidInputError(field="summary.phase", problem="is None")
     row = (s.order, kept(s.stream), s.version, s.open, kept(s.phase), s.created)
     more = (s.updated, kept(s.lane), kept(s.parent), kept(s.kind), s.due, s.expires)

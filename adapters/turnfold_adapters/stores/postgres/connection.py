@@ -1,7 +1,7 @@
-"""One connection to the server: made when it is needed, and anew after it broke.
+"""One connection to the server: made at first use, and made again after it broke.
 
-`translated` makes an error of the port of an error of the server: surely nothing was
-stored, or nobody knows. specs/postgres.md has the table of SQLSTATEs.
+`translated` turns an error of the server into one of the port: surely nothing was
+stored, or the outcome is unknown. specs/postgres.md has the table of SQLSTATEs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from turnfold.errors import (
 MAX_SHARDS = 256
 _CONNECT_S = 10.0
 _NAME_MAX = 63  # bytes of a name in PostgreSQL
-_STATEMENTS = 2_000  # that are kept prepared: some for each shard
-_ANSWER_S = 30.0  # how long the server may take for one statement
-# InternalClientError: among others of a connection on which the server has said its last
-# words while nobody asked anything; it comes at the next statement, before its end is seen.
+_STATEMENTS = 2_000  # prepared statements that are kept: some for each shard
+_ANSWER_S = 30.0  # the server's time for one statement
+# InternalClientError: also raised by the next statement on a connection that the server
+# has ended while idle, before the client sees the end.
 _GONE = (
     OSError,
     asyncpg.InterfaceError,
@@ -43,32 +43,32 @@ _GONE = (
 )
 FAILURES = (asyncpg.PostgresError, *_GONE)
 
-# A pooler answers for the process that it has, and hands out others for the statements.
+# A pooler reports the backend of its own connection, and runs statements on others.
 _MINE = "SELECT pg_backend_pid()"
 _POOLER = (
     "a pooler stands before the server, and takes settings and statements away from their"
     " connection; give the address of the server itself"
 )
 
-# SQLSTATEs. A state in none of these sets leaves the fate of a commit unknown.
+# SQLSTATEs. A state in none of these sets leaves the outcome of a commit unknown.
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
 _NOTHING_SENT = {"08001", "08004", "57P03"}
 # A commit whose wait for a synchronous standby was ended is a success with a warning: it
 # is on the primary alone, and a failover would lose it.
 _ALONE = ("01000", "for synchronous replication")
-_LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then the server hangs up
+_LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then it closes
 _VALUE = {"22021", "22003", "54000", "22001", "22P05"}
 _NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
 
 
 @frozen(kw_only=True)
 class Place:
-    """Where a store is: the server's address, and the schema with its tables. `shards`:
-    how many, for a store that is new.
+    """The place of a store: the server's address, and the schema with its tables.
+    `shards`: their number, for a new store.
 
-    `lease_ms`: how long a worker counts as alive without a word. `max_pause_ms`: how
-    long after that a worker of which nobody knows the end is taken as dead.
+    `lease_ms`: how long a worker counts as alive without a renewal. `max_pause_ms`: how
+    long after that a silent worker is taken as dead.
     """
 
     dsn: str
@@ -80,9 +80,9 @@ class Place:
 
     @classmethod
     def parsed(cls, url: str) -> Place:
-        """From `postgresql://user@host/database?schema=name`. Ours are `schema`
-        (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000) and `shards`; the rest
-        is the server's own. Raises InvalidInputError."""
+        """From `postgresql://user@host/database?schema=name`. turnfold's own parameters
+        are `schema` (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000) and
+        `shards`; all others go to the server. Raises InvalidInputError."""
         parts, port = _split(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = pairs.pop("schema", "turnfold")
@@ -126,8 +126,8 @@ def _number(name: str, text: str, at_least: int = 0, most: int = 10**9) -> int:
 
 
 class Session:
-    """A connection as one shard uses it: `SHARD` in a statement is its number. A number
-    in the text, not a parameter, so that the server plans for that shard."""
+    """A connection for one shard: `SHARD` in a statement is its number. The number
+    stands in the text and is no parameter, so that the server plans for that shard."""
 
     def __init__(self, connection: asyncpg.Connection, shard: int) -> None:
         self.connection, self._shard = connection, shard
@@ -176,8 +176,8 @@ class Link:
     @asynccontextmanager
     async def used(self, shard: int = 0) -> AsyncIterator[Session]:
         """The connection, for this block alone. Raises DiskError if there is none. A
-        block that is cancelled leaves nobody its connection: what is under way there,
-        or a transaction that it could not end, would be the next one's."""
+        cancelled block ends its connection: else the next block would inherit its
+        statement or its open transaction."""
         async with self._lock:
             connection, self._alone = await self._there(), ""
             try:
@@ -187,7 +187,7 @@ class Link:
                 connection.terminate()
                 raise
             except asyncpg.PostgresError as exc:
-                if exc.sqlstate in _LAST_WORDS:  # its end may not have arrived yet
+                if exc.sqlstate in _LAST_WORDS:  # its end may not be seen yet
                     connection.terminate()
                 raise
 
@@ -203,11 +203,13 @@ class Link:
 
     @property
     def broken(self) -> bool:
-        """It was made, and the server or the network has ended it."""
+        """True if the connection was made, and the server or the network has ended
+        it."""
         return self._connection is not None and self._connection.is_closed()
 
     async def _there(self) -> asyncpg.Connection:
-        """Never one that is inside a transaction: a commit in there is not durable."""
+        """The connection, made anew if necessary. One inside a transaction is not
+        reused: a commit in there would not be durable."""
         there = self._connection
         if there is not None and not there.is_closed() and there.is_in_transaction():
             there.terminate()
@@ -249,7 +251,7 @@ class Link:
         }
 
     async def close(self) -> None:
-        """After the call that is under way."""
+        """Close the connection after the call under way."""
         async with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None and not connection.is_closed():
@@ -259,13 +261,13 @@ class Link:
                     connection.terminate()
 
     def drop(self) -> None:
-        """End the connection without a word, under whatever call is using it."""
+        """End the connection at once, even during a call."""
         if self._connection is not None:
             self._connection.terminate()
 
 
 def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
-    """The error of the port for one of `FAILURES` in a statement that was sent."""
+    """The error of the port for one of `FAILURES` in a sent statement."""
     state = getattr(exc, "sqlstate", None)
     problem = _said(exc)
     if state in _BUSY:

@@ -1,21 +1,22 @@
 """One worker per shard, over many hosts: a lease in the database, and proof of death.
 
-A lease that is over proves only that its worker may not write any more. The worker may
-still send: it can be stopped between a commit and the wire, and wake up later. So
-nobody takes a store over until the last worker is known to be dead:
+An expired lease proves only that its worker may not write any more. The worker may
+still send: it can be stopped between a commit and the wire, and wake up later. So no
+host takes a store over until the last worker is known to be dead:
 
-- it said so itself (`close`), or
+- it ended itself (`close`), or
 - a process of the same machine and pid namespace sees that its process is gone, or
-- a person says so (`turnfold certify`), or
-- its lease is over for `max_pause_ms`: an assumption, that nothing sleeps for longer and
-  then goes on.
+- a person certifies it (`turnfold certify`), or
+- its lease is over for `max_pause_ms`. This rests on the assumption that no process
+  sleeps for longer and then goes on.
 
 `expired` and `dead` are final. A worker that comes back finds its token outdated: its
 commits are refused.
 
 A `Life` is one row in `worker`: one lease and one renewal for all the shards that the
-process has. A seat is its right to one of them. A seat can be handed over while its host
-lives: that statement takes a new token, so that none of before is stored after it.
+process has. A seat is its right to one of them. A seat can be handed over while its
+host lives: that statement takes a new token, so that no earlier statement is stored
+after it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from turnfold_adapters.stores.processes import (
 _T = TypeVar("_T")
 POLL_S = 0.25
 _LOG = logging.getLogger("turnfold")
-# Releases that are under way: a take in the same loop waits for them.
+# Releases under way: a take in the same loop waits for them.
 _LEAVING: set[asyncio.Task[None]] = set()
 _SHARDS = """
 SELECT s.shard, s.token, s.freed, w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
@@ -74,7 +75,7 @@ INSERT INTO worker (id, boot, room, pid, started, host, seats, state, lease_unti
 VALUES ($1, $2, $3, $4, $5, $6, $7, 'alive',
     clock_timestamp() + make_interval(secs => $8))
 """
-# The guards read the rows that the statement locks.
+# The conditions read the rows that the statement locks.
 _TAKE = """
 WITH me AS (
     SELECT id FROM worker
@@ -110,20 +111,20 @@ RETURNING token
 
 
 class Life:
-    """The row of this process in `worker`: registered when it takes its first seat, ended
-    after it gave back its last one, unless it `stays`."""
+    """The row of this process in `worker`: registered with its first seat, ended after
+    its last one, unless it `stays`."""
 
     def __init__(self, link: Link, renewals: Link, place: Place) -> None:
         self._link, self.terms = link, place
-        self._renewals = renewals  # they wait for no take
+        self._renewals = renewals  # renewals do not wait for a take
         self.owner: Owner | None = None
-        self.seated: set[int] = set()  # shards whose seat some handle has
+        self.seated: set[int] = set()  # shards with a seat of this process
         self.stays = False
-        self.waits_for: tuple[str, ...] = ()  # silent workers of which no end is known
-        self._told: set[str] = set()  # silent workers that the log has told of
+        self.waits_for: tuple[str, ...] = ()  # silent workers whose end is not known
+        self._told: set[str] = set()  # silent workers that were logged
         self._until = 0.0  # of the lease, on the boot-time clock of this machine
         self._renewing: asyncio.Task[None] | None = None
-        self._unanswered: set[str] = set()  # registrations whose answer was lost
+        self._unanswered: set[str] = set()  # registrations with a lost answer
 
     @property
     def held(self) -> bool:
@@ -134,7 +135,8 @@ class Life:
         return max(0, round((self._until - _now()) * 1000))
 
     async def begin(self, connection: Session) -> Owner | None:
-        """The living one, or a new one; None while a lost one still has seats."""
+        """The living owner of this process, or a new one; None while a lost owner still
+        has seats."""
         if self.owner is not None:
             if self.held:
                 return self.owner
@@ -152,7 +154,7 @@ class Life:
         return owner
 
     def leave(self, work: Callable[[Session], Awaitable[None]], shard: int) -> None:
-        """Do this last thing for a seat, in the background; `left` waits for it."""
+        """Release a seat in the background; `left` waits for it."""
         task = asyncio.get_running_loop().create_task(self._leave(work, shard))
         _LEAVING.add(task)
         task.add_done_callback(_LEAVING.discard)
@@ -177,7 +179,7 @@ class Life:
                 self._forget()
 
     async def end(self) -> None:
-        """The host goes: its last word."""
+        """End the row of this host."""
         self.stays = False
         await self.left()
         if self.owner is None or self.seated:
@@ -208,8 +210,8 @@ class Life:
     async def dead_of(
         self, connection: Session, rows: Sequence[asyncpg.Record]
     ) -> set[str]:
-        """Which of these workers, that count as alive, are certified now. The silent
-        ones among the others are waited for."""
+        """Certify the dead ones among these workers that count as alive, and return
+        them. The take waits for the silent ones among the others."""
         dead = {row["id"] for row in rows if await self.is_over(connection, row)}
         silent = [r for r in rows if r["lease_over"] and r["id"] not in dead]
         for row in silent:
@@ -218,10 +220,10 @@ class Life:
         return dead
 
     async def is_over(self, connection: Session, row: asyncpg.Record) -> bool:
-        """True if this worker, that counts as alive, is certified now."""
+        """Certify this worker if it is known to be dead. True if it was certified."""
         if _is_gone(row):
             return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
-        if row["id"] in self._unanswered:  # it is this one, which never worked
+        if row["id"] in self._unanswered:  # it is this process, which never worked
             return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
         if not row["lapsed"]:
             return False
@@ -234,7 +236,7 @@ class Life:
         return expired
 
     def _tell_of(self, row: asyncpg.Record) -> None:
-        """Say once that this host waits for a silent worker, and how that ends."""
+        """Log once that this host waits for a silent worker, and how the wait ends."""
         if row["id"] in self._told:
             return
         self._told.add(row["id"])
@@ -301,7 +303,7 @@ class LeaseOwnership:
         self._life, self._shard = life, shard
         self._check_writable = check_writable
         self._seat: _Seat | None = None
-        self._lost = False  # another one has taken this shard over
+        self._lost = False  # another worker has taken this shard over
         # The last head that the handle stored or loaded. A new seat has none in hand: the
         # watermark says whether its server went back.
         self.head = BLANK
@@ -309,7 +311,7 @@ class LeaseOwnership:
     # --- the port --------------------------------------------------------------------
 
     async def take(self) -> Owner | None:
-        """None while another one lives or may live. Raises DiskError."""
+        """None while another worker lives or may live. Raises DiskError."""
         self._check_writable()
         await self._life.left()
         if self._seat is not None or self._shard in self._life.seated:
@@ -320,7 +322,7 @@ class LeaseOwnership:
         return await self._life.asked(_current, self._shard)
 
     async def taken(self) -> bool | None:
-        """As far as its host can tell; another host cannot."""
+        """Known only on the owner's host; None elsewhere."""
         owner = await self.current()
         if owner is None:
             return False
@@ -348,8 +350,8 @@ class LeaseOwnership:
         return None if self._seat is None else (self._seat.owner.id, self._seat.token)
 
     async def renew_token(self) -> bool:
-        """After a commit of unknown fate: from here on it can never be stored. False
-        if the shard is somebody else's now."""
+        """Take a new token after a commit of unknown outcome, which can then never be
+        stored. False if another worker owns the shard now."""
         seat = self._seat
         if seat is None:
             return True
@@ -363,7 +365,7 @@ class LeaseOwnership:
         return True
 
     def lose(self, why: str) -> None:
-        """This shard is not ours any more, or not what it was."""
+        """Give this shard up: another worker owns it, or its log has changed."""
         _LOG.error("%s: no longer the worker: %s", self._life.terms.address, why)
         self._lost = True
 
@@ -372,8 +374,8 @@ class LeaseOwnership:
         await self._life.left()
 
     async def certify(self, worker: str, by: str) -> bool:
-        """A person's word that a worker's process is dead. False if it is not alive in
-        the database: it ended, or was taken as dead, before."""
+        """A person certifies that a worker's process is dead. False if the worker is
+        not alive in the database: it has ended, or was taken as dead before."""
         self._check_writable()
         ask = self._life.asked
         return bool(await ask(lambda c: c.fetchval(_CERTIFY, worker, by)))
@@ -397,7 +399,7 @@ class LeaseOwnership:
         try:
             token = await connection.fetchval(_TAKE, owner.id, row["token"])
         finally:
-            if token is None:  # another one was quicker, or the answer is lost
+            if token is None:  # another host took it first, or the answer is lost
                 life.seated.discard(self._shard)
         if token is None:
             return None
@@ -406,7 +408,8 @@ class LeaseOwnership:
 
 
 def _is_free(row: asyncpg.Record, life: Life) -> bool:
-    """Nobody's, or a dead worker's; or mine, by a take whose answer was lost."""
+    """Is the shard free? It has no worker, or a dead one; or this process took it and
+    lost the answer."""
     mine = life.owner is not None and row["id"] == life.owner.id
     return row["state"] != "alive" or row["freed"] == row["token"] or mine
 
@@ -415,7 +418,7 @@ def _is_free(row: asyncpg.Record, life: Life) -> bool:
 
 
 class LeaseSeats:
-    """What a host that shares the shards with others knows of them."""
+    """The seats of one of several hosts that share the shards."""
 
     def __init__(self, life: Life) -> None:
         self._life = life
@@ -430,11 +433,11 @@ class LeaseSeats:
 
     @property
     def held(self) -> bool:
-        """The lease of this host is not over."""
+        """True until the lease of this host is over."""
         return self._life.held
 
     async def look(self) -> Seating:
-        """Which shards can be taken, and how many hosts share them. A host that is found
+        """The shards that can be taken, and the number of hosts. A host that is found
         dead is certified."""
         return await self._life.asked(self._look)
 
@@ -473,8 +476,9 @@ async def _current(connection: Session) -> Owner | None:
 
 
 def _is_gone(row: asyncpg.Record) -> bool:
-    """True only if this process can see that the other one has ended: it is of the same
-    boot and pid namespace, and its process id is free or has another start time."""
+    """True only if this process can see that the other one has ended: both have the
+    same boot and pid namespace, and its process id is free or has another start
+    time."""
     if not row["boot"] or row["boot"] != boot_id() or row["room"] != _room():
         return False
     started = start_time(row["pid"])
@@ -484,13 +488,13 @@ def _is_gone(row: asyncpg.Record) -> bool:
 
 
 def _room() -> str:
-    """The pid namespace of this process: others see other process ids."""
+    """The pid namespace of this process: process ids differ between namespaces."""
     with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return f"unknown to {os.getpid()}"
 
 
 def _now() -> float:
-    """Seconds that go on while the machine sleeps."""
+    """Seconds of a clock that includes sleep of the machine."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)

@@ -1,7 +1,7 @@
-"""Streams that leave a store in PostgreSQL, and what it takes up.
+"""Pruning streams in PostgreSQL, and the sizes of its tables.
 
-Of a record of the table `log` its position, its hash and its head go to `pruned`.
-Summaries, bodies and keys go for good; VACUUM gives their room to new rows.
+Position, hash and head of a record in `log` move to `pruned`. Summaries, bodies and
+keys are deleted; VACUUM gives their room to new rows.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace
 
 
 async def take_out(connection: Session, prune: Prune) -> None:
-    """In the transaction that is open. Raises InvalidInputError for a stream that is not
-    there."""
+    """Prune in the open transaction. Raises InvalidInputError for an unknown stream."""
     names = [kept(name) for name in prune.streams]
     found = {shown(name): id_ for name, id_ in await connection.fetch(_IDS, names)}
     for name in prune.streams:

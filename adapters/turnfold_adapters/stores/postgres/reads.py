@@ -1,4 +1,4 @@
-"""All questions of the port, as statements over one connection."""
+"""All queries of the port, as statements over one connection."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def load(connection: _Connection) -> Loaded:
 
 
 async def fetch(connection: _Connection, wanted: Wanted) -> Found:
-    """One statement for one kind of names; several see one commit together."""
+    """One statement for each kind of name; several run in one snapshot."""
     kinds = (wanted.streams, wanted.summaries, wanted.keys, wanted.bodies)
     if sum(map(bool, (*kinds, wanted.children, wanted.answers))) <= 1:
         return await _found(connection, wanted)
@@ -244,7 +244,8 @@ async def every_body(
 
 
 async def _id(connection: _Connection, stream: str) -> int:
-    """As shown by `every_body`: `?17` is the stream 17 without its row."""
+    """The id of a stream. `?17`, as `every_body` returns it, is the stream 17 without
+    its row."""
     if stream.startswith("?"):
         return int(stream[1:])
     found = await connection.fetchval(
@@ -281,11 +282,11 @@ async def inbox(connection: _Connection, limit: int) -> Sequence[Command]:
 async def post(
     connection: _Connection, commands: Sequence[Command]
 ) -> dict[str, Posted]:
-    """By id, for commands that differ in id and key.
+    """Post commands that differ in id and key. Returns the results by id.
 
     The table of keys decides between two that come at once, in a commit or in a post. A
-    command that lost to one of the same instant does not see it yet: a second look
-    names the stream.
+    command that lost to a simultaneous one cannot see it yet: a second query finds the
+    stream.
     """
     columns = [*map(list, zip(*[_columns(c) for c in commands], strict=True))]
     rows: Sequence[Any] = await connection.fetch(_POST, *columns)
@@ -335,7 +336,7 @@ async def count(
 
 
 async def places(connection: _Connection) -> Sequence[str]:
-    """One look at the index of lanes for each place."""
+    """The places, by one access to the index of lanes for each."""
     sql = f"""
     WITH RECURSIVE one(place) AS (
         (SELECT {_COUNTED["place"]} FROM stream AS s

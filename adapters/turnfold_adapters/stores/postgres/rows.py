@@ -1,10 +1,11 @@
 """Rows of PostgreSQL to values of the port, and back.
 
-PostgreSQL keeps no NUL in a text. `kept` writes it, and the sign that it is written
-with, as two characters; `shown` reads them back.
+PostgreSQL stores no NUL in a text. `kept` writes NUL, and the escape sign itself, as
+two characters; `shown` reads them back.
 
-In a statement `SHARD` stands for the number of the shard (`Session`). A record says 0 in
-any shard: each is a whole log of its own, and its kernel knows of no other.
+In a statement `SHARD` stands for the number of the shard (`Session`). A record has the
+shard 0 in any shard: each shard is a whole log of its own, and its kernel knows no
+other.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def shown(text: str | None) -> str | None:
 
 
 async def end_of_log(connection: Session) -> tuple[Head, int]:
-    """Where the log ends, and the token that a commit must show."""
+    """The head of the log, and the token that a commit must have."""
     row = await connection.fetchrow(_END)
     if row is None:
         problem = "the row that says where the log ends is gone"

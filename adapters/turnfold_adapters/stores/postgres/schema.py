@@ -1,11 +1,12 @@
-"""The tables of the store in PostgreSQL, and how they come into being.
+"""The tables of the store in PostgreSQL, their creation and migration.
 
 All tables lie in one schema of the database, so several stores fit into one database.
-Every table has a column `shard`; how many there are is fixed when they are made.
+Every table has a column `shard`; the number of shards is fixed when the tables are
+made.
 
-`token`: the right to write to the shard now. It grows with each take-over, each hand-over
-and after each commit of unknown fate, so a statement that was sent before can never be stored
-after."""
+`token`: the right to write to the shard now. It grows with each take-over, each
+hand-over and after each commit of unknown outcome, so an earlier statement can never be
+stored later."""
 
 from __future__ import annotations
 
@@ -135,8 +136,8 @@ CREATE TABLE mark (  -- where the log had got, and the time of the life that not
 );
 """
 
-# From the layout before to this one. Each leaves what is there readable by the programs
-# of the layout before, or raises `readable_by` in the table.
+# Steps from the layout before to this one. After a step the programs of the layout
+# before can still read the tables, or the step raises `readable_by`.
 STEPS: Mapping[int, str] = MappingProxyType(
     {
         2: """
@@ -175,7 +176,7 @@ CREATE INDEX stream_created ON stream (shard, created);
     }
 )
 
-# Settings without which a confirmed commit may be forgotten.
+# Settings without which a confirmed commit may be lost.
 _SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
 _SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
 
@@ -183,9 +184,9 @@ _SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
 async def prepare(
     connection: asyncpg.Connection, name: str, blank: bytes, shards: int
 ) -> None:
-    """Make the tables unless they are there. Several may do so at once."""
+    """Make the tables unless they exist. Several processes may do so at once."""
     async with connection.transaction():
-        # One at a time, or two that begin together both find nothing and both make it.
+        # One at a time: else two that begin together would both make the tables.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", name)
         if await _layout(connection, name) is not None:
             return
@@ -224,8 +225,8 @@ async def check(
 async def migrate(
     connection: asyncpg.Connection, name: str, address: str, *, dry: bool = False
 ) -> tuple[int, int]:
-    """Take every step up to this layout, in one transaction. Returns the layout before,
-    and the one of now. Raises NotAStoreError or NewerSchemaError."""
+    """Take every step up to this layout, in one transaction. Returns the old layout and
+    the new one. Raises NotAStoreError or NewerSchemaError."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", name)
         found = await _layout(connection, name)
@@ -244,7 +245,7 @@ async def migrate(
 
 
 async def check_durable(connection: asyncpg.Connection, address: str) -> None:
-    """Raises UnsafeStoreError if the server may forget a commit that it confirmed."""
+    """Raises UnsafeStoreError if the server may lose a confirmed commit."""
     for setting, safe in (*_SAFE.items(), ("synchronous_commit", _SYNCHRONOUS)):
         value = await connection.fetchval("SELECT current_setting($1)", setting)
         if value not in safe:

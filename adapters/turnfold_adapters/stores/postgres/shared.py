@@ -1,5 +1,5 @@
-"""What all handles of one process on one store share: connections, bells, and its life
-as a worker."""
+"""The shared part of all handles of one process on one store: connections, bells, and
+its life as a worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Shared:
-    """Open while one of its handles is."""
+    """Open while one of its handles is open."""
 
     def __init__(self, place: Place) -> None:
         self.place, self.shards = place, place.shards or 1
@@ -61,7 +61,7 @@ class Shared:
         self.shards = made
 
     async def leave(self) -> None:
-        """One handle fewer; after the last one nothing is left."""
+        """One handle fewer; the last one closes everything."""
         self._open -= 1
         if self._open:
             return
@@ -73,7 +73,7 @@ class Shared:
     async def asked(
         self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0
     ) -> _T:
-        """A question is asked once more if its connection broke."""
+        """Ask, and once more if the connection broke."""
         for last in (False, True):
             try:
                 async with self._read.used(shard) as connection:

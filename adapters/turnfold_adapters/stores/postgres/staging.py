@@ -1,4 +1,4 @@
-"""A schema that grows under another name, and gets its own when it is whole."""
+"""A schema that is filled under another name, and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _SUFFIX = "_copying"
 
 
 class StagedSchema:
-    """`url`: of the store in its final place (`target`); `address`: the same for people.
-    Raises InvalidInputError for a name that leaves no room for the one before."""
+    """`url`: of the store in its final place (`target`); `address`: the same for
+    people. Raises InvalidInputError for a name without room for the temporary
+    suffix."""
 
     def __init__(self, url: str) -> None:
         self._place = Place.parsed(url)
@@ -27,12 +28,12 @@ class StagedSchema:
         self._staged = Place.parsed(self.url)
 
     async def clear(self) -> None:
-        """Take an unfinished copy away."""
+        """Remove an unfinished copy."""
         await self._run(f"DROP SCHEMA IF EXISTS {quoted(self._staged.schema)} CASCADE")
 
     async def into_place(self) -> None:
-        """One statement: it has its name, or it has not. Raises InvalidInputError if the
-        name is taken."""
+        """Rename the schema, in one statement. Raises InvalidInputError if the name is
+        taken."""
         if await self.exists():
             problem = f"the database has a schema {self._place.schema} already"
             raise InvalidInputError(field="target", problem=problem)
@@ -40,7 +41,7 @@ class StagedSchema:
         await self._run(f"ALTER SCHEMA {old} RENAME TO {new}")
 
     async def exists(self) -> bool:
-        """A schema with the final name, whatever is in it."""
+        """Is there a schema with the final name?"""
         return await self._has(self._place.schema)
 
     async def is_begun(self) -> bool:
@@ -54,7 +55,7 @@ class StagedSchema:
         link = Link(self._place, "copies")
         try:
             async with link.used() as session:
-                # Not by the session: a name may have the word for the shard in it.
+                # Not by the session: a name may contain the word SHARD.
                 return await session.connection.fetchval(sql, *values)
         except FAILURES as exc:
             raise of_reading(exc, self._place.address) from exc

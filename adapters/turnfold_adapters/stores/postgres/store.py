@@ -1,8 +1,8 @@
 """The store port over a PostgreSQL database that several hosts share.
 
 One host is the worker; the others post into the inbox. Each commit is one statement in
-one round trip. `specs/postgres.md` says what a lost host, a lost connection and a
-failover mean.
+one round trip. `specs/postgres.md` describes a lost host, a lost connection and a
+failover.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ _Ask = Callable[[Session], Awaitable[_T]]
 class PostgresStore:
     """The store at `postgresql://user@host/database?schema=name`.
 
-    `schema`: where the tables lie, `turnfold` if it is left out. `lease_ms`: how long a
-    worker counts as alive without a word, 10,000 if left out. `max_pause_ms`: how long
-    after that a worker of which nobody knows the end is taken as dead, 30,000 if left
-    out. `shards`: how many a new store has, 1 if left out. The rest of the address is the server's own.
+    `schema`: of the tables, `turnfold` by default. `lease_ms`: how long a worker counts
+    as alive without a renewal, 10,000 by default. `max_pause_ms`: how long after that a
+    silent worker is taken as dead, 30,000 by default. `shards`: the number of shards of
+    a new store, 1 by default. The rest of the address goes to the server.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,8 +70,8 @@ class PostgresStore:
         self._be(Shared(Place.parsed(url)), None)
 
     def _be(self, shared: Shared, part: int | None) -> None:
-        """This handle is one of a shard, or None: of the store. `shared` is of all handles
-        of the host."""
+        """Set up this handle. `part`: its shard; None for a handle of the whole store.
+        `shared`: of all handles of the host."""
         number = part or 0
         self._shared, self._part, self._number = shared, part, number
         self._place, self._state = shared.place, "not open"
@@ -86,20 +86,20 @@ class PostgresStore:
 
     @staticmethod
     def plugin_store(url: str) -> PostgresPluginStore:
-        """Where plugins keep their state: tables in the schema of the store."""
+        """The store of plugin state: tables in the schema of the store."""
         return PostgresPluginStore(url)
 
     # --- shards ----------------------------------------------------------------------
 
     @property
     def shards(self) -> int:
-        """How many it has, once it is open; 1 for a handle of a shard."""
+        """The number of shards, once it is open; 1 for a handle of a shard."""
         return self._shared.shards if self._part is None else 1
 
     def shard(self, number: int) -> PostgresStore:
-        """A handle of one shard, not open yet, over the connections of this one. It is a
-        whole store with a log of its own; keys are unique over all shards. How many
-        there are is known when the store is open, or by its address."""
+        """A handle of one shard, not open yet, over the connections of this one. It is
+        a whole store with a log of its own; keys are unique over all shards. The number
+        of shards is known when the store is open, or by its address."""
         if not 0 <= number < self.shards:
             problem = f"there is no shard {number} of {self.shards}"
             raise InvalidInputError(field="shard", problem=problem)
@@ -108,14 +108,15 @@ class PostgresStore:
         return part
 
     def seats(self) -> LeaseSeats:
-        """The share that this host has of the shards."""
+        """This host's share of the shards."""
         return self._shared.seats
 
     # --- life ------------------------------------------------------------------------
 
     async def open(self, *, read_only: bool = False) -> None:
-        """Makes the tables where there are none. Raises NotAStoreError, NewerSchemaError,
-        UnsafeStoreError, DiskError, InvalidInputError for another number of shards."""
+        """Open, and make the tables where there are none. Raises NotAStoreError,
+        NewerSchemaError, UnsafeStoreError, DiskError, InvalidInputError for another
+        number of shards."""
         if self._state.startswith("open"):
             return
         await self._shared.enter(read_only=read_only)
@@ -130,10 +131,10 @@ class PostgresStore:
 
     async def reopen(self) -> None:
         """New connections, the same ownership. An owner takes a new token first: then
-        the commit of unknown fate is stored already, or never.
+        the commit of unknown outcome is stored already, or never will be.
 
-        Raises LostStoreError if the store is another worker's now, or if the log lacks
-        what this handle has stored: a failover lost commits.
+        Raises LostStoreError if another worker owns the store now, or if the log lacks
+        a commit of this handle: a failover lost commits.
         """
         self._check_open()
         for link in self._shared.links:
@@ -152,7 +153,7 @@ class PostgresStore:
             raise self._lost()
 
     def _lost(self) -> LostStoreError:
-        """The worker stands down: it is not asked again what it knows."""
+        """The error for a log without this handle's head; the worker stands down."""
         problem = (
             f"the log does not contain position {self._ownership.head.position}, which was stored:"
             " the server went back to an earlier state"
@@ -173,7 +174,8 @@ class PostgresStore:
         return loaded
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-        """A commit that has begun goes on when its caller is cancelled."""
+        """See the port. A commit that has begun goes on when its caller is
+        cancelled."""
         self._check_writable()
         check_shards(writes)
         if not writes:
@@ -263,14 +265,14 @@ class PostgresStore:
         return self._doorbell
 
     async def certify(self, worker: str, by: str) -> bool:
-        """A person's word that the process of a worker is dead: another host takes over
-        without waiting. `by`: the person, with a reason. False if it is no living
-        worker."""
+        """A person certifies that the process of a worker is dead: another host takes
+        over without waiting. `by`: the person, with a reason. False if `worker` is no
+        living worker."""
         return await self._ownership.certify(kept(worker), kept(by))
 
     async def migrate(self, *, dry: bool = False) -> tuple[int, int]:
         """Bring the tables up to the layout of this turnfold, on a store that is not
-        open. The layout before, and the one of now."""
+        open. Returns the old layout and the new one."""
         place, link = self._place, self._shared.write
         link.open(read_only=False)
         try:
@@ -283,7 +285,7 @@ class PostgresStore:
             await link.close()
 
     def drop(self) -> None:
-        """End all connections without a word, as the death of the process would."""
+        """End all connections at once, as the death of the process would."""
         for link in self._shared.links:
             link.drop()
 
@@ -312,7 +314,7 @@ class PostgresStore:
 
 
 def _first_of_each(commands: Sequence[Command]) -> list[Command]:
-    """Without those that repeat an id or a key of an earlier one."""
+    """The commands that do not repeat an id or a key of an earlier one."""
     first: list[Command] = []
     ids: set[str] = set()
     keys: set[str] = set()

@@ -1,9 +1,9 @@
 """The upkeep of a store in PostgreSQL.
 
-The server keeps itself small and sound. Left are the projection, written anew from
-summaries that somebody folded from the log, and the note of the head. The note lies in
-the same database and goes back with it, so it names the server's history, too: another
-one means that commits may be lost (`history`).
+The server maintains its own files. Two calls have work: rewriting the projection from
+folded summaries, and noting the head. The note lies in the same database and goes back
+with a restore, so it also names the server's history: a different history means that
+commits may be lost (`history`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UPDATE stream SET open = false, phase = NULL, created = NULL, updated = NULL,
 WHERE shard = SHARD
 """
 _PLACES = "SELECT name, id, version FROM stream WHERE shard = SHARD"
-# Nothing is noted where the log lacks the head in hand: the server went back.
+# No note where the log lacks this handle's head: the server went back.
 _NOTE = """
 UPDATE mark SET store = $1, position = s.position, head = s.head, lived = $2,
     history = $3
@@ -54,8 +54,9 @@ _Run = Callable[[_Ask], Awaitable[Any]]
 
 class PostgresMaintenance:
     """`reading` and `writing` ask the server, `check` raises unless the store may be
-    written, `forget` empties the memory of commits. `head`: the last one that the handle
-    stored or loaded; `lost`: the log lacks it. `place`: of the store."""
+    written, `forget` empties the memory of commits. `head`: the last stored or loaded
+    head of the handle. `lost`: called if the log lacks that head. `place`: of the
+    store."""
 
     def __init__(
         self,
@@ -72,14 +73,14 @@ class PostgresMaintenance:
         self._place = place
 
     async def checkpoint(self) -> bool:
-        """Erased bodies are gone for readers with their commit. VACUUM frees their
-        pages; the server's log, replicas and backups keep them for as long as they are
-        set up to."""
+        """No work. Readers cannot read erased bodies after their commit. VACUUM frees
+        their pages; the server's log, replicas and backups keep the bytes as long as
+        configured."""
         self._check()
         return True
 
     async def sweep(self) -> int:
-        """Nothing lies outside of the database."""
+        """No work: the database has no files beside it."""
         self._check()
         return 0
 
@@ -115,7 +116,7 @@ class PostgresMaintenance:
         return found
 
     async def reclaim(self) -> bool:
-        """The server's VACUUM does it."""
+        """No work: the server's VACUUM does it."""
         self._check()
         return True
 
@@ -137,8 +138,8 @@ class PostgresMaintenance:
         raise InvalidInputError(field="store", problem=problem)
 
     async def integrity(self) -> Sequence[str]:
-        """The server checks its pages when it reads them, if it was set up so. Here all
-        tables are read once; that they cannot be read is a finding, too."""
+        """Read all tables once. The server checks its pages at each read, if it is
+        configured so; a table that cannot be read is a finding."""
         try:
             await self._reading(lambda c: c.execute(_READ_ALL))
         except DiskError as exc:
@@ -154,7 +155,7 @@ def _fields(lived: Lived) -> dict[str, object]:
 async def _note(
     connection: Session, store: str, lived: bytes | None, head: Head
 ) -> bool:
-    """False if the log lacks the head in hand."""
+    """Note the head. False if the log lacks it."""
     found = await history.name(connection.connection) or ""
     place = (head.position, head.hash)
     return bool(await connection.fetchval(_NOTE, store, lived, found, *place))
@@ -165,8 +166,8 @@ async def _noted(connection: Session) -> tuple[Any, str | None]:
 
 
 async def _rebuild(connection: Session, summaries: Sequence[Summary]) -> None:
-    """All of them in one transaction. Raises InvalidInputError for a summary that does
-    not fit its stream; then nothing has changed."""
+    """Replace all summaries in one transaction. Raises InvalidInputError for a summary
+    that does not fit its stream; then nothing has changed."""
     async with connection.transaction():
         rows = await connection.fetch(_PLACES)
         known = {name: (order, version) for name, order, version in rows}
