@@ -1,7 +1,7 @@
 """Connections to a SQLite file: settings that are checked, errors that are typed.
 
-Every setting that a promise rests on is read back after it was set, because SQLite
-answers a setting it cannot honour with silence.
+Every setting that a promise needs is read back after it was set, because SQLite reports
+no error for a setting that it cannot apply.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PAUSE_S = 50e-6  # SQLite's own timeout backs off to 100 ms: measured stalls of
 
 @frozen(kw_only=True)
 class Settings:
-    """How a store's connections are to be opened; `SqliteStore` documents them."""
+    """The settings of a store's connections; `SqliteStore` documents them."""
 
     path: str
     synchronous: Synchronous = "FULL"
@@ -47,8 +47,8 @@ class Settings:
 
 
 class BusyWait:
-    """A busy handler: short even pauses until the budget is used up, or no pause at all
-    while `patient` is false. `waited_ms` tells how long the last wait took.
+    """A busy handler: short equal pauses until the budget is used up, or no pause while
+    `patient` is false. `waited_ms`: the length of the last wait.
     """
 
     def __init__(self, budget_ms: int) -> None:
@@ -75,7 +75,7 @@ def open_writer(
     """The one connection that writes; creates the file if there is none. `look` is
     called once SQLite has read the log, and before anything is written.
 
-    Raises UnsafeStoreError if WAL or the synchronous level is not to be had.
+    Raises UnsafeStoreError if WAL or the synchronous level is not available.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     conn = _connect(settings, settings.path, flags)
@@ -86,7 +86,7 @@ def open_writer(
         _restrain(conn)
         blank = schema.is_blank(conn)
         look(conn)
-        if not blank:  # a foreign file is left as it is
+        if not blank:  # a foreign file is not changed
             schema.check(conn, settings.path, read_only=False)
         _require_wal(conn, settings.path)
         _require_synchronous(conn, settings)
@@ -111,8 +111,8 @@ def open_reader(settings: Settings, wait: BusyWait) -> apsw.Connection:
 
 
 def open_mover(settings: Settings) -> apsw.Connection:
-    """A connection for checkpoints beside a writer of this process: it syncs as the
-    writer does."""
+    """A connection for checkpoints beside a writer of this process, with the writer's
+    sync level."""
     flags = apsw.SQLITE_OPEN_READWRITE
     conn = _connect(settings, settings.path, flags)
     try:
@@ -129,8 +129,8 @@ def open_read_only(
 ) -> apsw.Connection:
     """A connection that creates, changes and locks nothing, not even the -shm file.
 
-    `immutable`: for a file without -wal, which nobody has open; SQLite then takes no
-    lock at all and does not look for other files.
+    `immutable`: for a file without -wal, which no process has open; SQLite then takes
+    no lock at all and does not look for other files.
     """
     mode = "immutable=1" if immutable else "readonly_shm=1"
     uri = f"file:{quote(settings.path)}?mode=ro&{mode}"
@@ -170,7 +170,8 @@ def _require_synchronous(conn: apsw.Connection, settings: Settings) -> None:
 
 
 def _require_secure_delete(conn: apsw.Connection, path: str) -> None:
-    """Always, not only while erasing: bytes that move inside a file leave no copy."""
+    """Set secure_delete always, not only while erasing: so bytes that move inside a
+    file leave no copy."""
     if conn.pragma("secure_delete", 1) != 1:
         problem = "this SQLite cannot erase for good (secure_delete is refused)"
         raise UnsafeStoreError(path=path, problem=problem)
@@ -192,7 +193,8 @@ def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
 
 
 def problem_of(exc: Exception) -> str:
-    """One line with the name of SQLite's extended code, where there is one."""
+    """The error in one line, with the name of SQLite's extended code, if there is
+    one."""
     code = getattr(exc, "extendedresult", None)
     name = apsw.mapping_extended_result_codes.get(code) if code is not None else None
     return f"{exc} ({name})" if name else str(exc)
@@ -214,7 +216,8 @@ S = TypeVar("S", bound=_HasPath)
 def typed(
     method: Callable[Concatenate[S, P], T],
 ) -> Callable[Concatenate[S, P], T]:
-    """Turns errors of the database into those of the port, in a method that reads."""
+    """Translates errors of the database into errors of the port, for reading
+    methods."""
 
     @wraps(method)
     def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -225,7 +228,7 @@ def typed(
         except UnicodeDecodeError as exc:
             problem = f"a text in it is not UTF-8: {exc}"
             raise DamagedError(path=self.path, problem=problem) from exc
-        except (UnicodeEncodeError, OverflowError) as exc:  # no row can have this
+        except (UnicodeEncodeError, OverflowError) as exc:  # no row can hold this value
             raise InvalidInputError(field="query", problem=str(exc)) from exc
 
     return wrapper
@@ -252,10 +255,9 @@ def row_of(conn: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) -> A
     return rows[0] if rows else None
 
 
-# --- where a store lies ----------------------------------------------------------
-#
-# Every part of the library asks `resolve`, so a writer and a sweeper never mean
-# different files, and a later change of directory or HOME moves nothing.
+# --- the place of a store --------------------------------------------------------
+# Every part of the library uses `resolve`, so a writer and a sweeper use the same file,
+# and a later change of directory or HOME has no effect.
 
 # POSIX locks or shared memory of these do not hold between machines.
 _NETWORK = frozenset(
@@ -287,9 +289,9 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """The absolute path without links that this path means now.
+    """The present absolute path, without links.
 
-    Raises UnsafeStoreError for names that SQLite takes as a database in memory, and
+    Raises UnsafeStoreError for names that mean a database in memory to SQLite, and
     NotAStoreError for names that no file can have.
     """
     text = _text(path)
@@ -305,7 +307,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def _text(path: object) -> str:
-    """Raises InvalidInputError if it is no path of text."""
+    """The path as text. Raises InvalidInputError for any other value."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         problem = f"expected str or os.PathLike of str, got {type(path).__name__}"
@@ -379,11 +381,12 @@ def has_wal(path: str) -> bool:
 
 
 def stamp(path: str) -> tuple[int, ...]:
-    """Changes when a writer has been here, even if it left no log behind."""
+    """A stamp of a file. It changes after each writer, even if the writer left no log
+    behind."""
     status = os.stat(path)  # noqa: PTH116  as above
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def touched(path: str, before: tuple[int, ...]) -> bool:
-    """True if a writer is here, or has been since the stamp was `before`."""
+    """True if a writer has the file open, or had it since the stamp `before`."""
     return has_wal(path) or stamp(path) != before

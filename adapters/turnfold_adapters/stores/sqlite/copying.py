@@ -1,13 +1,13 @@
 """A copy of a SQLite store, made while others write, and the sizes of its parts.
 
-The copy is one commit of the store: SQLite's backup reads inside one transaction. It
-grows under the name `<target>.part`, its large bodies in `<target>.part.bodies`, the state
-of plugins in `<target>.part.plugins`; all get their names when all of it is durable, the
-database last. So whatever lies at `target` is whole. A crash leaves a file whose name the
-next copy takes away first.
+The copy is one commit of the store: SQLite's backup reads inside one transaction. It is
+written to `<target>.part`, its large bodies to `<target>.part.bodies`, the state of
+plugins to `<target>.part.plugins`. All are renamed when the copy is durable, the
+database last. So a file at `target` is complete. A crash leaves files that the next
+copy removes first.
 
 A copy without text has no bodies, no commands and no state of plugins, and no page that
-held any of them.
+held them.
 """
 
 import logging
@@ -55,8 +55,8 @@ def sides(path: Path) -> Iterator[Path]:
 def copy(
     conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell, *, text: bool
 ) -> None:
-    """`conn`: for reading, and used by nobody else meanwhile. Raises DiskError, also if
-    something is at `target`."""
+    """`conn`: for reading, and not used elsewhere meanwhile. Raises DiskError, also if
+    a file is at `target`."""
     part = target.with_name(f"{target.name}.part")
     there = [path for path in sides(target) if path.exists()]
     if there:
@@ -90,7 +90,7 @@ def _remove(path: Path) -> None:
 
 
 def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
-    """The database, as of one commit; the places of its bodies that lie in files."""
+    """Copy the database as of one commit. Returns the places of its bodies in files."""
     new = _writer(part)
     try:
         new.pragma("synchronous", "FULL")
@@ -103,7 +103,7 @@ def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
                     tell(work.page_count - work.remaining, work.page_count)
         finally:
             conn.execute("COMMIT")
-        new.execute("DELETE FROM owner")  # no worker has ever had this store
+        new.execute("DELETE FROM owner")  # the copy has had no worker
         new.pragma("wal_checkpoint", "TRUNCATE")
     finally:
         new.close()
@@ -111,7 +111,7 @@ def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
 
 
 def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
-    """A file that is not there any more was erased after the commit that is copied."""
+    """Copy the files of bodies. A missing file was erased after the copied commit."""
     if not places:
         return
     new = BodyFolder(str(part))
@@ -127,7 +127,7 @@ def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
 
 
 def _strip(part: Path) -> None:
-    """The pages are written anew, so that none holds what was erased."""
+    """Erase the text and write all pages anew, so that none holds erased bytes."""
     conn = _writer(part)
     try:
         conn.pragma("secure_delete", 1)
@@ -141,7 +141,8 @@ def _strip(part: Path) -> None:
 
 
 def _plugins(path: Path, part: Path) -> None:
-    """The state of plugins may be lost, so what cannot be read of it stops no copy."""
+    """Copy the state of plugins. An unreadable one is left out, since this state may be
+    lost."""
     source = path.with_name(f"{path.name}.plugins")
     if not source.exists():
         return
@@ -162,15 +163,15 @@ def _copied(source: Path, target: Path) -> None:
     try:
         with new.backup("main", old, "main") as work:
             work.step()
-        new.pragma("journal_mode", "DELETE")  # its first user makes it WAL again
+        new.pragma("journal_mode", "DELETE")  # its first use makes it WAL again
     finally:
         new.close()
         old.close()
 
 
 def _erase(part: Path, places: list[int]) -> None:
-    """Bodies that the store has erased are not in its copy, either; a body that was
-    lost there stays named, for the audit to find."""
+    """Erase the bodies in the copy that the store has erased meanwhile. A body that the
+    store has lost stays named, so that the audit finds it."""
     conn = _writer(part)
     try:
         conn.pragma("secure_delete", 1)
@@ -183,8 +184,8 @@ def _erase(part: Path, places: list[int]) -> None:
 
 
 def into_place(staged: Path, target: Path) -> None:
-    """Give a finished store the name under which it is looked for, the database last.
-    Nothing else may be there. Raises OSError."""
+    """Rename a finished store to its final name, the database last. No file may have
+    that name. Raises OSError."""
     _sync(staged)
     for path in [path for path in sides(staged) if path.exists() and path != staged]:
         path.replace(target.with_name(target.name + path.name[len(staged.name) :]))
@@ -193,8 +194,9 @@ def into_place(staged: Path, target: Path) -> None:
 
 
 def take_back(staged: Path, target: Path) -> None:
-    """A crash in `into_place` may have left bodies and plugins under their new names and
-    the database under its old one. Without that database beside them they are another's."""
+    """Undo a crash in `into_place`, which may have left bodies and plugins under their
+    new names and the database under its old one. If the database is not under its old
+    name, these files belong to another store and stay."""
     if not staged.exists() or target.exists():
         return
     for side in (".bodies", ".plugins"):
@@ -204,7 +206,7 @@ def take_back(staged: Path, target: Path) -> None:
 
 
 def clear(staged: Path) -> None:
-    """Take away the files of an earlier try under a name of ours."""
+    """Remove the files of an earlier, unfinished copy."""
     for path in (*sides(staged), *_helpers(staged)):
         _remove(path)
 
@@ -214,9 +216,9 @@ def _helpers(path: Path) -> Iterator[Path]:
 
 
 def move_away(path: Path, aside: Path) -> None:
-    """The store at a path gets another name, the database first: no store is found there
-    without its bodies. A later call goes on where a crash ended this one. Raises
-    DiskError where both names are taken."""
+    """Rename the store at a path, the database first: so no store without its bodies is
+    found there. After a crash a second call goes on. Raises DiskError if both names of
+    a file are taken."""
     for old in sides(path):
         new = aside.with_name(aside.name + old.name[len(path.name) :])
         if not old.exists():
@@ -255,8 +257,8 @@ def size(conn: apsw.Connection, path: str) -> Mapping[str, int]:
 
 
 def room(path: str) -> Mapping[str, int]:
-    """The bytes of the database and its log, and those that its disk has left; none
-    where the disk does not answer."""
+    """The bytes of the database and its log, and the free bytes of its disk; empty if
+    the disk does not answer."""
     try:
         found = [Path(f"{path}{side}") for side in ("", "-wal")]
         taken = sum(file.stat().st_size for file in found if file.exists())
@@ -266,5 +268,5 @@ def room(path: str) -> Mapping[str, int]:
 
 
 def kind(conn: apsw.Connection | None) -> Mapping[str, bool]:
-    """`text`: False for a copy that was made without bodies."""
+    """`text`: False for a copy without bodies."""
     return {} if conn is None or schema.has_text(conn) else {"text": False}

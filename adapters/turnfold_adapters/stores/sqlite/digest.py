@@ -1,15 +1,15 @@
-"""Counts and places of older streams, kept so that a question about a million of them
-looks at thousands of rows.
+"""Counts and places of older streams, so that a query over a million streams reads only
+thousands of rows.
 
 The log is cut into blocks of positions. When a block lies well behind the end of the
-log, the commit that comes next counts its closed streams into `tally` and notes the lane
-of each of its streams in `lane_stream`. Both tables grow at their end, so a message pays
-two short rows for it and no page of its own. A stream that changes later takes its old
-count away and adds its new one, in the commit that changes it.
+log, the next commit counts its closed streams into `tally` and notes the lane of each
+of its streams in `lane_stream`. Both tables grow at their end, so a message costs two
+short rows and no page of its own. When a stream changes later, the same commit
+subtracts its old count and adds its new one.
 
-So at any time: each stream in a digested block stands in `lane_stream`, each closed one
-is counted in `tally`, open ones are in the index `stream_open`, and what is not digested
-yet is less than two blocks. `specs/decisions/0020-digest.md` has the figures.
+So at any time each stream in a digested block is in `lane_stream`, each closed one is
+counted in `tally`, open ones are in the index `stream_open`, and less than two blocks
+are not digested yet. `specs/decisions/0020-digest.md` has the figures.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ TABLES = (
     "CREATE TABLE digested (blocks INTEGER NOT NULL) STRICT",
 )
 
-# What a stream is counted under, as SQL over its row `s`.
+# The fields that a stream is counted by, as SQL over its row `s`.
 FIELDS = {
     "hour": f"s.created / {HOUR_MS}",
     "family": "substr(s.name, 1, instr(s.name, ':') - 1)",
@@ -107,14 +107,14 @@ def due(digested: int, position: int) -> bool:
 
 
 def digest(conn: apsw.Connection, block: int) -> None:
-    """Count the next block, in the transaction that is open."""
+    """Digest the next block, in the open transaction."""
     for sql in (_TALLY, _LANES, _PLACED):
         conn.execute(sql, (block,))
     conn.execute("UPDATE digested SET blocks = ?", (block + 1,))
 
 
 def renew(conn: apsw.Connection, position: int) -> int:
-    """Digest everything anew; how many blocks that were."""
+    """Digest all blocks anew; returns their number."""
     for table in ("tally", "lane_stream", "lane"):
         conn.execute(f"DELETE FROM {table}")
     conn.execute("UPDATE digested SET blocks = 0")
@@ -126,7 +126,8 @@ def renew(conn: apsw.Connection, position: int) -> int:
 
 
 def leave(conn: apsw.Connection, stream: int, digested: int) -> None:
-    """A stream that is about to go from a store with so many digested blocks."""
+    """Take a stream out of the digest before it is pruned. `digested`: the number of
+    blocks."""
     block = stream >> BLOCK_BITS
     if block < digested:
         conn.execute(_RECOUNT, (stream, -1))
@@ -135,13 +136,13 @@ def leave(conn: apsw.Connection, stream: int, digested: int) -> None:
 
 
 class Recount:
-    """Streams of digested blocks that a transaction changes: `before` their rows change
-    and `after` it."""
+    """Recounts the streams of digested blocks that a transaction changes: call `before`
+    and `after` around the change."""
 
     def __init__(
         self, conn: apsw.Connection, streams: Sequence[tuple[int, Any]]
     ) -> None:
-        """`streams`: ids, with the lane of each from now on."""
+        """`streams`: ids, each with its new lane."""
         self._conn, self._streams = conn, streams
 
     def before(self) -> None:

@@ -2,14 +2,14 @@
 
 A body's file is written under a temporary name, fsynced, renamed to the id of its
 stream and its number, and made durable by an fsync of its folder, all before the COMMIT
-that names it. A rolled back transaction takes its files away again; a crash may leave
-a file that nothing names, which is only lost space.
+that names it. A rolled back transaction removes its files again. A crash may leave an
+unnamed file, which only wastes space.
 
-The mark tells how far the log had got, noted outside of it. It shows when an older copy
-of the database was put in place of the newer one: then the mark is ahead of the log, or
-speaks of a log that went another way. A copy that was made together with its mark
-cannot be told from the original. The mark is replaced whole; if power fails in between
-it may be the older one, or unreadable: then nothing is noticed, and nothing is claimed.
+The mark is the head of the log, noted outside of it. It reveals an older copy in the
+place of the database: then the mark is ahead of the log, or belongs to a log with
+another history. A copy that was made together with its mark cannot be recognised. The
+mark is replaced as a whole. After a power failure it may be the older one, or
+unreadable: then an older copy is not noticed, and no false alarm is raised.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from turnfold.errors import DiskError, LostStoreError
 from turnfold.ports.store import Head, Watermark
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
-INLINE_MAX = 64 * 1024  # bytes; above it a file is faster to write and to erase
+INLINE_MAX = 64 * 1024  # bytes; above it a file is faster to write and erase
 
 
-# A name of ours: `17-0`, and `17-0.4711.new` while process 4711 writes it.
+# The names of body files: `17-0`, and `17-0.4711.new` while process 4711 writes it.
 _OURS = re.compile(r"(\d+)-(\d+)(\.\d+\.new)?").fullmatch
 
 
@@ -41,7 +41,7 @@ def file_name(place: int) -> str:
 
 
 def place_in(name: str) -> int | None:
-    """The key of the body that a file holds; None for a temporary file."""
+    """The key of the body in a file; None for a temporary file."""
     match = _OURS(name)
     if match is None or match[3]:
         return None
@@ -53,11 +53,12 @@ class BodyFolder:
 
     def __init__(self, path: str) -> None:
         self._path = Path(f"{path}.bodies")
-        self._owed: list[int] = []  # bodies that are erased, but not their files
-        self.failure: DiskError | None = None  # why such a file is still there
+        self._owed: list[int] = []  # erased bodies whose files are still there
+        self.failure: DiskError | None = None  # why these files are still there
 
     def write(self, place: int, data: bytes) -> None:
-        """Durable when it returns. Raises DiskError; then no such file is there."""
+        """Write a body's file, durable when this returns. Raises DiskError; then there
+        is no such file."""
         target = self._path / file_name(place)
         temporary = self._path / f"{file_name(place)}.{os.getpid()}.new"
         try:
@@ -73,7 +74,8 @@ class BodyFolder:
             raise DiskError(path=str(target), problem=str(exc)) from exc
 
     def read(self, place: int) -> bytes | None:
-        """None if the file is gone. Raises DiskError if it cannot be read."""
+        """The bytes of a body's file. None if the file is gone. Raises DiskError if it
+        cannot be read."""
         target = self._path / file_name(place)
         try:
             return target.read_bytes()
@@ -83,7 +85,7 @@ class BodyFolder:
             raise DiskError(path=str(target), problem=str(exc)) from exc
 
     def take_back(self, places: Sequence[int], cause: BaseException) -> None:
-        """Remove the files of a transaction that failed; never masks its cause."""
+        """Remove the files of a failed transaction; never masks its cause."""
         for place in places:
             try:
                 (self._path / file_name(place)).unlink(missing_ok=True)
@@ -91,7 +93,7 @@ class BodyFolder:
                 cause.add_note(f"a body file stays behind: {exc}")
 
     def names(self) -> Sequence[str]:
-        """The files that this library may have written; all others are not its own."""
+        """The files that this library may have written; all other files are foreign."""
         if self._path.is_symlink() or not self._path.is_dir():
             return []
         with os.scandir(self._path) as found:
@@ -99,8 +101,9 @@ class BodyFolder:
         return sorted(filter(_OURS, ours))
 
     def discard(self, names: Sequence[str]) -> None:
-        """Remove files for good: durable when it returns. The disk itself may keep old
-        blocks, out of a program's reach. Raises DiskError at the first that stays."""
+        """Remove files for good, durable when this returns. The disk itself may keep
+        old blocks that no program can reach. Raises DiskError at the first file that
+        stays."""
         try:
             for name in names:
                 (self._path / name).unlink(missing_ok=True)
@@ -110,8 +113,8 @@ class BodyFolder:
             raise DiskError(path=str(self._path), problem=str(exc)) from exc
 
     def erase(self, places: Sequence[int] = ()) -> bool:
-        """Remove the files of bodies with rows that are erased already. A file that cannot
-        go now is tried again with the next call. True if none is left."""
+        """Remove the files of erased bodies. A file that cannot be removed now is tried
+        again by the next call. True if none is left."""
         self._owed += places
         try:
             self.discard([file_name(place) for place in self._owed])
@@ -131,7 +134,7 @@ class BodyFolder:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the file names in a folder durable."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -140,8 +143,9 @@ def sync_folder(path: Path) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file that nobody else may read, and make its bytes durable; its name
-    is not yet. An older file of this name is taken away first: a link is never followed."""
+    """Write a new file that no other user may read, and make its bytes durable, but not
+    its name. An older file of this name is removed first: so a link is never
+    followed."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  a descriptor
@@ -151,7 +155,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def make_private(path: str) -> None:
-    """Make an empty database that nobody else may read, unless there is one. SQLite
+    """Make an empty database that no other user may read, unless there is one. SQLite
     gives its other files the same rights."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -163,16 +167,16 @@ def make_private(path: str) -> None:
 
 
 class OpenFiles:
-    """The database and its WAL as they were when they were opened. A commit that went
-    to files without their names is in nobody's store."""
+    """The database and its WAL as they were opened. A commit into files that have lost
+    their names is in no store."""
 
     def __init__(self, path: str) -> None:
         self._path, self._log = path, f"{path}-wal"
         self._known = {name: _file(name) for name in (path, self._log)}
 
     def check(self) -> None:
-        """Raises LostStoreError if a name stands for another file now, or for none, or
-        if the database is shorter than it was: SQLite never cuts it off."""
+        """Raises LostStoreError if a name belongs to another file now, or to none, or
+        if the database is shorter than before: SQLite never shortens it."""
         known, now = self._known[self._path], self._look(self._path)
         if known is not None and now is not None and now[2] < known[2]:
             raise self._lost(self._path, "cut off")
@@ -180,14 +184,14 @@ class OpenFiles:
         self._look(self._log)
 
     def check_log(self, least: int) -> bool:
-        """Before a transaction writes, because a log that was cut off has a hole and
-        its old size afterwards. False if it is shorter than `least`. Raises
+        """Check the log before a transaction writes: after the write a truncated log
+        has its old size again, with a hole. False if it is shorter than `least`. Raises
         LostStoreError if it was moved, replaced or deleted."""
         now = self._look(self._log)
         return now is None or now[2] >= least
 
     def cut_off(self) -> LostStoreError:
-        """The error for a log that is too short, and that SQLite did not cut off."""
+        """The error for a truncated log, if SQLite itself did not truncate it."""
         return self._lost(self._log, "cut off")
 
     def _look(self, name: str) -> _File | None:
@@ -207,7 +211,7 @@ _File = tuple[int, int, int]  # device, inode, size
 
 
 def _file(name: str) -> _File | None:
-    """None if there is no such file. Raises DiskError."""
+    """The identity and size of a file; None if there is none. Raises DiskError."""
     try:
         status = os.stat(name)  # noqa: PTH116  once for each commit: no Path is made
     except FileNotFoundError:
@@ -224,7 +228,7 @@ class MarkFile:
         self._path = Path(f"{path}.mark")
 
     def read(self) -> Watermark | None:
-        """None if there is none, or none that anybody could have written whole."""
+        """The mark; None if there is none, or if it is incomplete."""
         try:
             return _mark(self._path.read_bytes())
         except FileNotFoundError:
@@ -233,8 +237,8 @@ class MarkFile:
             raise DiskError(path=str(self._path), problem=str(exc)) from exc
 
     def write(self, mark: Watermark) -> None:
-        """Raises DiskError; then the mark before this one stands. The same again is
-        not written."""
+        """Write a mark. Raises DiskError; then the mark before it stays. An equal mark
+        is not written again."""
         if self.read() == mark:
             return
         new = Path(f"{self._path}.new")
@@ -274,7 +278,8 @@ def _parsed(store: str, position: int, digest: str, lived: object) -> Watermark 
 
 
 def _lived(value: object) -> Lived | None:
-    """None for anything that is not whole: then time goes on from the last record."""
+    """The clock facts in a mark; None if they are incomplete: then log time goes on
+    from the last record."""
     match value:
         case {
             "boot": str(boot),

@@ -1,18 +1,17 @@
-"""The dedupe keys of a message id, in whatever conversation.
+"""The dedupe keys of a message id, in any conversation.
 
-A key of an inbound message has the place before the id: `in:channel/account/conversation/
-id/...`. No index has the ids: a message would pay for it. But keys lie in order, so a
-query can jump from conversation to conversation and look for the id in each. Where there
-are too many of these, all keys are looked through.
+A key of an inbound message has the place before the id:
+`in:channel/account/conversation/ id/...`. There is no index of ids, since each message
+would pay for it. But keys are sorted, so a query can jump from conversation to
+conversation and look for the id in each. If there are too many conversations, all keys
+are read.
 """
 
 from typing import Any
 
 import apsw
 
-JUMPS = (
-    30_000  # conversations; about 3 us for each, and 0.2 us for a key that is passed
-)
+JUMPS = 30_000  # conversations; about 3 us for each, and 0.2 us for each skipped key
 _SLASH = "instr({0}, '/')"
 _SECOND = f"({_SLASH} + instr(substr({{0}}, {_SLASH} + 1), '/'))"
 _THIRD = f"({_SECOND} + instr(substr({{0}}, {_SECOND} + 1), '/'))"
@@ -21,7 +20,8 @@ _BEHIND = f"substr({{0}}, 1, {_THIRD} - 1) || '0'".format("f.key")
 _NEXT = "SELECT key FROM dedupe WHERE key {0} AND key < 'in;' ORDER BY key LIMIT 1"
 _ROW = "SELECT d.key, coalesce(s.name, '?')"
 _STREAM = "LEFT JOIN stream AS s ON s.id = d.stream"
-# '0' follows '/', so a place without its last slash and with '0' is behind all its keys.
+# '0' follows '/', so a place with '0' in the place of its last slash sorts after all
+# its keys.
 _JUMP = f"""
     WITH RECURSIVE first (key) AS (
         SELECT * FROM ({_NEXT.format(">= 'in:'")})

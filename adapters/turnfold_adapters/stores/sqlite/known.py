@@ -17,7 +17,7 @@ Kept = tuple[tuple[bool, bool], int, str | None, str | None, str | None]
 
 @define
 class Known:
-    """A stream as the log has it; version 0: there is none.
+    """A stream in the log; version 0: there is none.
 
     `kept`: the fields `open` and `person`, `created`, `lane`, `parent` and `kind` of its
     summary, which seldom change, or None if the writer has not seen them.
@@ -31,9 +31,9 @@ class Known:
 
 @define
 class Remembered:
-    """True until somebody else commits. SQLite's data version tells of that without a
-    statement; it is usually a client that has posted a command, and then the head is
-    still the same and everything else stays true."""
+    """Valid until another process commits. SQLite's data version shows that without a
+    statement. Usually a client has posted a command; then the head is the same and all
+    other facts stay valid."""
 
     streams: dict[str, Known] = field(factory=dict)
     head: Head = BLANK
@@ -42,8 +42,8 @@ class Remembered:
     _version: int | None = None
 
     def check(self, conn: apsw.Connection) -> None:
-        """Call this inside a write transaction, before anything is taken from here. The
-        data version changes with own commits, too, so one that was interrupted before
+        """Call this inside a write transaction, before any fact is used. The data
+        version changes with own commits, too, so a commit that was interrupted before
         `keep` is noticed."""
         if conn.data_version() == self._version:
             return
@@ -75,8 +75,8 @@ class Remembered:
             self.streams.clear()
 
     def forget(self) -> None:
-        """Look at the database again: its rows are about to be mended, or a statement
-        has failed."""
+        """Forget the facts: rows are about to be repaired, or a statement has
+        failed."""
         self.streams.clear()
         self._version = None
 

@@ -1,8 +1,9 @@
-"""What the rows of the log say of one another: SQLite's own check knows nothing of it.
+"""A check of the links between rows of the log, which SQLite's own check does not
+cover.
 
-Two columns link the records of a stream, one holds the running hash. A flipped bit in one
-of them hides no record from a reader, who looks for it without the link then; it costs
-time, and tells that the disk cannot be trusted.
+Two columns link the records of a stream, one holds the running hash. A flipped bit in
+one of them hides no record: a reader then searches without the link. It costs time, and
+shows that the disk is not reliable.
 """
 
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def _shown(name: bytes) -> str:
 
 
 def _wrong_heads(conn: apsw.Connection) -> Iterator[int]:
-    """After a wrong hash all of them are wrong: the first one is told."""
+    """The first row with a wrong running hash: after it all of them are wrong."""
     digest = bytes(32)
     for position, record, head in conn.execute(_HEADS):
         if not isinstance(record, bytes):

@@ -1,8 +1,9 @@
-"""Which summaries pass a filter, and how many: without looking at all of them.
+"""Listing and counting summaries by a filter, without reading all of them.
 
-`created` never falls from stream to stream, so a time is a position, found by halving.
-Open streams and those that wait for a person have an index each. Of the rest the digest
-(`digest`) tells which blocks hold any that fit, or which streams a conversation has.
+`created` never falls from stream to stream, so a time is a position, found by
+bisection. Open streams and those that wait for a person have an index each. For the
+rest the `digest` shows the blocks with matching streams, or the streams of a
+conversation.
 """
 
 import json
@@ -24,7 +25,7 @@ from turnfold_adapters.stores.sqlite.reads import SUMMARY, Reads
 
 _END = 1 << 62  # behind every position
 _SIZE = 1 << BLOCK_BITS
-_MANY = 200  # streams of a conversation that are looked at together
+_MANY = 200  # streams of a conversation in one query
 _AFTER = """
     SELECT id, created FROM stream WHERE id >= ? AND created IS NOT NULL
     ORDER BY id LIMIT 1
@@ -47,7 +48,7 @@ _Bindings = dict[str, Any]
 
 
 class Listings:
-    """The two questions of the port, on one connection."""
+    """The two queries of the port, on one connection."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads, self.path, self.wait = reads, reads.path, reads.wait
@@ -80,7 +81,8 @@ class Listings:
 
     @typed
     def places(self) -> Sequence[str]:
-        """One look at the index of lanes for each, and the end that is not digested."""
+        """The places, by one access to the index of lanes for each, and from the end
+        that is not digested."""
         with self._reads.snapshot():
             edge = blocks_of(self._reads.conn) * _SIZE
             found = {row[0] for row in self._reads.rows(_NEW_PLACES, edge)}
@@ -94,12 +96,12 @@ class Listings:
     # --- times and blocks ------------------------------------------------------------
 
     def _range(self, want: Listing) -> tuple[int, int]:
-        """The ids from which on, and before which, the times fit."""
+        """The first id whose time fits, and the first id behind."""
         low = 0 if want.since is None else self._from(want.since)
         return low, _END if want.until is None else self._from(want.until)
 
     def _from(self, created: int) -> int:
-        """The first id of a stream that was created then or later."""
+        """The first id of a stream that was created at this time or later."""
         last = self._reads.row("SELECT max(id) FROM stream")[0]
         low, high = 0, (last or 0) + 1
         while low < high:
@@ -112,7 +114,7 @@ class Listings:
         return low
 
     def _spans(self, want: Listing, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """Ranges of ids that may hold what fits, newest first."""
+        """Ranges of ids that may hold matching streams, newest first."""
         digested = blocks_of(self._reads.conn)
         edge = digested * _SIZE
         if high > edge:
@@ -185,9 +187,9 @@ class Listings:
     def _counts(
         self, want: Listing, by: Sequence[str], low: int, high: int
     ) -> Iterator[tuple[str, _Bindings]]:
-        """Statements whose counts add up."""
+        """Statements whose counts are to be added."""
         edge = blocks_of(self._reads.conn) * _SIZE
-        if _has_index(want) or want.person is False:  # the tally does not know
+        if _has_index(want) or want.person is False:  # not in the tally
             yield _counted(want, by, low, high)
         elif _lanes(want):
             yield _counted(want, by, max(low, edge), high)
@@ -247,7 +249,7 @@ def _tallied(
 
 
 def _pruned(want: Listing, by: Sequence[str]) -> tuple[str, _Bindings]:
-    """Of streams that are gone: by whole hours."""
+    """The counts of pruned streams, by whole hours."""
     tests, bindings = _tally_tests(want)
     if want.since is not None:
         tests.append("hour >= :since")
@@ -270,7 +272,7 @@ def _grouped(table: str, by: Sequence[str], what: str, tests: Sequence[str]) -> 
 
 
 def _has_index(want: Listing) -> bool:
-    """Few streams fit, and an index has them."""
+    """True if an index finds the matching streams."""
     whole = want.prefix.endswith(":") or not want.prefix
     return bool(want.person or want.open or want.parent or want.ending) or not whole
 
@@ -292,7 +294,7 @@ def _lanes(want: Listing) -> list[tuple[str, str]]:
 
 
 def _tests(want: Listing) -> tuple[list[str], _Bindings]:
-    """What the row `s` of a stream must fulfil, but for its id."""
+    """The conditions for the row `s` of a stream, without its id."""
     tests, bindings = ["s.phase IS NOT NULL"], _Bindings()
     if want.ending:
         named = "SELECT id FROM stream WHERE substr(name, -length(:ending)) = :ending"
@@ -351,7 +353,7 @@ def _words(
 
 
 def _begins(column: str, mark: str, *, whole: bool) -> str:
-    """A long beginning is looked up in the index of names."""
+    """The condition for a prefix. A longer prefix uses the index of names."""
     same = f"substr({column}, 1, length(:{mark})) = :{mark}"
     if whole:
         return same

@@ -1,11 +1,10 @@
-"""Damage in a write-ahead log, told from its torn end.
+"""Damage in a write-ahead log, as opposed to a torn end.
 
-SQLite takes a log up to its first frame that does not fit, and says nothing about the
-rest. A process that died, or a loss of power, leaves one transaction that is not whole:
-the last one, because each is synced before the next one begins. So a frame of the same
-life of the log *behind* the end of that transaction proves damage, and commits that
-somebody counts on are gone. Damage in the last transaction cannot be told from a torn
-end.
+SQLite reads a log up to the first frame that does not fit, and ignores the rest without
+an error. A crash or a loss of power leaves at most one incomplete transaction: the last
+one, because each is synced before the next one begins. So a frame of the same log
+generation *behind* the end of that transaction proves damage, and confirmed commits are
+lost. Damage in the last transaction looks like a torn end.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ _INDEX_SALTS = slice(32, 40)
 
 @frozen(kw_only=True)
 class LostCommits:
-    """Commits that stand in a log and cannot be read: how many at least, and a digest
-    that names them."""
+    """Commits in a log that cannot be read: their least number, and a digest that names
+    them."""
 
     count: int
     digest: bytes
 
 
 def lost_commits(path: str) -> LostCommits | None:
-    """Once SQLite has read the log of a database, best while nobody can write to it.
-    None if nothing is lost, or nothing proves it."""
+    """The lost commits of a log. Call it after SQLite has read the log, best while no
+    process can write. None if no commit is lost, or if there is no proof."""
     known = _index(path)
     if known is None:
         return None
@@ -54,7 +53,8 @@ def lost_commits(path: str) -> LostCommits | None:
 
 
 def _index(path: str) -> tuple[bytes, int] | None:
-    """What SQLite has accepted of the log: its salts, and how many pages."""
+    """The part of the log that SQLite has accepted: its salts, and the number of
+    pages."""
     for handle in handles(f"{path}-shm"):
         with suppress(OSError):
             data = os.pread(handle, _INDEX, 0)
@@ -66,7 +66,7 @@ def _index(path: str) -> tuple[bytes, int] | None:
 
 def _look(handle: int, salts: bytes, pages: int) -> LostCommits | None:
     header = os.pread(handle, HEADER, 0)
-    if not pages and any(header) and not _fits(header):  # SQLite took none of it
+    if not pages and any(header) and not _fits(header):  # SQLite accepted no page
         salts = _frame(handle, 0)[_FRAME_SALTS]
     elif header[_SALTS] != salts:
         return None  # the log begins anew with the next commit
@@ -85,8 +85,8 @@ def _look(handle: int, salts: bytes, pages: int) -> LostCommits | None:
 
 
 def _fits(header: bytes) -> bool:
-    """Is the sum of a log's header right? The last bit of its first word says in which
-    order the bytes were summed."""
+    """Is the checksum of a log's header right? The last bit of its first word gives the
+    byte order of the sum."""
     big = header[3] & 1
     words = struct.unpack(f"{'>' if big else '<'}6I", header[:24])
     first = second = 0

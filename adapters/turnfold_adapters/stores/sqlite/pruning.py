@@ -1,13 +1,13 @@
-"""Streams that leave a SQLite store, and the room that they leave behind.
+"""Pruning streams in a SQLite store, and reclaiming their room.
 
-A row of `log` goes to `pruned`, without its events. The counts of `tally` go to
-`pruned_tally`. Bodies are emptied in place, as an erasing does it: a row that is deleted
-may move its neighbours, and bytes that have moved could not be erased later.
+A row of `log` moves to `pruned`, without its events. The counts of `tally` move to
+`pruned_tally`. Bodies are emptied in place, as in an erasing: deleting a row may move
+its neighbours, and moved bytes could not be erased later.
 
-So the room of bodies is given back block by block. Of a block that is nearly empty the
-last bodies move to `late_body`, each erased where it lay. Then the block holds empty rows
-only, and once both of its neighbours do, too, its rows are deleted: SQLite moves no rows
-but those of neighbouring pages.
+So the room of bodies is reclaimed block by block. The last bodies of a nearly empty
+block move to `late_body`, and are erased in their old place. Then the block holds only
+empty rows. When both of its neighbours do, too, its rows are deleted: SQLite moves only
+rows of neighbouring pages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ _MOVE = f"""
 _EMPTY = f"""
     UPDATE body SET salt = NULL, data = NULL WHERE {_RANGE} AND salt IS NOT NULL
 """
-# Both neighbours hold nothing but empty rows; the first block has one neighbour.
+# Both neighbours hold only empty rows; the first block has one neighbour.
 _BETWEEN = """
     SELECT block FROM body_block AS b WHERE state = 1
     AND EXISTS (SELECT 1 FROM body_block WHERE block = b.block + 1 AND state > 0)
@@ -64,16 +64,14 @@ _BETWEEN = """
          OR EXISTS (SELECT 1 FROM body_block WHERE block = b.block - 1 AND state > 0))
     LIMIT 1
 """
-_FEW = (
-    3  # a block is emptied if so many times as many of its bodies are gone as are left
-)
+_FEW = 3  # a block is emptied if this many times more of its bodies are gone than left
 
 
 def take_out(
     conn: apsw.Connection, prune: Prune, digested: int
 ) -> tuple[bool, Sequence[int]]:
-    """In the transaction that is open. True if a body was erased, and the places of
-    bodies with files that go after the COMMIT."""
+    """Prune in the open transaction. Returns True if a body was erased, and the places
+    of bodies with files to remove after the COMMIT."""
     erased, files = False, list[int]()
     for name in prune.streams:
         row = row_of(conn, "SELECT id, version FROM stream WHERE name = ?", (name,))
@@ -104,7 +102,7 @@ def _records(conn: apsw.Connection, stream: int, version: int, by: int) -> None:
 
 
 def _bodies(conn: apsw.Connection, stream: int) -> Iterator[tuple[int, bool]]:
-    """Erase the bodies of a stream: the place of each, and if it has a file."""
+    """Erase the bodies of a stream. Yields the place of each, and if it has a file."""
     kept: list[Any] = conn.execute(_KEPT, (stream,)).fetchall()
     late: list[Any] = conn.execute(_LATE, (stream,)).fetchall()
     for table, column, rows in (("body", "id", kept), ("late_body", "place", late)):
@@ -122,7 +120,7 @@ def counts(conn: apsw.Connection) -> Sequence[Count]:
 
 
 def reclaim(conn: apsw.Connection) -> bool:
-    """One block, in the transaction that is open. True if nothing is left to do."""
+    """Reclaim one block, in the open transaction. True if nothing is left to do."""
     row = row_of(
         conn,
         "SELECT block, gone FROM body_block WHERE state = 0 AND gone > seen LIMIT 1",

@@ -37,7 +37,7 @@ from turnfold_adapters.stores.sqlite.files import BodyFolder
 from turnfold_adapters.stores.sqlite.known import Known, head_of
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
 
-_MANY = 100  # asked for in one statement
+_MANY = 100  # names in one statement
 
 _LOG = """
     SELECT l.position, s.name, l.version, l.count, l.at, l.events, l.hash, l.wall,
@@ -67,7 +67,7 @@ SUMMARY = """
            p.name, s.kind, s.due, s.expires, s.reason, s.failure, s.person
     FROM stream AS s LEFT JOIN stream AS p ON p.id = s.parent
 """
-# The same for a row with text that is not UTF-8.
+# For a row with text that is not UTF-8.
 _DAMAGED_SUMMARY = """
     SELECT CAST(s.name AS BLOB), s.version, s.open, CAST(s.phase AS BLOB), s.id,
            s.created, s.updated, CAST(s.lane AS BLOB), CAST(p.name AS BLOB),
@@ -131,14 +131,15 @@ _Row = tuple[Any, ...]
 
 
 class Reads:
-    """All queries on one connection, which may be that of an open transaction."""
+    """All queries on one connection, which may have an open transaction."""
 
     def __init__(
         self, conn: apsw.Connection, path: str, wait: BusyWait, folder: BodyFolder
     ) -> None:
         self.conn, self.path, self.wait = conn, path, wait
-        # One cursor for frequent statements: making one costs as much as a statement.
-        # Rows are fetched at once, so it is free again when a call returns.
+        # One cursor for frequent statements: making a cursor costs as much as a
+        # statement. Rows are fetched at once, so the cursor is free again when a call
+        # returns.
         cursor = conn.cursor()
         self.run, self.run_many = cursor.execute, cursor.executemany
         self._folder = folder
@@ -204,7 +205,7 @@ class Reads:
 
     @typed
     def inbox_size(self, limit: int) -> int:
-        """The bytes of as many commands; SQLite reads none of them for that."""
+        """The bytes of the first commands, without reading them."""
         row = self.row(_INBOX_SIZE, limit)
         return 0 if row is None else int(row[0])
 
@@ -214,8 +215,8 @@ class Reads:
 
     @typed
     def fetch(self, wanted: Wanted) -> tuple[Found, Mapping[BodyRef, int]]:
-        """Everything but the bodies in files; their places come beside it; in `bodies`
-        they stand without their data."""
+        """All wanted rows. Bodies in files are returned without their data, and their
+        places beside."""
         w = wanted
         with self.snapshot():
             bodies, files = self._bodies(w.bodies) if w.bodies else ({}, {})
@@ -243,7 +244,7 @@ class Reads:
     def bodies(
         self, after: BodyRef | None, limit: int
     ) -> tuple[Sequence[Body], Mapping[BodyRef, int]]:
-        """As `fetch`: those in files stand without their data."""
+        """As `fetch`: bodies in files are returned without their data."""
         place = -1 if after is None else place_of(self._stream_id(after[0]), after[1])
         bodies, files = [], {}
         for key, name, salt, data in self.rows(_BODIES, place, limit):
@@ -290,14 +291,14 @@ class Reads:
 
     @typed
     def in_file(self, place: int) -> bool:
-        """True if a body with this key is kept in a file."""
+        """True if the body with this key is in a file."""
         return self.row(_IN_FILES, place) is not None
 
     # --- single things ---------------------------------------------------------------
 
     def stream(self, name: str) -> Sequence[Record]:
-        """All records of a stream, found along its links; a link that is damaged makes
-        this a scan of the log."""
+        """All records of a stream, found along its links. With a damaged link this
+        scans the log."""
         records = self._records(_STREAM, (name,))
         row = self.row("SELECT version FROM stream WHERE name = ?", name)
         if _complete(records, name, row[0] if row else 0):
@@ -359,7 +360,8 @@ class Reads:
         return found, files
 
     def _stream_id(self, name: str) -> int:
-        """As shown by `bodies`: `?17` is the stream 17 without its row."""
+        """The id of a stream. `?17`, as `bodies` returns it, is the stream 17 without
+        its row."""
         return int(name[1:]) if name.startswith("?") else self.known(name).id
 
     def _children(self, turn: str) -> Sequence[str]:
@@ -410,7 +412,7 @@ def summary_of(row: _Row) -> Summary:
     return Summary(
         stream=name,
         version=version,
-        open=is_open == 1,  # as the index of open streams has it
+        open=is_open == 1,  # as in the index of open streams
         phase=phase,
         order=order,
         created=created,
@@ -442,7 +444,7 @@ def _plain(*row: Any) -> bool:
 
 
 def _odd(*row: Any) -> Record:
-    """A damaged row, as well as it can be shown; its hash will not fit."""
+    """A record of a damaged row, with all readable fields; its hash will not fit."""
     position, name, version, count, at, events, digest, wall, shard = row
     name = _shown(name)
     return Record(
@@ -463,7 +465,7 @@ def _int(value: object) -> int:
 
 
 def _complete(records: Sequence[Record], name: str, version: int) -> bool:
-    """True if these records are a stream without a gap that ends at this version."""
+    """True if these records are the whole stream up to this version, without a gap."""
     at = 0
     for record in records:
         if record.stream != name or record.before != at:

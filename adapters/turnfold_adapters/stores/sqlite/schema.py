@@ -1,6 +1,6 @@
-"""The tables of a SQLite store, and how to tell a store from any other file.
+"""The tables of a SQLite store, and the test that a file is a store.
 
-The cost of a commit is the pages that it writes and syncs; so the layout saves pages.
+The cost of a commit is its written and synced pages, so the layout saves pages.
 
 - `stream` has one row per stream and doubles as the projection. Its id is the position
   of the stream's first record, so "by order" is "by row".
@@ -25,7 +25,7 @@ from turnfold.errors import NewerSchemaError, NotAStoreError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite import digest
 
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
-WITHOUT_TEXT = 0x54464C57  # "TFLW": a copy to look at, without bodies
+WITHOUT_TEXT = 0x54464C57  # "TFLW": a read-only copy without bodies
 SCHEMA = 1  # the layout below; in the file's header as user_version
 
 # The lowest SCHEMA with code that can read this layout. A layout that only adds to the one
@@ -146,7 +146,7 @@ _TABLES = (
 
 
 def create(conn: apsw.Connection) -> None:
-    """All tables in one transaction, unless another process was quicker."""
+    """Make all tables in one transaction, unless another process has made them."""
     conn.execute("BEGIN IMMEDIATE")
     try:
         if is_blank(conn):
@@ -168,17 +168,17 @@ def _create(conn: apsw.Connection) -> None:
 
 
 def _bare(sql: str) -> str:
-    """Without comments: the file keeps this text, and each open reads it."""
+    """The SQL without comments: the file stores this text, and each open reads it."""
     return " ".join(re.sub("--.*", "", sql).split())
 
 
 def has_text(conn: apsw.Connection) -> bool:
-    """False for a copy that was made without text."""
+    """False for a copy without text."""
     return bool(conn.pragma("application_id") != WITHOUT_TEXT)
 
 
 def is_blank(conn: apsw.Connection) -> bool:
-    """True for a database that nobody has put anything into yet."""
+    """True for an empty database."""
     marks = conn.pragma("application_id"), conn.pragma("user_version")
     tables: int = conn.execute("SELECT count(*) FROM sqlite_schema").get
     return marks == (0, 0) and tables == 0
@@ -205,6 +205,6 @@ def check(conn: apsw.Connection, path: str, *, read_only: bool) -> None:
 def _readable_by(conn: apsw.Connection) -> int:
     try:
         value = conn.execute("SELECT readable_by FROM layout").get
-    except apsw.SQLError:  # the newer layout keeps it elsewhere: not for us
+    except apsw.SQLError:  # the newer layout keeps it elsewhere
         return SCHEMA + 1
     return value if isinstance(value, int) else SCHEMA + 1

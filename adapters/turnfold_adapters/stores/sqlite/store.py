@@ -1,11 +1,11 @@
 """The default store: one SQLite file through apsw, WAL, `synchronous=FULL`.
 
 One connection writes, in IMMEDIATE transactions; another reads and never waits for it.
-Nothing is confirmed before COMMIT returned. After a COMMIT that failed in a way that
-may have reached the disk, the store refuses everything until it is opened again.
+No write is confirmed before COMMIT returned. After a failed COMMIT that may have
+reached the disk, the store refuses all calls until it is opened again.
 
-Commits run on the event loop while the disk is quick, else in one thread. Everything
-else that may wait for the disk or for another process runs in that thread. Reads run on
+Commits run on the event loop while the disk is quick, else in one thread. All other
+work that may wait for the disk or for another process runs in that thread. Reads run on
 the loop. The layout and the figures behind it: specs/decisions/0010-sqlite-layout.md.
 """
 
@@ -99,11 +99,10 @@ class SqliteStore:
     for the disk, else in a thread. "loop": everything runs on the loop and no call
     suspends, which is for callers without an event loop (`ports.store.now`). "thread".
     `busy_ms`: how long to wait for another process's transaction before BusyError.
-    `wal_bytes`: the size of the log from which work waits until it is moved; a thread
-    begins at a quarter of it. Its file is filled up ahead of use to spare the file
-    system's journal.
-    `vfs`, `exclusive`: a SQLite VFS by name, and one connection without shared memory,
-    which makes `flush` "loop": for tests with a simulated disk.
+    `wal_bytes`: the size of the log at which work waits for a checkpoint; a thread
+    begins one at a quarter of it. The log's file is filled up ahead of use to spare the
+    file system's journal. `vfs`, `exclusive`: a SQLite VFS by name, and one connection
+    without shared memory, which makes `flush` "loop": for tests with a simulated disk.
 
     Python's own `sqlite3` must not open the file in the same process: closing it there
     drops the locks of this one.
@@ -136,7 +135,7 @@ class SqliteStore:
         self._writing: Writing | None = None
         self._pid = 0
         self._immutable = False
-        self._stamp: tuple[int, ...] = ()  # of the file that was opened as immutable
+        self._stamp: tuple[int, ...] = ()  # of the file opened as immutable
         self._ownership = FileOwnership(self.path, self)
 
     @property
@@ -145,13 +144,13 @@ class SqliteStore:
 
     @staticmethod
     def plugin_store(path: str) -> SqlitePluginStore:
-        """Where plugins keep their state: a file of its own, beside the store's."""
+        """The store of plugin state: a file of its own, beside the store."""
         return SqlitePluginStore(connection.resolve(path))
 
     # --- opening and closing ---------------------------------------------------------
 
     async def open(self, *, read_only: bool = False) -> None:
-        """Opening twice is opening once; nothing of an existing store changes.
+        """A second open has no effect. An existing store is not changed.
 
         `read_only` creates, locks and writes nothing at all, not even a -shm file, and
         does not suspend. Raises NotAStoreError, NewerSchemaError, UnsafeStoreError,
@@ -163,8 +162,8 @@ class SqliteStore:
             await self._queue.there(self._open)
 
     async def close(self) -> None:
-        """Gives up ownership, too. A commit that is under way ends first. Harmless when
-        closed."""
+        """Close, and release the ownership. A commit that is under way ends first.
+        Harmless when closed."""
         idle = self._queue.idle and self._writing is None  # reading only, or in doubt
         forked = self._pid not in (0, os.getpid())  # a child has no thread
         end = partial(self._end, self._detached("closed"))
@@ -176,8 +175,8 @@ class SqliteStore:
             self._queue.close()
 
     async def reopen(self) -> None:
-        """After a COMMIT of unknown fate: new connections, the same ownership. Calls
-        raise NotOpenError until it is done."""
+        """After a COMMIT of unknown outcome: new connections, the same ownership. Other
+        calls raise NotOpenError until this is done."""
         read_only = self._state == "open for reading only"
         parts = self._detached("being opened anew")
         await self._queue.there(partial(self._reopen, parts, read_only=read_only))
@@ -234,12 +233,12 @@ class SqliteStore:
         self._reads = reads
 
     def _look_for_damage(self, conn: apsw.Connection) -> None:
-        """Commits that the log has lost are noted in the mark: a worker takes the store
-        for an older copy of itself then, whoever opened it first."""
+        """Note lost commits of a damaged log in the mark. Then any later worker treats
+        the store as an older copy of itself."""
         if lost_commits(self.path) is None:
             return
         try:
-            conn.execute("BEGIN IMMEDIATE")  # look again while nobody writes
+            conn.execute("BEGIN IMMEDIATE")  # look again while no process writes
         except apsw.BusyError:
             return  # a process that works with this log
         try:
@@ -254,7 +253,7 @@ class SqliteStore:
         _LOG.error("%s: %s", self.path, problem)
         own = Reads(conn, self.path, self._wait, self._folder)
         before, store = self._mark.read(), own.store_id()
-        if store is None:  # the log stays as it is, for a person
+        if store is None:  # the log is kept for a person
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             raise DamagedError(path=self.path, problem=f"{problem}, and none is left")
         seen = Head(own.head.position + lost.count, lost.digest)
@@ -262,7 +261,7 @@ class SqliteStore:
         self._mark.write(Watermark(store=store, head=seen, lived=lived))
 
     def _mover(self) -> Mover | None:
-        """None where no second connection may be."""
+        """The mover of the log; None where no second connection is allowed."""
         if self._settings.exclusive:
             return None
         connect = partial(connection.open_mover, self._settings)
@@ -282,7 +281,8 @@ class SqliteStore:
         self._reads = Reads(self._reader, self.path, self._wait, self._folder)
 
     def _detached(self, state: str) -> _Parts:
-        """All connections, for the thread to close: from now on nothing reads here."""
+        """Take all connections out, so that the thread can close them: no call reads
+        here any more."""
         parts = self._writing, self._reader, self._writer
         self._writing = self._reads = self._reader = self._writer = None
         self._state = state
@@ -297,8 +297,8 @@ class SqliteStore:
         self._open(read_only=read_only)
 
     def _doubt(self, cause: BaseException) -> None:
-        """Memory and disk may differ now: reopen to go on. This may run in the
-        thread while the loop reads, so the reader is closed by `reopen` or `close`."""
+        """Memory and disk may differ now: only `reopen` goes on. This may run in the
+        thread while the loop reads, so `reopen` or `close` closes the reader."""
         writing, self._writing, self._reads = self._writing, None, None
         self._state = "in doubt after a failed commit; close, open and read"
         try:
@@ -329,7 +329,7 @@ class SqliteStore:
             try:
                 done = queue.here(partial(writing.commit, write, patient=False))
             except WouldWaitError:
-                pass  # in the thread it waits for the other process
+                pass  # the thread waits for the other process
             else:
                 if writing.wal.due:
                     queue.after(writing.wal.relieve)
@@ -346,7 +346,7 @@ class SqliteStore:
     # --- everybody -------------------------------------------------------------------
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Posted]:
-        """See the port. `new` is exact: the log and the inbox are both looked at."""
+        """See the port. `new` is exact: both the log and the inbox are checked."""
         writing, queue = self._desk(), self._queue
         if not commands:
             return ()
@@ -355,7 +355,7 @@ class SqliteStore:
             try:
                 posted = queue.here(partial(writing.post, commands, patient=False))
             except WouldWaitError:
-                pass  # in the thread it waits for the other process
+                pass  # the thread waits for the other process
             else:
                 if writing.wal.due:
                     queue.after(writing.wal.relieve)
@@ -406,7 +406,7 @@ class SqliteStore:
             kept = [body for body in found.values() if body is not None]
             if kept or not page:
                 return kept
-            after = (page[-1].stream, page[-1].number)  # all their files are gone
+            after = (page[-1].stream, page[-1].number)  # all files are missing
 
     async def keys(
         self, after: str = "", limit: int = 1000, part: str = ""
@@ -421,8 +421,8 @@ class SqliteStore:
 
     def facts(self) -> Mapping[str, object]:
         """`flush`: "loop" or "thread". `disk_wait_ms`: per COMMIT, smoothed.
-        `checkpoint_failure`: why the log could not be moved or a file not be erased.
-        `bytes`: of the database with its log; `free_bytes`: of its disk."""
+        `checkpoint_failure`: why a checkpoint or the removal of a file failed. `bytes`:
+        of the database with its log; `free_bytes`: of its disk."""
         failure = self.checkpoint_failure
         return {
             "flush": "thread" if self._queue.threaded else "loop",
@@ -446,8 +446,8 @@ class SqliteStore:
     # --- maintenance -----------------------------------------------------------------
 
     async def checkpoint(self) -> bool:
-        """Move the log into the main file, and finish an erasing that could not end; `facts`
-        tells the obstacle."""
+        """Move the log into the main file, and finish a pending erasing; `facts` has
+        the obstacle."""
         return await self._queue.there(self._desk().checkpoint)
 
     async def sweep(self) -> int:
@@ -466,7 +466,7 @@ class SqliteStore:
         await self._queue.there(rebuild)
 
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
-        """Skipped while `synchronous` leaves durability open."""
+        """See the port. Skipped if `synchronous` does not make commits durable."""
         await self._queue.there(partial(self._note, self._desk(), store, lived))
 
     def _note(self, writing: Writing, store: str, lived: Lived | None) -> None:
@@ -497,7 +497,7 @@ class SqliteStore:
     async def copy(
         self, target: Path, tell: copying.Tell, *, text: bool = True
     ) -> None:
-        """See `copying`. Takes memory for the list of bodies that lie in files."""
+        """See `copying`. The list of bodies in files is kept in memory."""
         self._read()
         place = Path(connection.resolve(target))
 
@@ -510,7 +510,7 @@ class SqliteStore:
         return copying.size(reads.conn, self.path)
 
     def _on_a_reader(self, work: Callable[[Reads], T]) -> T:
-        """On a connection of its own, which the others do not wait for."""
+        """Run work on a connection of its own, so that other work does not wait."""
         wait, how = BusyWait(self._busy_ms), self._settings
         if self._state == "open for reading only":
             conn = connection.open_read_only(how, wait, immutable=self._immutable)
@@ -533,7 +533,7 @@ class SqliteStore:
         self._desk()
 
     def intact(self) -> bool:
-        """The files of the store are still those that were opened."""
+        """Are the files of the store still the opened ones?"""
         return self._writing is None or self._writing.intact()
 
     async def in_turn(self, work: Callable[[], Owner | None]) -> Owner | None:
@@ -552,7 +552,7 @@ class SqliteStore:
         if self._reads is None:
             raise NotOpenError(state=self._state)
         self._check_process()
-        # a writer came, and may have left again
+        # a writer had the file open meanwhile
         if self._immutable and connection.touched(self.path, self._stamp):
             _close(*self._detached("not open"))
             self._open(read_only=True)
@@ -569,7 +569,7 @@ class SqliteStore:
         return writing
 
     def _check_process(self) -> None:
-        # SQLite forbids it, and a child that goes on anyway can damage the file.
+        # SQLite forbids use after a fork: a child that goes on can damage the file.
         if self._pid != os.getpid():
             raise NotOpenError(state="the one of the process that forked this one")
 
@@ -581,7 +581,7 @@ class SqliteStore:
 
 
 def _nothing(_: apsw.Connection) -> None:
-    """There is no log that could be damaged."""
+    """No check: there is no log."""
 
 
 def _close(
@@ -591,5 +591,5 @@ def _close(
 ) -> None:
     if writing is not None:
         writing.end()
-    for conn in filter(None, (reader, writer)):  # the last one empties the log
+    for conn in filter(None, (reader, writer)):  # the last close empties the log
         conn.close()

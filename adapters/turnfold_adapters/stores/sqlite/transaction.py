@@ -1,8 +1,8 @@
 """The rows of one write, between BEGIN and COMMIT.
 
-Everything that can be checked in memory is checked before the first row is written. Two
-checks are left to the database, because the answer is nearly always yes: a new stream's
-name and a new key are unique. If SQLite refuses one, `refusal` says which it was.
+All checks that memory allows come before the first row is written. The database makes
+two checks itself, because the answer is nearly always yes: a new stream's name and a
+new key are unique. If SQLite refuses one, `refusal` finds out which.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS, place_of
 
 
 def _line(sql: str) -> str:
-    """On one line: apsw finds a prepared statement by its text, for each row."""
+    """SQL in one line: apsw finds a prepared statement by its text, for each row."""
     return " ".join(sql.split())
 
 
 _NEW = "INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# The fewer columns an update names, the fewer indexes it looks at.
+# An update with fewer columns checks fewer indexes.
 _GROWN = "UPDATE stream SET version = ?2, last = ?3 WHERE id = ?1"
 _MOVED = _line("""
     UPDATE stream SET version = ?2, last = ?3, phase = ?4, updated = ?5, due = ?6,
@@ -68,13 +68,13 @@ CHANGED = _line("""
 _LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BODY = "INSERT INTO body VALUES (?, ?, ?)"
 _LATE = "INSERT INTO late_body (place, salt, data) VALUES (?, ?, ?)"
-# A key that a waiting command promised to another stream is not free.
+# A key is taken if a command in the inbox promised it to another stream.
 _KEY = _line("""
     INSERT INTO dedupe SELECT ?1, ?2 WHERE NOT EXISTS (
         SELECT 1 FROM inbox WHERE key = ?1 AND stream <> ?3)
 """)
 _DONE = "DELETE FROM inbox WHERE id = ?"
-_BLOCKS = 4  # digested by one commit; a commit of many records makes several due
+_BLOCKS = 4  # digested by one commit; many records in a commit make several due
 _ANSWER = _line("""
     INSERT INTO answer (id, at, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING
 """)
@@ -93,9 +93,10 @@ _Row = tuple[Any, ...]
 
 
 class WriteTransaction:
-    """One write. After `apply`, `moved` are the streams as the log then has them,
-    `closed` those of them that are over, `files` the places of bodies that were written
-    to files, `doomed` the files that go after the COMMIT; `erased`: some body was.
+    """One write. After `apply`: `moved`: the changed streams in their new state;
+    `closed`: the closed ones among them; `files`: the places of bodies that were
+    written to files; `doomed`: the files to remove after the COMMIT; `erased`: True if
+    a body was erased.
     """
 
     def __init__(self, reads: Reads, folder: BodyFolder, known: Remembered) -> None:
@@ -145,7 +146,7 @@ class WriteTransaction:
     # --- checks ----------------------------------------------------------------------
 
     def _log_rows(self, write: Write) -> tuple[list[_Row], Head]:
-        """The rows of the log, and where it ends then."""
+        """The rows of the log, and its new head."""
         base = write.base
         position, digest = base.position, base.hash
         shard, moved, old = write.shard, self.moved, self._known.streams
@@ -155,7 +156,7 @@ class WriteTransaction:
             position += 1
             known = moved.get(name)
             if known is None:
-                if version == count and name not in old:  # it says that it is new
+                if version == count and name not in old:  # the record marks it as new
                     known = Known(position, 0, 0)
                 else:
                     known = self._before(r, position)
@@ -176,7 +177,7 @@ class WriteTransaction:
         return rows, Head(position, digest)
 
     def _before(self, record: Record, position: int) -> Known:
-        """The stream as it is before this write, for this write to change."""
+        """The stream before this write, as a copy to change."""
         known = self._known.streams.get(record.stream)
         known = known or self._reads.known(record.stream)
         if not known.version:
@@ -184,7 +185,8 @@ class WriteTransaction:
         return Known(known.id, known.version, known.last, known.kept)
 
     def _seen(self, field: str, stream: str) -> Known:
-        """A stream that this write speaks of. Raises InvalidInputError."""
+        """A stream that this write names. Raises InvalidInputError for an unknown
+        one."""
         known = self.moved.get(stream) or self._known.streams.get(stream)
         if known is None:
             known = self._reads.known(stream)
@@ -202,7 +204,7 @@ class WriteTransaction:
         """By stream: the statement for its row, and the row."""
         rows: dict[int, tuple[str, _Row]] = {}
         for s in summaries:
-            if s.phase is None:  # in the table this says that there is no summary
+            if s.phase is None:  # in the table None means that there is no summary
                 raise InvalidInputError(field="summary.phase", problem="is None")
             known = self.moved.get(s.stream) or self._seen("summary.stream", s.stream)
             if s.version != known.version or s.order != known.id:
@@ -300,7 +302,8 @@ class WriteTransaction:
             self._reads.run(_LATE, (place, salt, data))
 
     def _write_file(self, place: int, data: bytes) -> None:
-        """A body that exists has its file already, which must not be replaced."""
+        """Write a body's file, unless the body exists: its file must not be
+        replaced."""
         if self._reads.has_body(place):
             raise _taken(place)
         self._folder.write(place, data)
@@ -328,8 +331,8 @@ class WriteTransaction:
             self._known.streams.pop(name, None)
 
     def _renew_inbox(self) -> None:
-        """Write all commands that wait anew. Rows of this table come and go, and their
-        neighbours move; a table that is emptied whole is cleared page by page."""
+        """Write all commands in the inbox anew. Rows of this table come and go, and
+        their neighbours move; emptying the whole table clears it page by page."""
         rows = self._reads.rows("SELECT * FROM inbox ORDER BY number")
         self._reads.run("DELETE FROM inbox")
         if rows:
@@ -371,7 +374,7 @@ def _taken(place: int) -> InvalidInputError:
 
 
 def _bare(name: str, known: Known, base: int) -> tuple[str, _Row]:
-    """A stream that moved and brought no summary keeps the one that it has."""
+    """The row of a changed stream without a new summary: it keeps its old one."""
     row = (known.id, known.version, known.last)
     if known.id <= base:
         return _GROWN, row
@@ -379,7 +382,7 @@ def _bare(name: str, known: Known, base: int) -> tuple[str, _Row]:
 
 
 def _stays(old: Kept | None, new: Kept) -> bool:
-    """True for a stream that was open and is, in the same lane: it is not counted."""
+    """True for a stream that was and is open, in the same lane: it is not counted."""
     return old is not None and old[0][0] and new[0][0] and old[2] == new[2]
 
 

@@ -1,9 +1,10 @@
-"""The write-ahead log of a store: grown ahead, kept, moved before it becomes large.
+"""The write-ahead log of a store: filled ahead of use, kept, moved before it becomes
+large.
 
 Writing into a file that already has its size spares the file system's own journal:
 commits became 1.7 times cheaper and the 99th percentile fell from 5.5 to 1.1 ms. A
 checkpoint moves pages to the main file: in an idle moment on the writing connection;
-while there is work in a thread, with a small rest to be moved after some commit.
+under load in a thread, with a small rest that a later commit moves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from turnfold_adapters.stores.sqlite.connection import BusyWait, typed_error
 
 FRAME = 4096 + 24  # bytes of a page in the log
 HEADER = 32  # bytes
-_AHEAD = 256 * 1024  # the most that one transaction needs
+_AHEAD = 256 * 1024  # the need of the largest transaction
 _STEP = 2 * 1024 * 1024
 _EARLY = 4  # the thread begins at this part of the cap
 
@@ -31,9 +32,9 @@ _EARLY = 4  # the thread begins at this part of the cap
 class Wal:
     """The log behind one writer connection. `pages` counts the pages that a checkpoint would move.
 
-    `erased`: bytes that were erased may still stand in the file, so the next checkpoint
-    has to cut it off. `found`: it was there before it was opened; its writer may have
-    died just after it erased something. `mover`: works in a thread, if that is allowed.
+    `erased`: the file may still hold erased bytes, so the next checkpoint has to
+    truncate it. `found`: the log existed at open; its writer may have died just after
+    an erasing. `mover`: works in a thread, if that is allowed.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Wal:
         self._max = max_bytes
         self.erased = found
         self._unused = 0 if ahead else max_bytes
-        self._size = self._unused  # of the file, as far as it was grown here
+        self._size = self._unused  # of the file, as filled up here
         self._mover = mover
         self._cap = max(max_bytes, _STEP) // FRAME
         self._early = self._cap // _EARLY if mover else self._cap
         self.pages = 0
-        self._moved = 0  # pages of the log, while it is not begun anew
-        self.least = 0  # bytes: SQLite cuts no commit off that it has not moved
-        self._due = self._early  # when to look after it: pages
+        self._moved = 0  # moved pages, until the log begins anew
+        self.least = 0  # bytes: SQLite never truncates unmoved commits
+        self._due = self._early  # pages at which `relieve` works
         self._partly = self._stopped = False
         self.failure: StoreError | None = None  # of the last checkpoint, for health
         conn.set_wal_hook(self._committed)
@@ -68,25 +69,25 @@ class Wal:
     def _committed(self, _conn: apsw.Connection, _name: str, pages: int) -> int:
         self.pages = pages
         self.least = HEADER + pages * FRAME
-        if pages < self._moved:  # it began anew
+        if pages < self._moved:  # the log began anew
             self._moved, self._due = 0, min(self._due, self._early)
         return apsw.SQLITE_OK
 
     @property
     def due(self) -> bool:
-        """It is time for `relieve`."""
+        """True if `relieve` has work."""
         return self.pages >= self._due
 
     def relieve(self) -> None:
-        """After a commit: see to it that the log stays under its cap.
+        """After a commit: keep the log under its cap.
 
-        A failure stops no work, for the log can still grow; it is kept in `failure`
-        and tried again one cap later.
+        A failure stops no work, since the log can still grow; it is kept in `failure`,
+        and the checkpoint is tried again one cap later.
         """
         if self.pages >= self._due:
             try:
                 self._relieve()
-            except Exception as exc:  # noqa: BLE001  the commit is done, whatever this was
+            except Exception as exc:  # noqa: BLE001  the commit itself is done
                 self.failure = typed_error(exc, self._path)
 
     def _relieve(self) -> None:
@@ -97,22 +98,22 @@ class Wal:
             self.checkpoint()
             wait = self._cap if self.failure is not None else self._early
             self._due = self.pages + self._moved + wait
-        else:  # nothing more to do before it is done, or past the cap
+        else:  # no work before it is done, or past the cap
             self._due = self._moved + self._cap
             if not mover.running:
                 mover.start(self._look)
 
     def _look(self) -> None:
-        """In the mover's thread: the next commit moves the rest."""
+        """Called in the mover's thread: let the next commit move the rest."""
         self._due = 0
 
     @property
     def settled(self) -> bool:
-        """True if everything that was committed here stands in the main file."""
+        """True if all commits are in the main file."""
         return not self.pages and not self.erased
 
     def checkpoint(self) -> bool:
-        """Move all pages that no reader still needs; True if none is left."""
+        """Move all pages that no reader needs; True if none is left."""
         self._land()
         if self.settled:
             return True
@@ -121,8 +122,8 @@ class Wal:
         return self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def truncate(self, *, wait: bool) -> bool:
-        """Move all pages and cut the file off; True if that was done. `wait`: for who
-        is reading; else it is put off to the next checkpoint."""
+        """Move all pages and truncate the file; True if that was done. `wait`: for
+        readers; else the next checkpoint tries again."""
         self._land()
         self.erased = True
         if not wait:
@@ -148,11 +149,11 @@ class Wal:
         self.failure = None
         self._moved = max(0, moved)
         self.pages = max(0, total - moved)
-        self._partly = self.pages > 0  # SQLite has synced it all, or not yet
+        self._partly = self.pages > 0  # has SQLite synced all pages?
         return self.pages == 0
 
     def _land(self) -> None:
-        """Wait for the mover, and take over its result."""
+        """Wait for the mover, and use its result."""
         if self._mover is None or not (self._mover.running or self._mover.done):
             return
         self._mover.wait()
@@ -162,18 +163,19 @@ class Wal:
             self._failed(self._mover.failure)
 
     def _failed(self, exc: Exception) -> None:
-        """Pages that the thread has moved may not be on the disk before a later sync says
-        so. If one failed nobody can tell, and the kernel tells of it only once: the
-        log must keep it all, until the store is opened anew and moves it again."""
+        """A checkpoint failed. Pages that the thread has moved are surely on the disk
+        only after a later sync. After a failed sync that is not known, and the
+        operating system reports the failure only once: so the log keeps all pages until
+        the store is opened anew and moves them again."""
         typed = exc if isinstance(exc, StoreError) else typed_error(exc, self._path)
         self.failure = typed
         if self._partly and isinstance(exc, apsw.IOError | OSError):
             self.leave()
 
     def cut_by_sqlite(self) -> bool:
-        """In a write transaction: was the log cut off by another process that moved all
-        of it? The index of the log says how many pages are in it. False if it says
-        more than the file holds, or cannot be read."""
+        """In a write transaction: did another process move all pages and truncate the
+        log? The index of the log has its number of pages. False if the file holds fewer
+        pages, or if the index cannot be read."""
         pages = _pages_in_index(self._path)
         if pages is None or pages * FRAME + HEADER * bool(pages) > _size(self._path):
             return False
@@ -181,13 +183,14 @@ class Wal:
         return True
 
     def leave(self) -> None:
-        """The log is not the one that was written: none of it is moved any more, not
-        even when the connection is closed. A part of it would damage the main file."""
+        """Leave a log that another process has replaced: none of its pages is moved any
+        more, not even when the connection is closed. A part of them would damage the
+        main file."""
         self._stopped = True
         self._conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def close(self) -> None:
-        """Before the connection is closed."""
+        """Call this before the connection is closed."""
         if self._mover is not None:
             self._land()
             self._mover.close()
@@ -195,8 +198,8 @@ class Wal:
     def grow(self) -> None:
         """Fill the log's file up with zeros ahead of use; only in a write transaction.
 
-        The write lock makes it safe: nobody else appends meanwhile. Zeros end
-        the log for every reader. On a disk that is nearly full it is left out.
+        The write lock makes this safe: no other process appends meanwhile. Zeros end
+        the log for every reader. On a nearly full disk this is left out.
         """
         if self._size >= self._max or self.pages * FRAME + _AHEAD < self._size:
             return
@@ -215,12 +218,12 @@ def _size(path: str) -> int:
     return Path(f"{path}-wal").stat().st_size
 
 
-_PAGES = 16  # where the index of the log says how many pages are in it: 4 bytes
+_PAGES = 16  # offset of the number of pages in the log's index: 4 bytes
 
 
 def _pages_in_index(path: str) -> int | None:
-    """Pages in the log as far as it is committed; None if the index cannot be read. A
-    descriptor of SQLite is used, as in `flush` and for the same reason."""
+    """The number of committed pages in the log; None if the index cannot be read. It
+    uses a descriptor of SQLite, for the reason given in `flush`."""
     for handle in handles(f"{path}-shm"):
         with suppress(OSError):
             return int.from_bytes(os.pread(handle, 4, _PAGES), sys.byteorder)
@@ -228,7 +231,7 @@ def _pages_in_index(path: str) -> int | None:
 
 
 def has_log(path: str) -> bool:
-    """True if a store that is closed has left a log with something in it."""
+    """True if a closed store has left a log that is not empty."""
     try:
         return Path(f"{path}-wal").stat().st_size > 0
     except FileNotFoundError:
@@ -245,14 +248,14 @@ def _free_bytes(folder: Path) -> int:
 # It has a connection of its own, which holds no lock that a writer or reader waits
 # for, and SQLite works without the interpreter's lock. See specs/decisions/0017.
 
-_PASSES = 2  # a second pass moves the pages of the first's time
+_PASSES = 2  # a second pass moves the pages written during the first
 _FD = Path("/dev/fd")
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has no such
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
 class Mover:
-    """`connect` opens its connection, when it is first needed. `done`: it has moved
-    what it could, and nobody has looked at that yet. `failure`: why it could not."""
+    """`connect` opens its connection at first use. `done`: a pass has ended and `Wal`
+    has not read its result yet. `failure`: why the pass failed."""
 
     def __init__(
         self, path: str, connect: Callable[[], apsw.Connection], *, sync: bool = True
@@ -261,7 +264,7 @@ class Mover:
         self._conn: apsw.Connection | None = None
         self._thread: Thread | None = None
         self.done = False
-        self._handle = -1  # the descriptor that was last used for a sync
+        self._handle = -1  # the descriptor of the last sync
         self.failure: Exception | None = None
 
     @property
@@ -269,23 +272,23 @@ class Mover:
         return self._thread is not None
 
     def start(self, then: Callable[[], None]) -> None:
-        """`then` is called in the thread when it is done."""
+        """Start a pass. `then` is called in the thread at its end."""
         thread = Thread(target=self._run, args=(then,), name="turnfold-checkpoint")
         self._thread = thread
         try:
             thread.start()
-        except RuntimeError as exc:  # no more threads, or the interpreter ends
+        except RuntimeError as exc:  # no thread to be had, or the interpreter ends
             self._thread, self.failure, self.done = None, exc, True
             then()
 
     def wait(self) -> None:
-        """Until no pass is running."""
+        """Wait until no pass is running."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def close(self) -> None:
-        """When no pass is running."""
+        """Close the connection. Call it when no pass is running."""
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
@@ -306,13 +309,13 @@ class Mover:
 
 
 def flush(path: str, last: int = -1) -> int:
-    """Write to the disk the pages that the kernel still holds of a file that SQLite has open.
+    """Sync a file that SQLite has open.
 
-    SQLite does so itself before it uses the log anew; that is quick if it was done
-    before. A descriptor of SQLite is used: were the file opened here, closing it would
-    drop the locks of this process. `last`: the one that was used before, which spares
-    a gateway with thousands of connections to look at them all. Returns the one that
-    was used, -1 for none. Raises OSError if the disk fails.
+    SQLite syncs it itself before it uses the log anew, which is quick after this. It
+    uses a descriptor of SQLite: closing a file that was opened here would drop the
+    locks of this process. `last`: the descriptor of the last call, which saves a
+    gateway with thousands of connections a search. Returns the used descriptor, -1 for
+    none. Raises OSError if the disk fails.
     """
     for handle in handles(path, last):
         try:
@@ -320,7 +323,7 @@ def flush(path: str, last: int = -1) -> int:
         except OSError as exc:
             if exc.errno == EIO:
                 raise
-            continue  # closed just now, by another handle on this store
+            continue  # closed by another handle on this store
         return handle
     return -1
 
@@ -339,5 +342,5 @@ def handles(path: str, last: int = -1) -> Iterator[int]:
 def _is(handle: int, file: os.stat_result) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), file)
-    except OSError:  # closed since
+    except OSError:  # closed meanwhile
         return False

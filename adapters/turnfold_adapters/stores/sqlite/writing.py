@@ -1,9 +1,9 @@
 """The writing side of a SQLite store: BEGIN, COMMIT, the meaning of a failure, and the
 thread in which a COMMIT waits for a slow disk.
 
-One connection writes, one transaction at a time. Where it runs is the store's own
-business: on the event loop while the disk is quick, because a hop to a thread costs
-more than such a COMMIT; else in one thread. See specs/decisions/0016.
+One connection writes, one transaction at a time. It runs on the event loop while the
+disk is quick, because a switch to a thread costs more than such a COMMIT; else in one
+thread. See specs/decisions/0016.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 SLOW_MS, QUICK_MS = 2.0, 1.0  # per COMMIT: above it the thread, below it the loop
-_SELDOM = 8  # commits on the loop for one that is timed
+_SELDOM = 8  # commits on the loop for each timed one
 _NEW = 0.2  # the weight of the latest COMMIT in the mean
 
 _CLAIM = "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?, ?)"
@@ -79,7 +79,7 @@ _POST = """
     INSERT INTO inbox (id, kind, stream, key, at, data, bodies, answer)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-# Versions come from the log, too: after this nothing rests on the old rows but names.
+# Versions come from the log, too: after this only names come from the old rows.
 _CLEAR = """
     UPDATE stream SET open = 0, phase = NULL, created = NULL, updated = NULL,
            lane = NULL, parent = NULL, kind = NULL, due = NULL, expires = NULL,
@@ -95,12 +95,12 @@ _REFUSED_VALUE = (
 
 
 class WouldWaitError(Exception):
-    """Another process is writing just now, and this caller does not wait for it."""
+    """Another process is writing now, and this caller does not wait for it."""
 
 
 class Writing:
-    """The writing connection of an open store. `own` reads on it; `doubt` is called
-    after a COMMIT that may have reached the disk, and then this is `over`."""
+    """The writing connection of an open store. `own` reads on it. `doubt` is called
+    after a failed COMMIT that may have reached the disk; then this object is `over`."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Writing:
         return Posted(stream=c.stream, new=True)
 
     def record_claim(self, claim: Claim) -> None:
-        """Replace the worker's record; it explains and decides nothing."""
+        """Replace the worker's record, which only names the owner."""
         o = claim.owner
         row = (o.id, o.boot, o.pid, o.started, o.host, claim.store, claim.lock)
         with self._transaction():
@@ -202,8 +202,8 @@ class Writing:
         return summary_row(summary, known.last, parent.id)
 
     def sweep(self) -> int:
-        """Remove body files that no body names. The write lock is held meanwhile, so
-        no other process is about to name one; without such files nothing is locked."""
+        """Remove body files that no body names. The write lock is held meanwhile, so no
+        other process is about to name one; without such files no lock is taken."""
         if not self._stray():
             return 0
         with self._transaction():
@@ -212,7 +212,7 @@ class Writing:
         return len(stray)
 
     def reclaim(self) -> bool:
-        """Give some room of pruned bodies back. True if nothing is left to do."""
+        """Reclaim some room of pruned bodies. True if nothing is left to do."""
         with self._transaction():
             self.known.forget()
             return pruning.reclaim(self._conn)
@@ -227,12 +227,12 @@ class Writing:
         gone = self._folder.erase()
         if self._files is not None and not self.wal.settled:
             with self._transaction():
-                pass  # a log that was cut off is not moved
+                pass  # a truncated log is not moved
         return self.wal.checkpoint() and gone
 
     def intact(self) -> bool:
-        """Are the files still those that were opened, and whole? Asked now and then,
-        so that a store without work notices, too, and one that cannot be read."""
+        """Are the files still the opened ones, and complete? Called from time to time,
+        so that an idle or unreadable store notices a change, too."""
         if self._files is None:
             return True
         try:
@@ -243,7 +243,7 @@ class Writing:
         return whole or self.wal.cut_by_sqlite()
 
     def end(self) -> None:
-        """Before the connection is closed: SQLite moves the log then."""
+        """Call this before the connection is closed, when SQLite moves the log."""
         self.over = True
         try:
             if self._files is not None and not self._files.check_log(self.wal.least):
@@ -253,7 +253,7 @@ class Writing:
         self.wal.close()
 
     def _leave(self, why: str) -> None:
-        """A log that may not be ours is not moved into the database."""
+        """Do not move a log into the database that may belong to another store."""
         _LOG.warning("the write-ahead log is left as it is at closing: %s", why)
         self.wal.leave()
 
@@ -274,7 +274,7 @@ class Writing:
     def _begin(self, patient: bool) -> None:
         if self.over:
             raise NotOpenError(state="closed, or in doubt after a failed commit")
-        if self._conn.in_transaction:  # a call was interrupted right after its BEGIN
+        if self._conn.in_transaction:  # an earlier call was interrupted after BEGIN
             rollback(self._conn, RuntimeError())
         wait = self.own.wait
         wait.patient = patient
@@ -285,7 +285,7 @@ class Writing:
                 raise WouldWaitError from exc
             raise BusyError(path=self.own.path, waited_ms=wait.waited_ms) from exc
         except apsw.Error as exc:
-            self._check_log()  # a log that was cut off cannot be read either
+            self._check_log()  # a truncated log cannot be read either
             raise typed_error(exc, self.own.path, wait.waited_ms) from exc
         finally:
             wait.patient = True
@@ -302,14 +302,14 @@ class Writing:
         try:
             self._run("COMMIT")
         except (apsw.BusyError, apsw.FullError) as exc:
-            # The frame that would commit was not written whole: surely not stored.
+            # The commit frame was not written completely: surely not stored.
             self._undo(tx, exc)
             self._raise(exc)
         except apsw.Error as exc:
             problem = problem_of(exc)
             self._in_doubt(exc)
             raise FateUnknownError(path=self.own.path, problem=problem) from exc
-        except BaseException as exc:  # interrupted, before or after it was done
+        except BaseException as exc:  # interrupted, before or after the COMMIT
             self.known.forget()
             if self._conn.in_transaction:
                 self._undo(tx, exc)
@@ -322,7 +322,7 @@ class Writing:
                 raise
 
     def _check_log(self) -> None:
-        """Before the first row. Raises LostStoreError."""
+        """Check the log's file before the first row. Raises LostStoreError."""
         files = self._files
         if files is None:
             return
@@ -338,7 +338,7 @@ class Writing:
         self._doubt(cause)
 
     def _raise(self, exc: BaseException) -> NoReturn:
-        """Raise the error of the port that an error in a transaction stands for."""
+        """Raise the error of the port for an error in a transaction."""
         if _is_of_value(exc):
             raise InvalidInputError(field="write", problem=str(exc)) from exc
         if isinstance(exc, apsw.Error | OSError):
@@ -356,15 +356,16 @@ def _is_of_value(exc: BaseException) -> bool:
 
 
 def is_large(command: Command) -> bool:
-    """A missing one is refused later, by the database."""
+    """Is a command too large for the loop? A missing body is refused later, by the
+    database."""
     pieces = (command.data, *command.bodies)
     return sum(len(piece) for piece in pieces if piece) > INLINE_MAX
 
 
 def is_heavy(write: Write) -> bool:
-    """True for a write that waits for more than one COMMIT: to erase for good the log
-    is cut off, which waits for readers; a file of a body is synced with its folder. And
-    for one of many bytes."""
+    """True for a write that waits longer than for a COMMIT: an erasing truncates the
+    log, which waits for readers, and a body's file is synced with its folder. True also
+    for a large write."""
     if write.erase or write.prune is not None:
         return True
     size = 0
@@ -377,8 +378,8 @@ def is_heavy(write: Write) -> bool:
 
 
 class WriteQueue:
-    """Runs the work of the writing connection, one piece after the other: here, or in
-    a thread of its own, which is made when it is first needed.
+    """Runs the work of the writing connection, one piece after the other: on the loop,
+    or in a thread of its own, which is made at first use.
 
     `threaded`: commits go to the thread. `wait_ms`: for the disk, per COMMIT, smoothed.
     """
@@ -388,28 +389,29 @@ class WriteQueue:
         self.threaded = flush is Flush.THREAD
         self.wait_ms = 0.0
         self._thread: ThreadPoolExecutor | None = None
-        self._waiting = 0  # pieces of work that the thread has not finished
+        self._waiting = 0  # unfinished pieces of work of the thread
         self._guard = threading.Lock()  # of that number
-        self._unwatched = 0  # commits until the next one that is timed
+        self._unwatched = 0  # commits until the next timed one
         self._ident: int | None = None  # of the thread
 
     @property
     def idle(self) -> bool:
-        """The thread has nothing to do, so work can run here."""
+        """True if the thread has no work, so that work can run here."""
         return self._waiting == 0
 
     @property
     def is_here(self) -> bool:
-        """The caller is a piece of work in the thread."""
+        """True if the caller runs in the thread."""
         return self._ident == threading.get_ident()
 
     @property
     def inline(self) -> bool:
-        """A commit runs here and now."""
+        """True if a commit runs at once on the loop."""
         return self._waiting == 0 and not self.threaded
 
     def here(self, work: Callable[[], T]) -> T:
-        """Timed now and then: reading a thread's clock is a call to the system."""
+        """Run work on the loop. Only some calls are timed: reading a thread's clock is
+        a system call."""
         self._unwatched -= 1
         if self._unwatched >= 0:
             return work()
@@ -417,8 +419,8 @@ class WriteQueue:
         return self._timed(work)
 
     async def there(self, work: Callable[[], T], *, timed: bool = False) -> T:
-        """In the thread, after everything that came before; in mode LOOP here. A caller
-        that is cancelled does not cancel the work."""
+        """Run work in the thread, after all earlier work; in mode LOOP on the loop.
+        Cancelling the caller does not cancel the work."""
         if self.flush is Flush.LOOP:
             return work()
         future = asyncio.wrap_future(self._submit(work, timed=timed))
@@ -457,8 +459,8 @@ class WriteQueue:
                 self._waiting -= 1
 
     def _timed(self, work: Callable[[], T]) -> T:
-        """How long the work waits: its time less the processor's, because the rows of a
-        large batch are work and no reason for a thread."""
+        """Run work and measure its wait: its time without processor time, because the
+        rows of a large batch are work and no reason for a thread."""
         began, worked = time.perf_counter(), time.thread_time()
         try:
             return work()
@@ -474,6 +476,7 @@ class WriteQueue:
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:
-    """Nobody waits for the result any more; an error in it is not reported twice."""
+    """The caller is gone: mark the error as retrieved, so that it is not reported
+    again."""
     if not future.cancelled():
         future.exception()
