@@ -1,1 +1,1 @@
-"""Stores and channels. The kernel imports none of it."""
+"""Stores and channels. The kernel imports none of them."""

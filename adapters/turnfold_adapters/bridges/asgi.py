@@ -8,11 +8,11 @@ one JSON object, as `turnfold_adapters.channels.webhook_reception` has it, with 
 table of answers: 200 once the message is durable, 4xx for a mistake of the sender, 503
 and Retry-After for "not now".
 
-Whether a request is genuine is said by `secret` (Standard Webhooks) or by
-`check(body, headers)`; the body is the bytes as they came, which is what signatures are
-made of. One of them is needed: `check=anybody` takes everything. A body of more than
-`body_bytes` is answered with 413, one that takes longer than `body_ms` with 408. A
-request whose sender hangs up before its end brings nothing.
+`secret` (Standard Webhooks) or `check(body, headers)` decides if a request is genuine;
+the body is the received bytes, from which signatures are made. One of them is needed:
+`check=anybody` accepts every request. A body of more than `body_bytes` is answered with
+413, one that takes longer than `body_ms` with 408. A request that its sender ends
+half-way is ignored.
 
 The kernel belongs to the loop that opened it. Mounted into an application, open it in that
 application's lifespan (`async with kernel`); served alone, `webhook` answers the lifespan
@@ -46,7 +46,7 @@ BODY_BYTES = 1024 * 1024
 
 
 class _RefusedError(Exception):
-    """Of a body that is answered without being read to its end."""
+    """A body that is answered before it was read to its end."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -54,7 +54,8 @@ class _RefusedError(Exception):
 
 
 def anybody(body: bytes, headers: Mapping[str, str]) -> bool:
-    """A check that takes everything: for a port that only friends can reach."""
+    """A check that accepts every request: for a port that only trusted senders can
+    reach."""
     del body, headers
     return True
 
@@ -100,7 +101,7 @@ def webhook(
 async def _answer(
     reception: Reception, scope: Scope, receive: Receive, most: int, wait_ms: int
 ) -> Answer | None:
-    """None: the sender has hung up."""
+    """The answer to a request. None: the sender has closed the connection."""
     headers = {
         n.decode("latin-1").lower(): v.decode("latin-1") for n, v in scope["headers"]
     }
@@ -148,8 +149,8 @@ async def _send(send: Send, answer: Answer) -> None:
 
 
 async def _lifespan(kernel: Kernel, receive: Receive, send: Send) -> None:
-    """The kernel lives as long as the server. An error of its opening is told to the
-    server, which then does not start."""
+    """Open the kernel with the server, and close it with the server. If opening fails,
+    the server gets the error and does not start."""
     async with AsyncExitStack() as stack:
         await receive()
         try:

@@ -4,12 +4,13 @@
     @app.message(...)                                             # as ever
     asyncio.run(bolt.run(app, "bot.db", app_token=APP_TOKEN))     # instead of a handler
 
-Bolt acknowledges an event before its listener runs, so a process that dies then has lost
-it. Here an event is durable before the acknowledgement, and becomes a turn. The turn
-gives the event to the app, and its listeners run. While they run, no message that they
-post leaves: the messages are collected, and the answer of the turn. They leave through
-the outbox once the listeners have returned. A process that dies before that runs the
-listeners again, and nobody has seen anything; after it they never run again.
+Bolt acknowledges an event before its listener runs, so a process that dies then has
+lost it. Here an event is durable before the acknowledgement, and becomes a turn. The
+turn gives the event to the app, and its listeners run. While they run, their messages
+are collected and not sent: together they are the answer of the turn. They leave through
+the outbox once the listeners have returned. If the process dies before that, the
+listeners run again, and no reader has seen any message. After that they never run
+again.
 
 - Collected is chat.postMessage, by `say` or by the `client` of the listener. Until such
   a message leaves it has a time stamp that begins with zeros. It may be updated or
@@ -17,8 +18,8 @@ listeners again, and nobody has seen anything; after it they never run again.
 - Every other call goes out at once, as ever: uploads, ephemeral messages, updates of
   messages of the past, reactions, whatever `app.client` sends. If a run dies, such a
   call may be made again by the next run.
-- A listener that raises is run again with a pause, as the settings say, unless the app
-  has an error handler of its own (`@app.error`): then that has the last word.
+- A listener that raises is run again with a pause, by the settings, unless the app has
+  an error handler of its own (`@app.error`): then that handler decides.
 - Commands, buttons, shortcuts and views are not events: Slack wants their answer within
   three seconds, and Bolt handles them as ever. So it does with an event of a `Function`.
 - The messages of a lazy listener go out at once.
@@ -71,7 +72,7 @@ Next = Callable[[], Awaitable[BoltResponse]]
 
 @define(kw_only=True, slots=False)
 class NotHandledError(ChannelError):
-    """The app could not be asked to handle an event: the run is made again."""
+    """The app could not handle an event: the turn is run again."""
 
     code = "channel.bolt_not_handled"
     template = "the app did not handle the event: {detail}"
@@ -85,11 +86,11 @@ class _Collected:
     messages: dict[str, dict[str, Any]] = field(factory=dict)
     last: int = 0
     error: BaseException | None = None
-    told: bool = False  # the app's own error handler had its word
+    told: bool = False  # the app's own error handler was called
     over: bool = False
 
     def answer(self, method: str, given: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to the call; None: it is not for us."""
+        """The answer to a call; None: the call is not collected."""
         if self.over:
             return None
         if method == _POST:
@@ -127,7 +128,7 @@ _collected: ContextVar[_Collected | None] = ContextVar("_collected", default=Non
 
 
 class _CollectingClient(AsyncWebClient):
-    """The client of a run. It keeps back the messages that the listeners post."""
+    """The client of a run. It collects the messages that the listeners post."""
 
     collected: _Collected
 
@@ -175,7 +176,8 @@ def _jsonable(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Intake(AsyncMiddleware):
-    """Accepts an event, and answers that it was taken. In a turn it lets it through."""
+    """Accepts an event and acknowledges it. In a turn it passes the event to the
+    listeners."""
 
     def __init__(self, kernel: Kernel, channel: SlackChannel, names: Names) -> None:
         self._kernel, self._channel, self._names = kernel, channel, names
@@ -215,7 +217,8 @@ def _inbound(body: Mapping[str, Any], names: Names) -> Inbound:
 
 
 class _Noting(AsyncListenerErrorHandler):
-    """Keeps the error of a listener for the turn, or lets the app's own handler speak."""
+    """Keeps the error of a listener for the turn, or calls the app's own error
+    handler."""
 
     def __init__(self, real: AsyncListenerErrorHandler, collected: _Collected) -> None:
         self._real, self._collected = real, collected
@@ -234,7 +237,7 @@ class _Noting(AsyncListenerErrorHandler):
 
 
 def _wait_for_listeners(runner: AsyncioListenerRunner) -> None:
-    """In a turn a listener is awaited, not left to itself. Elsewhere all is as ever."""
+    """In a turn, wait for each listener. Elsewhere nothing changes."""
     real = runner.run
 
     async def run(**given: Any) -> BoltResponse | None:
@@ -317,8 +320,8 @@ async def _run(app: AsyncApp, turn: TurnHandle) -> None:
 def socket_mode(
     app: AsyncApp, app_token: str
 ) -> Callable[[str | None], AsyncGenerator[None, None]]:
-    """A source that listens by Bolt's own Socket Mode, while the kernel works. What
-    comes is accepted by the app, so the source itself brings nothing."""
+    """A source that listens by Bolt's own Socket Mode, while the kernel works. The app
+    accepts the events itself, so the source yields no messages."""
 
     async def listen(cursor: str | None) -> AsyncGenerator[None, None]:
         del cursor

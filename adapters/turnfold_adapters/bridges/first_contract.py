@@ -8,8 +8,9 @@ Such an adapter has `send_text`, and perhaps `send_media`, `send_document` and
     send_text(to, text)        send_media(to, path)     a path, or an address in the web
     send_payload(to, payload)  send_document(to, path)
 
-Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime`, `caption` and `files`
-(paths by name) each method is given those that it takes. Its return values: specs/bridges.md.
+Of `account`, `thread`, `reply_to`, `key`, `format`, `name`, `mime`, `caption` and
+`files` (paths by name) each method gets those that it has as parameters. Its return
+values: specs/bridges.md.
 
 **Weaker guarantees.** Such an adapter knows no key and no look-up: every part is `blind`,
 and `attach` needs `on_unknown`. An answer without a message id counts as accepted, unless
@@ -63,16 +64,17 @@ _OPTIONAL = (
     "caption",
     "files",
 )
-_CAPTION = 1_024  # characters; the least that a platform of captions takes
+_CAPTION = 1_024  # characters; the lowest limit of platforms with captions
 _FILES = ("media", "document")
 _MEDIA = ("image/", "audio/", "video/")
 _IDS = ("message_id", "messageId", "id", "ts")
 _MANY = ("message_ids", "messageIds", "ids")
-_NO = ("ok", "success", "delivered")  # false in an answer: the adapter says no
+_NO = ("ok", "success", "delivered")  # false in an answer: a refusal
 
 
 class SaidNoError(Exception):
-    """The adapter answered that it has failed. `answer`: as it came. For `classify`."""
+    """The adapter reported a failure. `answer`: its unchanged answer. For
+    `classify`."""
 
     def __init__(self, answer: object) -> None:
         super().__init__(f"the adapter answered {answer!r:.300}")
@@ -80,11 +82,10 @@ class SaidNoError(Exception):
 
 
 class FirstContract:
-    """`claims`: the abilities that the adapter claims, of "text", "media", "document"
-    and "payload"; without, its own `supports`, else the methods that it has.
-    `classify`: the outcome that an exception means, or None; an answer `{"ok": false}`
-    comes to it as SaidNoError. `ids`: it returns message ids, and one without is no
-    acceptance.
+    """`claims`: the abilities of the adapter, of "text", "media", "document" and
+    "payload"; by default its own `supports`, else its methods. `classify`: returns the
+    outcome for an exception, or None; an answer `{"ok": false}` becomes a SaidNoError.
+    `ids`: the adapter returns message ids, and an answer without one is no acceptance.
     `limit` and `unit` of a text as in Capabilities.
 
     Raises ContractError if the adapter lacks a method that it claims."""
@@ -112,13 +113,15 @@ class FirstContract:
         )
 
     def _native_files(self) -> bool:
-        """By `send_payload` if it takes them; without that method each is a part."""
+        """Are files sent inside a native payload? Yes if `send_payload` takes them;
+        without that method each file is a part."""
         if "payload" in self._methods:
             return "files" in self._methods["payload"][1]
         return any(how in self._methods for how in _FILES)
 
     def _captions(self) -> int:
-        """Only if each way of sending a file takes one: else the words go before it."""
+        """The longest caption; 0 unless each file method takes one: then the caption
+        goes out as a text before the file."""
         ways = [self._methods[how] for how in _FILES if how in self._methods]
         taken = bool(ways) and all("caption" in names for _, names in ways)
         return min(self._limit or _CAPTION, _CAPTION) if taken else 0
@@ -128,9 +131,9 @@ class FirstContract:
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
-        """A long text in pieces, each file on its own, whatever kind of entry it is. A
-        native payload goes whole to `send_payload`; without that its words and files go,
-        and one that has neither is refused."""
+        """A long text in pieces, each file on its own, for every kind of entry. A
+        native payload goes whole to `send_payload`. Without that method its text and
+        files are sent, and a payload with neither is refused."""
         del kind, context  # a final is split like everything else
         if not isinstance(payload, Native) or "payload" in self._methods:
             return texts.plan(payload, self._limit, self._unit)
@@ -190,8 +193,8 @@ class FirstContract:
     async def _send_file(
         self, file: File, route: Route, facts: dict[str, Any]
     ) -> object:
-        """The bytes are the queue's own copy. The adapter gets a file of that name, which
-        is there for as long as its call."""
+        """Send a file. The bytes are the queue's own copy. The adapter gets a temporary
+        file of the same name, which exists during the call."""
         with tempfile.TemporaryDirectory(prefix="turnfold-") as folder:
             path = Path(folder) / (file.name or "file")
             await asyncio.to_thread(path.write_bytes, file.data or b"")
@@ -200,8 +203,8 @@ class FirstContract:
             return await self._call(self._how(file), route, str(path), more)
 
     def _how(self, file: File) -> str:
-        """Pictures, sound and films by `send_media`, all else by `send_document`; the one
-        stands in for the other."""
+        """The method for a file: `send_media` for images, audio and video, else
+        `send_document`; if one is missing, the other."""
         wanted = "media" if file.mime.startswith(_MEDIA) else "document"
         other = {"media": "document", "document": "media"}[wanted]
         return wanted if wanted in self._methods else other
@@ -232,7 +235,7 @@ class FirstContract:
         return Accepted(receipt=Receipt(ids=ids))
 
     def classify(self, exception: BaseException) -> Outcome | None:
-        """As the caller said; None: its meaning is unknown."""
+        """The outcome for an exception, by the caller's `classify`; None: unknown."""
         return None if self._classify is None else self._classify(exception)
 
     async def aclose(self) -> None:
@@ -266,7 +269,8 @@ def _methods(adapter: object, claims: Collection[str] | None) -> dict[str, _Meth
     if isinstance(claims, Mapping):
         claims = [how for how, said in claims.items() if said]
     found = {how: _method(adapter, how) for how in dict.fromkeys([*claims, "text"])}
-    # A rich way that it has and does not name is used all the same: nothing is lost.
+    # A method that the adapter has and does not claim is still used, so no payload is
+    # lost.
     if hasattr(adapter, METHODS["payload"]):
         found["payload"] = _method(adapter, "payload")
     return found
@@ -290,7 +294,7 @@ def _method(adapter: object, how: object) -> _Method:
 
 
 def _taken(signature: inspect.Signature) -> tuple[str, ...]:
-    """The optional facts that a method takes."""
+    """The optional arguments that a method takes."""
     parameters = list(signature.parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return _OPTIONAL
@@ -345,12 +349,12 @@ def _ids(answer: object) -> list[str]:
 
 
 def _places(route: Route) -> tuple[str | None, ...]:
-    """No message has the id of its conversation."""
+    """Ids that cannot be message ids: those of the conversation itself."""
     return (route.conversation, route.thread, route.account)
 
 
 def _refused(answer: object) -> Rejected:
-    """The adapter says no, and nobody says why."""
+    """The outcome of a refusal without a reason."""
     why = _of(answer, "error") or _of(answer, "detail") or "the adapter said no"
     wait = _of(answer, "retry_after_ms")
     if isinstance(wait, int) and not isinstance(wait, bool):

@@ -5,10 +5,10 @@
     asyncio.run(ptb.run(application, "bot.db"))      # instead of run_polling()
 
 An update is durable before Telegram may forget it, and becomes a turn. The turn gives
-the update to the application, and its handlers run. While they run, nothing that they
-send leaves: the messages are collected, and the answer of the turn. They leave through
-the outbox once the handlers have returned. A process that dies before that runs the
-handlers again, and nobody has seen anything; after it they never run again.
+the update to the application, and its handlers run. While they run, their messages are
+collected and not sent: together they are the answer of the turn. They leave through the
+outbox once the handlers have returned. If the process dies before that, the handlers
+run again, and no reader has seen any message. After that they never run again.
 
 - A message that is sent gets an id only when it leaves. Until then the handler holds a
   message with a negative id. It may edit it or delete it: the collected message changes.
@@ -19,12 +19,13 @@ handlers again, and nobody has seen anything; after it they never run again.
 - A message of words alone, plain or HTML, is of class `editable`. One with a keyboard,
   another parse mode or another chat is a native call, of class `blind`: `on_unknown`
   decides about it.
-- A handler that raises is run again with a pause, as the settings say, unless the
-  application has error handlers: then they have the last word.
-- What a handler with `block=False` or a job sends after the turn goes out at once.
+- A handler that raises is run again with a pause, by the settings, unless the
+  application has error handlers: then they decide.
+- Messages that a handler with `block=False` or a job sends after the turn go out at
+  once.
 - `user_data`, `chat_data` and conversations are the application's own persistence.
 
-Do not start the updater: it confirms updates before anything is durable. The bridge
+Do not start the updater: it confirms updates before they are durable. The bridge
 replaces the request object of the bot, which is a private attribute of the library.
 """
 
@@ -64,7 +65,7 @@ class _Collected:
     over: bool = False
 
     def answer(self, method: str, given: dict[str, Any]) -> Any:
-        """What the call is answered with; None: it is not for us."""
+        """The answer to a call; None: the call is not collected."""
         if self.over:
             return None
         if method.startswith(_SENDS) and method not in _AT_ONCE:
@@ -101,7 +102,7 @@ _collected: ContextVar[_Collected | None] = ContextVar("_collected", default=Non
 
 
 class _Collecting(BaseRequest):
-    """The bot's own request object. It keeps back the messages that a run sends."""
+    """The bot's own request object. It collects the messages that a run sends."""
 
     def __init__(self, real: BaseRequest) -> None:
         self._real = real
@@ -157,7 +158,7 @@ def durable(
         name=name,
         account=account,
         updates=tuple(Update.ALL_TYPES),
-        quote=False,  # a handler says itself what it quotes
+        quote=False,  # a handler chooses its quote itself
         **options,
     )
     kernel.attach(name, channel, account=account, on_unknown=on_unknown)
@@ -182,7 +183,7 @@ async def _note_error(_: object, context: Any) -> None:
 async def _run(
     application: "Application[Any, Any, Any, Any, Any, Any]", bot: Bot, turn: TurnHandle
 ) -> None:
-    """One run of the handlers, and what they sent as the answer."""
+    """One run of the handlers; their messages are the answer."""
     body = {k: v for k, v in turn.inbound.body.items() if k != "text"}
     collected = _Collected()
     token = _collected.set(collected)
@@ -201,8 +202,8 @@ async def _run(
 
 
 def _payload(given: Mapping[str, Any], inbound: Inbound) -> Payload:
-    """A message of words alone to the conversation is a Text, of class editable. All
-    else (keyboards, other chats, polls) is a native call, of class blind."""
+    """A message of words alone to the conversation is a Text, of class editable. Any
+    other message (keyboards, other chats, polls) is a native call, of class blind."""
     here = {
         "method": "sendMessage",
         "chat_id": inbound.conversation,

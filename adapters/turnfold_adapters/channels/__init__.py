@@ -1,1 +1,1 @@
-"""Channels: one module per platform, its library imported only when it is used."""
+"""Channels: one module per platform. Its library is imported at first use."""

@@ -4,11 +4,12 @@ Needs the extra `turnfold[discord]`; this module imports without it.
 
 A message is sent with a `nonce` (our key, hashed) and `enforce_nonce`. Discord says of
 it: "checked for uniqueness in the past few minutes"; a message of the same author with
-the same nonce "will be returned and no new message will be created". Nobody says how
-many minutes: we rely on two, and the kernel uses a key again for half of its window. So
-everything is of class `keyed` inside that time. Later `attach(..., on_unknown=)` decides
-about a part in doubt. Texts are of class `editable`, too, for live replies.
-`editable=True` sends each text by a placeholder and an edit, whose promise has no window.
+the same nonce "will be returned and no new message will be created". Discord does not
+say how many minutes: this channel relies on two, and the kernel uses a key again for
+half of its window. So each part is of class `keyed` inside that time. Later
+`attach(..., on_unknown=)` decides about a part in doubt. Texts are of class `editable`,
+too, for live replies. `editable=True` sends each text by a placeholder and an edit,
+whose promise has no window.
 
     text, file, native   POST   /channels/{channel}/messages, a file in the same request
     edit, preview        PATCH  /channels/{channel}/messages/{id}
@@ -55,14 +56,13 @@ class DiscordChannel:
     """A Discord bot as a channel and as a source of messages.
 
     `token`: of the bot. `name` and `account`: as the kernel knows this bot. `editable`:
-    see the module. `mentions`: who may be pinged ("users", "roles", "everyone").
-    `bots`: take messages of other bots, too. `base_url` and `gateway`: of a server
-    that is not Discord's. `intents`: a
-    `discord.Intents`; by default messages of servers and private chats with their
-    content, which must be switched on for the bot. `ready_ms`: how long Discord may be
-    silent before the list of servers counts as complete. A send takes at most connect plus request
-    time. Raises MissingExtraError when the extra is not installed, InvalidInputError for
-    a token that cannot be one.
+    see the module. `mentions`: the groups that may be pinged ("users", "roles",
+    "everyone"). `bots`: take messages of other bots, too. `base_url` and `gateway`: of
+    a server that is not Discord's. `intents`: a `discord.Intents`; by default messages
+    of servers and private chats with their content, which must be switched on for the
+    bot. `ready_ms`: how long Discord may be silent before the list of servers counts as
+    complete. A send takes at most connect plus request time. Raises MissingExtraError
+    when the extra is not installed, InvalidInputError for a token that cannot be one.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DiscordChannel:
         )
 
     async def aclose(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._http.close()
 
     async def __aenter__(self) -> Self:
@@ -141,7 +141,7 @@ class DiscordChannel:
         params = MultipartParameters(payload=message, multipart=None, files=None)
         try:
             uploads = await self._uploads(part.payload)
-        except FileNotFoundError as exc:  # its bytes are gone, and stay gone
+        except FileNotFoundError as exc:  # its bytes are lost for good
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
         if uploads:
             params = _form(message, uploads)
@@ -163,8 +163,8 @@ class DiscordChannel:
     async def edit(
         self, handle: Receipt, part: Part, key: str, attempt: Attempt
     ) -> Outcome:
-        """Let the message of `handle` show the text of the part. The same edit again
-        changes nothing."""
+        """Edit the message of `handle` so that it shows the text of the part. A
+        repeated edit changes nothing."""
         from discord.http import MultipartParameters  # noqa: PLC0415  an extra
 
         del key

@@ -104,7 +104,7 @@ def channel_of(route: Route) -> str:
 
 
 def nonce_of(key: str) -> str:
-    """A key as Discord takes it: 25 characters, 100 bits of its hash."""
+    """The nonce for a key: 25 characters, 100 bits of its hash."""
     return hashlib.sha256(key.encode()).hexdigest()[:NONCE_MOST]
 
 
@@ -112,7 +112,7 @@ def message_of(
     part: Part, key: str, attempt: Attempt, mentions: Sequence[str]
 ) -> dict[str, Any]:
     """The JSON of a new message. A placeholder has no nonce: if it was deleted and is
-    made anew, Discord might answer with the one that is gone."""
+    made anew, Discord might answer with the deleted one."""
     payload = part.payload
     made = _native(payload) if isinstance(payload, Native) else {}
     if isinstance(payload, Text):
@@ -130,7 +130,7 @@ def message_of(
 
 
 def _native(payload: Native) -> dict[str, Any]:
-    """The body, which points to its files as Discord does: by file name."""
+    """The body, with Discord's own references to files: by file name."""
     names = file_names(payload)
     if not names:
         return dict(thawed(payload.body))
@@ -177,8 +177,8 @@ def _allowed(mentions: Sequence[str]) -> dict[str, Any]:
 
 
 def _reply(part: Part) -> dict[str, Any]:
-    """Only the first part quotes. A message that is gone is no reason to lose the
-    answer to it."""
+    """Only the first part quotes. If the quoted message is gone, the answer is still
+    sent."""
     reply = part.route.reply_to if part.index == 0 else None
     if not reply or not (reply.isascii() and reply.isdigit()):
         return {}

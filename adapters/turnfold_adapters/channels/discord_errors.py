@@ -22,7 +22,7 @@ from discord.errors import HTTPException
 from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.ports.channel import Outcome, Rejected, Unknown
 
-# A server that asks for more than a day is misread or broken.
+# A wait of more than a day is misread, or an error of the server.
 RETRY_AFTER_MAX_MS = 24 * 3600 * 1000
 
 _F = FailureClass
@@ -30,7 +30,7 @@ _CODES = MappingProxyType(
     {
         # Unknown channel, guild, user.
         **dict.fromkeys((10003, 10004, 10013), _F.TARGET_GONE),
-        # Unknown message; somebody else's; a system message.
+        # Unknown message; another user's; a system message.
         **dict.fromkeys((10008, 50005, 50021), _F.HANDLE_GONE),
         # Write limits of a channel or a server, slow mode; opening too many chats;
         # a resource under load.
@@ -84,8 +84,8 @@ class ForeignAnswerError(HTTPException):
 
 
 def classify(exception: BaseException) -> Outcome | None:
-    """The outcome that an exception of a call stands for. None if it is neither of the
-    client library nor of the connection."""
+    """The outcome for an exception of a call. None if it comes neither from the client
+    library nor from the connection."""
     if isinstance(exception, SlowDownError):
         return _slow_down(exception)
     if isinstance(exception, ForeignAnswerError):

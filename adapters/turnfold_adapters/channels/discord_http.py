@@ -1,11 +1,12 @@
 """discord.py's HTTP client with one request for each call. Importing this needs discord.py.
 
-`discord.http.HTTPClient` knows the routes, the multipart form and the errors of Discord.
-Its `request` also sends again, up to five times, on 429, 500, 502, 504, 524 and a reset
-connection, and it sleeps before a request that it expects to be limited. Here `request`
-does none of that: the kernel gets the answer of Discord, and waits by its own log.
-aiohttp repeats a request on a kept connection that breaks. No connection is kept: one
-that Discord closes while we write to it would leave a message in doubt, too.
+`discord.http.HTTPClient` knows the routes, the multipart form and the errors of
+Discord. Its `request` also sends again, up to five times, on 429, 500, 502, 504, 524
+and a reset connection, and it sleeps before a request that it expects to be limited.
+Here `request` does none of that: the kernel gets the answer of Discord, and waits by
+its own log. aiohttp repeats a request on a kept connection that breaks. So no
+connection is kept: if Discord closed one during a write, the message would be in doubt,
+too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,7 +74,7 @@ class OneRequest(HTTPClient):
 
 
 def _read(response: aiohttp.ClientResponse, body: Any) -> Any:
-    """The JSON of a success. Raises HTTPException for all else."""
+    """The JSON of a success. Raises HTTPException for any other answer."""
     if response.status == 429:
         raise _slow_down(response, body)
     if response.status == 204:
@@ -89,8 +90,9 @@ def _read(response: aiohttp.ClientResponse, body: Any) -> Any:
 
 
 def _slow_down(response: aiohttp.ClientResponse, body: Any) -> SlowDownError:
-    """The scope: `global` is the whole bot; `user` and `shared` are this channel. An answer
-    without JSON comes from the guard before Discord, and means all of us."""
+    """The scope: `global` is the whole bot; `user` and `shared` are this channel. An
+    answer without JSON comes from the proxy before Discord, and holds back the whole
+    bot."""
     said = body if isinstance(body, dict) else {}
     error = SlowDownError(response, body)
     header = response.headers.get("Retry-After", "")

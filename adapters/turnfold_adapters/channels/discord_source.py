@@ -1,23 +1,23 @@
 """Inbound messages by the gateway, and missed ones by the history.
 
 The gateway waits for no acknowledgement: events for a process that dies are lost. The
-history of the channels is not. So the cursor says which messages were taken, and becomes
-durable with each of them. After each start, and after each session that Discord could not
-resume, the channels with other messages are read from there, oldest first, before
-anything that is live.
+history of the channels is not. So the cursor records the taken messages, and becomes
+durable with each of them. After each start, and after each session that Discord could
+not resume, channels with other messages are read from the cursor on, oldest first,
+before live messages.
 
-Ids of messages ascend with time, but those of two channels may come in either order. The
-cursor has a place in each channel that wrote last, up to `PLACES_MOST` and a minute, and a
-floor below which everything was taken. So each message is taken once, whichever way it
-comes.
+Ids of messages ascend with time, but those of two channels may come in either order.
+The cursor has a place in each recently active channel, up to `PLACES_MOST` and a
+minute, and a floor below which all messages were taken. So each message is taken once,
+from the gateway or from the history.
 
-Discord does not list the private chats of a bot. The cursor names the `PRIVATE_MOST` that
-wrote last, and they are read, too. Channels whose history the bot may not read are heard
-live only.
+Discord does not list the private chats of a bot. The cursor names the `PRIVATE_MOST`
+most recent ones, and they are read, too. Channels without the right to read the history
+give live messages only.
 
-An edit of a message has its event `edit` and a revision. Edits that come while nobody
-listens are not made up for. Interactions ask for an answer within three seconds, and are
-not taken. `body` is the message as Discord sent it, with its `text` beside it.
+An edit of a message has its event `edit` and a revision. Edits during a time without a
+listener are lost. Interactions ask for an answer within three seconds, and are not
+taken. `body` is the message as Discord sent it, with its `text` beside it.
 """
 
 import asyncio
@@ -64,8 +64,8 @@ class Listening:
 
 @frozen
 class Cursor:
-    """The messages that were taken: all up to `floor`, and all up to its place in each
-    channel of `places`. `private`: the private chats that wrote last."""
+    """The taken messages: all up to `floor`, and in each channel of `places` all up to
+    its place. `private`: the most recent private chats."""
 
     floor: int
     places: Mapping[int, int] = field(factory=dict)
@@ -73,7 +73,7 @@ class Cursor:
 
     @classmethod
     def of(cls, text: str) -> "Cursor":
-        """Written by `str`: `floor channel=message ... +chat ...`."""
+        """Read a cursor from its text: `floor channel=message ... +chat ...`."""
         floor, *words = text.split(" ")
         places = dict(word.split("=") for word in words if "=" in word)
         chats = (int(word[1:]) for word in words if word.startswith("+"))
@@ -161,7 +161,7 @@ class _Client(discord.Client):
             self.events.put_nowait(Event(kind, data, data.get("guild_id") is None))
 
     def behind(self) -> set[int]:
-        """The channels of servers that have messages which were not taken."""
+        """The channels of servers with messages that were not taken."""
         channels = [
             c for guild in self.guilds for c in (*guild.channels, *guild.threads)
         ]
@@ -170,8 +170,8 @@ class _Client(discord.Client):
 
 
 def _is_message(said: Any) -> bool:
-    """discord.py breaks at a message without ids. Then the source starts again, and such
-    a message is not in its way twice."""
+    """Skip a message without ids, at which discord.py breaks: the source then starts
+    again, and must not meet it twice."""
     ids = [said.get(name) for name in ("id", "channel_id")] if said else [None]
     good = all(isinstance(one, str) and one.isascii() and one.isdigit() for one in ids)
     if not good:
@@ -184,7 +184,8 @@ def _intents() -> discord.Intents:
 
 
 def _point_to(client: discord.Client, how: Listening) -> None:
-    """The library knows the addresses of Discord alone, in variables of its classes."""
+    """Set the server's addresses, which the library keeps in variables of its
+    classes."""
     http: Any = client.http
     request, ws_connect = http.request, http.ws_connect
 
@@ -224,7 +225,7 @@ async def listen(
 async def _running(
     client: _Client, token: str
 ) -> AsyncGenerator[asyncio.Future[None], None]:
-    """The client's own loop. Its end, whatever ended it, is the end of the events."""
+    """The client's own loop. When it ends for any reason, the events end."""
     running = asyncio.ensure_future(client.start(token))
     running.add_done_callback(lambda _: client.events.put_nowait(None))
     try:
@@ -276,8 +277,8 @@ async def _missed(client: _Client) -> list[Event]:
 
 
 def _taken(client: _Client, how: Listening, event: Event) -> Inbound | None:
-    """None for messages of this bot, of other bots, and for updates that are no edits:
-    Discord sends one when it has looked at a link."""
+    """The inbound message of an event. None for messages of this bot or other bots, and
+    for updates that are no edits: Discord sends one after the preview of a link."""
     message, edit = event.message, event.kind == "edit"
     author = message.get("author")
     if not isinstance(author, dict) or author.get("id") == _id_of(client):
@@ -294,7 +295,7 @@ def _id_of(client: _Client) -> str:
 
 
 def inbound_of(message: Message, how: Listening, *, edit: bool = False) -> Inbound:
-    """The inbound message of a message of Discord's, live or from the history."""
+    """The inbound message of a Discord message, live or from the history."""
     text = message.get("content")
     return Inbound(
         how.channel,

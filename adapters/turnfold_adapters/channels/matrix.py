@@ -1,4 +1,4 @@
-"""Matrix: exactly once, because homeservers honour a transaction id (our key).
+"""Matrix: exactly once, because homeservers honour a transaction id (the part's key).
 
 Needs the extra `turnfold[matrix]`; this module imports without it.
 
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 HOUR_MS = 3600 * 1000
-# Rooms can be encrypted later, never the other way round; so "no" is asked again.
+# A room can become encrypted later, never the other way round; so "no" is checked
+# again.
 _IN_CLEAR_MS = 10 * 60 * 1000
 _REMEMBERED = 256  # uploads and rooms held in memory, to spare requests
 
@@ -61,10 +62,10 @@ _REMEMBERED = 256  # uploads and rooms held in memory, to spare requests
 class MatrixChannel:
     """A Matrix bot as a channel and as a source of messages.
 
-    `device_id` stays the same for the life of the store. Give a `token` of that
-    device, or a `password` with which the channel logs in as that device. All times
-    in ms. `markdown` turns Markdown into HTML for `Format.MARKDOWN`; without it such
-    text is sent as it is. Raises MissingExtraError when the extra is not installed.
+    `device_id` stays the same for the life of the store. Give a `token` of that device,
+    or a `password` with which the channel logs in as that device. All times in ms.
+    `markdown` turns Markdown into HTML for `Format.MARKDOWN`; without it such text is
+    sent unchanged. Raises MissingExtraError when the extra is not installed.
     """
 
     def __init__(
@@ -109,14 +110,14 @@ class MatrixChannel:
         self._uploads: OrderedDict[str, str] = OrderedDict()  # key: mxc address
 
     async def aclose(self) -> None:
-        """Give the connections back. The channel may be used again afterwards."""
+        """Close the connections. The channel may be used again afterwards."""
         await self._client.close()
 
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
     ) -> Sequence[PlannedPart]:
         """Long texts in pieces of their own format, other payloads whole. Raises
-        InvalidInputError for a file that the content of an event does not point to."""
+        InvalidInputError for a file that the content of an event does not name."""
         del route, kind, context
         check_pointed(payload)
         return text.plan(payload, TEXT_MAX_BYTES, "bytes")
@@ -125,7 +126,7 @@ class MatrixChannel:
         """Log in, refuse an encrypted room, upload files (their mxc addresses by name).
 
         Raises RefusedError, which `classify` reads as its `Rejected`, or a transport
-        error. An upload is unseen until an event points to it; the server drops or
+        error. No reader sees an upload until an event names it; the server drops or
         keeps orphans by its own rules.
         """
         await self._client.ready()

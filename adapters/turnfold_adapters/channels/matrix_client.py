@@ -60,12 +60,12 @@ async def _once(
     return response
 
 
-# The first exception in the chain of causes that is in one of these decides. All that
-# aiohttp raises outside of connecting leaves the fate of the request open.
+# The first exception in the chain of causes that is in one of these decides. Any
+# aiohttp error outside of connecting leaves the outcome of the request unknown.
 _CONNECTING = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
-    ConnectionRefusedError,  # a socket that is connected never says so
+    ConnectionRefusedError,  # never raised by a connected socket
 )
 TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -74,9 +74,9 @@ def classify(exception: BaseException) -> Outcome | None:
     """The meaning of an exception: `Rejected` only if the request cannot have been sent.
 
     Walks the causes (`raise .. from ..`) from the outermost inwards and stops at the
-    first one that knows. An implicit context is never proof of "not sent": a wrapper
-    that failed to connect, tried again and timed out shows the first failure there.
-    None for a BaseException that is no `Exception`, such as a cancellation: not ours to judge.
+    first known one. An implicit context is never proof of "not sent": a wrapper that
+    failed to connect, tried again and timed out has the first failure as its context.
+    None for a BaseException that is no `Exception`, such as a cancellation.
     """
     if not isinstance(exception, Exception):
         return None
@@ -108,7 +108,7 @@ def _text(exception: BaseException) -> str:
 
 
 class MatrixClient:
-    """A logged-in device. Times are in ms. Close it; it owns a connection pool."""
+    """A logged-in device. Times are in ms. It owns a connection pool, so close it."""
 
     def __init__(
         self,
@@ -140,7 +140,8 @@ class MatrixClient:
         await self._nio.close()
 
     async def ready(self) -> None:
-        """Log in if need be and make sure that the token is ours, once.
+        """Log in if necessary, and check once that the token belongs to this user and
+        device.
 
         A token of another user would make the bot answer itself and a look-up miss
         its own messages; one of another device has another scope for keys. Raises
@@ -155,14 +156,14 @@ class MatrixClient:
     async def put_event(
         self, room_id: str, kind: str, content: dict[str, Any], txn_id: str
     ) -> Answer:
-        """One PUT of an event. Raises transport errors; logs in before if need be."""
+        """One PUT of an event. Raises transport errors; logs in before if necessary."""
         await self.ready()
         return await self.call(nio.Api.room_send("", room_id, kind, content, txn_id))
 
     async def upload(
         self, name: str, data: bytes, mime: str, *, timeout_ms: int
     ) -> str:
-        """Upload a file and give its mxc address."""
+        """Upload a file and return its mxc address."""
         body = await self.ask(
             nio.Api.upload("", name or None),
             "upload",
@@ -230,7 +231,7 @@ class MatrixClient:
         return answer.body
 
     def _after(self, answer: Answer) -> Answer:
-        """With a password a refused token is no reason to stop: log in again."""
+        """With a password, log in again after a refused token."""
         if answer.status != 401 or self._password is None or not answer.errcode:
             return answer
         self._nio.access_token = ""

@@ -15,15 +15,15 @@ from turnfold.messages import File, Native, Text
 from turnfold.ports.channel import Part
 from turnfold_adapters.channels.payloads import addressed
 
-# Our key inside the content. It outlives the server's memory of transaction ids and
-# is the text that a look-up searches for.
+# The part's key inside the content. It outlives the server's memory of transaction ids,
+# and a look-up searches for it.
 KEY_FIELD = "io.turnfold.part"
 MARKER = "(may be a duplicate) "
 MESSAGE = "m.room.message"
 ITSELF = ""  # the name of the only file of a file part
 
-# A whole event may have 65,536 bytes. Content may have 60,000: the rest is for what
-# the server adds (20 ancestors, signatures, room and sender names: about 3 kB).
+# A whole event may have 65,536 bytes. Content may have 60,000: the server adds the rest
+# (20 ancestors, signatures, room and sender names: about 3 kB).
 CONTENT_MAX_BYTES = 60_000
 # At worst each byte of a text is escaped to two, and HTML carries it twice.
 TEXT_MAX_BYTES = CONTENT_MAX_BYTES // 4
@@ -72,7 +72,7 @@ def relation(part: Part) -> dict[str, Any]:
         "m.relates_to": {
             "rel_type": "m.thread",
             "event_id": thread,
-            # Clients without threads show a reply; they are told it is not meant.
+            # Clients without threads show a reply; `is_falling_back` marks it as none.
             "is_falling_back": reply_to is None,
             "m.in_reply_to": {"event_id": reply_to or thread},
         }
@@ -109,7 +109,8 @@ def _file(payload: File, prefix: str, uri: str) -> dict[str, Any]:
 
 
 def _native(payload: Native, part: Part, uris: Mapping[str, str]) -> Event:
-    """As given, plus our key, plus thread and reply unless it relates by itself.
+    """The given content with the part's key, and with thread and reply unless it has a
+    relation of its own.
 
     Either the content alone (an `m.room.message`) or `{"type": ..., "content": ...}`.
     `"attach://<name>"` becomes the address of that file.
@@ -131,7 +132,7 @@ def _within_size(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def size_of(content: Mapping[str, Any]) -> int:
-    """Bytes of the content as the server counts them."""
+    """Bytes of the content in the server's count."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode())
 
@@ -187,12 +188,10 @@ def inbound_of(
 ) -> Inbound | None:
     """The inbound message in an event, or None if it has no usable id or content.
 
-    The content is somebody else's: whatever it holds, this returns and never raises,
-    because one hostile event must not stop the reading of all rooms. `body` is the
-    event as the server sent it, with its `text` beside it. `sent_at` is the clock of the
-    sender's server.
-    An edit (`m.replace`) has the id of the message that it changes, and its own id is
-    its revision.
+    The content is foreign, so this never raises: one hostile event must not stop the
+    reading of all rooms. `body` is the event from the server, with its `text` beside
+    it. `sent_at` is the clock of the sender's server. An edit (`m.replace`) has the id
+    of the message that it changes, and its own id is its revision.
     """
     content = event.get("content")
     event_id = event.get("event_id")

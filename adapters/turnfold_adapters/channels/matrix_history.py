@@ -21,7 +21,7 @@ from turnfold_adapters.channels.matrix_outcomes import RefusedError
 
 Event = Mapping[str, Any]
 PAGE = 100
-# Own events of one room inside a look-up's window; beyond it "cannot tell" is honest.
+# Own events of one room inside a look-up's window; with more the look-up cannot tell.
 LOOKUP_PAGES_MAX = 50
 
 
@@ -54,7 +54,7 @@ async def pages(
 
 
 def dicts(value: object) -> list[Event]:
-    """The objects in a list that somebody else made."""
+    """The objects in a foreign list."""
     return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
 
 
@@ -62,8 +62,8 @@ async def look_up(client: MatrixClient, part: Part, since_ms: int) -> Verdict:
     """Is the part in its room? `since_ms` includes the margin for clock skew.
 
     Absent needs proof that the search went far enough: an own event from before
-    `since_ms`, or our own joining of the room. Reaching the end of a history that the
-    server has purged proves nothing, nor does a server that does not answer.
+    `since_ms`, or the bot's own joining of the room. The end of a purged history proves
+    nothing, nor does a server that does not answer.
     """
     try:
         return await _search(client, part, since_ms)
@@ -72,7 +72,7 @@ async def look_up(client: MatrixClient, part: Part, since_ms: int) -> Verdict:
 
 
 def _unanswered(exc: Exception) -> CannotTell:
-    """No answer: a question may always be asked again."""
+    """No answer: a look-up may always be repeated."""
     detail, meant = str(exc) or type(exc).__name__, classify(exc)
     if not isinstance(meant, Rejected):
         return CannotTell(detail=detail, failure=FailureClass.TRANSIENT)
@@ -122,15 +122,16 @@ def _absent(*, doubtful: bool) -> Verdict:
 
 
 def _erased(event: Event) -> bool:
-    """Redacted, so that its content and with it our field is gone."""
+    """True for a redacted event, which has lost its content and so the key."""
     unsigned = event.get("unsigned")
     return isinstance(unsigned, dict) and "redacted_because" in unsigned
 
 
 def _far_enough(own: list[Event], user_id: str, since_ms: int) -> bool:
-    """Is a page wholly older than the attempt, or does it hold our joining?
+    """Is a whole page older than the attempt, or does it hold the bot's joining?
 
-    Wholly, not partly: a server with a clock that was set back has old times among new.
+    A part of a page is not enough: a server whose clock was set back has old times
+    among new ones.
     """
     older = bool(own) and all(_at(event) < since_ms for event in own)
     return older or any(_entrance(event, user_id) for event in own)
@@ -159,6 +160,7 @@ def was_member(event: Event) -> bool:
 
 
 def _at(event: Event) -> int:
-    """The server's clock; an event without a time counts as new."""
+    """The time of an event by the server's clock; an event without a time counts as
+    new."""
     value = event.get("origin_server_ts")
     return value if isinstance(value, int) else 2**53

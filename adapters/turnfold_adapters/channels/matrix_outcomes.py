@@ -1,8 +1,8 @@
 """The meaning of a Matrix homeserver's answer for a part. Pure: no I/O, no nio.
 
-A class that ends or holds an entry needs a Matrix `errcode` behind it: a bare 403 or
-404 may come from a proxy, a firewall or a page of a hosting company, and says nothing
-about the room. Without one only 413 and 429 mean anything; the rest is Unknown.
+A failure class that ends or holds an entry needs a Matrix `errcode`: a bare 403 or 404
+may come from a proxy, a firewall or a page of a hosting company, and says nothing about
+the room. Without an `errcode` only 413 and 429 count; any other status is Unknown.
 """
 
 import json
@@ -18,8 +18,8 @@ from turnfold.enums import FailureClass, GateScope
 from turnfold.errors import ChannelError
 from turnfold.ports.channel import Accepted, Outcome, Receipt, Rejected, Unknown
 
-# A server that asks for more than a day is misread or broken; the kernel's own
-# back-off serves the user better than a silent week.
+# A wait of more than a day is misread, or an error of the server; the kernel's own
+# back-off is better for the user than a silent week.
 RETRY_AFTER_MAX_MS = 24 * 3600 * 1000
 
 _BY_ERRCODE = MappingProxyType(
@@ -34,7 +34,7 @@ _BY_ERRCODE = MappingProxyType(
         "M_CONSENT_NOT_GIVEN": FailureClass.AUTH,
         # The whole server is full or frozen (it says so with a 403): the room is fine.
         "M_RESOURCE_LIMIT_EXCEEDED": FailureClass.TRANSIENT,
-        # The path is unknown: wrong base URL or a server in an upgrade.
+        # The path is unknown: a wrong base URL, or a server in an upgrade.
         "M_UNRECOGNIZED": FailureClass.TRANSIENT,
     }
 )
@@ -58,7 +58,7 @@ class Answer:
 
     status: int
     body: Mapping[str, Any]
-    retry_after: str | None = None  # the header as it came
+    retry_after: str | None = None  # the unchanged header
     renewing: bool = False
 
     @property
@@ -77,7 +77,7 @@ class Answer:
 
 @define(kw_only=True, slots=False)
 class RefusedError(ChannelError):
-    """A step before the wire, or of a look-up, was refused. `rejected` says how."""
+    """A step before the wire, or of a look-up, was refused. `rejected`: the outcome."""
 
     code = "channel.matrix_refused"
     template = "{what}: {detail}"
@@ -92,7 +92,8 @@ def refused(what: str, failure: FailureClass, detail: str) -> RefusedError:
 
 
 def sent(answer: Answer, thread: str | None) -> Outcome:
-    """The outcome of the PUT of an event. No event id is no acceptance."""
+    """The outcome of the PUT of an event. An answer without an event id is no
+    acceptance."""
     if not answer.ok:
         return refusal(answer) or Unknown(
             cause=f"http_{answer.status}", detail=answer.detail
@@ -132,8 +133,8 @@ def _failure(answer: Answer) -> FailureClass | None:
 def raise_for(answer: Answer, what: str) -> None:
     """Raise `RefusedError` unless the answer is a success.
 
-    For requests that nobody sees and that may be repeated: an answer that is Unknown for
-    a send is merely TRANSIENT here.
+    For invisible requests that may be repeated: an answer that is Unknown for a send is
+    only TRANSIENT here.
     """
     if answer.ok:
         return

@@ -1,9 +1,9 @@
 """Inbound messages from /sync, without a gap and without losing one.
 
-The cursor is the sync token. A round is one sync with all its gaps filled; its
-messages come out with the cursor of the round before, and only the last one carries
-the new cursor. So a process that stops in between sees the whole round again, and the
-kernel's dedupe keys drop the messages that it already had.
+The cursor is the sync token. A round is one sync with all its gaps filled. Its messages
+come with the cursor of the round before, and only the last one carries the new cursor.
+So a process that stops in between reads the whole round again, and the kernel's dedupe
+keys drop the known messages.
 """
 
 import asyncio
@@ -44,7 +44,8 @@ _POLL_GRACE_MS = 15_000
 
 @frozen(kw_only=True)
 class Listening:
-    """How to listen. `channel` and `account` are this bot's names in the kernel."""
+    """The settings of a listener. `channel` and `account` are this bot's names in the
+    kernel."""
 
     channel: str
     account: str
@@ -65,7 +66,7 @@ async def listen(
 ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
     """(message or none, cursor) pairs, for ever. `cursor=None` starts at now.
 
-    Outages are waited out. Raises `RefusedError` when only an operator can help.
+    During an outage it waits. Raises `RefusedError` when only an operator can help.
     """
     while True:
         since = cursor
@@ -77,7 +78,7 @@ async def listen(
 
 
 async def _patiently(work: Callable[[], Awaitable[Round]]) -> Round:
-    """Repeat a round until the server lets it finish; the cursor stays behind."""
+    """Repeat a round until it succeeds; until then the cursor does not move."""
     failed = 0
     while True:
         try:
@@ -111,7 +112,7 @@ async def _round(client: MatrixClient, how: Listening, since: str | None) -> Rou
     if since is None:  # messages from before the bot first ran are not for it
         return Round(messages=(), cursor=token)
     messages: list[Inbound] = []
-    for section in ("join", "leave"):  # a room that threw us out may hold messages
+    for section in ("join", "leave"):  # a room that removed the bot may hold messages
         for room_id, room in _mapping(rooms.get(section)).items():
             events = await _events(client, how, room_id, room, since)
             messages.extend(_inbound(client, how, room_id, events))
@@ -119,7 +120,7 @@ async def _round(client: MatrixClient, how: Listening, since: str | None) -> Rou
 
 
 def _filter(how: Listening, since: str | None) -> dict[str, Any]:
-    """Only the events that are read: messages, and members to see when we came in."""
+    """The filter of a sync: messages, and member events to find the bot's joining."""
     nothing: dict[str, Any] = {"types": []}
     return {
         "presence": nothing,
@@ -163,16 +164,16 @@ async def _gap(
     except RefusedError as exc:
         if exc.rejected.failure in (*_PASSING, FailureClass.AUTH):
             raise
-        # The server will never show it: go on with the rooms that can be read.
+        # The server never shows this room: go on with the readable rooms.
         _log.error("messages of %s are out of reach: %s", room_id, exc)
     return newest_first[::-1]
 
 
 def _since_entrance(events: list[Event], user_id: str) -> list[Event]:
-    """Without messages from before we were invited (or, uninvited, came in).
+    """The events since the bot was invited (or joined uninvited).
 
-    A room that is new to us arrives with its older history. The first event about our
-    own membership tells whether we were in the room before it.
+    A new room arrives with its older history. The first event about the bot's own
+    membership shows if the bot was in the room before.
     """
     for index, event in enumerate(events):
         what = membership(event, user_id)
@@ -199,7 +200,7 @@ def _inbound(
 
 
 async def _join(client: MatrixClient, room_id: str) -> None:
-    """Accept an invite. One that is refused is logged and must not stop the rest."""
+    """Accept an invite. A refused one is logged and must not stop the others."""
     try:
         await client.ask(nio.Api.join("", room_id), f"join {room_id}")
     except RefusedError as exc:

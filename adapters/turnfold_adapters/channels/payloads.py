@@ -1,4 +1,4 @@
-"""Payloads as a client library takes them. Pure, but for the bytes of a file."""
+"""Payloads for client libraries. Pure, except for reading files."""
 
 import asyncio
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ async def files_of(native: Native) -> dict[str, bytes]:
 
 
 def addressed(value: Any, addresses: Mapping[str, str]) -> Any:
-    """A native body that points to its files as the platform does."""
+    """A native body with the platform's own references to its files."""
     if isinstance(value, str) and value.startswith(ATTACHED):
         return addresses.get(value.removeprefix(ATTACHED), value)
     if isinstance(value, Mapping):
@@ -43,8 +43,8 @@ def addressed(value: Any, addresses: Mapping[str, str]) -> Any:
 
 
 def check_pointed(payload: Payload) -> None:
-    """For a platform that shows a file only where the body points to it. Raises
-    InvalidInputError."""
+    """Raises InvalidInputError for a file that the body does not name, for a platform
+    that shows only named files."""
     if not isinstance(payload, Native) or not payload.files:
         return
     unseen = sorted(set(payload.files) - pointed(payload.body))

@@ -1,4 +1,4 @@
-"""Secrets of a channel stay out of logs and of what is stored about a failure.
+"""Keeping a channel's secrets out of logs and of stored failures.
 
 A receiver may send a token back in its refusal, and an error of a client may name a URL
 with a token in it. Both end in the log of a message and on the screen of `show`.
@@ -15,8 +15,8 @@ import attrs
 
 from turnfold.ports.channel import CannotTell, Rejected, Unknown
 
-_SHORT = 4  # characters: a shorter value would cut words out of every text
-_SEGMENT = 12  # a shorter piece of a path is a word, such as "webhooks"
+_SHORT = 4  # characters: a shorter value would remove words from every text
+_SEGMENT = 12  # a shorter segment is a word, such as "webhooks"
 _CUT = "[secret]"
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Secrets:
         for url in urls:
             found.update(_in_url(url))
         known = (value for value in found if len(value) >= _SHORT)
-        self._values = sorted(known, key=len, reverse=True)  # the whole before a part
+        self._values = sorted(known, key=len, reverse=True)  # longer ones first
 
     def cut(self, text: str) -> str:
         """The text without the secrets."""
@@ -54,7 +54,8 @@ class Secrets:
 
 
 def _in_headers(headers: Mapping[str, str]) -> Iterator[str]:
-    """Whole values, and what follows the name of a scheme, as in `Bearer TOKEN`."""
+    """Whole values, and the credentials after the name of a scheme, as in `Bearer
+    TOKEN`."""
     for value in headers.values():
         yield value
         yield from value.split(" ", 1)[1:]
@@ -84,13 +85,13 @@ _FILTER = _NotOurs()
 
 
 def quiet(name: str) -> None:
-    """Of the logger `name`, keep only lines outside of `unlogged`. May be repeated."""
+    """Make the logger `name` drop lines inside of `unlogged`. May be repeated."""
     logging.getLogger(name).addFilter(_FILTER)
 
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """The library logs each URL; what happens in here is not logged."""
+    """Log no lines of the library in this block: the library logs each URL."""
     token = _OURS.set(True)
     try:
         yield

@@ -3,10 +3,11 @@
 Needs the extra `turnfold[slack]`; this module imports without it.
 
 Slack documents no idempotency key. But a message carries metadata, and the history of
-its conversation can be read. So a text and a native message are of class `lookup`: our
-key is in `metadata.event_payload`, and a part in doubt is looked up by it. A file is
-looked up by its name, which ends with a part of our key; readers see its title. A text
-is of class `editable` as well, for live replies: a placeholder, then edits.
+its conversation can be read. So a text and a native message are of class `lookup`: the
+part's key is in `metadata.event_payload`, and a part in doubt is looked up by it. A
+file is looked up by its name, which ends with a piece of the key; readers see its
+title. A text is of class `editable` as well, for live replies: a placeholder, then
+edits.
 
     text      chat.postMessage               file   files.getUploadURLExternal, the
     edit      chat.update                           upload, files.completeUploadExternal
@@ -56,13 +57,13 @@ class SlackChannel:
 
     `token`: of the bot (xoxb-). `app_token`: of the app (xapp-), for Socket Mode.
     `base_url`: of the Web API. `name` and `account`: as the kernel knows this bot.
-    `lookup`: see the module. `reply_in_thread`: an answer goes to the thread of the
-    message that it answers. `rate_scope`: the scope that a 429 of a send holds back;
-    Slack counts chat.postMessage per conversation. `proxy`: of HTTP; the environment's
-    is not used. All times in ms. `preview_ms`: chat.update may be called 50 times a
-    minute. After a death of the process a look-up believes that nothing arrived only
-    once `settle_ms` has passed. Raises MissingExtraError when the extra is not
-    installed, InvalidInputError for a token that cannot be one."""
+    `lookup`: see the module. `reply_in_thread`: an answer goes to the thread of its
+    message. `rate_scope`: the scope that a 429 of a send holds back; Slack counts
+    chat.postMessage per conversation. `proxy`: of HTTP; the environment's is not used.
+    All times in ms. `preview_ms`: chat.update may be called 50 times a minute. After a
+    death of the process a look-up counts as "not there" only once `settle_ms` has
+    passed. Raises MissingExtraError when the extra is not installed, InvalidInputError
+    for a token that cannot be one."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class SlackChannel:
         )
 
     async def aclose(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._client.close()
 
     async def __aenter__(self) -> Self:
@@ -130,15 +131,15 @@ class SlackChannel:
         return planned
 
     async def prepare(self, part: Part) -> str:
-        """Upload a file. Nobody sees it until `send` shares it. Its id. Raises
-        RefusedError, which `classify` reads."""
+        """Upload a file and return its id. Readers see it only after `send` shares it.
+        Raises RefusedError, which `classify` reads."""
         assert isinstance(part.payload, File)  # noqa: S101  only files are prepared
         return await self._upload(part.payload, part.key)
 
     async def _upload(self, file: File, key: str) -> str:
         try:
             data = await bytes_of(file)
-        except OSError as exc:  # its bytes are gone, and stay gone
+        except OSError as exc:  # its bytes are lost for good
             failure = Rejected(
                 failure=FailureClass.INVALID_PAYLOAD, detail=str(exc)[:300]
             )
@@ -152,7 +153,7 @@ class SlackChannel:
         return str(place.get("file_id"))
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
-        """One call of a method that sends."""
+        """One call of a sending method."""
         content = self._m.content
         if isinstance(part.payload, File):
             shared = [{"id": attempt.prepared, "title": part.payload.name or "file"}]
@@ -181,8 +182,8 @@ class SlackChannel:
     async def edit(
         self, handle: Receipt, part: Part, key: str, attempt: Attempt
     ) -> Outcome:
-        """Let the message of `handle` show the text of the part. Made twice it shows
-        the same."""
+        """Edit the message of `handle` so that it shows the text of the part. A
+        repeated edit changes nothing."""
         if not isinstance(part.payload, Text) or not handle.ids:
             detail = "only a text message can be edited"
             return Rejected(failure=FailureClass.HANDLE_GONE, detail=detail)
@@ -216,7 +217,7 @@ class SlackChannel:
 
     async def is_ours(self, body: Mapping[str, Any]) -> bool:
         """Did this bot cause the event in a payload of Slack? Raises RefusedError if
-        Slack does not say who the bot is."""
+        Slack does not return the bot's identity."""
         who = await self._client.identity()
         return bool(self._m.inbound.is_ours(body, who.ids))
 
@@ -244,7 +245,8 @@ class SlackChannel:
     async def _share_native(
         self, part: Part, native: Native, attempt: Attempt
     ) -> Outcome:
-        """The uploads come first and are seen by nobody; one call shares them all."""
+        """Share a native message with files. The uploads come first and are invisible;
+        one call shares all of them."""
         files = sorted(native.files.items())
         shared = [
             {"id": await self._upload(file, part.key), "title": file.name or name}
@@ -266,7 +268,7 @@ class SlackChannel:
         return await self._sent(part, "files.completeUploadExternal", given)
 
     async def _sent(self, part: Part, method: str, given: Mapping[str, Any]) -> Outcome:
-        """One call, and the outcome that its answer means for the part."""
+        """One call, and the outcome for the part."""
         answer = await self._client.call(method, given)
         if not answer.ok:
             outcome: Outcome = self._m.errors.refused(answer, self._scope)

@@ -33,7 +33,7 @@ class Times:
 
 @frozen(kw_only=True)
 class Identity:
-    """Our identity at Slack: auth.test."""
+    """The bot's identity at Slack, by auth.test."""
 
     user: str
     bot: str
@@ -44,15 +44,16 @@ class Identity:
 
 
 class SlackClient:
-    """One token. Close it; it owns a connection pool. It may be used again then."""
+    """The client of one token. It owns a connection pool, so close it. It may be used
+    again after that."""
 
     def __init__(
         self, token: str, base_url: str, times: Times, proxy: str | None
     ) -> None:
         self._times = times
-        # An empty list: the library's own default repeats a lost request.
+        # An empty list: the library's default repeats a lost request.
         self.web = AsyncWebClient(token, base_url, retry_handlers=[])
-        self.web.proxy = proxy  # not the one that the library finds in the environment
+        self.web.proxy = proxy  # not the one of the environment
         self._identity: Identity | None = None
 
     async def close(self) -> None:
@@ -66,7 +67,7 @@ class SlackClient:
         return await self._answer(method, json=dict(given))
 
     async def ask(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One call that nobody sees and that may be repeated: the body of its answer.
+        """One invisible call that may be repeated. Returns the body of its answer.
         Raises RefusedError."""
         form = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
         try:
@@ -86,7 +87,7 @@ class SlackClient:
         return self._identity
 
     async def upload(self, url: str, data: bytes) -> None:
-        """The bytes of a file, to the address that Slack gave. Raises RefusedError."""
+        """Upload the bytes of a file to the address from Slack. Raises RefusedError."""
         session = self.open()
         timeout = aiohttp.ClientTimeout(
             total=self._times.upload, sock_connect=self._times.connect
@@ -110,7 +111,7 @@ class SlackClient:
         except aiohttp.ClientError:
             raise
         except (AttributeError, ValueError, LookupError):
-            # The library stumbles over an answer that is none of Slack's: plain text,
+            # The library fails on an answer that does not come from Slack: plain text,
             # bytes, an unknown character set.
             return Answer(status=0, body={})
         data = response.data
@@ -118,8 +119,8 @@ class SlackClient:
         return Answer(status=response.status_code, body=body)
 
     def open(self) -> aiohttp.ClientSession:
-        """Of the running loop. A kept connection that Slack closes while we write to it
-        would leave a message in doubt, so each call has its own."""
+        """A connector of the running loop. Each call has a connection of its own: if
+        Slack closed a kept one during a write, the message would be in doubt."""
         session = self.web.session
         if session is None or session.closed:
             timeout = aiohttp.ClientTimeout(

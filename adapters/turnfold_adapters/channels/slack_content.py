@@ -24,7 +24,7 @@ MARKER = "(may be a duplicate) "
 TEXT_LIMIT = 4000 - len(MARKER)  # there is always room for the mark
 POST = "chat.postMessage"
 KEY_FIELD = "turnfold_part"
-# An empty message, which is not yet the part; an edit makes it that.
+# An empty message: a placeholder, which an edit makes the part.
 PLACEHOLDER_FIELD = "turnfold_placeholder"
 _NAME_MOST = 200
 _TAG_LENGTH = 12
@@ -52,8 +52,8 @@ def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
 
 
 def words_of(payload: Text, *, marked: bool = False) -> dict[str, Any]:
-    """A piece of a plan as Slack takes it. A text without a format is not read as
-    mrkdwn; chat.update has no such switch."""
+    """A piece of a plan in Slack's form. A text without a format is not read as mrkdwn;
+    chat.update has no switch for that."""
     prefix = MARKER if marked else ""
     rich = chats.rich_of(payload)
     if not rich.spans:
@@ -74,8 +74,8 @@ def is_ts(text: str | None) -> bool:
 
 
 def thread_of(part: Part, *, reply_in_thread: bool) -> str | None:
-    """The thread that a part goes to. Slack has no quotes: an answer to a message may
-    stand in its thread."""
+    """The thread of a part. Slack has no quotes: an answer to a message may go to its
+    thread."""
     route = part.route
     if route.thread is not None or not reply_in_thread:
         return route.thread
@@ -92,7 +92,7 @@ def native_call(
     payload: Native, part: Part, *, marked: bool, reply_in_thread: bool
 ) -> tuple[str, dict[str, Any]]:
     """`{"method": "chat.postMessage", ...}`: a method and its arguments; channel and
-    thread are added where the body names no channel. Without a method it is a
+    thread are added if the body names no channel. Without a method it is a
     chat.postMessage. Our key goes into its metadata, beside the metadata of the
     body."""
     body = thawed(payload.body)
@@ -116,8 +116,8 @@ _BESIDE_FILES = frozenset({"text", "blocks"})
 
 
 def check(payload: Payload) -> None:
-    """Slack shares files with a text or with blocks, and blocks cannot point to a file
-    of the same message. Raises InvalidInputError."""
+    """Raises InvalidInputError for a native message that Slack cannot show: files go
+    with a text or with blocks, and blocks cannot name a file of the same message."""
     if not isinstance(payload, Native) or not payload.files:
         return
     odd = sorted(set(payload.body) - _BESIDE_FILES)
@@ -130,8 +130,8 @@ def check(payload: Payload) -> None:
 
 
 def beside_files(payload: Native, *, marked: bool) -> dict[str, Any]:
-    """The words of a native message whose files are shared. Slack ignores blocks beside
-    a comment."""
+    """The words of a native message with shared files. Slack ignores blocks beside a
+    comment."""
     body = thawed(payload.body)
     if marked:
         _mark(body)
@@ -147,7 +147,7 @@ def comment(caption: str, *, marked: bool) -> dict[str, str]:
 
 
 def _mark(body: dict[str, Any]) -> None:
-    """Before the text, and above the blocks, which hide the text."""
+    """Put the mark before the text, and above the blocks, which hide the text."""
     if isinstance(body.get("text"), str):
         body["text"] = MARKER + body["text"]
     if isinstance(body.get("blocks"), list):

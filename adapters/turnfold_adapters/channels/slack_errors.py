@@ -28,19 +28,19 @@ from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.errors import ChannelError
 from turnfold.ports.channel import CannotTell, Outcome, Rejected, Unknown
 
-# A server that asks for more than a day is misread or broken.
+# A wait of more than a day is misread, or an error of the server.
 RETRY_AFTER_MAX_MS = 24 * 3600 * 1000
 
 AMBIGUOUS = frozenset({"fatal_error", "internal_error", "service_unavailable"})
 _LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
 _CLASSES: Mapping[FailureClass, tuple[str, ...]] = {
-    # The token is worth nothing: no call of this account can succeed.
+    # The token is invalid: no call of this account can succeed.
     FailureClass.AUTH: (
         *("not_authed", "invalid_auth", "account_inactive", "token_revoked"),
         *("token_expired", "two_factor_setup_required"),
     ),
-    # This call, here, is not for us. A scope that is missing concerns one method, so
-    # it does not hold the account back.
+    # This call is not allowed here. A missing scope concerns one method, so it does not
+    # hold the account back.
     FailureClass.PERMISSION: (
         *("missing_scope", "no_permission", "not_allowed_token_type", "access_denied"),
         *("accesslimited", "ekm_access_denied", "enterprise_is_restricted"),
@@ -77,8 +77,8 @@ _BY_ERROR = MappingProxyType(
     {error: failure for failure, errors in _CLASSES.items() for error in errors}
 )
 
-# A request that failed like this never left us. Whatever else aiohttp raises leaves the
-# fate of the request open.
+# After such an error the request was surely not sent. Any other aiohttp error leaves
+# its outcome unknown.
 _CONNECTING = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -106,7 +106,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The error, with details that Slack adds: a scope, a field."""
+        """The error with Slack's details: a scope, a field."""
         needed = self.body.get("needed")
         more = self.body.get("response_metadata")
         told = more.get("messages") if isinstance(more, dict) else None
@@ -116,7 +116,7 @@ class Answer:
 
 @define(kw_only=True, slots=False)
 class RefusedError(ChannelError):
-    """A call that nobody sees did not succeed. `rejected` says how."""
+    """An invisible call failed. `rejected`: the outcome."""
 
     code = "channel.slack_refused"
     template = "{method}: {detail}"
@@ -159,15 +159,15 @@ def refusal(
 
 
 def refused(answer: Answer, scope: GateScope = GateScope.CONVERSATION) -> Outcome:
-    """The outcome of a visible call that was not answered with ok."""
+    """The outcome of a visible call without an ok."""
     return refusal(answer, scope) or Unknown(
         cause=answer.error or f"http_{answer.status}", detail=answer.detail
     )
 
 
 def classify(exception: BaseException) -> Outcome | None:
-    """The outcome that an exception of a call stands for; None if it is neither of the
-    client library nor of the network."""
+    """The outcome for an exception of a call; None if it comes neither from the client
+    library nor from the network."""
     if isinstance(exception, RefusedError):
         return exception.rejected
     if isinstance(exception, SlackApiError):
@@ -181,15 +181,15 @@ def classify(exception: BaseException) -> Outcome | None:
 
 
 def invisible(outcome: Outcome | None, method: str) -> RefusedError:
-    """The error of a call that nobody sees: an outcome that is unknown is no more than
-    transient there, since the call may be repeated."""
+    """The error of an invisible call: an unknown outcome is only transient there, since
+    the call may be repeated."""
     if not isinstance(outcome, Rejected):
         detail = getattr(outcome, "detail", "")
         outcome = Rejected(failure=FailureClass.TRANSIENT, detail=detail)
     return RefusedError(method=method, detail=outcome.detail, rejected=outcome)
 
 
-# Only a person can help: a look-up need not be made again and again.
+# Only a person can help, so the look-up is not repeated.
 _HOPELESS = frozenset(
     {
         FailureClass.PERMISSION,

@@ -1,10 +1,10 @@
-"""Inbound messages by the Events API: for whatever web server the gateway has.
+"""Inbound messages by the Events API, for any web server of the gateway.
 
     receiver = channel.receiver(signing_secret)
     status, text = await receiver.receive(kernel.accept, headers, body)
 
-Slack waits three seconds for a 200 and sends again what it gets none for, three times
-(docs.slack.dev/apis/events-api). The 200 is given once the message is durable.
+Slack waits three seconds for a 200, and without one sends the event again, three times
+(docs.slack.dev/apis/events-api). The 200 is sent once the message is durable.
 
     200  it is durable, or no message for us      401  no valid signature
     400  no JSON object                           503  the store or Slack says not now

@@ -1,8 +1,8 @@
-"""Look-ups: is a part in its conversation? By the metadata that each message of ours
-carries, or by the name of the file.
+"""Look-ups: is a part in its conversation? The search uses the metadata of the bot's
+messages, or the name of the file.
 
-"Not there" needs the whole history since the attempt, read to its end. Whatever hinders
-that (no scope, no answer, too many pages, a channel that is a name) is "cannot tell".
+"Not there" needs the whole history since the attempt, read to its end. If that fails
+(no scope, no answer, too many pages, a channel given by name), the look-up cannot tell.
 """
 
 import time
@@ -35,13 +35,13 @@ from turnfold_adapters.channels.slack_errors import RefusedError, cannot_tell
 
 Message = Mapping[str, Any]
 PAGE = 200
-# Beyond that "cannot tell" is honest.
+# With more the look-up cannot tell.
 PAGES_MOST = 50
 
 
 @frozen
 class Place:
-    """Where the part of a message went."""
+    """The place of a sent part."""
 
     channel: str
     thread: str | None
@@ -76,7 +76,8 @@ def _place(part: Part, *, reply_in_thread: bool) -> Place | CannotTell:
 
 
 async def _opened(client: SlackClient, place: Place) -> Place:
-    """A user stands for the conversation with them, and opening it twice is harmless."""
+    """Open the conversation of a user, if the route names one; opening it twice is
+    harmless."""
     if place.channel[:1] not in "UW":
         return place
     said = await client.ask("conversations.open", {"users": place.channel})
@@ -131,7 +132,8 @@ async def _pages(
 
 
 def _is_own(message: Message, who: Identity) -> bool:
-    """Others may copy our metadata: only our own message proves anything."""
+    """Is the message by this bot? Others may copy the metadata, so only own messages
+    are evidence."""
     return bool(who.ids & {str(message.get("user")), str(message.get("bot_id"))})
 
 
@@ -172,16 +174,17 @@ def _receipt(message: Message, part: Part, place: Place) -> Receipt:
 def receipt_ids(
     ts: str | None, file: str | None, channel: str, part: Part
 ) -> tuple[str, ...]:
-    """Of a message: its time stamp, and its channel if the route does not name it. Of a
-    file: its id, and the time stamp of its message if Slack has it by then."""
+    """The receipt ids. Of a message: its time stamp, and its channel if the route does
+    not name it. Of a file: its id, and the time stamp of its message if Slack gives it
+    by then."""
     there = () if channel == part.route.conversation else (channel,)
     stamp = () if ts is None else (ts, *there)
     return stamp if file is None else (file, *stamp)
 
 
 def _unnamed_twin(message: Message, part: Part, since_ms: int) -> bool:
-    """The words of the part in a message of ours that has no key at all: has Slack
-    dropped the metadata?"""
+    """Is there an own message with the words of the part and without any key, so that
+    Slack may have dropped the metadata?"""
     named = {KEY_FIELD, PLACEHOLDER_FIELD} & _said_by(message).keys()
     if files_of(part.payload) or named:
         return False

@@ -1,9 +1,9 @@
-"""Events of Slack as inbound messages. Pure; whatever comes, nothing here raises.
+"""Events of Slack as inbound messages. Pure; no input makes it raise.
 
-A message is known by its `client_msg_id` where it has one, since Slack may tell one
-gesture of a user by several events, with several ids and even time stamps. Else its
-channel and time stamp name it. Any other event is known by its `event_id`. What Slack
-sends again has the same ids and the same bytes, so the kernel drops it.
+A message is identified by its `client_msg_id`, if it has one, since Slack may report
+one act of a user by several events with different ids and even time stamps. Else its
+channel and time stamp identify it. Any other event is identified by its `event_id`. A
+repeated event has the same ids and the same bytes, so the kernel drops it.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,10 @@ class Names:
 
 def inbound_of(body: Body, names: Names) -> Inbound:
     """The inbound message of a payload of the Events API, or of Socket Mode. Its `body`
-    is the payload as it came, with its `text` beside it, without Slack's escapes. The id of a message is its time
-    stamp. An edit is an event `edit` of that id, with a revision; a deletion is an event
-    `delete`; any other event goes by its own name and has no message id."""
+    is the unchanged payload, with its `text` beside it, without Slack's escapes. The id
+    of a message is its time stamp. An edit is an event `edit` of that id, with a
+    revision; a deletion is an event `delete`; any other event goes by its own name and
+    has no message id."""
     event = event_of(body)
     if event.get("type") not in _MESSAGES or not is_ts(_id(event.get("ts"))):
         return _other(body, event, names)
@@ -66,7 +67,7 @@ def authors(body: Body) -> set[str]:
 
 
 def is_news(body: Body) -> bool:
-    """False for a change that no user made: a link was unfurled, a thread has grown."""
+    """False for a change without a user: a link preview, a new reply in a thread."""
     event = event_of(body)
     if event.get("subtype") != "message_changed":
         return True
@@ -75,7 +76,8 @@ def is_news(body: Body) -> bool:
 
 
 def is_ours(body: Body, ours: frozenset[str]) -> bool:
-    """Did this bot cause the event? That it was invited or thrown out is news."""
+    """Did this bot cause the event? An invitation or removal of the bot is news, and
+    counts as no."""
     joined = event_of(body).get("type") in _MEMBERSHIP
     return not joined and bool(ours & authors(body))
 
@@ -131,8 +133,8 @@ def _deleted(body: Body, event: Body, names: Names) -> Inbound:
 
 
 def _other(body: Body, event: Body, names: Names) -> Inbound:
-    """A reaction, a command, a button: its conversation is the channel that it names,
-    else its user. `trigger_id` names a command or a button press."""
+    """The inbound message of a reaction, a command or a button. Its conversation is the
+    named channel, else the user. `trigger_id` names a command or a button press."""
     kinds = (event.get("subtype"), event.get("type"), event.get("command"))
     known = (body.get("event_id"), event.get("trigger_id"), event.get("event_ts"))
     return Inbound(
@@ -180,7 +182,7 @@ def _with_text(body: Body, text: object) -> Body:
 
 
 def _unescaped(text: str) -> str:
-    """As it was typed. Mentions and links stay as Slack writes them.
+    """The typed text. Mentions and links stay in Slack's form.
 
     >>> _unescaped("a &lt; b &amp;&amp; <@U1>")
     'a < b && <@U1>'

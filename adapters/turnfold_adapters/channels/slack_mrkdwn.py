@@ -1,8 +1,8 @@
 """Rich text as mrkdwn, the markup of Slack's messages. Pure.
 
-mrkdwn has no escapes for its marks. So a mark stands only where Slack reads it: within
-one line, at the edge of words, not around white space. Where it could not be read the
-words go without it. `&`, `<` and `>` are escaped (docs.slack.dev/messaging/
+mrkdwn has no escapes for its marks. So a mark is written only where Slack reads it:
+within one line, at the edge of words, not around white space. Elsewhere the words are
+written without it. `&`, `<` and `>` are escaped (docs.slack.dev/messaging/
 formatting-message-text), so that no text of a handler names a user or calls a channel.
 """
 
@@ -38,7 +38,7 @@ def escaped(text: str) -> str:
 
 
 def mrkdwn(rich: Rich) -> str:
-    """Rich text, whose spans are HTML, as Slack reads it."""
+    """Rich text with HTML spans, written as mrkdwn."""
     drawn = tuple(_drawn(rich))
     spans = sorted((s for s in drawn if isinstance(s, Span)), key=_outer_first)
     atoms = sorted((a for a in drawn if isinstance(a, Atom)), key=lambda a: a.start)
@@ -51,7 +51,7 @@ def _outer_first(span: Span) -> tuple[int, int]:
 
 
 def address(span: Span) -> str | None:
-    """The address of a link, if Slack may have it. Without a scheme it could be
+    """The address of a link, if it is safe in mrkdwn. Without a scheme it could be
     `!channel` or a user."""
     found = opened(span.open)[1].get("href") or ""
     if not _SCHEME.fullmatch(found):

@@ -1,13 +1,13 @@
 """Inbound messages by Socket Mode, none lost and none taken twice.
 
-Slack sends an envelope and waits for an answer to it; an envelope without an answer it
-sends again (docs.slack.dev/apis/events-api/using-socket-mode). The kernel asks this
+Slack sends an envelope and waits for an answer to it, and sends an envelope without an
+answer again (docs.slack.dev/apis/events-api/using-socket-mode). The kernel asks this
 source for the next message only after the last one is durable, and only then is the
 envelope answered. A message that was accepted and not yet answered comes again after a
 crash; the kernel's dedupe keys drop it.
 
-Slack gives up after a few attempts within minutes: what is written while no process of
-the bot runs for longer than that is not delivered.
+Slack gives up after a few attempts within minutes: messages are lost if no process of
+the bot runs for longer than that.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from turnfold_adapters.channels.slack_inbound import (
 __all__ = ["Names", "NotConnectedError", "Recent", "listen"]
 
 _log = logging.getLogger("turnfold.slack")
-# The library tries one address again and again, even one that Slack forgot.
+# The library retries one address for ever, even one that Slack has dropped.
 _LONGEST_OUTAGE_S = 60.0
 _LOOK_S = 5.0
 _REMEMBERED = 4096
@@ -53,8 +53,8 @@ class NotConnectedError(ChannelError):
 
 
 class Recent:
-    """The messages that this process took last. A bot that asked for `message` and for
-    `app_mention` is told of one message twice."""
+    """The messages that this process took last. A bot that subscribes to `message` and
+    to `app_mention` gets one message twice."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -72,8 +72,8 @@ class Recent:
 async def listen(
     client: SlackClient, app_token: str, names: Names, proxy: str | None
 ) -> AsyncGenerator[Inbound, None]:
-    """Messages, for ever. Our own are left out. Raises RefusedError, SlackApiError or
-    NotConnectedError: then the kernel begins anew."""
+    """Yields messages, for ever, without the bot's own. Raises RefusedError,
+    SlackApiError or NotConnectedError: then the kernel begins anew."""
     who = await client.identity()
     recent = Recent()
     envelopes: asyncio.Queue[SocketModeRequest] = asyncio.Queue()
@@ -86,7 +86,7 @@ async def listen(
             wanted = is_news(body) and not is_ours(body, who.ids)
             if wanted and not recent.has(inbound):
                 yield inbound
-                recent.note(inbound)  # it is durable: the kernel came for the next one
+                recent.note(inbound)  # durable: the kernel asked for the next one
             await _answer(socket, envelope)
     finally:
         await socket.close()  # type: ignore[no-untyped-call]  # the library's
@@ -100,7 +100,7 @@ async def _connected(
 ) -> SocketModeClient:
     client.open()
     socket = SocketModeClient(app_token, logger=_log, web_client=client.web)
-    socket.proxy = proxy  # not the one that the library finds in the environment
+    socket.proxy = proxy  # not the one of the environment
 
     async def keep(_: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
         envelopes.put_nowait(request)
@@ -137,5 +137,5 @@ async def _answer(socket: SocketModeClient, envelope: SocketModeRequest) -> None
             SocketModeResponse(envelope_id=envelope.envelope_id)
         )
     except (aiohttp.ClientError, ConnectionError) as exc:
-        # Slack sends it again, over the next connection, and its key is known.
+        # Slack sends it again over the next connection, and its key is known.
         _log.info("envelope %s was not answered: %s", envelope.envelope_id, exc)
