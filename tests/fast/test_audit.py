@@ -73,6 +73,16 @@ def two_queued() -> list[Step]:
     return [*START, *((s, e) for s in (E, F) for e in (queued(), planned(name=s)))]
 
 
+N = "entry:n"
+
+
+def told(behind: int = 3) -> list[Step]:
+    """E is over and F waits; N tells of E, whose first record is the third."""
+    notice = queued(cause="undeliverable", behind=behind)
+    over = (E, ended(Reason.PERMANENT))
+    return [*two_queued(), over, (N, notice), (N, planned(name=N))]
+
+
 def final(kind: Kind = Kind.FINAL, name: str = FINAL) -> list[Step]:
     return [(name, queued(kind=kind, turn=T, run=1)), (name, planned(name=name))]
 
@@ -111,6 +121,9 @@ GOOD: dict[str, list[Step]] = {
         (E, delivered()),
     ],
     "refused, then accepted": [*on_wire(), (E, retryable()), (E, attempted(2)), (E, delivered(2))],
+    "a notice passes an answer that waits": [
+        *told(), (N, attempted()), (N, delivered()), (F, attempted()), (F, delivered()),
+    ],
     "put off at no cost": [
         *START,
         (E, queued()),
@@ -375,6 +388,18 @@ BAD: dict[str, tuple[Rule, str, list[Step]]] = {
         ],
     ),
     "overtaken": (Rule.LANE_ORDER, F, [*two_queued(), (F, attempted())]),
+    "a notice is overtaken by what waits behind its entry": (
+        Rule.LANE_ORDER, F, [*told(), (F, attempted())],
+    ),
+    "a notice at the end of its lane goes first": (
+        Rule.LANE_ORDER, N, [*told(0), (N, attempted())],
+    ),
+    "a message that is no notice jumps its lane": (
+        Rule.LANE_ORDER, N, [*two_queued(), (N, queued(behind=3))],
+    ),
+    "a notice behind an entry that comes later": (
+        Rule.LANE_ORDER, N, [*two_queued(), (N, queued(cause="late", behind=99))],
+    ),
     "overtaken while it is parked": (
         Rule.LANE_ORDER, F,
         [

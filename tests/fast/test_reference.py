@@ -323,6 +323,14 @@ BAD = {
         begun().say("gate:c/a", "gate.closed", reason="auth").then().attempt(),
     ),
     "lane overtaken": ("INV-8", begun().queue("f").plan("f").attempt("f")),
+    "a message that is no notice jumps its lane": (
+        "INV-8",
+        begun().queue("f", behind=1),
+    ),
+    "a notice overtaken by what waits behind its entry": (
+        "INV-8",
+        failed().queue("f").plan("f").queue("n", cause="late", behind=1).attempt("f"),
+    ),
     "a parked head that did not yield": (
         "INV-8",
         doubtful(classes=[])

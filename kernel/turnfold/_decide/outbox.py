@@ -1,6 +1,6 @@
 """Queueing an entry: `queued`, and `planned` with it where its channel is attached."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import count
 
@@ -53,6 +53,7 @@ class Intent(Struct, kw_only=True):
     ttl_ms: int | None = None  # from when it falls due; None: by its kind
     waited_ms: int = 0  # in the inbox
     cause: str | None = None  # of a notice
+    behind: int = 0  # the order of the entry that it follows in its lane
     fresh: bool = False  # `entry` was made for this intent alone
     promised: bool = False  # it was durable in the inbox: back-pressure came before
 
@@ -102,6 +103,7 @@ def queue(draft: UnitOfWork, intent: Intent) -> Entry:
         live=not intent.packed,
         waited_ms=intent.waited_ms,
         cause=intent.cause,
+        behind=intent.behind,
         expires_at=_expiry(draft, intent, due or 0),
     )
     events: list[o.OutboxEvent] = [queued]
@@ -213,7 +215,7 @@ def tell_of_a_hold(draft: UnitOfWork, entry: Entry) -> None:
     if turn is None or turn.phase is not TurnPhase.ANSWERED:
         return
     if entry.stream in turn.finals:
-        _queue_notice(draft, turn, "interrupted")
+        _queue_notice(draft, turn, "interrupted", [entry])
 
 
 def _withdraw_notices(
@@ -314,10 +316,11 @@ def _tell_what_is_missing(
     if not failed or any(e.failure in _NO_ONE_THERE for e in failed):
         return None
     if any(e.reason == Reason.OUTCOME_UNKNOWN for e in failed):
-        return _queue_notice(draft, turn, "interrupted")
+        return _queue_notice(draft, turn, "interrupted", finals)
     parts = sum(e.count for e in finals)
     there = sum(len(e.receipts) for e in finals)
-    return _queue_notice(draft, turn, "incomplete", parts - there, parts)
+    missing = parts - there
+    return _queue_notice(draft, turn, "incomplete", finals, missing, parts)
 
 
 def _notice_for(finals: list[Entry]) -> str | None:
@@ -337,8 +340,9 @@ def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
     stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
     if outcome is not turn.outcome and not stays:
         draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
-        if draft.entry(stream).bounced:
-            _queue_notice(draft, turn, "undeliverable")
+        entry = draft.entry(stream)
+        if entry.bounced:
+            _queue_notice(draft, turn, "undeliverable", [entry])
 
 
 def fail(
@@ -352,7 +356,8 @@ def fail(
     """End a turn without a reply; the user's notice is queued in the same commit."""
     turn = draft.turn(stream)
     end_live(draft, turn)
-    told = _queue_notice(draft, turn, notice) if notice else None
+    finals = [draft.entry(name) for name in turn.finals] if notice else []
+    told = _queue_notice(draft, turn, notice, finals) if notice else None
     text = draft.text(stream, detail)
     event = t.Failed(outcome=outcome, reason=reason, notice=told, detail=text)
     draft.emit(stream, event)
@@ -371,9 +376,15 @@ def end_live(draft: UnitOfWork, turn: Turn) -> None:
 
 
 def _queue_notice(
-    draft: UnitOfWork, turn: Turn, cause: str, missing: int = 0, parts: int = 0
+    draft: UnitOfWork,
+    turn: Turn,
+    cause: str,
+    about: Sequence[Entry],
+    missing: int = 0,
+    parts: int = 0,
 ) -> str | None:
-    """`missing` of `parts` parts of the answer were not delivered."""
+    """`about`: the entries that it tells of. `missing` of `parts` parts of the answer
+    were not delivered."""
     name = _new_notice(draft, turn, cause, counted=parts > 0)
     if name is None:
         return None
@@ -397,10 +408,20 @@ def _queue_notice(
         packed=packed,
         turn=turn.stream,
         cause=cause,
+        behind=_behind(draft, route.lane, about),
     )
     _withdraw_notices(draft, turn, AbortReason.SUPERSEDED)
     queue(draft, intent)
     return name
+
+
+def _behind(draft: UnitOfWork, lane: str, about: Sequence[Entry]) -> int:
+    """INV-8: a notice follows the last entry of its lane that it tells of, and cuts no
+    answer in two: an entry that has begun goes first. 0: the end of the lane."""
+    orders = [entry.order for entry in about if entry.lane == lane]
+    front = draft.front(lane) if orders else []
+    begun = [e.place[0] for e in front if not (e.yielded or rules.not_begun(e))]
+    return max(orders + begun) if orders else 0
 
 
 def _said(

@@ -385,6 +385,11 @@ def bodies_kept(state: Entry | Turn) -> bool:
     return not state.redacted
 
 
+def not_begun(entry: Entry) -> bool:
+    """A notice may pass it: no attempt is under way, and nobody has seen a part."""
+    return entry.phase is not Phase.ATTEMPTED and nothing_seen(entry)
+
+
 def nothing_seen(entry: Entry) -> bool:
     """Nobody can have seen anything of this entry."""
     unsent = entry.phase in (

@@ -8,7 +8,9 @@ and decides all of them anew.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from heapq import merge
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from attrs import frozen
@@ -47,6 +49,7 @@ from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record
 from turnfold.settings import Settings
 
 T = TypeVar("T")
+_PLACE = attrgetter("place")
 
 
 class View(Protocol):
@@ -206,6 +209,7 @@ class UnitOfWork:
         self._lanes: dict[str, list[str]] = {}
         self._turn_lanes: dict[str, list[str]] = {}
         self._absent: set[str] = set()
+        self._placed: set[str] = set()  # lanes in which a notice is not the last entry
         self._gated = False  # a gate was moved in here
         self._suspected = False  # a death was counted in here
         store = below.state(STORE)
@@ -330,6 +334,9 @@ class UnitOfWork:
 
     def _queued(self, lane: str) -> Iterator[State]:
         born = map(self.touched.__getitem__, self._lanes.get(lane, ()))
+        if lane in self._placed:
+            mine = sorted(cast("Iterator[Entry]", born), key=_PLACE)
+            return merge(self.below.lane(lane), mine, key=_PLACE)
         return chain(self.below.lane(lane), born)
 
     def front(self, lane: str) -> list[Entry]:
@@ -452,6 +459,8 @@ class UnitOfWork:
         self._born.append(stream)
         if isinstance(state, Entry):
             self._lanes.setdefault(state.lane, []).append(stream)
+            if state.behind:
+                self._placed.add(state.lane)
         elif isinstance(state, Turn) and not state.control:
             self._turn_lanes.setdefault(state.lane, []).append(stream)
 

@@ -45,7 +45,8 @@ class PlannedPart(Fact, frozen=True, kw_only=True):
 
 class Queued(Fact, frozen=True, kw_only=True):
     """`live`: a final that readers see while it grows. It has no body before its seal.
-    `waited_ms`: how long it lay in the inbox before. `cause`: of a notice."""
+    `waited_ms`: how long it lay in the inbox before. `cause`: of a notice.
+    `behind`: a notice follows the entry of this order in its lane; 0: it is the last."""
 
     kind: Kind
     channel: str
@@ -64,6 +65,7 @@ class Queued(Fact, frozen=True, kw_only=True):
     live: bool = False
     waited_ms: Integer = 0
     cause: str | None = None
+    behind: Integer = 0
 
 
 class Planned(Fact, frozen=True, kw_only=True):

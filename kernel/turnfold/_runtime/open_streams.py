@@ -10,6 +10,7 @@ on (Q01).
 import heapq
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from turnfold._decide.missing import NotLoaded
 from turnfold._log.canonical import BLANK, hashes_of
@@ -28,7 +29,7 @@ from turnfold._state.fold import (
     restore,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, Phase, TurnPhase
+from turnfold.enums import CLOSED, Kind, Phase, TurnPhase
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import (
     Body,
@@ -69,8 +70,9 @@ class OpenStreams:
         self._records: dict[str, Sequence[Record]] = {}
         self._bodies: dict[BodyRef, Body | None] = {}
         self._open: dict[str, str] = {}  # open stream -> its lane
-        self._lanes: dict[str, dict[str, None]] = {}
-        self._turn_lanes: dict[str, dict[str, None]] = {}
+        self._lanes: dict[str, dict[str, int]] = {}  # its streams with their places
+        self._turn_lanes: dict[str, dict[str, int]] = {}
+        self._unplaced: dict[str, set[str]] = {}  # notices of a lane, not folded yet
         self._controls: dict[str, None] = {}
         self._closed_gates: dict[str, Gate] = {}
         self._deadlines: list[tuple[int, str]] = []
@@ -100,7 +102,9 @@ class OpenStreams:
             if row.phase in _UNDER_WAY:
                 self._left.append(row.stream)
             if row.stream.startswith(ENTRY):  # nearly all, so first
-                self._join(self._lanes, row.stream, row.lane or "")
+                self._join(self._lanes, row.stream, row.lane or "", row.order)
+                if row.kind == Kind.NOTICE:
+                    self._unplaced.setdefault(row.lane or "", set()).add(row.stream)
                 self._count(row.lane or "", 1)
                 self._deadlines.append((row.expires or 0, row.stream))
                 if row.phase == Phase.PARKED:
@@ -119,26 +123,50 @@ class OpenStreams:
     def _list(self, row: Summary) -> None:
         match family(row.stream):
             case "turn" if row.phase != TurnPhase.ANSWERED:
-                self._list_turn(row.stream, row.lane or "", row.kind == "control")
+                control = row.kind == "control"
+                self._list_turn(row.stream, row.lane or "", row.order, control)
             case "gate":
                 self._absorb(restore(row))
             case _:
                 pass
 
-    def _list_turn(self, stream: str, lane: str, control: bool) -> None:
+    def _list_turn(self, stream: str, lane: str, order: int, control: bool) -> None:
         if control:
             self._controls[stream] = None
         else:
-            self._join(self._turn_lanes, stream, lane)
+            self._join(self._turn_lanes, stream, lane, order)
 
-    def _join(self, lanes: dict[str, dict[str, None]], stream: str, lane: str) -> None:
+    def _join(
+        self, lanes: dict[str, dict[str, int]], stream: str, lane: str, order: int
+    ) -> None:
         self._open[stream] = lane
         row = lanes.get(lane)
         if row is None:
             row = lanes[lane] = {}
-        row[stream] = None
+        row[stream] = order
 
-    def _leave(self, lanes: dict[str, dict[str, None]], stream: str) -> None:
+    def _place(self, entry: Entry) -> None:
+        """A notice stands behind its entry and the earlier notices of that entry."""
+        row = self._lanes[entry.lane]
+        del row[entry.stream]
+        waits = next(reversed(row.values()), 0) > entry.behind
+        row[entry.stream] = entry.behind
+        if waits:
+            self._lanes[entry.lane] = dict(sorted(row.items(), key=itemgetter(1)))
+
+    def _place_notices(self, lane: str) -> None:
+        """Those of which only the row was known until now."""
+        names = self._unplaced[lane] & self._lanes.get(lane, {}).keys()
+        unread = [s for s in names if s not in self._states and self._unknown(s)]
+        if unread:
+            raise NotLoaded(Wanted(streams=frozenset(unread)))
+        for stream in names:
+            entry = self._states.get(stream)
+            if type(entry) is Entry and entry.behind:
+                self._place(entry)
+        del self._unplaced[lane]
+
+    def _leave(self, lanes: dict[str, dict[str, int]], stream: str) -> None:
         lane = self._open.pop(stream, None)
         if lane is None:
             return
@@ -235,6 +263,8 @@ class OpenStreams:
 
     def lane(self, lane: str) -> Iterator[Entry]:
         # Not a copy: callers usually stop at the first entries of a long lane.
+        if self._unplaced and lane in self._unplaced:
+            self._place_notices(lane)
         row = self._lanes.get(lane, {})
         for stream in row:
             entry = self._states.get(stream)
@@ -256,7 +286,7 @@ class OpenStreams:
         another owner moved it, and the next commit will be refused."""
         return stream not in self.corrupt and stream not in self._elsewhere
 
-    def _unread(self, row: Mapping[str, None]) -> frozenset[str]:
+    def _unread(self, row: Mapping[str, int]) -> frozenset[str]:
         """The first streams of a lane that are not folded yet. Their number doubles
         with each fetch, so that reading a long lane to its end takes few fetches."""
         unread: list[str] = []
@@ -475,12 +505,17 @@ class OpenStreams:
         before = self._states.get(stream)
         self._states[stream] = entry
         if stream not in self._open:
-            self._join(self._lanes, stream, entry.lane)
-            self._entries += 1
-            self._count(entry.lane, 1)
-            self._deadline(entry.expires_at, stream)
+            self._enter(entry)
         elif type(before) is Entry and before.expires_at != entry.expires_at:
             self._deadline(entry.expires_at, stream)
+
+    def _enter(self, entry: Entry) -> None:
+        self._join(self._lanes, entry.stream, entry.lane, entry.order)
+        if entry.behind:
+            self._place(entry)
+        self._entries += 1
+        self._count(entry.lane, 1)
+        self._deadline(entry.expires_at, entry.stream)
 
     def _note_suspicion(self, turn: Turn) -> None:
         if turn.phase is TurnPhase.RUNNING and turn.left_open is None:
@@ -507,7 +542,7 @@ class OpenStreams:
         waits = turn.open and turn.phase is not TurnPhase.ANSWERED
         self._note_suspicion(turn)
         if waits and turn.stream not in self._open:
-            self._list_turn(turn.stream, turn.lane, turn.control)
+            self._list_turn(turn.stream, turn.lane, turn.order, turn.control)
         elif not waits:
             self._controls.pop(turn.stream, None)
             self._leave(self._turn_lanes, turn.stream)

@@ -87,6 +87,7 @@ class Entry:
     lane: str
     body: tuple[str, ...]
     expires_at: int
+    behind: int = 0  # a notice: the order of the entry that it follows in its lane
     since: int = 0  # log time from which its age counts: due, or put right
     turn: str | None = None
     run: int | None = None
@@ -150,6 +151,7 @@ class Entry:
         new.lane = self.lane
         new.body = self.body
         new.expires_at = self.expires_at
+        new.behind = self.behind
         new.since = self.since
         new.turn = self.turn
         new.run = self.run
@@ -204,6 +206,11 @@ class Entry:
     @property
     def open(self) -> bool:
         return self.phase not in CLOSED
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in its lane (INV-8)."""
+        return self.behind or self.order, self.order
 
     @property
     def count(self) -> int:

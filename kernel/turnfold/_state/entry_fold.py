@@ -214,7 +214,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     if isinstance(event, o.Imported):
         entry.phase, entry.doubt, entry.reason = Phase.PARKED, True, "imported"
     else:
-        entry.policy, entry.live = event.policy, event.live
+        entry.policy, entry.live, entry.behind = event.policy, event.live, event.behind
         entry.turn, entry.run, entry.due = event.turn, event.run, event.not_before
         if event.waited_ms or event.not_before:
             entry.since = max(at - event.waited_ms, event.not_before or 0)

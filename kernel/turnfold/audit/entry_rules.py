@@ -182,7 +182,7 @@ _Outcome = (
 )
 
 
-def check_queued(event: o.OutboxEvent, say: Say) -> None:
+def check_queued(event: o.OutboxEvent, position: int, say: Say) -> None:
     """The rules that the first event of an entry breaks."""
     if not isinstance(event, o.Queued | o.Imported):
         return  # the fold refuses it
@@ -192,6 +192,11 @@ def check_queued(event: o.OutboxEvent, say: Say) -> None:
         scoped = event.run if event.run is not None else event.key
         if event.kind in _OF_A_RUN and not scoped:
             say(Rule.ONE_TURN, f"a {event.kind} of a turn, without a run or a key")
+    if isinstance(event, o.Queued) and event.behind:
+        if event.cause is None:
+            say(Rule.LANE_ORDER, "no notice, and not at the end of its lane")
+        if event.behind >= position:
+            say(Rule.LANE_ORDER, "a notice behind an entry that comes later")
 
 
 def check_entry(before: Entry, event: o.OutboxEvent, at: int, say: Say) -> None:

@@ -1,4 +1,5 @@
-"""The order of a lane: by the position of the first event (INV-8, specs/rules.md)."""
+"""The order of a lane: by the position of the first event; a notice may stand behind the
+entry that it tells of (INV-8, specs/rules.md)."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -34,28 +35,34 @@ from turnfold.enums import (
 _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 
 
+Place = tuple[int, int]
+
+
 class Lanes:
     """The streams of each lane that hold later ones back, in their order. A stream that
     left does not come back: after a reopening it holds no other stream back."""
 
     def __init__(self) -> None:
-        self._holding: dict[str, int] = {}  # their orders
+        self._holding: dict[str, Place] = {}
         self._rows: dict[str, deque[str]] = {}  # the first of each row holds the others
 
-    def ahead_of(self, stream: str, lane: str, order: int) -> str | None:
+    def ahead_of(self, stream: str, lane: str, place: Place) -> str | None:
         """The stream that should have gone before this one."""
         row = self._rows.get(lane)
         if row is None or row[0] == stream:
             return None
-        return row[0] if self._holding[row[0]] < order else None
+        return row[0] if self._holding[row[0]] < place else None
 
-    def join(self, stream: str, lane: str, order: int) -> None:
-        self._holding[stream] = order
+    def join(self, stream: str, lane: str, place: Place) -> None:
+        self._holding[stream] = place
         row = self._rows.get(lane)
         if row is None:
             self._rows[lane] = deque((stream,))
         else:
             row.append(stream)
+            if place[0] < place[1]:
+                waiting = filter(self._holding.__contains__, row)
+                self._rows[lane] = deque(sorted(waiting, key=self._holding.__getitem__))
 
     def leave(self, stream: str, lane: str) -> None:
         """Let a stream leave. From the middle of a row it is removed only when it is
@@ -87,9 +94,9 @@ class EntryLanes(Lanes):
         else:
             self._gates.pop(gate.stream, None)
 
-    def free(self, stream: str, lane: str, order: int, at: int) -> bool:
+    def free(self, stream: str, lane: str, place: Place, at: int) -> bool:
         """True if an entry may be attempted."""
-        if self.ahead_of(stream, lane, order) is not None:
+        if self.ahead_of(stream, lane, place) is not None:
             return False
         return not self._gates or self._closed(lane, at) is None
 
@@ -108,9 +115,9 @@ class EntryLanes(Lanes):
     def end_moment(self) -> None:
         self._opened.clear()
 
-    def say(self, stream: str, lane: str, order: int, at: int, say: Say) -> None:
+    def say(self, stream: str, lane: str, place: Place, at: int, say: Say) -> None:
         """Report the obstacles of an attempt."""
-        head, gate = self.ahead_of(stream, lane, order), self._closed(lane, at)
+        head, gate = self.ahead_of(stream, lane, place), self._closed(lane, at)
         if head is not None:
             say(Rule.LANE_ORDER, f"attempted before {head}, which has not yielded")
         if gate is not None:
@@ -118,7 +125,7 @@ class EntryLanes(Lanes):
 
     def begun(self, entry: Entry) -> None:
         if entry.open:
-            self.join(entry.stream, entry.lane, entry.order)
+            self.join(entry.stream, entry.lane, entry.place)
 
     def moved(self, entry: Entry) -> None:
         """Call after each event that may end the wait of other entries."""
@@ -136,11 +143,11 @@ class TurnLanes(Lanes):
     def free(self, stream: str, lane: str, order: int) -> bool:
         """True if a turn may be started."""
         others = self._running.get(lane, set()) - {stream}
-        return not others and self.ahead_of(stream, lane, order) is None
+        return not others and self.ahead_of(stream, lane, (order, order)) is None
 
     def say(self, stream: str, lane: str, order: int, say: Say) -> None:
         """Report the obstacles of a start."""
-        head = self.ahead_of(stream, lane, order)
+        head = self.ahead_of(stream, lane, (order, order))
         if head is not None:
             say(Rule.TURN_LANE, f"started before {head} was answered")
         for other in self._running.get(lane, set()) - {stream}:
@@ -151,7 +158,7 @@ class TurnLanes(Lanes):
         if after.control:
             return
         if before is None:
-            self.join(after.stream, after.lane, after.order)
+            self.join(after.stream, after.lane, (after.order, after.order))
         elif after.phase not in _WAITING or after.held or after.left_open is not None:
             self.leave(after.stream, after.lane)
         if after.phase is TurnPhase.RUNNING and after.left_open is None:
@@ -380,7 +387,7 @@ class StreamRules:
             facts = phase, before.fence, event, len(self._workers) - 1
             self._ask_again(partial(self._by_worker, *facts))
         if kind is o.Attempted:
-            place = stream, before.lane, before.order, at
+            place = stream, before.lane, before.place, at
             if not self._lanes.free(*place):
                 self._ask_again(partial(self._lanes.say, *place))
         # The states share one time object per moment, which saves memory.
@@ -406,7 +413,7 @@ class StreamRules:
             say(Rule.FENCE, f"said by {said}, but the worker is {self._workers[-1]}")
 
     def _new_entry(self, record: Record, _before: State | None, event: Any) -> Entry:
-        check_queued(event, self._say)
+        check_queued(event, record.position, self._say)
         after = advance_entry(None, event, record.stream, self._at, record.position)
         self._lanes.begun(after)
         if isinstance(event, o.Queued):

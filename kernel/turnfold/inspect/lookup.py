@@ -42,6 +42,7 @@ from turnfold.enums import (
     AbortReason,
     FailureClass,
     Form,
+    Kind,
     Phase,
     Reason,
     TurnOutcome,
@@ -124,8 +125,16 @@ class ReadModel:
             return
         listing = Listing(prefix=prefix, lane=lane, open=True)
         rows = [r async for page in summary_pages(self._store, listing) for r in page]
-        names = [row.stream for row in reversed(rows) if row.kind != "control"]
-        self._lanes[prefix, lane] = names
+        rows = [row for row in reversed(rows) if row.kind != "control"]
+        notices = [row.stream for row in rows if row.kind == Kind.NOTICE]
+        if notices:
+            await self.read(notices)
+        places = {row.stream: row.order for row in rows}
+        for name in notices:
+            entry = self._states[name]
+            if isinstance(entry, Entry) and entry.behind:
+                places[name] = entry.behind
+        self._lanes[prefix, lane] = sorted(places, key=places.__getitem__)
 
     async def read_bodies(self, streams: Iterable[str]) -> None:
         """Read the bodies that the events of these streams name."""

@@ -249,11 +249,12 @@ def _loss(world: World, e: Entry, seen: set[tuple[str, int]]) -> list[str]:
 
 
 def _order(world: World, entries: list[Entry]) -> list[str]:
-    """First acceptances of a lane follow the order of queueing, except for entries that yielded."""
+    """First acceptances of a lane follow the order of queueing, except for entries that
+    yielded and notices behind an entry, of which the audit knows the place."""
     if world.scenario.zombies:
         return []  # two senders at once: a fence protects the log, never the wire
     order = {e.stream: e.order for e in entries}
-    yielded = {e.stream for e in entries if e.yielded}
+    yielded = {e.stream for e in entries if e.yielded or e.behind}
     last: dict[str, tuple[int, int]] = {}
     out = []
     seen = set()

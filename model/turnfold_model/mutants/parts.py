@@ -37,7 +37,7 @@ PARTS: Final = (
     _broken(
         "a bounce is not told",
         f"{_OUTBOX}:amend",
-        "draft.entry(stream).bounced",
+        "entry.bounced",
         "False",
         f"{_PARTS}::a_bounce_reaches",
     ),

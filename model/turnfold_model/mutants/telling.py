@@ -6,6 +6,7 @@ from turnfold_model.mutants.code import Mutant, one
 
 _HOOKS = "turnfold.api.hooks"
 _TEST = "test:contract/test_hooks.py"
+_PLACE = "test:contract/test_notice_place.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -47,5 +48,47 @@ TELLING: Final = (
         "self._noted = position if mark is None else mark",
         "self._noted = mark = mark or 0",
         f"{_TEST}::before_the_first_hook",
+    ),
+    _broken(
+        "a notice stands at the end of its lane",
+        "turnfold._decide.outbox:_behind",
+        "max(orders + begun)",
+        "0",
+        f"{_PLACE}::a_refusal_is_told",
+    ),
+    _broken(
+        "a notice goes out between two parts of an answer",
+        "turnfold._decide.outbox:_behind",
+        "orders + begun",
+        "orders",
+        f"{_PLACE}::cuts_no_answer",
+    ),
+    _broken(
+        "the commit that queues a notice attempts the entry after it",
+        "turnfold._decide.unit_of_work:UnitOfWork._queued",
+        "lane in self._placed",
+        "False",
+        f"{_PLACE}::a_hold_is_told",
+    ),
+    _broken(
+        "a notice falls back to the end of its lane when its commit is done",
+        "turnfold._runtime.open_streams:OpenStreams._enter",
+        "entry.behind",
+        "False",
+        f"{_PLACE}::keeps_its_place",
+    ),
+    _broken(
+        "a notice falls back to the end of its lane when the worker dies",
+        "turnfold._runtime.open_streams:OpenStreams._load",
+        "row.kind == Kind.NOTICE",
+        "False",
+        f"{_PLACE}::keeps_its_place",
+    ),
+    _broken(
+        "a question about a lane does not know the places of its notices",
+        "turnfold.inspect.lookup:ReadModel.read_lane",
+        "row.kind == Kind.NOTICE",
+        "False",
+        f"{_PLACE}::the_order_of_sending",
     ),
 )

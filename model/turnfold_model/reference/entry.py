@@ -72,7 +72,9 @@ def queued(data: Record) -> Entry:
         words(data, "key") if data.get("run") is None else whole(data, "run", 1)
     whole({"waited_ms": 0, **data}, "waited_ms")
     live, cause = bool(data.get("live")), data.get("cause")
-    return replace(_begun(data, "queued"), live=live, cause=cause)
+    behind = whole({"behind": 0, **data}, "behind")
+    need(not behind or cause is not None, "INV-8", "no notice, and not at the end")
+    return replace(_begun(data, "queued"), live=live, cause=cause, behind=behind)
 
 
 def imported(data: Record) -> Entry:

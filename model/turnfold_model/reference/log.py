@@ -36,9 +36,16 @@ class _Lanes:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
         self._passed: set[str] = set()
+        self._places: dict[str, int] = {}
 
-    def begun(self, stream: str, lane: str) -> None:
-        self._lanes.setdefault(lane, _Lane([])).streams.append(stream)
+    def begun(self, stream: str, lane: str, place: int) -> None:
+        """`place`: its position, or that of the entry that it follows."""
+        row = self._lanes.setdefault(lane, _Lane([]))
+        at = len(row.streams)
+        while at > row.first and self._places[row.streams[at - 1]] > place:
+            at -= 1
+        row.streams.insert(at, stream)
+        self._places[stream] = place
 
     def passed(self, stream: str) -> None:
         self._passed.add(stream)
@@ -188,7 +195,9 @@ class Log:
 
     def _entry(self, stream: str, before: State | None, after: Entry) -> None:
         if before is None:
-            self._lanes.begun(stream, after.lane)
+            here = self._position
+            need(after.behind < here, "INV-8", "it follows an entry that comes later")
+            self._lanes.begun(stream, after.lane, after.behind or here)
             self._joint.begun(stream, after)
         if not after.open or after.yielded:
             self._lanes.passed(stream)
@@ -229,7 +238,7 @@ class Log:
         if turn.control:
             return
         if before is None:
-            self._turn_lanes.begun(stream, turn.lane)
+            self._turn_lanes.begun(stream, turn.lane, self._position)
         running = self._running.setdefault(turn.lane, set())
         if turn.phase == "running" and not turn.left_open:
             running.add(stream)

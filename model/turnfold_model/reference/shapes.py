@@ -88,6 +88,7 @@ class Entry:
     turn: str | None = None
     live: bool = False  # a final that grows until its plan
     cause: str | None = None  # of a notice
+    behind: int = 0  # of a notice: the position of the entry that it follows
     place: tuple[str, str, str] = ("", "", "")  # channel, account, conversation
     parts: tuple[Part, ...] = (Part(),)
     planned: bool = False

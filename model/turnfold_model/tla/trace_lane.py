@@ -67,11 +67,19 @@ def project(events: Iterable[tuple[Edge, Record]]) -> Trace:
         if event["stream"] not in names:
             raise OutsideError(edge.event)
         word = _word(edge, event["data"])
+        if event["data"].get("behind") and _somebody_waits(log):
+            raise OutsideError("a notice that passes another entry")
         if word:
             log = _after(log, names.index(str(event["stream"])), edge, word)
             steps.append(Step(word, log))
     constants = ("Entries", size), ("Lanes", 1), ("Ordered", True)
     return Trace(MODULE, constants, tuple(steps))
+
+
+def _somebody_waits(log: Log) -> bool:
+    over = ("none", "delivered", "failed", "aborted")
+    pairs = zip(log.phase, log.yielded, strict=True)
+    return any(phase not in over and not passed for phase, passed in pairs)
 
 
 def _word(edge: Edge, data: Record) -> str:
