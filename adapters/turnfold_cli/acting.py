@@ -18,13 +18,13 @@ from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
 from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
+from turnfold_cli.client import client_of
 from turnfold_cli.common import (
     STORE,
     AsJson,
     RefusedError,
     StorePath,
     answering,
-    client_of,
     opened,
     place_text,
     shown_rows,

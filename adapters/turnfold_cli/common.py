@@ -15,11 +15,9 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from turnfold import Kernel, ShardedKernel
 from turnfold.errors import (
     AmbiguousIdError,
     CorruptLogError,
-    ShardedStoreError,
     StoreError,
     TurnfoldError,
     UsageError,
@@ -179,19 +177,6 @@ async def opened(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-@asynccontextmanager
-async def client_of(address: str) -> AsyncIterator[Kernel | ShardedKernel]:
-    """A kernel that only asks the workers, of a store of one shard or of several."""
-    kernel: Kernel | ShardedKernel = Kernel(address, work=False)
-    try:
-        await kernel.open()
-    except ShardedStoreError:
-        kernel = ShardedKernel(address, work=False)
-        await kernel.open()
-    async with kernel:
-        yield kernel
 
 
 def _store_at(address: str) -> Store:

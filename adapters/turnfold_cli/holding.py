@@ -12,10 +12,10 @@ from turnfold.messages import escape
 from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.acting import How, check_asking
+from turnfold_cli.client import client_of
 from turnfold_cli.common import (
     RefusedError,
     answering,
-    client_of,
     opened,
     told,
 )

@@ -132,6 +132,19 @@ def test_main_imports_neither_typer_nor_rich_nor_the_kernel() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_command_that_reads_loads_no_kernel() -> None:
+    """The kernel is a third of what a command would import."""
+    modules = "status stats list_ find show gates inbox size backup health tail log audit head"
+    code = (
+        f"import sys, importlib; [importlib.import_module('turnfold_cli.' + m) for m in {modules.split()}]; "
+        "print([m for m in sys.modules if m.startswith(('turnfold.api', 'turnfold._runtime', 'cattrs'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_every_command_has_help_json_and_a_store(name: str) -> None:
     result = run(name, "--help", COLUMNS="120")
