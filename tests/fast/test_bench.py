@@ -9,6 +9,8 @@ from tests.bench.compare import Rounds
 from tests.bench.imports import Imports
 from tests.bench.targets import TARGETS, judge
 
+from turnfold_adapters.stores.sqlite import SqliteStore
+
 _LONG = "WAL pages per message at 100 k of history"
 
 
@@ -149,6 +151,7 @@ def test_the_way_of_one_message_passes_the_kernel_and_the_store() -> None:
 
 def test_the_questions_are_asked_of_a_store_that_can_be_read(tmp_path: Path) -> None:
     """A small one, so that a change of the records it is made of is noticed."""
-    asyncio.run(questions.fill(tmp_path / "g.db", 500))
-    found = asyncio.run(questions.in_python(tmp_path / "g.db", 500))
+    path = tmp_path / "g.db"
+    asyncio.run(questions.fill(SqliteStore(path), 500))
+    found = asyncio.run(questions.in_python(SqliteStore(path), 500))
     assert len(found) == 17

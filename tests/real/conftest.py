@@ -17,6 +17,16 @@ from .matrix_scene import MakeChannel
 from .postgres import Postgres
 from .synapse import CannotInstallError, Synapse, User, synapse_python
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs a server installs and starts it, which may take
+    minutes. The time of a test counts from then on."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
+
 
 @pytest.fixture(scope="session")
 def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:

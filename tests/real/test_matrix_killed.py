@@ -11,7 +11,7 @@ from .synapse import Synapse
 SCRIPT = Path(__file__).parents[2] / "examples" / "matrix" / "echo.py"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 @pytest.mark.case("T07", "Z09")
 def test_a_killed_bot_answers_each_message_once(
     tmp_path: Path, synapse: Synapse

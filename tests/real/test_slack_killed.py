@@ -58,7 +58,7 @@ class PassingOn(FakeSlack):
         return web.json_response(json.loads(said))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(240, func_only=True)
 @pytest.mark.case("T07", "Z09")
 @pytest.mark.parametrize(("script", "faults"), [("slack/echo.py", 0.08)])
 def test_a_killed_bot_answers_each_message_once(
