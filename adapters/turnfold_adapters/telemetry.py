@@ -4,9 +4,9 @@
     async with kernel, telemetry:
         ...
 
-Nothing is measured on the path of a message: a task reads the log behind the worker, a
-second later. Events of an earlier life of the process are in the same log, so a
-trace goes from the message to the receipt across restarts.
+No message waits for a measurement: a task reads the log behind the worker, a second
+later. Events of an earlier life of the process are in the same log, so a trace goes
+from the message to the receipt across restarts.
 
 The extra `turnfold[metrics]` has the API. Your program chooses the SDK and the exporters.
 """
@@ -77,7 +77,7 @@ def trace_context(stream: str) -> Context:
 
 @define
 class _Stream:
-    """The memory of a turn or an entry until it is over."""
+    """The facts of a turn or an entry until it is closed."""
 
     name: str
     labels: dict[str, str] = field(factory=dict)
@@ -91,8 +91,8 @@ class _Stream:
 
 
 class Telemetry:
-    """`every_ms`: how often the log is read. The position that was read is kept as plugin
-    state: a new process goes on there, so a span may come twice and none is lost."""
+    """`every_ms`: how often the log is read. The read position is kept as plugin state,
+    and a new process goes on from there: so a span may come twice, and none is lost."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Telemetry:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """The log is read to its end."""
+        """Read the log to its end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -156,8 +156,8 @@ class Telemetry:
             await asyncio.sleep(self._every_s)
 
     async def read(self) -> None:
-        """Measure the new records of the log. Only the worker does; a log that cannot
-        be read now is read later."""
+        """Measure the new records of the log, only in the worker. A log that cannot be
+        read now is read later."""
         try:
             if self._kernel.working:
                 self._facts = self._kernel.health()
@@ -192,7 +192,8 @@ class Telemetry:
                 self._streams.pop(name, None)
 
     async def _remembered(self, record: Record) -> _Stream:
-        """A stream that began before this process, or was over: its past, unmeasured."""
+        """The facts of a stream that began before this process, or was closed: from its
+        past, without measuring."""
         stream = _Stream(record.stream)
         if record.version > 1:
             wanted = Wanted(streams=frozenset((record.stream,)))
@@ -271,7 +272,7 @@ class Telemetry:
         *,
         failed: bool,
     ) -> None:
-        """A span of the past, in the trace of its message."""
+        """Make a past span in the trace of its message."""
         span = self._tracer.start_span(
             name,
             context=trace_context(s.turn or s.name),
@@ -284,7 +285,7 @@ class Telemetry:
 
     def _gauge(self, fact: str) -> Any:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            """From the facts that were read last: an exporter has threads of its own."""
+            """Observe the last facts: an exporter calls this in threads of its own."""
             found = self._facts.get(fact)
             if found is not None:
                 yield Observation(found if isinstance(found, int) else len(found))

@@ -1,23 +1,24 @@
 """Telegram bots, by the Bot API and python-telegram-bot.
 
-Needs the extra `turnfold[telegram]`; this module imports without it. python-telegram-bot
-is under the LGPL: it is a dependency, and nothing of it is copied.
+Needs the extra `turnfold[telegram]`; this module imports without it.
+python-telegram-bot is under the LGPL: it is a dependency, and none of its code is
+copied.
 
 The Bot API has no idempotency key and no look-up (tdlib/telegram-bot-api issue 482). So
 a text is of class `editable`: a placeholder, then an edit of it, which may be made
 again. `editable=False` sends each text in one call, of class `blind`. Files and native
-calls are `blind`. `attach(..., on_unknown=)` says what becomes of those whose fate
-nobody knows.
+calls are `blind`. `attach(..., on_unknown=)` decides about parts with an unknown
+outcome.
 
     text      sendMessage, with entities     file   sendPhoto or sendDocument
     edit      editMessageText                native {"method": ..., parameters}
 
 Threads are forum topics (`message_thread_id`), a reply quotes a message if it is still
-there. A topic that is gone, or an entity that Telegram refuses, is a decoration: the
-next attempt goes without it. `telegram_errors` has the table of exceptions.
+there. A deleted topic, or an entity that Telegram refuses, is a decoration: the next
+attempt goes without it. `telegram_errors` has the table of exceptions.
 
-When is an update acknowledged? By the call of getUpdates after the one that brought it,
-and so after it is durable; see `telegram_source`. Do not run an `Updater` beside it.
+When is an update acknowledged? By the next call of getUpdates, and so after the update
+is durable; see `telegram_source`. Do not run an `Updater` beside it.
 """
 
 import logging
@@ -58,13 +59,12 @@ class TelegramChannel:
 
     `token`: of the bot. `base_url`: of a Bot API server, up to the token. `name` and
     `account`: as the kernel knows this bot. `editable`: see the module. `updates`: the
-    kinds of update to ask for. `quote`: an answer quotes the message that it answers.
-    `rate_scope`: the scope that a 429 holds back; Telegram does not
-    say whether it means the chat or the bot, and nearly always it means the chat. All
-    times in ms; a send takes at most connect plus request time. After a death of the process
-    an edit of unknown fate is made again once `settle_ms` has passed.
-    Raises MissingExtraError when the extra is not installed, InvalidInputError for a
-    token that cannot be one.
+    kinds of update to ask for. `quote`: an answer quotes its message. `rate_scope`: the
+    scope that a 429 holds back; Telegram does not say whether it means the chat or the
+    bot, and nearly always it means the chat. All times in ms; a send takes at most
+    connect plus request time. After a death of the process an edit of unknown fate is
+    made again once `settle_ms` has passed. Raises MissingExtraError when the extra is
+    not installed, InvalidInputError for a token that cannot be one.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class TelegramChannel:
         self._request_s = request_timeout_ms / 1000
         self._upload_s = upload_timeout_ms / 1000
         self._poll_s = poll_ms // 1000
-        # The decorations that no part of this channel has.
+        # The decorations that parts of this channel never have.
         self._without = frozenset[str]() if quote else frozenset({"reply_to"})
         classes = (DeliveryClass.EDITABLE,) if editable else ()
         blind = PartClass(settle_ms=settle_ms)
@@ -113,7 +113,7 @@ class TelegramChannel:
         )
 
     async def aclose(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._bot.request.shutdown()
 
     async def __aenter__(self) -> Self:
@@ -131,7 +131,7 @@ class TelegramChannel:
         return planned
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
-        """One call of a method that sends."""
+        """One call of a sending method."""
         del key
         if isinstance(part.payload, File):
             return await self._send_file(part, attempt)
@@ -149,8 +149,8 @@ class TelegramChannel:
     async def edit(
         self, handle: Receipt, part: Part, key: str, attempt: Attempt
     ) -> Outcome:
-        """Let the message of `handle` show the text of the part. "Not modified" is
-        success: the edit was made before."""
+        """Edit the message of `handle` so that it shows the text of the part. "Not
+        modified" is success: the edit was made before."""
         del key
         if not isinstance(part.payload, Text) or len(handle.ids) != 1:
             detail = "only one text message can be edited"
@@ -201,7 +201,7 @@ class TelegramChannel:
         if part.payload.files:
             try:
                 files = await self._uploads(part.payload)
-            except OSError as exc:  # its bytes are gone, and stay gone
+            except OSError as exc:  # its bytes are lost for good
                 return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
             given = self._content.with_files(given, files)
         return await self._outcome(part, method, _with_albums(given))
@@ -222,7 +222,7 @@ class TelegramChannel:
         file = part.payload
         try:
             data = await bytes_of(file)
-        except OSError as exc:  # its bytes are gone, and stay gone
+        except OSError as exc:  # its bytes are lost for good
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=str(exc))
         photo = file.mime in self._content.PHOTOS
         photo = photo and len(data) <= self._content.PHOTO_MOST
@@ -241,7 +241,7 @@ class TelegramChannel:
         given: Mapping[str, Any],
         edited: Receipt | None = None,
     ) -> Outcome:
-        """One call, and what its answer says about the part."""
+        """One call, and the outcome for the part."""
         from telegram.error import TelegramError  # noqa: PLC0415  an extra
 
         wait_s = self._upload_s if uploads_of(part.payload) else self._request_s
@@ -257,8 +257,8 @@ class TelegramChannel:
     async def _call(
         self, method: str, given: Mapping[str, Any], wait_s: float | None = None
     ) -> Any:
-        """One request. The Bot API reads method names without their case, and the
-        library does not warn of the lower one that it has a method for it, too."""
+        """One request. The Bot API ignores the case of method names, and for a
+        lower-case name the library does not warn that it has a method of its own."""
         wait_s = wait_s or self._request_s
         return await self._bot.do_api_request(
             method.lower(),
@@ -269,7 +269,8 @@ class TelegramChannel:
 
 
 def _with_albums(given: dict[str, Any]) -> dict[str, Any]:
-    """The library wants objects of its own for the pictures of an album."""
+    """The arguments of a call, with the library's own objects for the pictures of an
+    album."""
     from telegram import InputMedia  # noqa: PLC0415  an extra
 
     album = given.get("media")
@@ -287,7 +288,8 @@ def _with_albums(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _receipt_of(answer: Any, edited: Receipt | None) -> Outcome:
-    """A message or, of an album, several. An edit of an inline message answers True."""
+    """The receipt of a message, or of an album with several. An edit of an inline
+    message answers True."""
     if answer is True and edited is not None:
         return Accepted(receipt=edited)
     messages = answer if isinstance(answer, list) else [answer]
@@ -322,8 +324,8 @@ def _bot(token: str, base_url: str, connect_ms: int, request_ms: int) -> "Bot":
         pool_timeout=connect_ms / 1000,
         httpx_kwargs={
             "trust_env": False,  # a proxy of the environment would get the token
-            # A kept connection that Telegram closes while we write to it would leave a
-            # message in doubt: each call has its own.
+            # Each call has a connection of its own: if Telegram closed a kept one
+            # during a write, the message would be in doubt.
             "limits": httpx.Limits(max_connections=256, max_keepalive_connections=0),
         },
     )
@@ -331,7 +333,8 @@ def _bot(token: str, base_url: str, connect_ms: int, request_ms: int) -> "Bot":
 
 
 class _Hiding(logging.Filter):
-    """httpx logs each address at INFO, and the address of a Bot API call holds the token."""
+    """Hides log lines of httpx, which logs each address at INFO: the address of a Bot
+    API call holds the token."""
 
     def __init__(self, token: str) -> None:
         super().__init__()

@@ -2,9 +2,9 @@
 I/O, no client.
 
 Texts go out as characters and *entities* (core.telegram.org/bots/api#messageentity), so
-that no markup of ours is ever parsed by Telegram and refused. Telegram counts the
-visible characters, in UTF-16 units: 4096 for a text, 1024 for a caption. More than 100
-entities in a message are ignored (seen, not documented), so a text is cut before.
+that Telegram never parses and refuses markup. Telegram counts the visible characters,
+in UTF-16 units: 4096 for a text, 1024 for a caption. More than 100 entities in a
+message are ignored (seen, not documented), so a text is cut before.
 """
 
 import re
@@ -46,15 +46,15 @@ _LANGUAGE = "language-"
 
 @frozen
 class Words:
-    """A text as Telegram takes it."""
+    """A text in Telegram's form."""
 
     text: str
     entities: tuple[dict[str, Any], ...] = ()
 
 
 def plan(payload: Payload) -> Sequence[PlannedPart]:
-    """The parts of a payload. A text is cut where Telegram's limit asks for it; its
-    pieces are HTML, or plain text where there is nothing to format."""
+    """The parts of a payload. A text is cut at Telegram's limit; its pieces are HTML,
+    or plain text without any format."""
     return chats.plan(payload, _fits, _cut)
 
 
@@ -80,7 +80,8 @@ def words_of(payload: Text, *, marked: bool = False) -> Words:
 
 
 def _entities(rich: Rich, shift: int) -> Iterator[dict[str, Any]]:
-    """`offset` and `length` in UTF-16 units. Nothing stands inside code."""
+    """The entities of a rich text, with `offset` and `length` in UTF-16 units. Code has
+    no entities inside."""
     code_until = 0
     for span in rich.spans:
         made = _entity(span)
@@ -112,7 +113,7 @@ def _entity(span: Span) -> dict[str, Any] | None:
 
 
 def _language(rich: Rich, pre: Span) -> str:
-    """Of `<pre><code class="language-python">`."""
+    """The language of `<pre><code class="language-python">`."""
     for span in rich.spans:
         if (span.start, span.end) == (pre.start, pre.end) and span is not pre:
             said = _opened(span.open)[1].get("class") or ""
@@ -140,7 +141,7 @@ def where(part: Part, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         found["message_thread_id"] = route.thread
     reply = route.reply_to if part.index == 0 else None
     if reply and reply.isascii() and reply.isdigit() and "reply_to" not in without:
-        # A message that is gone is no reason to lose the answer to it.
+        # If the quoted message is gone, the answer is still sent.
         found["reply_parameters"] = {
             "message_id": int(reply),
             "allow_sending_without_reply": True,
@@ -156,8 +157,8 @@ def native_call(
     without: frozenset[str] = frozenset(),
 ) -> tuple[str, dict[str, Any]]:
     """`{"method": "sendPoll", ...}`: a method of the Bot API and its parameters; chat,
-    topic and reply are added where the body does not name them. Without a method it is
-    a sendMessage. The mark goes before its text, caption or question."""
+    topic and reply are added if the body does not name them. Without a method it is a
+    sendMessage. The mark goes before its text, caption or question."""
     body = thawed(payload.body)
     method = str(body.pop("method", "sendMessage"))
     if marked:
@@ -166,9 +167,9 @@ def native_call(
 
 
 def with_files(given: dict[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
-    """The uploads of a native call. A parameter that points to a file becomes that file;
-    one that is pointed to from inside of a parameter keeps its own name; all others are
-    parameters by their names."""
+    """The parameters of a native call with its uploads. A parameter that names a file
+    becomes that file. A file that is named inside of a parameter keeps its name. Any
+    other file becomes a parameter of its own name."""
     whole = {key: name for key, value in given.items() if (name := _points_to(value))}
     inside = pointed([value for key, value in given.items() if key not in whole])
     apart = [name for name in files if name in inside or name not in whole.values()]

@@ -12,8 +12,8 @@
 | `TimedOut`, `NetworkError` caused by a failed connect | not_connected |
 | any other `TimedOut`, `NetworkError`, 5xx, an answer that is not JSON | unknown |
 
-An answer proves something only if Telegram wrote it. A page of a proxy (no JSON) is no
-word about the message, whatever its status.
+An answer counts only if it comes from Telegram. A page of a proxy (no JSON) says
+nothing about the message, with any status.
 """
 
 import warnings
@@ -35,11 +35,11 @@ from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.ports.channel import Outcome, Rejected, Unknown
 from turnfold_adapters.channels import webhook_errors
 
-# A server that asks for more than a day is misread or broken.
+# A wait of more than a day is misread, or an error of the server.
 RETRY_AFTER_MAX_MS = 24 * 3600 * 1000
 
-# Words in the description of a 400 or 403. Telegram documents them nowhere; these are
-# the ones that bots meet. The first that fits counts.
+# Words in the description of a 400 or 403. Telegram does not document them; bots meet
+# these. The first that fits counts.
 _REFUSALS = MappingProxyType(
     {
         FailureClass.TARGET_GONE: (
@@ -72,8 +72,8 @@ NOT_MODIFIED = "message is not modified"
 def classify(
     exception: BaseException, scope: GateScope = GateScope.CONVERSATION
 ) -> Outcome | None:
-    """The outcome that an exception of a call stands for; None if it is not of the
-    client library. `scope`: of a rate limit, since Telegram names none."""
+    """The outcome for an exception of a call; None if it does not come from the client
+    library. `scope`: of a rate limit, since Telegram names none."""
     if not isinstance(exception, TelegramError):
         return webhook_errors.classify(exception)
     if _is_no_answer_of_telegram(exception):
@@ -83,7 +83,7 @@ def classify(
 
 
 def _said(exception: TelegramError, scope: GateScope) -> Rejected | None:
-    """The definite "no" of an answer."""
+    """The refusal in an answer."""
     detail = str(exception)[:300]
     if isinstance(exception, RetryAfter):
         return Rejected(
@@ -128,14 +128,15 @@ def _failure(exception: TelegramError, words: str) -> FailureClass | None:
 
 
 def _is_no_answer_of_telegram(exception: TelegramError) -> bool:
-    """An answer was read and was no JSON: the library raises from its parser's error."""
+    """True if the answer was no JSON: the library then raises from its parser's
+    error."""
     cause = exception.__cause__
     plain = type(exception) is TelegramError  # a 2xx that could not be parsed
     return plain or type(cause) is TelegramError
 
 
 def _lost(exception: TelegramError) -> Outcome:
-    """Without an answer: unsent only if the connect failed."""
+    """The outcome without an answer: unsent only if the connect failed."""
     found = webhook_errors.classify(exception)
     if isinstance(found, Rejected):
         return found

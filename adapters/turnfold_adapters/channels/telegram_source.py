@@ -1,13 +1,13 @@
 """Inbound messages by getUpdates, none lost and none taken twice.
 
 Telegram forgets an update once getUpdates is called with a higher offset
-(core.telegram.org/bots/api#getupdates). The kernel asks this source for the next message
-only after the last one is durable, and a new call is made only then. So an update is
-confirmed after it was accepted, never before. What was accepted and not yet confirmed
-comes again after a crash; the kernel's dedupe keys drop it.
+(core.telegram.org/bots/api#getupdates). The kernel asks this source for the next
+message only after the last one is durable, and a new call is made only then. So an
+update is confirmed after it was accepted, never before. An accepted update that was not
+confirmed comes again after a crash; the kernel's dedupe keys drop it.
 
 Telegram keeps an update for 24 hours. After a week without updates its next id is
-random, so an offset is not used any more after six days without one; that is safe, as
+random, so an offset is dropped after six days without an update. That is safe:
 unconfirmed updates come again without it.
 """
 
@@ -61,8 +61,8 @@ class Cursor:
 async def listen(
     get_updates: GetUpdates, names: Names, cursor: str | None
 ) -> AsyncGenerator[tuple[Inbound | None, str], None]:
-    """(message, cursor) pairs, for ever. Outages are waited out. Raises InvalidToken,
-    which only an operator can help."""
+    """(message, cursor) pairs, for ever. During an outage it waits. Raises
+    InvalidToken, where only an operator can help."""
     at = Cursor.of(cursor)
     while True:
         if at is not None and time.time() - at.at_s > _OFFSET_LIFE_S:
@@ -98,11 +98,11 @@ async def _patiently(
 
 
 def inbound_of(update: Mapping[str, Any], names: Names) -> Inbound:
-    """The inbound message of an update. `body` is the update as it came, with its `text`
-    beside it. An edit has its message's id and a revision; a callback has its own id and
-    its event `callback`; an update of another kind is named by its update id.
+    """The inbound message of an update. `body` is the unchanged update, with its `text`
+    beside it. An edit has its message's id and a revision; a callback has its own id
+    and its event `callback`; an update of another kind has its update id.
 
-    The update is somebody else's: whatever it holds, this returns and never raises.
+    The update is foreign, so this never raises.
     """
     for kind in _MESSAGES:
         message = update.get(kind)

@@ -1,9 +1,9 @@
 """Outbound webhooks: one signed POST per part.
 
-Signed as Standard Webhooks say (`webhook-id`, `webhook-timestamp`, `webhook-signature`).
-The id is our idempotency key, the same on every attempt of a part, and is also sent as
-`Idempotency-Key`. Only the embedder knows how the receiver treats that key, so the
-delivery classes are arguments; without them a webhook is `blind`.
+Signed as Standard Webhooks say (`webhook-id`, `webhook-timestamp`,
+`webhook-signature`). The id is the part's idempotency key, the same on every attempt,
+and is also sent as `Idempotency-Key`. Only the embedder knows how the receiver treats
+that key, so the delivery classes are arguments; without them a webhook is `blind`.
 
 One `send` is one request: no retries, no redirects, no second try on another connection.
 The shapes of requests and answers are documented in `webhook_wire`, the meaning of an exception
@@ -62,13 +62,14 @@ if TYPE_CHECKING:
     import httpx
 
 
-# An answer is an id and a few flags; more than this is not ours to keep in memory.
-CAPTION_MOST = 1 << 20  # characters; the receiver may bound them, too
+# An answer is an id and a few flags; a larger one is not kept in memory.
+CAPTION_MOST = 1 << 20  # characters; the receiver may have a limit, too
 REPLY_BYTES = 256 * 1024
 
 
 def _with_time(outcome: Outcome, attempt: Attempt) -> Outcome:
-    """Who refuses a signature may mean its time: the time that was signed is named."""
+    """Add the signed time to a refusal of the signature: the receiver may refuse the
+    signature because of its time."""
     if not isinstance(outcome, Rejected) or outcome.failure is not FailureClass.AUTH:
         return outcome
     when = datetime.fromtimestamp(attempt.at_ms // 1000, UTC).isoformat()
@@ -79,18 +80,18 @@ class WebhookChannel:
     """Sends parts as JSON to one URL.
 
     `secret`: Standard Webhooks secret ("whsec_" and base64, or plain base64); None
-    sends unsigned. `classes`, `key_window_ms`, `settle_ms`: what the receiver is known
-    to do, see `PartClass`; LOOKUP needs `lookup_url`, asked as GET `lookup_url`?key=...
-    `message_url`: where a message can be changed, with `{id}` in the place of its id;
-    EDITABLE needs it. PUT brings the part that the message shows from then on, DELETE
-    takes the message away.
-    `limit`: the longest text that it takes, in characters, at least 64; longer ones are
-    split by their format (`turnfold_adapters.text`).
-    `gives_ids=False`: the receiver gives no ids and any 2xx counts as accepted.
-    `id_header`: where the id is if the body has none. `headers`: sent with every request
-    (authorisation). `connect_timeout_ms` and `timeout_ms` (the whole request) bound one
-    attempt; keep the second under the kernel's attempt deadline (60 s by default).
-    `client`: an httpx.AsyncClient to use instead of our own; it is not closed by us.
+    sends unsigned. `classes`, `key_window_ms`, `settle_ms`: the receiver's guarantees,
+    see `PartClass`; LOOKUP needs `lookup_url`, called as GET `lookup_url`?key=...
+    `message_url`: the address for changes of a message, with `{id}` in the place of its
+    id; EDITABLE needs it. PUT brings the part that the message shows from then on,
+    DELETE takes the message away. `limit`: the longest text of the receiver, in
+    characters, at least 64; longer ones are split by their format
+    (`turnfold_adapters.text`). `gives_ids=False`: the receiver gives no ids and any 2xx
+    counts as accepted. `id_header`: the header with the id, if the body has none.
+    `headers`: sent with every request (authorisation). `connect_timeout_ms` and
+    `timeout_ms` (the whole request) bound one attempt; keep the second under the
+    kernel's attempt deadline (60 s by default). `client`: an httpx.AsyncClient to use
+    in the place of an own one; the channel does not close it.
 
     Raises InvalidInputError for arguments that contradict each other and
     MissingExtraError when the extra `turnfold[webhook]` is not installed.
@@ -180,9 +181,9 @@ class WebhookChannel:
     def _own_client(
         self, connect_ms: int, *, reuse: tuple[DeliveryClass, ...]
     ) -> "httpx.AsyncClient":
-        # A kept connection that the receiver closes just as we write to it makes an
-        # unknown. That costs a look-up or a repeat where there is a class, but a parked
-        # message where there is none: a blind receiver gets a fresh connection each time.
+        # If the receiver closes a kept connection during a write, the outcome is
+        # unknown. With a delivery class that costs a look-up or a repeat, but without
+        # one a parked message: so a blind receiver gets a new connection each time.
         limits = (
             self._httpx.Limits()
             if reuse
@@ -209,8 +210,8 @@ class WebhookChannel:
         return text.plan(payload, self._capabilities.limit, "chars")
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
-        """POST the part once. Cancellation passes through; whether the part was taken
-        is then unknown, as it is for every failure after the connect."""
+        """POST the part once. Cancellation passes through; the outcome is then unknown,
+        as for every failure after the connect."""
         return await self._bring("POST", self._url, part, key, attempt)
 
     async def edit(
@@ -226,7 +227,7 @@ class WebhookChannel:
         await self._request("DELETE", self._one(handle), self._headers)
 
     def _one(self, handle: Receipt) -> str:
-        """Where the message of a receipt can be changed."""
+        """The address for changes of a message."""
         return (self._message_url or "").replace("{id}", quote(handle.ids[0], safe=""))
 
     async def _bring(
@@ -241,7 +242,7 @@ class WebhookChannel:
         try:
             body = await self._body(part, key, attempt)
         except OSError as exc:
-            # Only a File given by path gets here: its bytes are gone, and stay gone.
+            # Only a File by path gets here: its bytes are lost for good.
             detail = f"file {part.payload!r}: {exc}"
             return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
         sign = partial(self._signed, body, key, attempt)
@@ -324,7 +325,8 @@ class WebhookChannel:
         request = self._client.build_request(
             method, url, headers=dict(headers), content=content
         )
-        # httpx bounds each read, so a receiver that drips could hold us for ever.
+        # httpx bounds each read, so a receiver that drips bytes could hold the call for
+        # ever.
         async with asyncio.timeout(self._timeout_s):
             with unlogged():
                 response = await self._client.send(
@@ -354,7 +356,7 @@ def _is_long(payload: Payload) -> bool:
 
 async def _bounded(response: "httpx.Response") -> bytes | None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        return None  # we asked for none, and unpacking has no bound
+        return None  # not requested, and unpacking has no bound
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -364,7 +366,7 @@ async def _bounded(response: "httpx.Response") -> bytes | None:
 
 
 def _unanswered(exc: Exception) -> CannotTell:
-    """No answer: a question may always be asked again."""
+    """No answer: a look-up may always be repeated."""
     meant = webhook_errors.classify(exc)
     down = isinstance(meant, Rejected)
     failure = FailureClass.NOT_CONNECTED if down else FailureClass.TRANSIENT
@@ -372,7 +374,8 @@ def _unanswered(exc: Exception) -> CannotTell:
 
 
 def _busy(reply: Reply, rules: ReplyRules) -> CannotTell:
-    """No clear answer. What says nothing of the message is given as such."""
+    """The verdict without a clear answer. A failure that says nothing about the message
+    is passed on."""
     detail = f"HTTP {reply.status} without a clear answer"
     meant = webhook_wire.outcome_of(reply, rules, now_ms=_now_ms())
     held = (FailureClass.RATE_LIMITED, FailureClass.AUTH)
@@ -434,8 +437,8 @@ def _load_httpx() -> Any:
 
 @cache
 def _tls() -> "ssl.SSLContext":
-    """One for all channels: reading the root certificates takes longer (25 ms) than
-    all else that making a channel does."""
+    """One TLS context for all channels: reading the root certificates takes longer (25
+    ms) than the rest of making a channel."""
     context: ssl.SSLContext = _load_httpx().create_ssl_context()
     return context
 

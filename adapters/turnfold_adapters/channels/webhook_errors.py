@@ -1,11 +1,11 @@
-"""The proof in an exception of a webhook request. Only one thing counts as "not sent":
-a failure of the connect phase, before a byte of the request could leave.
+"""The proof "not sent" in an exception of a webhook request. Only one thing counts as
+"not sent": a failure of the connect phase, before a byte of the request could leave.
 
-A library between us and httpx may wrap that failure, so the *cause* chain (`raise ..
-from ..`) is walked for the proof. The implicit context is not proof: a client that
-catches a failed connect and then tries again raises its second error in the context of
-the first, and that second request may have arrived. So a context can only take the
-proof away, by showing an exception from after the connect.
+A library above httpx may wrap that failure, so the *cause* chain (`raise .. from ..`)
+is walked for the proof. The implicit context is not proof: a client that catches a
+failed connect and then tries again raises its second error in the context of the first,
+and that second request may have arrived. So a context can only remove the proof, if it
+has an exception from after the connect.
 """
 
 import socket
@@ -41,11 +41,11 @@ def _types() -> tuple[Types, Types, Types]:
 
 
 def classify(exception: BaseException) -> Outcome | None:
-    """The outcome that an exception of a send stands for.
+    """The outcome for an exception of a send.
 
     Rejected(NOT_CONNECTED) only for proven connect-phase failures: an outage spends no
-    budget. Unknown for whatever else a client or the network raises; None for what is
-    not ours to judge, such as a cancellation or a programming error.
+    budget. Unknown for any other error of a client or the network; None for errors of
+    another origin, such as a cancellation or a programming error.
     """
     if not isinstance(exception, Exception):
         return None
@@ -64,7 +64,7 @@ def classify(exception: BaseException) -> Outcome | None:
 
 
 def _proves(exception: BaseException | None, connect: Types) -> bool:
-    """Walks causes; of a group, every member has to prove it."""
+    """Do the causes prove "not sent"? In a group, every member has to."""
     seen: set[int] = set()
     while exception is not None and id(exception) not in seen:
         seen.add(id(exception))
@@ -77,7 +77,7 @@ def _proves(exception: BaseException | None, connect: Types) -> bool:
 
 
 def _graph(exception: BaseException) -> Iterator[BaseException]:
-    """Everything reachable by cause, context and group membership, once each."""
+    """All exceptions reachable by cause, context and group membership, once each."""
     todo: list[BaseException | None] = [exception]
     seen: set[int] = set()
     while todo:

@@ -1,9 +1,9 @@
 """The small HTTP/1.1 server under the webhook inbox: asyncio streams, parsed by h11.
 
 h11 because it comes with httpx, is strict about framing (no request smuggling through
-odd Content-Length and Transfer-Encoding pairs) and does no I/O of its own, so every
-bound below is ours: header bytes, body bytes, time per request, connections. A bound
-that is hit gets an answer (431, 413, 408, 503) and the connection is closed.
+odd Content-Length and Transfer-Encoding pairs) and does no I/O of its own, so this
+module sets every bound: header bytes, body bytes, time per request, connections. Beyond
+a bound the peer gets an answer (431, 413, 408, 503) and the connection is closed.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ LINGER_MS = 500
 
 @frozen(kw_only=True)
 class Limits:
-    """The most that one peer may cost us. `request_ms` is for the whole of a request, so that a
-    peer that drips a byte a second is cut as well; it is also the idle time between two
-    requests. `drain_ms`: how long closing waits for requests that are being answered."""
+    """The limits of one peer. `request_ms` is for a whole request, so that a peer that
+    drips a byte a second is cut off as well; it is also the idle time between two
+    requests. `drain_ms`: how long closing waits for requests under way."""
 
     header_bytes: int = 16 * 1024
     body_bytes: int = 1024 * 1024
@@ -55,7 +55,7 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """A request that is answered without being understood. Never leaves this module."""
+    """A request that is answered before it is understood. Never leaves this module."""
 
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
@@ -94,7 +94,7 @@ class HttpServer:
         )
 
     async def aclose(self) -> None:
-        """Stop listening, let requests under way finish, then cut the rest."""
+        """Stop listening, let requests under way finish, then cut off the rest."""
         if self._server is None:
             return
         self._closing = True
@@ -120,7 +120,7 @@ class HttpServer:
         try:
             await self._talk(_Peer(self._h11, reader, writer, self._limits), task)
         except ConnectionError:
-            pass  # the peer left; there is nobody to tell, and nothing of ours to undo
+            pass  # the peer has left; nothing to answer or undo
         except asyncio.CancelledError:
             # Only aclose() cancels these tasks, and asyncio would log it as an error.
             if not self._closing:
@@ -215,7 +215,7 @@ class _Peer:
             raise RefusedError(413, problem)
 
     async def answer(self, answer: Answer, *, last: bool) -> bool:
-        """Send an answer; says whether the connection can take another request."""
+        """Send an answer. True if the connection can take another request."""
         body = json.dumps(answer.content, separators=(",", ":")).encode()
         headers = [("content-type", "application/json"), *answer.headers.items()]
         headers.append(("content-length", str(len(body))))
@@ -241,8 +241,9 @@ class _Peer:
             raise ConnectionAbortedError("the peer does not read") from exc
 
     async def linger(self) -> None:
-        """Read away the rest of the peer's bytes. Closing over unread bytes makes the
-        kernel send a reset, which can destroy our answer before it is read."""
+        """Read and drop the rest of the peer's bytes. Closing with unread bytes makes
+        the operating system send a reset, which can destroy the answer before the peer
+        reads it."""
         if self._writer.can_write_eof():
             self._writer.write_eof()
         try:

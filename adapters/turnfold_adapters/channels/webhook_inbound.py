@@ -1,5 +1,5 @@
-"""Inbound webhooks: a message per POST, answered only after it is durable, on a port of
-our own. `webhook_reception` has the shape of a request and the table of answers;
+"""Inbound webhooks on a port of its own: one message per POST, answered only after it
+is durable. `webhook_reception` has the shape of a request and the table of answers;
 `turnfold_adapters.bridges.asgi` takes the same requests inside of an ASGI application.
 """
 
@@ -18,11 +18,11 @@ class WebhookInbox:
     """Listens on `host`:`port` (0: any free one) and hands messages to `accept`.
 
     `accept(inbound)` is the kernel's: its return means durable; `turn_id`, `status` and
-    `new` of what it returns go into the answer. `secret`: Standard Webhooks secret; with
-    None anybody who can reach the port can write. `channel`, `account`: whose messages
-    these are. `parse(message, headers)`: for senders with another shape; it makes the
-    Inbound from the JSON object and the lower-case headers, and raises InvalidInputError
-    for input that it refuses.
+    `new` of its result go into the answer. `secret`: Standard Webhooks secret; with
+    None any client of the port can write. `channel`, `account`: of these messages.
+    `parse(message, headers)`: for senders with another shape; it makes the Inbound from
+    the JSON object and the lower-case headers, and raises InvalidInputError for input
+    that it refuses.
 
     Use it as `async with`, or `start()` and `aclose()`. A sender that hangs up does not
     cancel its `accept`; closing waits `limits.drain_ms` for it.
@@ -51,7 +51,7 @@ class WebhookInbox:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, once started."""
+        """The listening port, once started."""
         return self._server.port
 
     async def start(self) -> None:

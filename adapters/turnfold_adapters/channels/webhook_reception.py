@@ -1,9 +1,9 @@
-"""The answer to a request that brings a message: what a webhook inbox and the bridge to
-ASGI share.
+"""The answer to a request with a message, shared by the webhook inbox and the bridge to
+ASGI.
 
-The sender may forget a message once it sees a 2xx, so a 200 is made after `accept` has
-returned, which the kernel does after the COMMIT, and never before. Everything else is
-an answer after which a sender sends again (503) or learns its mistake (4xx).
+The sender may forget a message after a 2xx, so a 200 is sent only after `accept` has
+returned, which the kernel does after the COMMIT. After any other answer a sender sends
+again (503) or learns its mistake (4xx).
 
 A request is one JSON object:
 
@@ -72,15 +72,14 @@ _log = logging.getLogger("turnfold.webhook")
 
 
 class Reception:
-    """Hands messages to `accept` and says what to answer.
+    """Hands messages to `accept` and makes the answers.
 
     `accept(inbound)` is the kernel's: its return means durable; `turn_id`, `status` and
-    `new` of what it returns go into the answer. `secret`: Standard Webhooks secret.
-    `check(body, headers)`: says whether a request is genuine, for other signatures; it
-    may be a coroutine function. `channel`, `account`: whose messages these are.
-    `parse(message, headers)`: for senders with another shape; it makes the Inbound from
-    the JSON object and the lower-case headers, and raises InvalidInputError for input
-    that it refuses.
+    `new` of its result go into the answer. `secret`: Standard Webhooks secret.
+    `check(body, headers)`: is a request genuine? For other signatures; it may be a
+    coroutine function. `channel`, `account`: of these messages. `parse(message,
+    headers)`: for senders with another shape; it makes the Inbound from the JSON object
+    and the lower-case headers, and raises InvalidInputError for input that it refuses.
     """
 
     def __init__(
@@ -136,9 +135,9 @@ class Reception:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise  # it is us who are being closed
+                raise  # this task itself is being closed
             return _later("cancelled")  # accept was, by a kernel that shuts down
-        except Exception as exc:  # noqa: BLE001  whatever it was, there is no 200
+        except Exception as exc:  # noqa: BLE001  no 200 after any error
             _log.exception("%s not accepted", inbound.dedupe_key)
             return _error(
                 500, exc.code if isinstance(exc, TurnfoldError) else "internal"
@@ -158,7 +157,7 @@ class Reception:
         try:
             self._verifier.verify(body, dict(headers))
         except json.JSONDecodeError:
-            return True  # the library parses after it has verified; we say 400 below
+            return True  # the library parses after it has verified; 400 below
         except (WebhookVerificationError, ValueError, RecursionError):
             # ValueError: signature headers that are no base64 or have no comma.
             return False
@@ -196,7 +195,8 @@ def _needed(message: Mapping[str, Any], name: str) -> Any:
 
 
 def _message_id(message: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
-    """Without an id and without a key each delivery would be a new message."""
+    """The message id of a request. Without an id and without a key each delivery would
+    be a new message."""
     given = message.get("message_id", headers.get("webhook-id"))
     if given is None and message.get("key") is None:
         problem = "missing; send it, or the header webhook-id, or a key"

@@ -15,8 +15,8 @@ on every attempt of a part unless the attempt is marked, so that a receiver that
      "duplicate": true}                                        (only when marked)
 
 The answer of the receiver is a status and, in the 2xx range, a JSON object with `id`
-(text or integer), optionally `thread` (where the part really landed) and
-`deduplicated`. Nothing else in it is read as an id.
+(text or integer), optionally `thread` (the thread where the part is shown) and
+`deduplicated`. No other field counts as an id.
 
 Sources: Standard Webhooks spec (ids, signature, 410), RFC 9110 (statuses, Retry-After),
 draft-ietf-httpapi-idempotency-key-header (409 in progress, 422 key reused).
@@ -52,7 +52,7 @@ REPLAYED_HEADER = "idempotent-replayed"
 ID_LENGTH = 512
 DETAIL_LENGTH = 300
 
-# Deferrals give the attempt back, so `Retry-After: 0` must not become a busy loop.
+# Deferrals spend no budget, so `Retry-After: 0` must not become a busy loop.
 RETRY_LEAST_MS = 1_000
 RETRY_DEFAULT_MS = 30_000
 RETRY_CAP_MS = 24 * 3_600_000
@@ -60,15 +60,15 @@ RETRY_CAP_MS = 24 * 3_600_000
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 _REFUSALS: Mapping[int, FailureClass] = {
-    301: FailureClass.TARGET_GONE,  # a redirect is configuration: say so, do not follow
+    301: FailureClass.TARGET_GONE,  # a redirect is an error of configuration
     307: FailureClass.TRANSIENT,
     308: FailureClass.TARGET_GONE,
     400: FailureClass.INVALID_PAYLOAD,
     401: FailureClass.AUTH,
     402: FailureClass.PERMISSION,
     403: FailureClass.PERMISSION,
-    # A receiver that is being deployed answers 404 for a while, and one URL serves every
-    # conversation, so 404 proves "not taken" but not "gone": 410 is the word for that.
+    # A receiver may answer 404 during its deployment, and one URL serves every
+    # conversation, so 404 proves "not taken" but not "gone": 410 means gone.
     404: FailureClass.TRANSIENT,
     405: FailureClass.TRANSIENT,
     407: FailureClass.AUTH,
@@ -81,19 +81,19 @@ _REFUSALS: Mapping[int, FailureClass] = {
     451: FailureClass.PERMISSION,
 }
 
-# 4xx that do not prove anything: 408 and 499 are also made by proxies that gave up
-# waiting for a receiver which may well have the request.
+# 4xx without proof: 408 and 499 also come from proxies that stopped waiting for a
+# receiver which may have the request.
 _DOUBTFUL = frozenset({408, 499})
 
-# A receiver may put one of these into `error` of a 409 to say that the key belongs to another
-# payload. Any other 409 means "the first request with this key is still in progress".
+# One of these in `error` of a 409 means that the key belongs to another payload. Any
+# other 409 means "the first request with this key is still in progress".
 KEY_REUSED = "key_reused"
 
 
 @frozen(kw_only=True)
 class Reply:
-    """An HTTP answer. `body` is None when it was too large or encoded: unreadable.
-    Header names are lower case."""
+    """An HTTP answer. `body` is None if it was too large or encoded. Header names are
+    lower case."""
 
     status: int
     headers: Mapping[str, str] = field(factory=dict)
@@ -102,7 +102,7 @@ class Reply:
 
 @frozen(kw_only=True)
 class ReplyRules:
-    """How the answers of one receiver are read. Times are milliseconds."""
+    """The rules for reading one receiver's answers. Times are milliseconds."""
 
     gives_ids: bool = True
     id_header: str = ID_HEADER
@@ -166,20 +166,20 @@ def _file(payload: File) -> dict[str, str]:
 
 
 def _plain(value: object) -> dict[str, Any]:
-    """Native bodies are frozen mappings, which json does not know."""
+    """A native body as plain dicts and lists: json does not know frozen mappings."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def is_gone(reply: Reply) -> bool:
-    """Does the answer to an edit say that there is no such message? A proxy that knows
-    the path no more says 404, too: only the receiver's own word counts."""
+    """Does the answer to an edit mean that there is no such message? A proxy without
+    the path also answers 404, so only the receiver's own `"found": false` counts."""
     return reply.status in (404, 410) and json_object(reply.body).get("found") is False
 
 
 def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
-    """The outcome that the receiver's answer states. `now_ms`: wall time."""
+    """The outcome of the receiver's answer. `now_ms`: wall time."""
     status = reply.status
     if 200 <= status < 300:
         return _taken(reply, rules)
@@ -196,8 +196,8 @@ def outcome_of(reply: Reply, rules: ReplyRules, *, now_ms: int) -> Outcome:
         return Rejected(failure=_REFUSALS[status], detail=_detail(reply))
     if 400 <= status < 500 and status not in _DOUBTFUL:
         return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
-    # 5xx may come from a proxy in front of a receiver that has the part; 302 and 303
-    # are how web frameworks answer a POST that they did take.
+    # 5xx may come from a proxy in front of a receiver that has the part; web frameworks
+    # answer an accepted POST with 302 or 303.
     cause = "server_error" if status >= 500 else "unexpected_status"
     return Unknown(cause=cause, detail=_detail(reply))
 
@@ -222,7 +222,8 @@ def _taken(reply: Reply, rules: ReplyRules) -> Outcome:
 
 
 def _conflict(reply: Reply) -> Outcome:
-    """The key is known. Whoever names the message that it made has taken the part."""
+    """The outcome of a 409: the key is known. An answer that names the first message
+    proves that the part was accepted."""
     shape = json_object(reply.body)
     if shape.get("error") == KEY_REUSED:
         return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=_detail(reply))
@@ -233,7 +234,7 @@ def _conflict(reply: Reply) -> Outcome:
 
 
 def json_object(body: bytes | None) -> Mapping[str, Any]:
-    """The body as a JSON object; empty when it is anything else, however broken."""
+    """The body as a JSON object; empty for any other body."""
     try:
         value = json.loads(body or b"null")
     except (ValueError, RecursionError):
@@ -258,8 +259,8 @@ def normal_id(value: object) -> str | None:
 
 
 def _wait_ms(reply: Reply, rules: ReplyRules, now_ms: int) -> int:
-    # The date is meant by the server's clock, so its own Date header, if there, is
-    # the better "now": a skew between the two machines then does not matter.
+    # The date is by the server's clock, so its own Date header, if present, is the
+    # better "now": a skew between the two machines then does not matter.
     server_now = _date_ms(reply.headers.get("date", ""))
     wait = retry_after_ms(
         reply.headers.get("retry-after", ""),
@@ -280,7 +281,7 @@ def retry_after_ms(value: str, *, now_ms: int) -> int | None:
     """
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        # So many digits that float() says infinity mean "not in this life".
+        # A number with so many digits that float() gives infinity counts as unreadable.
         return int(min(float(value), 1e9) * 1000)
     at_ms = _date_ms(value)
     return None if at_ms is None else max(at_ms - now_ms, 0)
@@ -297,7 +298,7 @@ def _date_ms(value: str) -> int | None:
 
 
 def _detail(reply: Reply) -> str:
-    """For people: the status and the start of the answer, made printable."""
+    """A detail for people: the status and the start of the answer, made printable."""
     said = (reply.body or b"")[:DETAIL_LENGTH].decode("utf-8", "replace")
     place = reply.headers.get("location", "")
     text = f"HTTP {reply.status} {place} {said}".encode("utf-8", "replace").decode()

@@ -1,11 +1,11 @@
 """Plugin state as tables in the schema of a store in PostgreSQL.
 
-The calls are synchronous, so the connection lives in a thread with a loop of its own, and
-a call waits for the server: one round trip for a look, some for a write. Every write
-takes the one row of `plugin_change` first. So limits are exact over all processes, and a
-look that sees the number of a write sees the write.
+The calls are synchronous, so the connection lives in a thread with a loop of its own,
+and a call waits for the server: one round trip for a read, several for a write. Every
+write takes the one row of `plugin_change` first. So limits are exact over all
+processes, and a read that sees the number of a write sees the write.
 
-A write survives the death of its process. Only a value that is taken or compared waits
+A write survives the death of its process. Only `take` and a write with `expect` wait
 for the server's disk.
 """
 
@@ -83,7 +83,7 @@ _Ask = Callable[[_Connection], Awaitable[_T]]
 
 
 class _Thread:
-    """A loop that runs for one process, apart from the loops of its callers."""
+    """A loop for one process, separate from the loops of its callers."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -178,7 +178,7 @@ class PostgresPluginStore:
         return self._reading(lambda c: c.fetchval(sql)) is not None
 
     def close(self) -> None:
-        """A connection of a parent process is left to it."""
+        """Close the connection, unless it belongs to a parent process."""
         link, self._link = self._link, None
         if link is not None and self._pid == os.getpid():
             _thread().run(link.close(), self.address)
@@ -186,7 +186,7 @@ class PostgresPluginStore:
     # --- the connection ---
 
     def _reading(self, ask: _Ask[_T]) -> _T | None:
-        """None where nobody has written yet. Asked once more if the connection broke."""
+        """Read; None before the first write. Asks once more if the connection broke."""
         return _thread().run(self._read(ask), self.address)
 
     async def _read(self, ask: _Ask[_T]) -> _T | None:
@@ -238,7 +238,7 @@ class PostgresPluginStore:
             sql = "SELECT pg_advisory_xact_lock(hashtext($1))"
             await connection.execute(sql, self._place.schema)
             if await connection.fetchval(there, table) is None:
-                # Not by the session: a name may have the word for the shard in it.
+                # Not by the session: a name may contain the word SHARD.
                 made = connection.connection
                 await made.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 await connection.execute(_TABLES)
@@ -268,8 +268,8 @@ async def _write(
 
 
 async def _room(connection: _Connection, place: tuple[str, str], write: Write) -> bool:
-    """Room for one more; an eviction takes the oldest of this namespace alone. An
-    expired row under this very key is replaced."""
+    """Make room for one more row; an eviction removes only the oldest of this
+    namespace. An expired row with the same key is replaced."""
     over = await _count(connection, place) - write.most + 1
     if over > 0 and write.evict:
         await connection.execute(_EVICT, *place, over)

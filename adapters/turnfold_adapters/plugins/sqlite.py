@@ -2,7 +2,7 @@
 
 WAL, one connection a process. A write is in the log of SQLite when the call returns and
 survives the death of the process; after a loss of power the latest writes may be gone.
-A value that is taken or compared is synced, so that it stays so after a loss of power.
+`take` and a write with `expect` are synced, so that they survive a loss of power.
 """
 
 import os
@@ -98,7 +98,7 @@ _CLEAR = f"DELETE FROM items WHERE {_HERE}"
 def _typed(
     call: "Callable[Concatenate[SqlitePluginStore, P], T]",
 ) -> "Callable[Concatenate[SqlitePluginStore, P], T]":
-    """apsw's errors as ours."""
+    """Translates apsw's errors into errors of the port."""
 
     @wraps(call)
     def typed(self: "SqlitePluginStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -113,14 +113,14 @@ def _typed(
 
 
 class SqlitePluginStore:
-    """`path`: of the store that it stands beside. Not thread-safe: the kernel has a lock
-    around it. After a fork the child opens a connection of its own."""
+    """`path`: of the store beside it. Not thread-safe: the kernel has a lock around it.
+    After a fork the child opens a connection of its own."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(f"{path}.plugins")
         self._connection: apsw.Connection | None = None
         self._pid = 0
-        self._kept: list[apsw.Connection] = []  # of a parent; closing them is not ours
+        self._kept: list[apsw.Connection] = []  # of a parent, which closes them
 
     @property
     def address(self) -> str:
@@ -208,7 +208,7 @@ class SqlitePluginStore:
         return found
 
     def close(self) -> None:
-        """A connection of a parent process is left to it."""
+        """Close the connection, unless it belongs to a parent process."""
         db, self._connection = self._connection, None
         if db is not None and self._pid == os.getpid():
             db.close()
@@ -230,7 +230,7 @@ class SqlitePluginStore:
             raise
 
     def _opened(self, *, create: bool) -> apsw.Connection | None:
-        """Nothing is made for a reader."""
+        """Open the file; a reader does not create it."""
         if self._connection is not None and self._pid == os.getpid():
             return self._connection
         if self._connection is not None:
@@ -278,7 +278,7 @@ class SqlitePluginStore:
 
 
 def read_only(path: Path) -> apsw.Connection:
-    """A connection that makes nothing beside the file, not even a -shm."""
+    """A connection that creates no files, not even a -shm."""
     logged = path.with_name(f"{path.name}-wal").exists()
     how = "readonly_shm=1" if logged else "immutable=1"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -300,13 +300,13 @@ def _count(db: apsw.Connection, space: Space) -> int:
 
 
 def _room(db: apsw.Connection, space: Space, write: Write) -> bool:
-    """Room for one more. The expired rows that are left over count until a sweep meets
-    them; an eviction takes the oldest of this namespace alone."""
+    """Make room for one more row. Expired rows count until a sweep removes them; an
+    eviction removes only the oldest of this namespace."""
     over = _count(db, space) - write.most + 1
     if over > 0 and write.evict:
         db.execute(_EVICT, (*space, over))
         over = 0
-    if over > 0:  # an expired row under this very key is replaced
+    if over > 0:  # an expired row with this key is replaced
         replaced = any(True for _ in db.execute(_GET, (*space, write.key)))
         return over <= replaced
     return True

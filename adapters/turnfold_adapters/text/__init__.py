@@ -1,12 +1,12 @@
-"""Long texts in pieces that a platform takes, whatever their format.
+"""Splitting long texts of any format into pieces for a platform.
 
     split(Text("…", format="html"), limit=4096, unit="utf16")
 
 Each piece is well formed, within the limit, and cut between grapheme clusters; together
 the pieces show what the text shows. Markdown is read by markdown-it-py, HTML by
 `html.parser`, characters by `regex`: the extra `turnfold[text]`, which the extras of
-our channels include. Without it `split` raises MissingExtraError; a channel that has no
-`plan` of its own gets the kernel's, which knows neither formats nor clusters.
+our channels include. Without it `split` raises MissingExtraError. A channel without a
+`plan` of its own gets the kernel's, which ignores formats and clusters.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.messages import File, Payload, Text
 from turnfold.ports.channel import PlannedPart
 
-LEAST_LIMIT = 64  # below that no fence and no link has room
+LEAST_LIMIT = 64  # less has no room for a fence or a link
 
 
 def split(payload: Text, limit: int, unit: str = "chars") -> list[Text]:
     """The pieces of a text, each of at most `limit` "chars", "utf16" or "bytes". A text
-    of which a reader would see nothing has none. What a format cannot say within the
-    limit comes as plain text, and so does a text of more than 65,536 characters, since
-    reading its markup would take too long. Raises InvalidInputError for an unknown unit or a limit
-    below 64, MissingExtraError without the extra `turnfold[text]`.
+    without visible characters has none. If a format does not fit into the limit, the
+    piece becomes plain text. So does a text of more than 65,536 characters, since
+    reading its markup would take too long. Raises InvalidInputError for an unknown unit
+    or a limit below 64, MissingExtraError without the extra `turnfold[text]`.
     """
     cutting = _cutting()
     check(limit, unit)
@@ -47,8 +47,8 @@ def split(payload: Text, limit: int, unit: str = "chars") -> list[Text]:
 
 
 def check(limit: int | None, unit: str) -> None:
-    """Can texts be split like this? For the constructor of a channel. Raises as `split`
-    does; no limit is fine."""
+    """Check the arguments of `split`, for the constructor of a channel. Raises the
+    errors of `split`; None as limit is allowed."""
     if unit not in _cutting().MEASURES:
         raise InvalidInputError(field="unit", problem=f"{unit!r:.80} is unknown")
     if limit is not None and limit < LEAST_LIMIT:
@@ -56,14 +56,14 @@ def check(limit: int | None, unit: str) -> None:
 
 
 def plain(payload: Text) -> Text:
-    """The same words without a format: for a platform that refused the format."""
+    """The same text without a format, for a platform that refused the format."""
     shown = _cutting().visible(payload)
     return Text(shown)
 
 
 def plan(payload: Payload, limit: int | None, unit: str) -> Sequence[PlannedPart]:
-    """The parts of a payload for a channel's `plan`: a text is split, everything else is
-    one part."""
+    """The parts of a payload for a channel's `plan`: a text is split, any other payload
+    is one part."""
     if not isinstance(payload, Text):
         kind = "file" if isinstance(payload, File) else "native"
         return [PlannedPart(payload=payload, kind=kind)]

@@ -1,7 +1,8 @@
-"""Formatted texts for chats that have a markup of their own: as rich text, then in parts.
+"""Formatted texts for chats with a markup of their own: first as rich text, then in
+parts.
 
 A channel cuts the rich text by its own measure, and writes each part in its own markup.
-A part is HTML, or plain text where there is nothing to format.
+A part is HTML, or plain text without any format.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,12 +17,12 @@ from turnfold_adapters.text.html import LINES, rich_of_html
 from turnfold_adapters.text.markdown_telegram import telegram_html
 from turnfold_adapters.text.rich import Rich
 
-_LINES = LINES - {"pre", "blockquote"}  # they stand on lines of their own as it is
+_LINES = LINES - {"pre", "blockquote"}  # they have lines of their own already
 
 
 def rich_of(payload: Text) -> Rich:
     """The visible characters of a text with its formats. A Markdown text that is too
-    long to be read at once has none."""
+    long to be parsed has no formats."""
     source = payload.text
     if payload.format is Format.PLAIN:
         return Rich(source)
@@ -36,8 +37,8 @@ def plan(
     fits: Callable[[str], bool],
     cut: Callable[[Rich], Iterable[str]],
 ) -> Sequence[PlannedPart]:
-    """The parts of a payload. `fits`: whether a plain text needs no cut. `cut`: the
-    pieces of a rich text."""
+    """The parts of a payload. `fits`: can a plain text stay whole? `cut`: the pieces of
+    a rich text."""
     if not isinstance(payload, Text):
         return texts.plan(payload, None, "utf16")
     if is_blank(payload.text):

@@ -1,5 +1,6 @@
-"""Sizes as platforms count them, and the boundaries of grapheme clusters. A reader takes a
-cluster for one character: a letter with its accents, a flag, a family of emoji."""
+"""Sizes in the units of platforms, and the boundaries of grapheme clusters. A reader
+sees a cluster as one character: a letter with its accents, a flag, a family of
+emoji."""
 
 from collections.abc import Callable
 from types import MappingProxyType
@@ -30,7 +31,7 @@ def floor(text: str, start: int, end: int) -> int:
     if end >= len(text):
         return len(text)
     found = anchor = _anchor(text, start, end)
-    # A boundary depends on what stands before it and on one character after it.
+    # A boundary depends on the text before it and on one character after it.
     for match in _CLUSTER.finditer(text, anchor, end + 1):
         if match.end() > end:
             break
@@ -39,8 +40,8 @@ def floor(text: str, start: int, end: int) -> int:
 
 
 def _anchor(text: str, start: int, end: int) -> int:
-    """A boundary near `end`, without looking at everything: there is one between any
-    two ASCII characters, unless they are a carriage return and a line feed."""
+    """A boundary near `end`, found without reading the whole text: there is one between
+    any two ASCII characters, unless they are a carriage return and a line feed."""
     for index in range(end, start, -1):
         pair = text[index - 1 : index + 1]
         if pair.isascii() and pair != "\r\n":
@@ -50,7 +51,7 @@ def _anchor(text: str, start: int, end: int) -> int:
 
 def past_space(text: str, start: int, most: int) -> int:
     """The first boundary from `start` that does not stand before white space. A space
-    that carries an accent is no white space. Passes at most `most` clusters."""
+    with an accent is no white space. Skips at most `most` clusters."""
     index = start
     while most and index < len(text) and text[index].isspace():
         match = _CLUSTER.match(text, index, min(len(text), index + 8))
@@ -67,7 +68,7 @@ _SEEN = regex.compile(
 
 
 def is_blank(text: str) -> bool:
-    r"""Would a reader see nothing at all?
+    r"""Does a text have no visible character?
 
     >>> is_blank("\u200b\u2060 \u2800"), is_blank(".")
     (True, False)

@@ -12,8 +12,8 @@ from turnfold_adapters.text.rich import Rich, cut
 __all__ = ["MEASURES", "is_blank", "pieces", "shows_something", "visible"]
 
 
-# Reading markup takes 1 to 6 seconds for a megabyte, and `plan` holds the loop. Nobody
-# reads 16 messages for their typography, so what is longer goes without it.
+# Reading markup takes 1 to 6 seconds for a megabyte, and `plan` holds the loop. Longer
+# texts, of 16 messages and more, are sent without formats.
 FORMATTED_MOST = 65_536
 
 
@@ -29,7 +29,7 @@ def pieces(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
 
 
 def _plain(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
-    """Tags are taken away; Markdown can be read as it is written."""
+    """A text without its format: tags are removed; Markdown stays as it is written."""
     html = payload.format is Format.HTML
     text = rich_of_html(payload.text).text if html else payload.text
     for piece in cut(Rich(text), limit, lambda text, *_: measure(text)):
@@ -37,7 +37,7 @@ def _plain(payload: Text, limit: int, measure: Measure) -> Iterator[Piece]:
 
 
 def visible(payload: Text) -> str:
-    """The characters that a reader sees of a text."""
+    """The visible characters of a text."""
     if payload.format is Format.MARKDOWN:
         return visible_markdown(payload.text)
     if payload.format is Format.HTML:
@@ -46,6 +46,6 @@ def visible(payload: Text) -> str:
 
 
 def shows_something(payload: Text) -> bool:
-    """HTML can be tags around nothing; the other formats show what they have."""
+    """Does a text have visible characters? HTML can be tags without text."""
     html = payload.format is Format.HTML
     return not (html and is_blank(rich_of_html(payload.text).text))

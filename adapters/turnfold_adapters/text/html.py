@@ -1,5 +1,5 @@
-"""HTML as rich text. Tags that nobody closed are closed, tags that nobody opened are
-dropped; comments, scripts and styles show nothing and go."""
+"""HTML as rich text. Unclosed tags are closed, and closing tags without an opening one
+are dropped. Comments, scripts and styles are dropped."""
 
 from html import escape
 from html.parser import HTMLParser
@@ -12,13 +12,13 @@ LINES = frozenset(
     {"p", "div", "li", "tr", "ul", "ol", "table", "blockquote", "pre", "dt", "dd"}
     | {"section", "article", "h1", "h2", "h3", "h4", "h5", "h6"}
 )
-# An open tag of these ends where the next of its kind begins.
+# An open tag of these kinds ends where the next one of its kind begins.
 _SIBLINGS = frozenset({"p", "li", "tr", "td", "th", "dt", "dd", "option"})
 
 
 def rich_of_html(source: str, lines: frozenset[str] = LINES) -> Rich:
-    """The visible characters of an HTML text, with its markup as spans. A new line is
-    seen after the elements that `lines` names.
+    """The visible characters of an HTML text, with its markup as spans. A new line
+    follows the elements in `lines`.
 
     >>> rich_of_html("a <b>c</b>").spans
     (Span(start=2, end=3, open='<b>', close='</b>', keep=False, raw=False),)
@@ -36,7 +36,7 @@ class _Reader(HTMLParser):
         self.words: list[str] = []
         self.at = 0
         self.open: list[tuple[str, int, str, int]] = []  # tag, start, source, order
-        self.named: dict[str, int] = {}  # how often a tag is open
+        self.named: dict[str, int] = {}  # how often each tag is open
         self.spans: dict[int, Span] = {}  # by the order in which they opened
         self.order = 0
         self.atoms: list[Atom] = []

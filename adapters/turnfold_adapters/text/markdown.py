@@ -1,10 +1,10 @@
 """Markdown (CommonMark with tables and strikethrough) in pieces.
 
-Blocks that fit stay as they are written. A block that does not fit is cut by its kind: a
-code fence is closed and opened again with its language, a list between its items, a
-table between its rows (the rows that follow get an empty head, since a table needs
-one), a quote and an item inside, a paragraph between its words. A block that would show
-something else after the cut is sent as plain text. Raw HTML counts as text.
+Blocks that fit stay unchanged. A block that does not fit is cut by its kind: a code
+fence is closed and opened again with its language, a list between its items, a table
+between its rows (the rows that follow get an empty head, since a table needs one), a
+quote and an item inside, a paragraph between its words. A block that would read
+differently after the cut is sent as plain text. Raw HTML counts as text.
 """
 
 import re
@@ -27,7 +27,7 @@ from turnfold_adapters.text.markdown_inline import (
 )
 from turnfold_adapters.text.rich import Rich, Span, cut
 
-_DEEPEST = 5  # quotes and lists in each other; what is deeper becomes plain text
+_DEEPEST = 5  # nested quotes and lists; deeper ones become plain text
 _LABEL = re.compile(r"\[((?:[^\[\]\\]|\\.)+)\]")
 _QUOTE = re.compile(r"^ {0,3}> ?", re.MULTILINE)
 _ITEM = re.compile(r"( {0,3}(?:[-+*]|\d{1,9}[.)]))( {1,4}(?=\S)|[ \t]|$)")
@@ -35,7 +35,7 @@ _ITEM = re.compile(r"( {0,3}(?:[-+*]|\d{1,9}[.)]))( {1,4}(?=\S)|[ \t]|$)")
 
 @frozen
 class Piece:
-    """`plain`: Markdown could not say it within the limit."""
+    """`plain`: the Markdown did not fit into the limit."""
 
     text: str
     plain: bool = False
@@ -43,7 +43,7 @@ class Piece:
 
 @frozen
 class Room:
-    """How much fits into a piece: `limit` units, `indent` in front of each line."""
+    """The room of a piece: `limit` units, `indent` in front of each line."""
 
     limit: int
     measure: Measure
@@ -73,7 +73,7 @@ class _Block:
 
 @frozen
 class _Page:
-    """A source that was read: its lines, its blocks, and the definitions of links."""
+    """A parsed source: its lines, its blocks, and the definitions of links."""
 
     lines: Sequence[str]
     blocks: Sequence[_Block]
@@ -90,7 +90,7 @@ def split_markdown(source: str, limit: int, measure: Measure) -> list[Piece]:
 
 
 def visible_markdown(source: str) -> str:
-    """The characters that a reader sees of a Markdown text.
+    """The visible characters of a Markdown text.
 
     >>> visible_markdown("# A *b*")
     'A b'
@@ -107,7 +107,8 @@ def parser() -> MarkdownIt:
 
 
 def _read(source: str, env: Mapping[str, Any]) -> _Page:
-    """Blocks only: what stands inside of them is read when one must be cut."""
+    """Parse the blocks of a source. The text inside a block is parsed only when the
+    block must be cut."""
     text = source.replace("\r\n", "\n").replace("\r", "\n")
     shared = {"references": dict(env.get("references", {}))}
     tokens: list[Token] = []
@@ -171,7 +172,8 @@ def _packed(
     spans: Sequence[tuple[int, int]],
     divide: Callable[[int], Iterator[Piece]],
 ) -> Iterator[Piece]:
-    """As many neighbours into one piece as fit; `divide` cuts one that does not fit."""
+    """Pack as many neighbours into one piece as fit; `divide` cuts one that does not
+    fit."""
     start: int | None = None  # the first line of the piece
     size, labels = 0, set[str]()
     for index, (first, end) in enumerate(spans):
@@ -237,7 +239,8 @@ def _cut_block(page: _Page, block: _Block, room: Room) -> Iterator[Piece]:
 def _checked(
     page: _Page, source: str, pieces: Iterable[Piece], room: Room
 ) -> Iterator[Piece]:
-    """The pieces, if together they show what the source shows; else plain text."""
+    """The pieces, if together they show the same text as the source; else plain
+    text."""
     tokens = parser().parse(source, {"references": dict(page.env["references"])})
     shown = _visible(tokens)
     made = [] if room.depth > _DEEPEST else list(pieces)
@@ -263,7 +266,7 @@ def _cut(rich: Rich, room: Room) -> Iterator[str]:
 def _code(token: Token, room: Room) -> Iterator[Piece]:
     mark = (token.markup or "```")[0]
     longest = longest_run(token.content, mark)
-    # A cut inside a line could bring a run of marks to its beginning.
+    # A cut inside a line could move a run of marks to the beginning of a line.
     fence = mark * max(3, len(token.markup), min(longest + 1, room.limit // 8))
     for info in (token.info.strip(), ""):
         span = Span(0, len(token.content), f"{fence}{info}\n", f"\n{fence}", keep=True)
@@ -323,7 +326,7 @@ def _without_indent(text: str, width: int) -> str:
 
 
 def _dedented(line: str, width: int) -> str:
-    """Up to `width` spaces less."""
+    """The line without up to `width` leading spaces."""
     return line[min(width, len(line) - len(line.lstrip(" "))) :]
 
 

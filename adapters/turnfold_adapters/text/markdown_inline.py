@@ -99,7 +99,7 @@ def visible_inline(tokens: Sequence[Token]) -> str:
 
 
 def destination(token: Token, attribute: str) -> str:
-    """Address and title as they stand in a link."""
+    """Address and title in the form of a link."""
     address = str(token.attrGet(attribute) or "")
     title = str(token.attrGet("title") or "")
     quoted = title.replace("\\", "\\\\").replace('"', '\\"')
@@ -107,7 +107,7 @@ def destination(token: Token, attribute: str) -> str:
 
 
 def longest_run(text: str, mark: str) -> int:
-    """How often `mark` stands in a row, at most.
+    """The longest run of `mark` in a text.
 
     >>> longest_run("a``b`", "`")
     2
@@ -116,7 +116,7 @@ def longest_run(text: str, mark: str) -> int:
 
 
 def escape(text: str) -> str:
-    r"""A text that Markdown reads as just that.
+    r"""A text with escapes, so that Markdown reads it as plain text.
 
     >>> escape("1. 2*3 snake_case")
     '1\\. 2\\*3 snake_case'

@@ -21,7 +21,7 @@ def telegram_html(source: str) -> str:
     return "".join(_blocks(parser().parse(source, {}))).strip("\n")
 
 
-_BLOCKS = {  # what stands for a block's begin and end
+_BLOCKS = {  # the characters at a block's begin and end
     "heading_open": "<b>",
     "heading_close": "</b>\n\n",
     "blockquote_open": "<blockquote>",

@@ -1,8 +1,8 @@
-"""Text with markup as a string of visible characters and spans over it, and how it is
-cut: the markup that is open at a cut is closed before it and opened again after it.
+"""Text with markup as a string of visible characters with spans, and its cutting: the
+markup that is open at a cut is closed before the cut and opened again after it.
 
-Whatever the notation, the visible characters are cut, and each slice is written out
-anew. So no cut can fall into a tag, and each piece is well formed by construction.
+In any notation only the visible characters are cut, and each slice is written out anew.
+So no cut can fall into a tag, and each piece is well formed.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,16 +13,17 @@ from attrs import evolve, field, frozen
 from turnfold_adapters.text.clusters import Measure, floor, past_space
 
 Escape = Callable[[str], str]
-_GUESSES = 3  # then the range is halved each time
-LEAST_TEXT = 32  # units of a piece that are for text, however much markup there is
-# How many units a slice has: as it is written, what of it is seen, and its spans.
+_GUESSES = 3  # after these, bisect
+LEAST_TEXT = 32  # units of a piece that stay for text, with any amount of markup
+# The size of a slice in units, from its written form, its visible characters and its
+# spans.
 Size = Callable[[str, str, Sequence["Span"]], int]
 
 
 @frozen
 class Span:
     """Markup around the characters from `start` to `end`. `keep`: white space inside is
-    meant as it is. `raw`: characters inside are written without escapes."""
+    significant. `raw`: characters inside are written without escapes."""
 
     start: int
     end: int
@@ -57,8 +58,8 @@ class Rich:
     escape: Escape = field(default=_verbatim, repr=False)
 
     def loosened(self, measure: Measure, limit: int) -> "Rich":
-        """Without the markup that would leave too little of the limit for text: it is
-        nested too deeply, or has an endless address."""
+        """The rich text without markup that would leave too little of the limit for
+        text: markup that is nested too deeply, or has a very long address."""
         room = limit - max(limit // 4, LEAST_TEXT)
         kept: list[Span] = []
         above: list[Span] = []
@@ -84,8 +85,8 @@ def _overhead(span: Span, measure: Measure) -> int:
 
 
 def cut(rich: Rich, limit: int, size: Size) -> Iterator[str]:
-    """The pieces, written out, each of at most `limit` units. A visible character has at
-    least one unit. Only white space at a cut is lost, and of white space that is meant
+    """The pieces, written out, each of at most `limit` units. A visible character has
+    at least one unit. Only white space at a cut is lost; of significant white space
     only the line end."""
     cutter = _Cutter(rich, limit, size)
     while cutter.start < len(rich.text):
@@ -104,7 +105,7 @@ class _Cutter:
             self._go(past_space(rich.text, 0, len(rich.text)))
 
     def next(self) -> Iterator[str]:
-        """The piece that begins at `start`, if there is anything in it."""
+        """The piece that begins at `start`, if it has visible text."""
         text, start = self.rich.text, self.start
         most = self._longest()
         end = len(text) if most == len(text) else self._cut(most)
@@ -122,8 +123,9 @@ class _Cutter:
         self.start, self._first = start, later
 
     def _longest(self) -> int:
-        """The end of a slice from `start` that fits, and nearly fills the limit. Guesses
-        by the size of what was too large, so that few slices are written in vain."""
+        """The end of a slice from `start` that fits, and nearly fills the limit. It
+        guesses from the size of the last slice, so that few slices are written in
+        vain."""
         start, limit = self.start, self.limit
         low, high = start, min(len(self.rich.text), start + limit)
         guess, guesses = high, 0
@@ -148,7 +150,7 @@ class _Cutter:
         return self.size(self._written(end), shown, self._spans(end))
 
     def _whole(self, end: int) -> int:
-        """`end`, or the beginning of the atom that it falls into."""
+        """`end`, or the beginning of the atom around it."""
         index = bisect_left(self._atoms, end) - 1
         if index >= 0 and self.rich.atoms[index].end > end:
             return self.rich.atoms[index].start
@@ -166,7 +168,7 @@ class _Cutter:
         return max(self._whole(floor(text, self.start, end)), self.start + 1)
 
     def _readable(self, end: int) -> bool:
-        """May a piece end here, and is there anything to read in it?"""
+        """May a piece end here, and does it have visible text?"""
         return (
             self._whole(end) == end and not self.rich.text[self.start : end].isspace()
         )
@@ -202,7 +204,7 @@ class _Writer:
         return "".join(self.out)
 
     def _close(self, until: int, end: int) -> None:
-        """Close what has ended at `until`; at the end of the slice that is all."""
+        """Close the spans that end at `until`; at the end of the slice all of them."""
         while self.open and (self.open[-1].end <= until or until == end):
             self._characters(min(self.open[-1].end, end))
             self.out.append(self.open.pop().close)

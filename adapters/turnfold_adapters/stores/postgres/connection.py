@@ -54,8 +54,9 @@ _POOLER = (
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
 _NOTHING_SENT = {"08001", "08004", "57P03"}
-# A commit whose wait for a synchronous standby was ended is a success with a warning: it
-# is on the primary alone, and a failover would lose it.
+# If the wait of a commit for a synchronous standby is ended, the server reports a
+# success with a warning: the commit is on the primary alone, and a failover would lose
+# it.
 _ALONE = ("01000", "for synchronous replication")
 _LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then it closes
 _VALUE = {"22021", "22003", "54000", "22001", "22P05"}
@@ -157,7 +158,7 @@ def _of(sql: str, shard: int) -> str:
 
 
 class _AloneError(asyncpg.InterfaceError):
-    """What was stored is on the primary alone, and the standby was to have it."""
+    """A commit is on the primary alone, without the synchronous standby."""
 
 
 class Link:
@@ -168,7 +169,7 @@ class Link:
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
-        self._alone = ""  # what the server said of a commit that no standby has
+        self._alone = ""  # the server's warning about a commit that no standby has
 
     def open(self, *, read_only: bool) -> None:
         self._read_only = read_only
