@@ -1,10 +1,10 @@
 """The command line: composition root, may import all, nothing imports it.
 
-`main` is always installed. It knows every command by name and loads only the one that
-is asked for; without the extra `cli` it lists them and names what is missing.
+`main` is always installed. It knows every command by name and loads only the requested
+one; without the extra `cli` it lists the commands and names the missing extra.
 
-Exit codes: 0 all is well, 1 something was found (a broken rule, a loss), 2 used wrongly
-or an extra is missing, 3 the store cannot be opened.
+Exit codes: 0 success, 1 a finding (a broken rule, a loss), 2 wrong usage or a missing
+extra, 3 the store cannot be opened.
 """
 
 import gc
@@ -85,7 +85,7 @@ def main() -> None:
     if missing:
         sys.stderr.write(_without(missing))
         sys.exit(USAGE)
-    gc.disable()  # nothing of what is imported is garbage: looking for it takes a tenth
+    gc.disable()  # imports leave no garbage; looking for it costs a tenth
     application = app(sys.argv[1:])
     gc.freeze()
     gc.enable()
@@ -102,7 +102,8 @@ def _without(missing: list[str]) -> str:
 
 
 def app(arguments: list[str]) -> "typer.Typer":
-    """The application with the asked command in full and the others by name only."""
+    """The application with the requested command in full and the others by name
+    only."""
     import typer  # noqa: PLC0415  may be missing, see main
 
     from turnfold_cli.usage import Commands, alone  # noqa: PLC0415  as typer
@@ -128,4 +129,4 @@ def app(arguments: list[str]) -> "typer.Typer":
 
 
 def _stub() -> None:
-    """Stands for a command that was not asked for."""
+    """A placeholder for a command that was not requested."""

@@ -2,8 +2,8 @@
 `close`,
 `unhold`, `redact`, `resubmit`; for one id, or for all that filters find.
 
-Each act is a command to the owner of the store, through its inbox. It works beside a
-living worker and without one; the log keeps who decided, and why.
+Each act is a command to the owner of the store, through its inbox. It works with a
+living worker and without one; the log keeps the person and the reason.
 """
 
 from enum import StrEnum
@@ -73,7 +73,7 @@ HOW, HOW_OF_PLACES = (How, _HOW), (How, _HOW_OF_PLACES)
 
 
 class Verdict(StrEnum):
-    """What became of a message that is in doubt."""
+    """A person's verdict on a message in doubt."""
 
     DELIVERED = "delivered"
     NOT_SENT = "not_sent"

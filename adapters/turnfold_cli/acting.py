@@ -1,5 +1,5 @@
-"""How an act is carried out: for one id, or for all that filters find - with a preview, a
-count, a question before it, and progress while it is done."""
+"""Carrying out an act: for one id, or for all rows of some filters - with a preview, a
+count and a question before it, and progress during it."""
 
 import asyncio
 import getpass
@@ -36,7 +36,7 @@ from turnfold_cli.output import age, clean, console, plain, say_json, screen_of,
 
 
 def named() -> str:
-    """The name of whoever types; a container may have no user of that number."""
+    """The name of the user; in a container the user id may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -82,14 +82,14 @@ class How:
 
 @frozen(kw_only=True)
 class Chosen:
-    """One id, and the version that it had when it was looked at."""
+    """One id, with its version in the preview."""
 
     id: str
     version: int | None = None
 
 
 def perform(act: Act, how: How, wanted: str | None, want: Wanted, **extra: Any) -> None:
-    """Do it, for the id `wanted` or for all that fit the filters."""
+    """Carry out an act, for the id `wanted` or for all that fit the filters."""
     with answering(as_json=how.as_json):
         if wanted is None:
             _check_filters(act, how, want)
@@ -183,8 +183,8 @@ FITS: dict[Act, Callable[[Row], bool]] = {
 
 @frozen(kw_only=True)
 class Preview:
-    """`rows`: the oldest first. `others`: fit the filters, and the act does not fit
-    them. `asked`: the same act for them lies in the inbox already."""
+    """`rows`: the oldest first. `others`: rows that fit the filters, but not the act.
+    `asked`: rows with the same act in the inbox already."""
 
     rows: tuple[Row, ...]
     others: int
@@ -213,8 +213,8 @@ def _many(act: Act, how: How, want: Wanted, extra: dict[str, Any]) -> None:
 
 
 async def previewed(act: Act, address: str, question: Filter, want: Wanted) -> Preview:
-    """What the act would be done to, of all that the question finds. `want`: the filters
-    that the question came of."""
+    """The rows that the act would change, among those that the question finds. `want`:
+    the filters of the question."""
     of = None
     async with opened(address) as store:
         if want.sender is None:
@@ -233,7 +233,7 @@ async def previewed(act: Act, address: str, question: Filter, want: Wanted) -> P
 
 
 async def asked_for(act: Act, store: Store) -> set[str]:
-    """What the same act was asked for already, and lies in the inbox."""
+    """The streams with the same act in the inbox."""
     kinds = {act.value, "acknowledge" if act is Act.ACK else act.value}
     return {c.stream for c in await Inspect(store).inbox() if c.kind in kinds}
 
@@ -260,7 +260,7 @@ def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) ->
 
 
 def told_of(act: Act, preview: Preview, **extra: Any) -> Iterator[str]:
-    """What an act would do, in a few lines."""
+    """The preview of an act, in a few lines."""
     rows = preview.rows
     ages = dict.fromkeys(age(row.created) for row in (*rows[:1], *rows[-1:]))
     old = f"; {' to '.join(ages)} old" if rows else ""
@@ -279,7 +279,7 @@ def told_of(act: Act, preview: Preview, **extra: Any) -> Iterator[str]:
 
 
 def counted(rows: Sequence[Row]) -> str:
-    """So many entries or turns."""
+    """The number of entries or turns, in words."""
     turns = bool(rows) and rows[0].what == "turn"
     one, more = ("turn", "turns") if turns else ("entry", "entries")
     return f"{len(rows):,} {one if len(rows) == 1 else more}"
@@ -293,14 +293,14 @@ def _places(rows: Sequence[Row]) -> str:
 
 
 def _sure(act: Act, preview: Preview) -> bool:
-    """Ask; where nobody can answer, it is wrong use."""
+    """Ask for a confirmation. Without a terminal this is wrong usage."""
     check_asking()
     count = len(preview.rows) + preview.asked
     return typer.confirm(f"{act} {count:,}?", err=True)
 
 
 def check_asking() -> None:
-    """Raises RefusedError where nobody sits that could be asked."""
+    """Raises RefusedError without a terminal for a question."""
     if not sys.stdin.isatty():
         raise RefusedError("nobody can be asked here: say --yes or --dry-run", USAGE)
 
@@ -312,8 +312,9 @@ async def act_on(
     tell: Callable[[Acted], bool],
     **said: Any,
 ) -> None:
-    """Do it, as a client of the store. `tell` hears of each as soon as it is durable;
-    False from it ends that. Commands that lie in the inbox go first."""
+    """Carry out an act on rows, as a client of the store. `tell` is called for each as
+    soon as it is durable; if it returns False, the rest is left. Commands in the inbox
+    go first."""
     await _still_there(address)
     async with client_of(address) as kernel:
         await kernel.taken_up()
@@ -323,13 +324,13 @@ async def act_on(
 
 
 async def _still_there(address: str) -> None:
-    """Raises RefusedError: nothing is made where no store is any more."""
+    """Raises RefusedError if there is no store any more, so that none is created."""
     async with opened(address):
         pass
 
 
 def _all_of(act: Act, how: How, rows: Sequence[Row], extra: Any) -> list[Acted]:
-    """Do it, and tell on stderr how far it is."""
+    """Carry out an act on all rows, with progress on stderr."""
     results: list[Acted] = []
 
     def tell(acted: Acted) -> bool:

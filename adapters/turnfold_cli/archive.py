@@ -1,4 +1,4 @@
-"""`turnfold archive`: old turns and entries go into a file, and then out of the store."""
+"""`turnfold archive`: old turns and entries are written to a file, then pruned."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""`turnfold audit`: every rule that can be read from a log, a store and a witness."""
+"""`turnfold audit`: every rule that a log, a store and a witness can show."""
 
 import asyncio
 import sys
@@ -85,7 +85,7 @@ Of = Annotated[
 
 @frozen(kw_only=True)
 class Wanted:
-    """What is to be checked besides the log itself."""
+    """The checks besides those of the log itself."""
 
     marks: tuple[Head, ...] = ()
     witness: list[Acceptance] | None = None
@@ -139,7 +139,7 @@ def audit(
 
 
 def _audited(source: str, wanted: Wanted) -> Sequence[Report]:
-    """One for each chain."""
+    """The reports, one for each chain."""
     if source == "-":
         return [_of_lines(sys.stdin.buffer, wanted)]
     path = Path(source)
@@ -189,8 +189,8 @@ async def _of_archive(
 def audits_of(
     address: str, wanted: Wanted, tell: Callable[[int], None] | None = None
 ) -> Sequence[Report]:
-    """The audit of each chain of a store, or of an archive; `tell` hears now and then
-    how far it is."""
+    """The audit of each chain of a store, or of an archive; `tell` gets the
+    progress."""
     if is_archive(address):
         return [asyncio.run(_of_archive(address, wanted, tell))]
 
@@ -244,12 +244,12 @@ async def _end(address: str) -> int | None:
         try:
             return (await store.load()).head.position
         except CorruptLogError:
-            return None  # the audit says what is wrong with it
+            return None  # the audit reports the fault
 
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr, if somebody is looking at it."""
+    """A bar on stderr, if it is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -299,14 +299,14 @@ def _shape(source: str, report: Report, seconds: float) -> dict[str, Any]:
 
 
 def verdict(report: Report) -> str:
-    """Passed, or the first rule that is broken."""
+    """Passed, or the first broken rule."""
     if report.first is None:
         return f"passed: {seen(report)}"
     return f"broken: {report.first.rule}: {RULES[report.first.rule]}"
 
 
 def seen(report: Report) -> str:
-    """How much was looked at."""
+    """The numbers of checked events, streams and accepted parts."""
     text = f"{report.events} events, {report.streams} streams"
     if report.witnessed is not None:
         text += f", {report.witnessed} parts that the platform accepted"
@@ -322,7 +322,7 @@ def head_text(report: Report) -> str:
 
 
 def finding_cells(finding: Finding) -> Mapping[str, str]:
-    """A broken rule, as people read it."""
+    """A broken rule as cells of a table."""
     where = "" if finding.stream is None else f"{clean(finding.stream)}: "
     position = "" if finding.position is None else str(finding.position)
     return {

@@ -1,4 +1,4 @@
-"""`turnfold certify`: a person's word that the worker of a shared store is dead."""
+"""`turnfold certify`: a person declares the worker of a shared store dead."""
 
 import asyncio
 from importlib.util import find_spec
@@ -49,7 +49,8 @@ def certify(
 
 
 def shared(address: str, act: str) -> "PostgresStore":
-    """The store in PostgreSQL that only such a store has this act for."""
+    """The store in PostgreSQL; raises RefusedError for any other kind, which does not
+    have this act."""
     if not str(address).startswith("postgresql:"):
         text = f"{act} is for a store in PostgreSQL; {address} is a file"
         raise RefusedError(text, USAGE)

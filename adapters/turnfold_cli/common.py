@@ -1,4 +1,5 @@
-"""What all commands share: options, opening a store for reading, and how errors end."""
+"""Shared by all commands: options, opening a store for reading, and errors with their
+exit codes."""
 
 import asyncio
 from collections.abc import (
@@ -40,7 +41,7 @@ def _configured(context: typer.Context, value: str) -> str:
     """The option, else the variable, else `store` in turnfold.toml of this folder."""
     if value != STORE or context.resilient_parsing or not _CONFIG.is_file():
         return value
-    import tomllib  # noqa: PLC0415  most have no such file
+    import tomllib  # noqa: PLC0415  rarely needed
 
     try:
         found = tomllib.loads(_CONFIG.read_text("utf-8")).get("store", STORE)
@@ -77,7 +78,7 @@ class RefusedError(Exception):
 
 
 class SeveralError(Exception):
-    """An id fits several; `rows` are some of them."""
+    """An id fits several rows; `rows` are some of them."""
 
     def __init__(self, several: AmbiguousIdError, rows: Sequence[Row]) -> None:
         super().__init__(str(several))
@@ -121,7 +122,7 @@ def _refuse(text: str, code: int, kind: str, *, as_json: bool) -> NoReturn:
 
 
 def shown_rows(rows: Sequence[Row]) -> list[Mapping[str, str]]:
-    """Rows of turns and entries as candidates of an id: when, where, what was said."""
+    """Turns and entries as candidates for an id: time, place and words."""
     return [
         {
             "id": clean(row.short),
@@ -135,15 +136,14 @@ def shown_rows(rows: Sequence[Row]) -> list[Mapping[str, str]]:
 
 
 def place_text(channel: str, account: str, conversation: str) -> str:
-    """A place as short as it can be told: the account is left out where it is the
-    default."""
+    """A place in its shortest form: the account is left out if it is the default."""
     where = channel if account == "default" else f"{channel}/{account}"
     return clean(f"{where} {conversation}".rstrip())
 
 
 def ask(address: str, question: Callable[[Inspect], Awaitable[T]]) -> T:
-    """The answer of a store that is opened for reading only. Where an id fits several,
-    they are shown."""
+    """Ask a store that is opened for reading only. If an id fits several rows, they are
+    shown."""
 
     async def asked() -> T:
         async with opened(address) as store:
@@ -155,7 +155,7 @@ def ask(address: str, question: Callable[[Inspect], Awaitable[T]]) -> T:
 
 
 async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) -> T:
-    """The answer. Raises SeveralError where an id fits several."""
+    """The answer. Raises SeveralError if an id fits several rows."""
     try:
         return await question(inspect)
     except AmbiguousIdError as exc:
@@ -165,8 +165,8 @@ async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) ->
 
 @asynccontextmanager
 async def opened(address: str) -> AsyncIterator[Store]:
-    """The store with all its shards, for reading only: nothing is created, migrated,
-    locked or written."""
+    """The store with all its shards, opened for reading only: it is not created,
+    migrated, locked or written."""
     store = _store_at(address)
     try:
         await store.open(read_only=True)
@@ -180,7 +180,8 @@ async def opened(address: str) -> AsyncIterator[Store]:
 
 
 def _store_at(address: str) -> Store:
-    """A plain path is a SQLite store: no entry points are looked through for it."""
+    """The store at an address. A plain path is a SQLite store, which needs no entry
+    points."""
     if address.endswith(".gz"):
         from turnfold_adapters.stores.archive import ArchiveStore  # noqa: PLC0415  rare
 
@@ -191,7 +192,7 @@ def _store_at(address: str) -> Store:
 
 
 def for_people(address: str) -> str:
-    """The address of a store as a screen may show it: without a password."""
+    """The address of a store for a screen: without a password."""
     return _store_at(address).address if "://" in address else address
 
 

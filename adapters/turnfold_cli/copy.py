@@ -66,8 +66,8 @@ def copy(
 
 
 class _Staging(Protocol):
-    """Where a copy grows. `target`: its final place, `address`: the same for people;
-    `url`: of the store that grows."""
+    """The temporary place of a copy. `target`: its final place, `address`: the same for
+    people; `url`: of the unfinished store."""
 
     target: str
     address: str
@@ -128,7 +128,7 @@ async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
             await check_copyable(store)
             there = await _already(store, to)
             return await _counted(store, to, there=there)
-    async with opened(source) as store:  # to open it for writing would make one
+    async with opened(source) as store:  # opening for writing would create it
         _check_one(store)
     async with _owned(source, "the source") as store:
         await check_copyable(store)
@@ -155,8 +155,8 @@ async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
 
 
 async def _already(source: Store, to: _Staging) -> bool:
-    """True if a copy with this very end is there. Raises RefusedError for anything else
-    that is there."""
+    """True if a complete copy with this head is there already. Raises RefusedError for
+    any other store or file."""
     if not await to.exists():
         return False
     try:
@@ -184,19 +184,21 @@ async def _contains(store: Store, head: Head) -> bool:
 
 
 async def _clear(to: _Staging) -> None:
-    """Take away what a kill left, unless somebody is still copying there."""
+    """Remove the rest of a killed copy, unless another process is still copying
+    there."""
     if await to.is_begun():
         try:
             async with _owned(to.url, "an unfinished copy"):
                 pass
         except NotAStoreError:
-            pass  # killed while it was made
+            pass  # killed during its creation
     await to.clear()
 
 
 @asynccontextmanager
 async def _owned(address: str, what: str) -> AsyncIterator[Store]:
-    """A store of which this process is the worker. Raises RefusedError."""
+    """A store with this process as its worker. Raises RefusedError if it has another
+    one."""
     store = store_at(address)
     await store.open()
     try:

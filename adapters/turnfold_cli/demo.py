@@ -1,9 +1,10 @@
-"""`turnfold demo`: a real gateway, killed again and again, and what it lost: nothing.
+"""`turnfold demo`: a real gateway is killed again and again, and loses no message.
 
 A platform and a gateway run as processes of their own. Messages are posted to the
 gateway over HTTP, it answers over HTTP, and all the while it is killed with SIGKILL and
 started again, and connections are cut after the platform has accepted. At the end the
-platform is asked what it has seen. Also as `python -m turnfold_cli.demo`.
+demo reads the platform's list of accepted messages. Also as `python -m
+turnfold_cli.demo`.
 """
 
 import asyncio
@@ -130,7 +131,7 @@ def _run(
     folder: Path,
     shared: _Shared | None,
 ) -> "Report":
-    # Only here, so that the help is there without the extra `webhook`.
+    # Imported here, so that the help works without the extra `webhook`.
     from turnfold_cli.demo_run import Progress  # noqa: PLC0415
     from turnfold_cli.demo_screen import watching  # noqa: PLC0415
 

@@ -33,8 +33,8 @@ async def server_killed(hosts: "Hosts", rng: random.Random) -> None:
 
 
 def _kill(server: Any) -> None:
-    """The others of its processes end by themselves. Only then its note goes, since in a
-    container nobody may collect the dead process that the note names."""
+    """Its other processes end by themselves. Only then its pid file is removed: in a
+    container no process may reap the dead one that the file names."""
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  the server needs it
 
     first = psutil.Process(server.get_pid())
@@ -47,7 +47,7 @@ def _kill(server: Any) -> None:
 
 
 async def all_killed(hosts: "Hosts", _: random.Random) -> None:
-    """Every host at once."""
+    """Kill every host at once."""
     starts = [gateway.starts for gateway in hosts.gateways]
     for gateway in hosts.gateways:
         gateway.signal(signal.SIGKILL)
@@ -56,7 +56,7 @@ async def all_killed(hosts: "Hosts", _: random.Random) -> None:
 
 
 async def rolling(hosts: "Hosts", _: random.Random) -> None:
-    """One host after the other is ended in peace and started again, under load."""
+    """Stop and start one host after the other, under load."""
     with hosts.forgiving():
         for gateway in hosts.gateways:
             starts = [other.starts - (other is not gateway) for other in hosts.gateways]
@@ -65,7 +65,7 @@ async def rolling(hosts: "Hosts", _: random.Random) -> None:
 
 
 async def slow(hosts: "Hosts", _: random.Random) -> None:
-    """Every byte between hosts and server takes longer, both ways."""
+    """Delay every byte between hosts and server, both ways."""
     for wire in hosts.wires:
         wire.delay_s = _SLOW_S
     await asyncio.sleep(_SLOW_FOR_S)
@@ -74,7 +74,7 @@ async def slow(hosts: "Hosts", _: random.Random) -> None:
 
 
 async def idle_ended(hosts: "Hosts", _: random.Random) -> None:
-    """The server ends every connection that does nothing just then."""
+    """The server ends every idle connection."""
     connection = await asyncpg.connect(hosts.server.get_uri())
     try:
         await connection.execute(_END_IDLE)

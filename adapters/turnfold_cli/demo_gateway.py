@@ -1,8 +1,8 @@
 """The gateway of `turnfold demo`: a small but real one, in a process of its own.
 
-Messages come in over HTTP through a WebhookInbox, answers go out over HTTP through a
-WebhookChannel, and in between stands a Kernel. It can be told where to kill itself.
-It ends when its standard input does, so it never outlives whoever started it.
+Messages come in over HTTP through a WebhookInbox, a Kernel handles them, and answers go
+out over HTTP through a WebhookChannel. Options name a point where it kills itself. It
+ends when its standard input is closed, so it never outlives its parent process.
 
     python -m turnfold_cli.demo_gateway --store g.db --platform http://127.0.0.1:8080
 
@@ -29,8 +29,8 @@ from turnfold_adapters.channels.webhook import WebhookChannel
 from turnfold_adapters.channels.webhook_inbound import WebhookInbox
 from turnfold_model.testing.failpoints import Failpoints, Stop
 
-# The demo kills on purpose and more often than any process dies by itself: what would
-# rightly give up after the 3rd or 5th death has to go on here, and without long waits.
+# The demo kills more often than any process dies by itself: limits that give up after
+# the 3rd or 5th death are higher here, and waits are short.
 SETTINGS = Settings(
     max_runs=1_000,
     max_deaths_alone=1_000,
@@ -40,18 +40,18 @@ SETTINGS = Settings(
     backoff_base_ms=20,
     backoff_cap_ms=200,
 )
-# Loopback to a stand-in that takes a request in as soon as it has read it: what a dead
-# gateway has sent lands within this time, also on a machine that is busy.
+# Loopback to a stand-in that accepts a request as soon as it has read it: the last
+# request of a dead gateway takes effect within this time, also on a busy machine.
 SETTLE_MS = 1_000
 LOST = 75  # exit code of a worker that has lost its store: start it again
 _POLL_S = 0.05
 
 
 async def answer(turn: TurnHandle) -> None:
-    """Do as the message says: so many blocks, some thinking, a reply of many parts.
+    """Answer as the message asks: some blocks, a pause, a reply of many parts.
 
-    It may be run again after a death (`resume`), and then goes on behind the blocks
-    that are not surely unsent.
+    It may be run again after a death (`resume`), and then goes on after the blocks that
+    may have been sent.
     """
     order = turn.inbound.body
     said = [
@@ -91,13 +91,13 @@ def _payloads(order: Any) -> list[Payload]:
 
 
 async def serve(given: argparse.Namespace) -> int:
-    """Work until standard input ends, or until the store is another worker's: then
-    whoever started this process has to start a new one."""
+    """Work until standard input ends, or until another worker owns the store: then the
+    parent has to start a new process."""
     stop = Stop(given.nth, given.stop) if given.nth else None
     points = Failpoints(stop, told=lambda name: _say(stopped=name))
     kernel = _kernel(given.store, points)
     channel = _channel(given.platform, given.mode)
-    # What may be there twice in class editable is an empty placeholder: no answer is.
+    # In class editable only an empty placeholder may be there twice, never an answer.
     policy = "resend" if given.mode == DeliveryClass.EDITABLE else "hold"
     kernel.attach("webhook", channel, on_unknown=policy)
     kernel.on_turn(resume=True)(answer)
@@ -119,7 +119,8 @@ def _kernel(address: str, points: Failpoints) -> Kernel | ShardedKernel:
 
 
 async def _until_lost(kernel: Kernel | ShardedKernel) -> None:
-    """Say when this process becomes the worker; return when it has lost that."""
+    """Report when this process becomes the worker; return when it has lost the
+    store."""
     told = False
     while not kernel.health()["fences_lost"]:
         if kernel.working and not told:
@@ -154,7 +155,7 @@ async def _end_of_input() -> None:
 
 
 def _say(**what: object) -> None:
-    print(json.dumps(what), flush=True)  # noqa: T201  the contract with who started us
+    print(json.dumps(what), flush=True)  # noqa: T201  read by the parent process
 
 
 def main(argv: Iterable[str] | None = None) -> int:

@@ -1,5 +1,5 @@
-"""The demo with several hosts on one PostgreSQL: hosts are killed, stopped for a while
-and cut off from the server, and started again as a supervisor would."""
+"""The demo with several hosts on one PostgreSQL: hosts are killed, paused and cut off
+from the server, and started again, as by a supervisor."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ _POLL_S = 0.02
 
 @frozen(kw_only=True)
 class Trouble:
-    """The troubles of hosts while messages come in."""
+    """The faults of hosts while messages come in."""
 
     hosts: int
     kills: int
@@ -39,7 +39,7 @@ class Trouble:
     shards: int = 1
 
     def moments(self, rng: random.Random) -> list[str]:
-        """In what order."""
+        """The order of the faults."""
         each = {"kill": self.kills, "pause": self.pauses, "cut": self.cuts}
         moments = [name for name, count in each.items() for _ in range(count)]
         moments += self.faults
@@ -78,7 +78,7 @@ class Hosts:
             await gateway.start()
 
     async def listening(self) -> str:
-        """One of those that listen, by chance."""
+        """A random one of the listening gateways."""
         async with within(_WITHIN_S, _NOBODY):
             while not (open_ := [g for g in self.gateways if g.listens]):
                 self._check()
@@ -87,7 +87,8 @@ class Hosts:
 
     @contextmanager
     def forgiving(self) -> Iterator[None]:
-        """A gateway may end by itself, since its server is down or it was told to."""
+        """In this block a gateway may end by itself: its server is down, or it was told
+        to."""
         self._forgives = True
         try:
             yield
@@ -95,7 +96,7 @@ class Hosts:
             self._forgives = False
 
     async def all_listen(self, starts: Sequence[int] = ()) -> None:
-        """Wait for all of them, each in a life after the one with that number."""
+        """Wait until all listen, each in a life after the given one."""
         async with within(_WITHIN_S, _NOBODY):
             for number, gateway in enumerate(self.gateways):
                 before = starts[number] if starts else 0
@@ -109,7 +110,7 @@ class Hosts:
                 keeper.result()
 
     async def suffer(self, what: str) -> None:
-        """One trouble for one host, mostly for the worker; or a fault of all."""
+        """One fault of one host, mostly of the worker; or a fault of all hosts."""
         self._check()
         if what in FAULTS:
             self.evidence.faults.append(what)
@@ -148,7 +149,7 @@ class Hosts:
         self._check()
         self._ending = True
         for gateway in self.gateways:
-            await gateway.end(LOST)  # it may lose its lease on the way
+            await gateway.end(LOST)  # it may lose its lease meanwhile
         await asyncio.gather(*self._keepers)
 
     async def abandon(self) -> None:
@@ -168,7 +169,7 @@ async def played(
     folder: Path,
     progress: Progress,
 ) -> AsyncIterator[Evidence]:
-    """Play it all; the evidence can be judged while the server still runs."""
+    """Run the whole plan; the evidence can be judged while the server still runs."""
     rng = random.Random(seed)  # noqa: S311  repeatable on purpose
     began = time.monotonic()
     among = max(plan.parts * 2 // 3, plan.cuts)
@@ -220,7 +221,7 @@ async def _hosts(
 
 
 async def _play(plan: Plan, trouble: Trouble, hosts: Hosts, poster: Poster) -> None:
-    """Trouble comes while messages come: one after each share of them."""
+    """Post the messages, with one fault after each share of them."""
     moments = trouble.moments(poster.rng)
     shares = len(moments) + 1
     total = len(plan.messages)

@@ -16,7 +16,7 @@ SOCKETS = "pg"  # the same for a store in PostgreSQL
 
 
 class Class(StrEnum):
-    """What the platform offers; as DeliveryClass, for the command line."""
+    """The delivery class of the platform; as DeliveryClass, for the command line."""
 
     KEYED = "keyed"
     LOOKUP = "lookup"
@@ -25,7 +25,7 @@ class Class(StrEnum):
 
 
 class Again(StrEnum):
-    """When a message is delivered a second time, as by a platform that saw no 200."""
+    """The time of a second delivery of a message, as by a platform without a 200."""
 
     NEVER = "never"
     AT_ONCE = "at once"
@@ -34,7 +34,7 @@ class Again(StrEnum):
 
 @frozen(kw_only=True)
 class Message:
-    """One message and what its answer has to be."""
+    """One message, with its expected answer."""
 
     name: str
     conversation: str
@@ -42,18 +42,18 @@ class Message:
     texts: int
     file: bool
     think_ms: int
-    live: bool  # the answer is seen while it grows, where the platform can edit
+    live: bool  # the answer is a live reply, if the platform can edit
     again: Again
 
     @property
     def pieces(self) -> Sequence[str]:
-        """The texts that the platform must see, in order."""
+        """The texts that the platform must get, in order."""
         blocks = [block_text(self.name, n + 1) for n in range(self.blocks)]
         return [*blocks, *(part_text(self.name, n + 1) for n in range(self.texts))]
 
     @property
     def request(self) -> dict[str, object]:
-        """The body of the POST that brings it to the gateway."""
+        """The body of the POST to the gateway."""
         order = {
             "name": self.name,
             "blocks": self.blocks,
@@ -72,8 +72,8 @@ class Message:
 
 @frozen(kw_only=True)
 class Kill:
-    """Either the gateway dies at `stop`, or it is killed `after_s` after it listens;
-    the latter also ends a wait for a point that is never reached."""
+    """The gateway dies at `stop`, or it is killed `after_s` after it listens, which
+    also ends the wait for a point that is never reached."""
 
     stop: Stop | None = None
     after_s: float
@@ -115,8 +115,8 @@ RECOVERY = {
     Class.EDITABLE: ("Append bury", "commit outbox.placed", "Append attempt_now"),
     Class.BLIND: ("Append bury", "Append settle_doubt"),
 }
-# Seconds after the gateway listens. By then it has done its work, so a point that it has
-# not reached is not reached any more.
+# Seconds after the gateway listens. By then it has done its work, so it reaches no
+# further point.
 _PATIENCE_S = 1.5
 
 
@@ -145,7 +145,8 @@ def _message(rng: random.Random, number: int, conversations: int) -> Message:
 
 
 def _kills(rng: random.Random, count: int, mode: Class) -> Iterator[Kill]:
-    """In turn: a point of normal work, a point of the recovery after a kill, any moment."""
+    """The kills, in turn: at a point of normal work, at a point of the recovery after a
+    kill, at any moment."""
     path = cycle(_shuffled(rng, PATH))
     recovery = cycle(_shuffled(rng, RECOVERY[mode]))
     for number in range(count):

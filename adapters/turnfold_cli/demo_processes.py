@@ -1,4 +1,4 @@
-"""The two processes that a demo runs: the platform, and the gateway in its many lives."""
+"""The two processes of a demo: the platform, and the gateway in its many lives."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ _ENDS_WITHIN_S = 20.0
 
 
 class DemoError(Exception):
-    """The demo could not be carried through, so it has no verdict on turnfold."""
+    """The demo could not be completed, so it has no verdict on turnfold."""
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def _first_line(process: Process, what: str) -> bytes:
 async def platform(
     mode: Class, seed: int, cuts: int, among: int, folder: Path
 ) -> AsyncIterator[str]:
-    """The stand-in platform in a process of its own; gives its base URL."""
+    """The stand-in platform in a process of its own; yields its base URL."""
     options = {
         "class": mode,
         "seed": seed,
@@ -55,7 +55,7 @@ async def platform(
     module = "turnfold_cli.platform"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *flags, "--until-eof", stdin=PIPE, stdout=PIPE
-    )  # its input closes when this process dies, however that is; then it ends, too
+    )  # its input closes at any death of this process; then it ends, too
     try:
         yield str(json.loads(await _first_line(process, "the platform"))["url"])
     finally:
@@ -64,9 +64,9 @@ async def platform(
 
 
 class Gateway:
-    """One gateway as seen from outside; a series of processes, one for each life. The
-    input of a process closes when the demo dies; then it drains and ends. `url` is
-    where it listens now, or where it last did."""
+    """One gateway seen from outside: a series of processes, one for each life. If the
+    demo dies, the input of a process closes, and the process drains and ends. `url`:
+    its present or last address."""
 
     def __init__(self, store: str, platform: str, mode: Class, log: IO[bytes]) -> None:
         self._flags = [f"--store={store}", f"--platform={platform}", f"--class={mode}"]
@@ -78,7 +78,7 @@ class Gateway:
         self.starts = 0
         self.works = 0  # how often it became the worker
         self.working = False
-        self.stops: list[str] = []  # the failpoints that it died at
+        self.stops: list[str] = []  # the failpoints of its deaths
 
     async def start(self, kill: Kill | None = None) -> None:
         """Begin a life. Returns before it listens."""
@@ -114,7 +114,7 @@ class Gateway:
         self.working = False
 
     async def listening(self) -> str:
-        """Wait until it listens; where."""
+        """Wait until it listens, and return its address."""
         async with within(_STARTS_WITHIN_S, "the gateway did not listen"):
             await self._listens.wait()
         return self.url
@@ -145,20 +145,20 @@ class Gateway:
             process.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait for the end of this life, however it comes; its exit code."""
+        """Wait for any end of this life, and return its exit code."""
         process, watch = self._alive()
         await watch
         return await process.wait()
 
     def close_input(self) -> None:
-        """It drains and ends; nobody waits for it here."""
+        """Let it drain and end, without waiting for that."""
         process, _ = self._alive()
         assert process.stdin is not None  # noqa: S101  we asked for a pipe
         process.stdin.close()
 
     async def end(self, *also: int) -> None:
-        """Close its input and wait until it has drained. A clean end is exit code 0, or
-        one of these."""
+        """Close its input and wait until it has drained. A clean end has exit code 0,
+        or one of the given codes."""
         process, watch = self._alive()
         assert process.stdin is not None  # noqa: S101  we asked for a pipe
         process.stdin.close()
@@ -169,7 +169,7 @@ class Gateway:
             raise DemoError(f"the gateway ended with {status}; see its log")
 
     async def abandon(self) -> None:
-        """Leave no process behind, whatever happened."""
+        """Kill the process, if it is still there."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

@@ -1,8 +1,8 @@
-"""The judgement of a demo: what became of every message, and does the log tell it.
+"""The judgement of a demo: the end of every message, compared with the log.
 
-Three lists are held against each other: what was posted, what the gateway's log says
-and what the platform accepted. The audit joins the last two; what only the demo can
-know - which texts belong to which message - is checked here.
+It compares three lists: the posted messages, the gateway's log, and the messages that
+the platform accepted. The audit compares the last two. Only the demo knows which texts
+belong to which message, so that is checked here.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ PASSED = "passed"
 
 @frozen(kw_only=True)
 class Report:
-    """The figures of a demo. `breaches` says in words what did not hold."""
+    """The figures of a demo. `breaches`: the broken promises, in words."""
 
     delivery: str
     seed: int
@@ -40,7 +40,7 @@ class Report:
     pending: int
     lost: int
     doubled: int
-    strays: int  # placeholders that were left over, which show nothing of an answer
+    strays: int  # left-over placeholders, without a part of an answer
     redelivered: int
     kills: int
     restarts: int
@@ -61,7 +61,7 @@ class Report:
         return whole and not (self.lost or self.doubled or self.pending)
 
     def table(self) -> Table:
-        """For people. Eight columns are what fits into 80 characters."""
+        """The figures for people. Only eight columns fit into 80 characters."""
         shown = Table(title=f"turnfold demo, {self.delivery}, seed {self.seed}")
         shown.add_column("in", justify="right")
         row = [str(self.messages)]
@@ -83,14 +83,14 @@ async def _turns(store: Store) -> dict[str, TurnView]:
         try:
             turn = await inspect.show(row.id)
         except CorruptLogError:
-            continue  # the audit names it; its message will count as lost
+            continue  # the audit reports it; its message counts as lost
         if isinstance(turn, TurnView):
             turns[turn.inbound[0].message_id] = turn
     return turns
 
 
 async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Report:
-    """Read the store that the gateway left and hold it against the other lists."""
+    """Read the store of the gateway and compare it with the other lists."""
     witness = read_witness((evidence.folder / WITNESS).read_bytes())
     async with reading(evidence.address) as store:
         turns = await _turns(store)
@@ -139,8 +139,8 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
 async def _audited(
     store: Store, witness: Sequence[Acceptance], turns: Mapping[str, TurnView]
 ) -> list[Audit]:
-    """Each chain with the part of the platform's list that speaks of it; what no turn
-    knows goes to the first."""
+    """Audit each chain with its part of the platform's list; messages without a turn go
+    to the first chain."""
     parts = shards_of(store)
     place = {
         part.key: shard_of_id(turn.id, len(parts))
@@ -164,7 +164,7 @@ def _verdict(audit: Audit) -> str:
 
 
 def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
-    """One message is one turn with one answer, however often the message came."""
+    """Each message must be one turn with one answer, even if it came several times."""
     for message in plan.messages:
         got = evidence.accepted.get(message.name, ())
         if len({posted.turn for posted in got}) > 1:
@@ -176,8 +176,8 @@ def _once(plan: Plan, evidence: Evidence) -> Iterator[str]:
 
 
 def _too_many_strays(plan: Plan, evidence: Evidence) -> Iterator[str]:
-    """A connection that breaks may leave a placeholder over, the death or the pause of a
-    process one in each conversation."""
+    """Are there more left-over placeholders than allowed? A broken connection may leave
+    one, the death or pause of a process one in each conversation."""
     places = len({message.conversation for message in plan.messages})
     troubles = evidence.kills + evidence.pauses + evidence.cuts
     most = troubles * places + sum(evidence.stats["faults_fired"].values())
@@ -187,8 +187,8 @@ def _too_many_strays(plan: Plan, evidence: Evidence) -> Iterator[str]:
 
 
 def _same_text(witness: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Texts that arrived under several keys; each is meant for the platform once, but for
-    notices, which say the same to everybody."""
+    """Texts that arrived under several keys. Each text must arrive once, except
+    notices, which have the same words for all."""
     keys: dict[str, set[str]] = {}
     for message in witness:
         if message["text"] is not None and message["text"] not in _NOTICES:
@@ -197,7 +197,7 @@ def _same_text(witness: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _doubled(evidence: Evidence) -> int:
-    """As the platform saw it, whatever the log thinks."""
+    """The doubled messages by the platform's list alone."""
     counts = Counter(message["key"] for message in evidence.witness)
     again = sum(count - 1 for count in counts.values())
     return again + len(_same_text(evidence.witness))
@@ -229,7 +229,8 @@ def _overtaken(turns: Mapping[str, TurnView], evidence: Evidence) -> Iterator[st
 
 
 def _fate(message: Message, turns: Mapping[str, TurnView], evidence: Evidence) -> str:
-    """Every piece of the answer has to be somewhere; what is parked is in plain sight."""
+    """The end of a message: every piece of the answer has to arrive, or to be parked,
+    where a person sees it."""
     turn = turns.get(message.name)
     if turn is None:
         return "lost"
@@ -246,7 +247,7 @@ def _fate(message: Message, turns: Mapping[str, TurnView], evidence: Evidence) -
 def _arrived(
     message: Message, entries: list[EntryView], witness: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Has the platform every text of the answer, and its file?"""
+    """Does the platform have every text of the answer, and its file?"""
     texts = {m["text"] for m in witness}
     files = {m["key"] for m in witness if m["kind"] == "file"}
     finals = [entry for entry in entries if entry.kind is Kind.FINAL]

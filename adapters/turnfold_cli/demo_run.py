@@ -29,7 +29,7 @@ _POLL_S = 0.1
 
 @define
 class Progress:
-    """What can be seen while it runs."""
+    """The progress of a run."""
 
     posted: int = 0  # messages that got their 200
     redelivered: int = 0
@@ -39,7 +39,7 @@ class Progress:
 
 @frozen(kw_only=True)
 class Posted:
-    """A 200 of the gateway: this message is in its hands."""
+    """A 200 of the gateway: it has the message."""
 
     turn: str
     new: bool | None  # None: only the worker can know
@@ -47,7 +47,7 @@ class Posted:
 
 @define
 class Evidence:
-    """What a run leaves behind to be judged."""
+    """The evidence of a run, for its judgement."""
 
     folder: Path
     address: str  # of the store
@@ -69,15 +69,16 @@ class Evidence:
 
 
 class Door(Protocol):
-    """Where messages can be posted."""
+    """An address for posting messages."""
 
     async def listening(self) -> str:
-        """Wait until somebody listens; where."""
+        """Wait until a gateway listens, and return its address."""
 
 
 @define
 class Poster:
-    """The sending half of the platform: at least once, under one id, until a 200."""
+    """The sending half of the platform: it posts each message under one id until a
+    200."""
 
     client: httpx.AsyncClient
     gateway: Door
@@ -98,13 +99,13 @@ class Poster:
 
     async def _until_taken(self, message: Message) -> None:
         while True:
-            async with self._pace:  # people do not all write at once
+            async with self._pace:  # messages do not come all at once
                 await asyncio.sleep(self.rng.uniform(*_APART_S))
                 url = await self.gateway.listening()
             try:
                 answer = await self.client.post(url, json=message.request)
             except httpx.TransportError:
-                continue  # killed under our hands: it may have it or not
+                continue  # killed meanwhile: it may have the message or not
             if answer.status_code == 200:
                 got = answer.json()
                 posted = Posted(turn=got["turn_id"], new=got["new"])
@@ -114,7 +115,7 @@ class Poster:
                 self._note_odd(f"{message.name} was answered {answer.status_code}")
 
     def _note_odd(self, said: str) -> None:
-        """A bug of the gateway; a platform sends the message again all the same."""
+        """Note an answer that is a bug of the gateway; the message is sent again."""
         self.evidence.odd_answers.append(said)
         if len(self.evidence.odd_answers) > _ODD_MAX:
             raise DemoError(f"{said}, after many odd answers; see the gateway's log")
@@ -123,7 +124,7 @@ class Poster:
 async def run(
     plan: Plan, mode: Class, seed: int, folder: Path, progress: Progress
 ) -> Evidence:
-    """Do as the plan says. Raises DemoError if the demo itself cannot go on."""
+    """Carry out the plan. Raises DemoError if the demo itself cannot go on."""
     began = time.monotonic()
     evidence = Evidence(folder, f"sqlite:{folder / STORE}")
     among = max(plan.parts * 2 // 3, plan.cuts)
@@ -146,7 +147,7 @@ async def run(
 
 
 async def _lives(plan: Plan, gateway: Gateway, poster: Poster) -> None:
-    """Every life gets its share of the messages, and all but the last end in a kill."""
+    """Give every life its share of the messages, and end all but the last by a kill."""
     kills = [*plan.kills, None]
     late: list[Message] = []
     async with asyncio.TaskGroup() as posts:
@@ -166,7 +167,7 @@ async def _lives(plan: Plan, gateway: Gateway, poster: Poster) -> None:
 
 
 async def settle(address: str, progress: Progress) -> bool:
-    """Wait until nothing moves any more: all is over, or waits for a person."""
+    """Wait until every turn and entry is closed or waits for a person."""
     progress.stage = "settling"
     async with reading(address) as store:
         end = time.monotonic() + SETTLES_WITHIN_S
@@ -179,7 +180,7 @@ async def settle(address: str, progress: Progress) -> bool:
 
 @asynccontextmanager
 async def reading(address: str) -> AsyncIterator[Store]:
-    """The gateway's store, as any other process may read it."""
+    """The gateway's store, opened for reading by this process."""
     store = store_at(address)
     await store.open(read_only=True)
     store = await read_all(store)

@@ -1,4 +1,4 @@
-"""The progress of a demo on a terminal; nothing at all elsewhere."""
+"""The progress of a demo on a terminal; without a terminal no output."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _REFRESH_S = 0.1
 
 @contextmanager
 def watching(progress: Progress, plan: Plan) -> Iterator[None]:
-    """Show on stderr how far it is."""
+    """Show the progress on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

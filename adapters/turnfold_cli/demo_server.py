@@ -1,4 +1,4 @@
-"""A PostgreSQL of the demo's own, and for each host a wire to it that can be cut."""
+"""The demo's own PostgreSQL, and for each host a connection to it that can be cut."""
 
 import asyncio
 import warnings
@@ -33,7 +33,7 @@ async def server(folder: Path) -> AsyncIterator[Any]:
 def _stop(running: Any) -> None:
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  the server needs it
 
-    with suppress(psutil.NoSuchProcess):  # it was killed, and not started again
+    with suppress(psutil.NoSuchProcess):  # it was killed and not started again
         running.cleanup()
 
 
@@ -43,15 +43,15 @@ def address(sockets: Path, lease_ms: int, shards: int = 1) -> str:
 
 
 class Wire:
-    """Between one host and the server: a socket that passes all bytes on, until it is
-    cut. Use as an async context."""
+    """A proxy between one host and the server: it passes all bytes on until it is cut.
+    Use it as an async context."""
 
     def __init__(self, folder: Path, server: Path) -> None:
         self.folder = folder
         self._upstream = str(server / SOCKET)
         self._listener: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
-        self.delay_s = 0.0  # for whatever passes, each way
+        self.delay_s = 0.0  # for all bytes, each way
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir()
@@ -65,7 +65,7 @@ class Wire:
         self.cut()
 
     def cut(self) -> None:
-        """End every connection of this host, whatever is on its way."""
+        """End every connection of this host at once."""
         for end in tuple(self._ends):
             end.transport.abort()
 

@@ -1,7 +1,7 @@
 """The filters that `list`, `turns` and every act understand, declared once.
 
-A command names those that it takes: `@filtered("dead", "since")` puts these options
-into its signature and gives it the values as one argument, `want`.
+A command names its filters: `@filtered("dead", "since")` puts these options into its
+signature and passes the values as one argument, `want`.
 """
 
 import inspect
@@ -56,7 +56,7 @@ TURNS = ("held", "status", "reason", *PLACES)
 
 @frozen
 class Wanted:
-    """The filters as they were typed."""
+    """The typed filters."""
 
     parked: Parked = False
     dead: Dead = False
@@ -77,19 +77,19 @@ class Wanted:
 
     @property
     def any(self) -> bool:
-        """Was any of them typed?"""
+        """Was any filter typed?"""
         return evolve(self, turns=False) != Wanted()
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Those of `--status`, with those of the short options."""
+        """The words of `--status` and of the short options."""
         known = {*TurnPhase} if self.turns else _OF_ENTRIES
         words = split("--status", self.status, known)
         words += ("parked",) * self.parked
         return words + (str(Status.FAILED_TERMINAL),) * self.dead
 
     def filter(self, address: str, **page: Any) -> Filter:
-        """The same as a question to the store at this address."""
+        """The filters as a query of the store at this address."""
         turn = self.turn
         return Filter(
             what="turn" if self.turns else "entry",
@@ -121,15 +121,15 @@ def split(
 
 
 def filtered(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The command takes these filters; it gets them as `want`."""
+    """Give a command these filters; it gets them as `want`."""
     return options(want=(Wanted, names))
 
 
 def options(
     **groups: tuple[type, Sequence[str]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Each argument named here is one object, and on the command line an option for each
-    of these fields of its class."""
+    """Each named argument is one object; on the command line it is one option for each
+    of the given fields of its class."""
 
     def around(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
@@ -153,7 +153,7 @@ def options(
 def _signature(
     command: Callable[..., None], groups: Mapping[str, tuple[type, Sequence[str]]]
 ) -> inspect.Signature:
-    """That of the command, with the options in the place of each group."""
+    """The signature of the command, with the options in the place of each group."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     parameters: list[inspect.Parameter] = []
     for parameter in own:

@@ -1,4 +1,4 @@
-"""`turnfold find`: a message by place and time, and what became of it."""
+"""`turnfold find`: a message by place and time, with its answer."""
 
 from typing import Annotated
 
@@ -72,7 +72,7 @@ def find(
 def window(
     at: str | None, within: str, since: str | None, until: str | None, limit: int
 ) -> Filter:
-    """The time that is searched."""
+    """The searched span of time."""
     middle = moment(at, "--at")
     if middle is None:
         low, high = moment(since), moment(until, "--until")

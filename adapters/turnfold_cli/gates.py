@@ -1,5 +1,5 @@
-"""`turnfold gates`, `worker` and `channels`: what holds messages back, who sends them,
-and where."""
+"""`turnfold gates`, `worker` and `channels`: closed gates, the worker, and the
+accounts."""
 
 from collections.abc import Mapping
 
@@ -62,7 +62,7 @@ def _print(found: tuple[GateView, ...]) -> None:
 
 
 def gate_cells(gate: GateView) -> Mapping[str, str]:
-    """A closed gate, as people read it."""
+    """A closed gate as cells of a table."""
     return {
         "place": gate.place,
         "why": gate.reason or "",
@@ -119,7 +119,7 @@ def channels(
 
 
 def channel_cells(channel: ChannelView) -> Mapping[str, str]:
-    """An account with its counts, as people read it."""
+    """An account with its counts as cells of a table."""
     tally, gate = channel.tally, channel.gate
     classes = "" if channel.classes is None else ", ".join(channel.classes) or "blind"
     classes += ", no ids" if channel.ids is False else ""

@@ -1,5 +1,5 @@
-"""`turnfold head`: where a log ends. Kept elsewhere, it shows later that nothing of the
-log up to here was changed, lost or cut off (`turnfold audit --head FILE`)."""
+"""`turnfold head`: the end of a log. Kept elsewhere, it proves later that no record up
+to here was changed or lost (`turnfold audit --head FILE`)."""
 
 import asyncio
 import json
@@ -41,14 +41,14 @@ async def _head(address: str, *, as_json: bool) -> None:
 
 
 def _facts(loaded: Loaded) -> dict[str, object]:
-    # The random name that a store was born with is the kind of its own stream.
+    # The random id of a store is the kind of its own stream.
     name = None if loaded.store is None else loaded.store.kind
     end = loaded.head
     return {"store": name, "position": end.position, "hash": end.hash.hex()}
 
 
 def read_head(data: bytes) -> Head:
-    """Back from either form that `turnfold head` prints."""
+    """A head from either output form of `turnfold head`."""
     try:
         text = data.decode()
         if text.lstrip().startswith("{"):

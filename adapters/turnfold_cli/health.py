@@ -1,7 +1,7 @@
 """`turnfold health`: does the gateway make progress? For probes of a supervisor.
 
-`status` asks if a person is needed; a parked message needs one, and no restart helps it.
-A restart may help here: is there a worker, and does it do anything?
+`status` shows if a person is needed: a parked message needs one, and a restart does not
+help. `health` shows if a restart may help: is there a worker, and does it work?
 """
 
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ from turnfold_cli.common import (
 )
 from turnfold_cli.output import clean, console, say_json
 
-GATE = "gate:"  # how the name of a gate begins
+GATE = "gate:"  # the prefix of a gate's name
 _SHOWN = 12
 
 
@@ -62,9 +62,9 @@ def move(
 async def places_of(
     act: str, address: str, wanted: str | None, channel: str | None, account: str | None
 ) -> list[str]:
-    """The places that an id, a place, a channel or an account means. Raises
-    RefusedError or InvalidInputError for one that does not exist."""
-    async with opened(address) as store:  # nothing is made where no store is
+    """The places for an id, a place, a channel or an account. Raises RefusedError or
+    InvalidInputError for an unknown one."""
+    async with opened(address) as store:  # raises if there is no store
         inspect = Inspect(store)
         if wanted is None:
             return await _matching(act, inspect, channel, account)
@@ -80,7 +80,7 @@ async def places_of(
 
 
 async def _check(store: Store, wanted: str) -> None:
-    """Raises InvalidInputError for an account that no message ever had."""
+    """Raises InvalidInputError for an account without any message."""
     channel, account, *_ = wanted.split("/", 2)
     await Inspect(store).list(Filter(channel=channel, account=account, limit=1))
 
@@ -89,7 +89,7 @@ async def _matching(
     act: str, inspect: Inspect, channel: str | None, account: str | None
 ) -> list[str]:
     want = Filter(channel=channel, account=account, limit=1)
-    await inspect.list(want)  # it refuses names that do not exist
+    await inspect.list(want)  # raises for unknown names
     found = [
         f"{GATE}{escape(c.channel)}/{escape(c.account)}"
         for c in await inspect.channels(Filter(channel=channel, account=account))
@@ -103,7 +103,8 @@ async def _matching(
 
 
 def _sure(act: str, how: How, places: Sequence[str], *, many: bool) -> bool:
-    """Ask before more than one; where nobody can answer, it is wrong use."""
+    """Ask for a confirmation of more than one place. Without a terminal this is wrong
+    usage."""
     if not many or how.yes or not places:
         return True
     check_asking()
@@ -122,7 +123,7 @@ async def moved(
     why: str,
     one: bool = False,
 ) -> list[tuple[str, str]]:
-    """Do it, and what became of each place. `one`: what is refused is raised."""
+    """Open or close each place, and return the results. `one`: raise a refusal."""
     done = []
     async with client_of(address) as kernel:
         doing: Callable[..., Awaitable[Any]] = (

@@ -26,7 +26,7 @@ from turnfold_cli.common import (
 )
 from turnfold_cli.output import clean, console, say_json
 
-_SHOWN = 20  # files that were left
+_SHOWN = 20  # left files to list
 
 Directory = Annotated[
     Path,
@@ -74,13 +74,13 @@ def import_(
 
 
 def _is_missing(address: str) -> bool:
-    """No store is there, as far as a path tells."""
+    """True if there is no file for a store at this path."""
     return not Path(store_at(address).address).exists()
 
 
 async def _exists(address: str, *, new: bool) -> bool:
-    """Raises RefusedError for a store that is not there, unless it may be made, and for
-    one that cannot be read."""
+    """Raises RefusedError for a missing store, unless it may be made, and for one that
+    cannot be read."""
     missing = _is_missing(address)
     if missing and new:
         return False
@@ -103,7 +103,7 @@ async def _looked(
 
 
 async def _done(directory: Path, address: str, step: Step, *, new: bool) -> Imported:
-    read_queue(directory)  # a folder that cannot be read makes no store
+    read_queue(directory)  # before a store is made
     await _exists(address, new=new)
     try:
         async with Kernel(address, work=False) as kernel:

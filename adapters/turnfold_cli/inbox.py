@@ -43,7 +43,7 @@ def _print(commands: tuple[CommandView, ...]) -> None:
 
 
 def command_cells(command: CommandView) -> Mapping[str, str]:
-    """A command that waits, as people read it."""
+    """A command in the inbox as cells of a table."""
     return {
         "age": age(command.at),
         "command": command.kind,

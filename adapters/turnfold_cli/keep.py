@@ -1,5 +1,5 @@
-"""Shared by `backup` and `restore`: a copy is made under another name, checked,
-and only then found under its own."""
+"""Shared by `backup` and `restore`: a copy is made under another name, checked, and
+only then renamed."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +26,8 @@ Tell = Callable[[int, int], None]
 
 
 def file_of(address: str) -> Path:
-    """The file that an address of a store names. Raises RefusedError if it names none."""
+    """The file of a store's address. Raises RefusedError if the address names no
+    file."""
     store = store_at(address)
     if not isinstance(store, SqliteStore):
         raise RefusedError(f"{store.address} is no file", USAGE)
@@ -34,7 +35,7 @@ def file_of(address: str) -> Path:
 
 
 def free(target: Path) -> None:
-    """Raises RefusedError if something is at this path, or its folder is not there."""
+    """Raises RefusedError if there is a file at this path, or no folder for it."""
     if not target.parent.is_dir():
         raise RefusedError(f"{target.parent} is no folder", USAGE)
     for path in sides(target):
@@ -43,7 +44,7 @@ def free(target: Path) -> None:
 
 
 def staged(target: Path, what: str) -> Path:
-    """The name of a copy that is not ready yet; a file that a crash left there goes."""
+    """The name of an unfinished copy; the rest of an earlier crash is removed."""
     path = target.with_name(f"{target.name}.{what}")
     take_back(path, target)
     clear(path)
@@ -83,9 +84,9 @@ def place(path: Path, target: Path) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Tell]:
-    """A bar on stderr, if somebody is looking at it."""
+    """A bar on stderr, if it is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda done, whole: None  # noqa: ARG005  nobody looks
+        yield lambda done, whole: None  # noqa: ARG005  no terminal
         return
     with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)

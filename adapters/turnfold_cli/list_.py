@@ -1,4 +1,4 @@
-"""`turnfold list` and `turnfold turns`: what went out, and what came in."""
+"""`turnfold list` and `turnfold turns`: outgoing entries and inbound turns."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -92,7 +92,7 @@ def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:
 
 
 def entry_cells(row: Row) -> Mapping[str, str]:
-    """A row of what goes out, as people read it."""
+    """An entry as cells of a table."""
     return {
         "age": age(row.created),
         "status": row.status,
@@ -107,7 +107,8 @@ def entry_cells(row: Row) -> Mapping[str, str]:
 
 
 def _why(row: Row) -> str:
-    """The class of the failure says more than "permanent"; then who said what."""
+    """Why an entry is not delivered: the failure class is more precise than
+    "permanent"; then the error text."""
     if row.status == "delivered":
         return row.words or ""
     names = [row.reason if row.reason != "permanent" else None, row.failure]
@@ -116,7 +117,7 @@ def _why(row: Row) -> str:
 
 
 def turn_cells(row: Row) -> Mapping[str, str]:
-    """A row of what came in, as people read it."""
+    """A turn as cells of a table."""
     return {
         "age": age(row.created),
         "status": row.status,

@@ -1,4 +1,4 @@
-"""`turnfold log`: the log as lines that any program can read (specs/log-format.md)."""
+"""`turnfold log`: the log as lines for other programs (specs/log-format.md)."""
 
 import asyncio
 from typing import Annotated

@@ -1,4 +1,5 @@
-"""`turnfold migrate`: the tables of a store in PostgreSQL become those of this turnfold."""
+"""`turnfold migrate`: brings the tables of a store in PostgreSQL up to this
+turnfold."""
 
 import asyncio
 from typing import Annotated

@@ -1,5 +1,5 @@
-"""What a person wrote, for `turnfold redact --sender`: where it lies, and where not all
-of it can be found."""
+"""A person's messages, for `turnfold redact --sender`: their turns, and the messages
+that it cannot find."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +23,8 @@ NOT_COVERED = (
 async def rows_of(
     store: Store, question: Filter, want: Wanted
 ) -> tuple[list[Row], OfSender]:
-    """The turns that have a message of the sender, newest first; of those in the place
-    and the time that were asked for."""
+    """The turns with a message of the sender, newest first, in the wanted place and
+    time."""
     taken, none = {*PLACES, *TIMES, "sender", "turns"}, Wanted()
     names = [field.name for field in fields(Wanted) if field.name not in taken]
     if any(getattr(want, name) != getattr(none, name) for name in names):
@@ -33,7 +33,7 @@ async def rows_of(
         )
         raise RefusedError(text, USAGE)
     inspect = Inspect(store)
-    await inspect.list(evolve(question, limit=1))  # names a place that is not there
+    await inspect.list(evolve(question, limit=1))  # raises for an unknown place
     of = await inspect.of_sender(str(want.sender))
     rows = [row for row in await inspect.rows(of.turns) if _fits(row, question)]
     return sorted(rows, key=lambda row: -row.order), of
@@ -50,7 +50,8 @@ def _fits(row: Row, question: Filter) -> bool:
 
 
 def lines_of(of: OfSender) -> Iterator[str]:
-    """What goes along, and what is not found this way."""
+    """Lines about shared and erased turns, and about messages that are not found this
+    way."""
     if of.erased:
         yield f"{of.erased:,} of all turns of the sender have no text any more"
     if of.shared:
@@ -60,7 +61,7 @@ def lines_of(of: OfSender) -> Iterator[str]:
 
 
 def facts_of(of: OfSender) -> dict[str, Any]:
-    """The same for a program."""
+    """The same facts for a program."""
     return {
         "erased_before": of.erased,
         "shared": of.shared,

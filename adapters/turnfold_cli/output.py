@@ -1,7 +1,7 @@
-"""How results look: tables that fit, times people read, JSON that programs read.
+"""The output of results: tables that fit, times for people, JSON for programs.
 
-Colours only on a terminal. What came from outside is data: no markup in it counts, and
-its hidden characters are escaped, on the screen and in JSON (`turnfold.visible`).
+Colours only on a terminal. Foreign text is data: its markup has no effect, and its
+hidden characters are escaped, on the screen and in JSON (`turnfold.visible`).
 """
 
 import json
@@ -23,9 +23,9 @@ from rich.text import Text
 
 from turnfold.visible import shown, shown_json
 
-_PIPED_WIDTH = 200  # columns where there is no terminal
+_PIPED_WIDTH = 200  # columns without a terminal
 _TOO_LONG = 1000
-_LEAST = 8  # columns that a cell keeps
+_LEAST = 8  # the least columns of a cell
 _DAY_MS = 86_400_000
 
 ZONE: ContextVar[tzinfo | None] = ContextVar("zone", default=None)
@@ -55,12 +55,13 @@ def say_json(value: object) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON on one line; what is hidden in it is escaped."""
+    """JSON on one line, with hidden characters escaped."""
     return shown_json(json.dumps(plain(value), ensure_ascii=False))
 
 
 def plain(value: object) -> Any:
-    """attrs classes and Structs as dicts, bytes as hexadecimal; the rest as it is."""
+    """attrs classes and Structs as dicts, bytes as hexadecimal; other values
+    unchanged."""
     if isinstance(value, Struct):
         return {name: plain(item) for name, item in asdict(value).items()}
     if isinstance(value, type) or not attrs.has(type(value)):
@@ -84,7 +85,7 @@ def status(word: object) -> Text:
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most so many columns; what is cut off shows as two dots."""
+    """The text in at most `width` columns; two dots mark a cut."""
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, max(0, width - 2)).rstrip() + ".."[: max(0, width)]
@@ -97,9 +98,9 @@ def columns(
     give: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Iterator[Text]:
-    """Rows as lines that fit, with a header. Where they are too wide the columns `drop`
-    go in that order, then those of `give` are cut: each keeps its share. Columns that
-    are empty in every row are left out; `id` stands last."""
+    """Rows as lines that fit, with a header. If they are too wide, the columns `drop`
+    are left out in that order, then those of `give` are cut, each to its share. Columns
+    that are empty in every row are left out; `id` is the last one."""
     shown_ = [{name: clean(cell) for name, cell in row.items()} for row in rows]
     names = [name for name in shown_[0] if any(row[name] for row in shown_)]
     need = {n: max(cell_len(n), *(cell_len(r[n]) for r in shown_)) for n in names}
@@ -127,7 +128,7 @@ def _total(need: Mapping[str, int]) -> int:
 
 
 def _shrink(need: dict[str, int], give: Sequence[str], width: int) -> None:
-    """Take from the widest of `give`, down to a least, until all fits."""
+    """Narrow the widest column of `give`, down to a minimum, until the line fits."""
     while give and _total(need) > width:
         widest = max(give, key=lambda name: need[name])
         if need[widest] <= _LEAST:
@@ -147,7 +148,7 @@ def screen_of(rows: Sequence[Mapping[str, str]], screen: Console, **how: Any) ->
 
 
 def steps(screen: Console, commands: Sequence[tuple[str, str]]) -> None:
-    """What somebody can do, a line each, with the command to type at its end."""
+    """The options of a person, a line each, with the command to type at its end."""
     wide = max((cell_len(text) for text, _ in commands), default=0)
     for text, command in commands:
         gap = " " * (wide - cell_len(text) + 2)
@@ -166,7 +167,7 @@ def now_ms() -> int:
 
 
 def zone() -> tzinfo | None:
-    """The zone of what is printed; none is the local one."""
+    """The time zone of printed times; None is the local one."""
     return ZONE.get()
 
 
@@ -185,12 +186,12 @@ def when(ms: int | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 
 
 def clock(ms: int | None) -> str:
-    """The time of the day, for lines that stand under their date."""
+    """The time of the day, for lines under their date."""
     return when(ms, "%H:%M:%S")
 
 
 def until(ms: int | None) -> str:
-    """A time to come: the time of the day, or the day if it is a later one."""
+    """A future time: the time of the day, or the date if it is on a later day."""
     if ms is None:
         return ""
     return when(ms, "%Y-%m-%d") if ms - now_ms() > _DAY_MS else clock(ms)
@@ -201,7 +202,7 @@ def day(ms: int) -> str:
 
 
 def span(ms: int) -> str:
-    """A length of time, coarse enough to read: 350 ms, 12 s, 5 min, 3 h, 2 d."""
+    """A length of time in one unit: 350 ms, 12 s, 5 min, 3 h, 2 d."""
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
         if ms >= 2 * size:
             return f"{ms // size} {unit}"
@@ -209,5 +210,5 @@ def span(ms: int) -> str:
 
 
 def age(ms: int | None) -> str:
-    """How long ago that was."""
+    """The time since then."""
     return "" if ms is None else span(max(0, now_ms() - ms))

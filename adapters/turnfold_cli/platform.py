@@ -1,7 +1,7 @@
 """A stand-in for a chat platform: a real HTTP server, for the demo and for tests.
 
-Standard library only, and nothing of turnfold: it must not share a mistake with what it
-is a witness against.
+Standard library only, and no code of turnfold: a witness must not share a mistake with
+turnfold.
 
     POST /messages      a part, as `webhook_wire` documents it -> {"id", "n"}
     GET  /messages?key= look-up (mode lookup) -> {"found", "id", "key", "conversation"}
@@ -53,7 +53,7 @@ IDLE_S = 60.0
 
 
 class Platform:
-    """The server in a thread. `url` is its base, `book` what it knows."""
+    """The server in a thread. `url`: its base, `book`: its records."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Platform:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening, wake whoever is being delayed, close every connection."""
+        """Stop listening, end all delays, close every connection."""
         self._server.stopping.set()
         self._server.shutdown()
         self._thread.join()
@@ -141,7 +141,7 @@ class _Server(ThreadingHTTPServer):
     def server_close(self) -> None:
         with self._open_lock:
             for connection in self._open:
-                with contextlib.suppress(OSError):  # the client was quicker
+                with contextlib.suppress(OSError):  # the client has closed it already
                     connection.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._post_message()
         elif path == "/faults":
             self._post_faults()
-        elif self._body() is not None:  # unread, it would be taken for a request
+        elif self._body() is not None:  # an unread body would look like a request
             self._answer(404, {"error": "not_found"})
 
     def do_PUT(self) -> None:
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200 if found else 404, {"found": found})
 
     def _named(self) -> str:
-        """The id of the message that the path names; none where nothing is editable."""
+        """The message id in the path; None if messages cannot be edited."""
         editable = self._book.mode is Mode.EDITABLE
         path = urlsplit(self.path).path
         return path.removeprefix("/messages/") if editable else "-"
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": "not_found"})
 
     def _post_message(self, edited: str = "") -> None:
-        """`edited`: the message whose place the part takes."""
+        """`edited`: the message that the part replaces."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         fault = self._book.asked(headers)
         if fault is not None and fault.kind is FaultKind.CUT_BEFORE:
@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._accept(headers.get("idempotency-key", ""), body, fault, edited)
 
     def _refused(self, fault: Fault) -> bool:
-        """Answer for the faults that keep a part out."""
+        """Answer with a fault that refuses a part. True if there is one."""
         match fault.kind:
             case FaultKind.RATE_LIMITED:
                 extra = {"Retry-After": fault.retry_after}
@@ -314,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  as inherited
-        """Quiet: /requests and /stats say it better."""
+        """No log lines: /requests and /stats have the facts."""
 
 
 def _message_shape(body: bytes) -> Mapping[str, Any] | None:
@@ -354,7 +354,7 @@ def _until_eof(done: threading.Event) -> None:
 
 
 def main(argv: Iterable[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, or until whoever started us is gone."""
+    """Serve until SIGTERM or SIGINT, or until the parent process is gone."""
     given = _arguments(argv)
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -368,7 +368,7 @@ def main(argv: Iterable[str] | None = None) -> int:
         journal=given.journal,
     ) as platform:
         line = json.dumps({"port": platform.port, "url": platform.url})
-        print(line, flush=True)  # noqa: T201  the contract with whoever started us
+        print(line, flush=True)  # noqa: T201  read by the parent process
         if given.until_eof:
             threading.Thread(target=_until_eof, args=(done,), daemon=True).start()
         done.wait()

@@ -1,9 +1,9 @@
-"""What the stand-in platform knows: what it accepted, what it was asked, its faults.
+"""The records of the stand-in platform: accepted messages, requests, and faults.
 
-The witness list is the platform's own record, kept apart from anything turnfold writes,
-so that a test can compare what turnfold says with what really arrived (INV-3). An entry
-is journalled before anything is answered; a platform that is killed and started again
-on the same journal still knows every message and every key that it ever confirmed.
+The witness list is the platform's own record, separate from turnfold's files, so that a
+test can compare turnfold's log with the messages that really arrived (INV-3). An entry
+is journalled before its answer: a platform that is killed and started again on the same
+journal still has every confirmed message and key.
 """
 
 import json
@@ -24,7 +24,7 @@ Shape = Mapping[str, Any]  # the JSON object of a part
 
 
 class Mode(StrEnum):
-    """What the platform offers; the names are those of the delivery classes."""
+    """The mode of the platform, named as the delivery classes."""
 
     KEYED = "keyed"
     LOOKUP = "lookup"
@@ -32,12 +32,12 @@ class Mode(StrEnum):
     BLIND = "blind"
 
 
-# In mode editable a message with this text shows nothing of an answer yet.
+# In mode editable a message with this text is a placeholder.
 PLACEHOLDER = "\u2026"
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with one request."""
+    """The kinds of fault of one request."""
 
     CUT_BEFORE = "cut_before"  # reset before the body is read; nothing accepted
     CUT_AFTER = "cut_after"  # accepted, then reset
@@ -63,9 +63,9 @@ class Fault:
 
 @frozen(kw_only=True)
 class Message:
-    """One accepted part, as the platform saw it last. `n` counts acceptances from 1;
-    `digest` is the SHA-256 of the body as it came, in hex. `edits`: how often it was
-    replaced. `gone`: it was deleted."""
+    """One accepted part in its present form. `n` counts acceptances from 1; `digest` is
+    the SHA-256 of the received body, in hex. `edits`: how often it was replaced.
+    `gone`: it was deleted."""
 
     n: int
     id: str
@@ -83,12 +83,12 @@ class Message:
 
     @property
     def empty(self) -> bool:
-        """A placeholder that nobody has edited, or a message that is gone."""
+        """True for an unedited placeholder, or a deleted message."""
         return self.gone or self.text == PLACEHOLDER
 
 
 class KeyReusedError(Exception):
-    """The key stands for another body already."""
+    """The key belongs to another body already."""
 
 
 class Book:
@@ -122,7 +122,7 @@ class Book:
                 self._journal = None
 
     def asked(self, headers: Mapping[str, str]) -> Fault | None:
-        """Count a request that sends or edits, and take the fault that it meets."""
+        """Count a request that sends or edits, and return its fault."""
         with self._lock:
             self._counts["requests"] += 1
             fault = self._next_fault()
@@ -144,9 +144,9 @@ class Book:
         return fault
 
     def accept(self, key: str, body: bytes, shape: Shape) -> tuple[Message, bool]:
-        """Take a part in; says whether it was there already (keyed only).
+        """Accept a part. Returns also if it was there already (keyed only).
 
-        Raises KeyReusedError. The shape is checked by the caller.
+        Raises KeyReusedError. The caller checks the shape.
         """
         digest = sha256(body).hexdigest()
         with self._lock:
@@ -164,7 +164,7 @@ class Book:
     def edit(
         self, identity: str, key: str, body: bytes, shape: Shape
     ) -> Message | None:
-        """Let a message show another part in its place; None if it is not there."""
+        """Replace the part of a message; None if there is no such message."""
         with self._lock:
             old = self._standing(identity)
             if old is None:
@@ -176,7 +176,7 @@ class Book:
             return new
 
     def delete(self, identity: str) -> bool:
-        """Take a message away; False if it is not there."""
+        """Delete a message; False if there is no such message."""
         with self._lock:
             old = self._standing(identity)
             if old is None:
@@ -230,7 +230,8 @@ class Book:
             self._script.extend(faults)
 
     def witness(self) -> list[Message]:
-        """Everything accepted, in order; in mode editable what shows a part now."""
+        """All accepted messages, in order; in mode editable those that show a part
+        now."""
         with self._lock:
             if self.mode is Mode.EDITABLE:
                 return [m for m in self._messages if not m.empty]
@@ -265,7 +266,7 @@ class Book:
             }
 
     def _reopen(self, path: Path) -> BinaryIO:
-        # A last line without its end was never confirmed to anybody: cut it off.
+        # A last line without its end was never confirmed: remove it.
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         with self._lock:

@@ -1,4 +1,4 @@
-"""`turnfold prune`: old turns and entries leave the store, and the log says which."""
+"""`turnfold prune`: removes old turns and entries from the store, and logs it."""
 
 import asyncio
 import sys
@@ -91,7 +91,7 @@ def prune(
 
 
 def ask(found: int, act: str) -> None:
-    """Raises RefusedError where nobody can be asked."""
+    """Ask for a confirmation. Raises RefusedError without a terminal."""
     if not sys.stdin.isatty():
         text = f"{found} would go, and nobody is here to be asked: say --yes"
         raise RefusedError(text, USAGE)
@@ -99,7 +99,7 @@ def ask(found: int, act: str) -> None:
 
 
 def old_enough(address: str, old: int) -> int:
-    """How many turns, and entries without one, are over and old enough."""
+    """How many closed turns, and closed entries without a turn, are old enough."""
     return asyncio.run(_found(address, old))
 
 
@@ -128,7 +128,7 @@ def _print(screen: Console, found: int, done: Pruning, *, dry: bool) -> None:
 
 
 def told(screen: Console, done: Pruning) -> None:
-    """What is gone, and what was left."""
+    """Print how many streams were removed, and how many stayed."""
     screen.print(f"{done.streams:,} streams with {done.events:,} events are gone")
     for reason, count in sorted(done.left.items()):
         screen.print(clean(f"{count:,} left: {_LEFT.get(reason, reason)}"))

@@ -1,4 +1,4 @@
-"""`turnfold restore`: a backup takes the place of a store, and says that it is one."""
+"""`turnfold restore`: puts a backup in the place of a store, declared as restored."""
 
 import asyncio
 from contextlib import suppress
@@ -73,10 +73,10 @@ async def _restored(
 
 
 async def _nobody_works(target: Path) -> None:
-    """Raises RefusedError while a worker has the store; its log goes into its file."""
-    with suppress(StoreError):  # a damaged one is moved as it is
+    """Raises RefusedError while a worker has the store; moves its log into its file."""
+    with suppress(StoreError):  # a damaged one is moved unchanged
         store = store_at(str(target))
-        await store.open(read_only=True)  # never makes one
+        await store.open(read_only=True)  # does not create one
         await store.close()
         await store.open()
         try:
@@ -89,6 +89,6 @@ async def _nobody_works(target: Path) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Its helpers stay behind: a mark of the copy would speak for another file."""
+    """Remove the copy's side files: its mark would belong to another file."""
     for name in ("mark", "worker"):
         path.with_name(f"{path.name}.{name}").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`restored`: a person says that a store is a restored copy."""
+"""`restored`: a person declares that a store is a restored copy."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ def restored(
 
 
 async def _done(address: str, person: str, why: str) -> bool:
-    async with opened(address):  # nothing is made where no store is
+    async with opened(address):  # raises if there is no store
         pass
     async with Kernel(address, work=False) as kernel:
         return await kernel.declare_restored(by=person, why=why)

@@ -89,7 +89,7 @@ def _token(file: Path | None) -> str | None:
 def _site(
     address: str, host: str, token: str | None, url: str | None, *, acts: bool
 ) -> "Site":
-    """Raises RefusedError for what would let anybody in."""
+    """The site. Raises RefusedError for a site that anybody could enter."""
     from turnfold_cli.dashboard.site import Site, check  # noqa: PLC0415  an extra
 
     site = Site(address=address, token=token, acts=acts, url=url, host=host)
@@ -109,19 +109,20 @@ def _serve(site: "Site", port: int, *, as_json: bool) -> None:
 
 
 async def _look(address: str) -> str:
-    """Its address for people. Raises RefusedError if it cannot be opened now."""
+    """The store's address for people. Raises RefusedError if it cannot be opened
+    now."""
     async with opened(address) as store:
         return store.address
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Raises RefusedError if nobody can listen there."""
+    """Raises RefusedError if the port cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(64)  # who comes before the pages are ready waits
+        listener.listen(64)  # early clients wait until the pages are ready
     except OSError as exc:
         listener.close()
         text = f"cannot listen on {host} port {port}: {exc.strerror}; try --port 0"

@@ -1,5 +1,5 @@
-"""`turnfold show ID`: how it stands, what comes next and what to type, then the facts.
-With -v every event, in the order in which they came."""
+"""`turnfold show ID`: the verdict, the next step and the commands to type, then the
+facts. With -v every event, in the order in which they came."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -96,7 +96,7 @@ def _print(screen: Console, view: View, *, verbose: bool) -> None:
 
 
 def verdict_of(view: View) -> str:
-    """How it stands, in one sentence."""
+    """The verdict in one sentence."""
     match view:
         case TurnView():
             return _sentence(view.verdict.partition(": " + view.next.text)[0])
@@ -124,7 +124,7 @@ def _next(screen: Console, following: Next) -> None:
 
 
 def due_text(following: Next) -> str:
-    """When the next step comes; nothing where nobody knows."""
+    """The time of the next step; empty if it is not known."""
     if following.at is None:
         return ""
     left = following.at - now_ms()
@@ -133,7 +133,7 @@ def due_text(following: Next) -> str:
 
 
 def facts_of(view: View) -> Iterator[tuple[str, str]]:
-    """What is known, by name; a fact without one goes on with the fact before it."""
+    """The facts, by name; a fact without a name continues the one before."""
     match view:
         case TurnView():
             yield from _turn(view)
@@ -220,7 +220,7 @@ def _attempt(attempt: AttemptView) -> str:
 
 
 def events_of(view: TurnView | EntryView | LedgerView) -> list[EventView]:
-    """All that happened, in the order in which it came; of a turn with its entries."""
+    """All events in their order; of a turn with its entries."""
     events = list(view.happened)
     if isinstance(view, TurnView):
         events += [event for entry in view.entries for event in entry.happened]
@@ -236,7 +236,7 @@ def _events(screen: Console, events: Sequence[EventView], *, verbose: bool) -> N
 
 
 def _timeline(screen: Console, events: Sequence[EventView]) -> None:
-    """A line for each event, and one whenever the day changes."""
+    """A line for each event, and one for each new day."""
     for today, happened in days_of(events):
         screen.print(today, style="dim")
         for event, text in happened:
@@ -249,8 +249,8 @@ def _timeline(screen: Console, events: Sequence[EventView]) -> None:
 def days_of(
     events: Sequence[EventView],
 ) -> Iterator[tuple[str, list[tuple[EventView, str]]]]:
-    """The events of each day, each with its text; where they are of several streams
-    the text says of which."""
+    """The events of each day, each with its text; with several streams the text names
+    the stream."""
     several = len({event.stream for event in events}) > 1
     for today, happened in groupby(events, lambda event: day(event.at)):
         yield (
@@ -263,7 +263,7 @@ def days_of(
 
 
 def _short(stream: str) -> str:
-    """Entries of a turn are told apart by what follows the turn's id."""
+    """The short name of a stream: the part of an entry's id after the turn's id."""
     name, _, tail = stream.partition(".")
     return tail or name.partition(":")[0]
 
@@ -275,7 +275,8 @@ def _fact(screen: Console, name: str, text: str) -> None:
 
 
 def _line(screen: Console, text: Text, *, indent: int = 0) -> None:
-    """Broken at the width, between words where there are any; the rest is indented."""
+    """Print a line, broken at the width, between words if possible; further lines are
+    indented."""
     first, *rest = text.wrap(screen, screen.width) or [text]
     screen.print(first)
     if rest:

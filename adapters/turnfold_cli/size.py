@@ -1,4 +1,5 @@
-"""`turnfold size`: what takes the room, and what could be given back."""
+"""`turnfold size`: the bytes of files and tables, and the room that pruning could
+free."""
 
 import asyncio
 from collections import Counter

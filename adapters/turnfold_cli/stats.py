@@ -1,4 +1,4 @@
-"""`turnfold stats`: how much went well and what did not, by channel, reason, day ..."""
+"""`turnfold stats`: deliveries and failures, by channel, reason, day ..."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -77,7 +77,7 @@ def _print(
 
 
 def tally_cells(groups: Sequence[str], tally: Tally, most: int) -> Mapping[str, str]:
-    """A row of counts; `most`: the count whose bar is the longest."""
+    """A row of counts; `most`: the count of the longest bar."""
     why = ", ".join(f"{name} {count:,}" for name, count in tally.why.items())
     return {
         **{name: tally.group[name] for name in groups},
@@ -98,7 +98,7 @@ def _number(count: int) -> str:
 
 
 def _rate(tally: Tally) -> str:
-    """Of those that came to an end; never 100 % while one did not arrive."""
+    """The rate among closed entries; never 100 % while one did not arrive."""
     ended = tally.delivered + tally.dead + tally.parked
     if not ended:
         return ""
@@ -109,7 +109,7 @@ def _rate(tally: Tally) -> str:
 
 
 def _bar(count: int, most: int) -> str:
-    """A bar in eighths of a column; what is there shows as something."""
+    """A bar in eighths of a column; any count above 0 is visible."""
     if not most or not count:
         return ""
     eighths = max(1, round(8 * _BAR * count / most))

@@ -33,7 +33,7 @@ from turnfold_cli.output import (
 )
 from turnfold_cli.times import Utc
 
-_GATES = 3  # that are named
+_GATES = 3  # gates to name
 
 
 def status(
@@ -69,7 +69,7 @@ def verdict(view: Overview) -> str:
 
 
 def facts(view: Overview) -> Iterator[tuple[str, str]]:
-    """What is known, by name; a fact without one goes on with the fact before it."""
+    """The facts, by name; a fact without a name continues the one before."""
     since = f", since {when(view.since, '%Y-%m-%d')}" if view.since is not None else ""
     yield "store", f"{view.address}, {view.position:,} records{since}"
     yield "worker", worker_text(view.worker)

@@ -1,4 +1,4 @@
-"""`turnfold tail`: prints what is added to a store, as it is added."""
+"""`turnfold tail`: prints new records of a store as they come."""
 
 import asyncio
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ Of = Annotated[
 
 @define
 class Follower:
-    """What is to be told, and how."""
+    """Prints the wanted events in the wanted form."""
 
     store: Store
     failures: bool
@@ -71,7 +71,7 @@ class Follower:
     day: str = ""
 
     async def tell(self, records: Sequence[Record], left: int | None) -> int | None:
-        """Print; how many lines are left to print."""
+        """Print records. Returns how many lines are left to print."""
         if not (self.failures or self.of or self.channel) and self.as_json:
             return self._print_lines(records, left)
         inspect = Inspect(self.store)
@@ -95,7 +95,7 @@ class Follower:
         return None if left is None else max(0, left - len(records))
 
     async def _look_up(self, inspect: Inspect, streams: set[str]) -> None:
-        """The places of turns and entries that were not seen yet."""
+        """Look up the places of new turns and entries."""
         new = [name for name in streams if name not in self.rows]
         found = {row.id: row for row in await inspect.rows(new)}
         self.rows.update((name, found.get(name)) for name in new)

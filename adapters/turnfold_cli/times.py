@@ -1,4 +1,4 @@
-"""Times as people type and read them. The zone stands once, above what is printed."""
+"""Typed and printed times. The zone is printed once, above the output."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -70,6 +70,6 @@ def _of(text: str) -> datetime:
 
 
 def _local(naive: datetime) -> datetime:
-    """A time of the wall in the zone; without one that of this process."""
+    """A wall time in the zone; without one in the zone of this process."""
     where = zone()
     return naive.astimezone() if where is None else naive.replace(tzinfo=where)

@@ -1,5 +1,5 @@
-"""How the command line is used: `turnfold` alone, `--version`, and wrong usage, which is
-one line on stderr (with --json: one object on stdout) and exit code 2."""
+"""The usage of the command line: `turnfold` alone, `--version`, and wrong usage, which
+is one line on stderr (with --json: one object on stdout) and exit code 2."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ class Commands(TyperGroup):
     def main(  # type: ignore[override]  # typer's has many arguments, passed on as they are
         self, args: Sequence[str] | None = None, **how: Any
     ) -> None:
-        """Run one, and end the process with its exit code."""
+        """Run a command, and end the process with its exit code."""
         words = list(sys.argv[1:] if args is None else args)
         how["standalone_mode"] = False
         try:
@@ -35,7 +35,8 @@ class Commands(TyperGroup):
 
 
 def _refuse(exc: Exception, message: str, *, as_json: bool) -> NoReturn:
-    """`exc` is what the parser of arguments raises; `ctx` is of the command, if any."""
+    """Refuse wrong usage. `exc`: from the parser of arguments; its `ctx` is of the
+    command, if any."""
     text = " ".join(message.split())
     if as_json:
         error = {"error": {"code": "usage", "message": text}}
@@ -62,7 +63,7 @@ def alone(
         typer.Option("--version", callback=_version, is_eager=True, help="Which one."),
     ] = False,
 ) -> None:
-    """Without a command: the list of commands, and exit code 2."""
+    """Without a command: print the list of commands, with exit code 2."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(USAGE)

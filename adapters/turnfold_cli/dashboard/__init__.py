@@ -1,2 +1,2 @@
-"""The dashboard of `turnfold serve`: pages that a server renders, over the same questions,
-acts and words as the command line."""
+"""The dashboard of `turnfold serve`: pages rendered by the server, with the same
+queries, acts and words as the command line."""

@@ -114,7 +114,7 @@ class Dashboard:
             data=link(f"/{name}.json", given),
             **page.facts,
         )
-        # A lone surrogate is in no text of a store; an address may bring one.
+        # No text of a store has a lone surrogate, but an address may have one.
         return Response(
             text.encode("utf-8", "replace"),
             page.status,
@@ -207,7 +207,7 @@ def _session(request: Request) -> Session | None:
 
 
 def _inner(where: str) -> str:
-    """An address of this site; that of another one is not gone to."""
+    """An address of this site; an address of another site becomes the start page."""
     outer = not where.startswith("/") or where.startswith("//") or "\\" in where
     return "/" if outer else where
 

@@ -1,4 +1,4 @@
-"""What stands behind the question mark of an address, and errors as a page tells them."""
+"""The query of an address, and errors for a page."""
 
 import re
 import shlex
@@ -54,13 +54,13 @@ ACTS = (
 
 @frozen
 class Query:
-    """The words of an address. `known`: those that its page understands."""
+    """The parameters of an address. `known`: the parameters of its page."""
 
     given: QueryParams
     known: Sequence[str] = field(default=())
 
     def check(self, *known: str) -> "Query":
-        """Raises RefusedError for a word that the page does not understand."""
+        """Raises RefusedError for a parameter that the page does not know."""
         odd = [name for name in self.given if name not in (*known, *_ALWAYS)]
         if odd:
             text = f"no {odd[0]!r:.80}; there are: {', '.join(known) or 'none'}"
@@ -84,7 +84,7 @@ class Query:
         return found
 
     def filters(self) -> dict[str, str]:
-        """Those that are set, as another address may repeat them."""
+        """The set filters, for use in another address."""
         names = (*ENTRIES, *TURNS, *TIMES, "open")
         return {n: value for n in names if (value := self.one(n)) and n in self.known}
 
@@ -116,8 +116,8 @@ class Query:
 
 
 def address_of(command: str, seen: Callable[[str], int | None]) -> str | None:
-    """The page that does what a command to type does; None: there is none. `seen`: the
-    version that stands on the page beside an id."""
+    """The page with the same effect as a command; None: there is none. `seen`: the
+    version of each id on the page."""
     try:
         program, name, *words = shlex.split(command)
     except ValueError:
@@ -165,7 +165,7 @@ KNOWN = (RefusedError, SeveralError, TurnfoldError)
 
 
 def trouble(exc: Exception) -> Trouble:
-    """An error of KNOWN as the command line tells it."""
+    """An error of KNOWN in the words of the command line."""
     match exc:
         case SeveralError():
             text = f"{exc.several.wanted!r} fits several"

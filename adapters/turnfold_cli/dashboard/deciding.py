@@ -1,7 +1,7 @@
-"""The pages that act: a preview, the word of a person, and what came of it.
+"""The pages that act: a preview, the person's decision, and its result.
 
-A preview keeps the version of each turn and entry that it showed; what has moved since is
-refused. It is used up by the first form that comes back with it.
+A preview keeps the version of each turn and entry that it showed. An act on a stream
+that has moved since is refused. The first form with a preview uses the preview up.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ _READ_ONLY = "this dashboard only reads; start it with --acts, or type the comma
 
 @frozen(kw_only=True)
 class Ready:
-    """What was shown to one person and waits for their word. `places`: of gates;
-    `gates`: those that were closed there, with the time since which."""
+    """A preview that waits for one person's decision. `places`: of gates. `gates`: the
+    gates that were closed there, each with its closing time."""
 
     act: str
     of: str  # the session
@@ -67,7 +67,7 @@ class Ready:
 
 @frozen
 class Desk:
-    """Where previews lie, and the work that came of them."""
+    """The waiting previews, and the jobs that they started."""
 
     site: Site
     jobs: Jobs
@@ -163,7 +163,8 @@ class Desk:
     # --- doing it ---
 
     def decide(self, form: Mapping[str, str], session: Session | None) -> str:
-        """Begin what a preview showed; the address of the page that tells of it."""
+        """Begin the act of a preview. Returns the address of the page with its
+        progress."""
         if session is None:
             raise RefusedError(_READ_ONLY, USAGE)
         by = session.name or form.get("by", "").strip()
@@ -217,7 +218,7 @@ class Desk:
             job.note(said.partition(":")[0], place, said if failed else None)
 
     def run(self, query: Query) -> Page:
-        """How far it is."""
+        """The progress of a job."""
         name = query.check("id").one("id") or ""
         job = self.jobs.get(name)
         if job is None:
@@ -312,7 +313,8 @@ def _extra(act: Act, query: Query) -> dict[str, Any]:
 
 
 def _chosen(act: Act, row: Row, version: int | None) -> Chosen:
-    """An abort is for whatever it is by then, as on the command line."""
+    """The id with its version. An abort names no version, as on the command line: it
+    applies to any later state."""
     if version is not None:
         return Chosen(id=row.id, version=None if act is Act.ABORT else version)
     return Chosen(id=row.id, version=row.version)
@@ -337,8 +339,8 @@ def _shown(row: Row) -> Mapping[str, str | Cell]:
 
 
 def _states(closed: Sequence[GateView]) -> dict[str, tuple[int, str | None]]:
-    """The closed gates by their names and their places, each with what tells if it has
-    been moved since."""
+    """The closed gates by their names and their places, each with time and reason,
+    which show a later move."""
     states = {}
     for gate in closed:
         states[gate.id] = states[gate.id.removeprefix(GATE)] = gate.since, gate.reason

@@ -1,9 +1,9 @@
-"""Who may ask what: decided before any page is made.
+"""Access control, before any page is made.
 
-A browser sends cookies along with requests that another site made it send. So a request
-counts only if it is meant for this host; one that changes something only if a page of
-this host sent it, and with the word that stands in the form that was made for this
-person. `refusal` is the whole rule.
+A browser also sends cookies with requests that another site has triggered. So a request
+counts only if its `Host` is this host. A request that changes anything counts only if a
+page of this host sent it, with the secret in the form that was made for this session.
+`refusal` is the whole rule.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _HEADERS = {
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not `no-referrer`: with it a browser hides the origin of a form.
+    # Not `no-referrer`: a browser would then hide the origin of a form.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -42,7 +42,7 @@ class Refusal:
 
 @frozen
 class Asked:
-    """A request, as far as it says who may make it."""
+    """The parts of a request that decide about its access."""
 
     method: str
     path: str
@@ -52,7 +52,7 @@ class Asked:
 
 
 def refusal(site: Site, asked: Asked) -> Refusal | None:
-    """Why this request is not answered; None: it is."""
+    """Why this request is refused; None: it is allowed."""
     if asked.headers.get("host", "").lower() not in site.hosts():
         text = "this host name is not served here: start with --url ADDRESS"
         return Refusal(421, text)
@@ -69,7 +69,8 @@ def refusal(site: Site, asked: Asked) -> Refusal | None:
 
 
 def _from_here(site: Site, headers: Headers) -> bool:
-    """A browser names the origin of every form; a program names none."""
+    """Does the request come from a page of this site, or from a program? A browser
+    names the origin of every form; a program names none."""
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
@@ -79,14 +80,16 @@ def _from_here(site: Site, headers: Headers) -> bool:
 
 
 def _has_word(session: Session, form: Form) -> bool:
-    """The token itself is a word that no other site can know."""
+    """Does the form have the session's secret? With a bearer token it needs none: no
+    other site can know the token."""
     given = form.get("csrf", "").encode("utf-8", "replace")
     return session.bearer or compare_digest(given, session.csrf.encode())
 
 
 @frozen
 class Guard:
-    """Around all pages: reads who asks, refuses, and sets the headers of safety."""
+    """Wraps all pages: finds the session, refuses requests, and sets security
+    headers."""
 
     app: ASGIApp
     site: Site
@@ -127,7 +130,7 @@ class Guard:
 
 
 def _inside(prefix: str, path: str) -> str:
-    """The path without that of the proxy; some proxies have taken it off already."""
+    """The path without the proxy's prefix; some proxies have removed it already."""
     return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
 
 
@@ -140,7 +143,7 @@ def _said(found: Refusal, path: str) -> ASGIApp:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole of it; None if it is too long."""
+    """The whole body; None if it is too long."""
     data = b""
     while True:
         message = await receive()

@@ -1,5 +1,5 @@
-"""Work that outlives a request: acts on many, and audits. It goes on in a thread of its
-own, ends early when the dashboard stops, and a page shows how far it is."""
+"""Work that outlives a request: acts on many, and audits. A job runs in a thread of its
+own, ends early when the dashboard stops, and a page shows its progress."""
 
 import secrets
 import threading
@@ -16,17 +16,17 @@ from turnfold_cli.output import now_ms
 
 _MOST = 50  # jobs that are remembered
 _AT_ONCE = 4
-_REFUSED = 100  # that are named
+_REFUSED = 100  # refusals that are listed
 
 
 class StoppedError(Exception):
-    """The dashboard ends; the work is left where it is, whole."""
+    """The dashboard ends; a job stops between two acts."""
 
 
 @define
 class Job:
-    """`word`: under way, done, stopped or failed. `done`: how many came to each end.
-    `total`: None where nobody knows."""
+    """`word`: under way, done, stopped or failed. `done`: how many reached each result.
+    `total`: None if not known."""
 
     about: str
     by: str = ""
@@ -48,7 +48,7 @@ class Job:
         return self.ended is None
 
     def note(self, done: str | None, name: str, error: str | None) -> None:
-        """One of many has come to its end."""
+        """Record the result of one of many."""
         self.at += 1
         if error is None:
             self.done[done or "done"] += 1
@@ -71,7 +71,7 @@ class Jobs:
         return self._jobs.get(name)
 
     def start(self, job: Job, work: Callable[[Job], object]) -> None:
-        """Raises RefusedError if too many are under way."""
+        """Start a job. Raises RefusedError if too many are under way."""
         with self._lock:
             if sum(one.active for one in self._jobs.values()) >= _AT_ONCE:
                 raise RefusedError("too much is under way; wait for it to end", 2)
@@ -81,14 +81,14 @@ class Jobs:
         threading.Thread(target=_worked, args=(job, work), name="dashboard").start()
 
     def start_audit(self, work: Callable[[Job], object]) -> None:
-        """One at a time: whoever asks while one runs sees that one."""
+        """Start an audit, unless one is running: all callers share it."""
         if self.audit is None or not self.audit.active:
             job = Job(about="audit")
             self.start(job, work)
             self.audit = job
 
     def go_on(self) -> None:
-        """Raises StoppedError when the dashboard ends."""
+        """Raises StoppedError once the dashboard ends."""
         if self.site.stopping.is_set():
             raise StoppedError
 

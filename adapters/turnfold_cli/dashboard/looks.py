@@ -1,7 +1,7 @@
-"""How pages look: tables, links, and every value as data.
+"""Rendering pages: tables, links, and values.
 
-No expression of a template can put markup or a hidden character on a page: what a value
-holds is escaped twice, once for the eye (`turnfold.visible`) and once for HTML.
+No expression of a template can put markup or a hidden character on a page: each value
+is escaped twice, once for the eye (`turnfold.visible`) and once for HTML.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ _TONES = {
 
 @frozen(kw_only=True)
 class Page:
-    """What one address shows. `data`: the same as JSON, as the command line prints it.
+    """The content of one address. `data`: the same as JSON, as on the command line.
     `facts`: for the template."""
 
     template: str
@@ -39,7 +39,7 @@ class Page:
     data: Mapping[str, Any]
     facts: Mapping[str, Any] = field(factory=dict)
     status: int = 200
-    moves: bool = True  # it may load itself again: nobody types into it
+    moves: bool = True  # may reload itself: it has no input fields
 
 
 @frozen
@@ -61,7 +61,7 @@ def table(
     *,
     leave: Sequence[str] = (),
 ) -> Table:
-    """Rows of text; columns that are empty in every row are left out."""
+    """Rows of text, without columns that are empty in every row."""
     whole = [
         {
             name: cell if isinstance(cell, Cell) else _cell(name, cell)
@@ -82,7 +82,7 @@ def _cell(name: str, text: str) -> Cell:
 
 
 def link(path: str, query: Mapping[str, Any] | None = None) -> str:
-    """An address below that of the site. Of what is empty nothing is said."""
+    """An address of the site. Empty parameters are left out."""
     given = {
         name: value
         for name, value in (query or {}).items()

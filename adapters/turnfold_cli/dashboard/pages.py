@@ -1,4 +1,4 @@
-"""The pages that only look. Each asks what a command asks, and says it in its words."""
+"""The read-only pages. Each has the query and the words of a command."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -64,7 +64,8 @@ Step = Mapping[str, str | None]
 def steps_of(
     commands: Sequence[tuple[str, str]], seen: Callable[[str], int | None] = _unseen
 ) -> list[Step]:
-    """What somebody can do: the command to type, and the page that does the same."""
+    """The options of a person: the command to type, and the page with the same
+    effect."""
     return [
         {"text": text, "command": command, "href": address_of(command, seen)}
         for text, command in commands
@@ -101,7 +102,7 @@ def status(site: Site, query: Query) -> Page:
 
 
 def _bars(tallies: Sequence[Tally]) -> list[Mapping[str, Any]]:
-    """The last hours, those without a message too, as heights in per cent."""
+    """The last hours, including those without a message, as heights in per cent."""
     known = {tally.group["hour"]: tally for tally in tallies}
     now = now_ms() // _HOUR_MS
     names = [
@@ -199,8 +200,8 @@ def _linked(cells: Mapping[str, str], row: Row) -> dict[str, str | Cell]:
 def _acts_on_all(
     rows: Sequence[Row], given: Mapping[str, str], *, turns: bool
 ) -> list[tuple[str, str]]:
-    """Acts on all that fit the filters, each with the address of its preview: those
-    that fit some of these rows."""
+    """The acts that fit some of these rows, for all that the filters find, each with
+    the address of its preview."""
     more = {"turns": "1"} if turns else {}
     found: list[tuple[str, str]] = []
     for act, fits in FITS.items():
@@ -213,7 +214,7 @@ def _acts_on_all(
 
 
 def _takes(act: Act, *, turns: bool) -> bool:
-    """Is the act one of turns, or of entries?"""
+    """Does the act apply to turns, or to entries?"""
     if turns:
         return act not in (Act.ACK, Act.RESOLVE)
     return act not in (Act.UNHOLD, Act.RESUBMIT)
@@ -284,7 +285,7 @@ def _next(following: Next, seen: Callable[[str], int | None]) -> Mapping[str, An
 
 
 def _others(rows: Sequence[Row], following: Next) -> list[tuple[str, str]]:
-    """Acts that fit it and that nobody has proposed yet."""
+    """Further acts that fit, besides the proposed ones."""
     proposed = {command.split()[1] for _, command in following.commands}
     return [
         (str(act), link("/act", {"do": act, "id": row.short, "seen": row.version}))

@@ -1,5 +1,5 @@
-"""What a dashboard serves, to whom, and what it remembers between two requests: who is
-logged in, and previews. Nothing of it is on disk."""
+"""The site of a dashboard: its store, its access rules, and its memory between two
+requests: sessions and previews. It keeps no files."""
 
 import secrets
 import threading
@@ -19,14 +19,14 @@ T = TypeVar("T")
 LEAST_TOKEN = 16  # characters
 _SESSION_S = 12 * 3600
 _PREVIEW_S = 900
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  refused without a name
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  refused without --url
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 @frozen
 class Session:
-    """Somebody who gave the token. `csrf`: stands in each form that was made for them.
-    `bearer`: the token came with the request itself; no browser adds it on its own."""
+    """A logged-in person or program. `csrf`: a secret in each of its forms. `bearer`:
+    the token came with the request itself, which no browser does on its own."""
 
     name: str
     key: str = field(factory=lambda: secrets.token_urlsafe(32), repr=False)
@@ -65,8 +65,8 @@ class Kept(Generic[T]):
 
 @define
 class Site:
-    """`token`: none where everybody who reaches the port may read. `url`: the address
-    that people type, if it is not the one that is listened on."""
+    """`token`: None if every client of the port may read. `url`: the address that
+    people type, if it differs from the listening address."""
 
     address: str = field(repr=False)  # may hold a password
     shown: str = ""  # the address for people
@@ -75,7 +75,7 @@ class Site:
     url: str | None = None
     port: int = 0
     host: str = "127.0.0.1"
-    made: bool = False  # the token is known to the screen alone
+    made: bool = False  # the token is only on the screen
     sessions: Kept[Session] = field(factory=lambda: Kept(_SESSION_S, 200))
     stopping: threading.Event = field(factory=threading.Event)
 
@@ -94,11 +94,12 @@ class Site:
 
     @property
     def cookie(self) -> str:
-        """Cookies do not know ports: two dashboards of one machine have two."""
+        """The name of the cookie, with the port: cookies ignore ports, and one machine
+        may have two dashboards."""
         return f"turnfold-{self.port}"
 
     def hosts(self) -> set[str]:
-        """The values of `Host` that are meant for this site."""
+        """The values of `Host` for this site."""
         names = {*_LOOPBACK} if self.local else {_bracketed(self.host)}
         found = {f"{name}:{self.port}" for name in names}
         if self.url is not None:
@@ -113,7 +114,7 @@ class Site:
         return self.sessions.get(cookie) if cookie else None
 
     def knows(self, token: str) -> bool:
-        """Is that the token? It takes as long for a wrong one."""
+        """Is this the token? A wrong one takes the same time."""
         if self.token is None:
             return False
         given = token.encode("utf-8", "replace")
@@ -139,14 +140,14 @@ def _bracketed(host: str) -> str:
 
 
 def _netloc(url: str) -> str:
-    """Host and port, as a browser names them: the port only if it is an odd one."""
+    """Host and port in a browser's form: the port only if it is not the default."""
     parts = urlsplit(url)
     usual = ":443" if parts.scheme == "https" else ":80"
     return parts.netloc.lower().removesuffix(usual)
 
 
 def check(site: Site) -> None:
-    """Raises RefusedError, with the next step, for what would let anybody in."""
+    """Raises RefusedError, with the next step, for a site that anybody could enter."""
     if site.token is not None and len(site.token) < LEAST_TOKEN:
         text = f"the token has fewer than {LEAST_TOKEN} characters; make one: "
         raise RefusedError(f"{text}openssl rand -hex 32", USAGE)
