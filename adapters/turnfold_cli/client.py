@@ -10,7 +10,7 @@ from turnfold.errors import ShardedStoreError
 
 @asynccontextmanager
 async def client_of(address: str) -> AsyncIterator[Kernel | ShardedKernel]:
-    """A kernel that only asks the workers, of a store of one shard or of several."""
+    """A client kernel, of a store of one shard or of several."""
     kernel: Kernel | ShardedKernel = Kernel(address, work=False)
     try:
         await kernel.open()

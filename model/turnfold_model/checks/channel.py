@@ -1,4 +1,4 @@
-"""Public checks of a channel: run any adapter through them.
+"""Public checks of a channel, for any adapter.
 
     @asynccontextmanager
     async def on_my_platform():
@@ -8,10 +8,10 @@
     for result in check_channel(on_my_platform):
         print(result)
 
-The harness (`channel_kit.Harness`) makes channels, says what the platform accepted, and
-makes things go wrong on request. What it cannot make, and what the channel does not
-claim, is left out; the results say so. No test library is needed. To have one test per
-check, loop over `CHECKS` and await `run_check`.
+The harness (`channel_kit.Harness`) makes channels, reports the accepted messages of the
+platform, and makes faults on request. A check is left out if the harness cannot make
+its fault, or if the channel does not claim its class; the results say so. No test
+library is needed. To have one test per check, loop over `CHECKS` and await `run_check`.
 
 They check the adapter contract (turnfold.ports.channel): plan, receipts, honest
 outcomes, one visible call per send, keys and look-ups as claimed, and then the real
@@ -57,7 +57,7 @@ __all__ = [
 
 @frozen
 class Result:
-    """A check that held, or that was left out and why."""
+    """A check that passed, or was left out, with the reason."""
 
     check: str
     left_out: str = ""

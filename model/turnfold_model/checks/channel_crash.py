@@ -1,8 +1,8 @@
 """The crash matrix: the real kernel with the channel under test, killed around each
 effect, its connections cut, and started again - until the entry is at rest.
 
-A kill is a kernel that is left where it stands: nothing is drained, nothing is written,
-its calls are abandoned. Only the platform's list at the end counts.
+A kill abandons a kernel at once: it does not drain, it writes nothing more, and its
+calls are dropped. Only the platform's list at the end counts.
 """
 
 import asyncio
@@ -85,8 +85,8 @@ class _Life:
 
 @frozen(kw_only=True)
 class Scene:
-    """Where the lives end, one after the other; the one after the last rests. `fault`:
-    the fault that the visible call after the first `skip` meets."""
+    """The ends of the lives, one after the other; a last life comes to rest. `fault`:
+    of the visible call after the first `skip`."""
 
     stops: Sequence[Stop] = ()
     fault: Fault | None = None

@@ -1,5 +1,5 @@
-"""The parts of which the checks of a channel are made: the harness that its author provides,
-and a bench that calls a channel as the kernel does.
+"""The parts of the checks of a channel: the harness of its author, and a bench that
+calls a channel as the kernel does.
 
 No test library is needed, so that an adapter's author can run the checks anywhere.
 """
@@ -113,8 +113,8 @@ class NotApplicableError(Exception):
 
 @define
 class Bench:
-    """One check's harness and channels. Texts are unique, so that what arrived can be
-    told apart even where nobody sees keys."""
+    """One check's harness and channels. Texts are unique, so that messages can be told
+    apart even on a platform without visible keys."""
 
     harness: Harness
     opened: list[AttachedChannel] = field(factory=list)
@@ -130,7 +130,7 @@ class Bench:
         for desk in self.opened:
             await close(desk.channel)
 
-    # --- what a check needs ---
+    # --- requirements of a check ---
 
     def needs(self, *faults: Fault) -> None:
         for fault in faults:
@@ -184,7 +184,7 @@ class Bench:
             for index, (piece, planned) in enumerate(zip(made, plan.parts, strict=True))
         ]
 
-    # --- what the kernel does with a part ---
+    # --- the kernel's calls for a part ---
 
     async def prepared(self, desk: AttachedChannel, part: Part) -> Any:
         """The result of prepare(); a Rejected if it fails."""
@@ -232,7 +232,7 @@ class Bench:
         call = desk.reconcile(part, now_ms() - 60_000)
         return desk.verdict(await _ended(call, "reconcile()"))
 
-    # --- what the platform has ---
+    # --- the messages of the platform ---
 
     async def shown(self, part: Part) -> list[Seen]:
         """The messages of a part that the platform accepted."""

@@ -1,5 +1,5 @@
-"""Checks of a channel before and beside the wire: its methods, its plan, what
-it makes of exceptions."""
+"""Checks of a channel before and beside the wire: its methods, its plan, its outcomes
+for exceptions."""
 
 import asyncio
 import inspect
@@ -69,7 +69,7 @@ class _WrapperError(Exception):
 
 
 async def no_error_after_the_connect_is_called_unsent(bench: Bench) -> None:
-    """The dangerous mistake is a false proof; not to know is always allowed."""
+    """A false proof is the dangerous mistake; `Unknown` is always allowed."""
     classify = getattr(bench.desk().channel, "classify", None)
     if classify is None:
         raise NotApplicableError("the channel has no classify()")
@@ -94,7 +94,8 @@ def _later_errors() -> Iterator[BaseException]:
     for error in lost:
         yield error
         yield _caused(_WrapperError("wrapped"), error)
-        # First refused, then tried again by the client and lost: that may have arrived.
+        # First refused, then tried again by the client and lost: the message may have
+        # arrived.
         refused = ConnectionRefusedError(111, "refused")
         yield _in_context(_caused(_WrapperError("second try"), error), refused)
     yield _in_context(_WrapperError("opaque"), ConnectionRefusedError(111, "refused"))

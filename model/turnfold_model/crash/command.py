@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(
     options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], bool]:
-    """The whole matrix. A violation is told with the tapes that reproduce it."""
+    """The whole matrix. A violation is reported with the tapes that reproduce it."""
     word = options.only or ""
     until = None if options.seconds is None else time.time() + options.seconds
     names = [scenario.name for scenario in MATRIX if word in scenario.name]
@@ -66,7 +66,7 @@ def _explore(task: _Task) -> Explored:
     before = time.process_time()
     done = explore(named(task.name), seconds=max(0.05, left))
     done.cpu_s = time.process_time() - before
-    done.moments.clear()  # large, and of no use to anybody else
+    done.moments.clear()  # large, and not used any more
     return done
 
 

@@ -1,7 +1,8 @@
 """Every execution of a scenario: depth first over crash points, fates and orders.
 
-A crash does not end the enumeration of a life: the world is copied where the process
-could die, and the copy is booted later. Worlds with the same future are booted once.
+A crash does not end the enumeration of a life: the world is copied at each point where
+the process could die, and the copy is booted later. Worlds with the same future are
+booted once.
 """
 
 import time
@@ -30,8 +31,8 @@ class Violation:
 
 @define
 class Explored:
-    """`complete`: every execution there is was made. `merged`: those that ended where
-    an earlier one had been. `cpu_s`: seconds of a processor, if somebody counted them."""
+    """`complete`: every possible execution was made. `merged`: executions that reached
+    the state of an earlier one. `cpu_s`: processor seconds, if they were counted."""
 
     scenario: str
     executions: int = 0

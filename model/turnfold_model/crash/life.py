@@ -36,7 +36,7 @@ class StuckError(Exception):
 
 
 class MergedError(Exception):
-    """From here on everything would go as in an execution that was made before."""
+    """The rest of this execution equals that of an earlier one."""
 
 
 @define
@@ -98,7 +98,8 @@ class ShakyStore(MemoryStore):
         return done
 
     def _fate(self) -> int:
-        """0: well; 1: surely not stored; 2: lost, 3: landed, and nobody can tell."""
+        """0: stored; 1: surely not stored; 2: lost, 3: stored, both with an unknown
+        outcome."""
         fate = self._choose(4) if self._world.store_faults else 0
         self._world.store_faults -= fate > 0
         if fate == 1:
@@ -115,8 +116,8 @@ class ShakyStore(MemoryStore):
 
 
 class Life:
-    """`crash` is called with the world wherever the machine may die and the parent of
-    this execution was not asked before. `seen`: moments that others have been through.
+    """`crash` is called with the world at each point where the machine may die, unless
+    the parent of this execution was called there. `seen`: moments of earlier lives.
     `memo`: the commits of other lives that began here."""
 
     def __init__(
@@ -250,7 +251,7 @@ class Life:
         return [self.worker, self.client] if self.client else [self.worker]
 
     def _rested(self) -> bool:
-        """Nobody is ready: records of others are read, or time passes."""
+        """No program is ready: read records of others, or let time pass."""
         if self.worker.called:
             self.worker.hear()
             return True

@@ -1,9 +1,9 @@
 """Commits that an earlier execution made in the same place are taken over from it.
 
 Every execution of an image begins at its boot, so most of its steps were taken before:
-after the same choices a life stands where another one stood, and its commits there
-has the same answer, and leaves the same disk and the same memory. Nothing is decided
-twice. This needs a store that makes no choices of its own.
+after the same choices a life stands where another one stood, and its commits there has
+the same answer, and leaves the same disk and the same memory. Nothing is decided twice.
+This needs a store without choices of its own.
 """
 
 from collections.abc import Callable, Hashable, Sequence

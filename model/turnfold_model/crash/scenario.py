@@ -33,16 +33,16 @@ class Assumption(StrEnum):
 class Scenario:
     """Read only. `faults`: how many answers of the platform go wrong, each in one of
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
-    `abort`: a user stops the first turn at some step, any step. `parts`: of each
-    reply. `blocks` before it, and `sends`: messages under keys over all runs. `live`: it
-    grows first, and is sealed last. `busy`: what a message does that finds its lane busy.
-    `silent`: the handler says nothing. `later`: it leaves the turn open, and nobody answers. `down_ms`: how
-    long a crashed process stays away. `client`: a second process enqueues, and makes the
-    abort. `zombies`: how often a worker loses its place to another and lives on, as it
-    may where hosts have leases. `pauses`: it is stopped first, and goes on at any later
-    step, when its successor has done anything, or all. `weaker`: after a crash the
-    channel claims these classes, and the platform gives no more. `dropped`: an assumption
-    that does not hold; then something must break."""
+    `abort`: a user stops the first turn at some step, any step. `parts`: of each reply.
+    `blocks` before it, and `sends`: messages under keys over all runs. `live`: it grows
+    first, and is sealed last. `busy`: the plan for a message in a busy lane. `silent`:
+    the handler says nothing. `later`: it leaves the turn open, without an answer.
+    `down_ms`: how long a crashed process stays away. `client`: a second process
+    enqueues, and makes the abort. `zombies`: how often a worker loses its place to
+    another and lives on, as it may where hosts have leases. `pauses`: it is stopped
+    first, and goes on at any later step, when its successor has done anything, or all.
+    `weaker`: after a crash the channel claims these classes, and the platform gives no
+    more. `dropped`: an assumption that does not hold; then something must break."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
@@ -114,9 +114,9 @@ class Scenario:
 
     @property
     def safe(self) -> bool:
-        """True if the class promises that nothing is ever accepted twice. Of a sender
-        that lives on, an answer to a look-up proves nothing; a key does, and who never
-        sends again needs no proof."""
+        """True if the class promises that nothing is ever accepted twice. While a
+        sender lives on, the answer to a look-up proves nothing. A key does, and without
+        a second send no proof is needed."""
         if self.classes:
             replaced = self.zombies and self.dropped is not Assumption.LOCK
             return not (replaced and DeliveryClass.LOOKUP in self.classes)

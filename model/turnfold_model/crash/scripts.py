@@ -67,7 +67,7 @@ def abort_first(draft: UnitOfWork) -> None:
 
 
 def abort_reply(draft: UnitOfWork) -> None:
-    """A user stops the reply to the first message, and nothing else of it."""
+    """A user stops only the reply to the first message."""
     stream = draft.lookup(f"in:{message(0).dedupe_key}")
     finals = draft.turn(stream).finals if stream else ()
     for name in finals:

@@ -1,8 +1,8 @@
 """The crash driver with a memory of each program's inputs, so that two moments
 with the same future can be told to be the same.
 
-A program is a pure function of the answers it was given, and keeps nothing across its
-outer loop: so its inputs since the top of that loop say where it stands.
+A program is a pure function of its answers, and keeps no state across its outer loop:
+so its inputs since the top of that loop determine its state.
 """
 
 from collections.abc import Hashable

@@ -70,7 +70,7 @@ def _broken(world: World, store: Store) -> list[str]:
 
 @lru_cache(maxsize=50_000)
 def _fold(records: tuple[Record, ...]) -> State:
-    """Executions share most of their logs, so most folds were made before."""
+    """The fold of some records, cached: executions share most of their logs."""
     before = _fold(records[:-1]) if len(records) > 1 else None
     return apply(before, records[-1])
 
@@ -148,8 +148,8 @@ def _outlived(
 def _attempts(
     world: World, streams: Mapping[str, Sequence[Fact]], entry: Entry
 ) -> Iterator[str]:
-    """Nothing goes out after its turn was aborted, after its time, or once it was alone
-    in too many deaths of processes."""
+    """Check that no entry goes out after its turn was aborted, after its expiry, or
+    after too many deaths of processes alone."""
     records, deaths, tried = streams[entry.stream], 0, False
     turn = streams.get(entry.turn or "", ())
     aborts = [r.position for r in turn if "abort" in r.kind]
@@ -184,8 +184,7 @@ def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
 
 
 def _audit(world: World, store: Store) -> list[str]:
-    """The log as an auditor sees it, with the platform's own list where nobody was
-    allowed to send twice."""
+    """Audit the log, with the platform's own list if no second send was allowed."""
     witness = None if world.scenario.zombies else world.platform.witness()
     marks = [world.confirmed] if world.confirmed else []
     report = now(audit_store(store, marks=marks, witness=witness))

@@ -169,7 +169,7 @@ async def scenes(machine: Machine, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def wrong_in(figures: dict[str, dict[str, int]]) -> list[str]:
-    """What must not be."""
+    """The scenes with a figure that must be 0 and is not."""
     return [
         f"{scene}: {name} {count}"
         for scene, told in figures.items()

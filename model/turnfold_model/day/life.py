@@ -1,7 +1,7 @@
 """One process of the gateway: its kernel, its adapters, its handler, and its death.
 
-A dead process does nothing more: whoever of it comes by a commit or a call of a platform
-stays there. So it can die between any two of them, as by SIGKILL.
+A dead process does nothing more: each of its tasks stops at its next commit or call of
+a platform. So it can die between any two of them, as by SIGKILL.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Life:
     # --- life and death ---
 
     async def alive(self) -> None:
-        """Come by a commit or a call; a dead process never comes past it."""
+        """Called at each commit or call; in a dead process it never returns."""
         if self.after is not None:
             self.after -= 1
             if self.after <= 0:
@@ -86,7 +86,8 @@ class Life:
             await asyncio.get_running_loop().create_future()
 
     async def does(self, what: Coroutine[Any, Any, object]) -> bool:
-        """Do it to its end; False if the process died before. Raises what it raises."""
+        """Run some work to its end; False if the process died before. Raises the errors
+        of the work."""
         task, dead = (
             asyncio.ensure_future(what),
             asyncio.ensure_future(self.dead.wait()),
@@ -103,7 +104,7 @@ class Life:
         self.dead.set()
         await crash(self.kernel)
 
-    # --- what comes in ---
+    # --- inbound messages ---
 
     def _pulls(self, channel: str, account: str) -> None:
         async def stream(cursor: str | None) -> AsyncIterator[Any]:
@@ -136,7 +137,7 @@ class Life:
         if dice < 0.010:
             raise SystemExit(1)
 
-    # --- what is answered ---
+    # --- answers ---
 
     async def _answer(self, turn: TurnHandle) -> None:
         update = self._inboxes.plan.update(turn.inbound.message_id or "")
@@ -171,7 +172,7 @@ class Life:
 
 
 def _policy(delivery: DeliveryClass) -> str:
-    """What may come twice in class editable is an empty placeholder: no answer is."""
+    """In class editable only an empty placeholder may come twice, never an answer."""
     return "resend" if delivery is DeliveryClass.EDITABLE else "hold"
 
 
@@ -183,7 +184,7 @@ def raw(update: Update) -> dict[str, Any]:
 
 
 def read(given: dict[str, Any]) -> Inbound:
-    """What the author of a gateway writes. Raises KeyError for a poisoned one."""
+    """The `read` of a gateway's author. Raises KeyError for a poisoned update."""
     return Inbound(
         given["channel"],
         account=given["account"],
@@ -194,7 +195,7 @@ def read(given: dict[str, Any]) -> Inbound:
 
 
 def texts_of(update: Update) -> list[str]:
-    """What a reader has to see of the answer to a message, in order."""
+    """The texts of the answer to a message that a reader must see, in order."""
     return [f"{update.id} {n + 1}/{update.parts}" for n in range(update.parts)]
 
 

@@ -1,4 +1,4 @@
-"""What happens on a day, drawn from a seed: messages, outages, clocks, deaths."""
+"""The plan of a day, drawn from a seed: messages, outages, clocks, deaths."""
 
 import random
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ ACCOUNTS: Final = ("a", "b")  # of each channel; a channel has the name of its c
 
 @frozen(kw_only=True)
 class Update:
-    """Something that a person sends. `mood`: what the handler does with it so often
-    before it answers. `poison`: no gateway can make a message of it."""
+    """Something that a person sends. `mood`: the handler's behaviour for some runs
+    before it answers. `poison`: no gateway can read it."""
 
     at: int
     channel: str
@@ -36,7 +36,7 @@ class Update:
     parts: int = 1
     block: bool = False
     think_ms: int = 500
-    live: bool = False  # its answer is seen while it grows, where the channel can edit
+    live: bool = False  # its answer is a live reply, if the channel can edit
     poison: bool = False
 
 
@@ -189,8 +189,8 @@ def _outages(rng: random.Random, length_ms: int) -> Iterator[Outage]:
 
 
 _STEPS = (48 * HOUR, -48 * HOUR, 10 * MINUTE, -10 * MINUTE, HOUR, -365 * 24 * HOUR)
-# Nobody can tell a clock that stays wrong for 15 minutes from one that is right: that
-# is an assumption of specs/design.md 2.
+# A clock that stays wrong for 15 minutes looks right: that is an assumption of
+# specs/design.md 2.
 _LONGEST_JUMP = 14 * MINUTE
 
 

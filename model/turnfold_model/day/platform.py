@@ -1,7 +1,7 @@
 """The platforms of a day: they live outside of every process of the gateway.
 
-What they took stands in `messages`, whatever the gateway believes: that is the witness.
-A request that has left the gateway goes on here when its sender dies.
+`messages` holds the accepted messages, independent of the gateway's log: this is the
+witness. A request that has left the gateway goes on here when its sender dies.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ _LONGEST_MS = 40_000  # that a request may take before it lands
 
 @frozen(kw_only=True)
 class Message:
-    """What a reader sees. `at`: by the clock of the platform."""
+    """A visible message. `at`: by the clock of the platform."""
 
     id: str
     at: int
@@ -118,8 +118,8 @@ class Platform:
     async def take(
         self, account: Account, part: Part, attempt: Attempt, edited: str = ""
     ) -> Outcome:
-        """One request and its answer; it outlives whoever waits for it. `edited`: the
-        message that shows the part from now on."""
+        """One request and its answer; it outlives its caller. `edited`: the message
+        that shows the part from now on."""
         self._check_signature(attempt)
         lands = partial(self._land, part, attempt.act, edited)
         request = asyncio.get_running_loop().create_task(self._serve(account, lands))
@@ -128,8 +128,8 @@ class Platform:
         return await asyncio.shield(request)
 
     def _check_signature(self, attempt: Attempt) -> None:
-        """An adapter signs with the time that it is given. It must be what the wall
-        clock of the machine says now, right or wrong."""
+        """Check the signed time: an adapter signs with the given time, which must be
+        the present time of the machine's wall clock, right or wrong."""
         wall = self.machine.true_ms() + self.machine.wrong_ms
         self.wrongly_signed += abs(attempt.at_ms - wall) > 1_000
 
@@ -247,7 +247,7 @@ class Platform:
 
 
 def preview_of(name: str) -> str:
-    """What an answer shows while it grows."""
+    """The preview of an answer."""
     return f"{name} grows"
 
 

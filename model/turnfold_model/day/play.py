@@ -31,7 +31,7 @@ from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.peek import Peek
 from turnfold_model.testing.virtual_time import Machine
 
-_PUSHES_S = 20.0  # how often a platform pushes what was not acknowledged
+_PUSHES_S = 20.0  # how often a platform pushes unacknowledged messages again
 _DIES_WITHIN_S = 120.0
 _RESTS_WITHIN_MS = 30 * HOUR
 _PERSON = "somebody"
@@ -39,9 +39,9 @@ _PERSON = "somebody"
 
 @define
 class Gap:
-    """What a restore from a copy has lost, as far as the world outside can tell.
-    `acked`: pushed messages that were acknowledged after the copy. `keys`: of parts
-    that came to a platform after it. `answered`: messages that were answered then."""
+    """The losses of a restore from a copy, as seen from outside. `acked`: pushed
+    messages that were acknowledged after the copy. `keys`: of parts that came to a
+    platform after it. `answered`: messages that were answered then."""
 
     acked: set[str] = field(factory=set)
     keys: set[str] = field(factory=set)
@@ -50,7 +50,7 @@ class Gap:
 
 @define(eq=False)
 class Day:
-    """`folder`: for the store. What came of it stands in its fields."""
+    """`folder`: for the store. The fields hold the results."""
 
     plan: Plan
     folder: Path
@@ -132,7 +132,7 @@ class Day:
     # --- lives ---
 
     async def _start(self) -> None:
-        """A process starts; it may die of what it finds, and then another does."""
+        """Start a process; if it dies at its start, another one follows."""
         while True:
             life = Life(self.path, self.inboxes, self.platform, self.rng)
             if await life.does(life.kernel.open()):
@@ -205,8 +205,8 @@ class Day:
             await self._bury(Death(at=0))
 
     async def _look_after(self) -> None:
-        """A person decides on all that waits for one after a restore, as the platform
-        shows it."""
+        """A person decides on everything that waits after a restore, by looking at the
+        platform."""
         kernel = self._kernel()
         peek = Peek(kernel.store)
         for row in peek.list(Listing(prefix="turn:", open=True, limit=1_000_000)):
@@ -267,7 +267,7 @@ class Day:
     # --- rest ---
 
     async def _rest(self, pushes: list[asyncio.Task[None]]) -> None:
-        """Nothing goes wrong any more: all comes to rest."""
+        """Without further faults, wait until all comes to rest."""
         end = self.plan.length_ms + _RESTS_WITHIN_MS
         while self._until_ms(end) > 0:
             await self._at(self.machine.true_ms() - self.plan.start_ms + 30 * SECOND)
@@ -296,7 +296,7 @@ class Day:
 
 
 def _pushed(update: Update) -> Inbound | Unreadable:
-    """What a handler of webhooks hands to its kernel."""
+    """The update that a handler of webhooks passes to its kernel."""
     try:
         return read(raw(update))
     except KeyError as exc:

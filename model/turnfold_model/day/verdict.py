@@ -1,4 +1,5 @@
-"""What became of a day: the log, the platform's list, and what people have sent."""
+"""The verdict on a day: it compares the log, the platform's list, and the sent
+messages."""
 
 import json
 from collections import Counter
@@ -25,8 +26,8 @@ _LEAST_DELIVERED = 0.95
 
 @define
 class Verdict:
-    """`breaches`: what must not be. `failed`: messages that ended without an answer and
-    with a reason, by that reason."""
+    """`breaches`: the broken promises. `failed`: messages that ended without an answer
+    and with a reason, by that reason."""
 
     accepted: int = 0
     delivered: int = 0
@@ -35,7 +36,7 @@ class Verdict:
     again: int = 0  # answered in the history that is gone, and once more after it
     lost: list[str] = field(factory=list)
     gap: list[str] = field(factory=list)
-    dead: set[str] = field(factory=set)  # kept, although nobody could read them
+    dead: set[str] = field(factory=set)  # kept unreadable messages
     breaches: list[str] = field(factory=list)
     witness: int = 0
     audit: bool = False
@@ -89,7 +90,7 @@ class _Judge:
                     self.verdict.breaches.append(f"{text}, {row.reason}")
 
     def _judge_dead(self, update: Update) -> None:
-        """A message that nobody can read is kept as it came."""
+        """Check that an unreadable message is kept unchanged."""
         if update.id not in self.verdict.dead:
             self._missing(update)
 
@@ -99,7 +100,8 @@ class _Judge:
         missing.append(f"{update.id} is not known")
 
     def _judge(self, update: Update) -> None:
-        """One message. What the log says of it must be true, or it is lost."""
+        """Judge one message. The log's statement about it must be true, or the message
+        is lost."""
         turn, told = self._turns.get(update.id), self.verdict
         told.accepted += turn is not None
         times = [self._shown[update.conversation, text] for text in texts_of(update)]
@@ -129,8 +131,8 @@ class _Judge:
 
 
 async def _audit(day: Day, store: Store, verdict: Verdict) -> None:
-    """The platform's list is held against the log, without what came to the platform in
-    a history that is gone."""
+    """Compare the platform's list with the log, without the messages of the lost
+    history."""
     announced = set(_announced(Peek(store)))
     lost = day.gap.keys - announced
     witness = [
@@ -172,7 +174,7 @@ def _breaches(day: Day, verdict: Verdict) -> Iterator[str]:
 
 
 def figures(day: Day, verdict: Verdict) -> dict[str, Any]:
-    """What the command prints."""
+    """The figures that the command prints."""
     platform = day.platform
     return {
         "seed": day.plan.seed,

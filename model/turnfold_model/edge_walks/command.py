@@ -64,8 +64,8 @@ def _walked(say: Callable[[str], None]) -> tuple[dict[str, Any], int]:
 
 
 def told(seen: Mapping[Edge, int]) -> dict[str, Any]:
-    """The report on a set of edges. `never`: the kernel is known not to take them;
-    `unexpected`: it did."""
+    """The report on a set of edges. `never`: edges that the kernel does not take;
+    `unexpected`: those of them that it took."""
     missing = ALL - set(seen) - set(UNTAKEN)
     return {
         "edges": len(ALL),

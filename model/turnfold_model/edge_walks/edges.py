@@ -1,9 +1,9 @@
 """Which edges of the two machines have a log's events taken: from, event, to.
 
-A log is evidence of its gateway's real steps, so the edges that no test's log has
-taken are untested. The reference steps each stream; an event that
-it refuses ends its stream here, since nobody knows the state after that (`audit`
-names the rule that it breaks). A stream without its beginning (pruned) is left alone.
+A log is evidence of its gateway's real steps, so the edges that no test's log has taken
+are untested. The reference steps each stream; an event that it refuses ends its stream
+here, since the state after it is not known (`audit` names the broken rule). A stream
+without its beginning (pruned) is left alone.
 
 >>> queued = {"kind": "final", "channel": "c", "account": "a", "conversation": "1",
 ...           "lane": "l", "body": ["b"], "expires_at": 10}
@@ -51,7 +51,7 @@ def steps(events: Iterable[Record]) -> Iterator[tuple[Edge, Record]]:
             continue
         before = states.get(stream)
         if stream in states and before is None:
-            continue  # it ended at an event that nobody understands
+            continue  # it ended at an unknown event
         after = legal(before, event)
         if isinstance(after, Violation):
             states[stream] = None

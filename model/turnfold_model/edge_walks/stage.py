@@ -193,7 +193,7 @@ class Stage:
         self.wire.give("prepared")
         await until(lambda: self.wire.waits_for("send"))
 
-    # --- what the platform says ---
+    # --- answers of the platform ---
 
     def _receipt(self) -> Receipt:
         self._receipts += 1
@@ -252,7 +252,7 @@ class Stage:
         known = len(self._log())
         await until(lambda: len(self._log()) > known)
 
-    # --- time, and what people decide ---
+    # --- time, and decisions of people ---
 
     async def expire(self) -> None:
         await self.gateway.advance(_DAY_MS)
@@ -331,7 +331,7 @@ class Stage:
         await until(lambda: self._runs)
 
     async def unreadable(self) -> None:
-        """An update comes in that nobody can read."""
+        """An unreadable update comes in."""
         update = Unreadable("t", raw=b"?", error="odd")
         self._turn = (await self.kernel.accept(update)).turn_id
 

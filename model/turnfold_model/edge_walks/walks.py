@@ -183,7 +183,7 @@ WALKS: Final = (
     *(Walk(f"bring {word}") for word in ("delivered", "give_up redrive go accept")),
     *(Walk(f"bring {word} go accept", parts=2) for word in ("not_sent", "resend")),
     Walk("bring not_sent restore"),
-    # a placeholder, its edits, and what becomes of the message
+    # a placeholder, its edits, and the end of the message
     *(_edited(words) for words in ("go accept go accept", "go lose go lose")),
     *(
         _edited(f"go accept go {words}")

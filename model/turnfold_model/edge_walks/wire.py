@@ -1,4 +1,4 @@
-"""The platform of a walk, and its time: both stand still until somebody says more."""
+"""The platform of a walk, and its time: both stand still until the next word."""
 
 import asyncio
 import selectors

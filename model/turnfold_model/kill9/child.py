@@ -59,7 +59,7 @@ _WAL_BYTES = 256 * 1024  # filled up at the start of every store, and there are 
 
 @frozen(kw_only=True)
 class Command:
-    """Something that somebody asks of the gateway until it was confirmed."""
+    """A request to the gateway, repeated until it is confirmed."""
 
     what: str  # "accept", "enqueue" or "abort"
     name: (
@@ -87,7 +87,7 @@ def child(sock: socket.socket, role: Role) -> NoReturn:
         logging.getLogger("turnfold").setLevel(logging.ERROR)
         asyncio.run(_live(sock, role))
         status = 0
-    except BaseException:  # noqa: BLE001  there is nobody above us to hear of it
+    except BaseException:  # noqa: BLE001  no caller is left to get the error
         traceback.print_exc()
     finally:
         os._exit(status)

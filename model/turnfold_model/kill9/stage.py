@@ -183,7 +183,7 @@ class Stage:
         alive = any(one.alive for one in self._children)
         return bool(self.broken) or (self._rested and not alive)
 
-    # --- who is on stage ---
+    # --- the processes on stage ---
 
     def _man(self) -> None:
         """Start the missing processes."""
@@ -248,7 +248,7 @@ class Stage:
             one.sock.close()
         self._selector.close()
 
-    # --- what they say ---
+    # --- their messages ---
 
     def _hear(self, one: Child) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The mutants of runs: who answers for the death of a process, and what a handler says."""
+"""The mutants of runs: the blame for the death of a process, and a handler's calls."""
 
 from typing import Final
 

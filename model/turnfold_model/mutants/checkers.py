@@ -81,7 +81,7 @@ def _told(look: Callable[[], str | None]) -> str | None:
         raise
     except _EndlessError:
         return f"no end after {_PATIENCE_S} s"
-    except Exception as exc:  # noqa: BLE001  whatever a broken kernel raises is a find
+    except Exception as exc:  # noqa: BLE001  any error of a broken kernel is a find
         return f"{type(exc).__name__}: {exc}"[:300]
     finally:
         verdict.forget()
@@ -89,9 +89,9 @@ def _told(look: Callable[[], str | None]) -> str | None:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Raises _EndlessError when the time is up, whatever comes out of the work: Hypothesis
-    takes a play that is cut short for data that are not the same twice. A destructor may
-    swallow the first one, so there are more."""
+    """Raises _EndlessError when the time is up, in the place of any other error:
+    Hypothesis reports a play that is cut short as flaky data. A destructor may swallow
+    the first one, so there are more."""
     rung = False
 
     def ring(*_: object) -> None:
@@ -201,8 +201,8 @@ def _refusal(harness: Harness, at: int) -> str | None:
 
 
 def _test(what: str) -> str | None:
-    """Tests of the suite in a fork of this process, for it is the one that is broken:
-    a test that failed may hang in its teardown."""
+    """Run tests of the suite in a fork of this process, which has the broken code: a
+    failed test may hang in its teardown."""
     if not _TESTS.is_dir():
         raise UnavailableError("the mutants need a checkout with its tests")
     fork = get_context("fork")

@@ -1,4 +1,5 @@
-"""The mutants of the dashboard: who may ask, and that what was shown is what is done."""
+"""The mutants of the dashboard: access control, and acts that do exactly what their
+preview showed."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The mutants of what comes in: its keys, its evidence, the updates that nobody can read."""
+"""The mutants of inbound messages: keys, evidence, unreadable updates."""
 
 from typing import Final
 

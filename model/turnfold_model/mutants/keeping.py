@@ -1,4 +1,5 @@
-"""Mutants of pruning and of copies: what must stay, and what the log must say."""
+"""Mutants of pruning and of copies: the streams that must stay, and the events that
+must be logged."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
 """The whole table: every mutant against every checker, not only until the first kill.
 
-A column is a sort of checker, a cell says how many of it noticed the mutant. What crash
-exploration finds is told apart: by the platform's list and the rules of `verdict`, by
-the kernel's own audit of the log, and by the reference, which reads the log alone.
+A column is a sort of checker, and a cell counts those that noticed the mutant. Finds of
+crash exploration are split: by the platform's list and the rules of `verdict`, by the
+kernel's own audit of the log, and by the reference, which reads only the log.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ def _crash(what: str) -> Found:
         done = explore(
             named(what), seconds=_SECONDS, most=_MOST, check=partial(_judged, seen)
         )
-    except Exception as exc:  # noqa: BLE001  whatever a broken kernel raises is a find
+    except Exception as exc:  # noqa: BLE001  any error of a broken kernel is a find
         return {"crash": f"{type(exc).__name__}: {exc}"[:300]}
     finally:
         verdict.forget()

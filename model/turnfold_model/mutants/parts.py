@@ -1,5 +1,5 @@
-"""The mutants of what is frozen of a part and of what becomes of it: policies, the class
-in force, refusals."""
+"""The mutants of a part's frozen facts and of its end: policies, the class in force,
+refusals."""
 
 from typing import Final
 

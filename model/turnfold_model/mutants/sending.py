@@ -1,4 +1,4 @@
-"""The mutants of what a handler sends, and of waits for what became of it."""
+"""The mutants of a handler's messages, and of waits for their ends."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The mutants of what hooks and readers are told."""
+"""The mutants of the news for hooks and the notices for readers."""
 
 from typing import Final
 

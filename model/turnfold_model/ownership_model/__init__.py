@@ -1,1 +1,2 @@
-"""Who may write to a store that several hosts share, and who may send (specs/postgres.md)."""
+"""The right to write to a store that several hosts share, and the right to send
+(specs/postgres.md)."""

@@ -1,5 +1,5 @@
-"""`ownership`: every state of a store that two workers share, and of what goes between its
-shards; then without each rule."""
+"""`ownership`: every state of a store that two workers share, and of the traffic
+between its shards; then without each rule."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def search(kind: Class, rules: Rules, name: str, end: float | None = None) -> Re
 
 
 def search_routing(rules: routing.Rules, name: str, end: float | None = None) -> Result:
-    """Every state of what goes between shards."""
+    """Search every state of the traffic between shards."""
     nexts = partial(routing.steps, rules=rules)
     return _searched(routing.start(), nexts, routing.broken, name, end)
 
@@ -145,9 +145,9 @@ def _searched(
 
 
 def _nameless(world: World) -> World:
-    """Positions count only by which worker believes the present one: two logs that
-    differ in length alone go on in the same way. So do worlds whose workers differ in their
-    places alone."""
+    """A position counts only by the workers that know the present one: two logs that
+    differ only in length go on in the same way. So do worlds that differ only in the
+    places of their workers."""
     now = world.position
     workers = tuple(
         w._replace(base=0 if w.base == now and w.token else -1 if w.token else 0)

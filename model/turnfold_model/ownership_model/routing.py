@@ -1,9 +1,9 @@
 """The world between shards: where messages, keys, cursors and replies go.
 
-Two shards, and hosts that die between any two statements and begin again. A source brings
-one message twice at most, its cursor lies in the other shard. Somebody sends under one
-key into both shards. A turn of shard 0 answers into shard 1. Who owns which shard does
-not matter here: a statement is stored once, in one shard (`world.py`)."""
+Two shards, and hosts that die between any two statements and begin again. A source
+brings one message twice at most, its cursor lies in the other shard. A caller sends
+under one key into both shards. A turn of shard 0 answers into shard 1. The owners of
+the shards do not matter here: a statement is stored once, in one shard (`world.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOME, OTHER = 0, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What keeps shards together."""
+    """The rules that keep shards consistent."""
 
     message_before_cursor: bool = True
     sources_have_keys: bool = True  # of the message, or of the cursor that came with it

@@ -1,10 +1,10 @@
 """The world of a shared store: workers, the server, the wire, and one entry of one part.
 
 There is no clock: a lease may end at any moment, and a worker that takes no step is a
-stopped one. One statement may be under way, and a request on the wire lands at any time.
-`epoch` grows with each take-over and stands in the events; `token` grows also after each
-commit of unknown fate and with each hand-over. What is here one seat is one of many on a
-sharded store; `routing.py` has what goes on between shards.
+stopped one. One statement may be under way, and a request on the wire lands at any
+time. `epoch` grows with each take-over and stands in the events; `token` grows also
+after each commit of unknown fate and with each hand-over. The one seat here is one of
+many on a sharded store; `routing.py` has the traffic between shards.
 
 `Rules` names each guard and each assumption; taking one away must break an invariant. A
 commit also shows where the log ends, and a worker that counts as dead renews no lease. Where
@@ -25,7 +25,7 @@ MAX_ATTEMPTS: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The guards of the store and of its worker, and what is assumed."""
+    """The guards of the store and of its worker, and the assumptions."""
 
     token_checked: bool = True  # a commit shows the token in hand
     token_after_unknown_fate: bool = True
@@ -83,7 +83,7 @@ class World(NamedTuple):
     token: int = 0
     epochs: int = 0
     position: int = 0
-    writer: int = -1  # who has written under this token
+    writer: int = -1  # the writer under this token
     phase: str = "queued"
     epoch: int = 0
     attempts: int = 0
@@ -178,7 +178,7 @@ def _life(world: World, number: int, rules: Rules) -> Iterator[Step]:
     yield "dies", _with(world, number, **_DEAD)
     quiet = worker.hand in ("", "yes", "timeout")
     ends = (quiet and not worker.doubt) or not rules.goodbye_last
-    # A life that never had a seat matters only to those who let it take one afterwards.
+    # A life that never had a seat matters only if it may take one later.
     matters = worker.token or not rules.living_takes
     if not worker.gone and matters and ends:
         yield "leaves", _with(world, number, gone=True, token=0, epoch=0)
@@ -189,7 +189,7 @@ def _life(world: World, number: int, rules: Rules) -> Iterator[Step]:
 
 
 def _freed(world: World, number: int, rules: Rules) -> World:
-    """Whoever waits for a commit of unknown fate is told that it is not stored."""
+    """The caller of a commit of unknown outcome learns that it is not stored."""
     late = world.under_way
     if late is not None:
         late = late._replace(told=True)
@@ -209,7 +209,7 @@ _DEAD: Final[dict[str, Any]] = {
 
 
 def _taking(world: World, number: int, rules: Rules) -> Iterator[Step]:
-    """A seat is found free, or that of another worker who is dead; then it is taken."""
+    """A seat is found free, or its worker is found dead; then the seat is taken."""
     me = world.workers[number]
     for other, it in enumerate(world.workers):
         if other == number or it.gone or other != world.owner:
@@ -284,7 +284,7 @@ def _after_doubt(world: World, number: int, rules: Rules) -> Iterator[Step]:
     token = world.token + grows
     new = world._replace(token=token, writer=-1 if grows else world.writer)
     late = new.under_way
-    if late is not None:  # whoever waits for it is told that it is not there
+    if late is not None:  # its caller learns that it is not stored
         new = new._replace(under_way=late._replace(told=True))
     yield (
         "reads under a new token",

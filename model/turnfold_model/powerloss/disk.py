@@ -3,8 +3,8 @@ there, missing, or there in part.
 
 A sync of a file makes its bytes durable, and the name of a new file, too; SQLite syncs
 the folder with the first sync of a new journal or log, which makes every name in it
-what it then is. Everything else is pending: an image takes none of it, all of it, its
-first so many operations, or any 512-byte sectors of it.
+durable. All other writes are pending: an image takes none of them, all of them, the
+first few operations, or any 512-byte sectors.
 """
 
 from collections.abc import Iterator, Mapping

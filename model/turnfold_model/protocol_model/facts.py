@@ -150,7 +150,7 @@ def excused(log: Facts) -> Facts:
 
 
 def one_more(config: Config, column: Column, log: Facts) -> Column:
-    """A person who resolves a doubt gets at least one attempt."""
+    """A person's verdict on a doubt allows at least one attempt."""
     return commit(config, column, log._replace(used=min(log.used, config.budget - 1)))
 
 

@@ -143,7 +143,7 @@ def _placed_late(config: Config, column: Column, job: Job, part: int) -> Step:
 
 
 def lost_previews(column: Column, slot: int) -> Iterator[Step]:
-    """Nobody learns what became of the preview under way."""
+    """The outcome of the preview under way is lost."""
     for request in column.wire:
         if request.act == PREVIEW and request.tag == slot:
             yield Step("preview lost", _tagged(column, request, DEAD), Job(), 1)

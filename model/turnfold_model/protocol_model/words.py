@@ -1,8 +1,8 @@
 """The words of the world model: configurations, columns, jobs.
 
 A *column* is one inbound message with its turn, its one reply entry, the requests that
-are on the wire for it and the copies that the platform has taken: everything that belongs to one
-lane position. A world has one or two of them. What a worker holds in memory about a
+are on the wire for it and the copies that the platform has taken: everything that
+belongs to one lane position. A world has one or two of them. A worker's memory about a
 column is its *job*; a crash loses it.
 """
 
@@ -62,10 +62,10 @@ class Stage(IntEnum):
 
 CLOSED: Final = frozenset({Ph.DELIVERED, Ph.FAILED, Ph.ABORTED})
 TURN_OVER: Final = frozenset({Tp.COMPLETED, Tp.FAILED, Tp.ABORTED})
-SEND, PLACEHOLDER, EDIT, PREVIEW = range(4)  # what a request does
+SEND, PLACEHOLDER, EDIT, PREVIEW = range(4)  # the acts of a request
 EMPTY, SHORT, TEXT, GONE = range(
     4
-)  # what a message of class editable shows; SHORT: a preview
+)  # the content of a message of class editable; SHORT: a preview
 DEAD, HUNG = 2, 3  # tags of requests nobody waits for; 0 and 1 are worker slots
 
 

@@ -343,7 +343,7 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
 
 
 def _too_old(config: Config, column: Column) -> bool:
-    """A policy for age ends only what waits, and of which nothing was shown."""
+    """A policy for age ends only waiting entries that showed nothing."""
     log = column.log
     if log.settled or log.handle:
         return False

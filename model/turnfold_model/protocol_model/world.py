@@ -1,10 +1,10 @@
 """The world: two worker slots, a gate, and one or two columns.
 
-A state is a flat tuple of small integers: columns and jobs are interned, and what may
-happen to a column is computed once per (column, job, surroundings), so that a step
-costs little more than building the tuple. There is no clock: the end of an owner, a
-time-out, an expiry, the end of a key's window may come at any time, so safety holds
-for every behaviour of the clocks, except as `Assumptions` says.
+A state is a flat tuple of small integers: columns and jobs are interned, and the steps
+of a column are computed once per (column, job, surroundings), so that a step costs
+little more than building the tuple. There is no clock: the end of an owner, a time-out,
+an expiry, the end of a key's window may come at any time, so safety holds for every
+behaviour of the clocks, except as `Assumptions` says.
 """
 
 from collections.abc import Iterator

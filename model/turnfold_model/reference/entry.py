@@ -78,7 +78,7 @@ def queued(data: Record) -> Entry:
 
 
 def imported(data: Record) -> Entry:
-    """Whatever another system's queue held may have been sent."""
+    """Any delivery of another system's queue may have been sent."""
     words(data, "origin")
     return kept(_begun(data, "parked"), 0, doubt=True)
 

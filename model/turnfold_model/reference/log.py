@@ -81,7 +81,7 @@ class Log:
         self._keys: dict[tuple[str, ...], int] = {}
         self._joint = Joint(self.streams.get)
         self._gone: dict[int, list[bytes]] = {}  # by the record that pruned them
-        self._pruned: dict[int, Record] = {}  # what that record says
+        self._pruned: dict[int, Record] = {}  # the fields of that record
         self._moment = Moment(at=-1, workers=[(0, None)])
 
     def feed(self, event: Record) -> Iterator[Violation]:
@@ -105,8 +105,8 @@ class Log:
             yield replace(breach.violation, stream=stream, position=position)
 
     def finish(self) -> Iterator[Violation]:
-        """The checks of the last moment, and of what is gone; call it when the log is
-        over."""
+        """The checks of the last moment, and of pruned records; call it at the end of
+        the log."""
         yield from self._judged()
         for position in sorted({*self._gone, *self._pruned}):
             gone = self._gone.get(position, [])

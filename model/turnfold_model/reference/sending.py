@@ -20,7 +20,7 @@ from turnfold_model.reference.shapes import (
 
 
 def policy_of(data: Record) -> str | None:
-    """What is done about an unknown outcome, where an event says it."""
+    """The policy for an unknown outcome, if the event has one."""
     if data.get("policy") is None:
         return None
     return one_of(data, "policy", POLICIES)

@@ -249,7 +249,7 @@ class StatefulGateway:
     def _state(self, stream: str) -> Any:
         return self.process.look(lambda draft: draft.state(stream))
 
-    # --- what runs beside ---
+    # --- other programs ---
 
     def compare(self) -> None:
         """Every new event is legal for the reference, which agrees on the phase after

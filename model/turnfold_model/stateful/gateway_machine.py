@@ -105,7 +105,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gateway.live(steps, dies_at, drawn)
         self.gateway.world.faults = 0
 
-    # --- what luck seldom makes: each rule brings about all that it needs ---
+    # --- rare situations: each rule sets up its own ---
 
     def _fresh(self, style: int) -> int:
         """The number of a message that nobody has sent yet."""
@@ -172,7 +172,7 @@ class GatewayMachine(RuleBasedStateMachine):
         turns = self.gateway.turns()
         return next(turn for turn in turns if turn.message_id == str(number))
 
-    # --- messages and what people want ---
+    # --- messages and requests of people ---
 
     @rule(
         numbers=st.lists(_numbers, min_size=1, max_size=4),
@@ -211,7 +211,8 @@ class GatewayMachine(RuleBasedStateMachine):
         pick=_pick,
     )
     def operate(self, what: str, pick: int) -> None:
-        """On an entry that this can be done to; if there is none, on any: refused."""
+        """Act on an entry that allows it; without one, on any entry, where it is
+        refused."""
         entries, tell = self.gateway.entries(), self.gateway.tell
         match what:
             case "stop":
@@ -244,7 +245,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(pick=_pick, verdict=st.sampled_from(["not_sent", "resend", "give_up"]))
     def resolve(self, pick: int, verdict: str) -> None:
-        """A person who says "not sent" is right; one who says "resend" takes the risk."""
+        """A person's "not sent" is true; "resend" accepts the risk."""
         entries = self.gateway.entries()
         entry = _one([e for e in entries if e.phase in ("in_doubt", "parked")], pick)
         if entry is None:
@@ -339,7 +340,7 @@ class GatewayMachine(RuleBasedStateMachine):
         place = f"{scripts.CHANNEL}/default"
         self.gateway.tell(decision, stream=place, by="a person")
 
-    # --- what must hold ---
+    # --- invariants ---
 
     @invariant()
     @precondition(lambda self: hasattr(self, "gateway"))
@@ -347,8 +348,8 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gateway.compare()
 
     def teardown(self) -> None:
-        """A play that was cut short in the middle of a step is not judged: what it left
-        behind is nothing that a gateway does."""
+        """A play that was cut short in the middle of a step is not judged: no gateway
+        makes such a state."""
         cut_short = sys.exc_info()[0] is not None
         try:
             if hasattr(self, "gateway"):

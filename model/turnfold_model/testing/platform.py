@@ -60,8 +60,9 @@ class Message:
 
 @frozen(kw_only=True)
 class Act:
-    """The platform's treatment of one request. `lands`: the message is there, no matter what
-    the sender learns. `answer`: send() returns it; `error`: send() raises it."""
+    """The platform's treatment of one request. `lands`: the platform has the message,
+    even if the sender gets no answer. `answer`: the result of send(); `error`: raised
+    by send()."""
 
     lands: bool = False
     answer: Any = None

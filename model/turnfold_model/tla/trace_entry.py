@@ -1,11 +1,10 @@
 """The log of an entry as a behaviour of `specs/Entry.tla`: its states, step by step.
 
-A trace holds the module's log variables after each event, and the actions that may
-have led there. One event of the kernel is two steps of the module where the
-first could not be seen by anybody: an attempt that goes on the wire at once, the abort
-of what is unsent, the last failure of a budget. Those become two steps here, and that
-is all the freedom there is. An event outside the module ends the projection with
-a reason: such traces are counted, not forced.
+A trace holds the module's log variables after each event, and the actions that may have
+led there. One event of the kernel is two steps of the module if the first one is
+invisible: an attempt that goes on the wire at once, the abort of an unsent entry, the
+last failure of a budget. Only these become two steps here. An event outside the module
+ends the projection with a reason: such traces are counted, not forced.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
