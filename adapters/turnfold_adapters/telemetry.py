@@ -35,7 +35,8 @@ from opentelemetry.trace import (
 from turnfold import Kernel
 from turnfold.errors import NotOpenError, StoreError
 from turnfold.inspect import export
-from turnfold.ports.store import Record, Wanted
+from turnfold.inspect.shards import shards_of
+from turnfold.ports.store import Record, Store, Wanted
 
 _LOG = logging.getLogger("turnfold")
 _PAGE = 500
@@ -129,14 +130,14 @@ class Telemetry:
         self._attempt_s = meter.create_histogram(
             "turnfold.attempt.duration", "s", "From the wire to the outcome"
         )
-        self._facts: Mapping[str, Any] = {}
+        self._facts: Mapping[int, Mapping[str, Any]] = {}  # by shard
         self._gauges = [
             meter.create_observable_gauge(name, [self._gauge(fact)], description=text)
             for name, (fact, text) in GAUGES.items()
         ]
         self._streams: dict[str, _Stream] = {}
-        self._kept = kernel.state("telemetry").open("position", max_entries=8)
-        self._position: int | None = None
+        self._kept = kernel.state("telemetry").open("position", max_entries=1_000)
+        self._positions: dict[int, int] = {}  # by shard
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -160,23 +161,31 @@ class Telemetry:
         read now is read later."""
         try:
             if self._kernel.working:
-                self._facts = self._kernel.health()
-                await self._read()
+                self._facts = _by_shard(self._kernel.health())
+                await self._read_all()
         except (StoreError, NotOpenError) as exc:
             _LOG.debug("telemetry waits: %s", exc)
 
-    async def _read(self) -> None:
-        if self._position is None:
-            known = self._kept.lookup("position")
-            here: int = self._facts["position"]
-            self._position = min(known, here) if isinstance(known, int) else here
-        begun = self._position
-        while page := await self._kernel.store.log(self._position, _PAGE):
+    async def _read_all(self) -> None:
+        """Each shard of this host. One that went to another host is read there."""
+        logs = shards_of(self._kernel.store)
+        for gone in self._positions.keys() - self._facts.keys():
+            del self._positions[gone]
+        for shard, facts in self._facts.items():
+            await self._read(shard, logs[shard], facts["position"])
+
+    async def _read(self, shard: int, store: Store, here: int) -> None:
+        begun = self._positions.get(shard)
+        if begun is None:
+            known = self._kept.lookup(str(shard))
+            begun = min(known, here) if isinstance(known, int) else here
+        position = self._positions[shard] = begun
+        while page := await store.log(position, _PAGE):
             for record in page:
                 await self._record(record)
-            self._position = page[-1].position
-        if self._position != begun:
-            self._kept.register("position", self._position)
+            position = self._positions[shard] = page[-1].position
+        if position != begun:
+            self._kept.register(str(shard), position)
 
     async def _record(self, record: Record) -> None:
         name = record.stream
@@ -286,11 +295,25 @@ class Telemetry:
     def _gauge(self, fact: str) -> Any:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             """Observe the last facts: an exporter calls this in threads of its own."""
-            found = self._facts.get(fact)
-            if found is not None:
-                yield Observation(found if isinstance(found, int) else len(found))
+            found = [facts[fact] for facts in self._facts.values()]
+            counts = [_count(one) for one in found if one is not None]
+            if counts:
+                oldest = fact == "oldest_due_ms"
+                yield Observation(max(counts) if oldest else sum(counts))
 
         return observe
+
+
+def _by_shard(health: Mapping[str, Any]) -> Mapping[int, Mapping[str, Any]]:
+    """The facts of each shard that this process works on."""
+    seats = health.get("seats")
+    if seats is None:
+        return {0: health}
+    return {int(shard): facts for shard, facts in seats.items()}
+
+
+def _count(found: Any) -> int:
+    return found if isinstance(found, int) else len(found)
 
 
 # --- the log ---

@@ -18,6 +18,7 @@ from turnfold.audit import (
     Acceptance,
     Finding,
     Report,
+    Witness,
     audit_archive,
     audit_log,
     audit_store,
@@ -43,7 +44,7 @@ from turnfold_cli.common import (
     opened,
     read_file,
 )
-from turnfold_cli.head import read_head
+from turnfold_cli.head import read_heads
 from turnfold_cli.output import clean, console, plain, say_json
 
 _SQLITE = b"SQLite format 3\0"
@@ -87,7 +88,7 @@ Of = Annotated[
 class Wanted:
     """The checks besides those of the log itself."""
 
-    marks: tuple[Head, ...] = ()
+    marks: tuple[Sequence[Head], ...] = ()  # of each file: one for each shard
     witness: list[Acceptance] | None = None
     channels: frozenset[str] | None = None
     bodies: bool = True
@@ -118,7 +119,7 @@ def audit(
     """
     with answering(as_json=as_json):
         wanted = Wanted(
-            marks=tuple(read_head(read_file(path)) for path in head or ()),
+            marks=tuple(read_heads(read_file(path)) for path in head or ()),
             witness=None if witness is None else read_witness(read_file(witness)),
             channels=frozenset(channel) if channel else None,
             bodies=not no_bodies,
@@ -161,7 +162,7 @@ def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:
     with _progress(None) as tell:
         return audit_log(
             records,
-            marks=wanted.marks,
+            marks=_of_each(wanted.marks, 1)[0],
             witness=wanted.witness,
             channels=wanted.channels,
             settled_at=Clock().now() if wanted.settled else None,
@@ -197,13 +198,14 @@ def audits_of(
     async def audited() -> Sequence[Report]:
         async with opened(address) as store:
             chains = shards_of(store)
-            if len(chains) > 1 and (wanted.marks or wanted.witness is not None):
-                text = "--head and --witness go with a store of one shard"
-                raise RefusedError(text, USAGE)
+            marks = _of_each(wanted.marks, len(chains))
+            witness = _joint(wanted, len(chains))
             with _plugins(address) as own:
                 plugins = [own, *[None] * (len(chains) - 1)]
-                both = zip(chains, plugins, strict=True)
-                return [await _of_chain(c, wanted, state, tell) for c, state in both]
+                return [
+                    await _of_chain(chain, mark, witness, wanted, state, tell)
+                    for chain, mark, state in zip(chains, marks, plugins, strict=True)
+                ]
 
     return asyncio.run(audited())
 
@@ -218,8 +220,26 @@ def _plugins(address: str) -> Iterator[PluginStore | None]:
             found.close()
 
 
+def _of_each(marks: Sequence[Sequence[Head]], chains: int) -> Sequence[list[Head]]:
+    """The heads that each chain must contain. Raises RefusedError."""
+    for mark in marks:
+        if len(mark) != chains:
+            text = f"a head of {len(mark)} shard(s) is held against {chains}"
+            raise RefusedError(text, USAGE)
+    return [[mark[chain] for mark in marks] for chain in range(chains)]
+
+
+def _joint(wanted: Wanted, chains: int) -> Witness | None:
+    """One list of a platform for all chains."""
+    if wanted.witness is None:
+        return None
+    return Witness(wanted.witness, wanted.channels, logs=chains)
+
+
 async def _of_chain(
     store: Store,
+    marks: Sequence[Head],
+    witness: Witness | None,
     wanted: Wanted,
     plugins: PluginStore | None,
     tell: Callable[[int], None] | None,
@@ -227,9 +247,8 @@ async def _of_chain(
     now = (await clock_of(store)).now() if wanted.settled else None
     return await audit_store(
         store,
-        marks=wanted.marks,
-        witness=wanted.witness,
-        channels=wanted.channels,
+        marks=marks,
+        witness=witness,
         bodies=wanted.bodies,
         integrity=wanted.integrity,
         settled_at=now,

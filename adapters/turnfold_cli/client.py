@@ -4,18 +4,11 @@ module: the kernel is half of what a command imports."""
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from turnfold import Kernel, ShardedKernel
-from turnfold.errors import ShardedStoreError
+from turnfold import Kernel
 
 
 @asynccontextmanager
-async def client_of(address: str) -> AsyncIterator[Kernel | ShardedKernel]:
+async def client_of(address: str) -> AsyncIterator[Kernel]:
     """A client kernel, of a store of one shard or of several."""
-    kernel: Kernel | ShardedKernel = Kernel(address, work=False)
-    try:
-        await kernel.open()
-    except ShardedStoreError:
-        kernel = ShardedKernel(address, work=False)
-        await kernel.open()
-    async with kernel:
+    async with Kernel(address, work=False) as kernel:
         yield kernel

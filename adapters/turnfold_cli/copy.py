@@ -118,7 +118,13 @@ def _staging(target: str) -> _Staging:
 def _check_one(store: Store) -> None:
     shards = len(shards_of(store))
     if shards > 1:
-        raise ShardedStoreError(path=store.address, shards=shards)
+        raise ShardedStoreError(path=store.address, shards=shards, **_ONE)
+
+
+_ONE = {
+    "what": "turnfold copy",
+    "instead": "copy its schema with the server's own tools, such as pg_dump",
+}
 
 
 async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
@@ -202,7 +208,7 @@ async def _owned(address: str, what: str) -> AsyncIterator[Store]:
     store = store_at(address)
     await store.open()
     try:
-        one_shard(store)
+        one_shard(store, **_ONE)
         if await store.ownership().take() is None:
             text = f"{what} at {store.address} has a worker that lives, or may live"
             raise RefusedError(text, USAGE, "store.owned")

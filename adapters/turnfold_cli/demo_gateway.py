@@ -20,7 +20,6 @@ from typing import Any
 
 from turnfold.api.handle import TurnHandle
 from turnfold.api.kernel import Kernel
-from turnfold.api.shards import ShardedKernel
 from turnfold.enums import DeliveryClass, Kind, Status
 from turnfold.messages import File, Payload, Text
 from turnfold.ports.store import store_at
@@ -111,14 +110,14 @@ async def serve(given: argparse.Namespace) -> int:
         return LOST if lost.done() and not lost.cancelled() else 0
 
 
-def _kernel(address: str, points: Failpoints) -> Kernel | ShardedKernel:
+def _kernel(address: str, points: Failpoints) -> Kernel:
     if re.search(r"\bshards=(?!1\b)", address):
-        return ShardedKernel(address, settings=SETTINGS)
+        return Kernel(address, settings=SETTINGS)
     store = points.watch(store_at(address))
     return Kernel(store, settings=SETTINGS, probe=points.probe)
 
 
-async def _until_lost(kernel: Kernel | ShardedKernel) -> None:
+async def _until_lost(kernel: Kernel) -> None:
     """Report when this process becomes the worker; return when it has lost the
     store."""
     told = False

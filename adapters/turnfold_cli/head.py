@@ -3,6 +3,8 @@ to here was changed or lost (`turnfold audit --head FILE`)."""
 
 import asyncio
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
@@ -18,6 +20,8 @@ from turnfold_cli.common import (
     opened,
 )
 from turnfold_cli.output import say_json
+
+_NO_HEAD = "not a head as `turnfold head` prints it"
 
 
 def head(store: StorePath = STORE, as_json: AsJson = False) -> None:
@@ -47,20 +51,33 @@ def _facts(loaded: Loaded) -> dict[str, object]:
     return {"store": name, "position": end.position, "hash": end.hash.hex()}
 
 
-def read_head(data: bytes) -> Head:
-    """A head from either output form of `turnfold head`."""
+def read_heads(data: bytes) -> tuple[Head, ...]:
+    """The heads from either output form of `turnfold head`, one for each shard."""
     try:
         text = data.decode()
         if text.lstrip().startswith("{"):
             value = json.loads(text)
-            position, digest = value["position"], bytes.fromhex(value["hash"])
+            found = [_of_facts(one) for one in value.get("shards", [value])]
         else:
-            first, second = text.split()
-            position, digest = int(first), bytes.fromhex(second)
+            found = [_of_line(line) for line in text.splitlines() if line.strip()]
     except (ValueError, KeyError, TypeError) as exc:
-        raise RefusedError(
-            f"not a head as `turnfold head` prints it: {exc}", USAGE
-        ) from exc
+        raise RefusedError(f"{_NO_HEAD}: {exc}", USAGE) from exc
+    if not found:
+        raise RefusedError(_NO_HEAD, USAGE)
+    return tuple(found)
+
+
+def _of_facts(value: Mapping[str, Any]) -> Head:
+    return _checked(value["position"], bytes.fromhex(value["hash"]))
+
+
+def _of_line(line: str) -> Head:
+    first, second = line.split()
+    return _checked(int(first), bytes.fromhex(second))
+
+
+def _checked(position: object, digest: bytes) -> Head:
     if type(position) is not int or position < 0 or len(digest) != 32:
-        raise RefusedError("not a head as `turnfold head` prints it", USAGE)
+        problem = "a position and 64 hexadecimal digits belong there"
+        raise ValueError(problem)
     return Head(position, digest)

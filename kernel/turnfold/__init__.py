@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from turnfold.api.live import Live
     from turnfold.api.portal import Portal
     from turnfold.api.sent import Said, Sent, current_turn
-    from turnfold.api.shards import ShardedKernel
     from turnfold.api.threads import BlockingHandle, BlockingSent
     from turnfold.clock import Clock
     from turnfold.enums import (
@@ -196,7 +195,6 @@ _HOMES = {
     "Sent": "api.sent",
     "Settings": "settings",
     "Source": "ports.channel",
-    "ShardedKernel": "api.shards",
     "ShardedStoreError": "errors",
     "SourceCursor": "_decide.accepting",
     "AlreadyRepliedError": "errors",
@@ -312,7 +310,6 @@ __all__ = [
     "Said",
     "Sent",
     "Settings",
-    "ShardedKernel",
     "ShardedStoreError",
     "Source",
     "SourceCursor",

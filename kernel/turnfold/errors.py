@@ -468,13 +468,14 @@ class OwnedError(StoreError):
 
 @define(kw_only=True, slots=False)
 class ShardedStoreError(StoreError):
-    """Raised when a store of several shards is opened as one. `ShardedKernel` works on
-    all of them."""
+    """Raised for what works on a store of one shard alone. `instead`: what to do."""
 
     code = "store.sharded"
-    template = "{path} has {shards} shards; open it with ShardedKernel"
+    template = "{path} has {shards} shards, and {what} works on one; {instead}"
     path: str
     shards: int
+    what: str
+    instead: str
 
 
 @define(kw_only=True, slots=False)

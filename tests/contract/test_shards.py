@@ -1,21 +1,22 @@
 """Several hosts at work on the shards of one store, here in memory and in one loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from attrs import define, evolve, field
+from attrs import evolve
 
-from turnfold import Inbound, Kernel, Settings, TurnHandle
-from turnfold.api import balance, shards
-from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
-from turnfold.api.shards import ShardedKernel
-from turnfold.enums import DeliveryClass, Status, TurnOutcome
+from turnfold import Inbound, Kernel, TurnHandle
+from turnfold.api.shard_kernel import (
+    ShardKernel,
+    part_of,
+    shard_of_id,
+    shard_of_place,
+)
+from turnfold.enums import Status, TurnOutcome
 from turnfold.errors import (
     DiskError,
-    InvalidInputError,
     NotFoundError,
     NotOpenError,
     OtherShardError,
@@ -23,136 +24,24 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Filter, TurnView
 from turnfold.ports.channel import Rate
-from turnfold.ports.shards import Seating, one_shard
-from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
+from turnfold.ports.shards import Seating
+from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.gateway import inbound, route, until
-from turnfold_model.testing.platform import Platform, PlatformChannel
 
-SHARDS = 4
+from .cluster import (
+    SHARDS,
+    Cluster,
+    MemorySeats,
+    MemoryShards,
+    Wanted,
+    balance_of,
+    cluster,
+    quick,
+    seats_of,
+    talk,
+)
 
-
-@define(eq=False)
-class Cluster:
-    """Four disks and the hosts on them."""
-
-    disks: Sequence[MemoryDisk] = field(
-        factory=lambda: [MemoryDisk() for _ in range(SHARDS)]
-    )
-    hosts: list[object] = field(factory=list)
-    platform: Platform = field(factory=Platform)
-    closed: int = 0  # channels
-    at_close: Callable[[], None] = lambda: None  # of the store of all shards
-
-    def made(
-        self, handler: Any = None, cls: type[ShardedKernel] | None = None, **how: bool
-    ) -> ShardedKernel:
-        kernel = (cls or ShardedKernel)(MemoryShards(self), **how)
-        kernel.attach("t", Closable(self))
-        kernel.on_turn(handler or echo)
-        return kernel
-
-    @asynccontextmanager
-    async def host(
-        self,
-        handler: Any = None,
-        sources: Any = (),
-        *,
-        work: bool = True,
-        broken: bool = False,
-    ) -> AsyncIterator[ShardedKernel]:
-        cls = Broken if broken else ShardedKernel
-        kernel = self.made(handler, cls, work=work)
-        for name, stream in sources:
-            kernel.source(name, stream)
-        async with kernel:
-            yield kernel
-
-
-class Broken(ShardedKernel):
-    """It can take no message in."""
-
-    async def accept(self, *_: Any, **__: Any) -> Any:
-        raise DiskError(path="memory:", problem="full")
-
-
-class Closable(PlatformChannel):
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__(cluster.platform, DeliveryClass.KEYED)
-        self._cluster = cluster
-
-    async def aclose(self) -> None:
-        self._cluster.closed += 1
-
-
-class MemoryShards(MemoryStore):
-    """A handle of all of them, of one process."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__()
-        self._cluster = cluster
-
-    @property
-    def shards(self) -> int:
-        return SHARDS
-
-    async def close(self) -> None:
-        self._cluster.at_close()
-        await super().close()
-
-    def shard(self, number: int) -> MemoryStore:
-        return MemoryStore(self._cluster.disks[number])
-
-    def seats(self) -> "MemorySeats":
-        return MemorySeats(self._cluster)
-
-
-class MemorySeats:
-    held = True
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    async def enter(self) -> None:
-        self._cluster.hosts.append(self)
-
-    async def leave(self) -> None:
-        self._cluster.hosts.remove(self)
-
-    async def look(self) -> Seating:
-        disks = self._cluster.disks
-        free = [n for n, disk in enumerate(disks) if disk.room.holder is None]
-        return Seating(free=free, hosts=len(self._cluster.hosts))
-
-
-@define
-class Wanted:
-    """The target of an act."""
-
-    id: str
-    version: int | None = None
-
-
-async def echo(turn: TurnHandle) -> None:
-    await turn.reply(f"re {turn.inbound.message_id}")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balance, "_POLL_S", 0.01)
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-def lies_in(conversation: str) -> int:
-    return shard_of_place("t", "default", conversation, SHARDS)
-
-
-def talk(shard: int) -> str:
-    """A conversation of a shard."""
-    return next(str(n) for n in range(1_000) if lies_in(str(n)) == shard)
+__all__ = ["cluster", "quick"]
 
 
 async def test_a_message_is_answered_in_its_shard_whichever_host_it_comes_to(
@@ -219,10 +108,10 @@ async def test_a_host_whose_lease_is_over_is_not_well(
     async with cluster.host() as one, cluster.host(work=False) as client:
         await until(lambda: len(one.seats) == SHARDS)
         assert one.health()["fences_lost"] == 0
-        for seat in one._balanced().seats.values():
+        for seat in seats_of(one).values():
             monkeypatch.setattr(type(seat.store.ownership()), "held", False)
         monkeypatch.setattr(MemorySeats, "held", False)
-        await until(lambda: not one._balanced().seats)
+        await until(lambda: not seats_of(one))
         assert one.health()["fences_lost"] == SHARDS
         assert "restart the process" in one.is_well().reasons[0]
         assert client.is_well()  # it has no lease
@@ -292,7 +181,7 @@ async def test_a_silent_host_that_is_waited_for_is_named(
 
 
 async def test_a_kernel_that_is_not_open_says_so(cluster: Cluster) -> None:
-    kernel = ShardedKernel(MemoryShards(cluster))
+    kernel = Kernel(MemoryShards(cluster))
 
     async def check(state: str) -> None:
         with pytest.raises(NotOpenError, match=state):
@@ -380,7 +269,7 @@ async def test_a_shard_is_handed_over_after_its_runs_and_its_wire(
         turns = [await one.accept(inbound(f"{n}", talk(n))) for n in range(SHARDS)]
         await begun.wait()
         async with cluster.host() as two:
-            await until(lambda: len(one._balanced().moving) == 1)
+            await until(lambda: len(balance_of(one).moving) == 1)
             assert len(two.seats) == 0
             go.set()
             await until(lambda: len(one.seats) == len(two.seats) == 2)
@@ -478,7 +367,7 @@ async def test_a_source_is_behind_its_messages(cluster: Cluster) -> None:
     home = shard_of_place("t", "default", "", SHARDS)
     async with cluster.host(sources=[("t", source)], broken=True) as one:
         await until(lambda: home in one.seats)
-        facts = one._balanced().seats[home].health
+        facts = seats_of(one)[home].health
         await until(lambda: facts()["sources"]["t/default"]["error"])
         assert "cursor:t/default" not in cluster.disks[home].streams
 
@@ -506,7 +395,7 @@ async def test_acts_find_their_shard_and_an_account_is_held_in_all(
 async def test_an_account_that_is_held_in_one_shard_is_let_go(cluster: Cluster) -> None:
     async with cluster.host() as one:
         await until(lambda: len(one.seats) == SHARDS)
-        await one._balanced().seats[2].hold_back("t/default", by="ann")
+        await seats_of(one)[2].hold_back("t/default", by="ann")
         assert await one.let_go("t/default", by="ann") == ["gate:t/default"]
         with pytest.raises(RuleBrokenError, match="nothing holds it back"):
             await one.let_go("t/default", by="ann")
@@ -549,30 +438,7 @@ async def test_what_a_person_wrote_is_found_in_every_shard(cluster: Cluster) -> 
         assert found.turns == tuple(turn.turn_id for turn in own)
 
 
-async def test_what_is_attached_is_attached_before(cluster: Cluster) -> None:
-    async with cluster.host() as one:
-        with pytest.raises(InvalidInputError, match="open already"):
-            one.attach("x", PlatformChannel(cluster.platform))
-    fresh = ShardedKernel(MemoryShards(cluster))
-    channel = PlatformChannel(cluster.platform, DeliveryClass.KEYED)
-    fresh.attach("x", channel, max_entry_age_ms=1_000)
-    fresh.source("x", aiter, busy="join", debounce_ms=5)
-    async with fresh:
-        assert fresh._made(0, work=True)._views["x", "default"].max_age_ms == 1_000
-    with pytest.raises(InvalidInputError, match="debounce_ms"):
-        ShardedKernel(MemoryStore()).source("x", aiter, debounce_ms=-1)
-    with pytest.raises(InvalidInputError, match="prune_after_ms"):
-        ShardedKernel(MemoryStore(), settings=Settings(prune_after_ms=10**9))
-    with pytest.raises(InvalidInputError, match="no shards"):
-        await ShardedKernel(MemoryStore()).open()
-    assert shards._part(Rate(account=8, conversation=1), 4) == Rate(
+def test_each_shard_has_its_part_of_a_rate() -> None:
+    assert part_of(Rate(account=8, conversation=1), 4) == Rate(
         account=2, conversation=1
     )
-
-
-async def test_a_kernel_of_one_shard_refuses_a_store_of_several(
-    cluster: Cluster,
-) -> None:
-    with pytest.raises(Exception, match="ShardedKernel"):
-        await Kernel(MemoryShards(cluster)).open()
-    one_shard(MemoryStore())

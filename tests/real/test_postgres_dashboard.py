@@ -7,7 +7,7 @@ from tests.contract.test_cli_acts import incident
 from tests.contract.test_dashboard import TOKEN, browser
 from typer.testing import CliRunner
 
-from turnfold import ShardedKernel
+from turnfold import Kernel
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_cli import app
 from turnfold_cli.dashboard.app import LOOKS
@@ -19,7 +19,7 @@ from .postgres import Postgres
 
 async def test_the_audit_page_tells_of_each_shard(postgres: Postgres) -> None:
     address = f"{postgres.address()}&shards=2"
-    async with ShardedKernel(address):
+    async with Kernel(address):
         pass
     async with browser(Site(address=address, port=8911)) as client:
         await client.post("/audit")

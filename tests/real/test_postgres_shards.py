@@ -6,20 +6,25 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from typer.testing import CliRunner
 
 from turnfold.api.kernel import Kernel
-from turnfold.api.shards import ShardedKernel
+from turnfold.audit import Acceptance, Rule
 from turnfold.enums import DeliveryClass, Status
 from turnfold.errors import (
     InvalidInputError,
     KeyTakenError,
     LostStoreError,
-    ShardedStoreError,
+    NotDeliveredError,
 )
 from turnfold.messages import Route
 from turnfold.ports.store import Refused, Stored, Write
+from turnfold.settings import Settings
 from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_cli import app
 from turnfold_cli.audit import Wanted, audits_of
+from turnfold_cli.common import RefusedError
+from turnfold_cli.head import read_heads
 from turnfold_model.checks.store_kit import command, head_of, put, record, whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
@@ -206,7 +211,7 @@ async def test_a_silent_host_is_told_of_once_beside_a_living_one(
     async with (
         host(postgres, "h12") as silent,
         host(postgres, "h12") as living,
-        ShardedKernel(postgres.address("h12")) as kernel,
+        Kernel(postgres.address("h12")) as kernel,
     ):
         for store in (silent, living):
             await store.seats().enter()
@@ -239,8 +244,8 @@ async def test_the_number_of_shards_is_for_ever(postgres: Postgres) -> None:
             store.shard(4)
     async with host(postgres, "h9") as store:
         assert store.shards == 4
-    with pytest.raises(ShardedStoreError, match="4 shards"):
-        await Kernel(postgres.address("h9")).open()
+    async with Kernel(postgres.address("h9"), work=False) as kernel:
+        assert kernel.shards == 4
 
 
 async def test_a_gateway_on_shards_passes_the_audit_of_every_chain(
@@ -248,7 +253,7 @@ async def test_a_gateway_on_shards_passes_the_audit_of_every_chain(
 ) -> None:
     address = postgres.address("h11") + "&shards=4"
     platform = Platform()
-    kernel = ShardedKernel(address)
+    kernel = Kernel(address)
     kernel.attach("t", PlatformChannel(platform, DeliveryClass.KEYED))
     async with kernel:
         for place in ("1", "2", "3", "4"):
@@ -258,8 +263,50 @@ async def test_a_gateway_on_shards_passes_the_audit_of_every_chain(
         again = await kernel.enqueue(Route(channel="t", conversation="9"), "x", key="1")
         assert await again.settled(20_000) is Status.DELIVERED
     assert len(platform.messages) == 4
+    head = ["head", "--json", "--store", address]
+    said = await asyncio.to_thread(CliRunner().invoke, app(head), head)
+    heads = read_heads(said.output.encode())
+    shown = [Acceptance(m.key, m.id) for m in platform.messages]
+    wanted = Wanted(marks=(heads,), witness=shown)
+    reports = await asyncio.to_thread(audits_of, address, wanted)
+    assert [report.passed for report in reports] == [True] * 4
+    wanted = Wanted(marks=(heads[::-1],), witness=[*shown, Acceptance("k")])
+    reports = await asyncio.to_thread(audits_of, address, wanted)
+    assert {f.rule for r in reports for f in r.findings} >= {Rule.WRITE_AHEAD}
+    assert not all(report.passed for report in reports[:3])
+    with pytest.raises(RefusedError, match=r"of 3 shard\(s\) is held against 4"):
+        await asyncio.to_thread(audits_of, address, Wanted(marks=(heads[:3],)))
+
+
+async def test_every_shard_is_pruned_and_restored_and_has_the_same_plugin_state(
+    postgres: Postgres,
+) -> None:
+    address = postgres.address("h13") + "&shards=4"
+    platform = Platform()
+    kernel = Kernel(address, settings=Settings(dedupe_ms=1))
+    kernel.attach("t", PlatformChannel(platform, DeliveryClass.KEYED))
+    async with kernel, Kernel(address, work=False) as client:
+        sent = [await client.enqueue(sent_to(f"{n}"), "x") for n in range(8)]
+        for one in sent:
+            assert await one.settled(20_000) is Status.DELIVERED
+        done = await client.prune(older_ms=1, by="ann", clock_is_right=True)
+        assert done.streams == len(sent)
+        kernel.state("p").open("n").register("a", 1)
+        taken = client.state("p").open("n").consume("a")
+        assert taken is not None
+        assert taken.durable
+        far = await kernel.enqueue(sent_to("9"), "x", not_before=2**41)
     reports = await asyncio.to_thread(audits_of, address, Wanted())
     assert [report.passed for report in reports] == [True] * 4
+    async with Kernel(address, work=False) as client:
+        assert not await client.declare_restored(by="ann", wait=False)
+    async with Kernel(address) as again:
+        with pytest.raises(NotDeliveredError):
+            await again.receipt(far.entry_id, 20_000)
+
+
+def sent_to(place: str) -> Route:
+    return Route(channel="t", conversation=place)
 
 
 async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(

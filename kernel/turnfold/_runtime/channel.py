@@ -239,6 +239,7 @@ class AttachedChannel:
         on_unknown: OnUnknown | None = None,
     ) -> None:
         self.name, self.account, self.channel = name, account, channel
+        self.on_unknown = on_unknown
         self.bugs = 0
         self.hung_plans: set[str] = set()  # entries whose plan has not ended
         self._send = self._method("send", required=True)

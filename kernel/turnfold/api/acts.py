@@ -273,10 +273,11 @@ class Acts(Commands):
         owner is idle and that reader is done.
         """
         said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        stream = await self._whole("stream", stream)
         await self._operate(operator.redact, "redact", stream, "stream", **said)
-        return await self._erased()
+        return await self._erased(stream)
 
-    async def _erased(self) -> bool:
+    async def _erased(self, *streams: str) -> bool:
         raise NotImplementedError
 
     async def _operate(
@@ -323,18 +324,22 @@ class Acts(Commands):
             for acted in await self._batch(kind, batch, said):
                 yield acted
         if kind is Act.REDACT:
-            await self._erased()
+            await self._erased(*[stream for stream, _ in whole])
 
     async def taken_up(self) -> bool:
         """Wait until the commands that lie in the inbox now are logged; False if some
         still lie there after five seconds."""
         self._home.check()
+        if self._shards is not None:
+            return await self._shards.taken_up()
         return await self._mailbox.emptied()
 
     async def _batch(
         self, kind: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
     ) -> list[Acted]:
         self._home.check()
+        if self._shards is not None:
+            return await self._shards.batch(kind, batch, said)
         each = [(stream, said | {"seen": version}) for stream, version in batch]
         if self.working:
             works = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from turnfold._decide import inbox, later
 from turnfold._decide.outbox import Enqueued, Intent
@@ -37,6 +38,9 @@ class Answering(Commands):
         Raises StaleRunError if it is not left open any more, AlreadyRepliedError for a
         second answer with other bytes, and RequestedError if no worker answered in time."""
         stream = await self._whole("turn", turn)
+        if self._shards is not None:
+            how: dict[str, Any] = {"policy": policy, "ttl_ms": ttl_ms}
+            return await self._shards.answer(stream, payloads, how)
         intent = await self._answer_to(stream, payloads, policy, ttl_ms)
         if self.working:
             try:

@@ -100,6 +100,9 @@ class Archiving(Keeps):
             "dead": dead,
             "clock_is_right": clock_is_right,
         }
+        if self._shards is not None:
+            how = {**wish, "text": text, "per_file": per_file}
+            return await self._shards.archive(folder, how, tell)
         made = self._clock.wall_now()
         run = _Run(self, _folder(folder), wish, made, text=text, tell=tell)
         await run.finish()

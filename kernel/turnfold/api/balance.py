@@ -30,6 +30,7 @@ class Balance:
         self._share, self._address, self._shards = share, address, shards
         self._made = made
         self.seats: dict[int, ShardKernel] = {}
+        self.coming: dict[int, ShardKernel] = {}  # not open yet
         self.moving: set[int] = set()  # shards that are taken or handed over just now
         self._moves: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -67,10 +68,15 @@ class Balance:
         seat = self.seats.get(shard)
         return seat if seat is not None and seat.working else None
 
+    @property
+    def others(self) -> bool:
+        """Do other hosts share the shards, as far as this one knows?"""
+        return self._hosts > 1
+
     # --- how it is ---
 
     def facts(self) -> Mapping[str, Any]:
-        """For `ShardedKernel.health`, which names the fields."""
+        """For `Shards.facts`, which names the fields."""
         seats = {str(n): self.seats[n].health() for n in self.working()}
         return {
             "hosts": self._hosts,
@@ -153,12 +159,15 @@ class Balance:
             self.moving.discard(shard)
 
     async def _take(self, shard: int) -> None:
-        kernel = self._made(shard)
-        await kernel.open()
-        if kernel.working:
-            self.seats[shard] = kernel
-        else:  # another host took it first
-            await kernel.close()
+        kernel = self.coming[shard] = self._made(shard)
+        try:
+            await kernel.open()
+            if kernel.working:
+                self.seats[shard] = kernel
+            else:  # another host took it first
+                await kernel.close()
+        finally:
+            del self.coming[shard]
 
     async def _give_up(self, shard: int) -> None:
         """Send nothing new, wait for sends and runs under way, then free the seat."""
@@ -171,7 +180,7 @@ class Balance:
 
 
 def wellness(facts: Mapping[str, Any]) -> Wellness:
-    """A judgement of `ShardedKernel.health`."""
+    """A judgement of `Shards.facts`."""
     lost = facts["fences_lost"]
     reasons = [f"{lost} {LOST}"] if lost else []
     reasons += [f"{name} fails: {text}" for name, text in facts["failing"].items()]

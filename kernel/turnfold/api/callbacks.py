@@ -74,6 +74,11 @@ class Handlers:
         self._handler, self.present, self.resumes = handler, True, resume
         return handler
 
+    @property
+    def handler(self) -> Handler | None:
+        """The one that is registered."""
+        return self._handler
+
     async def run(self, stream: str, run: int) -> RunEnd:
         """Call the handler for one run. Never raises."""
         if self._handler is None:

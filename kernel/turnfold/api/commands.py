@@ -38,6 +38,7 @@ from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.portal import Home
 from turnfold.api.sent import Sent
+from turnfold.api.spread import Spread
 from turnfold.api.stopping import Stopping
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
@@ -72,7 +73,7 @@ from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
 
 
-class Commands(Stopping):
+class Commands(Stopping, Spread):
     """The commands of a Kernel, which implements the methods used here.
 
     The owner of the store decides each command here. Any other process posts it to the
@@ -143,6 +144,9 @@ class Commands(Stopping):
         An Unreadable becomes a dead turn. So does a message with the key of an earlier
         one and other bytes; then `differs` is true and `kept` names the dead turn."""
         self._home.check()
+        if self._shards is not None:
+            plans: dict[str, Any] = {"busy": busy, "debounce_ms": debounce_ms}
+            return await self._shards.accept(inbound, cursor, plans)
         if self._full is not None:
             raise self._full
         if not isinstance(inbound, Update):
@@ -222,6 +226,10 @@ class Commands(Stopping):
         """Send something without a turn: a notice, a reminder, a tool's result. The
         same `key` again returns the first entry. If this raises, nothing is queued
         and nothing will be sent."""
+        if self._shards is not None:
+            how: dict[str, Any] = {"key": key, "kind": kind, "policy": policy}
+            how |= {"ttl_ms": ttl_ms, "not_before": not_before}
+            return await self._shards.enqueue(route, payloads, how)
         if self._full is not None:
             raise self._full
         intent = await self.intend(
@@ -368,6 +376,8 @@ class Commands(Stopping):
     ) -> Any:
         """Decide here, or post to the owner and wait for its answer."""
         self._home.check()
+        if self._shards is not None:
+            return await self._shards.do(decision, kind, stream, arguments)
         if self.working:
             try:
                 return await self.append(decision)
@@ -451,6 +461,8 @@ class Commands(Stopping):
         False posts the command and returns at once."""
         said: dict[str, Any] = {"by": check_id("by", by)}
         said["why"] = check_text("why", why)
+        if self._shards is not None:
+            return await self._shards.declare_restored(**said, wait=wait)
         decision = partial(operator.declared, stream="store", **said)
         if not (wait or self.working):
             at, name = self._clock.wall_now(), self._new_id()

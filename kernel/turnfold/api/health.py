@@ -22,6 +22,7 @@ from turnfold.api.hooks import Hooks
 from turnfold.api.plugins import PluginStates
 from turnfold.api.portal import Home
 from turnfold.api.sources import Sources
+from turnfold.api.spread import Spread
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
@@ -188,7 +189,7 @@ def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
     }
 
 
-class Health(PluginStates):
+class Health(PluginStates, Spread):
     """The part of a Kernel that reports its health; the Kernel implements the methods
     used here."""
 
@@ -230,8 +231,16 @@ class Health(PluginStates):
         return sum(len(desk.hung_plans) for desk in self._desks.values())
 
     def health(self) -> Mapping[str, Any]:
-        """Facts for a health endpoint, from state and not from counters of events."""
+        """Facts for a health endpoint, from state and not from counters of events. Of a
+        store of several shards: `seats` has those of each shard of this host, and the
+        rest is about the host (specs/postgres.md)."""
         self._home.check()
+        if self._shards is not None:
+            return {
+                "state": self._state,
+                **self._shards.facts(),
+                "plugin_state": self._plugin_facts(),
+            }
         driver, worker, store = self._open_driver(), self._worker, self.store
         trouble = worker.upkeep.trouble if worker else None
         runs = self._handlers.ages_ms()
@@ -273,4 +282,5 @@ class Health(PluginStates):
     def is_well(self) -> Wellness:
         """A judgement of `health`: true if the kernel is well, else with the
         reasons."""
-        return judge(self.health())
+        facts = self.health()
+        return judge(facts) if self._shards is None else self._shards.judge(facts)

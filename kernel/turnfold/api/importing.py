@@ -120,6 +120,8 @@ class Importing(Commands):
 
     async def _bring(self, batch: Sequence[Delivery]) -> list[Left]:
         """Store each delivery. Returns those that cannot be stored."""
+        if self._shards is not None:
+            return await self._shards.bring(batch)
         left: list[Left] = []
         made: list[tuple[Delivery, Foreign]] = []
         for one in batch:

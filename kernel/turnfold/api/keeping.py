@@ -111,6 +111,8 @@ class Keeps(Commands):
             raise InvalidInputError(field="store", problem=problem)
 
     async def _prune(self, names: list[list[Any]], wish: dict[str, Any]) -> Any:
+        if self._shards is not None:
+            return await self._shards.prune(names, wish)
         arguments = {"names": names, **wish}
         decision = partial(pruning.prune, stream="store", **arguments)
         return await self._do(decision, "prune", "store", arguments)

@@ -8,10 +8,10 @@ nothing but the rule that one store has one worker.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from turnfold._decide import operator
 from turnfold._decide.accepting import Acceptance
@@ -19,7 +19,7 @@ from turnfold._decide.outbox import Enqueued
 from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWork
 from turnfold._log.ids import GATE, account_scope, time_id
 from turnfold._runtime import scheduler
-from turnfold._runtime.calls import Calls
+from turnfold._runtime.calls import Calls, step_outside
 from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
@@ -39,10 +39,10 @@ from turnfold.api.health import Health
 from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.life import Life
-from turnfold.api.portal import Portal
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Pulling, Sources
+from turnfold.api.spread import Outfit, Spread
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
     Missing,
@@ -60,19 +60,26 @@ from turnfold.errors import (
     OwnedError,
 )
 from turnfold.inspect import Inspect
+from turnfold.inspect.shards import AllShards
 from turnfold.messages import check_id, check_timeout
 from turnfold.ports.channel import Outcome, Rate
-from turnfold.ports.shards import one_shard
+from turnfold.ports.shards import Sharded
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
+
+if TYPE_CHECKING:
+    from turnfold.api.shards import Shards
 
 _LOG = logging.getLogger("turnfold")
 T = TypeVar("T")
 
 
-class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulling):
-    """`store`: an address or a Store. `work=False`: never the worker, only a client
-    that accepts, enqueues, aborts and reads. `clock`: both times, timers and jitter.
+class Kernel(
+    Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulling, Spread
+):
+    """`store`: an address or a Store, of one shard or of many. `work=False`: never the
+    worker, only a client that accepts, enqueues, aborts and reads. `clock`: both times,
+    timers and jitter, of a store of one shard; so is `probe`.
     `entropy`: the source of ids and salts, which a test may want to repeat.
     `import_from`: the queue of another gateway, taken in at open (specs/import.md)."""
 
@@ -92,6 +99,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         self._address = store
         self._work, self._import_from = work, import_from
         self._clock = clock or Clock()
+        self._own_time = clock is not None
         self._probe = probe
         self._entropy = entropy or random.SystemRandom()
         self._salt = partial(self._entropy.randbytes, 16)
@@ -139,12 +147,21 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         if key in self._desks:
             raise InvalidInputError(field="name", problem=f"{key} is attached already")
         desk = attached(name, account, channel, on_unknown)
-        self._desks[key] = desk
-        self._views[key] = desk.facts(age_limit(max_entry_age_ms, self.settings))
+        facts = desk.facts(age_limit(max_entry_age_ms, self.settings))
+        self._take_desk(desk, facts, rate)
+
+    def _take_desk(
+        self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None
+    ) -> None:
+        key = (desk.name, desk.account)
+        self._desks[key], self._views[key] = desk, facts
+        scope = account_scope(*key)
         if rate is not None:
-            self._rates[f"{GATE}{account_scope(name, account)}"] = rate
+            self._rates[f"{GATE}{scope}"] = rate
+        if self._shards is not None:
+            self._shards.take_desk(desk, facts, rate)
         if self._driver is not None and self._driver.works:
-            scope, book = account_scope(name, account), self._driver.book
+            book = self._driver.book
             if book.holding(f"{GATE}{scope}") is not None:
                 self._driver.start([scheduler.Key("probe", f"{GATE}{scope}")])
             self._driver.start(scheduler.behind(scope, book))
@@ -173,6 +190,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
     def _register(self, handler: Handler, *, resume: bool) -> Handler:
         known = self._handlers.register(handler, resume=resume)
         self._missing.handles = True
+        if self._shards is not None:
+            self._shards.register(handler, resume=resume)
         return known
 
     # --- open and close ---
@@ -184,8 +203,11 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         try:
             store = store_at(address) if isinstance(address, str | Path) else address
             await store.open()
-            one_shard(store)
-            await self._assemble(store)
+            if isinstance(store, Sharded) and store.shards > 1:
+                self._store = AllShards(await self._open_shards(store), store)
+                self._state = "open"
+            else:
+                await self._assemble(store)
             if self._import_from is not None:
                 await import_at_open(self, self._import_from)
             role = "standby" if self._work else "client"
@@ -194,10 +216,28 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             await self._undo(store)
             raise
 
+    async def _open_shards(self, whole: Sharded) -> Sequence[Store]:
+        """A kernel for each shard; this one hands every call on (decision 0042)."""
+        from turnfold.api.shards import Shards  # noqa: PLC0415  it imports this file
+
+        if self._own_time or self._probe is not None:
+            problem = f"each of the {whole.shards} shards has its own; leave it out"
+            raise InvalidInputError(field="clock, probe", problem=problem)
+        outfit = Outfit(
+            desks=self._desks,
+            views=self._views,
+            rates=self._rates,
+            handlers=self._handlers,
+            sources=self._sources,
+            entropy=self._entropy,
+        )
+        self._shards = shards = Shards(self, whole, outfit, work=self._work)
+        return await shards.open()
+
     async def _undo(self, store: Store | None) -> None:
         """Opening failed or was cancelled: release everything."""
-        driver, worker = self._driver, self._worker
-        self._driver = self._worker = None
+        driver, worker, shards = self._driver, self._worker, self._shards
+        self._driver = self._worker = self._shards = None
         self._state, self._owns = "not open", False
         if driver is not None:
             driver.abandon()
@@ -206,8 +246,12 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             await worker.stop()
             worker.ownership.release()
         self._home.leave()
-        if store is not None:
-            await store.close()
+        try:
+            if shards is not None:
+                await shards.close()
+        finally:
+            if store is not None:
+                await store.close()
 
     async def _assemble(self, store: Store) -> None:
         journal = Committer(store, OpenStreams(), self._context)
@@ -335,8 +379,10 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
 
     def _inside(self) -> bool:
         """Does the call come from foreign code that closing waits for?"""
-        driver = self._driver
+        driver, shards = self._driver, self._shards
         sends = driver is not None and driver.sender.calls.inside()
+        if shards is not None and shards.inside():
+            return True
         return sends or self._calls.inside()
 
     @property
@@ -344,6 +390,9 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         return self.store.address
 
     async def _close(self) -> None:
+        if self._shards is not None:
+            await self._close_shards(self._shards)
+            return
         driver, worker = self._open_driver(), self._worker
         self._state = "draining"
         say_closing(self.store.address, len(driver.live))
@@ -355,6 +404,20 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             raise
         finally:
             await self._let_go(worker)
+
+    async def _close_shards(self, shards: "Shards") -> None:
+        """Hand every seat over, in order; then let go of the store."""
+        step_outside()  # a handler may have begun this, and its kernel waits for it
+        self._state = "draining"
+        try:
+            await shards.close()
+        finally:
+            self._state, self._shards = "closed", None
+            say_closed(self.store.address)
+            try:
+                await close_channels(self._calls, self._desks.values())
+            finally:
+                await self._leave()
 
     async def _end_work(self, driver: Driver, worker: Worker | None) -> None:
         await self._sources.stop()
@@ -394,32 +457,15 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             self._wake_all()
             self._home.leave()
 
-    def portal(self) -> Portal:
-        """Calls into this kernel from other threads. May itself be called from any
-        thread."""
-        return Portal(self._home)
-
     async def drain(self, timeout_ms: int | None = None) -> None:
         """Send nothing new, and wait for the sends on the wire. Accepting goes on."""
         self._home.check()
         wait = check_timeout(timeout_ms)
         wait = self.settings.drain_ms if wait is None else wait
-        await self._open_driver().drain(wait)
-
-    async def run(self) -> None:
-        """Open, work until SIGINT or SIGTERM, drain, close."""
-        import signal  # noqa: PLC0415  only who calls run() leaves signals to us
-
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        try:
-            async with self:
-                await stop.wait()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        if self._shards is not None:
+            await self._shards.drain(wait)
+        else:
+            await self._open_driver().drain(wait)
 
     # --- commands: the rest is in commands.py ---
 
@@ -429,6 +475,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
         """Decide and commit; the answer is durable. Cancelling the caller does not undo
         the append. Raises OwnedError if the store is not ours."""
         self._home.check()
+        self._check_one("kernel.append")
         driver = self._driver
         if driver is None or self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
@@ -445,7 +492,9 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             raise NotOpenError(state=self._state)
         return self._post
 
-    async def _erased(self) -> bool:
+    async def _erased(self, *streams: str) -> bool:
+        if self._shards is not None:
+            return await self._shards.erased(streams)
         if not self._owns or self._worker is None:
             return False
         return await self._worker.upkeep.erase()
@@ -460,8 +509,8 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
 
     @property
     def working(self) -> bool:
-        """True while this kernel is the worker of its store."""
-        return self._owns
+        """True while this kernel is the worker of its store, or of some of its shards."""
+        return self._owns if self._shards is None else bool(self._shards.seats)
 
     @property
     def inspect(self) -> Inspect:
@@ -481,6 +530,7 @@ class Kernel(Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulli
             problem = "expected a function of folded state"
             raise InvalidInputError(field="question", problem=problem)
         self._home.check()
+        self._check_one("kernel.look")
         self._check_owned()
         answer: T = await self._open_driver().look(question)
         return answer

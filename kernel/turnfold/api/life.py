@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Self
 
-from turnfold.api.portal import Home
+from turnfold.api.portal import Home, Portal
 
 _LOG = logging.getLogger("turnfold")
 
@@ -74,6 +74,26 @@ class Life:
             self._closing.add_done_callback(self._has_closed)
         if self._closing is not None and not self._inside():
             await asyncio.shield(self._closing)
+
+    async def run(self) -> None:
+        """Open, work until SIGINT or SIGTERM, drain, close."""
+        import signal  # noqa: PLC0415  only who calls run() leaves signals to us
+
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            async with self:
+                await stop.wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def portal(self) -> Portal:
+        """Calls into this kernel from other threads. May itself be called from any
+        thread."""
+        return Portal(self._home)
 
     def _has_closed(self, closing: asyncio.Task[None]) -> None:
         self._closing = None

@@ -1,24 +1,36 @@
 """The kernel of one shard on one host, and the shards of places and ids."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from attrs import evolve
 
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._decide.unit_of_work import ChannelFacts
+from turnfold._log.ids import GATE, account_scope
+from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Worker
+from turnfold._state.entry import Entry
+from turnfold._state.turn import Turn
+from turnfold.api.acts import Act, Acted
+from turnfold.api.deliveries import Delivery
 from turnfold.api.handle import AcceptedTurn
+from turnfold.api.importing import Left
 from turnfold.api.kernel import Kernel
 from turnfold.api.sent import Sent, sent
+from turnfold.api.sources import Taking
+from turnfold.api.spread import Outfit
 from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
 from turnfold.messages import Route, check_kind, escape
-from turnfold.ports.store import Store
+from turnfold.ports.channel import Rate
+from turnfold.ports.store import Store, Summary
 
 if TYPE_CHECKING:
-    from turnfold.api.shards import ShardedKernel
+    from turnfold.api.shards import Shards
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _ID = 26  # characters of an id; the last two name the shard
@@ -43,18 +55,92 @@ def shard_of_id(stream: str, shards: int) -> int:
         return 0  # no id of ours: no shard has it
 
 
+def part_of(rate: Rate, shards: int) -> Rate:
+    """All shards together send no more than `rate` allows."""
+    account = None if rate.account is None else rate.account / shards
+    return Rate(account=account, conversation=rate.conversation)
+
+
 class ShardKernel(Kernel):
     """The kernel of one shard on one host. Its channels belong to the host, its ids
     name its shard, and its handles go on working when the seat is handed over."""
 
     def __init__(
-        self, host: "ShardedKernel", shard: int, store: Store, *, work: bool
+        self, host: Kernel, shards: "Shards", shard: int, store: Store, *, work: bool
     ) -> None:
         super().__init__(store, settings=host.settings, work=work)
-        self._host, self._shard = host, shard
+        self._host, self._all, self._shard = host, shards, shard
         for name in ("terminal", "parked", "bounced", "stalled", "held", "unread"):
             setattr(self.hooks, name, getattr(host.hooks, name))
         self.hooks.restored = host.hooks.restored
+
+    # --- what is attached to its host ---
+
+    def equip(self, outfit: Outfit) -> None:
+        """Before it is opened. A worker has the sources whose account lies here."""
+        self._entropy = outfit.entropy
+        for key, desk in outfit.desks.items():
+            rate = outfit.rates.get(f"{GATE}{account_scope(*key)}")
+            self.equip_desk(desk, outfit.views[key], rate)
+        handler = outfit.handlers.handler
+        if handler is not None:
+            self._register(handler, resume=outfit.handlers.resumes)
+        if self._work:
+            outfit.sources.hand_on(self._sources, self._has_account)
+
+    def _has_account(self, channel: str, account: str) -> bool:
+        return shard_of_place(channel, account, "", self._all.count) == self._shard
+
+    def equip_desk(
+        self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None
+    ) -> None:
+        """A channel of the host. What its calls did here is counted here."""
+        own = AttachedChannel(desk.name, desk.account, desk.channel, desk.on_unknown)
+        self._take_desk(
+            own, facts, None if rate is None else part_of(rate, self._all.count)
+        )
+
+    def equip_source(
+        self, name: str, account: str, stream: Callable[..., Any], taking: Taking
+    ) -> None:
+        """A source of the host."""
+        self._sources.add(name, account, stream, taking)
+
+    # --- what its host asks of it ---
+
+    async def do(
+        self, decision: Decision, kind: str, stream: str, said: dict[str, Any]
+    ) -> Any:
+        """A command, decided here or by the worker of this shard."""
+        return await self._do(decision, kind, stream, said)
+
+    async def closed(
+        self, stream: str, key: str | None, *, parked: bool
+    ) -> Entry | Turn | Summary:
+        """Wait for the end of a turn or an entry."""
+        return await self._closed(stream, key, parked=parked)
+
+    async def rests(self) -> bool:
+        """Is nothing open but what waits for a person?"""
+        return await self._rests()
+
+    async def batch(
+        self, act: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
+    ) -> list[Acted]:
+        """The same act for several."""
+        return await self._batch(act, batch, said)
+
+    async def prune_these(self, names: list[list[Any]], wish: dict[str, Any]) -> Any:
+        """Those of the names that may go."""
+        return await self._prune(names, wish)
+
+    async def bring(self, batch: Sequence[Delivery]) -> list[Left]:
+        """Store deliveries of another gateway's queue."""
+        return await self._bring(batch)
+
+    async def erased(self) -> bool:
+        """Does no file of this shard hold what was redacted?"""
+        return await self._erased()
 
     @property
     def fences_lost(self) -> int:
@@ -77,7 +163,7 @@ class ShardKernel(Kernel):
     ) -> AcceptedTurn:
         """Accept for this shard, or for another shard if a source of this one read the
         message."""
-        if cursor is None or self._host.shard_of_update(inbound) == self._shard:
+        if cursor is None or self._all.of_update(inbound) == self._shard:
             return await super().accept(inbound, cursor=cursor, **plan)
         return await self._of_source(inbound, cursor, plan)
 
@@ -103,18 +189,18 @@ class ShardKernel(Kernel):
 
     def _check_stays(self, route: Route) -> None:
         check_kind("route", route, Route)
-        other = self._host.shard_of_route(route)
+        other = self._all.of_route(route)
         if other != self._shard:
             place = f"{route.channel}/{route.account}/{route.conversation}"
             raise OtherShardError(route=place, shard=self._shard, other=other)
 
     def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
         turn = super()._accepted(done, key)
-        return evolve(turn, kernel=cast("Kernel", self._host))
+        return evolve(turn, kernel=self._host)
 
     def sent(self, done: Enqueued, key: str | None = None) -> Sent:
         """An entry as its caller holds it."""
-        return sent(cast("Kernel", self._host), done, key)
+        return sent(self._host, done, key)
 
     async def _let_go(self, worker: Worker | None) -> None:
         self._keep_channels()

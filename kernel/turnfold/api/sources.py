@@ -18,6 +18,7 @@ from turnfold._state.fold import Cursor
 from turnfold._state.turn import Turn
 from turnfold.api.handle import inbound_of
 from turnfold.api.portal import Home
+from turnfold.api.spread import Spread
 from turnfold.enums import Busy
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
@@ -94,7 +95,7 @@ class Taking:
         _function(self.lane, "lane", "that names the lane of an Inbound")
 
 
-class Pulling:
+class Pulling(Spread):
     """The method of a kernel that takes a source."""
 
     _home: Home
@@ -123,6 +124,8 @@ class Pulling:
         name, account = check_id("name", name), check_id("account", account)
         taking = Taking(read=read, lane=lane, busy=busy, debounce_ms=debounce_ms)
         self._sources.add(name, account, stream, taking)
+        if self._shards is not None:
+            self._shards.source(name, account, stream, taking)
 
 
 class Sources:
@@ -132,6 +135,7 @@ class Sources:
         self._kernel, self._calls = kernel, calls
         self._sources: dict[tuple[str, str], _Pull] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._begun = False
 
     def add(
         self,
@@ -149,10 +153,18 @@ class Sources:
             raise InvalidInputError(field="stream", problem=problem)
         pull = _Pull(self._kernel, self._calls, name, account, stream, taking)
         self._sources[name, account] = pull
-        if self._kernel.working:
+        if self._begun:
             self._run(pull)
 
+    def hand_on(self, other: "Sources", lies_there: Callable[[str, str], bool]) -> None:
+        """Give another kernel the sources that lie there."""
+        for pull in self._sources.values():
+            if lies_there(*pull.place):
+                other.add(*pull.place, *pull.means)
+
     def start(self) -> None:
+        """This kernel is the worker from now on."""
+        self._begun = True
         for pull in self._sources.values():
             self._run(pull)
 
@@ -181,6 +193,7 @@ class Sources:
         return inbound_of(turn, raw)
 
     async def stop(self) -> None:
+        self._begun = False
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -201,6 +214,7 @@ class _Pull:
     ) -> None:
         self._kernel, self._calls, self._stream = kernel, calls, stream
         self._taking = taking
+        self.place, self.means = (name, account), (stream, taking)
         self._name, self._account = name, account
         self._broken = 0  # ends in a row without an item
         self._state = "waiting"

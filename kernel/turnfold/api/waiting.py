@@ -10,6 +10,7 @@ from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.portal import Home
 from turnfold.api.sent import receipt_of
+from turnfold.api.spread import Spread
 from turnfold.enums import Phase, Status, TurnOutcome
 from turnfold.errors import NotFoundError, NotOpenError, OwnedError
 from turnfold.inspect import Inspect
@@ -23,7 +24,7 @@ _REST_POLL_S = 0.01
 _CLIENT_POLL_S = 0.05  # a process without the store gets no signal for a commit
 
 
-class Waiting:
+class Waiting(Spread):
     """The part of a Kernel that waits for ends; the Kernel implements the methods used
     here."""
 
@@ -97,6 +98,8 @@ class Waiting:
                 await asyncio.sleep(_REST_POLL_S)
 
     async def _rests(self) -> bool:
+        if self._shards is not None:
+            return await self._shards.rests()
         driver = self._open_driver()
         if not self._owns:
             raise OwnedError(path=self.store.address, owner="another process")
@@ -113,6 +116,8 @@ class Waiting:
         self._home.check()
         if not stream.startswith((ENTRY, TURN)):
             raise NotFoundError(what="turn or entry", id=stream)
+        if self._shards is not None:
+            return await self._shards.closed(stream, key, parked=parked)
         while self._state in ("open", "draining"):
             if self._owns:
                 try:

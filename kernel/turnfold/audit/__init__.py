@@ -27,7 +27,7 @@ from turnfold.audit.side_checks import (
     note_taken,
     note_text,
 )
-from turnfold.audit.witness import Acceptance, read_witness
+from turnfold.audit.witness import Acceptance, Witness, read_witness
 from turnfold.errors import CorruptLogError
 from turnfold.ports.plugins import PluginStore
 from turnfold.ports.store import Store
@@ -39,6 +39,7 @@ __all__ = [
     "Finding",
     "Report",
     "Rule",
+    "Witness",
     "audit_archive",
     "audit_log",
     "audit_store",
@@ -117,7 +118,7 @@ async def audit_store(
     store: Store,
     *,
     marks: Iterable[Head] = (),
-    witness: Iterable[Acceptance] | None = None,
+    witness: Iterable[Acceptance] | Witness | None = None,
     channels: Collection[str] | None = None,
     beside: bool = True,
     bodies: bool = True,
@@ -130,10 +131,10 @@ async def audit_store(
     """Audit an open store: its log, its head, and its side tables. If the store is
     written to meanwhile, it is audited up to the end of the log at that time.
 
-    `beside`: False audits only the log. `bodies`: False leaves out only the bodies.
-    `integrity`: False leaves out the database's check of its own files. `settled_at`:
-    also find streams that should have moved by this time (log ms) and did not. The
-    report's `unchecked` says which checks were not made.
+    `witness`: a platform's list, or the one Witness of all shards. `beside`: False
+    audits only the log. `bodies`: False leaves out only the bodies. `integrity`: False
+    leaves out the database's own check. `settled_at`: also find streams that should have
+    moved by this time (log ms). The report's `unchecked` says which checks were not made.
     """
     kept = list(marks)
     text = store.facts().get("text") is not False

@@ -232,8 +232,8 @@ class Auditor:
 
     `facts`: collects the bodies and keys that the side tables must hold; None if they
     are not compared. `marks`: heads that the log must contain. `witness`: the messages
-    that the platform accepted, on the channels of `channels` (None: on all of them).
-    `without`: rules that are left out.
+    that the platform accepted, on the channels of `channels` (None: on all of them), or
+    the one Witness of several logs. `without`: rules that are left out.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class Auditor:
         *,
         facts: Facts | None = None,
         marks: Iterable[Head] = (),
-        witness: Iterable[Acceptance] | None = None,
+        witness: Iterable[Acceptance] | Witness | None = None,
         channels: Collection[str] | None = None,
         limit: int = 100,
         without: frozenset[Rule] = frozenset(),
@@ -251,9 +251,11 @@ class Auditor:
         self.states = States(projected=facts is not None)
         self.aside: set[str] = set()
         self._facts = facts
-        self._witness = None
+        if witness is not None and not isinstance(witness, Witness):
+            witness = Witness(witness, channels)
+        self._witness = witness
         if witness is not None:
-            self._witness = Witness(self.findings, witness, channels)
+            witness.begin(self.findings)
         self._among = StreamRules(self.findings, self.states.find, self.aside)
         self.pruned = PrunedRecords(self.findings)
         self._at = -1

@@ -61,17 +61,19 @@ class Witness:
     log.
 
     `channels`: the channels of this list; None: all of them. A part in doubt may be on
-    the list or not.
+    the list or not. `logs`: the number of logs that are read one after the other, as of
+    the shards of a store; each has a `begin` and an `end`. The last end reports the keys
+    that no log announced.
     """
 
     def __init__(
         self,
-        findings: Findings,
         accepted: Iterable[Acceptance],
         channels: Collection[str] | None = None,
+        logs: int = 1,
     ) -> None:
-        self._findings = findings
-        self._channels = channels
+        self._findings = Findings(0)
+        self._channels, self._logs = channels, logs
         self._pruned = False
         self._count: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
@@ -83,6 +85,10 @@ class Witness:
             if item.id is not None:
                 self._ids.setdefault(item.key, set()).add(item.id)
                 self._keys.setdefault(item.id, set()).add(item.key)
+
+    def begin(self, findings: Findings) -> None:
+        """The findings of the next log go there."""
+        self._findings = findings
 
     @property
     def total(self) -> int:
@@ -150,7 +156,10 @@ class Witness:
 
     def end(self, *, pruned: bool = False) -> None:
         """`pruned`: an unannounced key may belong to a pruned entry."""
-        self._pruned = pruned
+        self._pruned |= pruned
+        self._logs -= 1
+        if self._logs > 0:
+            return
         for rule, text, key in self._unannounced():
             stream, position = self._announced.get(key, (None, None))
             self._findings.add(rule, text, position, stream)

@@ -45,6 +45,10 @@ class Sharded(Protocol):
     dedupe keys are unique over all of them."""
 
     @property
+    def address(self) -> str:
+        """Its name for people."""
+
+    @property
     def shards(self) -> int:
         """The number of shards, which never changes. Known when the store is open."""
 
@@ -55,8 +59,10 @@ class Sharded(Protocol):
     def seats(self) -> Seats: ...
 
 
-def one_shard(store: Store) -> None:
-    """Raises ShardedStoreError for a store of several shards."""
+def one_shard(store: Store, what: str, instead: str) -> None:
+    """Raises ShardedStoreError for a store of several shards. `what` works on one;
+    `instead` is the way out."""
     shards = store.shards if isinstance(store, Sharded) else 1
     if shards > 1:
-        raise ShardedStoreError(path=store.address, shards=shards)
+        said = {"what": what, "instead": instead}
+        raise ShardedStoreError(path=store.address, shards=shards, **said)

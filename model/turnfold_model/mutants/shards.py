@@ -6,13 +6,20 @@ from turnfold_model.mutants.code import Mutant, one
 
 _M = "turnfold.api.shards"
 _K = "turnfold.api.shard_kernel"
-_HOST = f"{_M}:ShardedKernel"
+_HOST = f"{_M}:Shards"
 _BALANCE = "turnfold.api.balance:Balance"
+_KERNEL = "turnfold.api.kernel:Kernel"
 _TESTS = "test:contract/test_shards.py"
+_WHOLE = "test:contract/test_kernel_on_shards.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, killer: str) -> Mutant:
     return one(name, "shards", where, old, new, f"{_TESTS}::{killer}")
+
+
+def _partly(name: str, where: str, old: str, new: str, killer: str) -> Mutant:
+    """A kernel that forgets some of its shards."""
+    return one(name, "shards", where, old, new, f"{_WHOLE}::{killer}")
 
 
 SHARDS: Final = (
@@ -88,45 +95,122 @@ SHARDS: Final = (
     ),
     _broken(
         "the store is closed under a shard whose handler closes the host",
-        f"{_HOST}._close",
+        f"{_KERNEL}._close_shards",
         "step_outside()",
         "pass",
         "a_handler_may_close",
     ),
     _broken(
         "a person's word about an account reaches one shard alone",
-        f"{_HOST}._of_place",
+        f"{_HOST}._of_name",
         "len(parts) < 3",
         "False",
         "acts_find_their_shard",
     ),
     _broken(
         "an account that one shard alone holds back is said to be free",
-        f"{_HOST}.let_go",
+        f"{_HOST}._let_go",
         "len(refused) == len(named)",
         "refused",
         "an_account_that_is_held_in_one",
     ),
     _broken(
         "each shard sends at the whole rate of the account",
-        f"{_M}:_part",
+        f"{_K}:part_of",
         "rate.account / shards",
         "rate.account",
-        "what_is_attached",
+        "each_shard_has_its_part",
     ),
     _broken(
-        "shards are pruned, which nobody has tried",
-        f"{_M}:_check_settings",
-        "settings.prune_after_ms is not None",
-        "False",
-        "what_is_attached",
+        "the source of an account runs in every shard",
+        f"{_K}:ShardKernel._has_account",
+        "shard_of_place(channel, account, '', self._all.count) == self._shard",
+        "True",
+        "a_source_reads_on_one_host",
     ),
-    _broken(
-        "a kernel of one shard opens a store of several",
+    _partly(
+        "what works on one shard takes a store of several",
         "turnfold.ports.shards:one_shard",
         "shards > 1",
         "False",
-        "a_kernel_of_one_shard",
+        "what_needs_one_log",
+    ),
+    _partly(
+        "a question about one log is asked of a store of several",
+        "turnfold.api.spread:Spread._check_one",
+        "self._shards is not None",
+        "False",
+        "what_needs_one_log",
+    ),
+    _partly(
+        "shards that have a clock each are given one",
+        f"{_KERNEL}._open_shards",
+        "self._own_time or self._probe is not None",
+        "False",
+        "what_needs_one_log",
+    ),
+    _partly(
+        "a channel that is attached later is missing in the seats",
+        f"{_HOST}._parts",
+        "[*seats[0], *seats[1], *self._clients]",
+        "self._clients",
+        "a_channel_that_is_attached_later",
+    ),
+    _partly(
+        "a seat that is taken just now misses what is attached",
+        f"{_HOST}._parts",
+        "[*seats[0], *seats[1], *self._clients]",
+        "[*seats[0], *self._clients]",
+        "what_is_attached_while",
+    ),
+    _partly(
+        "a source that is added later runs on every host",
+        f"{_HOST}.source",
+        "self._of_account(name, account)",
+        "[*self.balance.seats][0]",
+        "a_source_that_is_added_later",
+    ),
+    _partly(
+        "a disconnected account waits in one shard alone",
+        f"{_HOST}._told",
+        "return range(self.count)",
+        "return [0]",
+        "an_account_that_is_off",
+    ),
+    _partly(
+        "a copy is declared in one shard alone",
+        f"{_HOST}.declare_restored",
+        "range(self.count)",
+        "range(1)",
+        "a_copy_is_declared",
+    ),
+    _partly(
+        "a host that drains takes shards",
+        f"{_HOST}.drain",
+        "await self.balance.stop()",
+        "pass",
+        "a_host_that_drains",
+    ),
+    _partly(
+        "a host says that all rests without the shards of others",
+        f"{_HOST}.rests",
+        "len(here) == self.count",
+        "here",
+        "at_rest_waits",
+    ),
+    _partly(
+        "a list of a platform is held against each shard alone",
+        "turnfold.audit.witness:Witness.end",
+        "self._logs > 0",
+        "False",
+        "the_list_of_a_platform",
+    ),
+    _partly(
+        "a client says that a text is erased, which only the worker knows",
+        f"{_HOST}.erased",
+        "seat is not None and await seat.erased()",
+        "True",
+        "what_is_erased",
     ),
     _broken(
         "a page of all shards begins anew in each",

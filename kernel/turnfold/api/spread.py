@@ -1,0 +1,72 @@
+"""What a kernel knows of the shards of its store, and what it hands on to them."""
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from turnfold._decide.unit_of_work import ChannelFacts
+from turnfold._runtime.channel import AttachedChannel
+from turnfold.errors import NotOpenError, ShardedStoreError
+from turnfold.ports.channel import Rate
+from turnfold.ports.store import Store
+
+if TYPE_CHECKING:
+    from turnfold.api.callbacks import Handlers
+    from turnfold.api.shards import Shards
+    from turnfold.api.sources import Sources
+
+
+@frozen(kw_only=True)
+class Outfit:
+    """All that is attached to a kernel, for the kernels of its shards."""
+
+    desks: Mapping[tuple[str, str], AttachedChannel]
+    views: Mapping[tuple[str, str], ChannelFacts]
+    rates: Mapping[str, Rate]
+    handlers: "Handlers"
+    sources: "Sources"
+    entropy: random.Random
+
+
+class Spread:
+    """`_shards` is there while a kernel is open on a store of several shards: then every
+    call goes on to the kernel of the shard that it is about (decision 0042)."""
+
+    _state: str
+    _shards: "Shards | None" = None
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises NotOpenError."""
+        raise NotImplementedError
+
+    @property
+    def working(self) -> bool:
+        """True while this kernel is the worker of its store."""
+        raise NotImplementedError
+
+    @property
+    def shards(self) -> int:
+        """How many shards the store has. Raises NotOpenError."""
+        if self._state not in ("open", "draining"):
+            raise NotOpenError(state=self._state)
+        return 1 if self._shards is None else self._shards.count
+
+    @property
+    def seats(self) -> tuple[int, ...]:
+        """The shards that this kernel is the worker of now."""
+        if self._shards is not None:
+            return self._shards.seats
+        return (0,) if self.working else ()
+
+    def _check_one(self, what: str) -> None:
+        """Raises ShardedStoreError."""
+        if self._shards is not None:
+            raise ShardedStoreError(
+                path=self.store.address,
+                shards=self._shards.count,
+                what=what,
+                instead="the commands of the kernel and kernel.inspect work on all shards",
+            )
