@@ -3,9 +3,9 @@
 A command is a module with `HELP`, `configure(parser)` and `run(options, say)`, which
 returns the object that `--json` prints and whether all is well. Add a row to COMMANDS;
 modules are imported when they are asked for, since some need packages of an extra.
-Progress goes to standard error, the result to standard output. Exit code: 0 all is
-well, 1 something broke, 2 wrong usage or a missing extra, 3 nothing was found, but not
-everything was searched.
+Progress goes to standard error, the result to standard output. Exit code: 0 passed, 1 a
+violation, 2 wrong usage or a missing extra, 3 no violation so far, but the search is
+not complete.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verdict(result: dict[str, Any], *, well: bool) -> tuple[str, int]:
-    """In words, and as an exit code. A search that ran out of time is not called well."""
+    """The verdict in words, and as an exit code. A search that ran out of time does not
+    count as passed."""
     complete = result.get("complete")
     total = result.get("scenarios", result.get("configurations"))
     if not well:

@@ -25,12 +25,12 @@ class UnavailableError(RuntimeError):
 def spread(
     work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
 ) -> Iterator[Result]:
-    """`work` must be importable and both sides of it must pickle. With one job it is
-    done here, so that a debugger can follow."""
+    """Run tasks in processes. `work` must be importable, and its arguments and results
+    must pickle. With one job it runs in this process, for a debugger."""
     if jobs <= 1:
         yield from map(work, tasks)
         return
-    # Fresh processes: a fork would inherit threads and open stores of ours.
+    # Fresh processes: a fork would inherit threads and open stores of this one.
     yield from _all(ProcessPoolExecutor(jobs, get_context("spawn")), work, tasks)
 
 
@@ -41,7 +41,7 @@ def isolate(
     A process that dies is a ChildDiedError."""
     context = get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
-    # Not a pool that renews its processes: that of Python 3.11 can stand still.
+    # Not a pool that renews its processes, which can hang in Python 3.11.
     yield from _all(ThreadPoolExecutor(jobs), partial(_apart, work), tasks)
 
 
@@ -77,7 +77,7 @@ def _apart(work: Callable[[Task], Result], task: Task) -> Result:
 def _child(there: Connection, work: Callable[[Task], Result], task: Task) -> None:
     try:
         there.send((True, work(task)))
-    except Exception as exc:  # noqa: BLE001  it is raised on the other side
+    except Exception as exc:  # noqa: BLE001  raised again in the parent
         there.send((False, exc))
 
 

@@ -67,8 +67,8 @@ class Result:
 
 
 def check_channel(factory: Factory) -> list[Result]:
-    """Every check, each on a new harness. Raises at the first that fails, naming it.
-    Runs an event loop of its own; inside one, await `run_check` for each check."""
+    """Every check, each on a new harness. Raises at the first failed check, and names
+    it. Runs an event loop of its own; inside one, await `run_check` for each check."""
     return [asyncio.run(run_check(check, factory)) for check in CHECKS]
 
 

@@ -40,7 +40,7 @@ from turnfold_model.testing.gateway import crash, entry
 from turnfold_model.testing.peek import Peek
 
 Check = Callable[[Bench], Awaitable[None]]
-# Deaths are the point here: none of the limits may end an entry, and waits are short.
+# Many deaths are intended here: no limit may end an entry, and waits are short.
 SETTINGS = Settings(
     max_deaths_alone=1_000,
     max_failures=1_000,
@@ -55,7 +55,7 @@ REST_S = 30.0  # within this time, and twice the settle time, an entry comes to 
 
 
 class KilledError(asyncio.CancelledError):
-    """The program that meets it ends, and says nothing to anybody."""
+    """Ends the program that meets it, without any further effect."""
 
 
 @define(eq=False)
@@ -79,7 +79,7 @@ class _Life:
 
     def _die(self) -> None:
         self.dead = True
-        now(self.kernel.store.close())  # from here on nothing can be written
+        now(self.kernel.store.close())  # no more writes from here on
         raise KilledError
 
 
@@ -136,7 +136,7 @@ class _Play:
             await close(channel)
 
     async def _until_rest(self, life: _Life) -> None:
-        if not self.stream and not life.dead:  # it may have died while it opened
+        if not self.stream and not life.dead:  # it may have died during its opening
             route = self.bench.harness.route
             made = await life.kernel.enqueue(route, *self.payloads, key="kit")
             self.stream = made.entry_id
@@ -205,7 +205,7 @@ class _Play:
 
 
 def _is_sure(classes: Sequence[DeliveryClass]) -> bool:
-    """After an unknown outcome such a part can be brought to an end."""
+    """Can a part of these classes be settled after an unknown outcome?"""
     return DeliveryClass.KEYED in classes or DeliveryClass.LOOKUP in classes
 
 
@@ -222,7 +222,8 @@ def _acceptances(seen: Sequence[Seen]) -> list[Acceptance] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The kernel's log lines about deaths and outages are expected here."""
+    """Silence the kernel's log lines about deaths and outages, which are expected
+    here."""
     logger = logging.getLogger("turnfold")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -236,7 +237,8 @@ def _quiet() -> Iterator[None]:
 
 
 async def _play(bench: Bench, scene: Scene) -> Counter[str]:
-    """The points that the last life passed. Raises CheckFailedError."""
+    """Play a scene. Returns the points that the last life passed. Raises
+    CheckFailedError."""
     desk = bench.desk()
     settle_s(desk)
     play = _Play(bench, scene, [bench.text(), *bench.payloads(desk)])

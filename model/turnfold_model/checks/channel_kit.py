@@ -48,12 +48,12 @@ __all__ = [
     "true",
 ]
 
-CALL_S = 30.0  # no call of a channel under test may take longer
+CALL_S = 30.0  # the most that a call of a channel under test may take
 _SETTLE_MAX_MS = 5_000
 
 
 class Fault(StrEnum):
-    """The fates of a visible call that a harness can arrange."""
+    """The faults of a visible call that a harness can make."""
 
     CUT_AFTER = "cut_after"  # accepted, then the connection breaks
     CUT_BEFORE = "cut_before"  # the connection breaks; nothing is accepted
@@ -65,10 +65,10 @@ class Fault(StrEnum):
 
 @frozen(kw_only=True)
 class Seen:
-    """One visible thing that the platform accepted. `id`: as a receipt has it. `key`:
-    the idempotency key, if the platform (or the harness) sees it. `text`: the words that a
-    reader sees of it, or the name of the file. `marked`: the reader is told that it may be
-    a duplicate; None: `text` shows it."""
+    """One visible message that the platform accepted. `id`: as in its receipt. `key`:
+    the idempotency key, if the platform (or the harness) sees it. `text`: its visible
+    words, or the name of the file. `marked`: the reader sees a mark that it may be a
+    duplicate; None: `text` contains the mark."""
 
     id: str
     key: str | None = None
@@ -79,20 +79,20 @@ class Seen:
 class Harness(Protocol):
     """The platform behind the channel under test, new for each check.
 
-    `faults`: those that it can make; a check that needs another one is left out, and the report names it.
-    `route`: a conversation where parts may go.
+    `faults`: those that it can make; a check that needs another one is left out, and
+    the report names the check. `route`: a conversation for the parts.
     """
 
     faults: Collection[Fault]
     route: Route
 
     def channel(self) -> object:
-        """Another adapter to this platform, as a process that starts again makes it.
-        Give it the shortest `settle_ms` that the platform keeps; the kit waits it out.
+        """Another adapter to this platform, as after a restart of the process. Give it
+        the shortest `settle_ms` that the platform guarantees; the kit waits for it.
         """
 
     async def witness(self) -> Sequence[Seen]:
-        """All that was accepted at `route` so far, oldest first."""
+        """The accepted messages at `route` so far, oldest first."""
 
     async def calls(self) -> int:
         """How many visible calls have reached the platform, accepted or not."""
@@ -158,7 +158,7 @@ class Bench:
         return [self.text(), *files]
 
     def part(self, desk: AttachedChannel, payload: Payload) -> Part:
-        """As the kernel would plan it, under a key that was never used."""
+        """The part of a payload by the kernel's plan, under a new key."""
         parts = self.parts(desk, payload)
         same(len(parts), 1, f"parts of {payload!r:.60}")
         return parts[0]
@@ -201,7 +201,7 @@ class Bench:
         number: int = 1,
         marked: bool = False,
     ) -> Outcome:
-        """Prepare, send, and hold the answer to the contract."""
+        """Prepare, send, and check the answer against the contract."""
         ready = await self.prepared(desk, part)
         if isinstance(ready, Rejected):
             return ready
@@ -274,7 +274,7 @@ def now_ms() -> int:
 
 
 def settle_s(desk: AttachedChannel) -> float:
-    """How long an old request may still land, as the channel says."""
+    """How long an old request may still take effect, by the channel's declaration."""
     offers = desk.capabilities.parts.values()
     longest = max((offer.settle_ms for offer in offers), default=0)
     hint = f"build the channel with a settle_ms of at most {_SETTLE_MAX_MS} for the kit"

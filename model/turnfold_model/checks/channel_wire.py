@@ -215,7 +215,7 @@ def _kind(bench: Bench, desk: AttachedChannel, payload: object) -> str:
 async def _with_fault(
     bench: Bench, fault: Fault, desk: AttachedChannel, part: Part
 ) -> Outcome:
-    """One send that meets a fault: its outcome. Nothing else happens."""
+    """The outcome of one send with a fault."""
     before = await bench.harness.calls()
     await bench.harness.fault(fault)
     outcome = await bench.deliver(desk, part)
@@ -227,7 +227,7 @@ async def _with_fault(
 
 
 async def a_connection_that_broke_leaves_it_unknown(bench: Bench) -> None:
-    """Before or after the acceptance: to us both look the same."""
+    """A connection that breaks before the acceptance looks the same as after it."""
     desk = bench.desk()
     faults = {Fault.CUT_AFTER: 1, Fault.CUT_BEFORE: 0}
     if not set(faults) & set(bench.harness.faults):

@@ -37,8 +37,8 @@ __all__ = ["CHECKS", "Check", "CheckFailedError", "Place", "check_store", "run_c
 
 
 def check_store(factory: Callable[[], Place]) -> None:
-    """Every check, each in a new place and a new event loop. Raises at the first that
-    fails, naming it. Not to be called from a running event loop."""
+    """Every check, each in a new place and a new event loop. Raises at the first failed
+    check, and names it. Not to be called from a running event loop."""
     for check in CHECKS:
         run_check(check, factory)
 

@@ -93,7 +93,7 @@ async def the_key_of_a_command_that_waits_is_taken(place: Place) -> None:
 
 
 async def a_command_that_ends_gives_its_key_to_another_stream(place: Place) -> None:
-    """As a message does that joins the turn of an earlier one."""
+    """As for a message that joins the turn of an earlier one."""
     store = await place.store()
     await put(store, "turn:a")
     await store.post([command("1", "turn:b", key="k"), command("2", "turn:c", key="l")])

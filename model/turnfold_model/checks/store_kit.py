@@ -38,7 +38,7 @@ class CheckFailedError(AssertionError):
 
 
 def _nothing() -> None:
-    """For a place that leaves nothing behind."""
+    """The `clean` of a place without leftovers."""
 
 
 @frozen(kw_only=True)
@@ -75,13 +75,14 @@ class Place:
         return await self.store()
 
     async def killed(self, store: Store) -> None:
-        """The process of this handle dies, and time passes until that is certain."""
+        """Kill the process of this handle, and let time pass until its death is
+        certain."""
         await (store.close() if self.kill is None else self.kill(store))
         if self.pass_ms is not None:
             await self.pass_ms(60_000)
 
     async def end(self) -> None:
-        """Close every handle and take the place away."""
+        """Close every handle and remove the place."""
         for store in self.opened:
             await store.close()
         self.clean()
@@ -128,7 +129,7 @@ def record(
     count: int = 1,
     **fields: Any,
 ) -> Record:
-    """A record with the right hash; `value` stands in the data of its one event."""
+    """A record with the right hash; `value`: in the data of its only event."""
     kind = "outbox.queued" if version == count else "outbox.attempted"
     data = {"n": position} if value is None else value
     events = canonical.dumps([[kind, 1, data]] * count)
@@ -166,7 +167,7 @@ def noise(size: int) -> bytes:
 
 
 def running(records: Sequence[Record], head: Head = BLANK) -> Head:
-    """The head after these records, computed here and not by the store."""
+    """The head after these records, computed without the store."""
     position, digest = head.position, head.hash
     for item in records:
         digest = hashlib.sha256(digest + item.hash).digest()

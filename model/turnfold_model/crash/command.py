@@ -12,7 +12,7 @@ from turnfold_model.crash.explore import Explored, explore
 from turnfold_model.crash.matrix import MATRIX, named
 
 HELP: Final = "the kernel's programs: up to 3 crashes, faults, two processes"
-_SHARE = 40.0  # seconds for one scenario, if nobody says otherwise
+_SHARE = 40.0  # seconds for one scenario, by default
 
 
 @frozen
@@ -61,7 +61,7 @@ def run(
 
 def _explore(task: _Task) -> Explored:
     left = task.share
-    if task.until is not None:  # small ones end early and leave their time to others
+    if task.until is not None:  # small scenarios leave their time to others
         left = min(left, (task.until - time.time()) / max(1.0, task.lines))
     before = time.process_time()
     done = explore(named(task.name), seconds=max(0.05, left))

@@ -1,9 +1,9 @@
 """The synchronous driver: one life of a process, stepped by hand, ended anywhere.
 
 It runs the same programs as production, one effect at a time in an order that the
-caller chooses, and tells `stop` before each effect and after it happened but before
-the program learns of it. If the caller copies or ends the process there, that is a crash: every
-crash there is. The caller plays channels and handlers, too.
+caller chooses, and tells `stop` before each effect and after it happened but before the
+program learns of it. If the caller copies or ends the process there, that is a crash:
+every crash there is. The caller acts as channels and handlers, too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,12 +43,12 @@ from turnfold.errors import StoreError, UsageError
 from turnfold.ports.channel import Outcome, Unknown
 from turnfold.ports.store import Command, now
 
-SICK_MS = 5_000  # when a program that broke is started again
+SICK_MS = 5_000  # the pause of a program that broke
 
 
 class Environment(Protocol):
-    """The world as one process meets it. Each answers an effect at once, but `send`:
-    that starts a request, and `answer` collects its answer."""
+    """The world of one process. Each method answers an effect at once, except `send`:
+    it starts a request, and `answer` collects the answer."""
 
     def now(self) -> int: ...
 
@@ -56,7 +56,7 @@ class Environment(Protocol):
         """The commands in the inbox. Raises NotOpenError, StoreError."""
 
     def saw(self, commit: Commit) -> None:
-        """Called after each commit, before anything follows from it."""
+        """Called after each commit, before its consequences."""
 
     def plan(self, effect: MakePlan) -> Any: ...
 
@@ -76,7 +76,7 @@ class Environment(Protocol):
 
 @frozen
 class Act:
-    """An effect of the surroundings' own programs, such as acknowledging a message."""
+    """An effect of the environment's own programs, such as acknowledging a message."""
 
     does: Callable[[], Any]
 
@@ -134,16 +134,16 @@ class CrashDriver:
             self.alive[key] = Live(key, program, attempt=attempt)
 
     def add(self, key: object, program: Program) -> None:
-        """A program of the surroundings: a message that comes in, an abort."""
+        """Add a program of the environment: an inbound message, an abort."""
         self.alive[key] = Live(key, program)
 
     def ready(self) -> list[Live]:
-        """The programs that could take a step now."""
+        """The programs that can take a step now."""
         now = self.around.now()
         return [p for p in self.alive.values() if p.until is None or p.until <= now]
 
     def next_time(self) -> int | None:
-        """When something is due, if nothing is ready."""
+        """The time of the next due program, if none is ready."""
         due = [p.until for p in self.alive.values() if p.until is not None]
         due += self.timers.values()
         deadline = self.book.next_deadline()
@@ -216,7 +216,7 @@ class CrashDriver:
             live.error = exc
 
     def _hear(self, live: Live) -> None:
-        """Log all that waits, then look again: the answer comes when nothing waits."""
+        """Log all commands in the inbox, and repeat; answer when the inbox is empty."""
         if commands := self.around.waiting():
             live.program = _nested(_logged(commands), live.program)
 
@@ -254,9 +254,10 @@ class CrashDriver:
                 raise AssertionError  # answered above
 
     def _send(self, live: Live, effect: Send) -> Outcome | None:
-        """A program that begins again gets the outcome of its attempt. A program with an
-        attempt that a late receipt has overtaken gets the receipt, as `_runtime/sender.py` does. A program's
-        act that is done twice or too early is not excused: the search must see it."""
+        """A program that begins again gets the outcome of its attempt. A program with
+        an attempt that a late receipt has overtaken gets the receipt, as
+        `_runtime/sender.py` does. A program's act that comes twice or too early is not
+        hidden: the search must find it."""
         taken = self.register.find(effect.attempt)
         if taken is None and live.attempt == effect.attempt:
             return Unknown(cause="overtaken")
@@ -319,7 +320,7 @@ def _called(handler: Program) -> Program:
 
 
 def _logged(commands: Sequence[Command]) -> Program:
-    """The owner logs the commands that others have posted, one in a commit."""
+    """The owner logs the posted commands, one per commit."""
     for command in commands:
         yield from append_until_stored(partial(inbox.apply, command=command))
     yield Hear()

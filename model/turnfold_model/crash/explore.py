@@ -18,7 +18,7 @@ from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.verdict import broken
 from turnfold_model.crash.world import World
 
-# Reproduces an execution: the tape of each life, and which of its images it died into.
+# Reproduces an execution: the tape of each life, and the image of its crash.
 Path = tuple[tuple[tuple[int, ...], int], ...]
 
 
@@ -37,7 +37,7 @@ class Explored:
     scenario: str
     executions: int = 0
     merged: int = 0
-    worlds: int = 0  # distinct images that were booted
+    worlds: int = 0  # distinct booted images
     effects: int = 0
     violations: list[Violation] = field(factory=list)
     complete: bool = True
@@ -58,7 +58,7 @@ def explore(
     most: int = 10,
     check: Callable[[World], list[str]] = broken,
 ) -> Explored:
-    """Run them all, or until the time is up or `most` violations were found."""
+    """Run all executions, or until the time is up or `most` violations were found."""
     done = Explored(scenario.name)
     until = None if seconds is None else time.monotonic() + seconds
     stack = [_Boot(World.new(scenario), ())]
@@ -111,7 +111,7 @@ def _live(
         return []
     except StuckError:
         return ["INV-14 a life that never rests"]
-    except TurnfoldError as exc:  # no program may let one pass
+    except TurnfoldError as exc:  # no program may raise one
         return [f"a program ended with {exc!r}: {exc}"]
     done.effects += life.effects
     ended = [f"{life.broken} programs were ended by an error"] if life.broken else []

@@ -53,16 +53,16 @@ class Tape:
 
     @property
     def spent(self) -> bool:
-        """The given prefix is behind: every step from here on is new."""
+        """True after the given prefix: every further step is new."""
         return len(self.arities) >= len(self.given)
 
     def choices(self) -> tuple[int, ...]:
-        """Those that were taken so far."""
+        """The choices so far."""
         made = len(self.arities)
         return (*self.given[:made], *[0] * (made - len(self.given)))
 
     def siblings(self) -> list[tuple[int, ...]]:
-        """The executions that differ first behind the given prefix."""
+        """The executions that first differ after the given prefix."""
         taken = [*self.given, *[0] * (len(self.arities) - len(self.given))]
         return [
             (*taken[:index], other)
@@ -72,8 +72,8 @@ class Tape:
 
 
 class ShakyStore(MemoryStore):
-    """A store whose commits fail when the world says so: surely not stored, or of
-    unknown fate."""
+    """A store whose commits fail by a choice of the world: surely not stored, or with
+    an unknown outcome."""
 
     def __init__(self, world: World, choose: Choose) -> None:
         super().__init__(world.disk)
@@ -161,7 +161,7 @@ class Life:
 
     @property
     def broken(self) -> int:
-        """Programs that an error ended, where none should come."""
+        """Programs that ended by an unexpected error."""
         expected = self.scenario.store_faults or self.scenario.zombies
         return 0 if expected else self.worker.driver.broken
 
@@ -210,7 +210,7 @@ class Life:
         flying = frozenset(self.world.flying.items())
         people = tuple(process.moment() for process in self._processes())
         moment = self.world.identity(), flying, people, zombie, asleep, self._rang
-        if moment in self._mine:  # it goes in circles
+        if moment in self._mine:  # a loop
             raise StuckError(self.scenario.name)
         if moment in self._seen:
             raise MergedError
@@ -231,7 +231,7 @@ class Life:
         alive = process.driver.alive
         process.driver.step(live)
         self._grow_older(process)
-        if live.key in alive:  # the others come first next time
+        if live.key in alive:  # others go first next time
             alive[live.key] = alive.pop(live.key)
         return True
 
@@ -278,7 +278,7 @@ class Life:
     def _mortal(self) -> bool:
         return self.scenario.ttl_ms < _REST_MS
 
-    # --- what may happen at any step ---
+    # --- events at any step ---
 
     def _maybe_abort(self) -> None:
         asked = self.scenario.abort and not self.scenario.client
@@ -291,7 +291,7 @@ class Life:
             self.worker.add("abort", Append(stop), ack=False)
 
     def _wanted(self) -> bool:
-        """The first message is there, and its turn is not over."""
+        """Has the first message come, and is its turn open?"""
         question = scripts.first_turn_is_open
         return bool(self.worker.readable and self.worker.look(question))
 
@@ -308,8 +308,8 @@ class Life:
                 self.worker.hear()
 
     def _maybe_lose_place(self) -> None:
-        """The lock failed: another worker begins while this one lives on a while, or
-        is asleep."""
+        """The lock failed: another worker begins while this one still lives, or is
+        asleep."""
         if self._zombie is not None:
             process, left = self._zombie
             if not self.scenario.pauses:
@@ -330,7 +330,7 @@ class Life:
         return bool(free and self.worker.driver.alive)
 
     def _maybe_wake(self) -> None:
-        """A stopped process goes on where it was, as if no time had passed."""
+        """A stopped process goes on at its last step, as if no time had passed."""
         if self._asleep is not None and self.tape.choose(2):
             self._zombie, self._asleep = (self._asleep, _AFTERLIFE), None
             self._zombie[0].driver.tick()

@@ -22,7 +22,7 @@ def _paused(name: str, *, crashes: int = 0, **more: Any) -> Scenario:
     return Scenario(name=name, zombies=1, pauses=True, crashes=crashes, **more)
 
 
-# Small ones: seconds each, and together they kill every mutant of the programs.
+# Small scenarios: seconds each, and together they kill every mutant of the programs.
 SMALL: Final = (
     Scenario(name="one", crashes=1),
     Scenario(name="keyed", parts=2, crashes=2),
@@ -130,7 +130,7 @@ SMALL: Final = (
     Scenario(name="client", client=True, crashes=0),
     Scenario(name="client-abort", client=True, abort=True, crashes=0),
 )
-# Larger ones: more crashes, more messages, every order of the programs.
+# Larger scenarios: more crashes, more messages, every order of the programs.
 LARGE: Final = (
     Scenario(name="keyed-three-crashes", parts=3, crashes=3, faults=1),
     Scenario(name="lookup-three-crashes", classes=_L, parts=3, crashes=3, faults=1),
@@ -184,7 +184,8 @@ def _without(assumption: Assumption, **more: Any) -> Scenario:
 
 
 _SHORT: Final = {"window_ms": 12_000, "fates": ("landed",)}
-# One for each assumption: something is accepted twice here, and nothing if it holds.
+# One scenario for each assumption: without it a part is accepted twice, with it none
+# is.
 ASSUMPTIONS: Final = (
     _without(Assumption.FSYNC, classes=(), crashes=2),
     _without(Assumption.KEY, crashes=1),

@@ -1,4 +1,4 @@
-"""One process of a gateway at a store: its memory, its programs, its surroundings.
+"""One process of a gateway at a store: its memory, its programs, its environment.
 
 A worker has a fence and does everything; a client only accepts, enqueues and aborts.
 Each step with more than one result asks `choose`, so the same process serves exhaustive
@@ -77,7 +77,7 @@ _REFUSALS = {
 
 
 class _Channel:
-    """The platform as a kernel sees it; it is never awaited here."""
+    """The platform for a kernel; it is never awaited here."""
 
     def __init__(self, world: World) -> None:
         scenario = world.scenario
@@ -154,7 +154,7 @@ class Process:
 
     @property
     def called(self) -> bool:
-        """Commands of others wait, and no program takes them up yet."""
+        """Do commands of others wait, without a program that takes them up?"""
         heard = INBOX in self.driver.alive or self.driver.taking_over
         return self.readable and not heard and bool(self.waiting())
 
@@ -164,7 +164,7 @@ class Process:
         return self.readable and bool(now(self.store.log(self.book.position, 1)))
 
     def hear(self) -> None:
-        """Look at the inbox, as a ring or a poll makes a worker do."""
+        """Read the inbox, as after a ring or a poll."""
         self.driver.add(INBOX, scripts.take_inbox())
         alive = self.driver.alive  # the inbox goes first
         others = {key: live for key, live in alive.items() if key != INBOX}
@@ -174,7 +174,8 @@ class Process:
 
     @property
     def readable(self) -> bool:
-        """A store in doubt shows nothing until a commit has opened it again."""
+        """Can the store be read? A store in doubt cannot, until a commit has opened it
+        again."""
         try:
             self.waiting()
         except NotOpenError:
@@ -197,7 +198,7 @@ class Process:
         )
 
     def salt(self) -> bytes:
-        """The same for all bodies here, so that equal histories have equal logs."""
+        """One salt for all bodies, so that equal histories have equal logs."""
         return bytes(16)
 
     def add(self, name: str, effect: Append | Post, *, ack: bool) -> None:
@@ -283,7 +284,7 @@ class Process:
         return f"{effect.attempt.entry}#{self.driver.epoch}"
 
     def answer(self, effect: Send) -> Outcome:
-        """The request has met its fate; the first one is that all goes well."""
+        """Choose the outcome of a request; the first choice is a success."""
         world = self.world
         request = world.flying.pop(self._flight(effect))
         entry = effect.attempt.entry

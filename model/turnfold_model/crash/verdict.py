@@ -32,8 +32,8 @@ from turnfold_model.testing.peek import Peek
 
 
 def broken(world: World, store: Store | None = None) -> list[str]:
-    """The rules that do not hold, in words; nothing if all is well. `store`: opened on
-    the world's disk; none: a handle of its own."""
+    """The broken rules, in words; empty if there are none. `store`: opened on the
+    world's disk; none: a handle of its own."""
     handle = store or world.handle()
     now(handle.open())
     try:
@@ -251,7 +251,7 @@ def _order(world: World, entries: list[Entry]) -> list[str]:
     """First acceptances of a lane follow the order of queueing, except for entries that
     yielded and notices behind an entry, of which the audit knows the place."""
     if world.scenario.zombies:
-        return []  # two senders at once: a fence protects the log, never the wire
+        return []  # two senders at once: a fence protects only the log, not the wire
     order = {e.stream: e.order for e in entries}
     yielded = {e.stream for e in entries if e.yielded or e.behind}
     last: dict[str, tuple[int, int]] = {}

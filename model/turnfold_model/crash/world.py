@@ -1,4 +1,5 @@
-"""The world survives a crash: the disk, the platform, the requests under way, the time."""
+"""The world, which survives a crash: the disk, the platform, the requests under way,
+the time."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -100,7 +101,7 @@ class World:
     faults: int = 0  # left
     store_faults: int = 0  # left
     zombies: int = 0  # left
-    wrongs: frozenset[str] = frozenset()  # wrongs that were seen on the way
+    wrongs: frozenset[str] = frozenset()  # violations during the run
     confirmed: Head | None = None  # the log must contain this from now on
     flying: dict[str, Request] = field(factory=dict)
     booted: MemoryDisk | None = None  # the disk at the last boot, if it may come back
@@ -123,7 +124,7 @@ class World:
         return MemoryStore(self.disk)
 
     def copy(self) -> Self:
-        """For another life: its disk may forget it all if fsync is a lie."""
+        """A copy for another life. Without `fsync` its disk may lose commits."""
         disk, platform = self.disk.fork(), self.platform.copy()
         booted = disk.fork() if self.scenario.drops(Assumption.FSYNC) else None
         return evolve(self, disk=disk, platform=platform, flying={}, booted=booted)

@@ -1,1 +1,1 @@
-"""A day of a gateway in fast motion, with everything that goes wrong in it."""
+"""A simulated day of a gateway with many faults."""

@@ -62,8 +62,8 @@ def run(
 
 @contextlib.contextmanager
 def _seldom() -> Iterator[None]:
-    """A worker looks at its lock and its inbox four times a second. On a day in which
-    nobody else has the file, most of the work would be that."""
+    """A worker checks its lock and its inbox four times a second. On a simulated day
+    without another process, that would be most of the work."""
     before, worker.POLL_S = worker.POLL_S, _POLL_S
     try:
         yield

@@ -128,7 +128,7 @@ class Life:
         return max(0, at - self._inboxes.machine.true_ms()) / 1000
 
     async def _wobble(self) -> None:
-        """A source fails now and then, each time in another way."""
+        """A source fails from time to time, each time in another way."""
         dice = self._rng.random()
         if dice < 0.005:
             raise ConnectionResetError("by the platform")
@@ -200,7 +200,7 @@ def texts_of(update: Update) -> list[str]:
 
 
 class _MortalStore:
-    """Any store; its process may die before and after each commit."""
+    """A store whose process may die before and after each commit."""
 
     def __init__(self, store: Store, life: Life) -> None:
         self._store, self._life = store, life

@@ -1,6 +1,6 @@
 """Two platforms in virtual time: one that is not connected, and one that is down.
 
-Each has the default settings. The clock of the kernel is moved by hand, one interval of
+Each has the default settings. The caller moves the kernel's clock, one interval of
 probes at a time.
 """
 

@@ -158,7 +158,7 @@ async def crash(kernel: Kernel) -> None:
     tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
     kernel._owns = False
     kernel.hooks.cut_off()
-    await kernel.store.close()  # from here on nothing can be written
+    await kernel.store.close()  # no more writes from here on
     tasks += kernel._handlers._running.values()
     if worker is not None:
         tasks += worker._tasks
