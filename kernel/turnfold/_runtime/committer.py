@@ -464,7 +464,7 @@ class GroupCommit:
         try:
             self._stored(commit)
         except Exception:  # noqa: BLE001  callers still get durable results
-            _LOG.exception("what follows from a commit broke; the commit stands")
+            _LOG.exception("a step after a commit failed; the commit is stored")
         for (_, answer), decided in zip(queue, commit.results, strict=True):
             _resolve(answer, decided)
 

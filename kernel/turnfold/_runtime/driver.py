@@ -467,7 +467,10 @@ class Driver:
             except OwnedError:
                 await self._post(inbox.receipt_command(attempt, outcome.receipt))
         except (StoreError, UsageError) as exc:
-            _LOG.error("a late success could not be stored: %s", exc)
+            _LOG.error(
+                "a late success could not be stored, and its part may stay in doubt: %s",
+                exc,
+            )
 
     # --- time ---
 

@@ -91,7 +91,7 @@ class Intake:
         self.unfit.add(command.id)
         bug = None if isinstance(error, TurnfoldError) else error
         told = command.kind, command.id, error
-        _LOG.error("inbox: %s %s: %s", *told, exc_info=bug)
+        _LOG.error("command %s %s stays in the inbox: %s", *told, exc_info=bug)
 
 
 def _nothing(_: object) -> None:

@@ -149,7 +149,8 @@ class Upkeep:
             await work()
         except (StoreError, NotOpenError) as exc:
             if str(exc) != str(self.trouble):
-                _LOG.warning("upkeep of %s: %s", self._address, exc)
+                text = "maintenance of %s failed; trying again: %s"
+                _LOG.warning(text, self._address, exc)
             self.trouble = exc
             return False
         self.trouble = None
@@ -220,7 +221,8 @@ class Worker:
                 if await self._try():
                     return
             except StoreError as exc:
-                _LOG.warning("cannot take over %s: %s", self._store.address, exc)
+                text = "cannot take over %s; trying again: %s"
+                _LOG.warning(text, self._store.address, exc)
                 await asyncio.sleep(POLL_S)
 
     async def _watch(self) -> None:
@@ -239,7 +241,8 @@ class Worker:
         try:
             await self._rung()
         except (StoreError, NotOpenError) as exc:
-            _LOG.warning("cannot read %s: %s", self._store.address, exc)
+            text = "cannot read %s; trying again: %s"
+            _LOG.warning(text, self._store.address, exc)
 
     async def _tend(self) -> None:
         while True:

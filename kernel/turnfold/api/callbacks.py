@@ -91,7 +91,7 @@ class Handlers:
             _LOG.warning("turn %s still cannot be read: %s", stream, exc)
             return RunEnd("unread", told(exc))
         except _STORE_FAILS as exc:
-            _LOG.warning("turn %s cannot be read now: %s", stream, exc)
+            _LOG.warning("turn %s cannot be read now; trying again: %s", stream, exc)
             return RunEnd("stopped", STORE_FAILS)
         except Exception as exc:  # noqa: BLE001  it becomes the end of the run
             _LOG.exception("turn %s cannot be read", stream)

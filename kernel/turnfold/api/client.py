@@ -248,6 +248,7 @@ class Alone:
                 refusal = partial(inbox.refuse, command=command, error=error)
                 error = (await journal.commit([refusal])).results[0].error
             if error is not None:
-                _LOG.warning("inbox: %s %s: %s", command.kind, command.id, error)
+                text = "command %s %s stays in the inbox: %s"
+                _LOG.warning(text, command.kind, command.id, error)
                 unfit.add(command.id)
         return unfit

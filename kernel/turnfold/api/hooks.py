@@ -258,7 +258,7 @@ class Hooks:
                     await self._call_all(news)
                 self._behind = behind = range(last, behind.stop)
         except TurnfoldError as exc:
-            text = "news of an earlier life cannot be read now, and are told later: %s"
+            text = "news of an earlier life cannot be read now; trying again: %s"
             _LOG.warning(text, exc)
             return
         self._behind = None
@@ -277,7 +277,10 @@ class Hooks:
             return
         await asyncio.wait({teller}, timeout=timeout_s)
         if self._news or not teller.done():
-            _LOG.error("closing: %d news were not told to hooks", len(self._news) + 1)
+            _LOG.error(
+                "closing: %d news were not told to hooks; the next worker tells them",
+                len(self._news) + 1,
+            )
             self.cut_off()
 
     def cut_off(self) -> None:

@@ -175,7 +175,11 @@ class Keeps(Commands):
             except NotOpenError:
                 return
             except (StoreError, UsageError) as exc:
-                _LOG.warning("pruning %s ended early: %s", self.store.address, exc)
+                _LOG.warning(
+                    "pruning %s ended early, the next one goes on: %s",
+                    self.store.address,
+                    exc,
+                )
             await asyncio.sleep(_EVERY_S)
 
     async def _prune_now(self, older_ms: int) -> None:

@@ -75,7 +75,7 @@ class Retelling:
             await self.append(partial(advance_mark, position=position))
         except (StoreError, NotOpenError) as exc:
             _LOG.warning(
-                "the mark of hooks is not noted, and they hear the news again: %s", exc
+                "the mark of hooks is not written, so they get the news again: %s", exc
             )
             return False
         return True

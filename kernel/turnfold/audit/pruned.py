@@ -46,7 +46,7 @@ class PrunedRecords:
 
     def said(self, position: int, event: Pruned) -> None:
         if position in self._said:
-            text = "two events of one record prune: which took what?"
+            text = "two events of one record prune; each needs a record of its own"
             self._findings.add(Rule.PRUNED, text, position, "store")
         self._said[position] = event
         for row in event.counts:

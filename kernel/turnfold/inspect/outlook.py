@@ -179,7 +179,7 @@ def _waits(draft: UnitOfWork, entry: Entry) -> Next:
         text = f"waits: {entry.channel}/{entry.account} is not attached here"
         return Next(text=text, at=entry.expires_at, person=True)
     if draft.context.holds_back:
-        text = "waits: this worker starts nothing new just now"
+        text = "waits: this worker is closing or taking over, and starts nothing new"
         return Next(text=text, at=entry.expires_at)
     return _gated(draft, entry)
 

@@ -81,7 +81,7 @@ class Bells:
                 sql = "SELECT pg_notify($1, $2)"
                 await connection.execute(sql, self._channel, str(shard))
         except (StoreError, *FAILURES) as exc:
-            _LOG.debug("a bell was lost, the poll finds it: %s", exc)
+            _LOG.debug("a ring was lost, the next poll finds the command: %s", exc)
         finally:
             self._due.discard(shard)
 
@@ -101,7 +101,7 @@ class Bells:
                         for _, wake in [*self._hears]:
                             wake()  # for lost rings
             except (StoreError, *FAILURES) as exc:
-                _LOG.debug("nobody listens for bells, the poll goes on: %s", exc)
+                _LOG.debug("the connection for rings broke, the poll goes on: %s", exc)
             await asyncio.sleep(_AGAIN_S)
 
 

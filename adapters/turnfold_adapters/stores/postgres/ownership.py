@@ -171,7 +171,9 @@ class Life:
         try:
             await self.asked(last, shard)
         except StoreError as exc:
-            text = "%s: could not say goodbye; the next worker waits for the lease: %s"
+            text = (
+                "%s: the seat is not released; the next worker waits for the lease: %s"
+            )
             _LOG.warning(text, self.terms.address, exc)
         finally:
             self.seated.discard(shard)
@@ -187,7 +189,9 @@ class Life:
         try:
             await self.asked(self._end)
         except StoreError as exc:
-            _LOG.warning("%s: could not say goodbye: %s", self.terms.address, exc)
+            _LOG.warning(
+                "%s: its lease is not ended, it runs out: %s", self.terms.address, exc
+            )
             self._forget()
 
     async def _end(self, connection: Session) -> None:

@@ -254,7 +254,7 @@ class Writing:
 
     def _leave(self, why: str) -> None:
         """Do not move a log into the database that may belong to another store."""
-        _LOG.warning("the write-ahead log is left as it is at closing: %s", why)
+        _LOG.warning("the write-ahead log is not moved at closing: %s", why)
         self.wal.leave()
 
     # --- BEGIN and COMMIT ------------------------------------------------------------
