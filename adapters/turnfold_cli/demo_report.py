@@ -106,7 +106,8 @@ async def judge(plan: Plan, mode: Class, seed: int, evidence: Evidence) -> Repor
     if not evidence.settled:
         breaches.append(f"not all came to rest within {SETTLES_WITHIN_S:g} s")
     fates = {m.name: _fate(m, turns, evidence) for m in plan.messages}
-    breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in _BAD]
+    bad = _BAD if mode is Class.BLIND else (*_BAD, "parked")
+    breaches += [f"{name} is {fate}" for name, fate in fates.items() if fate in bad]
     became = Counter(fates.values())
     faults = evidence.stats["faults_fired"]
     return Report(

@@ -373,25 +373,18 @@ async def test_a_cut_commit_is_decided_again_under_a_new_token(
 # --- the main job ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("delivery", "shards"), [("keyed", 1), ("lookup", 1), ("blind", 1), ("blind", 8)]
-)
-def test_three_hosts_on_one_server_lose_nothing_and_double_nothing(
-    delivery: str, shards: int
-) -> None:
+def test_three_hosts_on_one_server_lose_nothing_and_double_nothing() -> None:
+    """One of the smaller ones: `.ci/run` plays each class with each fault."""
     flags = "--store postgresql --hosts 3 --messages 30 --kills 2 --pauses 2 --cuts 2"
     command = [sys.executable, "-m", "turnfold_cli.demo", *flags.split()]
-    command += ["--seed", "1", "--json", "--class", delivery]
-    command += ["--shards", f"{shards}"]
+    command += ["--seed", "1", "--json", "--class", "lookup", "--shards", "8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert (told["lost"], told["doubled"], told["audit"]) == (0, 0, "passed")
     facts = (told["hosts"], told["kills"], told["pauses"], told["server_cuts"])
     assert facts == (3, 2, 2, 2)
-    assert told["delivered"] + told["parked"] == 30
-    if delivery != "blind":
-        assert told["parked"] == 0
+    assert told["delivered"] == 30
 
 
 async def test_a_persons_word_lets_another_host_take_over_at_once(
