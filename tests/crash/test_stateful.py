@@ -61,6 +61,10 @@ MUST = {
 RARE = {
     ("running", "turn.run_failed"),
     ("failed", "turn.resubmitted"),
+    ("process", "killed by a handler"),
+    ("turn.held", "quarantined"),
+    ("accepted", "turn.unheld"),
+    ("outbox.failed_terminal", "too_old"),
     ("turn.completed", "partially_replied"),
     ("turn.aborted", "aborted"),
     ("turn.aborted", "superseded"),

@@ -114,6 +114,8 @@ def _live(
     except TurnfoldError as exc:  # no program may raise one
         return [f"a program ended with {exc!r}: {exc}"]
     done.effects += life.effects
+    if life.killed:  # not at rest: its successors are judged
+        return sorted(world.wrongs)
     ended = [f"{life.broken} programs were ended by an error"] if life.broken else []
     return [*ended, *check(world)]
 
@@ -134,5 +136,5 @@ def replay(scenario: Scenario, path: Path) -> World:
     return world
 
 
-def _collect(images: list[World], here: World) -> None:
-    images.extend(here.crashed())
+def _collect(images: list[World], here: World, cost: int) -> None:
+    images.extend(here.crashed(cost))

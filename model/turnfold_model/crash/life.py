@@ -21,7 +21,7 @@ from turnfold.ports.store import (
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act, Live
-from turnfold_model.crash.process import Choose, Process
+from turnfold_model.crash.process import Choose, KilledError, Process
 from turnfold_model.crash.replays import Memo, Replays
 from turnfold_model.crash.scenario import LATEST_MS
 from turnfold_model.crash.world import World
@@ -29,6 +29,7 @@ from turnfold_model.crash.world import World
 STEPS = 3_000  # far more than any life needs
 _AFTERLIFE = 8  # steps after a worker has lost its place; its own, if it slept first
 _REST_MS = 3_600_000
+_KILLS = 20  # by a handler; far fewer find it and what a person lets it do after that
 
 
 class StuckError(Exception):
@@ -116,15 +117,15 @@ class ShakyStore(MemoryStore):
 
 
 class Life:
-    """`crash` is called with the world at each point where the machine may die, unless
-    the parent of this execution was called there. `seen`: moments of earlier lives.
+    """`crash` is called with the world, and what that costs, at each point where the
+    machine may die, unless the parent of this execution was called there. `seen`: moments of earlier lives.
     `memo`: the commits of other lives that began here."""
 
     def __init__(
         self,
         world: World,
         tape: Tape,
-        crash: Callable[[World], None],
+        crash: Callable[[World, int], None],
         seen: set[Hashable] | None = None,
         memo: Memo | None = None,
     ) -> None:
@@ -137,6 +138,7 @@ class Life:
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None
         self._asleep: Process | None = None
+        self.killed = False  # by its own handler
         self._rang = (0, 0)  # the inbox at the last ring, and its place
         self._mine: set[Hashable] = set()  # moments that this life was the first in
 
@@ -153,7 +155,7 @@ class Life:
 
     def _died(self) -> None:
         if self.world.crashes and self.tape.spent:
-            self._crash(self.world)
+            self._crash(self.world, 1)
 
     @property
     def effects(self) -> int:
@@ -178,6 +180,16 @@ class Life:
                 self.worker.add(f"in{number}", Append(decision), ack=True)
         if self.scenario.client:
             self._start_client()
+        try:
+            self._steps()
+        except KilledError:
+            self.killed = True
+            world.killed += 1
+            if world.killed > _KILLS:
+                raise StuckError(self.scenario.name) from None
+            self._crash(world, 0)
+
+    def _steps(self) -> None:
         for _ in range(STEPS):
             if not self._step():
                 return
@@ -262,12 +274,23 @@ class Life:
         dues = [process.driver.next_time() for process in self._processes()]
         due = min((d for d in dues if d is not None), default=None)
         if due is None or due - world.now > self._patience:
+            if self._let_go():
+                return True
             world.platform.land(world.now + LATEST_MS)  # late requests come, too
             return False  # at rest: an entry that waits an hour or more is parked
         world.now = max(due, world.now + 1)
         world.platform.land(world.now)
         for process in self._processes():
             process.driver.tick()
+        return True
+
+    def _let_go(self) -> bool:
+        """A person lets the turn that is held run; again, if a crash has undone it."""
+        world, question = self.world, scripts.first_turn_is_held
+        if not self.scenario.unholds or not self.worker.look(question):
+            return False
+        world.unholds = max(0, world.unholds - 1)
+        self.worker.add("unhold", Append(scripts.let_first_run), ack=False)
         return True
 
     @property

@@ -121,6 +121,13 @@ SMALL: Final = (
         crashes=3,
     ),
     Scenario(name="deaths", deaths=2, crashes=3, prepares=True),
+    Scenario(name="poison", poison=True, messages=2, lanes=2, deaths=2),
+    Scenario(name="poison-lane", poison=True, messages=2, blocks=1, deaths=2),
+    Scenario(
+        name="poison-three", poison=True, messages=3, lanes=3, deaths=1, crashes=0
+    ),
+    Scenario(name="poison-unheld", poison=True, unholds=2, deaths=2),
+    Scenario(name="poison-abort", poison=True, abort=True, deaths=2, crashes=0),
     Scenario(name="refused", faults=1, fates=_WEIRD, messages=2),
     Scenario(name="part-refused", parts=3, faults=2, fates=("barred", "landed")),
     Scenario(name="zombie", zombies=1, crashes=0),

@@ -36,6 +36,7 @@ from turnfold._runtime.programs import (
 )
 from turnfold._state.entry import Entry
 from turnfold._state.fold import STORE, StoreState
+from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.enums import DeliveryClass, FailureClass, Kind, PartAct, Phase
 from turnfold.errors import FateUnknownError, NotOpenError, StoreError
@@ -64,6 +65,12 @@ from turnfold_model.crash.traced import TracedDriver
 from turnfold_model.crash.world import Request, World
 
 Choose = Callable[[int], int]
+
+
+class KilledError(BaseException):
+    """A handler has killed its process; nothing may catch it."""
+
+
 INBOX = "inbox"  # the program that takes commands of others up
 _REFUSALS = {
     "refused": Rejected(failure=FailureClass.CANCELLED),
@@ -322,13 +329,28 @@ class Process:
             return scripts.unread(exc)
 
     def _run(self, effect: CallHandler) -> Program:
-        turn = self.look(lambda draft: draft.turn(effect.turn))
+        turn: Turn = self.look(lambda draft: draft.turn(effect.turn))
         final = reply_entry(turn.stream, Kind.FINAL, effect.run, "")
         entry = self.look(lambda draft: draft.find_entry(final))
         owned = entry is not None and (entry.planned or not entry.live)
         if owned and not self.scenario.zombies:
             self._wrong(f"INV-9 the answer of {turn.stream} was computed again")
-        return scripts.handler(self.scenario, self._desk, turn, effect)
+        return scripts.handler(
+            self.scenario, self._desk, turn, effect, self._poison(turn)
+        )
+
+    def _poison(self, turn: Turn) -> Program | None:
+        """What the handler of the first message does before it replies."""
+        if not self.scenario.poison or self.world.cured or turn.message_id != "0":
+            return None
+        return self.kill(turn)
+
+    def kill(self, turn: Turn) -> Program:
+        if turn.alone >= self.scenario.deaths:
+            self._wrong(
+                f"INV-14 {turn.stream} took {turn.alone} processes down and runs"
+            )
+        yield Act(_killed)  # type: ignore[misc]  # ours alone
 
     def entry(self, stream: str) -> Entry:
         entry: Entry = self.look(lambda draft: draft.entry(stream))
@@ -336,6 +358,10 @@ class Process:
 
     def look(self, question: Callable[[UnitOfWork], Any]) -> Any:
         return self.driver.look(question)
+
+
+def _killed() -> None:
+    raise KilledError
 
 
 def _live_key(entry: Entry) -> str:

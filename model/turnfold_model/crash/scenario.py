@@ -42,7 +42,10 @@ class Scenario:
     another and lives on, as it may where hosts have leases. `pauses`: it is stopped
     first, and goes on at any later step, when its successor has done anything, or all.
     `weaker`: after a crash the channel claims these classes, and the platform gives no
-    more. `dropped`: an assumption that does not hold; then something must break."""
+    more. `poison`: the handler of the first message kills its process before it
+    replies. `unholds`: how often a person lets its turn run once it is held; after the
+    last time it kills no more. `dropped`: an assumption that does not hold; then
+    something must break."""
 
     name: str
     classes: tuple[DeliveryClass, ...] = (DeliveryClass.KEYED,)
@@ -73,6 +76,8 @@ class Scenario:
     attempts: int = 8
     resends: int = 1
     deaths: int = 100
+    poison: bool = False
+    unholds: int = 0
     runs: int = 100
     window_ms: int = WINDOW_MS
     ttl_ms: int = 24 * HOUR

@@ -5,7 +5,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from turnfold._decide import accepting, busy, inbox, later, turns
-from turnfold._decide.operator import abort_entry, abort_turn
+from turnfold._decide.operator import abort_entry, abort_turn, unhold
 from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.bodies import pack
@@ -74,6 +74,18 @@ def abort_reply(draft: UnitOfWork) -> None:
         abort_entry(draft, stream=name, reason=AbortReason.USER)
 
 
+def first_turn_is_held(draft: UnitOfWork) -> bool:
+    stream = draft.lookup(f"in:{message(0).dedupe_key}")
+    return stream is not None and draft.turn(stream).held
+
+
+def let_first_run(draft: UnitOfWork) -> None:
+    """A person lets the turn of the first message run, if it is held."""
+    stream = draft.lookup(f"in:{message(0).dedupe_key}")
+    if stream is not None and draft.turn(stream).held:
+        unhold(draft, stream=stream, by="a person")
+
+
 def take_inbox() -> Program:
     """A worker hears a ring, or polls."""
     yield Hear()
@@ -107,7 +119,11 @@ def abort(turn: str) -> Post:
 
 
 def handler(
-    scenario: Scenario, desk: AttachedChannel, turn: Turn, call: CallHandler
+    scenario: Scenario,
+    desk: AttachedChannel,
+    turn: Turn,
+    call: CallHandler,
+    before_reply: Program | None = None,
 ) -> Program:
     """Messages over all runs, blocks, then the reply; a store that fails is an exception of the handler."""
 
@@ -127,6 +143,8 @@ def handler(
             yield Append(partial(spoken, intent=kept))
         for number in range(scenario.blocks):
             yield Append(partial(spoken, intent=intent(Kind.BLOCK, number)))
+        if before_reply is not None:
+            yield from before_reply
         if scenario.later:
             leave = partial(later.leave_open, stream=call.turn, run=call.run)
             yield Append(partial(leave, within_ms=3_000))

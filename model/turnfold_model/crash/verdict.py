@@ -28,6 +28,8 @@ from turnfold.enums import (
 from turnfold.errors import CorruptLogError, TurnfoldError
 from turnfold.ports.store import Record, Store, now
 from turnfold_model.crash.world import World
+from turnfold_model.reference import Log, as_events
+from turnfold_model.reference.deaths import Deaths
 from turnfold_model.testing.peek import Peek
 
 
@@ -62,6 +64,7 @@ def _broken(world: World, store: Store) -> list[str]:
         *_losses(world, entries, turns),
         *_order(world, entries),
         *_turns(world, turns, {e.stream: e for e in entries}),
+        *_deaths(world, store),
         *_runs(world, streams, entries),
         *(wrong for e in entries for wrong in _attempts(world, streams, e)),
         *_audit(world, store),
@@ -183,6 +186,17 @@ def _projections(store: Store, states: Mapping[str, State]) -> list[str]:
     ]
 
 
+def _deaths(world: World, store: Store) -> Iterator[str]:
+    """Who was alone in a death, as the log tells it and as it was told."""
+    if not world.scenario.poison:
+        return
+    log, deaths = Log(), Deaths(world.scenario.deaths)
+    for record in Peek(store).log():
+        for event in as_events(record):
+            yield from map(str, log.feed(event))
+            yield from deaths.feed(event, log.streams[record.stream])
+
+
 def _audit(world: World, store: Store) -> list[str]:
     """Audit the log, with the platform's own list if no second send was allowed."""
     witness = None if world.scenario.zombies else world.platform.witness()
@@ -276,7 +290,13 @@ def _turns(world: World, turns: list[Turn], entries: dict[str, Entry]) -> list[s
         if turn.phase is TurnPhase.FAILED and world.scenario.certain:
             out.append(f"INV-1 {turn.stream} failed: {turn.reason}")
         parked = any(entries[f].phase is Phase.PARKED for f in turn.finals)
-        blamed = turn.held and turn.alone >= world.scenario.deaths
+        deadly = world.scenario.poison and turn.message_id == "0"
+        deaths = world.scenario.deaths
+        blamed = turn.held and turn.alone >= deaths and not world.cured
+        if world.scenario.poison and turn.held and not deadly:
+            out.append(f"INV-14 {turn.stream} is held, and it killed no process")
+        if world.scenario.poison and turn.phase is TurnPhase.FAILED:
+            out.append(f"INV-14 {turn.stream} failed, and only processes died")
         if turn.open and not ((turn.phase is TurnPhase.ANSWERED and parked) or blamed):
             out.append(f"INV-14 {turn.stream} rests in {turn.phase}")
         if not turn.open and any(entries[f].open for f in turn.finals):

@@ -101,6 +101,8 @@ class World:
     faults: int = 0  # left
     store_faults: int = 0  # left
     zombies: int = 0  # left
+    unholds: int = 0  # left
+    killed: int = 0  # processes, by their own handlers
     wrongs: frozenset[str] = frozenset()  # violations during the run
     confirmed: Head | None = None  # the log must contain this from now on
     flying: dict[str, Request] = field(factory=dict)
@@ -117,6 +119,7 @@ class World:
             faults=scenario.faults,
             store_faults=scenario.store_faults,
             zombies=scenario.zombies,
+            unholds=scenario.unholds,
         )
 
     def handle(self) -> Store:
@@ -129,15 +132,21 @@ class World:
         booted = disk.fork() if self.scenario.drops(Assumption.FSYNC) else None
         return evolve(self, disk=disk, platform=platform, flying={}, booted=booted)
 
-    def crashed(self) -> Iterator[Self]:
+    @property
+    def cured(self) -> bool:
+        """What a person has let run for the last time kills no more."""
+        return bool(self.scenario.unholds) and not self.unholds
+
+    def crashed(self, cost: int = 1) -> Iterator[Self]:
         """Every world that a crash here may leave behind: each request under way has
-        landed, is lost, or lands at the latest moment that its class allows."""
+        landed, is lost, or lands at the latest moment that its class allows. `cost`: of the
+        crashes that the scenario has; none for a death by a handler."""
         fates = product(("landed", "lost", "late"), repeat=len(self.flying))
         for fate in fates:
             world = self.copy()
             for how, request in zip(fate, self.flying.values(), strict=True):
                 world.meet(how, request)
-            world.crashes -= 1
+            world.crashes -= cost
             world.now += self.scenario.down_ms
             if self.scenario.drops(Assumption.CLOCK):
                 world.skew -= self.scenario.down_ms
@@ -173,4 +182,6 @@ class World:
             self.faults,
             self.store_faults,
             self.zombies,
+            self.unholds,
+            self.killed,
         )

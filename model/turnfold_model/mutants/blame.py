@@ -19,6 +19,7 @@ BLAME: Final = (
         "turnfold._decide.rules:not_blamed",
         "turn.alone < limit",
         "True",
+        "crash:poison",
         f"{_TEST}::alone_in_three_deaths",
     ),
     _broken(
@@ -26,6 +27,7 @@ BLAME: Final = (
         "turnfold._state.turn:_suspect",
         "event.beside == 0",
         "event.beside is not None",
+        "crash:poison",
         f"{_TEST}::crash_loop_with_another_cause",
     ),
     _broken(
@@ -33,13 +35,36 @@ BLAME: Final = (
         f"{_BLAME}:_is_dead",
         "rules.sender_is_dead(state, epoch)",
         "False",
+        "crash:poison-lane",
         f"{_TEST}::what_was_sent_at_the_death",
+    ),
+    _broken(
+        "what a turn was sending at a death counts as beside it",
+        f"{_BLAME}:bury",
+        "len(group) - 1 - own",
+        "len(group) - 1",
+        "crash:poison-lane",
+    ),
+    _broken(
+        "a turn that is held runs",
+        "turnfold._decide.turns:next_turn",
+        "turn.phase is TurnPhase.ANSWERED or turn.held",
+        "turn.phase is TurnPhase.ANSWERED",
+        "crash:poison-lane",
+    ),
+    _broken(
+        "a person cannot let a held turn run",
+        "turnfold._decide.operator:unhold",
+        "draft.emit(stream, t.Unheld(by=by, why=draft.text(stream, why)))",
+        "pass",
+        "crash:poison-unheld",
     ),
     _broken(
         "all suspects run at once",
         "turnfold._decide.rules:may_run_beside",
         "not turn.suspects or suspects < max(1, turn.suspects // 2)",
         "True",
+        "crash:poison",
         f"{_TEST}::half_of_the_suspects",
     ),
     _broken(
@@ -124,6 +149,7 @@ BLAME: Final = (
         "turnfold._runtime.programs:take_over",
         "yield Look(blame.has_orphans)",
         "False",
+        "crash:poison",
         f"{_TEST}::alone_in_three_deaths",
     ),
     _broken(

@@ -98,7 +98,7 @@ class DiskLife(Life):
         world.crashes = 1  # so that `_mark` is called at every moment
         super().__init__(world, RandomTape(random=random), self._mark)
 
-    def _mark(self, world: World) -> None:
+    def _mark(self, world: World, _cost: int) -> None:
         if self._disk.trace is None:
             return
         position = self.worker.book.position

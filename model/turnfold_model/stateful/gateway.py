@@ -5,7 +5,7 @@ the worker's programs take a step when they are told to, a crash is the number o
 moment at which the process ends. Beside it runs the reference.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,16 +29,19 @@ from turnfold_adapters.stores.memory import MemoryDisk
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Live
-from turnfold_model.crash.process import Process
+from turnfold_model.crash.process import KilledError, Process
 from turnfold_model.crash.scenario import Scenario
 from turnfold_model.crash.world import Platform, World
 from turnfold_model.machines.transition_table import NONE
 from turnfold_model.reference import Log, as_events
+from turnfold_model.reference.ages import Ages
+from turnfold_model.reference.deaths import Deaths
 from turnfold_model.reference.kinds import Record
 from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.peek import Peek
 
 EFFECTS = 4_000  # far more than a gateway needs to come to rest
+POISON = 1_000_000  # the handler of a message from here on kills its process
 
 
 class DiedError(BaseException):
@@ -61,7 +64,10 @@ class Dice:
 
 
 class Talker(Process):
-    """A process with a handler that does something else for every message."""
+    """A process with a handler that does something else for every message. `cured`:
+    messages that kill their process no more."""
+
+    cured: set[int]
 
     def salt(self) -> bytes:
         """Another for each body: erasing one must not erase its equals."""
@@ -79,7 +85,9 @@ class Talker(Process):
             silent=style in (2, 3),
             parts=(1, 3, 1, 1, 2, 1)[style],
         )
-        told = scripts.handler(talk, self._desk, turn, effect)
+        deadly = number >= POISON and number not in self.cured
+        kills = self.kill(turn) if deadly else None
+        told = scripts.handler(talk, self._desk, turn, effect, kills)
         return _moody(style, effect, told, fails=number % 12 == 11)
 
 
@@ -106,7 +114,9 @@ class StatefulGateway:
         self.world = World(scenario, MemoryDisk(), platform)
         self.path, self.dice = path, Dice()
         self.seen: set[tuple[str, str]] = set()
+        self.cured: set[int] = set()
         self._log, self._phases = Log(), dict[str, str]()
+        self._deaths, self._ages = Deaths(scenario.deaths), Ages(scenario.age_ms)
         self._left: int | None = None  # moments to live
         self._read = 0
         self.process = self._boot()
@@ -121,6 +131,7 @@ class StatefulGateway:
             message = "the lock of a dead worker still holds"
             raise AssertionError(message)
         process = Talker(self.world, store, self.dice.choose, self._moment)
+        process.cured = self.cured
         process.driver.begin()
         return process
 
@@ -143,18 +154,19 @@ class StatefulGateway:
             for _ in range(steps):
                 if not self.step() or until():
                     break
-        except DiedError:
+        except (DiedError, KilledError) as exc:
             self._left = None
-            self.restart()
+            self.restart(type(exc))
             return False
         finally:
             self._left, self.dice.drawn = None, []
         return True
 
-    def restart(self) -> None:
+    def restart(self, death: type[BaseException] = DiedError) -> None:
         """Its file is opened again. The requests that were under way are lost, land, or
         land late."""
-        self.seen.add(("process", "killed"))
+        by_handler = death is KilledError
+        self.seen.add(("process", "killed by a handler" if by_handler else "killed"))
         for request in list(self.world.flying.values()):
             self.world.meet(("lost", "landed", "late")[self.dice.choose(3)], request)
         self.world.flying.clear()
@@ -258,7 +270,7 @@ class StatefulGateway:
         for record in peek.log(self._read):
             self._read = record.position
             for event in as_events(record):
-                found = [str(v) for v in self._log.feed(event)]
+                found = list(self._judged(record.stream, event))
                 assert not found, found  # noqa: S101  a finding
                 self._follow(record.stream, event)
             moved.add(record.stream)
@@ -267,6 +279,11 @@ class StatefulGateway:
             assert state == self._state(stream), stream  # noqa: S101  a finding
             if isinstance(state, Entry | Turn):
                 assert state.phase == self._phases[stream]  # noqa: S101  a finding
+
+    def _judged(self, stream: str, event: Record) -> Iterator[str]:
+        yield from map(str, self._log.feed(event))
+        yield from self._deaths.feed(event, self._log.streams[stream])
+        yield from self._ages.feed(event)
 
     def _follow(self, stream: str, event: Record) -> None:
         state: Any = self._log.streams[stream]
@@ -286,7 +303,8 @@ class StatefulGateway:
         """Without faults and with every channel connected, all comes to rest soon."""
         self.dice.drawn, self.world.faults = [], 0
         for _ in range(EFFECTS):
-            if not self.step() or self._rests():
+            self.live(1, None, ())
+            if self._rests():
                 break
         self.compare()
         assert self._rests(), [  # noqa: S101  a finding
@@ -294,7 +312,11 @@ class StatefulGateway:
         ]
 
     def _rests(self) -> bool:
-        return at_rest(self._open()) and not now(self.process.store.inbox(1))
+        """A turn that is held waits for a person, too."""
+        rows = self._open()
+        held = {r.stream for r in rows if r.person and family(r.stream) == "turn"}
+        moving = [row for row in rows if row.stream not in held]
+        return at_rest(moving) and not now(self.process.store.inbox(1))
 
     def _open(self) -> Sequence[Summary]:
         return now(self.process.store.load()).open

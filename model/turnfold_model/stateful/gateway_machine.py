@@ -36,7 +36,7 @@ from turnfold.enums import (
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scenario import HOUR, Scenario
-from turnfold_model.stateful.gateway import StatefulGateway
+from turnfold_model.stateful.gateway import POISON, StatefulGateway
 from turnfold_model.testing.scratch import ROOM
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
@@ -56,10 +56,13 @@ ROWS = (
     _row("hold", classes=(), resumes=False),
     _row("marked", classes=(), policy=BlindPolicy.RESEND_MARKED, prepares=True),
     _row("drop", classes=(), policy=BlindPolicy.DROP),
+    _row("aged", classes=_K, age_ms=2 * HOUR),
 )
 _USER = AbortReason.USER
 SEEN: set[tuple[str, str]] = set()  # by all examples of this process
 REFUSALS = (*_FATES[3:], "gone")
+VERDICTS = ("cured", "again", "stopped", "left")
+_LIVES = 12  # far fewer find a handler that kills its process
 DOUBTS = ("late", "delivered", "not_sent", "resend", "give_up", "found", "missed")
 _WAITS = (1, 250, 1_000, 6_000, 60_000, 2 * HOUR, 25 * HOUR)
 _numbers = st.integers(0, 11)
@@ -144,6 +147,43 @@ class GatewayMachine(RuleBasedStateMachine):
         """All runs of a turn raise; a person lets it run once more."""
         turn = self._until(11, lambda turn: turn.phase is TurnPhase.FAILED)
         self.gateway.tell(operator.resubmit, stream=turn.stream, by="test")
+
+    @rule(
+        style=st.integers(0, 1),
+        others=st.integers(0, 3),
+        verdict=st.sampled_from(VERDICTS),
+    )
+    def handler_kills(self, style: int, others: int, verdict: str) -> None:
+        """A handler kills its process each time it runs, beside others, until its turn is
+        held; then a person lets it run, stops it, or does nothing."""
+        self._connect(up=True)
+        number = POISON + self._fresh(style)
+        for other in (number, *(self._fresh(n) for n in range(others))):
+            self.gateway.accept(other)
+        turn = self._until_held(number)
+        if verdict == "stopped":
+            self.gateway.tell(operator.abort_turn, stream=turn.stream, reason=_USER)
+        if verdict in ("cured", "again"):
+            self.gateway.cured |= {number} if verdict == "cured" else set()
+            self.gateway.tell(operator.unhold, stream=turn.stream, by="test")
+            self._until_held(number)
+
+    def _until_held(self, number: int) -> Turn:
+        def is_found() -> bool:
+            return (turn := self._turn_of(number)).held or not turn.open
+
+        for _ in range(_LIVES):
+            if self.gateway.live(400, None, (), is_found):
+                break
+        return self._turn_of(number)
+
+    @rule()
+    def backlog_gets_old(self) -> None:
+        """A reply waits for its channel for longer than anything may wait."""
+        self._until(0, lambda turn: bool(turn.finals), up=False)
+        self.gateway.pass_time((self.gateway.world.scenario.age_ms or HOUR) + 1)
+        self._connect(up=True)
+        self._live(40, None, [], 0)
 
     @rule(reason=st.sampled_from([_USER, AbortReason.SUPERSEDED]))
     def reply_is_stopped(self, reason: AbortReason) -> None:
@@ -384,6 +424,9 @@ def directed() -> None:
                 machine.reply_is_stopped(reason=reason)
             machine.answer_is_taken_back()
             machine.handler_always_fails()
+            for verdict in VERDICTS:
+                machine.handler_kills(style=0, others=2, verdict=verdict)
+            machine.backlog_gets_old()
             machine.all_agree()
         finally:
             machine.teardown()
