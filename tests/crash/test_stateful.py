@@ -7,12 +7,14 @@ play that breaks a rule tells its seed.
 
 import os
 import secrets
+import signal
 
 import pytest
 
 from turnfold._decide import outcomes
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model.crash.scenario import Scenario
+from turnfold_model.mutants import checkers
 from turnfold_model.stateful import gateway_machine
 from turnfold_model.stateful.gateway import StatefulGateway
 
@@ -115,6 +117,23 @@ def _cut_short() -> None:
         raise KeyboardInterrupt
     finally:
         machine.teardown()
+
+
+def test_a_limit_of_time_counts_for_each_play_and_not_for_all_of_them(
+    monkeypatch,
+) -> None:
+    """A limit that ended a play in its middle made Hypothesis call the plays flaky."""
+    left: list[float] = []
+
+    def play(*_: object, **__: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)  # as after a long play
+        gateway_machine.GatewayMachine().teardown()
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    monkeypatch.setattr(gateway_machine, "run", play)
+    assert checkers.check("stateful") is None
+    assert left[0] > 100
+    assert not gateway_machine.BEGINS
 
 
 def test_a_late_receipt_between_announcement_and_call_stops_the_call(tmp_path) -> None:

@@ -60,6 +60,7 @@ ROWS = (
 )
 _USER = AbortReason.USER
 SEEN: set[tuple[str, str]] = set()  # by all examples of this process
+BEGINS: list[Callable[[], None]] = []  # called between two examples, before each
 REFUSALS = (*_FATES[3:], "gone")
 VERDICTS = ("cured", "again", "stopped", "left")
 _LIVES = 12  # far fewer find a handler that kills its process
@@ -81,6 +82,8 @@ class GatewayMachine(RuleBasedStateMachine):
     """See the module. Rules that find nothing to do do nothing."""
 
     def __init__(self) -> None:
+        for call in BEGINS:
+            call()
         super().__init__()
         self.newest = 0  # `_fresh` begins beyond the numbers of other messages
         self.folder = tempfile.mkdtemp(prefix="turnfold-", dir=ROOM)
@@ -433,7 +436,9 @@ def directed() -> None:
 
 
 def run(examples: int, steps: int, *, seed: int = 0, shrink: bool = True) -> None:
-    """Plays so many examples; raises if one breaks a rule, and tells the seed."""
+    """Plays so many examples; raises if one breaks a rule, and tells the seed. There is no
+    limit of time in it: an example that a limit cuts short draws less than the same
+    example did before, and Hypothesis calls the strategy flaky."""
     try:
         run_state_machine_as_test(
             hypothesis.seed(seed)(GatewayMachine),
