@@ -51,7 +51,8 @@ Faults = Annotated[
     str,
     typer.Option(
         metavar="NAME,...",
-        help="Of all hosts, or of the PostgreSQL: server, all, rolling, slow, idle.",
+        help="Of all hosts, of the PostgreSQL, or of the network: server, all, rolling,"
+        " slow, idle, apart, deaf.",
     ),
 ]
 Keep = Annotated[

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from turnfold_cli.demo_processes import DemoError
+from turnfold_cli.demo_server import LEASE_MS
 
 if TYPE_CHECKING:
     from turnfold_cli.demo_hosts import Hosts
 
 _ENDS_WITHIN_S = 20.0
 _DOWN_S = (0.2, 2.0)  # shorter and longer than the lease
+_APART_LEASES = 1.3
 _SLOW_S, _SLOW_FOR_S = 0.02, 1.5
 _END_IDLE = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -82,10 +84,35 @@ async def idle_ended(hosts: "Hosts", _: random.Random) -> None:
         await connection.close()
 
 
+async def apart(hosts: "Hosts", _: random.Random) -> None:
+    """A host has the platform and no server, for longer than its lease."""
+    wire = hosts.wires[hosts.victim()]
+    with hosts.forgiving():
+        wire.blocked = True
+        wire.cut()
+        await asyncio.sleep(_APART_LEASES * LEASE_MS / 1000)
+        wire.blocked = False
+        await hosts.all_listen()
+
+
+async def deaf(hosts: "Hosts", _: random.Random) -> None:
+    """A host is heard by the server and hears nothing, for longer than its lease: its
+    commits are stored, and it does not know."""
+    wire = hosts.wires[hosts.victim()]
+    with hosts.forgiving():
+        wire.deaf = True
+        await asyncio.sleep(_APART_LEASES * LEASE_MS / 1000)
+        wire.deaf = False
+        wire.cut()
+        await hosts.all_listen()
+
+
 FAULTS: Mapping[str, Callable[["Hosts", random.Random], Awaitable[None]]] = {
     "server": server_killed,
     "all": all_killed,
     "rolling": rolling,
     "slow": slow,
     "idle": idle_ended,
+    "apart": apart,
+    "deaf": deaf,
 }

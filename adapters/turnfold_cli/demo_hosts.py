@@ -18,9 +18,8 @@ from turnfold_cli.demo_gateway import LOST
 from turnfold_cli.demo_plan import SOCKETS, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import DemoError, Gateway, platform, within
 from turnfold_cli.demo_run import LOG, Evidence, Poster, Progress, ask, settle
-from turnfold_cli.demo_server import Wire, address, server
+from turnfold_cli.demo_server import LEASE_MS, Wire, address, server
 
-LEASE_MS = 3_000  # three hosts, a server and a platform on one busy machine
 _PAUSE_LEASES = (0.1, 1.5)  # shorter and longer than the lease
 _WITHIN_S = 90.0
 _NOBODY = "no gateway listened again"
@@ -116,7 +115,7 @@ class Hosts:
             self.evidence.faults.append(what)
             await FAULTS[what](self, self.rng)
             return
-        number = self._victim()
+        number = self.victim()
         gateway = self.gateways[number]
         await asyncio.sleep(self.rng.uniform(0, 0.1))
         if what == "cut":
@@ -132,7 +131,8 @@ class Hosts:
             await asyncio.sleep(self.rng.uniform(*_PAUSE_LEASES) * LEASE_MS / 1000)
             gateway.signal(signal.SIGCONT)
 
-    def _victim(self) -> int:
+    def victim(self) -> int:
+        """Mostly one that works."""
         workers = [n for n, g in enumerate(self.gateways) if g.working]
         if workers and self.rng.random() < 0.7:
             return self.rng.choice(workers)

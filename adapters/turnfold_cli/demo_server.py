@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 SOCKET = ".s.PGSQL.5432"
+LEASE_MS = 3_000  # three hosts, a server and a platform on one busy machine
 
 
 def started(folder: Path) -> Any:
@@ -52,6 +53,8 @@ class Wire:
         self._listener: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self.delay_s = 0.0  # for all bytes, each way
+        self.blocked = False  # no new connection is made
+        self.deaf = False  # what the server says is lost
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir()
@@ -73,6 +76,8 @@ class Wire:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
+            if self.blocked:
+                raise ConnectionRefusedError
             up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
         except OSError:  # the server is down
             writer.transport.abort()
@@ -80,7 +85,10 @@ class Wire:
         both = {writer, up_writer}
         self._ends |= both
         try:
-            ways = (self._pass(reader, up_writer), self._pass(up_reader, writer))
+            ways = (
+                self._pass(reader, up_writer),
+                self._pass(up_reader, writer, answers=True),
+            )
             await asyncio.gather(*ways)
         finally:
             self._ends -= both
@@ -88,13 +96,19 @@ class Wire:
                 end.transport.abort()
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        answers: bool = False,
     ) -> None:
         """What comes while an earlier piece waits, waits for its own time alone."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         passing = asyncio.create_task(self._deliver(under_way, writer))
         with suppress(OSError):
             while data := await reader.read(65_536):
+                if answers and self.deaf:
+                    continue
                 await under_way.put((_now() + self.delay_s, data))
         await under_way.put((_now(), b""))
         await passing
