@@ -302,7 +302,7 @@ def _sure(act: Act, preview: Preview) -> bool:
 def check_asking() -> None:
     """Raises RefusedError without a terminal for a question."""
     if not sys.stdin.isatty():
-        raise RefusedError("nobody can be asked here: say --yes or --dry-run", USAGE)
+        raise RefusedError("there is no terminal to ask: say --yes or --dry-run", USAGE)
 
 
 async def act_on(

@@ -93,7 +93,7 @@ def prune(
 def ask(found: int, act: str) -> None:
     """Ask for a confirmation. Raises RefusedError without a terminal."""
     if not sys.stdin.isatty():
-        text = f"{found} would go, and nobody is here to be asked: say --yes"
+        text = f"{found} would go, and there is no terminal to ask: say --yes"
         raise RefusedError(text, USAGE)
     typer.confirm(f"{found:,} turns and entries are old enough. {act}?", abort=True)
 

@@ -338,7 +338,7 @@ async def test_a_refusal_names_the_mistyped_word_and_the_state(lone: Gateway) ->
         await kernel.resolve(ids["sent"], "resned", by="me")
     with pytest.raises(TurnfoldError, match="is delivered, so it cannot be redriven"):
         await kernel.redrive(ids["sent"], by="me")
-    with pytest.raises(TurnfoldError, match="nothing of it is in doubt"):
+    with pytest.raises(TurnfoldError, match="no part of it is in doubt"):
         await kernel.resolve(ids["sent"], "resend", by="me")
     with pytest.raises(TurnfoldError, match="expected Kernel, got str"):
         BlockingKernel("gateway.db")  # type: ignore[arg-type]  the mistake itself

@@ -197,7 +197,7 @@ async def test_a_handler_that_is_registered_later_runs_what_waits(
         await all_seats(kernel)
         kernel.on_turn(echo)
         await answered(kernel)
-        with pytest.raises(InvalidInputError, match="there is one already"):
+        with pytest.raises(InvalidInputError, match="a handler is registered already"):
             kernel.on_turn(echo)
 
 

@@ -1,4 +1,4 @@
-"""A store that was restored from an older copy: what is open in it waits for a person.
+"""A store that was restored from an older copy: its open turns and entries wait for a person.
 
 A test plays two histories from one copy: the one that went on and is lost, and the one
 after the copy was put back beside the mark of the other.

@@ -108,7 +108,7 @@ async def test_a_store_of_which_nothing_can_be_read_is_not_begun_anew(
 ) -> None:
     db = unmoved
     _flip(db, HEADER + 2)
-    with pytest.raises(DamagedError, match="none is left"):
+    with pytest.raises(DamagedError, match="no commit is left"):
         await Kernel(db).open()
     assert _frames(db) > 20  # it can still be mended
 

@@ -74,7 +74,7 @@ def webhook(
     """An ASGI application that hands messages to the kernel. See the module, and
     `Reception` for `parse` and `check`. Raises InvalidInputError without a check."""
     if secret is None and check is None:
-        problem = "give a secret or a check; asgi.anybody takes everything"
+        problem = "give a secret or a check; asgi.anybody accepts every request"
         raise InvalidInputError(field="check", problem=problem)
     reception = Reception(
         kernel.accept,

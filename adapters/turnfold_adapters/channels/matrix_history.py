@@ -117,7 +117,9 @@ def carries(event: Event, key: str) -> bool:
 
 def _absent(*, doubtful: bool) -> Verdict:
     if doubtful:
-        return CannotTell(detail="an own event of that time was redacted: which?")
+        return CannotTell(
+            detail="an own event of that time was redacted, perhaps this part"
+        )
     return Absent()
 
 

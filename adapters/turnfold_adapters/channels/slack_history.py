@@ -102,7 +102,7 @@ async def _search(
         if turned >= PAGES_MOST:
             return CannotTell(detail=f"more than {turned} pages of messages")
     if doubtful:
-        return CannotTell(detail="the same words stand there, without metadata")
+        return CannotTell(detail="an own message has the same words and no metadata")
     return Absent()
 
 

@@ -169,7 +169,7 @@ class WebhookChannel:
         except ValueError as exc:
             raise InvalidInputError(field="classes", problem=str(exc)) from exc
         if DeliveryClass.LOOKUP in offered and not self._lookup_url:
-            problem = "the class lookup needs a lookup_url to ask"
+            problem = "the class lookup needs a lookup_url"
             raise InvalidInputError(field="classes", problem=problem)
         if DeliveryClass.EDITABLE in offered and "{id}" not in (
             self._message_url or ""

@@ -48,7 +48,7 @@ async def check_copyable(source: Store) -> None:
     without their events."""
     async for page in record_pages(source):
         if any(record.pruned for record in page):
-            problem = "it was pruned, and a copy of such a store is not built"
+            problem = "it was pruned, and a pruned store cannot be copied"
             raise InvalidInputError(field="source", problem=problem)
 
 

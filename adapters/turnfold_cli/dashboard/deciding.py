@@ -222,7 +222,7 @@ class Desk:
         name = query.check("id").one("id") or ""
         job = self.jobs.get(name)
         if job is None:
-            raise RefusedError("nothing of that name is under way or was done", USAGE)
+            raise RefusedError("there is no job of this name", USAGE)
         data = {
             "about": job.about,
             "by": job.by,

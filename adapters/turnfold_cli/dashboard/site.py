@@ -153,7 +153,7 @@ def check(site: Site) -> None:
         raise RefusedError(f"{text}openssl rand -hex 32", USAGE)
     if site.token is None and not site.local:
         text = (
-            f"{site.host} can be reached from elsewhere, and whoever reaches it would "
+            f"{site.host} can be reached from elsewhere, and any client could "
             "read every message: give --token-file FILE (openssl rand -hex 32 > FILE), "
             "or listen on 127.0.0.1"
         )

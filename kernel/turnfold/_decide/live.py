@@ -31,7 +31,9 @@ def begin(draft: UnitOfWork, turn: Turn, intent: Intent) -> str:
         attempt_if_free(draft, intent.route.lane)
     elif not rules.is_live(known):
         raise RuleBrokenError(
-            stream=turn.stream, rule="not_answered", why="its reply is there already"
+            stream=turn.stream,
+            rule="not_answered",
+            why="the turn has its reply already",
         )
     return intent.entry
 

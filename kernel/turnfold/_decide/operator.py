@@ -94,7 +94,7 @@ def resolve(
     """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up"."""
     entry = bury(draft, draft.entry(stream))
     if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
-        text = f"it is {entry.status}, and nothing of it is in doubt"
+        text = f"it is {entry.status}, and no part of it is in doubt"
         raise RuleBrokenError(stream=stream, rule="in_doubt", why=text)
     match verdict:
         case "delivered":

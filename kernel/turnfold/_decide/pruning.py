@@ -72,7 +72,7 @@ def prune(
         why = "another prune is in this commit; do it again"
         raise RuleBrokenError(stream=stream, rule="one_prune", why=why)
     if draft.settings.archive_first and archive is None:
-        why = "the settings of its worker want an archive first"
+        why = "its worker has archive_first: use turnfold archive"
         raise RuleBrokenError(stream=stream, rule="archive_first", why=why)
     now = max(draft.now, draft.wall) if sure else draft.now
     wish = Wish(

@@ -312,7 +312,7 @@ def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
     if body is None:
         raise MissingBodyError(digest=ref)
     if body_ref(body) != ref:
-        problem = f"the bytes of body {ref} are not those that its digest names"
+        problem = f"the bytes of body {ref} do not fit its digest"
         raise DamagedError(path=address, problem=problem)
     return body.data
 

@@ -558,5 +558,5 @@ def _check_hashes(records: Sequence[Record]) -> None:
             raise CorruptLogError(
                 position=record.position,
                 stream=record.stream,
-                problem="its hash is not the hash of what is stored",
+                problem="its hash does not fit its stored bytes",
             )

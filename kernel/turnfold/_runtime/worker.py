@@ -258,7 +258,7 @@ class Worker:
             return False
         why = self._replaced()
         if why is None and not self.ownership.held:
-            why = "its lock, lease or files are not ours any more"
+            why = "this process has lost its lock, lease or files"
         if why is None:
             return True
         self.working = False

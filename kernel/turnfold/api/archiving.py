@@ -211,7 +211,7 @@ def _folder(folder: str | Path) -> Path:
             return path
     except (OSError, ValueError) as exc:  # a name that is no valid path
         raise InvalidInputError(field="folder", problem=str(exc)[:200]) from exc
-    raise InvalidInputError(field="folder", problem="no folder is there")
+    raise InvalidInputError(field="folder", problem="there is no such folder")
 
 
 def _some(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:

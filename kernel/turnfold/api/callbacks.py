@@ -70,7 +70,9 @@ class Handlers:
         if problem is not None:
             raise InvalidInputError(field="handler", problem=problem)
         if self._handler is not None:
-            raise InvalidInputError(field="handler", problem="there is one already")
+            raise InvalidInputError(
+                field="handler", problem="a handler is registered already"
+            )
         self._handler, self.present, self.resumes = handler, True, resume
         return handler
 

@@ -337,7 +337,9 @@ def _warn_of_update(stream: str, event: t.Dead) -> None:
 
 def _warn_of_copy(event: Restored) -> None:
     if event.by is not None:
-        text = "%s says that the store is a restored copy; what is open in it waits"
+        text = (
+            "%s says that the store is a restored copy; its open turns and entries wait"
+        )
         _LOG.error(text + " for a person", event.by, extra={"by": event.by})
         return
     if event.failover is not None:
@@ -349,7 +351,7 @@ def _warn_of_copy(event: Restored) -> None:
         return
     _LOG.error(
         "the store is an older copy of itself: it ends at position %s and had got "
-        "to %s; what is open in it waits for a person",
+        "to %s; its open turns and entries wait for a person",
         event.position_found,
         event.position_seen,
     )

@@ -146,7 +146,7 @@ class Chain:
             self._check_marks()
             return
         if hash_of(record) != record.hash:
-            text = "its hash is not the hash of what is stored"
+            text = "its hash does not fit its stored bytes"
             self._findings.add(Rule.HASH, text, record.position, record.stream)
         if record.at < self.at:
             text = f"time goes back from {self.at} to {record.at}"

@@ -264,7 +264,7 @@ def _resent(before: Entry, event: o.Attempted, at: int, say: Say) -> None:
     part = before.parts[before.part] if before.part < len(before.parts) else None
     if part is None or DeliveryClass.KEYED not in part.classes:
         classes = ", ".join(part.classes) if part and part.classes else "blind"
-        text = f"sent again while in doubt; its class is {classes} and no policy spoke"
+        text = f"sent again while in doubt; its class is {classes} and no policy allowed it"
         say(Rule.NO_DOUBLE, text)
         return
     since = at - (before.first_at if before.first_at is not None else at)

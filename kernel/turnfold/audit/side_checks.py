@@ -98,7 +98,7 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
     if not seen or (seen, mark.head.hash.hex()) in auditor.restored:
         return  # the log itself records that the store was restored
     if store is None:
-        text = f"the mark knows position {seen}, and the log has no beginning: wiped?"
+        text = f"the mark knows position {seen}, but the log has no beginning: wiped?"
     elif store != mark.store:
         text = f"the mark is of the store {mark.store}, the log of the store {store}"
     elif seen > log:
@@ -107,7 +107,7 @@ async def note_mark(auditor: Auditor, mark: Watermark, does: Maintenance) -> Non
             "gone, or an older copy was put in its place"
         )
     elif not await does.contains_head(mark.head):
-        text = f"the log went another way before position {seen}, which the mark knows"
+        text = f"the log has another history before position {seen} of the mark"
     if text is not None:
         auditor.findings.add(Rule.MARK, text)
 
@@ -204,7 +204,7 @@ class Keys:
                     wrong.append(Wrong(position, name, f"the key {key} {where}"))
             for key in self._odd.get(name, ()):
                 if key not in row:
-                    text = f"the key {key} is kept for it, which it never gave out"
+                    text = f"the key {key} is stored, but no event has this key"
                     wrong.append(Wrong(0, name, text))
         return wrong
 
@@ -394,7 +394,7 @@ class _Named:
         for number in kept:
             # A lost payload may have named this body as the content of a file.
             if (self.stream, number) not in everything and not lost:
-                text = f"no event names the body {number} that is kept for it"
+                text = f"the body {number} is stored for it, but no event names it"
                 yield Wrong(0, self.stream, text)
 
 

@@ -460,7 +460,9 @@ class StreamRules:
             self.restored.add((event.position_seen, event.hash))
             if event.by is not None and event.position_seen != event.position_found:
                 seen, found = event.position_seen, event.position_found
-                text = f"a person says so, and it names two positions: {seen}, {found}"
+                text = (
+                    f"a person declared it, and it names two positions: {seen}, {found}"
+                )
                 self._say(Rule.MARK, text)
         if isinstance(event, WorkerStarted):
             if event.epoch <= epoch:

@@ -59,7 +59,7 @@ async def end_of_log(connection: Session) -> tuple[Head, int]:
     """The head of the log, and the token that a commit must have."""
     row = await connection.fetchrow(_END)
     if row is None:
-        problem = "the row that says where the log ends is gone"
+        problem = "the row with the head of the log is missing"
         raise CorruptLogError(position=0, stream="log", problem=problem)
     position, digest, token = row
     return Head(position, digest), token

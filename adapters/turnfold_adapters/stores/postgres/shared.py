@@ -56,7 +56,9 @@ class Shared:
             await check_durable(connection, place.address)
         made = await check(connection, place.schema, place.address, read_only=read_only)
         if place.shards not in (None, made):
-            problem = f"the store has {made} shards, not {place.shards}, and for ever"
+            problem = (
+                f"the store has {made} shards, not {place.shards}, which cannot change"
+            )
             raise InvalidInputError(field="shards", problem=problem)
         self.shards = made
 

@@ -60,7 +60,7 @@ def copy(
     part = target.with_name(f"{target.name}.part")
     there = [path for path in sides(target) if path.exists()]
     if there:
-        raise DiskError(path=str(there[0]), problem="it is there already")
+        raise DiskError(path=str(there[0]), problem="it exists already; move it away")
     try:
         clear(part)
         make_private(str(part))
@@ -224,7 +224,7 @@ def move_away(path: Path, aside: Path) -> None:
         if not old.exists():
             continue
         if new.exists():
-            raise DiskError(path=str(new), problem="it is there already; move it away")
+            raise DiskError(path=str(new), problem="it exists already; move it away")
         old.replace(new)
     sync_folder(path.parent)
 

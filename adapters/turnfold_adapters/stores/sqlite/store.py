@@ -255,7 +255,9 @@ class SqliteStore:
         before, store = self._mark.read(), own.store_id()
         if store is None:  # the log is kept for a person
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            raise DamagedError(path=self.path, problem=f"{problem}, and none is left")
+            raise DamagedError(
+                path=self.path, problem=f"{problem}, and no commit is left"
+            )
         seen = Head(own.head.position + lost.count, lost.digest)
         lived = None if before is None else before.lived
         self._mark.write(Watermark(store=store, head=seen, lived=lived))
