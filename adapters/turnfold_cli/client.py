@@ -1,5 +1,5 @@
 """A kernel for commands that change a store. Commands that only read do not load this
-module: the kernel is half of what a command imports."""
+module: the kernel is half of a command's imports."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -102,7 +102,8 @@ class Wire:
         *,
         answers: bool = False,
     ) -> None:
-        """What comes while an earlier piece waits, waits for its own time alone."""
+        """Pass bytes on with a delay. A piece that comes while an earlier one waits is
+        delayed only from its own arrival."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         passing = asyncio.create_task(self._deliver(under_way, writer))
         with suppress(OSError):

@@ -468,7 +468,8 @@ class OwnedError(StoreError):
 
 @define(kw_only=True, slots=False)
 class ShardedStoreError(StoreError):
-    """Raised for what works on a store of one shard alone. `instead`: what to do."""
+    """Raised for a call that works only on a store of one shard. `instead`: the advice
+    in its text."""
 
     code = "store.sharded"
     template = "{path} has {shards} shards, and {what} works on one; {instead}"

@@ -77,7 +77,7 @@ class Life:
 
     async def run(self) -> None:
         """Open, work until SIGINT or SIGTERM, drain, close."""
-        import signal  # noqa: PLC0415  only who calls run() leaves signals to us
+        import signal  # noqa: PLC0415  only for callers of run()
 
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()

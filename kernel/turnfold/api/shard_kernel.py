@@ -56,7 +56,7 @@ def shard_of_id(stream: str, shards: int) -> int:
 
 
 def part_of(rate: Rate, shards: int) -> Rate:
-    """All shards together send no more than `rate` allows."""
+    """The rate of one shard: all shards together send no more than `rate` allows."""
     account = None if rate.account is None else rate.account / shards
     return Rate(account=account, conversation=rate.conversation)
 
@@ -74,10 +74,11 @@ class ShardKernel(Kernel):
             setattr(self.hooks, name, getattr(host.hooks, name))
         self.hooks.restored = host.hooks.restored
 
-    # --- what is attached to its host ---
+    # --- channels, sources and handler of its host ---
 
     def equip(self, outfit: Outfit) -> None:
-        """Before it is opened. A worker has the sources whose account lies here."""
+        """Attach the host's channels and handler, before this kernel is opened. A
+        worker also gets the sources of its shard's accounts."""
         self._entropy = outfit.entropy
         for key, desk in outfit.desks.items():
             rate = outfit.rates.get(f"{GATE}{account_scope(*key)}")
@@ -94,7 +95,7 @@ class ShardKernel(Kernel):
     def equip_desk(
         self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None
     ) -> None:
-        """A channel of the host. What its calls did here is counted here."""
+        """Attach a channel of the host. Each shard counts its own calls of it."""
         own = AttachedChannel(desk.name, desk.account, desk.channel, desk.on_unknown)
         self._take_desk(
             own, facts, None if rate is None else part_of(rate, self._all.count)
@@ -103,15 +104,15 @@ class ShardKernel(Kernel):
     def equip_source(
         self, name: str, account: str, stream: Callable[..., Any], taking: Taking
     ) -> None:
-        """A source of the host."""
+        """Add a source of the host."""
         self._sources.add(name, account, stream, taking)
 
-    # --- what its host asks of it ---
+    # --- calls of its host ---
 
     async def do(
         self, decision: Decision, kind: str, stream: str, said: dict[str, Any]
     ) -> Any:
-        """A command, decided here or by the worker of this shard."""
+        """Decide a command here, or post it to the worker of this shard."""
         return await self._do(decision, kind, stream, said)
 
     async def closed(
@@ -121,17 +122,17 @@ class ShardKernel(Kernel):
         return await self._closed(stream, key, parked=parked)
 
     async def rests(self) -> bool:
-        """Is nothing open but what waits for a person?"""
+        """Does every open entry and turn wait for a person?"""
         return await self._rests()
 
     async def batch(
         self, act: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
     ) -> list[Acted]:
-        """The same act for several."""
+        """Carry out one act on several streams."""
         return await self._batch(act, batch, said)
 
     async def prune_these(self, names: list[list[Any]], wish: dict[str, Any]) -> Any:
-        """Those of the names that may go."""
+        """Prune the named streams that may go."""
         return await self._prune(names, wish)
 
     async def bring(self, batch: Sequence[Delivery]) -> list[Left]:
@@ -139,7 +140,7 @@ class ShardKernel(Kernel):
         return await self._bring(batch)
 
     async def erased(self) -> bool:
-        """Does no file of this shard hold what was redacted?"""
+        """Is every file of this shard free of redacted bytes?"""
         return await self._erased()
 
     @property
@@ -199,7 +200,7 @@ class ShardKernel(Kernel):
         return evolve(turn, kernel=self._host)
 
     def sent(self, done: Enqueued, key: str | None = None) -> Sent:
-        """An entry as its caller holds it."""
+        """The handle of an entry for its caller."""
         return sent(self._host, done, key)
 
     async def _let_go(self, worker: Worker | None) -> None:

@@ -1,10 +1,11 @@
-"""The shards of a store, as the kernel of a host has them.
+"""The shards of a store on one host.
 
     kernel = Kernel("postgresql://user@host/database?shards=8")
 
-A shard is a whole store of its own; what belongs to one conversation lies in one shard.
-A host has a client of each shard, and an unchanged worker for each seat that it has. Its
-kernel hands every call on to one of them. Decisions 0032 and 0042 have the reasons.
+A shard is a whole store of its own. All turns and entries of one conversation lie in
+one shard. A host has a client of each shard, and an unchanged worker for each of its
+seats. Its kernel passes every call on to one of them. Decisions 0032 and 0042 have the
+reasons.
 """
 
 import asyncio
@@ -53,8 +54,8 @@ _Some = TypeVar("_Some")
 
 
 class Shards:
-    """`host`: the kernel that hands its calls on. `whole`: its store, which is open.
-    `outfit`: all that is attached to it. `work`: False for a client of all shards."""
+    """`host`: the kernel that passes its calls on. `whole`: its open store. `outfit`:
+    its channels, sources and handler. `work`: False for a client of all shards."""
 
     def __init__(
         self, host: "Kernel", whole: Sharded, outfit: Outfit, *, work: bool
@@ -66,7 +67,7 @@ class Shards:
         self.balance = Balance(whole.seats(), whole.address, self.count, made)
 
     def _made(self, shard: int, *, work: bool) -> ShardKernel:
-        """A kernel of a shard, with all that is attached."""
+        """A kernel of a shard, with the channels, sources and handler of the host."""
         store = self._whole.shard(shard)
         part = ShardKernel(self._host, self, shard, store, work=work)
         part.equip(self._outfit)
@@ -75,7 +76,8 @@ class Shards:
     # --- open and close --------------------------------------------------------------
 
     async def open(self) -> Sequence[Store]:
-        """A client of each shard, and a beginning share of the work. Gives the shards."""
+        """Open a client of each shard, and begin to take a share of the work. Returns
+        the shards."""
         for shard in range(self.count):
             client = self._made(shard, work=False)
             self._clients.append(client)
@@ -92,45 +94,46 @@ class Shards:
         await self.balance.leave()
 
     async def drain(self, wait_ms: int) -> None:
-        """Take and give up no more seats; send nothing new in those that are here."""
+        """Take and hand over no more seats; send nothing new in the seats of this
+        host."""
         await self.balance.stop()
         seats = self.balance.seats.values()
         await asyncio.gather(*[seat.drain(wait_ms) for seat in seats])
 
     def inside(self) -> bool:
-        """Does foreign code of some shard call?"""
+        """Does the call come from foreign code of any shard?"""
         return any(part.inside() for part in self._parts())
 
     def _parts(self) -> Sequence[ShardKernel]:
-        """Also those that are opened just now."""
+        """All kernels of shards on this host, including those that are being opened."""
         balance = self.balance
         seats = balance.seats.values(), balance.coming.values()
         return [*seats[0], *seats[1], *self._clients]
 
-    # --- what is attached while it is open -------------------------------------------
+    # --- attaching while it is open --------------------------------------------------
 
     def take_desk(
         self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None
     ) -> None:
-        """A channel for all shards."""
+        """Attach a channel to all shards."""
         for part in self._parts():
             part.equip_desk(desk, facts, rate)
 
     def register(self, handler: Handler, *, resume: bool) -> None:
-        """The handler for all shards."""
+        """Register the handler for all shards."""
         for part in self._parts():
             part.on_turn(resume=resume)(handler)
 
     def source(
         self, name: str, account: str, stream: Callable[..., Any], taking: Taking
     ) -> None:
-        """A source for the worker of its shard, if it is here."""
+        """Add a source to the worker of its shard, if this host has it."""
         shard = self._of_account(name, account)
         seat = self.balance.seats.get(shard) or self.balance.coming.get(shard)
         if seat is not None:
             seat.equip_source(name, account, stream, taking)
 
-    # --- where something lies --------------------------------------------------------
+    # --- finding the shard -----------------------------------------------------------
 
     @property
     def seats(self) -> tuple[int, ...]:
@@ -138,14 +141,14 @@ class Shards:
         return tuple(self.balance.working())
 
     def of_route(self, route: Route) -> int:
-        """Where what goes there lies."""
+        """The shard of the entries for a route."""
         return shard_of_place(
             route.channel, route.account, route.conversation, self.count
         )
 
     def of_update(self, update: Update) -> int:
-        """An update that cannot be read and names no conversation lies where its
-        account does."""
+        """The shard of an update. An unreadable one without a conversation lies in the
+        shard of its account."""
         place = update.channel, update.account, update.conversation or ""
         return shard_of_place(*place, self.count)
 
@@ -153,18 +156,19 @@ class Shards:
         return shard_of_place(channel, account, "", self.count)
 
     def _of_first(self, named: Sequence[Any]) -> int:
-        """Of what begins with the name of a stream."""
+        """The shard of a row that begins with the name of a stream."""
         return shard_of_id(named[0], self.count)
 
     def _of_name(self, place: str) -> Sequence[int]:
-        """Of a place, a lane or a gate by its name: that of an account is in all."""
+        """The shards of a place, a lane or a gate by its name; an account is in all
+        shards."""
         parts = place.split("/")
         if len(parts) < 3:
             return range(self.count)
         return [crc32("/".join(parts[:3]).encode()) % self.count]
 
     def _told(self, kind: str, stream: str, said: Mapping[str, Any]) -> Sequence[int]:
-        """The shards that a command is for."""
+        """The shards of a command."""
         match kind:
             case "gate":
                 return range(self.count)
@@ -180,13 +184,14 @@ class Shards:
     # --- asking ----------------------------------------------------------------------
 
     async def ask(self, shard: int, call: Callable[[ShardKernel], Awaitable[_T]]) -> _T:
-        """By the worker of a shard if it is here, else through its inbox."""
+        """Call the worker of a shard if this host has it, else go through the shard's
+        inbox."""
         seat = self.balance.seat(shard)
         if seat is not None:
             try:
                 return await call(seat)
             except NotOpenError:
-                pass  # it is handed over just now
+                pass  # the seat is handed over just now
         if shard >= len(self._clients):
             raise NotOpenError(state="opening")
         return await call(self._clients[shard])
@@ -202,7 +207,7 @@ class Shards:
         lies_in: Callable[[_Some], int],
         call: Callable[[ShardKernel, list[_Some]], Awaitable[_T]],
     ) -> dict[int, _T]:
-        """Each shard is asked about its own of several."""
+        """Call each shard with its own part of the items."""
         of: dict[int, list[_Some]] = {}
         for item in items:
             of.setdefault(lies_in(item), []).append(item)
@@ -216,7 +221,7 @@ class Shards:
     async def do(
         self, decision: Decision, kind: str, stream: str, said: dict[str, Any]
     ) -> Any:
-        """Decided in the shard that it is about, or in all of them."""
+        """Decide a command in its shard, or in all of them."""
         shards = self._told(kind, stream, said)
         call = partial(ShardKernel.do, decision=decision, kind=kind, stream=stream)
         if kind == "let_go":
@@ -227,7 +232,7 @@ class Shards:
     async def _let_go(
         self, shards: Iterable[int], call: Callable[[ShardKernel], Awaitable[list[str]]]
     ) -> list[str]:
-        """An account may be held in some shards and not in others."""
+        """Let an account go: it may be held in some shards and not in others."""
         refused: list[RuleBrokenError] = []
 
         async def let_go(part: ShardKernel) -> list[str]:
@@ -274,7 +279,8 @@ class Shards:
     async def batch(
         self, act: Act, batch: Sequence[tuple[str, int | None]], said: dict[str, Any]
     ) -> list[Acted]:
-        """Each shard does its own in one batch; the results in the order of all."""
+        """Each shard handles its targets in one batch; the results are in the order of
+        all targets."""
         found = await self._apart(
             batch, self._of_first, lambda part, mine: part.batch(act, mine, said)
         )
@@ -288,7 +294,7 @@ class Shards:
         return all(done)
 
     async def taken_up(self) -> bool:
-        """True if no inbox holds what it held before."""
+        """True if every inbox has logged the commands that it held at the call."""
         return all(await self._each(range(self.count), ShardKernel.taken_up))
 
     # --- waiting ---------------------------------------------------------------------
@@ -296,14 +302,15 @@ class Shards:
     async def closed(
         self, stream: str, key: str | None, *, parked: bool
     ) -> Entry | Turn | Summary:
-        """Wait from any host; it goes on when the shard is handed over."""
+        """Wait for the end of a turn or an entry, from any host; the wait goes on when
+        the shard is handed over."""
         shard = shard_of_id(stream, self.count)
         return await self.ask(
             shard, lambda part: part.closed(stream, key, parked=parked)
         )
 
     async def rests(self) -> bool:
-        """Does every shard rest? Raises OwnedError while other hosts have some."""
+        """Is every shard at rest? Raises OwnedError while other hosts have seats."""
         seats = [self.balance.seat(shard) for shard in range(self.count)]
         here = [seat for seat in seats if seat is not None]
         if len(here) == self.count:
@@ -311,14 +318,14 @@ class Shards:
         if not self._work or self.balance.others:
             owner = "hosts that have shards of their own"
             raise OwnedError(path=self._whole.address, owner=owner)
-        return False  # it is about to take them all
+        return False  # this host is about to take all seats
 
-    # --- keeping it small, and moving in ---------------------------------------------
+    # --- pruning, archiving and importing --------------------------------------------
 
     async def prune(
         self, names: Sequence[list[Any]], wish: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Each shard decides about its own. The sum, as one shard would tell it."""
+        """Each shard prunes its own streams. Returns the sum."""
         done = await self._apart(
             names,
             self._of_first,
@@ -341,7 +348,7 @@ class Shards:
         return done
 
     async def bring(self, batch: Sequence[Delivery]) -> list[Left]:
-        """Deliveries of another gateway's queue, each into its shard."""
+        """Store deliveries of another gateway's queue, each in its shard."""
         left = await self._apart(
             batch,
             lambda one: self.of_route(one.route),
@@ -350,19 +357,20 @@ class Shards:
         return [one for some in left.values() for one in some]
 
     async def erased(self, streams: Iterable[str]) -> bool:
-        """True if no file of a shard holds any of it. Only its worker knows."""
+        """True if no file of these shards holds the erased bytes. Only a shard's worker
+        knows."""
         shards = {shard_of_id(stream, self.count) for stream in streams}
         seats = [self.balance.seat(shard) for shard in sorted(shards)]
         return all([seat is not None and await seat.erased() for seat in seats])
 
-    # --- how it is -------------------------------------------------------------------
+    # --- health ----------------------------------------------------------------------
 
     def facts(self) -> Mapping[str, Any]:
         """For `Kernel.health`. `seats`: the shards of this host, each with the facts of
-        its kernel. `moving`: those that are taken or handed over just now. `hosts`: how
-        many share them. `waits_for`: a silent host of which no end is known. `failing`:
-        the balance, or a shard that cannot be moved, with the error. `fences_lost`: this
-        process must end and start again."""
+        its kernel. `moving`: shards that are taken or handed over just now. `hosts`:
+        how many hosts share the shards. `waits_for`: a silent host whose end is not
+        known. `failing`: the balance, or a shard that cannot be moved, with the error.
+        `fences_lost`: if not 0, this process must end and start again."""
         host = self._clients[0].store.facts()
         return {
             "shards": self.count,
@@ -403,7 +411,7 @@ def _both(before: Archives, more: Archives) -> Archives:
 
 
 async def _close_all(kernels: Iterable[ShardKernel]) -> None:
-    """Each of them, whatever the others do."""
+    """Close each kernel, even if another one fails."""
     closing = [kernel.close() for kernel in kernels]
     for end in await asyncio.gather(*closing, return_exceptions=True):
         if isinstance(end, BaseException):

@@ -1,4 +1,4 @@
-"""What a kernel knows of the shards of its store, and what it hands on to them."""
+"""The link of a kernel to the shards of its store."""
 
 import random
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Outfit:
-    """All that is attached to a kernel, for the kernels of its shards."""
+    """The channels, sources and handler of a kernel, for the kernels of its shards."""
 
     desks: Mapping[tuple[str, str], AttachedChannel]
     views: Mapping[tuple[str, str], ChannelFacts]
@@ -31,8 +31,8 @@ class Outfit:
 
 
 class Spread:
-    """`_shards` is there while a kernel is open on a store of several shards: then every
-    call goes on to the kernel of the shard that it is about (decision 0042)."""
+    """`_shards` is set while a kernel is open on a store of several shards: then every
+    call goes on to the kernel of its shard (decision 0042)."""
 
     _state: str
     _shards: "Shards | None" = None
@@ -49,14 +49,14 @@ class Spread:
 
     @property
     def shards(self) -> int:
-        """How many shards the store has. Raises NotOpenError."""
+        """The number of shards of the store. Raises NotOpenError."""
         if self._state not in ("open", "draining"):
             raise NotOpenError(state=self._state)
         return 1 if self._shards is None else self._shards.count
 
     @property
     def seats(self) -> tuple[int, ...]:
-        """The shards that this kernel is the worker of now."""
+        """The shards with this kernel as their worker."""
         if self._shards is not None:
             return self._shards.seats
         return (0,) if self.working else ()

@@ -46,7 +46,7 @@ class Sharded(Protocol):
 
     @property
     def address(self) -> str:
-        """Its name for people."""
+        """The name of this store for people."""
 
     @property
     def shards(self) -> int:
@@ -60,8 +60,8 @@ class Sharded(Protocol):
 
 
 def one_shard(store: Store, what: str, instead: str) -> None:
-    """Raises ShardedStoreError for a store of several shards. `what` works on one;
-    `instead` is the way out."""
+    """Raises ShardedStoreError for a store of several shards. `what`: the refused call.
+    `instead`: the advice in its text."""
     shards = store.shards if isinstance(store, Sharded) else 1
     if shards > 1:
         said = {"what": what, "instead": instead}

@@ -30,8 +30,8 @@ _WAL_BYTES = 256 * 1024
 
 @define(eq=False)
 class Inboxes:
-    """What people have sent, by account, in order; platforms keep it. `seen`: how
-    often a handler was called with a message."""
+    """The sent messages of people, by account, in order, as platforms keep them.
+    `seen`: how often a handler was called with a message."""
 
     plan: Plan
     machine: Machine

@@ -164,9 +164,9 @@ class PostgresStore:
     # --- the owner -------------------------------------------------------------------
 
     async def load(self) -> Loaded:
-        """Raises LostStoreError for an owner if the log lacks what it has stored: its
-        connection broke while nobody used it, and the next one leads to a server that
-        went back."""
+        """See the port. Raises LostStoreError for an owner if the log lacks its
+        commits: its idle connection broke, and the next one leads to a server that went
+        back."""
         loaded = await self._reading(reads.load)
         if self._ownership.seat is not None:
             await self._check_history()
