@@ -13,6 +13,7 @@ from turnfold.errors import NotAStoreError, ShardedStoreError
 from turnfold.inspect.shards import shards_of
 from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
+from turnfold_adapters.stores.cipher import address_of, parsed
 from turnfold_adapters.stores.moving import check_copyable, copy_all
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
@@ -83,11 +84,13 @@ class _Staging(Protocol):
 
 
 class _File:
-    def __init__(self, path: str) -> None:
-        self._target = file_of(path)
-        self.target = self.address = str(self._target)
+    def __init__(self, address: str) -> None:
+        self._target = file_of(address)
         self._new = self._target.with_name(f"{self._target.name}.copying")
-        self.url = str(self._new)
+        _, key_file = parsed(address)
+        self.address = str(self._target)
+        self.target = address_of(self.address, key_file)
+        self.url = address_of(str(self._new), key_file)
 
     async def exists(self) -> bool:
         take_back(self._new, self._target)
