@@ -37,6 +37,7 @@ _CANDIDATES = 8
 
 STORE = "gateway.db"
 _CONFIG = Path("turnfold.toml")
+_OF_ARCHIVES = ("list", "turns", "find", "show", "stats", "channels", "log", "audit")
 
 
 def _configured(context: typer.Context, value: str) -> str:
@@ -57,6 +58,8 @@ def _configured(context: typer.Context, value: str) -> str:
 def _keyed(context: typer.Context, address: str) -> str:
     """The address without its key file, which is the key of this command then: of a
     backup and of the state of plugins, too."""
+    if is_archive(address) and context.info_name not in _OF_ARCHIVES:
+        raise typer.BadParameter(not_for_archives(address))
     path, key_file = parsed(address)
     if key_file is None or "://" in address:
         return address
@@ -200,10 +203,18 @@ async def opened(address: str) -> AsyncIterator[Store]:
         await store.close()
 
 
+def is_archive(address: str) -> bool:
+    return address.endswith(".gz")
+
+
+def not_for_archives(address: str) -> str:
+    return f"{address} is an archive: only {', '.join(_OF_ARCHIVES)} read one"
+
+
 def _store_at(address: str) -> Store:
     """The store at an address. A plain path is a SQLite store, which needs no entry
     points."""
-    if address.endswith(".gz"):
+    if is_archive(address):
         from turnfold_adapters.stores.archive import ArchiveStore  # noqa: PLC0415  rare
 
         return ArchiveStore(address)

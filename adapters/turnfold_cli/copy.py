@@ -22,6 +22,8 @@ from turnfold_cli.common import (
     RefusedError,
     answering,
     for_people,
+    is_archive,
+    not_for_archives,
     opened,
 )
 from turnfold_cli.keep import file_of, progress
@@ -48,6 +50,9 @@ def copy(
     or a whole one; the same command again ends well. Do not start workers on both.
     """
     with answering(as_json=as_json):
+        for address in (source, target):
+            if is_archive(address):
+                raise RefusedError(not_for_archives(address), USAGE)
         began = time.monotonic()
         facts = asyncio.run(_copied(source, _staging(target), dry=dry_run))
         facts |= {"seconds": round(time.monotonic() - began, 3), "dry_run": dry_run}
