@@ -96,8 +96,8 @@ async def apart(hosts: "Hosts", _: random.Random) -> None:
 
 
 async def deaf(hosts: "Hosts", _: random.Random) -> None:
-    """A host is heard by the server and hears nothing, for longer than its lease: its
-    commits are stored, and it does not know."""
+    """The server gets a host's statements, but the host gets no answers, for longer
+    than its lease: its commits are stored, and it does not know."""
     wire = hosts.wires[hosts.victim()]
     with hosts.forgiving():
         wire.deaf = True

@@ -10,7 +10,7 @@ from turnfold.messages import ATTACHED, File, Native, Payload, pointed
 
 
 async def bytes_of(file: File) -> bytes:
-    """The bytes of a file, read in a thread if they lie on the disk. Raises OSError."""
+    """The bytes of a file, read in a thread if the file is on disk. Raises OSError."""
     if file.data is not None:
         return file.data
     assert file.path is not None  # noqa: S101  File has one of the two

@@ -17,7 +17,7 @@ Scopes: `chat:write`, `files:write` for files, and for look-ups `channels:histor
 `groups:history`, `im:history`, `mpim:history` as far as the bot is in such
 conversations (and `im:write` where a route names a user). Without them a look-up cannot
 tell, and the policy of the entry decides; `lookup=False` makes texts `editable` and
-asks nothing. `slack_errors` has the table of errors.
+makes no look-ups. `slack_errors` has the table of errors.
 
 When is a message acknowledged? A source of Socket Mode answers the envelope once the
 message is durable; `receive` of the Events API does so with its 200. See

@@ -5,9 +5,10 @@ Signed as Standard Webhooks say (`webhook-id`, `webhook-timestamp`,
 and is also sent as `Idempotency-Key`. Only the embedder knows how the receiver treats
 that key, so the delivery classes are arguments; without them a webhook is `blind`.
 
-One `send` is one request: no retries, no redirects, no second try on another connection.
-The shapes of requests and answers are documented in `webhook_wire`, the meaning of an exception
-proves in `webhook_errors`, and the table of statuses stands in `webhook_wire` too:
+One `send` is one request: no retries, no redirects, no second try on another
+connection. The shapes of requests and answers are documented in `webhook_wire`, the
+outcomes of exceptions in `webhook_errors`. `webhook_wire` also has the table of
+statuses:
 
     2xx with an id     accepted         2xx without id        unknown
     2xx {"ok": false}  invalid_payload

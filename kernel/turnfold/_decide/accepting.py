@@ -32,11 +32,11 @@ Update = Inbound | Unreadable
 
 @define(kw_only=True)
 class Acceptance:
-    """`new` is false for a message that was there before; `status` is then where its
-    turn stands, so that the caller can acknowledge, ignore or show the old answer.
+    """`new` is false for a message that was there before; `status` is then the phase of
+    its turn, so that the caller can acknowledge, ignore or show the old answer.
     `differs`: this one has other bytes than the first one with its key; it is `kept` in
-    a turn of its own. `joined`: an older turn answers this one, too. `stopped`: the turns
-    that this one superseded."""
+    a turn of its own. `joined`: an older turn answers this one, too. `stopped`: the
+    turns that this one superseded."""
 
     turn_id: str
     status: TurnPhase
@@ -109,7 +109,7 @@ def _known(draft: UnitOfWork, turn: str, inbound: Update) -> Acceptance | None:
         # A command that waits in the inbox holds the key: this one, or an earlier one.
         promised = Acceptance(turn_id=known, status=TurnPhase.ACCEPTED, new=False)
         return promised if turn != known else None
-    # Ours already: an earlier COMMIT of this very call did reach the disk.
+    # This call's own turn: an earlier COMMIT of the call did reach the disk.
     status, ours = draft.turn(known).phase, known == turn
     if ours or key is None or same_bytes(draft, known, inbound.evidence, key):
         return Acceptance(turn_id=known, status=status, new=ours)
@@ -167,7 +167,7 @@ def _keep(draft: UnitOfWork, turn: str, inbound: Update, known: str, key: str) -
 
 
 def joined_inbound(turn: Turn, message: t.Joined, raw: bytes = b"") -> Inbound:
-    """A message that joined a turn, as it came."""
+    """The original message that joined a turn."""
     return Inbound(
         turn.channel,
         account=turn.account,

@@ -69,7 +69,7 @@ def orphaned(
     draft: UnitOfWork, stream: str, beside: int | None = None, suspects: int = 0
 ) -> None:
     """End a run whose process has died; the next worker calls this. `beside`: how many
-    others were under way; None: nobody knows."""
+    others were under way; None: not known."""
     turn = draft.turn(stream)
     if not rules.runner_is_dead(turn, draft.fence().epoch):
         return

@@ -24,7 +24,7 @@ class BuggyRejected(Rejected):
 
 @frozen(kw_only=True)
 class BuggyUnknown(Unknown):
-    """Nobody knows: the adapter raised an error that no platform makes."""
+    """Outcome unknown: the adapter raised an error that no platform makes."""
 
 
 def breaks(draft: UnitOfWork, entry: Entry) -> bool:

@@ -1,7 +1,7 @@
 """Commands of processes that do not own the store: written as data, decided by the owner.
 
-A command lies in the inbox from the moment its caller got an answer. The owner decides
-it and takes it out of the inbox in one commit, so a command is logged once even if the
+A command is in the inbox from the moment its caller got an answer. The owner decides it
+and takes it out of the inbox in one commit, so a command is logged once even if the
 owner dies between reading and logging it.
 """
 

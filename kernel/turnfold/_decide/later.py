@@ -1,7 +1,7 @@
 """A turn that is left open: its run ends without an answer. The answer comes later, by
 the turn's id.
 
-From `left_open` on, no run speaks for the turn and no new run starts. The wait ends
+From `left_open` on, no run may answer the turn and no new run starts. The wait ends
 with the answer, with an abort, or at the time that the handler has named.
 """
 

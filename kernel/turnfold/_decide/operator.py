@@ -419,7 +419,7 @@ REASON = "restored"
 
 
 def wall_jumped(draft: UnitOfWork, by_ms: int) -> None:
-    """Somebody set the wall clock."""
+    """Log a step of the wall clock."""
     draft.emit(STORE, t.WallJumped(by_ms=by_ms))
 
 

@@ -383,12 +383,12 @@ def _queue_notice(
     missing: int = 0,
     parts: int = 0,
 ) -> str | None:
-    """`about`: the entries that it tells of. `missing` of `parts` parts of the answer
-    were not delivered."""
+    """`about`: the entries in its text. `missing` of `parts` parts of the answer were
+    not delivered."""
     name = _new_notice(draft, turn, cause, counted=parts > 0)
     if name is None:
         return None
-    if not turn.conversation:  # a dead turn: nobody knows where its update came from
+    if not turn.conversation:  # a dead turn: its conversation is not known
         return None
     said = _said(draft, turn, cause, missing, parts)
     if said is None:
@@ -416,8 +416,9 @@ def _queue_notice(
 
 
 def _behind(draft: UnitOfWork, lane: str, about: Sequence[Entry]) -> int:
-    """INV-8: a notice follows the last entry of its lane that it tells of, and cuts no
-    answer in two: an entry that has begun goes first. 0: the end of the lane."""
+    """INV-8: the order after which a notice goes: after the last of its entries in the
+    lane, and after an entry that has begun, so that no answer is cut in two. 0: the end
+    of the lane."""
     orders = [entry.order for entry in about if entry.lane == lane]
     front = draft.front(lane) if orders else []
     begun = [e.place[0] for e in front if not (e.yielded or rules.not_begun(e))]
@@ -493,7 +494,7 @@ def _check_room(draft: UnitOfWork, intent: Intent) -> None:
 
 
 def _known(draft: UnitOfWork, entry: Entry, intent: Intent) -> Enqueued:
-    same = entry.redacted or _same(draft, entry, intent)  # erased: nobody can tell
+    same = entry.redacted or _same(draft, entry, intent)  # erased: not comparable
     # Without a turn the stream is fresh for every call: then this call made it, in a
     # COMMIT that reached the disk though it seemed to fail.
     ours = intent.turn is None and entry.stream == intent.entry

@@ -76,7 +76,7 @@ def settle(
 
 
 def _placed(draft: UnitOfWork, entry: Entry, number: int, receipt: Receipt) -> None:
-    """The placeholder stands. The part itself is still to be shown."""
+    """The placeholder is visible. The part itself is still to be shown."""
     event = o.Placed(part=entry.part, attempt=number, handle=receipt.ids)
     after = draft.emit(entry.stream, event)
     if rules.is_live(after) and not after.yielded:
@@ -402,8 +402,8 @@ def bury(
     draft: UnitOfWork, entry: Entry, beside: int | None = None, suspects: int = 0
 ) -> Entry:
     """Record the death of the entry's sender, if that process is dead, and return the
-    entry. Before the dispatch nothing can have been sent; after it nobody knows.
-    `beside`: how many others were under way; None: nobody knows."""
+    entry. Before the dispatch nothing can have been sent; after it the outcome is
+    unknown. `beside`: how many others were under way; None: not known."""
     fence = draft.context.fence
     if fence is None or not rules.sender_is_dead(entry, fence.epoch):
         return entry

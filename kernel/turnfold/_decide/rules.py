@@ -50,7 +50,7 @@ def expiry_is_sure(entry: Entry, sure_from: int) -> bool:
 def too_old(entry: Entry, now: int, limit: int | None, sure_from: int) -> bool:
     """The entry has waited longer than its account allows. An entry goes on whatever
     its age if a part of it may have been seen, if it is in doubt, or if it is a live
-    reply that still grows. While no clock can tell the age, no entry is too old."""
+    reply that still grows. While the age is not sure, no entry is too old."""
     if limit is None or entry.since < sure_from or now - entry.since <= limit:
         return False
     waits = entry.phase in (Phase.QUEUED, Phase.RETRYABLE)
@@ -323,7 +323,7 @@ def runner_is_dead(turn: Turn, fence: int) -> bool:
 
 def age_of(turn: Turn, now: int, wall: int, sure_from: int) -> int | None:
     """The age of a message since it was sent, where the platform gives that time, else
-    since it was accepted. None while no clock can tell."""
+    since it was accepted. None while the clock is not sure."""
     if turn.created < sure_from:
         return None
     sent = turn.first.sent_at
@@ -386,12 +386,13 @@ def bodies_kept(state: Entry | Turn) -> bool:
 
 
 def not_begun(entry: Entry) -> bool:
-    """A notice may pass it: no attempt is under way, and nobody has seen a part."""
+    """May a notice pass this entry? Yes if no attempt is under way, and no reader can
+    have seen a part."""
     return entry.phase is not Phase.ATTEMPTED and nothing_seen(entry)
 
 
 def nothing_seen(entry: Entry) -> bool:
-    """Nobody can have seen anything of this entry."""
+    """True if no reader can have seen any part of this entry."""
     unsent = entry.phase in (
         Phase.QUEUED,
         Phase.RETRYABLE,
@@ -418,7 +419,7 @@ def old_enough(state: Entry | Turn, before: int) -> bool:
 
 
 def needs_person(state: Entry | Turn) -> bool:
-    """A dead letter, or an update that nobody could read, that nobody has seen yet."""
+    """A dead letter, or an unreadable update, that no person has seen yet."""
     if isinstance(state, Turn):
         return unseen(state)
     return state.phase is Phase.FAILED and not state.acknowledged

@@ -189,7 +189,7 @@ def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
 
 def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
     """The entry with the class in force for its part at hand, for a decision about a
-    doubt. Without its channel the frozen plan alone speaks."""
+    doubt. Without its channel only the frozen plan counts."""
     desk = draft.context.desks.get((entry.channel, entry.account))
     if desk is None or desk.offer is None or entry.part >= len(entry.parts):
         return entry

@@ -1,5 +1,5 @@
 """An act is decided on the state that the person saw: if its stream has moved since,
-it is refused, and nothing of it is done."""
+the act is refused and changes nothing."""
 
 from collections.abc import Callable
 from typing import Any

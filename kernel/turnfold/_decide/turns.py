@@ -128,7 +128,7 @@ def _left_open_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
 
 
 _UNSURE_MS = 10_000
-_PLACE_MS = 60_000  # how often a turn without a place asks, though it is told of one
+_PLACE_MS = 60_000  # how often a turn without a place asks, besides its signal
 _SUSPECT_MS = 1_000  # how often a turn that waits for suspects looks again
 
 
@@ -216,7 +216,7 @@ def check_run(draft: UnitOfWork, stream: str, run: int) -> Turn:
 def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
     """The final: queued, planned, attempted and `answered` in one commit, once."""
     if _replied(draft.turn(stream), run, intent):
-        first = enqueue(draft, intent)  # it stands, delivered or not
+        first = enqueue(draft, intent)  # the first reply stays, delivered or not
         if first.differs:
             raise AlreadyRepliedError(turn=stream, entry=first.entry_id)
         return first
@@ -298,7 +298,8 @@ def not_now(draft: UnitOfWork, stream: str, run: int, wait_ms: int | None) -> No
 
 
 def never(draft: UnitOfWork, stream: str, run: int, detail: str = "") -> None:
-    """The handler says that no run can succeed: the turn ends, and the user is told."""
+    """The handler says that no run can succeed: the turn ends, and the user gets a
+    notice."""
     turn = draft.turn(stream)
     if not rules.run_is_ours(turn, draft.authority, run):
         return
@@ -311,7 +312,7 @@ def never(draft: UnitOfWork, stream: str, run: int, detail: str = "") -> None:
 
 
 def unread(draft: UnitOfWork, stream: str, run: int, detail: str = "") -> None:
-    """A person had a dead turn run, and still nobody can read it."""
+    """A person had a dead turn run, and it still cannot be read."""
     if rules.run_is_ours(draft.turn(stream), draft.authority, run):
         fail(draft, stream, TurnOutcome.FAILED, UNREAD, None, detail)
 

@@ -299,7 +299,7 @@ class UnitOfWork:
         return found
 
     def latest(self, entry: Entry) -> Entry:
-        """An entry as it is by now."""
+        """The present state of an entry."""
         found = self.touched.get(entry.stream)
         return found if type(found) is Entry else entry
 
@@ -415,7 +415,7 @@ class UnitOfWork:
         position = self._places[stream]
         after = evolve(before, events[0], stream, now, position)
         made = [encode(events[0])]
-        for event in events[1:]:  # in place: nobody has seen that state
+        for event in events[1:]:  # in place: no other code holds that state
             after = advance(after, event, stream, now, position)
             made.append(encode(event))
         if items is None:
@@ -550,7 +550,7 @@ class UnitOfWork:
     @property
     def authority(self) -> int:
         """Our epoch; -1 for a process that is not the worker, or not any more. Such a
-        process may bring evidence, and speaks for no attempt and no run (INV-5)."""
+        process may bring evidence, but may not end an attempt or a run (INV-5)."""
         fence = self.context.fence
         return -1 if fence is None or self.fence_lost else fence.epoch
 
@@ -562,5 +562,5 @@ class UnitOfWork:
 
 def count_bodies(state: Entry | Turn, number: int) -> None:
     """The next body of this stream gets at least this number."""
-    counted: Any = state  # made in this commit, shared with nobody yet
+    counted: Any = state  # made in this commit, not shared yet
     counted.bodies = max(counted.bodies, number)

@@ -346,7 +346,7 @@ class Calls:
         await asyncio.wait({call.task}, timeout=GRACE_S)
 
     def inside(self) -> bool:
-        """Does the caller run within a call of ours that has not ended?"""
+        """Does the caller run within one of these calls?"""
         return _INSIDE.get() in self._live
 
     async def _make(

@@ -146,7 +146,7 @@ class OpenStreams:
         row[stream] = order
 
     def _place(self, entry: Entry) -> None:
-        """A notice stands behind its entry and the earlier notices of that entry."""
+        """Put a notice behind its entry and the earlier notices of that entry."""
         row = self._lanes[entry.lane]
         del row[entry.stream]
         waits = next(reversed(row.values()), 0) > entry.behind
@@ -155,7 +155,7 @@ class OpenStreams:
             self._lanes[entry.lane] = dict(sorted(row.items(), key=itemgetter(1)))
 
     def _place_notices(self, lane: str) -> None:
-        """Those of which only the row was known until now."""
+        """Place the notices that were known only by their rows until now."""
         names = self._unplaced[lane] & self._lanes.get(lane, {}).keys()
         unread = [s for s in names if s not in self._states and self._unknown(s)]
         if unread:

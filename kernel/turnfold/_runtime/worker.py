@@ -207,7 +207,7 @@ class Worker:
             self.ownership.release()  # else no process could ever own this store
             raise
         self.working = True
-        self._rings.set()  # commands may lie in the inbox already
+        self._rings.set()  # the inbox may have commands already
         self._tasks += [
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._tend()),

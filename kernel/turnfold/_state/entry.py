@@ -116,7 +116,7 @@ class Entry:
     resends: int = 0  # times that a policy sent again
     first_at: int | None = None  # first attempt of this part
     last_at: int | None = None  # latest attempt of this part
-    asks: int = 0  # look-ups that could not tell
+    asks: int = 0  # look-ups without an answer that counts
     blame: Blame = NOT_BLAMED
     handle: tuple[str, ...] = ()  # of the visible placeholder
     remade: bool = False  # its placeholder was made again after a doubt
@@ -209,7 +209,7 @@ class Entry:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it stands in its lane (INV-8)."""
+        """Its place in the order of its lane (INV-8)."""
         return self.behind or self.order, self.order
 
     @property

@@ -251,7 +251,7 @@ def _counted(state: Entry | Turn, events: Iterable[Event]) -> Entry | Turn:
     used = [number_of(ref) + 1 for event in events for ref in digests_of(event)]
     if not used:
         return state
-    counted: Any = state  # made in this fold, shared with nobody yet
+    counted: Any = state  # made in this fold, not shared yet
     counted.bodies = max(state.bodies, *used)
     return state
 

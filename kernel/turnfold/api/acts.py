@@ -327,8 +327,8 @@ class Acts(Commands):
             await self._erased(*[stream for stream, _ in whole])
 
     async def taken_up(self) -> bool:
-        """Wait until the commands that lie in the inbox now are logged; False if some
-        still lie there after five seconds."""
+        """Wait until the commands that are in the inbox now are logged; False if some
+        are still there after five seconds."""
         self._home.check()
         if self._shards is not None:
             return await self._shards.taken_up()

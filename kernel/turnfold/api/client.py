@@ -72,8 +72,8 @@ class Mailbox:
         return {name: answer.data for name, answer in found.items() if answer}
 
     async def emptied(self) -> bool:
-        """Wait until the commands that lie in the inbox now are logged; False if one of
-        them still lies there after five seconds."""
+        """Wait until the commands that are in the inbox now are logged; False if some
+        are still there after five seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         first = {command.id for command in await self._store.inbox(_INBOX)}
@@ -152,7 +152,7 @@ class Mailbox:
         return {name: _result(a) for name, a in answers.items() if a is not None}
 
     async def waits(self, command_id: str) -> bool:
-        """True while a command lies in the inbox."""
+        """True while a command is in the inbox."""
         found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))
         return command_id in found.waiting
 

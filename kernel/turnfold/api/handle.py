@@ -265,7 +265,7 @@ class TurnHandle:
     async def check_awaited(self) -> None:
         """Raises NotAwaitedError for the first call that was not awaited."""
         if any(_unbegun(made) for _, made in self._made):
-            await asyncio.sleep(0)  # a task of it may not have begun
+            await asyncio.sleep(0)  # its task may not have begun
         left = [(call, made) for call, made in self._made if _unbegun(made)]
         for _, made in left:
             made.close()
@@ -385,7 +385,7 @@ def _unbegun(made: "CoroutineType[Any, Any, Any]") -> bool:
 
 
 def inbound_of(turn: Turn, raw: bytes) -> Inbound:
-    """The message as it was accepted."""
+    """The accepted message of a turn."""
     first = turn.first
     return Inbound(
         turn.channel,

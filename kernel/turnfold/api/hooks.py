@@ -76,7 +76,7 @@ class Hooks:
         return hook
 
     def on_parked(self, hook: Hook) -> Hook:
-        """An entry waits for a person: nobody knows if it was sent."""
+        """An entry waits for a person: its outcome is unknown."""
         self.parked.append(hook)
         return hook
 
@@ -96,7 +96,8 @@ class Hooks:
         self._line_up(self.stalled, entry, None)
 
     def on_held(self, hook: HeldHook) -> HeldHook:
-        """A turn waits for a person: nobody knows if it was answered, or it is too old."""
+        """A turn waits for a person: it may have been answered before, or it is too
+        old."""
         self.held.append(hook)
         return hook
 
@@ -284,7 +285,7 @@ class Hooks:
             self.cut_off()
 
     def cut_off(self) -> None:
-        """Tell nothing more."""
+        """Drop the remaining news."""
         self._news.clear()
         if self._teller is not None:
             self._teller.cancel()

@@ -31,7 +31,7 @@ _LOG = logging.getLogger("turnfold")
 Reader = Callable[[Any], Inbound | Unreadable | None]
 LaneOf = Callable[[Inbound], str | None]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
-_LONGEST = 65_536  # characters of the text that stands for an update without bytes
+_LONGEST = 65_536  # characters of the text in the place of an update without bytes
 
 
 class UnreadError(Exception):
@@ -157,7 +157,7 @@ class Sources:
             self._run(pull)
 
     def hand_on(self, other: "Sources", lies_there: Callable[[str, str], bool]) -> None:
-        """Give another kernel the sources that lie there."""
+        """Give another kernel the sources of its shard."""
         for pull in self._sources.values():
             if lies_there(*pull.place):
                 other.add(*pull.place, *pull.means)

@@ -123,7 +123,7 @@ class Waiting(Spread):
                 try:
                     state = await self._awaited(stream, parked=parked)
                 except (NotFoundError, OwnedError):
-                    pass  # it may lie in the inbox
+                    pass  # it may be in the inbox
                 else:
                     if isinstance(state, CLOSABLE) and _over(state, parked=parked):
                         return state

@@ -1,6 +1,6 @@
 """The rules of parts that have a placeholder, or that end one by one (specs/rules.md).
 
-As in `entries`, nothing of `guards` or `decide` is used here.
+It uses no code of `_decide`, so that the audit does not share its mistakes.
 """
 
 from collections.abc import Callable, Mapping, Sequence

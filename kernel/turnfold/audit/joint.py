@@ -149,7 +149,7 @@ class Joint:
             self._said_once(stream, name, event.cause)
 
     def _said_once(self, stream: str, turn: str, cause: str | None) -> None:
-        """A second notice for the same cause may only replace one that nobody saw."""
+        """A second notice for the same cause may only replace an unseen one."""
         first = self._notices.setdefault((turn, cause), stream)
         old = self._find(first)
         self._notices[turn, cause] = stream

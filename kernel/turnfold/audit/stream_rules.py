@@ -1,5 +1,5 @@
-"""The order of a lane: by the position of the first event; a notice may stand behind the
-entry that it tells of (INV-8, specs/rules.md)."""
+"""The order of a lane: by the position of the first event; a notice may follow the
+entry in its text (INV-8, specs/rules.md)."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator

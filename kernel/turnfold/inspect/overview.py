@@ -103,7 +103,7 @@ class Overview:
     parked: int
     oldest_parked: Row | None
     dead: int  # of the last 7 days
-    unseen: int  # dead letters and bounces that nobody has seen yet
+    unseen: int  # dead letters and bounces that no person has seen yet
     held: int  # turns
     failed: int  # turns of the last 7 days; also those with a dead answer
     gates: tuple[GateView, ...]

@@ -5,7 +5,7 @@ The cost of a commit is its written and synced pages, so the layout saves pages.
 - `stream` has one row per stream and doubles as the projection. Its id is the position
   of the stream's first record, so "by order" is "by row".
 - `log` has one row per commit and stream. A stream is read backwards from `last` along
-  `prev`; the running head stands on the last record of each commit.
+  `prev`; the last record of each commit has the running head.
 - `body` is keyed by stream and number in one integer that grows with the log. Rows are
   only appended. A row between others can split a page: its neighbours are copied to a new
   page, their bytes stay on the old one, and a later erasure misses them. So a body that
