@@ -26,7 +26,7 @@ class Cluster:
     disks: Sequence[MemoryDisk] = field(
         factory=lambda: [MemoryDisk() for _ in range(SHARDS)]
     )
-    hosts: list[object] = field(factory=list)
+    hosts: list["MemorySeats"] = field(factory=list)
     platform: Platform = field(factory=Platform)
     closed: int = 0  # channels
     at_close: Callable[[], None] = lambda: None  # of the store of all shards
@@ -103,7 +103,7 @@ class MemorySeats:
     held = True
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self._cluster, self.looks = cluster, 0
 
     async def enter(self) -> None:
         self._cluster.hosts.append(self)
@@ -112,6 +112,7 @@ class MemorySeats:
         self._cluster.hosts.remove(self)
 
     async def look(self) -> Seating:
+        self.looks += 1
         disks = self._cluster.disks
         free = [n for n, disk in enumerate(disks) if disk.room.holder is None]
         return Seating(free=free, hosts=len(self._cluster.hosts))

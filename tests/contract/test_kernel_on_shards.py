@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,11 +14,16 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from turnfold import BlockingKernel, Inbound, Kernel, Settings, TurnHandle
+from turnfold._log.events import Restored
 from turnfold.api import keeping
 from turnfold.api.keeping import Pruning
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.audit import Acceptance, Rule, Witness, audit_archive, audit_store
-from turnfold.enums import DeliveryClass, Status, TurnOutcome
+from turnfold.enums import (
+    DeliveryClass,
+    Status,
+    TurnOutcome,
+)
 from turnfold.errors import (
     InvalidInputError,
     NotDeliveredError,
@@ -333,13 +339,51 @@ async def test_a_host_that_drains_keeps_its_seats_and_sends_nothing_new(
         await all_seats(one)
         await one.drain(1_000)
         sent = [await one.enqueue(route(talk(n)), "x") for n in range(SHARDS)]
+        looks = cluster.hosts[0].looks
         async with cluster.host() as two:
-            await asyncio.sleep(0.1)
+            await until(lambda: cluster.hosts[1].looks > 10)
+            assert cluster.hosts[0].looks == looks
             assert (len(one.seats), two.seats) == (SHARDS, ())
             assert cluster.platform.messages == []
             await one.close()
             for entry in sent:
                 assert await two.settled(entry.entry_id, 5_000) is Status.DELIVERED
+
+
+async def test_a_host_runs_until_a_signal_and_gives_its_seats_back(
+    cluster: Cluster,
+) -> None:
+    kernel = cluster.made()
+    task = asyncio.create_task(kernel.run())
+    await all_seats(kernel)
+    signal.raise_signal(signal.SIGTERM)
+    await task
+    assert cluster.hosts == []
+    assert [disk.room.holder for disk in cluster.disks] == [None] * SHARDS
+
+
+async def test_each_shard_finds_out_that_it_is_an_older_copy(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    copies = [tmp_path / f"{shard}.db" for shard in range(SHARDS)]
+    told: list[Restored] = []
+
+    async def live() -> None:
+        kernel = cluster.made(store=FileShards(cluster, tmp_path))
+        kernel.hooks.on_restored(told.append)
+        async with kernel:
+            await all_seats(kernel)
+            for shard in range(SHARDS):
+                await kernel.enqueue(route(talk(shard)), "x", not_before=FAR)
+
+    await live()
+    older = [path.read_bytes() for path in copies]
+    await live()
+    assert told == []
+    for path, data in zip(copies, older, strict=True):
+        path.write_bytes(data)
+    await live()
+    assert len({event.hash for event in told}) == SHARDS
 
 
 # --- keeping it small ------------------------------------------------------------------

@@ -8,13 +8,20 @@ import pytest
 from attrs import evolve
 
 from turnfold import Inbound, Kernel, TurnHandle
+from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import (
     ShardKernel,
     part_of,
     shard_of_id,
     shard_of_place,
 )
-from turnfold.enums import Status, TurnOutcome
+from turnfold.enums import (
+    DeliveryClass,
+    FailureClass,
+    GateScope,
+    Status,
+    TurnOutcome,
+)
 from turnfold.errors import (
     DiskError,
     NotFoundError,
@@ -26,7 +33,8 @@ from turnfold.inspect import Filter, TurnView
 from turnfold.ports.channel import Rate
 from turnfold.ports.shards import Seating
 from turnfold_adapters.stores.memory import MemoryStore
-from turnfold_model.testing.gateway import inbound, route, until
+from turnfold_model.testing.gateway import driver_of, inbound, route, until
+from turnfold_model.testing.platform import PlatformChannel, reject
 
 from .cluster import (
     SHARDS,
@@ -442,3 +450,32 @@ def test_each_shard_has_its_part_of_a_rate() -> None:
     assert part_of(Rate(account=8, conversation=1), 4) == Rate(
         account=2, conversation=1
     )
+
+
+@pytest.mark.parametrize("rate", [None, Rate(account=4_000)])
+async def test_a_limit_of_an_account_is_told_to_all_shards_of_a_host(
+    cluster: Cluster, rate: Rate | None
+) -> None:
+    kernel = Kernel(MemoryShards(cluster))
+    channel = PlatformChannel(cluster.platform, DeliveryClass.KEYED)
+    kernel.attach("t", channel, rate=rate)
+
+    async def limited(scope: GateScope) -> Sent:
+        wait = reject(FailureClass.RATE_LIMITED, retry_after_ms=400, scope=scope)
+        cluster.platform.plays(wait, conversation=talk(0))
+        sent = await kernel.enqueue(route(talk(0)), "x")
+        await until(lambda: seats_of(kernel)[0].health()["gates"])
+        return sent
+
+    async with kernel:
+        await until(lambda: len(kernel.seats) == SHARDS)
+        first = await limited(GateScope.ACCOUNT)
+        others = [await kernel.enqueue(route(talk(n)), "x") for n in range(1, SHARDS)]
+        await asyncio.sleep(0.05)
+        assert len(cluster.platform.calls) == 1
+        for sent in (first, *others):
+            assert await sent.settled(5_000) is Status.DELIVERED
+        assert len(cluster.platform.calls) == 1 + SHARDS
+        await limited(GateScope.CONVERSATION)
+        tried = [driver_of(part).flow.tried() for part in seats_of(kernel).values()]
+        assert tried == [{f"gate:t/default/{talk(0)}"}, set(), set(), set()]

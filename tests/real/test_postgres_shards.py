@@ -238,7 +238,9 @@ async def test_a_silent_host_is_told_of_once_beside_a_living_one(
 
 async def test_the_number_of_shards_is_for_ever(postgres: Postgres) -> None:
     async with host(postgres, "h9") as store:
-        with pytest.raises(InvalidInputError, match="4 shards, not 5"):
+        with pytest.raises(
+            InvalidInputError, match="4 shards, not 5, which cannot change: leave"
+        ):
             await PostgresStore(postgres.address("h9") + "&shards=5").open()
         with pytest.raises(InvalidInputError, match="no shard 4"):
             store.shard(4)

@@ -347,6 +347,15 @@ class Flow:
         elif gate.stream in self._paces:
             self._paces[gate.stream].open(now)
 
+    def wait_out(self, name: str, wait_ms: int) -> None:
+        """Another shard of this host was told to wait. The lanes of this shard wait as
+        long, and then one of them goes first."""
+        pace, until = self._pace(name), self._clock.now() + wait_ms
+        if pace.interval and not pace.half_open:
+            pace.next_at = max(pace.next_at, float(until))
+        elif not pace.half_open and pace.credit is None:
+            pace.half_open, pace.probe, pace.probe_until = True, "", until
+
     def ring(self, now: int) -> None:
         """Start the lanes that their paces let go now."""
         lanes = [lane for pace in self._paces.values() for lane in pace.released(now)]

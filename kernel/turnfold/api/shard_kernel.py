@@ -11,9 +11,11 @@ from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.ids import GATE, account_scope
 from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.committer import Commit
 from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Worker
 from turnfold._state.entry import Entry
+from turnfold._state.fold import Gate
 from turnfold._state.turn import Turn
 from turnfold.api.acts import Act, Acted
 from turnfold.api.deliveries import Delivery
@@ -23,6 +25,7 @@ from turnfold.api.kernel import Kernel
 from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Taking
 from turnfold.api.spread import Outfit
+from turnfold.enums import FailureClass
 from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
 from turnfold.messages import Route, check_kind, escape
@@ -59,6 +62,11 @@ def part_of(rate: Rate, shards: int) -> Rate:
     """The rate of one shard: all shards together send no more than `rate` allows."""
     account = None if rate.account is None else rate.account / shards
     return Rate(account=account, conversation=rate.conversation)
+
+
+def _limits_account(gate: Gate) -> bool:
+    limited = gate.closed and gate.reason == FailureClass.RATE_LIMITED
+    return limited and gate.stream.count("/") == 1
 
 
 class ShardKernel(Kernel):
@@ -147,6 +155,19 @@ class ShardKernel(Kernel):
     def fences_lost(self) -> int:
         """1 if this seat was lost, also after it is closed."""
         return self._worker.fences_lost if self._worker else 0
+
+    def _saw(self, commit: Commit) -> None:
+        """A limit of an account is told to the other shards of this host."""
+        super()._saw(commit)
+        for state in commit.moved.values():
+            if isinstance(state, Gate) and _limits_account(state):
+                wait = (state.until or 0) - self._clock.now()
+                self._all.limited(self, state.stream, wait)
+
+    def wait_out(self, gate: str, wait_ms: int) -> None:
+        """Send nothing behind this gate for so long: another shard was refused."""
+        if self._driver is not None and self.working:
+            self._driver.flow.wait_out(gate, wait_ms)
 
     def inside(self) -> bool:
         """Does the call come from foreign code of this shard?"""

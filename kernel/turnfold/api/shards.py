@@ -133,6 +133,13 @@ class Shards:
         if seat is not None:
             seat.equip_source(name, account, stream, taking)
 
+    def limited(self, by: ShardKernel, gate: str, wait_ms: int) -> None:
+        """The platform refused an account in one shard: the other seats of this host
+        wait, too, instead of being refused once each."""
+        for seat in self.balance.seats.values():
+            if seat is not by:
+                seat.wait_out(gate, wait_ms)
+
     # --- finding the shard -----------------------------------------------------------
 
     @property

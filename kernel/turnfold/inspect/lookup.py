@@ -400,12 +400,9 @@ async def by_message(store: Store, message_id: str) -> list[str]:
     """The turns with a message id, in any conversation, by their keys."""
     found: list[str] = []
     after = ""
-    size = _PAGE
-    while size == _PAGE:  # a question more would search all conversations again
-        page = await store.keys(after, _PAGE, part=escape(message_id))
+    while page := await store.keys(after, _PAGE, part=escape(message_id)):
         found += [stream for key, stream in page if _is_of(key, escape(message_id))]
-        size = len(page)
-        after = page[-1][0] if page else after
+        after = page[-1][0]
     return list(dict.fromkeys(found))
 
 

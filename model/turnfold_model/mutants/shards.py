@@ -198,6 +198,20 @@ SHARDS: Final = (
         "here",
         "at_rest_waits",
     ),
+    _broken(
+        "each shard of a host is refused once more",
+        f"{_HOST}.limited",
+        "seat is not by",
+        "False",
+        "a_limit_of_an_account",
+    ),
+    _broken(
+        "a limit of one conversation stops the account in all shards",
+        f"{_K}:_limits_account",
+        "gate.stream.count('/') == 1",
+        "True",
+        "a_limit_of_an_account",
+    ),
     _partly(
         "a list of a platform is held against each shard alone",
         "turnfold.audit.witness:Witness.end",

@@ -56,9 +56,11 @@ class Shared:
             await check_durable(connection, place.address)
         made = await check(connection, place.schema, place.address, read_only=read_only)
         if place.shards not in (None, made):
-            problem = (
+            found = (
                 f"the store has {made} shards, not {place.shards}, which cannot change"
             )
+            way = "leave `shards` out of the address, or begin in another `schema`"
+            problem = f"{found}: {way}"
             raise InvalidInputError(field="shards", problem=problem)
         self.shards = made
 

@@ -53,7 +53,6 @@ from turnfold.ports.store import (
     Write,
 )
 from turnfold_adapters.plugins.sqlite import SqlitePluginStore
-from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
@@ -104,7 +103,6 @@ class SqliteStore:
     begins one at a quarter of it. The log's file is filled up ahead of use to spare the
     file system's journal. `vfs`, `exclusive`: a SQLite VFS by name, and one connection
     without shared memory, which makes `flush` "loop": for tests with a simulated disk.
-    `key_file`: holds the key of an encrypted store; `PATH?key_file=FILE` says the same.
 
     Python's own `sqlite3` must not open the file in the same process: closing it there
     drops the locks of this one.
@@ -118,22 +116,17 @@ class SqliteStore:
         flush: Flush | str = Flush.AUTO,
         busy_ms: int = 2000,
         wal_bytes: int = 32 * _MIB,
-        key_file: str | os.PathLike[str] | None = None,
         vfs: str | None = None,
         exclusive: bool = False,
     ) -> None:
-        self.path, key = connection.located(path)
+        self.path = connection.resolve(path)
         self._settings = Settings(
-            path=self.path,
-            synchronous=synchronous,
-            vfs=vfs,
-            exclusive=exclusive,
-            key_file=key if key_file is None else os.fspath(key_file),
+            path=self.path, synchronous=synchronous, vfs=vfs, exclusive=exclusive
         )
         self._queue = WriteQueue(Flush.LOOP if exclusive else Flush(flush))
         self._busy_ms, self._wal_bytes = busy_ms, wal_bytes
         self._wait = BusyWait(busy_ms)  # of the reader; the writer has its own
-        self._folder = BodyFolder(self.path, self._settings.key_file)
+        self._folder = BodyFolder(self.path)
         self._mark = MarkFile(self.path)
         self._state = "not open"
         self._writer: apsw.Connection | None = None
@@ -147,13 +140,12 @@ class SqliteStore:
 
     @property
     def address(self) -> str:
-        return cipher.address_of(self.path, self._settings.key_file)
+        return self.path
 
     @staticmethod
-    def plugin_store(address: str) -> SqlitePluginStore:
+    def plugin_store(path: str) -> SqlitePluginStore:
         """The store of plugin state: a file of its own, beside the store."""
-        path, key_file = connection.located(address)
-        return SqlitePluginStore(path, key_file=key_file)
+        return SqlitePluginStore(connection.resolve(path))
 
     # --- opening and closing ---------------------------------------------------------
 
@@ -219,7 +211,7 @@ class SqliteStore:
             connection.check_links(self.path)
         found, wait = has_log(self.path), BusyWait(self._busy_ms)
         looks = found and real and not self._settings.exclusive
-        look = self._look_for_damage if looks else None
+        look = self._look_for_damage if looks else _nothing
         self._writer = connection.open_writer(self._settings, wait, look)
         own = Reads(self._writer, self.path, wait, self._folder)
         wal = Wal(
@@ -588,6 +580,10 @@ class SqliteStore:
         if self._queue.flush is Flush.LOOP:
             return work()
         return await asyncio.to_thread(work)
+
+
+def _nothing(_: apsw.Connection) -> None:
+    """No check: there is no log."""
 
 
 def _close(
