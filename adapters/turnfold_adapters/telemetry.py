@@ -33,6 +33,7 @@ from opentelemetry.trace import (
 )
 
 from turnfold import Kernel
+from turnfold.arguments import Some, checked
 from turnfold.errors import NotOpenError, StoreError
 from turnfold.inspect import export
 from turnfold.inspect.shards import shards_of
@@ -95,13 +96,14 @@ class Telemetry:
     """`every_ms`: how often the log is read. The read position is kept as plugin state,
     and a new process goes on from there: so a span may come twice, and none is lost."""
 
+    @checked
     def __init__(
         self,
         kernel: Kernel,
         *,
         meter_provider: MeterProvider | None = None,
         tracer_provider: TracerProvider | None = None,
-        every_ms: int = 1_000,
+        every_ms: Some = 1_000,
     ) -> None:
         self._kernel, self._every_s = kernel, every_ms / 1000
         meter = metrics.get_meter("turnfold", meter_provider=meter_provider)

@@ -21,6 +21,9 @@ from pathlib import Path
 
 from attrs import define, frozen
 
+from turnfold.arguments import checked
+from turnfold.messages import check_ms
+
 AGREED_MS = 900_000  # a distance that held for this time is trusted
 LEAD_MS = 60_000  # log time follows the wall clock from this lead on
 STEP_MS = 1_000  # a larger change of the distance is a step
@@ -110,6 +113,7 @@ class Clock:
     them together. With its own `wall_ms`, the operating system's answer does not apply:
     then `synchronised` is None unless it is given."""
 
+    @checked
     def __init__(
         self,
         wall_ms: Callable[[], int] | None = None,
@@ -132,6 +136,8 @@ class Clock:
         self.last_step_ms = 0
         self._last = 0
         wall, boot = self._read()
+        check_ms("wall_ms", wall)
+        check_ms("mono_ms", boot)
         self._log = wall - boot  # the distance of log time to the boot-time clock
         self._known = [_Agreement(wall - boot, boot, wall)]
 

@@ -214,6 +214,22 @@ class NotDeliveredError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class NotYetError(UsageError, TimeoutError):
+    """Raised by a wait when its time is over; it is a TimeoutError, too. The work goes on.
+    `what`: the awaited thing. `state`: its state now. `see`: a command that shows more."""
+
+    code = "usage.not_yet"
+    template = (
+        "{what} is not over after {waited_ms} ms: {state}; nothing is lost: wait again, "
+        "or look with `{see}`"
+    )
+    what: str
+    waited_ms: int
+    state: str
+    see: str
+
+
+@define(kw_only=True, slots=False)
 class NoTurnError(UsageError):
     """Raised by `turnfold.current_turn()` outside of a handler."""
 

@@ -116,6 +116,13 @@ def _form(value: Any) -> Form:
     return check_enum("form", value, Form)
 
 
+def _raw(value: Any) -> Evidence:
+    try:
+        return evidence_of(value)
+    except InvalidInputError as exc:
+        raise InvalidInputError(field="raw", problem=exc.problem) from exc
+
+
 def _error(value: Any) -> str:
     """The text of an error, given as an exception or as text."""
     if isinstance(value, BaseException):
@@ -250,7 +257,7 @@ class Unreadable:
     thread: str | None = field(
         default=None, validator=optional_identifier, kw_only=True
     )
-    evidence: Evidence = field(converter=evidence_of, alias="raw", kw_only=True)
+    evidence: Evidence = field(converter=_raw, alias="raw", kw_only=True)
     error: str = field(converter=_error, kw_only=True)
 
     @property

@@ -92,6 +92,19 @@ def check_kind(field: str, value: Any, *kinds: type) -> None:
         raise _wrong(field, " or ".join(kind.__name__ for kind in kinds), value)
 
 
+def check_flag(field: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if type(value) is not bool:
+        raise _wrong(field, "True or False", value)
+    return value
+
+
+def check_function(field: str, value: Any) -> None:
+    """Raises InvalidInputError for what cannot be called."""
+    if not callable(value):
+        raise _wrong(field, "a function", value)
+
+
 def check_enum(field: str, value: Any, words: type[Word]) -> Word:
     """A member of an enum, given as itself or as its text."""
     if type(value) is words:
@@ -248,9 +261,7 @@ def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 
 def flag(_: object, attribute: "Attribute[bool]", value: object) -> None:
-    if type(value) is not bool:
-        problem = f"expected bool, got {type(value).__name__}"
-        raise InvalidInputError(field=attribute.name, problem=problem)
+    check_flag(attribute.name, value)
 
 
 def _format(value: Any) -> Format:

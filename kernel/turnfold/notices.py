@@ -81,7 +81,19 @@ def _of_locale(table: Mapping[str, str], locale: str | None, default: str) -> st
     return default
 
 
-def check_notices(notices: object) -> None:
+def copied(notices: Notices) -> Notices:
+    """The setting as it is kept, whatever becomes of the caller's mapping. Raises
+    InvalidInputError."""
+    _check(notices)
+    if callable(notices):
+        return notices
+    return {
+        cause: dict(words) if isinstance(words, Mapping) else words
+        for cause, words in notices.items()
+    }
+
+
+def _check(notices: object) -> None:
     """Raises InvalidInputError, which names the problem."""
     if callable(notices):
         return

@@ -11,15 +11,17 @@ from attrs import field, frozen
 from turnfold.enums import Kind, OldTurns
 from turnfold.errors import InvalidInputError
 from turnfold.messages import check_enum
-from turnfold.notices import DEFAULTS, Notices, check_notices
+from turnfold.notices import DEFAULTS, Notices, copied
 
 HOUR = 3_600_000
+_MOST = 2**52  # a time that is added to now stays below 2^53, which the log can carry
 
 
 def _positive(_: object, attribute: object, value: object) -> None:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _MOST:
         name = getattr(attribute, "name", "setting")
-        raise InvalidInputError(field=name, problem=f"expected an int >= 0: {value!r}")
+        problem = f"expected an int of 0 to 2^52: {value!r:.80}"
+        raise InvalidInputError(field=name, problem=problem)
 
 
 def _ms(default: int) -> int:
@@ -28,9 +30,10 @@ def _ms(default: int) -> int:
 
 
 def _at_least_one(_: object, attribute: object, value: object) -> None:
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value < _MOST:
         name = getattr(attribute, "name", "setting")
-        raise InvalidInputError(field=name, problem=f"expected an int >= 1: {value!r}")
+        problem = f"expected an int of 1 to 2^52: {value!r:.80}"
+        raise InvalidInputError(field=name, problem=problem)
 
 
 def _some(default: int) -> int:
@@ -47,11 +50,6 @@ def _of_type(*types: type) -> Any:
             raise InvalidInputError(field=attribute.name, problem=problem)
 
     return check
-
-
-def _words(_: object, attribute: object, value: object) -> None:
-    del attribute
-    check_notices(value)
 
 
 def _old_turns(value: Any) -> OldTurns:
@@ -185,7 +183,7 @@ class Settings:
     max_store_bytes: int | None = _ms_or_none(None)
     min_free_bytes: int | None = _ms_or_none(None)
     archive_first: bool = field(default=False, validator=_of_type(bool))
-    notices: Notices = field(validator=_words, factory=lambda: dict(DEFAULTS))
+    notices: Notices = field(converter=copied, factory=lambda: DEFAULTS)
 
     def ttl_ms(self, kind: Kind) -> int:
         """The time to live of an entry of this kind."""

@@ -52,11 +52,11 @@ async def test_a_message_is_durable_before_its_2xx(kernel: Kernel) -> None:
 async def test_nothing_is_answered_while_the_store_is_at_work() -> None:
     committed = asyncio.Event()
 
-    class Slow:
-        async def accept(self, _: Any) -> None:
+    class Slow(Kernel):
+        async def accept(self, *_: Any, **__: Any) -> Any:
             await committed.wait()
 
-    app = asgi.webhook(Slow(), channel="shop", check=asgi.anybody)  # type: ignore[arg-type]
+    app = asgi.webhook(Slow("memory:"), channel="shop", check=asgi.anybody)
     answer = asyncio.ensure_future(post(app, MESSAGE))
     await asyncio.sleep(0.05)
     assert not answer.done()

@@ -8,17 +8,22 @@ turnfold may come out, nothing may hang, and the log still keeps every rule.
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
+from tests.odd import ODD, fits
 
 from turnfold import (
+    AlreadyRepliedError,
     BlockingKernel,
     Inbound,
     InvalidInputError,
     Kernel,
+    NotYetError,
     Settings,
     SourceCursor,
+    StaleRunError,
     TurnfoldError,
     TurnHandle,
 )
@@ -30,34 +35,6 @@ from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.gateway import Gateway, entry, inbound, route, spin, until
 from turnfold_model.testing.platform import reject, unknown
 
-ODD: tuple[Any, ...] = (
-    None,
-    "",
-    " ",
-    "no such id",
-    "entry:",
-    "entry:no-such",
-    "turn:no-such",
-    "gate:no-such",
-    "store",
-    "sur\udcffogate",
-    "nul\0nul",
-    "x" * 100_000,
-    -1,
-    0,
-    10**30,
-    -(10**30),
-    1.5,
-    float("nan"),
-    True,
-    b"bytes",
-    [],
-    {},
-    {"a": object()},
-    object(),
-    lambda: None,
-    Exception("no argument"),
-)
 # Calls that end a life, and those that take a function of the caller, whose errors are
 # its own. `append`, `intend` and `preview` are the machinery below the commands.
 _LEFT_OUT = {"open", "close", "run", "append", "look", "sent"}
@@ -67,6 +44,19 @@ _MS = 300
 
 async def _effect() -> str:
     return "done"
+
+
+class _Sends:
+    async def send(self, part: Any, key: str, attempt: Any) -> None: ...
+
+
+# What the same name means elsewhere.
+_NUMBERS = count()
+_OF: dict[str, dict[str, Any]] = {
+    "attach": {"channel": _Sends(), "on_unknown": "hold", "name": ""},
+    "hold_back": {"place": "t/default"},
+    "stats": {"by": ("channel",)},
+}
 
 
 def _base(name: str, ids: dict[str, str]) -> dict[str, Any]:
@@ -116,7 +106,22 @@ def _base(name: str, ids: dict[str, str]) -> dict[str, Any]:
         "message_id": "m",
         "conversation": "1",
         "event": "message",
-    }
+        "lane": "t/default/9/",
+        "act": "retry",
+        "targets": (),
+        "older_ms": 10**12,
+        "folder": ".",
+        "directory": "no such folder",
+    } | _OF.get(name, {})
+
+
+_IDS = {"channel", "account", "conversation", "message_id", "event", "revision"}
+_IDS |= {"reply_to", "thread"}
+
+
+def _is_id(name: str, value: object) -> bool:
+    """Many platforms have integers for ids."""
+    return name in _IDS and type(value) is int
 
 
 def _methods(owner: type) -> Iterator[str]:
@@ -129,26 +134,34 @@ def _methods(owner: type) -> Iterator[str]:
 
 def _calls(
     owner: Any, name: str, ids: dict[str, str]
-) -> Iterator[tuple[str, Callable[[], Any]]]:
+) -> Iterator[tuple[str, bool, Callable[[], Any]]]:
     method = getattr(owner, name)
-    known = _base(name, ids) | ({"by": ("channel",)} if name == "stats" else {})
+    known = _base(name, ids)
     parameters = inspect.signature(method).parameters.values()
-    needed = [p for p in parameters if p.default is p.empty or p.name == "timeout_ms"]
+    by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        by_place.add(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    always = {"timeout_ms", *_OF.get(name, {})}
+    needed = [p for p in parameters if p.default is p.empty or p.name in always]
     for odd_one in parameters:
         for value in ODD:
             plain, named = [], {}
             for p in {p.name: p for p in (*needed, odd_one)}.values():
                 given = value if p is odd_one else known.get(p.name)
-                if p.kind is p.KEYWORD_ONLY:
-                    named[p.name] = given
-                elif p.kind is not p.VAR_KEYWORD:
+                if name == "attach" and p.name == "name" and p is not odd_one:
+                    given = f"u{next(_NUMBERS)}"  # each name is taken once
+                if p.kind in by_place:
                     plain.append(given)
+                elif p.kind is not p.VAR_KEYWORD:
+                    named[p.name] = given
             said = f"{name}({odd_one.name}={value!r:.30})"
-            yield said, lambda m=method, a=plain, n=named: m(*a, **n)
+            typed = fits(value, odd_one.annotation) or _is_id(odd_one.name, value)
+            yield said, typed, lambda m=method, a=plain, n=named: m(*a, **n)
 
 
-async def _outcome(said: str, call: Callable[[], Any]) -> str | None:
-    """What is wrong with the end of a call; None if nothing is."""
+async def _outcome(said: str, typed: bool, call: Callable[[], Any]) -> str | None:
+    """What is wrong with the end of a call; None if nothing is. `typed`: the argument is
+    of its type, so that the call may do it."""
     try:
         async with asyncio.timeout(3):
             answer = call()
@@ -158,18 +171,20 @@ async def _outcome(said: str, call: Callable[[], Any]) -> str | None:
                 await anext(answer, None)
     except TurnfoldError as exc:
         text = str(exc)
+        name = said.partition("(")[2].partition("=")[0]
+        of = exc.field if isinstance(exc, InvalidInputError) else ""
+        name = "text" if name == "payloads" and of == "text" else name  # of a Text
+        if not typed and not of.startswith(name):
+            return f"{said}: {exc!r:.100} in place of its type"
         return (
             None if len(text) < 1_000 else f"{said}: an error of {len(text)} characters"
         )
     except TimeoutError:
-        return (
-            None
-            if said.startswith(("settled", "receipt", "at_rest"))
-            else f"{said}: hangs"
-        )
+        for_ever = said.endswith("(timeout_ms=None)")  # as it was asked to
+        return None if for_ever else f"{said}: hangs"
     except BaseException as exc:  # noqa: BLE001  this is what is looked for
         return f"{said}: {type(exc).__name__}: {exc}"[:200]
-    return None
+    return None if typed else f"{said}: taken"
 
 
 async def _stage(gateway: Gateway) -> tuple[Kernel, dict[str, str]]:
@@ -223,9 +238,8 @@ async def test_every_argument_of_a_kernel_has_an_answer_or_one_typed_error(
     kernel, ids = await _stage(lone)
     wrong = []
     for name in _methods(Kernel):
-        for said, call in _calls(kernel, name, ids):
-            wrong.append(await _outcome(said, call))
-    assert [w for w in wrong if w] == []
+        wrong += [await _outcome(*one) for one in _calls(kernel, name, ids)]
+    assert [w for w in wrong if w] == [], "\n".join(filter(None, wrong))
     await _judged(lone, kernel)
 
 
@@ -236,9 +250,8 @@ async def test_every_argument_of_a_query_has_an_answer_or_one_typed_error(
     kernel, ids = await _stage(lone)
     wrong = []
     for name in _methods(Inspect):
-        for said, call in _calls(kernel.inspect, name, ids):
-            wrong.append(await _outcome(said, call))
-    assert [w for w in wrong if w] == []
+        wrong += [await _outcome(*one) for one in _calls(kernel.inspect, name, ids)]
+    assert [w for w in wrong if w] == [], "\n".join(filter(None, wrong))
 
 
 @pytest.mark.case("X20", "Z06")
@@ -275,7 +288,8 @@ async def test_no_part_bounces_that_does_not_exist(lone: Gateway, part: int) -> 
 
 @pytest.mark.case("X20")
 @pytest.mark.parametrize(
-    "call", ["reply", "send", "block", "tool", "silent", "step", "previous"]
+    "call",
+    ["reply", "send", "block", "tool", "live", "silent", "later", "step", "previous"],
 )
 async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
     lone: Gateway, call: str
@@ -284,8 +298,8 @@ async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
     ended = asyncio.Event()
 
     async def odd(turn: TurnHandle) -> None:
-        for said, one in _calls(turn, call, {"failed": "x", "turn": "x"}):
-            wrong.append(await _outcome(said, one))
+        tried = _calls(turn, call, {"failed": "x", "turn": "x"})
+        wrong.extend([await _outcome(*one) for one in tried])
         ended.set()
 
     lone.handler = odd
@@ -294,7 +308,7 @@ async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
     await kernel.accept(inbound("1"))
     async with asyncio.timeout(20):
         await ended.wait()
-    assert [w for w in wrong if w] == []
+    assert [w for w in wrong if w] == [], "\n".join(filter(None, wrong))
 
 
 @pytest.mark.case("X20")
@@ -322,7 +336,7 @@ async def test_a_caller_that_gives_up_waiting_leaves_nothing_behind(
 ) -> None:
     kernel, ids = await _stage(lone)
     for _ in range(3):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(NotYetError):
             await kernel.settled(ids["queued"], 1)
     task = asyncio.create_task(kernel.settled(ids["turn"]))
     await spin()
@@ -342,3 +356,76 @@ async def test_a_refusal_names_the_mistyped_word_and_the_state(lone: Gateway) ->
         await kernel.resolve(ids["sent"], "resend", by="me")
     with pytest.raises(TurnfoldError, match="expected Kernel, got str"):
         BlockingKernel("gateway.db")  # type: ignore[arg-type]  the mistake itself
+
+
+@pytest.mark.case("Y03", "Z06")
+async def test_a_wait_that_ends_says_what_for_how_long_and_where_it_stands(
+    lone: Gateway,
+) -> None:
+    kernel, ids = await _stage(lone)
+    queued, parked, turn = ids["queued"], ids["parked"], ids["turn"]
+    for wait in (kernel.settled(queued, 1), kernel.receipt(queued, 1)):
+        with pytest.raises(
+            NotYetError, match=f"{queued} .* 1 ms: it is queued; .*show"
+        ):
+            await wait
+    with pytest.raises(TimeoutError, match=f"{parked} .* it is parked"):
+        await kernel.settled(parked, 1)
+    with pytest.raises(TimeoutError, match=f"{turn} .* it is accepted"):
+        await kernel.settled(turn, 1)
+    with pytest.raises(NotYetError, match=r"open, such as .*; .*turnfold status"):
+        await kernel.at_rest(1)
+    told = await asyncio.gather(kernel.settled(queued, 1), return_exceptions=True)
+    assert isinstance(told[0], NotYetError)
+    assert (told[0].what, told[0].waited_ms) == (queued, 1)
+
+
+@pytest.mark.case("X20", "Y06")
+@pytest.mark.parametrize(
+    "lane", ["1", "t", "t/default/1", "/default/1/", "a/b/c/d/e/f"]
+)
+async def test_a_lane_that_cannot_be_is_refused(lone: Gateway, lane: str) -> None:
+    kernel = await lone.start()
+    with pytest.raises(InvalidInputError, match=r"no name of a lane; pass a Route"):
+        await kernel.abort_lane(lane)
+    nothing = await kernel.abort_lane(route("7").lane)
+    assert not nothing.stopped
+
+
+@pytest.mark.case("X20")
+async def test_a_live_reply_says_when_it_takes_no_more(lone: Gateway) -> None:
+    """Before its block, after its seal, and after an error that ended its block."""
+    wrong: list[str | None] = []
+    ended = asyncio.Event()
+
+    async def odd(turn: TurnHandle) -> None:
+        live = turn.live()
+        for call in (live.append, live.replace):
+            with pytest.raises(InvalidInputError, match=r"async with turn\.live"):
+                call("x")
+        with pytest.raises(InvalidInputError, match=r"async with turn\.live"):
+            await live.seal()
+        with pytest.raises(ValueError, match="mine"):
+            async with turn.live() as broken:
+                raise ValueError("mine")
+        with pytest.raises(StaleRunError, match="an error ended the block"):
+            broken.append("x")
+        async with live:
+            for name in ("append", "replace"):
+                tried = _calls(live, name, {"failed": "x", "turn": "x"})
+                wrong.extend([await _outcome(*one) for one in tried])
+            await live.seal("the end")
+            with pytest.raises(AlreadyRepliedError, match="has its reply"):
+                live.append("x")
+        with pytest.raises(AlreadyRepliedError, match="has its reply"):
+            live.replace("x")
+        with pytest.raises(InvalidInputError, match="entered before"):
+            await live.__aenter__()
+        ended.set()
+
+    lone.handler = odd
+    kernel = await lone.start()
+    await kernel.accept(inbound("1"))
+    async with asyncio.timeout(20):
+        await ended.wait()
+    assert [w for w in wrong if w] == []

@@ -27,6 +27,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from turnfold import Kernel
+from turnfold.arguments import Id, Some, checked
 from turnfold.errors import InvalidInputError
 from turnfold_adapters.channels.webhook_http import Answer
 from turnfold_adapters.channels.webhook_reception import (
@@ -60,16 +61,17 @@ def anybody(body: bytes, headers: Mapping[str, str]) -> bool:
     return True
 
 
+@checked
 def webhook(
     kernel: Kernel,
     *,
-    channel: str,
-    account: str = "default",
+    channel: Id,
+    account: Id = "default",
     secret: str | None = None,
     check: Check | None = None,
     parse: Parse | None = None,
-    body_bytes: int = BODY_BYTES,
-    body_ms: int = 10_000,
+    body_bytes: Some = BODY_BYTES,
+    body_ms: Some = 10_000,
 ) -> App:
     """An ASGI application that hands messages to the kernel. See the module, and
     `Reception` for `parse` and `check`. Raises InvalidInputError without a check."""

@@ -55,6 +55,8 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from turnfold import Kernel, Settings
 from turnfold.api.handle import TurnHandle
+from turnfold.arguments import Id, Word, checked
+from turnfold.enums import BlindPolicy
 from turnfold.errors import ChannelError, InvalidInputError
 from turnfold.inbound import Inbound
 from turnfold.messages import Native
@@ -254,13 +256,14 @@ def _wait_for_listeners(runner: AsyncioListenerRunner) -> None:
     runner.run = run  # type: ignore[method-assign, assignment]  # Bolt has no hook for it; it names its arguments
 
 
+@checked
 def durable(
     app: AsyncApp,
     kernel: Kernel,
     *,
-    on_unknown: str = "resend_marked",
-    name: str = "slack",
-    account: str = "default",
+    on_unknown: BlindPolicy | str | Mapping[str, BlindPolicy | str] = "resend_marked",
+    name: Id = "slack",
+    account: Id = "default",
     **options: Any,
 ) -> SlackChannel:
     """Attach an app to a kernel: its bot as a channel, its listeners as the handler of
@@ -287,9 +290,10 @@ def durable(
     chain.insert(first, intake)
     _wait_for_listeners(app.listener_runner)
 
-    @kernel.on_turn
     async def handle(turn: TurnHandle) -> None:
         await _run(app, turn)
+
+    kernel.on_turn(handle)
 
     return channel
 
@@ -317,8 +321,9 @@ async def _run(app: AsyncApp, turn: TurnHandle) -> None:
         await turn.silent(_NOTHING_SENT)
 
 
+@checked
 def socket_mode(
-    app: AsyncApp, app_token: str
+    app: AsyncApp, app_token: Word
 ) -> Callable[[str | None], AsyncGenerator[None, None]]:
     """A source that listens by Bolt's own Socket Mode, while the kernel works. The app
     accepts the events itself, so the source yields no messages."""
@@ -336,13 +341,14 @@ def socket_mode(
     return listen
 
 
+@checked
 async def run(
     app: AsyncApp,
     store: Any,
     *,
-    app_token: str,
-    name: str = "slack",
-    account: str = "default",
+    app_token: Word,
+    name: Id = "slack",
+    account: Id = "default",
     settings: Settings | None = None,
     **options: Any,
 ) -> None:

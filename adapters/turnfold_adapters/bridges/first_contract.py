@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from turnfold.arguments import checked
 from turnfold.enums import FailureClass, Kind
 from turnfold.errors import ContractError
 from turnfold.messages import File, Native, Payload, Route, Text
@@ -90,11 +91,12 @@ class FirstContract:
 
     Raises ContractError if the adapter lacks a method that it claims."""
 
+    @checked
     def __init__(
         self,
         adapter: object,
         *,
-        claims: Collection[str] | None = None,
+        claims: Collection[str] | Mapping[str, bool] | None = None,
         classify: Classify | None = None,
         ids: bool = False,
         limit: int | None = None,

@@ -43,7 +43,8 @@ from telegram.request import BaseRequest, RequestData
 
 from turnfold import Kernel
 from turnfold.api.handle import TurnHandle
-from turnfold.enums import Format
+from turnfold.arguments import Id, checked
+from turnfold.enums import BlindPolicy, Format
 from turnfold.inbound import Inbound
 from turnfold.messages import Native, Payload, Text
 from turnfold_adapters.channels.telegram import TelegramChannel
@@ -139,13 +140,14 @@ def _jsonable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@checked
 def durable(
-    application: "Application[Any, Any, Any, Any, Any, Any]",
+    application: Application[Any, Any, Any, Any, Any, Any],
     kernel: Kernel,
     *,
-    on_unknown: str = "resend_marked",
-    name: str = "telegram",
-    account: str = "default",
+    on_unknown: BlindPolicy | str | Mapping[str, BlindPolicy | str] = "resend_marked",
+    name: Id = "telegram",
+    account: Id = "default",
     **options: Any,
 ) -> TelegramChannel:
     """Attach an application to a kernel: its bot as a channel and a source, its handlers
@@ -167,9 +169,10 @@ def durable(
     if not application.error_handlers:
         application.add_error_handler(_note_error)
 
-    @kernel.on_turn
     async def handle(turn: TurnHandle) -> None:
         await _run(application, bot, turn)
+
+    kernel.on_turn(handle)
 
     return channel
 

@@ -28,8 +28,9 @@ import io
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Self
 
+from turnfold.arguments import Id, Some, Url, Word, Words, checked
 from turnfold.enums import DeliveryClass, FailureClass, Kind
-from turnfold.errors import InvalidInputError, MissingExtraError
+from turnfold.errors import MissingExtraError
 from turnfold.inbound import Inbound
 from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import (
@@ -65,28 +66,28 @@ class DiscordChannel:
     when the extra is not installed, InvalidInputError for a token that cannot be one.
     """
 
+    @checked
     def __init__(
         self,
-        token: str,
+        token: Word,
         *,
-        name: str = "discord",
-        account: str = "default",
+        name: Id = "discord",
+        account: Id = "default",
         editable: bool = False,
-        mentions: Sequence[str] = (),
+        mentions: Words = (),
         bots: bool = False,
-        base_url: str = OFFICIAL,
-        gateway: str = "",
+        base_url: Url = OFFICIAL,
+        gateway: Url | None = None,
         intents: Any = None,
         key_window_ms: int = KEY_WINDOW_MS,
         settle_ms: int = 60_000,
-        connect_timeout_ms: int = 10_000,
-        request_timeout_ms: int = 20_000,
-        upload_timeout_ms: int = 50_000,
+        connect_timeout_ms: Some = 10_000,
+        request_timeout_ms: Some = 20_000,
+        upload_timeout_ms: Some = 50_000,
         ready_ms: int = 2_000,
     ) -> None:
-        if not token or any(c.isspace() for c in token):
-            raise InvalidInputError(field="token", problem="not a token of a bot")
         self._content, self._errors, self._sources, http = _modules()
+        self._sources.check_intents(intents)
         self._http = http.OneRequest(
             token,
             base_url,
@@ -100,7 +101,7 @@ class DiscordChannel:
             account=account,
             token=token,
             base_url=base_url,
-            gateway=gateway,
+            gateway=gateway or "",
             intents=intents,
             bots=bots,
             ready_s=ready_ms / 1000,

@@ -36,6 +36,7 @@ from discord.errors import Forbidden, NotFound
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
+from turnfold.errors import InvalidInputError
 from turnfold.inbound import Inbound
 
 _log = logging.getLogger("turnfold.discord")
@@ -177,6 +178,13 @@ def _is_message(said: Any) -> bool:
     if not good:
         _log.error("a message without ids was skipped: %.200r", said)
     return good
+
+
+def check_intents(given: object) -> None:
+    """For the constructor of a channel. Raises InvalidInputError."""
+    if given is not None and not isinstance(given, discord.Intents):
+        problem = f"expected discord.Intents or None, got {type(given).__name__}"
+        raise InvalidInputError(field="intents", problem=problem)
 
 
 def _intents() -> discord.Intents:

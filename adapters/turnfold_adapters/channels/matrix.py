@@ -22,6 +22,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from turnfold.arguments import Id, Some, Url, Word, checked
 from turnfold.enums import DeliveryClass, FailureClass, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
@@ -68,27 +69,28 @@ class MatrixChannel:
     sent unchanged. Raises MissingExtraError when the extra is not installed.
     """
 
+    @checked
     def __init__(
         self,
-        homeserver: str,
+        homeserver: Url,
         *,
-        user_id: str,
-        device_id: str,
-        token: str | None = None,
+        user_id: Word,
+        device_id: Word,
+        token: Word | None = None,
         password: str | None = None,
-        name: str = "matrix",
-        account: str = "default",
+        name: Id = "matrix",
+        account: Id = "default",
         key_window_ms: int | None = 23 * HOUR_MS,
         settle_ms: int = 120_000,
         skew_ms: int = HOUR_MS // 4,
-        request_timeout_ms: int = 45_000,
-        upload_timeout_ms: int = 300_000,
-        event_types: tuple[str, ...] = (MESSAGE,),
+        request_timeout_ms: Some = 45_000,
+        upload_timeout_ms: Some = 300_000,
+        event_types: tuple[Word, ...] = (MESSAGE,),
         auto_join: bool = False,
         clear_text_in_encrypted_rooms: bool = False,
         markdown: Markdown | None = None,
     ) -> None:
-        _check(user_id, device_id, token, password)
+        _check(user_id, token, password)
         text.check(TEXT_MAX_BYTES, "bytes")
         self._client = _client_class()(
             homeserver=homeserver,
@@ -226,15 +228,10 @@ def _capabilities(
     )
 
 
-def _check(
-    user_id: str, device_id: str, token: str | None, password: str | None
-) -> None:
+def _check(user_id: str, token: str | None, password: str | None) -> None:
     if not user_id.startswith("@") or ":" not in user_id:
         problem = "expected a full Matrix id such as @bot:example.org"
         raise InvalidInputError(field="user_id", problem=problem)
-    if not device_id:
-        problem = "pin it: the server counts keys per device"
-        raise InvalidInputError(field="device_id", problem=problem)
     if bool(token) == bool(password):
         problem = "give either a token or a password"
         raise InvalidInputError(field="token", problem=problem)

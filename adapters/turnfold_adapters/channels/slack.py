@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from attrs import evolve
 
+from turnfold.arguments import Id, Some, Url, Word, checked
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind, PartAct
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
@@ -65,24 +66,25 @@ class SlackChannel:
     passed. Raises MissingExtraError when the extra is not installed, InvalidInputError
     for a token that cannot be one."""
 
+    @checked
     def __init__(
         self,
-        token: str,
+        token: Word,
         *,
-        app_token: str | None = None,
-        base_url: str = OFFICIAL,
-        name: str = "slack",
-        account: str = "default",
+        app_token: Word | None = None,
+        base_url: Url = OFFICIAL,
+        name: Id = "slack",
+        account: Id = "default",
         lookup: bool = True,
         reply_in_thread: bool = False,
         rate_scope: GateScope = GateScope.CONVERSATION,
-        preview_ms: int = 1_200,
+        preview_ms: Some = 1_200,
         settle_ms: int = 60_000,
         skew_ms: int = 15 * 60_000,
-        connect_timeout_ms: int = 10_000,
-        request_timeout_ms: int = 30_000,
-        upload_timeout_ms: int = 300_000,
-        proxy: str | None = None,
+        connect_timeout_ms: Some = 10_000,
+        request_timeout_ms: Some = 30_000,
+        upload_timeout_ms: Some = 300_000,
+        proxy: Url | None = None,
     ) -> None:
         _check_token("token", token)
         if app_token is not None:
@@ -305,7 +307,7 @@ def _offers(*, lookup: bool, settle_ms: int) -> Mapping[str, PartClass]:
 
 
 def _check_token(field: str, token: str) -> None:
-    if not token or not token.isascii() or any(c.isspace() for c in token):
+    if not token.isascii():
         raise InvalidInputError(field=field, problem="not a token of Slack")
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
+from turnfold.arguments import Id, Some, Url, Word, Words, checked
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind, PartAct
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.inbound import Inbound
@@ -67,24 +68,25 @@ class TelegramChannel:
     not installed, InvalidInputError for a token that cannot be one.
     """
 
+    @checked
     def __init__(
         self,
-        token: str,
+        token: Word,
         *,
-        base_url: str = OFFICIAL,
-        name: str = "telegram",
-        account: str = "default",
+        base_url: Url = OFFICIAL,
+        name: Id = "telegram",
+        account: Id = "default",
         editable: bool = True,
-        updates: Sequence[str] = UPDATES,
+        updates: Words = UPDATES,
         quote: bool = True,
         rate_scope: GateScope = GateScope.CONVERSATION,
         settle_ms: int = 30_000,
-        connect_timeout_ms: int = 10_000,
-        request_timeout_ms: int = 30_000,
-        upload_timeout_ms: int = 120_000,
+        connect_timeout_ms: Some = 10_000,
+        request_timeout_ms: Some = 30_000,
+        upload_timeout_ms: Some = 120_000,
         poll_ms: int = 30_000,
     ) -> None:
-        if not token or "/" in token or any(c.isspace() for c in token):
+        if "/" in token:
             raise InvalidInputError(field="token", problem="not a token of BotFather")
         self._content, self._errors, self._sources = _modules()
         self._bot = _bot(token, base_url, connect_timeout_ms, request_timeout_ms)

@@ -25,7 +25,7 @@ import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
@@ -33,6 +33,7 @@ from urllib.parse import quote
 
 from attrs import evolve
 
+from turnfold.arguments import Line, Some, Url, Word, checked
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import InvalidInputError, MissingExtraError
 from turnfold.messages import LARGE, Native, Payload, Route, Text, files_of
@@ -98,22 +99,23 @@ class WebhookChannel:
     MissingExtraError when the extra `turnfold[webhook]` is not installed.
     """
 
+    @checked
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         secret: str | None = None,
-        classes: Iterable[DeliveryClass | str] = (),
+        classes: Collection[DeliveryClass | str] = (),
         key_window_ms: int | None = None,
         settle_ms: int = 120_000,
-        lookup_url: str | None = None,
-        message_url: str | None = None,
+        lookup_url: Url | None = None,
+        message_url: Url | None = None,
         limit: int | None = None,
         gives_ids: bool = True,
-        id_header: str = webhook_wire.ID_HEADER,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_ms: int = 10_000,
-        timeout_ms: int = 45_000,
+        id_header: Word = webhook_wire.ID_HEADER,
+        headers: Mapping[Word, Line] | None = None,
+        connect_timeout_ms: Some = 10_000,
+        timeout_ms: Some = 45_000,
         retry_default_ms: int = webhook_wire.RETRY_DEFAULT_MS,
         retry_cap_ms: int = webhook_wire.RETRY_CAP_MS,
         rate_scope: GateScope = GateScope.ACCOUNT,
@@ -163,7 +165,7 @@ class WebhookChannel:
         return url
 
     def _checked_classes(
-        self, classes: Iterable[DeliveryClass | str]
+        self, classes: Collection[DeliveryClass | str]
     ) -> tuple[DeliveryClass, ...]:
         try:
             offered = tuple(dict.fromkeys(DeliveryClass(c) for c in classes))

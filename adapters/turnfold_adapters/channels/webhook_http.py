@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from turnfold.errors import MissingExtraError
+from turnfold.arguments import Some, check_fields
+from turnfold.errors import InvalidInputError, MissingExtraError
 
 if TYPE_CHECKING:
     import h11
@@ -28,11 +29,14 @@ class Limits:
     drips a byte a second is cut off as well; it is also the idle time between two
     requests. `drain_ms`: how long closing waits for requests under way."""
 
-    header_bytes: int = 16 * 1024
-    body_bytes: int = 1024 * 1024
-    request_ms: int = 10_000
-    connections: int = 256
+    header_bytes: Some = 16 * 1024
+    body_bytes: Some = 1024 * 1024
+    request_ms: Some = 10_000
+    connections: Some = 256
     drain_ms: int = 10_000
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
 
 
 @frozen(kw_only=True)
@@ -81,7 +85,9 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        assert self._server is not None  # noqa: S101  start() comes first
+        if self._server is None:
+            problem = "it does not listen; call start() first, or use `async with`"
+            raise InvalidInputError(field="port", problem=problem)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 

@@ -5,6 +5,7 @@ is durable. `webhook_reception` has the shape of a request and the table of answ
 
 from typing import Self
 
+from turnfold.arguments import Id, Port, Word, checked
 from turnfold_adapters.channels.webhook_http import Answer, HttpServer, Limits, Request
 from turnfold_adapters.channels.webhook_reception import (
     Accept,
@@ -28,16 +29,17 @@ class WebhookInbox:
     cancel its `accept`; closing waits `limits.drain_ms` for it.
     """
 
+    @checked
     def __init__(
         self,
         accept: Accept,
         *,
         secret: str | None = None,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        path: str = "/",
-        channel: str = "webhook",
-        account: str = "default",
+        host: Word = "127.0.0.1",
+        port: Port = 0,
+        path: Word = "/",
+        channel: Id = "webhook",
+        account: Id = "default",
         parse: Parse | None = None,
         limits: Limits | None = None,
     ) -> None:

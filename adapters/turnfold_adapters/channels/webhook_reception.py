@@ -33,6 +33,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from turnfold.arguments import Id, checked
 from turnfold.errors import (
     BackPressureError,
     InvalidInputError,
@@ -82,12 +83,13 @@ class Reception:
     and the lower-case headers, and raises InvalidInputError for input that it refuses.
     """
 
+    @checked
     def __init__(
         self,
         accept: Accept,
         *,
-        channel: str,
-        account: str,
+        channel: Id,
+        account: Id,
         secret: str | None = None,
         check: Check | None = None,
         parse: Parse | None = None,

@@ -82,6 +82,9 @@ class MemoryStore:
     def __init__(
         self, disk: MemoryDisk | None = None, *, address: str = "memory:"
     ) -> None:
+        if isinstance(disk, str):
+            problem = "no address of a store in memory; it is `memory:` alone"
+            raise InvalidInputError(field="address", problem=problem)
         self.disk = MemoryDisk() if disk is None else disk
         self._address = address
         self._state = "not open"

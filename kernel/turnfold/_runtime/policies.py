@@ -5,12 +5,12 @@ There is no good silent default. So a caller of `attach` must name the policy, u
 every kind of part has a class that settles an unknown outcome.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TypeAlias
 
 from turnfold.enums import BlindPolicy, DeliveryClass
 from turnfold.errors import InvalidInputError
-from turnfold.messages import check_enum, check_ms
+from turnfold.messages import check_enum, check_id, check_ms
 from turnfold.ports.channel import KINDS, Capabilities, PartClass
 from turnfold.settings import Settings
 
@@ -74,3 +74,13 @@ def age_limit(own: int | None, settings: Settings) -> int | None:
     """How long an entry of an account may wait. `own`: the argument of `attach`."""
     limit = settings.max_entry_age_ms
     return limit if own is None else check_ms("max_entry_age_ms", own, least=1)
+
+
+def check_place(there: Container[tuple[str, str]], name: str, account: str) -> None:
+    """Raises InvalidInputError unless a channel can be attached there."""
+    if (check_id("name", name), check_id("account", account)) in there:
+        problem = (
+            f"{name}/{account} is attached already, and stays attached: swap the client "
+            "inside of that channel, between disconnected() and connected()"
+        )
+        raise InvalidInputError(field="name", problem=problem)

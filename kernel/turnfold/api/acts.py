@@ -28,6 +28,7 @@ from turnfold.errors import (
 )
 from turnfold.messages import (
     check_enum,
+    check_flag,
     check_id,
     check_kind,
     check_ms,
@@ -36,6 +37,7 @@ from turnfold.messages import (
 )
 
 _VERDICTS = ("delivered", "not_sent", "resend", "give_up")
+_FLAGS = {"accept_duplicate", "marked"}  # of acts that have one
 _BATCH = 200  # acts that are posted, decided and answered together
 
 
@@ -89,23 +91,24 @@ class Acts(Commands):
         seen: int | None = None,
     ) -> Abortion:
         """Stop a turn or an entry. The result says if it was too late."""
-        return await self._stop(stream, AbortReason.USER, by, why, seen)
+        return await self._stop("stream", stream, AbortReason.USER, by, why, seen)
 
     async def supersede(
         self, turn: str, *, by: str | None = None, why: str = ""
     ) -> Abortion:
         """Stop a turn because a newer message replaces it."""
-        return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
+        return await self._stop("turn", turn, AbortReason.SUPERSEDED, by, why)
 
     async def _stop(
         self,
+        what: str,
         stream: str,
         reason: AbortReason,
         by: str | None,
         why: str,
         seen: int | None = None,
     ) -> Abortion:
-        stream = await self._whole("stream", stream)
+        stream = await self._whole(what, stream)
         said: dict[str, Any] = {"reason": reason, "by": check_optional_id("by", by)}
         said["why"] = check_text("why", why)
         said["seen"] = None if seen is None else check_ms("seen", seen, least=1)
@@ -292,6 +295,8 @@ class Acts(Commands):
         arguments["by"] = check_id("by", arguments["by"])
         if arguments.get("seen") is not None:
             check_ms("seen", arguments["seen"], least=1)
+        for flag in _FLAGS & arguments.keys():
+            check_flag(flag, arguments[flag])
         return await self._do(
             _decision(decision, stream, arguments), kind, stream, arguments
         )
@@ -316,6 +321,7 @@ class Acts(Commands):
         """
         kind = check_enum("act", act, Act)
         said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
+        check_flag("accept_duplicate", accept_duplicate)
         said |= _extra(kind, verdict, accept_duplicate)
         check_kind("targets", targets, list, tuple)
         whole = [_checked(target) for target in targets]
@@ -403,8 +409,11 @@ def _extra(act: Act, verdict: str | None, accept_duplicate: bool) -> dict[str, A
     match act:
         case Act.RESOLVE:
             return {"verdict": _checked_verdict(verdict)}
+        case _ if verdict is not None:
+            problem = f"only resolve has one, not {act}; leave it out"
+            raise InvalidInputError(field="verdict", problem=problem)
         case Act.RETRY:
-            return {"accept_duplicate": bool(accept_duplicate)}
+            return {"accept_duplicate": accept_duplicate}
         case Act.ABORT:
             return {"reason": AbortReason.USER}
         case _:

@@ -39,7 +39,7 @@ from turnfold.api.keeping import (
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.inspect import archive, export
 from turnfold.inspect.archive import Manifest
-from turnfold.messages import check_kind, check_ms
+from turnfold.messages import check_flag, check_function, check_kind, check_ms
 from turnfold.ports.store import Store, Wanted
 
 T = TypeVar("T")
@@ -91,6 +91,8 @@ class Archiving(Keeps):
         errors of `prune`."""
         check_kind("folder", folder, str, Path)
         check_ms("per_file", per_file, least=1)
+        check_flag("text", text)
+        check_function("tell", tell)
         checked_wish(older_ms, by, why, statuses, dead=dead, sure=clock_is_right)
         wish = {
             "older_ms": older_ms,

@@ -40,7 +40,8 @@ class BlockingTurn:
     _owner: "BlockingKernel"
 
     def settled(self, timeout_ms: int | None = None) -> TurnOutcome:
-        """Wait until the turn is over. Raises TimeoutError."""
+        """Wait until the turn is over. `timeout_ms`: how long, None for ever. Raises
+        NotYetError, which is a TimeoutError."""
         return TurnOutcome(self._owner.settled(self.turn_id, timeout_ms))
 
 

@@ -63,6 +63,7 @@ from turnfold.messages import (
     Route,
     Text,
     check_enum,
+    check_flag,
     check_id,
     check_kind,
     check_ms,
@@ -459,6 +460,7 @@ class Commands(Stopping, Spread):
         runs that are under way go on. `by` and `why`: for the log. True if it is done.
         False if the command waits in the inbox: the next worker does it first. `wait`:
         False posts the command and returns at once."""
+        check_flag("wait", wait)
         said: dict[str, Any] = {"by": check_id("by", by)}
         said["why"] = check_text("why", why)
         if self._shards is not None:

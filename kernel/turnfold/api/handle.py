@@ -42,6 +42,7 @@ from turnfold.messages import (
     Payload,
     Route,
     check_enum,
+    check_flag,
     check_id,
     check_ms,
     json_value,
@@ -74,7 +75,8 @@ class AcceptedTurn:
     _key: str | None = None  # of a message that went into the inbox
 
     async def settled(self, timeout_ms: int | None = None) -> TurnOutcome:
-        """Wait until the turn is over. Raises TimeoutError."""
+        """Wait until the turn is over. `timeout_ms`: how long, None for ever. Raises
+        NotYetError, which is a TimeoutError."""
         end = await self._kernel.settled(self.turn_id, timeout_ms, key=self._key)
         return TurnOutcome(end)
 
@@ -200,6 +202,10 @@ class TurnHandle:
         Leaving the block seals it, as `reply` does. `format`: of the text at the seal;
         previews are plain."""
         written = check_enum("format", format, Format)
+        if policy is not None:
+            policy = check_enum("policy", policy, BlindPolicy)
+        if ttl_ms is not None:
+            check_ms("ttl_ms", ttl_ms, least=1)
         return Live(self._kernel, self, self._append, written, policy, ttl_ms)
 
     def block(
@@ -336,6 +342,7 @@ class TurnHandle:
         canonical JSON value). Raises StepInDoubtError if an earlier run began the step
         and died, unless `repeat`."""
         check_id("key", key)
+        check_flag("repeat", repeat)
         if not callable(effect):
             problem = "expected an async function without arguments"
             raise InvalidInputError(field="effect", problem=problem)

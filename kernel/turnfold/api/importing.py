@@ -30,7 +30,7 @@ from turnfold.errors import (
     OwnedError,
     UsageError,
 )
-from turnfold.messages import check_kind
+from turnfold.messages import check_function, check_kind
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = logging.getLogger("turnfold")
@@ -86,6 +86,7 @@ class Importing(Commands):
         """
         self._home.check()
         check_kind("directory", directory, str, Path)
+        check_function("on_step", on_step)
         try:
             queue = await asyncio.to_thread(read_queue, Path(directory))
         except (OSError, ValueError) as exc:  # a name that is no valid path

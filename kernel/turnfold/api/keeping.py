@@ -26,7 +26,14 @@ from turnfold.errors import (
     StoreFullError,
     UsageError,
 )
-from turnfold.messages import check_id, check_kind, check_ms, check_text
+from turnfold.messages import (
+    check_flag,
+    check_function,
+    check_id,
+    check_kind,
+    check_ms,
+    check_text,
+)
 from turnfold.ports.store import (
     Keeping,
     Listing,
@@ -96,6 +103,8 @@ class Keeps(Commands):
         check_ms("batch", batch, least=1)
         if archived is not None:
             check_kind("archived", archived, Archived)
+        if tell is not None:
+            check_function("tell", tell)
         self._check_keeping()
         done = Pruning()
         async for names in self._batches(older_ms, archived, batch):
@@ -208,6 +217,9 @@ def checked_wish(
     """The arguments of a prune, for the owner. Raises InvalidInputError."""
     said = {"by": check_id("by", by), "why": check_text("why", why)}
     check_ms("older_ms", older_ms)
+    check_flag("dead", dead)
+    check_flag("clock_is_right", sure)
+    check_kind("statuses", statuses, list, tuple)
     odd = [word for word in statuses if word not in _PHASES]
     if odd:
         problem = f"{odd[0]!r:.80} is none of {', '.join(sorted(_PHASES))}"

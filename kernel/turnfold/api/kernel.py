@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, overload
 
 from turnfold._decide import operator
 from turnfold._decide.accepting import Acceptance
@@ -24,7 +24,7 @@ from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.open_streams import OpenStreams
-from turnfold._runtime.policies import OnUnknown, age_limit
+from turnfold._runtime.policies import OnUnknown, age_limit, check_place
 from turnfold._runtime.programs import Decision
 from turnfold._runtime.worker import Upkeep, Worker
 from turnfold._state.fold import STORE, State, StoreState
@@ -53,6 +53,7 @@ from turnfold.api.telling import (
     say_working,
 )
 from turnfold.api.waiting import CLOSABLE, Waiting, stands, tell
+from turnfold.arguments import Line, check_address, checked
 from turnfold.clock import LEAD_MS, Clock
 from turnfold.errors import (
     InvalidInputError,
@@ -61,7 +62,7 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Inspect
 from turnfold.inspect.shards import AllShards
-from turnfold.messages import check_id, check_timeout
+from turnfold.messages import check_flag, check_kind, check_timeout
 from turnfold.ports.channel import Outcome, Rate
 from turnfold.ports.shards import Sharded
 from turnfold.ports.store import Owner, Store, Wanted, store_at
@@ -83,16 +84,17 @@ class Kernel(
     `entropy`: the source of ids and salts, which a test may want to repeat.
     `import_from`: the queue of another gateway, taken in at open (specs/import.md)."""
 
+    @checked
     def __init__(
         self,
-        store: str | Path | Store,
+        store: Annotated[str | Path | Store, check_address],
         *,
         settings: Settings | None = None,
         work: bool = True,
         clock: Clock | None = None,
         probe: Probe | None = None,
         entropy: random.Random | None = None,
-        import_from: str | Path | None = None,
+        import_from: Line | Path | None = None,
     ) -> None:
         Life.__init__(self)
         self.settings = settings or Settings()
@@ -143,12 +145,11 @@ class Kernel(
         ContractError if `channel` is no channel, InvalidInputError if the account is
         attached already or a policy is missing."""
         self._home.check()
-        key = (check_id("name", name), check_id("account", account))
-        if key in self._desks:
-            raise InvalidInputError(field="name", problem=f"{key} is attached already")
+        check_place(self._desks, name, account)
+        check_kind("rate", rate, Rate, type(None))
+        age = age_limit(max_entry_age_ms, self.settings)
         desk = attached(name, account, channel, on_unknown)
-        facts = desk.facts(age_limit(max_entry_age_ms, self.settings))
-        self._take_desk(desk, facts, rate)
+        self._take_desk(desk, desk.facts(age), rate)
 
     def _take_desk(
         self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None
@@ -183,9 +184,8 @@ class Kernel(
         somebody has seen a part of that answer. Raises InvalidInputError if it cannot
         be called with a turn, or if a handler is registered already."""
         self._home.check()
-        if handler is not None:
-            return self._register(handler, resume=resume)
-        return partial(self._register, resume=resume)
+        register = partial(self._register, resume=check_flag("resume", resume))
+        return register if handler is None else register(handler)
 
     def _register(self, handler: Handler, *, resume: bool) -> Handler:
         known = self._handlers.register(handler, resume=resume)

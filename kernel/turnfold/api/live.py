@@ -13,7 +13,7 @@ from turnfold._runtime.calls import report
 from turnfold._runtime.programs import Decision
 from turnfold.api.sent import Sent
 from turnfold.enums import BlindPolicy, FailureClass, Format, Kind
-from turnfold.errors import InvalidInputError
+from turnfold.errors import AlreadyRepliedError, InvalidInputError, StaleRunError
 from turnfold.messages import Payload, Text, check_text
 from turnfold.ports.channel import Accepted, Outcome, Rejected
 
@@ -57,7 +57,7 @@ class Live:
         self._pace_s = 1.0
         self._unsure = False
         self._sealed: Sent | None = None
-        self._entered = False
+        self._entered = self._left = False
 
     @property
     def text(self) -> str:
@@ -67,7 +67,9 @@ class Live:
     def append(self, more: str) -> None:
         """Add text to the end. It is shown by the next preview. Never waits.
 
-        Raises InvalidInputError outside of `async with`."""
+        Raises InvalidInputError before `async with`,
+        AlreadyRepliedError once the reply is sealed, and StaleRunError after a block
+        that an error has ended."""
         self._check_entered()
         self._text.append(check_text("more", more))
         self._news.set()
@@ -82,14 +84,23 @@ class Live:
         if not self._entered:
             problem = "use it as `async with turn.live() as live:`"
             raise InvalidInputError(field="live", problem=problem)
+        turn = self._turn
+        if self._sealed is not None:
+            raise AlreadyRepliedError(turn=turn.id, entry=self._sealed.entry_id)
+        if self._left:
+            why = "an error ended the block of its live reply"
+            raise StaleRunError(turn=turn.id, run=turn.run, why=why)
 
     async def seal(self, *payloads: Payload | str) -> Sent:
         """End the reply and hand it over to the outbox, once; a second call returns the
         same Sent. `payloads`: the whole answer, which begins with a text; the text so
         far by default.
 
-        Raises StaleRunError if the run may no longer speak for its turn."""
+        Raises StaleRunError if the run may no longer speak for its turn, and
+        InvalidInputError before `async with`."""
         if self._sealed is None:
+            if not self._entered:
+                self._check_entered()
             await self._end_previews()
             answer = payloads or (Text(self.text, format=self._format),)
             self._sealed = await self._turn.reply(
@@ -98,6 +109,9 @@ class Live:
         return self._sealed
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            problem = "it was entered before; a turn has one live reply"
+            raise InvalidInputError(field="live", problem=problem)
         self._entered = True
         kernel, turn = self._kernel, self._turn
         intent = kernel.intend_live(
@@ -125,6 +139,7 @@ class Live:
         if error is None:
             await self.seal()
         else:
+            self._left = True
             await self._end_previews()
 
     # --- previews: edits outside the log, without a waiting caller ---

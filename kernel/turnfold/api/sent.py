@@ -44,12 +44,12 @@ class Sent(Struct, frozen=True, kw_only=True, eq=False):
     async def receipt(self, timeout_ms: int | None = None) -> Receipt:
         """Wait for the platform's proof. `ids`: those of all parts, in their order.
         `timeout_ms`: how long, None for ever. Raises NotDeliveredError if it ended
-        undelivered or is parked, and TimeoutError."""
+        undelivered or is parked, and NotYetError, which is a TimeoutError."""
         return await self._kernel.receipt(self.entry_id, timeout_ms, key=self._key)
 
     async def settled(self, timeout_ms: int | None = None) -> Status:
         """Wait for the end: `delivered`, `failed_terminal` or `aborted`. `timeout_ms`: how long,
-        None for ever. Raises TimeoutError."""
+        None for ever. Raises NotYetError, which is a TimeoutError."""
         end = await self._kernel.settled(self.entry_id, timeout_ms, key=self._key)
         return Status(end)
 

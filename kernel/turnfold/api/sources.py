@@ -145,12 +145,12 @@ class Sources:
         taking: Taking,
     ) -> None:
         """Raises InvalidInputError if there is a source of this name and account."""
-        if (name, account) in self._sources:
-            problem = f"there is a source {name}/{account} already"
-            raise InvalidInputError(field="name", problem=problem)
         if not callable(stream):
             problem = "a source is a function that takes a cursor"
             raise InvalidInputError(field="stream", problem=problem)
+        if (name, account) in self._sources:
+            problem = f"there is a source {name}/{account} already"
+            raise InvalidInputError(field="name", problem=problem)
         pull = _Pull(self._kernel, self._calls, name, account, stream, taking)
         self._sources[name, account] = pull
         if self._begun:

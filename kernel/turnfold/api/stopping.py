@@ -1,35 +1,32 @@
-"""Stops of a turn, of an entry, or of a whole lane, with the result of each."""
+"""The stop of a whole lane, with a truthful answer."""
 
 from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from turnfold._decide import busy, operator
+from turnfold._decide import busy
 from turnfold._decide.busy import LaneAbortion
-from turnfold._decide.operator import Abortion
-from turnfold._log.ids import TURN
 from turnfold._runtime.programs import Decision
-from turnfold.enums import AbortReason, Waits
-from turnfold.errors import InvalidInputError, RequestedError
-from turnfold.messages import Route, check_enum, check_id, check_optional_id, check_text
+from turnfold.enums import Waits
+from turnfold.errors import InvalidInputError
+from turnfold.messages import (
+    Route,
+    check_enum,
+    check_kind,
+    check_optional_id,
+    check_text,
+    control_problem,
+    lane_of,
+)
 
 
 class Stopping:
-    """The stop commands of a Kernel; Commands implements the methods used here."""
+    """The command of a Kernel that stops a lane; Commands brings the means."""
 
     async def _do(
         self, decision: Decision, kind: str, stream: str, arguments: dict[str, Any]
     ) -> Any:
         raise NotImplementedError
-
-    async def _whole(self, what: str, stream: str) -> str:
-        raise NotImplementedError
-
-    async def abort(
-        self, stream: str, *, by: str | None = None, why: str = ""
-    ) -> Abortion:
-        """Stop a turn or an entry. The result says if it was too late."""
-        return await self._stop(stream, AbortReason.USER, by, why)
 
     async def abort_lane(
         self,
@@ -40,7 +37,8 @@ class Stopping:
         why: str = "",
     ) -> LaneAbortion:
         """Stop the turns of a lane, in one commit: a user's "stop". `lane`: a route, or
-        `Inbound.lane`, where messages have lanes of their own.
+        `Inbound.lane`, where messages have lanes of their own. A text that can be no
+        lane is refused; a lane in which nothing waits has nothing to stop.
 
         `scope`: the turns to stop: the one that is `running`, those that are `queued`
         or `debounced`, and those that are `answered` with an answer that has not
@@ -48,7 +46,7 @@ class Stopping:
         result. Control input takes no lane, so a "stop" that is a turn itself does not
         stop itself. Raises RequestedError if no worker answered in time."""
         words = [str(check_enum("scope", word, Waits)) for word in _words(scope)]
-        name = lane.lane if isinstance(lane, Route) else check_id("lane", lane)
+        name = lane.lane if isinstance(lane, Route) else _lane(lane)
         said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
         said["why"] = check_text("why", why)
         decide = partial(busy.abort_lane, stream=name, **said)
@@ -57,27 +55,23 @@ class Stopping:
             return done
         return LaneAbortion(**{key: tuple(names) for key, names in done.items()})
 
-    async def supersede(
-        self, turn: str, *, by: str | None = None, why: str = ""
-    ) -> Abortion:
-        """Stop a turn because a newer message replaces it."""
-        return await self._stop(turn, AbortReason.SUPERSEDED, by, why)
 
-    async def _stop(
-        self, stream: str, reason: AbortReason, by: str | None, why: str
-    ) -> Abortion:
-        stream = await self._whole("stream", stream)
-        turn = stream.startswith(TURN)
-        decision = operator.abort_turn if turn else operator.abort_entry
-        by = check_optional_id("by", by)
-        said: dict[str, Any] = {"reason": reason, "by": by}
-        said["why"] = check_text("why", why)
-        decide = partial(decision, stream=stream, **said)
-        try:
-            done = await self._do(decide, "abort", stream, said)
-        except RequestedError:
-            return Abortion(aborted=False, status="requested")
-        return done if isinstance(done, Abortion) else Abortion(**done)
+def _lane(name: object) -> str:
+    """A name that a lane may have: channel, account, conversation, thread, and perhaps a
+    name of its own. A slash inside of a part is escaped, so the number tells."""
+    check_kind("lane", name, Route, str)
+    text = check_text("lane", name)
+    parts = text.split("/")
+    if len(parts) not in _PARTS or not all(parts[:3]) or control_problem(text):
+        problem = (
+            f"{name!r:.80} is no name of a lane; pass a Route, or `Inbound.lane`, such as "
+            f"{lane_of('telegram', 'default', '42', None)!r}"
+        )
+        raise InvalidInputError(field="lane", problem=problem)
+    return text
+
+
+_PARTS = (4, 5)
 
 
 def _words(scope: Any) -> Collection[Any]:

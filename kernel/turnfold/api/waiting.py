@@ -1,7 +1,9 @@
 """Waiting for the end of a turn or an entry, in the process of its owner or in another."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 
 from turnfold._log.ids import ENTRY, TURN
 from turnfold._runtime.driver import Driver
@@ -12,7 +14,13 @@ from turnfold.api.portal import Home
 from turnfold.api.sent import receipt_of
 from turnfold.api.spread import Spread
 from turnfold.enums import Phase, Status, TurnOutcome
-from turnfold.errors import NotFoundError, NotOpenError, OwnedError
+from turnfold.errors import (
+    NotFoundError,
+    NotOpenError,
+    NotYetError,
+    OwnedError,
+    TurnfoldError,
+)
 from turnfold.inspect import Inspect
 from turnfold.inspect.views import EntryView
 from turnfold.messages import check_id, check_text, check_timeout
@@ -21,6 +29,7 @@ from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
 _REST_POLL_S = 0.01
+_STATE_S = 1.0  # a store that fails must not make a wait longer than that
 _CLIENT_POLL_S = 0.05  # a process without the store gets no signal for a commit
 
 
@@ -53,14 +62,14 @@ class Waiting(Spread):
         the status of an entry: `delivered`, `failed_terminal` or `aborted`.
         `timeout_ms`: how long, None for ever. `key`: the dedupe key of a message that another process
         posted as `stream`; the worker may have known it as another turn. Raises
-        TimeoutError, NotFoundError and NotOpenError."""
+        NotYetError, which is a TimeoutError, NotFoundError and NotOpenError."""
         check_id("stream", stream)
         if key is not None:
             check_text("key", key)
         wait = check_timeout(timeout_ms)
         if wait is None:
             return _end_in(await self._closed(stream, key))
-        async with asyncio.timeout(wait / 1000):
+        async with within(wait, stream, partial(self._stands, stream)):
             return _end_in(await self._closed(stream, key))
 
     async def receipt(
@@ -76,7 +85,7 @@ class Waiting(Spread):
         wait = check_timeout(timeout_ms)
         if not entry.startswith(ENTRY):
             raise NotFoundError(what="entry", id=entry)
-        async with asyncio.timeout(None if wait is None else wait / 1000):
+        async with within(wait, entry, partial(self._stands, entry)):
             end = await self._closed(entry, key, parked=True)
             if isinstance(end, Summary):
                 seen = await self.inspect.show(end.stream)
@@ -89,13 +98,23 @@ class Waiting(Spread):
         """Wait until every open entry and turn waits for a person: parked entries and
         held turns. An entry or a turn that waits for a time, a gate, a channel or a
         handler is not at rest. For tests, and for programs that end when their work is
-        done. `timeout_ms`: how long, None for ever. Raises TimeoutError, NotOpenError,
+        done. `timeout_ms`: how long, None for ever. Raises NotYetError, NotOpenError,
         and OwnedError in a process that is not the worker."""
         wait = check_timeout(timeout_ms)
         self._home.check()
-        async with asyncio.timeout(None if wait is None else wait / 1000):
+        async with within(wait, "the work of this store", self._busy_with):
             while not await self._rests():  # noqa: ASYNC110  no commit pays for it
                 await asyncio.sleep(_REST_POLL_S)
+
+    async def _stands(self, stream: str) -> str:
+        return await stands_at(self.store, stream)
+
+    async def _busy_with(self) -> str:
+        """The work that is left, for the error of a wait."""
+        if self._shards is not None:
+            return "some shard is at work"
+        left = self._open_driver().book.open_streams()
+        return f"{len(left)} are open, such as {', '.join(left[:3]) or 'none'}"
 
     async def _rests(self) -> bool:
         if self._shards is not None:
@@ -186,6 +205,39 @@ class Waiting(Spread):
         for waiters in self._waiters.values():
             tell(waiters, None)
         self._waiters.clear()
+
+
+@asynccontextmanager
+async def within(
+    wait_ms: int | None, what: str, state: Callable[[], Awaitable[str]]
+) -> AsyncIterator[None]:
+    """A block that may take so long; None for ever. Raises NotYetError. `state`: asked
+    for where the work stands, once the time is over."""
+    limit = asyncio.timeout(None if wait_ms is None else wait_ms / 1000)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as exc:
+        if wait_ms is None or not limit.expired():
+            raise
+        named = what.startswith((ENTRY, TURN))
+        see = f"turnfold show {what}" if named else "turnfold status"
+        told = await state()
+        raise NotYetError(what=what, waited_ms=wait_ms, state=told, see=see) from exc
+
+
+async def stands_at(store: Store, stream: str) -> str:
+    """Where a turn or an entry stands, for the error of a wait. Never raises."""
+    names = frozenset((stream,))
+    try:
+        async with asyncio.timeout(_STATE_S):
+            row = (await store.fetch(Wanted(summaries=names))).summaries[stream]
+    except (TimeoutError, TurnfoldError) as exc:
+        return f"the store did not say where it stands ({type(exc).__name__})"
+    if row is None:
+        return "it lies in the inbox, and no worker has taken it up"
+    reason = f", {row.reason}" if row.reason else ""
+    return f"it is {row.phase}{reason}"
 
 
 def stands(state: Entry | Turn) -> bool:

@@ -67,7 +67,7 @@ from turnfold.inspect.views import (
     RunView,
     TurnView,
 )
-from turnfold.messages import check_id, check_kind, check_ms, check_text
+from turnfold.messages import check_flag, check_id, check_kind, check_ms, check_text
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages
 from turnfold.settings import Settings
 
@@ -250,6 +250,7 @@ class Inspect:
     ) -> tuple[Row, ...]:
         """The rows of the turns and entries among these streams."""
         _check_words("streams", streams)
+        check_flag("words", words)
         wanted = Wanted(summaries=frozenset(streams))
         found = (await self._store.fetch(wanted)).summaries
         shift = (await self._now()).shift()
@@ -347,7 +348,7 @@ class Inspect:
         """The events of these records, in words."""
         from turnfold.inspect import timeline  # noqa: PLC0415  as in _show
 
-        check_kind("records", records, Sequence)
+        check_kind("records", records, list, tuple)
         for record in records:
             check_kind("records", record, Record)
         records = [record for record in records if not record.pruned]

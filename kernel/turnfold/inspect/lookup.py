@@ -37,6 +37,7 @@ from turnfold._state.fold import (
     fold,
     restore,
 )
+from turnfold.arguments import check_fields
 from turnfold.clock import Clock
 from turnfold.enums import (
     AbortReason,
@@ -342,7 +343,7 @@ async def resolve(store: Store, wanted: str) -> str:
 
     Raises NotFoundError, or InvalidInputError if several fit.
     """
-    check_id("id", wanted)
+    check_id("wanted", wanted)
     names = (wanted, *(prefix + wanted for prefix in _PREFIXES))
     known = (await store.fetch(Wanted(summaries=frozenset(names)))).summaries
     for name in names:
@@ -461,6 +462,9 @@ class Filter:
     turn: str | None = None
     before: int | None = None
     limit: int = field(default=50)
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
 
 
 async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:

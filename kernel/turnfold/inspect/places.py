@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from turnfold._log.ids import account_scope
+from turnfold.arguments import check_fields
 from turnfold.errors import InvalidInputError
 from turnfold.messages import escape
 from turnfold.ports.store import Store
@@ -18,6 +19,9 @@ class Place:
     channel: str | None = None
     account: str | None = None
     conversation: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
 
 
 def route_of_lane(lane: str) -> tuple[str, str, str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import field, frozen
 from msgspec import Struct
 
+from turnfold.arguments import check_fields
 from turnfold.enums import (
     Decoration,
     DeliveryClass,
@@ -113,6 +114,9 @@ class PartClass:
     key_window_ms: int | None = None
     settle_ms: int = 120_000
 
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
+
 
 _NOTHING_OFFERED = PartClass()
 
@@ -120,8 +124,8 @@ _NOTHING_OFFERED = PartClass()
 def _pace(_: object, attribute: Any, value: object) -> None:
     given: Any = value
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and 0 < given < float("inf")):
-        problem = f"expected a number above 0: {value!r}"
+    if value is not None and not (number and 0 < given < 2**53):
+        problem = f"expected a number above 0, got {value!r:.80}"
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
@@ -171,6 +175,9 @@ class Capabilities:
     preview_ms: int = 1_000
     captions: int = 0
     native_files: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
 
     def of(self, kind: str) -> PartClass:
         """The offer for one kind of part, such as "text"."""

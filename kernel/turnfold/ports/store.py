@@ -529,6 +529,12 @@ def factory_at(address: str | Path) -> tuple[Callable[..., Store], str]:
 
     scheme, colon, rest = str(address).partition(":")
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if rest.startswith("//") and scheme not in known and isinstance(address, str):
+        kinds = ", ".join(sorted(known))
+        problem = (
+            f"no store of the kind {scheme!r:.40}; there are {kinds}, and file names"
+        )
+        raise InvalidInputError(field="address", problem=problem)
     if not colon or len(scheme) == 1 or scheme not in known:
         scheme, rest = "sqlite", str(address)
     if scheme not in known:
