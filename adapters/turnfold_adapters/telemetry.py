@@ -13,7 +13,6 @@ The extra `turnfold[metrics]` has the API. Your program chooses the SDK and the 
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Self
@@ -37,9 +36,10 @@ from turnfold.arguments import Some, checked
 from turnfold.errors import NotOpenError, StoreError
 from turnfold.inspect import export
 from turnfold.inspect.shards import shards_of
+from turnfold.logs import lines
 from turnfold.ports.store import Record, Store, Wanted
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _PAGE = 500
 _TURN_ENDS = ("completed", "failed", "aborted")
 _ENTRY_ENDS = ("delivered", "failed_terminal", "aborted")

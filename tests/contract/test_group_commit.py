@@ -303,7 +303,7 @@ async def test_callers_learn_their_results_though_the_consequences_break(
     turn = await kernel.accept(inbound())
     flusher._stored = follows
     assert turn.new
-    assert "the commit stands" in caplog.text
+    assert "the commit is stored" in caplog.text
     assert not (await kernel.accept(inbound())).new
 
 

@@ -22,7 +22,6 @@ taken. `body` is the message as Discord sent it, with its `text` beside it.
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -38,8 +37,9 @@ from discord.http import Route
 
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Inbound
+from turnfold.logs import lines
 
-_log = logging.getLogger("turnfold.discord")
+_log = lines("turnfold.discord")
 
 PLACES_MOST = 16
 PRIVATE_MOST = 32

@@ -7,7 +7,6 @@ keys drop the known messages.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from attrs import frozen
 
 from turnfold.enums import FailureClass
 from turnfold.inbound import Inbound
+from turnfold.logs import lines
 from turnfold_adapters.channels.matrix_client import TRANSPORT, MatrixClient
 from turnfold_adapters.channels.matrix_content import inbound_of
 from turnfold_adapters.channels.matrix_history import (
@@ -28,7 +28,7 @@ from turnfold_adapters.channels.matrix_history import (
 )
 from turnfold_adapters.channels.matrix_outcomes import RefusedError
 
-_log = logging.getLogger("turnfold.matrix")
+_log = lines("turnfold.matrix")
 
 _PASSING = frozenset(
     {

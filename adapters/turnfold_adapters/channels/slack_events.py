@@ -11,7 +11,6 @@ Slack waits three seconds for a 200, and without one sends the event again, thre
 """
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -24,12 +23,13 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold.inbound import Inbound, Unreadable
+from turnfold.logs import lines
 from turnfold_adapters.channels.slack_client import SlackClient
 from turnfold_adapters.channels.slack_errors import RefusedError
 from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_news, is_ours
 from turnfold_adapters.channels.slack_source import Recent
 
-_log = logging.getLogger("turnfold.slack")
+_log = lines("turnfold.slack")
 Accept = Callable[[Inbound | Unreadable], Awaitable[Any]]
 Reply = tuple[int, str]
 _NOT_NOW = (BackPressureError, NotOpenError, StoreError, RefusedError)

@@ -11,7 +11,6 @@ the bot runs for longer than that.
 """
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -25,6 +24,7 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 
 from turnfold.errors import ChannelError
 from turnfold.inbound import Inbound
+from turnfold.logs import lines
 from turnfold_adapters.channels.slack_client import SlackClient
 from turnfold_adapters.channels.slack_inbound import (
     Body,
@@ -36,7 +36,7 @@ from turnfold_adapters.channels.slack_inbound import (
 
 __all__ = ["Names", "NotConnectedError", "Recent", "listen"]
 
-_log = logging.getLogger("turnfold.slack")
+_log = lines("turnfold.slack")
 # The library retries one address for ever, even one that Slack has dropped.
 _LONGEST_OUTAGE_S = 60.0
 _LOOK_S = 5.0
@@ -99,7 +99,7 @@ async def _connected(
     envelopes: "asyncio.Queue[SocketModeRequest]",
 ) -> SocketModeClient:
     client.open()
-    socket = SocketModeClient(app_token, logger=_log, web_client=client.web)
+    socket = SocketModeClient(app_token, logger=_log.logger, web_client=client.web)
     socket.proxy = proxy  # not the one of the environment
 
     async def keep(_: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:

@@ -12,7 +12,6 @@ unconfirmed updates come again without it.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
@@ -21,9 +20,10 @@ from attrs import frozen
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
 from turnfold.inbound import Inbound
+from turnfold.logs import lines
 from turnfold_adapters.channels.telegram_errors import retry_after_ms
 
-_log = logging.getLogger("turnfold.telegram")
+_log = lines("turnfold.telegram")
 
 _BACKOFF_MAX_MS = 60_000
 _OFFSET_LIFE_S = 6 * 24 * 3600

@@ -29,7 +29,6 @@ this list is refused: a misspelt `thread` must not end up in the root of a conve
 import asyncio
 import inspect
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -42,6 +41,7 @@ from turnfold.errors import (
     TurnfoldError,
 )
 from turnfold.inbound import Inbound
+from turnfold.logs import lines
 from turnfold_adapters.channels.webhook import signer
 from turnfold_adapters.channels.webhook_http import Answer
 
@@ -69,7 +69,7 @@ _FIELDS = frozenset(
         "body",
     }
 )
-_log = logging.getLogger("turnfold.webhook")
+_log = lines("turnfold.webhook")
 
 
 class Reception:

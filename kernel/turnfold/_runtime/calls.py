@@ -12,7 +12,6 @@ end.
 
 import asyncio
 import inspect
-import logging
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -24,13 +23,15 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from turnfold.logs import lines
+
 T = TypeVar("T")
 
 GRACE_S = 1.0  # how long a cancelled call may take to end
 STALL_S = 0.01  # an alarm that is later than this shows that the loop was blocked
 ROUND_S = 0.25  # the extra time of a call after a stall
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _LONGEST_TEXT = 1_000
 
 

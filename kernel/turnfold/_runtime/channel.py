@@ -7,7 +7,6 @@ without a receipt cannot tell, an unreadable wait is no wait.
 
 import asyncio
 import inspect
-import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +33,7 @@ from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, Kind
 from turnfold.errors import ContractError, InvalidInputError, TurnfoldError
+from turnfold.logs import lines
 from turnfold.messages import Payload, Route, identifier_problem
 from turnfold.ports.channel import (
     KINDS,
@@ -52,7 +52,7 @@ from turnfold.ports.channel import (
     Verdict,
 )
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 PLAN_S = 60.0  # a plan in a thread that takes longer is reported as hanging
 _CODE = re.compile(r"[a-z0-9_.:-]{1,64}")
 _LONGEST_WAIT_MS = 10 * 366 * 86_400_000  # more than this is not a time to wait

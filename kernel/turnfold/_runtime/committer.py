@@ -8,8 +8,8 @@ before the COMMIT of all state that it was decided on.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context as Variables
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from turnfold.errors import (
     ReadOnlyError,
     StoreError,
 )
+from turnfold.logs import lines
 from turnfold.ports.store import (
     Body,
     Head,
@@ -48,6 +49,7 @@ from turnfold.ports.store import (
 )
 
 Decision = Callable[[UnitOfWork], Any]
+_Failed = dict[int, BaseException]  # by the number of the decision
 _PAGE = 1_000  # records
 _RACES = 20  # commits of another process between deciding and storing
 
@@ -56,7 +58,7 @@ class Decided(Struct):
     """The result of one decision: a value, or the error that refused it."""
 
     value: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def get(self) -> Any:
         if self.error is not None:
@@ -121,14 +123,15 @@ class Committer:
         """
         if self.replaced is not None:
             return _refused(decisions, self.replaced)
+        lost = self._lost
         try:
-            if self._lost:
+            if lost:
                 await self.reopen()
             elif self._suspicious:
                 await self._look_behind()
             if wanted:
                 await self._prefetch(wanted)
-            return await self._transact(decisions)
+            return await self._transact(decisions, again=lost)
         except Exception as exc:  # noqa: BLE001  becomes the decision's result
             return await self._failed(decisions, exc)
 
@@ -172,6 +175,11 @@ class Committer:
             return _refused(decisions, again)
 
     # --- after a commit of unknown fate ---
+
+    def cut_off(self) -> None:
+        """`commit` was ended where it stood, and so its COMMIT has an unknown fate: read
+        the store before anything else. Its decisions may be made again."""
+        self._lost = True
 
     @property
     def lost(self) -> bool:
@@ -247,7 +255,7 @@ class Committer:
         context = self.context()
         if again:
             context = replace(context, again=True)
-        failed: dict[int, Exception] = {}
+        failed: _Failed = {}
         asked: set[Wanted] = set()
         while True:
             draft, left = UnitOfWork(self.book, context), len(failed)
@@ -300,6 +308,8 @@ class Committer:
             return
         before = self.book.head
         await self._read_anew(before.position)
+        if self.book.head == before:  # what the store has in memory may be wrong, too
+            await self.reopen()
         if self.book.head == before:
             raise answer.why  # no other record came: the folded state is damaged
         self._check_replaced()
@@ -344,7 +354,7 @@ class Committer:
 def _one(
     draft: UnitOfWork,
     decision: Decision,
-    failed: dict[int, Exception],
+    failed: _Failed,
     missing: list[Wanted],
     number: int,
 ) -> Decided:
@@ -357,7 +367,7 @@ def _one(
     except NotLoaded as miss:
         missing.append(miss.wanted)
         return Decided()
-    except Exception as exc:  # noqa: BLE001  the result of this decision alone
+    except BaseException as exc:  # noqa: BLE001  the result of this decision alone
         if draft.made != before:
             failed[number] = exc
         return Decided(error=exc)
@@ -387,12 +397,17 @@ def created(draft: UnitOfWork, store_id: str) -> None:
 # --- All appends of one tick of the loop go into one commit ---
 
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _Queue = list[tuple[Decision, asyncio.Future[Any]]]
+_AGAIN_S = 0.05  # after the task was cut off
 
 
 class GroupCommit:
-    """`stored` is called for each commit before the callers get their results."""
+    """`stored` is called for each commit before the callers get their results.
+
+    The task survives whoever cancels all tasks of the loop, as `asyncio.run` does at its
+    end: what a gateway does then may need an append. It begins anew when there is
+    work, and ends with it."""
 
     def __init__(self, journal: Committer, stored: Callable[[Commit], None]) -> None:
         self._journal, self._stored = journal, stored
@@ -400,6 +415,7 @@ class GroupCommit:
         self._wanted: list[Wanted] = []
         self._work: asyncio.Future[None] | None = None  # set while the task is idle
         self._task: asyncio.Task[None] | None = None
+        self._context: Variables | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -414,8 +430,28 @@ class GroupCommit:
     def start(self) -> None:
         """Begin to commit. All work after a commit runs in the context of this call, so
         no context variable of one caller reaches another one."""
-        context = copy_context()
-        self._task = asyncio.create_task(self._run(), context=context)
+        self._context = copy_context()
+        self._make_task(once=False)
+
+    def _make_task(self, *, once: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(once=once), context=self._context)
+        self._task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        """Nobody asked the task to end, if appends are still taken."""
+        torn = task.cancelled() or task.exception() is not None
+        if self._closed:
+            self._idle.set()
+        elif task is self._task:
+            self._task = None
+            if self._queue:
+                wait = _AGAIN_S if torn else 0
+                asyncio.get_running_loop().call_later(wait, self._revive)
+
+    def _revive(self) -> None:
+        if self._task is None and self._context is not None and not self._closed:
+            self._make_task(once=True)
 
     def submit(
         self, decision: Decision, wanted: Wanted | None = None
@@ -441,8 +477,10 @@ class GroupCommit:
             self._since = asyncio.get_running_loop().time()
         if self._work is not None and not self._work.done():
             self._work.set_result(None)
+        elif self._task is None:
+            self._revive()
 
-    async def _run(self) -> None:
+    async def _run(self, *, once: bool) -> None:
         while True:
             while self._queue:
                 await self._commit()
@@ -450,6 +488,8 @@ class GroupCommit:
                 if self._queue:
                     self._since = asyncio.get_running_loop().time()
             self._idle.set()
+            if once:
+                return
             self._work = asyncio.get_running_loop().create_future()
             await self._work
 
@@ -458,15 +498,24 @@ class GroupCommit:
         wanted, self._wanted = self._wanted, []
         try:
             commit = await self._journal.commit([d for d, _ in queue], wanted)
-        except BaseException as exc:
-            _refuse(queue, exc)
+        except BaseException:  # cut off where it stands
+            self._put_back(queue, wanted)
             raise
         try:
             self._stored(commit)
         except Exception:  # noqa: BLE001  callers still get durable results
             _LOG.exception("a step after a commit failed; the commit is stored")
-        for (_, answer), decided in zip(queue, commit.results, strict=True):
-            _resolve(answer, decided)
+        finally:
+            for (_, answer), decided in zip(queue, commit.results, strict=True):
+                _resolve(answer, decided)
+
+    def _put_back(self, queue: _Queue, wanted: list[Wanted]) -> None:
+        """Decide these again, after a look at what of them was stored."""
+        if self._closed:
+            _refuse(queue, NotOpenError(state="closed"))
+            return
+        self._journal.cut_off()
+        self._queue, self._wanted = queue + self._queue, wanted + self._wanted
 
     async def rested(self) -> None:
         """Return when all appends are stored."""
@@ -486,7 +535,7 @@ class GroupCommit:
         queue, self._queue = self._queue, []
         _refuse(queue, NotOpenError(state="closed"))
         task, self._task = self._task, None
-        if task is not None:
+        if task is not None and not task.done():
             await self._idle.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -495,13 +544,16 @@ class GroupCommit:
 def _resolve(answer: asyncio.Future[Any], decided: Decided) -> None:
     if answer.done():
         return  # its caller was cancelled; the append is stored all the same
-    if decided.error is not None:
+    if isinstance(decided.error, StopIteration):  # no future takes it
+        error = RuntimeError("a decision raised StopIteration")
+        error.__cause__ = decided.error
+        answer.set_exception(error)
+    elif decided.error is not None:
         answer.set_exception(decided.error)
     else:
         answer.set_result(decided.value)
 
 
-def _refuse(queue: _Queue, exc: BaseException) -> None:
-    error = exc if isinstance(exc, Exception) else NotOpenError(state="closing")
+def _refuse(queue: _Queue, error: Exception) -> None:
     for _, answer in queue:
         _resolve(answer, Decided(error=error))

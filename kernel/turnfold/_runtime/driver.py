@@ -5,7 +5,6 @@ The dispatcher finds the channel that is attached now, and limits the sends unde
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -24,6 +23,7 @@ from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
 from turnfold._runtime.flow import Flow
 from turnfold._runtime.intake import Intake
+from turnfold._runtime.lasting import Mending
 from turnfold._runtime.programs import (
     Append,
     Asked,
@@ -66,6 +66,7 @@ from turnfold.errors import (
     TurnfoldError,
     UsageError,
 )
+from turnfold.logs import lines
 from turnfold.ports.channel import Accepted, CannotTell, Outcome, Rejected
 from turnfold.ports.store import Command, Posted, Store
 from turnfold.settings import Settings
@@ -180,7 +181,7 @@ def _detached(entry: Entry) -> Rejected:
 # --- The production driver: programs on asyncio, one shared commit per loop tick ---
 
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _AT_ONCE = 20  # lanes that are started in one turn of the loop, at the beginning
 _SICK_MS = 5_000  # the pause of a program that broke
 _NEVER_CALLED = RunEnd("stopped", "shutdown")  # not a failure of the handler
@@ -189,7 +190,7 @@ Probe = Callable[[str, Effect], None]
 Watch = Callable[[Commit], None]
 
 
-class Driver:
+class Driver(Mending):
     """`run_handler` calls the embedder and never raises. `watch` is called for every
     commit. `probe` is called before and after each effect (tests stop there)."""
 
@@ -300,6 +301,7 @@ class Driver:
             return left.end
         except asyncio.CancelledError:
             program.close()  # ended from outside, at its effect
+            self._torn(key)
         except Exception:  # noqa: BLE001  a broken program must not stop the others
             until = self._broke(key)
             program.close()
@@ -364,10 +366,10 @@ class Driver:
         return posted
 
     def _broke(self, key: Key) -> int:
-        """Log the error of a program, inside its `except`. Returns when to try
-        again."""
+        """Log a program's error, inside its `except`. Returns when to try again."""
         self.troubles += 1
         _LOG.exception("program %s %s broke; trying again", key.what, key.name)
+        self._let_go(key)
         return self.clock.now() + _SICK_MS
 
     def _ended(self, key: Key, until: int | None) -> None:
@@ -557,6 +559,7 @@ class Driver:
         while self.live:
             self._cut_off()
             await self._rested(1)
+            self.mend()
         await self.sender.calls.end_all()  # calls after their deadline
         await self.flusher.rested()
         self.epoch = 0

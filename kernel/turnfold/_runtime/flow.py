@@ -14,7 +14,6 @@ them.
 
 import asyncio
 import heapq
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -27,9 +26,10 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
 from turnfold.clock import Clock
 from turnfold.enums import FailureClass, Phase
+from turnfold.logs import lines
 from turnfold.ports.channel import Rate
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 _PATIENCE_MS = 60_000  # a lane that waits asks again at least this often
 _SLOWEST_MS = 60_000.0

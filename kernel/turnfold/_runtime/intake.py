@@ -4,7 +4,6 @@ One reading at a time. Each caller gets a reading that began after its call.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,9 +21,10 @@ from turnfold.errors import (
     TurnfoldError,
     UsageError,
 )
+from turnfold.logs import lines
 from turnfold.ports.store import Command, Wanted
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _PAGE = 100  # commands that are logged in one commit
 _NOT_NOW = (
     BusyError,

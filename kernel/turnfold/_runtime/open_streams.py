@@ -8,7 +8,6 @@ on (Q01).
 """
 
 import heapq
-import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
 
@@ -31,6 +30,7 @@ from turnfold._state.fold import (
 from turnfold._state.turn import Turn
 from turnfold.enums import CLOSED, Kind, Phase, TurnPhase
 from turnfold.errors import CorruptLogError
+from turnfold.logs import lines
 from turnfold.ports.store import (
     Body,
     BodyRef,
@@ -43,7 +43,7 @@ from turnfold.ports.store import (
     Wanted,
 )
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _AT_ONCE = 20  # entries of one lane in one fetch, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)

@@ -9,6 +9,7 @@ work returns the log time at which it is started again, or None.
 """
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -413,6 +414,14 @@ def run(turn: str, number: int) -> Program:
         yield from append_until_stored(_ending(end, turn, number))
     except OwnedError:
         return  # the next owner takes the turn up
+
+
+def let_go(turn: str, number: int) -> Program:
+    """End a run whose program was cut off: nobody else would. If the program had
+    recorded its end, this changes nothing."""
+    release = partial(turns.released, stream=turn, run=number, reason="cut_off")
+    with suppress(OwnedError):  # the next owner takes the turn up
+        yield from append_until_stored(release)
 
 
 def _ending(end: RunEnd, turn: str, number: int) -> Decision:

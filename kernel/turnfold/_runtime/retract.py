@@ -7,7 +7,6 @@ dies before the call, the message stays as it was.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping
 
 from turnfold._decide.schedule import LIVE_KIND
@@ -20,12 +19,13 @@ from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason
+from turnfold.logs import lines
 from turnfold.messages import Text
 from turnfold.notices import DEFAULTS, Notice, words_for
 from turnfold.ports.channel import Receipt, Rejected
 from turnfold.settings import Settings
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _LEAVING = frozenset({o.Placed, o.PartRefused, o.FailedTerminal, o.Aborted})
 _DEADLINE_MS = 10_000
 

@@ -27,7 +27,7 @@ _LONGEST_MS = 60_000  # look again at least this often, for clocks that jump
 class Key(NamedTuple):
     """The name of a program: at most one of each is alive."""
 
-    what: str  # "lane", "send", "turns", "control", "run", "expiry", "probe" or "take over"
+    what: str  # "lane", "send", "turns", "control", "run", "let go", "expiry", "probe" or "take over"
     name: str
     run: int = 0
 
@@ -54,6 +54,8 @@ def program_of(key: Key, register: Register) -> Program | None:
             return programs.take_over()
         case "run":
             return programs.run(key.name, key.run)
+        case "let go":
+            return programs.let_go(key.name, key.run)
         case _:
             return programs.expiry(key.name)
 

@@ -6,12 +6,13 @@ and tried again; the work goes on.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from turnfold._runtime.lasting import Lasting
 from turnfold.clock import Clock, Lived
 from turnfold.errors import NotOpenError, StoreError
+from turnfold.logs import lines
 from turnfold.ports.store import (
     Doorbell,
     Maintenance,
@@ -24,7 +25,7 @@ from turnfold.ports.store import (
 IDLE_S = 1.0
 MARK_S = 5.0  # while busy: each write and sync of the file delays some message
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 
 class Upkeep:
@@ -184,7 +185,7 @@ class Worker:
         self._replaced, self._position = replaced, position
         self.ownership: Ownership = store.ownership()
         self._doorbell: Doorbell = store.doorbell()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Lasting] = []
         self._stop_listening: Callable[[], None] | None = None
         self._rings = asyncio.Event()
         self.working = False
@@ -193,7 +194,7 @@ class Worker:
     async def start(self) -> None:
         """Take the lock now if it is free, else stand by."""
         if not await self._try():
-            self._tasks.append(asyncio.create_task(self._stand_by()))
+            self._tasks.append(Lasting("standing by", self._stand_by))
 
     async def _try(self) -> bool:
         owner = await self.ownership.take()
@@ -209,8 +210,8 @@ class Worker:
         self.working = True
         self._rings.set()  # the inbox may have commands already
         self._tasks += [
-            asyncio.create_task(self._watch()),
-            asyncio.create_task(self._tend()),
+            Lasting("the look into the inbox", self._watch),
+            Lasting("the upkeep of the store", self._tend),
         ]
         return True
 
@@ -274,10 +275,8 @@ class Worker:
         self._doorbell.ring()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        tasks, self._tasks = self._tasks, []
+        await asyncio.gather(*[task.stop() for task in tasks])
         self._quiet()
 
     def _quiet(self) -> None:

@@ -1,7 +1,6 @@
 """The seats of one host: it takes its share of the shards and hands the others over."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from math import ceil
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 from turnfold._runtime.calls import told
 from turnfold.api.health import LOST, Wellness, judge
 from turnfold.api.shard_kernel import ShardKernel
+from turnfold.logs import lines
 from turnfold.ports.shards import Seating, Seats
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _POLL_S = 0.25
 _PATIENCE = 4  # looks that find too many seats here before one is handed over
 _BALANCE = "the balance of shards"

@@ -3,7 +3,6 @@ aborted."""
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,12 +36,13 @@ from turnfold.errors import (
     OwnedError,
     StaleRunError,
 )
+from turnfold.logs import lines
 from turnfold.messages import Payload
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 # A missing or damaged body stays so; these errors may pass.
 _STORE_FAILS = (BusyError, DiskError, FateUnknownError, NotOpenError, OwnedError)
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread

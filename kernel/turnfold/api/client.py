@@ -6,7 +6,6 @@ moment, applies the inbox, sends nothing, and releases the store.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import takewhile
@@ -32,6 +31,7 @@ from turnfold.errors import (
     TurnfoldError,
     UsageError,
 )
+from turnfold.logs import lines
 from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
 
 _POLL_S = 0.02
@@ -167,7 +167,7 @@ def _result(answer: Answer) -> Any:
 # --- Doing the commands of an inbox where no worker lives ---
 
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 
 class Alone:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from types import CoroutineType
@@ -38,6 +37,7 @@ from turnfold.errors import (
     StepInDoubtError,
 )
 from turnfold.inbound import Evidence, Inbound
+from turnfold.logs import lines
 from turnfold.messages import (
     Payload,
     Route,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 T = TypeVar("T")
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 
 @frozen(kw_only=True)

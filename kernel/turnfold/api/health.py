@@ -27,6 +27,7 @@ from turnfold.api.stalls import Stalls
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import Phase
+from turnfold.logs import Lines
 from turnfold.ports.store import Store
 
 APPEND_MS = 5_000  # a commit takes milliseconds
@@ -223,6 +224,7 @@ class Health(PluginStates, Spread):
         return {
             "handler": self._handlers.bugs,
             "hooks": self.hooks.bugs,
+            "log": Lines.failed,
             "notices": self._open_driver().wording.bugs,
             **{name: bugs for name, bugs in channels.items() if bugs},
         }

@@ -6,7 +6,6 @@ process (`retelling`). For a stalled lane it is called once in each life.
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,8 +22,9 @@ from turnfold._state.turn import Turn
 from turnfold.api.retelling import FAR, News, Retelling, news_id
 from turnfold.api.telling import AGAIN, say_again
 from turnfold.errors import TurnfoldError
+from turnfold.logs import lines
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _AGAIN_S = 5.0  # after the log could not be read
 
 # Each may take a second argument, the id of the news.

@@ -6,7 +6,6 @@ store (specs/import.md).
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -30,10 +29,11 @@ from turnfold.errors import (
     OwnedError,
     UsageError,
 )
+from turnfold.logs import lines
 from turnfold.messages import check_function, check_kind
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _BATCH = 50  # an inbox is read 100 commands at a time
 _POLL_S = 0.02
 ORIGIN = "delivery-queue"

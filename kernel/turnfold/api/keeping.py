@@ -6,7 +6,6 @@ messages go on between two batches, and a death between two batches loses nothin
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from turnfold.errors import (
     StoreFullError,
     UsageError,
 )
+from turnfold.logs import lines
 from turnfold.messages import (
     check_flag,
     check_function,
@@ -43,7 +43,7 @@ from turnfold.ports.store import (
     summary_pages,
 )
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 BATCH = 50  # turns with their entries, in one commit
 _EVERY_S = 3_600.0
 _FIRST_S = 60.0  # after a start the worker has other work

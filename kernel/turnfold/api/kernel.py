@@ -6,7 +6,6 @@ nothing but the rule that one store has one worker.
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from turnfold._runtime.calls import Calls, step_outside
 from turnfold._runtime.channel import AttachedChannel, attached, close_channels
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
+from turnfold._runtime.lasting import Lasting
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.policies import OnUnknown, age_limit, check_place
 from turnfold._runtime.programs import Decision
@@ -62,6 +62,7 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Inspect
 from turnfold.inspect.shards import AllShards
+from turnfold.logs import lines
 from turnfold.messages import check_flag, check_kind, check_timeout
 from turnfold.ports.channel import Outcome, Rate
 from turnfold.ports.shards import Sharded
@@ -71,7 +72,7 @@ from turnfold.settings import Settings
 if TYPE_CHECKING:
     from turnfold.api.shards import Shards
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 T = TypeVar("T")
 
 
@@ -109,7 +110,7 @@ class Kernel(
         self._missing = Missing(self._desks)
         self._rates: dict[str, Rate] = {}  # account's gate -> its rate
         self._stalls: Stalls | None = None
-        self._watching: list[asyncio.Task[None]] = []
+        self._watching: list[Lasting] = []
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
         self._sources = Sources(self, self._calls)
@@ -311,8 +312,8 @@ class Kernel(
         """Report the lanes that stand still, from now on."""
         stall_ms, tell = self.settings.stall_ms, self.hooks.tell_stalled
         self._stalls = Stalls(driver.book, self._clock.now, stall_ms, tell)
-        forever = (self._stalls.forever(), self.prune_for_ever(), self.watch_room())
-        self._watching = [asyncio.create_task(work) for work in forever]
+        forever = (self._stalls.forever, self.prune_for_ever, self.watch_room)
+        self._watching = [Lasting(f"watch {f.__qualname__}", f) for f in forever]
 
     async def _begin_time(self, driver: Driver, worker: Worker) -> None:
         """Log time goes on from the last record, or from the time that an older life of
@@ -364,6 +365,7 @@ class Kernel(
     async def _rung(self) -> None:
         """Read the inbox. Called at every ring of the doorbell, and a few times a
         second."""
+        self._open_driver().mend()
         await self._note_steps()
         await self._open_driver().intake.read()
 
@@ -434,9 +436,7 @@ class Kernel(
     async def _let_go(self, worker: Worker | None) -> None:
         """Each step is done even if an earlier one fails."""
         self._owns = False
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        await asyncio.gather(*[task.stop() for task in self._watching])
         try:
             if worker is not None:
                 await worker.stop()

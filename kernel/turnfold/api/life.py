@@ -1,12 +1,12 @@
 """The life of a kernel: one opening and one closing at a time, for all callers."""
 
 import asyncio
-import logging
 from typing import Self
 
 from turnfold.api.portal import Home, Portal
+from turnfold.logs import lines
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 
 class Life:

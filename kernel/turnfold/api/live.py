@@ -1,7 +1,6 @@
 """A reply that readers see while it grows: `async with turn.live() as live`."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
@@ -14,6 +13,7 @@ from turnfold._runtime.programs import Decision
 from turnfold.api.sent import Sent
 from turnfold.enums import BlindPolicy, FailureClass, Format, Kind
 from turnfold.errors import AlreadyRepliedError, InvalidInputError, StaleRunError
+from turnfold.logs import lines
 from turnfold.messages import Payload, Text, check_text
 from turnfold.ports.channel import Accepted, Outcome, Rejected
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from turnfold.api.handle import TurnHandle
     from turnfold.api.kernel import Kernel
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _QUIET_S = 2.0  # how long a preview of unknown outcome may still take effect
 
 

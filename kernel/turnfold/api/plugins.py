@@ -10,7 +10,6 @@ the promises.
 """
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import RLock
@@ -22,11 +21,12 @@ from turnfold.api.plugin_memory import Memory
 from turnfold.clock import Clock
 from turnfold.enums import Overflow
 from turnfold.errors import BackPressureError, InvalidInputError, StoreError
+from turnfold.logs import lines
 from turnfold.messages import check_enum, check_id, check_ms
 from turnfold.ports.plugins import PluginStore, Row, Space, Write, plugin_store_at
 from turnfold.ports.store import Store
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _LARGEST = 65_536  # bytes of a value
 _NEARLY = 0.9  # of its limit: from here on a warning is logged
 T = TypeVar("T")

@@ -5,7 +5,6 @@ written after the hooks were called, so after a death the later news are told ag
 repeat has the same id. A kernel without hooks writes no mark.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any
@@ -18,12 +17,13 @@ from turnfold._log.events import CursorAdvanced, Event
 from turnfold._log.ids import CURSOR
 from turnfold._state.fold import Cursor, State
 from turnfold.errors import CorruptLogError, NotOpenError, StoreError
+from turnfold.logs import lines
 from turnfold.ports.store import Record
 
 MARK = f"{CURSOR}hooks"
 FAR = 10_000  # records between the mark and the end of the log
 _PAGE = 500
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 Decision = Callable[[UnitOfWork], Any]
 

@@ -9,7 +9,6 @@ reasons.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from turnfold.api.sources import Taking
 from turnfold.api.spread import Outfit
 from turnfold.errors import NotOpenError, OwnedError, RuleBrokenError
 from turnfold.inbound import Inbound, Unreadable
+from turnfold.logs import lines
 from turnfold.messages import Payload, Route, check_kind
 from turnfold.ports.channel import Rate
 from turnfold.ports.shards import Sharded
@@ -48,7 +48,7 @@ from turnfold.ports.store import Store, Summary
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _T = TypeVar("_T")
 _Some = TypeVar("_Some")
 

@@ -4,7 +4,6 @@ An update that cannot be read becomes a dead turn, and its source goes on.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from attrs import define, evolve, field, frozen
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._log.ids import cursor_of
 from turnfold._runtime.calls import CallResult, Calls, answered, report, told
+from turnfold._runtime.lasting import Lasting
 from turnfold._state.fold import Cursor
 from turnfold._state.turn import Turn
 from turnfold.api.handle import inbound_of
@@ -22,12 +22,13 @@ from turnfold.api.spread import Spread
 from turnfold.enums import Busy
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
+from turnfold.logs import lines
 from turnfold.messages import check_enum, check_id, check_ms
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 Reader = Callable[[Any], Inbound | Unreadable | None]
 LaneOf = Callable[[Inbound], str | None]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
@@ -134,7 +135,7 @@ class Sources:
     def __init__(self, kernel: "Kernel", calls: Calls) -> None:
         self._kernel, self._calls = kernel, calls
         self._sources: dict[tuple[str, str], _Pull] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[Lasting] = []
         self._begun = False
 
     def add(
@@ -169,7 +170,7 @@ class Sources:
             self._run(pull)
 
     def _run(self, pull: "_Pull") -> None:
-        self._tasks.append(asyncio.create_task(pull.forever()))
+        self._tasks.append(Lasting(pull.where, pull.forever))
 
     def facts(self) -> Mapping[str, SourceFacts]:
         """The facts about each source, for `health`."""
@@ -195,9 +196,7 @@ class Sources:
     async def stop(self) -> None:
         self._begun = False
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*[task.stop() for task in tasks])
 
 
 class _Pull:
@@ -235,6 +234,11 @@ class _Pull:
             failing_ms=quiet if self._broken else None,
             error=self._error,
         )
+
+    @property
+    def where(self) -> str:
+        """Its name, for the log."""
+        return f"source {self._name}/{self._account}"
 
     async def forever(self) -> None:
         """Run the source until its task is cancelled. A source that cancels itself ends

@@ -5,7 +5,6 @@ a life once, WARNING each missing channel or handler once, DEBUG each attempt or
 that is tried again.
 """
 
-import logging
 from collections.abc import Container
 from typing import Any
 from urllib.parse import unquote
@@ -13,9 +12,10 @@ from urllib.parse import unquote
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._runtime.open_streams import OpenStreams
+from turnfold.logs import lines
 from turnfold.ports.store import Owner
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 
 AGAIN = {o.FailedRetryable, o.Deferred, o.OutcomeUnknown, t.RunFailed, t.Released}
 

@@ -13,6 +13,7 @@ _JOURNAL = "turnfold._runtime.committer:Committer"
 _DEADLINES = "test:contract/test_deadlines.py"
 _FOREIGN = "test:contract/test_foreign_code.py"
 _LIFE = "test:contract/test_kernel_life.py"
+_CORE = "test:contract/test_core_survives.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _CLOCK = "test:fast/test_clock.py"
@@ -177,6 +178,48 @@ RECOVERY: Final = (
         "call.over",
         "False",
         f"{_DEADLINES}::a_receipt_after_the_deadline",
+    ),
+    _broken(
+        "appends end with a task that somebody has cancelled",
+        f"{_GROUP}._revive",
+        "self._make_task(once=True)",
+        "pass",
+        f"{_CORE}::goes_on_after_all_tasks",
+    ),
+    _broken(
+        "a commit that is cut off is forgotten",
+        f"{_GROUP}._put_back",
+        "self._queue, self._wanted = queue + self._queue, wanted + self._wanted",
+        "pass",
+        f"{_CORE}::no_append_is_lost",
+    ),
+    _broken(
+        "a program that was cancelled before it began is forgotten",
+        "turnfold._runtime.lasting:Mending.mend",
+        "self._torn(key)",
+        "pass",
+        f"{_CORE}::no_append_is_lost",
+    ),
+    _broken(
+        "a source ends with a task that somebody has cancelled",
+        "turnfold._runtime.lasting:Lasting._has_ended",
+        "self._stopped or not (task.cancelled() or error)",
+        "True",
+        f"{_CORE}::a_source_goes_on",
+    ),
+    _broken(
+        "a log handler that raises ends what says something",
+        "turnfold.logs:Lines.log",
+        "BaseException",
+        "KeyError",
+        f"{_CORE}::a_log_handler",
+    ),
+    _broken(
+        "a question may raise what is no Exception",
+        "turnfold._runtime.committer:_one",
+        "BaseException",
+        "Exception",
+        f"{_CORE}::a_question_that_raises",
     ),
     _broken(
         "a program goes on in a task that its adapter has cancelled",

@@ -155,15 +155,17 @@ async def crash(kernel: Kernel) -> None:
     """End a kernel where it stands."""
     driver, worker = driver_of(kernel), kernel._worker
     kernel._state = "closed"
-    tasks: list[asyncio.Task[Any]] = [*driver.abandon(), *kernel._sources._tasks]
+    tasks: list[asyncio.Task[Any]] = driver.abandon()
+    lasting = [*kernel._sources._tasks, *kernel._watching]
     kernel._owns = False
     kernel.hooks.cut_off()
     await kernel.store.close()  # no more writes from here on
     tasks += kernel._handlers._running.values()
     if worker is not None:
-        tasks += worker._tasks
+        lasting += worker._tasks
         if worker._stop_listening is not None:
             worker._stop_listening()
+    tasks += [one.end() for one in lasting]
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks, timeout=0.05) if tasks else None

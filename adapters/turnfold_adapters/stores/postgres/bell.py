@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from turnfold.errors import StoreError
+from turnfold.logs import lines
 from turnfold_adapters.stores.postgres.connection import FAILURES, Link
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _AGAIN_S = 1.0  # between checks of the listening connection
 
 

@@ -22,7 +22,6 @@ after it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import platform
 import time
@@ -36,6 +35,7 @@ import asyncpg
 from attrs import frozen
 
 from turnfold.errors import StoreError
+from turnfold.logs import lines
 from turnfold.ports.shards import Seating
 from turnfold.ports.store import BLANK, Owner
 from turnfold_adapters.stores.postgres.connection import (
@@ -54,7 +54,7 @@ from turnfold_adapters.stores.processes import (
 
 _T = TypeVar("_T")
 POLL_S = 0.25
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 # Releases under way: a take in the same loop waits for them.
 _LEAVING: set[asyncio.Task[None]] = set()
 _SHARDS = """

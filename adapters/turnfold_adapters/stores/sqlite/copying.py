@@ -10,7 +10,6 @@ A copy without text has no bodies, no commands and no state of plugins, and no p
 held them.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 import apsw
 
 from turnfold.errors import DiskError
+from turnfold.logs import lines
 from turnfold_adapters.plugins.sqlite import read_only
 from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.sqlite import schema
@@ -29,7 +29,7 @@ from turnfold_adapters.stores.sqlite.files import (
     sync_folder,
 )
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _PAGES = 2_000  # per step
 _IN_FILES = """
     SELECT id FROM body WHERE salt IS NOT NULL AND data IS NULL

@@ -12,7 +12,6 @@ the loop. The layout and the figures behind it: specs/decisions/0010-sqlite-layo
 from __future__ import annotations  # `list` is a method of the port, too
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -32,6 +31,7 @@ from turnfold.errors import (
     StoreError,
     UnsafeStoreError,
 )
+from turnfold.logs import lines
 from turnfold.messages import LARGE
 from turnfold.ports.store import (
     Body,
@@ -85,7 +85,7 @@ from turnfold_adapters.stores.sqlite.writing import (
 T = TypeVar("T")
 _Parts = tuple[Writing | None, apsw.Connection | None, apsw.Connection | None]
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 _MIB = 1024 * 1024
 _HAS_LOCKS = os.name == "posix"
 _DURABLE = ("FULL", "EXTRA")  # once COMMIT has returned

@@ -9,7 +9,6 @@ thread. See specs/decisions/0016.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from turnfold.errors import (
     NotOpenError,
     StoreError,
 )
+from turnfold.logs import lines
 from turnfold.messages import LARGE
 from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
 from turnfold_adapters.stores.checking import (
@@ -59,7 +59,7 @@ from turnfold_adapters.stores.sqlite.transaction import (
 )
 from turnfold_adapters.stores.sqlite.wal import Wal
 
-_LOG = logging.getLogger("turnfold")
+_LOG = lines()
 T = TypeVar("T")
 
 SLOW_MS, QUICK_MS = 2.0, 1.0  # per COMMIT: above it the thread, below it the loop
