@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from turnfold.enums import Format
 from turnfold.errors import InvalidInputError
 
 Word = TypeVar("Word", bound=StrEnum)
+_ID_BITS = 4_000  # an integer of more has no text in Python
 _LIMIT_MS = 2**53  # the limit of the log's integers
 # Bytes or characters. A larger body is handled in a thread. A value with more than
 # `_AT_ONCE` values or `_LONG` characters is checked there, too.
@@ -164,7 +165,17 @@ def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
     """An id as text; many platforms have integers for ids. A validator sets the text: a
     converter does not know the name of its field, and its error must name it."""
     if type(value) is int:
+        if value.bit_length() > _ID_BITS:
+            problem = "an integer that is too long for an id"
+            raise InvalidInputError(field=attribute.name, problem=problem)
         value = str(value)
+        object.__setattr__(owner, attribute.name, value)
+    elif (
+        isinstance(value, str)
+        and type(value) is not str
+        and not isinstance(value, Enum)
+    ):
+        value = str.__str__(value)  # of no class of its own: the log takes plain text
         object.__setattr__(owner, attribute.name, value)
     if isinstance(value, str):
         return _utf8(value, attribute.name)
@@ -383,7 +394,10 @@ def _attached(native: "Native", attribute: "Attribute[Any]", value: object) -> N
         if problem:
             field = f"{attribute.name}.{name!r:.64}"
             raise InvalidInputError(field=field, problem=problem)
-    missing = pointed(native.body) - set(value) if value else ()
+    missing: Iterable[str] = ()
+    if value:
+        json_value(native.body, "body", room=None)  # before it is gone through
+        missing = pointed(native.body) - set(value)
     if missing:
         problem = f"the body points to {sorted(missing)}, which is not there"
         raise InvalidInputError(field=attribute.name, problem=problem)

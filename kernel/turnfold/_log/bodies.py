@@ -8,6 +8,7 @@ import mimetypes
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import msgspec
@@ -164,8 +165,11 @@ def naming(packed: EncodedPayload, names: Sequence[str]) -> bytes:
 
 def _read(path: Path | None) -> bytes:
     try:
+        if path is not None and not S_ISREG(path.stat().st_mode):
+            problem = f"{path} is no regular file: reading it may never end"
+            raise InvalidInputError(field="path", problem=problem)
         return path.read_bytes() if path else b""
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise InvalidInputError(field="path", problem=str(exc)) from exc
 
 

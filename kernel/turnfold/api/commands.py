@@ -31,6 +31,7 @@ from turnfold._log.ids import (
     outbound_key,
 )
 from turnfold._log.large import beside, seal
+from turnfold._runtime.calls import answered, apart
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.policies import NO_MARKS
 from turnfold._runtime.programs import Decision
@@ -512,4 +513,11 @@ async def _held(payload: Payload) -> Payload:
     if not isinstance(payload, Payload):
         problem = f"expected Text, File or Native, got {type(payload).__name__}"
         raise InvalidInputError(field="payloads", problem=problem)
-    return await beside(partial(held, payload)) if by_path(payload) else payload
+    if not by_path(payload):
+        return payload
+    # A thread of its own: a disk that hangs must not keep large bodies waiting.
+    end = await apart(answered, held, payload)
+    if end.error is not None:
+        raise end.error
+    ready: Payload = end.value
+    return ready

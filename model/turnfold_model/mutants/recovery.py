@@ -13,6 +13,7 @@ _JOURNAL = "turnfold._runtime.committer:Committer"
 _DEADLINES = "test:contract/test_deadlines.py"
 _FOREIGN = "test:contract/test_foreign_code.py"
 _LIFE = "test:contract/test_kernel_life.py"
+_ODD = "test:contract/test_odd_values.py"
 _CORE = "test:contract/test_core_survives.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
@@ -206,6 +207,27 @@ RECOVERY: Final = (
         "self._stopped or not (task.cancelled() or error)",
         "True",
         f"{_CORE}::a_source_goes_on",
+    ),
+    _broken(
+        "a file that hangs takes a thread of the large bodies",
+        "turnfold.api.commands:_held",
+        "await apart(answered, held, payload)",
+        "await beside(partial(answered, held, payload))",
+        f"{_ODD}::a_disk_that_hangs",
+    ),
+    _broken(
+        "a pipe is read as a file",
+        "turnfold._log.bodies:_read",
+        "not S_ISREG(path.stat().st_mode)",
+        "False",
+        f"{_ODD}::a_file_that_may_never_end",
+    ),
+    _broken(
+        "an id keeps a class of its own",
+        "turnfold.messages:_id_text",
+        "str.__str__(value)",
+        "value",
+        f"{_ODD}::an_id_of_a_class",
     ),
     _broken(
         "a log handler that raises ends what says something",
