@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from rich.console import Console
 
 from turnfold.api.acts import Act, Acted, Target
+from turnfold.errors import UsageError
 from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
 from turnfold.ports.store import Store
@@ -143,6 +144,9 @@ async def _done(
     async with client_of(how.store) as kernel:
         acting = kernel.act_on(act, [target], by=how.who, why=how.why, **extra)
         (acted,) = [one async for one in acting]
+    if isinstance(acted.error, UsageError):
+        text = f"{acted.error}; see: turnfold show {wanted}"
+        raise RefusedError(text, USAGE, acted.error.code)
     if acted.error is not None:
         raise acted.error
     async with opened(how.store) as store:

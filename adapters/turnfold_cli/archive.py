@@ -11,8 +11,14 @@ from turnfold import Kernel
 from turnfold.api.archiving import Archives
 from turnfold_cli import USAGE
 from turnfold_cli.acting import By, Why, named
-from turnfold_cli.common import STORE, AsJson, RefusedError, StorePath, answering
-from turnfold_cli.filters import split
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    RefusedError,
+    StorePath,
+    answering,
+    is_encrypted,
+)
 from turnfold_cli.output import clean, console, plain, say_json
 from turnfold_cli.prune import (
     Dead,
@@ -24,6 +30,7 @@ from turnfold_cli.prune import (
     ask,
     old_enough,
     told,
+    wish_of,
 )
 from turnfold_cli.times import length
 
@@ -34,6 +41,11 @@ NoText = Annotated[
     bool, typer.Option("--without-text", help="Leave texts and files out of it.")
 ]
 
+Plain = Annotated[
+    bool,
+    typer.Option("--plain", help="An archive is not encrypted, and may hold texts."),
+]
+
 
 def archive(
     folder: Folder,
@@ -42,6 +54,7 @@ def archive(
     dead: Dead = False,
     clock_is_right: Sure = False,
     without_text: NoText = False,
+    in_clear: Plain = False,
     dry_run: Dry = False,
     yes: Yes = False,
     by: By = None,
@@ -58,18 +71,15 @@ def archive(
         person, old = by or named(), length(older, "--older")
         if not folder.is_dir():
             raise RefusedError(f"{folder} is no folder", USAGE)
+        secret = is_encrypted(store) and not without_text
+        if secret and not (in_clear or dry_run):
+            text = "the store is encrypted and an archive is not: say --plain, or"
+            raise RefusedError(f"{text} --without-text", USAGE)
         found = old_enough(store, old)
         if not dry_run and found and not yes:
             ask(found, "Archive and prune")
-        wish = {
-            "older_ms": old,
-            "by": person,
-            "why": why,
-            "statuses": split("--status", status),
-            "dead": dead,
-            "clock_is_right": clock_is_right,
-            "text": not without_text,
-        }
+        wish = wish_of(old, person, why, status, dead=dead, sure=clock_is_right)
+        wish["text"] = not without_text
         done = Archives() if dry_run else asyncio.run(_archived(store, folder, wish))
         if as_json:
             facts = {"act": "archived", "by": person, "dry_run": dry_run}
@@ -78,6 +88,11 @@ def archive(
             console().print(f"{found:,} turns and entries are over and old enough")
         else:
             _print(done)
+            if secret:
+                text = (
+                    f"what is in {folder} is not encrypted: keep it as you keep the key"
+                )
+                console(stderr=True).print(clean(text), soft_wrap=True)
 
 
 async def _archived(address: str, folder: Path, wish: dict[str, Any]) -> Archives:

@@ -26,21 +26,24 @@ from turnfold.errors import (
 from turnfold.inspect import Inspect, Row
 from turnfold.inspect.shards import read_all
 from turnfold.ports.store import Store, store_at
+from turnfold_adapters.stores.cipher import encrypts, parsed
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
 from turnfold_cli.output import clean, columns, console, say_json, when
+from turnfold_cli.usage import use_key
 
 T = TypeVar("T")
 _CANDIDATES = 8
 
 STORE = "gateway.db"
 _CONFIG = Path("turnfold.toml")
+_OF_ARCHIVES = ("list", "turns", "find", "show", "stats", "channels", "log", "audit")
 
 
 def _configured(context: typer.Context, value: str) -> str:
     """The option, else the variable, else `store` in turnfold.toml of this folder."""
     if value != STORE or context.resilient_parsing or not _CONFIG.is_file():
-        return value
+        return _keyed(context, value)
     import tomllib  # noqa: PLC0415  rarely needed
 
     try:
@@ -49,7 +52,23 @@ def _configured(context: typer.Context, value: str) -> str:
         raise typer.BadParameter(f"{_CONFIG} cannot be read: {exc}") from exc
     if not isinstance(found, str):
         raise typer.BadParameter(f"{_CONFIG}: store is no text")
-    return found
+    return _keyed(context, found)
+
+
+def _keyed(context: typer.Context, address: str) -> str:
+    """The address without its key file, which is the key of this command then: of a
+    backup and of the state of plugins, too."""
+    if is_archive(address) and context.info_name not in _OF_ARCHIVES:
+        raise typer.BadParameter(not_for_archives(address))
+    path, key_file = parsed(address)
+    if key_file is None or "://" in address:
+        return address
+    use_key(context, key_file)
+    return path
+
+
+def _here(context: typer.Context, value: str | None) -> str | None:
+    return None if value is None else _keyed(context, value)
 
 
 StorePath = Annotated[
@@ -64,7 +83,12 @@ StorePath = Annotated[
 ]
 StoreHere = Annotated[
     str | None,
-    typer.Argument(metavar="[STORE]", help="The same as --store.", show_default=False),
+    typer.Argument(
+        metavar="[STORE]",
+        help="The same as --store.",
+        show_default=False,
+        callback=_here,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
@@ -179,16 +203,29 @@ async def opened(address: str) -> AsyncIterator[Store]:
         await store.close()
 
 
+def is_archive(address: str) -> bool:
+    return address.endswith(".gz")
+
+
+def not_for_archives(address: str) -> str:
+    return f"{address} is an archive: only {', '.join(_OF_ARCHIVES)} read one"
+
+
 def _store_at(address: str) -> Store:
     """The store at an address. A plain path is a SQLite store, which needs no entry
     points."""
-    if address.endswith(".gz"):
+    if is_archive(address):
         from turnfold_adapters.stores.archive import ArchiveStore  # noqa: PLC0415  rare
 
         return ArchiveStore(address)
     if ":" not in address:
         return SqliteStore(address)
     return store_at(address)
+
+
+def is_encrypted(address: str) -> bool:
+    """Of a store that can be opened: a key for a store without one is refused."""
+    return "://" not in address and encrypts(None)
 
 
 def for_people(address: str) -> str:

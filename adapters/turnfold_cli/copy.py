@@ -13,6 +13,7 @@ from turnfold.errors import NotAStoreError, ShardedStoreError
 from turnfold.inspect.shards import shards_of
 from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
+from turnfold_adapters.stores.cipher import address_of, parsed
 from turnfold_adapters.stores.moving import check_copyable, copy_all
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
@@ -21,6 +22,8 @@ from turnfold_cli.common import (
     RefusedError,
     answering,
     for_people,
+    is_archive,
+    not_for_archives,
     opened,
 )
 from turnfold_cli.keep import file_of, progress
@@ -47,6 +50,9 @@ def copy(
     or a whole one; the same command again ends well. Do not start workers on both.
     """
     with answering(as_json=as_json):
+        for address in (source, target):
+            if is_archive(address):
+                raise RefusedError(not_for_archives(address), USAGE)
         began = time.monotonic()
         facts = asyncio.run(_copied(source, _staging(target), dry=dry_run))
         facts |= {"seconds": round(time.monotonic() - began, 3), "dry_run": dry_run}
@@ -83,11 +89,13 @@ class _Staging(Protocol):
 
 
 class _File:
-    def __init__(self, path: str) -> None:
-        self._target = file_of(path)
-        self.target = self.address = str(self._target)
+    def __init__(self, address: str) -> None:
+        self._target = file_of(address)
         self._new = self._target.with_name(f"{self._target.name}.copying")
-        self.url = str(self._new)
+        _, key_file = parsed(address)
+        self.address = str(self._target)
+        self.target = address_of(self.address, key_file)
+        self.url = address_of(str(self._new), key_file)
 
     async def exists(self) -> bool:
         take_back(self._new, self._target)

@@ -66,7 +66,7 @@ def find(
         if as_json:
             say_json({"found": [plain(one) for one in found]})
         else:
-            _print(console(), found)
+            _print(console(), place, found)
 
 
 def window(
@@ -83,9 +83,14 @@ def window(
     return Filter(since=middle - around, until=middle + around, limit=limit)
 
 
-def _print(screen: Console, found: tuple[Found, ...]) -> None:
+def _print(screen: Console, place: str, found: tuple[Found, ...]) -> None:
     if not found:
-        screen.print("no message that fits")
+        screen.print("no message that fits came in")
+        channel, _, conversation = clean(place).partition("/")
+        more = (
+            f" --conversation {conversation.rpartition('/')[2]}" if conversation else ""
+        )
+        screen.print(f"what went out: turnfold list --channel {channel}{more}")
         return
     screen.print(zone_line(), style="dim")
     last = ""

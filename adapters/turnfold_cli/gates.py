@@ -55,7 +55,8 @@ def _print(found: tuple[GateView, ...]) -> None:
         screen.print("all gates are open")
         return
     screen.print(zone_line(), style="dim")
-    screen_of([gate_cells(gate) for gate in found], screen, give=("place", "why"))
+    cells = [gate_cells(gate) for gate in found]
+    screen_of(cells, screen, give=("why", "place"), drop=("oldest", "closed for"))
     screen.print()
     commands = [(f"open {gate.place}", gate.next) for gate in found]
     steps(screen, commands)
@@ -90,6 +91,8 @@ def worker(
             if found.since is not None:
                 began = f"began {when(found.since)}; {zone_line()}"
                 screen.print(began, style="dim")
+            if found.alive is False or found.id is None:
+                screen.print("next: start the gateway, and then turnfold health")
     if not found.alive:
         raise typer.Exit(FOUND)
 

@@ -31,7 +31,7 @@ def file_of(address: str) -> Path:
     store = store_at(address)
     if not isinstance(store, SqliteStore):
         raise RefusedError(f"{store.address} is no file", USAGE)
-    return Path(store.address)
+    return Path(store.path)
 
 
 def free(target: Path) -> None:

@@ -87,6 +87,9 @@ def _print(page: Page, cells: object, *, as_json: bool, one: bool) -> None:
     screen.print(zone_line(), style="dim")
     drop = ("kind", "expires", "updated", "created")
     screen_of(rows_, screen, give=("why", "words", "to"), drop=drop)
+    waits = next((row for row in page.rows if row.person), None)
+    if waits is not None:
+        screen.print(f"next: turnfold show {waits.short}  (what can be done, and how)")
     if page.before is not None:
         screen.print(f"more: the same with --before {page.before}", style="dim")
 

@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from turnfold.inspect import export
-from turnfold_cli.common import STORE, AsJson, StorePath, answering, opened
+from turnfold_cli.common import (
+    STORE,
+    AsJson,
+    StorePath,
+    answering,
+    is_encrypted,
+    opened,
+)
 
 After = Annotated[int, typer.Option("--from", min=1, help="First position to print.")]
 Bodies = Annotated[
@@ -23,6 +30,11 @@ def log(
     """Print the log as NDJSON: the canonical envelope of each record, with its position
     and hash. The format is specs/log-format.md; it is JSON with or without --json."""
     with answering(as_json=as_json):
+        if bodies and is_encrypted(store):
+            text = (
+                "turnfold: the store is encrypted; these lines with its texts are not"
+            )
+            typer.echo(text, err=True)
         asyncio.run(_print(store, first - 1, bodies=bodies))
 
 

@@ -74,20 +74,27 @@ def prune(
             ask(found, "Prune")
         done = Pruning()
         if found and not dry_run:
-            wish = {
-                "older_ms": old,
-                "by": person,
-                "why": why,
-                "statuses": split("--status", status),
-                "dead": dead,
-                "clock_is_right": clock_is_right,
-            }
+            wish = wish_of(old, person, why, status, dead=dead, sure=clock_is_right)
             done = asyncio.run(_pruned(store, wish))
         if as_json:
             facts = {"act": "pruned", "by": person, "dry_run": dry_run, "found": found}
             say_json(facts | plain(done))
         else:
             _print(console(), found, done, dry=dry_run)
+
+
+def wish_of(
+    old: int, by: str, why: str, status: Status, *, dead: bool, sure: bool
+) -> dict[str, Any]:
+    """The options of the command as arguments of `prune` and `archive`."""
+    return {
+        "older_ms": old,
+        "by": by,
+        "why": why,
+        "statuses": split("--status", status),
+        "dead": dead,
+        "clock_is_right": sure,
+    }
 
 
 def ask(found: int, act: str) -> None:

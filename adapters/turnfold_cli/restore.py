@@ -19,6 +19,8 @@ from turnfold_cli.common import (
     RefusedError,
     StorePath,
     answering,
+    is_archive,
+    not_for_archives,
 )
 from turnfold_cli.keep import checked, copied, file_of, free, place, staged
 from turnfold_cli.output import clean, console, say_json
@@ -43,6 +45,8 @@ def restore(
     """Put a copy of a backup in the place of the store. The copy is audited first, and
     it says that it is a restored one: its worker holds everything that was open."""
     with answering(as_json=as_json):
+        if is_archive(str(source)):
+            raise RefusedError(not_for_archives(str(source)), USAGE)
         person, target = by or named(), file_of(store)
         new = staged(target, "restoring")
         if not replace:

@@ -66,7 +66,7 @@ def _print(
     screen: Console, groups: Sequence[str], tallies: Sequence[Tally], since: str | None
 ) -> None:
     if not tallies:
-        screen.print("nothing that fits")
+        screen.print(f"nothing that fits since {since}: --since 90d looks further back")
         return
     screen.print(f"since {since}; {zone_line()}", style="dim")
     most = max(max(tally.out, tally.turns) for tally in tallies)

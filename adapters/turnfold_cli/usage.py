@@ -2,19 +2,49 @@
 is one line on stderr (with --json: one object on stdout) and exit code 2."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
 from turnfold.visible import shown, shown_json
 from turnfold_cli import USAGE
 
+_KEY_FILE = "TURNFOLD_KEY_FILE"
+
+
+def _with_key(context: typer.Context, _: object, key_file: str | None) -> None:
+    if key_file is not None and not context.resilient_parsing:
+        use_key(context, key_file)
+
+
+def use_key(context: typer.Context, key_file: str) -> None:
+    """The key file of all stores that this command opens, until it ends."""
+    before = os.environ.get(_KEY_FILE)
+    os.environ[_KEY_FILE] = key_file
+
+    def put_back() -> None:
+        os.environ.pop(_KEY_FILE)
+        if before is not None:
+            os.environ[_KEY_FILE] = before
+
+    context.call_on_close(put_back)
+
 
 class Commands(TyperGroup):
-    """All commands."""
+    """All commands. Those that open a store take the file of its key."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """With `--key-file`, once."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name != "demo":
+            names = [name for option in command.params for name in option.opts]
+            if "--key-file" not in names:
+                command.params.append(_key_option())
+        return command
 
     def main(  # type: ignore[override]  # typer's has many arguments, passed on as they are
         self, args: Sequence[str] | None = None, **how: Any
@@ -46,6 +76,17 @@ def _refuse(exc: Exception, message: str, *, as_json: bool) -> NoReturn:
         path = "turnfold" if context is None else context.command_path
         typer.echo(f"turnfold: {shown(text)} ({path} --help)", err=True)
     sys.exit(USAGE)
+
+
+def _key_option() -> TyperOption:
+    return TyperOption(
+        param_decls=["--key-file"],
+        metavar="FILE",
+        help="The key of an encrypted store; else TURNFOLD_KEY_FILE.",
+        expose_value=False,
+        is_eager=True,
+        callback=_with_key,
+    )
 
 
 def _version(asked: bool) -> None:

@@ -539,6 +539,39 @@ class StoreKeyError(StoreError):
 
 
 @define(kw_only=True, slots=False)
+class WrongKeyError(StoreKeyError):
+    """Raised when the key does not fit the store."""
+
+    code = "store.key_wrong"
+    problem: str = (
+        "the key does not fit this store; give the key file that it was made with, or the "
+        "backup that belongs to this key"
+    )
+
+
+@define(kw_only=True, slots=False)
+class MissingKeyError(StoreKeyError):
+    """Raised when the store is encrypted and no key is given."""
+
+    code = "store.key_missing"
+    problem: str = (
+        "it is encrypted and no key is given; name the key file: --key-file, "
+        "TURNFOLD_KEY_FILE, or ?key_file=FILE behind the path"
+    )
+
+
+@define(kw_only=True, slots=False)
+class NotEncryptedError(StoreKeyError):
+    """Raised when a key is given and the store is not encrypted. It is left as it is."""
+
+    code = "store.not_encrypted"
+    problem: str = (
+        "a key is given and this store is not encrypted; leave the key out, or make an "
+        "encrypted copy: turnfold copy PLAIN 'NEW?key_file=FILE'"
+    )
+
+
+@define(kw_only=True, slots=False)
 class MissingBodyError(StoreError):
     """Raised when a needed body was erased, or is lost from the disk."""
 

@@ -213,6 +213,13 @@ def _asked(turns: int) -> dict[str, Callable[[Inspect], Awaitable[object]]]:
             Filter(what="entry", channel="telegram", reason=("timeout",))
         ),
         "find at a time": lambda i: i.find(place, Filter(since=week, until=day)),
+        "find words of nobody in 2 days": lambda i: i.find(
+            Place(channel="telegram"), Filter(since=now - 2 * _DAY_MS), "nobody"
+        ),
+        "turns of a conversation": lambda i: i.page(
+            Filter(what="turn", channel="telegram", conversation="0")
+        ),
+        "of an account": lambda i: i.page(Filter(what="entry", account="support")),
         "show by message id": lambda i: i.show(f"m{turns // 2}"),
         "show by short id": lambda i: i.show("t1"),
         "gates": lambda i: i.gates(),
@@ -247,9 +254,13 @@ def _typed(turns: int) -> Iterator[str]:
     yield "list --conversation 0 --channel telegram"
     yield "find telegram/support/0 --since 1w"
     yield f"show m{turns // 2}"
+    yield "turns --conversation 0"
     yield "gates"
     yield "worker"
     yield "channels"
+    yield "health"
+    yield "size"
+    yield "prune --older 20d --dry-run"
 
 
 def _on_the_command_line(path: Path, turns: int) -> Figures:

@@ -22,7 +22,8 @@ from turnfold.errors import (
 from turnfold.inspect import Inspect
 from turnfold.inspect import archive as files
 from turnfold_adapters.stores.archive import ArchiveStore
-from turnfold_cli import app
+from turnfold_cli import COMMANDS, app
+from turnfold_cli.common import _OF_ARCHIVES
 from turnfold_model.testing.clock import FakeClock
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -134,11 +135,30 @@ def test_the_command_line_archives_and_asks(tmp_path: Path) -> None:
     assert len(_facts("list", "-s", path)["rows"]) == 4
     assert _facts("audit", path, "--of", store[1])["passed"]
     assert _facts("audit", store[1])["passed"]
+    assert _facts("stats", "-s", path, "--since", "2000-01-01")["rows"][0]["out"] == 4
+    assert len(_facts("find", "t", "QUESTION", "1", "-s", path)["found"]) == 1
+    assert _run("log", "-s", path).stdout.count("outbox.delivered") == 4
     Path(path).write_bytes(Path(path).read_bytes()[:-9])
     for words in (("audit", path), ("turns", "-s", path)):
         broken = _run(*words)
         assert broken.exit_code in (1, 3)
         assert "cannot be read to its end" in broken.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_not_for_archives_says_so(name: str, tmp_path: Path) -> None:
+    """And the archive is left as it is."""
+    if name in (*_OF_ARCHIVES, "demo", "certify", "migrate"):
+        return
+    path = tmp_path / "x.ndjson.gz"
+    path.write_bytes(b"an archive")
+    some = {"copy": [str(path), "c.db"], "restore": [str(path), "-s", "c.db"]}
+    first = ["1"] if name in ("retry", "discard") else []
+    refused = _run(name, *some.get(name, [*first, "--store", str(path)]))
+    assert refused.exit_code == 2
+    assert "is an archive: only list, turns" in refused.output
+    assert len(refused.output.splitlines()) == 1
+    assert [*tmp_path.iterdir()] == [path]
 
 
 async def _long_ago(path: Path) -> None:

@@ -292,6 +292,7 @@ def test_a_list_at_80_columns_has_age_place_class_words_and_a_short_id(
     assert "t 7" in lines[2]
     assert "permission: 403 bot was kicked" in lines[2]
     short = lines[2].split()[-1]
+    assert lines[-1].startswith(f"next: turnfold show {short} ")
     assert "403 bot was kicked" in run(plain_store, "show", short).stdout
 
 
@@ -331,6 +332,8 @@ def test_a_message_is_found_by_place_time_and_words(plain_store: Path) -> None:
     assert found("t/default/42", "ORDER", "1001") == ["where is order 1001?"]
     assert len(found("t/42", "--at", "1h")) == 2
     assert found("t/42", "--at", "2h", "--within", "5min") == []
+    none = run(plain_store, "find", "t/42", "nothing like it").stdout
+    assert none.splitlines()[-1].endswith("list --channel t --conversation 42")
     shown = run(plain_store, "find", "t/42", COLUMNS="80").stdout
     assert re.search(r"answered: .*\n +turnfold show t\d+\n", shown)
 

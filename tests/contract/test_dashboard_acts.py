@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.contract.test_cli_acts import incident, run
 from tests.contract.test_dashboard import TOKEN, Tags, browser, site
+from tests.contract.test_redacting_sender import _store_of
 
 from turnfold.enums import Phase
 from turnfold_cli.dashboard.jobs import Job, Jobs, StoppedError
@@ -142,6 +143,27 @@ async def test_every_act_is_done_to_what_was_shown(
 ) -> None:
     told = await decided(ann, where)
     assert (told["done"], told["refused"]) == (done, [])
+
+
+@pytest.mark.case("N03")
+async def test_all_that_a_sender_wrote_is_erased_from_the_page_of_a_turn(
+    tmp_path: Path,
+) -> None:
+    await _store_of(tmp_path / "g.db")
+    async with logged_in(tmp_path / "g.db") as ann:
+        page = (await ann.get("/show", params={"id": "0"})).text
+        (there,) = [link for link in Tags(page).links() if "sender=" in link]
+        assert there == "/act?do=redact&sender=7"
+        preview = (await ann.get(there)).text
+        assert "redact: 3 turns" in preview
+        assert "not covered: plugin state" in preview
+        refused = await ann.get("/act.json?do=ack&sender=7")
+        assert "redact alone" in refused.json()["error"]["message"]
+        assert (await decided(ann, there))["done"] == {"done": 3}
+        shown = (await ann.get("/show", params={"id": "0"})).text
+        assert "written-by-7" not in shown
+        kept = (await ann.get("/show", params={"id": "1"})).text
+        assert "kept" in kept
 
 
 async def test_an_act_works_beside_a_living_worker(tmp_path: Path) -> None:

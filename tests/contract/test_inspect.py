@@ -19,7 +19,9 @@ from turnfold.inspect import (
     Filter,
     Inspect,
     LedgerView,
+    Place,
     TurnView,
+    View,
     lookup,
 )
 from turnfold.ports.store import Command
@@ -441,3 +443,29 @@ async def test_inspecting_a_store_at_rest_changes_nothing_on_disk(
     await Inspect(store).list()
     await store.close()
     assert contents(tmp_path) == before
+
+
+@pytest.mark.case("X15")
+async def test_a_search_for_words_looks_closer_at_those_that_fit_alone(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several pages: a page of turns is read together, by its first records."""
+    monkeypatch.setattr("turnfold.inspect._SEARCHED", 2)
+    gateway.handler = reply
+    kernel = await gateway.start()
+    for number, text in enumerate(["old RING", "a", "b", "c", "ring", "d"]):
+        await kernel.accept(inbound(str(number), "42", text))
+        await spin()
+    looked = []
+    show = Inspect._show
+
+    async def shown(self: Inspect, stream: str) -> View:
+        looked.append(stream)
+        return await show(self, stream)
+
+    monkeypatch.setattr(Inspect, "_show", shown)
+    found = await kernel.inspect.find(Place(channel="t"), words="Ring")
+    assert [one.text for one in found] == ["ring", "old RING"]
+    assert looked == [one.turn.id for one in found]
+    newest = await kernel.inspect.find(Place(channel="t"), Filter(limit=1), "ring")
+    assert [one.text for one in newest] == ["ring"]

@@ -116,7 +116,8 @@ class SqlitePluginStore:
     """`path`: of the store beside it. Not thread-safe: the kernel has a lock around it.
     After a fork the child opens a connection of its own."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, key_file: str | None = None) -> None:
+        self._key_file = key_file
         self._path = Path(f"{path}.plugins")
         self._connection: apsw.Connection | None = None
         self._pid = 0
@@ -194,7 +195,7 @@ class SqlitePluginStore:
     def faults(self) -> list[str]:
         if not self._path.exists():
             return []
-        db = read_only(self._path)
+        db = read_only(self._path, self._key_file)
         try:
             if not self._known(db):
                 return []
@@ -242,7 +243,7 @@ class SqlitePluginStore:
         return self._connection
 
     def _connect(self) -> apsw.Connection:
-        db = cipher.connect(self.address, path=self.address)
+        db = cipher.connect(self.address, path=self.address, key_file=self._key_file)
         try:
             db.set_busy_timeout(_BUSY_MS)
             db.execute("PRAGMA journal_mode = WAL")
@@ -277,13 +278,13 @@ class SqlitePluginStore:
         return True
 
 
-def read_only(path: Path) -> apsw.Connection:
+def read_only(path: Path, key_file: str | None = None) -> apsw.Connection:
     """A connection that creates no files, not even a -shm."""
     logged = path.with_name(f"{path.name}-wal").exists()
     how = "readonly_shm=1" if logged else "immutable=1"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     name = f"file:{quote(str(path))}?mode=ro&{how}"
-    db = cipher.connect(name, path=str(path), flags=flags)
+    db = cipher.connect(name, path=str(path), key_file=key_file, flags=flags)
     db.set_busy_timeout(_BUSY_MS)
     return db
 

@@ -106,6 +106,7 @@ class Query:
             account=self.one("account"),
             conversation=self.one("conversation"),
             turn=self.one("turn"),
+            sender=self.one("sender"),
             since=self.one("since"),
             until=self.one("until"),
             open_=None if opened is None else opened != "no",

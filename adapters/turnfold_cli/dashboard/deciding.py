@@ -16,7 +16,7 @@ from attrs import field, frozen
 from turnfold.api.acts import Act, Acted
 from turnfold.audit import Report
 from turnfold.inspect import GateView, Inspect, Row
-from turnfold_cli import USAGE
+from turnfold_cli import USAGE, filters
 from turnfold_cli.acting import (
     PAGE,
     Chosen,
@@ -78,7 +78,7 @@ class Desk:
     def preview(self, query: Query, session: Session | None) -> Page:
         if session is None:
             raise RefusedError(_READ_ONLY, USAGE)
-        query = query.check(*_HOW, *ENTRIES, *TURNS, *TIMES)
+        query = query.check(*_HOW, *ENTRIES, *TURNS, *TIMES, "sender")
         act = query.one("do") or ""
         if act in ("open", "close"):
             ready, facts = self._places(act, query, session)
@@ -107,9 +107,7 @@ class Desk:
         if wanted is not None:
             found = self._one(act, wanted)
         else:
-            want = query.wanted(turns=query.flag("turns") or act in _OF_TURNS)
-            if not want.any:
-                raise RefusedError("which? give an id, or filters", USAGE)
+            want = _wanted(act, query)
             question = want.filter(self.site.address, limit=PAGE)
             found = asyncio.run(previewed(act, self.site.address, question, want))
         version = query.number("seen", None, 10**15)
@@ -292,6 +290,18 @@ def _told(report: Report) -> Mapping[str, Any]:
 
 
 _OF_TURNS = (Act.UNHOLD, Act.RESUBMIT)
+
+
+def _wanted(act: Act, query: Query) -> filters.Wanted:
+    """The filters, as the command of the act takes them."""
+    whose = query.one("sender")
+    if whose is not None and act is not Act.REDACT:
+        raise RefusedError("sender: goes with redact alone", USAGE)
+    of_turns = query.flag("turns") or act in _OF_TURNS or whose is not None
+    want = query.wanted(turns=of_turns)
+    if not want.any:
+        raise RefusedError("which? give an id, or filters", USAGE)
+    return want
 
 
 def _act(name: str) -> Act:

@@ -36,7 +36,7 @@ from turnfold_cli.find import window
 from turnfold_cli.gates import channel_cells, gate_cells
 from turnfold_cli.inbox import command_cells
 from turnfold_cli.list_ import entry_cells, turn_cells
-from turnfold_cli.output import clock, day, now_ms, plain, when, zone
+from turnfold_cli.output import clean, clock, day, now_ms, plain, when, zone
 from turnfold_cli.show import (
     days_of,
     due_text,
@@ -238,6 +238,7 @@ def show(site: Site, query: Query) -> Page:
         "verdict": verdict_of(view),
         "following": _next(view.next, seen),
         "others": _others(rows, view.next),
+        "whose": _whose(view),
         "facts_": list(facts_of(view)),
         "entries": [
             {
@@ -257,6 +258,19 @@ def show(site: Site, query: Query) -> Page:
     title = getattr(view, "short", view.id)
     data = {"what": what_of(view)} | plain(view)
     return Page(template="show", title=title, data=data, facts=told)
+
+
+def _whose(view: View) -> list[tuple[str, str]]:
+    """For each sender of a turn, where all that this person wrote can be erased."""
+    senders = [message.sender for message in getattr(view, "inbound", ())]
+    return [
+        (
+            f"erase all of {clean(sender)}",
+            link("/act", {"do": "redact", "sender": sender}),
+        )
+        for sender in dict.fromkeys(senders)
+        if sender
+    ]
 
 
 def _days(view: Any) -> list[tuple[str, list[tuple[EventView, str, str]]]]:

@@ -97,6 +97,7 @@ __all__ = [
     "WorkerView",
 ]
 View = TurnView | EntryView | LedgerView | CommandView
+_SEARCHED = 500  # turns whose words are read together
 
 
 def _is_turn(view: View) -> TypeGuard[TurnView]:
@@ -278,18 +279,31 @@ class Inspect:
             conversation=place.conversation,
         )
         found: list[Found] = []
+        size = max(want.limit, _SEARCHED if words else 0)
         before, clock = want.before, await self._now()
         while len(found) < want.limit:
-            page = await rows(self._store, evolve(here, before=before), clock)
-            for row in page:
-                view = await self._show(row.id)
-                text = view.inbound[0].text if _is_turn(view) else None
-                if _is_turn(view) and words.casefold() in (text or "").casefold():
-                    found.append(Found(at=row.created, text=text, turn=view))
-            if len(page) < want.limit:
+            page = await rows(
+                self._store, evolve(here, before=before, limit=size), clock
+            )
+            found += await self._found(page, words.casefold(), want.limit - len(found))
+            if len(page) < size:
                 break
             before = page[-1].order
-        return tuple(found[: want.limit])
+        return tuple(found)
+
+    async def _found(
+        self, page: Sequence[Row], words: str, most: int
+    ) -> Sequence[Found]:
+        """At most so many of these turns that say these words."""
+        said = await many.said(self._store, page) if words else {}
+        fit = [row for row in page if words in said.get(row.id, "").casefold()]
+        found: list[Found] = []
+        for row in fit[:most]:
+            view = await self._show(row.id)
+            if _is_turn(view):
+                text = view.inbound[0].text
+                found.append(Found(at=row.created, text=text, turn=view))
+        return found
 
     async def stats(
         self,

@@ -401,9 +401,12 @@ async def by_message(store: Store, message_id: str) -> list[str]:
     """The turns with a message id, in any conversation, by their keys."""
     found: list[str] = []
     after = ""
-    while page := await store.keys(after, _PAGE, part=escape(message_id)):
+    size = _PAGE
+    while size == _PAGE:  # a question more would search all conversations again
+        page = await store.keys(after, _PAGE, part=escape(message_id))
         found += [stream for key, stream in page if _is_of(key, escape(message_id))]
-        after = page[-1][0]
+        size = len(page)
+        after = page[-1][0] if page else after
     return list(dict.fromkeys(found))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
+from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.codec import decode
 from turnfold._log.ids import ENTRY, GATE, TURN, account_scope
@@ -333,6 +334,21 @@ async def with_words(store: Store, found: Sequence[Row]) -> tuple[Row, ...]:
     await model.read(names)
     await model.read_bodies(names)
     return tuple(evolve(row, words=_words(model, row)) for row in found)
+
+
+async def said(store: Store, turns: Sequence[Row]) -> Mapping[str, str]:
+    """The words of the message that began each of these turns, by the turn's id. Raises
+    CorruptLogError for a turn that cannot be read."""
+    model = ReadModel(store)
+    await model.read([row.id for row in turns])
+    firsts = {row.id: model.records(row.id)[:1] for row in turns}
+    await model.read_bodies_of([r for records in firsts.values() for r in records])
+    found: dict[str, str] = {}
+    for name, records in firsts.items():
+        for event in decode(records[0]) if records else ():
+            if isinstance(event, t.Accepted | t.Dead):
+                found[name] = model.said(name, event.body, event.form) or ""
+    return found
 
 
 def _words(model: ReadModel, row: Row) -> str | None:

@@ -161,9 +161,17 @@ KEEPING: Final = (
         "a backup leaves the state of plugins behind",
         "store",
         f"{_COPY}:copy",
-        "_plugins(Path(conn.filename), part)",
+        "_plugins(Path(conn.filename), new, part, folder.key_file)",
         "pass",
         f"{_TEXT}::plugins_along",
+    ),
+    one(
+        "an encrypted file is called no store where no key is given",
+        "guard",
+        "turnfold_adapters.stores.cipher:_check",
+        "if key is None and _is_encrypted(header):",
+        "if False:",
+        "test:contract/test_encrypted.py::named_as_such",
     ),
     one(
         "the audit does not look at the state of plugins",

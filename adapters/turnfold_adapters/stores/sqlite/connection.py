@@ -24,7 +24,6 @@ from turnfold.errors import (
     InvalidInputError,
     NotAStoreError,
     StoreError,
-    StoreKeyError,
     UnsafeStoreError,
 )
 from turnfold_adapters.stores import cipher
@@ -44,6 +43,7 @@ class Settings:
     synchronous: Synchronous = "FULL"
     vfs: str | None = None
     exclusive: bool = False
+    key_file: str | None = None
 
 
 class BusyWait:
@@ -70,7 +70,7 @@ class BusyWait:
 
 
 def open_writer(
-    settings: Settings, wait: BusyWait, look: Callable[[apsw.Connection], None]
+    settings: Settings, wait: BusyWait, look: Callable[[apsw.Connection], None] | None
 ) -> apsw.Connection:
     """The one connection that writes; creates the file if there is none. `look` is
     called once SQLite has read the log, and before anything is written.
@@ -85,7 +85,8 @@ def open_writer(
             conn.pragma("locking_mode", "EXCLUSIVE")
         _restrain(conn)
         blank = schema.is_blank(conn)
-        look(conn)
+        if look is not None:
+            look(conn)
         if not blank:  # a foreign file is not changed
             schema.check(conn, settings.path, read_only=False)
         _require_wal(conn, settings.path)
@@ -142,7 +143,13 @@ def open_read_only(
 
 
 def _connect(settings: Settings, name: str, flags: int) -> apsw.Connection:
-    return cipher.connect(name, path=settings.path, flags=flags, vfs=settings.vfs)
+    return cipher.connect(
+        name,
+        path=settings.path,
+        key_file=settings.key_file,
+        flags=flags,
+        vfs=settings.vfs,
+    )
 
 
 def _restrain(conn: apsw.Connection) -> None:
@@ -182,11 +189,8 @@ def typed_error(exc: Exception, path: str, waited_ms: int = 0) -> StoreError:
     if isinstance(exc, apsw.BusyError | apsw.LockedError):
         return BusyError(path=path, waited_ms=waited_ms)
     if isinstance(exc, apsw.NotADBError):
-        if cipher.encrypted():
-            problem = "the key does not fit it, or it is not an encrypted store"
-            return StoreKeyError(path=path, problem=problem)
-        problem = "not a database, or a damaged one, or encrypted and no key is given"
-        return NotAStoreError(path=path, problem=problem)
+        problem = "not a database, or a damaged one"
+        return cipher.unreadable(path) or NotAStoreError(path=path, problem=problem)
     if isinstance(exc, apsw.CorruptError | apsw.ConstraintError):
         return DamagedError(path=path, problem=problem_of(exc))
     return DiskError(path=path, problem=problem_of(exc))
@@ -286,6 +290,14 @@ _NETWORK = frozenset(
     }
 )
 _MOUNTS = Path("/proc/self/mountinfo")
+
+
+def located(address: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """The path that an address means, and the key file that it names."""
+    if not isinstance(address, str):
+        return resolve(address), None
+    path, key_file = cipher.parsed(address)
+    return resolve(path), key_file
 
 
 def resolve(path: str | os.PathLike[str]) -> str:

@@ -13,6 +13,7 @@ held them.
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -44,6 +45,7 @@ _STRIP = (
     "DELETE FROM answer",
 )
 Tell = Callable[[int, int], None]
+_Writer = Callable[[Path], apsw.Connection]
 
 
 def sides(path: Path) -> Iterator[Path]:
@@ -55,8 +57,7 @@ def sides(path: Path) -> Iterator[Path]:
 def copy(
     conn: apsw.Connection, folder: BodyFolder, target: Path, tell: Tell, *, text: bool
 ) -> None:
-    """`conn`: for reading, and not used elsewhere meanwhile. Raises DiskError, also if
-    a file is at `target`."""
+    """`conn`: for reading, and not used elsewhere meanwhile. Raises DiskError, also if a file is at `target`."""
     part = target.with_name(f"{target.name}.part")
     there = [path for path in sides(target) if path.exists()]
     if there:
@@ -64,12 +65,13 @@ def copy(
     try:
         clear(part)
         make_private(str(part))
-        places = _pages(conn, part, tell)
+        new = partial(_writer, key_file=folder.key_file)
+        places = _pages(conn, new, part, tell)
         if text:
-            _bodies(folder, places, part)
-            _plugins(Path(conn.filename), part)
+            _bodies(folder, places, new, part)
+            _plugins(Path(conn.filename), new, part, folder.key_file)
         else:
-            _strip(part)
+            _strip(new, part)
         into_place(part, target)
     except apsw.Error as exc:
         raise typed_error(exc, str(target)) from exc
@@ -77,9 +79,9 @@ def copy(
         raise DiskError(path=str(target), problem=str(exc)) from exc
 
 
-def _writer(path: Path) -> apsw.Connection:
+def _writer(path: Path, key_file: str | None) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE
-    return cipher.connect(str(path), path=str(path), flags=flags)
+    return cipher.connect(str(path), path=str(path), key_file=key_file, flags=flags)
 
 
 def _remove(path: Path) -> None:
@@ -89,9 +91,9 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
+def _pages(conn: apsw.Connection, writer: _Writer, part: Path, tell: Tell) -> list[int]:
     """Copy the database as of one commit. Returns the places of its bodies in files."""
-    new = _writer(part)
+    new = writer(part)
     try:
         new.pragma("synchronous", "FULL")
         conn.execute("BEGIN")
@@ -110,7 +112,7 @@ def _pages(conn: apsw.Connection, part: Path, tell: Tell) -> list[int]:
     return places
 
 
-def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
+def _bodies(folder: BodyFolder, places: list[int], writer: _Writer, part: Path) -> None:
     """Copy the files of bodies. A missing file was erased after the copied commit."""
     if not places:
         return
@@ -123,12 +125,12 @@ def _bodies(folder: BodyFolder, places: list[int], part: Path) -> None:
         else:
             new.write(place, data)
     if gone:
-        _erase(part, gone)
+        _erase(writer, part, gone)
 
 
-def _strip(part: Path) -> None:
+def _strip(writer: _Writer, part: Path) -> None:
     """Erase the text and write all pages anew, so that none holds erased bytes."""
-    conn = _writer(part)
+    conn = writer(part)
     try:
         conn.pragma("secure_delete", 1)
         for sql in _STRIP:
@@ -140,7 +142,7 @@ def _strip(part: Path) -> None:
         conn.close()
 
 
-def _plugins(path: Path, part: Path) -> None:
+def _plugins(path: Path, writer: _Writer, part: Path, key_file: str | None) -> None:
     """Copy the state of plugins. An unreadable one is left out, since this state may be
     lost."""
     source = path.with_name(f"{path.name}.plugins")
@@ -149,7 +151,7 @@ def _plugins(path: Path, part: Path) -> None:
     target = part.with_name(f"{part.name}.plugins")
     make_private(str(target))
     try:
-        _copied(source, target)
+        _copied(read_only(source, key_file), writer(target))
     except apsw.Error as exc:
         _LOG.warning("%s is not in the copy: %s", source, exc)
         target.unlink()
@@ -157,9 +159,7 @@ def _plugins(path: Path, part: Path) -> None:
     _sync(target)
 
 
-def _copied(source: Path, target: Path) -> None:
-    old = read_only(source)
-    new = _writer(target)
+def _copied(old: apsw.Connection, new: apsw.Connection) -> None:
     try:
         with new.backup("main", old, "main") as work:
             work.step()
@@ -169,10 +169,10 @@ def _copied(source: Path, target: Path) -> None:
         old.close()
 
 
-def _erase(part: Path, places: list[int]) -> None:
+def _erase(writer: _Writer, part: Path, places: list[int]) -> None:
     """Erase the bodies in the copy that the store has erased meanwhile. A body that the
     store has lost stays named, so that the audit finds it."""
-    conn = _writer(part)
+    conn = writer(part)
     try:
         conn.pragma("secure_delete", 1)
         rows = [(place,) for place in places]

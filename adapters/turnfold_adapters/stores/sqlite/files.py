@@ -26,6 +26,7 @@ import attrs
 from turnfold.clock import Lived
 from turnfold.errors import DiskError, LostStoreError
 from turnfold.ports.store import Head, Watermark
+from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
 INLINE_MAX = 64 * 1024  # bytes; above it a file is faster to write and erase
@@ -49,9 +50,11 @@ def place_in(name: str) -> int | None:
 
 
 class BodyFolder:
-    """The folder of one store. It is made when the first large body comes."""
+    """The folder of one store. It is made when the first large body comes. `used`: an
+    encrypted store keeps large bodies in its database."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, key_file: str | None = None) -> None:
+        self.key_file, self.used = key_file, not cipher.encrypts(key_file)
         self._path = Path(f"{path}.bodies")
         self._owed: list[int] = []  # erased bodies whose files are still there
         self.failure: DiskError | None = None  # why these files are still there

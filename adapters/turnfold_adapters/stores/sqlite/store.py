@@ -1,12 +1,11 @@
-"""The default store: one SQLite file through apsw, WAL, `synchronous=FULL`.
+"""The default store: one SQLite file by apsw, WAL, `synchronous=FULL` (decision 0010).
 
 One connection writes, in IMMEDIATE transactions; another reads and never waits for it.
 No write is confirmed before COMMIT returned. After a failed COMMIT that may have
 reached the disk, the store refuses all calls until it is opened again.
 
 Commits run on the event loop while the disk is quick, else in one thread. All other
-work that may wait for the disk or for another process runs in that thread. Reads run on
-the loop. The layout and the figures behind it: specs/decisions/0010-sqlite-layout.md.
+work that may wait for the disk or another process runs there. Reads run on the loop.
 """
 
 from __future__ import annotations  # `list` is a method of the port, too
@@ -53,6 +52,7 @@ from turnfold.ports.store import (
     Write,
 )
 from turnfold_adapters.plugins.sqlite import SqlitePluginStore
+from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
@@ -103,6 +103,7 @@ class SqliteStore:
     begins one at a quarter of it. The log's file is filled up ahead of use to spare the
     file system's journal. `vfs`, `exclusive`: a SQLite VFS by name, and one connection
     without shared memory, which makes `flush` "loop": for tests with a simulated disk.
+    `key_file`: holds the key of an encrypted store; `PATH?key_file=FILE` says the same.
 
     Python's own `sqlite3` must not open the file in the same process: closing it there
     drops the locks of this one.
@@ -116,17 +117,22 @@ class SqliteStore:
         flush: Flush | str = Flush.AUTO,
         busy_ms: int = 2000,
         wal_bytes: int = 32 * _MIB,
+        key_file: str | os.PathLike[str] | None = None,
         vfs: str | None = None,
         exclusive: bool = False,
     ) -> None:
-        self.path = connection.resolve(path)
+        self.path, key = connection.located(path)
         self._settings = Settings(
-            path=self.path, synchronous=synchronous, vfs=vfs, exclusive=exclusive
+            path=self.path,
+            synchronous=synchronous,
+            vfs=vfs,
+            exclusive=exclusive,
+            key_file=key if key_file is None else os.fspath(key_file),
         )
         self._queue = WriteQueue(Flush.LOOP if exclusive else Flush(flush))
         self._busy_ms, self._wal_bytes = busy_ms, wal_bytes
         self._wait = BusyWait(busy_ms)  # of the reader; the writer has its own
-        self._folder = BodyFolder(self.path)
+        self._folder = BodyFolder(self.path, self._settings.key_file)
         self._mark = MarkFile(self.path)
         self._state = "not open"
         self._writer: apsw.Connection | None = None
@@ -140,12 +146,13 @@ class SqliteStore:
 
     @property
     def address(self) -> str:
-        return self.path
+        return cipher.address_of(self.path, self._settings.key_file)
 
     @staticmethod
-    def plugin_store(path: str) -> SqlitePluginStore:
+    def plugin_store(address: str) -> SqlitePluginStore:
         """The store of plugin state: a file of its own, beside the store."""
-        return SqlitePluginStore(connection.resolve(path))
+        path, key_file = connection.located(address)
+        return SqlitePluginStore(path, key_file=key_file)
 
     # --- opening and closing ---------------------------------------------------------
 
@@ -211,7 +218,7 @@ class SqliteStore:
             connection.check_links(self.path)
         found, wait = has_log(self.path), BusyWait(self._busy_ms)
         looks = found and real and not self._settings.exclusive
-        look = self._look_for_damage if looks else _nothing
+        look = self._look_for_damage if looks else None
         self._writer = connection.open_writer(self._settings, wait, look)
         own = Reads(self._writer, self.path, wait, self._folder)
         wal = Wal(
@@ -580,10 +587,6 @@ class SqliteStore:
         if self._queue.flush is Flush.LOOP:
             return work()
         return await asyncio.to_thread(work)
-
-
-def _nothing(_: apsw.Connection) -> None:
-    """No check: there is no log."""
 
 
 def _close(

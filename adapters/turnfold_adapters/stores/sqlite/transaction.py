@@ -36,7 +36,6 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
-from turnfold_adapters.stores.cipher import encrypted
 from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, Recount, digest, due
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
 from turnfold_adapters.stores.sqlite.known import Kept, Known, Remembered
@@ -281,7 +280,7 @@ class WriteTransaction:
         rows: list[_Row] = []
         late: list[_Row] = []
         for place, salt, data in bodies:
-            filed = len(data) > INLINE_MAX and not encrypted()
+            filed = len(data) > INLINE_MAX and self._folder.used
             if filed:
                 self._write_file(place, data)
             row = (place, salt, None if filed else data)
