@@ -15,6 +15,7 @@ from turnfold.errors import InvalidInputError
 
 Word = TypeVar("Word", bound=StrEnum)
 _ID_BITS = 4_000  # an integer of more has no text in Python
+LONGEST_MS = 2**51  # 70,000 years
 _LIMIT_MS = 2**53  # the limit of the log's integers
 # Bytes or characters. A larger body is handled in a thread. A value with more than
 # `_AT_ONCE` values or `_LONG` characters is checked there, too.
@@ -80,6 +81,15 @@ def check_ms(field: str, value: Any, *, least: int = 0) -> int:
     if not least <= value < _LIMIT_MS:
         raise InvalidInputError(field=field, problem=f"{value} is not in range")
     return value
+
+
+def check_span(field: str, value: Any, *, least: int = 0) -> int:
+    """A length of time, in ms. A date and two of them have room in the log."""
+    span = check_ms(field, value, least=least)
+    if span > LONGEST_MS:
+        problem = f"{value} is not in range; at most {LONGEST_MS:,}"
+        raise InvalidInputError(field=field, problem=problem)
+    return span
 
 
 def check_timeout(value: Any, field: str = "timeout_ms") -> int | None:

@@ -87,3 +87,27 @@ async def test_a_disk_that_hangs_keeps_no_large_body_waiting(
     finally:
         free.set()
     await asyncio.gather(*waits)
+
+
+@pytest.mark.case("R05", "Z03")
+async def test_a_length_of_time_that_no_log_can_carry_is_refused_by_name(
+    lone: Gateway,
+) -> None:
+    kernel, much = await lone.start(), 2**53 - 1
+    with pytest.raises(InvalidInputError, match="debounce_ms"):
+        await kernel.accept(inbound(), debounce_ms=much)
+    with pytest.raises(InvalidInputError, match="ttl_ms"):
+        await kernel.enqueue(route(), "x", ttl_ms=2**52)
+    with pytest.raises(InvalidInputError, match="not_before"):
+        await kernel.enqueue(route(), "x", not_before=much)
+
+
+@pytest.mark.case("S14")
+async def test_a_drained_kernel_says_that_it_sends_nothing(lone: Gateway) -> None:
+    kernel = await lone.start()
+    assert kernel.is_well()
+    await kernel.drain(100)
+    await kernel.enqueue(route(), "waits")
+    assert kernel.health()["state"] == "drained"
+    (reason,) = kernel.is_well().reasons
+    assert "close the kernel and open it again" in reason

@@ -69,6 +69,7 @@ from turnfold.messages import (
     check_kind,
     check_ms,
     check_optional_id,
+    check_span,
     check_text,
 )
 from turnfold.ports.store import Store, Wanted
@@ -282,7 +283,7 @@ class Commands(Stopping, Spread):
         check_kind("route", route, Route)
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
-        due = None if not_before is None else check_ms("not_before", not_before)
+        due = None if not_before is None else check_span("not_before", not_before)
         kind = check_enum("kind", kind, Kind)
         ready, large = [], False
         for payload in payloads:
@@ -369,7 +370,7 @@ class Commands(Stopping, Spread):
         return self._desks[route.channel, route.account].capabilities.preview_ms
 
     def _ttl(self, ttl_ms: int) -> int:
-        ttl_ms = check_ms("ttl_ms", ttl_ms, least=1)
+        ttl_ms = check_span("ttl_ms", ttl_ms, least=1)
         check_ms("ttl_ms", self._clock.wall_now() + ttl_ms)
         return ttl_ms
 
@@ -485,7 +486,7 @@ def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
     if busy is Busy.QUEUE and debounce_ms == 0:
         return busy_lane.QUEUE  # nearly all
     word = check_enum("busy", busy, Busy)
-    return busy_lane.Plan(word, check_ms("debounce_ms", debounce_ms))
+    return busy_lane.Plan(word, check_span("debounce_ms", debounce_ms))
 
 
 def _policy(said: BlindPolicy | str, desk: AttachedChannel | None) -> BlindPolicy:

@@ -44,7 +44,7 @@ from turnfold.messages import (
     check_enum,
     check_flag,
     check_id,
-    check_ms,
+    check_span,
     json_value,
     own_name,
 )
@@ -205,7 +205,7 @@ class TurnHandle:
         if policy is not None:
             policy = check_enum("policy", policy, BlindPolicy)
         if ttl_ms is not None:
-            check_ms("ttl_ms", ttl_ms, least=1)
+            check_span("ttl_ms", ttl_ms, least=1)
         return Live(self._kernel, self, self._append, written, policy, ttl_ms)
 
     def block(
@@ -324,7 +324,7 @@ class TurnHandle:
         ...)`, from any process, at most `within_ms` from now; else the turn fails and
         the reader gets a notice. From this call on the turn does not hold its lane, and
         it is never run again, even if the handler raises later."""
-        check_ms("within_ms", within_ms, least=1)
+        check_span("within_ms", within_ms, least=1)
         leave = partial(later.leave_open, stream=self.id, run=self.run)
         return self._note("later", self._append(partial(leave, within_ms=within_ms)))
 

@@ -154,6 +154,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
 
 
 def _holds(facts: Facts) -> Iterator[str]:
+    if facts["state"] == "drained":
+        yield DRAINED
     for stall in facts["stalled"][:1]:
         seconds, more = stall["since_ms"] // 1_000, len(facts["stalled"]) - 1
         others = f" (and {more} more)" if more else ""
@@ -168,6 +170,7 @@ _AGES = (
     ("oldest_run_ms", RUN_MS, "a run has been under way"),
 )
 LOST = "time(s) the store was lost to another worker; restart the process"
+DRAINED = "it was drained and sends nothing; close the kernel and open it again"
 _COUNTS: Mapping[str, str] = {
     "fences_lost": LOST,
     "hung_runs": "run(s) did not end at their deadline",
@@ -229,6 +232,10 @@ class Health(PluginStates, Spread):
             **{name: bugs for name, bugs in channels.items() if bugs},
         }
 
+    def _drained(self, driver: Driver) -> bool:
+        """`drain` was called: it accepts, and sends and runs nothing more."""
+        return self._state == "open" and self.working and driver.draining
+
     def _hung_plans(self) -> int:
         return sum(len(desk.hung_plans) for desk in self._desks.values())
 
@@ -247,7 +254,7 @@ class Health(PluginStates, Spread):
         trouble = worker.upkeep.trouble if worker else None
         runs = self._handlers.ages_ms()
         return {
-            "state": self._state,
+            "state": "drained" if self._drained(driver) else self._state,
             "working": self.working,
             "taking_over_ms": driver.taking_over_ms,
             "fences_lost": worker.fences_lost if worker else 0,

@@ -22,7 +22,7 @@ from turnfold.clock import Clock
 from turnfold.enums import Overflow
 from turnfold.errors import BackPressureError, InvalidInputError, StoreError
 from turnfold.logs import lines
-from turnfold.messages import check_enum, check_id, check_ms
+from turnfold.messages import check_enum, check_id, check_ms, check_span
 from turnfold.ports.plugins import PluginStore, Row, Space, Write, plugin_store_at
 from turnfold.ports.store import Store
 
@@ -144,7 +144,7 @@ class PluginState:
         Raises InvalidInputError if it is open with other limits."""
         limits = _Limits(
             max_entries=check_ms("max_entries", max_entries, least=1),
-            ttl_ms=None if ttl_ms is None else check_ms("ttl_ms", ttl_ms, least=1),
+            ttl_ms=None if ttl_ms is None else check_span("ttl_ms", ttl_ms, least=1),
             overflow=check_enum("overflow", overflow, Overflow),
             schema=check_ms("schema", schema, least=1),
         )
@@ -217,7 +217,7 @@ class Namespace:
         ttl = (
             self.limits.ttl_ms
             if ttl_ms is None
-            else check_ms("ttl_ms", ttl_ms, least=1)
+            else check_span("ttl_ms", ttl_ms, least=1)
         )
         now = self._shared.clock.wall_now()
         write = Write(

@@ -23,7 +23,7 @@ from turnfold.enums import Busy
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
 from turnfold.logs import lines
-from turnfold.messages import check_enum, check_id, check_ms
+from turnfold.messages import check_enum, check_id, check_span
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -78,7 +78,7 @@ def _busy(word: Any) -> Busy:
 
 
 def _debounce(value: Any) -> int:
-    return check_ms("debounce_ms", value)
+    return check_span("debounce_ms", value)
 
 
 @frozen(kw_only=True)

@@ -216,6 +216,20 @@ RECOVERY: Final = (
         f"{_ODD}::a_disk_that_hangs",
     ),
     _broken(
+        "a drained kernel says that all is well",
+        "turnfold.api.health:_holds",
+        "facts['state'] == 'drained'",
+        "False",
+        f"{_ODD}::a_drained_kernel",
+    ),
+    _broken(
+        "a length of time has no end",
+        "turnfold.messages:check_span",
+        "span > LONGEST_MS",
+        "False",
+        f"{_ODD}::a_length_of_time",
+    ),
+    _broken(
         "a pipe is read as a file",
         "turnfold._log.bodies:_read",
         "not S_ISREG(path.stat().st_mode)",
