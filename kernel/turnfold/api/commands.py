@@ -226,9 +226,11 @@ class Commands(Stopping, Spread):
         ttl_ms: int | None = None,
         not_before: int | None = None,
     ) -> Sent:
-        """Send something without a turn: a notice, a reminder, a tool's result. The
-        same `key` again returns the first entry. If this raises, nothing is queued
-        and nothing will be sent."""
+        """Send a notice, a reminder or a tool's result without a turn. `key`: the same
+        again returns the first entry. `kind`: a notice by default. `policy`: for an
+        unknown outcome, `ttl_ms`: its life once it is due, both as set by default.
+        `not_before`: wall time, ms UTC. If this raises, nothing is queued or sent:
+        InvalidInputError, BackPressureError, StoreFullError, StoreError."""
         if self._shards is not None:
             how: dict[str, Any] = {"key": key, "kind": kind, "policy": policy}
             how |= {"ttl_ms": ttl_ms, "not_before": not_before}
