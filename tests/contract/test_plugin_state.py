@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -267,6 +268,13 @@ def test_nothing_is_made_before_the_first_write(home: Home) -> None:
     assert not home.file.exists()
     state.register("a", 1)
     assert home.file.exists()
+
+
+def test_its_file_is_read_by_the_user_of_the_gateway_alone(home: Home) -> None:
+    home.open().register("k", "secret")
+    files = [*home.path.parent.glob("*.plugins*")]
+    assert files
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 async def test_it_works_before_open_and_after_close(home: Home) -> None:

@@ -23,6 +23,7 @@ from turnfold.errors import (
 )
 from turnfold.ports.plugins import Row, Space, Write, Wrote
 from turnfold_adapters.stores import cipher
+from turnfold_adapters.stores.private import make_private
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -243,6 +244,7 @@ class SqlitePluginStore:
         return self._connection
 
     def _connect(self) -> apsw.Connection:
+        make_private(self.address)
         db = cipher.connect(self.address, path=self.address, key_file=self._key_file)
         try:
             db.set_busy_timeout(_BUSY_MS)

@@ -22,11 +22,11 @@ from turnfold.errors import DiskError
 from turnfold.logs import lines
 from turnfold_adapters.plugins.sqlite import read_only
 from turnfold_adapters.stores import cipher
+from turnfold_adapters.stores.private import make_private
 from turnfold_adapters.stores.sqlite import schema
 from turnfold_adapters.stores.sqlite.connection import typed_error
 from turnfold_adapters.stores.sqlite.files import (
     BodyFolder,
-    make_private,
     sync_folder,
 )
 

@@ -157,18 +157,6 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def make_private(path: str) -> None:
-    """Make an empty database that no other user may read, unless there is one. SQLite
-    gives its other files the same rights."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        os.close(os.open(path, flags, 0o600))
-    except FileExistsError:
-        return
-    except OSError as exc:
-        raise DiskError(path=path, problem=str(exc)) from exc
-
-
 class OpenFiles:
     """The database and its WAL as they were opened. A commit into files that have lost
     their names is in no store."""

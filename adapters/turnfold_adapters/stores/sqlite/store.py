@@ -56,6 +56,7 @@ from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.checking import check_shards
 from turnfold_adapters.stores.doorbell import SocketDoorbell
 from turnfold_adapters.stores.ownership import Claim, FileOwnership
+from turnfold_adapters.stores.private import make_private
 from turnfold_adapters.stores.sqlite import connection, copying, schema
 from turnfold_adapters.stores.sqlite.connection import (
     BusyWait,
@@ -64,12 +65,7 @@ from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
     typed_error,
 )
-from turnfold_adapters.stores.sqlite.files import (
-    BodyFolder,
-    MarkFile,
-    OpenFiles,
-    make_private,
-)
+from turnfold_adapters.stores.sqlite.files import BodyFolder, MarkFile, OpenFiles
 from turnfold_adapters.stores.sqlite.listing import Listings
 from turnfold_adapters.stores.sqlite.log_damage import LostCommits, lost_commits
 from turnfold_adapters.stores.sqlite.reads import Reads, read_files
