@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from attrs import field, frozen
 
@@ -57,9 +57,10 @@ from turnfold.errors import (
 )
 from turnfold.inbound import Evidence, printable
 from turnfold.inspect.places import Place, lanes_of, route_of_lane
+from turnfold.inspect.shards import AllShards
 from turnfold.inspect.times import to_come
 from turnfold.inspect.views import Row
-from turnfold.messages import check_id, escape
+from turnfold.messages import check_id, check_ms, escape
 from turnfold.ports.store import (
     Body,
     BodyRef,
@@ -443,6 +444,17 @@ def message_of(command: Command) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _order(field: str, value: Any) -> int | None:
+    """The order of a row. Over several shards it has more digits than a time."""
+    if value is not None and (type(value) is not int or not 0 <= value < _ORDERS):
+        problem = f"expected the `before` of a Page, got {value!r:.80}"
+        raise InvalidInputError(field=field, problem=problem)
+    return value
+
+
+_ORDERS = 2**144  # a time, a shard and a position: `inspect/shards.py`
+
+
 @frozen(kw_only=True)
 class Filter:
     """The turns and entries to list, newest first. `status`: of entries a Status, a
@@ -463,7 +475,7 @@ class Filter:
     since: int | None = None
     until: int | None = None
     turn: str | None = None
-    before: int | None = None
+    before: Annotated[Any, _order] = None
     limit: int = field(default=50)
 
     def __attrs_post_init__(self) -> None:
@@ -513,8 +525,15 @@ async def listing_of(store: Store, want: Filter, shift: int) -> Listing:
         parent=want.turn,
         since=to_come(want.since, -shift),
         until=to_come(want.until, -shift),
-        before=want.before,
+        before=_order_in(store, want.before),
     )
+
+
+def _order_in(store: Store, before: int | None) -> int | None:
+    """Raises InvalidInputError for an order of several shards in a store of one."""
+    if before is None or isinstance(store, AllShards):
+        return before
+    return check_ms("before", before)
 
 
 async def _check_reasons(store: Store, reasons: Sequence[str]) -> None:
