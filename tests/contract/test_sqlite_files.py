@@ -75,6 +75,19 @@ async def test_a_worker_whose_database_is_gone_stands_down(tmp_path: Path) -> No
         await until(lambda: not kernel.working)
 
 
+@pytest.mark.case("W04", "S14")
+async def test_health_answers_when_the_files_cannot_be_read(tmp_path: Path) -> None:
+    db = tmp_path / "g.db"
+    kernel = Kernel(db)
+    async with kernel:
+        await kernel.enqueue(route(), "before")
+        os.truncate(f"{db}-wal", 0)
+        for _ in range(3):
+            with pytest.raises(TurnfoldError):
+                await kernel.enqueue(route(), "after")
+            assert kernel.health()["position"] > 0
+
+
 def _open_to_others(folder: Path) -> dict[str, str]:
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*")}
     return {name: oct(mode) for name, mode in modes.items() if mode & 0o077}

@@ -268,5 +268,9 @@ def room(path: str) -> Mapping[str, int]:
 
 
 def kind(conn: apsw.Connection | None) -> Mapping[str, bool]:
-    """`text`: False for a copy without bodies."""
-    return {} if conn is None or schema.has_text(conn) else {"text": False}
+    """`text`: False for a copy without bodies. Empty if the file cannot be read: health
+    must answer then, too."""
+    try:
+        return {} if conn is None or schema.has_text(conn) else {"text": False}
+    except apsw.Error:
+        return {}
