@@ -154,4 +154,4 @@ def test_the_questions_are_asked_of_a_store_that_can_be_read(tmp_path: Path) -> 
     path = tmp_path / "g.db"
     asyncio.run(questions.fill(SqliteStore(path), 500))
     found = asyncio.run(questions.in_python(SqliteStore(path), 500))
-    assert len(found) == 17
+    assert len(found) == 20
