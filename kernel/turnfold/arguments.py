@@ -141,8 +141,7 @@ def _has_members(value: Any, protocol: type) -> bool:
 def _inner(field: str, value: Any, wanted: Any) -> Any:
     """What its type does not tell yet."""
     if wanted is int:
-        # The mark of a page over many shards is a number of any size.
-        return value if field == "before" else check_ms(field, value)
+        return check_ms(field, value)
     if wanted is float:
         return _number(field, value)
     if wanted is str:
