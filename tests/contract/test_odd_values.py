@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from turnfold import File, Inbound, Native
 from turnfold.errors import InvalidInputError
-from turnfold_model.testing.gateway import Gateway, inbound, route
+from turnfold_model.testing.gateway import Gateway, inbound, route, spin
 
 
 class Evil(str):
@@ -111,3 +112,33 @@ async def test_a_drained_kernel_says_that_it_sends_nothing(lone: Gateway) -> Non
     assert kernel.health()["state"] == "drained"
     (reason,) = kernel.is_well().reasons
     assert "close the kernel and open it again" in reason
+
+
+class EvilNumber(int):
+    def __le__(self, other: object) -> bool:
+        raise SystemExit(3)
+
+    __ge__ = __lt__ = __gt__ = __le__
+
+
+@pytest.mark.case("S06", "U06")
+@pytest.mark.parametrize("asked", [timedelta(seconds=1), EvilNumber(1)])
+async def test_a_wait_of_an_odd_kind_is_read(lone: Gateway, asked: object) -> None:
+    runs = []
+
+    class OverloadedError(Exception):
+        retry_after = asked
+
+    async def handler(turn: Any) -> str:
+        runs.append(turn.run)
+        if len(runs) == 1:
+            raise OverloadedError
+        return "done"
+
+    lone.handler = handler
+    kernel = await lone.start()
+    turn = await kernel.accept(inbound())
+    await spin()
+    await lone.advance(2_000)
+    assert await turn.settled(5_000) == "replied"
+    assert kernel.health()["foreign_bugs"]["handler"] == 0

@@ -4,6 +4,7 @@ aborted."""
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -241,10 +242,13 @@ def _plainly(handler: Handler, handle: TurnHandle) -> tuple[Any]:
 def _asked_wait_ms(error: BaseException) -> int | None:
     """The wait that an error of a client library asks for: many name it `retry_after`
     and give seconds. Such an error counts as "not now", not as a failed run."""
-    seconds = answered(getattr, error, "retry_after", None).value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    asked = answered(getattr, error, "retry_after", None).value
+    if isinstance(asked, timedelta):
+        asked = answered(asked.total_seconds).value
+    if isinstance(asked, bool) or not isinstance(asked, int | float):
         return None
-    if not 0 <= seconds < float("inf"):
+    seconds = answered(float, asked).value  # of no class of its own
+    if seconds is None or not 0 <= seconds < float("inf"):
         return None
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
 
