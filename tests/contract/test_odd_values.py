@@ -81,6 +81,7 @@ async def test_a_disk_that_hangs_keeps_no_large_body_waiting(
     waits = [
         asyncio.ensure_future(kernel.enqueue(route(), File(path))) for _ in range(3)
     ]
+    await spin()  # the reads have begun
     try:
         async with asyncio.timeout(5):
             await kernel.accept(inbound(text="x" * 300_000))
