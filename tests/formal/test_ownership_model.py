@@ -7,6 +7,7 @@ import pytest
 from turnfold_model.ownership_model import routing
 from turnfold_model.ownership_model.command import search, search_routing
 from turnfold_model.ownership_model.world import Class, Rules
+from turnfold_model.tla.tlc_tasks import LEASE_BREAKS, LEASE_RULES
 
 
 def test_one_message_is_one_turn_in_every_state() -> None:
@@ -35,6 +36,12 @@ def test_a_rule_that_is_taken_away_is_missed(
     result = search(kind, replace(Rules(), **{rule: False}), rule)
     assert result.broken.startswith(broken)
     assert result.trace
+    (guard,) = (name for name, same in LEASE_RULES.items() if same == rule)
+    assert LEASE_BREAKS[guard] == broken, "specs/Lease.tla says the same"
+
+
+def test_each_rule_is_a_guard_of_the_tla_module() -> None:
+    assert sorted(LEASE_RULES.values()) == sorted(field.name for field in fields(Rules))
 
 
 def test_what_goes_between_shards_is_neither_lost_nor_doubled() -> None:

@@ -1,6 +1,6 @@
 """A server that goes back to an earlier state while workers live, and whose connections
 break while nobody uses them: so no statement ends with an unknown fate, and the next one
-goes to the server that lacks commits.
+goes to the server that lacks commits. `specs/Lease.tla` has both plays.
 
 The tables are put back by hand, which is quicker than a second server
 (test_postgres_failover.py has one)."""
@@ -18,33 +18,9 @@ from turnfold_model.checks.store_kit import put, whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
 from .postgres import Postgres, kill
+from .went_back import Standby
 
 TO = Route(channel="t", conversation="1")
-TABLES = ("worker", "shard", "log", "stream", "body", "dedupe", "inbox", "mark")
-
-
-class Standby:
-    """The tables as a standby has them that hears nothing more."""
-
-    def __init__(self, postgres: Postgres, schema: str) -> None:
-        self._postgres, self._schema = postgres, schema
-
-    async def falls_behind(self) -> None:
-        copies = "; ".join(
-            f"CREATE TABLE {self._schema}.{name}_copy AS TABLE {self._schema}.{name}"
-            for name in TABLES
-        )
-        await self._postgres.execute_all(copies)
-
-    async def promote(self) -> None:
-        s = self._schema
-        gone = [f"DELETE FROM {s}.{name}" for name in reversed(TABLES)]
-        back = [
-            f"INSERT INTO {s}.{name} OVERRIDING SYSTEM VALUE TABLE {s}.{name}_copy"
-            for name in TABLES
-        ]
-        gone.insert(0, f"DELETE FROM {s}.shard")  # it names its owner
-        await self._postgres.execute_all("; ".join(gone + back))
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from turnfold_model.command_kit import UnavailableError
 
 SPECS: Final = Path(__file__).parents[3] / "specs"
+_EXTENDS: Final = re.compile(r"^EXTENDS (.+)$", re.MULTILINE)
 _DISTINCT: Final = re.compile(r"([\d,]+) distinct states found, 0 states left")
 _ACTION: Final = re.compile(r"^<(\w+) line [^>]*>: (\d+):(\d+)", re.MULTILINE)
 _BROKEN: Final = re.compile(
@@ -99,11 +100,21 @@ def run(task: Task, *, seconds: float | None = None) -> Run:
 
 
 def copy(module: str, place: Path) -> None:
-    """Put one of our modules into a folder."""
+    """Put one of our modules into a folder, and those of ours that it extends."""
     why = missing()
     if why:
         raise TlcMissingError(why)
-    shutil.copy(SPECS / f"{module}.tla", place)
+    for file in files(module):
+        shutil.copy(file, place)
+
+
+def files(module: str) -> list[Path]:
+    """The file of a module, and those of ours that it extends."""
+    file = SPECS / f"{module}.tla"
+    extended = _EXTENDS.search(file.read_text(encoding="utf-8"))
+    names = extended[1].split(", ") if extended else []
+    ours = [SPECS / f"{name}.tla" for name in names]
+    return [file, *(other for other in ours if other.exists())]
 
 
 def run_in(

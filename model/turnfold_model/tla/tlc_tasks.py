@@ -21,6 +21,46 @@ BUSY_GUARDS: Final = dict.fromkeys(
     ),
     True,
 )
+# The assumptions and guards of ownership; those with a rule of the same meaning in
+# `ownership_model.world.Rules` come first.
+LEASE_RULES: Final = {
+    "TokenChecked": "token_checked",
+    "TokenAfterDoubt": "token_after_unknown_fate",
+    "TokenAfterTake": "token_after_take",
+    "TokenAfterHandOver": "token_after_hand_over",
+    "ProofOfDeath": "proof_of_death",
+    "TokenCompared": "token_compared",
+    "LivingTakes": "living_takes",
+    "TrueWords": "true_certificates",
+    "GoodbyeLast": "goodbye_last",
+    "QuietHandOver": "hands_over_quiet",
+    "DurableFirst": "durable_before_wire",
+    "DoubtStays": "doubt_is_not_failure",
+    "BlindParks": "blind_parks",
+    "AbsenceWaits": "absence_waits",
+    "PromisesKept": "promised_keys_are_taken",
+    "KeysKept": "logged_keys_are_taken",
+    "LeavesInbox": "leaves_the_inbox",
+    "NoLongSleep": "no_long_sleep",
+}
+# What the lack of a guard breaks, in both models if both have it; all others break O5.
+LEASE_BREAKS: Final = {
+    **dict.fromkeys(("TokenChecked", "TokenAfterDoubt", "TokenAfterHandOver"), "O4"),
+    **dict.fromkeys(("TokenAfterTake", "OwnerChecked"), "O1"),
+    "PlaceChecked": "O2",
+    "DeadStays": "O3",
+    "HeadCompared": "O10",
+    "SilenceEnds": "liveness",  # O8
+    **dict.fromkeys(("PromisesKept", "KeysKept", "LeavesInbox"), "O9"),
+}
+LEASE_GUARDS: Final = dict.fromkeys(
+    (
+        *LEASE_RULES,
+        *("OwnerChecked", "PlaceChecked", "DeadStays", "SilenceEnds"),
+        *("WatchdogKills", "HeadCompared", "RestoredHeld"),
+    ),
+    True,
+)
 _INVARIANTS: Final = {
     "Entry": (
         "TypeOK",
@@ -57,6 +97,7 @@ _INVARIANTS: Final = {
     ),
     "Lane": ("TypeOK", "InOrder", "OneAtATime", "Numbered"),
     "Busy": ("TypeOK", "Heard", "Once", "OneAnswer", "SaidOnce", "Newest"),
+    "Lease": ("TypeOK", "O1", "O2", "O4", "O5", "O6", "O7", "O9", "O10"),
 }
 _PROPERTIES: Final = {
     "Entry": ("NumbersGrow", "AfterAbort", "Settled"),
@@ -64,6 +105,7 @@ _PROPERTIES: Final = {
     "Turn": ("DoubtKept", "AnsweredOnce", "RunsGrow", "Ended"),
     "Lane": ("HeldBack", "Settled"),
     "Busy": ("StaysOver", "OpenWaits", "Ended"),
+    "Lease": ("O3", "Grows", "O8"),
 }
 
 
@@ -113,6 +155,52 @@ def _busy(messages: int, faults: int, **changes: bool) -> Task:
     return _task("Busy", Messages=messages, Faults=faults, **values)
 
 
+def _lease(cls: str, faults: int = 1, **changes: Any) -> Task:
+    values: dict[str, Any] = {
+        "Lives": 2,
+        "Shards": 1,
+        "Class": cls,
+        "Records": 8,
+        "Faults": faults,
+        "Failovers": 0,
+        **LEASE_GUARDS,
+        **changes,
+    }
+    task = _task("Lease", **values)
+    if cls == "none" and not faults and not values["Failovers"]:
+        return task
+    # O8 is no matter of the message, and liveness of a larger world takes long.
+    return replace(task, properties=("O3", "Grows"))
+
+
+# Each guard of ownership that is taken away, in a small world that misses it.
+_LEASE_BROKEN: Final = [
+    *(
+        _lease("none", 1, Records=2, **{name: False})
+        for name in ("TokenChecked", "TokenAfterDoubt", "TokenAfterTake", "DeadStays")
+    ),
+    _lease("none", 2, Records=2, TokenAfterHandOver=False),
+    *(
+        _lease("none", 0, Records=2, Failovers=1, **{name: False})
+        for name in ("OwnerChecked", "PlaceChecked", "HeadCompared")
+    ),
+    _lease("none", 0, Records=2, SilenceEnds=False),
+    *(
+        _lease("lookup", 0, Records=4, **{name: False})
+        for name in (
+            *("TokenCompared", "LivingTakes", "ProofOfDeath", "TrueWords"),
+            *("NoLongSleep", "WatchdogKills", "GoodbyeLast", "DurableFirst"),
+            *("DoubtStays", "AbsenceWaits"),
+        )
+    ),
+    _lease("lookup", 1, Records=4, QuietHandOver=False),
+    _lease("blind", 0, Records=4, BlindParks=False),
+    _lease("blind", 0, Records=3, Failovers=1, RestoredHeld=False),
+    *(
+        _lease("inbox", 0, Records=3, **{name: False})
+        for name in ("PromisesKept", "KeysKept", "LeavesInbox")
+    ),
+]
 # Small ones first; each ends in seconds.
 SOUND: Final = [
     *(_entry(cls, 2, 2) for cls in ("keyed", "lookup", "blind")),
@@ -122,6 +210,10 @@ SOUND: Final = [
     _lane(3, 1, 2),
     _lane(3, 2, 2),
     _busy(3, 1),
+    _lease("none", 0, Shards=2, Records=0),
+    *(_lease(cls, 0, Records=4) for cls in ("keyed", "lookup", "blind", "inbox")),
+    _lease("none", 1, Records=2),
+    _lease("none", 0, Records=2, Failovers=1),
 ]
 _LARGE: Final = [
     *(_entry(cls, 3, 4) for cls in ("keyed", "lookup", "blind")),
@@ -130,6 +222,8 @@ _LARGE: Final = [
     _turn(3, 3, Locked=False),
     _turn(3, 3, Doubtful=False),
     _lane(3, 2, 3),
+    _lease("lookup", 1, Records=6),
+    _lease("blind", 0, Records=4, Failovers=1),
 ]
 LARGE: Final = [replace(task, large=True) for task in _LARGE]
 # An assumption or a guard is taken away: TLC must find a violation.
@@ -146,6 +240,7 @@ BROKEN: Final = [
     *(_turn(1, 4, **{name: False}) for name in TURN_GUARDS),
     _lane(2, 1, 1, ordered=False),
     *(_busy(2, 1, **{name: False}) for name in BUSY_GUARDS),
+    *_LEASE_BROKEN,
 ]
 # Without fairness nothing need ever happen, and TLC must say so.
 UNFAIR: Final = [
@@ -156,5 +251,6 @@ UNFAIR: Final = [
         _turn(1, 1),
         _lane(1, 1, 1),
         _busy(1, 1),
+        _lease("none", 0, Records=1),
     )
 ]

@@ -19,15 +19,15 @@ from turnfold_model.tla import (
     tlc_tasks,
     trace_entry,
     trace_lane,
+    trace_lease,
     trace_live,
     trace_turn,
 )
 from turnfold_model.tla.trace import Trace, without_a_required_step
 from turnfold_model.tla.trace_log import Traces
 
-_KINDS: Final = {
-    kind.MODULE: kind for kind in (trace_entry, trace_live, trace_turn, trace_lane)
-}
+_OF_LOGS: Final = (trace_entry, trace_live, trace_turn, trace_lane)
+_KINDS: Final = {kind.MODULE: kind for kind in (*_OF_LOGS, trace_lease)}
 ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     "Entry": trace_entry.SILENT.union(*trace_entry.ACTIONS.values()),
     "Live": trace_live.SILENT.union(*trace_live.ACTIONS.values()),
@@ -40,12 +40,16 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = {
             *("AnsweredLater", "TimeIsUp", "LaneAborted"),
         }
     ),
+    "Lease": trace_lease.SILENT.union(
+        trace_lease.UNSEEN, *trace_lease.ACTIONS.values()
+    ),
 }
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Entry": {"HonoursKey": True, "Settles": True, "Skew": True},
     "Live": tlc_tasks.LIVE_GUARDS,
     "Turn": tlc_tasks.TURN_GUARDS,
     "Lane": {"Crashes": 1},
+    "Lease": {**tlc_tasks.LEASE_GUARDS, "Shards": 1, "Class": "none"},
 }
 # Actions of one of the workers, or of one of the entries.
 _OF_WORKER: Final = frozenset(
@@ -74,7 +78,7 @@ def told(traces: Traces) -> dict[str, Any]:
     wrong_ones = (without_a_required_step(trace) for trace in right)
     wrong = dict.fromkeys(few[len(few) // 2] for few in wrong_ones if few)
     done, still = check(right), check(wrong)
-    actions = {f"{module}.{a}" for module in _KINDS for a in ACTIONS[module]}
+    actions = {f"{kind.MODULE}.{a}" for kind in _OF_LOGS for a in ACTIONS[kind.MODULE]}
     unseen = actions - done.covered
     return {
         "logs": traces.logs,
@@ -162,7 +166,9 @@ def written(module: str, traces: list[Trace]) -> str:
         taken = _applied(module, action)
         said = ", ".join(f'"{event}"' for event in sorted(events))
         if action in kind.SILENT:
-            lines.append(f"T{action} == {taken} /\\ TraceStays")
+            before = trace_lease.BEFORE.get(action) if module == "Lease" else None
+            only = f'TraceSays({{"{before}"}}) /\\ ' if before else ""
+            lines.append(f"T{action} == {only}{taken} /\\ TraceStays")
         elif events:
             lines.append(
                 f"T{action} == TraceSays({{{said}}}) /\\ {taken} /\\ TraceFollows"
@@ -183,11 +189,19 @@ def _applied(module: str, action: str) -> str:
         return f"(\\E w \\in Workers : {action}(w))"
     if module == "Lane" and action not in _OF_NO_ENTRY:
         return f"(\\E e \\in E : {action}(e))"
+    if action in trace_lease.OF_SEAT:
+        return f"(\\E w \\in W : {action}(w, 1))"
+    if module == "Lease" and action in trace_lease.OF_LIFE:
+        return f"(\\E w \\in W : {action}(w))"
     return action
 
 
 def _same(module: str, name: str) -> str:
     said = f"Head(todo).{name}"
+    if (module, name) == ("Lease", "records"):
+        return f"Len(shard'[1].log) = {said}"
+    if module == "Lease" and name != "row":
+        return f"shard'[1].{name} = {said}"
     if name == "handle":  # a log does not number the messages
         return f"(handle' # 0) = {said}"
     if name == "final":  # open or in doubt: the turn's own log does not tell

@@ -31,8 +31,12 @@ _REQUIRED_STEPS: Final = MappingProxyType(
         "Live": frozenset({"placeholder", "edit", "placed", "planned"}),
         "Turn": frozenset({"accepted", "started", "answered"}),
         "Lane": frozenset({"queued"}),
+        "Lease": frozenset({"take", "commit", "reopen", "hand_over"}),
     }
 )
+
+# Late evidence needs no attempt, and a failover takes the last steps back anyhow.
+_NEED_NOTHING: Final = frozenset({"late_receipt", "failover"})
 
 
 def without_a_required_step(trace: Trace) -> list[Trace]:
@@ -41,5 +45,5 @@ def without_a_required_step(trace: Trace) -> list[Trace]:
     return [
         trace._replace(steps=(*steps[:index], *steps[index + 1 :]))
         for index, (step, later) in enumerate(pairwise(steps))
-        if step.event in required and later.event != "late_receipt"  # needs no attempt
+        if step.event in required and later.event not in _NEED_NOTHING
     ]
