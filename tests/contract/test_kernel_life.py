@@ -316,3 +316,10 @@ async def test_a_kernel_that_was_cut_off_leaves_no_program_behind() -> None:
     driver = driver_of(kernel)
     await crash(kernel)
     await until(lambda: not driver.live, 2)
+
+
+def test_run_in_a_thread_that_hears_no_signals_says_so(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path / "g.db")
+    with pytest.raises(InvalidInputError, match="use `async with kernel`") as told:
+        elsewhere(lambda: asyncio.run(kernel.run())).result(5)
+    assert told.value.field == "run"

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from turnfold import File, Kernel
-from turnfold.errors import LostStoreError, TurnfoldError, UnsafeStoreError
+from turnfold.errors import DiskError, LostStoreError, TurnfoldError, UnsafeStoreError
 from turnfold_adapters.stores.sqlite.files import BodyFolder, MarkFile
 from turnfold_model.testing.gateway import driver_of, route, until
 
@@ -86,6 +86,17 @@ async def test_health_answers_when_the_files_cannot_be_read(tmp_path: Path) -> N
             with pytest.raises(TurnfoldError):
                 await kernel.enqueue(route(), "after")
             assert kernel.health()["position"] > 0
+
+
+async def test_a_pipe_in_the_place_of_the_mark_is_refused(tmp_path: Path) -> None:
+    """Reading it would never end."""
+    async with Kernel(tmp_path / "g.db"):
+        pass
+    mark = tmp_path / "g.db.mark"
+    mark.unlink()
+    os.mkfifo(mark)
+    with pytest.raises(DiskError, match="no regular file; take it away"):
+        await Kernel(tmp_path / "g.db").open()
 
 
 def _open_to_others(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Self
 
 from turnfold.api.portal import Home, Portal
+from turnfold.errors import InvalidInputError
 from turnfold.logs import lines
 
 _LOG = lines()
@@ -76,13 +77,18 @@ class Life:
             await asyncio.shield(self._closing)
 
     async def run(self) -> None:
-        """Open, work until SIGINT or SIGTERM, drain, close."""
+        """Open, work until SIGINT or SIGTERM, drain, close. Raises InvalidInputError in
+        another thread than the main one, which alone can hear of signals."""
         import signal  # noqa: PLC0415  only for callers of run()
 
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+        except (RuntimeError, ValueError, NotImplementedError) as exc:
+            problem = f"no signal can be heard here ({exc}); use `async with kernel`"
+            raise InvalidInputError(field="run", problem=problem) from exc
         try:
             async with self:
                 await stop.wait()

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 import attrs
 
@@ -221,7 +222,7 @@ class MarkFile:
     def read(self) -> Watermark | None:
         """The mark; None if there is none, or if it is incomplete."""
         try:
-            return _mark(self._path.read_bytes())
+            return _mark(_content(self._path))
         except FileNotFoundError:
             return None
         except OSError as exc:
@@ -238,6 +239,15 @@ class MarkFile:
             new.replace(self._path)
         except OSError as exc:
             raise DiskError(path=str(self._path), problem=str(exc)) from exc
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file. A pipe in its place would never end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123  of a descriptor
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            msg = f"{path} is no regular file; take it away"
+            raise OSError(msg)
+        return file.read()
 
 
 def _bytes(mark: Watermark) -> bytes:
