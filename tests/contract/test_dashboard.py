@@ -319,7 +319,7 @@ async def test_markup_in_a_message_is_text(tmp_path: Path) -> None:
         ("/find?place=t&at=noon", 400, "no time 'noon'"),
         ("/show", 400, "expected 1 to 512 characters"),
         ("/show?id=nonsense", 404, "nonsense"),
-        ("/run?id=x", 400, "nothing of that name"),
+        ("/run?id=x", 400, "there is no job of this name"),
         ("/nosuch", 404, "there is no such page"),
         ("/act?do=retry&dead=1", 400, "this dashboard only reads"),
         ("/list?live=x&%ff=%fe", 400, "there are"),

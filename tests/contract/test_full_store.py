@@ -50,7 +50,7 @@ async def test_an_accepted_turn_is_answered_while_nothing_new_is_taken(
 
 
 async def test_a_disk_that_is_nearly_full_is_a_limit_too(filed: Gateway) -> None:
-    filed.settings = Settings(min_free_bytes=1 << 60)
+    filed.settings = Settings(min_free_bytes=1 << 51)
     kernel = await filed.start()
     await until(lambda: kernel._full)
     await _refuses(kernel, "min_free_bytes")

@@ -133,5 +133,5 @@ def test_the_command_stops_when_its_time_is_up(
 ) -> None:
     words = ["crash", "--json", "--only", "three", "--jobs", "1", "--seconds", "1"]
     assert main(words) == 3
-    assert '"complete": 0' in capsys.readouterr().out
+    assert '"complete": false' in capsys.readouterr().out
     assert command.HELP

@@ -64,6 +64,13 @@ TELLING: Final = (
         f"{_PLACE}::cuts_no_answer",
     ),
     _broken(
+        "an entry of which a part was seen counts as not begun",
+        "turnfold._decide.rules:not_begun",
+        "nothing_seen(entry)",
+        "True",
+        f"{_PLACE}::cuts_no_answer",
+    ),
+    _broken(
         "the commit that queues a notice attempts the entry after it",
         "turnfold._decide.unit_of_work:UnitOfWork._queued",
         "lane in self._placed",
