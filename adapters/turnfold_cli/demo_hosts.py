@@ -22,6 +22,7 @@ from turnfold_cli.demo_server import LEASE_MS, Wire, address, server
 
 _PAUSE_LEASES = (0.1, 1.5)  # shorter and longer than the lease
 _WITHIN_S = 90.0
+_STARTS = 2  # may fail in a row: a store whose connection is cut cannot be opened
 _NOBODY = "no gateway listened again"
 _POLL_S = 0.02
 
@@ -66,13 +67,15 @@ class Hosts:
 
     async def _keep(self, gateway: Gateway) -> None:
         """Start a gateway again when it ends, as a supervisor does."""
+        failed = 0  # starts in a row that were none
         while True:
             status = await gateway.ended()
             if self._ending:
                 return
+            failed = 0 if gateway.served else failed + 1
             if self._forgives:
                 await asyncio.sleep(0.2)
-            elif status not in (-signal.SIGKILL, LOST):
+            elif status not in (-signal.SIGKILL, LOST) and not 0 < failed <= _STARTS:
                 raise DemoError(f"a gateway ended with {status}; see its log")
             await gateway.start()
 

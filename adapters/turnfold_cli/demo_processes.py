@@ -78,6 +78,7 @@ class Gateway:
         self.starts = 0
         self.works = 0  # how often it became the worker
         self.working = False
+        self.served = False  # it has listened in this life
         self.stops: list[str] = []  # the failpoints of its deaths
 
     async def start(self, kill: Kill | None = None) -> None:
@@ -96,6 +97,7 @@ class Gateway:
             stderr=self._log,
         )
         self.starts += 1
+        self.served = False
         self._watch = asyncio.create_task(self._read(self._process))
 
     async def _read(self, process: Process) -> None:
@@ -104,6 +106,7 @@ class Gateway:
             said = json.loads(line)
             if "port" in said:
                 self.url = f"http://127.0.0.1:{said['port']}/"
+                self.served = True
                 self._listens.set()
             elif "working" in said:
                 self.works += 1

@@ -172,7 +172,8 @@ async def settle(address: str, progress: Progress) -> bool:
     async with reading(address) as store:
         end = time.monotonic() + SETTLES_WITHIN_S
         while time.monotonic() < end:
-            if at_rest((await store.load()).open) and not await store.inbox(1):
+            # The inbox first: what leaves it meanwhile is in the log, and seen there.
+            if not await store.inbox(1) and at_rest((await store.load()).open):
                 return True
             await asyncio.sleep(_POLL_S)
     return False

@@ -1,8 +1,11 @@
 """`turnfold demo` as people run it: processes, sockets, SIGKILL."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace as N
 from typing import Any
@@ -14,8 +17,9 @@ from typer.testing import CliRunner, Result
 from turnfold._decide import blame, outcomes, schedule, turns
 from turnfold._log.events import CLASSES
 from turnfold._runtime import programs
+from turnfold.enums import TurnPhase
 from turnfold_cli import demo as demo_command
-from turnfold_cli import demo_processes, demo_report, demo_run
+from turnfold_cli import demo_hosts, demo_processes, demo_report, demo_run
 from turnfold_cli.demo_plan import PATH, RECOVERY, Class, make_plan
 
 FIELDS = {"messages", "turns", "delivered", "lost", "doubled", "parked", "kills"}
@@ -125,3 +129,68 @@ def test_only_an_entry_that_holds_its_lane_can_be_overtaken(
     seen: Any = N(witness=[{"key": key} for key in ("a1", "b1", "a2")])
     found = list(demo_report._overtaken(turns, seen))
     assert found == [f"{key} was overtaken in l" for key in said]
+
+
+class Ends:
+    """A gateway that ends with 1 in each of these lives: True if it had listened."""
+
+    def __init__(self, lives: list[bool]) -> None:
+        self.lives, self.starts, self.served = lives, 0, False
+
+    async def ended(self) -> int:
+        if not self.lives:
+            await asyncio.Event().wait()
+        self.served = self.lives.pop(0)
+        return 1
+
+    async def start(self) -> None:
+        self.starts += 1
+
+
+@pytest.mark.parametrize(
+    ("lives", "goes_on"),
+    [([False, False], True), ([False] * 3, False), ([True], False)],
+)
+async def test_a_gateway_whose_start_was_cut_off_is_started_again(
+    lives: list[bool], goes_on: bool
+) -> None:
+    gateway: Any = Ends(lives)
+    hosts: Any = N(_ending=False, _forgives=False)
+    keeping = asyncio.ensure_future(demo_hosts.Hosts._keep(hosts, gateway))
+    await asyncio.wait({keeping}, timeout=0.05)
+    assert keeping.done() is not goes_on
+    if goes_on:
+        assert gateway.starts == 2
+        keeping.cancel()
+    else:
+        assert isinstance(keeping.exception(), demo_processes.DemoError)
+
+
+async def test_a_command_that_is_taken_up_meanwhile_is_not_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The new worker of a shard moves it from the inbox into the log between the two
+    looks of the demo."""
+    asked: list[str] = []
+    turn = N(stream="turn:1", phase=TurnPhase.ACCEPTED)
+
+    class Moving:
+        """The first look finds a command, and each later one finds its open turn."""
+
+        async def inbox(self, _: int) -> list[str]:
+            asked.append("inbox")
+            return ["command"] if len(asked) == 1 else []
+
+        async def load(self) -> Any:
+            asked.append("load")
+            moved = 1 < len(asked) < 5
+            return N(open=[turn] if moved else [])
+
+    @asynccontextmanager
+    async def reading(_: str) -> AsyncIterator[Any]:
+        yield Moving()
+
+    monkeypatch.setattr(demo_run, "reading", reading)
+    monkeypatch.setattr(demo_run, "_POLL_S", 0.0)
+    assert await demo_run.settle("", demo_run.Progress())
+    assert asked == ["inbox", "inbox", "load", "inbox", "load"]
