@@ -189,7 +189,7 @@ def _applied(module: str, action: str) -> str:
         return f"(\\E w \\in Workers : {action}(w))"
     if module == "Lane" and action not in _OF_NO_ENTRY:
         return f"(\\E e \\in E : {action}(e))"
-    if action in trace_lease.OF_SEAT:
+    if module == "Lease" and action in trace_lease.OF_SEAT:
         return f"(\\E w \\in W : {action}(w, 1))"
     if module == "Lease" and action in trace_lease.OF_LIFE:
         return f"(\\E w \\in W : {action}(w))"
