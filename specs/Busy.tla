@@ -119,10 +119,15 @@ Started ==
 Running == job # 0 /\ phase[job] = "running"
 
 \* `turn.send(key=...)`: the entry is durable when it returns.
+Known == Memo /\ sends[job] > 0
 Said ==
-  /\ Running /\ ~told /\ told' = TRUE
-  /\ sends' = [sends EXCEPT ![job] = IF Memo /\ @ > 0 THEN @ ELSE @ + 1]
+  /\ Running /\ ~told /\ ~Known /\ told' = TRUE
+  /\ sends' = [sends EXCEPT ![job] = @ + 1]
   /\ UNCHANGED <<of, phase, begun, pausing, heard, finals, newest, job, left>>
+
+SaidBefore ==
+  /\ Running /\ ~told /\ Known /\ told' = TRUE
+  /\ UNCHANGED <<of, phase, begun, pausing, heard, sends, finals, newest, job, left>>
 
 Answers(t) ==
   /\ phase' = [phase EXCEPT ![t] = "answered"] /\ finals' = [finals EXCEPT ![t] = @ + 1]
@@ -171,8 +176,8 @@ LaneAborted ==
 
 Progress == PauseEnds \/ Started \/ Answered \/ Stale \/ Orphaned \/ TimeIsUp
 Trouble ==
-  Queued \/ Joined \/ Superseded \/ Dropped \/ Again \/ Said \/ Crash \/ LeftOpen
-  \/ AnsweredLater \/ LaneAborted
+  Queued \/ Joined \/ Superseded \/ Dropped \/ Again \/ Said \/ SaidBefore \/ Crash
+  \/ LeftOpen \/ AnsweredLater \/ LaneAborted
 Next == Progress \/ Trouble
 Spec == Init /\ [][Next]_vars /\ WF_vars(Progress)
 Unfair == Init /\ [][Next]_vars  \* liveness must fail here

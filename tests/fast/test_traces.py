@@ -60,6 +60,17 @@ def test_a_lane_notices_what_is_under_way_and_no_more() -> None:
     assert lane.steps[-1].log == (1, ("parked",), (True,))
 
 
+def test_the_messages_of_a_lane_are_one_trace_with_a_number_for_each() -> None:
+    lane = only(of(Walk("ask reply")), "Busy")
+    assert words(lane) == ["queued", "started", "answered"]
+    assert lane.constants == (("Messages", 1),)
+    assert lane.steps[-1].log[:2] == ((1,), ("answered",))
+
+
+def test_a_stop_of_all_that_waits_is_a_stop_of_the_lane() -> None:
+    assert words(only(of(Walk("ask abort")), "Busy"))[-1] == "lane_aborted"
+
+
 def test_what_a_module_does_not_know_is_counted_and_not_forced() -> None:
     traces = of(
         Walk("queue go lose resend", kind="blind"),
@@ -72,7 +83,7 @@ def test_what_a_module_does_not_know_is_counted_and_not_forced() -> None:
     outside = {"resolved", "silent", "part_delivered", "redriven", "final redriven"}
     assert set(traces.outside) == {*outside, later}
     assert traces.logs == 5
-    assert traces.found.total() + traces.outside.total() == 10
+    assert traces.found.total() + traces.outside.total() == 12
 
 
 def test_a_step_that_later_ones_rest_on_can_be_left_out() -> None:

@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 from tests.least import LEAST
 
+from turnfold_model.crash.explore import explore
+from turnfold_model.crash.matrix import named
+from turnfold_model.crash.world import World
+from turnfold_model.mutants.code import applied, one
 from turnfold_model.tla import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
 from turnfold_model.tla.trace import Step, Trace
+from turnfold_model.tla.trace_log import Traces
 
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)
@@ -38,6 +43,21 @@ def test_the_traces_reach_the_least_figures_of_the_page() -> None:
     assert report()["logs"] >= LEAST["logs of the kernel as traces"]
     assert report()["events"] >= LEAST["events in these logs"]
     assert report()["actions_covered"] >= LEAST["actions covered by traces"]
+
+
+def test_a_kernel_that_runs_the_newest_message_of_a_lane_first_is_refused() -> None:
+    where, order = "turnfold._decide.turns:next_turn", "draft.turn_lane(lane)"
+    mutant = one("newest first", "decision", where, order, f"list({order})[::-1]")
+    traces = Traces()
+
+    def take(world: World) -> list[str]:
+        traces.add(trace_batch.log_of(world))
+        return []
+
+    with applied(mutant):
+        explore(named("two"), check=take, seconds=20)
+    lanes = [trace for trace in traces.found if trace.module == "Busy"]
+    assert tlc_traces.check(lanes).refused
 
 
 ATTEMPTED = Step("attempted", trace_entry.Log("attempted", 0, 1, 1))

@@ -85,6 +85,7 @@ SMALL: Final = (
     Scenario(name="not-resumed", resumes=False, blocks=1, crashes=2),
     Scenario(name="later", later=True, messages=2, crashes=1),
     Scenario(name="join", busy=Busy.JOIN, messages=3, crashes=1),
+    Scenario(name="debounce", busy=Busy.JOIN, debounce_ms=500, messages=2, crashes=1),
     Scenario(name="supersede", busy=Busy.SUPERSEDE, messages=2, crashes=1),
     Scenario(name="drop-busy", busy=Busy.DROP, messages=2, crashes=1),
     Scenario(name="sends", resumes=False, sends=2, crashes=2),

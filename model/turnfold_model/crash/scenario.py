@@ -35,8 +35,8 @@ class Scenario:
     `fates`. `store_faults`: how many commits fail, before or after they are durable.
     `abort`: a user stops the first turn at some step, any step. `parts`: of each reply.
     `blocks` before it, and `sends`: messages under keys over all runs. `live`: it grows
-    first, and is sealed last. `busy`: the plan for a message in a busy lane. `silent`:
-    the handler says nothing. `later`: it leaves the turn open, without an answer.
+    first, and is sealed last. `busy`: the plan for a message in a busy lane, and
+    `debounce_ms` how long its turn waits for more. `silent`: the handler says nothing. `later`: it leaves the turn open, without an answer.
     `down_ms`: how long a crashed process stays away. `client`: a second process
     enqueues, and makes the abort. `zombies`: how often a worker loses its place to
     another and lives on, as it may where hosts have leases. `pauses`: it is stopped
@@ -56,6 +56,7 @@ class Scenario:
     blocks: int = 0
     sends: int = 0
     busy: Busy = Busy.QUEUE
+    debounce_ms: int = 0
     silent: bool = False
     later: bool = False
     live: bool = False

@@ -50,7 +50,7 @@ def message(lane: int, number: int = 0) -> Inbound:
 def accept(scenario: Scenario, number: int, identity: int) -> Decision:
     turn = f"{TURN}{identity:06}"
     inbound = message(number % scenario.lanes, number)
-    plan = busy.Plan(scenario.busy)
+    plan = busy.Plan(scenario.busy, scenario.debounce_ms)
     return partial(accepting.accept, turn=turn, inbound=inbound, plan=plan)
 
 

@@ -17,6 +17,7 @@ from attrs import define, field
 from turnfold_model.tla import (
     tlc,
     tlc_tasks,
+    trace_busy,
     trace_entry,
     trace_lane,
     trace_lease,
@@ -26,20 +27,14 @@ from turnfold_model.tla import (
 from turnfold_model.tla.trace import Trace, without_a_required_step
 from turnfold_model.tla.trace_log import Traces
 
-_OF_LOGS: Final = (trace_entry, trace_live, trace_turn, trace_lane)
+_OF_LOGS: Final = (trace_entry, trace_live, trace_turn, trace_lane, trace_busy)
 _KINDS: Final = {kind.MODULE: kind for kind in (*_OF_LOGS, trace_lease)}
 ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     "Entry": trace_entry.SILENT.union(*trace_entry.ACTIONS.values()),
     "Live": trace_live.SILENT.union(*trace_live.ACTIONS.values()),
     "Turn": trace_turn.SILENT.union(trace_turn.UNSEEN, *trace_turn.ACTIONS.values()),
     "Lane": trace_lane.SILENT.union(*trace_lane.ACTIONS.values()),
-    "Busy": frozenset(  # of several streams: no trace of one log follows it
-        {
-            *("Queued", "Joined", "Superseded", "Dropped", "PauseEnds", "Started"),
-            *("Said", "Answered", "Stale", "Orphaned", "Crash", "LeftOpen"),
-            *("AnsweredLater", "TimeIsUp", "LaneAborted"),
-        }
-    ),
+    "Busy": trace_busy.SILENT.union(*trace_busy.ACTIONS.values()),
     "Lease": trace_lease.SILENT.union(
         trace_lease.UNSEEN, *trace_lease.ACTIONS.values()
     ),
@@ -49,6 +44,7 @@ _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Live": tlc_tasks.LIVE_GUARDS,
     "Turn": tlc_tasks.TURN_GUARDS,
     "Lane": {"Crashes": 1},
+    "Busy": tlc_tasks.BUSY_GUARDS,
     "Lease": {**tlc_tasks.LEASE_GUARDS, "Shards": 1, "Class": "none"},
 }
 # Actions of one of the workers, or of one of the entries.

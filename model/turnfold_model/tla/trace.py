@@ -31,6 +31,7 @@ _REQUIRED_STEPS: Final = MappingProxyType(
         "Live": frozenset({"placeholder", "edit", "placed", "planned"}),
         "Turn": frozenset({"accepted", "started", "answered"}),
         "Lane": frozenset({"queued"}),
+        "Busy": frozenset({"queued", "joined", "superseded", "dropped", "started"}),
         "Lease": frozenset({"take", "commit", "reopen", "hand_over"}),
     }
 )

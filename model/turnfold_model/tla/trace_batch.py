@@ -7,7 +7,7 @@ from turnfold_model.crash.matrix import SMALL
 from turnfold_model.crash.world import World
 from turnfold_model.edge_walks.stage import logs
 from turnfold_model.edge_walks.walks import WALKS
-from turnfold_model.reference import as_events
+from turnfold_model.reference import Record, as_events
 from turnfold_model.testing.peek import Peek
 from turnfold_model.tla.trace_log import Traces
 
@@ -19,13 +19,19 @@ def batch() -> Traces:
         traces.add(log)
 
     def take(world: World) -> list[str]:
-        store = world.handle()
-        now(store.open())
-        traces.add([e for record in Peek(store).log() for e in as_events(record)])
-        now(store.close())
+        traces.add(log_of(world))
         return []  # the invariants are judged elsewhere
 
     for scenario in SMALL:
         if not scenario.zombies:  # the modules know of no two owners of one attempt
             explore(scenario, check=take)
     return traces
+
+
+def log_of(world: World) -> list[Record]:
+    """The events of a world's disk."""
+    store = world.handle()
+    now(store.open())
+    events = [e for record in Peek(store).log() for e in as_events(record)]
+    now(store.close())
+    return events

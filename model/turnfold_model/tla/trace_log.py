@@ -1,4 +1,4 @@
-"""The traces of a whole log: one for each entry, turn and lane of it.
+"""The traces of a whole log: one for each entry, turn, and lane of entries or of turns.
 
 The streams of one commit have no order among each other, and a moment stands for a
 commit (`specs/rules.md`). So a turn that ends may stand before its final in the log: the
@@ -14,7 +14,13 @@ from attrs import define, field
 
 from turnfold_model.edge_walks.edges import Edge, steps
 from turnfold_model.reference.kinds import Record
-from turnfold_model.tla import trace_entry, trace_lane, trace_live, trace_turn
+from turnfold_model.tla import (
+    trace_busy,
+    trace_entry,
+    trace_lane,
+    trace_live,
+    trace_turn,
+)
 from turnfold_model.tla.trace import OutsideError, Trace
 
 # The fate of an entry by the word of a person, or of a platform that takes its own
@@ -43,7 +49,8 @@ class Traces:
         phases: dict[str, str] = {}
         finals: dict[str, str] = {}
         judged: dict[str, str] = {}
-        for edge, event, ends in _with_ends(log):
+        known = list(_with_ends(log))
+        for edge, event, ends in known:
             self.events += 1
             stream = str(event["stream"])
             if edge.machine == "outbox":
@@ -64,14 +71,21 @@ class Traces:
         for events in entries.values():
             kind = trace_live if trace_live.is_of_it(events) else trace_entry
             self._project(kind.project, events)
-        for lane_events in lanes.values():
-            self._project(trace_lane.project, lane_events)
+        of_turns = trace_busy.lanes((edge, event) for edge, event, _ in known)
+        self._project_all(trace_lane.project, lanes.values())
+        self._project_all(trace_busy.project, of_turns)
         for name, pairs in turns.items():
             why = judged.get(finals.get(name, ""))
             if why is None:
                 self._project(trace_turn.project, pairs)
             else:
                 self.outside[f"final {why}"] += 1
+
+    def _project_all(
+        self, projection: Callable[[Any], Trace], streams: Iterable[Any]
+    ) -> None:
+        for events in streams:
+            self._project(projection, events)
 
     def _project(self, projection: Callable[[Any], Trace], events: Any) -> None:
         try:
