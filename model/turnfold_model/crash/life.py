@@ -133,7 +133,8 @@ class Life:
         self.scenario = world.scenario
         self._replays: Replays | None = None
         if memo is not None and not self.scenario.store_faults:
-            self._replays = Replays(memo, tape.choices)
+            alone = not (self.scenario.client or self.scenario.zombies)
+            self._replays = Replays(memo, tape.choices, shares=alone)
         self.worker = self._process()
         self.client: Process | None = None
         self._zombie: tuple[Process, int] | None = None

@@ -6,7 +6,7 @@ search, random search and a recorded life on a real disk.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from attrs import evolve
@@ -59,7 +59,7 @@ from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.crash import scripts
 from turnfold_model.crash.driver import Act
 from turnfold_model.crash.replays import ReplayedCommitter, Replays
-from turnfold_model.crash.scenario import LATEST_MS, Assumption
+from turnfold_model.crash.scenario import LATEST_MS, Assumption, Scenario
 from turnfold_model.crash.scripts import CHANNEL
 from turnfold_model.crash.traced import TracedDriver
 from turnfold_model.crash.world import Request, World
@@ -86,14 +86,8 @@ _REFUSALS = {
 class _Channel:
     """The platform for a kernel; it is never awaited here."""
 
-    def __init__(self, world: World) -> None:
-        scenario = world.scenario
-        weaker = scenario.weaker is not None and world.crashes < scenario.crashes
-        if weaker:
-            world.platform.keyed = DeliveryClass.KEYED in (scenario.weaker or ())
-        self.capabilities = (
-            scenario.weaker_capabilities if weaker else scenario.capabilities
-        )
+    def __init__(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Outcome:
         del part, key, attempt
@@ -108,6 +102,13 @@ class _Channel:
     async def reconcile(self, part: Part, since_ms: int) -> Any:
         del part, since_ms
         raise AssertionError
+
+
+@cache
+def _desk(scenario: Scenario, *, weaker: bool) -> AttachedChannel:
+    """One for all processes: it remembers nothing of them, and its checks take long."""
+    claims = scenario.weaker_capabilities if weaker else scenario.capabilities
+    return AttachedChannel(CHANNEL, "default", _Channel(claims), scenario.policy)
 
 
 class Process:
@@ -128,8 +129,14 @@ class Process:
         self.scenario = world.scenario
         self.born = world.now
         self._quiet: dict[str, int] = {}
-        policy = world.scenario.policy
-        self._desk = AttachedChannel(CHANNEL, "default", _Channel(world), policy)
+        scenario = world.scenario
+        weaker = scenario.weaker is not None and world.crashes < scenario.crashes
+        if weaker:
+            world.platform.keyed = DeliveryClass.KEYED in (scenario.weaker or ())
+        self._desk = _desk(scenario, weaker=weaker)
+        prepares = scenario.prepares
+        facts = self._desk.facts(scenario.age_ms)
+        self._facts = evolve(facts, prepares=lambda _: prepares)
         self.book = OpenStreams()
         self.clock = Clock(
             lambda: world.now + world.skew,
@@ -190,15 +197,11 @@ class Process:
         return True
 
     def context(self) -> Context:
-        prepares = self.scenario.prepares
-        desk = evolve(
-            self._desk.facts(self.scenario.age_ms), prepares=lambda _: prepares
-        )
         return Context(
             now=max(self.now(), self.book.last_at),
             settings=self.scenario.settings,
             fence=self._fence,
-            desks={(CHANNEL, "default"): desk} if self._fence else {},
+            desks={(CHANNEL, "default"): self._facts} if self._fence else {},
             salt=self.salt,
             resumes=self.scenario.resumes,
             holds_back=self.driver.taking_over,
