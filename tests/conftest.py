@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from turnfold._runtime import calls, programs
 from turnfold.audit import audit_store
@@ -13,6 +14,10 @@ from turnfold_model import reference
 from turnfold_model.testing.gateway import Gateway, in_file, in_memory
 
 from .case_report import PAGE, CaseReport, marked_in_files, read_cases
+
+# On a busy machine the first draw alone may take a second.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 REQUIRED = Path(__file__).parent / "cases.txt"  # what must be covered, one id per word
 

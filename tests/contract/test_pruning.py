@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnfold import Kernel, Never, Rejected, RuleBrokenError, Settings, Text
@@ -341,7 +341,7 @@ async def test_wrong_words_are_refused(lone: Gateway) -> None:
 
 
 @pytest.mark.case("N09")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None)
 @given(
     ages=st.lists(st.integers(0, 4), min_size=1, max_size=8),
     cut=st.integers(1, 4),
