@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -533,14 +534,20 @@ async def test_a_standby_that_waits_for_an_end_hears_of_it_at_its_takeover(
     await waiting
 
 
+async def _not_needed(opened: list[str]) -> None:
+    opened.append("again")
+
+
 @pytest.mark.case("F05", "F10")
 async def test_a_worker_that_is_not_the_one_any_more_sends_nothing(
-    lone: Gateway, impatient: None
+    lone: Gateway, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No lock lets it come to this on one host; the fence holds all the same."""
     old = await lone.start()
     done = await old.enqueue(route("41"), "before")
     await old.settled(done.entry_id, 1000)
+    opened: list[str] = []
+    monkeypatch.setattr(driver_of(old).journal, "reopen", partial(_not_needed, opened))
     lone.store().disk.room.holder = None  # the lock is gone
     new = await lone.start()
     assert new.working
@@ -556,6 +563,7 @@ async def test_a_worker_that_is_not_the_one_any_more_sends_nothing(
     assert old.health()["fences_lost"] == 1
     with pytest.raises((OwnedError, NotFoundError)):
         await old.append(lambda draft: draft.fence())
+    assert opened == []  # to read the news of the log is enough
 
 
 @pytest.mark.case("F01")
@@ -711,8 +719,11 @@ async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
     """The cancellation would come at the program's next wait, which is for the record of
     the outcome: here the store is busy at first."""
 
+    sent: list[str] = []
+
     class Cancelling:
         async def send(self, part: object, key: str, attempt: object) -> Accepted:
+            sent.append(key)
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
@@ -728,10 +739,13 @@ async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
     wild.channels = {("t", "default"): Cancelling()}
     kernel = await wild.start()
     driver = driver_of(kernel)
-    submit = driver.submit
+    submit, torn = driver.submit, []
+    driver._torn = torn.append  # type: ignore[method-assign]  # begins a program anew
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 2_000)
     assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
+    assert len(sent) == 1
+    assert torn == []
 
 
 async def test_what_is_set_in_a_context_stays_there(wild: Gateway) -> None:

@@ -289,7 +289,7 @@ RECOVERY: Final = (
         "foreign code may raise what is no Exception",
         "turnfold._runtime.calls:contained",
         "BaseException",
-        "Exception",
+        "(Exception, KeyboardInterrupt, SystemExit)",
         f"{_FOREIGN}::no_kind_of_misbehaviour",
     ),
     _broken(
