@@ -182,8 +182,11 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule()
     def backlog_gets_old(self) -> None:
-        """A reply waits for its channel for longer than anything may wait."""
+        """A reply waits for its channel for longer than anything may wait. No second
+        send waits with it between its record and the wire: its key would be forgotten."""
         self._until(0, lambda turn: bool(turn.finals), up=False)
+        if not self._nothing_goes_again():
+            self.gateway.live(400, None, (), self._nothing_goes_again)
         self.gateway.pass_time((self.gateway.world.scenario.age_ms or HOUR) + 1)
         self._connect(up=True)
         self._live(40, None, [], 0)
@@ -196,6 +199,10 @@ class GatewayMachine(RuleBasedStateMachine):
         turn = self._until(1, self._is_half_sent)
         self.gateway.tell(operator.abort_turn, stream=turn.stream, reason=reason)
         self._live(20, None, [], 0)
+
+    def _nothing_goes_again(self) -> bool:
+        doubtful = [entry for entry in self.gateway.entries() if entry.doubt]
+        return not any(e.phase in ("attempted", "dispatched") for e in doubtful)
 
     def _is_half_sent(self, turn: Turn) -> bool:
         found = [e for e in self.gateway.entries() if e.stream in turn.finals]
