@@ -33,6 +33,7 @@ from turnfold.inspect.times import clock_of
 from turnfold.ports.plugins import PluginStore, plugin_store_at
 from turnfold.ports.store import Head, Store
 from turnfold_adapters.stores.archive import ArchiveStore
+from turnfold_adapters.stores.cipher import is_database
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import (
     STORE,
@@ -47,7 +48,6 @@ from turnfold_cli.common import (
 from turnfold_cli.head import read_heads
 from turnfold_cli.output import clean, console, plain, say_json
 
-_SQLITE = b"SQLite format 3\0"
 Source = Annotated[
     str | None,
     typer.Argument(
@@ -152,9 +152,10 @@ def _audited(source: str, wanted: Wanted) -> Sequence[Report]:
 
 
 def _is_store(path: Path) -> bool:
+    """Not a log in lines. A file that is neither is left to the store, which names it."""
     with path.open("rb") as file:
-        start = file.read(len(_SQLITE))
-    return start == _SQLITE or not start.startswith(b"{")
+        start = file.read(1)
+    return start != b"{" or is_database(str(path))
 
 
 def _of_lines(lines: Iterable[bytes], wanted: Wanted) -> Report:

@@ -235,3 +235,12 @@ def test_a_file_of_the_cipher_is_named_as_such_by_any_build(tmp_path: Path) -> N
     path.write_bytes(bytes(4096))
     with pytest.raises(NotAStoreError):
         asyncio.run(_open(path, read_only=True))
+
+
+def test_an_encrypted_store_that_begins_as_lines_do_is_audited_as_a_store(
+    tmp_path: Path,
+) -> None:
+    """The cipher begins a file with chance: one in 256 begins with a brace."""
+    path, readable = tmp_path / "g.db", bytes((16, 0, 2, 2, 32, 64, 32, 32))
+    path.write_bytes(b"{ixteen of noise" + readable + bytes(4072))
+    assert "encrypted and no key is given" in _run("audit", str(path), code=3).output

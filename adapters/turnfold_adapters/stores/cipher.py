@@ -61,6 +61,13 @@ def connect(
     return conn
 
 
+def is_database(path: str) -> bool:
+    """Does the file begin as a SQLite database does, plain or encrypted? A cipher fills
+    the first bytes with chance, so a single one of them says nothing."""
+    header = _header(path)
+    return header.startswith(_PLAIN) or _is_encrypted(header)
+
+
 def unreadable(path: str) -> WrongKeyError | None:
     """The error for a file that SQLite takes for no database, if it is encrypted."""
     return WrongKeyError(path=path) if _is_encrypted(_header(path)) else None
