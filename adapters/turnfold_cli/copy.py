@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Protocol
 
 import typer
 
 from turnfold.audit import audit_store
-from turnfold.errors import NotAStoreError, ShardedStoreError
+from turnfold.errors import NotAStoreError
 from turnfold.inspect.shards import shards_of
-from turnfold.ports.shards import one_shard
-from turnfold.ports.store import Head, Store, body_pages, key_pages, store_at
+from turnfold.ports.shards import chains_of
+from turnfold.ports.store import BLANK, Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.cipher import address_of, parsed
-from turnfold_adapters.stores.moving import check_copyable, copy_all
+from turnfold_adapters.stores.moving import Copied, check_copyable, copy_all
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import (
@@ -43,11 +43,12 @@ Dry = Annotated[
 def copy(
     source: Source, target: To, dry_run: Dry = False, as_json: AsJson = False
 ) -> None:
-    """Copy the whole history of a store into a new one, from a file to PostgreSQL or back.
+    """Copy the whole history of a store into a new one, between files and PostgreSQL.
 
-    End the gateway first: the copy is refused while a worker lives. It grows under
-    another name, is audited, and then gets its name. A kill at any time leaves no target,
-    or a whole one; the same command again ends well. Do not start workers on both.
+    End the gateway first: the copy is refused while a worker lives. It has as many shards
+    as its source. It grows under another name, is audited, and then gets its name. A kill
+    at any time leaves no target, or a whole one; the same command again ends well. Do not
+    start workers on both.
     """
     with answering(as_json=as_json):
         for address in (source, target):
@@ -73,11 +74,15 @@ def copy(
 
 class _Staging(Protocol):
     """The temporary place of a copy. `target`: its final place, `address`: the same for
-    people; `url`: of the unfinished store."""
+    people; `url`: of the unfinished store; `shards`: as many as the target must have,
+    None if as many as its source."""
 
     target: str
     address: str
     url: str
+    shards: int | None
+
+    def new(self, shards: int) -> str: ...
 
     async def exists(self) -> bool: ...
 
@@ -89,6 +94,8 @@ class _Staging(Protocol):
 
 
 class _File:
+    shards: int | None = 1
+
     def __init__(self, address: str) -> None:
         self._target = file_of(address)
         self._new = self._target.with_name(f"{self._target.name}.copying")
@@ -96,6 +103,9 @@ class _File:
         self.address = str(self._target)
         self.target = address_of(self.address, key_file)
         self.url = address_of(str(self._new), key_file)
+
+    def new(self, _shards: int) -> str:
+        return self.url
 
     async def exists(self) -> bool:
         take_back(self._new, self._target)
@@ -123,76 +133,96 @@ def _staging(target: str) -> _Staging:
     return StagedSchema(target)
 
 
-def _check_one(store: Store) -> None:
-    shards = len(shards_of(store))
-    if shards > 1:
-        raise ShardedStoreError(path=store.address, shards=shards, **_ONE)
+def _check_shards(source: Store, to: _Staging) -> None:
+    """Raises RefusedError if the target cannot have the shards of the source."""
+    shards = len(shards_of(source))
+    if to.shards is None or to.shards == shards:
+        return
+    text = f"{source.address} has {shards} shards, {to.address} would have {to.shards}"
+    raise RefusedError(f"{text}; {_KEEPS}", USAGE, "store.reshard")
 
 
-_ONE = {
-    "what": "turnfold copy",
-    "instead": "copy its schema with the server's own tools, such as pg_dump",
-}
+_KEEPS = (
+    "a copy keeps their number: copy it to a PostgreSQL address without `shards`, or let"
+    " everything in it end and begin a new store with the number that you want"
+)
 
 
 async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
-    if dry:
-        async with opened(source) as store:
-            _check_one(store)
-            await check_copyable(store)
-            there = await _already(store, to)
-            return await _counted(store, to, there=there)
     async with opened(source) as store:  # opening for writing would create it
-        _check_one(store)
-    async with _owned(source, "the source") as store:
-        await check_copyable(store)
-        if await _already(store, to):
-            return await _counted(store, to, there=True)
+        _check_shards(store, to)
+        for chain in shards_of(store):
+            await check_copyable(chain)
+        if dry:
+            there = await _already(shards_of(store), to)
+            return await _counted(shards_of(store), to, there=there)
+    async with _owned(source, "the source") as chains:
+        if await _already(chains, to):
+            return await _counted(chains, to, there=True)
         await _clear(to)
-        async with _owned(to.url, "an unfinished copy") as new:
-            with progress("records") as tell:
-                done = await copy_all(store, new, tell)
-            report = await audit_store(new)
-        if report.first is not None or report.head != done.head:
-            text = f"the copy breaks a rule: {report.first or 'it ends elsewhere'}"
-            raise RefusedError(text, FOUND, "audit")
+        async with _owned(to.new(len(chains)), "an unfinished copy") as new:
+            done = [
+                await _one(*pair, shard)
+                for shard, pair in enumerate(zip(chains, new, strict=True))
+            ]
         await to.into_place()
-    return {
-        "target": to.address,
-        "records": done.records,
-        "bodies": done.bodies,
-        "keys": done.keys,
-        "commands": done.commands,
-        "head": _said(done.head),
-        "copied": True,
-    }
+    return _facts(to, done, copied=True)
 
 
-async def _already(source: Store, to: _Staging) -> bool:
-    """True if a complete copy with this head is there already. Raises RefusedError for
+async def _one(chain: Store, new: Store, shard: int) -> Copied:
+    """Copy one shard, and audit the copy."""
+    with progress("records") as tell:
+        done = await copy_all(chain, new, tell)
+    report = await audit_store(new)
+    if report.first is not None or report.head != done.head:
+        why = report.first or "it ends elsewhere"
+        text = f"the copy of shard {shard} breaks a rule: {why}"
+        raise RefusedError(text, FOUND, "audit")
+    return done
+
+
+async def _already(chains: Sequence[Store], to: _Staging) -> bool:
+    """True if a complete copy with these heads is there already. Raises RefusedError for
     any other store or file."""
     if not await to.exists():
         return False
     try:
         async with opened(to.target) as there:
-            ours, theirs = (await source.load()).head, (await there.load()).head
-            if ours == theirs and ours.position:
-                return True
-            why = await _difference(source, there, ours, theirs)
+            why = await _difference(chains, shards_of(there))
     except NotAStoreError as exc:
         raise RefusedError(f"{to.address} is taken: {exc.problem}", USAGE) from exc
-    raise RefusedError(f"{to.address} is not empty: {why}", USAGE)
+    if why:
+        raise RefusedError(f"{to.address} is not empty: {why}", USAGE)
+    return True
 
 
-async def _difference(source: Store, there: Store, ours: Head, theirs: Head) -> str:
+async def _difference(chains: Sequence[Store], there: Sequence[Store]) -> str:
+    """Why a store is not the copy of these shards; empty if it is."""
+    if len(chains) != len(there):
+        return f"it has {len(there)} shards, the source has {len(chains)}"
+    ends = [await _ends(*pair) for pair in zip(chains, there, strict=True)]
+    if not any(ours.position for ours, _, _ in ends):
+        return "it is a blank store, and so is the source"
+    for shard, (ours, theirs, why) in enumerate(ends):
+        if ours != theirs:
+            return why if len(chains) == 1 else f"in shard {shard}, {why}"
+    return ""
+
+
+async def _ends(source: Store, there: Store) -> tuple[Head, Head, str]:
+    """The heads of two logs, and the words for their difference."""
+    ours, theirs = (await source.load()).head, (await there.load()).head
+    why = "it has another history"
     if await _contains(source, theirs):
-        return f"it ends at position {theirs.position}, the source at {ours.position}"
-    if await _contains(there, ours):
-        return f"it went on beyond the source, to position {theirs.position}"
-    return "it has another history"
+        why = f"it ends at position {theirs.position}, the source at {ours.position}"
+    elif await _contains(there, ours):
+        why = f"it went on beyond the source, to position {theirs.position}"
+    return ours, theirs, why
 
 
 async def _contains(store: Store, head: Head) -> bool:
+    if head == BLANK:
+        return True
     does = store.maintenance
     return does is not None and await does.contains_head(head)
 
@@ -210,41 +240,50 @@ async def _clear(to: _Staging) -> None:
 
 
 @asynccontextmanager
-async def _owned(address: str, what: str) -> AsyncIterator[Store]:
-    """A store with this process as its worker. Raises RefusedError if it has another
-    one."""
+async def _owned(address: str, what: str) -> AsyncIterator[Sequence[Store]]:
+    """The shards of a store, with this process as the worker of each. Raises RefusedError
+    if one of them has another worker."""
     store = store_at(address)
-    await store.open()
-    try:
-        one_shard(store, **_ONE)
-        if await store.ownership().take() is None:
-            text = f"{what} at {store.address} has a worker that lives, or may live"
-            raise RefusedError(text, USAGE, "store.owned")
-        try:
-            yield store
-        finally:
-            store.ownership().release()
-    finally:
-        await store.close()
+    async with AsyncExitStack() as ends:
+        await store.open()
+        ends.push_async_callback(store.close)
+        chains = chains_of(store)
+        for chain in chains:
+            await chain.open()
+            ends.push_async_callback(chain.close)
+            if await chain.ownership().take() is None:
+                text = f"{what} at {store.address} has a worker that lives, or may live"
+                raise RefusedError(text, USAGE, "store.owned")
+        yield chains
 
 
-async def _counted(store: Store, to: _Staging, *, there: bool) -> dict[str, Any]:
+async def _counted(
+    chains: Sequence[Store], to: _Staging, *, there: bool
+) -> dict[str, Any]:
+    return _facts(to, [await _count(chain) for chain in chains], copied=there)
+
+
+async def _count(store: Store) -> Copied:
     loaded, waiting = await store.load(), await store.inbox(1_000_000)
     bodies = keys = 0
     async for found in body_pages(store):
         bodies += len(found)
     async for pairs in key_pages(store):
         keys += len(pairs)
+    end = loaded.head
+    return Copied(
+        head=end, records=end.position, bodies=bodies, keys=keys, commands=len(waiting)
+    )
+
+
+def _facts(to: _Staging, done: Sequence[Copied], *, copied: bool) -> dict[str, Any]:
+    """The answer of the command. `head`: of each shard, in order."""
+    counts = ("records", "bodies", "keys", "commands")
+    heads = [f"{one.head.position} {one.head.hash.hex()}" for one in done]
     return {
         "target": to.address,
-        "records": loaded.head.position,
-        "bodies": bodies,
-        "keys": keys,
-        "commands": len(waiting),
-        "head": _said(loaded.head),
-        "copied": there,
+        **{name: sum(getattr(one, name) for one in done) for name in counts},
+        "head": ", ".join(heads),
+        "shards": len(done),
+        "copied": copied,
     }
-
-
-def _said(head: Head) -> str:
-    return f"{head.position} {head.hash.hex()}"

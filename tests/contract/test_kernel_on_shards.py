@@ -34,7 +34,6 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Filter
 from turnfold.ports.channel import Rate
-from turnfold.ports.shards import one_shard
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.archive import ArchiveStore
 from turnfold_adapters.stores.memory import MemoryStore
@@ -118,9 +117,6 @@ async def test_what_needs_one_log_is_refused_with_the_way_out(cluster: Cluster) 
             one.append(lambda draft: draft)
     with pytest.raises(InvalidInputError, match="each of the 4 shards has its own"):
         await Kernel(MemoryShards(cluster), clock=FakeClock()).open()
-    with pytest.raises(ShardedStoreError, match="4 shards, and x works on one; do y"):
-        one_shard(MemoryShards(cluster), "x", "do y")
-    one_shard(MemoryStore(), "x", "do y")
 
 
 async def test_another_thread_calls_through_the_portal(cluster: Cluster) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from turnfold import Kernel
 from turnfold._log.events import GateClosed
+from turnfold.ports.shards import chains_of
 from turnfold.ports.store import (
     Command,
     Listing,
@@ -59,13 +60,46 @@ async def history(path: Path) -> None:
     await store.close()
 
 
+async def shards(address: str) -> None:
+    """The same on four shards, with a key that a command holds in one of them."""
+    kernel = Kernel(f"{address}&shards=4")
+    kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
+    kernel.on_turn()(answer)
+    async with kernel:
+        for number in range(6):
+            place = {"conversation": f"{number}", "text": "word " * 2_000}
+            turn = await kernel.accept(inbound(f"{number}", **place))
+            await turn.settled(5_000)
+        await kernel.redact(turn.turn_id, by="ann")
+        await kernel.hold_back("t/default", by="ann")
+        await kernel.enqueue(route("open"), "still open", key="once")
+    store = PostgresStore(address)
+    await store.open()
+    part = store.shard(3)
+    await part.open()
+    waiting = {"stream": "turn:w", "at": 1, "data": b"{}", "key": "held"}
+    await part.post([Command(id="c", kind="abort", **waiting)])
+    await part.close()
+    await store.close()
+
+
 async def all_of(address: str | Path) -> list[Any]:
+    """All that is copied: of a store of one shard, or of each shard."""
     store = store_at(address)
     await store.open(read_only=True)
     try:
-        return await _everything(store)
+        whole = [await _part(chain) for chain in chains_of(store)]
     finally:
         await store.close()
+    return whole[0] if len(whole) == 1 else whole
+
+
+async def _part(chain: Store) -> list[Any]:
+    await chain.open(read_only=True)
+    try:
+        return await _everything(chain)
+    finally:
+        await chain.close()
 
 
 async def _everything(store: Store) -> list[Any]:
@@ -211,18 +245,70 @@ def life(number: int, words: list[str]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
+@pytest.mark.parametrize(("schema", "each"), [("c4", 1), ("c5", 4)])
 def test_a_copy_that_is_killed_at_any_step_ends_well_the_next_time(
-    postgres: Postgres, tmp_path: Path
+    postgres: Postgres, tmp_path: Path, schema: str, each: int
 ) -> None:
-    path, there = str(tmp_path / "a.db"), postgres.address("c4")
-    asyncio.run(history(Path(path)))
+    """Of one shard from a file, and of four from a schema: at every fourth step."""
+    path, there = str(tmp_path / "a.db"), postgres.address(schema)
+    if each > 1:
+        path = postgres.address("c5_source")
+    asyncio.run(history(Path(path)) if each == 1 else shards(path))
     whole = asyncio.run(all_of(path))
-    for number in range(40):
+    for number in range(0, 60, each):
         code = life(number, [path, there])
         if code == 0:
             break
         assert code == -signal.SIGKILL, code
-        sql = "SELECT FROM pg_namespace WHERE nspname = 'c4'"
-        assert not asyncio.run(postgres.execute(sql)), "nothing has its name before"
+        sql = "SELECT FROM pg_namespace WHERE nspname = $1"
+        assert not asyncio.run(postgres.execute(sql, schema)), (
+            "nothing has its name before"
+        )
     assert number > 6
     assert asyncio.run(all_of(there)) == whole
+
+
+def test_a_store_of_four_shards_moves_to_another_schema_and_back(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    first, there = postgres.address("c6"), postgres.address("c7")
+    asyncio.run(shards(first))
+    whole = asyncio.run(all_of(first))
+    assert sum(part[0].position > 0 for part in whole) > 2
+    code, said = run(first, there, "--dry-run")
+    assert (code, said["copied"], said["shards"], said["commands"]) == (0, False, 4, 1)
+    code, done = run(first, f"{there}&shards=4")
+    assert (code, done["copied"]) == (0, True), done
+    assert asyncio.run(all_of(there)) == whole
+    facts = ("records", "bodies", "keys", "commands", "head")
+    assert [said[name] for name in facts] == [done[name] for name in facts]
+    assert run(first, there)[0] == 0, "the same copy is there already"
+    audited = CliRunner().invoke(app(["audit", there]), ["audit", there])
+    assert audited.exit_code == 0, audited.output
+    for target in (str(tmp_path / "a.db"), f"{postgres.address('c8')}&shards=2"):
+        code, refused = run(first, target)
+        assert (code, refused["error"]["code"]) == (2, "store.reshard"), refused
+    asyncio.run(postgres.execute("DROP SCHEMA c6 CASCADE"))
+    assert run(there, first)[0] == 0
+    assert asyncio.run(all_of(first)) == whole
+
+
+async def test_hosts_go_on_with_the_copy_of_four_shards(postgres: Postgres) -> None:
+    """Open work is sent, old ids are found, keys of before are taken; the source is the
+    older one then."""
+    first, there = postgres.address("c10"), postgres.address("c11")
+    await shards(first)
+    assert (await asyncio.to_thread(run, first, there))[0] == 0
+    platform = Platform()
+    kernel = Kernel(there)
+    kernel.attach("t", PlatformChannel(platform), on_unknown="hold")
+    async with kernel:
+        code, refused = await asyncio.to_thread(run, there, postgres.address("c12"))
+        assert (code, refused["error"]["code"]) == (2, "store.owned")
+        again = await kernel.enqueue(route("other"), "no", key="once")
+        await kernel.let_go("t/default", by="ann")
+        await again.settled(10_000)
+        assert platform.contents == ["still open"]
+    code, refused = await asyncio.to_thread(run, first, there)
+    assert code == 2
+    assert "it went on beyond the source" in refused["error"]["message"]

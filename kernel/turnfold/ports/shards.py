@@ -5,10 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
-from turnfold.errors import ShardedStoreError
 from turnfold.ports.store import Store
 
-__all__ = ["Seating", "Seats", "Sharded", "one_shard"]
+__all__ = ["Seating", "Seats", "Sharded", "chains_of"]
 
 
 @frozen(kw_only=True)
@@ -59,10 +58,8 @@ class Sharded(Protocol):
     def seats(self) -> Seats: ...
 
 
-def one_shard(store: Store, what: str, instead: str) -> None:
-    """Raises ShardedStoreError for a store of several shards. `what`: the refused call.
-    `instead`: the advice in its text."""
-    shards = store.shards if isinstance(store, Sharded) else 1
-    if shards > 1:
-        said = {"what": what, "instead": instead}
-        raise ShardedStoreError(path=store.address, shards=shards, **said)
+def chains_of(store: Store) -> Sequence[Store]:
+    """A handle of each shard of an open store, in order; the store itself if it has one."""
+    if not isinstance(store, Sharded) or store.shards == 1:
+        return (store,)
+    return [store.shard(number) for number in range(store.shards)]

@@ -128,12 +128,21 @@ SHARDS: Final = (
         "True",
         "a_source_reads_on_one_host",
     ),
-    _partly(
-        "what works on one shard takes a store of several",
-        "turnfold.ports.shards:one_shard",
-        "shards > 1",
+    one(
+        "a store of one shard is copied into a store of four",
+        "shards",
+        "turnfold_cli.copy:_check_shards",
+        "to.shards == shards",
+        "True",
+        "test:contract/test_copy.py::another_number_of_shards",
+    ),
+    one(
+        "a copy that lacks records of one shard counts as whole",
+        "shards",
+        "turnfold_cli.copy:_difference",
+        "ours != theirs",
         "False",
-        "what_needs_one_log",
+        "test:contract/test_copy.py::every_shard",
     ),
     _partly(
         "a question about one log is asked of a store of several",

@@ -17,19 +17,25 @@ _SUFFIX = "_copying"
 
 
 class StagedSchema:
-    """`url`: of the store in its final place (`target`); `address`: the same for
-    people. Raises InvalidInputError for a name without room for the temporary
-    suffix."""
+    """`target`: the store in its final place; `address`: the same for people; `url`: of
+    the unfinished store; `shards`: as many as the address says. Raises InvalidInputError
+    for a name without room for the temporary suffix."""
 
     def __init__(self, url: str) -> None:
         self._place = Place.parsed(url)
         self.target, self.address = url, self._place.address
-        self.url = _with_schema(url, self._place.schema + _SUFFIX)
-        self._staged = Place.parsed(self.url)
+        self.shards = self._place.shards
+        self._staged = self._place.schema + _SUFFIX
+        self.url = _with(url, schema=self._staged, shards=None)
+        Place.parsed(self.url)
+
+    def new(self, shards: int) -> str:
+        """The address that makes the unfinished store."""
+        return _with(self.url, shards=str(shards))
 
     async def clear(self) -> None:
         """Remove an unfinished copy."""
-        await self._run(f"DROP SCHEMA IF EXISTS {quoted(self._staged.schema)} CASCADE")
+        await self._run(f"DROP SCHEMA IF EXISTS {quoted(self._staged)} CASCADE")
 
     async def into_place(self) -> None:
         """Rename the schema, in one statement. Raises InvalidInputError if the name is
@@ -37,7 +43,7 @@ class StagedSchema:
         if await self.exists():
             problem = f"the database has a schema {self._place.schema} already"
             raise InvalidInputError(field="target", problem=problem)
-        old, new = quoted(self._staged.schema), quoted(self._place.schema)
+        old, new = quoted(self._staged), quoted(self._place.schema)
         await self._run(f"ALTER SCHEMA {old} RENAME TO {new}")
 
     async def exists(self) -> bool:
@@ -45,7 +51,7 @@ class StagedSchema:
         return await self._has(self._place.schema)
 
     async def is_begun(self) -> bool:
-        return await self._has(self._staged.schema)
+        return await self._has(self._staged)
 
     async def _has(self, name: str) -> bool:
         sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
@@ -63,7 +69,9 @@ class StagedSchema:
             await link.close()
 
 
-def _with_schema(url: str, schema: str) -> str:
+def _with(url: str, **options: str | None) -> str:
+    """The address with these options; one that is None is left out."""
     parts = urlsplit(url)
-    pairs = dict(parse_qsl(parts.query, keep_blank_values=True)) | {"schema": schema}
-    return urlunsplit(parts._replace(query=urlencode(pairs, safe="/")))
+    pairs = dict(parse_qsl(parts.query, keep_blank_values=True)) | options
+    kept = {name: value for name, value in pairs.items() if value is not None}
+    return urlunsplit(parts._replace(query=urlencode(kept, safe="/")))
