@@ -8,7 +8,7 @@ from turnfold import DeliveryClass, FailureClass, Never, Settings
 from turnfold.api.live import Live
 from turnfold.audit import audit_store
 from turnfold.enums import BlindPolicy, Format, Phase
-from turnfold.errors import ContractError, InvalidInputError
+from turnfold.errors import ContractError, InvalidInputError, NotYetError
 from turnfold_model.testing.gateway import (
     Gateway,
     entry,
@@ -458,6 +458,61 @@ async def test_without_an_answer_the_placeholder_goes(gateway: Gateway, end: str
     await until(lambda: not gateway.platform.messages)
 
 
+@pytest.mark.parametrize("end", ["it returns", "the kernel closes"])
+async def test_a_handler_that_leaves_its_reply_open_leaves_no_preview(
+    gateway: Gateway, end: str
+):
+    """Each preview would go on for ever in a task that nobody owns."""
+    others = asyncio.all_tasks()
+    go = asyncio.Event()
+
+    async def answer(turn):
+        live = await turn.live().__aenter__()
+        live.append("half")
+        await go.wait()
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await until(lambda: gateway.platform.contents == ["half"])
+    if end == "it returns":
+        go.set()
+        assert await turn.settled(10_000) == "silent"
+    else:
+        await kernel.close()
+    names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - others}
+    assert "Live._show" not in names
+
+
+async def test_the_run_of_an_open_reply_ends_behind_its_last_preview(
+    gateway: Gateway,
+):
+    """Else that preview could overwrite what the end of the turn writes there."""
+    go, left = asyncio.Event(), asyncio.Event()
+
+    async def answer(turn):
+        live = await turn.live().__aenter__()
+        await until(lambda: len(gateway.platform.messages) == 1)
+        gateway.platform.plays(wait_for(go))
+        before = len(gateway.platform.calls)
+        live.append("half")
+        await until(lambda: len(gateway.platform.calls) > before)
+        left.set()
+
+    growing(gateway)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    turn = await kernel.accept(inbound())
+    await left.wait()
+    await spin()
+    with pytest.raises(NotYetError):
+        await turn.settled(1)
+    go.set()
+    assert await turn.settled(10_000) == "silent"
+    await until(lambda: not gateway.platform.messages)
+
+
 async def test_an_abort_without_a_notice_takes_the_growing_reply_back(
     gateway: Gateway,
 ):
@@ -581,7 +636,7 @@ async def test_a_cancelled_handler_is_not_held_back_by_its_previews():
     live._task = asyncio.create_task(slow_to_end())
     previews = live._task
     await asyncio.sleep(0)
-    ending = asyncio.create_task(live._end_previews())
+    ending = asyncio.create_task(live.end_previews())
     await asyncio.sleep(0.05)
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -115,10 +115,14 @@ class Handlers:
         self._began[stream] = asyncio.get_running_loop().time()
         try:
             end = await self._calls.wait_for(call)
+            for live in handle.growing:
+                await live.end_previews()
             if stream not in self._unwanted:
                 await self._thread_end(stream)
             return end
         finally:
+            for live in handle.growing:
+                live.drop_previews()
             self._running.pop(stream, None)
             self._threads.pop(stream, None)
             self._began.pop(stream, None)

@@ -94,6 +94,7 @@ class TurnHandle:
         self._mine: set[str] = set()  # new entries of this run
         self._made: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._steps: dict[str, asyncio.Future[Any]] = {}
+        self.growing: list[Live] = []  # with previews that the end of the run ends
         self.inbound = inbound
         self.joined = tuple(joined)  # more messages that this turn answers
 

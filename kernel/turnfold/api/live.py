@@ -101,7 +101,7 @@ class Live:
         if self._sealed is None:
             if not self._entered:
                 self._check_entered()
-            await self._end_previews()
+            await self.end_previews()
             answer = payloads or (Text(self.text, format=self._format),)
             self._sealed = await self._turn.reply(
                 *answer, policy=self._policy, ttl_ms=self._ttl_ms
@@ -128,6 +128,7 @@ class Live:
             self._entry = await self._append(decision)
             self._pace_s = kernel.preview_ms(turn.inbound.route) / 1_000
             self._task = asyncio.create_task(self._show())
+            turn.growing.append(self)
         return self
 
     async def __aexit__(
@@ -140,7 +141,7 @@ class Live:
             await self.seal()
         else:
             self._left = True
-            await self._end_previews()
+            await self.end_previews()
 
     # --- previews: edits outside the log, without a waiting caller ---
 
@@ -182,8 +183,9 @@ class Live:
                 return False
         return True
 
-    async def _end_previews(self) -> None:
-        """No preview may overwrite the sealed text: the last one has to end first."""
+    async def end_previews(self) -> None:
+        """Call at the seal and at the end of the run. No preview may overwrite the text
+        that follows: the last one has to end first."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -196,6 +198,12 @@ class Live:
         _forget(task)
         if self._unsure:
             await asyncio.sleep(_QUIET_S)
+
+    def drop_previews(self) -> None:
+        """End them at once; the last one may still take effect. For a kernel that stops:
+        it does not wait for the platform."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:
