@@ -159,6 +159,18 @@ def test_an_edit_is_another_kind_of_event() -> None:
     assert (message.message_id, message.revision) == ("$0", "$1")
 
 
+def test_an_event_that_is_read_again_has_the_same_bytes() -> None:
+    """A process that dies in a round of the sync reads it again, maybe from the history.
+    Other bytes under a known id would be kept for a person, as a dead turn."""
+    by_sync = received({"body": "hi"}, unsigned={"age": 5, "membership": "join"})
+    by_history = received(
+        {"body": "hi"}, unsigned={"age": 812}, age=812, room_id="!r:x", user_id="@a:x"
+    )
+    assert by_sync is not None
+    assert by_history is not None
+    assert by_sync.evidence == by_history.evidence
+
+
 @pytest.mark.case("H11", "Q01")
 @pytest.mark.parametrize(
     "content",

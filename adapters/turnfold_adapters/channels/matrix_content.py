@@ -28,6 +28,10 @@ CONTENT_MAX_BYTES = 60_000
 # At worst each byte of a text is escaped to two, and HTML carries it twice.
 TEXT_MAX_BYTES = CONTENT_MAX_BYTES // 4
 
+# The fields of an event that are the same in each answer of a server. Others are not:
+# `unsigned` has the age of the event, and only the history names its room.
+_LASTING = ("type", "event_id", "sender", "origin_server_ts", "state_key", "redacts")
+
 _FAMILIES = ("image", "audio", "video")
 Markdown = Callable[[str], str]
 
@@ -189,9 +193,10 @@ def inbound_of(
     """The inbound message in an event, or None if it has no usable id or content.
 
     The content is foreign, so this never raises: one hostile event must not stop the
-    reading of all rooms. `body` is the event from the server, with its `text` beside
-    it. `sent_at` is the clock of the sender's server. An edit (`m.replace`) has the id
-    of the message that it changes, and its own id is its revision.
+    reading of all rooms. `body` is the event without what its server adds at each
+    reading, with its `text` beside it: an event that is read again has the same bytes.
+    `sent_at` is the clock of the sender's server. An edit (`m.replace`) has the id of
+    the message that it changes, and its own id is its revision.
     """
     content = event.get("content")
     event_id = event.get("event_id")
@@ -203,7 +208,8 @@ def inbound_of(
     root = relates.get("event_id")
     body = {
         "text": content.get("body") if isinstance(content.get("body"), str) else "",
-        **event,
+        "content": content,
+        **{name: event[name] for name in _LASTING if name in event},
     }
     edits = kind == "m.replace" and _is_id(root)
     sender, sent_at = event.get("sender"), event.get("origin_server_ts")
