@@ -233,6 +233,17 @@ def test_tags_that_leave_no_room_are_dropped_and_their_words_stay() -> None:
     assert shown(together) == "word" * 30
 
 
+@pytest.mark.parametrize(
+    "between", ["<blockquote></blockquote>", f"<p class='{'x' * 99}'>.</p>"]
+)
+def test_an_element_that_is_not_written_still_ends_its_line(between: str) -> None:
+    """Else the characters around it become one: a man and a colour of skin."""
+    source = f"<b>👨{between}🏽</b>" + " x" * 64
+    pieces = split(Text(source, format="html"), 64)
+    found = [c for piece in pieces for c in clusters(rich_of_html(piece.text).text)]
+    assert found == clusters(rich_of_html(source).text)
+
+
 def test_a_format_can_be_taken_away() -> None:
     assert plain(Text("<p>a &lt; <b>b</b></p>", format="html")).text == "a < b"
     assert plain(Text("# A *b*\n\n- `c`", format="markdown")).text == "A b\n\n- c"

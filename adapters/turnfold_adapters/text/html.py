@@ -87,8 +87,10 @@ class _Reader(HTMLParser):
         if self.at > start:
             keep = tag == "pre"
             self.spans[order] = Span(start, self.at, source, f"</{tag}>", keep)
-        if tag in self.lines:
-            self._atom("\n", "")  # seen as a new line, written as nothing
+        if tag in self.lines and self.at > start:
+            self._atom("\n", "")  # the closing tag shows it
+        elif tag in self.lines:
+            self.handle_data("\n")  # an empty element is not written, its line end is
         return tag
 
 

@@ -62,6 +62,7 @@ class Rich:
         text: markup that is nested too deeply, or has a very long address."""
         room = limit - max(limit // 4, LEAST_TEXT)
         kept: list[Span] = []
+        dropped: set[int] = set()  # where they ended
         above: list[Span] = []
         size = 0
         for span in self.spans:
@@ -72,11 +73,12 @@ class Rich:
                 size += more
                 above.append(span)
                 kept.append(span)
-        atoms = [
-            a
-            for a in self.atoms
-            if measure(a.source) <= LEAST_TEXT or measure(a.source) <= limit // 4
-        ]
+            else:
+                dropped.add(span.end)
+        most = max(LEAST_TEXT, limit // 4)
+        atoms = [a for a in self.atoms if measure(a.source) <= most]
+        # A line end that no closing tag shows any more is written as a character.
+        atoms = [a for a in atoms if a.source or a.start not in dropped]
         return evolve(self, spans=tuple(kept), atoms=tuple(atoms))
 
 
