@@ -12,7 +12,8 @@ from turnfold.api import balance
 from turnfold.api.shard_kernel import ShardKernel, shard_of_place
 from turnfold.enums import DeliveryClass
 from turnfold.errors import DiskError
-from turnfold.ports.shards import Seating
+from turnfold.ports.shards import Limit, Seating
+from turnfold.ports.store import Listing
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
@@ -116,6 +117,19 @@ class MemorySeats:
         disks = self._cluster.disks
         free = [n for n, disk in enumerate(disks) if disk.room.holder is None]
         return Seating(free=free, hosts=len(self._cluster.hosts))
+
+    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
+        """From the summaries of the other shards, as a database keeps them."""
+        found = []
+        for number, disk in enumerate(self._cluster.disks):
+            if number in but:
+                continue
+            part = MemoryStore(disk)
+            await part.open(read_only=True)
+            rows = await part.list(Listing(prefix="gate:", reasons=("rate_limited",)))
+            found += [row for row in rows if row.open and row.stream in gates]
+            await part.close()
+        return [Limit(row.stream, row.updated, row.due or 0) for row in found]
 
 
 def balance_of(kernel: Kernel) -> balance.Balance:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Filter, TurnView
 from turnfold.ports.channel import Rate
-from turnfold.ports.shards import Seating
+from turnfold.ports.shards import Limit, Seating
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.gateway import driver_of, inbound, route, until
 from turnfold_model.testing.platform import PlatformChannel, reject
@@ -450,6 +451,52 @@ def test_each_shard_has_its_part_of_a_rate() -> None:
     assert part_of(Rate(account=8, conversation=1), 4) == Rate(
         account=2, conversation=1
     )
+
+
+async def test_a_limit_of_an_account_reaches_the_other_hosts(cluster: Cluster) -> None:
+    """The host that was not refused sends nothing until the limit is over."""
+    async with AsyncExitStack() as hosts:
+        kernels = []
+        for _ in range(2):
+            kernel = Kernel(MemoryShards(cluster))
+            kernel.attach("t", PlatformChannel(cluster.platform, DeliveryClass.KEYED))
+            kernels.append(await hosts.enter_async_context(kernel))
+        await until(lambda: all(len(seats_of(k)) == SHARDS // 2 for k in kernels))
+        mine, other = (next(iter(seats_of(kernel))) for kernel in kernels)
+        wait = reject(
+            FailureClass.RATE_LIMITED, retry_after_ms=900, scope=GateScope.ACCOUNT
+        )
+        cluster.platform.plays(wait, conversation=talk(mine))
+        first = await kernels[0].enqueue(route(talk(mine)), "x")
+        flow = driver_of(seats_of(kernels[1])[other]).flow
+        await until(lambda: "gate:t/default" in flow.tried())
+        second = await kernels[1].enqueue(route(talk(other)), "x")
+        await until(lambda: flow.waiting().get("gate:t/default"))
+        assert len(cluster.platform.calls) == 1
+        for sent in (first, second):
+            assert await sent.settled(5_000) is Status.DELIVERED
+        assert len(cluster.platform.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("since", "end", "times"),
+    [(0, 40_000, 1), (9**9, 9**9 + 40_000, 1), (-500, -100, 0)],
+)
+async def test_a_limit_of_another_host_lasts_no_longer_than_the_platform_said(
+    cluster: Cluster, since: int, end: int, times: int
+) -> None:
+    """The other clock may be ahead or behind. The same limit is heeded once."""
+    async with Kernel(MemoryShards(cluster)) as kernel:
+        await until(lambda: len(kernel.seats) == SHARDS)
+        seat = seats_of(kernel)[0]
+        now = seat._clock.now()
+        limit = Limit("gate:t/default", now + since, now + end)
+        told: list[int] = []
+        seat.wait_out = lambda _, wait_ms: told.append(wait_ms)  # type: ignore[method-assign]
+        for _ in range(2):
+            seat.heed(limit)
+        assert len(told) == times
+        assert all(10_000 < wait <= 40_000 for wait in told)
 
 
 @pytest.mark.parametrize("rate", [None, Rate(account=4_000)])

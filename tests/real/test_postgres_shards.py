@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
 from typer.testing import CliRunner
 
 from turnfold.api.kernel import Kernel
+from turnfold.api.shard_kernel import shard_of_place
 from turnfold.audit import Acceptance, Rule
-from turnfold.enums import DeliveryClass, Status
+from turnfold.enums import DeliveryClass, FailureClass, GateScope, Status
 from turnfold.errors import (
     InvalidInputError,
     KeyTakenError,
@@ -26,7 +27,8 @@ from turnfold_cli.audit import Wanted, audits_of
 from turnfold_cli.common import RefusedError
 from turnfold_cli.head import read_heads
 from turnfold_model.checks.store_kit import command, head_of, put, record, whole_log
-from turnfold_model.testing.platform import Platform, PlatformChannel
+from turnfold_model.testing.gateway import route, until
+from turnfold_model.testing.platform import Platform, PlatformChannel, reject
 
 from .postgres import Postgres, kill
 
@@ -337,3 +339,42 @@ async def test_no_commit_goes_into_a_transaction_that_somebody_left_open(
         await asyncio.gather(task, return_exceptions=True)
         records += await put(part, "entry:b")
         assert await whole_log(part) == records
+
+
+async def test_a_limit_that_one_host_met_reaches_the_other(postgres: Postgres) -> None:
+    """An account is refused once, and the other host is not refused at all."""
+    address = postgres.address("h20") + "&shards=4"
+    platform = Platform()
+    async with AsyncExitStack() as hosts:
+        kernels = []
+        for _ in range(2):
+            kernel = Kernel(address)
+            kernel.attach("t", PlatformChannel(platform, DeliveryClass.KEYED))
+            kernels.append(await hosts.enter_async_context(kernel))
+        await until(lambda: all(len(kernel.seats) == 2 for kernel in kernels), 20.0)
+        mine, other = (_talk_of(kernel) for kernel in kernels)
+        wait = reject(
+            FailureClass.RATE_LIMITED, retry_after_ms=2_000, scope=GateScope.ACCOUNT
+        )
+        platform.plays(wait, conversation=mine)
+        first = await kernels[0].enqueue(route(mine), "x")
+        await until(lambda: _waits(kernels[1]), 20.0)
+        second = await kernels[1].enqueue(route(other), "x")
+        assert len(platform.calls) == 1
+        for sent in (first, second):
+            assert await sent.settled(20_000) is Status.DELIVERED
+        assert len(platform.calls) == 3
+
+
+def _talk_of(kernel: Kernel) -> str:
+    names = map(str, range(100))
+    return next(
+        n for n in names if shard_of_place("t", "default", n, 4) in kernel.seats
+    )
+
+
+def _waits(kernel: Kernel) -> bool:
+    assert kernel._shards is not None
+    seats = kernel._shards.balance.seats.values()
+    flows = [seat._driver.flow for seat in seats if seat._driver is not None]
+    return len(flows) == 2 and all("gate:t/default" in f.tried() for f in flows)

@@ -1,7 +1,7 @@
 """The seats of one host: it takes its share of the shards and hands the others over."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -18,7 +18,8 @@ _BALANCE = "the balance of shards"
 
 
 class Balance:
-    """`address` and `shards`: of the store. `made`: a kernel for a shard, not open yet."""
+    """`address` and `shards`: of the store. `made`: a kernel for a shard, not open yet.
+    `gates`: of the accounts of this host."""
 
     def __init__(
         self,
@@ -26,9 +27,10 @@ class Balance:
         address: str,
         shards: int,
         made: Callable[[int], ShardKernel],
+        gates: Callable[[], Sequence[str]],
     ) -> None:
         self._share, self._address, self._shards = share, address, shards
-        self._made = made
+        self._made, self._gates = made, gates
         self.seats: dict[int, ShardKernel] = {}
         self.coming: dict[int, ShardKernel] = {}  # not open yet
         self.moving: set[int] = set()  # shards that are taken or handed over just now
@@ -141,6 +143,14 @@ class Balance:
             self._too_many = 0
             shard = next(iter(self.seats))
             self._move(shard, self._give_up(shard))
+        if seating.hosts > 1 and self.seats:
+            await self._heed()
+
+    async def _heed(self) -> None:
+        """Wait out the limits that other hosts have met."""
+        for limit in await self._share.limits(self._gates(), [*self.seats]):
+            for seat in self.seats.values():
+                seat.heed(limit)
 
     def _move(self, shard: int, work: Coroutine[Any, Any, None]) -> None:
         self.moving.add(shard)

@@ -30,6 +30,7 @@ from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
 from turnfold.messages import Route, check_kind, escape
 from turnfold.ports.channel import Rate
+from turnfold.ports.shards import Limit
 from turnfold.ports.store import Store, Summary
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class ShardKernel(Kernel):
     ) -> None:
         super().__init__(store, settings=host.settings, work=work)
         self._host, self._all, self._shard = host, shards, shard
+        self._heeded: dict[str, int] = {}  # gates of other hosts, until when
         for name in ("terminal", "parked", "bounced", "stalled", "held", "unread"):
             setattr(self.hooks, name, getattr(host.hooks, name))
         self.hooks.restored = host.hooks.restored
@@ -168,6 +170,15 @@ class ShardKernel(Kernel):
         """Send nothing behind this gate for so long: another shard was refused."""
         if self._driver is not None and self.working:
             self._driver.flow.wait_out(gate, wait_ms)
+
+    def heed(self, limit: Limit) -> None:
+        """Wait out a limit that another host has met, once. Its clock may be ahead: the
+        wait is no longer than the platform said."""
+        now = self._clock.now()
+        wait = min(limit.until - now, limit.until - limit.since)
+        if wait > 0 and self._heeded.get(limit.gate, 0) < limit.until:
+            self._heeded[limit.gate] = limit.until
+            self.wait_out(limit.gate, wait)
 
     def inside(self) -> bool:
         """Does the call come from foreign code of this shard?"""

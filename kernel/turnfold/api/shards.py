@@ -19,7 +19,7 @@ from attrs import evolve
 
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._decide.unit_of_work import ChannelFacts
-from turnfold._log.ids import GATE, gate_of_place
+from turnfold._log.ids import GATE, account_scope, gate_of_place
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Decision
 from turnfold._state.entry import Entry
@@ -64,7 +64,12 @@ class Shards:
         self._work, self.count = work, whole.shards
         self._clients: list[ShardKernel] = []
         made = partial(self._made, work=True)
-        self.balance = Balance(whole.seats(), whole.address, self.count, made)
+        self.balance = Balance(
+            whole.seats(), whole.address, self.count, made, self._gates
+        )
+
+    def _gates(self) -> Sequence[str]:
+        return [f"{GATE}{account_scope(*key)}" for key in self._outfit.desks]
 
     def _made(self, shard: int, *, work: bool) -> ShardKernel:
         """A kernel of a shard, with the channels, sources and handler of the host."""

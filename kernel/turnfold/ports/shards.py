@@ -7,7 +7,7 @@ from attrs import frozen
 
 from turnfold.ports.store import Store
 
-__all__ = ["Seating", "Seats", "Sharded", "chains_of"]
+__all__ = ["Limit", "Seating", "Seats", "Sharded", "chains_of"]
 
 
 @frozen(kw_only=True)
@@ -17,6 +17,16 @@ class Seating:
 
     free: Sequence[int]
     hosts: int
+
+
+@frozen
+class Limit:
+    """A shard was told to wait by the platform: its `gate` is closed from `since` to
+    `until` (log ms)."""
+
+    gate: str
+    since: int
+    until: int
 
 
 class Seats(Protocol):
@@ -29,6 +39,10 @@ class Seats(Protocol):
     async def look(self) -> Seating:
         """The shards that can be taken. Hosts that are found dead are recorded as
         dead."""
+
+    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
+        """The limits at these gates in all shards `but` these. It is advice, and may
+        lag behind."""
 
     async def leave(self) -> None:
         """Count as a host no more. All shards were released before."""

@@ -215,6 +215,27 @@ SHARDS: Final = (
         "a_limit_of_an_account",
     ),
     _broken(
+        "each host is refused once more",
+        f"{_BALANCE}._look",
+        "seating.hosts > 1 and self.seats",
+        "False",
+        "a_limit_of_an_account_reaches_the_other_hosts",
+    ),
+    _broken(
+        "a host whose clock is ahead makes the others wait for an hour",
+        f"{_K}:ShardKernel.heed",
+        "min(limit.until - now, limit.until - limit.since)",
+        "limit.until - now",
+        "a_limit_of_another_host_lasts",
+    ),
+    _broken(
+        "a limit of another host is told again at each look",
+        f"{_K}:ShardKernel.heed",
+        "self._heeded.get(limit.gate, 0) < limit.until",
+        "True",
+        "a_limit_of_another_host_lasts",
+    ),
+    _broken(
         "a limit of one conversation stops the account in all shards",
         f"{_K}:_limits_account",
         "gate.stream.count('/') == 1",

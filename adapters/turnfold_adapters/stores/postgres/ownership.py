@@ -36,7 +36,7 @@ from attrs import frozen
 
 from turnfold.errors import StoreError
 from turnfold.logs import lines
-from turnfold.ports.shards import Seating
+from turnfold.ports.shards import Limit, Seating
 from turnfold.ports.store import BLANK, Owner
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
@@ -45,6 +45,7 @@ from turnfold_adapters.stores.postgres.connection import (
     Session,
     of_reading,
 )
+from turnfold_adapters.stores.postgres.rows import kept, shown
 from turnfold_adapters.stores.processes import (
     boot_id,
     is_alive,
@@ -103,6 +104,13 @@ _RENEW = """
 UPDATE worker SET lease_until = clock_timestamp() + make_interval(secs => $2)
 WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp()
 RETURNING true
+"""
+# The names come from the accounts of a host: few, and each one look into an index.
+_LIMITS = """
+SELECT s.name, s.updated, s.due
+FROM shard AS h JOIN stream AS s ON s.shard = h.shard
+WHERE s.name = ANY ($1::text[]) AND h.shard <> ALL ($2::int[])
+    AND s.open AND s.reason = 'rate_limited' AND s.due IS NOT NULL
 """
 _NEXT = """
 UPDATE shard SET token = token + 1 WHERE shard = SHARD AND owner = $1 AND token = $2
@@ -445,6 +453,12 @@ class LeaseSeats:
         dead is certified."""
         return await self._life.asked(self._look)
 
+    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
+        """See the port."""
+        names = [kept(gate) for gate in gates]
+        ask = partial(_limits, names=names, but=[*but])
+        return await self._life.asked(ask)
+
     async def _look(self, connection: Session) -> Seating:
         life, pause = self._life, self._life.terms.max_pause_ms / 1000
         me = None if life.owner is None else life.owner.id
@@ -460,6 +474,13 @@ class LeaseSeats:
             if row["shard"] not in life.seated and _is_free(row, life)
         ]
         return Seating(free=tuple(sorted(free)), hosts=max(hosts, 1))
+
+
+async def _limits(
+    connection: Session, names: list[str], but: list[int]
+) -> Sequence[Limit]:
+    rows = await connection.fetch(_LIMITS, names, but)
+    return [Limit(shown(name), since, until) for name, since, until in rows]
 
 
 async def _free(connection: Session, seat: _Seat) -> None:
