@@ -41,7 +41,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 @frozen(kw_only=True)
 class Lived:
     """The clock facts for a later life under the same boot. `log` and `wall` are
-    distances to the boot-time clock, `since` is boot time, `sure` is log time."""
+    distances to the boot-time clock, `since` is boot time, `sure` and `corrected` are
+    log times."""
 
     boot: str
     log: int
@@ -49,18 +50,26 @@ class Lived:
     since: int
     sure: int
     trusted: bool
+    vouched: bool = False
+    behind: int = 0
+    corrected: int = 0
 
 
 @define
 class _Agreement:
     """A distance of the wall clock to the boot-time clock. `since`: boot time. `sure`:
-    log times from this one on can be compared with now, trusted or not."""
+    log times from this one on can be compared with now, trusted or not. `vouched`: the
+    operating system has confirmed it. `behind`: the part of the distance that is the
+    correction of a wrong clock. No time passed for it, so log time does not follow it.
+    """
 
     distance: int
     since: int
     sure: int
     stepped: bool = False
     trusted: bool = False
+    vouched: bool = False
+    behind: int = 0
 
 
 def _wall_ms() -> int:
@@ -135,11 +144,13 @@ class Clock:
         self.steps = 0  # seen in this life
         self.last_step_ms = 0
         self._last = 0
+        self._corrected = 0  # the log time of the last correction
         wall, boot = self._read()
         check_ms("wall_ms", wall)
         check_ms("mono_ms", boot)
         self._log = wall - boot  # the distance of log time to the boot-time clock
         self._known = [_Agreement(wall - boot, boot, wall)]
+        self._trusts(boot)
 
     # --- the two times ---
 
@@ -159,8 +170,11 @@ class Clock:
             wall, boot = self._read()  # this thread may have slept between two readings
             if abs(wall - boot - agreement.distance) > STEP_MS:
                 self._stepped(wall - boot, boot)
-        if wall - boot - self._log >= LEAD_MS and self._trusts(boot):
-            self._log = wall - boot
+                agreement = self._known[-1]
+        lead = wall - boot - agreement.behind - self._log
+        trusts = self._trusts(boot)  # asked now: after a step it is too late to ask
+        if lead >= LEAD_MS and trusts:
+            self._log += lead
         self._last = max(self._last, boot + self._log)
         return self._last
 
@@ -171,6 +185,7 @@ class Clock:
     @property
     def trusted(self) -> bool:
         """May log time follow the wall clock?"""
+        self.now()  # a step is noticed first: what the system says is about the new time
         return self._trusts(self.mono_ms())
 
     @property
@@ -178,6 +193,14 @@ class Clock:
         """Log times before this one cannot be compared with now, since the time in
         between is not known. 0 while the wall clock is trusted."""
         return 0 if self.trusted else self._known[-1].sure
+
+    @property
+    def unlived(self) -> tuple[int, int] | None:
+        """What began before the first number, a log time, may be older than log time
+        says, by the second one in ms: the wall clock was set forward, and nobody knows
+        if it was wrong before or if the machine was paused. None if it is not so."""
+        behind = self._known[-1].behind
+        return (self._corrected, behind) if behind else None
 
     def wall_of(self, at: int) -> int | None:
         """A wall date that is not later than the log time `at`. None while the wall
@@ -188,7 +211,8 @@ class Clock:
             return None  # set just now
         if not self._trusts(boot):
             return None
-        return wall - max(0, log - at) - LEAD_MS  # log time may be this far behind
+        older = self._known[-1].behind if at < self._corrected else 0
+        return wall - max(0, log - at) - older - LEAD_MS  # log time may lag by LEAD_MS
 
     def shift(self) -> int:
         """The difference to add to a wall date for its log time. A step that is not
@@ -218,7 +242,8 @@ class Clock:
             held = boot - agreement.since
             confirmed = held >= (CONFIRM_MS if agreement.stepped else 0)
             vouched = confirmed and self._vouched(boot)
-            agreement.trusted = bool(vouched) or held >= AGREED_MS
+            agreement.vouched = bool(vouched)
+            agreement.trusted = agreement.vouched or held >= AGREED_MS
         return agreement.trusted
 
     def _vouched(self, boot: int) -> bool | None:
@@ -239,8 +264,19 @@ class Clock:
                 self._known.append(known)
                 return
         sure = max(self._last, boot + self._log) + 1
-        self._known.append(_Agreement(distance, boot, sure, stepped=True))
+        behind = self._behind(by)
+        if behind > self._known[-1].behind:
+            self._corrected = sure
+        new = _Agreement(distance, boot, sure, stepped=True, behind=behind)
+        self._known.append(new)
         del self._known[:-_KNOWN]
+
+    def _behind(self, by: int) -> int:
+        """A step from a clock that the system called right is time that has passed
+        while the machine was paused. A step from any other clock may correct it. Then
+        log time does not follow, or else all that was taken meanwhile would expire."""
+        old = self._known[-1]
+        return old.behind if old.vouched else max(0, old.behind + by)
 
     def take_steps(self) -> list[int]:
         """The steps since the last call, in ms, forward or back."""
@@ -255,20 +291,23 @@ class Clock:
         if known."""
         wall, boot = self._read()
         self._steps, distance = [], wall - boot
+        self._corrected = 0 if lived is None else lived.corrected
         if lived is not None and self._boot and lived.boot == self._boot:
             self._resume(last_at, lived, distance, boot)
             return
-        self._known = [_Agreement(distance, boot, last_at + 1)]
+        behind = 0 if lived is None else lived.behind
+        self._known = [_Agreement(distance, boot, last_at + 1, behind=behind)]
         self._last, self._log = last_at, last_at - boot
-        if self._trusts(boot):  # the gap cannot be measured
-            self._log = max(self._log, distance)
+        if self._trusts(boot):  # the gap has no other measure
+            self._log = max(self._log, distance - behind)
         else:
             self._log += 1  # later records differ from earlier ones
 
     def _resume(self, last_at: int, lived: Lived, distance: int, boot: int) -> None:
         self._last, self._log = last_at, max(lived.log, last_at - boot)
         agreement = _Agreement(lived.wall, lived.since, lived.sure)
-        agreement.trusted = lived.trusted
+        agreement.trusted, agreement.vouched = lived.trusted, lived.vouched
+        agreement.behind = lived.behind
         self._known = [agreement]
         if abs(distance - lived.wall) > STEP_MS:
             self._stepped(distance, boot)
@@ -285,6 +324,9 @@ class Clock:
             since=now.since,
             sure=now.sure,
             trusted=now.trusted,
+            vouched=now.vouched,
+            behind=now.behind,
+            corrected=self._corrected,
         )
 
     # --- timers ---

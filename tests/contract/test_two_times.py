@@ -22,11 +22,13 @@ from turnfold import (
 from turnfold._log.events import WallJumped
 from turnfold.clock import AGREED_MS, CONFIRM_MS, LEAD_MS, Clock
 from turnfold.enums import FailureClass, Phase, Reason
-from turnfold.inspect import EntryView, Filter
+from turnfold.inspect import EntryView, Filter, TurnView
 from turnfold_model.testing.gateway import (
     Gateway,
     crash,
     entry,
+    in_file,
+    inbound,
     peek,
     route,
     spin,
@@ -175,6 +177,106 @@ async def test_a_boot_with_a_wrong_clock_expires_nothing(wrong: int) -> None:
     await spin()
     assert phases(kernel, names) == {Phase.DELIVERED}
     assert set(channel.signed) == {gateway.clock.wall}
+    await gateway.end()
+
+
+class Moves:
+    """The ways in which a wrong clock becomes right while something waits."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def correct(self, by: int) -> None:
+        self.gateway.clock.jump_ms(by)
+        self.gateway.clock.synchronised_now = True
+        await self.gateway.look_again()
+        await self.gateway.advance(CONFIRM_MS)
+        await self.gateway.advance(60_000)
+
+    async def boot(self, kernel: Kernel) -> Kernel:
+        await until(lambda: not kernel._worker.upkeep.has_news)  # the mark knows it
+        kernel = await self.gateway.restart(kernel)
+        await self.gateway.advance(1_000)
+        return kernel
+
+
+async def gateway_with_a_wrong_clock(
+    channel: Channel, wrong: int, path: Any
+) -> tuple[Gateway, Kernel]:
+    gateway = Gateway(
+        store=in_file(path / "g.db"),
+        channels={("t", "default"): channel},
+        settings=Settings(backoff_base_ms=1_000),
+    )
+    gateway.clock = type(gateway.clock)(synchronised=False)
+    gateway.clock.jump_ms(wrong)
+    gateway.clock = gateway.clock.after_boot()
+    return gateway, await gateway.start()
+
+
+@pytest.mark.case("R05")
+@pytest.mark.parametrize("wrong", [-2 * 365 * DAY, 2 * 365 * DAY])
+@pytest.mark.parametrize("restarted", ["never", "before", "after"])
+async def test_what_was_taken_with_a_wrong_clock_outlives_its_correction(
+    wrong: int, restarted: str, tmp_path: Any
+) -> None:
+    """A turn and entries are taken while the clock is wrong; then NTP sets it."""
+    channel = Channel()
+    gateway, kernel = await gateway_with_a_wrong_clock(channel, wrong, tmp_path)
+    moves = Moves(gateway)
+    names = await waiting(gateway, kernel)
+    turn = (await kernel.accept(inbound())).turn_id
+    await gateway.advance(30_000)
+    channel.down = True  # a new worker tries accounts that were held
+    if restarted == "before":
+        kernel = await moves.boot(kernel)
+    await moves.correct(-wrong)
+    if restarted == "after":
+        kernel = await moves.boot(kernel)
+    names.append((await kernel.enqueue(route("new"), "x")).entry_id)
+    assert phases(kernel, names) <= {Phase.QUEUED, Phase.RETRYABLE}
+    shown = await kernel.inspect.show(turn)
+    assert isinstance(shown, TurnView)
+    assert shown.phase == "accepted"
+    channel.down = False
+    await kernel.connected("t")
+    await gateway.advance(60_000)
+    assert phases(kernel, names) == {Phase.DELIVERED}
+    assert set(channel.signed) <= {gateway.clock.wall, gateway.clock.wall - 60_000}
+    await gateway.end()
+
+
+@pytest.mark.case("R05")
+async def test_what_is_queued_right_after_a_correction_lives_as_long_as_it_may(
+    tmp_path: Any,
+) -> None:
+    gateway, kernel = await gateway_with_a_wrong_clock(Channel(), -700 * DAY, tmp_path)
+    gateway.clock.jump_ms(700 * DAY)  # nobody vouches for it yet
+    await kernel.disconnected("t")
+    made = await kernel.enqueue(route(), "x", ttl_ms=5_000)
+    found = entry(kernel, made.entry_id)
+    assert found.expires_at - found.created == 5_000
+    await gateway.end()
+
+
+@pytest.mark.case("R05")
+async def test_a_key_from_before_a_correction_may_be_as_old_as_the_correction(
+    tmp_path: Any,
+) -> None:
+    """Perhaps the clock was right, and the machine was paused for two days."""
+    channel = Channel(DeliveryClass.KEYED, window=DAY)
+    gateway, kernel = await gateway_with_a_wrong_clock(channel, -2 * DAY, tmp_path)
+    channel.answers = [Unknown(cause="cut")]
+    made = await kernel.enqueue(route(), "x", ttl_ms=30 * DAY)
+    await until(lambda: entry(kernel, made.entry_id).phase is Phase.IN_DOUBT)
+    await Moves(gateway).correct(2 * DAY)
+    await until(lambda: entry(kernel, made.entry_id).phase is Phase.PARKED)
+    assert len(channel.signed) == 1
+    channel.answers = [Unknown(cause="cut")]
+    later = await kernel.enqueue(route("2"), "x")
+    await spin()
+    await gateway.advance(60_000)
+    await until(lambda: entry(kernel, later.entry_id).phase is Phase.DELIVERED)
     await gateway.end()
 
 
@@ -437,8 +539,6 @@ async def test_jitter_comes_from_the_clock() -> None:
 @pytest.mark.case("R05")
 async def test_time_between_two_lives_of_one_boot_counts(tmp_path: Any) -> None:
     """An entry that waited longer than it may live is not sent, trusted clock or not."""
-    from turnfold_model.testing.gateway import in_file
-
     channel = Channel()
     gateway = Gateway(
         store=in_file(tmp_path / "g.db"), channels={("t", "default"): channel}

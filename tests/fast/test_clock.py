@@ -2,11 +2,14 @@
 
 import sys
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnfold._decide import inbox
 from turnfold.clock import AGREED_MS, CONFIRM_MS, LEAD_MS, Clock
 from turnfold_model.testing.clock import START_MS, FakeClock
 
@@ -75,7 +78,8 @@ def test_a_jump_that_holds_is_followed_when_the_system_vouches_for_it() -> None:
 def test_a_jump_that_nobody_vouches_for_is_followed_after_a_quarter_of_an_hour() -> (
     None
 ):
-    clock = FakeClock(synchronised=None)
+    clock = FakeClock()
+    clock.synchronised_now = None
     clock.jump_ms(DAY)
     clock.now()
     clock.pass_ms(AGREED_MS - 1)
@@ -130,8 +134,100 @@ def test_a_boot_with_a_wrong_clock_goes_on_from_the_last_record(wrong: int) -> N
     after.synchronised_now = True
     after.now()
     after.pass_ms(CONFIRM_MS)
-    assert lead(after) == 0
     assert after.sure_from == 0
+    if wrong > 0:
+        assert (lead(after), after.unlived) == (0, None)
+    else:
+        assert after.now() == START_MS + 300_001 + CONFIRM_MS, "a correction"
+        assert after.unlived == (START_MS + 300_002, -wrong)
+
+
+@pytest.mark.case("R05")
+@pytest.mark.parametrize("held", [1_000, 2 * AGREED_MS])
+def test_a_clock_that_was_behind_and_is_corrected_moves_nothing(held: int) -> None:
+    """Nor does it in the next life, or after the next boot."""
+    clock = FakeClock(START_MS - 730 * DAY, synchronised=False)
+    begun = clock.now()
+    clock.pass_ms(held)
+    clock.jump_ms(730 * DAY)
+    clock.synchronised_now = True
+    clock.now()
+    clock.pass_ms(CONFIRM_MS)
+    assert clock.now() == begun + held + CONFIRM_MS
+    assert (clock.sure_from, clock.wall_now()) == (0, START_MS + held + CONFIRM_MS)
+    last, lived = clock.now(), clock.lived
+    clock.pass_ms(HOUR)
+    clock = clock.of_next_life()
+    clock.begin(last, lived)
+    assert clock.now() == last + HOUR
+    after = booted(clock, DAY, synchronised=True)
+    assert after.now() == last + HOUR + DAY
+    assert after.unlived == (begun + held + 1, 730 * DAY)
+
+
+@pytest.mark.case("R05")
+def test_a_pause_of_the_machine_is_followed_after_a_correction() -> None:
+    clock = FakeClock(START_MS - 730 * DAY, synchronised=False)
+    begun = clock.now()
+    for step in (730 * DAY, 2 * DAY):
+        clock.jump_ms(step)
+        clock.synchronised_now = True
+        clock.now()
+        clock.pass_ms(CONFIRM_MS)
+        clock.now()
+    assert clock.now() == begun + 2 * DAY + 2 * CONFIRM_MS
+
+
+@pytest.mark.case("R05")
+def test_the_system_is_asked_about_the_new_time_and_not_about_the_old_one() -> None:
+    clock = FakeClock(START_MS - DAY, synchronised=False)
+    clock.pass_ms(1_000)
+    clock.jump_ms(DAY)
+    clock.synchronised_now = True
+    assert not clock.trusted
+    clock.now()
+    assert clock.unlived == (START_MS - DAY + 1_001, DAY)
+
+
+@pytest.mark.case("R05")
+@pytest.mark.parametrize(
+    ("posted", "waited"), [(HOUR, HOUR), (DAY + HOUR, HOUR), (3 * DAY, 2 * DAY)]
+)
+def test_a_command_posted_with_a_wrong_clock_has_not_waited_since_then(
+    posted: int, waited: int
+) -> None:
+    draft: Any = SimpleNamespace(sure_from=0, wall=START_MS, behind=DAY)
+    command: Any = SimpleNamespace(at=START_MS - posted)
+    assert inbox._waited(draft, command) == waited
+
+
+@pytest.mark.case("R05")
+def test_a_correction_that_is_taken_back_leaves_no_trace() -> None:
+    clock = FakeClock(synchronised=None)
+    clock.jump_ms(2 * DAY)
+    clock.now()
+    assert clock.unlived == (START_MS + 1, 2 * DAY)
+    clock.jump_ms(-2 * DAY)
+    clock.now()
+    assert clock.unlived is None
+    clock.jump_ms(2 * DAY)
+    clock.now()
+    clock.jump_ms(-3 * DAY)  # another clock, which is behind
+    clock.now()
+    assert clock.unlived is None
+
+
+@pytest.mark.case("R01")
+def test_a_look_up_looks_further_back_than_a_correction() -> None:
+    """It may have been a pause of the machine: then the part is as old as the step."""
+    clock = FakeClock(synchronised=None)
+    at, wall = clock.now(), clock.wall_now()
+    clock.jump_ms(2 * DAY)
+    clock.now()
+    clock.pass_ms(AGREED_MS)
+    assert clock.wall_of(at) == wall - LEAD_MS
+    later = clock.now()
+    assert clock.wall_of(later) == clock.wall_now() - LEAD_MS
 
 
 @pytest.mark.case("R05")

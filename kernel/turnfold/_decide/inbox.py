@@ -320,8 +320,11 @@ def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
 
 
 def _waited(draft: UnitOfWork, command: Command) -> int:
-    """How long a command lay in the inbox; 0 while the wall clock is not trusted."""
-    return 0 if draft.sure_from else max(0, draft.wall - command.at)
+    """How long a command lay in the inbox; 0 while the wall clock is not trusted. A
+    command that seems to be older than the last correction of the wall clock may have
+    been posted, and dated, before it."""
+    waited = 0 if draft.sure_from else max(0, draft.wall - command.at)
+    return waited - draft.behind if waited >= draft.behind else waited
 
 
 def _packed(

@@ -132,7 +132,7 @@ def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
     may be behind, and later jump forward to the wall clock. An entry queued before such
     a jump must not expire by it, so its expiry leads by the difference. (A payload may
     have waited in the inbox for longer than it may live.)"""
-    lead = max(0, draft.wall - draft.now) if draft.sure_from else 0
+    lead = max(0, draft.wall - draft.now - draft.behind) if draft.sure_from else 0
     ttl = draft.settings.ttl_ms(intent.kind) if intent.ttl_ms is None else intent.ttl_ms
     return max(1, max(due, draft.now) + lead + ttl)
 

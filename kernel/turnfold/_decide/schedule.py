@@ -163,7 +163,7 @@ def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
 
 
 def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
-    if rules.edits_after_key(entry, draft.now, draft.sure_from):
+    if rules.edits_after_key(entry, _key_now(draft, entry), draft.sure_from):
         return PartAct.PLACEHOLDER
     return rules.next_act(entry)
 
@@ -210,7 +210,7 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     if may_send and rules.plan_is_missing(entry):
         act = Act.PLAN if here else Act.WAIT
         return Step(act, entry.stream, until=entry.expires_at)
-    resend = may_send and rules.resend_allowed(entry, draft.now, sure_from)
+    resend = may_send and rules.resend_allowed(entry, _key_now(draft, entry), sure_from)
     if resend and not _hopeless(draft, entry):
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
@@ -220,10 +220,19 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, Act.LOOK_UP)
-    lasts = rules.key_window_lasts(entry, draft.now)
+    lasts = rules.key_window_lasts(entry, _key_now(draft, entry))
     if may_send and lasts and not rules.key_age_is_sure(entry, sure_from):
         return Step(Act.WAIT, until=min(entry.expires_at, draft.now + _UNSURE_MS))
     return Step(Act.SETTLE_DOUBT, entry.stream)
+
+
+def _key_now(draft: UnitOfWork, entry: Entry) -> int:
+    """The log time to judge the age of a key by. The platform counts by true time, so
+    a key is as old as it may be."""
+    unlived = draft.context.unlived
+    if unlived is None or entry.first_at is None or entry.first_at >= unlived[0]:
+        return draft.now
+    return draft.now + unlived[1]
 
 
 def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
@@ -231,7 +240,7 @@ def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
     it accepts the part once, however often it is sent. Yes for an edit: the same edit
     changes nothing."""
     edit = rules.next_act(entry) is PartAct.EDIT
-    return edit or rules.key_window_open(entry, draft.now, draft.sure_from)
+    return edit or rules.key_window_open(entry, _key_now(draft, entry), draft.sure_from)
 
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -330,7 +339,7 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
     if not rules.not_quarantined(entry, draft.settings.max_deaths_alone):
         return "not_quarantined"
     held_to = as_offered(draft, entry) if entry.doubt else entry
-    if not rules.resend_allowed(held_to, now, draft.sure_from):
+    if not rules.resend_allowed(held_to, _key_now(draft, held_to), draft.sure_from):
         return "resend_allowed"
     if not rules.head_of_lane(entry.stream, _turn_to_send(entry, front)):
         return "head_of_lane"

@@ -148,6 +148,8 @@ class Context(Struct, frozen=True, kw_only=True):
     wall: int | None = None  # wall ms; None: the same as `now`
     shift: Callable[[], int] = lambda: 0  # log time minus wall time
     sure_from: int = 0  # log times before it cannot be compared with `now`
+    # What began before this log time may be older, by so many ms (`Clock.unlived`).
+    unlived: tuple[int, int] | None = None
     fence: Fence | None = None
     desks: Mapping[tuple[str, str], ChannelFacts] = field(default_factory=dict)
     jitter: Callable[[], int] = lambda: 1000  # 0 to 1000
@@ -189,6 +191,7 @@ class UnitOfWork:
         self.now = context.now
         self.wall = context.now if context.wall is None else context.wall
         self.sure_from = context.sure_from
+        self.behind = 0 if context.unlived is None else context.unlived[1]
         self.settings = context.settings
         self.emitted: list[Emitted] = []
         self.bodies: list[Body] = []

@@ -327,8 +327,7 @@ class Kernel(
 
     async def _note_steps(self) -> None:
         """Steps of the wall clock go into the log. They change nothing else."""
-        steps = self._clock.take_steps() if self._owns else []
-        for by in steps:
+        for by in self._clock.take_steps() if self._owns else []:
             _LOG.warning("the wall clock was set by %s ms", by)
             await self._open_driver().submit(partial(operator.wall_jumped, by_ms=by))
 
@@ -556,6 +555,7 @@ class Kernel(
             wall=wall,
             shift=clock.shift,
             sure_from=sure_from,
+            unlived=clock.unlived,
             settings=self.settings,
             fence=self._fence,
             desks=self._views,

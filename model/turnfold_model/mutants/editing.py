@@ -42,7 +42,7 @@ EDITING: Final = (
     _broken(
         "a key whose window is over is relied on, though the part can be edited",
         f"{_D}.schedule:_act_of",
-        "rules.edits_after_key(entry, draft.now, draft.sure_from)",
+        "rules.edits_after_key(entry, _key_now(draft, entry), draft.sure_from)",
         "False",
         f"{_SECOND}::counts_once_the_window",
     ),

@@ -1,8 +1,9 @@
 """The mutants of recovery and of the parts around the kernel's core: the journal, the
-clock, calls to channels, the worker's seat, the mark beside the store."""
+calls to channels, the worker's seat, the mark beside the store."""
 
 from typing import Final
 
+from turnfold_model.mutants import clocks
 from turnfold_model.mutants.code import Mutant, one
 
 _SENDER = "turnfold._runtime.sender:Sender"
@@ -17,8 +18,6 @@ _ODD = "test:contract/test_odd_values.py"
 _CORE = "test:contract/test_core_survives.py"
 _DOUBT = "test:contract/test_behaviour_doubt.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
-_CLOCK = "test:fast/test_clock.py"
-_TIMES = "test:contract/test_two_times.py"
 _UPKEEP = "test:contract/test_upkeep.py"
 
 
@@ -26,120 +25,8 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
     return one(name, "recovery", where, old, new, *killers)
 
 
-_TIME: Final = (
-    _broken(
-        "the clock follows a backward jump",
-        "turnfold.clock:Clock._log_time",
-        "wall - boot - self._log >= LEAD_MS",
-        "True",
-        _CLOCK,
-    ),
-    _broken(
-        "log time never follows the wall clock",
-        "turnfold.clock:Clock._log_time",
-        "wall - boot - self._log >= LEAD_MS",
-        "False",
-        _CLOCK,
-    ),
-    _broken(
-        "a step that the system has not confirmed is followed",
-        "turnfold.clock:Clock._trusts",
-        "held >= (CONFIRM_MS if agreement.stepped else 0)",
-        "True",
-        _CLOCK,
-    ),
-    _broken(
-        "a wall clock that nobody vouches for is trusted at once",
-        "turnfold.clock:Clock._trusts",
-        "held >= AGREED_MS",
-        "True",
-        _CLOCK,
-    ),
-    _broken(
-        "a step that is taken back is another step",
-        "turnfold.clock:Clock._stepped",
-        "abs(distance - known.distance) <= STEP_MS",
-        "False",
-        _CLOCK,
-    ),
-    _broken(
-        "a boot follows a wrong clock",
-        "turnfold.clock:Clock.begin",
-        "self._trusts(boot)",
-        "True",
-        _CLOCK,
-    ),
-    _broken(
-        "what another boot noted of its time counts",
-        "turnfold.clock:Clock.begin",
-        "lived.boot == self._boot",
-        "True",
-        _CLOCK,
-    ),
-    _broken(
-        "after a restart the clock may be behind the log",
-        "turnfold.clock:Clock.begin",
-        "self._last, self._log = (last_at, last_at - boot)",
-        "pass",
-        _CLOCK,
-    ),
-    _broken(
-        "signatures are dated by log time",
-        f"{_SENDER}._envelope",
-        "self._clock.wall_now()",
-        "self._clock.now()",
-        f"{_TIMES}::that_is_ahead_is_told",
-    ),
-    _broken(
-        "a look-up knows no skew",
-        f"{_SENDER}._since",
-        "date - skew_ms",
-        "date",
-        f"{_TIMES}::a_clock_that_is_ahead",
-    ),
-    one(
-        "a look-up relies on a wall clock that may be wrong",
-        "recovery",
-        "turnfold.clock:Clock.wall_of",
-        "not self._trusts(boot)",
-        "False",
-        f"{_TIMES}::cuts_nothing_off",
-        world="step",
-    ),
-    one(
-        "time in which the machine sleeps does not count",
-        "recovery",
-        "turnfold.clock:_boot_ms",
-        "time.clock_gettime_ns(_BOOT)",
-        "time.monotonic_ns()",
-        f"{_CLOCK}::the_machine_sleeps",
-        world="suspend",
-    ),
-    _broken(
-        "a look-up takes log time for no older than it is",
-        "turnfold.clock:Clock.wall_of",
-        "wall - max(0, log - at) - LEAD_MS",
-        "wall - max(0, log - at)",
-        f"{_CLOCK}::wall_date_of_an_earlier",
-    ),
-    _broken(
-        "a wall date is taken for log time",
-        "turnfold._decide.outbox:log_time",
-        "date + draft.context.shift()",
-        "date",
-        f"{_TIMES}::not_before",
-    ),
-    _broken(
-        "a step of the wall clock is not logged",
-        "turnfold.api.kernel:Kernel._note_steps",
-        "self._clock.take_steps() if self._owns else []",
-        "[]",
-        f"{_TIMES}::is_an_event",
-    ),
-)
-
 RECOVERY: Final = (
-    *_TIME,
+    *clocks.CLOCKS,
     one(
         "blind retry: what a dead process had on the wire was never sent",
         "recovery",

@@ -289,9 +289,20 @@ def _lived(value: object) -> Lived | None:
             "since": int(since),
             "sure": int(sure),
             "trusted": bool(trusted),
+            "vouched": bool(vouched),
+            "behind": int(behind),
+            "corrected": int(corrected),
         }:
             return Lived(
-                boot=boot, log=log, wall=wall, since=since, sure=sure, trusted=trusted
+                boot=boot,
+                log=log,
+                wall=wall,
+                since=since,
+                sure=sure,
+                trusted=trusted,
+                vouched=vouched,
+                behind=behind,
+                corrected=corrected,
             )
         case _:
             return None
