@@ -25,6 +25,7 @@ from turnfold.ports.store import (
     Summary,
     Watermark,
 )
+from turnfold_adapters.stores.processes import running_loop
 
 _Call = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 
@@ -34,6 +35,7 @@ class Room:
     """The processes around one disk."""
 
     holder: MemoryOwnership | None = None
+    loop: asyncio.AbstractEventLoop | None = None  # where the holder took it
     record: Owner | None = None  # stays when the holder dies: for people only
     waiting: list[_Call] = field(factory=list)
     listening: list[_Call] = field(factory=list)
@@ -116,6 +118,7 @@ class MemoryOwnership:
                 id=f"m{number}", boot="memory", pid=number, started=0, host="memory"
             )
             room.holder, room.record = self, owner
+            room.loop = running_loop()
             return owner
 
     async def current(self) -> Owner | None:
@@ -137,6 +140,12 @@ class MemoryOwnership:
     @property
     def held(self) -> bool:
         return self._disk.room.holder is self
+
+    @property
+    def ended(self) -> bool:
+        room = self._disk.room
+        loop = None if room.holder is None else room.loop
+        return loop is not None and loop.is_closed()
 
     async def wait(self) -> None:
         room = self._disk.room

@@ -28,7 +28,12 @@ from attrs import frozen
 
 from turnfold.errors import DiskError
 from turnfold.ports.store import Owner
-from turnfold_adapters.stores.processes import is_alive, start_time, this_process
+from turnfold_adapters.stores.processes import (
+    is_alive,
+    running_loop,
+    start_time,
+    this_process,
+)
 
 if sys.platform != "win32":  # there opening the store reports it
     import fcntl
@@ -77,6 +82,7 @@ class _Registry:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.open: dict[_Key, int] = {}
+        self.loops: dict[_Key, asyncio.AbstractEventLoop | None] = {}  # of the owners
         self.stranded: list[int] = []  # closing these would drop a lock
         self.released: set[str] = set()
 
@@ -100,9 +106,12 @@ class FileOwnership:
         StoreError if the record cannot be written; then nothing is held.
         """
         self._book.check_writable()
-        return await self._book.in_turn(partial(self._take, self._book.claim()))
+        take = partial(self._take, self._book.claim(), running_loop())
+        return await self._book.in_turn(take)
 
-    def _take(self, last: Claim | None) -> Owner | None:
+    def _take(
+        self, last: Claim | None, loop: asyncio.AbstractEventLoop | None
+    ) -> Owner | None:
         with _registry.lock:
             key = self._lock()
             if key is None:
@@ -116,6 +125,7 @@ class FileOwnership:
                 _unlock(key)
                 return None
             self._held = (key, owner)
+            _registry.loops[key] = loop
             return owner
 
     def _claim(self, last: Claim | None, key: _Key) -> Owner | None:
@@ -159,6 +169,17 @@ class FileOwnership:
             return _key_of(self._file) == self._held[0] and self._book.intact()
         except OSError:  # its folder is not reachable: the lock cannot be checked
             return False
+
+    @property
+    def ended(self) -> bool:
+        """The lock would be free only at the end of this process. It is not taken over:
+        a call of the ended kernel may still be under way in a thread."""
+        try:
+            key = _key_of(self._file)
+        except OSError:  # its folder is not reachable
+            return False
+        loop = None if key is None else _registry.loops.get(key)
+        return loop is not None and loop.is_closed()
 
     async def wait(self) -> None:
         """Return when the owner died, or after `POLL_S` in any case."""
@@ -252,6 +273,7 @@ def _would_wait(descriptor: int) -> bool | None:
 
 
 def _unlock(key: _Key) -> None:
+    _registry.loops.pop(key, None)
     os.close(_registry.open.pop(key))  # drops the lock, too
 
 

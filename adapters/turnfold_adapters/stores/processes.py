@@ -6,6 +6,7 @@ the start time (no /proc), it is 0, and the process counts as alive.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import secrets
@@ -27,6 +28,14 @@ def this_process() -> Owner:
         started=start_time(pid) or UNKNOWN,
         host=platform.node(),
     )
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, for a claim that lives as long as it."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def boot_id() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from turnfold._runtime.lasting import Lasting
 from turnfold.clock import Clock, Lived
-from turnfold.errors import NotOpenError, StoreError
+from turnfold.errors import NotOpenError, OwnedError, StoreError
 from turnfold.logs import lines
 from turnfold.ports.store import (
     Doorbell,
@@ -24,6 +24,8 @@ from turnfold.ports.store import (
 
 IDLE_S = 1.0
 MARK_S = 5.0  # while busy: each write and sync of the file delays some message
+
+ENDED = "a kernel of this process, whose event loop ended without close(); restart it"
 
 _LOG = lines()
 
@@ -190,11 +192,24 @@ class Worker:
         self._rings = asyncio.Event()
         self.working = False
         self.fences_lost = 0
+        self._stands_by = False
 
     async def start(self) -> None:
-        """Take the lock now if it is free, else stand by."""
-        if not await self._try():
-            self._tasks.append(Lasting("standing by", self._stand_by))
+        """Take the lock now if it is free, else stand by. Raises OwnedError if nobody
+        can ever let go of it."""
+        if await self._try():
+            return
+        if self.ownership.ended:
+            raise OwnedError(path=self._store.address, owner=ENDED)
+        self._stands_by = True
+        self._tasks.append(Lasting("standing by", self._stand_by))
+
+    @property
+    def standing_by(self) -> str | None:
+        """Why this kernel does not work; None if it does, or gave the work up."""
+        if not self._stands_by or self.working:
+            return None
+        return ENDED if self.ownership.ended else "another worker lives"
 
     async def _try(self) -> bool:
         owner = await self.ownership.take()

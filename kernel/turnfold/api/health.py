@@ -15,7 +15,7 @@ from turnfold._log.ids import GATE, account_scope
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
-from turnfold._runtime.worker import Worker
+from turnfold._runtime.worker import ENDED, Worker
 from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers
 from turnfold.api.hooks import Hooks
@@ -154,6 +154,8 @@ def _reasons(facts: Facts) -> Iterator[str]:
 
 
 def _holds(facts: Facts) -> Iterator[str]:
+    if facts["standing_by"] == ENDED:
+        yield f"the store is held by {ENDED}"
     if facts["state"] == "drained":
         yield DRAINED
     for stall in facts["stalled"][:1]:
@@ -257,6 +259,7 @@ class Health(PluginStates, Spread):
             "state": "drained" if self._drained(driver) else self._state,
             "working": self.working,
             "taking_over_ms": driver.taking_over_ms,
+            "standing_by": worker.standing_by if worker else None,
             "fences_lost": worker.fences_lost if worker else 0,
             "upkeep": None if trouble is None else str(trouble),
             "open_entries": driver.book.open_count,

@@ -32,13 +32,16 @@ class Home:
             call.cancel()
 
     def check(self) -> None:
-        """Raises WrongThreadError for a call from another thread or loop."""
+        """Raises WrongThreadError for a call from another thread or loop, NotOpenError
+        if that loop is over."""
         if self._loop is None:
             return
         try:
             here = asyncio.get_running_loop() is self._loop
         except RuntimeError:  # a plain call between two runs of the loop
             here = self.is_here()
+        if not here and self._loop.is_closed():
+            raise NotOpenError(state="cut off: its event loop ended before close()")
         if not here:
             name = threading.current_thread().name
             raise WrongThreadError(thread=name)

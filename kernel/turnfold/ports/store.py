@@ -476,17 +476,19 @@ class Ownership(Protocol):
         """The last known owner's record, alive or not."""
 
     async def taken(self) -> bool | None:
-        """True if a process is the owner now; a living process that has released the
-        store is not. None where this host cannot know. It takes no lock and disturbs no
-        process."""
+        """Is a process the owner now, which has not released the store? None where this
+        host cannot know. It takes no lock."""
 
     def release(self) -> None:
         """Release the ownership, if held, after a commit that is under way."""
 
     @property
     def held(self) -> bool:
-        """True while this handle is the owner and no other process could become it.
-        False when it has lost the lock."""
+        """Is this handle the owner, and has it not lost the lock?"""
+
+    @property
+    def ended(self) -> bool:
+        """True if the owner is a kernel of this process whose event loop is closed."""
 
     async def wait(self) -> None:
         """Return when it may be worth trying `take` again."""

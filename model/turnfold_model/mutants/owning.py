@@ -18,6 +18,7 @@ _INTAKE = "turnfold._runtime.intake:Intake"
 _TIMES = "test:contract/test_two_times.py"
 _UPKEEP = "test:contract/test_upkeep.py"
 _RESTORED = "test:contract/test_restored.py"
+_ENDED = "test:contract/test_ended_loop.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -284,5 +285,33 @@ OWNING: Final = (
         "data.ttl_ms - waited",
         "data.ttl_ms",
         f"{_INBOX}::expires_by_the_time",
+    ),
+    _broken(
+        "a kernel waits for ever for one whose event loop is over",
+        "turnfold._runtime.worker:Worker.start",
+        "self.ownership.ended",
+        "False",
+        f"{_ENDED}::lost_its_loop_is_refused",
+    ),
+    _broken(
+        "a file lock does not know the loop of its owner",
+        "turnfold_adapters.stores.ownership:FileOwnership.ended",
+        "loop is not None and loop.is_closed()",
+        "False",
+        f"{_ENDED}::lost_its_loop_is_refused",
+    ),
+    _broken(
+        "a standby does not say that its owner can never let go",
+        "turnfold._runtime.worker:Worker.standing_by",
+        "self.ownership.ended",
+        "False",
+        f"{_ENDED}::says_why_it_waits",
+    ),
+    _broken(
+        "a call of a kernel whose loop is over is sent to the portal",
+        "turnfold.api.portal:Home.check",
+        "not here and self._loop.is_closed()",
+        "False",
+        f"{_ENDED}::says_so",
     ),
 )

@@ -340,6 +340,11 @@ class LeaseOwnership:
             return False
         return is_alive(owner) if owner.host == platform.node() else None
 
+    @property
+    def ended(self) -> bool:
+        """No lease outlives its kernel, whatever became of the event loop."""
+        return False
+
     def release(self) -> None:
         seat, self._seat, self._lost = self._seat, None, False
         if seat is not None:
