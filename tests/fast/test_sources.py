@@ -9,7 +9,7 @@ import pytest
 
 from turnfold.api import sources
 from turnfold.api.kernel import Kernel
-from turnfold.api.sources import pause_s
+from turnfold.api.sources import UNREAD_MOST, pause_s
 from turnfold.inbound import Inbound
 from turnfold_model.testing.gateway import Gateway, inbound, peek, until
 
@@ -124,3 +124,63 @@ async def test_an_iterator_without_aclose_will_do(kernel: Kernel) -> None:
 
     kernel.source("t", lambda cursor: Bare())
     await until(lambda: peek(kernel).head.position > 2)
+
+
+def dead(kernel: Kernel) -> int:
+    return peek(kernel).names().count("turn.dead")
+
+
+@pytest.mark.case("T01")
+@pytest.mark.parametrize("item", [None, object(), "text"])
+async def test_a_source_that_brings_only_what_cannot_be_read_gets_a_pause(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, item: Any
+) -> None:
+    asked: list[int] = []
+
+    def noted(broken: int) -> float:
+        asked.append(broken)
+        return 0.0 if broken < 3 else 3_600.0
+
+    async def loop_for_ever(_: str | None) -> AsyncIterator[Any]:
+        while True:
+            yield item
+
+    monkeypatch.setattr(sources, "pause_s", noted)
+    kernel.source("t", loop_for_ever)
+    await until(lambda: len(asked) == 3)
+    assert (asked, dead(kernel)) == ([1, 2, 3], 3 * UNREAD_MOST)
+    facts = kernel.health()["sources"]["t/default"]
+    assert (facts["state"], facts["restarts"]) == ("pausing", 2)
+    assert "20 updates in a row cannot be read" in facts["error"]
+    assert any("source t/default fails" in r for r in kernel.is_well().reasons)
+
+
+@pytest.mark.case("T01")
+async def test_what_can_be_read_behind_many_unreadable_updates_is_taken(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = 2 * UNREAD_MOST + 1
+    script = [(object(), f"c{n}") for n in range(count)]
+    good = [(inbound("1"), "d1"), (object(), "d2"), (inbound("2"), "d3")]
+    feed = Feed([*script, *good], [*script[UNREAD_MOST:], *good], [*script[-1:], *good])
+    kernel.source("t", feed)
+    await until(lambda: peek(kernel).names().count("turn.accepted") == 2)
+    assert feed.cursors == [None, f"c{UNREAD_MOST - 1}", f"c{count - 2}"]
+    assert dead(kernel) == count + 1
+    facts = kernel.health()["sources"]["t/default"]
+    assert (facts["error"], facts["failing_ms"]) == (None, None)
+    assert "updates in a row cannot be read" in caplog.text
+
+
+@pytest.mark.case("T01")
+async def test_a_few_unreadable_updates_among_others_give_no_pause(
+    kernel: Kernel,
+) -> None:
+    script: list[Any] = []
+    for n in range(4):
+        script += [(object(), f"c{n}-{m}") for m in range(UNREAD_MOST - 1)]
+        script.append((inbound(str(n)), f"d{n}"))
+    feed = Feed(script)
+    kernel.source("t", feed)
+    await until(lambda: peek(kernel).names().count("turn.accepted") == 4)
+    assert len(feed.cursors) == 1

@@ -35,6 +35,13 @@ _SHAPE = "a source gives pairs of (message or None, cursor)"
 _LONGEST = 65_536  # characters of the text in the place of an update without bytes
 
 
+UNREAD_MOST = 20  # dead turns in a row; then the source is started again
+
+
+class UnreadableSourceError(Exception):
+    """A source brought nothing but what cannot be read."""
+
+
 class UnreadError(Exception):
     """A person resubmitted a dead turn, and it still cannot be read."""
 
@@ -45,7 +52,7 @@ _PAUSE_MAX_S = 60.0
 
 def pause_s(broken: int) -> float:
     """The pause before the next start of a source that broke `broken` times in a row
-    without bringing an item.
+    without bringing an item that could be read.
 
     >>> [pause_s(times) for times in (0, 1, 2, 3, 7, 2_000)]
     [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]
@@ -57,8 +64,8 @@ def pause_s(broken: int) -> float:
 class SourceFacts:
     """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
     start). `quiet_ms`: since the last accepted item or cursor, else since its first
-    start. `failing_ms`: since the source last worked, if it has ended since then
-    without bringing an item."""
+    start. `failing_ms`: since the source last worked, if it has ended and brought
+    nothing that can be read since then."""
 
     state: str
     restarts: int
@@ -215,7 +222,8 @@ class _Pull:
         self._taking = taking
         self.place, self.means = (name, account), (stream, taking)
         self._name, self._account = name, account
-        self._broken = 0  # ends in a row without an item
+        self._broken = 0  # ends in a row without an item that could be read
+        self._unread = 0  # items since the last one that could be read, in this start
         self._state = "waiting"
         self._starts = self._items = 0
         self._alive_at: float | None = None  # loop time of the last sign of life
@@ -271,29 +279,45 @@ class _Pull:
         if start.error is not None:
             raise start.error
         async with _closing(start.value) as pairs:
+            self._unread = 0
             async for item in pairs:
-                await self._take(item)
-                self._broken = 0
+                dead = await self._take(item)
                 self._items += 1
                 self._note_life()
+                self._judge(dead)
 
     def _note_life(self, *, only_first: bool = False) -> None:
         if self._alive_at is None or not only_first:
             self._alive_at = asyncio.get_running_loop().time()
-            self._error = None
 
-    async def _take(self, item: Any) -> None:
+    def _judge(self, dead: Unreadable | None) -> None:
+        """An item is taken. A source that brings nothing but what cannot be read would
+        fill the store with dead turns, as fast as it can. So it gets a pause."""
+        if dead is None:
+            self._broken = self._unread = 0
+            self._error = None
+            return
+        self._unread += 1
+        if self._unread >= UNREAD_MOST:
+            problem = f"{self._unread} updates in a row cannot be read: {dead.error}"
+            raise UnreadableSourceError(problem)
+
+    async def _take(self, item: Any) -> Unreadable | None:
+        """Returns what became a dead turn."""
         update, value = self._parted(item)
         cursor = None
         if value is not None:
             channel, account = self._name, self._account
             cursor = SourceCursor(channel=channel, account=account, value=value)
         if update is not None:
-            await self._accept(update, cursor)
-        elif cursor is not None:
+            return await self._accept(update, cursor)
+        if cursor is not None:
             await self._kernel.advance(cursor)
+        return None
 
-    async def _accept(self, update: Update, cursor: SourceCursor | None) -> None:
+    async def _accept(
+        self, update: Update, cursor: SourceCursor | None
+    ) -> Unreadable | None:
         how = self._taking
         try:
             await self._kernel.accept(
@@ -303,8 +327,9 @@ class _Pull:
             if isinstance(update, Unreadable):
                 raise
             # The store cannot keep one of its names, but it can keep the bytes.
-            dead = self._unreadable(update.evidence, str(exc))
-            await self._kernel.accept(dead, cursor=cursor)
+            update = self._unreadable(update.evidence, str(exc))
+            await self._kernel.accept(update, cursor=cursor)
+        return update if isinstance(update, Unreadable) else None
 
     def _parted(self, item: Any) -> tuple[Update | None, Any]:
         match item:

@@ -70,6 +70,27 @@ INBOUND: Final = (
         f"{_INBOUND}::does_not_stop_its_source",
     ),
     _broken(
+        "a source fills the store with dead turns as fast as it can",
+        "turnfold.api.sources:_Pull._judge",
+        "self._unread >= UNREAD_MOST",
+        "False",
+        "test:fast/test_sources.py::gets_a_pause",
+    ),
+    _broken(
+        "what cannot be read shortens the pause of its source",
+        "turnfold.api.sources:_Pull._judge",
+        "dead is None",
+        "self._unread < UNREAD_MOST",
+        "test:fast/test_sources.py::gets_a_pause",
+    ),
+    _broken(
+        "dead turns count though messages stand between them",
+        "turnfold.api.sources:_Pull._judge",
+        "self._broken = self._unread = 0",
+        "self._broken = 0",
+        "test:fast/test_sources.py::among_others",
+    ),
+    _broken(
         "a dead turn that still cannot be read is given up",
         "turnfold._state.turn:_moved",
         "turn.resubmitted = False",
