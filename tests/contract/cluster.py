@@ -112,24 +112,29 @@ class MemorySeats:
     async def leave(self) -> None:
         self._cluster.hosts.remove(self)
 
-    async def look(self) -> Seating:
+    async def look(self, gates: Sequence[str] = ()) -> Seating:
         self.looks += 1
         disks = self._cluster.disks
         free = [n for n, disk in enumerate(disks) if disk.room.holder is None]
-        return Seating(free=free, hosts=len(self._cluster.hosts))
-
-    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
-        """From the summaries of the other shards, as a database keeps them."""
-        found = []
-        for number, disk in enumerate(self._cluster.disks):
-            if number in but:
-                continue
-            part = MemoryStore(disk)
-            await part.open(read_only=True)
+        parts = [MemoryStore(disk) for disk in disks]
+        limits: list[Limit] = []
+        waiting, ends = [], {}
+        for shard, part in enumerate(parts):
+            await part.open()
+            if await part.inbox(1):
+                waiting.append(shard)
+            ends[shard] = (await part.load()).head.position
             rows = await part.list(Listing(prefix="gate:", reasons=("rate_limited",)))
-            found += [row for row in rows if row.open and row.stream in gates]
+            gate = [row for row in rows if row.open and row.stream in gates]
+            limits += [Limit(row.stream, row.updated, row.due or 0) for row in gate]
             await part.close()
-        return [Limit(row.stream, row.updated, row.due or 0) for row in found]
+        return Seating(
+            free=free,
+            hosts=len(self._cluster.hosts),
+            waiting=waiting,
+            ends=ends,
+            limits=limits,
+        )
 
 
 def balance_of(kernel: Kernel) -> balance.Balance:

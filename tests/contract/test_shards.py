@@ -140,7 +140,7 @@ async def test_a_host_that_cannot_share_says_so_and_goes_on(
 ) -> None:
     looks: list[None] = []
 
-    async def fails(_: MemorySeats) -> Seating:
+    async def fails(_: MemorySeats, __: Any) -> Seating:
         looks.append(None)
         raise error
 

@@ -7,6 +7,7 @@ and tried again; the work goes on.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from turnfold._runtime.lasting import Lasting
@@ -168,8 +169,8 @@ POLL_S = 0.25  # besides the doorbell, for lost rings
 
 class Worker:
     """`promote(owner)` is called once, when this kernel becomes the worker; `depose()`
-    when it has lost that right. `rung()` is called at every ring and poll. `replaced()`
-    returns why another owner has replaced this one, or None. `position()` shows if
+    when it has lost that right. `rung(True)` is called at every ring,
+    `rung(False)` at every poll. `replaced()` returns why another owner has replaced this one, or None. `position()` shows if
     appends came."""
 
     def __init__(
@@ -178,7 +179,7 @@ class Worker:
         upkeep: Upkeep,
         promote: Callable[[Owner], Awaitable[None]],
         depose: Callable[[], None],
-        rung: Callable[[], Awaitable[None]],
+        rung: Callable[[bool], Awaitable[None]],
         replaced: Callable[[], str | None],
         position: Callable[[], int],
     ) -> None:
@@ -244,18 +245,17 @@ class Worker:
     async def _watch(self) -> None:
         """Read the inbox at every ring, and a few times a second."""
         while True:
-            try:
+            with suppress(TimeoutError):  # the poll besides the doorbell
                 async with asyncio.timeout(POLL_S):
                     await self._rings.wait()
-            except TimeoutError:
-                pass  # the poll besides the doorbell
+            ring = self._rings.is_set()
             self._rings.clear()
             if self.check_ownership():
-                await self._hear()
+                await self._hear(ring)
 
-    async def _hear(self) -> None:
+    async def _hear(self, ring: bool) -> None:
         try:
-            await self._rung()
+            await self._rung(ring)
         except (StoreError, NotOpenError) as exc:
             text = "cannot read %s; trying again: %s"
             _LOG.warning(text, self._store.address, exc)
@@ -284,6 +284,10 @@ class Worker:
         _LOG.error("no longer the worker of %s: %s; restart it", address, why)
         self._depose()
         return False
+
+    def wake(self) -> None:
+        """As a ring of the doorbell."""
+        self._rings.set()
 
     def ring(self) -> None:
         """Wake the owner in another process."""

@@ -71,6 +71,12 @@ class Balance:
         return seat if seat is not None and seat.working else None
 
     @property
+    def looks(self) -> bool:
+        """Does it look at the shards a few times a second, and without an error?"""
+        running = self._task is not None and not self._task.done()
+        return running and _BALANCE not in self._failing
+
+    @property
     def others(self) -> bool:
         """Do other hosts share the shards, as far as this one knows?"""
         return self._hosts > 1
@@ -131,8 +137,9 @@ class Balance:
                 self._move(shard, self._give_up(shard))
         if not self._share.held:
             return
-        seating = await self._share.look()
+        seating = await self._share.look(self._gates())
         self._hosts = seating.hosts
+        self._tell(seating)
         self._forget_of_others(seating)
         room = ceil(self._shards / seating.hosts) - len(self.seats) - len(self.moving)
         free = [n for n in seating.free if n not in self.moving]
@@ -143,13 +150,13 @@ class Balance:
             self._too_many = 0
             shard = next(iter(self.seats))
             self._move(shard, self._give_up(shard))
-        if seating.hosts > 1 and self.seats:
-            await self._heed()
 
-    async def _heed(self) -> None:
-        """Wait out the limits that other hosts have met."""
-        for limit in await self._share.limits(self._gates(), [*self.seats]):
-            for seat in self.seats.values():
+    def _tell(self, seating: Seating) -> None:
+        """Tell each seat what waits for it, and the limits that other hosts have met."""
+        for shard in self.working():
+            seat = self.seats[shard]
+            seat.stir(seating)
+            for limit in seating.limits:
                 seat.heed(limit)
 
     def _move(self, shard: int, work: Coroutine[Any, Any, None]) -> None:

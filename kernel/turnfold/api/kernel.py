@@ -361,12 +361,12 @@ class Kernel(
         if mark is not None or worker.upkeep.has_news:
             await worker.upkeep.note_watermark()
 
-    async def _rung(self) -> None:
-        """Read the inbox. Called at every ring of the doorbell, and a few times a
-        second."""
+    async def _rung(self, ring: bool) -> None:
+        """At every `ring` of the doorbell, and a few times a second."""
         self._open_driver().mend()
         await self._note_steps()
-        await self._open_driver().intake.read()
+        if ring or self._polls():
+            await self._open_driver().intake.read()
 
     async def _apply_alone(self) -> None:
         if self._alone is not None and not self._owns:

@@ -30,7 +30,7 @@ from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
 from turnfold.messages import Route, check_kind, escape
 from turnfold.ports.channel import Rate
-from turnfold.ports.shards import Limit
+from turnfold.ports.shards import Limit, Seating
 from turnfold.ports.store import Store, Summary
 
 if TYPE_CHECKING:
@@ -170,6 +170,20 @@ class ShardKernel(Kernel):
         """Send nothing behind this gate for so long: another shard was refused."""
         if self._driver is not None and self.working:
             self._driver.flow.wait_out(gate, wait_ms)
+
+    def _polls(self) -> bool:
+        """The look of the host at all shards finds what a lost ring has left: no shard
+        asks by itself, except where no look is made, or after a commit of unknown
+        outcome."""
+        return not self._all.balance.looks or self._open_driver().journal.lost
+
+    def stir(self, seating: Seating) -> None:
+        """Read the inbox and the end of the log, if the look of the host found more in
+        the store than this kernel knows."""
+        known = self._open_driver().book.position
+        more = seating.ends.get(self._shard, 0) > known
+        if (more or self._shard in seating.waiting) and self._worker is not None:
+            self._worker.wake()
 
     def heed(self, limit: Limit) -> None:
         """Wait out a limit that another host has met, once. Its clock may be ahead: the

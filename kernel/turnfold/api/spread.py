@@ -47,6 +47,10 @@ class Spread:
         """True while this kernel is the worker of its store."""
         raise NotImplementedError
 
+    def _polls(self) -> bool:
+        """Does it read the inbox without a ring, since one may be lost?"""
+        return True
+
     @property
     def shards(self) -> int:
         """The number of shards of the store. Raises NotOpenError."""

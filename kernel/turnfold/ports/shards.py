@@ -1,22 +1,13 @@
 """A store of several shards, and a host's share of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from turnfold.ports.store import Store
 
 __all__ = ["Limit", "Seating", "Seats", "Sharded", "chains_of"]
-
-
-@frozen(kw_only=True)
-class Seating:
-    """`free`: shards without a living worker, and without one that may still send.
-    `hosts`: how many hosts count as alive and share the shards, including this one."""
-
-    free: Sequence[int]
-    hosts: int
 
 
 @frozen
@@ -29,6 +20,21 @@ class Limit:
     until: int
 
 
+@frozen(kw_only=True)
+class Seating:
+    """`free`: shards without a living worker, and without one that may still send.
+    `hosts`: how many hosts count as alive and share the shards, including this one.
+    `waiting`: shards with commands in their inbox. `ends`: the position at which the log
+    of each shard ends. `limits`: those of shards that this host does not have, which are
+    advice."""
+
+    free: Sequence[int]
+    hosts: int
+    waiting: Sequence[int] = ()
+    ends: Mapping[int, int] = Factory(dict)
+    limits: Sequence[Limit] = ()
+
+
 class Seats(Protocol):
     """A host's share of the shards. The host takes and frees shards by the `ownership`
     of their handles; one lease covers all of them."""
@@ -36,13 +42,9 @@ class Seats(Protocol):
     async def enter(self) -> None:
         """Count as a host from now on."""
 
-    async def look(self) -> Seating:
-        """The shards that can be taken. Hosts that are found dead are recorded as
-        dead."""
-
-    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
-        """The limits at these gates in all shards `but` these. It is advice, and may
-        lag behind."""
+    async def look(self, gates: Sequence[str] = ()) -> Seating:
+        """All shards, in one round trip: a host asks a few times a second. Hosts that
+        are found dead are recorded as dead. `gates`: whose limits are wanted."""
 
     async def leave(self) -> None:
         """Count as a host no more. All shards were released before."""

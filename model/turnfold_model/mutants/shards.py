@@ -10,6 +10,7 @@ _HOST = f"{_M}:Shards"
 _BALANCE = "turnfold.api.balance:Balance"
 _KERNEL = "turnfold.api.kernel:Kernel"
 _TESTS = "test:contract/test_shards.py"
+_POLLS = "test:contract/test_shard_polls.py"
 _WHOLE = "test:contract/test_kernel_on_shards.py"
 
 
@@ -214,11 +215,51 @@ SHARDS: Final = (
         "False",
         "a_limit_of_an_account",
     ),
+    one(
+        "a command whose ring was lost is never found in a shard",
+        "shards",
+        f"{_BALANCE}._tell",
+        "seat.stir(seating)",
+        "pass",
+        f"{_POLLS}::a_command_whose_ring_is_lost",
+    ),
+    one(
+        "a log that ends behind what memory knows is not read",
+        "shards",
+        f"{_K}:ShardKernel.stir",
+        "more or self._shard in seating.waiting",
+        "self._shard in seating.waiting",
+        f"{_POLLS}::a_log_that_ends_behind",
+    ),
+    one(
+        "no shard asks by itself while its host cannot look",
+        "shards",
+        f"{_K}:ShardKernel._polls",
+        "not self._all.balance.looks or self._open_driver().journal.lost",
+        "self._open_driver().journal.lost",
+        f"{_POLLS}::asks_by_itself_while",
+    ),
+    one(
+        "a shard with a commit of unknown outcome waits for a ring",
+        "shards",
+        f"{_K}:ShardKernel._polls",
+        "not self._all.balance.looks or self._open_driver().journal.lost",
+        "not self._all.balance.looks",
+        f"{_POLLS}::commit_of_unknown_outcome",
+    ),
+    one(
+        "each idle shard asks its store a few times a second",
+        "shards",
+        f"{_K}:ShardKernel._polls",
+        "not self._all.balance.looks or self._open_driver().journal.lost",
+        "True",
+        f"{_POLLS}::an_idle_shard_asks",
+    ),
     _broken(
         "each host is refused once more",
-        f"{_BALANCE}._look",
-        "seating.hosts > 1 and self.seats",
-        "False",
+        f"{_BALANCE}._tell",
+        "seat.heed(limit)",
+        "pass",
         "a_limit_of_an_account_reaches_the_other_hosts",
     ),
     _broken(

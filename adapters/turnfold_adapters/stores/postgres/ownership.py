@@ -25,7 +25,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -65,11 +65,22 @@ SELECT s.shard, s.token, s.freed, w.id, w.boot, w.pid, w.started, w.host, w.room
 FROM shard AS s LEFT JOIN worker AS w ON w.id = s.owner
 """
 _LAST = f"{_SHARDS} WHERE s.shard = SHARD"
-_LIVES = """
-SELECT id, boot, pid, started, host, room, state, seats,
-    lease_until < clock_timestamp() AS lease_over,
-    lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
-FROM worker WHERE state = 'alive'
+# All that a host asks a few times a second: shards with their owners, what waits in them
+# and which accounts are limited in them, and the lives without a shard.
+_LOOK = """
+SELECT s.shard, s.token, s.freed, s.position,
+    EXISTS (SELECT FROM inbox AS i WHERE i.shard = s.shard) AS waiting,
+    g.names, g.since, g.until,
+    w.id, w.boot, w.pid, w.started, w.host, w.room, w.state, w.seats,
+    w.lease_until < clock_timestamp() AS lease_over,
+    w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
+FROM shard AS s FULL JOIN worker AS w ON w.id = s.owner
+    CROSS JOIN LATERAL (
+        SELECT array_agg(t.name) AS names, array_agg(t.updated) AS since,
+            array_agg(t.due) AS until
+        FROM stream AS t WHERE t.shard = s.shard AND t.name = ANY ($2::text[])
+            AND t.open AND t.reason = 'rate_limited' AND t.due IS NOT NULL) AS g
+WHERE s.shard IS NOT NULL OR w.state = 'alive'
 """
 _REGISTER = """
 INSERT INTO worker (id, boot, room, pid, started, host, seats, state, lease_until)
@@ -104,13 +115,6 @@ _RENEW = """
 UPDATE worker SET lease_until = clock_timestamp() + make_interval(secs => $2)
 WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp()
 RETURNING true
-"""
-# The names come from the accounts of a host: few, and each one look into an index.
-_LIMITS = """
-SELECT s.name, s.updated, s.due
-FROM shard AS h JOIN stream AS s ON s.shard = h.shard
-WHERE s.name = ANY ($1::text[]) AND h.shard <> ALL ($2::int[])
-    AND s.open AND s.reason = 'rate_limited' AND s.due IS NOT NULL
 """
 _NEXT = """
 UPDATE shard SET token = token + 1 WHERE shard = SHARD AND owner = $1 AND token = $2
@@ -453,39 +457,38 @@ class LeaseSeats:
         """True until the lease of this host is over."""
         return self._life.held
 
-    async def look(self) -> Seating:
-        """The shards that can be taken, and the number of hosts. A host that is found
-        dead is certified."""
-        return await self._life.asked(self._look)
-
-    async def limits(self, gates: Sequence[str], but: Sequence[int]) -> Sequence[Limit]:
-        """See the port."""
+    async def look(self, gates: Sequence[str] = ()) -> Seating:
+        """See the port. A host that is found dead is certified."""
         names = [kept(gate) for gate in gates]
-        ask = partial(_limits, names=names, but=[*but])
-        return await self._life.asked(ask)
+        return await self._life.asked(partial(self._look, gates=names))
 
-    async def _look(self, connection: Session) -> Seating:
+    async def _look(self, connection: Session, gates: list[str]) -> Seating:
         life, pause = self._life, self._life.terms.max_pause_ms / 1000
+        rows = await connection.fetch(_LOOK, pause, gates)
+        lives = [*{row["id"]: row for row in rows if row["state"] == "alive"}.values()]
         me = None if life.owner is None else life.owner.id
-        lives = await connection.fetch(_LIVES, pause)
         dead = await life.dead_of(connection, [r for r in lives if r["id"] != me])
         hosts = sum(
             row["seats"] and not row["lease_over"] and row["id"] not in dead
             for row in lives
         )
+        shards = [row for row in rows if row["shard"] is not None]
+        others = [row for row in shards if row["shard"] not in life.seated]
         free = [
-            row["shard"]
-            for row in await connection.fetch(_SHARDS, pause)
-            if row["shard"] not in life.seated and _is_free(row, life)
+            row["shard"] for row in others if row["id"] in dead or _is_free(row, life)
         ]
-        return Seating(free=tuple(sorted(free)), hosts=max(hosts, 1))
+        return Seating(
+            free=tuple(sorted(free)),
+            hosts=max(hosts, 1),
+            waiting=tuple(row["shard"] for row in shards if row["waiting"]),
+            ends={row["shard"]: row["position"] for row in shards},
+            limits=[limit for row in others for limit in _limits(row)],
+        )
 
 
-async def _limits(
-    connection: Session, names: list[str], but: list[int]
-) -> Sequence[Limit]:
-    rows = await connection.fetch(_LIMITS, names, but)
-    return [Limit(shown(name), since, until) for name, since, until in rows]
+def _limits(row: asyncpg.Record) -> Iterable[Limit]:
+    columns = (row["names"] or (), row["since"] or (), row["until"] or ())
+    return [Limit(shown(name), *times) for name, *times in zip(*columns, strict=True)]
 
 
 async def _free(connection: Session, seat: _Seat) -> None:
