@@ -34,7 +34,8 @@ def test_an_attempt_that_goes_on_the_wire_at_once_is_two_steps() -> None:
         "dispatched",
         "delivered",
     ]
-    assert entry.constants == (("Parts", 1), ("Budget", 8), ("Class", "keyed"))
+    constants = {"Parts": 1, "Budget": 8, "Plan": "keyed", "Offers": "keyed"}
+    assert dict(entry.constants) == {**constants, "Ages": False}
 
 
 def test_the_death_of_an_owner_is_told_from_an_answer_that_was_lost() -> None:

@@ -69,7 +69,8 @@ AFTER_ABORT = Step("attempted", trace_entry.Log("attempted", 0, 1, 1, abort=True
 
 
 def of_entry(kind: str, *steps: Step) -> Trace:
-    constants = ("Parts", 1), ("Budget", 8), ("Class", kind)
+    classes = ("Plan", kind), ("Offers", kind), ("Ages", "+" in kind)
+    constants = ("Parts", 1), ("Budget", 8), *classes
     return Trace("Entry", constants, steps)
 
 

@@ -13,6 +13,14 @@ LIVE_GUARDS: Final = dict.fromkeys(
     ),
     True,
 )
+# The assumptions and guards of an entry; the last four are of its classes.
+ENTRY_GUARDS: Final = dict.fromkeys(
+    (
+        *("HonoursKey", "Settles", "Skew", "Prompt"),
+        *("PlanCounts", "OfferCounts", "WindowCounts"),
+    ),
+    True,
+)
 TURN_GUARDS: Final = dict.fromkeys(("Holds", "AloneOnly", "Unanswered"), True)
 BUSY_GUARDS: Final = dict.fromkeys(
     (
@@ -118,10 +126,19 @@ def _task(module: str, **constants: Any) -> Task:
     )
 
 
-def _entry(cls: str, parts: int, faults: int, **changes: bool) -> Task:
-    assumed = {"HonoursKey": True, "Settles": True, "Skew": True}
-    values: dict[str, Any] = {**assumed, **changes}
-    return _task("Entry", Parts=parts, Budget=2, Faults=faults, Class=cls, **values)
+def _entry(
+    plan: str, parts: int, faults: int, offers: str = "", **changes: bool
+) -> Task:
+    """`offers`: the classes of the channel that is attached later; none is."""
+    return _task(
+        "Entry",
+        Parts=parts,
+        Budget=2,
+        Faults=faults,
+        Plan=plan,
+        Offers=offers or plan,
+        **{"Ages": "+" in plan, **ENTRY_GUARDS, **changes},
+    )
 
 
 def _live(faults: int, *, grows: bool, budget: int = 2, **changes: bool) -> Task:
@@ -204,6 +221,12 @@ _LEASE_BROKEN: Final = [
 # Small ones first; each ends in seconds.
 SOUND: Final = [
     *(_entry(cls, 2, 2) for cls in ("keyed", "lookup", "blind")),
+    _entry("keyed+lookup", 2, 1),
+    _entry("keyed+lookup", 1, 2, "keyed"),
+    _entry("keyed+lookup", 1, 2, "lookup"),
+    _entry("keyed", 1, 2, "keyed+lookup"),
+    _entry("lookup", 1, 2, "keyed"),
+    _entry("blind", 1, 2, "keyed+lookup"),
     *(_live(2, grows=grows) for grows in (False, True)),
     _turn(2, 2),
     _turn(2, 2, Locked=False),
@@ -231,6 +254,12 @@ BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
     _entry("lookup", 1, 2, Settles=False),
     _entry("lookup", 1, 2, Skew=False),
+    _entry("keyed+lookup", 1, 2, Prompt=False),
+    _entry("keyed+lookup", 1, 2, WindowCounts=False),
+    _entry("blind", 1, 2, "keyed", PlanCounts=False),
+    _entry("keyed", 1, 2, "lookup", PlanCounts=False),
+    _entry("keyed", 1, 2, "blind", OfferCounts=False),
+    _entry("keyed+lookup", 1, 2, "lookup", OfferCounts=False),
     *(_live(1, grows=True, **{name: False}) for name in ("Quiet", "SealWaits")),
     *(
         _live(2, grows=False, budget=3, **{name: False})

@@ -40,7 +40,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = {
     ),
 }
 _FIXED: Final[Mapping[str, Mapping[str, Any]]] = {
-    "Entry": {"HonoursKey": True, "Settles": True, "Skew": True},
+    "Entry": tlc_tasks.ENTRY_GUARDS,
     "Live": tlc_tasks.LIVE_GUARDS,
     "Turn": tlc_tasks.TURN_GUARDS,
     "Lane": {"Crashes": 1},

@@ -17,7 +17,9 @@ from turnfold_model.reference.shapes import FAILURES, Entry
 from turnfold_model.tla.trace import OutsideError, Step, Trace
 
 MODULE: Final = "Entry"
-SILENT: Final = frozenset({"Lands", "Vanishes", "Crash"})
+SILENT: Final = frozenset(
+    {"Lands", "Vanishes", "Crash", "Swapped", "WindowOver", "Forgets"}
+)
 # A word of a trace and the actions of the module that it may stand for. A word is the
 # event, made sharper by the event's cause.
 ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -63,7 +65,7 @@ _STILL: Final = frozenset(
 )
 _CLASSES: Final = MappingProxyType(
     {frozenset[str](): "blind", frozenset({"keyed"}): "keyed"}
-    | {frozenset({"lookup"}): "lookup"}
+    | {frozenset({"lookup"}): "lookup", frozenset({"keyed", "lookup"}): "keyed+lookup"}
 )
 
 
@@ -124,7 +126,12 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
     if kind == "blind" and said != {"hold"}:
         why = f"policy {', '.join(sorted(said))}"
         raise OutsideError(why)
-    return ("Parts", len(parts)), ("Budget", entry.budget), ("Class", kind)
+    # A log does not tell what a later channel offers: it may offer less.
+    later = "lookup" if "+" in kind else kind
+    return (
+        *(("Parts", len(parts)), ("Budget", entry.budget)),
+        *(("Plan", kind), ("Offers", later), ("Ages", "+" in kind)),
+    )
 
 
 def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
