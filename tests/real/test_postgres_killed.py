@@ -1,0 +1,169 @@
+"""A worker on PostgreSQL is killed before and after each of its effects: the statements
+of its lease and its seat, each commit, each send. The next process of the host ends the
+work: nothing is lost, and nothing is sent twice in class `lookup`."""
+
+import asyncio
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnfold import Inbound, Kernel, Route
+from turnfold.audit import audit_store
+from turnfold.enums import DeliveryClass, Status
+from turnfold.ports.channel import (
+    Absent,
+    Accepted,
+    Attempt,
+    Capabilities,
+    Found,
+    Part,
+    PartClass,
+    Receipt,
+    Verdict,
+)
+from turnfold.ports.store import store_at
+from turnfold_adapters.stores.postgres import PostgresStore, ownership
+from turnfold_adapters.stores.postgres.connection import Session
+from turnfold_model.kill9.child import SETTINGS
+from turnfold_model.testing.failpoints import Failpoints, Stop
+
+from .postgres import Postgres
+
+_MOST = 80  # points of one life
+_STATEMENTS = {
+    getattr(ownership, name): name.strip("_").lower()
+    for name in ("_REGISTER", "_TAKE", "_FREE", "_CERTIFY", "_RENEW")
+}
+
+
+class FileChannel:
+    """The platform is a file: what a killed process had shown stays there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        offer = PartClass(classes=(DeliveryClass.LOOKUP,), settle_ms=0)
+        self.capabilities = Capabilities(parts={"text": offer})
+
+    async def send(self, part: Part, key: str, attempt: Attempt) -> Accepted:
+        del key, attempt
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{part.key}\n".encode())
+        os.close(file)
+        return Accepted(receipt=Receipt(ids=(part.key,)))
+
+    async def reconcile(self, part: Part, since_ms: int) -> Verdict:
+        del since_ms
+        if part.key in shown(self._path):
+            return Found(receipt=Receipt(ids=(part.key,)))
+        return Absent()
+
+
+def shown(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+async def work(address: str, platform: Path, name: str, points: Failpoints) -> None:
+    """One message and one entry, from the start of a worker to its orderly end."""
+    watched = points.watch(PostgresStore(address))
+    kernel = Kernel(watched, settings=SETTINGS, probe=points.probe)
+    kernel.attach("t", FileChannel(platform), on_unknown="hold")
+
+    @kernel.on_turn(resume=True)
+    async def answer(turn: Any) -> None:
+        if not await turn.previous():
+            await turn.reply("yes")
+
+    async with kernel:
+        turn = await kernel.accept(Inbound("t", conversation="1", message_id=name))
+        to = Route(channel="t", conversation="2")
+        sent = await kernel.enqueue(to, "note", key=name)
+        await turn.settled(20_000)
+        assert await sent.settled(20_000) is Status.DELIVERED
+
+
+def count_statements(reach: Callable[[str], None]) -> None:
+    """A point on either side of each statement of ownership; for a child only."""
+    for method in ("fetchval", "execute"):
+        setattr(Session, method, _counted(getattr(Session, method), reach))
+
+
+def _counted(real: Any, reach: Callable[[str], None]) -> Any:
+    async def asked(session: Session, sql: str, *values: object) -> Any:
+        name = _STATEMENTS.get(sql)
+        if name:
+            reach(f"before {name}")
+        answer = await real(session, sql, *values)
+        if name:
+            reach(f"after {name}")
+        return answer
+
+    return asked
+
+
+def life(address: str, platform: Path, name: str, stop: Stop | None) -> str:
+    """One process; the name of the point at which it died, empty if it ended well."""
+    told = platform.with_name("point")
+    told.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            logging.getLogger("turnfold").setLevel(logging.ERROR)
+            points = Failpoints(stop, told=told.write_text)
+            count_statements(points.reach)
+            asyncio.run(work(address, platform, name, points))
+            status = 0
+        except BaseException:  # noqa: BLE001  no caller is left to get the error
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == (-signal.SIGKILL if told.exists() else 0), code
+    return told.read_text() if told.exists() else ""
+
+
+async def verdict(address: str) -> tuple[int, object]:
+    """The number of open streams, and the first finding of the audit."""
+    store = store_at(address)
+    await store.open(read_only=True)
+    try:
+        left = len((await store.load()).open)
+        return left, (await audit_store(store)).first
+    finally:
+        await store.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
+@pytest.mark.parametrize(
+    ("before", "last"), [(None, ""), (Stop(1, "after Send"), "before CallHandler")]
+)
+def test_a_worker_killed_at_any_effect_loses_nothing_and_doubles_nothing(
+    postgres: Postgres, tmp_path: Path, before: Stop | None, last: str
+) -> None:
+    """Alone; and as the one that takes over from a worker that was killed with a message
+    on the wire, up to its first call of the handler. Two or three processes for each
+    point: it takes longer than a second."""
+    address = f"{postgres.address()}&lease_ms=60000"
+    platform = tmp_path / "shown"
+    died: list[str] = []
+    for nth in range(1, _MOST):
+        if before is not None:
+            assert life(address, platform, f"m{nth}", before) == before.name
+        point = life(address, platform, f"m{nth}", Stop(nth))
+        if point:
+            died.append(point)
+            assert life(address, platform, f"m{nth}", None) == ""
+        lines = shown(platform)
+        assert (len(lines), len({*lines})) == (2 * nth, 2 * nth), (point, lines)
+        if point in ("", last):
+            break
+    assert asyncio.run(verdict(address)) == (0, None)
+    names = ["certify", "register", "take"] + ["Send", "free"] * (before is None)
+    for name in names:
+        assert {f"before {name}", f"after {name}"} <= {*died}, (name, died)
