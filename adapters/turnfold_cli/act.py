@@ -66,9 +66,10 @@ For = Annotated[
 ]
 _HOW = ("by", "why", "seen", "dry_run", "yes", "store", "as_json")
 _HOW_OF_PLACES = tuple(name for name in _HOW if name != "seen")
-BOTH = (Wanted, (*ENTRIES, "turns", "open_", *TIMES))
-ONLY_ENTRIES = (Wanted, (*ENTRIES, *TIMES))
-ONLY_TURNS = (Wanted, (*TURNS, *TIMES))
+_WHEN = ("sender", *TIMES)
+BOTH = (Wanted, (*ENTRIES, "turns", "open_", *_WHEN))
+ONLY_ENTRIES = (Wanted, (*ENTRIES, *_WHEN))
+ONLY_TURNS = (Wanted, (*TURNS, *_WHEN))
 HOW, HOW_OF_PLACES = (How, _HOW), (How, _HOW_OF_PLACES)
 
 
@@ -136,11 +137,11 @@ def resubmit(want: Wanted, how: How, wanted: Id = None) -> None:
     perform(Act.RESUBMIT, how, wanted, evolve(want, turns=True))
 
 
-@options(want=(Wanted, (*BOTH[1], "sender")), how=HOW)
+@options(want=BOTH, how=HOW)
 def redact(want: Wanted, how: How, wanted: Id = None) -> None:
     """Erase for good the texts, files and errors of what is over; its events stay. A
     turn takes its entries with it. With --sender all that a person wrote goes, with the
-    answers; other filters may name a place and a time."""
+    answers; other filters narrow it, and speak of turns."""
     if want.sender is not None:
         want = evolve(want, turns=True)
     perform(Act.REDACT, how, wanted, want)

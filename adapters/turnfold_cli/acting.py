@@ -32,7 +32,7 @@ from turnfold_cli.common import (
     told,
 )
 from turnfold_cli.filters import Wanted
-from turnfold_cli.of_sender import facts_of, lines_of, rows_of
+from turnfold_cli.of_sender import among, facts_of, lines_of, of_sender
 from turnfold_cli.output import age, clean, console, plain, say_json, screen_of, steps
 
 
@@ -221,10 +221,9 @@ async def previewed(act: Act, address: str, question: Filter, want: Wanted) -> P
     the filters of the question."""
     of = None
     async with opened(address) as store:
-        if want.sender is None:
-            found = await _all(store, question)
-        else:
-            found, of = await rows_of(store, question, want)
+        if want.sender is not None:
+            of = await of_sender(store, question, want.sender)
+        found = await _all(store, question, of)
         waiting = await asked_for(act, store)
     fit = [row for row in found if FITS[act](row)]
     rows = [row for row in fit if row.id not in waiting]
@@ -242,12 +241,12 @@ async def asked_for(act: Act, store: Store) -> set[str]:
     return {c.stream for c in await Inspect(store).inbox() if c.kind in kinds}
 
 
-async def _all(store: Store, question: Filter) -> list[Row]:
+async def _all(store: Store, question: Filter, of: OfSender | None) -> list[Row]:
     inspect, before = Inspect(store), None
     found: list[Row] = []
     while True:
         page = await inspect.list(evolve(question, before=before))
-        found += page
+        found += page if of is None else among(page, of)
         if len(page) < question.limit:
             return found
         before = page[-1].order
@@ -276,7 +275,7 @@ def told_of(act: Act, preview: Preview, **extra: Any) -> Iterator[str]:
     if preview.asked:
         yield f"{preview.asked:,} were asked for before and are in the inbox"
     if preview.of is not None:
-        yield from lines_of(preview.of)
+        yield from lines_of(preview.of, act)
     risky = sum(row.reason == "outcome_unknown" for row in rows)
     if act is Act.RETRY and risky and not extra.get("accept_duplicate"):
         yield f"{risky:,} of them may have arrived: refused without --accept-duplicate"
@@ -355,7 +354,7 @@ def _counts(act: Act, how: How, preview: Preview) -> dict[str, Any]:
         "others": preview.others,
         "asked": preview.asked,
         "ids": [{"id": row.id, "version": row.version} for row in preview.rows],
-        **({} if preview.of is None else facts_of(preview.of)),
+        **({} if preview.of is None else facts_of(preview.of, act)),
     }
 
 

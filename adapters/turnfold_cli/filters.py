@@ -43,7 +43,7 @@ Sender = Annotated[
     str | None,
     typer.Option(
         "--sender",
-        help="Whoever wrote, by the platform's id: the turns with their messages.",
+        help="Whoever wrote, by the platform's id: their turns, or what answers them.",
         show_default=False,
     ),
 ]
@@ -83,6 +83,9 @@ class Wanted:
     @property
     def words(self) -> tuple[str, ...]:
         """The words of `--status` and of the short options."""
+        if self.turns and (self.parked or self.dead or self.kind or self.turn):
+            text = "--parked, --dead, --kind and --turn speak of entries, not of turns"
+            raise RefusedError(text, USAGE)
         known = {*TurnPhase} if self.turns else _OF_ENTRIES
         words = split("--status", self.status, known)
         words += ("parked",) * self.parked

@@ -1,17 +1,15 @@
-"""A person's messages, for `turnfold redact --sender`: their turns, and the messages
-that it cannot find."""
+"""A person's messages, for `--sender` of the acts: their turns, what answers them, and the
+messages that are not found this way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attrs import evolve, fields
+from attrs import evolve
 
+from turnfold.api.acts import Act
 from turnfold.inspect import Filter, Inspect, Row
 from turnfold.inspect.senders import OfSender
 from turnfold.ports.store import Store
-from turnfold_cli import USAGE
-from turnfold_cli.common import RefusedError
-from turnfold_cli.filters import PLACES, TIMES, Wanted
 
 NOT_COVERED = (
     "plugin state, archives, backups, logs of this process",
@@ -20,59 +18,44 @@ NOT_COVERED = (
 )
 
 
-async def rows_of(
-    store: Store, question: Filter, want: Wanted
-) -> tuple[list[Row], OfSender]:
-    """The turns with a message of the sender, newest first, in the wanted place and
-    time."""
-    taken, none = {*PLACES, *TIMES, "sender", "turns"}, Wanted()
-    names = [field.name for field in fields(Wanted) if field.name not in taken]
-    if any(getattr(want, name) != getattr(none, name) for name in names):
-        text = (
-            "--sender goes with --channel, --account, --conversation, --since, --until"
-        )
-        raise RefusedError(text, USAGE)
+async def of_sender(store: Store, question: Filter, sender: str) -> OfSender:
+    """The turns of a sender. Raises for an unknown place before the log is read."""
     inspect = Inspect(store)
-    await inspect.list(evolve(question, limit=1))  # raises for an unknown place
-    of = await inspect.of_sender(str(want.sender))
-    rows = [row for row in await inspect.rows(of.turns) if _fits(row, question)]
-    return sorted(rows, key=lambda row: -row.order), of
+    await inspect.list(evolve(question, limit=1))
+    return await inspect.of_sender(sender)
 
 
-def _fits(row: Row, question: Filter) -> bool:
-    asked = [(getattr(question, name), getattr(row, name)) for name in PLACES]
-    since, until = question.since, question.until
-    return (
-        all(wanted in (None, found) for wanted, found in asked)
-        and (since is None or row.created >= since)
-        and (until is None or row.created < until)
-    )
+def among(rows: Sequence[Row], of: OfSender) -> list[Row]:
+    """The turns of a sender among these rows, and the entries of these turns."""
+    turns = frozenset(of.turns)
+    return [r for r in rows if (r.id if r.what == "turn" else r.turn) in turns]
 
 
-def lines_of(of: OfSender) -> Iterator[str]:
-    """Lines about shared and erased turns, and about messages that are not found this
-    way."""
-    if of.erased:
+def lines_of(of: OfSender, act: Act) -> Iterator[str]:
+    """Lines about what is not found this way; before an erasure also about shared and
+    erased turns."""
+    erases = act is Act.REDACT
+    if erases and of.erased:
         yield f"{of.erased:,} of all turns of the sender have no text any more"
-    if of.shared:
+    if erases and of.shared:
         yield f"{of.shared:,} of all turns hold messages of others, too"
-    for text in _uncovered(of):
+    for text in _uncovered(of, act):
         yield f"not covered: {text}"
 
 
-def facts_of(of: OfSender) -> dict[str, Any]:
+def facts_of(of: OfSender, act: Act) -> dict[str, Any]:
     """The same facts for a program."""
     return {
         "erased_before": of.erased,
         "shared": of.shared,
-        "not_covered": list(_uncovered(of)),
+        "not_covered": list(_uncovered(of, act)),
     }
 
 
-def _uncovered(of: OfSender) -> tuple[str, ...]:
+def _uncovered(of: OfSender, act: Act) -> tuple[str, ...]:
     more = []
     if of.nameless:
         more.append(f"{of.nameless:,} updates that nobody could read (turnfold turns)")
     if of.unreadable:
         more.append(f"{of.unreadable:,} damaged records (turnfold audit)")
-    return (*NOT_COVERED, *more)
+    return (*(NOT_COVERED if act is Act.REDACT else ()), *more)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from turnfold import Kernel
+from turnfold import FailureClass, Kernel
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Unreadable
 from turnfold_cli import app
@@ -19,6 +19,7 @@ from turnfold_model.testing.gateway import (
     inbound,
     spin,
 )
+from turnfold_model.testing.platform import reject
 
 SECRET = "written-by-7"
 
@@ -54,12 +55,16 @@ async def test_an_update_that_nobody_could_read_is_counted(lone: Gateway) -> Non
     assert (await kernel.inspect.of_sender("7")).nameless == 1
 
 
-async def _store_of(path: Path) -> None:
+async def _store_of(path: Path, dead: str = "") -> None:
+    """`dead`: the conversations that are gone."""
+
     async def answer(handle: Any) -> None:
         await handle.reply(f"you said {handle.inbound.body['text']}")
 
     gateway = Gateway(store=in_file(path))
     gateway.handler = answer
+    for chat in dead:
+        gateway.platform.plays(reject(FailureClass.TARGET_GONE), conversation=chat)
     kernel = await gateway.start()
     for number, sender in enumerate("78787"):
         text = SECRET if sender == "7" else "kept"
@@ -108,10 +113,30 @@ def _in_files(folder: Path, text: str) -> bool:
     return any(text.encode() in file.read_bytes() for file in files)
 
 
-def test_other_filters_are_refused_with_a_sender(tmp_path: Path) -> None:
+def test_filters_of_entries_are_refused_where_turns_are_meant(tmp_path: Path) -> None:
     asyncio.run(_store_of(tmp_path / "g.db"))
     store = ("-s", str(tmp_path / "g.db"))
-    for words in (("--dead",), ("--status", "failed"), ("--channel", "no")):
+    odd = (("--dead",), ("--kind", "final"), ("--turn", "0"), ("--channel", "no"))
+    for words in odd:
         refused = _run("redact", "--sender", "7", *words, "--yes", *store, code=2)
         assert len(refused.output.splitlines()) == 1
+    _run("retry", "--turns", "--dead", "--yes", *store, code=2)
     assert _in_files(tmp_path, SECRET)
+
+
+@pytest.mark.case("X01")
+def test_every_act_takes_a_sender_beside_its_other_filters(tmp_path: Path) -> None:
+    asyncio.run(_store_of(tmp_path / "g.db", dead="0124"))
+    store = ("-s", str(tmp_path / "g.db"))
+    seen = _facts("ack", "--sender", "7", "--dead", "--dry-run", *store)
+    assert (seen["count"], seen["not_covered"]) == (3, [])
+    here = ("--conversation", "1", "--dry-run", *store)
+    assert _facts("retry", "--sender", "7", "--dead", *here)["count"] == 0
+    assert _facts("retry", "--sender", "8", "--dead", *here)["count"] == 1
+    done = _facts("discard", "--sender", "7", "--yes", *store)
+    assert (done["done"], done["refused"]) == ({"acknowledged": 3}, [])
+    left = _facts("list", "--dead", "--unseen", *store)["rows"]
+    assert [row["conversation"] for row in left] == ["1"]
+    assert _facts("resubmit", "--sender", "7", "--dry-run", *store)["count"] == 3
+    for act in (["resolve", "delivered"], ["abort"], ["unhold"]):
+        assert _facts(*act, "--sender", "7", "--dry-run", *store)["count"] == 0

@@ -294,10 +294,8 @@ _OF_TURNS = (Act.UNHOLD, Act.RESUBMIT)
 
 def _wanted(act: Act, query: Query) -> filters.Wanted:
     """The filters, as the command of the act takes them."""
-    whose = query.one("sender")
-    if whose is not None and act is not Act.REDACT:
-        raise RefusedError("sender: goes with redact alone", USAGE)
-    of_turns = query.flag("turns") or act in _OF_TURNS or whose is not None
+    whole = act is Act.REDACT and query.one("sender") is not None
+    of_turns = query.flag("turns") or act in _OF_TURNS or whole
     want = query.wanted(turns=of_turns)
     if not want.any:
         raise RefusedError("which? give an id, or filters", USAGE)

@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 from attrs import field, frozen
@@ -22,12 +23,7 @@ from turnfold._log import canonical
 from turnfold._log.bodies import checked, digests_of, place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
-from turnfold._log.ids import (
-    CURSOR,
-    ENTRY,
-    GATE,
-    TURN,
-)
+from turnfold._log.ids import CURSOR, ENTRY, GATE, TURN
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
@@ -140,11 +136,18 @@ class ReadModel:
 
     async def read_bodies(self, streams: Iterable[str]) -> None:
         """Read the bodies that the events of these streams name."""
-        records = [record for name in streams for record in self._records[name]]
-        await self.read_bodies_of(records)
+        await self.read_bodies_of(r for name in streams for r in self._records[name])
 
     async def read_bodies_of(self, records: Iterable[Record]) -> None:
         await self._fetch(Wanted(bodies=frozenset(_places(records))))
+
+    async def read_texts(self, texts: Mapping[str, str]) -> None:
+        """Read one body of each of these streams: `stream -> its name in an event`."""
+        found: set[BodyRef] = set()
+        for stream, ref in texts.items():
+            with suppress(InvalidInputError):  # it names no body: no text, as if erased
+                found.add(place_of(stream, ref))
+        await self._fetch(Wanted(bodies=frozenset(found)))
 
     async def _fetch(self, wanted: Wanted) -> None:
         found = await self._store.fetch(wanted)

@@ -339,16 +339,22 @@ async def with_words(store: Store, found: Sequence[Row]) -> tuple[Row, ...]:
 async def said(store: Store, turns: Sequence[Row]) -> Mapping[str, str]:
     """The words of the message that began each of these turns, by the turn's id. Raises
     CorruptLogError for a turn that cannot be read."""
+    wanted = Wanted(streams=frozenset(row.id for row in turns))
+    firsts = {
+        name: next((e for e in decode(records[0]) if isinstance(e, _BEGIN)), None)
+        for name, records in (await store.fetch(wanted)).streams.items()
+        if records
+    }
     model = ReadModel(store)
-    await model.read([row.id for row in turns])
-    firsts = {row.id: model.records(row.id)[:1] for row in turns}
-    await model.read_bodies_of([r for records in firsts.values() for r in records])
-    found: dict[str, str] = {}
-    for name, records in firsts.items():
-        for event in decode(records[0]) if records else ():
-            if isinstance(event, t.Accepted | t.Dead):
-                found[name] = model.said(name, event.body, event.form) or ""
-    return found
+    await model.read_texts({n: e.body for n, e in firsts.items() if e is not None})
+    return {
+        name: model.said(name, event.body, event.form) or ""
+        for name, event in firsts.items()
+        if event is not None
+    }
+
+
+_BEGIN = (t.Accepted, t.Dead)
 
 
 def _words(model: ReadModel, row: Row) -> str | None:

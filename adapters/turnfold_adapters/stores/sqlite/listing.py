@@ -7,6 +7,7 @@ conversation.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
@@ -297,8 +298,11 @@ def _tests(want: Listing) -> tuple[list[str], _Bindings]:
     """The conditions for the row `s` of a stream, without its id."""
     tests, bindings = ["s.phase IS NOT NULL"], _Bindings()
     if want.ending:
-        named = "SELECT id FROM stream WHERE substr(name, -length(:ending)) = :ending"
-        tests.append(f"s.id IN ({named})")
+        # GLOB takes half of the time of substr(): this reads all names.
+        named = "SELECT id FROM stream WHERE name GLOB :glob"
+        same = "substr(s.name, -length(:ending)) = :ending"
+        tests += [f"s.id IN ({named})", same]
+        bindings["glob"] = "*" + re.sub(r"[*?\[]", r"[\g<0>]", want.ending)
         bindings["ending"] = want.ending
     if want.prefix:
         tests.append(_begins("s.name", "prefix", whole=want.prefix.endswith(":")))
