@@ -52,6 +52,9 @@ _STATUS = {
     Phase.ABORTED: Status.ABORTED,
 }
 CLOSED = frozenset({Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
+# These have names since Python 3.11 takes long to find a member of an enum.
+ON_ITS_WAY = frozenset({Phase.ATTEMPTED, Phase.DISPATCHED})  # an attempt is under way
+GIVEN_UP = frozenset({Phase.PARKED, Phase.FAILED})  # nothing is tried any more
 
 
 class TurnPhase(StrEnum):

@@ -14,6 +14,7 @@ from turnfold.messages import check_enum
 from turnfold.notices import DEFAULTS, Notices, copied
 
 HOUR = 3_600_000
+_LONG = (Kind.FINAL, Kind.NOTICE)  # the kinds that live as long as a final
 _MOST = 2**52  # a time that is added to now stays below 2^53, which the log can carry
 
 
@@ -187,5 +188,4 @@ class Settings:
 
     def ttl_ms(self, kind: Kind) -> int:
         """The time to live of an entry of this kind."""
-        long = kind in (Kind.FINAL, Kind.NOTICE)
-        return self.final_ttl_ms if long else self.block_ttl_ms
+        return self.final_ttl_ms if kind in _LONG else self.block_ttl_ms

@@ -19,6 +19,7 @@ from turnfold._log.ids import GATE, gates_of, outbound_key, reply_entry
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import (
+    GIVEN_UP,
     AbortReason,
     BlindPolicy,
     Kind,
@@ -246,7 +247,7 @@ def _new_notice(
 
 
 def let_pass(draft: UnitOfWork, entry: Entry) -> None:
-    if entry.phase not in (Phase.PARKED, Phase.FAILED) or entry.yielded:
+    if entry.phase not in GIVEN_UP or entry.yielded:
         return
     if draft.settings.yield_closed:
         draft.emit(entry.stream, o.LaneYielded(reason=entry.phase.status))

@@ -21,6 +21,7 @@ from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
 from turnfold.enums import (
+    ON_ITS_WAY,
     BlindPolicy,
     Decoration,
     DeliveryClass,
@@ -428,7 +429,7 @@ def bury(
 def expire(draft: UnitOfWork, stream: str) -> None:
     """INV-12: `now >= expires_at`, and nothing is being sent."""
     entry = draft.entry(stream)
-    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+    in_flight = entry.phase in ON_ITS_WAY
     if not entry.open or in_flight or rules.not_expired(entry, draft.now):
         return
     if not rules.expiry_is_sure(entry, draft.sure_from):

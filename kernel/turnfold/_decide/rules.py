@@ -14,6 +14,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
+    ON_ITS_WAY,
     BlindPolicy,
     Decoration,
     DeliveryClass,
@@ -24,6 +25,8 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.ports.channel import PartClass
+
+_EDITABLE = (DeliveryClass.EDITABLE,)  # the best classes of a part that is edited
 
 
 def as_seen(state: State | None, seen: int | None) -> bool:
@@ -162,7 +165,7 @@ def next_act(entry: Entry) -> PartAct:
     decides whether it goes out whole or by a placeholder and an edit."""
     if entry.handle:
         return PartAct.EDIT
-    if not entry.planned or entry.classes[:1] == (DeliveryClass.EDITABLE,):
+    if not entry.planned or entry.classes[:1] == _EDITABLE:
         return PartAct.PLACEHOLDER
     # A live reply may have been sealed while its placeholder was in doubt.
     empty = entry.doubt and entry.act is PartAct.PLACEHOLDER
@@ -227,7 +230,7 @@ def absence_proven(unsettled_ms: int) -> bool:
 def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> bool:
     """INV-5: an outcome belongs to exactly one attempt of one worker."""
     return (
-        entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+        entry.phase in ON_ITS_WAY
         and entry.fence == fence
         and entry.part == part
         and entry.attempt == attempt
@@ -237,7 +240,7 @@ def outcome_is_current(entry: Entry, fence: int, part: int, attempt: int) -> boo
 def sender_is_dead(entry: Entry, fence: int) -> bool:
     """An attempt of an earlier epoch: this worker holds the lock, so that process is
     gone."""
-    return entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and entry.fence != fence
+    return entry.phase in ON_ITS_WAY and entry.fence != fence
 
 
 def no_doubt(entry: Entry) -> bool:

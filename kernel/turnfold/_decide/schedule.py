@@ -18,7 +18,7 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold.enums import BlindPolicy, DeliveryClass, PartAct, Phase
+from turnfold.enums import ON_ITS_WAY, BlindPolicy, DeliveryClass, PartAct, Phase
 from turnfold.errors import RuleBrokenError
 
 
@@ -67,7 +67,7 @@ def _next(draft: UnitOfWork, front: Sequence[Entry]) -> Step:
     first = _NOTHING
     for entry in front:
         step = step_of(draft, entry)
-        if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+        if entry.phase in ON_ITS_WAY:
             return step
         if first.act is Act.WAIT:
             first = step if step.act is not Act.WAIT else _earlier(first, step)
@@ -83,7 +83,7 @@ def _earlier(one: Step, other: Step) -> Step:
 
 def step_of(draft: UnitOfWork, entry: Entry) -> Step:
     """The step of one entry, as if it were the first of its lane."""
-    if entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+    if entry.phase in ON_ITS_WAY:
         return _in_flight(draft, entry)
     if not rules.not_expired(entry, draft.now):
         if rules.expiry_is_sure(entry, draft.sure_from):
@@ -350,7 +350,7 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
     """The entry itself if it may go now, else the entry that holds it back."""
     mine = None
     for other in front:
-        if other.phase in (Phase.ATTEMPTED, Phase.DISPATCHED):
+        if other.phase in ON_ITS_WAY:
             return other.stream
         if other.stream == entry.stream:
             mine = other.stream
@@ -364,7 +364,9 @@ def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> Non
     if held or draft.context.fence is None or draft.fence_lost:
         return
     front = draft.front(lane)
-    step = _next(draft, front) if front else _NOTHING
+    if not front:
+        return
+    step = _next(draft, front)
     if step.act is Act.ATTEMPT or (heard and step.act is Act.RESEND):
         attempt(draft, step.entry, front)
 

@@ -36,7 +36,7 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, BlindPolicy, PartAct, Phase, TurnPhase
+from turnfold.enums import CLOSED, ON_ITS_WAY, BlindPolicy, PartAct, TurnPhase
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -276,8 +276,7 @@ class UnitOfWork:
     def flying(self) -> list[Entry]:
         """The entries that are on their way, if any is suspect."""
         found = map(self.state, {*self.below.flying(), *self.touched})
-        out = (Phase.ATTEMPTED, Phase.DISPATCHED)
-        return [e for e in found if isinstance(e, Entry) and e.phase in out]
+        return [e for e in found if isinstance(e, Entry) and e.phase in ON_ITS_WAY]
 
     def closed_gates(self) -> Sequence[Gate]:
         """The closed gates before this unit of work."""

@@ -25,12 +25,11 @@ from turnfold._runtime.scheduler import Key
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
 from turnfold.clock import Clock
-from turnfold.enums import FailureClass, Phase
+from turnfold.enums import ON_ITS_WAY, FailureClass, Phase
 from turnfold.logs import lines
 from turnfold.ports.channel import Rate
 
 _LOG = lines()
-_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 _PATIENCE_MS = 60_000  # a lane that waits asks again at least this often
 _SLOWEST_MS = 60_000.0
 _FIRST_MS = 100.0  # the pace after a first refusal
@@ -154,7 +153,7 @@ class Pace:
     def moved(self, entry: Entry, now: int) -> None:
         """Learn the new state of an entry behind the gate."""
         lane = entry.lane
-        if entry.phase in _IN_FLIGHT:
+        if entry.phase in ON_ITS_WAY:
             self.granted.discard(lane)
             self.waiting.pop(lane, None)
             self.flying.add(lane)

@@ -28,7 +28,7 @@ from turnfold._state.fold import (
     restore,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, Kind, Phase, TurnPhase
+from turnfold.enums import CLOSED, ON_ITS_WAY, Kind, Phase, TurnPhase
 from turnfold.errors import CorruptLogError
 from turnfold.logs import lines
 from turnfold.ports.store import (
@@ -47,7 +47,7 @@ _LOG = lines()
 _AT_ONCE = 20  # entries of one lane in one fetch, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
-_UNDER_WAY = frozenset({Phase.ATTEMPTED, Phase.DISPATCHED, TurnPhase.RUNNING})
+_UNDER_WAY = ON_ITS_WAY | {TurnPhase.RUNNING}
 _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
 
 
@@ -417,11 +417,7 @@ class OpenStreams:
         """The entries with an attempt of this worker under way."""
         states = self._states.values()
         entries = [state for state in states if isinstance(state, Entry)]
-        return [
-            e
-            for e in entries
-            if e.phase in (Phase.ATTEMPTED, Phase.DISPATCHED) and e.fence == epoch
-        ]
+        return [e for e in entries if e.phase in ON_ITS_WAY and e.fence == epoch]
 
     def folded(self) -> Iterator[Entry]:
         """The open entries in memory, in the order of their queueing: a worker has read

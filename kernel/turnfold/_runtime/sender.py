@@ -25,7 +25,7 @@ from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
 from turnfold._state.entry_fold import SHUTDOWN
 from turnfold.clock import Clock
-from turnfold.enums import FailureClass, PartAct, Phase
+from turnfold.enums import ON_ITS_WAY, FailureClass, PartAct, Phase
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
 from turnfold.messages import Payload, Route, Text, files_of
 from turnfold.ports.channel import (
@@ -467,7 +467,7 @@ def _route(
 
 def _stands(entry: Entry, attempt: AttemptRef) -> bool:
     """Is this attempt still the current one of the entry?"""
-    in_flight = entry.phase in (Phase.ATTEMPTED, Phase.DISPATCHED)
+    in_flight = entry.phase in ON_ITS_WAY
     return in_flight and (entry.part, entry.attempt) == (attempt.part, attempt.number)
 
 

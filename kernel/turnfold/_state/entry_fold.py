@@ -32,6 +32,7 @@ from turnfold._state.entry import (
 from turnfold._state.transitions import Row, illegal, targets
 from turnfold.enums import (
     CLOSED,
+    ON_ITS_WAY,
     FailureClass,
     PartAct,
     PartEnd,
@@ -223,7 +224,6 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
 
 SHUTDOWN = "shutdown"  # the kernel's stop ended the call: no budget is spent
 _FREE = (SHUTDOWN, FailureClass.OWNER_DIED)  # no verdict on the message
-_ON_ITS_WAY = (Phase.ATTEMPTED, Phase.DISPATCHED)
 
 
 # One case per event and no wildcard: mypy's exhaustive-match finds a forgotten one.
@@ -330,7 +330,7 @@ def _attempted(e: Entry, event: o.Attempted, at: int) -> None:
     e.resend = False
     e.marked = event.marked
     e.act = event.act
-    if event.act is PartAct.PLACEHOLDER and e.doubt:
+    if e.doubt and event.act is PartAct.PLACEHOLDER:
         e.remade = True
     if not e.planned:
         e.offered = event.classes
@@ -510,7 +510,7 @@ def _late(e: Entry, event: o.LateReceipt) -> None:
     if phase in CLOSED:
         whole = after is Phase.DELIVERED
         e.phase, e.reason = (after, None) if whole else (phase, reason)
-    elif phase in _ON_ITS_WAY and not at_hand and after in (Phase.QUEUED, Phase.PARKED):
+    elif phase in ON_ITS_WAY and not at_hand and after in (Phase.QUEUED, Phase.PARKED):
         e.phase = phase
     else:
         e.phase = after
@@ -529,7 +529,7 @@ def _settle(e: Entry, event: o.LateReceipt) -> None:
     e.others = reopened(e.others, event.part)
     take_up(e, event.part)
     put_down(e, PartEnd.DELIVERED, event.receipt)
-    if e.phase in _ON_ITS_WAY:
+    if e.phase in ON_ITS_WAY:
         take_up(e, hand)
         e.resend, e.granted, e.marked = keep
     else:

@@ -18,7 +18,7 @@ from turnfold._state import turn as turn_fold
 from turnfold._state.entry import Entry
 from turnfold._state.transitions import Row, illegal, targets
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, Phase, TurnPhase
+from turnfold.enums import CLOSED, GIVEN_UP, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, UsageError
 from turnfold.ports.store import Summary
 
@@ -312,7 +312,7 @@ def _entry(e: Entry) -> Summary:
         e.expires_at,
         None if e.reason is None else str(e.reason),
         None if e.failure is None else e.failure._value_,
-        e.phase is Phase.PARKED or (e.phase is Phase.FAILED and not e.acknowledged),
+        e.phase in GIVEN_UP and (e.phase is Phase.PARKED or not e.acknowledged),
     )
 
 

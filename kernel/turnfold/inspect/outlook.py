@@ -17,12 +17,11 @@ from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, Gate, StoreState, unseen
 from turnfold._state.turn import Turn
-from turnfold.enums import BlindPolicy, Phase, TurnOutcome, TurnPhase
+from turnfold.enums import ON_ITS_WAY, BlindPolicy, Phase, TurnOutcome, TurnPhase
 from turnfold.inspect.timeline import part
 from turnfold.inspect.times import to_come
 from turnfold.inspect.views import NOBODY, EntryView, Next
 
-_IN_FLIGHT = (Phase.ATTEMPTED, Phase.DISPATCHED)
 Commands = tuple[tuple[str, str], ...]
 
 
@@ -35,7 +34,7 @@ def next_of_entry(draft: UnitOfWork, entry: Entry, alive: bool | None) -> Next:
     """`alive`: does a worker live? None: that is not known here."""
     if not entry.open:
         return _closed(entry)
-    if entry.phase in _IN_FLIGHT:
+    if entry.phase in ON_ITS_WAY:
         return _in_flight(draft, entry, alive)
     ahead = _ahead(draft, entry)
     if ahead is not None and entry.phase is not Phase.PARKED:
@@ -105,7 +104,7 @@ def _ahead(draft: UnitOfWork, entry: Entry) -> Entry | None:
     for other in draft.lane(entry.lane):
         if other.stream == entry.stream:
             return None
-        if other.phase in _IN_FLIGHT or not other.yielded:
+        if other.phase in ON_ITS_WAY or not other.yielded:
             return other
     return None
 
