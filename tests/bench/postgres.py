@@ -10,16 +10,15 @@ ratio of the medians is what counts; figures of a busy machine mean nothing alon
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import asyncpg
+from tests.bench.own_server import own_server
 from tests.bench.relay import relayed
 from tests.real.postgres import SOCKET, Postgres
 
@@ -38,13 +37,8 @@ def main() -> None:
     parser.add_argument("--senders", type=int, default=1)
     parser.add_argument("--round-trip-ms", type=float, default=0.0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        server = Postgres(Path(folder) / "pg")
-        try:
-            with _network(server, given.round_trip_ms) as plain:
-                asyncio.run(_compare(plain, given.messages, given.senders))
-        finally:
-            server.stop()
+    with own_server() as server, _network(server, given.round_trip_ms) as plain:
+        asyncio.run(_compare(plain, given.messages, given.senders))
 
 
 @contextmanager

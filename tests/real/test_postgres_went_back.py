@@ -49,12 +49,19 @@ async def test_a_worker_appends_nothing_to_a_log_that_lacks_what_it_stored(
     await asyncio.sleep(0)
     await kernel.enqueue(TO, "third")  # it waits in the inbox for another worker
     await until(lambda: not kernel.working)
+    await kernel.enqueue(TO, "fourth", key="n")  # taken in by a client, as it is now
+    assert not (await kernel.enqueue(TO, "fourth", key="n")).new
     assert not store.ownership().held
     assert platform.contents == ["first", "second"]
     copied = await postgres.execute("SELECT position FROM b1.log_copy")
     there = await postgres.execute("SELECT position FROM b1.log")
     assert len(there) == len(copied)
     await kernel.close()
+    successor = Kernel(postgres.address("b1"))
+    successor.attach("t", PlatformChannel(platform), on_unknown="hold")
+    async with successor:
+        await until(lambda: len(platform.contents) == 4)
+    assert platform.contents == ["first", "second", "third", "fourth"]
 
 
 async def test_a_worker_of_a_lost_take_shares_its_token_with_nobody(
