@@ -33,6 +33,8 @@ from turnfold.messages import (
     check_ms,
     check_text,
     control_problem,
+    shown,
+    unreadable,
 )
 
 _P = ParamSpec("_P")
@@ -68,9 +70,20 @@ def check_fields(made: Any) -> None:
 
 def check(field: str, value: Any, wanted: Any) -> Any:
     """The value as it is kept. Raises InvalidInputError if it is not what is wanted."""
+    try:
+        return _checked(field, value, wanted)
+    except InvalidInputError:
+        raise
+    except Exception as exc:  # the value may be of a class of its own
+        raise unreadable(field, exc) from exc
+
+
+def _checked(field: str, value: Any, wanted: Any) -> Any:
     fitting = next((one for one in _options(wanted) if _is_kind(value, one)), _NOTHING)
     if fitting is _NOTHING:
-        problem = f"expected {_told(wanted)}, got {_shown(value)}"
+        problem = (
+            f"expected {_told(wanted)}, got {type(value).__name__}: {shown(value)}"
+        )
         raise InvalidInputError(field=field, problem=problem)
     if origin_of(fitting) is Annotated:
         base, *checks = args_of(fitting)
@@ -175,13 +188,6 @@ def _text(field: str, value: Any) -> str:
     if "\0" in text:
         raise InvalidInputError(field=field, problem="NUL in text")
     return text
-
-
-def _shown(value: object) -> str:
-    try:
-        return f"{type(value).__name__}: {value!r:.80}"
-    except Exception:  # noqa: BLE001  a repr of foreign code may raise anything
-        return type(value).__name__
 
 
 _WORDS: Mapping[Any, str] = {

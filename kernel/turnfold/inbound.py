@@ -17,10 +17,12 @@ from turnfold.messages import (
     escape,
     flag,
     identifier,
+    is_a,
     lane_of,
     optional_identifier,
     optional_token,
     own_lane_of,
+    unreadable,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,12 +68,12 @@ NO_BODY = Evidence(Form.JSON, b"{}")
 
 
 def evidence_of(body: Any) -> Evidence:
-    if isinstance(body, Evidence):
+    if type(body) is Evidence:
         return body
-    if isinstance(body, bytes | bytearray | memoryview):
-        return Evidence(Form.BYTES, bytes(body))
-    if isinstance(body, str):
-        return Evidence(Form.TEXT, body.encode("utf-8", "surrogatepass"))
+    if issubclass(type(body), bytes | bytearray | memoryview):
+        return Evidence(Form.BYTES, bytes(memoryview(body)))
+    if issubclass(type(body), str):
+        return Evidence(Form.TEXT, str.encode(body, "utf-8", "surrogatepass"))
     return Evidence(Form.JSON, _json(body))
 
 
@@ -81,25 +83,34 @@ def _json(body: Any) -> bytes:
         text = _encode(body)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidInputError(field="body", problem=f"{exc}; {_REMEDY}") from exc
+    except Exception as exc:  # a value inside may be of a class of its own
+        raise unreadable("body", exc) from exc
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate: JSON can escape it
         return _encode_ascii(body).encode()
 
 
+def _ms_of(date: datetime) -> int:
+    try:
+        if date.tzinfo is not None:
+            return (date - _EPOCH) // timedelta(milliseconds=1)
+    except Exception as exc:  # a time zone of foreign code may raise anything
+        raise unreadable("sent_at", exc) from exc
+    problem = "a datetime without a time zone; pass sent_at.replace(tzinfo=UTC)"
+    raise InvalidInputError(field="sent_at", problem=problem)
+
+
 def wall_ms(value: Any) -> int | None:
     """Wall time in ms, given in ms or as a datetime with a time zone."""
     if value is None:
         return None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            problem = "a datetime without a time zone; pass sent_at.replace(tzinfo=UTC)"
-            raise InvalidInputError(field="sent_at", problem=problem)
-        value = (value - _EPOCH) // timedelta(milliseconds=1)
+    if is_a(value, datetime):
+        value = _ms_of(value)
     if type(value) is not int:
         kind = type(value).__name__
         problem = f"expected ms UTC or an aware datetime, got {kind}"
-        if isinstance(value, float):
+        if is_a(value, float):
             problem += "; seconds become int(sent_at * 1000)"
         raise InvalidInputError(field="sent_at", problem=problem)
     return check_ms("sent_at", value)
@@ -125,9 +136,16 @@ def _raw(value: Any) -> Evidence:
 
 def _error(value: Any) -> str:
     """The text of an error, given as an exception or as text."""
-    if isinstance(value, BaseException):
-        value = f"{type(value).__name__}: {value}"
+    if is_a(value, BaseException):
+        value = told(value)
     return printable(check_text("error", value))
+
+
+def told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  an error of foreign code may raise anything
+        return type(error).__name__
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import Attribute, field, frozen
 
@@ -25,9 +25,12 @@ _LONG = 8 * LARGE  # characters
 
 
 def check_text(field: str, value: Any, *, empty: bool = True) -> str:
-    """A str that can be encoded as UTF-8."""
-    if not isinstance(value, str):
-        raise _wrong(field, "str", value)
+    """A str that can be encoded as UTF-8. Text of a class of its own becomes plain:
+    its methods are foreign code."""
+    if type(value) is not str:
+        if not issubclass(type(value), str):
+            raise _wrong(field, "str", value)
+        value = str.__str__(value)
     if not empty and not value:
         raise InvalidInputError(field=field, problem="is empty")
     try:
@@ -35,7 +38,8 @@ def check_text(field: str, value: Any, *, empty: bool = True) -> str:
     except UnicodeEncodeError as exc:
         problem = "lone surrogate in text"
         raise InvalidInputError(field=field, problem=problem) from exc
-    return value
+    text: str = value
+    return text
 
 
 def identifier_problem(value: str) -> str:
@@ -99,8 +103,38 @@ def check_timeout(value: Any, field: str = "timeout_ms") -> int | None:
 
 def check_kind(field: str, value: Any, *kinds: type) -> None:
     """Raises InvalidInputError for a value of another type."""
-    if not isinstance(value, kinds):
+    if not is_a(value, kinds):
         raise _wrong(field, " or ".join(kind.__name__ for kind in kinds), value)
+
+
+def is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """`isinstance`; False for a value that raises when it is asked for its class."""
+    try:
+        return isinstance(value, kinds)
+    except Exception:  # noqa: BLE001  a property of foreign code may raise anything
+        return False
+
+
+def shown(value: object) -> str:
+    """A short text of any value, for an error."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # noqa: BLE001  a repr of foreign code may raise anything
+        return object.__repr__(value)[:80]
+
+
+def items(field: str, value: Any) -> list[Any]:
+    """All items of a collection of the caller."""
+    try:
+        return list(value)
+    except Exception as exc:  # a collection of foreign code may raise anything
+        raise unreadable(field, exc) from exc
+
+
+def unreadable(field: str, error: Exception) -> InvalidInputError:
+    """The error for a value whose own methods raise."""
+    problem = f"cannot be read: {type(error).__name__} from the value itself"
+    return InvalidInputError(field=field, problem=problem)
 
 
 def check_flag(field: str, value: Any) -> bool:
@@ -121,9 +155,9 @@ def check_enum(field: str, value: Any, words: type[Word]) -> Word:
     if type(value) is words:
         return value
     try:
-        return words(value)
+        return words(str.__str__(value) if issubclass(type(value), str) else "")
     except ValueError as exc:
-        problem = f"{value!r:.80} is none of {', '.join(words)}"
+        problem = f"{shown(value)} is none of {', '.join(words)}"
         raise InvalidInputError(field=field, problem=problem) from exc
 
 
@@ -180,15 +214,11 @@ def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
             raise InvalidInputError(field=attribute.name, problem=problem)
         value = str(value)
         object.__setattr__(owner, attribute.name, value)
-    elif (
-        isinstance(value, str)
-        and type(value) is not str
-        and not isinstance(value, Enum)
-    ):
+    elif is_a(value, str) and type(value) is not str and not isinstance(value, Enum):
         value = str.__str__(value)  # of no class of its own: the log takes plain text
         object.__setattr__(owner, attribute.name, value)
-    if isinstance(value, str):
-        return _utf8(value, attribute.name)
+    if is_a(value, str):
+        return _utf8(cast("str", value), attribute.name)
     kind = type(value).__name__
     problem = f"an id is text or an integer, got {kind}; pass str({attribute.name})"
     raise InvalidInputError(field=attribute.name, problem=problem)
@@ -276,7 +306,7 @@ def _json_items(value: object, name: str, depth: int, room: _Room | None) -> Non
 
 
 def _body(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    if not isinstance(value, Mapping):
+    if not is_a(value, Mapping):
         problem = f"expected a mapping, got {type(value).__name__}"
         raise InvalidInputError(field=attribute.name, problem=problem)
 
@@ -289,8 +319,20 @@ def _format(value: Any) -> Format:
     return check_enum("format", value, Format)
 
 
-def _freeze(value: Any) -> Any:
-    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+def _freeze(name: str, value: Any) -> Any:
+    """A copy of a mapping that cannot be changed."""
+    try:
+        return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+    except Exception as exc:  # a mapping of foreign code may raise anything
+        raise unreadable(name, exc) from exc
+
+
+def _frozen_body(value: Any) -> Any:
+    return _freeze("body", value)
+
+
+def _frozen_files(value: Any) -> Any:
+    return _freeze("files", value)
 
 
 @frozen(kw_only=True)
@@ -380,7 +422,7 @@ class File:
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.data is None):
             raise InvalidInputError(field="path", problem="give a path or data")
-        if self.path is not None and not isinstance(self.path, str | Path):
+        if self.path is not None and not is_a(self.path, (str, Path)):
             raise InvalidInputError(field="path", problem="expected str or Path")
         if self.data is not None and type(self.data) is not bytes:
             raise InvalidInputError(field="data", problem="expected bytes")
@@ -444,9 +486,9 @@ class Native:
     `large`: the body is checked when it is sent or enqueued, since the check takes
     long."""
 
-    body: Mapping[str, Any] = field(validator=_body, converter=_freeze)
+    body: Mapping[str, Any] = field(validator=_body, converter=_frozen_body)
     files: Mapping[str, File] = field(
-        factory=dict, validator=_attached, converter=_freeze
+        factory=dict, validator=_attached, converter=_frozen_files
     )
     large: bool = field(init=False, default=False, eq=False, repr=False)
 
@@ -455,6 +497,10 @@ class Native:
             json_value(self.body, "body", room=_Room())
         except _LargeError:
             object.__setattr__(self, "large", True)
+        except InvalidInputError:
+            raise
+        except Exception as exc:  # a value inside may be of a class of its own
+            raise unreadable("body", exc) from exc
 
     def __reduce__(self) -> tuple[type["Native"], tuple[dict[str, Any], ...]]:
         return Native, (dict(self.body), dict(self.files))

@@ -3,12 +3,12 @@ embedder (the setting `notices`)."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from attrs import frozen
 
 from turnfold.errors import InvalidInputError
-from turnfold.messages import Native, Text
+from turnfold.messages import Native, Text, is_a, shown, unreadable
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
@@ -97,12 +97,21 @@ def _check(notices: object) -> None:
     """Raises InvalidInputError, which names the problem."""
     if callable(notices):
         return
-    if not isinstance(notices, Mapping):
-        problem = f"expected a mapping by cause or a callable, got {notices!r:.80}"
+    if not is_a(notices, Mapping):
+        problem = f"expected a mapping by cause or a callable, got {shown(notices)}"
         raise InvalidInputError(field="notices", problem=problem)
+    try:
+        _check_causes(cast("Mapping[str, object]", notices))
+    except InvalidInputError:
+        raise
+    except Exception as exc:  # a mapping of foreign code may raise anything
+        raise unreadable("notices", exc) from exc
+
+
+def _check_causes(notices: Mapping[str, object]) -> None:
     for cause, words in notices.items():
         if cause not in DEFAULTS:
-            problem = f"no cause {cause!r:.80}; there are: {', '.join(DEFAULTS)}"
+            problem = f"no cause {shown(cause)}; there are: {', '.join(DEFAULTS)}"
             raise InvalidInputError(field="notices", problem=problem)
         if not (callable(words) or _are_words(words)):
             problem = f"{cause}: expected text, texts by locale or a callable"

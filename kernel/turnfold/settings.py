@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from turnfold.enums import Kind, OldTurns
 from turnfold.errors import InvalidInputError
-from turnfold.messages import check_enum
+from turnfold.messages import check_enum, is_a, shown
 from turnfold.notices import DEFAULTS, Notices, copied
 
 HOUR = 3_600_000
@@ -21,7 +21,7 @@ _MOST = 2**52  # a time that is added to now stays below 2^53, which the log can
 def _positive(_: object, attribute: object, value: object) -> None:
     if type(value) is not int or not 0 <= value < _MOST:
         name = getattr(attribute, "name", "setting")
-        problem = f"expected an int of 0 to 2^52: {value!r:.80}"
+        problem = f"expected an int of 0 to 2^52: {shown(value)}"
         raise InvalidInputError(field=name, problem=problem)
 
 
@@ -33,7 +33,7 @@ def _ms(default: int) -> int:
 def _at_least_one(_: object, attribute: object, value: object) -> None:
     if type(value) is not int or not 1 <= value < _MOST:
         name = getattr(attribute, "name", "setting")
-        problem = f"expected an int of 1 to 2^52: {value!r:.80}"
+        problem = f"expected an int of 1 to 2^52: {shown(value)}"
         raise InvalidInputError(field=name, problem=problem)
 
 
@@ -45,9 +45,9 @@ def _some(default: int) -> int:
 
 def _of_type(*types: type) -> Any:
     def check(_: object, attribute: Any, value: object) -> None:
-        if not isinstance(value, types):
+        if not is_a(value, types):
             names = " or ".join(t.__name__ for t in types)
-            problem = f"expected {names}, got {value!r}"
+            problem = f"expected {names}, got {shown(value)}"
             raise InvalidInputError(field=attribute.name, problem=problem)
 
     return check

@@ -25,7 +25,7 @@ from turnfold.errors import (
     MissingBodyError,
 )
 from turnfold.inbound import Evidence, Inbound, Unreadable
-from turnfold.messages import identifier, own_name, token
+from turnfold.messages import identifier, own_name, shown, token
 
 Update = Inbound | Unreadable
 
@@ -49,7 +49,7 @@ class Acceptance:
 
 def _a_rank(_: object, __: object, value: object) -> None:
     if value is not None and (type(value) is not int or not 0 <= value < 2**63):
-        problem = f"expected an int from 0 to 2**63 - 1: {value!r:.80}"
+        problem = f"expected an int from 0 to 2**63 - 1: {shown(value)}"
         raise InvalidInputError(field="rank", problem=problem)
 
 

@@ -78,7 +78,8 @@ def age_limit(own: int | None, settings: Settings) -> int | None:
 
 def check_place(there: Container[tuple[str, str]], name: str, account: str) -> None:
     """Raises InvalidInputError unless a channel can be attached there."""
-    if (check_id("name", name), check_id("account", account)) in there:
+    name, account = check_id("name", name), check_id("account", account)
+    if (name, account) in there:
         problem = (
             f"{name}/{account} is attached already, and stays attached: swap the client "
             "inside of that channel, between disconnected() and connected()"

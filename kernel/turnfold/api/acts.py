@@ -34,6 +34,8 @@ from turnfold.messages import (
     check_ms,
     check_optional_id,
     check_text,
+    is_a,
+    shown,
 )
 
 _VERDICTS = ("delivered", "not_sent", "resend", "give_up")
@@ -205,7 +207,7 @@ class Acts(Commands):
     ) -> None:
         """End a doubt. `verdict`: "delivered", "not_sent", "resend" or "give_up".
         `marked`: a resend carries a visible mark, where the channel can show one."""
-        _checked_verdict(verdict)
+        verdict = _checked_verdict(verdict)
         await self._operate(
             operator.resolve,
             "resolve",
@@ -420,11 +422,12 @@ def _extra(act: Act, verdict: str | None, accept_duplicate: bool) -> dict[str, A
             return {}
 
 
-def _checked_verdict(verdict: object) -> object:
-    if verdict not in _VERDICTS:
-        problem = f"{verdict!r:.80} is none of {', '.join(_VERDICTS)}"
+def _checked_verdict(verdict: object) -> str:
+    word = check_text("verdict", verdict) if is_a(verdict, str) else ""
+    if word not in _VERDICTS:
+        problem = f"{shown(verdict)} is none of {', '.join(_VERDICTS)}"
         raise InvalidInputError(field="verdict", problem=problem)
-    return verdict
+    return word
 
 
 def _checked(target: Target) -> tuple[str, int | None]:

@@ -248,6 +248,7 @@ class Commands(Stopping, Spread):
             not_before=not_before,
         )
         if self.working:
+            key = intent.key
             wanted = (
                 None if key is None else Wanted(keys=frozenset((outbound_key(key),)))
             )
@@ -485,7 +486,7 @@ class Commands(Stopping, Spread):
 
 
 def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
-    if busy is Busy.QUEUE and debounce_ms == 0:
+    if busy is Busy.QUEUE and type(debounce_ms) is int and not debounce_ms:
         return busy_lane.QUEUE  # nearly all
     word = check_enum("busy", busy, Busy)
     return busy_lane.Plan(word, check_span("debounce_ms", debounce_ms))

@@ -332,7 +332,7 @@ class TurnHandle:
     def silent(self, reason: str) -> Coroutine[Any, Any, None]:
         """End the turn without a reply. `reason`: a short code, such as
         "not_addressed"."""
-        check_id("reason", reason)
+        reason = check_id("reason", reason)
         silence = partial(turns.silence, stream=self.id, run=self.run, reason=reason)
         return self._note("silent", self._append(silence))
 
@@ -342,7 +342,7 @@ class TurnHandle:
         """Do a side effect once over all runs of the turn, and remember its result (any
         canonical JSON value). Raises StepInDoubtError if an earlier run began the step
         and died, unless `repeat`."""
-        check_id("key", key)
+        key = check_id("key", key)
         check_flag("repeat", repeat)
         if not callable(effect):
             problem = "expected an async function without arguments"

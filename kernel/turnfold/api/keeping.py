@@ -33,6 +33,7 @@ from turnfold.messages import (
     check_kind,
     check_ms,
     check_text,
+    items,
 )
 from turnfold.ports.store import (
     Keeping,
@@ -220,11 +221,12 @@ def checked_wish(
     check_flag("dead", dead)
     check_flag("clock_is_right", sure)
     check_kind("statuses", statuses, list, tuple)
-    odd = [word for word in statuses if word not in _PHASES]
+    words = [check_text("statuses", word) for word in items("statuses", statuses)]
+    odd = [word for word in words if word not in _PHASES]
     if odd:
         problem = f"{odd[0]!r:.80} is none of {', '.join(sorted(_PHASES))}"
         raise InvalidInputError(field="statuses", problem=problem)
-    wish = {"older_ms": older_ms, "phases": list(statuses), "dead": dead}
+    wish = {"older_ms": older_ms, "phases": words, "dead": dead}
     return {**wish, **said, "sure": sure}
 
 

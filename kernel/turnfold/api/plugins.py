@@ -260,7 +260,7 @@ class Namespace:
         """Take a value out. Of all callers in all processes one gets it: the store
         decides. While the store is not used, this process alone decides, and the Item
         says `durable=False`."""
-        check_id("key", key)
+        key = check_id("key", key)
         now, schema = self._shared.clock.wall_now(), self.limits.schema
         row, durable = self._do(
             lambda store: store.take(self.space, key, now, schema),

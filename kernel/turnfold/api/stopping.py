@@ -16,7 +16,10 @@ from turnfold.messages import (
     check_optional_id,
     check_text,
     control_problem,
+    is_a,
+    items,
     lane_of,
+    shown,
 )
 
 
@@ -45,7 +48,7 @@ class Stopping:
         arrived; all of them by default. The other turns go on, and are named in the
         result. Control input takes no lane, so a "stop" that is a turn itself does not
         stop itself. Raises RequestedError if no worker answered in time."""
-        words = [str(check_enum("scope", word, Waits)) for word in _words(scope)]
+        words = [str(word) for word in _words(scope)]
         name = lane.lane if isinstance(lane, Route) else _lane(lane)
         said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
         said["why"] = check_text("why", why)
@@ -64,7 +67,7 @@ def _lane(name: object) -> str:
     parts = text.split("/")
     if len(parts) not in _PARTS or not all(parts[:3]) or control_problem(text):
         problem = (
-            f"{name!r:.80} is no name of a lane; pass a Route, or `Inbound.lane`, such as "
+            f"{shown(name)} is no name of a lane; pass a Route, or `Inbound.lane`, such as "
             f"{lane_of('telegram', 'default', '42', None)!r}"
         )
         raise InvalidInputError(field="lane", problem=problem)
@@ -74,9 +77,9 @@ def _lane(name: object) -> str:
 _PARTS = (4, 5)
 
 
-def _words(scope: Any) -> Collection[Any]:
-    if isinstance(scope, str) or not isinstance(scope, Collection):
+def _words(scope: Any) -> Collection[Waits]:
+    if is_a(scope, str) or not is_a(scope, Collection):
         kind = type(scope).__name__
         problem = f"expected several words, got {kind}"
         raise InvalidInputError(field="scope", problem=problem)
-    return scope
+    return [check_enum("scope", word, Waits) for word in items("scope", scope)]

@@ -63,9 +63,9 @@ class Waiting(Spread):
         `timeout_ms`: how long, None for ever. `key`: the dedupe key of a message that another process
         posted as `stream`; the worker may have known it as another turn. Raises
         NotYetError, which is a TimeoutError, NotFoundError and NotOpenError."""
-        check_id("stream", stream)
+        stream = check_id("stream", stream)
         if key is not None:
-            check_text("key", key)
+            key = check_text("key", key)
         wait = check_timeout(timeout_ms)
         if wait is None:
             return _end_in(await self._closed(stream, key))
@@ -79,9 +79,9 @@ class Waiting(Spread):
         `timeout_ms`: how long, None for ever. `key`: the caller's key of a payload that
         another process posted as `entry`. Raises NotDeliveredError for an entry that
         ended undelivered or is parked, and the errors of `settled`."""
-        check_id("entry", entry)
+        entry = check_id("entry", entry)
         if key is not None:
-            check_text("key", key)
+            key = check_text("key", key)
         wait = check_timeout(timeout_ms)
         if not entry.startswith(ENTRY):
             raise NotFoundError(what="entry", id=entry)

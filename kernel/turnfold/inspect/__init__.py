@@ -270,7 +270,7 @@ class Inspect:
         time and limit. `words`: a text in the message, in upper or lower case."""
         want = _checked(want)
         check_kind("place", place, Place)
-        check_text("words", words)
+        words = check_text("words", words)
         here = evolve(
             want,
             what="turn",

@@ -347,7 +347,7 @@ async def resolve(store: Store, wanted: str) -> str:
 
     Raises NotFoundError, or InvalidInputError if several fit.
     """
-    check_id("wanted", wanted)
+    wanted = check_id("wanted", wanted)
     names = (wanted, *(prefix + wanted for prefix in _PREFIXES))
     known = (await store.fetch(Wanted(summaries=frozenset(names)))).summaries
     for name in names:

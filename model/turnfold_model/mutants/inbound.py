@@ -5,6 +5,7 @@ from typing import Final
 from turnfold_model.mutants.code import Mutant, one
 
 _ACCEPTING = "turnfold._decide.accepting"
+_RAISING = "test:contract/test_raising_values.py"
 _INBOUND = "test:contract/test_inbound.py"
 
 
@@ -68,6 +69,34 @@ INBOUND: Final = (
         "return self._unreadable(given, told(end.error))",
         "return None",
         f"{_INBOUND}::does_not_stop_its_source",
+    ),
+    _broken(
+        "text of a class of its own keeps its methods",
+        "turnfold.messages:check_text",
+        "value = str.__str__(value)",
+        "pass",
+        f"{_RAISING}::no_call_of_a_kernel",
+    ),
+    _broken(
+        "the error of a value comes out of the check of an argument",
+        "turnfold.arguments:check",
+        "raise unreadable(field, exc) from exc",
+        "raise",
+        f"{_RAISING}::refused_by_name",
+    ),
+    _broken(
+        "the error of a value inside of a native body comes out",
+        "turnfold.messages:Native.__attrs_post_init__",
+        "raise unreadable('body', exc) from exc",
+        "raise",
+        f"{_RAISING}::refused_by_name",
+    ),
+    _broken(
+        "the error of a time zone comes out",
+        "turnfold.inbound:_ms_of",
+        "raise unreadable('sent_at', exc) from exc",
+        "raise",
+        f"{_RAISING}::refused_by_name",
     ),
     _broken(
         "a source fills the store with dead turns as fast as it can",
