@@ -12,6 +12,7 @@ from turnfold.errors import (
     AlreadyRepliedError,
     BackPressureError,
     NotOpenError,
+    NotYetError,
     RuleBrokenError,
     StaleRunError,
     StepInDoubtError,
@@ -614,6 +615,18 @@ async def test_draining_finishes_the_wire_and_still_accepts(lone: Gateway) -> No
     await draining
     assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
     assert entry(kernel, after.entry_id).attempt == 0
+
+
+@pytest.mark.case("L07", "Z03")
+async def test_a_drain_that_cuts_a_send_off_says_so(lone: Gateway) -> None:
+    lone.platform.plays(hang(lands=False))
+    kernel = await lone.start()
+    done = await kernel.enqueue(route(), "1")
+    await spin()
+    with pytest.raises(NotYetError, match="drain is not over after 0 ms: 1 lanes"):
+        await kernel.drain(0)
+    assert entry(kernel, done.entry_id).phase is Phase.IN_DOUBT
+    await kernel.drain(0)  # nothing is left to wait for
 
 
 @pytest.mark.case("J08", "L07")

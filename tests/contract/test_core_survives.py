@@ -157,6 +157,13 @@ async def test_a_log_handler_that_raises_stops_nothing(
         assert await turn.settled(5_000) == "replied"
         assert kernel.health()["foreign_bugs"]["log"] > 0
         await gateway.end()
+        other = await gateway.start()
+        lost = other.health()["foreign_bugs"]["log"]
+        logger.removeHandler(handler)
+        later = await gateway.start(work=False)
+        assert later.health()["foreign_bugs"]["log"] == 0, "the lines of its own life"
+        assert other.health()["foreign_bugs"]["log"] == lost
+        await gateway.end()
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

@@ -206,6 +206,26 @@ async def test_what_was_queued_in_the_copy_is_parked_and_told(
     assert told_of == [logging.ERROR, logging.WARNING]
 
 
+async def test_a_hook_is_told_of_a_restoring_once(
+    play: Gateway, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there in each life, so its mark is in the copy."""
+    told: list[Restored] = []
+    plain = Kernel.attach
+
+    def attach(kernel: Kernel, *args: Any, **more: Any) -> None:
+        plain(kernel, *args, **more)
+        kernel.hooks.on_restored(told.append)
+
+    monkeypatch.setattr(Kernel, "attach", attach)
+    await _until_copy(play, backups, _waiting)
+    await _lost(play, backups)
+    kernel = await play.start()
+    await spin()
+    assert told == _restorations(kernel)
+    assert len(told) == 1
+
+
 async def _retrying(kernel: Kernel) -> str:
     return (await kernel.enqueue(route(), "x")).entry_id
 

@@ -550,10 +550,11 @@ class Driver(Mending):
         self._timers.silence()
         self.flow.silence()
 
-    async def drain(self, timeout_ms: int) -> None:
-        """Start nothing new; wait for the calls on the wire; then cut them off."""
+    async def drain(self, timeout_ms: int) -> int:
+        """Start nothing new; wait for what is under way; cut off the rest: how many?"""
         self._start_nothing()
         await self._rested(timeout_ms / 1000)
+        cut = len(self.live)
         self.sender.stopping = True
         self.start(self._never_taken_up())
         while self.live:
@@ -563,10 +564,10 @@ class Driver(Mending):
         await self.sender.calls.end_all()  # calls after their deadline
         await self.flusher.rested()
         self.epoch = 0
+        return cut
 
     def _never_taken_up(self) -> list[Key]:
-        """The lanes of durable attempts that no program has taken up: lane programs
-        record that nothing was sent."""
+        """Lanes of attempts that no program has taken up; it records them as unsent."""
         waiting = self.book.under_way(self.epoch) if self.epoch else ()
         return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
 
@@ -587,8 +588,7 @@ class Driver(Mending):
                 await self._at_rest.wait()
 
     def abandon(self) -> list[asyncio.Task[Any]]:
-        """Stop at once, as in a crash; returns the cancelled tasks. For tests: the
-        process goes on, and the log must not."""
+        """Stop at once, as in a crash, for tests; returns the cancelled tasks."""
         self.stand_down()
         self._abandoned = True
         self.flusher.abandon()

@@ -202,6 +202,7 @@ class Health(PluginStates, Spread):
     _home: Home
     _clock: Clock
     _state: str
+    _unsaid_before: int
     _missing: Missing
     _handlers: Handlers
     _sources: Sources
@@ -229,7 +230,7 @@ class Health(PluginStates, Spread):
         return {
             "handler": self._handlers.bugs,
             "hooks": self.hooks.bugs,
-            "log": Lines.failed,
+            "log": Lines.failed - self._unsaid_before,
             "notices": self._open_driver().wording.bugs,
             **{name: bugs for name, bugs in channels.items() if bugs},
         }

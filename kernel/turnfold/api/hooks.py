@@ -252,7 +252,7 @@ class Hooks:
             return
         try:
             while behind:
-                page, last = await means.page(behind.start, _TOLD)
+                page, last = await means.page(behind, _TOLD)
                 if last == behind.start:
                     break
                 for news in page:

@@ -52,7 +52,7 @@ from turnfold.api.telling import (
     say_standby,
     say_working,
 )
-from turnfold.api.waiting import CLOSABLE, Waiting, stands, tell
+from turnfold.api.waiting import CLOSABLE, Waiting, check_rested, stands, tell
 from turnfold.arguments import Line, check_address, checked
 from turnfold.clock import LEAD_MS, Clock
 from turnfold.errors import (
@@ -457,14 +457,12 @@ class Kernel(
             self._home.leave()
 
     async def drain(self, timeout_ms: int | None = None) -> None:
-        """Send nothing new, and wait for the sends on the wire. Accepting goes on."""
+        """Send nothing new, and wait for what is under way, by default `drain_ms`; then
+        cut it off. Accepting goes on. Raises NotYetError if something was cut off."""
         self._home.check()
         wait = check_timeout(timeout_ms)
         wait = self.settings.drain_ms if wait is None else wait
-        if self._shards is not None:
-            await self._shards.drain(wait)
-        else:
-            await self._open_driver().drain(wait)
+        check_rested(await (self._shards or self._open_driver()).drain(wait), wait)
 
     # --- commands: the rest is in commands.py ---
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from turnfold.api.portal import Home, Portal
 from turnfold.errors import InvalidInputError
-from turnfold.logs import lines
+from turnfold.logs import Lines, lines
 
 _LOG = lines()
 
@@ -16,6 +16,7 @@ class Life:
 
     def __init__(self) -> None:
         self._home = Home()
+        self._unsaid_before = Lines.failed  # log lines that other kernels could not say
         self._state = "not open"
         self._opening: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None

@@ -80,9 +80,12 @@ class Retelling:
             return False
         return True
 
-    async def page(self, after: int, kinds: Collection[Any]) -> tuple[list[News], int]:
-        """The news in the next records, and the position of the last of them."""
-        records = await self.log(after, _PAGE)
+    async def page(self, span: range, kinds: Collection[Any]) -> tuple[list[News], int]:
+        """The news in the next records of a span, and the position of the last of them.
+        What lies behind the span is of this life, and told as it happens."""
+        after = span.start
+        read = await self.log(after, _PAGE)
+        records = [record for record in read if record.position <= span.stop]
         found = []
         for record in records:
             try:

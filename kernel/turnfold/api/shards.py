@@ -98,12 +98,16 @@ class Shards:
         await _close_all(self._clients)
         await self.balance.leave()
 
-    async def drain(self, wait_ms: int) -> None:
-        """Take and hand over no more seats; send nothing new in the seats of this
-        host."""
+    async def drain(self, wait_ms: int) -> int:
+        """Take and hand over no more seats; drain the seats of this host. Raises
+        NotYetError."""
         await self.balance.stop()
         seats = self.balance.seats.values()
-        await asyncio.gather(*[seat.drain(wait_ms) for seat in seats])
+        drained = [seat.drain(wait_ms) for seat in seats]
+        for end in await asyncio.gather(*drained, return_exceptions=True):
+            if end is not None:
+                raise end
+        return 0
 
     def inside(self) -> bool:
         """Does the call come from foreign code of any shard?"""

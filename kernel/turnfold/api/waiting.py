@@ -226,6 +226,15 @@ async def within(
         raise NotYetError(what=what, waited_ms=wait_ms, state=told, see=see) from exc
 
 
+def check_rested(cut: int, waited_ms: int) -> None:
+    """Raises NotYetError if so many lanes and turns did not come to rest."""
+    if cut:
+        state = f"{cut} lanes and turns under way were cut off"
+        raise NotYetError(
+            what="drain", waited_ms=waited_ms, state=state, see="turnfold status"
+        )
+
+
 async def stands_at(store: Store, stream: str) -> str:
     """Where a turn or an entry stands, for the error of a wait. Never raises."""
     names = frozenset((stream,))

@@ -210,6 +210,13 @@ OWNING: Final = (
         f"{_FAULTS}::not_the_one_any_more",
     ),
     _broken(
+        "a handle whose memory is wrong is believed",
+        f"{_JOURNAL}._was_refused",
+        "await self.reopen()",
+        "pass",
+        "test:contract/test_stale_handle.py",
+    ),
+    _broken(
         "a store in doubt is not read by the poll",
         f"{_JOURNAL}.suspects",
         "return self._lost or self._suspicious",
