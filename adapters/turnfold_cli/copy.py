@@ -26,7 +26,7 @@ from turnfold_cli.common import (
     not_for_archives,
     opened,
 )
-from turnfold_cli.keep import file_of, progress
+from turnfold_cli.keep import check_apart, file_of, progress
 from turnfold_cli.output import clean, console, say_json
 
 Source = Annotated[
@@ -54,6 +54,7 @@ def copy(
         for address in (source, target):
             if is_archive(address):
                 raise RefusedError(not_for_archives(address), USAGE)
+        check_apart(source, target)
         began = time.monotonic()
         facts = asyncio.run(_copied(source, _staging(target), dry=dry_run))
         facts |= {"seconds": round(time.monotonic() - began, 3), "dry_run": dry_run}

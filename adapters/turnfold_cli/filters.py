@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from attrs import evolve, fields, frozen
 
-from turnfold.enums import Phase, Status, TurnPhase
+from turnfold.enums import Kind, Phase, Status, TurnPhase
 from turnfold.inspect import Filter
 from turnfold_cli import USAGE
 from turnfold_cli.common import RefusedError, ask
-from turnfold_cli.times import Since, Until, moment
+from turnfold_cli.times import Since, Until, span
 
 _OF_ENTRIES = {*Status, *Phase, "parked"}
 Statuses = Annotated[
@@ -93,7 +93,7 @@ class Wanted:
 
     def filter(self, address: str, **page: Any) -> Filter:
         """The filters as a query of the store at this address."""
-        turn = self.turn
+        turn, (since, until) = self.turn, span(self.since, self.until)
         return Filter(
             what="turn" if self.turns else "entry",
             status=self.words,
@@ -101,12 +101,12 @@ class Wanted:
             channel=self.channel,
             account=self.account,
             conversation=self.conversation,
-            kind=split("--kind", self.kind),
+            kind=split("--kind", self.kind, {*Kind}),
             reason=split("--reason", self.reason),
             turn=None if turn is None else ask(address, lambda i: i.resolve(turn)),
             open=self.open_,
-            since=moment(self.since),
-            until=moment(self.until, "--until"),
+            since=since,
+            until=until,
             **page,
         )
 

@@ -26,7 +26,7 @@ from turnfold_cli.output import (
     when,
     zone_line,
 )
-from turnfold_cli.times import Since, Until, Utc, length, moment
+from turnfold_cli.times import Since, Until, Utc, length, moment, span
 
 Where = Annotated[
     str,
@@ -75,7 +75,7 @@ def window(
     """The searched span of time."""
     middle = moment(at, "--at")
     if middle is None:
-        low, high = moment(since), moment(until, "--until")
+        low, high = span(since, until)
         return Filter(since=low, until=high, limit=limit)
     if since is not None or until is not None:
         raise RefusedError("--at: give it, or --since and --until", USAGE)

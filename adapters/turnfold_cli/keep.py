@@ -11,6 +11,7 @@ from rich.progress import Progress
 from turnfold.audit import Report, audit_store
 from turnfold.ports.plugins import plugin_store_at
 from turnfold.ports.store import Keeping, Store, store_at
+from turnfold_adapters.stores.cipher import parsed
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.copying import (
     clear,
@@ -32,6 +33,14 @@ def file_of(address: str) -> Path:
     if not isinstance(store, SqliteStore):
         raise RefusedError(f"{store.address} is no file", USAGE)
     return Path(store.path)
+
+
+def check_apart(source: str, target: str) -> None:
+    """Raises RefusedError if both are one store."""
+    files = [Path(parsed(address)[0]) for address in (source, target)]
+    same = all(file.exists() for file in files) and files[0].samefile(files[1])
+    if same or source == target:
+        raise RefusedError("source and target are one store", USAGE)
 
 
 def free(target: Path) -> None:

@@ -22,7 +22,7 @@ from turnfold_cli.common import (
     is_archive,
     not_for_archives,
 )
-from turnfold_cli.keep import checked, copied, file_of, free, place, staged
+from turnfold_cli.keep import check_apart, checked, copied, file_of, free, place, staged
 from turnfold_cli.output import clean, console, say_json
 
 Source = Annotated[
@@ -48,6 +48,7 @@ def restore(
         if is_archive(str(source)):
             raise RefusedError(not_for_archives(str(source)), USAGE)
         person, target = by or named(), file_of(store)
+        check_apart(str(source), str(target))
         new = staged(target, "restoring")
         if not replace:
             free(target)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from turnfold.enums import Kind
 from turnfold.inspect import Filter, Tally
 from turnfold_cli.common import (
     STORE,
@@ -17,7 +18,7 @@ from turnfold_cli.common import (
 )
 from turnfold_cli.filters import Kinds, Name, Reasons, split
 from turnfold_cli.output import console, plain, say_json, screen_of, zone, zone_line
-from turnfold_cli.times import Since, Until, Utc, moment
+from turnfold_cli.times import Since, Until, Utc, span
 
 _BAR = 16  # columns
 _BLOCKS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589"
@@ -46,14 +47,15 @@ def stats(
     """Count what came in and went out in a time (7 days), with rates and a chart."""
     with answering(as_json=as_json):
         groups = split("--by", by) or ("channel",)
+        low, high = span(since, until)
         want = Filter(
             channel=channel,
             account=account,
             conversation=conversation,
             reason=split("--reason", reason),
-            kind=split("--kind", kind),
-            since=moment(since),
-            until=moment(until, "--until"),
+            kind=split("--kind", kind, {*Kind}),
+            since=low,
+            until=high,
         )
         tallies = ask(at or store, lambda i: i.stats(groups, want, zone()))
         if as_json:

@@ -45,6 +45,14 @@ def moment(text: str | None, field: str = "--since") -> int | None:
         raise RefusedError(f"{field}: no time {text!r}; give {known}", USAGE) from exc
 
 
+def span(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Both ends of a span. Raises RefusedError for one that ends before it begins."""
+    low, high = moment(since), moment(until, "--until")
+    if low is not None and high is not None and high <= low:
+        raise RefusedError(f"--until {until} is not later than --since {since}", USAGE)
+    return low, high
+
+
 def length(text: str, field: str) -> int:
     """Milliseconds of a length of time."""
     found = _AGO.fullmatch(text.strip())

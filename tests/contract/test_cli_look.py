@@ -239,6 +239,42 @@ def test_wrong_input_is_one_line_and_changes_nothing(
         assert store_to_change.read_bytes() == before
 
 
+@pytest.mark.case("X17")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "--kind", "nosuch"), "there are: block, final, notice, tool"),
+        (("stats", "--kind", "nosuch"), "there are: block, final, notice, tool"),
+        (("list", "--since", "1d", "--until", "2d"), "is not later than"),
+        (("stats", "--since", "1d", "--until", "2d"), "is not later than"),
+        (("find", "t", "--since", "1d", "--until", "2d"), "is not later than"),
+    ],
+)
+def test_a_filter_that_nothing_can_fit_is_refused(
+    plain_store: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = run(plain_store, *words)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert said in result.stderr
+
+
+@pytest.mark.case("X20")
+def test_a_store_is_no_copy_and_no_backup_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    asyncio.run(plain(path))
+    (tmp_path / "link.db").symlink_to(path)
+    before = path.read_bytes()
+    for name in (path, tmp_path / "link.db"):
+        for words in (["copy", str(name), str(path)], ["restore", str(name)]):
+            more = ["--replace", "-s", str(path)] if words[0] == "restore" else []
+            result = CliRunner().invoke(app(words + more), words + more)
+            assert result.exit_code == 2, result.output
+            assert result.stderr.splitlines() == [
+                "turnfold: source and target are one store"
+            ]
+    assert path.read_bytes() == before
+
+
 # --- what an operator types ------------------------------------------------------------
 
 
