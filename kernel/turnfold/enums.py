@@ -136,7 +136,7 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     OWNER_DIED = "owner_died"  # the process died before the wire was touched
     DRAIN = "drain"  # shutdown before the wire was touched
-    STOPPED = "stopped"  # an abort or the expiry came before the wire was touched
+    STOPPED = "stopped"  # an abort, the expiry or the end of a key window came before the wire
     ABSENT = "absent"  # a look-up proved that nothing arrived
     NOT_SENT = "not_sent"  # an operator or policy says so
 

@@ -120,6 +120,7 @@ _ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept in memory
 _PREVIEW_MS = 10_000  # deadline of a preview
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 DRAIN = Rejected(failure=FailureClass.DRAIN)
+STALE = Rejected(failure=FailureClass.STOPPED, detail="the window of its key is over")
 _STOPPED = CannotTell(detail="shutdown", failure=FailureClass.STOPPED)
 
 Evidence = Callable[[AttemptRef, Accepted], Awaitable[None]]
@@ -201,6 +202,9 @@ class Sender:
         except TurnfoldError as exc:
             taken.outcome = unreadable(exc)
             return taken.outcome
+        if entry.doubt and self._is_stale(channel, entry):
+            taken.outcome = STALE
+            return STALE
         envelope = self._envelope(attempt, entry)
 
         def ended(end: CallResult | None) -> Outcome:
@@ -256,6 +260,18 @@ class Sender:
         if entry.act is PartAct.PLACEHOLDER:
             return Text(channel.capabilities.placeholder)
         return self.bodies.at_hand(entry.stream, entry.current.body)
+
+    def _is_stale(self, channel: AttachedChannel, entry: Entry) -> bool:
+        """Was this process or its machine stopped between the record of a second send
+        and its wire, for so long that the platform may have forgotten the key? Log time
+        counts both. Half of the window is still left when this begins to say yes."""
+        if entry.granted or rules.repeatable(entry):
+            return False  # it does not rely on the key
+        claimed = channel.capabilities.of(entry.current.kind)
+        window = rules.in_force(entry.current, claimed).key_window_ms
+        if window is None or entry.first_at is None:
+            return False
+        return (self._clock.now() - entry.first_at) * 2 >= window
 
     def _envelope(self, attempt: AttemptRef, entry: Entry) -> Attempt:
         return Attempt(

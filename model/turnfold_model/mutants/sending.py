@@ -17,6 +17,20 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 SENDING: Final = (
     _broken(
+        "a worker that was stopped sends a key that may be forgotten",
+        "turnfold._runtime.sender:Sender._is_stale",
+        "(self._clock.now() - entry.first_at) * 2 >= window",
+        "False",
+        "test:contract/test_stopped_worker.py::does_not_send_an_old_key",
+    ),
+    _broken(
+        "a send that a person allowed is held back by the window of its key",
+        "turnfold._runtime.sender:Sender._is_stale",
+        "entry.granted or rules.repeatable(entry)",
+        "rules.repeatable(entry)",
+        "test:contract/test_stopped_worker.py::that_a_person_allowed",
+    ),
+    _broken(
         "what is sent over all runs forbids another run",
         f"{_TURNS}:_told_twice",
         "e.run is not None and e.run > turn.forgiven and not rules.nothing_seen(e)",

@@ -1,0 +1,95 @@
+"""A worker that is stopped between the record of a send and its wire (SIGSTOP, or the
+sleep of the machine), for longer than the platform may remember a key."""
+
+from typing import Any
+
+import pytest
+
+from turnfold import DeliveryClass, Kernel
+from turnfold._runtime.sender import Sender
+from turnfold.audit import audit_store
+from turnfold.enums import FailureClass, Phase
+from turnfold_model.testing.gateway import Gateway, entry, events, route, spin
+from turnfold_model.testing.platform import PlatformChannel, accept, reject, unknown
+
+pytestmark = pytest.mark.case("R05")
+WINDOW = 86_400_000
+
+
+class Stops:
+    """Time that passes at the next send of a number, between its record and its wire."""
+
+    def __init__(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ms: dict[int, int] = {}
+        plain = Sender.send
+
+        async def send(sender: Any, channel: Any, attempt: Any, *rest: Any) -> Any:
+            gateway.clock.pass_ms(self.ms.pop(attempt.number, 0))
+            return await plain(sender, channel, attempt, *rest)
+
+        monkeypatch.setattr(Sender, "send", send)
+
+
+@pytest.fixture
+def stops(lone: Gateway, monkeypatch: pytest.MonkeyPatch) -> Stops:
+    lone.platform.keyed = True
+    channel = PlatformChannel(
+        lone.platform, DeliveryClass.KEYED, key_window_ms=WINDOW, settle_ms=0
+    )
+    lone.channels = {("t", "default"): channel}
+    return Stops(lone, monkeypatch)
+
+
+async def sent(gateway: Gateway, *fates: Any) -> tuple[Kernel, str]:
+    gateway.platform.plays(*fates)
+    kernel = await gateway.start()
+    done = await kernel.enqueue(route(), "hi", ttl_ms=30 * WINDOW)
+    await spin()
+    return kernel, done.entry_id
+
+
+async def test_a_worker_that_was_stopped_does_not_send_an_old_key(
+    lone: Gateway, stops: Stops
+) -> None:
+    kernel, name = await sent(lone, unknown(lands=True))
+    stops.ms = {2: WINDOW}
+    for _ in range(3):
+        await lone.advance(60_000)
+    found = [e for e in events(kernel, name) if hasattr(e, "failure")]
+    assert [e.failure for e in found] == [FailureClass.STOPPED]
+    assert (entry(kernel, name).phase, len(lone.platform.calls)) == (Phase.PARKED, 1)
+    report = await audit_store(kernel.store)
+    assert not report.findings
+
+
+@pytest.mark.parametrize("stopped", [0, WINDOW // 2 - 120_000])
+async def test_a_short_stop_changes_nothing(
+    lone: Gateway, stops: Stops, stopped: int
+) -> None:
+    kernel, name = await sent(lone, unknown(lands=True), accept())
+    stops.ms = {2: stopped}
+    await lone.advance(60_000)
+    assert entry(kernel, name).phase is Phase.DELIVERED
+    assert len(lone.platform.calls) == 2
+
+
+async def test_a_first_send_is_safe_however_long_the_stop(
+    lone: Gateway, stops: Stops
+) -> None:
+    stops.ms = {1: 2 * WINDOW, 2: 2 * WINDOW}
+    kernel, name = await sent(lone, reject(FailureClass.TRANSIENT), accept())
+    await lone.advance(60_000)
+    assert entry(kernel, name).phase is Phase.DELIVERED
+
+
+async def test_a_send_that_a_person_allowed_goes_out_after_a_stop(
+    lone: Gateway, stops: Stops
+) -> None:
+    kernel, name = await sent(lone, unknown(lands=True), accept())
+    stops.ms = {2: WINDOW, 3: WINDOW}
+    for _ in range(3):
+        await lone.advance(60_000)
+    assert entry(kernel, name).phase is Phase.PARKED
+    await kernel.resolve(name, "resend", by="me")
+    await spin()
+    assert entry(kernel, name).phase is Phase.DELIVERED
