@@ -18,13 +18,13 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+from tests.bench.ours import Instant
 from tests.bench.own_server import own_server
 from tests.bench.relay import relayed
 from tests.real.postgres import SOCKET, Postgres
 
 from turnfold import Kernel
 from turnfold.messages import Route
-from turnfold_model.testing.platform import Platform, PlatformChannel
 
 _ROUNDS = 3
 _BODY = "x" * 500
@@ -63,7 +63,7 @@ async def _round_trip(connection: Any) -> float:
 
 async def _compare(plain: str, count: int, senders: int) -> None:
     kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}schema=ours")
-    kernel.attach("t", PlatformChannel(Platform()), on_unknown="hold")
+    kernel.attach("t", Instant(), on_unknown="hold")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(kernel)
         connection = await stack.enter_async_context(_connected(plain))
