@@ -92,7 +92,8 @@ class View(Protocol):
         """Is any turn or entry suspect of a death? Mostly none is."""
 
     def running(self) -> Collection[str]:
-        """The turns that run, if any is suspect."""
+        """The turns that run. Not in proportion to what this commit has touched: a
+        commit of many messages asks for each."""
 
     def flying(self) -> Collection[str]:
         """The entries that are on their way, if any is suspect."""
@@ -213,6 +214,7 @@ class UnitOfWork:
         self._turn_lanes: dict[str, list[str]] = {}
         self._absent: set[str] = set()
         self._placed: set[str] = set()  # lanes in which a notice is not the last entry
+        self._running: set[str] = set()  # turns that ran in here
         self._gated = False  # a gate was moved in here
         self._suspected = False  # a death was counted in here
         store = below.state(STORE)
@@ -268,8 +270,9 @@ class UnitOfWork:
         return self._suspected or self.below.suspected
 
     def running(self) -> list[Turn]:
-        """The turns that run, if any is suspect."""
-        found = map(self.state, {*self.below.running(), *self.touched})
+        """The turns that run. Not in proportion to what this commit has touched: a
+        commit of many messages asks for each."""
+        found = map(self.state, {*self.below.running(), *self._running})
         turns = [state for state in found if isinstance(state, Turn)]
         return [t for t in turns if t.phase is TurnPhase.RUNNING and not t.left_open]
 
@@ -454,8 +457,14 @@ class UnitOfWork:
             self._store = after
         elif type(after) is Gate:
             self._gated = True
-        elif type(after) is Turn and after.suspects:
+        elif type(after) is Turn:
+            self._note_turn(after)
+
+    def _note_turn(self, turn: Turn) -> None:
+        if turn.suspects:
             self._suspected = True
+        if turn.phase is TurnPhase.RUNNING:
+            self._running.add(turn.stream)
 
     def _bear(self, stream: str, state: State) -> None:
         self._born.append(stream)

@@ -161,6 +161,20 @@ WAITING: Final = (
         f"{_TURNS}::control_input_needs_no_place",
     ),
     _broken(
+        "a message looks at each other message of its commit for a place",
+        "turnfold._decide.unit_of_work:UnitOfWork.running",
+        "{*self.below.running(), *self._running}",
+        "{*self.below.running(), *self.touched}",
+        "test:contract/test_many_at_once.py::costs_the_same_however_many",
+    ),
+    _broken(
+        "runs that begin in one commit do not count as runs",
+        "turnfold._decide.unit_of_work:UnitOfWork.running",
+        "{*self.below.running(), *self._running}",
+        "{*self.below.running()}",
+        "test:contract/test_many_at_once.py::no_more_runs_than_places",
+    ),
+    _broken(
         "a run of control input takes a place",
         "turnfold._decide.rules:places_taken",
         "not turn.control",
