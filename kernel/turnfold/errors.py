@@ -189,10 +189,10 @@ class AlreadyRepliedError(UsageError):
 @define(kw_only=True, slots=False)
 class NotAwaitedError(UsageError):
     """Raised at the end of a run if its handler called a method of its turn without
-    `await`, so that the call did nothing."""
+    `await`, or did not leave the block of its live reply."""
 
     code = "turn.not_awaited"
-    template = "turn.{call}() was not awaited in turn {turn}, so it did nothing"
+    template = "turn.{call}() was not awaited to its end in turn {turn}: no effect"
     turn: str
     call: str
 

@@ -473,12 +473,13 @@ async def test_a_handler_that_leaves_its_reply_open_leaves_no_preview(
 
     growing(gateway)
     gateway.handler = answer
+    gateway.settings = Settings(max_runs=1)
     kernel = await gateway.start()
     turn = await kernel.accept(inbound())
     await until(lambda: gateway.platform.contents == ["half"])
     if end == "it returns":
         go.set()
-        assert await turn.settled(10_000) == "silent"
+        assert await turn.settled(10_000) == "failed"
     else:
         await kernel.close()
     names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - others}
@@ -502,6 +503,7 @@ async def test_the_run_of_an_open_reply_ends_behind_its_last_preview(
 
     growing(gateway)
     gateway.handler = answer
+    gateway.settings = Settings(max_runs=1, notices={})
     kernel = await gateway.start()
     turn = await kernel.accept(inbound())
     await left.wait()
@@ -509,7 +511,7 @@ async def test_the_run_of_an_open_reply_ends_behind_its_last_preview(
     with pytest.raises(NotYetError):
         await turn.settled(1)
     go.set()
-    assert await turn.settled(10_000) == "silent"
+    assert await turn.settled(10_000) == "failed"
     await until(lambda: not gateway.platform.messages)
 
 

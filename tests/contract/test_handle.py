@@ -38,6 +38,47 @@ async def test_a_reply_that_nobody_awaits_is_a_bug_of_the_handler(
     assert kernel.health()["foreign_bugs"]["handler"] == 1
 
 
+@pytest.mark.case("U04", "U05")
+async def test_a_live_reply_whose_block_is_still_open_is_a_bug_of_the_handler(
+    lone: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(handle: Any) -> None:
+        live = await handle.live().__aenter__()
+        live.append("lost")
+
+    lone.handler, lone.settings = answer, Settings(max_runs=1)
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    assert await done.settled(2_000) is TurnOutcome.FAILED
+    assert "turn.live() was not awaited to its end" in caplog.text
+    assert kernel.health()["foreign_bugs"]["handler"] == 1
+
+
+@pytest.mark.case("U04")
+@pytest.mark.parametrize("instead", ["reply", "returned", "later", "silent"])
+async def test_another_end_of_the_turn_counts_beside_an_open_live_reply(
+    lone: Gateway, instead: str
+) -> None:
+    async def answer(handle: Any) -> str | None:
+        live = await handle.live().__aenter__()
+        live.append("a draft")
+        if instead == "reply":
+            await handle.reply("the answer")
+        elif instead == "later":
+            await handle.later(60_000)
+        elif instead == "silent":
+            await handle.silent("not_addressed")
+        return "the answer" if instead == "returned" else None
+
+    lone.handler = answer
+    kernel = await lone.start()
+    await kernel.accept(inbound())
+    await spin()
+    assert kernel.health()["foreign_bugs"]["handler"] == 0
+    answered = instead in ("reply", "returned")
+    assert lone.platform.contents == (["the answer"] if answered else [])
+
+
 @pytest.mark.case("U04")
 async def test_a_reply_in_a_task_of_its_own_is_awaited(lone: Gateway) -> None:
     tasks = []

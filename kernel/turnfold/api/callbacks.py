@@ -264,6 +264,7 @@ async def _answer(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
     await handle.check_awaited()
     if isinstance(given, str | Payload):
         return await handle.reply(given)
+    await handle.check_left()
     if given is not None:
         kind = type(given).__name__
         _LOG.warning(

@@ -279,6 +279,14 @@ class TurnHandle:
         if left:
             raise NotAwaitedError(turn=self.id, call=left[0][0])
 
+    async def check_left(self) -> None:
+        """Raises NotAwaitedError for a live reply whose block is still open, if its
+        text would be lost: nothing else has answered."""
+        if any(live.has_unsent_text for live in self.growing):
+            turn: Turn = await self._kernel.look(lambda draft: draft.turn(self.id))
+            if turn.phase is TurnPhase.RUNNING and turn.left_open is None:
+                raise NotAwaitedError(turn=self.id, call="live")
+
     async def _say(
         self,
         decision: Callable[..., Enqueued],

@@ -64,6 +64,12 @@ class Live:
         """The text so far."""
         return "".join(self._text)
 
+    @property
+    def has_unsent_text(self) -> bool:
+        """Is its block still open, with a text that nothing would send?"""
+        over = self._left or self._sealed is not None
+        return not over and bool(self.text.strip())
+
     def append(self, more: str) -> None:
         """Add text to the end. It is shown by the next preview. Never waits.
 
@@ -128,7 +134,7 @@ class Live:
             self._entry = await self._append(decision)
             self._pace_s = kernel.preview_ms(turn.inbound.route) / 1_000
             self._task = asyncio.create_task(self._show())
-            turn.growing.append(self)
+        turn.growing.append(self)
         return self
 
     async def __aexit__(
