@@ -169,9 +169,6 @@ def _wrong(field: str, wanted: str, value: object) -> InvalidInputError:
 # --- Inbound messages, routes and payloads ---
 
 
-Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
-
-
 def _utf8(value: str, name: str) -> str:
     """Check that a text can be encoded. A long text is checked later, when a thread
     encodes it."""

@@ -65,7 +65,6 @@ class Checked:
     accepted: int = 0
     refused: list[Trace] = field(factory=list)
     covered: set[str] = field(factory=set)
-    modules: int = 0
 
 
 def told(traces: Traces) -> dict[str, Any]:
@@ -126,7 +125,6 @@ def _check(
     if run.broken:
         raise tlc.TlcFailedError(run.output[-2000:])
     done = {int(number) for number in _DONE.findall(run.output)}
-    result.modules += 1
     result.accepted += len(done)
     result.refused += [t for n, t in enumerate(traces, 1) if n not in done]
     fired = {name.removeprefix("T") for name, times in run.fired.items() if times}

@@ -94,21 +94,31 @@ class Log(NamedTuple):
 def project(events: Iterable[Record]) -> Trace:
     """The trace of one entry's stream. Raises OutsideError."""
     steps: list[Step] = []
+    last: Entry | None = None
+    for event, before, last in entry_states(events):
+        if before is not None:
+            steps += _steps(event, before, last)
+        elif event["kind"] != "outbox.queued":
+            raise OutsideError(str(event["kind"]))
+    if last is None or not last.planned:
+        why = "never planned"
+        raise OutsideError(why)
+    return Trace(MODULE, _constants(last), tuple(steps))
+
+
+def entry_states(
+    events: Iterable[Record],
+) -> Iterator[tuple[Record, Entry | None, Entry]]:
+    """Each event with the entry before and after it, as the reference reads them. Raises
+    OutsideError."""
     before: Entry | None = None
     for event in events:
         after = legal(before, event)
         if not isinstance(after, Entry):
             why = "an event that the reference refuses"
             raise OutsideError(why)
-        if before is not None:
-            steps += _steps(event, before, after)
-        elif event["kind"] != "outbox.queued":
-            raise OutsideError(str(event["kind"]))
+        yield event, before, after
         before = after
-    if before is None or not before.planned:
-        why = "never planned"
-        raise OutsideError(why)
-    return Trace(MODULE, _constants(before), tuple(steps))
 
 
 def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from turnfold_model.reference.judge import legal
 from turnfold_model.reference.kinds import Record
 from turnfold_model.reference.shapes import FAILURES, Entry, Part
 from turnfold_model.tla.trace import OutsideError, Step, Trace
+from turnfold_model.tla.trace_entry import entry_states
 
 MODULE: Final = "Live"
 SILENT: Final = frozenset(
@@ -82,19 +82,14 @@ def is_of_it(events: Iterable[Record]) -> bool:
 def project(events: Iterable[Record]) -> Trace:
     """The trace of one entry's stream. Raises OutsideError."""
     steps: list[Step] = []
-    before: Entry | None = None
-    for event in events:
-        after = legal(before, event)
-        if not isinstance(after, Entry):
-            why = "an event that the reference refuses"
-            raise OutsideError(why)
+    last: Entry | None = None
+    for event, before, last in entry_states(events):
         if before is not None:
-            steps += _steps(event, before, after)
-        before = after
-    if before is None:
+            steps += _steps(event, before, last)
+    if last is None:
         why = "never queued"
         raise OutsideError(why)
-    return Trace(MODULE, _constants(before), tuple(steps))
+    return Trace(MODULE, _constants(last), tuple(steps))
 
 
 def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
