@@ -11,7 +11,6 @@ from turnfold.enums import Form
 from turnfold.errors import InvalidInputError
 from turnfold.messages import (
     Route,
-    check_enum,
     check_ms,
     check_text,
     escape,
@@ -121,10 +120,6 @@ def _own_lane(owner: object, attribute: "Attribute[Any]", value: object) -> None
         optional_identifier(owner, attribute, value)
     except InvalidInputError as exc:
         raise InvalidInputError(field="lane", problem=exc.problem) from None
-
-
-def _form(value: Any) -> Form:
-    return check_enum("form", value, Form)
 
 
 def _raw(value: Any) -> Evidence:

@@ -91,7 +91,6 @@ class TelegramChannel:
         self._content, self._errors, self._sources = _modules()
         self._bot = _bot(token, base_url, connect_timeout_ms, request_timeout_ms)
         _hide(token)
-        self._token = token
         self._name, self._account = name, account
         self._updates, self._scope = tuple(updates), rate_scope
         self._request_s = request_timeout_ms / 1000

@@ -18,7 +18,6 @@ from turnfold_cli.common import RefusedError
 T = TypeVar("T")
 LEAST_TOKEN = 16  # characters
 _SESSION_S = 12 * 3600
-_PREVIEW_S = 900
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  refused without --url
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 

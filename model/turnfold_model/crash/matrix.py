@@ -9,8 +9,8 @@ _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 _KL = (*_K, *_L)
 _E = (DeliveryClass.EDITABLE,)
 _KE = (*_K, *_E)
-_HOLD, _DROP = BlindPolicy.HOLD, BlindPolicy.DROP
-_RESEND, _MARKED = BlindPolicy.RESEND, BlindPolicy.RESEND_MARKED
+_DROP, _RESEND = BlindPolicy.DROP, BlindPolicy.RESEND
+_MARKED = BlindPolicy.RESEND_MARKED
 _WEIRD = ("barred", "gone", "offline")
 
 # Key windows are at least twice SETTLE_MS: `attach` refuses shorter ones, and the row

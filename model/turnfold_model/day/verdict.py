@@ -62,7 +62,6 @@ class _Judge:
         self.verdict = Verdict()
         self._shown = Counter((m.conversation, m.text) for m in day.platform.messages)
         self._turns: dict[str, Turn] = {}
-        self._finals: dict[str, list[Entry]] = {}  # by turn
 
     def look(self) -> None:
         for row in self._peek.list(Listing(prefix="turn:", limit=_ALL)):

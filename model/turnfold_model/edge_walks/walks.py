@@ -250,7 +250,6 @@ _TO_COME: Final = MappingProxyType(
         "plans and look-ups that a death in them is counted for": ("tried",),
     }
 )
-_ON_ITS_WAY: Final = ("attempted", "dispatched")
 _OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"

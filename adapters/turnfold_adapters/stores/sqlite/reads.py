@@ -133,16 +133,13 @@ _Row = tuple[Any, ...]
 class Reads:
     """All queries on one connection, which may have an open transaction."""
 
-    def __init__(
-        self, conn: apsw.Connection, path: str, wait: BusyWait, folder: BodyFolder
-    ) -> None:
+    def __init__(self, conn: apsw.Connection, path: str, wait: BusyWait) -> None:
         self.conn, self.path, self.wait = conn, path, wait
         # One cursor for frequent statements: making a cursor costs as much as a
         # statement. Rows are fetched at once, so the cursor is free again when a call
         # returns.
         cursor = conn.cursor()
         self.run, self.run_many = cursor.execute, cursor.executemany
-        self._folder = folder
 
     def rows(self, sql: str, *bindings: Any) -> Sequence[Any]:
         return self.run(sql, bindings).fetchall()

@@ -216,7 +216,7 @@ class SqliteStore:
         looks = found and real and not self._settings.exclusive
         look = self._look_for_damage if looks else None
         self._writer = connection.open_writer(self._settings, wait, look)
-        own = Reads(self._writer, self.path, wait, self._folder)
+        own = Reads(self._writer, self.path, wait)
         wal = Wal(
             self._writer,
             self.path,
@@ -230,7 +230,7 @@ class SqliteStore:
             self._reader, reads = self._writer, own
         else:
             self._reader = connection.open_reader(self._settings, self._wait)
-            reads = Reads(self._reader, self.path, self._wait, self._folder)
+            reads = Reads(self._reader, self.path, self._wait)
         files = OpenFiles(self.path) if real else None
         self._writing = Writing(own, wal, self._folder, self._doubt, files)
         self._reads = reads
@@ -254,7 +254,7 @@ class SqliteStore:
     def _note_damage(self, conn: apsw.Connection, lost: LostCommits) -> None:
         problem = f"its log is damaged: {lost.count} commits or more cannot be read"
         _LOG.error("%s: %s", self.path, problem)
-        own = Reads(conn, self.path, self._wait, self._folder)
+        own = Reads(conn, self.path, self._wait)
         before, store = self._mark.read(), own.store_id()
         if store is None:  # the log is kept for a person
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -283,7 +283,7 @@ class SqliteStore:
             self._settings, self._wait, immutable=self._immutable
         )
         schema.check(self._reader, self.path, read_only=True)
-        self._reads = Reads(self._reader, self.path, self._wait, self._folder)
+        self._reads = Reads(self._reader, self.path, self._wait)
 
     def _detached(self, state: str) -> _Parts:
         """Take all connections out, so that the thread can close them: no call reads
@@ -522,7 +522,7 @@ class SqliteStore:
         else:
             conn = connection.open_reader(how, wait)
         try:
-            return work(Reads(conn, self.path, wait, self._folder))
+            return work(Reads(conn, self.path, wait))
         finally:
             conn.close()
 
