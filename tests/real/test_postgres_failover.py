@@ -100,7 +100,7 @@ class Sends:
         for name in CLASSES:
             await new.connected(name, account="queued")
         await until(lambda: len(self.platform.asked) > 0)
-        await new.drain(500)
+        await new.drain(5_000)
         assert len(self.platform.contents) == 7
         assert len(set(self.platform.contents)) == 7
         calls = Counter(entry for entry, _, _ in self.platform.calls)

@@ -171,7 +171,7 @@ _AGES = (
     ("oldest_due_ms", DUE_MS, "an entry has been due and not started"),
     ("oldest_run_ms", RUN_MS, "a run has been under way"),
 )
-LOST = "time(s) the store was lost to another worker; restart the process"
+LOST = "time(s) the store was lost (the log says to whom or why); restart the process"
 DRAINED = "it was drained and sends nothing; close the kernel and open it again"
 _COUNTS: Mapping[str, str] = {
     "fences_lost": LOST,
@@ -243,9 +243,9 @@ class Health(PluginStates, Spread):
         return sum(len(desk.hung_plans) for desk in self._desks.values())
 
     def health(self) -> Mapping[str, Any]:
-        """Facts for a health endpoint, from state and not from counters of events. Of a
-        store of several shards: `seats` has those of each shard of this host, and the
-        rest is about the host (specs/postgres.md)."""
+        """Facts for a health endpoint, from state; only `dead_letters` and `dead_turns`
+        count events, since the kernel was made. Of a store of several shards: `seats`
+        has those of each shard of this host; the rest is about the host."""
         self._home.check()
         if self._shards is not None:
             return {
