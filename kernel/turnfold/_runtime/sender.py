@@ -265,7 +265,7 @@ class Sender:
         """Was this process or its machine stopped between the record of a second send
         and its wire, for so long that the platform may have forgotten the key? Log time
         counts both. Half of the window is still left when this begins to say yes."""
-        if entry.granted or rules.repeatable(entry):
+        if entry.act is not PartAct.SEND or entry.granted or rules.repeatable(entry):
             return False  # it does not rely on the key
         claimed = channel.capabilities.of(entry.current.kind)
         window = rules.in_force(entry.current, claimed).key_window_ms
