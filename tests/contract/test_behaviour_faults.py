@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from turnfold import Accepted, DeliveryClass, FailureClass, Receipt, Rejected
+from turnfold import Accepted, DeliveryClass, FailureClass, Kernel, Receipt, Rejected
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed
 from turnfold._runtime.calls import Calls, contained
@@ -21,6 +21,7 @@ from turnfold.errors import (
     DiskError,
     InvalidInputError,
     NotFoundError,
+    NotOpenError,
     OwnedError,
     StoreError,
 )
@@ -67,6 +68,13 @@ async def echo(handle) -> None:
     await handle.reply("one", "two")
 
 
+def _still_open(kernel: Kernel, turn_id: str) -> bool:
+    try:
+        return turn(kernel, turn_id).open
+    except NotOpenError:  # the file is opened anew after a commit of unknown fate
+        return True
+
+
 @pytest.mark.case("A06", "A08", "A09", "Q03", "F08")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("times", [1, 3])
@@ -86,7 +94,7 @@ async def test_a_fault_at_any_write_loses_and_doubles_nothing(
     else:
         pytest.fail("never accepted")
     async with asyncio.timeout(5):
-        while turn(kernel, done.turn_id).open:
+        while _still_open(kernel, done.turn_id):
             await gateway.advance(1_000)
             await asyncio.sleep(0.002)
     assert turn(kernel, done.turn_id).outcome is TurnOutcome.REPLIED
@@ -443,7 +451,7 @@ async def test_a_key_that_is_forgotten_before_a_request_lands_is_refused(
 
 
 def test_claims_without_a_method_are_refused(tmp_path) -> None:
-    from turnfold import Capabilities, Kernel, PartClass
+    from turnfold import Capabilities, PartClass
 
     offer = PartClass(classes=(DeliveryClass.LOOKUP,))
 
