@@ -264,19 +264,22 @@ class Clock:
                 self._known.append(known)
                 return
         sure = max(self._last, boot + self._log) + 1
-        behind = self._behind(by)
+        behind = self._behind(by, distance)
         if behind > self._known[-1].behind:
             self._corrected = sure
         new = _Agreement(distance, boot, sure, stepped=True, behind=behind)
         self._known.append(new)
         del self._known[:-_KNOWN]
 
-    def _behind(self, by: int) -> int:
+    def _behind(self, by: int, distance: int) -> int:
         """A step from a clock that the system called right is time that has passed
         while the machine was paused. A step from any other clock may correct it. Then
-        log time does not follow, or else all that was taken meanwhile would expire."""
+        log time does not follow, or else all that was taken meanwhile would expire. A
+        step up to log time, after one back, corrects nothing that log time missed."""
         old = self._known[-1]
-        return old.behind if old.vouched else max(0, old.behind + by)
+        if old.vouched:
+            return old.behind
+        return max(0, min(old.behind + by, distance - self._log))
 
     def take_steps(self) -> list[int]:
         """The steps since the last call, in ms, forward or back."""

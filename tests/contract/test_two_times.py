@@ -280,6 +280,25 @@ async def test_a_key_from_before_a_correction_may_be_as_old_as_the_correction(
     await gateway.end()
 
 
+@pytest.mark.case("R02", "R05")
+async def test_a_step_that_is_taken_back_ages_no_key(tmp_path: Any) -> None:
+    """The system never says if its clock is right, so the step could be a correction."""
+    channel = Channel(DeliveryClass.KEYED, window=DAY)
+    gateway, kernel = await gateway_with_a_wrong_clock(channel, 0, tmp_path)
+    channel.answers = [Unknown(cause="cut")]
+    made = await kernel.enqueue(route(), "x", ttl_ms=30 * DAY)
+    await until(lambda: entry(kernel, made.entry_id).phase is Phase.IN_DOUBT)
+    gateway.clock.jump_ms(2 * DAY)
+    await gateway.look_again()
+    await gateway.advance(60_000)
+    assert entry(kernel, made.entry_id).phase is Phase.IN_DOUBT
+    gateway.clock.jump_ms(-2 * DAY)
+    await gateway.look_again()
+    await gateway.advance(60_000)
+    await until(lambda: entry(kernel, made.entry_id).phase is Phase.DELIVERED)
+    await gateway.end()
+
+
 @pytest.mark.case("R05")
 async def test_an_old_entry_waits_for_trust_before_it_expires() -> None:
     """By log time it is over, but nobody knows how long the machine was off."""

@@ -228,9 +228,12 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
 
 def _key_now(draft: UnitOfWork, entry: Entry) -> int:
     """The log time to judge the age of a key by. The platform counts by true time, so
-    a key is as old as it may be."""
-    unlived = draft.context.unlived
-    if unlived is None or entry.first_at is None or entry.first_at >= unlived[0]:
+    a key is as old as it may be. A step that is not trusted yet may be taken back: the
+    key waits for that and does not age by it."""
+    first, unlived = entry.first_at, draft.context.unlived
+    if unlived is None or first is None or first >= unlived[0]:
+        return draft.now
+    if first < draft.sure_from:
         return draft.now
     return draft.now + unlived[1]
 

@@ -112,9 +112,16 @@ CLOCKS: Final = (
     _broken(
         "log time follows the correction of a clock that was behind",
         "turnfold.clock:Clock._stepped",
-        "self._behind(by)",
+        "self._behind(by, distance)",
         "0",
         f"{_TIMES}::outlives_its_correction",
+    ),
+    _broken(
+        "a step up to log time counts as a correction of log time",
+        "turnfold.clock:Clock._behind",
+        "min(old.behind + by, distance - self._log)",
+        "old.behind + by",
+        f"{_CLOCK}::goes_on_from_the_last_record",
     ),
     _broken(
         "log time does not follow a pause of the machine",
@@ -154,9 +161,16 @@ CLOCKS: Final = (
     _broken(
         "a key of this life is taken to be as old as a correction before it",
         "turnfold._decide.schedule:_key_now",
-        "entry.first_at >= unlived[0]",
+        "first >= unlived[0]",
         "False",
         f"{_TIMES}::may_be_as_old_as_the_correction",
+    ),
+    _broken(
+        "a key ages by a step that may be taken back",
+        "turnfold._decide.schedule:_key_now",
+        "first < draft.sure_from",
+        "False",
+        f"{_TIMES}::that_is_taken_back_ages_no_key",
     ),
     _broken(
         "an entry lives longer by the correction of the clock",
