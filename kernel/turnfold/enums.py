@@ -136,7 +136,9 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     OWNER_DIED = "owner_died"  # the process died before the wire was touched
     DRAIN = "drain"  # shutdown before the wire was touched
-    STOPPED = "stopped"  # an abort, the expiry or the end of a key window came before the wire
+    STOPPED = (
+        "stopped"  # an abort, expiry or the end of a key window came before the wire
+    )
     ABSENT = "absent"  # a look-up proved that nothing arrived
     NOT_SENT = "not_sent"  # an operator or policy says so
 

@@ -21,22 +21,27 @@ class Stops:
 
     def __init__(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ms: dict[int, int] = {}
+        self.set_ms: dict[int, int] = {}  # only the wall clock tells of these
         plain = Sender.send
 
         async def send(sender: Any, channel: Any, attempt: Any, *rest: Any) -> Any:
             gateway.clock.pass_ms(self.ms.pop(attempt.number, 0))
+            gateway.clock.jump_ms(self.set_ms.pop(attempt.number, 0))
             return await plain(sender, channel, attempt, *rest)
 
         monkeypatch.setattr(Sender, "send", send)
 
 
+def keyed(gateway: Gateway, window_ms: int) -> PlatformChannel:
+    return PlatformChannel(
+        gateway.platform, DeliveryClass.KEYED, key_window_ms=window_ms, settle_ms=0
+    )
+
+
 @pytest.fixture
 def stops(lone: Gateway, monkeypatch: pytest.MonkeyPatch) -> Stops:
     lone.platform.keyed = True
-    channel = PlatformChannel(
-        lone.platform, DeliveryClass.KEYED, key_window_ms=WINDOW, settle_ms=0
-    )
-    lone.channels = {("t", "default"): channel}
+    lone.channels = {("t", "default"): keyed(lone, WINDOW)}
     return Stops(lone, monkeypatch)
 
 
@@ -60,6 +65,29 @@ async def test_a_worker_that_was_stopped_does_not_send_an_old_key(
     assert (entry(kernel, name).phase, len(lone.platform.calls)) == (Phase.PARKED, 1)
     report = await audit_store(kernel.store)
     assert not report.findings
+
+
+async def test_a_pause_that_nobody_counted_is_seen_once_the_wall_clock_is_set(
+    lone: Gateway, stops: Stops
+) -> None:
+    """As a machine in a cloud that was paused: no clock of its own has counted it."""
+    kernel, name = await sent(lone, unknown(lands=True), accept())
+    stops.set_ms = {2: WINDOW}
+    for _ in range(3):
+        await lone.advance(60_000)
+    assert (entry(kernel, name).phase, len(lone.platform.calls)) == (Phase.PARKED, 1)
+
+
+async def test_the_shorter_window_that_the_channel_claims_counts(
+    lone: Gateway, stops: Stops
+) -> None:
+    kernel, name = await sent(lone, unknown(lands=True), accept())
+    lone.channels = {("t", "default"): keyed(lone, WINDOW // 4)}
+    kernel = await lone.restart(kernel)
+    stops.ms = {2: WINDOW // 4}
+    for _ in range(3):
+        await lone.advance(60_000)
+    assert (entry(kernel, name).phase, len(lone.platform.calls)) == (Phase.PARKED, 1)
 
 
 @pytest.mark.parametrize("stopped", [0, WINDOW // 2 - 120_000])

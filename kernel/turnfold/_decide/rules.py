@@ -7,6 +7,7 @@ it: each guard is a mutant (specs/guarantees.md).
 
 from collections.abc import Sequence
 
+from attrs import evolve
 from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
@@ -126,9 +127,29 @@ def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
     )
 
 
+def held_to(entry: Entry, part: PlannedPart) -> Entry:
+    """The entry with other promises for its part at hand."""
+    parts = (*entry.parts[: entry.part], part, *entry.parts[entry.part + 1 :])
+    return entry if parts == entry.parts else evolve(entry, parts=parts)
+
+
 def can_mark(policy: BlindPolicy, *, marks: bool) -> bool:
     """INV-2: a second send that must show a mark needs a channel that shows it."""
     return marks or policy is not BlindPolicy.RESEND_MARKED
+
+
+def key_now(
+    entry: Entry, now: int, sure_from: int, unlived: tuple[int, int] | None
+) -> int:
+    """The log time to judge the age of a key by. The platform counts by true time, so
+    a key is as old as it may be. A step that is not trusted yet may be taken back: the
+    key waits for that and does not age by it. `unlived`: see `Clock.unlived`."""
+    first = entry.first_at
+    if unlived is None or first is None or first >= unlived[0]:
+        return now
+    if first < sure_from:
+        return now
+    return now + unlived[1]
 
 
 def key_window_open(entry: Entry, now: int, sure_from: int) -> bool:

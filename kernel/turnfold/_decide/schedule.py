@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from attrs import evolve
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -196,8 +195,7 @@ def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
     part = rules.in_force(entry.current, desk.offer(entry.current.kind))
     if not rules.can_mark(entry.on_unknown, marks=desk.marks):
         part = replace(part, policy=BlindPolicy.HOLD)
-    parts = (*entry.parts[: entry.part], part, *entry.parts[entry.part + 1 :])
-    return entry if parts == entry.parts else evolve(entry, parts=parts)
+    return rules.held_to(entry, part)
 
 
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
@@ -227,15 +225,7 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
 
 
 def _key_now(draft: UnitOfWork, entry: Entry) -> int:
-    """The log time to judge the age of a key by. The platform counts by true time, so
-    a key is as old as it may be. A step that is not trusted yet may be taken back: the
-    key waits for that and does not age by it."""
-    first, unlived = entry.first_at, draft.context.unlived
-    if unlived is None or first is None or first >= unlived[0]:
-        return draft.now
-    if first < draft.sure_from:
-        return draft.now
-    return draft.now + unlived[1]
+    return rules.key_now(entry, draft.now, draft.sure_from, draft.context.unlived)
 
 
 def _harmless(draft: UnitOfWork, entry: Entry) -> bool:

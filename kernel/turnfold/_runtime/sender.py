@@ -262,16 +262,16 @@ class Sender:
         return self.bodies.at_hand(entry.stream, entry.current.body)
 
     def _is_stale(self, channel: AttachedChannel, entry: Entry) -> bool:
-        """Was this process or its machine stopped between the record of a second send
-        and its wire, for so long that the platform may have forgotten the key? Log time
-        counts both. Half of the window is still left when this begins to say yes."""
-        if entry.act is not PartAct.SEND or entry.granted or rules.repeatable(entry):
+        """May the platform have forgotten the key of a second send? The decision has
+        asked the same before its commit. But since then this process or its machine may
+        have been stopped, and the wall clock set."""
+        if entry.act is not PartAct.SEND or entry.granted:
             return False  # it does not rely on the key
         claimed = channel.capabilities.of(entry.current.kind)
-        window = rules.in_force(entry.current, claimed).key_window_ms
-        if window is None or entry.first_at is None:
-            return False
-        return (self._clock.now() - entry.first_at) * 2 >= window
+        held = rules.held_to(entry, rules.in_force(entry.current, claimed))
+        now, sure_from = self._clock.now(), self._clock.sure_from
+        age = rules.key_now(held, now, sure_from, self._clock.unlived)
+        return not rules.key_window_open(held, age, sure_from)
 
     def _envelope(self, attempt: AttemptRef, entry: Entry) -> Attempt:
         return Attempt(

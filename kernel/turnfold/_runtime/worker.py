@@ -169,9 +169,9 @@ POLL_S = 0.25  # besides the doorbell, for lost rings
 
 class Worker:
     """`promote(owner)` is called once, when this kernel becomes the worker; `depose()`
-    when it has lost that right. `rung(True)` is called at every ring,
-    `rung(False)` at every poll. `replaced()` returns why another owner has replaced this one, or None. `position()` shows if
-    appends came."""
+    when it has lost that right. `rung(True)` is called at every ring, `rung(False)` at
+    every poll. `replaced()` returns why another owner has replaced this one, or None.
+    `position()` shows if appends came."""
 
     def __init__(
         self,

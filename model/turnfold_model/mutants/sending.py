@@ -19,16 +19,30 @@ SENDING: Final = (
     _broken(
         "a worker that was stopped sends a key that may be forgotten",
         "turnfold._runtime.sender:Sender._is_stale",
-        "(self._clock.now() - entry.first_at) * 2 >= window",
+        "not rules.key_window_open(held, age, sure_from)",
         "False",
         "test:contract/test_stopped_worker.py::does_not_send_an_old_key",
     ),
     _broken(
         "a send that a person allowed is held back by the window of its key",
         "turnfold._runtime.sender:Sender._is_stale",
-        "entry.act is not PartAct.SEND or entry.granted or rules.repeatable(entry)",
-        "entry.act is not PartAct.SEND or rules.repeatable(entry)",
+        "entry.act is not PartAct.SEND or entry.granted",
+        "entry.act is not PartAct.SEND",
         "test:contract/test_stopped_worker.py::that_a_person_allowed",
+    ),
+    _broken(
+        "a key is relied on right after the wall clock was set",
+        "turnfold._runtime.sender:Sender._is_stale",
+        "rules.key_window_open(held, age, sure_from)",
+        "rules.key_window_open(held, age, 0)",
+        "test:contract/test_stopped_worker.py::nobody_counted",
+    ),
+    _broken(
+        "a worker that was stopped relies on a key that the channel no longer claims",
+        "turnfold._runtime.sender:Sender._is_stale",
+        "rules.held_to(entry, rules.in_force(entry.current, claimed))",
+        "entry",
+        "test:contract/test_stopped_worker.py::shorter_window",
     ),
     _broken(
         "what is sent over all runs forbids another run",
