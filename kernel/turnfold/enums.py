@@ -136,9 +136,7 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     OWNER_DIED = "owner_died"  # the process died before the wire was touched
     DRAIN = "drain"  # shutdown before the wire was touched
-    STOPPED = (
-        "stopped"  # an abort, expiry or the end of a key window came before the wire
-    )
+    STOPPED = "stopped"  # before the wire: an abort, the expiry, an old key
     ABSENT = "absent"  # a look-up proved that nothing arrived
     NOT_SENT = "not_sent"  # an operator or policy says so
 
