@@ -39,8 +39,8 @@ SENDING: Final = (
     ),
     _broken(
         "a worker that was stopped relies on a key that the channel no longer claims",
-        "turnfold._runtime.sender:Sender._is_stale",
-        "rules.held_to(entry, rules.in_force(entry.current, claimed))",
+        "turnfold._decide.rules:held_to",
+        "entry if parts == entry.parts else evolve(entry, parts=parts)",
         "entry",
         "test:contract/test_stopped_worker.py::shorter_window",
     ),
