@@ -26,7 +26,7 @@ from turnfold_cli.common import (
     not_for_archives,
     opened,
 )
-from turnfold_cli.keep import check_apart, file_of, progress
+from turnfold_cli.keep import ONE_STORE, check_apart, file_of, progress
 from turnfold_cli.output import clean, console, say_json
 
 Source = Annotated[
@@ -87,6 +87,8 @@ class _Staging(Protocol):
 
     async def exists(self) -> bool: ...
 
+    async def is_one_with(self, source: str) -> bool: ...
+
     async def is_begun(self) -> bool: ...
 
     async def clear(self) -> None: ...
@@ -111,6 +113,9 @@ class _File:
     async def exists(self) -> bool:
         take_back(self._new, self._target)
         return any(path.exists() for path in sides(self._target))
+
+    async def is_one_with(self, _source: str) -> bool:
+        return False  # `check_apart` has compared the files
 
     async def is_begun(self) -> bool:
         return self._new.exists()
@@ -151,6 +156,8 @@ _KEEPS = (
 
 async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
     async with opened(source) as store:  # opening for writing would create it
+        if await to.is_one_with(source):
+            raise RefusedError(ONE_STORE, USAGE)
         _check_shards(store, to)
         for chain in shards_of(store):
             await check_copyable(chain)

@@ -24,6 +24,7 @@ from turnfold_cli.common import RefusedError, opened
 from turnfold_cli.output import console
 
 Tell = Callable[[int, int], None]
+ONE_STORE = "source and target are one store"
 
 
 def file_of(address: str) -> Path:
@@ -40,7 +41,7 @@ def check_apart(source: str, target: str) -> None:
     files = [Path(parsed(address)[0]) for address in (source, target)]
     same = all(file.exists() for file in files) and files[0].samefile(files[1])
     if same or source == target:
-        raise RefusedError("source and target are one store", USAGE)
+        raise RefusedError(ONE_STORE, USAGE)
 
 
 def free(target: Path) -> None:

@@ -141,6 +141,24 @@ def test_a_store_moves_to_a_database_and_back(
     assert run(str(tmp_path / "none.db"), there)[0] == 3
 
 
+def test_a_copy_onto_itself_is_refused_however_the_address_is_spelt(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    path, there = str(tmp_path / "a.db"), postgres.address("c13")
+    asyncio.run(history(Path(path)))
+    assert run(path, there)[0] == 0
+    host = f"?host={postgres.folder}"
+    for other in (
+        f"postgresql://postgres@/postgres{host}&schema=c13&lease_ms=20000",
+        f"postgresql://postgres@/{host}&schema=c13",
+        there.replace("//postgres@", "//postgres:any@"),
+    ):
+        for words in ([there, other], [other, there, "--dry-run"]):
+            code, said = run(*words)
+            assert code == 2, said
+            assert said["error"]["message"] == "source and target are one store", said
+
+
 def test_no_password_of_an_address_is_printed(
     postgres: Postgres, tmp_path: Path
 ) -> None:

@@ -14,6 +14,12 @@ from turnfold_adapters.stores.postgres.connection import (
 from turnfold_adapters.stores.postgres.schema import quoted
 
 _SUFFIX = "_copying"
+# The same answer means the same tables: a server, a start of it, a database, a schema.
+_TABLES_OF = """
+SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), d.oid, n.oid)
+FROM pg_database AS d, pg_namespace AS n
+WHERE d.datname = current_database() AND n.nspname = $1
+"""
 
 
 class StagedSchema:
@@ -53,20 +59,33 @@ class StagedSchema:
     async def is_begun(self) -> bool:
         return await self._has(self._staged)
 
+    async def is_one_with(self, source: str) -> bool:
+        """Is the store at `source` the store at the final place? One store has many
+        addresses."""
+        if not source.startswith("postgresql:"):
+            return False
+        places = (Place.parsed(source), self._place)
+        ours, theirs = [await _asked(p, _TABLES_OF, p.schema) for p in places]
+        return ours is not None and ours == theirs
+
     async def _has(self, name: str) -> bool:
         sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
         return bool(await self._run(sql, name))
 
     async def _run(self, sql: str, *values: str) -> object:
-        link = Link(self._place, "copies")
-        try:
-            async with link.used() as session:
-                # Not by the session: a name may contain the word SHARD.
-                return await session.connection.fetchval(sql, *values)
-        except FAILURES as exc:
-            raise of_reading(exc, self._place.address) from exc
-        finally:
-            await link.close()
+        return await _asked(self._place, sql, *values)
+
+
+async def _asked(place: Place, sql: str, *values: str) -> object:
+    link = Link(place, "copies")
+    try:
+        async with link.used() as session:
+            # Not by the session: a name may contain the word SHARD.
+            return await session.connection.fetchval(sql, *values)
+    except FAILURES as exc:
+        raise of_reading(exc, place.address) from exc
+    finally:
+        await link.close()
 
 
 def _with(url: str, **options: str | None) -> str:
