@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from tests.bench.own_server import own_server
@@ -19,11 +19,11 @@ from tests.real.postgres import Postgres
 from turnfold import Kernel
 from turnfold.messages import Route
 from turnfold_adapters.stores.postgres import ownership
+from turnfold_adapters.stores.postgres.connection import Link, Session
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
-_SECONDS = 5
+_SECONDS = 10
 _LEASE_MS = 2_000
-_COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 _ROOM = """SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relkind = 'r'"""
@@ -58,17 +58,32 @@ async def _print_idle(server: Postgres, shards: int) -> None:
         while len(kernel.seats) < shards:
             await asyncio.sleep(0.1)
         await asyncio.sleep(2)  # the first look into each inbox
-        before = await _commits(server)
-        await asyncio.sleep(_SECONDS)
-        asked = (await _commits(server) - before) / _SECONDS
-    print(f"an idle host of {shards} shards: {asked:.1f} questions/s", flush=True)
+        with _counted() as asked:
+            await asyncio.sleep(_SECONDS)
+    rate = len(asked) / _SECONDS
+    print(f"an idle host of {shards} shards: {rate:.1f} questions/s", flush=True)
 
 
-async def _commits(server: Postgres) -> int:
-    """Transactions of the server. A backend reports its own ones at most once a second,
-    so the figure is right to one second in `_SECONDS`."""
-    ((count,),) = await server.execute(_COMMITS)
-    return int(count)
+@contextmanager
+def _counted() -> Iterator[list[str]]:
+    """Every statement that this process sends."""
+    asked: list[str] = []
+    real = Link.used
+
+    @asynccontextmanager
+    async def used(link: Link, shard: int = 0) -> AsyncIterator[Session]:
+        async with real(link, shard) as session:
+            session.connection.add_query_logger(lambda query: asked.append(query.query))
+            try:
+                yield session
+            finally:
+                session.connection._query_loggers.clear()
+
+    Link.used = used  # type: ignore[method-assign]
+    try:
+        yield asked
+    finally:
+        Link.used = real  # type: ignore[method-assign]
 
 
 # --- the room of a message ----------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from turnfold import Inbound, Kernel, TurnHandle
+from turnfold.api import balance
 from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import (
     ShardKernel,
@@ -127,6 +128,23 @@ async def test_a_host_whose_lease_is_over_is_not_well(
         async with cluster.host() as two:  # without a seat
             assert two.health()["fences_lost"] == 1
             assert not two.is_well()
+
+
+async def test_a_host_with_nothing_to_do_asks_rarely_until_something_happens(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balance, "_IDLE", 1_000_000)
+    async with cluster.host() as one:
+        mine = cluster.hosts[0]
+        await until(lambda: len(one.seats) == SHARDS and balance_of(one)._calm)
+        looks = mine.looks
+        await asyncio.sleep(0.1)
+        assert mine.looks == looks
+        async with cluster.host() as two:
+            await asyncio.sleep(0.1)
+            assert (mine.looks, two.seats) == (looks, ())
+            monkeypatch.setattr(MemorySeats, "must_look", lambda _: True)
+            await until(lambda: len(one.seats) == len(two.seats) == 2)
 
 
 @pytest.mark.parametrize(

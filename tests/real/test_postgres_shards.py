@@ -21,7 +21,7 @@ from turnfold.errors import (
 from turnfold.messages import Route
 from turnfold.ports.store import Refused, Stored, Write
 from turnfold.settings import Settings
-from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres import PostgresStore, ownership
 from turnfold_cli import app
 from turnfold_cli.audit import Wanted, audits_of
 from turnfold_cli.common import RefusedError
@@ -102,6 +102,41 @@ async def test_one_lease_answers_for_all_seats_of_a_host(postgres: Postgres) -> 
         one.ownership().release()
         assert other.ownership().held
         assert not one.ownership().held
+
+
+async def test_an_idle_host_sees_without_a_question_when_to_look(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bell, a process that is gone, a lease that is over; a seat that is freed rings."""
+    async with (
+        host(postgres, "h14") as left,
+        host(postgres, "h14") as right,
+        handle(left, 2) as old,
+        handle(right, 3) as seat,
+    ):
+        assert await old.ownership().take()
+        seats = right.seats()
+        await seats.enter()
+        stop = seat.doorbell().listen(lambda: None)
+        sql = "SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name = 'turnfold hears'"
+        async with asyncio.timeout(20):
+            while not await postgres.execute(sql):
+                await asyncio.sleep(0.02)
+        await seats.look()
+        assert not seats.must_look()
+        with monkeypatch.context() as patch:
+            patch.setattr(ownership, "start_time", lambda _: None)
+            assert seats.must_look()
+        with monkeypatch.context() as patch:
+            now = ownership._now()
+            patch.setattr(ownership, "_now", lambda: now + 60)
+            assert seats.must_look()
+        assert not seats.must_look()
+        old.ownership().release()
+        await until(seats.must_look)
+        assert 2 in (await seats.look()).free
+        stop()
+        await seats.leave()
 
 
 async def test_a_seat_changes_hands_while_its_host_lives(postgres: Postgres) -> None:

@@ -13,6 +13,7 @@ from turnfold.ports.shards import Seating, Seats
 
 _LOG = lines()
 _POLL_S = 0.25
+_IDLE = 4  # while nothing happens, one poll of so many asks the store
 _PATIENCE = 4  # looks that find too many seats here before one is handed over
 _BALANCE = "the balance of shards"
 
@@ -37,6 +38,8 @@ class Balance:
         self._moves: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._hosts, self._too_many, self._lost = 1, 0, 0
+        self._last: Seating | None = None
+        self._calm, self._left_out = False, 0  # `_left_out`: polls without a look
         self._failing: dict[
             str, str
         ] = {}  # the balance and shards, each with its error
@@ -122,13 +125,27 @@ class Balance:
 
     async def _for_ever(self) -> None:
         while True:
-            try:
-                await self._look()
-            except Exception as exc:  # noqa: BLE001  without it no shard finds a worker
-                self._note(_BALANCE, exc)
+            if self._is_due():
+                await self._try_look()
             else:
-                self._note(_BALANCE, None)
+                self._left_out += 1
             await asyncio.sleep(_POLL_S)
+
+    def _is_due(self) -> bool:
+        """A host with nothing to do asks more rarely. It does not wait longer for what
+        it can know without a question."""
+        rare = self._calm and self._left_out < _IDLE - 1
+        unseated = any(not kernel.working for kernel in self.seats.values())
+        return not rare or bool(self.moving) or unseated or self._share.must_look()
+
+    async def _try_look(self) -> None:
+        self._left_out, self._calm = 0, False
+        try:
+            await self._look()
+        except Exception as exc:  # noqa: BLE001  without it no shard finds a worker
+            self._note(_BALANCE, exc)
+        else:
+            self._note(_BALANCE, None)
 
     async def _look(self) -> None:
         """Take free shards up to this host's share; hand over a shard beyond it."""
@@ -150,6 +167,14 @@ class Balance:
             self._too_many = 0
             shard = next(iter(self.seats))
             self._move(shard, self._give_up(shard))
+        self._calm = self._shows_calm(seating, room)
+
+    def _shows_calm(self, seating: Seating, room: int) -> bool:
+        """Nothing has happened since the last look, nothing waits, and this host has its
+        share of the shards."""
+        same, self._last = seating == self._last, seating
+        few = len(self.seats) < max(1, self._shards // seating.hosts)
+        return same and not (seating.free or seating.waiting or few or room < 0)
 
     def _tell(self, seating: Seating) -> None:
         """Tell each seat what waits for it, and the limits that other hosts have met."""

@@ -46,6 +46,11 @@ class Seats(Protocol):
         """All shards, in one round trip: a host asks a few times a second. Hosts that
         are found dead are recorded as dead. `gates`: whose limits are wanted."""
 
+    def must_look(self) -> bool:
+        """Has something happened since the last look that the next one would show: a
+        bell, the end of a process of this machine, the end of a lease? It asks
+        nobody. False proves nothing."""
+
     async def leave(self) -> None:
         """Count as a host no more. All shards were released before."""
 

@@ -19,6 +19,12 @@ _LOG = lines()
 _AGAIN_S = 1.0  # between checks of the listening connection
 
 
+def channel(schema: str) -> str:
+    """The name under which the bells of a store ring."""
+    digest = hashlib.sha256(schema.encode()).hexdigest()[:16]
+    return f"turnfold_{digest}"
+
+
 class Bells:
     """The bells of all shards: one connection that rings and one that listens.
 
@@ -27,8 +33,8 @@ class Bells:
 
     def __init__(self, ringing: Link, listening: Link) -> None:
         self._ringing, self._listening = ringing, listening
-        digest = hashlib.sha256(ringing.place.schema.encode()).hexdigest()[:16]
-        self._channel = f"turnfold_{digest}"
+        self.channel = channel(ringing.place.schema)
+        self.rang = False  # since a look at the shards has last asked
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: set[int] = set()  # shards with a ring that is not sent yet
         self._hears: list[tuple[int, Callable[[], None]]] = []
@@ -79,13 +85,14 @@ class Bells:
             async with self._ringing.used() as connection:
                 self._due.discard(shard)  # later commits ring again
                 sql = "SELECT pg_notify($1, $2)"
-                await connection.execute(sql, self._channel, str(shard))
+                await connection.execute(sql, self.channel, str(shard))
         except (StoreError, *FAILURES) as exc:
             _LOG.debug("a ring was lost, the next poll finds the command: %s", exc)
         finally:
             self._due.discard(shard)
 
     def _rung(self, *said: object) -> None:
+        self.rang = True
         for shard, wake in [*self._hears]:
             if str(shard) == said[-1]:
                 wake()
@@ -96,7 +103,7 @@ class Bells:
             try:
                 async with self._listening.used() as session:
                     if session.connection is not heard:
-                        await session.add_listener(self._channel, self._rung)
+                        await session.add_listener(self.channel, self._rung)
                         heard = session.connection
                         for _, wake in [*self._hears]:
                             wake()  # for lost rings

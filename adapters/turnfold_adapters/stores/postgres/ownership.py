@@ -38,6 +38,7 @@ from turnfold.errors import StoreError
 from turnfold.logs import lines
 from turnfold.ports.shards import Limit, Seating
 from turnfold.ports.store import BLANK, Owner
+from turnfold_adapters.stores.postgres.bell import Bells, channel
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -73,7 +74,8 @@ SELECT s.shard, s.token, s.freed, s.position,
     g.names, g.since, g.until,
     w.id, w.boot, w.pid, w.started, w.host, w.room, w.state, w.seats,
     w.lease_until < clock_timestamp() AS lease_over,
-    w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
+    w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed,
+    extract(epoch FROM w.lease_until - clock_timestamp())::float8 + $1 AS lapses_in
 FROM shard AS s FULL JOIN worker AS w ON w.id = s.owner
     CROSS JOIN LATERAL (
         SELECT array_agg(t.name) AS names, array_agg(t.updated) AS since,
@@ -99,7 +101,7 @@ RETURNING token
 _FREE = """
 UPDATE shard SET token = token + 1, freed = token + 1
 WHERE shard = SHARD AND owner = $1 AND token = $2
-RETURNING true
+RETURNING pg_notify($3, 'SHARD')  -- an idle host looks at once
 """
 _EXPIRE = """
 UPDATE worker SET state = 'expired', certified_by = 'max_pause_ms'
@@ -352,7 +354,9 @@ class LeaseOwnership:
     def release(self) -> None:
         seat, self._seat, self._lost = self._seat, None, False
         if seat is not None:
-            self._life.leave(partial(_free, seat=seat), self._shard)
+            schema = self._life.terms.schema
+            free = partial(_free, seat=seat, bell=channel(schema))
+            self._life.leave(free, self._shard)
 
     @property
     def held(self) -> bool:
@@ -441,8 +445,10 @@ def _is_free(row: asyncpg.Record, life: Life) -> bool:
 class LeaseSeats:
     """The seats of one of several hosts that share the shards."""
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
+    def __init__(self, life: Life, bells: Bells) -> None:
+        self._life, self._bells = life, bells
+        # The other living hosts of the last look, and when each is taken as dead.
+        self._others: list[tuple[asyncpg.Record, float]] = []
 
     async def enter(self) -> None:
         """Count as a host from now on. Raises DiskError."""
@@ -460,29 +466,43 @@ class LeaseSeats:
     async def look(self, gates: Sequence[str] = ()) -> Seating:
         """See the port. A host that is found dead is certified."""
         names = [kept(gate) for gate in gates]
+        self._bells.rang = False
         return await self._life.asked(partial(self._look, gates=names))
+
+    def must_look(self) -> bool:
+        if self._bells.rang:
+            return True
+        now = _now()
+        return any(now > over or _is_gone(row) for row, over in self._others)
 
     async def _look(self, connection: Session, gates: list[str]) -> Seating:
         life, pause = self._life, self._life.terms.max_pause_ms / 1000
+        asked = _now()
         rows = await connection.fetch(_LOOK, pause, gates)
         lives = [*{row["id"]: row for row in rows if row["state"] == "alive"}.values()]
         me = None if life.owner is None else life.owner.id
-        dead = await life.dead_of(connection, [r for r in lives if r["id"] != me])
+        others = [row for row in lives if row["id"] != me]
+        dead = await life.dead_of(connection, others)
+        self._others = [
+            (row, asked + row["lapses_in"]) for row in others if row["id"] not in dead
+        ]
         hosts = sum(
             row["seats"] and not row["lease_over"] and row["id"] not in dead
             for row in lives
         )
         shards = [row for row in rows if row["shard"] is not None]
-        others = [row for row in shards if row["shard"] not in life.seated]
+        elsewhere = [row for row in shards if row["shard"] not in life.seated]
         free = [
-            row["shard"] for row in others if row["id"] in dead or _is_free(row, life)
+            row["shard"]
+            for row in elsewhere
+            if row["id"] in dead or _is_free(row, life)
         ]
         return Seating(
             free=tuple(sorted(free)),
             hosts=max(hosts, 1),
             waiting=tuple(row["shard"] for row in shards if row["waiting"]),
             ends={row["shard"]: row["position"] for row in shards},
-            limits=[limit for row in others for limit in _limits(row)],
+            limits=[limit for row in elsewhere for limit in _limits(row)],
         )
 
 
@@ -491,8 +511,8 @@ def _limits(row: asyncpg.Record) -> Iterable[Limit]:
     return [Limit(shown(name), *times) for name, *times in zip(*columns, strict=True)]
 
 
-async def _free(connection: Session, seat: _Seat) -> None:
-    await connection.fetchval(_FREE, seat.owner.id, seat.token)
+async def _free(connection: Session, seat: _Seat, bell: str) -> None:
+    await connection.fetchval(_FREE, seat.owner.id, seat.token, bell)
 
 
 async def _next(connection: Session, values: tuple[str, int]) -> int | None:

@@ -32,8 +32,8 @@ class Shared:
         self.links = tuple(Link(place, name) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
         self.life = Life(seats, lease, place)
-        self.seats = LeaseSeats(self.life)
         self.bells = Bells(rings, hears)
+        self.seats = LeaseSeats(self.life, self.bells)
 
     async def enter(self, *, read_only: bool) -> None:
         """One more handle is open."""
