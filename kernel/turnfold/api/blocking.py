@@ -6,6 +6,7 @@ COMMIT of its event, as its async twin does. `receipt(sent.entry_id)` waits for 
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from attrs import frozen
 from turnfold._decide.accepting import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
+from turnfold.api.portal import forked_from
 from turnfold.enums import (
     Busy,
     TurnOutcome,
@@ -66,6 +68,7 @@ class BlockingKernel:
         self.kernel = kernel
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._pid = 0
 
     def __enter__(self) -> Self:
         self.open()
@@ -82,6 +85,7 @@ class BlockingKernel:
             target=self._run, args=(started,), name="turnfold", daemon=True
         )
         self._thread.start()
+        self._pid = os.getpid()
         self._loop = started.result()
         try:
             self.call(self.kernel.open())
@@ -100,6 +104,7 @@ class BlockingKernel:
         """Drain and close, as `async with` does at its end."""
         if self._loop is None:
             return
+        self._check_process()
         try:
             self.call(self.kernel.close())
         finally:
@@ -111,12 +116,22 @@ class BlockingKernel:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
+    def _check_process(self) -> None:
+        """A forked child has no thread that could answer: it would wait for ever."""
+        if self._loop is not None and self._pid != os.getpid():
+            raise forked_from(self._pid)
+
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run any coroutine of the kernel in its thread and wait for it."""
         given: object = work  # a check of `work` itself would forget its result's type
         if not inspect.iscoroutine(given):
             problem = f"expected a coroutine, got {type(given).__name__}"
             raise InvalidInputError(field="work", problem=problem)
+        try:
+            self._check_process()
+        except NotOpenError:
+            work.close()
+            raise
         if self._loop is None:
             work.close()
             raise NotOpenError(state="not open")

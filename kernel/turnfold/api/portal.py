@@ -2,14 +2,24 @@
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from turnfold._runtime.calls import CallResult, contained
 from turnfold.errors import InvalidInputError, NotOpenError, WrongThreadError
+
+
+def forked_from(pid: int) -> NotOpenError:
+    """The error of each call that a forked child makes to the kernel of its parent."""
+    state = (
+        f"open in process {pid}, of which this one is a fork; make a new Kernel here"
+    )
+    return NotOpenError(state=state)
 
 
 class Home:
@@ -19,22 +29,37 @@ class Home:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
+        self._pid = 0
+        self._forked = False
         self._under_way: set[Future[CallResult]] = set()
 
     def enter(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._pid = os.getpid()
+        _ENTERED.add(self)
 
     def leave(self) -> None:
         """Cancel the calls of portals that have not ended."""
+        _ENTERED.discard(self)
         self._loop = None
         for call in list(self._under_way):
             call.cancel()
 
+    def fork(self) -> None:
+        """This is a forked child: the loop and its thread are those of the parent."""
+        self._forked, self._loop, self._thread = True, None, 0
+
+    def check_process(self) -> None:
+        """Raises NotOpenError in a process that was forked from that of the kernel."""
+        if self._forked:
+            raise forked_from(self._pid)
+
     def check(self) -> None:
         """Raises WrongThreadError for a call from another thread or loop, NotOpenError
-        if that loop is over."""
+        if that loop is over, or in a forked child."""
         if self._loop is None:
+            self.check_process()
             return
         try:
             here = asyncio.get_running_loop() is self._loop
@@ -52,6 +77,7 @@ class Home:
 
     def begin(self, work: Callable[[], Any]) -> Future[CallResult]:
         """Run some work on the loop, from any thread. Raises NotOpenError."""
+        self.check_process()
         loop = self._loop
         if loop is None:
             raise NotOpenError(state="not open")
@@ -64,6 +90,19 @@ class Home:
         self._under_way.add(begun)
         begun.add_done_callback(self._under_way.discard)
         return begun
+
+
+_ENTERED: WeakSet[Home] = WeakSet()
+
+
+def _in_child() -> None:
+    for home in list(_ENTERED):
+        home.fork()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    # No call pays for it: asking for the process id in each one would.
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Portal:
