@@ -96,6 +96,19 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
 
 
 @pytest.mark.case("M06")
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_layout_that_no_turnfold_writes_is_refused_and_left_as_it_is(
+    path: Path, number: int, read_only: bool
+) -> None:
+    _edit(path, f"PRAGMA user_version = {number}")
+    before = _snapshot(path.parent)
+    with pytest.raises(NotAStoreError, match=f"number {number}"):
+        now(_store(path).open(read_only=read_only))
+    assert _snapshot(path.parent) == before
+
+
+@pytest.mark.case("M06")
 def test_a_newer_schema_that_only_adds_can_still_be_read(path: Path) -> None:
     _edit(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
     assert _read(path) == 1

@@ -26,6 +26,7 @@ from turnfold_adapters.stores.sqlite import digest
 
 APPLICATION_ID = 0x54464C44  # "TFLD", in the file's header
 WITHOUT_TEXT = 0x54464C57  # "TFLW": a read-only copy without bodies
+_FIRST = 1
 SCHEMA = 1  # the layout below; in the file's header as user_version
 
 # The lowest SCHEMA with code that can read this layout. A layout that only adds to the one
@@ -195,6 +196,9 @@ def check(conn: apsw.Connection, path: str, *, read_only: bool) -> None:
         problem = "it is empty" if is_blank(conn) else "another program's database"
         raise NotAStoreError(path=path, problem=problem)
     found = conn.pragma("user_version")
+    if found < _FIRST:
+        problem = f"its layout has the number {found}, which no turnfold writes"
+        raise NotAStoreError(path=path, problem=problem)
     if found <= SCHEMA:
         return
     if read_only and _readable_by(conn) <= SCHEMA:
