@@ -16,6 +16,8 @@ from turnfold import Inbound, Settings
 from turnfold._decide import accepting, busy
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold.enums import FailureClass, Flush
+from turnfold.ports.store import Store
+from turnfold_model.testing.faulty_adapters import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
@@ -108,6 +110,37 @@ async def test_closing_ends_after_all_tasks_were_cancelled(filed: Gateway) -> No
     async with asyncio.timeout(5):
         await kernel.close()
     filed.alive.remove(kernel)
+
+
+@pytest.mark.case("U13", "Q03")
+async def test_a_loop_can_end_while_the_disk_is_full(lone: Gateway) -> None:
+    """`asyncio.run` cancels each task once and waits for all. A run that was cut off
+    cannot be recorded while the disk is full, and a new task goes on with that."""
+    began = asyncio.Event()
+
+    async def waits(turn: Any) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    lone.handler = waits
+    made: list[FaultyStore] = []
+
+    def faulty(store: Store) -> FaultyStore:
+        made.append(FaultyStore(store))
+        return made[0]
+
+    kernel = await lone.start(wrap=faulty)
+    turn = await kernel.accept(inbound())
+    await began.wait()
+    made[0].fails(*["full"] * 1_000)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    _cancel_others()
+    _, left = await asyncio.wait(others, timeout=3)
+    assert not left
+    made[0].faults.clear()  # there is room again, and the loop goes on after all
+    lone.handler = None
+    await until(lambda: kernel.health()["runs"] == 0)
+    await kernel.abort(turn.turn_id)
 
 
 @pytest.mark.case("U11")

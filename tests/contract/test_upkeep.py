@@ -45,6 +45,7 @@ class Notes:
         self.calls: list[str] = []
         self.left = False
         self.error: Exception | None = None
+        self.failing = ""  # the beginning of the calls that fail
 
     async def checkpoint(self) -> bool:
         self._note("checkpoint")
@@ -60,7 +61,7 @@ class Notes:
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
-        if self.error is not None:
+        if self.error is not None and call.startswith(self.failing):
             raise self.error
 
     def told(self) -> list[str]:
@@ -131,6 +132,21 @@ def test_upkeep_that_fails_stops_nothing_and_is_told_once(
     assert len(caplog.records) == 1
     notes.error = None
     assert look(4.0, 1) == ["checkpoint", "mark id", "sweep"]
+    assert look.upkeep.trouble is None
+
+
+def test_one_kind_of_upkeep_that_fails_is_told_once_beside_the_others(
+    look, notes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a folder that has become read-only: the mark is a new file each time."""
+    look(0.0, 1)
+    notes.error, notes.failing = DiskError(path="p", problem="read-only"), "mark"
+    for second in (1.0, 2.0, 3.0):
+        look(second, 1)
+        assert look.upkeep.trouble is notes.error
+    assert len(caplog.records) == 1
+    notes.error = None
+    look(4.0, 1)
     assert look.upkeep.trouble is None
 
 

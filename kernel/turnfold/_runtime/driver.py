@@ -23,7 +23,7 @@ from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.committer import Commit, Committer, GroupCommit
 from turnfold._runtime.flow import Flow
 from turnfold._runtime.intake import Intake
-from turnfold._runtime.lasting import Mending
+from turnfold._runtime.lasting import Mending, was_cancelled
 from turnfold._runtime.programs import (
     Append,
     Asked,
@@ -403,8 +403,8 @@ class Driver(Mending):
             return await self.dispatcher.plan(entry)
 
     async def _wait(self, wait: Wait) -> None:
-        if self._abandoned:  # that store does not come back
-            raise asyncio.CancelledError("abandoned")
+        if self._abandoned or (was_cancelled() and not self.sender.stopping):
+            raise asyncio.CancelledError("this task goes on no more")
         if wait.trouble is not None:
             self.troubles += 1
             _LOG.warning("%s: %s; trying again", wait.where, wait.trouble)

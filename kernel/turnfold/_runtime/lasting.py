@@ -53,6 +53,14 @@ class Lasting:
         await asyncio.gather(self.end(), return_exceptions=True)
 
 
+def was_cancelled() -> bool:
+    """Was this task cancelled earlier, while it waited for foreign code? It recorded the
+    end of that call. If the store refuses this, a new task tries again: `asyncio.run`
+    waits at its end for each task that it has cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Mending:
     """The part of a Driver that begins programs anew which were cut off from outside."""
 

@@ -52,7 +52,7 @@ class Upkeep:
         self._trusted = False
         self._rested = False
         self.owing = False
-        self.trouble: Exception | None = None
+        self._troubles: dict[str, Exception] = {}  # by kind of work
 
     async def look(self, now: float, position: int) -> None:
         """Do the maintenance that is due. Call this a few times a second, with a
@@ -65,6 +65,11 @@ class Upkeep:
         elif not self._rested and now - self._since >= IDLE_S:
             self._since = now  # the rest waits that long again
             self._rested = await self._rest()
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why some of the maintenance fails; None if it does not."""
+        return next(iter(self._troubles.values()), None)
 
     @property
     def has_news(self) -> bool:
@@ -97,7 +102,7 @@ class Upkeep:
         if does is None or store_id is None or not self._trusted:
             return True
         self._noted = lived = self._clock.lived
-        return await self._try(lambda: does.note_watermark(store_id, lived))
+        return await self._try("mark", lambda: does.note_watermark(store_id, lived))
 
     async def lived(self, store_id: str | None) -> Lived | None:
         """The time that an older life of this boot has noted. Raises StoreError."""
@@ -137,7 +142,7 @@ class Upkeep:
         async def checkpoint() -> None:
             left[0] = not await does.checkpoint()
 
-        if not await self._try(checkpoint):
+        if not await self._try("checkpoint", checkpoint):
             return False
         self.owing = self.owing and left[0]
         return not left[0]
@@ -145,19 +150,19 @@ class Upkeep:
     async def _sweep(self) -> bool:
         """Remove leftovers of dead processes, once per worker."""
         if not self._swept and self._does is not None:
-            self._swept = await self._try(self._does.sweep)
+            self._swept = await self._try("sweep", self._does.sweep)
         return self._swept or self._does is None
 
-    async def _try(self, work: Callable[[], Awaitable[Any]]) -> bool:
+    async def _try(self, what: str, work: Callable[[], Awaitable[Any]]) -> bool:
         try:
             await work()
         except (StoreError, NotOpenError) as exc:
-            if str(exc) != str(self.trouble):
+            if str(exc) not in map(str, self._troubles.values()):
                 text = "maintenance of %s failed; trying again: %s"
                 _LOG.warning(text, self._address, exc)
-            self.trouble = exc
+            self._troubles[what] = exc
             return False
-        self.trouble = None
+        self._troubles.pop(what, None)
         return True
 
 
