@@ -10,7 +10,9 @@ from turnfold.api import health
 from turnfold.api.health import judge
 from turnfold.api.kernel import Kernel
 from turnfold.enums import FailureClass, Phase
+from turnfold.errors import DiskError
 from turnfold.settings import Settings
+from turnfold_model.testing.faulty_adapters import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,
@@ -148,3 +150,24 @@ async def test_a_run_that_does_not_end_makes_a_kernel_unwell(
     assert kernel.health()["hung_runs"] == 1
     assert "did not end at their deadline" in reasons(kernel)
     await asyncio.sleep(0.15)
+
+
+@pytest.mark.case("S14", "Q03")
+async def test_a_store_that_refuses_appends_is_not_well(lone: Gateway) -> None:
+    """Each caller gets its error, but an outcome only waits: nobody would hear of it."""
+    faulty: list[FaultyStore] = []
+    kernel = await lone.start(
+        wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
+    )
+    faulty[0].fails("full", "full")
+    for _ in range(2):
+        with pytest.raises(DiskError):
+            await kernel.enqueue(route(), "x")
+    facts = kernel.health()
+    assert facts["append_refused_ms"] >= 0
+    assert "disk full" in facts["append_error"]
+    assert "the store refuses appends" in reasons(kernel)
+    await kernel.enqueue(route(), "x")
+    facts = kernel.health()
+    assert (facts["append_refused_ms"], facts["append_error"]) == (None, None)
+    assert kernel.is_well()

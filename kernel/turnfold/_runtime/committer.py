@@ -28,6 +28,7 @@ from turnfold._state.fold import STORE, State, StoreState, summarize
 from turnfold.errors import (
     BusyError,
     CorruptLogError,
+    DiskError,
     FateUnknownError,
     KeyTakenError,
     LostStoreError,
@@ -40,6 +41,7 @@ from turnfold.logs import lines
 from turnfold.ports.store import (
     Body,
     Head,
+    Listing,
     Record,
     Refused,
     Store,
@@ -51,6 +53,7 @@ from turnfold.ports.store import (
 Decision = Callable[[UnitOfWork], Any]
 _Failed = dict[int, BaseException]  # by the number of the decision
 _PAGE = 1_000  # records
+_FOR_A_PERSON = Listing(prefix="", person=True)  # every store has an index of these
 _RACES = 20  # commits of another process between deciding and storing
 
 
@@ -96,6 +99,7 @@ class Committer:
         self._suspicious = False  # another process may have appended
         # Set if another process owns the store, or may own it, or its files are gone.
         self.replaced: OwnedError | None = None
+        self.trouble: StoreError | None = None  # of the disk; None after a commit
 
     async def begin(self, new_id: Callable[[], str]) -> None:
         """Load; an empty store gets its first record. `new_id`: names the store."""
@@ -105,8 +109,10 @@ class Committer:
             (await self.commit([decision])).results[0].get()
 
     async def load(self) -> None:
-        """Read the head of the log and the open streams."""
+        """Read the head of the log, the open streams and the number of dead letters."""
         self.book.load(await self.store.load())
+        counts = await self.store.count(_FOR_A_PERSON, ("family", "phase"))
+        self.book.count_dead(counts)
 
     @property
     def store_id(self) -> str | None:
@@ -141,6 +147,8 @@ class Committer:
             self.book.take(await self.store.fetch(Wanted(keys=keys)))
 
     async def _failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
+        if isinstance(exc, DiskError | BusyError | FateUnknownError):
+            self.trouble = exc
         match exc:
             case FateUnknownError():
                 self._lost = True
@@ -297,6 +305,7 @@ class Committer:
         )
         (answer,) = await self.store.commit((write,))
         if isinstance(answer, Stored):
+            self.trouble = None
             return answer.head
         await self._was_refused(answer)
         return None
@@ -420,12 +429,20 @@ class GroupCommit:
         self._idle.set()
         self._closed = False
         self._since: float | None = None  # loop time since when an append waits
+        self._refused: float | None = None  # since when the store takes none
 
     def waiting_ms(self) -> int | None:
         """The age of the oldest append that is not stored; None if there is none."""
         if self._since is None:
             return None
         return int((asyncio.get_running_loop().time() - self._since) * 1_000)
+
+    def refused_ms(self) -> int | None:
+        """Since when the store has refused every append; None if it took the last one.
+        A caller gets the error; an outcome waits, and is tried again."""
+        if self._refused is None:
+            return None
+        return int((asyncio.get_running_loop().time() - self._refused) * 1_000)
 
     def start(self) -> None:
         """Begin to commit. All work after a commit runs in the context of this call, so
@@ -501,6 +518,10 @@ class GroupCommit:
         except BaseException:  # cut off where it stands
             self._put_back(queue, wanted)
             raise
+        if self._journal.trouble is None:
+            self._refused = None
+        elif self._refused is None:
+            self._refused = asyncio.get_running_loop().time()
         try:
             self._stored(commit)
         except Exception:  # noqa: BLE001  callers still get durable results

@@ -8,7 +8,8 @@ on (Q01).
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from turnfold._decide.missing import NotLoaded
@@ -26,6 +27,7 @@ from turnfold._state.fold import (
     family,
     fold,
     restore,
+    unseen,
 )
 from turnfold._state.turn import Turn
 from turnfold.enums import CLOSED, ON_ITS_WAY, Kind, Phase, TurnPhase
@@ -34,6 +36,7 @@ from turnfold.logs import lines
 from turnfold.ports.store import (
     Body,
     BodyRef,
+    Count,
     Found,
     Head,
     Loaded,
@@ -58,6 +61,7 @@ class OpenStreams:
     def __init__(self) -> None:
         self.corrupt: dict[str, CorruptLogError] = {}
         self.parked: set[str] = set()
+        self.dead: Counter[str] = Counter()  # by family; see `count_dead`
         self._reset()
 
     def _reset(self) -> None:
@@ -320,6 +324,25 @@ class OpenStreams:
     def history(self, stream: str) -> Sequence[Event]:
         return [event for record in self.records(stream) for event in decode(record)]
 
+    # --- dead letters ---
+
+    def count_dead(self, counts: Iterable[Count]) -> None:
+        """Take over the store's counts of the streams that wait for a person, by family
+        and phase. Those that are not open are dead letters: entries that ended
+        undelivered and updates that could not be read, which nobody has seen yet."""
+        self.dead = Counter()
+        for count in counts:
+            family_name, phase = map(str, count.values)
+            if phase == Phase.FAILED:
+                self.dead[family_name] += count.count
+
+    def _count_if_dead(self, state: State | None, by: int) -> None:
+        if isinstance(state, Entry):
+            if state.phase is Phase.FAILED and not state.acknowledged:
+                self.dead["entry"] += by
+        elif isinstance(state, Turn) and unseen(state):
+            self.dead["turn"] += by
+
     # --- fetched state ---
 
     def missing_keys(self, keys: frozenset[str]) -> frozenset[str]:
@@ -374,9 +397,10 @@ class OpenStreams:
                 kept.clear()
 
     def drop(self, prune: Prune) -> None:
-        """Forget the streams that a commit has taken out of the log."""
+        """Forget the streams that a commit has taken out of the log. Its decision has
+        read each of them."""
         for stream in prune.streams:
-            self._elsewhere.pop(stream, None)
+            self._count_if_dead(self._elsewhere.pop(stream, None), -1)
             self._children.pop(stream, None)
         for key in prune.keys:
             self._keys.pop(key, None)
@@ -452,7 +476,9 @@ class OpenStreams:
         """Apply the new states and keys of a commit."""
         for state in states.values():
             self.last_at = max(self.last_at, state.updated)
-            self._elsewhere.pop(state.stream, None)
+            before = self._elsewhere.pop(state.stream, None)
+            if before is not None:  # a closed stream has moved
+                self._count_if_dead(before, -1)
             if isinstance(state, Entry):
                 self._absorb_entry(state)
             else:
@@ -492,6 +518,7 @@ class OpenStreams:
             if siblings is not None:
                 siblings.append(stream)
         if entry.phase in CLOSED:
+            self._count_if_dead(entry, 1)
             self._states.pop(stream, None)
             if stream in self._open:
                 self._leave(self._lanes, stream)
@@ -542,6 +569,7 @@ class OpenStreams:
         elif not waits:
             self._controls.pop(turn.stream, None)
             self._leave(self._turn_lanes, turn.stream)
+            self._count_if_dead(turn, 1)
             if not turn.open:
                 self._children.pop(turn.stream, None)
 

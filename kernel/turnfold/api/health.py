@@ -146,6 +146,13 @@ def _reasons(facts: Facts) -> Iterator[str]:
     yield from _holds(facts)
     for name in facts["missing"]:
         yield f"something waits for what is not here: {name}"
+    yield from _disk(facts)
+
+
+def _disk(facts: Facts) -> Iterator[str]:
+    if facts["append_refused_ms"] is not None:
+        seconds = facts["append_refused_ms"] // 1_000
+        yield f"the store refuses appends for {seconds} s: {facts['append_error']}"
     plugins = facts["plugin_state"]
     if plugins is not None and plugins["failing"] is not None:
         yield f"plugin state is kept in memory alone: {plugins['failing']}"
@@ -181,6 +188,23 @@ _COUNTS: Mapping[str, str] = {
     "corrupt_streams": "stream(s) cannot be read",
     "inbox_refused": "command(s) in the inbox cannot be done",
 }
+
+
+def dead_facts(book: OpenStreams) -> Mapping[str, int]:
+    """Entries that ended undelivered, in this life or an earlier one, and that nobody
+    has acknowledged or sent again; the same of updates that could not be read."""
+    return {"dead_letters": book.dead["entry"], "dead_turns": book.dead["turn"]}
+
+
+def append_facts(driver: Driver) -> Mapping[str, Any]:
+    """The age of the oldest append that waits. Does the store refuse appends (a full or
+    failing disk)? The error, and for how long; None after an append that it took."""
+    trouble = driver.journal.trouble
+    return {
+        "oldest_append_ms": driver.flusher.waiting_ms(),
+        "append_refused_ms": driver.flusher.refused_ms(),
+        "append_error": None if trouble is None else str(trouble),
+    }
 
 
 def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
@@ -243,8 +267,7 @@ class Health(PluginStates, Spread):
         return sum(len(desk.hung_plans) for desk in self._desks.values())
 
     def health(self) -> Mapping[str, Any]:
-        """Facts for a health endpoint, from state; only `dead_letters` and `dead_turns`
-        count events, since the kernel was made. Of a store of several shards: `seats`
+        """Facts for a health endpoint, from state. Of a store of several shards: `seats`
         has those of each shard of this host; the rest is about the host."""
         self._home.check()
         if self._shards is not None:
@@ -271,9 +294,8 @@ class Health(PluginStates, Spread):
             "parked": len(driver.book.parked),
             "stalled": self._stalls.facts() if self._stalls else [],
             "untold_records": self.hooks.untold,
-            "dead_letters": self.hooks.dead,
-            "dead_turns": self.hooks.dead_turns,
-            "oldest_append_ms": driver.flusher.waiting_ms(),
+            **dead_facts(driver.book),
+            **append_facts(driver),
             "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
             "growing": growing(driver.book, self._clock.now()),
             "runs": len(runs),

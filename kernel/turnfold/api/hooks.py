@@ -62,8 +62,6 @@ class Hooks:
         self._seen = self._noted = 0  # positions up to which news are queued; were told
         self._behind: range | None = None  # positions: untold by an earlier life
         self.bugs = 0
-        self.dead = 0  # entries that ended undelivered since the kernel was made
-        self.dead_turns = 0  # the same for updates that were not taken
 
     @property
     def untold(self) -> int:
@@ -156,7 +154,6 @@ class Hooks:
     def _say(self, stream: str, event: Event, state: State | None) -> None:
         match event:
             case o.FailedTerminal(reason=reason):
-                self.dead += 1
                 _warn(state, f"ended undelivered: {reason}")
             case o.Parked(reason=reason) | o.Doubted(reason=reason):
                 _warn(state, f"is parked, in doubt: {reason}")
@@ -165,7 +162,6 @@ class Hooks:
             case t.Held(reason=reason) if isinstance(state, Turn):
                 _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
             case t.Dead():
-                self.dead_turns += 1
                 _warn_of_update(stream, event)
             case t.Answered(silent="unstated"):
                 text = "%s: the handler returned and said nothing"
