@@ -21,7 +21,7 @@ from turnfold_model.stateful.gateway import StatefulGateway
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 # For what hangs, and far beyond what a busy machine needs. A time-out that raised inside
 # of a play would look like a broken rule to Hypothesis: this one ends the process.
-pytestmark = pytest.mark.timeout(14_400 if LONG else 600, method="thread")
+pytestmark = pytest.mark.timeout(14_400 if LONG else 400, method="thread")
 # What every run must have seen besides, whatever else it saw: (phase, event) or
 # (event, why), and what came from outside.
 MUST = {
