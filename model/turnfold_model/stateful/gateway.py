@@ -116,6 +116,7 @@ class StatefulGateway:
         self.seen: set[tuple[str, str]] = set()
         self.cured: set[int] = set()
         self._log, self._phases = Log(), dict[str, str]()
+        self._streams: dict[str, str] = {}  # of turns, by message id
         self._deaths, self._ages = Deaths(scenario.deaths), Ages(scenario.age_ms)
         self._left: int | None = None  # moments to live
         self._read = 0
@@ -257,6 +258,16 @@ class StatefulGateway:
         self.compare()
         found = (self._state(s) for s in self._phases if family(s) == "turn")
         return [t for t in found if isinstance(t, Turn)]
+
+    def turn_of(self, message_id: str) -> Turn:
+        """The turn of a message; StopIteration if there is none. It is asked for after
+        each step, so its stream is searched for once."""
+        self.compare()
+        if message_id not in self._streams:
+            turns = (t for t in self.turns() if t.message_id == message_id)
+            self._streams[message_id] = next(turns).stream
+        found: Turn = self._state(self._streams[message_id])
+        return found
 
     def _state(self, stream: str) -> Any:
         return self.process.look(lambda draft: draft.state(stream))

@@ -219,8 +219,7 @@ class GatewayMachine(RuleBasedStateMachine):
         return self._turn_of(number)
 
     def _turn_of(self, number: int) -> Turn:
-        turns = self.gateway.turns()
-        return next(turn for turn in turns if turn.message_id == str(number))
+        return self.gateway.turn_of(str(number))
 
     # --- messages and requests of people ---
 
