@@ -54,7 +54,7 @@ async def test_a_turn_is_not_run_again_while_the_thread_of_its_run_lives(
             gone.wait(20)
         return "the answer"
 
-    lone.handler, lone.settings = handler, Settings(run_deadline_ms=20)
+    lone.handler, lone.settings = handler, Settings(run_deadline_ms=400)
     kernel = await lone.start()
     turn = (await kernel.accept(inbound("1"))).turn_id
     await until(lambda: kernel.health()["hung_runs"])
