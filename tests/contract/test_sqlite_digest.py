@@ -72,6 +72,7 @@ def listings(chance: random.Random) -> Listing:
         prefix=chance.choice(("", "turn:", "entry:", "turn:10")),
         phases=chance.choice(((), (), ("failed",), ("parked", "completed"))),
         open=some(True, False),
+        ending=chance.choice(("", "", "7", "4123", "y:40", "turn:4100")),
         lane=some("t/a/1/x"),
         lanes=chance.choice(((), (), ("t/a/",), ("t/a/1/",), ("t/b/", "m/a/"))),
         kinds=chance.choice(((), (), ("final",))),

@@ -1,15 +1,15 @@
-"""The keys of a message id: by jumps from conversation to conversation or by a look
-through all of them, always those that a plain filter finds."""
+"""The keys of a message id: by a look into each place or through all keys, always those
+that a plain filter finds."""
 
 import random
 from pathlib import Path
 
 import pytest
 
-from turnfold.ports.store import Store
+from turnfold.ports.store import Prune, Store
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore, keys
-from turnfold_model.checks.store_kit import record, write
+from turnfold_model.checks.store_kit import conflict, record, write
 
 PARTS = ("a", "a0", "a.", "b", "7", "70", "%2F", "ü", "", "-")
 
@@ -26,11 +26,11 @@ async def _filled(store: Store, chance: random.Random) -> Store:
 
 
 @pytest.mark.case("X15")
-@pytest.mark.parametrize("jumps", [keys.JUMPS, 5])
+@pytest.mark.parametrize("places", [keys.PLACES, 5])
 async def test_the_keys_of_a_message_are_those_that_a_filter_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: int
 ) -> None:
-    monkeypatch.setattr(keys, "JUMPS", jumps)
+    monkeypatch.setattr(keys, "PLACES", places)
     first = await _filled(MemoryStore(), random.Random(7))
     second = await _filled(SqliteStore(tmp_path / "s.db"), random.Random(7))
     everything = [key for key, _ in await first.keys(limit=1_000)]
@@ -43,3 +43,30 @@ async def test_the_keys_of_a_message_are_those_that_a_filter_finds(
                 assert list(await second.keys(after, limit, part)) == fits
     await first.close()
     await second.close()
+
+
+@pytest.mark.case("X15")
+async def test_a_pruned_key_that_comes_again_is_found(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db")
+    await store.open()
+    keys = [("in:t/a/c/7/m", "turn:a"), ("in:t/a/d/7/m", "turn:b")]
+    records = [record(1, "turn:a", 1), record(2, "turn:b", 1)]
+    await write(store, records=records, keys=keys)
+    prune = Prune(by=3, streams=["turn:a"], keys=["in:t/a/c/7/m"])
+    await write(store, records=[record(3, "store", 1)], prune=prune)
+    assert await store.keys(part="7") == keys[1:]
+    again = [("in:t/a/c/7/m", "turn:c")]
+    await write(store, records=[record(4, "turn:c", 1)], keys=again)
+    assert await store.keys(part="7") == again + keys[1:]
+    await store.close()
+
+
+async def test_a_refused_write_leaves_no_place_behind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db")
+    await store.open()
+    await write(store, records=[record(1, "turn:a", 1)], keys=[("k", "turn:a")])
+    keys = [("in:t/a/c/7/m", "turn:b"), ("k", "turn:b")]
+    await conflict(store, records=[record(2, "turn:b", 1)], keys=keys)
+    await write(store, records=[record(2, "turn:b", 1)], keys=keys[:1])
+    assert await store.keys(part="7") == keys[:1]
+    await store.close()

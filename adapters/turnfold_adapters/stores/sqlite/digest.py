@@ -2,9 +2,9 @@
 thousands of rows.
 
 The log is cut into blocks of positions. When a block lies well behind the end of the
-log, the next commit counts its closed streams into `tally` and notes the lane of each
-of its streams in `lane_stream`. Both tables grow at their end, so a message costs two
-short rows and no page of its own. When a stream changes later, the same commit
+log, the next commit counts its closed streams into `tally`, notes the lane of each of
+its streams in `lane_stream`, and the ends of their names in `name_end`. All three tables
+grow at their end, so a message costs two short rows and no page of its own. When a stream changes later, the same commit
 subtracts its old count and adds its new one.
 
 So at any time each stream in a digested block is in `lane_stream`, each closed one is
@@ -40,8 +40,13 @@ TABLES = (
         stream INTEGER NOT NULL,
         PRIMARY KEY (block, lane, stream)
     ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE name_end (
+        block INTEGER PRIMARY KEY,
+        ends TEXT NOT NULL  -- the last characters of each name, each end once
+    ) STRICT""",
     "CREATE TABLE digested (blocks INTEGER NOT NULL) STRICT",
 )
+_END = 6  # characters
 
 # The fields that a stream is counted by, as SQL over its row `s`.
 FIELDS = {
@@ -72,6 +77,17 @@ _PLACED = f"""
     INSERT INTO lane_stream SELECT ?1, l.id, s.id
     FROM stream AS s CROSS JOIN lane AS l ON l.name = s.lane
     WHERE s.id >= ?1 << {BLOCK_BITS} AND s.id < ?1 + 1 << {BLOCK_BITS} ORDER BY 2, 3
+"""
+_ENDS = f"""
+    INSERT INTO name_end
+    SELECT ?1, group_concat(DISTINCT substr(s.name, -{_END})) FROM stream AS s
+    WHERE s.id >= ?1 << {BLOCK_BITS} AND s.id < ?1 + 1 << {BLOCK_BITS}
+    HAVING count(*) > 0
+"""
+_ENDED = "SELECT block FROM name_end WHERE instr(ends, ?) > 0 LIMIT ?"
+_EMPTY = f"""
+    DELETE FROM name_end WHERE block = ?1 AND NOT EXISTS (
+        SELECT 1 FROM stream WHERE id >= ?1 << {BLOCK_BITS} AND id < ?1 + 1 << {BLOCK_BITS})
 """
 _RECOUNT = " ".join(
     f"""
@@ -108,14 +124,14 @@ def due(digested: int, position: int) -> bool:
 
 def digest(conn: apsw.Connection, block: int) -> None:
     """Digest the next block, in the open transaction."""
-    for sql in (_TALLY, _LANES, _PLACED):
+    for sql in (_TALLY, _LANES, _PLACED, _ENDS):
         conn.execute(sql, (block,))
     conn.execute("UPDATE digested SET blocks = ?", (block + 1,))
 
 
 def renew(conn: apsw.Connection, position: int) -> int:
     """Digest all blocks anew; returns their number."""
-    for table in ("tally", "lane_stream", "lane"):
+    for table in ("tally", "lane_stream", "lane", "name_end"):
         conn.execute(f"DELETE FROM {table}")
     conn.execute("UPDATE digested SET blocks = 0")
     blocks = 0
@@ -133,6 +149,17 @@ def leave(conn: apsw.Connection, stream: int, digested: int) -> None:
         conn.execute(_RECOUNT, (stream, -1))
         conn.execute(_UNPLACE, (stream,))
         conn.execute("DELETE FROM tally WHERE block = ? AND count = 0", (block,))
+
+
+def left(conn: apsw.Connection, stream: int) -> None:
+    """Forget the ends of a block whose last stream was pruned."""
+    conn.execute(_EMPTY, (stream >> BLOCK_BITS,))
+
+
+def ended(conn: apsw.Connection, ending: str, limit: int) -> Sequence[int]:
+    """Digested blocks that may hold a name with this end, at most `limit`."""
+    rows = conn.execute(_ENDED, (ending[-_END:], limit))
+    return [row[0] for row in rows]
 
 
 class Recount:

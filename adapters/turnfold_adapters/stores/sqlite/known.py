@@ -39,6 +39,7 @@ class Remembered:
     head: Head = BLANK
     last_body: int = -1  # the largest key in table `body`
     digested: int = 0  # blocks
+    places: set[str] = field(factory=set)  # that table `key_place` surely holds
     _version: int | None = None
 
     def check(self, conn: apsw.Connection) -> None:
@@ -50,6 +51,7 @@ class Remembered:
         head = head_of(conn)
         if head != self.head:
             self.streams.clear()
+            self.places.clear()
             self.head = head
         row = row_of(conn, "SELECT max(id) FROM body")
         self.last_body = -1 if row is None or row[0] is None else row[0]
@@ -73,11 +75,14 @@ class Remembered:
             self.streams.pop(stream, None)
         if len(self.streams) > _REMEMBERED:
             self.streams.clear()
+        if len(self.places) > _REMEMBERED:
+            self.places.clear()
 
     def forget(self) -> None:
         """Forget the facts: rows are about to be repaired, or a statement has
         failed."""
         self.streams.clear()
+        self.places.clear()
         self._version = None
 
 

@@ -18,7 +18,8 @@ import apsw
 from turnfold.ports.store import COUNT_BY, Count, Prune
 from turnfold_adapters.stores.checking import no_stream
 from turnfold_adapters.stores.sqlite.connection import row_of
-from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, leave
+from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, leave, left
+from turnfold_adapters.stores.sqlite.keys import forget_places
 from turnfold_adapters.stores.sqlite.schema import NUMBER_BITS
 
 _CHAIN = """
@@ -84,8 +85,10 @@ def take_out(
             erased = True
             files += [place] if in_file else []
         conn.execute("DELETE FROM stream WHERE id = ?", (stream,))
+        left(conn, stream)
     keys = [(key,) for key in prune.keys]
     conn.executemany("DELETE FROM dedupe WHERE key = ?", keys)
+    forget_places(conn, prune.keys)
     rows = [(*count.values, count.count) for count in prune.counts]
     conn.executemany(_COUNT, rows)
     return erased, files

@@ -271,7 +271,9 @@ class Reads:
     @typed
     def integrity(self) -> Sequence[str]:
         lines = [row[0] for row in self.rows("PRAGMA integrity_check")]
-        return [*links.problems(self.conn)] if lines == ["ok"] else lines
+        if lines != ["ok"]:
+            return lines
+        return [*links.problems(self.conn), *keys.problems(self.conn)]
 
     @typed
     def pruned(self) -> Sequence[Count]:

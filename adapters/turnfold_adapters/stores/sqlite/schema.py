@@ -132,6 +132,9 @@ _TABLES = (
         key TEXT PRIMARY KEY,
         stream INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE key_place (  -- each key of a message up to its third slash, once
+        name TEXT PRIMARY KEY
+    ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE layout (readable_by INTEGER NOT NULL) STRICT",
     """CREATE TABLE owner (
         id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -38,6 +38,7 @@ from turnfold_adapters.stores.checking import (
 )
 from turnfold_adapters.stores.sqlite.digest import BLOCK_BITS, Recount, digest, due
 from turnfold_adapters.stores.sqlite.files import INLINE_MAX, BodyFolder, file_name
+from turnfold_adapters.stores.sqlite.keys import place_of_key
 from turnfold_adapters.stores.sqlite.known import Kept, Known, Remembered
 from turnfold_adapters.stores.sqlite.pruning import take_out
 from turnfold_adapters.stores.sqlite.reads import Reads
@@ -72,6 +73,7 @@ _KEY = _line("""
     INSERT INTO dedupe SELECT ?1, ?2 WHERE NOT EXISTS (
         SELECT 1 FROM inbox WHERE key = ?1 AND stream <> ?3)
 """)
+_KEY_PLACE = "INSERT OR IGNORE INTO key_place VALUES (?)"
 _DONE = "DELETE FROM inbox WHERE id = ?"
 _BLOCKS = 4  # digested by one commit; many records in a commit make several due
 _ANSWER = _line("""
@@ -267,12 +269,19 @@ class WriteTransaction:
         before = self._reads.conn.total_changes()
         self._many(_KEY, keys)
         if self._reads.conn.total_changes() - before == len(keys):
+            self._put_places({place_of_key(row[0]) for row in keys})
             return
         for key, _, stream in keys:
             sql = "SELECT stream FROM inbox WHERE key = ? AND stream <> ?"
             row = self._reads.row(sql, key, stream)
             if row is not None:
                 raise key_taken(key, row[0], self._reads.known(row[0]).version)
+
+    def _put_places(self, places: set[str]) -> None:
+        new = places - self._known.places - {""}
+        if new:
+            self._many(_KEY_PLACE, [(place,) for place in new])
+            self._known.places |= new  # cleared if the write is undone
 
     def _put(self, bodies: list[tuple[int, bytes, bytes]]) -> None:
         if len(bodies) > 1:
@@ -326,6 +335,7 @@ class WriteTransaction:
     def _prune(self, prune: Prune) -> None:
         self.erased, files = take_out(self._reads.conn, prune, self.digested)
         self.doomed += files
+        self._known.places.clear()
         for name in prune.streams:
             self._known.streams.pop(name, None)
 

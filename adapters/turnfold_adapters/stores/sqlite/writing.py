@@ -38,7 +38,7 @@ from turnfold_adapters.stores.checking import (
 )
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import packed
-from turnfold_adapters.stores.sqlite import digest, pruning
+from turnfold_adapters.stores.sqlite import digest, keys, pruning
 from turnfold_adapters.stores.sqlite.connection import (
     problem_of,
     rollback,
@@ -187,6 +187,7 @@ class Writing:
             self._run(_CLEAR)
             self.own.run_many(CHANGED, list(map(self._rebuilt, summaries)))
             digest.renew(self._conn, self.own.head.position)
+            keys.renew(self._conn)
 
     def _rebuilt(self, summary: Summary) -> tuple[Any, ...]:
         check_summary(summary)
@@ -291,6 +292,7 @@ class Writing:
             wait.patient = True
 
     def _undo(self, tx: WriteTransaction | None, cause: BaseException) -> None:
+        self.known.places.clear()
         if not isinstance(cause, ConflictError):
             self.known.forget()
         if not rollback(self._conn, cause):
