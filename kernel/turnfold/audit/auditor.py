@@ -1,12 +1,11 @@
 """The folded streams that an audit keeps in memory: the open ones.
 
 With a store a closed stream is dropped after a while, so that the open ones bound the
-memory. Of a dropped stream two numbers stay: the hash of its name, and the hash of its
-expected projection. If more records of the stream come, the stream is read again.
+memory. Of a dropped stream only sums stay (`Facts`). If more records of the stream come,
+the stream is read again.
 """
 
 import gc
-from bisect import bisect_right
 from collections import deque
 from collections.abc import (
     AsyncIterator,
@@ -39,7 +38,6 @@ from turnfold._state.fold import (
     State,
     StoreState,
     fold,
-    summarize,
 )
 from turnfold._state.turn import Turn
 from turnfold.audit.facts import Facts
@@ -55,13 +53,10 @@ _LATE = 2_000  # closed streams kept: closing a final also closes its turn
 
 
 class States:
-    """`put` each new or changed state. `projected`: False if the projections of dropped
-    streams are not needed."""
+    """`put` each new or changed state."""
 
-    def __init__(self, *, projected: bool = True) -> None:
-        self._projected = projected
+    def __init__(self) -> None:
         self.known: dict[str, State] = {}
-        self.dropped: dict[int, int] = {}  # hash of the name -> of the projection
         self._closed: deque[str] = deque()
         self.count = 0  # all streams so far
 
@@ -85,9 +80,9 @@ class States:
 
     # --- for a caller that can read a stream again ---
 
-    def trim(self, before: int) -> None:
-        """Drop streams that closed long ago. Streams that moved at `before` or later
-        stay: the moment of that time is not judged yet."""
+    def trim(self, before: int) -> Iterator[State]:
+        """Drop streams that closed long ago, and yield them. Streams that moved at
+        `before` or later stay: the moment of that time is not judged yet."""
         kept = []
         while len(self._closed) > _LATE:
             state = self.known.get(self._closed.popleft())
@@ -97,8 +92,7 @@ class States:
                 kept.append(state.stream)
             else:
                 del self.known[state.stream]
-                wanted = hash(summarize(state)) if self._projected else 0
-                self.dropped[hash(state.stream)] = wanted
+                yield state
         self._closed.extend(kept)
 
     def _needed(self, state: Entry | Turn) -> bool:
@@ -106,18 +100,6 @@ class States:
         even old ones."""
         turn = self.known.get(state.turn or "") if isinstance(state, Entry) else None
         return isinstance(turn, Turn) and turn.open
-
-    def missing(self, streams: Iterable[str]) -> set[str]:
-        """The dropped ones among these streams."""
-        known, dropped = self.known, self.dropped
-        return {n for n in streams if n not in known and hash(n) in dropped}
-
-    def bring_back(self, stream: str, records: Sequence[Record]) -> None:
-        """Fold a dropped stream again from its records. Raises CorruptLogError."""
-        del self.dropped[hash(stream)]
-        state = fold(records)
-        if state is not None:
-            self.put(state, new=False)
 
 
 # --- The chain: hashes, positions, versions and heads. Events are not read here ---
@@ -248,7 +230,7 @@ class Auditor:
     ) -> None:
         self.findings = Findings(limit, without)
         self.chain = Chain(self.findings, marks)
-        self.states = States(projected=facts is not None)
+        self.states = States()
         self.aside: set[str] = set()
         self._facts = facts
         if witness is not None and not isinstance(witness, Witness):
@@ -290,19 +272,34 @@ class Auditor:
 
     def trim(self) -> None:
         """Forget closed streams, so that the open ones bound the memory."""
-        self.states.trim(self._at)
+        for state in self.states.trim(self._at):
+            if self._facts is not None:
+                self._facts.drop(state)
 
     def missing(self, records: Sequence[Record]) -> set[str]:
-        """The dropped streams that must be brought back before these records are
-        fed."""
-        return self.states.missing([r.stream for r in records if r.version > r.count])
+        """The streams that go on in these records and are not known: they were
+        dropped, unless the log is damaged."""
+        first: dict[str, Record] = {}
+        for record in records:
+            first.setdefault(record.stream, record)
+        return self.unknown([s for s, r in first.items() if r.version > r.count])
 
-    def bring_back(self, stream: str, records: Sequence[Record]) -> None:
+    def unknown(self, streams: Iterable[str]) -> set[str]:
+        known, aside = self.states.known, self.aside
+        return {name for name in streams if name not in known and name not in aside}
+
+    def bring_back(self, records: Sequence[Record]) -> None:
         """Bring a dropped stream back from its earlier records."""
         try:
-            self.states.bring_back(stream, records)
+            state = fold(records)
         except CorruptLogError as exc:
             self._set_aside(records[-1], Rule.DECODE, exc.problem)
+            return
+        if state is not None:
+            self.states.put(state, new=False)
+            if self._facts is not None:
+                events = [event for record in records for event in decode(record)]
+                self._facts.bring_back(state, events)
 
     def _follow(self, records: Sequence[Record]) -> None:
         known, aside, among = self.states.known, self.aside, self._among
@@ -349,7 +346,7 @@ class Auditor:
 
     def _note(self, event: Event, after: State, position: int) -> None:
         if self._facts is not None:
-            self._facts.feed(after, event, position)
+            self._facts.feed(after, event)
         if self._witness is not None and isinstance(after, Entry):
             self._witness.feed(after, event, position)  # type: ignore[arg-type]  # a stream's family has its events, or the fold refuses
 
@@ -365,6 +362,8 @@ class Auditor:
         self.chain.end()
         self._among.end()
         self.pruned.end()
+        if self._facts is not None:
+            self._facts.end()
         if settled_at is not None:
             note_unsettled(self.findings, self.states, settled_at)
         if self._witness is not None:
@@ -500,11 +499,30 @@ async def _bring_back(auditor: Auditor, store: Store, page: Sequence[Record]) ->
     if turns:
         found = await store.fetch(Wanted(children=turns))
         children = [name for names in found.children.values() for name in names]
-        streams |= auditor.states.missing(children)
-    found = await store.fetch(Wanted(streams=frozenset(streams)))
+        streams |= auditor.unknown(children)
     end = page[0].position
-    for stream, records in found.streams.items():
-        auditor.bring_back(stream, [r for r in records if r.position < end])
+    async for records in _records_of(store, streams):
+        earlier = [r for r in records if r.position < end]
+        if earlier:
+            auditor.bring_back(earlier)
+
+
+async def _records_of(
+    store: Store, streams: Iterable[str]
+) -> AsyncIterator[Sequence[Record]]:
+    """The records of each stream that can be read; the walk reports the damage of the
+    others."""
+    wanted = [*streams]
+    try:
+        found = (await store.fetch(Wanted(streams=frozenset(wanted)))).streams
+    except CorruptLogError:
+        if len(wanted) > 1:
+            for stream in wanted:
+                async for one in _records_of(store, [stream]):
+                    yield one
+        return
+    for records in found.values():
+        yield records
 
 
 class Wrong(NamedTuple):
@@ -514,20 +532,6 @@ class Wrong(NamedTuple):
     position: int
     stream: str
     text: str
-
-
-async def streams_at(store: Store, positions: Iterable[int]) -> set[str]:
-    """The streams of the records at these positions."""
-    wanted, found = sorted(set(positions)), set[str]()
-    at = 0
-    while at < len(wanted):
-        page = await store.log(wanted[at] - 1, RECORDS)
-        last = page[-1].position if page else wanted[-1]
-        end = bisect_right(wanted, last, at)
-        here = set(wanted[at:end])
-        found |= {r.stream for r in page if r.position in here}
-        at = max(end, at + 1)
-    return found
 
 
 Told = tuple[int, Event]  # the position of an event's record, and the event

@@ -1,15 +1,22 @@
 """The side tables of a store - summaries, dedupe keys, bodies - compared with the log
 in both directions: no row is missing, and none is left over.
 
-Each side table is read once from end to end and compared with numbers that the audit
-kept. The streams with a mismatch are then read again, with all their rows in one answer
-of the store. That names the fault, and ignores records that were written during the
-audit.
+Each side table is read from end to end and compared with sums that the audit kept. If a
+bucket of the sums differs, the streams in it are read again, with all their rows in one
+answer of the store. That names the fault, and ignores records that were written during
+the audit.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Protocol
+from collections.abc import (
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
+from typing import Any, Protocol
 
 from attrs import define, field
 
@@ -25,8 +32,8 @@ from turnfold._log.bodies import (
 from turnfold._log.canonical import Record
 from turnfold._log.events import Event
 from turnfold._state.fold import State, fold, summarize
-from turnfold.audit.auditor import Auditor, States, Wrong, streams_at, told
-from turnfold.audit.facts import Facts, keys_of
+from turnfold.audit.auditor import Auditor, States, Wrong, told
+from turnfold.audit.facts import Facts, Odd, Sums, keys_of
 from turnfold.audit.findings import Rule
 from turnfold.errors import CorruptLogError, InvalidInputError, StoreError
 from turnfold.ports.plugins import PluginStore
@@ -47,14 +54,15 @@ from turnfold.ports.store import (
     summary_pages,
 )
 
+_ALL = Listing(prefix="")
 _AT_ONCE = 100  # streams that are read again in one call
 
 
 class Side(Protocol):
     """A side table of a log."""
 
-    async def read(self) -> Collection[str]:
-        """Read the whole table. Returns the streams with a mismatch."""
+    def suspects(self) -> AsyncIterator[str]:
+        """Read the whole table. Yields the streams that may have a mismatch."""
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
         """The faults of these streams in the present store."""
@@ -63,7 +71,7 @@ class Side(Protocol):
 async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
     """Note each mismatch in the auditor's findings. Call it after the last record."""
     sides: dict[Rule, Side] = {
-        Rule.PROJECTION: Summaries(store, auditor.states),
+        Rule.PROJECTION: Summaries(store, auditor.states, facts.summaries),
         Rule.KEY: Keys(store, facts),
     }
     if facts.wants_bodies:
@@ -81,11 +89,29 @@ async def compare(auditor: Auditor, store: Store, facts: Facts) -> None:
 async def _wrong(side: Side, aside: Collection[str]) -> Sequence[Wrong]:
     """The faults of a side table. Unreadable streams are left out: the audit has
     reported them."""
-    suspects = iter([name for name in await side.read() if name not in aside])
-    wrong: list[Wrong] = []
-    while names := frozenset(islice(suspects, _AT_ONCE)):
-        wrong += await side.look(names)
-    return wrong
+    wrong, names = set[Wrong](), set[str]()
+    async for name in side.suspects():
+        if name not in aside:
+            names.add(name)
+        if len(names) == _AT_ONCE:
+            wrong |= {*await side.look(frozenset(names))}
+            names = set()
+    if names:
+        wrong |= {*await side.look(frozenset(names))}
+    return [*wrong]
+
+
+async def _logged(store: Store, odd: Odd) -> AsyncIterator[str]:
+    """The streams of the log in these buckets, each once for each page with it."""
+    async for page in record_pages(store) if odd else _none():
+        for name in {r.stream for r in page if not r.pruned}:
+            if name in odd:
+                yield name
+
+
+async def _none() -> AsyncIterator[Sequence[Any]]:
+    return
+    yield ()
 
 
 # --- Outside of the tables of a store: the mark beside it, and the report that ---
@@ -178,21 +204,30 @@ class Keys:
     """See `Side`."""
 
     def __init__(self, store: Store, facts: Facts) -> None:
-        self._store, self._given = store, facts.keys
-        self._odd: dict[str, list[str]] = {}  # stored for a stream that did not make it
+        self._store, self._sums = store, facts.keys
+        self._kept: dict[str, list[str]] = {}  # the stored keys of suspects
 
-    async def read(self) -> Collection[str]:
-        left = dict(self._given)
+    async def suspects(self) -> AsyncIterator[str]:
         async for page in key_pages(self._store):
             for key, stream in page:
-                if left.pop(hash((key, stream)), None) is None:
-                    self._odd.setdefault(stream, []).append(key)
-        return {*self._odd, *await streams_at(self._store, left.values())}
+                self._sums.take(stream, (hash((key, stream)),))
+        odd = self._sums.odd()
+        async for page in key_pages(self._store) if odd else _none():
+            for key, stream in page:
+                if stream in odd:
+                    self._kept.setdefault(stream, []).append(key)
+        for stream in self._kept:
+            yield stream
+        async for stream in _logged(self._store, odd):
+            if stream not in self._kept:
+                yield stream
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
         records = (await self._store.fetch(Wanted(streams=streams))).streams
         given = {name: _given(records[name]) for name in streams}
+        kept = {name: self._kept.get(name, ()) for name in streams}
         keys = frozenset(key for row in given.values() if row for key in row)
+        keys |= frozenset(key for row in kept.values() for key in row)
         holders = (await self._store.fetch(Wanted(keys=keys))).keys
         wrong: list[Wrong] = []
         for name, row in given.items():
@@ -202,8 +237,8 @@ class Keys:
                 if holders[key] != name:
                     where = f"belongs to {holders[key]}" if holders[key] else "is gone"
                     wrong.append(Wrong(position, name, f"the key {key} {where}"))
-            for key in self._odd.get(name, ()):
-                if key not in row:
+            for key in kept[name]:
+                if key not in row and holders[key] is not None:
                     text = f"the key {key} is stored, but no event has this key"
                     wrong.append(Wrong(0, name, text))
         return wrong
@@ -221,33 +256,32 @@ def _given(records: Sequence[Record]) -> dict[str, int] | None:
 
 
 class Summaries:
-    """See `Side`. A stream that the audit dropped is known only by hashes."""
+    """See `Side`. `sums`: of the streams that the audit dropped."""
 
-    def __init__(self, store: Store, states: States) -> None:
-        self._store, self._states = store, states
+    def __init__(self, store: Store, states: States, sums: Sums) -> None:
+        self._store, self._known, self._sums = store, states.known, sums
 
-    async def read(self) -> Collection[str]:
-        known, dropped = self._states.known, dict(self._states.dropped)
-        unseen, odd = set(known), list[str]()
-        async for page in summary_pages(self._store, Listing(prefix="")):
+    async def suspects(self) -> AsyncIterator[str]:
+        known, unseen = self._known, set(self._known)
+        async for page in summary_pages(self._store, _ALL):
             for summary in page:
                 name = summary.stream
                 state = known.get(name)
+                if state is None:
+                    self._sums.take(name, (hash(summary),))
+                    continue
                 unseen.discard(name)
-                if state is not None:
-                    fits = summarize(state) == summary
-                else:
-                    fits = dropped.pop(hash(name), None) == hash(summary)
-                if not fits:
-                    odd.append(name)
-        return [*odd, *unseen, *await self._names(dropped)]
-
-    async def _names(self, hashes: Collection[int]) -> set[str]:
-        found: set[str] = set()
-        if hashes:
-            async for page in record_pages(self._store):
-                found |= {r.stream for r in page if hash(r.stream) in hashes}
-        return found
+                if summarize(state) != summary:
+                    yield name
+        for name in unseen:
+            yield name
+        odd = self._sums.odd()
+        async for page in summary_pages(self._store, _ALL) if odd else _none():
+            for summary in page:
+                if summary.stream in odd:
+                    yield summary.stream
+        async for name in _logged(self._store, odd):
+            yield name
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
         wanted = Wanted(streams=streams, summaries=streams)
@@ -291,32 +325,37 @@ class Bodies:
     """See `Side`. The payload of a file names one more body, its content."""
 
     def __init__(self, store: Store, facts: Facts) -> None:
-        self._store, self._facts = store, facts
-        self._unnamed: dict[int, BodyRef] = {}  # by hash((stream, ref)), as facts are
-        self._kept: dict[str, list[int]] = {}  # the same by stream
+        self._store, self._sums = store, facts.bodies
+        self._redacted = frozenset(facts.redacted)
+        self._kept: dict[str, set[int]] = {}  # stored numbers of suspects
 
-    async def read(self) -> Collection[str]:
-        payloads, texts = dict(self._facts.payloads), dict(self._facts.texts)
-        contents: dict[int, str] = {}  # named by a payload, not seen yet -> its stream
+    async def suspects(self) -> AsyncIterator[str]:
         async for page in body_pages(self._store):
             for body in page:
-                mark = hash((body.stream, body_ref(body)))
-                payload = payloads.pop(mark, None) is not None
-                named = contents.pop(mark, None) or texts.pop(mark, None) or payload
-                if not named:
-                    self._unnamed[mark] = (body.stream, body.number)
-                if payload:
-                    self._content(body, contents)
-        for stream, number in self._unnamed.values():
-            self._kept.setdefault(stream, []).append(number)
-        missing = await streams_at(self._store, [*payloads.values(), *texts.values()])
-        return {*self._kept, *contents.values(), *missing, *self._facts.redacted}
+                self._sums.take(body.stream, (hash((body.stream, body_ref(body))),))
+                if self._names_more(body):
+                    yield body.stream
+        odd = self._sums.odd()
+        async for page in body_pages(self._store) if odd else _none():
+            for body in page:
+                if body.stream in odd:
+                    self._kept.setdefault(body.stream, set()).add(body.number)
+        for stream in {*self._kept, *self._redacted}:
+            yield stream
+        async for stream in _logged(self._store, odd):
+            if stream not in self._kept:
+                yield stream
 
-    def _content(self, body: Body, contents: dict[int, str]) -> None:
-        for ref in contents_in(body.data):
-            mark = hash((body.stream, ref))
-            if self._unnamed.pop(mark, None) is None:
-                contents[mark] = body.stream
+    def _names_more(self, body: Body) -> bool:
+        """True for a payload with files. A text can look like one, so its stream is read
+        again: no such text may hide a body that no event names."""
+        refs = contents_in(body.data)
+        self._sums.add(body.stream, [hash((body.stream, ref)) for ref in refs])
+        for ref in refs:
+            with suppress(InvalidInputError):  # `look` reports it
+                number = place_of(body.stream, ref)[1]
+                self._kept.setdefault(body.stream, set()).add(number)
+        return bool(refs)
 
     async def look(self, streams: frozenset[str]) -> Sequence[Wrong]:
         records = (await self._store.fetch(Wanted(streams=streams))).streams
@@ -325,17 +364,15 @@ class Bodies:
         for one in named:
             one.add_contents(found)
         found |= await self._fetch(place for one in named for place in one.contents)
-        return [
-            wrong
-            for one in named
-            for wrong in one.wrong(found, self._kept.get(one.stream, ()))
-        ]
+        kept = {one: sorted(self._kept.pop(one.stream, ())) for one in named}
+        found |= await self._fetch((s.stream, n) for s in named for n in kept[s])
+        return [wrong for one in named for wrong in one.wrong(found, kept[one])]
 
     async def _fetch(self, places: Iterable[BodyRef]) -> _Bodies:
         return (await self._store.fetch(Wanted(bodies=frozenset(places)))).bodies
 
 
-@define
+@define(eq=False)
 class _Named:
     """The bodies that one stream names: place -> the text in the event and its
     position. `erased`: bodies that it named before it was redacted."""
@@ -392,8 +429,11 @@ class _Named:
                 yield Wrong(position, self.stream, text)
         everything = set(self.all())
         for number in kept:
+            place = self.stream, number
+            # It may be pruned meanwhile. A body without a stream cannot be fetched.
+            there = found[place] is not None or self.stream.startswith("?")
             # A lost payload may have named this body as the content of a file.
-            if (self.stream, number) not in everything and not lost:
+            if place not in everything and there and not lost:
                 text = f"the body {number} is stored for it, but no event names it"
                 yield Wrong(0, self.stream, text)
 
