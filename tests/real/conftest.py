@@ -2,7 +2,6 @@
 `TURNFOLD_REAL=required` (as in CI) they fail instead."""
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,28 @@ from turnfold_adapters.channels.matrix import MatrixChannel
 from .cutting_proxy import CuttingProxy
 from .emulate import Emulate, emulate_program, running
 from .matrix_scene import MakeChannel
-from .postgres import Postgres
+from .postgres import Postgres, in_memory
 from .synapse import CannotInstallError, Synapse, User, synapse_python
 
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test that needs a server installs and starts it, which may take
-    minutes. The time of a test counts from then on."""
+    minutes. The time of a test counts from then on. With `-n 2 --dist loadgroup` all
+    tests with Synapse are in one process, so it is started once."""
     for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+        if HERE not in item.path.parents:
+            continue
+        with_synapse = "synapse" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("synapse" if with_synapse else "rest"))
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
 
 
 @pytest.fixture(scope="session")
-def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
+def synapse() -> Iterator[Synapse]:
     """A running homeserver with the users bot, alice and root (an admin)."""
     try:
         python = synapse_python()
@@ -37,15 +42,16 @@ def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
         if os.environ.get("TURNFOLD_REAL") == "required":
             raise
         pytest.skip(f"matrix-synapse cannot be installed here: {exc}")
-    server = Synapse(tmp_path_factory.mktemp("synapse"), python)
-    try:
-        server.start()
-        for name in ("bot", "alice"):
-            server.register(name)
-        server.register("root", admin=True)
-        yield server
-    finally:
-        server.stop()
+    with in_memory() as folder:
+        server = Synapse(folder / "synapse", python)
+        try:
+            server.start()
+            for name in ("bot", "alice"):
+                server.register(name)
+            server.register("root", admin=True)
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +69,9 @@ def emulate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulate]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A running PostgreSQL. The path of its socket must be short."""
-    with tempfile.TemporaryDirectory(prefix="tf-") as folder:
-        server = Postgres(Path(folder) / "pg")
+    """A running PostgreSQL."""
+    with in_memory() as folder:
+        server = Postgres(folder / "pg")
         try:
             yield server
         finally:

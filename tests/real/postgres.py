@@ -3,7 +3,9 @@ temporary folder, on a Unix socket only."""
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +19,18 @@ from turnfold_model.checks.store import Place
 from turnfold_model.checks.store_kit import put
 
 _names = itertools.count(1)
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A temporary folder without a disk, where the machine has one: the tests kill
+    processes, and none is about the power of the machine. Its path is short, as that of
+    a socket must be."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="tf-", dir=place) as made:
+        Path(made).chmod(0o755)  # the server of PostgreSQL has a user of its own
+        yield Path(made)
 
 
 class Postgres:
@@ -139,4 +153,4 @@ class _Cut:
         return may_break
 
 
-__all__ = ["SOCKET", "Postgres", "cut", "cut_link", "kill", "place"]
+__all__ = ["SOCKET", "Postgres", "cut", "cut_link", "in_memory", "kill", "place"]

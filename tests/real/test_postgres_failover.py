@@ -26,7 +26,7 @@ from turnfold_model.testing.gateway import crash
 from turnfold_model.testing.platform import Platform, PlatformChannel, wait_for
 
 from .failover import Standby
-from .postgres import Postgres, kill
+from .postgres import Postgres, in_memory, kill
 
 QUICK = "&lease_ms=500&max_pause_ms=0"
 CLASSES = {
@@ -38,12 +38,8 @@ CLASSES = {
 
 @pytest.fixture
 def standby(postgres: Postgres) -> Iterator[Standby]:
-    memory = Path("/dev/shm")  # the test is not about disks
-    place = memory if memory.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="tf-", dir=place) as folder:
-        Path(folder).chmod(0o755)
-        with Standby(postgres, Path(folder) / "s") as follower:
-            yield follower
+    with in_memory() as folder, Standby(postgres, folder / "s") as follower:
+        yield follower
 
 
 async def until(condition: Callable[[], object]) -> None:

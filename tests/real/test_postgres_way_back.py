@@ -2,7 +2,6 @@
 nothing is shown twice, and nothing waits for a person."""
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +20,7 @@ from turnfold.ports.store import Wanted
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
 from .failover import Primary, Standby, stop_at_once
-from .postgres import Postgres
+from .postgres import Postgres, in_memory
 
 CLASSES = {
     "blind": (),
@@ -34,11 +33,8 @@ TOTAL = OF_EACH * len(CLASSES)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    memory = Path("/dev/shm")  # the test is not about disks
-    place = memory if memory.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="tf-", dir=place) as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
+    with in_memory() as made:
+        yield made
 
 
 class Load:
