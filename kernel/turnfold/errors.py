@@ -78,9 +78,6 @@ class StoreError(TurnfoldError):
     code = "store"
 
 
-# --- the caller's fault ---
-
-
 @define(kw_only=True, slots=False)
 class InvalidInputError(UsageError):
     """Raised for an argument of a wrong type or out of range, before anything is
@@ -305,9 +302,6 @@ class BackPressureError(UsageError):
     limit: int
 
 
-# --- the adapter's fault ---
-
-
 @define(kw_only=True, slots=False)
 class ContractError(ChannelError):
     """Raised when an attached object is no channel, or when its plan is no plan."""
@@ -316,9 +310,6 @@ class ContractError(ChannelError):
     template = "channel {channel}: {problem}; repair the adapter"
     channel: str
     problem: str
-
-
-# --- the store's fault ---
 
 
 @define(kw_only=True, slots=False)
@@ -416,6 +407,18 @@ class NotAStoreError(StoreError):
 
 
 @define(kw_only=True, slots=False)
+class NoAccessError(StoreError):
+    """Raised when the server of a store refuses the user, the password, the kind of
+    connection, or a right on a table."""
+
+    code = "store.no_access"
+    template = "{path}: the server gives no access: {problem}; {advice}"
+    path: str
+    problem: str
+    advice: str
+
+
+@define(kw_only=True, slots=False)
 class UnsafeStoreError(StoreError):
     """Raised on opening a store where a commit may be lost: on a network disk, or with
     a setting that leaves out a sync."""
@@ -459,8 +462,7 @@ class FateUnknownError(StoreError):
 
 @define(kw_only=True, slots=False)
 class RequestedError(StoreError):
-    """Raised when a command is durable in the inbox and no worker has answered it yet.
-    The command is not lost: a worker will do it. Wait longer, or start a worker."""
+    """Raised when a command is durable in the inbox and no worker has answered it."""
 
     code = "store.requested"
     template = (
@@ -513,9 +515,8 @@ class OtherShardError(UsageError):
 
 @define(kw_only=True, slots=False)
 class LostStoreError(OwnedError):
-    """Raised when a file of an open store was moved, replaced, deleted or truncated
-    while this process had it open. The call may have written into a file without a
-    name, so it counts as not stored. The worker stands down."""
+    """Raised when a file of an open store was moved, replaced, deleted or truncated. The
+    call counts as not stored. The worker stands down."""
 
     code = "store.lost"
     template = (
@@ -585,9 +586,8 @@ class MissingBodyError(StoreError):
 
 @define(kw_only=True, slots=False)
 class StoreFullError(StoreError):
-    """Raised by `accept` and `enqueue` while the store has reached a limit of Settings.
-    Nothing is dropped: accepted turns go on and are answered. `limit`: the name of the
-    setting, `bytes` the measured value, `allowed` its value."""
+    """Raised by `accept` and `enqueue` while the store has reached a limit of Settings;
+    accepted turns go on. `limit`: the setting, `bytes`: measured, `allowed`: its value."""
 
     code = "store.full"
     template = (

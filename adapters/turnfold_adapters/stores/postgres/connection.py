@@ -21,6 +21,7 @@ from turnfold.errors import (
     DiskError,
     FateUnknownError,
     InvalidInputError,
+    NoAccessError,
     NotAStoreError,
     ReadOnlyError,
     StoreError,
@@ -60,7 +61,20 @@ _NOTHING_SENT = {"08001", "08004", "57P03"}
 _ALONE = ("01000", "for synchronous replication")
 _LAST_WORDS = {"57P01", "57P02", "57P04", "57P05", "25P03"}  # then it closes
 _VALUE = {"22021", "22003", "54000", "22001", "22P05"}
-_NO_STORE = {"42P01", "42703", "42501", "3D000", "3F000", "28000", "28P01"}
+_NO_STORE = {"42P01", "42703", "3D000", "3F000"}
+_NO_ACCESS = {
+    "28P01": "check user and password",
+    "28000": "check the user, and what the server's pg_hba.conf asks for (TLS: sslmode)",
+    "42501": "use another role, or let the owner of the tables grant this right",
+}
+_NO_TLS = "rejected SSL upgrade"  # asyncpg gives it no class
+# Limits that an administrator sets for all sessions would cut commits off in the middle,
+# and end connections that wait for rings. The client has its own limit (`_ANSWER_S`).
+_LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+_NEWER_LIMITS = """
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('idle_session_timeout', 'transaction_timeout')
+"""
 
 
 @frozen(kw_only=True)
@@ -229,13 +243,9 @@ class Link:
                 server_settings=self._settings(),
             )
             mine = await connection.fetchval(_MINE) == connection.get_server_pid()
+            await connection.fetch(_NEWER_LIMITS)
         except FAILURES as exc:
-            if "startup parameter" in str(exc):
-                raise UnsafeStoreError(path=place.address, problem=_POOLER) from exc
-            if getattr(exc, "sqlstate", None) in _NO_STORE:
-                raise NotAStoreError(path=place.address, problem=str(exc)) from exc
-            problem = f"no connection: {_said(exc)}"
-            raise DiskError(path=place.address, problem=problem) from exc
+            raise _unconnected(exc, place.address) from exc
         if not mine:
             connection.terminate()
             raise UnsafeStoreError(path=place.address, problem=_POOLER)
@@ -249,6 +259,7 @@ class Link:
             "search_path": f'"{quoted}"',
             "default_transaction_isolation": "read committed",
             "default_transaction_read_only": "on" if self._read_only else "off",
+            **dict.fromkeys(_LIMITS, "0"),
         }
 
     async def close(self) -> None:
@@ -267,6 +278,21 @@ class Link:
             self._connection.terminate()
 
 
+def _unconnected(exc: Exception, address: str) -> StoreError:
+    """The error of the port for a connection that could not be made."""
+    state, problem = getattr(exc, "sqlstate", None), _said(exc)
+    if "startup parameter" in problem:
+        return UnsafeStoreError(path=address, problem=_POOLER)
+    if state in _NO_ACCESS:
+        return NoAccessError(path=address, problem=problem, advice=_NO_ACCESS[state])
+    if _NO_TLS in problem:
+        advice = "set up TLS on the server, or take `sslmode` out of the address"
+        return NoAccessError(path=address, problem=problem, advice=advice)
+    if state in _NO_STORE:
+        return NotAStoreError(path=address, problem=problem)
+    return DiskError(path=address, problem=f"no connection: {problem}")
+
+
 def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
     """The error of the port for one of `FAILURES` in a sent statement."""
     state = getattr(exc, "sqlstate", None)
@@ -277,6 +303,8 @@ def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
         return DiskError(path=address, problem=problem)
     if state in _VALUE:
         return InvalidInputError(field="value", problem=problem)
+    if state in _NO_ACCESS:
+        return NoAccessError(path=address, problem=problem, advice=_NO_ACCESS[state])
     if state in _NO_STORE:
         return NotAStoreError(path=address, problem=problem)
     if state == "25006":
