@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from turnfold_adapters.channels.matrix import MatrixChannel
 
@@ -19,18 +20,26 @@ from .synapse import CannotInstallError, Synapse, User, synapse_python
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test that needs a server installs and starts it, which may take
-    minutes. The time of a test counts from then on. With `-n 2 --dist loadgroup` all
-    tests with Synapse are in one process, so it is started once."""
+    minutes. The time of a test counts from then on."""
     for item in items:
-        if HERE not in item.path.parents:
-            continue
-        with_synapse = "synapse" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("synapse" if with_synapse else "rest"))
-        if item.get_closest_marker("timeout") is None:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
+
+
+class _ByServer(LoadScopeScheduling):
+    """With `-n 2`: all tests with Synapse go to one process, which starts it once; the
+    others go file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        with_synapse = "test_matrix_" in file or "test_channel_page" in file
+        return "synapse" if with_synapse else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByServer:
+    return _ByServer(config, log)
 
 
 @pytest.fixture(scope="session")
