@@ -202,6 +202,28 @@ async def test_repeats_and_our_own_messages_make_no_turns(
     assert sorted(slack.texts()) == wanted
 
 
+@case("H02")
+async def test_two_events_of_one_type_and_one_gesture_are_one_turn(
+    slack: FakeSlack, tmp_path: Path
+) -> None:
+    seen = []
+
+    async def listener(event: Any, body: Any, say: Any) -> None:
+        seen.append((event["ts"], event["event_ts"], body["event_id"]))
+        await say("once")
+
+    async with served(slack, tmp_path / "g.db", listener) as kernel:
+        ts = slack.says("C1", "hello", client_msg_id="m-1")
+        await until(lambda: not slack.unanswered)
+        both = {"channel": "C1", "user": "U0ANN", "text": "hello", "ts": "1700000000.5"}
+        slack.tell({"type": "message", "client_msg_id": "m-1", **both})
+        await until(lambda: not slack.unanswered)
+        await kernel.at_rest(20_000)
+        assert len(await kernel.inspect.list(Filter(what="turn"))) == 1
+    assert slack.texts() == ["once"]
+    assert seen == [(ts, ts, "message:U0ANN:m-1")]
+
+
 async def test_what_has_not_left_yet_has_no_thread_and_no_reactions(
     slack: FakeSlack, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from turnfold import File, Kernel, Native, Route, Settings, Text
 from turnfold.enums import Decoration, FailureClass, GateScope, PartAct
 from turnfold.errors import InvalidInputError
 from turnfold.ports.channel import Accepted, Attempt, Outcome, Part, Rejected, Unknown
+from turnfold_adapters.channels import discord_source
 from turnfold_adapters.channels.discord import DiscordChannel
 from turnfold_adapters.channels.discord_content import TEXT_LIMIT, nonce_of
 from turnfold_adapters.channels.discord_source import Cursor, Event
@@ -373,6 +375,28 @@ async def test_what_was_missed_comes_before_what_is_live(
     async with aclosing(channel.source(found[-1][1])) as messages:
         again = [inbound.text for inbound, _ in await taken(messages, 1)]
     assert again == ["missed in private, again"]
+
+
+@case("H02")
+async def test_a_message_that_was_read_as_missed_is_not_taken_again_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway tells it with more fields than the history does."""
+    read = {"id": "9", "channel_id": "1", "content": "hi"}
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def missed(_: object) -> list[Event]:
+        events.put_nowait(Event("message", {**read, "guild_id": "5"}))
+        events.put_nowait(Event("edit", read))
+        events.put_nowait(None)
+        return [Event("message", read)]
+
+    monkeypatch.setattr(discord_source, "_missed", missed)
+    events.put_nowait(Event("ready"))
+    client: Any = SimpleNamespace(events=events)
+    found = [event async for event in discord_source._in_order(client)]
+    assert [event.kind for event in found] == ["message", "edit"]
+    assert found[0].message == read
 
 
 @case("T07")

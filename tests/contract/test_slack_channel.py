@@ -412,17 +412,39 @@ async def test_what_was_not_answered_comes_again_and_makes_no_second_turn(
     assert slack.texts() == ["You said: hi", "You said: x"]
 
 
-@case("H02", "H08")
-async def test_a_mention_is_taken_once_and_our_own_messages_never(
-    slack: FakeSlack,
-) -> None:
-    ts = slack.says("C1", "hey bot", client_msg_id="m-1")
-    mention = {"type": "app_mention", "channel": "C1", "user": "U0ANN", "ts": ts}
-    slack.tell({**mention, "text": "hey bot", "client_msg_id": "m-1"})
+@case("H08")
+async def test_our_own_messages_are_never_taken(slack: FakeSlack) -> None:
+    slack.says("C1", "hey bot")
     slack.says("C1", "from us", user=BOT_USER)
     slack.says("C1", "the end")
     assert [m.text for m in await taken(slack, 2)] == ["hey bot", "the end"]
-    await until(lambda: len(slack.unanswered) == 1)
+
+
+@case("H02")
+async def test_a_mention_is_one_turn_in_any_number_of_lives(
+    slack: FakeSlack, tmp_path: Path
+) -> None:
+    """The event `app_mention` of a message may come to another process than its event
+    `message`."""
+    text = f"<@{BOT_USER}> hey"
+    ts = slack.says("C1", text, client_msg_id="m-1")
+    for _ in range(2):
+        async with Kernel(tmp_path / "bot.db", settings=QUICK) as kernel:
+            bot = made(slack)
+            kernel.attach("slack", bot)
+            kernel.source("slack", bot.source)
+
+            @kernel.on_turn
+            async def answer(turn: Any) -> str:
+                return f"mentioned: {turn.inbound.body['mentioned']}"
+
+            await until(lambda: not slack.unanswered)
+            await kernel.at_rest(20_000)
+            (turn,) = await kernel.inspect.list(Filter(what="turn"))
+            assert not turn.person
+        mention = {"type": "app_mention", "channel": "C1", "user": "U0ANN", "ts": ts}
+        slack.tell({**mention, "text": text, "client_msg_id": "m-1"})
+    assert slack.texts() == ["mentioned: True"]
 
 
 async def test_a_source_outlives_the_connection(slack: FakeSlack) -> None:

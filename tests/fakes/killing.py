@@ -89,6 +89,7 @@ class Play:
                     time.sleep(chance.uniform(0, 0.1))
                 for _ in range(max(0, self.kills - self._killed)):
                     bot = self._kill(api, bot, chance)
+                self._wait_for_life(api)
                 self._wait(
                     lambda: not self._missing(api), PATIENCE_S if not self.plain else 5
                 )
@@ -100,8 +101,10 @@ class Play:
 
     _killed = 0
     _said = 0
+    _born = 0  # calls before this life
 
     def _start(self, api: Platform) -> subprocess.Popen[bytes]:
+        self._born = api.calls()
         plain = {"PLAIN": "1"} if self.plain else {}
         # DEATHS: else three kills that hit one message alone are its own fault.
         ours = {"SETTLE": "300", "DEATHS": "1000", "STORE": str(self.store)}
@@ -114,6 +117,7 @@ class Play:
     ) -> subprocess.Popen[bytes]:
         """After a few calls of this life, so that it dies in its work, or when it has no
         work left."""
+        self._wait_for_life(api)
         wanted = api.calls() + chance.randint(4, 16)
         self._wait(
             lambda: api.calls() >= wanted or not self._missing(api, self._said),
@@ -124,6 +128,12 @@ class Play:
         bot.wait()
         self._killed += 1
         return self._start(api)
+
+    def _wait_for_life(self, api: Platform) -> None:
+        """A slow machine must not count as a loss of the bot."""
+        self._wait(
+            lambda: api.calls() > self._born or not self._missing(api, self._said)
+        )
 
     def _plan_faults(self, api: Platform, chance: random.Random) -> None:
         for fault in (api.cut, api.limit):

@@ -24,6 +24,7 @@ from turnfold_adapters.text.html import text_escape
 case = pytest.mark.case
 EDGE = "\u200b"
 NAMES = Names(channel="slack", account="default")
+OURS = Names(channel="slack", account="default", ids=frozenset({"U0BOT", "B0BOT"}))
 
 
 def units(text: str) -> int:
@@ -209,18 +210,66 @@ def test_a_message_is_named_by_its_channel_and_time_stamp() -> None:
     assert (found.conversation, found.message_id) == ("C1", "1700000000.000100")
     assert (found.thread, found.sender) == ("1600000000.000001", "U1")
     assert (found.text, found.sent_at) == ("hi", 1_700_000_000_000)
-    assert found.body["event_id"] == "Ev1"
+    assert "ts" not in found.body["event"]  # it is `message_id`
 
 
 @case("H02")
-def test_two_events_of_one_gesture_have_one_key() -> None:
+def test_two_events_of_one_gesture_have_one_key_and_the_same_bytes() -> None:
     """Seen in the wild: one message of a user, two events with their own time stamps."""
-    first = inbound_of(body(client_msg_id="x-1"), NAMES)
-    again = inbound_of(body(client_msg_id="x-1", ts="1700000000.000200"), NAMES)
-    mention = inbound_of(body(client_msg_id="x-1", type="app_mention"), NAMES)
-    other = inbound_of(body(client_msg_id="x-1", user="U2"), NAMES)
+    said = {"client_msg_id": "x-1", "text": "<@U0BOT> hi"}
+    first = inbound_of(body(**said, channel_type="channel"), OURS)
+    again = inbound_of(body(**said, ts="1700000000.000200"), OURS)
+    mention = inbound_of({**body(**said, type="app_mention"), "event_id": "Ev2"}, OURS)
+    other = inbound_of(body(**said, user="U2"), OURS)
     assert first.dedupe_key == again.dedupe_key == mention.dedupe_key
+    assert first.evidence == again.evidence == mention.evidence
+    assert first.body["mentioned"] is True
     assert other.dedupe_key != first.dedupe_key
+
+
+@case("H02")
+def test_two_events_without_a_client_id_have_the_same_bytes() -> None:
+    file = {"id": "F1", "name": "a.txt", "thumb_64": "made later"}
+    first = inbound_of(body(subtype="file_share", files=[file]), OURS)
+    mention = inbound_of(
+        body(type="app_mention", files=[{**file, "thumb_64": ""}]), OURS
+    )
+    assert (first.dedupe_key, first.evidence) == (mention.dedupe_key, mention.evidence)
+    assert first.body["event"]["files"] == [{"id": "F1", "name": "a.txt"}]
+
+
+@case("H02")
+def test_an_edit_that_names_the_bot_is_one_edit_in_both_events() -> None:
+    edited = {"user": "U1", "ts": "1700000009.000100"}
+    inner = {**EVENT, "text": "<@U0BOT|bot> hi", "edited": edited}
+    del inner["channel"]
+    change = {"subtype": "message_changed", "message": inner, "hidden": True}
+    first = inbound_of(body(**change, ts="1700000009.000200"), OURS)
+    mention = inbound_of(body(**{**inner, "type": "app_mention"}), OURS)
+    assert first.event == mention.event == "edit"
+    assert (first.dedupe_key, first.evidence) == (mention.dedupe_key, mention.evidence)
+    assert first.sent_at == mention.sent_at == 1_700_000_009_000
+
+
+@pytest.mark.parametrize(
+    ("more", "mentioned"),
+    [
+        ({"text": "<@U0BOT> hi"}, True),
+        ({"text": "<@U0BOT|bot> hi"}, True),
+        ({"text": "<@U0BOT2> hi"}, False),
+        ({"text": "U0BOT"}, False),
+        ({"blocks": [{"elements": [{"type": "user", "user_id": "U0BOT"}]}]}, True),
+        ({"attachments": [{"text": "<@U0BOT>"}]}, True),
+    ],
+)
+def test_a_message_says_whether_it_names_the_bot(
+    more: dict[str, object], mentioned: bool
+) -> None:
+    for kind in ("message", "app_mention"):
+        found = inbound_of(body(**more, type=kind), OURS)
+        assert found.body["mentioned"] is mentioned
+        assert found.body["direct"] is False
+    assert inbound_of(body(channel="D1"), OURS).body["direct"] is True
 
 
 def test_an_edit_names_the_message_and_its_revision() -> None:

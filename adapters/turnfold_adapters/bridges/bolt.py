@@ -67,6 +67,7 @@ _POST, _UPDATE, _DELETE = "chat.postMessage", "chat.update", "chat.delete"
 _PENDING = "0000000000."
 _NOTHING_SENT = "nothing_sent"
 _SERVER_ERROR = 500
+_OF_ONE_EVENT = ("event_id", "event_time", "event_context")
 _FUNCTION = "function_executed"  # its token lives for minutes only
 
 Next = Callable[[], Awaitable[BoltResponse]]
@@ -210,12 +211,31 @@ def _is_event(body: Mapping[str, Any]) -> bool:
 
 def _inbound(body: Mapping[str, Any], names: Names) -> Inbound:
     """The listeners of `message` and of `app_mention` are not the same, so here the
-    events of one gesture are two messages, unless they are of one type."""
+    events of one gesture are two messages, unless they are of one type. Two of one type
+    differ in what `_told_apart` puts back."""
     inbound = inbound_of(body, names)
     kind = event_of(body).get("type")
     key = inbound.key if inbound.message_id else None
-    key = f"{kind}:{key}" if key else str(body.get("event_id") or "") or inbound.key
-    return evolve(inbound, key=key)
+    kept = {**body, "text": inbound.text}
+    if key is None:
+        key = str(body.get("event_id") or "") or inbound.key
+        return evolve(inbound, key=key, body=kept)
+    event = {k: v for k, v in event_of(body).items() if k not in ("ts", "event_ts")}
+    kept = {k: v for k, v in kept.items() if k not in _OF_ONE_EVENT}
+    ordered = json.loads(json.dumps({**kept, "event": event}, sort_keys=True))
+    return evolve(inbound, key=f"{kind}:{key}", body=ordered)
+
+
+def _told_apart(inbound: Inbound) -> dict[str, Any]:
+    """The payload for the listeners, with the time stamps of the event that came
+    first."""
+    body = {k: v for k, v in inbound.body.items() if k != "text"}
+    ts = inbound.message_id
+    if ts is None or "event_id" in body:
+        return body
+    event = {**event_of(body), "ts": ts, "event_ts": ts}
+    when = (inbound.sent_at or 0) // 1000
+    return {**body, "event": event, "event_id": inbound.key, "event_time": when}
 
 
 class _Noting(AsyncListenerErrorHandler):
@@ -300,8 +320,8 @@ def durable(
 
 async def _run(app: AsyncApp, turn: TurnHandle) -> None:
     """One run of the listeners, and the answer that they posted."""
-    body = {k: v for k, v in turn.inbound.body.items() if k != "text"}
-    request = AsyncBoltRequest(body=body, mode="socket_mode")
+    payload = _told_apart(turn.inbound)
+    request = AsyncBoltRequest(body=payload, mode="socket_mode")
     collected = _Collected()
     token = _collected.set(collected)
     try:

@@ -245,8 +245,10 @@ async def _running(
 
 async def _in_order(client: _Client) -> AsyncGenerator[Event, None]:
     """The missed messages before the live ones. Between a new session and the end of
-    its list of servers the live messages wait."""
+    its list of servers the live messages wait. One that was read as missed may still
+    come live, with other bytes, and is dropped."""
     waiting: list[Event] = []
+    known: set[str] = set()
     behind = True
     while (event := await client.events.get()) is not None:
         if event.kind == "session":
@@ -254,16 +256,18 @@ async def _in_order(client: _Client) -> AsyncGenerator[Event, None]:
         elif event.kind == "ready":
             missed = await _missed(client)
             known = {one.message["id"] for one in missed}
-            late = [
-                e for e in waiting if e.message["id"] not in known or e.kind == "edit"
-            ]
+            late = [e for e in waiting if _is_new(e, known)]
             for one in [*missed, *late]:
                 yield one
             behind, waiting = False, []
         elif behind:
             waiting.append(event)
-        else:
+        elif _is_new(event, known):
             yield event
+
+
+def _is_new(event: Event, known: set[str]) -> bool:
+    return event.kind == "edit" or event.message["id"] not in known
 
 
 async def _missed(client: _Client) -> list[Event]:

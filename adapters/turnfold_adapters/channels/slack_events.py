@@ -14,6 +14,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from attrs import evolve
 from slack_sdk.signature import SignatureVerifier
 
 from turnfold.errors import (
@@ -27,7 +28,6 @@ from turnfold.logs import lines
 from turnfold_adapters.channels.slack_client import SlackClient
 from turnfold_adapters.channels.slack_errors import RefusedError
 from turnfold_adapters.channels.slack_inbound import Names, inbound_of, is_news, is_ours
-from turnfold_adapters.channels.slack_source import Recent
 
 _log = lines("turnfold.slack")
 Accept = Callable[[Inbound | Unreadable], Awaitable[Any]]
@@ -43,7 +43,6 @@ class EventsReceiver:
             raise InvalidInputError(field="signing_secret", problem="it is empty")
         self._verifier = SignatureVerifier(signing_secret)
         self._client, self._names = client, names
-        self._recent = Recent()
 
     async def receive(
         self, accept: Accept, headers: Mapping[str, str], body: bytes
@@ -68,20 +67,17 @@ class EventsReceiver:
 
     async def _take(self, accept: Accept, given: Mapping[str, Any]) -> None:
         who = await self._client.identity()
-        inbound = inbound_of(given, self._names)
-        wanted = is_news(given) and not is_ours(given, who.ids)
-        if not wanted or self._recent.has(inbound):
+        if not is_news(given) or is_ours(given, who.ids):
             return
+        names = evolve(self._names, ids=who.ids)
         try:
-            await accept(inbound)
+            await accept(inbound_of(given, names))
         except InvalidInputError as exc:
-            names = self._names
             await accept(
                 Unreadable(
                     names.channel, account=names.account, raw=given, error=str(exc)
                 )
             )
-        self._recent.note(inbound)
 
     def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
         try:

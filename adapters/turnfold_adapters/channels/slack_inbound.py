@@ -1,12 +1,15 @@
 """Events of Slack as inbound messages. Pure; no input makes it raise.
 
-A message is identified by its `client_msg_id`, if it has one, since Slack may report
-one act of a user by several events with different ids and even time stamps. Else its
-channel and time stamp identify it. Any other event is identified by its `event_id`. A
-repeated event has the same ids and the same bytes, so the kernel drops it.
+Slack may report one act of a user by several events: `message` and `app_mention`, with
+different ids and even time stamps. So a message is identified by its `client_msg_id`,
+if it has one, else by its channel and time stamp; and its body holds only what all of
+these events have in common. Then they have one key and the same bytes, and the kernel
+drops the second one, also in another process. Any other event is identified by its
+`event_id`.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -20,30 +23,44 @@ _MEMBERSHIP = ("member_joined_channel", "member_left_channel")
 # A message, though it has a subtype.
 _PLAIN = (None, "file_share", "thread_broadcast", "me_message", "bot_message")
 _LONGEST = 255
+# What the events of one act have in common. Never the time stamp, the id or the type.
+_ENVELOPE = ("team_id", "api_app_id")
+_PERSON = ("user", "bot_id", "username")
+_EVENT = ("client_msg_id", "thread_ts", "text", "blocks", "attachments")
+_FILE = ("id", "name", "title", "mimetype", "size", "url_private", "permalink")
 
 
 @frozen(kw_only=True)
 class Names:
-    """This bot's names in the kernel."""
+    """This bot's names in the kernel, and those that Slack gives it."""
 
     channel: str
     account: str
+    ids: frozenset[str] = frozenset()
 
 
 def inbound_of(body: Body, names: Names) -> Inbound:
-    """The inbound message of a payload of the Events API, or of Socket Mode. Its `body`
-    is the unchanged payload, with its `text` beside it, without Slack's escapes. The id
-    of a message is its time stamp. An edit is an event `edit` of that id, with a
-    revision; a deletion is an event `delete`; any other event goes by its own name and
-    has no message id."""
+    """The inbound message of a payload of the Events API, or of Socket Mode.
+
+    The `body` of a message has what its events have in common (see the module), with
+    its `text` beside it, without Slack's escapes; `mentioned`: it names this bot;
+    `direct`: it was written to the bot alone. The id of a message is its time stamp. An
+    edit is an event `edit` of that id, with a revision. A deletion is an event
+    `delete`; any other event goes by its own name and has no message id. Their body is
+    the unchanged payload, with `text` beside it."""
     event = event_of(body)
     if event.get("type") not in _MESSAGES or not is_ts(_id(event.get("ts"))):
         return _other(body, event, names)
     subtype = event.get("subtype")
     if subtype in _PLAIN:
-        return _message(body, event, names)
+        edited = _id(_inner(event, "edited").get("ts"))
+        return (
+            _changed(body, event, event, names)
+            if edited
+            else _message(body, event, names)
+        )
     if subtype == "message_changed" and is_ts(_id(_inner(event).get("ts"))):
-        return _changed(body, event, names)
+        return _changed(body, event, _inner(event), names)
     if subtype == "message_deleted" and is_ts(_id(event.get("deleted_ts"))):
         return _deleted(body, event, names)
     return _other(body, event, names)
@@ -94,25 +111,26 @@ def _message(body: Body, event: Body, names: Names) -> Inbound:
         thread=thread if is_ts(thread) else None,
         sender=sender,
         sent_at=_ms(ts),
-        body=_with_text(body, event.get("text")),
+        body=_shared(body, event, names, channel=event.get("channel")),
     )
 
 
-def _changed(body: Body, event: Body, names: Names) -> Inbound:
-    inner = _inner(event)
+def _changed(body: Body, event: Body, inner: Body, names: Names) -> Inbound:
+    """`inner`: the message as it is now. An edit that names the bot comes as an
+    `app_mention` as well, with the message itself as the event."""
     thread = _id(inner.get("thread_ts"))
-    edited = _inner(inner, "edited").get("ts") or event.get("ts")
+    edited = _id(_inner(inner, "edited").get("ts")) or _id(event.get("ts"))
     return Inbound(
         names.channel,
         account=names.account,
         conversation=_id(event.get("channel")) or "unknown",
         message_id=_id(inner.get("ts")),
         event="edit",
-        revision=_id(edited),
+        revision=edited,
         thread=thread if is_ts(thread) else None,
         sender=_sender(inner),
-        sent_at=_ms(_id(event.get("ts"))),
-        body=_with_text(body, inner.get("text")),
+        sent_at=_ms(edited),
+        body=_shared(body, inner, names, channel=event.get("channel")),
     )
 
 
@@ -175,6 +193,41 @@ def _sender(event: Body) -> str | None:
 def _inner(event: Body, name: str = "message") -> Body:
     inner = event.get(name)
     return inner if isinstance(inner, dict) else {}
+
+
+def _shared(body: Body, message: Body, names: Names, *, channel: object) -> Body:
+    """What all events of one act have in common. `channel` is not in a changed
+    message."""
+    event = _of(message, (*_PERSON, *_EVENT))
+    files = message.get("files")
+    if isinstance(files, list):
+        event["files"] = [_of(one, _FILE) for one in files if isinstance(one, dict)]
+    place = _id(channel)
+    shared = {
+        **_of(body, _ENVELOPE),
+        "event": {"type": "message", "channel": place, **event},
+        "mentioned": _mentions(event, names.ids),
+        "direct": place is not None and place.startswith("D"),
+    }
+    return _with_text(shared, message.get("text"))
+
+
+def _of(given: Body, names: Sequence[str]) -> dict[str, Any]:
+    """These fields, in one order."""
+    found = {name: given[name] for name in names if name in given}
+    ordered: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
+    return ordered
+
+
+def _mentions(event: Body, ids: frozenset[str]) -> bool:
+    """Slack writes a mention into the text as <@U1> or <@U1|name>, into a block as a
+    `user_id`."""
+    said = json.dumps([event.get(name) for name in ("text", "blocks", "attachments")])
+    return any(
+        form in said
+        for one in ids
+        for form in (f"<@{one}>", f"<@{one}|", f'"user_id": "{one}"')
+    )
 
 
 def _with_text(body: Body, text: object) -> Body:

@@ -12,11 +12,10 @@ the bot runs for longer than that.
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
 import aiohttp
-from attrs import define
+from attrs import define, evolve
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.socket_mode.request import SocketModeRequest
@@ -34,13 +33,12 @@ from turnfold_adapters.channels.slack_inbound import (
     is_ours,
 )
 
-__all__ = ["Names", "NotConnectedError", "Recent", "listen"]
+__all__ = ["Names", "NotConnectedError", "listen"]
 
 _log = lines("turnfold.slack")
 # The library retries one address for ever, even one that Slack has dropped.
 _LONGEST_OUTAGE_S = 60.0
 _LOOK_S = 5.0
-_REMEMBERED = 4096
 
 
 @define(kw_only=True, slots=False)
@@ -52,41 +50,22 @@ class NotConnectedError(ChannelError):
     seconds: int
 
 
-class Recent:
-    """The messages that this process took last. A bot that subscribes to `message` and
-    to `app_mention` gets one message twice."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, None] = OrderedDict()
-
-    def has(self, inbound: Inbound) -> bool:
-        return inbound.dedupe_key in self._known
-
-    def note(self, inbound: Inbound) -> None:
-        if inbound.dedupe_key is not None:
-            self._known[inbound.dedupe_key] = None
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-
-
 async def listen(
     client: SlackClient, app_token: str, names: Names, proxy: str | None
 ) -> AsyncGenerator[Inbound, None]:
     """Yields messages, for ever, without the bot's own. Raises RefusedError,
     SlackApiError or NotConnectedError: then the kernel begins anew."""
     who = await client.identity()
-    recent = Recent()
+    names = evolve(names, ids=who.ids)
     envelopes: asyncio.Queue[SocketModeRequest] = asyncio.Queue()
     socket = await _connected(client, app_token, proxy, envelopes)
     try:
         while True:
             envelope = await _next(socket, envelopes)
             body: Body = envelope.payload
-            inbound = inbound_of(body, names)
-            wanted = is_news(body) and not is_ours(body, who.ids)
-            if wanted and not recent.has(inbound):
-                yield inbound
-                recent.note(inbound)  # durable: the kernel asked for the next one
+            if is_news(body) and not is_ours(body, who.ids):
+                yield inbound_of(body, names)
+            # Durable: the kernel asked for the next one.
             await _answer(socket, envelope)
     finally:
         await socket.close()  # type: ignore[no-untyped-call]  # the library's
