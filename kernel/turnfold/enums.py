@@ -2,6 +2,7 @@
 these."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Status(StrEnum):
@@ -51,8 +52,15 @@ _STATUS = {
     Phase.FAILED: Status.FAILED_TERMINAL,
     Phase.ABORTED: Status.ABORTED,
 }
+# Python 3.11 takes long to find a member of an enum. The code on the path of every
+# message uses these names.
+QUEUED: Final = Phase.QUEUED
+DISPATCHED: Final = Phase.DISPATCHED
+IN_DOUBT: Final = Phase.IN_DOUBT
+PARKED: Final = Phase.PARKED
+DELIVERED: Final = Phase.DELIVERED
+FAILED: Final = Phase.FAILED
 CLOSED = frozenset({Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
-# These have names since Python 3.11 takes long to find a member of an enum.
 ON_ITS_WAY = frozenset({Phase.ATTEMPTED, Phase.DISPATCHED})  # an attempt is under way
 GIVEN_UP = frozenset({Phase.PARKED, Phase.FAILED})  # nothing is tried any more
 
@@ -147,6 +155,11 @@ class PartAct(StrEnum):
     PLACEHOLDER = "placeholder"  # an empty message, for edits to come
     SEND = "send"
     EDIT = "edit"  # of the visible placeholder
+
+
+PLACEHOLDER: Final = PartAct.PLACEHOLDER
+SEND: Final = PartAct.SEND
+EDIT: Final = PartAct.EDIT
 
 
 class PartEnd(StrEnum):

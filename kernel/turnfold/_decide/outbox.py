@@ -170,9 +170,11 @@ def frozen_plan(
 def _policy(made: Plan, part: PlanPart, said: BlindPolicy | None) -> BlindPolicy | None:
     """The policy that `planned` freezes for a part; None where the entry's own policy
     stands. If a mark is asked for and the channel cannot show it, the part is held."""
+    if said is None:
+        return part.policy
     if said is BlindPolicy.RESEND_MARKED and not made.marks:
         return BlindPolicy.HOLD
-    return part.policy if said is None else None
+    return None
 
 
 # --- After the end of an entry: the lane moves on, and the turn may be over ---

@@ -22,6 +22,8 @@ from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
 from turnfold.enums import (
     ON_ITS_WAY,
+    PLACEHOLDER,
+    QUEUED,
     BlindPolicy,
     Decoration,
     DeliveryClass,
@@ -62,7 +64,7 @@ def settle(
             return _late_placeholder(draft, entry, part, number, outcome)
         return _late(draft, entry, part, number, outcome)
     match outcome:
-        case Accepted() if act is PartAct.PLACEHOLDER:
+        case Accepted() if act is PLACEHOLDER:
             _placed(draft, entry, number, outcome.receipt)
         case Accepted():
             accepted(draft, entry, number, outcome.receipt, outcome.deduplicated)
@@ -143,7 +145,7 @@ def _go_on(draft: UnitOfWork, entry: Entry) -> None:
     if entry.abort is not None and rules.abortable_as_unsent(entry):
         stopped = o.Aborted(reason=entry.abort, by=entry.abort_by)
         entry = draft.emit(entry.stream, stopped)
-    if entry.phase is Phase.QUEUED and entry.part >= entry.count:
+    if entry.phase is QUEUED and entry.part >= entry.count:
         reason = Reason.PARTIAL if entry.receipts else Reason.REFUSED
         event = o.FailedTerminal(reason=reason, failure=entry.failure)
         entry = draft.emit(entry.stream, event)

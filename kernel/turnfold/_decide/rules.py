@@ -16,6 +16,8 @@ from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     ON_ITS_WAY,
+    PLACEHOLDER,
+    SEND,
     BlindPolicy,
     Decoration,
     DeliveryClass,
@@ -190,7 +192,7 @@ def next_act(entry: Entry) -> PartAct:
         return PartAct.PLACEHOLDER
     # A live reply may have been sealed while its placeholder was in doubt.
     empty = entry.doubt and entry.act is PartAct.PLACEHOLDER
-    return PartAct.PLACEHOLDER if empty else PartAct.SEND
+    return PLACEHOLDER if empty else SEND
 
 
 def edits_after_key(entry: Entry, now: int, sure_from: int) -> bool:

@@ -7,7 +7,7 @@ attempt into its own commit follows the same steps.
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,7 +17,17 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
-from turnfold.enums import ON_ITS_WAY, BlindPolicy, DeliveryClass, PartAct, Phase
+from turnfold.enums import (
+    IN_DOUBT,
+    ON_ITS_WAY,
+    PARKED,
+    PLACEHOLDER,
+    SEND,
+    BlindPolicy,
+    DeliveryClass,
+    PartAct,
+    Phase,
+)
 from turnfold.errors import RuleBrokenError
 
 
@@ -48,6 +58,7 @@ class Step(Struct):
 
 
 _NOTHING = Step(Act.WAIT)
+_ATTEMPT: Final = Act.ATTEMPT  # for every message, as the names in turnfold.enums
 LIVE_KIND = "text"  # of the first part of a live reply
 LIVE_CLASSES = (DeliveryClass.EDITABLE,)
 _SUSPECT_MS = 1_000  # how often an entry that waits for suspects looks again
@@ -63,6 +74,8 @@ def next_step(draft: UnitOfWork, lane: str) -> Step:
 
 
 def _next(draft: UnitOfWork, front: Sequence[Entry]) -> Step:
+    if len(front) == 1:  # nearly always
+        return step_of(draft, front[0])
     first = _NOTHING
     for entry in front:
         step = step_of(draft, entry)
@@ -90,7 +103,7 @@ def step_of(draft: UnitOfWork, entry: Entry) -> Step:
         return Step(Act.WAIT, until=draft.now + _UNSURE_MS)
     if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
         return Step(Act.ABORT, entry.stream)
-    if entry.phase is Phase.PARKED:
+    if entry.phase is PARKED:
         return Step(Act.WAIT, until=entry.expires_at)
     limit = age_limit(draft, entry)
     if limit is not None:
@@ -101,7 +114,7 @@ def step_of(draft: UnitOfWork, entry: Entry) -> Step:
 def _in_time(draft: UnitOfWork, entry: Entry) -> Step:
     if entry.due is not None and draft.now < entry.due:
         return Step(Act.WAIT, until=min(entry.due, entry.expires_at))
-    if entry.phase is Phase.IN_DOUBT:
+    if entry.phase is IN_DOUBT:
         return _in_doubt(draft, entry)
     return _ready(draft, entry)
 
@@ -146,7 +159,7 @@ def _here(draft: UnitOfWork, entry: Entry) -> bool:
         or not (entry.planned or rules.is_live(entry))
     ):
         return desk is not None
-    if _act(draft, entry) is PartAct.SEND:
+    if _act(draft, entry) is SEND:
         return True
     kind = entry.current.kind if entry.planned else LIVE_KIND
     return DeliveryClass.EDITABLE in desk.offer(kind).classes
@@ -156,15 +169,18 @@ def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
     """The next call. No placeholder is begun for a channel that cannot edit any more: the
     part goes out whole, under the class in force."""
     act = _act_of(draft, entry)
-    if act is PartAct.PLACEHOLDER:
+    if act is PLACEHOLDER:
         return _act_of(draft, as_offered(draft, entry))
     return act
 
 
 def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
+    act = rules.next_act(entry)
+    if act is not SEND or entry.current.key_window_ms is None:
+        return act  # nearly all, at once
     if rules.edits_after_key(entry, _key_now(draft, entry), draft.sure_from):
-        return PartAct.PLACEHOLDER
-    return rules.next_act(entry)
+        return PLACEHOLDER
+    return act
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
@@ -173,12 +189,12 @@ def _ready(draft: UnitOfWork, entry: Entry) -> Step:
     if rules.is_live(entry):
         if entry.handle:  # its run edits the placeholder, until the seal
             return Step(Act.WAIT, until=entry.expires_at)
-        return _unless_gated(draft, entry, Act.ATTEMPT)
+        return _unless_gated(draft, entry, _ATTEMPT)
     if not entry.planned:
         return Step(Act.PLAN, entry.stream)
     if _hopeless(draft, entry):
         return Step(Act.GIVE_UP, entry.stream)
-    return _unless_gated(draft, entry, Act.ATTEMPT)
+    return _unless_gated(draft, entry, _ATTEMPT)
 
 
 def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
@@ -208,7 +224,7 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     if may_send and rules.plan_is_missing(entry):
         act = Act.PLAN if here else Act.WAIT
         return Step(act, entry.stream, until=entry.expires_at)
-    resend = may_send and rules.resend_allowed(entry, _key_now(draft, entry), sure_from)
+    resend = may_send and _may_resend(draft, entry)
     if resend and not _hopeless(draft, entry):
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
@@ -293,7 +309,7 @@ def attempt(
         raise RuleBrokenError(stream=stream, rule=rule, why=f"phase {entry.phase}")
     desk = draft.context.desks[entry.channel, entry.account]
     act = _act(draft, entry)
-    empty = act is PartAct.PLACEHOLDER
+    empty = act is PLACEHOLDER
     on_wire = empty or not desk.prepares(entry.current.kind)
     live = not entry.planned
     event = o.Attempted(
@@ -331,12 +347,15 @@ def _broken_rule(draft: UnitOfWork, entry: Entry, front: Sequence[Entry]) -> str
         return "budget_left"
     if not rules.not_quarantined(entry, draft.settings.max_deaths_alone):
         return "not_quarantined"
-    held_to = as_offered(draft, entry) if entry.doubt else entry
-    if not rules.resend_allowed(held_to, _key_now(draft, held_to), draft.sure_from):
+    if entry.doubt and not _may_resend(draft, as_offered(draft, entry)):
         return "resend_allowed"
     if not rules.head_of_lane(entry.stream, _turn_to_send(entry, front)):
         return "head_of_lane"
     return None
+
+
+def _may_resend(draft: UnitOfWork, entry: Entry) -> bool:
+    return rules.resend_allowed(entry, _key_now(draft, entry), draft.sure_from)
 
 
 def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
@@ -360,7 +379,7 @@ def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> Non
     if not front:
         return
     step = _next(draft, front)
-    if step.act is Act.ATTEMPT or (heard and step.act is Act.RESEND):
+    if step.act is _ATTEMPT or (heard and step.act is Act.RESEND):
         attempt(draft, step.entry, front)
 
 

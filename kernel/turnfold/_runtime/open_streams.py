@@ -30,7 +30,7 @@ from turnfold._state.fold import (
     unseen,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, ON_ITS_WAY, Kind, Phase, TurnPhase
+from turnfold.enums import CLOSED, ON_ITS_WAY, PARKED, Kind, Phase, TurnPhase
 from turnfold.errors import CorruptLogError
 from turnfold.logs import lines
 from turnfold.ports.store import (
@@ -509,7 +509,7 @@ class OpenStreams:
         stream = entry.stream
         if self._blamed or entry.blame.suspects:
             self._note_blame(entry)
-        if entry.phase is Phase.PARKED:
+        if entry.phase is PARKED:
             self.parked.add(stream)
         elif self.parked:
             self.parked.discard(stream)

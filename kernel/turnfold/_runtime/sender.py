@@ -25,7 +25,14 @@ from turnfold._runtime.programs import Asked, Prepared
 from turnfold._state.entry import Entry
 from turnfold._state.entry_fold import SHUTDOWN
 from turnfold.clock import Clock
-from turnfold.enums import ON_ITS_WAY, FailureClass, PartAct, Phase
+from turnfold.enums import (
+    DISPATCHED,
+    EDIT,
+    ON_ITS_WAY,
+    PLACEHOLDER,
+    FailureClass,
+    PartAct,
+)
 from turnfold.errors import InvalidInputError, MissingBodyError, TurnfoldError
 from turnfold.messages import Payload, Route, Text, files_of
 from turnfold.ports.channel import (
@@ -85,7 +92,7 @@ class Register:
         taken = self._taken.get(entry.stream)
         if taken is None:
             return
-        if entry.phase is Phase.DISPATCHED and _is_at(entry, taken.attempt):
+        if entry.phase is DISPATCHED and _is_at(entry, taken.attempt):
             return
         del self._taken[entry.stream]
         if self._lanes.get(entry.lane) is taken:
@@ -214,7 +221,7 @@ class Sender:
 
         span = self._deadline_ms(part)
         call = Call(lambda end: go_on(ended(end)), span, listens=True)
-        if entry.act is PartAct.EDIT:
+        if entry.act is EDIT:
             handle = Receipt(ids=entry.handle)
             return ended(
                 await self.calls.here(call, channel.edit, handle, part, envelope)
@@ -257,7 +264,7 @@ class Sender:
 
     def _quick_payload(self, channel: AttachedChannel, entry: Entry) -> Payload | None:
         """The payload of the call; None if it must be read from the store."""
-        if entry.act is PartAct.PLACEHOLDER:
+        if entry.act is PLACEHOLDER:
             return Text(channel.capabilities.placeholder)
         return self.bodies.at_hand(entry.stream, entry.current.body)
 

@@ -303,6 +303,8 @@ def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int
     if not others:
         return 0
     ended = {state.part for state in others if state.end is not None}
+    if len(ended) == count:  # nearly always: there is one part
+        return count
     left = (part for part in range(count) if part not in ended)
     if parts and any(state.end is PartEnd.REFUSED for state in others):
         return min(

@@ -32,7 +32,11 @@ from turnfold._state.entry import (
 from turnfold._state.transitions import Row, illegal, targets
 from turnfold.enums import (
     CLOSED,
+    DELIVERED,
+    DISPATCHED,
+    FAILED,
     ON_ITS_WAY,
+    QUEUED,
     FailureClass,
     PartAct,
     PartEnd,
@@ -196,7 +200,7 @@ def _born(event: o.OutboxEvent, stream: str, at: int, position: int) -> Entry:
     entry = Entry(
         stream=stream,
         version=0,
-        phase=Phase.QUEUED,
+        phase=QUEUED,
         order=position,
         created=at,
         updated=at,
@@ -316,7 +320,7 @@ def _attempted(e: Entry, event: o.Attempted, at: int) -> None:
     if event.part != e.part and not e.ended(event.part):
         put_down(e)
         take_up(e, event.part)
-    e.phase = Phase.DISPATCHED if event.on_wire else Phase.ATTEMPTED
+    e.phase = DISPATCHED if event.on_wire else Phase.ATTEMPTED
     e.attempt = event.attempt
     e.used = e.used + 1
     if e.first_at is None:
@@ -345,8 +349,8 @@ def _accepted(e: Entry, event: o.Delivered | o.PartDelivered) -> None:
     if e.thread is None:
         e.thread = event.thread
     e.phase = _after_part(e)
-    if e.phase is Phase.FAILED:
-        e.phase = Phase.QUEUED  # `failed_terminal` follows in the same commit
+    if e.phase is FAILED:
+        e.phase = QUEUED  # `failed_terminal` follows in the same commit
 
 
 def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
@@ -378,7 +382,7 @@ def _after_part(e: Entry) -> Phase:
     """The phase of an open entry after one of its parts has ended."""
     if e.part >= e.count:
         whole = all_delivered(e.others, e.count)
-        return Phase.DELIVERED if whole else Phase.FAILED
+        return DELIVERED if whole else FAILED
     return Phase.PARKED if e.doubt else Phase.QUEUED
 
 

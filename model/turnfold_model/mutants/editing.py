@@ -186,8 +186,8 @@ EDITING: Final = (
     _broken(
         "a placeholder that was sealed in doubt is sent whole",
         f"{_D}.rules:next_act",
-        "PartAct.PLACEHOLDER if empty else PartAct.SEND",
-        "PartAct.SEND",
+        "PLACEHOLDER if empty else SEND",
+        "SEND",
         f"{_TESTS}::whose_placeholder_is_in_doubt",
     ),
     _broken(

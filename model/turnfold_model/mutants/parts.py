@@ -114,7 +114,7 @@ PARTS: Final = (
     _broken(
         "an entry of which nothing is left stays open",
         f"{_OUTCOMES}:_go_on",
-        "entry.phase is Phase.QUEUED and entry.part >= entry.count",
+        "entry.phase is QUEUED and entry.part >= entry.count",
         "False",
         f"{_PARTS}::nothing_is_taken",
     ),

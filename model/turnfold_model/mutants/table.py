@@ -146,7 +146,7 @@ DECISIONS: Final = (
         "an entry with nothing left to send stays open",
         "decision",
         f"{_D}.outcomes:_go_on",
-        "entry.phase is Phase.QUEUED and entry.part >= entry.count",
+        "entry.phase is QUEUED and entry.part >= entry.count",
         "False",
         "test:contract/test_behaviour_parts.py::the_commit_of_its_last_part",
     ),
