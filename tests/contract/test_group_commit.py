@@ -35,6 +35,7 @@ from turnfold_model.testing.gateway import (
     spin,
     until,
 )
+from turnfold_model.testing.platform import wait_for
 
 from .slow_disk import SLOW_S, SlowDisk, stalls
 
@@ -324,6 +325,30 @@ async def test_closing_waits_for_the_commit_under_way(threaded: Gateway) -> None
         await kernel.accept(inbound("2"))
     other = await threaded.start(work=False)
     assert peek(other).state(turn) is not None
+
+
+@pytest.mark.case("A06")
+async def test_a_drain_waits_for_an_outcome_that_no_task_waits_for(
+    gateway: Gateway,
+) -> None:
+    kernel, held = await _held(gateway)
+    held.go.set()
+    answer = asyncio.Event()
+    gateway.platform.plays(wait_for(answer))
+    done = await kernel.enqueue(route(), "x")
+    await until(lambda: gateway.platform.calls)
+    held.hold()
+    answer.set()
+    await until(lambda: held.begun)
+    driver = driver_of(kernel)
+    driver.mend()
+    assert list(driver.live.values()) == [None]
+    draining = asyncio.ensure_future(kernel.drain(5_000))
+    await asyncio.sleep(0.02)
+    assert not draining.done()
+    held.go.set()
+    await draining
+    assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
 
 
 async def test_a_closed_queue_refuses_everything(threaded: Gateway) -> None:

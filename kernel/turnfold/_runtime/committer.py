@@ -407,7 +407,8 @@ def created(draft: UnitOfWork, store_id: str) -> None:
 
 
 _LOG = lines()
-_Queue = list[tuple[Decision, asyncio.Future[Any]]]
+_Tell = Callable[[Decided], None]
+_Queue = list[tuple[Decision, _Tell]]
 _AGAIN_S = 0.05  # after the task was cut off
 
 
@@ -477,15 +478,20 @@ class GroupCommit:
         future does not undo the append. `wanted`: state that the decision is known to
         need."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if wanted is not None and not self._closed:
+            self._wanted.append(wanted)
+        self.hand_in(decision, partial(_resolve, answer))
+        return answer
+
+    def hand_in(self, decision: Decision, tell: _Tell) -> None:
+        """As `submit`, for a caller that does not wait in a task. `tell` gets the result
+        right after the COMMIT, and must not raise."""
         if self._closed:
-            answer.set_exception(NotOpenError(state="closed"))
-            return answer
+            tell(Decided(error=NotOpenError(state="closed")))
+            return
         if not self._queue:
             self._begin()
-        self._queue.append((decision, answer))
-        if wanted is not None:
-            self._wanted.append(wanted)
-        return answer
+        self._queue.append((decision, tell))
 
     def _begin(self) -> None:
         """Wake the task: an append waits."""
@@ -527,8 +533,8 @@ class GroupCommit:
         except Exception:  # noqa: BLE001  callers still get durable results
             _LOG.exception("a step after a commit failed; the commit is stored")
         finally:
-            for (_, answer), decided in zip(queue, commit.results, strict=True):
-                _resolve(answer, decided)
+            for (_, tell), decided in zip(queue, commit.results, strict=True):
+                tell(decided)
 
     def _put_back(self, queue: _Queue, wanted: list[Wanted]) -> None:
         """Decide these again, after a look at what of them was stored."""
@@ -576,5 +582,5 @@ def _resolve(answer: asyncio.Future[Any], decided: Decided) -> None:
 
 
 def _refuse(queue: _Queue, error: Exception) -> None:
-    for _, answer in queue:
-        _resolve(answer, Decided(error=error))
+    for _, tell in queue:
+        tell(Decided(error=error))

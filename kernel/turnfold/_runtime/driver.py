@@ -1,7 +1,4 @@
-"""The effects of programs on channels: a plan, a preparation, a call, a look-up.
-
-The dispatcher finds the channel that is attached now, and limits the sends under way.
-"""
+"""The production driver: programs on asyncio, one shared commit per loop tick."""
 
 import asyncio
 import contextlib
@@ -16,17 +13,16 @@ from turnfold._decide.missing import NotLoaded
 from turnfold._decide.outcomes import settle
 from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
-from turnfold._log.bodies import fetch_payload, is_large, read_body
 from turnfold._runtime import scheduler
-from turnfold._runtime.calls import LeftError, told
+from turnfold._runtime.calls import LeftError
 from turnfold._runtime.channel import AttachedChannel
-from turnfold._runtime.committer import Commit, Committer, GroupCommit
+from turnfold._runtime.committer import Commit, Committer, Decided, GroupCommit
+from turnfold._runtime.dispatcher import Dispatcher
 from turnfold._runtime.flow import Flow
 from turnfold._runtime.intake import Intake
 from turnfold._runtime.lasting import Mending, was_cancelled
 from turnfold._runtime.programs import (
     Append,
-    Asked,
     CallHandler,
     Effect,
     Hear,
@@ -34,7 +30,6 @@ from turnfold._runtime.programs import (
     MakePlan,
     Post,
     Prepare,
-    Prepared,
     Program,
     Reconcile,
     RunEnd,
@@ -46,140 +41,25 @@ from turnfold._runtime.programs import (
 from turnfold._runtime.retract import Retractor
 from turnfold._runtime.scheduler import Key, Timers
 from turnfold._runtime.sender import (
-    DRAIN,
     Register,
     Sender,
-    route_of,
-    unreadable,
 )
 from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.clock import Clock
-from turnfold.enums import CLOSED, FailureClass, Phase
+from turnfold.enums import CLOSED
 from turnfold.errors import (
-    MissingBodyError,
     NotFoundError,
     OwnedError,
     StoreError,
-    TurnfoldError,
     UsageError,
 )
 from turnfold.logs import lines
-from turnfold.ports.channel import Accepted, CannotTell, Outcome, Rejected
-from turnfold.ports.store import Command, Posted, Store
+from turnfold.ports.channel import Accepted, Outcome, Rejected
+from turnfold.ports.store import Command, Posted
 from turnfold.settings import Settings
-
-_ABSENT_MS = 5_000  # how long a look-up waits for a channel that is not attached
-
-
-class Dispatcher:
-    """`find` gives the folded entry."""
-
-    def __init__(
-        self,
-        store: Store,
-        find: Callable[[str], Awaitable[Entry]],
-        channels: Mapping[tuple[str, str], AttachedChannel],
-        sender: Sender,
-        at_once: int,
-        salt: Callable[[], bytes],
-    ) -> None:
-        self._store, self._find, self._salt = store, find, salt
-        self._channels, self._sender = channels, sender
-        self._slots = asyncio.Semaphore(at_once)
-        self.draining = False
-
-    async def plan(self, stream: str) -> Plan | Rejected:
-        entry = await self._find(stream)
-        channel = self._channel(entry)
-        if channel is None:
-            return _detached(entry)
-        try:
-            read = partial(read_body, self._store)
-            payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
-            what = payloads, route_of(entry), entry.kind, stream
-            if any(map(is_large, payloads)):
-                return await channel.plan_large(*what, (), self._salt)
-            return channel.plan(*what)
-        except Exception as exc:  # a stored payload may be malformed
-            if isinstance(exc, StoreError) and not isinstance(exc, MissingBodyError):
-                raise  # a disk may recover; a missing body stays missing
-            detail = f"plan: {told(exc)}"
-            return Rejected(failure=FailureClass.INVALID_PAYLOAD, detail=detail)
-
-    async def prepare(self, attempt: AttemptRef) -> Prepared | Rejected:
-        entry = await self._find(attempt.entry)
-        channel = self._channel(entry)
-        if channel is None:
-            return _detached(entry)
-        if self.draining:
-            return DRAIN
-        return await self._sender.prepare(channel, attempt, entry)
-
-    async def send(
-        self, attempt: AttemptRef, go_on: Callable[[Outcome], None]
-    ) -> Outcome:
-        """Send as soon as a slot is free. `go_on`: see Sender.send."""
-        await self._slots.acquire()
-        left = False
-
-        def leave(outcome: Outcome) -> None:
-            nonlocal left
-            left = True
-            self._slots.release()
-            go_on(outcome)
-
-        try:
-            try:
-                entry = await self._find(attempt.entry)
-            except TurnfoldError as exc:
-                return unreadable(exc)
-            channel = self._channel(entry)
-            if channel is None:
-                return _detached(entry)
-            return await self._sender.send(channel, attempt, entry, leave)
-        finally:
-            if not left:
-                self._slots.release()
-
-    async def preview(self, stream: str, text: str) -> Outcome | None:
-        """Show the text of a live reply so far. None if nothing can be shown just
-        now."""
-        entry = await self._find(stream)
-        channel = self._channel(entry)
-        shows = rules.is_live(entry) and entry.handle and entry.phase is Phase.QUEUED
-        if channel is None or not shows or self.draining:
-            return None
-        return await self._sender.preview(channel, entry, text)
-
-    async def reconcile(self, stream: str) -> Asked:
-        entry = await self._find(stream)
-        channel = self._channel(entry)
-        if channel is None:
-            return Asked(CannotTell(detail="channel is not attached"), _ABSENT_MS)
-        return await self._sender.reconcile(channel, entry)
-
-    def stop(self, programs: int) -> None:
-        """End the calls under way. Nothing is sent any more, so all slots are released:
-        each program that waited for one goes on and records that nothing was sent."""
-        self._sender.stopping = True
-        self._sender.calls.cancel_all()
-        for _ in range(programs):
-            self._slots.release()
-
-    def _channel(self, entry: Entry) -> AttachedChannel | None:
-        return self._channels.get((entry.channel, entry.account))
-
-
-def _detached(entry: Entry) -> Rejected:
-    detail = f"channel {entry.channel}/{entry.account} is not attached"
-    return Rejected(failure=FailureClass.NOT_CONNECTED, detail=detail)
-
-
-# --- The production driver: programs on asyncio, one shared commit per loop tick ---
-
 
 _LOG = lines()
 _AT_ONCE = 20  # lanes that are started in one turn of the loop, at the beginning
@@ -230,7 +110,8 @@ class Driver(Mending):
         self.draining = False
         self.deposed = self._abandoned = False
         self.troubles = 0
-        self.live: dict[Key, asyncio.Task[Any]] = {}
+        # None: no task; the program's last append is in the hands of the flusher.
+        self.live: dict[Key, asyncio.Task[Any] | None] = {}
         self._context = copy_context()
         self._again: set[Key] = set()
         self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled at their wait
@@ -278,11 +159,17 @@ class Driver(Mending):
     def _take_up(self, attempts: Iterable[AttemptRef]) -> None:
         self.start(scheduler.taken_up(attempts, self.register))
 
-    async def _run(self, key: Key, program: Program, answer: Any = None) -> Any:
-        """Run one program to its end. `answer`: to the effect at which it goes on. If
-        the program goes on in another task, this one returns the end of its call."""
+    async def _run(
+        self,
+        key: Key,
+        program: Program,
+        answer: Any = None,
+        error: BaseException | None = None,
+    ) -> Any:
+        """Run one program to its end. `answer`, `error`: of the effect at which it goes
+        on. If the program goes on in another task, this one returns the end of its
+        call."""
         until: int | None = None
-        error: Exception | None = None
         try:
             while True:
                 effect = program.throw(error) if error else program.send(answer)
@@ -290,6 +177,8 @@ class Driver(Mending):
                 try:
                     if self._probe is not None:
                         self._probe("before", effect)
+                    if key.what == "send" and type(effect) is Append:
+                        return self._hand_in(key, program, effect)
                     answer = await self._perform(key, program, effect)
                 except (StoreError, UsageError) as exc:
                     error = exc
@@ -319,6 +208,27 @@ class Driver(Mending):
             self._probe("after", effect)
         self.live[key] = asyncio.get_running_loop().create_task(
             self._run(key, program, outcome), context=self._context.copy()
+        )
+
+    def _hand_in(self, key: Key, program: Program, effect: Append) -> None:
+        """Append the outcome of a send. No task waits for it, since the program ends
+        with it."""
+        self.live[key] = None
+        tell = partial(self._handed_in, key, program, effect)
+        self.flusher.hand_in(effect.decision, tell)
+
+    def _handed_in(
+        self, key: Key, program: Program, effect: Append, decided: Decided
+    ) -> None:
+        if self._abandoned:
+            return
+        if self._probe is not None:
+            self._probe("after", effect)
+        if decided.error is None:
+            self._ended(key, None)
+            return
+        self.live[key] = asyncio.get_running_loop().create_task(
+            self._run(key, program, error=decided.error), context=self._context.copy()
         )
 
     def _perform(self, key: Key, program: Program, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
@@ -594,7 +504,8 @@ class Driver(Mending):
         self.flusher.abandon()
         self.sender.stopping = True
         calls, listeners = self.sender.calls.tasks(), self.sender.hung.values()
-        tasks: list[asyncio.Task[Any]] = [*self.live.values(), *calls, *listeners]
+        live = [task for task in self.live.values() if task is not None]
+        tasks: list[asyncio.Task[Any]] = [*live, *calls, *listeners]
         for task in tasks:
             task.cancel()
         return tasks

@@ -64,7 +64,7 @@ def was_cancelled() -> bool:
 class Mending:
     """The part of a Driver that begins programs anew which were cut off from outside."""
 
-    live: dict[Key, asyncio.Task[Any]]
+    live: dict[Key, asyncio.Task[Any] | None]
     epoch: int
     draining: bool
     _at_rest: asyncio.Event
@@ -88,7 +88,8 @@ class Mending:
     def mend(self) -> None:
         """Begin the programs anew whose tasks were cancelled before they had begun: no
         line of them has run, so nobody knows yet. Call it now and then."""
-        for key in [key for key, task in self.live.items() if task.done()]:
+        tasks = list(self.live.items())
+        for key in [key for key, task in tasks if task is not None and task.done()]:
             del self.live[key]
             self._torn(key)
         if not self.live:

@@ -272,8 +272,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
             e.phase = Phase.PARKED
             e.due = None
             e.reason = event.reason
-            e.resend = False
-            e.marked = False
+            e.resend = e.marked = False
         case o.Resolved():
             _resolved(e, event, at)
         case o.FailedTerminal():
@@ -390,10 +389,7 @@ def _free(e: Entry, calm: Phase) -> None:
     """End the doubt about the part at hand, which stays open. `calm`: the phase if no
     other part is in doubt."""
     e.doubt = e.resend = e.granted = e.marked = False
-    if first_doubted(e.others) is not None:
-        e.phase = Phase.PARKED
-    else:
-        e.phase = calm
+    e.phase = calm if first_doubted(e.others) is None else Phase.PARKED
     if e.others:
         put_down(e)
         _next_part(e)

@@ -82,6 +82,13 @@ RECOVERY: Final = (
         f"{_CORE}::no_append_is_lost",
     ),
     _broken(
+        "a drain does not wait for an outcome that no task waits for",
+        "turnfold._runtime.lasting:Mending.mend",
+        "task is not None and task.done()",
+        "task is None or task.done()",
+        f"{_FLUSHING}::no_task_waits_for",
+    ),
+    _broken(
         "a program that was cancelled before it began is forgotten",
         "turnfold._runtime.lasting:Mending.mend",
         "self._torn(key)",
@@ -240,7 +247,7 @@ RECOVERY: Final = (
         "callers learn of a commit before it is made",
         f"{_GROUP}._commit",
         "",
-        "[_resolve(answer, Decided()) for _, answer in self._queue]",
+        "[tell(Decided()) for _, tell in self._queue]",
         f"{_FLUSHING}::nothing_moves_before",
     ),
     _broken(
@@ -351,7 +358,7 @@ RECOVERY: Final = (
     ),
     _broken(
         "more is sent at once than the settings allow",
-        "turnfold._runtime.driver:Dispatcher.__init__",
+        "turnfold._runtime.dispatcher:Dispatcher.__init__",
         "asyncio.Semaphore(at_once)",
         "asyncio.Semaphore(at_once + 1)",
         f"{_DOUBT}::no_more_is_sent",
