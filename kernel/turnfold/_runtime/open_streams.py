@@ -8,7 +8,6 @@ on (Q01).
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
@@ -52,6 +51,8 @@ _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memo
 _CLOSABLE = (Entry, Turn)
 _UNDER_WAY = ON_ITS_WAY | {TurnPhase.RUNNING}
 _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
+# A plain dict, which the crash checker can copy.
+_NO_DEAD = {"entry": 0, "turn": 0}
 
 
 class OpenStreams:
@@ -61,7 +62,7 @@ class OpenStreams:
     def __init__(self) -> None:
         self.corrupt: dict[str, CorruptLogError] = {}
         self.parked: set[str] = set()
-        self.dead: Counter[str] = Counter()  # by family; see `count_dead`
+        self.dead = dict(_NO_DEAD)  # by family; see `count_dead`
         self._reset()
 
     def _reset(self) -> None:
@@ -330,7 +331,7 @@ class OpenStreams:
         """Take over the store's counts of the streams that wait for a person, by family
         and phase. Those that are not open are dead letters: entries that ended
         undelivered and updates that could not be read, which nobody has seen yet."""
-        self.dead = Counter()
+        self.dead = dict(_NO_DEAD)
         for count in counts:
             family_name, phase = map(str, count.values)
             if phase == Phase.FAILED:
