@@ -89,7 +89,7 @@ SHARDS: Final = (
     ),
     _broken(
         "the sharing out of shards ends with its first error",
-        f"{_BALANCE}._for_ever",
+        f"{_BALANCE}._try_look",
         "self._note(_BALANCE, exc)",
         "raise",
         "a_host_that_cannot_share",

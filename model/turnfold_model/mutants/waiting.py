@@ -50,8 +50,8 @@ WAITING: Final = (
     _broken(
         "nobody looks at the links between the records of a stream",
         "turnfold_adapters.stores.sqlite.reads:Reads.integrity",
-        "[*links.problems(self.conn)]",
-        "[]",
+        "[*links.problems(self.conn), *keys.problems(self.conn)]",
+        "[*keys.problems(self.conn)]",
         f"{_FLIPS}::flipped_bit",
     ),
     _broken(
