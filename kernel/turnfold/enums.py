@@ -55,6 +55,7 @@ _STATUS = {
 # Python 3.11 takes long to find a member of an enum. The code on the path of every
 # message uses these names.
 QUEUED: Final = Phase.QUEUED
+ATTEMPTED: Final = Phase.ATTEMPTED
 DISPATCHED: Final = Phase.DISPATCHED
 IN_DOUBT: Final = Phase.IN_DOUBT
 PARKED: Final = Phase.PARKED

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from turnfold._decide import rules
 from turnfold._log import events as t
 from turnfold._log.outbox_events import PlannedPart
-from turnfold._state.entry import Blame, Entry, PartState
+from turnfold._state.entry import Blame, Entry, PartState, gathered
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     AbortReason,
@@ -95,8 +95,8 @@ def test_an_entry_is_too_old_when_it_has_waited_for_longer(now: int, old: bool) 
         {"phase": Phase.IN_DOUBT, "doubt": True},
         {"phase": Phase.PARKED, "doubt": True},
         {"handle": ("h",)},
-        {"others": (PartState(part=0, end=PartEnd.DELIVERED),), "part": 1},
-        {"others": (PartState(part=0, handle=("h",)),), "part": 1},
+        {"others": gathered([PartState(part=0, end=PartEnd.DELIVERED)]), "part": 1},
+        {"others": gathered([PartState(part=0, handle=("h",))]), "part": 1},
         {"live": True, "planned": False},
         {"since": 199},
     ],
@@ -202,7 +202,7 @@ def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
 def with_first(**facts: Any) -> Entry:
     """Two parts, the second at hand, and the first as the facts say."""
     first = PartState(part=0, **facts)
-    return evolve(ENTRY, parts=(PART, PART), part=1, others=(first,))
+    return evolve(ENTRY, parts=(PART, PART), part=1, others=gathered([first]))
 
 
 def test_a_receipt_is_evidence_for_a_part_that_has_none() -> None:

@@ -11,7 +11,7 @@ from attrs import evolve
 from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
-from turnfold._state.entry import Entry
+from turnfold._state.entry import Entry, known
 from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
@@ -111,9 +111,9 @@ def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:
 def may_be_accepted(entry: Entry, part: int) -> bool:
     """INV-4: a receipt is evidence for a part without a receipt. It outweighs a
     refusal."""
-    states = [state for state in entry.others if state.part == part]
+    state = known(entry.others, part)
     ends = (PartEnd.DELIVERED, PartEnd.BOUNCED)
-    return part < entry.count and not any(state.end in ends for state in states)
+    return part < entry.count and (state is None or state.end not in ends)
 
 
 def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
@@ -278,9 +278,8 @@ def receipt_given(ids: tuple[str, ...], *, gives_ids: bool) -> bool:
 
 def was_accepted(entry: Entry, part: int) -> bool:
     """INV-4: only a part that has its receipt can bounce."""
-    return any(
-        state.part == part and state.end is PartEnd.DELIVERED for state in entry.others
-    )
+    state = known(entry.others, part)
+    return state is not None and state.end is PartEnd.DELIVERED
 
 
 def head_of_lane(entry_stream: str, head: str | None) -> bool:

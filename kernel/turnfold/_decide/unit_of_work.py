@@ -36,7 +36,15 @@ from turnfold._state.fold import (
     family,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, ON_ITS_WAY, BlindPolicy, PartAct, TurnPhase
+from turnfold.enums import (
+    ATTEMPTED,
+    CLOSED,
+    DISPATCHED,
+    ON_ITS_WAY,
+    BlindPolicy,
+    PartAct,
+    TurnPhase,
+)
 from turnfold.errors import (
     CorruptLogError,
     MissingBodyError,
@@ -215,6 +223,7 @@ class UnitOfWork:
         self._absent: set[str] = set()
         self._placed: set[str] = set()  # lanes in which a notice is not the last entry
         self._running: set[str] = set()  # turns that ran in here
+        self._flying: set[str] = set()  # entries that were on their way in here
         self._gated = False  # a gate was moved in here
         self._suspected = False  # a death was counted in here
         store = below.state(STORE)
@@ -277,8 +286,9 @@ class UnitOfWork:
         return [t for t in turns if t.phase is TurnPhase.RUNNING and not t.left_open]
 
     def flying(self) -> list[Entry]:
-        """The entries that are on their way, if any is suspect."""
-        found = map(self.state, {*self.below.flying(), *self.touched})
+        """The entries that are on their way, if any is suspect. As for `running`, not in
+        proportion to what this commit has touched."""
+        found = map(self.state, {*self.below.flying(), *self._flying})
         return [e for e in found if isinstance(e, Entry) and e.phase in ON_ITS_WAY]
 
     def closed_gates(self) -> Sequence[Gate]:
@@ -453,7 +463,10 @@ class UnitOfWork:
             count_bodies(after, self._numbers[stream])
         if before is None:
             self._bear(stream, after)
-        if type(after) is StoreState:
+        if type(after) is Entry:
+            if after.phase is DISPATCHED or after.phase is ATTEMPTED:
+                self._flying.add(stream)
+        elif type(after) is StoreState:
             self._store = after
         elif type(after) is Gate:
             self._gated = True

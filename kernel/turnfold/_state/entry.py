@@ -9,7 +9,8 @@ An `Entry` is a plain attrs class: only the fold (`entry_fold`) may set its fiel
 fold copies a state first if other code may hold it.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define
 from msgspec import Struct
@@ -65,7 +66,79 @@ class Blame(Struct, frozen=True, gc=False):
 
 NOT_BLAMED = Blame()
 SPOILED = (PartEnd.REFUSED, PartEnd.BOUNCED)
-Parts = tuple[PartState, ...]
+
+
+class Parts(Struct, frozen=True, gc=False):
+    """The parts that are not at hand, in their order, with the counts that every step
+    of an entry asks for: an entry may have thousands. All parts before `head` have
+    ended."""
+
+    states: tuple[PartState, ...] = ()
+    head: int = 0
+    doubted: int = 0
+    delivered: int = 0
+    refused: int = 0
+    bounced: int = 0
+
+    def __iter__(self) -> Iterator[PartState]:
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def ended(self) -> int:
+        return self.delivered + self.refused + self.bounced
+
+    def changed(self, part: int, new: PartState | None) -> "Parts":
+        """With the state of one part; None takes it out."""
+        states = self.states
+        at = _place(states, part)
+        old = states[at] if at < len(states) and states[at].part == part else None
+        middle = () if new is None else (new,)
+        # `+` copies each side once; a display in brackets makes a list first.
+        states = states[:at] + middle + states[at + (old is not None) :]
+        end, gone = new and new.end, old and old.end
+        head = self.head
+        if end is None:
+            head = min(head, part)
+        while head < len(states) and states[head].part == head and states[head].end:
+            head += 1
+        return Parts(
+            states,
+            head,
+            self.doubted + bool(new and new.doubt) - bool(old and old.doubt),
+            self.delivered + (end is _DELIVERED) - (gone is _DELIVERED),
+            self.refused + (end is _REFUSED) - (gone is _REFUSED),
+            self.bounced + (end is _BOUNCED) - (gone is _BOUNCED),
+        )
+
+
+def _place(states: tuple[PartState, ...], part: int) -> int:
+    """Where a part stands, or belongs. Mostly all parts before it are there."""
+    count = len(states)
+    if count <= part and (not count or states[-1].part < part):
+        return count
+    if count > part and states[part].part == part:
+        return part
+    return bisect_left(states, part, key=_number)
+
+
+def _number(state: PartState) -> int:
+    return state.part
+
+
+def gathered(states: Iterable[PartState]) -> Parts:
+    """Parts of states in any order."""
+    parts = NO_PARTS
+    for state in states:
+        parts = parts.changed(state.part, state)
+    return parts
+
+
+_DELIVERED, _REFUSED = PartEnd.DELIVERED, PartEnd.REFUSED
+_BOUNCED = PartEnd.BOUNCED
+NO_PARTS = Parts()
 
 
 @define
@@ -121,7 +194,7 @@ class Entry:
     handle: tuple[str, ...] = ()  # of the visible placeholder
     remade: bool = False  # its placeholder was made again after a doubt
     void: tuple[str, ...] = ()  # a receipt that bounced
-    others: Parts = ()
+    others: Parts = NO_PARTS
     fence: int = 0
     owner: str | None = None
     target: str | None = None
@@ -226,8 +299,7 @@ class Entry:
         """True if all other parts have ended."""
         if not self.others:
             return self.count == 1
-        ended = [state for state in self.others if state.end is not None]
-        return len(ended) + 1 >= self.count
+        return self.others.ended + 1 >= self.count
 
     @property
     def classes(self) -> tuple[DeliveryClass, ...]:
@@ -257,12 +329,12 @@ class Entry:
     @property
     def bounced(self) -> bool:
         """True if a part bounced and was not redriven since."""
-        return any(state.end is PartEnd.BOUNCED for state in self.others)
+        return self.others.bounced > 0
 
     @property
     def spoiled(self) -> bool:
         """True if a part was refused or bounced: the entry cannot become delivered."""
-        return any(state.end in SPOILED for state in self.others)
+        return self.others.refused + self.others.bounced > 0
 
     def ended(self, part: int) -> bool:
         """True if the part has ended: it is never sent again."""
@@ -279,50 +351,40 @@ class Entry:
 
 def known(others: Parts, part: int) -> PartState | None:
     """The remembered facts of a part; None if it was never touched."""
-    for state in others:
-        if state.part == part:
-            return state
-    return None
+    states = others.states
+    at = _place(states, part)
+    found = at < len(states) and states[at].part == part
+    return states[at] if found else None
 
 
 def with_part(others: Parts, state: PartState) -> Parts:
-    """The others with this state in the place of its part, in the order of parts."""
-    if not others:
-        return (state,)
-    rest = [other for other in others if other.part != state.part]
-    return tuple(sorted([*rest, state], key=_number))
-
-
-def _number(state: PartState) -> int:
-    return state.part
+    """The others with this state in the place of its part."""
+    if not others.states and state.end is _DELIVERED:  # as in nearly every entry
+        return Parts((state,), int(state.part == 0), 0, 1)
+    return others.changed(state.part, state)
 
 
 def first_open(others: Parts, parts: Sequence[o.PlannedPart], count: int) -> int:
     """The first of `count` parts that has not ended; `count` if all have. After a
     refused part, texts go before files."""
-    if not others:
-        return 0
-    ended = {state.part for state in others if state.end is not None}
-    if len(ended) == count:  # nearly always: there is one part
-        return count
-    left = (part for part in range(count) if part not in ended)
-    if parts and any(state.end is PartEnd.REFUSED for state in others):
-        return min(
-            left, key=lambda part: (parts[part].kind != "text", part), default=count
-        )
-    return next(left, count)
+    first = min(others.head, count)
+    if not (parts and others.refused):
+        return first
+    for part in range(first, count):
+        state = known(others, part)
+        if parts[part].kind == "text" and (state is None or state.end is None):
+            return part
+    return first
 
 
 def first_doubted(others: Parts) -> int | None:
-    for state in others:
-        if state.doubt:
-            return state.part
+    if others.doubted:
+        return next(state.part for state in others if state.doubt)
     return None
 
 
 def all_delivered(others: Parts, count: int) -> bool:
-    delivered = [state for state in others if state.end is PartEnd.DELIVERED]
-    return len(delivered) >= count
+    return others.delivered >= count
 
 
 def receipts(others: Parts) -> Sequence[tuple[str, ...]]:
@@ -360,7 +422,7 @@ def take_up(entry: Entry, part: int) -> None:
     """Make a part the one at hand, with its remembered facts."""
     state = known(entry.others, part)
     if state is not None and state.end is None:
-        entry.others = tuple(o for o in entry.others if o.part != part)
+        entry.others = entry.others.changed(part, None)
     else:
         state = _UNTOUCHED
     entry.part = part
@@ -375,7 +437,8 @@ def take_up(entry: Entry, part: int) -> None:
 
 def reopened(others: Parts, part: int) -> Parts:
     """The others with this part open again."""
-    return tuple([replace(s, end=None) if s.part == part else s for s in others])
+    state = known(others, part)
+    return others if state is None else with_part(others, replace(state, end=None))
 
 
 def renewed(state: PartState) -> PartState:

@@ -22,6 +22,7 @@ from turnfold._state.entry import (
     all_delivered,
     first_doubted,
     first_open,
+    gathered,
     known,
     put_down,
     renewed,
@@ -574,7 +575,7 @@ def _redriven(e: Entry, event: o.Redriven, at: int) -> None:
     spoiled = [state.part for state in e.others if state.end in SPOILED]
     for part, key in zip(spoiled, event.keys, strict=False):
         e.parts = _changed(e.parts, part, key=key)
-    e.others = tuple([renewed(state) for state in e.others])
+    e.others = gathered([renewed(state) for state in e.others])
     e.budget = event.budget
     e.expires_at, e.since = event.expires_at, at
     e.acknowledged = False
