@@ -107,8 +107,8 @@ PARTS: Final = (
     _broken(
         "words wait behind files after a refusal",
         "turnfold._state.entry:first_open",
-        "parts and any((state.end is PartEnd.REFUSED for state in others))",
-        "False",
+        "not (parts and others.refused)",
+        "True",
         f"{_PARTS}::words_go_before_files",
     ),
     _broken(
