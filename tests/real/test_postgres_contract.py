@@ -373,6 +373,7 @@ async def test_a_cut_commit_is_decided_again_under_a_new_token(
 # --- the main job ------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300, func_only=True)  # a dozen processes
 def test_three_hosts_on_one_server_lose_nothing_and_double_nothing() -> None:
     """One of the smaller ones: `.ci/run` plays each class with each fault."""
     flags = "--store postgresql --hosts 3 --messages 30 --kills 2 --pauses 2 --cuts 2"

@@ -125,6 +125,26 @@ async def test_a_pooler_is_refused_in_words(
         await PostgresStore(postgres.address("x4")).open()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.DuplicatePreparedStatementError("it is there"),
+        asyncpg.InvalidSQLStatementNameError("it is not there"),
+    ],
+)
+async def test_a_pooler_that_mixes_up_statements_is_refused_in_the_same_words(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """As PgBouncer in transaction mode, if it ignores our settings."""
+
+    async def mixed_up(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", mixed_up)
+    with pytest.raises(UnsafeStoreError, match="a pooler stands before the server"):
+        await PostgresStore(postgres.address("x4")).open()
+
+
 async def test_a_lease_that_is_over_is_not_renewed(postgres: Postgres) -> None:
     """Even if nobody has taken over yet: the worker has stopped by its own clock."""
     (store,) = await handles(postgres, "x5", 1)

@@ -50,6 +50,8 @@ _POOLER = (
     "a pooler stands before the server, and takes settings and statements away from their"
     " connection; give the address of the server itself"
 )
+# The prepared statement of another client is there, or ours is not.
+_POOLED = {"42P05", "26000"}
 
 # SQLSTATEs. A state in none of these sets leaves the outcome of a commit unknown.
 _BUSY = {"40001", "40P01", "55P03"}
@@ -281,7 +283,7 @@ class Link:
 def _unconnected(exc: Exception, address: str) -> StoreError:
     """The error of the port for a connection that could not be made."""
     state, problem = getattr(exc, "sqlstate", None), _said(exc)
-    if "startup parameter" in problem:
+    if "startup parameter" in problem or state in _POOLED:
         return UnsafeStoreError(path=address, problem=_POOLER)
     if state in _NO_ACCESS:
         return NoAccessError(path=address, problem=problem, advice=_NO_ACCESS[state])
