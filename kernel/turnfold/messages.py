@@ -16,6 +16,7 @@ from turnfold.errors import InvalidInputError
 Word = TypeVar("Word", bound=StrEnum)
 _ID_BITS = 4_000  # an integer of more has no text in Python
 LONGEST_MS = 2**51  # 70,000 years
+_WHY_MAX = 4_000  # characters
 _LIMIT_MS = 2**53  # the limit of the log's integers
 # Bytes or characters. A larger body is handled in a thread. A value with more than
 # `_AT_ONCE` values or `_LONG` characters is checked there, too.
@@ -40,6 +41,15 @@ def check_text(field: str, value: Any, *, empty: bool = True) -> str:
         raise InvalidInputError(field=field, problem=problem) from exc
     text: str = value
     return text
+
+
+def check_why(value: Any) -> str:
+    """The reason of a person, for the log, which keeps it for good."""
+    why = check_text("why", value)
+    if len(why) > _WHY_MAX:
+        problem = f"has {len(why):,} characters; at most {_WHY_MAX:,} are kept"
+        raise InvalidInputError(field="why", problem=problem)
+    return why
 
 
 def identifier_problem(value: str) -> str:

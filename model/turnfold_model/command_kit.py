@@ -2,7 +2,7 @@
 its own, with its results in the order they come."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import (
     Executor,
     ProcessPoolExecutor,
@@ -20,6 +20,14 @@ Result = TypeVar("Result")
 
 class UnavailableError(RuntimeError):
     """A command cannot run on this machine: the text names the missing tool (exit 2)."""
+
+
+def check_word(word: str, names: Collection[str], what: str) -> None:
+    """Raises UnavailableError for a word of `--only` that fits no name: a search of
+    nothing would say that all is well."""
+    if not any(word in name for name in names):
+        there = ", ".join(sorted(names))
+        raise UnavailableError(f"no {what} has the word {word!r}; there are: {there}")
 
 
 def spread(

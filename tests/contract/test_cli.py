@@ -366,7 +366,7 @@ def test_list_filters_add_up() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_list_of_nothing_says_so() -> None:
-    result = run("list", "--conversation", "nobody")
+    result = run("list", "--until", "2020-01-01")
     assert (result.exit_code, result.stdout) == (0, "nothing that fits\n")
 
 

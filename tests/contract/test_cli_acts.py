@@ -276,6 +276,8 @@ def test_all_accounts_of_a_channel_are_closed_for_a_while(store: Path) -> None:
         ["retry", "--status", "nonsense", "--yes"],
         ["retry", "--reason", "nonsense", "--yes"],
         ["retry", "--dead", "--by", "x" * 100_000, "--yes"],
+        ["retry", "--dead", "--why", "x" * 100_000, "--yes"],
+        *[[act, "--conversation", "nosuch", "--yes"] for act in ACTS],
         ["retry", "--seen", "0", "x"],
         ["close", "t"],
         ["close", "nosuch/default"],

@@ -245,6 +245,14 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     [
         (("list", "--kind", "nosuch"), "there are: block, final, notice, tool"),
         (("stats", "--kind", "nosuch"), "there are: block, final, notice, tool"),
+        (
+            ("list", "--conversation", "nosuch"),
+            "no conversation 'nosuch'; the latest: ",
+        ),
+        (
+            ("turns", "--conversation", "nosuch"),
+            "no conversation 'nosuch'; the latest: ",
+        ),
         (("list", "--since", "1d", "--until", "2d"), "is not later than"),
         (("stats", "--since", "1d", "--until", "2d"), "is not later than"),
         (("find", "t", "--since", "1d", "--until", "2d"), "is not later than"),

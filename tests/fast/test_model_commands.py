@@ -58,6 +58,12 @@ def test_mutants_of_no_name_are_wrong_usage(capsys):
     assert "no mutant has the words" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["crash", "explore", "ownership"])
+def test_a_search_of_no_name_is_wrong_usage(capsys, command):
+    assert main([command, "--only", "of no name at all"]) == 2
+    assert "there are: " in capsys.readouterr().err
+
+
 def test_explore_tells_the_way_to_a_violation(capsys):
     assert main(["explore", "--only", "without-key", "--traces"]) == 0
     out, err = capsys.readouterr()

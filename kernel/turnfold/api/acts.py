@@ -34,6 +34,7 @@ from turnfold.messages import (
     check_ms,
     check_optional_id,
     check_text,
+    check_why,
     is_a,
     shown,
 )
@@ -112,7 +113,7 @@ class Acts(Commands):
     ) -> Abortion:
         stream = await self._whole(what, stream)
         said: dict[str, Any] = {"reason": reason, "by": check_optional_id("by", by)}
-        said["why"] = check_text("why", why)
+        said["why"] = check_why(why)
         said["seen"] = None if seen is None else check_ms("seen", seen, least=1)
         decide = _decision(_stopping(stream), stream, said)
         try:
@@ -143,7 +144,7 @@ class Acts(Commands):
             stream,
             "stream",
             by=by,
-            why=check_text("why", why),
+            why=check_why(why),
             accept_duplicate=accept_duplicate,
             seen=seen,
         )
@@ -162,7 +163,7 @@ class Acts(Commands):
             stream,
             "stream",
             by=by,
-            why=check_text("why", why),
+            why=check_why(why),
             seen=seen,
         )
         return act
@@ -178,7 +179,7 @@ class Acts(Commands):
             stream,
             "stream",
             by=by,
-            why=check_text("why", why),
+            why=check_why(why),
         )
         return list(names)
 
@@ -191,7 +192,7 @@ class Acts(Commands):
             "redrive",
             entry,
             by=by,
-            why=check_text("why", why),
+            why=check_why(why),
             accept_duplicate=accept_duplicate,
         )
 
@@ -214,7 +215,7 @@ class Acts(Commands):
             entry,
             by=by,
             verdict=verdict,
-            why=check_text("why", why),
+            why=check_why(why),
             marked=marked,
             seen=seen,
         )
@@ -223,7 +224,7 @@ class Acts(Commands):
         self, entry: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """A person has seen a dead letter."""
-        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
         await self._operate(operator.acknowledge, "acknowledge", entry, **said)
 
     async def reschedule(
@@ -231,7 +232,7 @@ class Acts(Commands):
     ) -> None:
         """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
         due = check_ms("due_ms", due_ms)
-        why = check_text("why", why)
+        why = check_why(why)
         await self._operate(
             operator.reschedule, "reschedule", entry, by=by, due=due, why=why
         )
@@ -240,7 +241,7 @@ class Acts(Commands):
         self, turn: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """Run a failed turn again, once."""
-        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
         await self._operate(operator.resubmit, "resubmit", turn, "turn", **said)
 
     async def unhold(
@@ -248,7 +249,7 @@ class Acts(Commands):
     ) -> None:
         """Let a turn run that is held because the store was restored from a copy: a
         person has seen that it was not answered in the lost history."""
-        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
         await self._operate(operator.unhold, "unhold", turn, "turn", **said)
 
     async def hold_back(
@@ -259,7 +260,7 @@ class Acts(Commands):
         person lets it go (`let_go`), or for `for_ms`. No reconnection and no new worker
         ends the hold. Returns the name of the gate."""
         place = check_id("place", place)
-        said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
+        said: dict[str, Any] = {"by": check_id("by", by), "why": check_why(why)}
         said["for_ms"] = None if for_ms is None else check_ms("for_ms", for_ms, least=1)
         decision = partial(gates.hold_back, stream=place, **said)
         name: str = await self._do(decision, "hold_back", place, said)
@@ -277,7 +278,7 @@ class Acts(Commands):
         an older state, or the owner is another process; the bytes go as soon as the
         owner is idle and that reader is done.
         """
-        said: dict[str, Any] = {"by": by, "why": check_text("why", why), "seen": seen}
+        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
         stream = await self._whole("stream", stream)
         await self._operate(operator.redact, "redact", stream, "stream", **said)
         return await self._erased(stream)
@@ -322,7 +323,7 @@ class Acts(Commands):
         RequestedError if no worker answers a batch; that batch is then in the inbox.
         """
         kind = check_enum("act", act, Act)
-        said: dict[str, Any] = {"by": check_id("by", by), "why": check_text("why", why)}
+        said: dict[str, Any] = {"by": check_id("by", by), "why": check_why(why)}
         check_flag("accept_duplicate", accept_duplicate)
         said |= _extra(kind, verdict, accept_duplicate)
         check_kind("targets", targets, list, tuple)

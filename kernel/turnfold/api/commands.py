@@ -71,6 +71,7 @@ from turnfold.messages import (
     check_optional_id,
     check_span,
     check_text,
+    check_why,
 )
 from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
@@ -425,7 +426,7 @@ class Commands(Stopping, Spread):
         """The account works again: its waiting entries go now, even during a back-off.
         `by` and `why`: the person who says so, for the log; None for the embedder
         itself."""
-        said = {"by": check_optional_id("by", by), "why": check_text("why", why)}
+        said = {"by": check_optional_id("by", by), "why": check_why(why)}
         await self._gate(gates.connected, channel, account, **said)
 
     async def disconnected(self, channel: str, *, account: str = "default") -> None:
@@ -467,7 +468,7 @@ class Commands(Stopping, Spread):
         False posts the command and returns at once."""
         check_flag("wait", wait)
         said: dict[str, Any] = {"by": check_id("by", by)}
-        said["why"] = check_text("why", why)
+        said["why"] = check_why(why)
         if self._shards is not None:
             return await self._shards.declare_restored(**said, wait=wait)
         decision = partial(operator.declared, stream="store", **said)

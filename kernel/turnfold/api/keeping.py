@@ -33,6 +33,7 @@ from turnfold.messages import (
     check_kind,
     check_ms,
     check_text,
+    check_why,
     items,
 )
 from turnfold.ports.store import (
@@ -216,7 +217,7 @@ def checked_wish(
     older_ms: int, by: str, why: str, statuses: Sequence[str], *, dead: bool, sure: bool
 ) -> dict[str, Any]:
     """The arguments of a prune, for the owner. Raises InvalidInputError."""
-    said = {"by": check_id("by", by), "why": check_text("why", why)}
+    said = {"by": check_id("by", by), "why": check_why(why)}
     check_ms("older_ms", older_ms)
     check_flag("dead", dead)
     check_flag("clock_is_right", sure)

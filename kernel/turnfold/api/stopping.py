@@ -15,6 +15,7 @@ from turnfold.messages import (
     check_kind,
     check_optional_id,
     check_text,
+    check_why,
     control_problem,
     is_a,
     items,
@@ -51,7 +52,7 @@ class Stopping:
         words = [str(word) for word in _words(scope)]
         name = lane.lane if isinstance(lane, Route) else _lane(lane)
         said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
-        said["why"] = check_text("why", why)
+        said["why"] = check_why(why)
         decide = partial(busy.abort_lane, stream=name, **said)
         done = await self._do(decide, "abort_lane", name, said)
         if isinstance(done, LaneAbortion):

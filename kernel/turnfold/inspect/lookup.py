@@ -52,7 +52,7 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold.inbound import Evidence, printable
-from turnfold.inspect.places import Place, lanes_of, route_of_lane
+from turnfold.inspect.places import Place, lanes_kept, route_of_lane
 from turnfold.inspect.shards import AllShards
 from turnfold.inspect.times import to_come
 from turnfold.inspect.views import Row
@@ -486,8 +486,8 @@ class Filter:
 
 
 async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:
-    """At most `limit` rows that pass the filter. Raises InvalidInputError for a channel
-    or an account that does not exist. A row has no record: its times are converted with
+    """At most `limit` rows that pass the filter. Raises InvalidInputError for a channel,
+    an account or a conversation that does not exist. A row has no record: its times are converted with
     the present distance of log time and wall time."""
     shift = clock.shift()
     listing = await listing_of(store, want, shift)
@@ -513,9 +513,7 @@ async def listing_of(store: Store, want: Filter, shift: int) -> Listing:
     place = Place(
         channel=want.channel, account=want.account, conversation=want.conversation
     )
-    lanes = await lanes_of(store, place)
-    if want.conversation is not None and not lanes:
-        lanes = ("?/",)  # no message has ever come: no lane begins so
+    lanes = await lanes_kept(store, place)
     return Listing(
         prefix={"turn": TURN, "entry": ENTRY}.get(want.what or "", ""),
         phases=tuple({p for status in want.status for p in _phases(status)}),

@@ -3,15 +3,17 @@ their lanes. An unknown name is an error that lists the existing names."""
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from turnfold._log.ids import account_scope
 from turnfold.arguments import check_fields
 from turnfold.errors import InvalidInputError
 from turnfold.messages import escape
-from turnfold.ports.store import Store
+from turnfold.ports.store import Listing, Store
 
 _NAMED = 12  # names in an error
+_LATEST = 1_000  # turns and entries whose conversations are compared with a wrong name
+_NEAR = 5
 
 
 @frozen(kw_only=True)
@@ -59,6 +61,32 @@ async def lanes_of(store: Store, place: Place) -> tuple[str, ...]:
         text = f"{place.channel} has no account {place.account}"
         raise InvalidInputError(field="account", problem=text)
     return found
+
+
+async def lanes_kept(store: Store, place: Place) -> tuple[str, ...]:
+    """As `lanes_of`. Raises InvalidInputError for a conversation without any turn or
+    entry, too."""
+    lanes = await lanes_of(store, place)
+    if place.conversation is None:
+        return lanes
+    if lanes and await store.list(Listing(prefix="", lanes=lanes, limit=1)):
+        return lanes
+    wide = await lanes_of(store, evolve(place, conversation=None))
+    rows = await store.list(Listing(prefix="", lanes=wide, limit=_LATEST))
+    there = dict.fromkeys(route_of_lane(row.lane or "")[2] for row in rows)
+    problem = _nearest(place.conversation, [name for name in there if name])
+    raise InvalidInputError(field="conversation", problem=problem)
+
+
+def _nearest(name: str, latest: Sequence[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  for this error only
+
+    if not latest:
+        return f"no conversation {name!r:.80}; the store has no messages there"
+    like = get_close_matches(name, latest, _NEAR, 0.5)
+    shown = ", ".join(like or latest[:_NEAR])
+    what = "like it" if like else "the latest"
+    return f"no conversation {name!r:.80}; {what}: {shown}"
 
 
 def _none_such(field: str, name: str, there: set[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from turnfold_model.command_kit import processors, spread
+from turnfold_model.command_kit import check_word, processors, spread
 from turnfold_model.crash.explore import Explored, explore
 from turnfold_model.crash.matrix import MATRIX, named
 
@@ -43,6 +43,7 @@ def run(
 ) -> tuple[dict[str, Any], bool]:
     """The whole matrix. A violation is reported with the tapes that reproduce it."""
     word = options.only or ""
+    check_word(word, [scenario.name for scenario in MATRIX], "scenario")
     until = None if options.seconds is None else time.time() + options.seconds
     names = [scenario.name for scenario in MATRIX if word in scenario.name]
     tasks = [

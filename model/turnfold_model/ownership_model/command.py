@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
+from turnfold_model.command_kit import check_word
 from turnfold_model.ownership_model import routing
 from turnfold_model.ownership_model.world import (
     Class,
@@ -49,12 +50,14 @@ def run(
     options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], bool]:
     """All classes with all rules hold; each rule is missed by some class."""
+    only = options.only or ""
+    names = [rule.name for kind in (Rules, routing.Rules) for rule in fields(kind)]
+    check_word(only, names, "rule")
     end = None if options.seconds is None else time.monotonic() + options.seconds
     sound = [search(kind, Rules(), kind, end) for kind in CLASSES]
     sound.append(search_routing(routing.Rules(), "between shards", end))
     for result in sound:
         say(_line(result))
-    only = options.only or ""
     missed = [
         _without(rule.name, end, say) for rule in fields(Rules) if only in rule.name
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
+from turnfold_model.command_kit import check_word
 from turnfold_model.protocol_model import matrix
 from turnfold_model.protocol_model.explorer import Result, explore
 from turnfold_model.protocol_model.steps import STEPS
@@ -29,6 +30,8 @@ def run(
     """Searches the matrix; then every assumption and guard must be missed."""
     end = None if options.seconds is None else time.monotonic() + options.seconds
     word = options.only or ""
+    names = [config.name for config in (*_sound(), *_broken())]
+    check_word(word, names, "configuration")
     results = [_one(config, end, say) for config in _sound() if word in config.name]
     missed = [_one(config, end, say) for config in _broken() if word in config.name]
     violations = [r for r in results if r.broken]
