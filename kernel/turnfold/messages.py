@@ -221,7 +221,7 @@ def _id_text(owner: object, attribute: "Attribute[Any]", value: object) -> str:
             raise InvalidInputError(field=attribute.name, problem=problem)
         value = str(value)
         object.__setattr__(owner, attribute.name, value)
-    elif is_a(value, str) and type(value) is not str and not isinstance(value, Enum):
+    elif is_a(value, str) and type(value) is not str and not is_a(value, Enum):
         value = str.__str__(value)  # of no class of its own: the log takes plain text
         object.__setattr__(owner, attribute.name, value)
     if is_a(value, str):
@@ -475,10 +475,10 @@ def pointed(value: object) -> frozenset[str]:
     return frozenset(name for item in inner for name in pointed(item))
 
 
-def _attached_problem(name: object, file: object) -> str:
+def _attached_problem(name: object, file: Any) -> str:
     if type(name) is not str or not _ATTACHED_NAME.fullmatch(name):
         return "a name has 1 to 64 letters, digits, _, - and . (none first but _)"
-    if not isinstance(file, File):
+    if not is_a(file, File):
         return f"expected File, got {type(file).__name__}"
     return "a caption belongs into the body" if file.caption else ""
 

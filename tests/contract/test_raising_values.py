@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,9 +91,12 @@ _PLAIN = [
 
 
 def of_class(base: type, names: Any, *made_of: Any) -> Any:
-    return type("Raising", (base,), dict.fromkeys(names, boom))(*made_of)
+    raising: Any = property(boom) if "__class__" in names else boom
+    return type("Raising", (base,), dict.fromkeys(names, raising))(*made_of)
 
 
+# Every question about their class raises.
+_OF_NO_CLASS: list[Any] = [(object,), (str, "abc"), (type(Path()), "abc"), (dict,)]
 RAISING: list[Any] = [
     *(of_class(str, [f"__{name}__"], "abc") for name in _TEXT),
     *(of_class(str, [name], "abc") for name in _PLAIN),
@@ -109,6 +113,8 @@ RAISING: list[Any] = [
     of_class(int, _ORDER, 3),
     of_class(float, _ORDER, 3.0),
     of_class(Exception, ["__str__", "__repr__"]),
+    *(of_class(type(Path()), [f"__{name}__"], "abc") for name in ("str", "fspath")),
+    *(of_class(base, {"__class__"}, *made) for base, *made in _OF_NO_CLASS),
 ]
 
 MADE: dict[Callable[..., Any], dict[str, Any]] = {
@@ -120,6 +126,7 @@ MADE: dict[Callable[..., Any], dict[str, Any]] = {
     Route: {"channel": "t", "conversation": "1"},
     SourceCursor: {"channel": "t", "account": "d", "value": "1"},
     Settings: {},
+    Kernel: {"store": "memory:"},
 }
 
 
@@ -139,7 +146,7 @@ async def test_no_call_of_a_kernel_raises_the_error_of_a_value() -> None:
     kernel = await gateway.start()
     made = await kernel.enqueue(route("9"), "x")
     ids = {"failed": made.entry_id, "turn": (await kernel.accept(inbound())).turn_id}
-    left_out = _LEFT_OUT | {"drain", "client", "import_queue", "on_turn"}
+    left_out = _LEFT_OUT | {"drain", "client", "on_turn"}
     names = [
         n for n, _ in inspect.getmembers(Kernel, inspect.isfunction) if n[0] != "_"
     ]

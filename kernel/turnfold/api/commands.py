@@ -56,7 +56,7 @@ from turnfold.errors import (
     RequestedError,
     StoreFullError,
 )
-from turnfold.inbound import Unreadable
+from turnfold.inbound import Inbound, Unreadable
 from turnfold.inspect.lookup import resolve as named
 from turnfold.messages import (
     LARGE,
@@ -72,6 +72,7 @@ from turnfold.messages import (
     check_span,
     check_text,
     check_why,
+    is_a,
 )
 from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
@@ -153,7 +154,7 @@ class Commands(Stopping, Spread):
             return await self._shards.accept(inbound, cursor, plans)
         if self._full is not None:
             raise self._full
-        if not isinstance(inbound, Update):
+        if not is_a(inbound, (Inbound, Unreadable)):
             kind = type(inbound).__name__
             problem = f"expected Inbound or Unreadable, got {kind}"
             raise InvalidInputError(field="inbound", problem=problem)

@@ -30,7 +30,7 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.logs import lines
-from turnfold.messages import check_function, check_kind
+from turnfold.messages import check_function, check_kind, unreadable
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = lines()
@@ -88,7 +88,11 @@ class Importing(Commands):
         check_kind("directory", directory, str, Path)
         check_function("on_step", on_step)
         try:
-            queue = await asyncio.to_thread(read_queue, Path(directory))
+            folder = Path(directory)
+        except Exception as exc:  # the path may be of a class of its own
+            raise unreadable("directory", exc) from exc
+        try:
+            queue = await asyncio.to_thread(read_queue, folder)
         except (OSError, ValueError) as exc:  # a name that is no valid path
             raise InvalidInputError(field="directory", problem=str(exc)[:200]) from exc
         done = begun(queue)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from turnfold._decide import busy
 from turnfold._decide.busy import LaneAbortion
@@ -50,7 +50,7 @@ class Stopping:
         result. Control input takes no lane, so a "stop" that is a turn itself does not
         stop itself. Raises RequestedError if no worker answered in time."""
         words = [str(word) for word in _words(scope)]
-        name = lane.lane if isinstance(lane, Route) else _lane(lane)
+        name = cast("Route", lane).lane if is_a(lane, Route) else _lane(lane)
         said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
         said["why"] = check_why(why)
         decide = partial(busy.abort_lane, stream=name, **said)
