@@ -43,12 +43,13 @@ def spread(
 
 
 def isolate(
-    work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int
+    work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int, ready: str
 ) -> Iterator[Result]:
     """The same with a process for each task, for work that leaves something behind.
-    A process that dies is a ChildDiedError."""
+    `ready`: a module that all of them get imported. A process that dies is a
+    ChildDiedError."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([work.__module__])
+    context.set_forkserver_preload([ready])
     # Not a pool that renews its processes, which can hang in Python 3.11.
     yield from _all(ThreadPoolExecutor(jobs), partial(_apart, work), tasks)
 

@@ -144,7 +144,7 @@ def test_the_command_tells_a_stale_mutant_and_a_checker_that_is_not_there(
         Mutant("harmless", "guard", (), ("answers",)),
     )
     monkeypatch.setattr(command, "MUTANTS", rows)
-    monkeypatch.setattr(command, "isolate", lambda work, tasks, _: map(work, tasks))
+    monkeypatch.setattr(command, "isolate", lambda work, tasks, *_: map(work, tasks))
     assert main(["mutants", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["total"], report["killed"]) == (3, 0)
@@ -228,7 +228,7 @@ def test_the_whole_table_asks_every_sort_of_checker(
         return {"crash": "found"} if name == "crash:expiry" else {}
 
     monkeypatch.setattr(command, "survey", answer)
-    monkeypatch.setattr(command, "isolate", lambda work, tasks, _: map(work, tasks))
+    monkeypatch.setattr(command, "isolate", lambda work, tasks, *_: map(work, tasks))
     words = ["mutants", "--full", "--only", "called undelivered"]
     assert main(words) == 1  # for it said the same of the product
     assert asked >= {"world", "crash", "power", "disk", "store", "stateful", "test"}

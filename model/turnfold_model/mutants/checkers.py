@@ -10,16 +10,12 @@ of a file with this word in their name.
 rule, which must break, too. It confirms that a mutant is worth killing.
 """
 
-import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
-from io import StringIO
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +32,7 @@ from turnfold_model.command_kit import UnavailableError
 from turnfold_model.crash import verdict
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import MATRIX
-from turnfold_model.mutants import server
+from turnfold_model.mutants import server, tests
 from turnfold_model.powerloss.harness import PATH, SCENARIOS, VFS, Harness
 from turnfold_model.protocol_model import explorer, matrix
 
@@ -44,7 +40,6 @@ _SECONDS = 30.0  # for one scenario; a healthy one needs fewer
 # A checker without an end has noticed something, too. `stateful` has so long for each
 # example: all of them together may take any time on a busy machine.
 _PATIENCE_S = 240
-_TESTS = Path(__file__).parents[3] / "tests"
 # Cheapest first: a mutant is dead at the first that notices it.
 _PRICES: Final = (
     *("world", "answers", "refused", "crash", "store"),
@@ -206,50 +201,12 @@ def _refusal(harness: Harness, at: int) -> str | None:
 
 
 def _test(what: str) -> str | None:
-    """Run tests of the suite in a fork of this process, which has the broken code: a
-    failed test may hang in its teardown."""
-    if not _TESTS.is_dir():
-        raise UnavailableError("the mutants need a checkout with its tests")
-    fork = get_context("fork")
-    ours, theirs = fork.Pipe(duplex=False)
-    child = fork.Process(target=_run_tests, args=(what, theirs))
-    child.start()
-    theirs.close()
     try:
-        if not ours.poll(_PATIENCE_S):
-            raise _EndlessError
-        code, told = ours.recv()
-    except EOFError:
-        return "its process died"
-    finally:
-        child.kill()
-        child.join()
-    if code not in (0, 1):
-        raise NoCheckerError(f"test:{what}: {told}")
-    return f"{told} failed" if code else None
-
-
-def _run_tests(what: str, there: Connection) -> None:
-    import pytest  # noqa: PLC0415  as for hypothesis
-
-    class Tell:
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.failed:
-                there.send((1, report.nodeid.rpartition("::")[2]))
-                os._exit(1)
-
-    file, _, word = what.partition("::")
-    root = _TESTS.parent
-    words = ["-q", "-p", "no:cacheprovider", f"--rootdir={root}"]
-    # Modules that an earlier checker imported cannot be rewritten any more, and need not.
-    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    words += ["-c", str(root / "pyproject.toml"), str(_TESTS / file)]
-    try:
-        with redirect_stdout(StringIO()) as told:
-            code = pytest.main([*words, *(["-k", word] if word else [])], [Tell()])
-        there.send((int(code), f"{code!r} {told.getvalue()[-200:]}"))
-    except Exception as exc:  # noqa: BLE001  no test failed: nothing was noticed
-        there.send((-1, repr(exc)))
+        return tests.run(what, _PATIENCE_S)
+    except TimeoutError:
+        raise _EndlessError from None
+    except LookupError as exc:
+        raise NoCheckerError(f"test:{what}: {exc}") from exc
 
 
 def _stateful(_: str) -> str | None:

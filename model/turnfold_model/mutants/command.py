@@ -22,6 +22,7 @@ from turnfold_model.mutants.matrix import Found, checkers, survey, table
 from turnfold_model.mutants.table import MUTANTS
 
 HELP: Final = "each guard and promise broken once; some checker must notice"
+_READY: Final = "turnfold_model.mutants.ready"
 Say = Callable[[str], None]
 
 
@@ -104,7 +105,8 @@ def _run(
     dead: dict[int, _Done] = {}
     alarms: list[str] = []
     late = 0
-    for number, done in enumerate(isolate(_work, tasks, options.jobs), 1):
+    rows_of = isolate(_work, tasks, options.jobs, _READY)
+    for number, done in enumerate(rows_of, 1):
         late += done.late
         if done.task.mutant is not None:
             dead[done.task.mutant] = done
