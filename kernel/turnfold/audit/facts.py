@@ -20,6 +20,7 @@ from turnfold.audit.stream_rules import inbound_key
 # Most events name no body and make no key.
 _SILENT = (o.Attempted, o.Delivered, t.Started, t.Answered, t.Completed)
 _BUCKETS = 1 << 18  # 2 MB
+_PAGE = 1 << 9  # buckets that are made together: a short log needs few of them
 _WORD = (1 << 64) - 1
 
 
@@ -27,20 +28,32 @@ class Sums:
     """The sum of the hashes of many rows, in buckets by stream, in any order."""
 
     def __init__(self) -> None:
-        self._sums = array("Q", bytes(8 * _BUCKETS))
+        self._pages: dict[int, array[int]] = {}
 
     def add(self, stream: str, hashes: Iterable[int]) -> None:
-        at = hash(stream) % _BUCKETS
-        self._sums[at] = (self._sums[at] + sum(hashes)) & _WORD
+        self._change(stream, sum(hashes))
 
     def take(self, stream: str, hashes: Iterable[int]) -> None:
         """The opposite of `add`."""
-        at = hash(stream) % _BUCKETS
-        self._sums[at] = (self._sums[at] - sum(hashes)) & _WORD
+        self._change(stream, -sum(hashes))
+
+    def _change(self, stream: str, by: int) -> None:
+        number, at = divmod(hash(stream) % _BUCKETS, _PAGE)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = array("Q", bytes(8 * _PAGE))
+        page[at] = (page[at] + by) & _WORD
 
     def odd(self) -> "Odd":
         """The buckets that do not come to zero."""
-        return Odd({at for at, left in enumerate(self._sums) if left})
+        return Odd(
+            {
+                number * _PAGE + at
+                for number, page in self._pages.items()
+                for at, left in enumerate(page)
+                if left
+            }
+        )
 
 
 class Odd:
